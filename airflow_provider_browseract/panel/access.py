@@ -25,7 +25,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import (
     DagDetails,
 )
 
-from airflow_provider_browseract.api.models import ApiVersion, Task
+from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.panel import database
 from airflow_provider_browseract.panel.records import Link
 
@@ -146,9 +146,7 @@ def is_trusted(link: Link, conn_id: str, task: Task) -> bool:
     """Return whether a run belongs to the task instance of a link, and not only says an XCom so."""
     if not link.confirmed or link.conn_id != conn_id:
         return False
-    # Version 3 always names the bot, unless it is the run of a template.
-    names_source = task.source_id is not None or task.api_version is ApiVersion.V3
-    if link.source_id and names_source and link.source_id != task.source_id:
+    if not link.may_be_of(task):
         return False
     created = task.created_at
     return created is None or link.pushed_at - LINKED_WITHIN <= created <= link.pushed_at + CLOCKS

@@ -138,25 +138,29 @@ def _params(required: Sequence[str]) -> str:
 
 def _input_parameters(required: Sequence[Input], optional: Sequence[Input]) -> str:
     """Return the inputs of a workflow: the params of the DAG."""
-    lines = [f"            {_literal(each.name)}: {_literal(_param(each.name))}," for each in required]
-    return _argument("input_parameters", lines, [f'{_literal(each.name)}: "...",' for each in optional])
+    lines = [f"{_literal(each.name)}: {_literal(_param(each.name))}," for each in required]
+    if optional:
+        lines.append("# Optional, with defaults in BrowserAct:")
+        lines += [f'# {_literal(each.name)}: "...",' for each in optional]
+    return _argument("input_parameters", lines)
 
 
 def _input(required: Sequence[Input], optional: Sequence[Input]) -> str:
-    """Return the input of a bot, with example values."""
-    lines = [f"            {_literal(each.name)}: {_value(each.example)}," for each in required]
-    if lines:
-        lines.insert(0, "            # Examples. Replace these values.")
+    """Return the input of a bot, with examples of values."""
+    lines = ["# Examples. Replace them with your values."] if required else []
     if any(is_secret(each.name) for each in required):
-        lines.insert(1, '            # For a password, use a connection, as in "{{ conn.shop.password }}".')
-    return _argument("input", lines, [f"{_literal(each.name)}: {_value(each.example)}," for each in optional])
+        lines.append('# For a password, use a connection, as in "{{ conn.shop.password }}".')
+    lines += [f"{_literal(each.name)}: {_value(each.example)}," for each in required]
+    if optional:
+        lines.append("# Optional:")
+        lines += [f"# {_literal(each.name)}: {_value(each.example)}," for each in optional]
+    return _argument("input", lines)
 
 
-def _argument(name: str, lines: Sequence[str], optional: Sequence[str]) -> str:
-    if not lines and not optional:
+def _argument(name: str, lines: Sequence[str]) -> str:
+    if not lines:
         return ""
-    comments = [f"            # {each}" for each in ("Optional, with defaults in BrowserAct:", *optional) if optional]
-    return "\n".join([f"        {name}={{", *lines, *comments, "        },\n"])
+    return "\n".join([f"        {name}={{", *(f"            {line}" for line in lines), "        },\n"])
 
 
 def _value(value: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.waiting import Wait
@@ -42,6 +42,13 @@ class Link(NamedTuple):
     required_action: bool = False
     hidden: frozenset[str] = frozenset()
     api_version: ApiVersion = ApiVersion.V2
+
+    def may_be_of(self, task: Task) -> bool:
+        """Return whether the task instance can have started a run, by what both say about the workflow or bot."""
+        if self.source_id is None or self.source_id == task.source_id:
+            return True
+        # Version 3 always names the bot, unless it is the run of a template.
+        return task.source_id is None and task.api_version is ApiVersion.V2
 
 
 class QueueEntry(NamedTuple):

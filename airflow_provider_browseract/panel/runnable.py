@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 from airflow_provider_browseract.api.bots import Bot, BotTemplate
 from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.api.workflows import Template, Workflow
+from airflow_provider_browseract.compat import is_secret
+from airflow_provider_browseract.runs.request import without_secrets
 
 MAX_TEXT = 1000
 """Characters of a name or a description."""
 
 MAX_EXAMPLE = 200
-"""Characters of a text in an example."""
+"""Characters of a text in an example, and of an example that a schema gives."""
 
 MAX_INPUTS = 200
 """Inputs of a workflow or bot that are kept, and names of an object in an example."""
 
 MAX_ITEMS = 10
-"""Items of a list in an example."""
+"""Items of a list in an example, and names of an object that a schema gives as one."""
 
 MAX_VALUES = 500
 """Values, at all levels together, in the examples of one bot."""
@@ -30,7 +34,9 @@ MAX_VALUES = 500
 MAX_LEVELS = 5
 """Levels of objects and lists in an example."""
 
-MAX_INTEGER = 2**53
+MAX_NUMBER = 2**53
+SMALLEST_STEP = 0.001
+"""Numbers of a schema that an example can respect."""
 
 FORMATS = {
     "date": "2026-01-31",
@@ -118,22 +124,22 @@ def inputs_of(schema: Any) -> tuple[Input, ...]:
     """
     schemas = _Schemas(schema)
     root = schemas.resolved(schema)
-    declared = _names(root)
-    required = _required(root)
-    found = {name: declared.get(name, {}) for name in (*required, *declared)}
+    declared, required = _names(root), set(_required(root))
+    names = dict.fromkeys((*_required(root), *islice(declared, MAX_INPUTS)))
     return tuple(
-        Input(name, name in required, schemas.example(found[name], MAX_LEVELS)) for name in [*found][:MAX_INPUTS]
+        Input(name, name in required, schemas.example(declared.get(name), MAX_LEVELS, hides=is_secret(name)))
+        for name in islice(names, MAX_INPUTS)
     )
 
 
-def _names(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _names(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     names = schema.get("properties")
-    return dict(names) if isinstance(names, Mapping) else {}
+    return names if isinstance(names, Mapping) else {}
 
 
 def _required(schema: Mapping[str, Any]) -> list[str]:
     names = schema.get("required")
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    return [name for name in names[:MAX_INPUTS] if isinstance(name, str)] if isinstance(names, list) else []
 
 
 class _Schemas:
@@ -163,21 +169,24 @@ class _Schemas:
             found = found.get(step) if isinstance(found, Mapping) else None
         return found
 
-    def example(self, schema: Any, levels: int) -> Any:
-        """Return a value that a schema allows, if the schema is a simple one."""
+    def example(self, schema: Any, levels: int, *, hides: bool = False) -> Any:
+        """Return a value that a schema allows, if the schema is a simple one.
+
+        :param hides: the value is a secret, so that of the schema is not used.
+        """
         self._values += 1
         if levels == 0 or self._values > MAX_VALUES:
             return None
         schema = self.resolved(schema)
-        for given in _given(schema):
-            if _is_short(given, levels):
+        for given in () if hides else _given(schema):
+            if _is_short(given):
                 return given
         wanted = schema.get("type")
         if isinstance(wanted, list):
             wanted = next((each for each in wanted if each != "null"), "null")
         if wanted == "object" or (wanted is None and "properties" in schema):
             declared = _names(schema)
-            return {name: self.example(declared.get(name), levels - 1) for name in _required(schema)[:MAX_INPUTS]}
+            return {name: self._member(name, declared, levels) for name in _required(schema)}
         if wanted == "array":
             number = min(_limit(schema, "minItems") or 0, MAX_ITEMS)
             return [self.example(schema.get("items"), levels - 1) for _ in range(int(number))]
@@ -187,47 +196,65 @@ class _Schemas:
             return False
         return None if wanted == "null" else _text(schema)
 
+    def _member(self, name: str, declared: Mapping[str, Any], levels: int) -> Any:
+        return self.example(declared.get(name), levels - 1, hides=is_secret(name))
+
 
 def _given(schema: Mapping[str, Any]) -> Iterator[Any]:
     """Yield the values that a schema itself names."""
-    for rule in ("default", "const"):
-        if rule in schema:
-            yield schema[rule]
+    yield from (schema[rule] for rule in ("default", "const") if rule in schema)
     for rule in ("enum", "examples"):
         values = schema.get(rule)
         if isinstance(values, list):
             yield from values[:1]
 
 
-def _is_short(value: Any, levels: int) -> bool:
-    """Return whether a value may be in an example as it is."""
+def _is_short(value: Any) -> bool:
+    """Return whether a value may be in an example as it is: it is short, and has no secrets."""
+    return (
+        _is_plain(value, 2)
+        and len(json.dumps(value)) <= MAX_EXAMPLE
+        and without_secrets(value, is_secret, set()) == value
+    )
+
+
+def _is_plain(value: Any, levels: int) -> bool:
     if isinstance(value, str):
         return len(value) <= MAX_EXAMPLE
     if isinstance(value, list | Mapping):
         members = value.values() if isinstance(value, Mapping) else value
-        return levels > 0 and len(value) <= MAX_ITEMS and all(_is_short(each, levels - 1) for each in members)
-    if isinstance(value, bool) or value is None:
-        return True
-    return isinstance(value, int | float) and math.isfinite(value) and abs(value) < MAX_INTEGER
+        return levels > 0 and len(value) <= MAX_ITEMS and all(_is_plain(each, levels - 1) for each in members)
+    return not isinstance(value, int | float) or -MAX_NUMBER < value < MAX_NUMBER
 
 
 def _limit(schema: Mapping[str, Any], rule: str) -> float | None:
     value = schema.get(rule)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and _is_short(value, 0) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) < MAX_NUMBER else None
 
 
 def _number(schema: Mapping[str, Any], *, is_integer: bool) -> float:
     least, above = _limit(schema, "minimum"), _limit(schema, "exclusiveMinimum")
     most, below = _limit(schema, "maximum"), _limit(schema, "exclusiveMaximum")
-    step = _limit(schema, "multipleOf") or 1
-    number = max(step, least if least is not None else step, above + 1 if above is not None else step)
-    if step > 0:
-        number = math.ceil(number / step) * step
-    for limit in (most, below - 1 if below is not None else None):
-        if limit is not None and number > limit:
-            number = limit
-    return math.floor(number) if is_integer else number
+    step = _limit(schema, "multipleOf")
+
+    def fits(number: float) -> bool:
+        return (
+            (least is None or number >= least)
+            and (above is None or number > above)
+            and (most is None or number <= most)
+            and (below is None or number < below)
+            and (not step or number % step == 0)
+            and not (is_integer and number % 1)
+        )
+
+    from_, to = (above if least is None else least) or 0, (below if most is None else most) or 0
+    found = [1, 0, from_, from_ + 1, to, to - 1, (from_ + to) / 2]
+    if step is not None and step >= SMALLEST_STEP:
+        found += [math.ceil(from_ / step) * step, math.ceil((from_ + step) / step) * step]
+    number = next(filter(fits, found), 1)
+    return int(number) if is_integer else number
 
 
 def _text(schema: Mapping[str, Any]) -> str:

@@ -61,7 +61,7 @@ def emulator(browseract_emulator, connect):
     return browseract_emulator.emulator
 
 
-def add_run(emulator, created, status="finished", *, workflow=SEARCH, inputs=(), output=None) -> str:
+def add_run(emulator, created, status="finished", *, workflow=SEARCH, inputs=(), output=None, api_version="v2") -> str:
     """Add a run that was created in the past, with seconds since the epoch, and return its id."""
     workflow = emulator.workflows[workflow.id].having(duration=1.0, output=output)
     run = Run(
@@ -73,6 +73,8 @@ def add_run(emulator, created, status="finished", *, workflow=SEARCH, inputs=(),
         status_change_callback_url=None,
         created=created,
         speed=1.0,
+        api_version=api_version,
+        shown_input=dict(inputs),
     )
     run.change("running", created)
     if status != "running":
@@ -206,6 +208,59 @@ class TestRuns:
         for name in ("a", "b", "a", "c", "a", "b"):
             await accounts.account(name, LONG)
         assert calls_of(emulator, "list-tasks") == 4
+
+
+class TestBots:
+    """The list of version 3, beside that of version 2."""
+
+    async def test_runs_of_both_versions_are_listed_once_with_their_versions(self, emulator, accounts, clock):
+        workflow = add_run(emulator, clock.now - 60)
+        bot = add_run(emulator, clock.now - 30, api_version="v3")
+        account = await accounts.account(CONN, LONG)
+        assert [(task.id, task.api_version) for task in account.tasks] == [(bot, ApiVersion.V3), (workflow, V2)]
+        assert account.tasks[0].input is None
+        assert accounts.version_of(CONN, bot) is ApiVersion.V3
+        assert accounts.version_of(CONN, "1") is accounts.version_of("other", "1") is None
+
+    async def test_list_is_read_every_10_seconds_with_runs_of_bots_and_every_60_without(
+        self, emulator, accounts, clock
+    ):
+        for _ in range(13):
+            await accounts.account(CONN, LONG)
+            clock.now += 10
+        assert (calls_of(emulator, "list-tasks"), calls_of(emulator, "page-runs")) == (13, 3)
+        add_run(emulator, clock.now - 300, api_version="v3")
+        clock.now += 60
+        for _ in range(5):
+            await accounts.account(CONN, LONG)
+            clock.now += 10
+        assert calls_of(emulator, "page-runs") == 3 + 5
+
+    async def test_runs_that_both_versions_list_count_once_and_cost_as_much_as_none(self, emulator, accounts, clock):
+        emulator.shared_runs = True
+        task_id = add_run(emulator, clock.now - 60)
+        for _ in range(7):
+            account = await accounts.account(CONN, LONG)
+            clock.now += 10
+        assert [(task.id, task.api_version) for task in account.tasks] == [(task_id, V2)]
+        assert calls_of(emulator, "page-runs") == 2
+
+    async def test_list_that_cannot_be_read_leaves_the_other_one_alone(self, emulator, accounts, clock):
+        workflow, bot = add_run(emulator, clock.now - 60), add_run(emulator, clock.now - 60, api_version="v3")
+        with emulator.outage("page-runs", RequestFault.status(404)):
+            account = await accounts.account(CONN, LONG)
+        assert (ids(account), account.error) == ([workflow], None)
+        assert "HTTP 404" in account.bots_failure.error
+        clock.now += 30
+        account = await accounts.account(CONN, LONG)
+        assert (set(ids(account)), account.bots_failure.error) == ({workflow, bot}, None)
+
+    async def test_run_is_read_without_input_and_output(self, emulator, accounts, clock):
+        bot = add_run(emulator, clock.now - 60, api_version="v3", inputs=[("keyword", "planted")], output="planted")
+        read = await accounts.task(CONN, ApiVersion.V3, bot, LONG)
+        assert (read.task.id, read.task.input, read.task.output, read.redacted) == (bot, None, None, True)
+        assert not [text for text in texts_in(accounts) if "planted" in text]
+        assert (await accounts.task(CONN, V2, bot, LONG)).not_found
 
 
 class TestErrors:
@@ -501,6 +556,39 @@ class TestDays:
         assert found == expected
         [run] = read.days[today - timedelta(days=1)].runs
         assert (run.source, run.failed, run.ended, run.credit > 0) == (SEARCH.id, False, True, True)
+
+    async def test_day_has_the_runs_of_both_versions_once_each(self, emulator, accounts, clock):
+        yesterday = clock.now - 86400
+        workflow, bot = add_run(emulator, yesterday), add_run(emulator, yesterday, api_version="v3")
+        today_bot = add_run(emulator, clock.now - 60, api_version="v3")
+        emulator.shared_runs = True
+        read = await self.load(accounts)
+        day = datetime.fromtimestamp(yesterday, timezone.utc).date()
+        assert {run.browseract_task_id for run in read.days[day].runs} == {workflow, bot}
+        assert len(read.days[day].runs) == 2
+        assert [run.browseract_task_id for run in read.days[day + timedelta(days=1)].runs] == [today_bot]
+
+    async def test_runs_of_bots_have_the_name_of_the_bot(self, emulator, accounts, clock):
+        add_run(emulator, clock.now - 86400, api_version="v3")
+        read = await self.load(accounts)
+        day = datetime.fromtimestamp(clock.now - 86400, timezone.utc).date()
+        assert [run.source for run in read.days[day].runs] == ["bot Search"]
+
+    async def test_account_without_bots_pays_one_request_more(self, emulator, accounts, clock):
+        add_run(emulator, clock.now - 86400)
+        await self.load(accounts)
+        # The runs of a day, and whether there were any in the month.
+        assert calls_of(emulator, "page-runs") == 2
+
+    async def test_days_without_bots_are_read_again_once_bots_can_be_read(self, emulator, accounts, clock):
+        bot = add_run(emulator, clock.now - 3 * 86400, api_version="v3")
+        day = datetime.fromtimestamp(clock.now - 3 * 86400, timezone.utc).date()
+        with emulator.outage("page-runs", RequestFault.status(404)):
+            read = await self.load(accounts)
+        assert (read.error, len(read.days), read.days[day].runs) == (None, 31, ())
+        clock.now += 30
+        read = await self.load(accounts)
+        assert [run.browseract_task_id for run in read.days[day].runs] == [bot]
 
     async def test_closed_days_are_not_read_again_and_others_every_60_seconds(self, emulator, accounts, clock):
         today = datetime.fromtimestamp(clock.now, timezone.utc).date()

@@ -424,6 +424,35 @@ class TestCredits:
         assert self.page(days, budget=budget).month is None
 
 
+@cases(
+    "ran, shown",
+    {
+        "bot": ({"bot_id": "71", "bot_name": "Contacts"}, "bot Contacts"),
+        "bot without a name": ({"bot_id": "71"}, "bot 71"),
+        "template": ({}, "bot template"),
+        "hostile name": ({"bot_id": "71", "bot_name": "a\u202eb"}, "bot a b"),
+    },
+)
+def test_run_of_a_bot_is_shown_with_its_name_in_list_search_and_page(ran, shown):
+    run = task(1, workflow_id=None, api_version=ApiVersion.V3, **ran)
+    account = known(run, names={"71": "Workflow of the same id"})
+    table = building.overview(account, "all", shown, 1).runs
+    assert [(row.source, row.api_version) for row in table.rows] == [(shown, ApiVersion.V3)]
+    rights = account.rights_on(run, None)
+    assert building.run_page(account, TaskRead(run), None, rights).source_id == ran.get("bot_id")
+
+
+def test_bot_gives_no_rights_on_the_run_of_a_template_and_a_template_only_those_to_look():
+    bot = task(1, workflow_id=None, api_version=ApiVersion.V3, bot_id="71")
+    template = task(2, workflow_id=None, api_version=ApiVersion.V3)
+    viewer = Viewer({"prices"}, {"prices"})
+    of_bot = link(bot, api_version=ApiVersion.V3)
+    assert known(bot, viewer=viewer).rights_on(bot, of_bot).act
+    assert not known(template, viewer=viewer).rights_on(template, of_bot).run
+    of_template = link(template, api_version=ApiVersion.V3)
+    assert known(template, viewer=viewer).rights_on(template, of_template)[::3] == (True, False)
+
+
 def test_sources_are_searched_by_name_id_and_description():
     kind = SourceKind.WORKFLOW
     sources = [Runnable(kind, "71", "Search", "Finds <b>prices</b>"), Runnable(kind, "72")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from typing import Any
 
 import jinja2
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_browseract.api.bots import Bot, BotTemplate
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.api.workflows import Template, Workflow
-from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDERS, PRICES, SEARCH
 from airflow_provider_browseract.emulator.catalogue import PLAIN_TEXT, TEMPLATES, WORKFLOWS
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel.dag_file import DagFile, dag_file
@@ -160,6 +161,26 @@ def test_declared_inputs_are_params_if_required_and_comments_if_not():
     assert "Param" not in made(*optional_inputs("max_items")).source
 
 
+def test_values_of_a_bot_are_literals_that_are_sent_as_they_are():
+    values: dict[str, Any] = {"a": 1.5, "b": [True, None, {"c": "{{ 7 }}"}], "d": 'x"\n', "{{ e }}": "f"}
+    file = made(*(Input(name, True, value) for name, value in values.items()), kind=SourceKind.BOT)
+    found = ast.literal_eval(arguments_of(file)["input"])
+    assert found["b"][2]["c"] == "{{ '{{ 7 }}' }}"
+    found["b"][2]["c"] = rendered(found["b"][2]["c"])
+    assert found == values
+    assert "params" not in file.source
+
+
+def test_optional_inputs_of_a_bot_are_comments_with_examples():
+    file = made(Input("pages", False, 3), kind=SourceKind.BOT)
+    assert '            # "pages": 3,\n' in file.source
+    assert "input=" not in made(kind=SourceKind.BOT_TEMPLATE).source
+
+
+def test_file_of_a_bot_with_a_password_shows_how_to_read_it_from_a_connection():
+    assert "conn.shop.password" in made(Input("password", True, "text"), kind=SourceKind.BOT).source
+
+
 def test_file_of_a_workflow_with_a_password_shows_how_to_read_it_from_a_connection():
     assert "conn.shop.password" in made(*required("password")).source
     assert "conn.shop.password" not in made(*required("keyword")).source
@@ -222,6 +243,17 @@ class TestInAirflow:
         declared = {each.name for each in workflow.input_parameters}
         assert dict(task.inputs) == {name: value for name, value in VALUES.items() if name in declared}
         assert result.xcom("run", "task")["workflow_id"] == emulated.id
+
+    @pytest.mark.parametrize("emulated", [CONTACTS, PRICES], ids=lambda each: each.name)
+    def test_dag_of_an_emulated_bot_runs_to_its_end(self, run, emulated, browseract_emulator):
+        result = run(BrowserActHook().get_bot(emulated.id))
+        [task] = browseract_emulator.emulator.tasks
+        assert result.xcom("run", "task")["bot_id"] == emulated.id
+        required = emulated.input_schema["required"]
+        assert [name for name, _ in task.inputs] == required
+
+    def test_dag_of_an_emulated_bot_template_runs_to_its_end(self, run):
+        run(BrowserActHook().get_bot_template(TEMPLATES[0].id))
 
     @pytest.mark.parametrize("emulated", TEMPLATES, ids=lambda each: each.name)
     def test_dag_of_an_emulated_template_runs_to_its_end(self, run, emulated):

@@ -24,7 +24,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import delete, event, insert, select, update
 from sqlalchemy.engine import Engine
 
-from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.panel import database
 from airflow_provider_browseract.panel.database import BY_TRY, XCOM, RecordKeeper
 from airflow_provider_browseract.panel.records import Link
@@ -296,6 +296,27 @@ class TestLinks:
         airflow.push(key, connection="shop_account")
         link = link_of()
         assert (link.conn_id, link.source_id, link.confirmed) == ("shop_account", None, False)
+
+    def test_run_of_a_bot_has_its_bot_and_version(self, airflow):
+        airflow.push(airflow.add(SHOP, browseract_conn_id="shop_account", bot_id="5", input={}), api_version="v3")
+        link = link_of()
+        assert (link.source_id, link.started, link.api_version) == ("5", True, ApiVersion.V3)
+
+    def test_run_of_a_bot_template_is_started_without_a_known_bot(self, airflow):
+        airflow.push(airflow.add(SHOP, browseract_conn_id="shop_account", template_id="5"), api_version="v3")
+        link = link_of()
+        assert (link.source_id, link.started, link.api_version) == (None, True, ApiVersion.V3)
+
+    @cases("word", {"version 2": "v2", "unknown": "v9", "no text": ["v3"]})
+    def test_any_other_word_is_version_2(self, airflow, word):
+        airflow.push(airflow.add(), api_version=word)
+        assert link_of().api_version is ApiVersion.V2
+
+    def test_version_of_the_trigger_counts_more_than_that_of_the_xcom(self, airflow):
+        key = airflow.add()
+        airflow.push(key, api_version="v2")
+        airflow.defer(key, api_version=ApiVersion.V3)
+        assert link_of().api_version is ApiVersion.V3
 
     def test_rendered_fields_that_airflow_deletes_later_stay_known(self, airflow):
         key = airflow.add()
