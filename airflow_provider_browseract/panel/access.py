@@ -4,7 +4,7 @@ menu entry.
 | data | needed |
 | --- | --- |
 | a run: status, workflow, times, credits, profile | GET on XComs of its DAG, as its XCom ``task`` shows the same |
-| runs without such a DAG, sums of the account, its workflows | GET on the connection |
+| runs without such a DAG, sums of the account, its workflows and bots | GET on the connection |
 | steps, screenshots, text of a failure | GET on logs of its DAG, or on the connection |
 | live view, in which a person can act; stop | PUT on task instances of its DAG, or on the connection |
 | names in the queue | GET on the DAG |
@@ -27,7 +27,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import (
 
 from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.panel import database
-from airflow_provider_browseract.panel.database import Link
+from airflow_provider_browseract.panel.records import Link
 
 CLOCKS = timedelta(minutes=2)
 """By how much the clocks of BrowserAct and Airflow may differ."""
@@ -130,8 +130,8 @@ def rights_on(access: Access, conn_id: str, task: Task, link: Link | None) -> Ri
     """
     reads_account = access.reads_connection(conn_id)
     dag_id = link.key.dag_id if link is not None and is_trusted(link, conn_id, task) else None
-    # For a template, the workflow of the run is not known, so only the trigger proves which run it is.
-    is_certain = link is not None and (link.wait is not None or link.workflow_id is not None)
+    # For a template, what it runs is not known, so only the trigger proves which run it is.
+    is_certain = link is not None and (link.wait is not None or link.source_id is not None)
     run = reads_account or (dag_id is not None and access.reads_runs(dag_id))
     return Rights(
         run=run,
@@ -146,7 +146,7 @@ def is_trusted(link: Link, conn_id: str, task: Task) -> bool:
     """Return whether a run belongs to the task instance of a link, and not only says an XCom so."""
     if not link.confirmed or link.conn_id != conn_id:
         return False
-    if link.workflow_id and task.workflow_id and link.workflow_id != task.workflow_id:
+    if not link.may_be_of(task):
         return False
     created = task.created_at
     return created is None or link.pushed_at - LINKED_WITHIN <= created <= link.pushed_at + CLOCKS

@@ -20,47 +20,43 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.api.arguments import InputError, is_path_id
 from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, ConnectionFailedError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.fields import optional_id
-from airflow_provider_browseract.api.models import ApiVersion, Task
+from airflow_provider_browseract.api.models import ApiVersion, Task, Word
 from airflow_provider_browseract.api.pages import Listing, list_items
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
-from airflow_provider_browseract.api.workflows import Template, Workflow
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, ConnectionSettings
 from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.panel.client import CALL_LIMIT, AccountClient, only
-from airflow_provider_browseract.panel.days import Days, DaysRead, Pace, Runs
-from airflow_provider_browseract.panel.kept import Kept, Patience, Read
-from airflow_provider_browseract.panel.secret_inputs import secret_texts, without
+from airflow_provider_browseract.panel.days import Days, DaysRead, Pace
+from airflow_provider_browseract.panel.kept import NO_FAILURE, Failure, Kept, Patience, Read
+from airflow_provider_browseract.panel.listing import RunLists
+from airflow_provider_browseract.panel.runnable import Runnable
+from airflow_provider_browseract.panel.secret_inputs import secrets_of, without
 from airflow_provider_browseract.runs.budget import Budget
 from airflow_provider_browseract.runs.report import with_fewer_steps
-from airflow_provider_browseract.runs.watching import REPORT_WINDOW, Window, list_changes
 
 T = TypeVar("T")
-
-RUNS_INTERVAL = 10.0
-"""Seconds between two reads of the runs of an account."""
 
 CONNECTION_INTERVAL = 60.0
 """Seconds after which a connection is read again, because someone may have changed or deleted it."""
 
 LISTS_INTERVAL = 600.0
-"""Seconds for which lists of workflows and templates are kept."""
+"""Seconds for which lists of workflows, bots and templates are kept."""
 
 ACTIVE_RUN_INTERVAL = 5.0
 """Seconds for which one run is kept while it is active."""
 
 SINGLE_INTERVAL = 60.0
-"""Seconds for which one ended run, one workflow or one template is kept."""
+"""Seconds for which one ended run, workflow, bot or template is kept."""
 
 PAGE_SIZE = 100
-MAX_REQUESTS = 20
-"""List requests of one read. With pages of 100, they read 2,000 runs."""
+"""Workflows, bots or templates in one response."""
 
 THREADS = 4
 """Threads that read connections."""
@@ -69,10 +65,7 @@ MAX_CONNECTIONS = 20
 MAX_SINGLES = 200
 MAX_SOURCES = 500
 MAX_STEPS = 200
-MAX_INPUTS = 200
-MAX_TEXT = 1000
-"""How much is kept: connections, runs and sources that were read one by one, sources of a list, steps of a run, inputs
-of a source, and characters of a name."""
+"""How much is kept: connections, runs and sources that were read one by one, sources of a list, and steps of a run."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +74,7 @@ class Account(Read):
 
     :param tasks: the tasks that are active or ended in the last 24 hours, the newest first, without inputs and outputs.
     :param truncated: there are more tasks, of which only the newest are known.
+    :param bots_failure: why the runs of bots could not be read. ``error`` is about the runs of workflows.
     :param missing: there is no such connection.
     :param names: the names of workflows by their ids.
     :param host: base URL of the API.
@@ -92,6 +86,7 @@ class Account(Read):
     budget: Budget | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     host: str = ""
+    bots_failure: Failure = NO_FAILURE
     missing: bool = False
 
 
@@ -109,20 +104,20 @@ class TaskRead(Read):
 
 @dataclass(frozen=True)
 class SourcesRead(Read):
-    """The workflows of the account, or the official templates, without their inputs.
+    """All workflows, bots or templates, without their inputs.
 
     :param truncated: there are more.
     """
 
-    items: tuple[Workflow | Template, ...] = ()
+    items: tuple[Runnable, ...] = ()
     truncated: bool = False
 
 
 @dataclass(frozen=True)
 class SourceRead(Read):
-    """One workflow or template, with its declared inputs."""
+    """One workflow, bot or template, with its declared inputs."""
 
-    source: Workflow | Template | None = None
+    source: Runnable | None = None
     not_found: bool = False
 
 
@@ -131,39 +126,30 @@ class _Data:
 
     def __init__(self, client: AccountClient, pace: Pace) -> None:
         self.client = client
-        self._clock = client.connection.clock
-        self._window: Window | None = None
-        self._listed_at = self._truncated_at = float("-inf")
-        self.runs = client.kept(self._read_runs, lambda _: RUNS_INTERVAL)
+        self.lists = RunLists(client)
         self.sources = {kind: client.kept(self._reader_of(kind), lambda _: LISTS_INTERVAL) for kind in SourceKind}
-        self.days = Days(client, self.runs, pace)
+        self.days = Days(client, self.lists, pace)
 
     def account(self) -> Account:
         """Return what is known."""
-        runs, workflows = self.runs.value or Runs((), False), self.sources[SourceKind.WORKFLOW].value
+        workflows, settings, lists = self.sources[SourceKind.WORKFLOW].value, self.client.settings, self.lists
         names = {each.id: each.name for each in workflows.items if each.name} if workflows else {}
-        settings = self.client.settings
+        state = {**lists.workflows.state, "as_of": lists.workflows.as_of or lists.bots.as_of}
         return Account(
-            self.client.connection.conn_id, *runs, settings.budget, names, settings.client.base_url, **self.runs.state
+            self.client.connection.conn_id,
+            *lists.runs,
+            settings.budget,
+            names,
+            settings.client.base_url,
+            lists.bots.failure,
+            **state,
         )
 
-    async def _read_runs(self) -> Runs:
-        now = self._clock()
-        # After a day without viewers, the list of a new window is shorter.
-        if self._window is None or now - self._listed_at > REPORT_WINDOW:
-            self._window = Window(now)
-        listing = await self.client.send(list_changes(self._window, PAGE_SIZE, MAX_REQUESTS))
-        self._window.add(listing.items, now)
-        self._listed_at = now
-        if listing.truncated:
-            self._truncated_at = now
-        return Runs(tuple(self._window.tasks), now - self._truncated_at < REPORT_WINDOW)
-
-    def _reader_of(self, kind: SourceKind) -> Callable[[], Awaitable[Listing[Workflow | Template]]]:
-        async def read() -> Listing[Workflow | Template]:
+    def _reader_of(self, kind: SourceKind) -> Callable[[], Awaitable[Listing[Runnable]]]:
+        async def read() -> Listing[Runnable]:
             call: Call[Any] = SOURCES[kind].list(limit=PAGE_SIZE)
-            listing: Listing[Workflow | Template] = await self.client.send(list_items(call, MAX_SOURCES // PAGE_SIZE))
-            return replace(listing, items=[_cut(each) for each in listing.items])
+            listing: Listing[Any] = await self.client.send(list_items(call, MAX_SOURCES // PAGE_SIZE))
+            return replace(listing, items=[Runnable.of(kind, each) for each in listing.items])
 
         return read
 
@@ -226,7 +212,7 @@ class Accounts:
         self.threads = anyio.CapacityLimiter(THREADS)
         self.pace = Pace(clock, sleep)
         self._connections: OrderedDict[str, _Connection] = OrderedDict()
-        self._singles: OrderedDict[tuple[AccountClient, Callable[..., Any], str], Kept[Any]] = OrderedDict()
+        self._singles: OrderedDict[tuple[AccountClient, Word, str], Kept[Any]] = OrderedDict()
 
     async def account(self, conn_id: str, patience: float) -> Account:
         """Return the runs of the account of a connection, and what the connection says about it."""
@@ -238,29 +224,43 @@ class Accounts:
         workflows = data.sources[SourceKind.WORKFLOW]
         workflows.refresh()
         # Only a first caller waits for names.
-        await wait.wait_for(data.runs, *([] if workflows.was_read else [workflows]))
+        await wait.wait_for(data.lists.workflows, data.lists.bots, *([] if workflows.was_read else [workflows]))
         return data.account()
 
-    async def task(self, conn_id: str, task_id: str, patience: float) -> TaskRead:
-        """Return one run."""
-        read, state = await self._single(conn_id, _read_task, task_id, _keep_task, patience)
-        return TaskRead(*(read or ()), **state)
+    def version_of(self, conn_id: str, task_id: str) -> ApiVersion | None:
+        """Return the version of the API that lists a run; None if the run is not known."""
+        data = self._connections[conn_id].data if conn_id in self._connections else None
+        tasks = data.lists.runs.tasks if data else ()
+        return next((task.api_version for task in tasks if task.id == task_id), None)
 
-    async def sources(self, conn_id: str, is_template: bool, patience: float) -> SourcesRead:
-        """Return the workflows of the account, or the official templates."""
+    async def task(self, conn_id: str, api_version: ApiVersion, task_id: str, patience: float) -> TaskRead:
+        """Return one run, which the version of the API has started."""
+
+        def read(client: AccountClient) -> Awaitable[tuple[Task, bool]]:
+            return _read_task(client, api_version, task_id)
+
+        found, state = await self._single(conn_id, api_version, task_id, read, _keep_task, patience)
+        return TaskRead(*(found or ()), **state)
+
+    async def sources(self, conn_id: str, kind: SourceKind, patience: float) -> SourcesRead:
+        """Return all workflows, bots or templates."""
         wait = Patience(patience)
         data, state = await self._data(conn_id, wait)
         if data is None:
             return SourcesRead(**state)
-        kept = data.sources[SourceKind.TEMPLATE if is_template else SourceKind.WORKFLOW]
+        kept = data.sources[kind]
         await wait.wait_for(kept)
         listing = kept.value or Listing([], [], False)
         return SourcesRead(tuple(listing.items), listing.truncated, **kept.state)
 
-    async def source(self, conn_id: str, is_template: bool, source_id: str, patience: float) -> SourceRead:
-        """Return one workflow or template."""
-        read = _read_template if is_template else _read_workflow
-        source, state = await self._single(conn_id, read, source_id, lambda _: SINGLE_INTERVAL, patience)
+    async def source(self, conn_id: str, kind: SourceKind, source_id: str, patience: float) -> SourceRead:
+        """Return one workflow, bot or template."""
+
+        async def read(client: AccountClient) -> Runnable:
+            call: Call[Any] = SOURCES[kind].read(source_id)
+            return Runnable.of(kind, await client.send(only(call)))
+
+        source, state = await self._single(conn_id, kind, source_id, read, lambda _: SINGLE_INTERVAL, patience)
         return SourceRead(source, **state)
 
     async def days(self, conn_id: str, patience: float = CALL_LIMIT) -> DaysRead:
@@ -268,33 +268,33 @@ class Accounts:
         data, state = await self._data(conn_id, Patience(patience))
         return DaysRead(**state) if data is None else data.days.read()
 
-    async def stop(self, conn_id: str, task_id: str) -> bool:
-        """Stop a run, also if the caller is cancelled before it is stopped.
+    async def stop(self, conn_id: str, api_version: ApiVersion, task_id: str) -> bool:
+        """Stop a run, which the version of the API has started, also if the caller is cancelled before it is stopped.
 
         :returns: ``False`` if it had already ended, or does not exist.
         :raises BrowserActError: it could not be stopped.
         """
-        return await uninterrupted(self._stop(conn_id, task_id))
+        return await uninterrupted(self._stop(conn_id, api_version, task_id))
 
-    async def _stop(self, conn_id: str, task_id: str) -> bool:
+    async def _stop(self, conn_id: str, api_version: ApiVersion, task_id: str) -> bool:
         data, state = await self._data(conn_id, Patience(CALL_LIMIT))
         if data is None:
             why = state["error"] or f"Connection {conn_id!r} could not be read in time"
             raise ConnectionFailedError(why, remedy=state["remedy"])
-        if optional_id(task_id) is None:
+        if not _is_id(api_version, task_id):
             return False
         try:
             with suppress(*NOTHING_TO_STOP):
-                await data.client.send(only(APIS[ApiVersion.V2].stop_task(task_id)))
+                await data.client.send(only(APIS[api_version].stop_task(task_id)))
                 return True
             return False
         finally:
             # A read that is running may have begun before the stop.
-            self._singles.pop((data.client, _read_task, task_id), None)
-            data.runs.expire()
+            self._singles.pop((data.client, api_version, task_id), None)
+            (data.lists.bots if api_version is ApiVersion.V3 else data.lists.workflows).expire()
 
     def forget(self, client: AccountClient) -> None:
-        """Forget the runs, workflows and templates that were read one by one."""
+        """Forget the runs, workflows, bots and templates that were read one by one."""
         for key in [key for key in self._singles if key[0] is client]:
             del self._singles[key]
 
@@ -315,8 +315,9 @@ class Accounts:
     async def _single(
         self,
         conn_id: str,
-        read: Callable[[AccountClient, str], Awaitable[T]],
+        what: ApiVersion | SourceKind,
         item_id: str,
+        read: Callable[[AccountClient], Awaitable[T]],
         keep: Callable[[Any], float],
         patience: float,
     ) -> tuple[T | None, dict[str, Any]]:
@@ -324,10 +325,10 @@ class Accounts:
         data, state = await self._data(conn_id, wait)
         if data is None:
             return None, state
-        if optional_id(item_id) is None:
+        if not _is_id(what if isinstance(what, ApiVersion) else SOURCES[what].api_version, item_id):
             return None, {"not_found": True}
-        key, client = (data.client, read, item_id), data.client
-        kept: Kept[T] = self._singles.setdefault(key, client.kept(lambda: read(client, item_id), keep))
+        key, client = (data.client, what, item_id), data.client
+        kept: Kept[T] = self._singles.setdefault(key, client.kept(lambda: read(client), keep))
         self._singles.move_to_end(key)
         while len(self._singles) > MAX_SINGLES:
             self._singles.popitem(last=False)
@@ -335,13 +336,19 @@ class Accounts:
         return kept.value, {**kept.state, "not_found": kept.failure.not_found}
 
 
-async def _read_task(client: AccountClient, task_id: str) -> tuple[Task, bool]:
+def _is_id(api_version: ApiVersion, text: str) -> bool:
+    """Return whether a text can be an id. In version 3, ids are parts of addresses."""
+    return optional_id(text) is not None and (api_version is ApiVersion.V2 or is_path_id(text))
+
+
+async def _read_task(client: AccountClient, api_version: ApiVersion, task_id: str) -> tuple[Task, bool]:
     """Read a run, and drop what no page may show: inputs often contain passwords."""
-    task = await client.send(only(APIS[ApiVersion.V2].get_task(task_id)))
-    secrets = None if task.input_parameters is None else secret_texts(task.input_parameters)
+    task = await client.send(only(APIS[api_version].get_task(task_id)))
+    secrets = secrets_of(task)
     shown = replace(
         with_fewer_steps(task, MAX_STEPS),
         input_parameters=None,
+        input=None,
         output=None,
         download_files=(),
         files_expires_at=None,
@@ -351,25 +358,6 @@ async def _read_task(client: AccountClient, task_id: str) -> tuple[Task, bool]:
     return shown, secrets is not None
 
 
-async def _read_workflow(client: AccountClient, workflow_id: str) -> Workflow | Template:
-    call: Call[Any] = SOURCES[SourceKind.WORKFLOW].read(workflow_id)
-    return _cut(await client.send(only(call)))
-
-
-async def _read_template(client: AccountClient, template_id: str) -> Workflow | Template:
-    call: Call[Any] = SOURCES[SourceKind.TEMPLATE].read(template_id)
-    return _cut(await client.send(only(call)))
-
-
 def _keep_task(read: tuple[Task, bool]) -> float:
     task, _ = read
     return SINGLE_INTERVAL if task.status.ended else ACTIVE_RUN_INTERVAL
-
-
-def _cut(source: Workflow | Template) -> Workflow | Template:
-    """Return a workflow or template without what is too long to be shown."""
-    short: dict[str, Any] = {each: (getattr(source, each) or "")[:MAX_TEXT] for each in ("name", "description")}
-    short["input_parameters"] = source.input_parameters[:MAX_INPUTS]
-    if isinstance(source, Template):
-        short["recommendation"] = None
-    return replace(source, **short)

@@ -22,17 +22,29 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 
 from airflow_provider_browseract.api.errors import BrowserActError
-from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.api.models import ApiVersion, Task
+from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import UI_FOLLOWS_FRAME
 from airflow_provider_browseract.panel import building
 from airflow_provider_browseract.panel.access import Access
 from airflow_provider_browseract.panel.accounts import Account, Accounts, TaskRead
 from airflow_provider_browseract.panel.building import Knowledge
 from airflow_provider_browseract.panel.credits import credits_page
-from airflow_provider_browseract.panel.database import Link, RecordKeeper
+from airflow_provider_browseract.panel.database import RecordKeeper
 from airflow_provider_browseract.panel.days import DAYS
 from airflow_provider_browseract.panel.kept import Read
+from airflow_provider_browseract.panel.notices import (
+    BUSY,
+    FOREIGN_REQUEST,
+    MORE_RUNS,
+    NO_SUCH_RUN,
+    NOT_STOPPED,
+    failed,
+    left_out,
+)
+from airflow_provider_browseract.panel.records import Link
 from airflow_provider_browseract.panel.rendering import render
+from airflow_provider_browseract.panel.runnable import WORDS
 from airflow_provider_browseract.panel.sums import SumsOfDays
 from airflow_provider_browseract.panel.viewing import Viewing, view, view_dag, view_instance
 from airflow_provider_browseract.panel.views import Frame, Notice, foreign_text
@@ -72,19 +84,8 @@ LOADING_REFRESH = 2
 
 STATIC = {"panel.css": "text/css", "panel.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
-PAGES = ("runs", "ti", "dag", "credits", "workflows", "templates")
+PAGES = ("runs", "ti", "dag", "credits", *(words.path for words in WORDS.values()))
 """What the addresses of pages begin with, other than that of the overview."""
-
-BUSY = Notice("error", "Too many pages are being read now.", "The page tries again by itself.")
-MORE_RUNS = Notice("info", "Some days have more runs than are read here, so their credits are higher than shown.")
-NOT_STOPPED = Notice(
-    "error",
-    "You may not stop this run.",
-    "You need the right to edit task instances of its DAG, or to edit the connection.",
-)
-FOREIGN_REQUEST = Notice(
-    "error", "The request does not seem to come from a page of this Airflow.", "Reload the page, and try again."
-)
 
 
 class Panel:
@@ -172,20 +173,19 @@ class Panel:
             build,
             tab="credits",
             title="Credits",
-            notices=(*_failed(read, True), *more),
+            notices=(*failed(read, True), *more),
             refresh=REFRESH if len(read.days) == DAYS else LOADING_REFRESH,
         )
 
     async def workflows(self, request: Request) -> Response:
-        """Show the workflows of the account, or the official templates."""
+        """Show all workflows, bots or templates."""
         query = Query.of(request)
         viewing, conn_id = await self._view_account(request, query.conn)
-        is_template = query.kind == "template"
-        read = await self._accounts.sources(conn_id, is_template, patience_of(request))
+        read = await self._accounts.sources(conn_id, query.kind, patience_of(request))
         account = await self._accounts.account(conn_id, 0)
 
         def build(known: Knowledge) -> Any:
-            return building.sources_page(known, read.items, is_template, query.search, read.truncated)
+            return building.sources_page(known, read.items, query.kind, query.search, read.truncated)
 
         return await self._show(
             request, "workflows.html", viewing, account, build, tab="workflows", title="Workflows", about=read
@@ -193,11 +193,19 @@ class Panel:
 
     async def workflow(self, request: Request, source_id: str) -> Response:
         """Show a workflow with a DAG file that runs it."""
-        return await self._source(request, source_id, is_template=False)
+        return await self._source(request, SourceKind.WORKFLOW, source_id)
 
     async def template(self, request: Request, source_id: str) -> Response:
         """Show a template with a DAG file that runs it."""
-        return await self._source(request, source_id, is_template=True)
+        return await self._source(request, SourceKind.TEMPLATE, source_id)
+
+    async def bot(self, request: Request, source_id: str) -> Response:
+        """Show a bot with a DAG file that runs it."""
+        return await self._source(request, SourceKind.BOT, source_id)
+
+    async def bot_template(self, request: Request, source_id: str) -> Response:
+        """Show a bot template with a DAG file that runs it."""
+        return await self._source(request, SourceKind.BOT_TEMPLATE, source_id)
 
     async def stop(self, request: Request, task_id: str) -> Response:
         """Stop a run that nobody waits for."""
@@ -206,7 +214,7 @@ class Panel:
             raise PageError(403, FOREIGN_REQUEST)
         if viewing.conn_id is None:
             raise PageError(403, FORBIDDEN)
-        task = (await self._read(viewing, task_id, FRAGMENT_PATIENCE)).task
+        task = (await self._read(request, viewing, task_id, FRAGMENT_PATIENCE)).task
         account = await self._accounts.account(viewing.conn_id, 0)
         if task is None:
             return JSONResponse({"error": "BrowserAct does not respond. Try again."}, 502)
@@ -216,7 +224,7 @@ class Panel:
         if why_not is not None:
             return JSONResponse({"error": why_not}, 409)
         try:
-            stopped = await self._accounts.stop(viewing.conn_id, task_id)
+            stopped = await self._accounts.stop(viewing.conn_id, task.api_version, task_id)
         except BrowserActError as error:
             return JSONResponse({"error": f"The run could not be stopped: {error.brief}."}, 502)
         log.info("BrowserAct task %s was stopped in the panel by %s", task_id, viewing.access.name)
@@ -253,7 +261,7 @@ class Panel:
             raise PageError(403, FORBIDDEN)
         return viewing, viewing.conn_id
 
-    # Pages about one run, workflow or template
+    # Pages about one run, workflow, bot or template
 
     async def _run(
         self,
@@ -269,7 +277,7 @@ class Panel:
         :param links: the runs of the task instance; the first one is shown.
         """
         assert viewing.conn_id is not None
-        read = await self._read(viewing, task_id, patience_of(request), links)
+        read = await self._read(request, viewing, task_id, patience_of(request), links)
         account = await self._accounts.account(viewing.conn_id, 0)
         task = read.task
         title = f"BrowserAct task {foreign_text(task_id)}" if key is None else building.instance_view(key).label
@@ -297,8 +305,10 @@ class Panel:
             refresh=0 if key is None and task is not None and task.status.ended else REFRESH,
         )
 
-    async def _read(self, viewing: Viewing, task_id: str, patience: float, links: Sequence[Link] = ()) -> TaskRead:
-        """Read a run. It has none yet if BrowserAct has not responded yet.
+    async def _read(
+        self, request: Request, viewing: Viewing, task_id: str, patience: float, links: Sequence[Link] = ()
+    ) -> TaskRead:
+        """Read a run in the version of the API that has started it. It has none yet if BrowserAct has not responded.
 
         :param links: the runs of a task instance that the viewer may see.
         """
@@ -306,12 +316,14 @@ class Panel:
         # Not even the existence of a run is shown to those who may not see it, and BrowserAct is not asked for them.
         if not links and not await self._in_thread(viewing.may_know, task_id):
             raise PageError(403, FORBIDDEN)
-        read = await self._accounts.task(viewing.conn_id, task_id, patience)
+        link = links[0] if links else viewing.records.links.get(task_id)
+        known = link.api_version if link is not None else self._accounts.version_of(viewing.conn_id, task_id)
+        version = known or Query.of(request).api_version or ApiVersion.V2
+        read = await self._accounts.task(viewing.conn_id, version, task_id, patience)
         if read.task is None and read.not_found:
-            remedy = "Check the id, and the connection: each account knows only its own runs."
-            raise PageError(404, Notice("error", "BrowserAct has no such run.", remedy))
+            raise PageError(404, NO_SUCH_RUN)
         if read.task is None and read.error is not None:
-            raise PageError(502, *_failed(read, await self._in_thread(lambda: viewing.reads_account)))
+            raise PageError(502, *failed(read, await self._in_thread(lambda: viewing.reads_account)))
         return read
 
     def _why_not_stopped(self, viewing: Viewing, account: Account, task: Task) -> str | None:
@@ -328,17 +340,17 @@ class Panel:
             "instance, or try again in a minute."
         )
 
-    async def _source(self, request: Request, source_id: str, *, is_template: bool) -> Response:
+    async def _source(self, request: Request, kind: SourceKind, source_id: str) -> Response:
         viewing, conn_id = await self._view_account(request, Query.of(request).conn)
-        read = await self._accounts.source(conn_id, is_template, source_id, patience_of(request))
+        read = await self._accounts.source(conn_id, kind, source_id, patience_of(request))
         account = await self._accounts.account(conn_id, 0)
         found = read.source
         if found is None and read.not_found:
-            what = "template" if is_template else "workflow"
+            what = WORDS[kind].one
             missing = Notice("error", f"BrowserAct has no such {what}.", f"Choose one in the list of {what}s.")
             raise PageError(404, missing)
         if found is None and read.error is not None:
-            raise PageError(502, *_failed(read, True))
+            raise PageError(502, *failed(read, True))
         build = None if found is None else partial(building.source_page, source=found)
         title = foreign_text(found.name) or found.id if found is not None else "Workflow"
         return await self._show(
@@ -378,7 +390,11 @@ class Panel:
                 title,
                 conn_id=viewing.conn_id if account is not None else None,
                 connections=viewing.connections if about is None or tab == "workflows" else (),
-                notices=(*notices, *(_failed(shown, reads_account) if not notices else ()), *_truncated(shown)),
+                notices=(
+                    *notices,
+                    *(() if notices else failed(shown, reads_account)),
+                    *left_out(shown, reads_account),
+                ),
                 as_of=shown.as_of if shown is not None else None,
                 refresh=refresh,
                 sees_account=reads_account,
@@ -418,6 +434,8 @@ def create_app() -> FastAPI:
         "/workflows": panel.workflows,
         "/workflows/{source_id}": panel.workflow,
         "/templates/{source_id}": panel.template,
+        "/bots/{source_id}": panel.bot,
+        "/bot-templates/{source_id}": panel.bot_template,
         "/open/{path:path}": panel.redirect,
         "/static/{name}": static,
     }
@@ -442,18 +460,3 @@ async def static(request: Request, name: str) -> Response:
 @cache
 def _static(name: str) -> bytes:
     return (files(__package__) / "static" / name).read_bytes()
-
-
-def _failed(read: Read | None, reads_account: bool) -> tuple[Notice, ...]:
-    """Return the notice of a failed read. The reason can quote the connection, so only who may read that sees it."""
-    if read is None or read.error is None:
-        return ()
-    if not reads_account:
-        return (Notice("error", "BrowserAct could not be read.", "The page tries again by itself."),)
-    return (Notice("error", f"BrowserAct could not be read: {read.error.rstrip('.')}.", read.remedy),)
-
-
-def _truncated(read: Read | None) -> tuple[Notice, ...]:
-    if isinstance(read, Account) and read.truncated:
-        return (Notice("info", f"Only the newest {len(read.tasks):,} runs are shown."),)
-    return ()

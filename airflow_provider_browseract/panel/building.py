@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlencode
 
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
-from airflow_provider_browseract.api.workflows import Template, Workflow
+from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
 from airflow_provider_browseract.panel.access import Access, Rights, is_trusted, rights_on
 from airflow_provider_browseract.panel.dag_file import dag_file
+from airflow_provider_browseract.panel.runnable import WORDS, Runnable, source_of
 from airflow_provider_browseract.panel.views import (
     BudgetShare,
     Choice,
@@ -40,7 +41,7 @@ from airflow_provider_browseract.runs.report import duration_of, with_fewer_step
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.panel.accounts import Account, TaskRead
-    from airflow_provider_browseract.panel.database import Link, QueueEntry, Records
+    from airflow_provider_browseract.panel.records import Link, QueueEntry, Records
 
 PAGE_SIZE = 100
 """Runs on a page."""
@@ -182,7 +183,7 @@ def run_row(known: Knowledge, task: Task, link: Link | None, rights: Rights) -> 
     return RunRow(
         id=task.id,
         status=task.status,
-        workflow=workflow_name(known, task.workflow_id),
+        source=source_name(known, source_of(task)),
         instance=instance,
         instance_hidden=link is not None and instance is None,
         unread=unread,
@@ -191,12 +192,13 @@ def run_row(known: Knowledge, task: Task, link: Link | None, rights: Rights) -> 
         credits=task.credit,
         required_action=f"{instance.path}/required_actions" if instance is not None and asked else None,
         stoppable=unread and rights.act,
+        api_version=task.api_version,
     )
 
 
-def workflow_name(known: Knowledge, workflow_id: str | None) -> str:
-    """Return the name of a workflow, or its id."""
-    return foreign_text(known.account.names.get(workflow_id or "") or workflow_id)
+def source_name(known: Knowledge, source: str | None) -> str:
+    """Return what :func:`source_of` returns, with the name of a workflow in place of its id if it is known."""
+    return foreign_text(known.account.names.get(source or "") or source)
 
 
 def _table(
@@ -249,7 +251,7 @@ def _is_shown(known: Knowledge, seen: Seen, show: str) -> bool:
 def _matches(known: Knowledge, seen: Seen, wanted: str) -> bool:
     task, link, rights = seen
     label = _label(link.key) if link is not None and rights.instance else ""
-    texts = (task.id, workflow_name(known, task.workflow_id), task.status.value, label)
+    texts = (task.id, source_name(known, source_of(task)), task.status.value, label)
     return any(wanted in text.casefold() for text in texts)
 
 
@@ -270,7 +272,7 @@ def run_page(
     failure = task.failure.message if task.failure else None
     return RunPage(
         run=run_row(known, task, link, rights),
-        workflow_id=task.workflow_id,
+        source_id=task.source_id,
         profile_id=foreign_text(task.profile_id) or None,
         ended=task.finished_at if task.status.ended else None,
         log_url=task.log_detail_url if rights.steps else None,
@@ -330,57 +332,41 @@ def dag_page(known: Knowledge, dag_id: str, run_id: str | None, show: str, searc
 
 
 def sources_page(
-    known: Knowledge, sources: Iterable[Workflow | Template], is_template: bool, search: str, truncated: bool
+    known: Knowledge, sources: Iterable[Runnable], kind: SourceKind, search: str, truncated: bool
 ) -> SourcesPage:
-    """Return the list of workflows or templates."""
-    conn = {"conn": known.account.conn_id}
+    """Return the list of all sources of a kind."""
     wanted = foreign_text(search).strip()
-    rows = [
-        SourceRow(
-            each.id,
-            foreign_text(each.name) or each.id,
-            foreign_text(each.description),
-        )
-        for each in sources
-    ]
+    rows = [SourceRow(each.id, foreign_text(each.name) or each.id, foreign_text(each.description)) for each in sources]
     return SourcesPage(
-        kinds=(
-            Choice("Workflows", urlencode({**conn, "kind": "workflow"}), not is_template),
-            Choice("Official templates", urlencode({**conn, "kind": "template"}), is_template),
+        kinds=tuple(
+            Choice(words.several, urlencode({"conn": known.account.conn_id, "kind": other.value}), other is kind)
+            for other, words in WORDS.items()
         ),
-        is_templates=is_template,
+        kind=kind,
         rows=tuple(row for row in rows if wanted.casefold() in f"{row.id} {row.name} {row.description}".casefold()),
         search=wanted,
         truncated=truncated,
     )
 
 
-def source_page(known: Knowledge, source: Workflow | Template) -> SourcePage:
-    """Return the page of a workflow or template, with a DAG file that runs it."""
-    is_template = isinstance(source, Template)
+def source_page(known: Knowledge, source: Runnable) -> SourcePage:
+    """Return the page of a workflow, bot or template, with a DAG file that runs it."""
     name = foreign_text(source.name) or source.id
-    file = dag_file(
-        source_id=source.id,
-        is_template=is_template,
-        name=name,
-        inputs=source.input_parameters,
-        conn_id=known.account.conn_id,
-    )
+    file = dag_file(source, name, known.account.conn_id)
     # Lists do not name the template of a run, so a template has none.
-    runs = [task for task in known.account.tasks if task.workflow_id == source.id]
+    version = SOURCES[source.kind].api_version
+    runs = [task for task in known.account.tasks if (task.api_version, task.source_id) == (version, source.id)]
     credits = [task.credit for task in runs if task.status.ended and task.credit]
     return SourcePage(
-        is_template=is_template,
+        kind=source.kind,
         id=source.id,
         name=name,
         description=foreign_text(source.description, 2000),
-        inputs=tuple(
-            InputView(foreign_text(each.name), each.default_enabled is False) for each in source.input_parameters
-        ),
+        inputs=tuple(InputView(foreign_text(each.name), each.required) for each in source.inputs),
         file_name=file.file_name,
         dag_file=file.source,
         dag_id=file.dag_id,
         runs=len(runs),
         mean=sum(credits) / len(credits) if credits else None,
-        detail_url=source.detail_url if isinstance(source, Template) else None,
+        detail_url=source.detail_url,
     )

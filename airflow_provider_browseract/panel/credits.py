@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import date, timedelta, timezone
 from urllib.parse import urlencode
 
-from airflow_provider_browseract.panel.building import Knowledge, workflow_name
+from airflow_provider_browseract.panel.building import Knowledge, source_name
 from airflow_provider_browseract.panel.sums import Group, Sums
 from airflow_provider_browseract.panel.views import (
     COLORS,
@@ -48,7 +48,7 @@ def credits_page(known: Knowledge, days: Mapping[date, Mapping[Group, Sums]], by
     conn = {"conn": known.account.conn_id}
     return CreditsPage(
         by=(
-            Choice("Workflow", urlencode({**conn, "by": "workflow"}), not by_dag),
+            Choice("Workflow or bot", urlencode({**conn, "by": "workflow"}), not by_dag),
             Choice("DAG", urlencode({**conn, "by": "dag"}), by_dag),
         ),
         groups=(*groups, "all others") if others else tuple(groups),
@@ -86,9 +86,9 @@ def _by_name(
 
 
 def _name_of(known: Knowledge, group: Group, by_dag: bool) -> str:
-    workflow_id, dag_id = group
+    source, dag_id = group
     if not by_dag:
-        return workflow_name(known, workflow_id) or "no workflow given"
+        return source_name(known, source) or "no workflow given"
     if dag_id is None:
         return "no DAG known"
     return foreign_text(dag_id) if known.access.reads_runs(dag_id) else "DAGs that you may not read"

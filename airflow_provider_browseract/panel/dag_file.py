@@ -1,4 +1,4 @@
-"""A DAG file that runs a workflow or template, to be copied into the dags folder.
+"""A DAG file that runs a workflow, bot or template, to be copied into the dags folder.
 
 Names and ids come from outside. In the file they are only in string literals and, as literals, in comments.
 """
@@ -8,18 +8,28 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from airflow_provider_browseract.api.workflows import InputParameter
+from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import is_secret
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.panel.runnable import WORDS, Input, Runnable
 from airflow_provider_browseract.panel.views import foreign_text
 
 MAX_NAME = 50
 """Characters of the name that the DAG id and the first line of the file have at most."""
 
+OPERATORS = {
+    SourceKind.WORKFLOW: ("RunWorkflowOperator", "workflow_id"),
+    SourceKind.TEMPLATE: ("RunTemplateOperator", "workflow_template_id"),
+    SourceKind.BOT: ("RunBotOperator", "bot_id"),
+    SourceKind.BOT_TEMPLATE: ("RunBotTemplateOperator", "template_id"),
+}
+"""The operator that runs each kind of source, and its argument for the id."""
+
 ID_END = 6
-"""Characters of the workflow's id at the end of the DAG id, because several workflows may have the same name."""
+"""Characters of the source's id at the end of the DAG id, because several workflows may have the same name."""
 
 FILE = '''\
 """Run the BrowserAct {kind}{named}, and use its output in another task."""
@@ -70,42 +80,43 @@ class DagFile(NamedTuple):
     source: str
 
 
-def dag_file(
-    *, source_id: str, is_template: bool, name: str, inputs: Sequence[InputParameter], conn_id: str
-) -> DagFile:
-    """Return a DAG file that runs a workflow or template, and uses its output.
+def dag_file(source: Runnable, name: str, conn_id: str) -> DagFile:
+    """Return a DAG file that runs a workflow, bot or template, and uses its output.
 
-    Airflow's form for a new DAG run asks for the required inputs. The optional ones are comments.
+    Airflow's form for a new DAG run asks for the required inputs of a workflow. Those of a bot have example values in
+    the file, because they can be any JSON. Optional inputs are comments.
 
-    :param source_id: id of the workflow or template.
-    :param name: its name, of any length and with any characters.
-    :param inputs: its declared inputs.
+    :param name: the name of the source, of any length and with any characters.
     """
-    kind = "template" if is_template else "workflow"
-    dag_id = _dag_id(name, kind, source_id)
-    required = list(dict.fromkeys(each.name for each in inputs if each.default_enabled is False))
-    optional = list(dict.fromkeys(each.name for each in inputs if each.name not in required))
+    kind = WORDS[source.kind].one
+    operator, id_argument = OPERATORS[source.kind]
+    dag_id = _dag_id(name, kind, source.id)
+    required = list({each.name: each for each in source.inputs if each.required}.values())
+    names = {each.name for each in required}
+    optional = list({each.name: each for each in source.inputs if each.name not in names}.values())
+    is_bot = SOURCES[source.kind].api_version is ApiVersion.V3
+    asked = [] if is_bot else [each.name for each in required]
     shown = foreign_text(name, MAX_NAME).strip()
-    source = FILE.format(
+    text = FILE.format(
         kind=kind,
         named=f" '{_in_docstring(shown)}'" if shown else "",
-        param="Param, " if required else "",
-        operator="RunTemplateOperator" if is_template else "RunWorkflowOperator",
+        param="Param, " if asked else "",
+        operator=operator,
         dag_id=_literal(dag_id),
-        if_defaults=", if each param has a default" if required else "",
-        params=_params(required),
-        id_argument="workflow_template_id" if is_template else "workflow_id",
-        source_id=_literal(_untemplated(source_id)),
-        inputs=_input_parameters(required, optional),
+        if_defaults=", if each param has a default" if asked else "",
+        params=_params(asked),
+        id_argument=id_argument,
+        source_id=_literal(_untemplated(source.id)),
+        inputs=(_input if is_bot else _input_parameters)(required, optional),
         connection=_connection(conn_id),
     )
-    return DagFile(dag_id, f"{dag_id}.py", source)
+    return DagFile(dag_id, f"{dag_id}.py", text)
 
 
 def _dag_id(name: str, kind: str, source_id: str) -> str:
-    """Return an id for the DAG that is also a name for its file, from the name and the end of the workflow's id."""
+    """Return an id for the DAG that is also a name for its file, from the name and the end of the source's id."""
     words, end = _ascii_words(name)[:MAX_NAME].strip("_"), _ascii_words(source_id)[-ID_END:].strip("_")
-    return "_".join(filter(None, (words or kind, end)))
+    return "_".join(filter(None, (words or _ascii_words(kind), end)))
 
 
 def _ascii_words(text: str) -> str:
@@ -125,14 +136,42 @@ def _params(required: Sequence[str]) -> str:
     return "\n".join([*lines, "    },\n"])
 
 
-def _input_parameters(required: Sequence[str], optional: Sequence[str]) -> str:
-    if not required and not optional:
-        return ""
-    lines = [f"            {_literal(name)}: {_literal(_param(name))}," for name in required]
+def _input_parameters(required: Sequence[Input], optional: Sequence[Input]) -> str:
+    """Return the inputs of a workflow: the params of the DAG."""
+    lines = [f"{_literal(each.name)}: {_literal(_param(each.name))}," for each in required]
     if optional:
-        lines.append("            # Optional, with defaults in BrowserAct:")
-        lines += [f'            # {_literal(name)}: "...",' for name in optional]
-    return "\n".join(["        input_parameters={", *lines, "        },\n"])
+        lines.append("# Optional, with defaults in BrowserAct:")
+        lines += [f'# {_literal(each.name)}: "...",' for each in optional]
+    return _argument("input_parameters", lines)
+
+
+def _input(required: Sequence[Input], optional: Sequence[Input]) -> str:
+    """Return the input of a bot, with examples of values."""
+    lines = ["# Examples. Replace them with your values."] if required else []
+    if any(is_secret(each.name) for each in required):
+        lines.append('# For a password, use a connection, as in "{{ conn.shop.password }}".')
+    lines += [f"{_literal(each.name)}: {_value(each.example)}," for each in required]
+    if optional:
+        lines.append("# Optional:")
+        lines += [f"# {_literal(each.name)}: {_value(each.example)}," for each in optional]
+    return _argument("input", lines)
+
+
+def _argument(name: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
+    return "\n".join([f"        {name}={{", *(f"            {line}" for line in lines), "        },\n"])
+
+
+def _value(value: Any) -> str:
+    """Return a JSON value as Python source in one line, whose texts are sent as they are."""
+    if isinstance(value, str):
+        return _literal(_untemplated(value))
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_literal(name)}: {_value(member)}" for name, member in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return repr(value)
 
 
 def _connection(conn_id: str) -> str:

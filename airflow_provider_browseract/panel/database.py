@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -28,9 +27,11 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import Text, and_, cast, func, select
 
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.compat import conf
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS
+from airflow_provider_browseract.panel.records import Link, QueueEntry, Records, arrange, newest
 from airflow_provider_browseract.runs.budget import begin_of
 from airflow_provider_browseract.runs.callback_url import AIRFLOW_ID_LENGTH, TaskInstanceKey
 from airflow_provider_browseract.runs.queueing import QueueWait
@@ -99,63 +100,6 @@ MAY_WAIT = (
 """States in which a task instance waits for the newest run of its current try."""
 
 
-class Link(NamedTuple):
-    """A task instance and its run.
-
-    :param try_number: the try that has the run; None if that is not known.
-    :param conn_id: the connection; None if it is not known.
-    :param workflow_id: the workflow that the task instance runs; None if it is not known, and for a template.
-    :param confirmed: the connection comes from the trigger or from the rendered fields, and not only from the XCom.
-    :param pushed_at: timestamp of the XCom, or when the trigger was created.
-    :param started: the task instance starts runs; False for a sensor, which waits for a run that was started elsewhere.
-    :param waits: a task instance waits for the run now, in its current try: this one, or a sensor.
-    :param wait: how it waits, if it is deferred.
-    :param required_action: a Required Action waits for an answer.
-    :param hidden: what must not be shown of the run, in the words of the XCom.
-    """
-
-    browseract_task_id: str
-    key: TaskInstanceKey
-    try_number: int | None
-    conn_id: str | None
-    workflow_id: str | None
-    confirmed: bool
-    pushed_at: datetime
-    started: bool = True
-    waits: bool = False
-    wait: Wait | None = None
-    required_action: bool = False
-    hidden: frozenset[str] = frozenset()
-
-
-class QueueEntry(NamedTuple):
-    """A task instance that waits for a slot or for the budget of the account."""
-
-    key: TaskInstanceKey
-    conn_id: str
-    wait: QueueWait
-
-
-@dataclass(frozen=True)
-class Records:
-    """What Airflow's database knows at a moment.
-
-    :param links: by the ids of their runs, the link of the task instance that has started the run.
-    :param queue: all who wait for slots, with any connection, in the order of their places. Those of paused DAGs and
-        those that wait for the budget are included.
-    :param others: further task instances with these runs, such as sensors.
-    """
-
-    links: Mapping[str, Link]
-    queue: tuple[QueueEntry, ...]
-    others: tuple[Link, ...] = ()
-
-    def of_instance(self, key: TaskInstanceKey) -> list[Link]:
-        """Return the runs of a task instance that are known, newest first."""
-        found = [link for link in (*self.links.values(), *self.others) if link.key == key]
-        return sorted(found, key=lambda link: link.pushed_at, reverse=True)
-
-
 _Known: TypeAlias = "dict[tuple[str, TaskInstanceKey], Link]"
 """Links by their runs and task instances, those that were found first at the beginning."""
 
@@ -221,9 +165,9 @@ class RecordKeeper:
         # A trigger states what is waited for. If it cannot be read here, the XCom has to do.
         for key in (*(key for _, key in waits), *map(_key, slots.values())):
             active.pop(key, None)
-        waits |= {(link.browseract_task_id, link.key): {"waits": True} for link in _newest(known.values(), active)}
+        waits |= {(link.browseract_task_id, link.key): {"waits": True} for link in newest(known.values(), active)}
         shown = known | {of: known[of]._replace(**changes) for of, changes in waits.items() if of in known}
-        links, others = _arrange(shown.values())
+        links, others = arrange(shown.values())
         stored = self._queue.read(slots.keys(), unread_slots)
         queue = [QueueEntry(_key(row), *stored[trigger]) for trigger, row in slots.items() if trigger in stored]
         queue.sort(key=lambda entry: (entry.wait.queued.place, entry.key))
@@ -296,7 +240,7 @@ class _Rendered(NamedTuple):
     """What the rendered fields of a task instance contain."""
 
     conn_id: str | None = None
-    workflow_id: str | None = None
+    source_id: str | None = None
     started: bool = True
     followed: str | None = None
     """The run that a sensor waits for."""
@@ -368,10 +312,11 @@ def _rendered(session: Session, ti_ids: Iterable[Any]) -> dict[Any, _Rendered]:
     for part in in_parts(ti_ids):
         for ti_id, text in session.execute(query.where(TaskInstance.id.in_(part))):
             if isinstance(values := _json(text), dict):
-                workflow_id, template_id = _id(values.get("workflow_id")), values.get("workflow_template_id")
-                started = workflow_id is not None or template_id is not None
+                source_id = _id(values.get("workflow_id")) or _id(values.get("bot_id"))
+                templates = values.get("workflow_template_id"), values.get("template_id")
+                started = source_id is not None or templates != (None, None)
                 followed = None if started else _id(values.get("browseract_task_id"))
-                found[ti_id] = _Rendered(_id(values.get("browseract_conn_id")), workflow_id, started, followed)
+                found[ti_id] = _Rendered(_id(values.get("browseract_conn_id")), source_id, started, followed)
     return found
 
 
@@ -389,6 +334,7 @@ class _Named(NamedTuple):
     browseract_task_id: str
     conn_id: str | None
     hidden: frozenset[str]
+    api_version: ApiVersion
 
 
 def _named(text: str) -> _Named | None:
@@ -401,7 +347,10 @@ def _named(text: str) -> _Named | None:
         return None
     browseract_task_id, hidden = _id(value["task_id"]), value.get("hidden")
     words = frozenset(each for each in (LIVE_VIEW, SECRET_INPUTS) if isinstance(hidden, list) and each in hidden)
-    return None if browseract_task_id is None else _Named(browseract_task_id, _id(value.get("connection")), words)
+    if browseract_task_id is None:
+        return None
+    api_version = ApiVersion.V3 if value.get("api_version") == ApiVersion.V3.value else ApiVersion.V2
+    return _Named(browseract_task_id, _id(value.get("connection")), words, api_version)
 
 
 def _id(value: Any) -> str | None:
@@ -424,9 +373,9 @@ def _add_pushed(known: _Known, row: Row[Any], named: _Named, rendered: _Rendered
         follows_another = rendered.followed not in (None, named.browseract_task_id)
         confirmed = rendered.conn_id is not None and not follows_another
         conn_id = rendered.conn_id or named.conn_id
-        of = named.browseract_task_id, key, try_number, conn_id, rendered.workflow_id
+        of = named.browseract_task_id, key, try_number, conn_id, rendered.source_id
         link = Link(*of, confirmed, row.timestamp, rendered.started)
-    known[named.browseract_task_id, key] = link._replace(hidden=named.hidden)
+    known[named.browseract_task_id, key] = link._replace(hidden=named.hidden, api_version=named.api_version)
 
 
 def _add_deferred(known: _Known, row: Row[Any], wait: Wait, conn_id: str, rendered: _Rendered) -> None:
@@ -434,44 +383,13 @@ def _add_deferred(known: _Known, row: Row[Any], wait: Wait, conn_id: str, render
     key = _key(row)
     link = known.get((wait.browseract_task_id, key))
     if link is None:
-        of = wait.browseract_task_id, key, None, None, rendered.workflow_id
+        of = wait.browseract_task_id, key, None, None, rendered.source_id
         link = Link(*of, True, row.created_date, rendered.started)
     hidden = {LIVE_VIEW: not wait.policy.show_live_view, SECRET_INPUTS: wait.policy.hide_goals}
     known[wait.browseract_task_id, key] = link._replace(
         try_number=row.try_number,
         conn_id=conn_id,
         confirmed=True,
+        api_version=wait.api_version,
         hidden=link.hidden | {name for name, hide in hidden.items() if hide},
     )
-
-
-def _newest(links: Iterable[Link], active: Mapping[TaskInstanceKey, int]) -> Iterable[Link]:
-    """Return the newest link of the current try of each task instance."""
-    newest: dict[TaskInstanceKey, Link] = {}
-    for link in links:
-        if active.get(link.key, -1) == link.try_number:
-            other = newest.setdefault(link.key, link)
-            newest[link.key] = max(other, link, key=lambda each: each.pushed_at)
-    return newest.values()
-
-
-def _arrange(links: Iterable[Link]) -> tuple[dict[str, Link], list[Link]]:
-    """Return the link of the task instance that has started each run, and all others."""
-    groups: dict[str, list[Link]] = {}
-    for link in links:
-        groups.setdefault(link.browseract_task_id, []).append(link)
-    best, others = {}, []
-    for browseract_task_id, group in groups.items():
-        best[browseract_task_id] = group[0]
-        if len(group) == 1:
-            continue
-        # What a trigger has stored cannot be edited.
-        group.sort(key=lambda link: (link.started, link.confirmed, link.wait is not None), reverse=True)
-        best[browseract_task_id] = group[0]._replace(
-            waits=any(link.waits for link in group),
-            wait=next((link.wait for link in group if link.wait is not None), None),
-            required_action=any(link.required_action for link in group),
-            hidden=frozenset[str]().union(*(link.hidden for link in group)),
-        )
-        others += group[1:]
-    return best, others

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from airflow_provider_browseract.api.errors import UnexpectedResponseError
@@ -16,8 +17,10 @@ from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.in_airflow.shielding import outlasting
 from airflow_provider_browseract.loops import AsyncSender
-from airflow_provider_browseract.panel.client import AccountClient
-from airflow_provider_browseract.panel.kept import NO_FAILURE, RETRY_PAUSE, Failure, Kept, Read, is_within
+from airflow_provider_browseract.panel.client import AccountClient, only
+from airflow_provider_browseract.panel.kept import NO_FAILURE, RETRY_PAUSE, Failure, Read, is_within
+from airflow_provider_browseract.panel.listing import RunLists, Runs
+from airflow_provider_browseract.panel.runnable import source_of
 from airflow_provider_browseract.runs.budget import ONE_DAY, WAIT_FOR_CREDITS, begin_of, moment
 from airflow_provider_browseract.runs.spend import ListedRun
 from airflow_provider_browseract.runs.watching import WATCH_OVERLAP
@@ -38,17 +41,18 @@ REQUEST_PAUSE = 0.5
 
 PAGE_SIZE = 250
 MAX_REQUESTS = 20
-"""Requests for one day. With pages of 250, they read 5,000 runs."""
+"""Requests for one day and one version of the API. They read 5,000 runs of workflows and 2,000 of bots."""
 
 
 class DayRun(NamedTuple):
     """A run that was created on a day.
 
+    :param source: what was run, as :func:`~airflow_provider_browseract.panel.runnable.source_of` returns it.
     :param credit: None if BrowserAct reports none yet.
     """
 
     browseract_task_id: str
-    workflow_id: str | None
+    source: str | None
     credit: int | None
     failed: bool
     ended: bool
@@ -60,32 +64,37 @@ class Day:
 
     :param truncated: it had more runs, which are not known: there are too many, or they cannot be read.
     :param closed: they cannot change any more.
+    :param has_bots: the runs of bots could be read too.
     """
 
     runs: tuple[DayRun, ...]
     as_of: datetime
     truncated: bool
     closed: bool
+    has_bots: bool = True
 
     @classmethod
-    def of(cls, day: date, tasks: Iterable[Task], as_of: datetime, *, truncated: bool = False) -> Day:
-        """Select the tasks that were created on the day."""
-        runs: list[DayRun] = []
-        workflows: dict[str | None, str | None] = {}
+    def of(
+        cls, day: date, tasks: Iterable[Task], as_of: datetime, *, truncated: bool = False, has_bots: bool = True
+    ) -> Day:
+        """Select the tasks that were created on the day. Each counts once."""
+        runs: dict[str, DayRun] = {}
+        sources: dict[str | None, str | None] = {}
         for task in tasks:
             # A task without creation time belongs to no day.
             with suppress(UnexpectedResponseError):
                 run = ListedRun.of(task)
                 if run.created_at.date() == day:
                     # The same text for all runs of a workflow.
-                    workflow_id = workflows.setdefault(run.source_id, run.source_id)
+                    source = sources.setdefault(source_of(task), source_of(task))
                     failed = run.status is TaskStatus.FAILED
-                    runs.append(DayRun(run.id, workflow_id, run.credit, failed, run.status.ended))
+                    runs.setdefault(run.id, DayRun(run.id, source, run.credit, failed, run.status.ended))
         begins = begin_of(day)
         # A run may be listed late.
         is_over = begins + ONE_DAY + timedelta(seconds=WATCH_OVERLAP) < as_of
-        is_known = all(run.ended and run.credit is not None for run in runs)
-        return cls(tuple(runs), as_of, truncated, begins + WAIT_FOR_CREDITS < as_of or (is_over and is_known))
+        is_known = all(run.ended and run.credit is not None for run in runs.values())
+        closed = begins + WAIT_FOR_CREDITS < as_of or (is_over and is_known)
+        return cls(tuple(runs.values()), as_of, truncated, closed, has_bots)
 
 
 @dataclass(frozen=True)
@@ -124,24 +133,17 @@ class _PacedClient:
         return await self._client.send(call)
 
 
-class Runs(NamedTuple):
-    """The runs of an account that are active or ended lately.
-
-    :param truncated: there are more, of which only the newest are known.
-    """
-
-    tasks: tuple[Task, ...]
-    truncated: bool
-
-
 class Days:
     """The last days of one account.
 
-    :param runs: the runs of the account, which contain those of today unless there are too many.
+    :param lists: the runs of the account, which contain those of today unless there are too many.
     """
 
-    def __init__(self, client: AccountClient, runs: Kept[Runs], pace: Pace) -> None:
-        self._client, self._runs, self._pace, self._clock = client, runs, pace, client.connection.clock
+    def __init__(self, client: AccountClient, lists: RunLists, pace: Pace) -> None:
+        self._client, self._lists, self._pace, self._clock = client, lists, pace, client.connection.clock
+        self._today_of: Runs | None = None
+        self._had_bots = False
+        self._had_bots_at = float("-inf")
         self._days: dict[date, Day] = {}
         self._failures: dict[date, Failure] = {}
         self._failed_at = self._asked_at = float("-inf")
@@ -153,13 +155,14 @@ class Days:
         wanted = self._wanted()
         self._days = {day: self._days[day] for day in wanted if day in self._days}
         self._failures = {day: self._failures[day] for day in wanted if day in self._failures}
-        if self._loading is None and (self._runs.refresh() or self._next() is not None):
+        if self._loading is None and (self._lists.refresh() or self._next() is not None):
             self._loading = outlasting(self._load())
-        known = self._days.get(wanted[0])
-        if self._runs_suffice() and (known is None or known.as_of != self._runs.as_of):
-            assert self._runs.value is not None
-            assert self._runs.as_of is not None
-            self._days[wanted[0]] = Day.of(wanted[0], self._runs.value.tasks, self._runs.as_of)
+        if self._runs_suffice():
+            runs, as_of, has_bots = self._lists.runs, self._lists.workflows.as_of, self._lists.has_bots
+            assert as_of is not None
+            known = self._days.get(wanted[0])
+            if known is None or known.has_bots != has_bots or self._today_of is not runs:
+                self._days[wanted[0]], self._today_of = Day.of(wanted[0], runs.tasks, as_of, has_bots=has_bots), runs
             self._failures.pop(wanted[0], None)
         failure = next(iter(self._failures.values()), NO_FAILURE)
         as_of = max((day.as_of for day in self._days.values()), default=None)
@@ -167,8 +170,9 @@ class Days:
 
     def _runs_suffice(self) -> bool:
         """Return whether the runs of the account contain all runs of today."""
-        runs, as_of = self._runs.value, self._runs.as_of
-        return runs is not None and not runs.truncated and as_of is not None and as_of.date() == self._wanted()[0]
+        lists, today = self._lists, self._wanted()[0]
+        needed = (lists.workflows, lists.bots) if lists.has_bots else (lists.workflows,)
+        return not lists.runs.truncated and all(kept.as_of and kept.as_of.date() == today for kept in needed)
 
     def _wanted(self) -> list[date]:
         """Return the days, today first."""
@@ -184,15 +188,16 @@ class Days:
         due = []
         for day in self._wanted()[self._runs_suffice() :]:
             known = self._days.get(day)
-            if known is None or not (known.closed or is_within(OPEN_DAY_INTERVAL, known.as_of.timestamp(), now)):
+            is_new = known and (known.closed or is_within(OPEN_DAY_INTERVAL, known.as_of.timestamp(), now))
+            if known is None or not is_new or self._lists.has_bots > known.has_bots:
                 # A day that cannot be read does not stop the others.
                 due.append((known is not None, day in self._failures, -day.toordinal()))
         return date.fromordinal(-min(due)[2]) if due else None
 
     async def _load(self) -> None:
         try:
-            if running := self._runs.refresh():
-                await asyncio.wait({running})
+            if running := self._lists.refresh():
+                await asyncio.wait(running)
             while self._next() is not None:
                 async with self._pace.turn:
                     # Another connection may have had its turn for a while.
@@ -203,13 +208,29 @@ class Days:
 
     async def _load_day(self, day: date) -> None:
         began, begins = moment(self._clock()), begin_of(day)
-        call = APIS[ApiVersion.V2].list_tasks(created_at_from=begins, created_at_to=begins + ONE_DAY, limit=PAGE_SIZE)
         try:
-            listing = await self._client.send(list_items(call, MAX_REQUESTS), self._pace.applied_to)
-            truncated = listing.truncated or bool(listing.skipped)
+            has_bots = self._lists.has_bots
+            versions = (*([ApiVersion.V3] if has_bots and await self._bots_ran() else []), ApiVersion.V2)
+            tasks: list[Task] = []
+            truncated = False
+            for version in versions:
+                of_day = {"created_at_from": begins, "created_at_to": begins + ONE_DAY, "limit": PAGE_SIZE}
+                steps = list_items(APIS[version].list_tasks(**of_day), MAX_REQUESTS)
+                listing = await self._client.send(steps, self._pace.applied_to)
+                tasks = listing.items + tasks
+                truncated = truncated or listing.truncated or bool(listing.skipped)
             # For thousands of runs, this takes long enough to delay other requests.
-            self._days[day] = await asyncio.to_thread(Day.of, day, listing.items, began, truncated=truncated)
+            made = partial(Day.of, truncated=truncated, has_bots=has_bots)
+            self._days[day] = await asyncio.to_thread(made, day, tasks, began)
             self._failures.pop(day, None)
         except Exception as error:  # noqa: BLE001 - it is shown on the page, and tried again
             self._failed_at, self._failures[day] = self._clock(), Failure.of(error, self._client.connection.conn_id)
             self._client.connection.expire()
+
+    async def _bots_ran(self) -> bool:
+        """Return whether version 3 lists any run of these days. If not, its days need no requests."""
+        if not self._had_bots and not is_within(OPEN_DAY_INTERVAL, self._had_bots_at, self._clock()):
+            begins = begin_of(self._wanted()[-1])
+            page = await self._client.send(only(APIS[ApiVersion.V3].list_tasks(created_at_from=begins, limit=1)))
+            self._had_bots, self._had_bots_at = bool(page.items or page.skipped), self._clock()
+        return self._had_bots

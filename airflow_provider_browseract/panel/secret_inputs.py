@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.compat import is_secret
 from airflow_provider_browseract.runs.request import without_secrets
 
@@ -27,6 +28,24 @@ FEWEST_CHARACTERS = 5
 _NAME = re.compile(r"(?:^|; )([^=;]+)=")
 
 
+def secrets_of(task: Task) -> list[str] | None:
+    """Return the texts under which secret inputs of a run can appear, the longest first.
+
+    :returns: None if they are not known, or if there are too many.
+    """
+    if task.api_version is ApiVersion.V2:
+        return None if task.input_parameters is None else secret_texts(task.input_parameters)
+    if task.input is None:
+        return None
+    found: set[str] = set()
+    try:
+        without_secrets(task.input, is_secret, found)
+    except RecursionError:
+        return None
+    # It is not documented whether BrowserAct itself hides inputs.
+    return None if any(text and not text.strip("*") for text in found) else _longest_first(found)
+
+
 def secret_texts(inputs: str) -> list[str] | None:
     """Return the texts under which secret inputs can appear, the longest first; None if they cannot be found.
 
@@ -42,6 +61,10 @@ def secret_texts(inputs: str) -> list[str] | None:
             value = SEPARATOR.join(parts[:number])
             if is_secret(name[1]) or value.lstrip()[:1] in ("{", "["):
                 without_secrets({name[1]: value}, is_secret, found)
+    return _longest_first(found)
+
+
+def _longest_first(found: set[str]) -> list[str] | None:
     if len(found) > MAX_TEXTS:
         return None
     return sorted((text for text in found if len(text) >= FEWEST_CHARACTERS), key=len, reverse=True)

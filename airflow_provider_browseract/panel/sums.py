@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime
+from datetime import date
 from typing import NamedTuple, TypeAlias
 
 from airflow_provider_browseract.panel import database
@@ -29,7 +29,7 @@ class Sums(NamedTuple):
 
 
 Group: TypeAlias = "tuple[str | None, str | None]"
-"""The workflow that was run, and the DAG that has started it; None for what is not known."""
+"""What was run, and the DAG that has started it; None for what is not known."""
 
 
 def sums_of(runs: Iterable[DayRun], dags: Mapping[str, str]) -> dict[Group, Sums]:
@@ -39,7 +39,7 @@ def sums_of(runs: Iterable[DayRun], dags: Mapping[str, str]) -> dict[Group, Sums
     """
     sums: dict[Group, Sums] = {}
     for run in runs:
-        group = run.workflow_id, dags.get(run.browseract_task_id)
+        group = run.source, dags.get(run.browseract_task_id)
         sums[group] = sums.get(group, Sums()).plus(Sums(1, run.credit or 0, run.failed))
     return sums
 
@@ -58,7 +58,7 @@ class SumsOfDays:
     def __init__(self) -> None:
         # Other threads replace the whole dicts.
         self._links: dict[date, _Links] = {}
-        self._sums: dict[tuple[str, date], tuple[datetime, float, dict[Group, Sums]]] = {}
+        self._sums: dict[tuple[str, date], tuple[Day, float, dict[Group, Sums]]] = {}
 
     def of(self, conn_id: str, days: Mapping[date, Day], today: date) -> dict[date, dict[Group, Sums]]:
         """Return the sums of some days of a connection."""
@@ -69,8 +69,8 @@ class SumsOfDays:
             known = links.get(day, NO_LINKS)
             if known is NO_LINKS or (day >= today - ONE_DAY and now - known.read_at >= NEWEST_DAYS_AGE):
                 links[day] = known = _Links(database.links_on(day), now)
-            basis = read.as_of, known.read_at
-            if made.get((conn_id, day), (None, None))[:2] != basis:
-                made[conn_id, day] = (*basis, sums_of(read.runs, known.dags))
+            of_day, read_at = made.get((conn_id, day), (None, None))[:2]
+            if of_day is not read or read_at != known.read_at:
+                made[conn_id, day] = (read, known.read_at, sums_of(read.runs, known.dags))
         self._links, self._sums = links, made
         return {day: made[conn_id, day][2] for day in days}

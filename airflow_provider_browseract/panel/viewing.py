@@ -8,7 +8,7 @@ from typing import Any
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import database
 from airflow_provider_browseract.panel.access import Access
-from airflow_provider_browseract.panel.database import Link, Records
+from airflow_provider_browseract.panel.records import Link, Records
 from airflow_provider_browseract.panel.web import FORBIDDEN, PageError
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 

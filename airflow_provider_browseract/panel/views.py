@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import NamedTuple
 
-from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
+from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.panel.runnable import WORDS, Words
 
 COLORS = 8
 """Colors of the plot. The last one is for all other workflows or DAGs."""
@@ -145,7 +147,7 @@ class QueuePlace:
 class RunRow:
     """A run in a list.
 
-    :param workflow: name of its workflow, or the id.
+    :param source: name or id of its workflow, or ``bot`` and its name.
     :param instance: the task instance that started it; None if it is not known, or of a DAG that the viewer may not
         read.
     :param instance_hidden: a task instance is known, but the viewer may not see which one.
@@ -157,7 +159,7 @@ class RunRow:
 
     id: str
     status: TaskStatus
-    workflow: str
+    source: str
     instance: InstanceView | None
     instance_hidden: bool
     unread: bool
@@ -166,6 +168,7 @@ class RunRow:
     credits: int | None
     required_action: str | None = None
     stoppable: bool = False
+    api_version: ApiVersion = ApiVersion.V2
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,7 @@ class RunPage:
     """
 
     run: RunRow
-    workflow_id: str | None
+    source_id: str | None
     profile_id: str | None
     ended: datetime | None
     log_url: str | None
@@ -364,7 +367,7 @@ class CreditsPage:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """A workflow or template in the list."""
+    """A workflow, bot or template in the list."""
 
     id: str
     name: str
@@ -373,22 +376,27 @@ class SourceRow:
 
 @dataclass(frozen=True)
 class SourcesPage:
-    """The workflows of the account, or the official templates.
+    """All sources of one kind.
 
-    :param kinds: workflows or templates.
+    :param kinds: the kinds to choose from.
     :param truncated: there are more than are shown.
     """
 
     kinds: tuple[Choice, ...]
-    is_templates: bool
+    kind: SourceKind
     rows: tuple[SourceRow, ...]
     search: str
     truncated: bool
 
+    @property
+    def words(self) -> Words:
+        """What the kind is called."""
+        return WORDS[self.kind]
+
 
 @dataclass(frozen=True)
 class InputView:
-    """An input of a workflow or template."""
+    """An input of a workflow, bot or template."""
 
     name: str
     required: bool
@@ -396,7 +404,7 @@ class InputView:
 
 @dataclass(frozen=True)
 class SourcePage:
-    """A workflow or template, with a DAG file that runs it.
+    """A workflow, bot or template, with a DAG file that runs it.
 
     :param file_name: what to call the file.
     :param dag_file: Python source, complete.
@@ -405,7 +413,7 @@ class SourcePage:
     :param detail_url: address of the template's page in BrowserAct.
     """
 
-    is_template: bool
+    kind: SourceKind
     id: str
     name: str
     description: str
@@ -416,3 +424,13 @@ class SourcePage:
     runs: int = 0
     mean: float | None = None
     detail_url: str | None = None
+
+    @property
+    def words(self) -> Words:
+        """What the kind is called."""
+        return WORDS[self.kind]
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it is an official template, whose runs lists do not name."""
+        return self.kind in (SourceKind.TEMPLATE, SourceKind.BOT_TEMPLATE)

@@ -15,6 +15,8 @@ from fastapi.security import HTTPAuthorizationCredentials
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.panel.rendering import render
 from airflow_provider_browseract.panel.views import Frame, Notice
 from airflow_provider_browseract.runs.routes import PANEL
@@ -65,15 +67,21 @@ class Query(NamedTuple):
     search: str
     page: int
     by: str
-    kind: str
+    kind: SourceKind
+    api_version: ApiVersion | None
 
     @classmethod
     def of(cls, request: Request) -> Query:
         """Read the query string of a request."""
         given = request.query_params
-        texts = {name: given.get(name, "")[:MAX_QUERY] for name in ("conn", "show", "search", "by", "kind")}
+        texts = {name: given.get(name, "")[:MAX_QUERY] for name in ("conn", "show", "search", "by")}
         page = given.get("page", "")
-        return cls(**texts, page=int(page) if page.isdecimal() and len(page) < 7 else 1)
+        return cls(
+            **texts,
+            page=int(page) if page.isdecimal() and len(page) < 7 else 1,
+            kind=next((kind for kind in SourceKind if kind == given.get("kind")), SourceKind.WORKFLOW),
+            api_version=next((version for version in ApiVersion if version == given.get("api_version")), None),
+        )
 
 
 class SecureHeaders:

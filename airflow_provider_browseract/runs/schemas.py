@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 from itertools import islice
 from typing import Annotated, Any, TypeVar
@@ -193,6 +194,7 @@ class _Check:
             "propertyNames": self._property_names,
             "pattern": self._pattern,
             "uniqueItems": self._unique_items,
+            "multipleOf": self._multiple_of,
             "anyOf": self._any_of,
             "oneOf": partial(self._any_of, most=1),
             # For these, jsonschema matches patterns with an engine that can take years.
@@ -283,6 +285,11 @@ class _Check:
     def _unique_items(self, validator: Any, unique: bool, value: Any, schema: Any) -> Iterator[Any]:
         # jsonschema compares each item with each other one if they cannot be sorted.
         if unique and isinstance(value, list) and len(set(map(comparable, value))) < len(value):
+            yield self._error("")
+
+    def _multiple_of(self, validator: Any, factor: Any, value: Any, schema: Any) -> Iterator[Any]:
+        # Divided as floating-point numbers, 19.99 is no multiple of 0.01.
+        if validator.is_type(value, "number") and Fraction(repr(value)) % Fraction(repr(factor)):
             yield self._error("")
 
     def _any_of(

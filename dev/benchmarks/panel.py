@@ -530,8 +530,8 @@ def read_month() -> None:
     from airflow_provider_browseract.panel import credits
     from airflow_provider_browseract.panel.accounts import Account
     from airflow_provider_browseract.panel.building import Knowledge
-    from airflow_provider_browseract.panel.database import Records
     from airflow_provider_browseract.panel.days import Day, DayRun
+    from airflow_provider_browseract.panel.records import Records
     from airflow_provider_browseract.panel.rendering import render
     from airflow_provider_browseract.panel.sums import SumsOfDays
     from airflow_provider_browseract.panel.views import Frame

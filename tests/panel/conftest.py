@@ -15,10 +15,11 @@ import pytest
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi import FastAPI
 
-from airflow_provider_browseract.emulator import SEARCH
+from airflow_provider_browseract.emulator import CONTACTS, SEARCH
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import access, app, database, web
-from airflow_provider_browseract.panel.database import Link, QueueEntry, RecordKeeper, Records
+from airflow_provider_browseract.panel.database import RecordKeeper
+from airflow_provider_browseract.panel.records import Link, QueueEntry, Records
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 from tests.webhook.conftest import deferred, queue
 
@@ -86,6 +87,11 @@ class World:
         """Start a run that never ends, unless settings of the workflow say otherwise, and return its id."""
         self.emulator.next_run(SEARCH.id, **{"duration": 3600.0, **settings})
         return BrowserActHook().run_task(SEARCH.id, {"keyword": "planted input"}).id
+
+    def start_bot(self, **settings: Any) -> str:
+        """Start a run of a bot that never ends, unless its settings say otherwise, and return its id."""
+        self.emulator.next_run(CONTACTS.id, **{"duration": 3600.0, **settings})
+        return BrowserActHook().run_bot(CONTACTS.id, {"company_name": "planted input"}).id
 
     def link(self, task_id: str, dag_id: str, **fields: Any) -> Link:
         """Let a task instance of a DAG have started a run, for which it waits."""

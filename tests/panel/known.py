@@ -9,7 +9,7 @@ from typing import Any
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.panel.accounts import Account
 from airflow_provider_browseract.panel.building import Knowledge
-from airflow_provider_browseract.panel.database import Link, QueueEntry, Records
+from airflow_provider_browseract.panel.records import Link, QueueEntry, Records
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 
@@ -71,7 +71,7 @@ def link(of: Task, dag_id: str = "prices", *, waits: bool = True, map_index: int
     given = {
         "try_number": 1,
         "conn_id": CONN,
-        "workflow_id": of.workflow_id,
+        "source_id": of.source_id,
         "confirmed": True,
         "pushed_at": of.created_at + timedelta(seconds=1),
         "waits": waits and not of.status.ended,

@@ -11,19 +11,20 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from airflow_provider_browseract.api.errors import BrowserActError
-from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import ENDLESS, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.emulator.run import Run
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import accounts as module
-from airflow_provider_browseract.panel import client, days
+from airflow_provider_browseract.panel import client, days, listing
 from airflow_provider_browseract.panel.accounts import Accounts
 from airflow_provider_browseract.runs.budget import Budget
 from tests.triggers.waits import until
 from tests.workers import calls_of
 
 CONN = "browseract_default"
+V2 = ApiVersion.V2
 LONG = 30.0
 """Seconds that a caller waits for what must arrive."""
 
@@ -60,7 +61,7 @@ def emulator(browseract_emulator, connect):
     return browseract_emulator.emulator
 
 
-def add_run(emulator, created, status="finished", *, workflow=SEARCH, inputs=(), output=None) -> str:
+def add_run(emulator, created, status="finished", *, workflow=SEARCH, inputs=(), output=None, api_version="v2") -> str:
     """Add a run that was created in the past, with seconds since the epoch, and return its id."""
     workflow = emulator.workflows[workflow.id].having(duration=1.0, output=output)
     run = Run(
@@ -72,6 +73,8 @@ def add_run(emulator, created, status="finished", *, workflow=SEARCH, inputs=(),
         status_change_callback_url=None,
         created=created,
         speed=1.0,
+        api_version=api_version,
+        shown_input=dict(inputs),
     )
     run.change("running", created)
     if status != "running":
@@ -165,15 +168,15 @@ class TestRuns:
     ):
         active = add_run(emulator, clock.now - 5000, "running")
         await accounts.account(CONN, LONG)
-        monkeypatch.setattr(module, "PAGE_SIZE", 2)
-        monkeypatch.setattr(module, "MAX_REQUESTS", 3)
+        monkeypatch.setattr(listing, "PAGE_SIZE", 2)
+        monkeypatch.setattr(listing, "MAX_REQUESTS", 3)
         newer = [add_run(emulator, clock.now - 100 + number) for number in range(8)]
         clock.now += 10
         account = await accounts.account(CONN, LONG)
         assert account.truncated
         assert ids(account) == [*newer[:1:-1], active]
         assert calls_of(emulator, "list-tasks") == 1 + 3
-        monkeypatch.setattr(module, "MAX_REQUESTS", 20)
+        monkeypatch.setattr(listing, "MAX_REQUESTS", 20)
         clock.now += 86400
         assert not (await accounts.account(CONN, LONG)).truncated
 
@@ -207,6 +210,59 @@ class TestRuns:
         assert calls_of(emulator, "list-tasks") == 4
 
 
+class TestBots:
+    """The list of version 3, beside that of version 2."""
+
+    async def test_runs_of_both_versions_are_listed_once_with_their_versions(self, emulator, accounts, clock):
+        workflow = add_run(emulator, clock.now - 60)
+        bot = add_run(emulator, clock.now - 30, api_version="v3")
+        account = await accounts.account(CONN, LONG)
+        assert [(task.id, task.api_version) for task in account.tasks] == [(bot, ApiVersion.V3), (workflow, V2)]
+        assert account.tasks[0].input is None
+        assert accounts.version_of(CONN, bot) is ApiVersion.V3
+        assert accounts.version_of(CONN, "1") is accounts.version_of("other", "1") is None
+
+    async def test_list_is_read_every_10_seconds_with_runs_of_bots_and_every_60_without(
+        self, emulator, accounts, clock
+    ):
+        for _ in range(13):
+            await accounts.account(CONN, LONG)
+            clock.now += 10
+        assert (calls_of(emulator, "list-tasks"), calls_of(emulator, "page-runs")) == (13, 3)
+        add_run(emulator, clock.now - 300, api_version="v3")
+        clock.now += 60
+        for _ in range(5):
+            await accounts.account(CONN, LONG)
+            clock.now += 10
+        assert calls_of(emulator, "page-runs") == 3 + 5
+
+    async def test_runs_that_both_versions_list_count_once_and_cost_as_much_as_none(self, emulator, accounts, clock):
+        emulator.shared_runs = True
+        task_id = add_run(emulator, clock.now - 60)
+        for _ in range(7):
+            account = await accounts.account(CONN, LONG)
+            clock.now += 10
+        assert [(task.id, task.api_version) for task in account.tasks] == [(task_id, V2)]
+        assert calls_of(emulator, "page-runs") == 2
+
+    async def test_list_that_cannot_be_read_leaves_the_other_one_alone(self, emulator, accounts, clock):
+        workflow, bot = add_run(emulator, clock.now - 60), add_run(emulator, clock.now - 60, api_version="v3")
+        with emulator.outage("page-runs", RequestFault.status(404)):
+            account = await accounts.account(CONN, LONG)
+        assert (ids(account), account.error) == ([workflow], None)
+        assert "HTTP 404" in account.bots_failure.error
+        clock.now += 30
+        account = await accounts.account(CONN, LONG)
+        assert (set(ids(account)), account.bots_failure.error) == ({workflow, bot}, None)
+
+    async def test_run_is_read_without_input_and_output(self, emulator, accounts, clock):
+        bot = add_run(emulator, clock.now - 60, api_version="v3", inputs=[("keyword", "planted")], output="planted")
+        read = await accounts.task(CONN, ApiVersion.V3, bot, LONG)
+        assert (read.task.id, read.task.input, read.task.output, read.redacted) == (bot, None, None, True)
+        assert not [text for text in texts_in(accounts) if "planted" in text]
+        assert (await accounts.task(CONN, V2, bot, LONG)).not_found
+
+
 class TestErrors:
     async def test_slow_service_gives_old_data_within_the_patience(self, emulator, accounts, clock):
         task_id = add_run(emulator, clock.now - 60)
@@ -214,7 +270,7 @@ class TestErrors:
         clock.now += 30
         with emulator.outage("list-tasks", RequestFault.slow(2.0)):
             account = await accounts.account(CONN, 0.05)
-            assert accounts._connections[CONN].data.runs._running
+            assert accounts._connections[CONN].data.lists.workflows._running
         assert (ids(account), account.as_of, account.error) == ([task_id], first.as_of, None)
         assert (await accounts.account(CONN, LONG)).as_of > first.as_of
         assert calls_of(emulator, "list-tasks") == 2
@@ -270,13 +326,13 @@ class TestErrors:
     async def test_data_of_another_key_are_not_shown(self, emulator, accounts, connect, clock):
         task_id = add_run(emulator, clock.now - 60)
         await accounts.account(CONN, LONG)
-        await accounts.task(CONN, task_id, LONG)
+        await accounts.task(CONN, V2, task_id, LONG)
         connect(password="app-other")
         clock.now += 60
         account = await accounts.account(CONN, LONG)
         assert (account.tasks, account.names, account.as_of) == ((), {}, None)
         assert "HTTP 401" in account.error
-        assert (await accounts.task(CONN, task_id, LONG)).task is None
+        assert (await accounts.task(CONN, V2, task_id, LONG)).task is None
 
     async def test_data_of_a_deleted_connection_are_not_shown(self, emulator, accounts, clock, monkeypatch):
         add_run(emulator, clock.now - 60)
@@ -286,12 +342,12 @@ class TestErrors:
         account = await accounts.account(CONN, LONG)
         assert (account.tasks, account.error) == ((), "There is no connection 'browseract_default'")
         assert account.remedy.startswith("Add one of type BrowserAct")
-        assert (await accounts.task(CONN, "1", LONG)).error == account.error
-        assert (await accounts.sources(CONN, False, LONG)).error == account.error
-        assert (await accounts.source(CONN, False, "1", LONG)).error == account.error
+        assert (await accounts.task(CONN, V2, "1", LONG)).error == account.error
+        assert (await accounts.sources(CONN, SourceKind.WORKFLOW, LONG)).error == account.error
+        assert (await accounts.source(CONN, SourceKind.WORKFLOW, "1", LONG)).error == account.error
         assert (await accounts.days(CONN)).error == account.error
         with pytest.raises(BrowserActError, match="There is no connection"):
-            await accounts.stop(CONN, "1")
+            await accounts.stop(CONN, V2, "1")
 
     async def test_failed_look_up_of_the_connection_keeps_what_was_read(self, emulator, accounts, clock, monkeypatch):
         add_run(emulator, clock.now - 60)
@@ -339,7 +395,7 @@ class TestErrors:
         def fail(*_):
             raise RuntimeError("hunter2")
 
-        monkeypatch.setattr(module, "list_changes", fail)
+        monkeypatch.setattr(listing, "list_changes", fail)
         account = await accounts.account(CONN, LONG)
         assert account.error == "unexpected error (RuntimeError)"
 
@@ -348,31 +404,31 @@ class TestSingleRuns:
     async def test_run_is_kept_for_5_seconds_while_active_and_for_60_afterwards(self, emulator, accounts, clock):
         emulator.set_workflow(ENDLESS.id, duration=3600.0)
         task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ENDLESS.id).id)
-        await asyncio.gather(*(accounts.task(CONN, task_id, LONG) for _ in range(20)))
+        await asyncio.gather(*(accounts.task(CONN, V2, task_id, LONG) for _ in range(20)))
         clock.now += 4
-        await accounts.task(CONN, task_id, LONG)
+        await accounts.task(CONN, V2, task_id, LONG)
         assert calls_of(emulator, "get-task") == 1
         clock.now += 1
         await asyncio.to_thread(BrowserActHook().stop_task, task_id)
-        assert (await accounts.task(CONN, task_id, LONG)).task.status is TaskStatus.CANCELED
+        assert (await accounts.task(CONN, V2, task_id, LONG)).task.status is TaskStatus.CANCELED
         clock.now += 59
-        await accounts.task(CONN, task_id, LONG)
+        await accounts.task(CONN, V2, task_id, LONG)
         assert calls_of(emulator, "get-task") == 2
         clock.now += 1
-        await accounts.task(CONN, task_id, LONG)
+        await accounts.task(CONN, V2, task_id, LONG)
         assert calls_of(emulator, "get-task") == 3
 
     async def test_run_that_does_not_exist_is_not_found(self, emulator, accounts):
-        read = await accounts.task(CONN, "123", LONG)
+        read = await accounts.task(CONN, V2, "123", LONG)
         assert (read.task, read.not_found) == (None, True)
-        assert (await accounts.task(CONN, "x" * 1000, LONG)).not_found
+        assert (await accounts.task(CONN, V2, "x" * 1000, LONG)).not_found
         assert calls_of(emulator, "get-task") == 1
 
     async def test_steps_of_a_long_run_are_left_out_in_the_middle(self, emulator, accounts, clock):
         emulator.set_workflow(ENDLESS.id, step_every=0.001)
         task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ENDLESS.id).id)
         await until(lambda: len(emulator.runs[task_id].steps(time.time())) > 300)
-        task = (await accounts.task(CONN, task_id, LONG)).task
+        task = (await accounts.task(CONN, V2, task_id, LONG)).task
         assert (len(task.steps), task.steps[0].number) == (200, 1)
         assert task.steps_left_out == task.steps[-1].number - 200
 
@@ -380,7 +436,7 @@ class TestSingleRuns:
         monkeypatch.setattr(module, "MAX_SINGLES", 2)
         first, second, third = (add_run(emulator, clock.now - 60) for _ in range(3))
         for task_id in (first, second, first, third, first, second):
-            await accounts.task(CONN, task_id, LONG)
+            await accounts.task(CONN, V2, task_id, LONG)
         assert calls_of(emulator, "get-task") == 4
 
     async def test_neither_inputs_nor_outputs_are_kept(self, emulator, accounts, clock):
@@ -388,7 +444,7 @@ class TestSingleRuns:
         task_id = add_run(emulator, clock.now - 60, **secrets)
         add_run(emulator, clock.now - 86400, **secrets)
         assert (await accounts.account(CONN, LONG)).tasks
-        assert (await accounts.task(CONN, task_id, LONG)).task
+        assert (await accounts.task(CONN, V2, task_id, LONG)).task
         await accounts.days(CONN)
         await until(lambda: accounts._connections[CONN].data.days._loading is None)
         texts = texts_in(accounts)
@@ -399,8 +455,8 @@ class TestSingleRuns:
 class TestSources:
     async def test_lists_of_workflows_and_templates_are_kept_for_10_minutes(self, emulator, accounts, clock):
         for _ in range(2):
-            workflows = await accounts.sources(CONN, False, LONG)
-            templates = await accounts.sources(CONN, True, LONG)
+            workflows = await accounts.sources(CONN, SourceKind.WORKFLOW, LONG)
+            templates = await accounts.sources(CONN, SourceKind.TEMPLATE, LONG)
             clock.now += 599
         assert SEARCH.id in [each.id for each in workflows.items]
         assert TEMPLATE_SEARCH.id in [each.id for each in templates.items]
@@ -412,46 +468,52 @@ class TestSources:
         monkeypatch.setattr(module, "MAX_SOURCES", 4)
         for workflow_id in emulator.workflows:
             emulator.set_workflow(workflow_id, name="x" * 1_000_000, description="y" * 100_000)
-        read = await accounts.sources(CONN, False, LONG)
+        read = await accounts.sources(CONN, SourceKind.WORKFLOW, LONG)
         assert (len(read.items), read.truncated) == (4, True)
         assert {(len(each.name), len(each.description)) for each in read.items} == {(1000, 1000)}
         assert {len(name) for name in (await accounts.account(CONN, LONG)).names.values()} == {1000}
 
     @pytest.mark.parametrize(
-        ("is_template", "source_id"), [(False, SEARCH.id), (True, TEMPLATE_SEARCH.id)], ids=["workflow", "template"]
+        ("kind", "source_id", "endpoint"),
+        [
+            (SourceKind.WORKFLOW, SEARCH.id, "get-workflow"),
+            (SourceKind.TEMPLATE, TEMPLATE_SEARCH.id, "get-official-workflow-template"),
+            (SourceKind.BOT, SEARCH.id, "query-bot"),
+            (SourceKind.BOT_TEMPLATE, TEMPLATE_SEARCH.id, "query-template"),
+        ],
+        ids=list(SourceKind),
     )
     async def test_one_source_is_read_with_its_inputs_and_kept_for_60_seconds(
-        self, emulator, accounts, clock, is_template, source_id
+        self, emulator, accounts, clock, kind, source_id, endpoint
     ):
-        endpoint = "get-official-workflow-template" if is_template else "get-workflow"
         for _ in range(2):
-            read = await accounts.source(CONN, is_template, source_id, LONG)
+            read = await accounts.source(CONN, kind, source_id, LONG)
             clock.now += 59
-        assert [each.name for each in read.source.input_parameters] == ["keyword", "max_items"]
+        assert [each.name for each in read.source.inputs] == ["keyword", "max_items"]
         assert calls_of(emulator, endpoint) == 1
-        assert (await accounts.source(CONN, is_template, "5", LONG)).not_found
+        assert (await accounts.source(CONN, kind, "5", LONG)).not_found
 
 
 class TestStop:
     async def test_stopped_run_is_read_again_by_the_next_caller(self, emulator, accounts):
         task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ENDLESS.id).id)
-        assert not (await accounts.task(CONN, task_id, LONG)).task.status.ended
+        assert not (await accounts.task(CONN, V2, task_id, LONG)).task.status.ended
         assert not (await accounts.account(CONN, LONG)).tasks[0].status.ended
-        assert await accounts.stop(CONN, task_id) is True
-        assert (await accounts.task(CONN, task_id, LONG)).task.status is TaskStatus.CANCELED
+        assert await accounts.stop(CONN, V2, task_id) is True
+        assert (await accounts.task(CONN, V2, task_id, LONG)).task.status is TaskStatus.CANCELED
         assert (await accounts.account(CONN, LONG)).tasks[0].status is TaskStatus.CANCELED
-        assert await accounts.stop(CONN, task_id) is False
+        assert await accounts.stop(CONN, V2, task_id) is False
 
     async def test_stop_of_an_unknown_run_is_none(self, emulator, accounts):
-        assert await accounts.stop(CONN, "123") is False
+        assert await accounts.stop(CONN, V2, "123") is False
 
     async def test_stop_that_fails_raises(self, emulator, accounts):
         with emulator.outage("stop-task", RequestFault.status(503)), pytest.raises(BrowserActError, match="HTTP 503"):
-            await accounts.stop(CONN, "123")
+            await accounts.stop(CONN, V2, "123")
 
     async def test_stop_is_sent_although_the_viewer_has_left(self, emulator, accounts):
         task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ENDLESS.id).id)
-        stopping = asyncio.ensure_future(accounts.stop(CONN, task_id))
+        stopping = asyncio.ensure_future(accounts.stop(CONN, V2, task_id))
         await asyncio.sleep(0)
         stopping.cancel()
         await until(lambda: emulator.tasks[-1].status == "canceled")
@@ -493,7 +555,40 @@ class TestDays:
         found = {day: run.browseract_task_id for day, known in read.days.items() for run in known.runs}
         assert found == expected
         [run] = read.days[today - timedelta(days=1)].runs
-        assert (run.workflow_id, run.failed, run.ended, run.credit > 0) == (SEARCH.id, False, True, True)
+        assert (run.source, run.failed, run.ended, run.credit > 0) == (SEARCH.id, False, True, True)
+
+    async def test_day_has_the_runs_of_both_versions_once_each(self, emulator, accounts, clock):
+        yesterday = clock.now - 86400
+        workflow, bot = add_run(emulator, yesterday), add_run(emulator, yesterday, api_version="v3")
+        today_bot = add_run(emulator, clock.now - 60, api_version="v3")
+        emulator.shared_runs = True
+        read = await self.load(accounts)
+        day = datetime.fromtimestamp(yesterday, timezone.utc).date()
+        assert {run.browseract_task_id for run in read.days[day].runs} == {workflow, bot}
+        assert len(read.days[day].runs) == 2
+        assert [run.browseract_task_id for run in read.days[day + timedelta(days=1)].runs] == [today_bot]
+
+    async def test_runs_of_bots_have_the_name_of_the_bot(self, emulator, accounts, clock):
+        add_run(emulator, clock.now - 86400, api_version="v3")
+        read = await self.load(accounts)
+        day = datetime.fromtimestamp(clock.now - 86400, timezone.utc).date()
+        assert [run.source for run in read.days[day].runs] == ["bot Search"]
+
+    async def test_account_without_bots_pays_one_request_more(self, emulator, accounts, clock):
+        add_run(emulator, clock.now - 86400)
+        await self.load(accounts)
+        # The runs of a day, and whether there were any in the month.
+        assert calls_of(emulator, "page-runs") == 2
+
+    async def test_days_without_bots_are_read_again_once_bots_can_be_read(self, emulator, accounts, clock):
+        bot = add_run(emulator, clock.now - 3 * 86400, api_version="v3")
+        day = datetime.fromtimestamp(clock.now - 3 * 86400, timezone.utc).date()
+        with emulator.outage("page-runs", RequestFault.status(404)):
+            read = await self.load(accounts)
+        assert (read.error, len(read.days), read.days[day].runs) == (None, 31, ())
+        clock.now += 30
+        read = await self.load(accounts)
+        assert [run.browseract_task_id for run in read.days[day].runs] == [bot]
 
     async def test_closed_days_are_not_read_again_and_others_every_60_seconds(self, emulator, accounts, clock):
         today = datetime.fromtimestamp(clock.now, timezone.utc).date()
@@ -533,8 +628,8 @@ class TestDays:
     async def test_today_is_listed_if_the_runs_of_the_account_are_truncated(
         self, emulator, accounts, clock, monkeypatch
     ):
-        monkeypatch.setattr(module, "PAGE_SIZE", 1)
-        monkeypatch.setattr(module, "MAX_REQUESTS", 1)
+        monkeypatch.setattr(listing, "PAGE_SIZE", 1)
+        monkeypatch.setattr(listing, "MAX_REQUESTS", 1)
         for _ in range(2):
             add_run(emulator, clock.now - 1)
         read = await self.load(accounts)

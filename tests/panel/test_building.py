@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.models import Failure, Step, TaskStatus
-from airflow_provider_browseract.api.workflows import InputParameter, Template, Workflow
+from airflow_provider_browseract.api.models import ApiVersion, Failure, Step, TaskStatus
+from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.panel import building, credits
 from airflow_provider_browseract.panel.accounts import TaskRead
 from airflow_provider_browseract.panel.days import DayRun
+from airflow_provider_browseract.panel.runnable import Input, Runnable
 from airflow_provider_browseract.panel.sums import sums_of
 from airflow_provider_browseract.panel.views import BudgetShare, Slots, foreign_text
 from airflow_provider_browseract.runs.budget import Budget
@@ -65,7 +67,7 @@ class TestRights:
         {
             "no confirmed connection": {"confirmed": False},
             "another connection": {"conn_id": "other"},
-            "another workflow": {"workflow_id": "72"},
+            "another workflow": {"source_id": "72"},
             "a run that is younger than its XCom": {"pushed_at": NOW - timedelta(hours=1)},
             "a run that is days older than its XCom": {"pushed_at": NOW + timedelta(days=3)},
         },
@@ -422,19 +424,50 @@ class TestCredits:
         assert self.page(days, budget=budget).month is None
 
 
+@cases(
+    "ran, shown",
+    {
+        "bot": ({"bot_id": "71", "bot_name": "Contacts"}, "bot Contacts"),
+        "bot without a name": ({"bot_id": "71"}, "bot 71"),
+        "template": ({}, "bot template"),
+        "hostile name": ({"bot_id": "71", "bot_name": "a\u202eb"}, "bot a b"),
+    },
+)
+def test_run_of_a_bot_is_shown_with_its_name_in_list_search_and_page(ran, shown):
+    run = task(1, workflow_id=None, api_version=ApiVersion.V3, **ran)
+    account = known(run, names={"71": "Workflow of the same id"})
+    table = building.overview(account, "all", shown, 1).runs
+    assert [(row.source, row.api_version) for row in table.rows] == [(shown, ApiVersion.V3)]
+    rights = account.rights_on(run, None)
+    assert building.run_page(account, TaskRead(run), None, rights).source_id == ran.get("bot_id")
+
+
+def test_bot_gives_no_rights_on_the_run_of_a_template_and_a_template_only_those_to_look():
+    bot = task(1, workflow_id=None, api_version=ApiVersion.V3, bot_id="71")
+    template = task(2, workflow_id=None, api_version=ApiVersion.V3)
+    viewer = Viewer({"prices"}, {"prices"})
+    of_bot = link(bot, api_version=ApiVersion.V3)
+    assert known(bot, viewer=viewer).rights_on(bot, of_bot).act
+    assert not known(template, viewer=viewer).rights_on(template, of_bot).run
+    of_template = link(template, api_version=ApiVersion.V3)
+    assert known(template, viewer=viewer).rights_on(template, of_template)[::3] == (True, False)
+
+
 def test_sources_are_searched_by_name_id_and_description():
-    sources = [Workflow("71", "Search", "Finds <b>prices</b>"), Workflow("72", None, None)]
-    page = building.sources_page(known(), sources, False, "PRICES", False)
+    kind = SourceKind.WORKFLOW
+    sources = [Runnable(kind, "71", "Search", "Finds <b>prices</b>"), Runnable(kind, "72")]
+    page = building.sources_page(known(), sources, kind, "PRICES", False)
     assert [(row.id, row.name) for row in page.rows] == [("71", "Search")]
-    assert [row.name for row in building.sources_page(known(), sources, False, "", False).rows] == ["Search", "72"]
+    assert [row.name for row in building.sources_page(known(), sources, kind, "", False).rows] == ["Search", "72"]
 
 
-@pytest.mark.parametrize("kind", [Workflow, Template])
+@pytest.mark.parametrize("kind", SourceKind)
 def test_page_of_source_has_a_dag_file_with_its_id(kind):
-    source = kind(
-        "71", "Search", "x", input_parameters=(InputParameter("keyword", False), InputParameter("limit", True))
-    )
-    page = building.source_page(known(task(1, TaskStatus.FINISHED, credit=20)), source)
+    source = Runnable(kind, "71", "Search", "x", inputs=(Input("keyword", True), Input("limit", False)))
+    run = task(1, TaskStatus.FINISHED, credit=20)
+    if SOURCES[kind].api_version is ApiVersion.V3:
+        run = replace(run, api_version=ApiVersion.V3, workflow_id=None, bot_id="71")
+    page = building.source_page(known(run), source)
     assert '"71"' in page.dag_file
     assert [(each.name, each.required) for each in page.inputs] == [("keyword", True), ("limit", False)]
     assert (page.runs, page.mean) == (1, 20.0)

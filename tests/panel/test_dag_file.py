@@ -10,11 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_browseract.api.workflows import InputParameter, Template, Workflow
-from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH
+from airflow_provider_browseract.api.bots import Bot, BotTemplate
+from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.api.workflows import Template, Workflow
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDERS, PRICES, SEARCH
 from airflow_provider_browseract.emulator.catalogue import PLAIN_TEXT, TEMPLATES, WORKFLOWS
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel.dag_file import DagFile, dag_file
+from airflow_provider_browseract.panel.runnable import Input, Runnable
 from tests.conftest import DagResult
 
 ID = "71002814653029437"
@@ -45,15 +48,22 @@ HOSTILE = (
 TEXTS = st.text(st.characters(), max_size=30) | st.sampled_from(HOSTILE)
 
 
-def made(*inputs: InputParameter, **given: Any) -> DagFile:
-    return dag_file(
-        **{"source_id": ID, "is_template": False, "name": "Search", "conn_id": "browseract_default", **given},
-        inputs=inputs,
-    )
+def made(
+    *inputs: Input,
+    source_id: str = ID,
+    kind: SourceKind = SourceKind.WORKFLOW,
+    name: str = "Search",
+    conn_id: str = "browseract_default",
+) -> DagFile:
+    return dag_file(Runnable(kind, source_id, inputs=inputs), name, conn_id)
 
 
-def required(*names: str) -> list[InputParameter]:
-    return [InputParameter(name, default_enabled=False) for name in names]
+def required(*names: str) -> list[Input]:
+    return [Input(name, required=True) for name in names]
+
+
+def optional_inputs(*names: str) -> list[Input]:
+    return [Input(name, required=False) for name in names]
 
 
 def shape(file: DagFile) -> str:
@@ -80,18 +90,24 @@ def rendered(template: str, **params: str) -> str:
     return jinja2.Environment().from_string(template).render(params=params)
 
 
-@given(TEXTS, TEXTS, TEXTS, st.lists(TEXTS, max_size=3, unique=True), st.lists(TEXTS, max_size=3), st.booleans())
-@example('"""', ID, "browseract_default", list(HOSTILE), list(HOSTILE), False)
-def test_texts_from_outside_are_nothing_but_literals_and_comments(
-    name, source_id, conn_id, needed, optional, is_template
-):
-    more = [InputParameter(each) for each in optional]
-    file = made(*required(*needed), *more, name=name, source_id=source_id, conn_id=conn_id, is_template=is_template)
+@given(
+    TEXTS,
+    TEXTS,
+    TEXTS,
+    st.lists(TEXTS, max_size=3, unique=True),
+    st.lists(TEXTS, max_size=3),
+    st.sampled_from(SourceKind),
+)
+@example('"""', ID, "browseract_default", list(HOSTILE), list(HOSTILE), SourceKind.WORKFLOW)
+@example('"""', ID, "browseract_default", list(HOSTILE), list(HOSTILE), SourceKind.BOT)
+def test_texts_from_outside_are_nothing_but_literals_and_comments(name, source_id, conn_id, needed, optional, kind):
+    more = optional_inputs(*optional)
+    file = made(*required(*needed), *more, name=name, source_id=source_id, conn_id=conn_id, kind=kind)
     compile(file.source.encode(), file.file_name, "exec")
-    plain = [InputParameter("optional")] if set(optional) - set(needed) else []
+    plain = optional_inputs("optional") if set(optional) - set(needed) else []
     conn = conn_id if conn_id == "browseract_default" else "other"
     harmless = required(*(f"name_{number}" for number in range(len(needed))))
-    assert shape(file) == shape(made(*harmless, *plain, is_template=is_template, conn_id=conn))
+    assert shape(file) == shape(made(*harmless, *plain, kind=kind, conn_id=conn))
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=3, unique=True))
@@ -139,10 +155,30 @@ def test_workflows_with_the_same_name_have_different_dag_ids():
 
 
 def test_declared_inputs_are_params_if_required_and_comments_if_not():
-    file = made(*required("keyword"), InputParameter("max_items"), InputParameter("keyword"))
+    file = made(*required("keyword"), *optional_inputs("max_items", "keyword"))
     assert inputs_of(file) == {"keyword": "{{ params.keyword }}"}
     assert '            # "max_items": "...",\n' in file.source
-    assert "Param" not in made(InputParameter("max_items")).source
+    assert "Param" not in made(*optional_inputs("max_items")).source
+
+
+def test_values_of_a_bot_are_literals_that_are_sent_as_they_are():
+    values: dict[str, Any] = {"a": 1.5, "b": [True, None, {"c": "{{ 7 }}"}], "d": 'x"\n', "{{ e }}": "f"}
+    file = made(*(Input(name, True, value) for name, value in values.items()), kind=SourceKind.BOT)
+    found = ast.literal_eval(arguments_of(file)["input"])
+    assert found["b"][2]["c"] == "{{ '{{ 7 }}' }}"
+    found["b"][2]["c"] = rendered(found["b"][2]["c"])
+    assert found == values
+    assert "params" not in file.source
+
+
+def test_optional_inputs_of_a_bot_are_comments_with_examples():
+    file = made(Input("pages", False, 3), kind=SourceKind.BOT)
+    assert '            # "pages": 3,\n' in file.source
+    assert "input=" not in made(kind=SourceKind.BOT_TEMPLATE).source
+
+
+def test_file_of_a_bot_with_a_password_shows_how_to_read_it_from_a_connection():
+    assert "conn.shop.password" in made(Input("password", True, "text"), kind=SourceKind.BOT).source
 
 
 def test_file_of_a_workflow_with_a_password_shows_how_to_read_it_from_a_connection():
@@ -155,11 +191,17 @@ def test_connection_is_named_unless_it_is_the_default():
     assert ast.literal_eval(arguments_of(made(conn_id="second"))["browseract_conn_id"]) == "second"
 
 
-def file_of(source: Workflow | Template) -> DagFile:
-    is_template = isinstance(source, Template)
-    return made(*source.input_parameters, source_id=source.id, name=source.name or "", is_template=is_template)
+def file_of(source: Workflow | Template | Bot | BotTemplate) -> DagFile:
+    runnable = Runnable.of(KINDS[type(source)], source)
+    return dag_file(runnable, runnable.name, "browseract_default")
 
 
+KINDS = {
+    Workflow: SourceKind.WORKFLOW,
+    Template: SourceKind.TEMPLATE,
+    Bot: SourceKind.BOT,
+    BotTemplate: SourceKind.BOT_TEMPLATE,
+}
 VALUES = {"keyword": "pens", "username": "ada", "password": "hunter2"}
 
 
@@ -184,7 +226,7 @@ class TestInAirflow:
     def run(self, copied, browseract_emulator, short_timings):
         """Run the DAG of a workflow or template with values for its form."""
 
-        def run_(source: Workflow | Template) -> DagResult:
+        def run_(source: Workflow | Template | Bot | BotTemplate) -> DagResult:
             browseract_emulator.emulator.set_workflow(source.id, duration=0.2)
             dag = copied(file_of(source))
             result = DagResult(dag.test(run_conf={name: VALUES[name] for name in dag.params}))
@@ -202,6 +244,17 @@ class TestInAirflow:
         assert dict(task.inputs) == {name: value for name, value in VALUES.items() if name in declared}
         assert result.xcom("run", "task")["workflow_id"] == emulated.id
 
+    @pytest.mark.parametrize("emulated", [CONTACTS, PRICES], ids=lambda each: each.name)
+    def test_dag_of_an_emulated_bot_runs_to_its_end(self, run, emulated, browseract_emulator):
+        result = run(BrowserActHook().get_bot(emulated.id))
+        [task] = browseract_emulator.emulator.tasks
+        assert result.xcom("run", "task")["bot_id"] == emulated.id
+        required = emulated.input_schema["required"]
+        assert [name for name, _ in task.inputs] == required
+
+    def test_dag_of_an_emulated_bot_template_runs_to_its_end(self, run):
+        run(BrowserActHook().get_bot_template(TEMPLATES[0].id))
+
     @pytest.mark.parametrize("emulated", TEMPLATES, ids=lambda each: each.name)
     def test_dag_of_an_emulated_template_runs_to_its_end(self, run, emulated):
         run(BrowserActHook().get_official_workflow_template(emulated.id))
@@ -217,5 +270,5 @@ class TestInAirflow:
         assert {task.task_id for task in dag.tasks} == {"run", "use"}
 
     def test_file_with_hostile_names_can_be_parsed(self, copied):
-        dag = copied(made(*required(*HOSTILE), *map(InputParameter, HOSTILE), name=HOSTILE[3], conn_id="{{ 7 }}"))
+        dag = copied(made(*required(*HOSTILE), *optional_inputs(*HOSTILE), name=HOSTILE[3], conn_id="{{ 7 }}"))
         assert list(dag.params) == list(HOSTILE)

@@ -24,9 +24,10 @@ from airflow.utils.session import create_session
 from sqlalchemy import delete, event, insert, select, update
 from sqlalchemy.engine import Engine
 
-from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.panel import database
-from airflow_provider_browseract.panel.database import BY_TRY, XCOM, Link, RecordKeeper
+from airflow_provider_browseract.panel.database import BY_TRY, XCOM, RecordKeeper
+from airflow_provider_browseract.panel.records import Link
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.waiting import Wait
@@ -294,7 +295,28 @@ class TestLinks:
         airflow.forget_rendered(key)
         airflow.push(key, connection="shop_account")
         link = link_of()
-        assert (link.conn_id, link.workflow_id, link.confirmed) == ("shop_account", None, False)
+        assert (link.conn_id, link.source_id, link.confirmed) == ("shop_account", None, False)
+
+    def test_run_of_a_bot_has_its_bot_and_version(self, airflow):
+        airflow.push(airflow.add(SHOP, browseract_conn_id="shop_account", bot_id="5", input={}), api_version="v3")
+        link = link_of()
+        assert (link.source_id, link.started, link.api_version) == ("5", True, ApiVersion.V3)
+
+    def test_run_of_a_bot_template_is_started_without_a_known_bot(self, airflow):
+        airflow.push(airflow.add(SHOP, browseract_conn_id="shop_account", template_id="5"), api_version="v3")
+        link = link_of()
+        assert (link.source_id, link.started, link.api_version) == (None, True, ApiVersion.V3)
+
+    @cases("word", {"version 2": "v2", "unknown": "v9", "no text": ["v3"]})
+    def test_any_other_word_is_version_2(self, airflow, word):
+        airflow.push(airflow.add(), api_version=word)
+        assert link_of().api_version is ApiVersion.V2
+
+    def test_version_of_the_trigger_counts_more_than_that_of_the_xcom(self, airflow):
+        key = airflow.add()
+        airflow.push(key, api_version="v2")
+        airflow.defer(key, api_version=ApiVersion.V3)
+        assert link_of().api_version is ApiVersion.V3
 
     def test_rendered_fields_that_airflow_deletes_later_stay_known(self, airflow):
         key = airflow.add()
@@ -304,7 +326,7 @@ class TestLinks:
         airflow.forget_rendered(key)
         airflow.push(key)
         link = link_of(keeper=keeper)
-        assert (link.conn_id, link.workflow_id, link.confirmed) == ("shop_account", "5", True)
+        assert (link.conn_id, link.source_id, link.confirmed) == ("shop_account", "5", True)
         assert link.waits
 
     def test_rendered_fields_with_nul_and_lone_surrogate_are_read(self, airflow):
@@ -588,7 +610,7 @@ class TestRefresh:
         airflow.push(airflow.add())
         keeper = RecordKeeper()
         with monkeypatch.context() as patch:
-            patch.setattr(database, "_arrange", lambda links: 1 / 0)
+            patch.setattr(database, "arrange", lambda links: 1 / 0)
             for _ in range(2):
                 with pytest.raises(ZeroDivisionError):
                     keeper.read()

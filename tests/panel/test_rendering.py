@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.panel import rendering
 from airflow_provider_browseract.panel.views import (
     COLORS,
@@ -75,7 +76,7 @@ def overview(*rows: RunRow, **changed: object) -> Overview:
 def run_page(text: str = "Search", link: str = "https://b.example/p.png?s=1", **changed: object) -> RunPage:
     page = RunPage(
         run=run_row(text),
-        workflow_id=text,
+        source_id=text,
         profile_id=text,
         ended=NOW,
         log_url=link,
@@ -104,7 +105,17 @@ def credits_page(text: str = "Search", loaded: int = 2) -> CreditsPage:
 
 def source_page(text: str = "Search", link: str = "https://b.example/t") -> SourcePage:
     return SourcePage(
-        False, text, text, text, (InputView(text, True), InputView("n", False)), text, text, text, 3, 21.4, link
+        SourceKind.WORKFLOW,
+        text,
+        text,
+        text,
+        (InputView(text, True), InputView("n", False)),
+        text,
+        text,
+        text,
+        3,
+        21.4,
+        link,
     )
 
 
@@ -123,7 +134,10 @@ def pages(text: str, link: str) -> dict[str, tuple[str, object]]:
         "waiting": ("instance.html", InstancePage(instance(text), None, place(text))),
         "dag": ("dag.html", DagPage(text, text, table(row), 25)),
         "credits": ("credits.html", credits_page(text)),
-        "workflows": ("workflows.html", SourcesPage(FILTERS, False, (SourceRow(text, text, text),), text, True)),
+        "workflows": (
+            "workflows.html",
+            SourcesPage(FILTERS, SourceKind.WORKFLOW, (SourceRow(text, text, text),), text, True),
+        ),
         "workflow": ("workflow.html", source_page(text, link)),
         "error": ("error.html", None),
     }
@@ -138,7 +152,7 @@ EMPTY: dict[str, tuple[str, object]] = {
         "run.html",
         run_page(
             run=run_row(instance=None, started=None, credits=None),
-            workflow_id=None,
+            source_id=None,
             profile_id=None,
             ended=None,
             log_url=None,
@@ -154,8 +168,8 @@ EMPTY: dict[str, tuple[str, object]] = {
     "task instance": ("instance.html", InstancePage(instance(), None, None)),
     "dag": ("dag.html", DagPage("prices", None, RunTable((), 0, 0, None, None), 0)),
     "credits": ("credits.html", CreditsPage((), (), (), BudgetShare(0), BudgetShare(0, 5), ())),
-    "workflows": ("workflows.html", SourcesPage((), False, (), "", False)),
-    "templates": ("workflows.html", SourcesPage((), True, (), "", False)),
+    "workflows": ("workflows.html", SourcesPage((), SourceKind.WORKFLOW, (), "", False)),
+    "templates": ("workflows.html", SourcesPage((), SourceKind.TEMPLATE, (), "", False)),
     "workflow": ("workflow.html", replace(source_page(), inputs=(), mean=None, detail_url=None, description="")),
     "error": ("error.html", None),
 }

@@ -11,8 +11,9 @@ import pytest
 from fastapi import HTTPException
 from fastapi.routing import APIRoute
 
-from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_TEXT, RequestFault
-from airflow_provider_browseract.panel import accounts, app, building, web
+from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.emulator import CONTACTS, SEARCH, TEMPLATE_TEXT, RequestFault
+from airflow_provider_browseract.panel import accounts, app, building, listing, web
 from airflow_provider_browseract.panel.database import RecordKeeper
 from airflow_provider_browseract.runs.waiting import Wait
 from tests.cases import cases
@@ -46,8 +47,10 @@ def account(world: World) -> dict[str, str]:
     world.link(own, "prices")
     world.link(other, "shop")
     world.link(failed, "prices", waits=False)
+    bot, own_bot = world.start_bot(), world.start_bot()
+    world.link(own_bot, "prices", source_id=CONTACTS.id, api_version=ApiVersion.V3)
     world.queue = [queued(1, "shop"), queued(2, "prices")]
-    return {"own": own, "other": other, "free": free, "failed": failed}
+    return {"own": own, "other": other, "free": free, "failed": failed, "bot": bot, "own_bot": own_bot}
 
 
 def of(path: str, account: dict[str, str]) -> str:
@@ -60,6 +63,13 @@ KINDS = {
     "run of a DAG, in the list": ("/?conn={conn}", 'data-run="{own}"', SAME),
     "run of another DAG, in the list": ("/?conn={conn}", 'data-run="{other}"', SAME[1:]),
     "run without a DAG, in the list": ("/?conn={conn}", 'data-run="{free}"', ("op", "admin")),
+    "run of a bot of a DAG, in the list": ("/?conn={conn}", 'data-run="{own_bot}"', SAME),
+    "run of a bot without a DAG, in the list": ("/?conn={conn}", 'data-run="{bot}"', ("op", "admin")),
+    "page of a run of a bot of a DAG": ("/runs/{own_bot}?conn={conn}", "bot Find a contact", SAME),
+    "page of a run of a bot without a DAG": ("/runs/{bot}?conn={conn}", "bot Find a contact", ("op", "admin")),
+    "steps of a run of a bot": ("/runs/{own_bot}?conn={conn}", "/screenshots/{own_bot}/1.svg", SAME),
+    "live view of a run of a bot": ("/runs/{own_bot}?conn={conn}", "data-live=", ("user", "op", "admin")),
+    "stop button of a run of a bot without a DAG": ("/?conn={conn}", 'data-stop="{bot}"', ("admin",)),
     "slots of the account": ("/?conn={conn}", 'data-tile="slots"', ("op", "admin")),
     "credits of today": ("/?conn={conn}", 'data-tile="today"', ("op", "admin")),
     "length of the queue": ("/?conn={conn}", 'data-tile="queue"', SAME),
@@ -82,6 +92,10 @@ KINDS = {
     "credits": ("/credits?conn={conn}", "<table", ("op", "admin")),
     "workflows": ("/workflows?conn={conn}", SEARCH.id, ("op", "admin")),
     "templates": ("/workflows?conn={conn}&kind=template", TEMPLATE_TEXT.id, ("op", "admin")),
+    "bots": ("/workflows?conn={conn}&kind=bot", CONTACTS.id, ("op", "admin")),
+    "bot templates": ("/workflows?conn={conn}&kind=bot_template", TEMPLATE_TEXT.id, ("op", "admin")),
+    "bot": (f"/bots/{CONTACTS.id}?conn={{conn}}", "RunBotOperator", ("op", "admin")),
+    "bot template": (f"/bot-templates/{TEMPLATE_TEXT.id}?conn={{conn}}", "RunBotTemplateOperator", ("op", "admin")),
     "workflow": (f"/workflows/{SEARCH.id}?conn={{conn}}", "dag-file", ("op", "admin")),
     "template": (f"/templates/{TEMPLATE_TEXT.id}?conn={{conn}}", "dag-file", ("op", "admin")),
 }
@@ -108,7 +122,7 @@ async def test_each_kind_of_data_is_seen_only_with_its_right(client, account, ki
 async def test_every_route_but_the_static_files_needs_a_login(client, account):
     values = {"task_id": account["own"], "dag_id": "prices", "run_id": "r", "map_index": "-1", "source_id": SEARCH.id}
     routes = [(route.path, route.methods) for route in app.create_app().routes if isinstance(route, APIRoute)]
-    assert len(routes) == 12
+    assert len(routes) == 14
     for path, methods in routes:
         real = path.format(**values, name="panel.css") if "path:path" not in path else "/open/credits"
         for method in methods & {"GET", "POST"}:
@@ -155,7 +169,7 @@ async def test_unknown_run_and_forbidden_run_have_the_same_response(client, acco
 
 
 async def test_edited_xcom_shows_no_run_of_another_workflow(client, world, account):
-    world.link(account["free"], "prices", workflow_id="another", waits=False)
+    world.link(account["free"], "prices", source_id="another", waits=False)
     for path in ("/?conn={conn}", "/runs/{free}?conn={conn}", "/dag/prices"):
         response = await read(client, of(path, {**account, "conn": CONN}), "viewer of one DAG")
         assert f'data-run="{account["free"]}"' not in response.text
@@ -294,17 +308,17 @@ class TestHidden:
 
     async def test_runs_of_other_workflows_are_no_other_runs_of_the_task_instance(self, client, world, account):
         world.link(account["own"], "prices")
-        world.link(account["free"], "prices", workflow_id="another")
+        world.link(account["free"], "prices", source_id="another")
         await read(client, f"/?conn={CONN}")
         response = await read(client, f"/runs/{account['own']}?conn={CONN}", "viewer of one DAG")
         assert account["free"] not in response.text
         assert account["failed"] in response.text
 
     async def test_run_of_a_template_can_be_acted_on_only_while_its_trigger_names_it(self, client, world, account):
-        world.link(account["free"], "prices", workflow_id=None)
+        world.link(account["free"], "prices", source_id=None)
         path = f"/runs/{account['free']}?conn={CONN}"
         assert "data-live" not in (await read(client, path, "user")).text
-        world.link(account["free"], "prices", workflow_id=None, wait=Wait(account["free"], 0.0))
+        world.link(account["free"], "prices", source_id=None, wait=Wait(account["free"], 0.0))
         assert "data-live" in (await read(client, path, "user")).text
 
 
@@ -399,7 +413,7 @@ class TestStop:
         assert self.status(world, account["own"]) == "running"
 
     async def test_xcom_of_another_workflow_does_not_prevent_a_stop(self, client, world, account):
-        world.link(account["free"], "prices", workflow_id="another")
+        world.link(account["free"], "prices", source_id="another")
         assert await self.stop(client, world, account["free"]) == (200, "stopped")
 
     async def test_user_of_the_dag_may_stop_its_unread_run_and_no_other(self, client, world, account):
@@ -409,7 +423,7 @@ class TestStop:
         assert await self.stop(client, world, account["own"], "user") == (200, "stopped")
 
     async def test_link_of_another_workflow_gives_no_right_to_stop(self, client, world, account):
-        world.link(account["free"], "prices", workflow_id="another", waits=False)
+        world.link(account["free"], "prices", source_id="another", waits=False)
         assert await self.stop(client, world, account["free"], "user") == (403, "refused")
         assert self.status(world, account["free"]) == "running"
 
@@ -444,6 +458,83 @@ class TestStop:
         assert "could not be stopped" in response.json()["error"]
 
 
+class TestVersions:
+    """A run is read and stopped in the version of the API that has started it, and only there."""
+
+    def asked(self, world) -> set[str]:
+        """The endpoints that single runs were read with."""
+        return {each.endpoint for each in world.emulator.requests} & {"get-task", "query-run"}
+
+    @cases(
+        "known",
+        {
+            "XCom": {"api_version": ApiVersion.V3},
+            "wait": {"api_version": ApiVersion.V3, "wait": Wait("1", 0.0, api_version=ApiVersion.V3)},
+        },
+    )
+    async def test_link_names_the_version(self, client, world, known):
+        task_id = world.start_bot()
+        world.link(task_id, "prices", source_id=CONTACTS.id, **known)
+        for path in (f"/runs/{task_id}?conn={CONN}", of("/ti/prices/{run}/search/-1", {})):
+            response = await read(client, path, "viewer of one DAG")
+            assert task_id in response.text
+            assert "bot Find a contact" in response.text
+        assert self.asked(world) == {"query-run"}
+
+    async def test_list_names_the_version_and_the_link_in_it_does_so_after_a_restart(self, client, world):
+        task_id = world.start_bot()
+        text = (await read(client, f"/?conn={CONN}")).text
+        assert f"/runs/{task_id}?conn={CONN}&amp;api_version=v3" in text
+        assert (await read(client, f"/runs/{task_id}?conn={CONN}")).status_code == 200
+        assert self.asked(world) == {"query-run"}
+
+    async def test_address_names_the_version_of_a_run_of_which_nothing_is_known(self, client, world):
+        task_id = world.start_bot()
+        response = await read(client, f"/runs/{task_id}?conn={CONN}")
+        assert response.status_code == 404
+        assert "add api_version=v3" in response.text
+        assert self.asked(world) == {"get-task"}
+        assert (await read(client, f"/runs/{task_id}?conn={CONN}&api_version=v3")).status_code == 200
+
+    async def test_id_that_no_address_can_have_is_not_asked_for(self, client, world):
+        assert (await read(client, f"/runs/a%20b?conn={CONN}&api_version=v3")).status_code == 404
+        assert self.asked(world) == set()
+
+    async def test_run_of_a_bot_is_stopped_in_version_3(self, client, world, monkeypatch):
+        monkeypatch.setattr(building, "UNREAD_AFTER", -60.0)
+        task_id = world.start_bot()
+        path = f"/runs/{task_id}/stop?conn={CONN}&api_version=v3"
+        response = await client.post(path, headers={**STOP, "user": "admin"}, json={})
+        assert response.json() == {"outcome": "stopped"}
+        stops = {each.endpoint for each in world.emulator.requests} & {"stop-task", "cancel-run"}
+        assert stops == {"cancel-run"}
+
+    async def test_run_of_another_bot_gives_no_rights(self, client, world):
+        task_id = world.start_bot()
+        for source_id in ("another", SEARCH.id):
+            world.link(task_id, "prices", source_id=source_id, api_version=ApiVersion.V3)
+            assert (await read(client, f"/runs/{task_id}?conn={CONN}", "viewer of one DAG")).status_code == 403
+
+    @cases("user, has_reason", {"op": ("op", True), "viewer": ("viewer", False)})
+    async def test_pages_work_without_version_3_and_one_line_says_what_is_missing(
+        self, client, world, account, user, has_reason
+    ):
+        world.emulator.fault("page-runs", RequestFault.status(404), times=None)
+        response = await read(client, f"/?conn={CONN}", user)
+        assert f'data-run="{account["own"]}"' in response.text
+        assert response.text.count("The runs of bots are missing") == 1
+        assert ("HTTP 404" in response.text) is has_reason
+        assert "BrowserAct could not be read" not in response.text
+        credits = await read(client, f"/credits?conn={CONN}", "op")
+        assert credits.text.count("The runs of bots are missing") == 1
+        assert "BrowserAct could not be read" not in credits.text
+
+    async def test_bots_that_cannot_be_listed_are_an_error_on_their_page_only(self, client, world):
+        world.emulator.fault("page-bots", RequestFault.status(404), times=None)
+        assert "BrowserAct could not be read" in (await read(client, f"/workflows?conn={CONN}&kind=bot")).text
+        assert "BrowserAct could not be read" not in (await read(client, f"/workflows?conn={CONN}")).text
+
+
 class TestBadInput:
     async def test_no_connection_says_how_to_add_one(self, client, world):
         response = await read(client, "/", "viewer of one DAG")
@@ -465,7 +556,7 @@ class TestBadInput:
 
     async def test_browseract_down_shows_old_data_and_the_reason(self, client, world, account, monkeypatch):
         await read(client, f"/?conn={CONN}")
-        monkeypatch.setattr(accounts, "RUNS_INTERVAL", 0.0)
+        monkeypatch.setattr(listing, "RUNS_INTERVAL", 0.0)
         world.emulator.fault("list-tasks", RequestFault.refused(99001), times=None)
         response = await read(client, f"/?conn={CONN}")
         assert f'data-run="{account["own"]}"' in response.text

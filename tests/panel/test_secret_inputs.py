@@ -6,8 +6,9 @@ import time
 
 import pytest
 
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.panel import secret_inputs
-from airflow_provider_browseract.panel.secret_inputs import secret_texts, without
+from airflow_provider_browseract.panel.secret_inputs import secret_texts, secrets_of, without
 from tests.cases import cases
 
 
@@ -45,3 +46,21 @@ def test_hostile_inputs_take_less_than_a_second(unit):
     began = time.thread_time()
     secret_texts(inputs)
     assert time.thread_time() - began < 1.0
+
+
+@cases(
+    "given, secrets",
+    {
+        "secret": ({"user": "ada", "login": {"password": "hunter2"}}, ["hunter2"]),
+        "number": ({"pin": 1, "api_key": 123456}, ["123456"]),
+        "empty": ({"password": ""}, []),
+        "no secret": ({"keyword": "hunter2"}, []),
+        "no input": ({}, []),
+        "input that is not known": (None, None),
+        "input that BrowserAct hides": ({"password": "*" * 8}, None),
+        "too many": ({"password": [f"secret-{number}" for number in range(300)]}, None),
+    },
+)
+def test_secrets_of_the_input_of_a_bot(given, secrets):
+    task = Task("1", TaskStatus.RUNNING, api_version=ApiVersion.V3, input=given)
+    assert secrets_of(task) == secrets
