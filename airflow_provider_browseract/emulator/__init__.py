@@ -35,6 +35,11 @@ from airflow_provider_browseract.emulator.catalogue import (
     TEMPLATE_SEARCH,
     TEMPLATE_TEXT,
     UNPUBLISHED,
+)
+from airflow_provider_browseract.emulator.control import Emulator, RunningEmulator
+from airflow_provider_browseract.emulator.faults import CallbackFault, RequestFault
+from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, TaskRecord
+from airflow_provider_browseract.emulator.workflow import (
     EmulatedBot,
     EmulatedFile,
     EmulatedTemplate,
@@ -44,9 +49,6 @@ from airflow_provider_browseract.emulator.catalogue import (
     RunFailed,
     WorkflowInput,
 )
-from airflow_provider_browseract.emulator.control import Emulator, RunningEmulator
-from airflow_provider_browseract.emulator.faults import CallbackFault, RequestFault
-from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, TaskRecord
 
 __all__ = [
     "AGENT_HUMAN",

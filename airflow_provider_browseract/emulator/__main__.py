@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_browseract.emulator import Emulator, RunningEmulator
-from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
+from airflow_provider_browseract.emulator.workflow import WorkflowSettings
 
 DURATION = 15.0
 """Seconds that a run takes by default. The provider refuses callbacks in the first 8 seconds after a deferral and polls

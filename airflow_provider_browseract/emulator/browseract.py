@@ -16,17 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.emulator.catalogue import (
-    BOTS,
-    TEMPLATES,
-    WORKFLOWS,
-    EmulatedBot,
-    EmulatedFile,
-    EmulatedTemplate,
-    EmulatedWorkflow,
-    Workflow,
-    WorkflowSettings,
-)
+from airflow_provider_browseract.emulator.catalogue import BOTS, TEMPLATES, WORKFLOWS
 from airflow_provider_browseract.emulator.errors import (
     BROWSER_BUSY,
     MESSAGES,
@@ -39,6 +29,14 @@ from airflow_provider_browseract.emulator.faults import CallbackFault, FaultPlan
 from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, TaskRecord
 from airflow_provider_browseract.emulator.rendering import full_task, run_detail
 from airflow_provider_browseract.emulator.run import Run, Transition
+from airflow_provider_browseract.emulator.workflow import (
+    EmulatedBot,
+    EmulatedFile,
+    EmulatedTemplate,
+    EmulatedWorkflow,
+    Workflow,
+    WorkflowSettings,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

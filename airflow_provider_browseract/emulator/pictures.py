@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-from airflow_provider_browseract.emulator.catalogue import EmulatedWorkflow
+from airflow_provider_browseract.emulator.workflow import EmulatedWorkflow
 
 INK, GREY, LINE, PAPER, WHITE = "#1f2937", "#5b6675", "#dbe2ea", "#f5f7fa", "#ffffff"
 BRAND, PALE, SUN, NIGHT = "#0f766e", "#ccebe6", "#f2a541", "#1b2a4a"

@@ -6,9 +6,9 @@ import json
 from pathlib import PurePosixPath
 from typing import Any
 
-from airflow_provider_browseract.emulator.catalogue import EmulatedBot, EmulatedWorkflow
 from airflow_provider_browseract.emulator.run import Run, StoredFile
 from airflow_provider_browseract.emulator.times import iso, milliseconds
+from airflow_provider_browseract.emulator.workflow import EmulatedBot, EmulatedWorkflow
 
 
 def listed_task(run: Run, at: float, base_url: str, *, as_in_the_demos: bool) -> dict[str, Any]:

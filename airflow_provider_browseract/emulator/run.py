@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import quote
 
-from airflow_provider_browseract.emulator.catalogue import (
+from airflow_provider_browseract.emulator.records import TaskRecord
+from airflow_provider_browseract.emulator.times import milliseconds, utc
+from airflow_provider_browseract.emulator.workflow import (
     EmulatedFile,
     EmulatedTemplate,
     EmulatedWorkflow,
@@ -17,8 +19,6 @@ from airflow_provider_browseract.emulator.catalogue import (
     RunContext,
     RunFailed,
 )
-from airflow_provider_browseract.emulator.records import TaskRecord
-from airflow_provider_browseract.emulator.times import milliseconds, utc
 
 log = logging.getLogger(__name__)
 

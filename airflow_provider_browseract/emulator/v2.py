@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_browseract.emulator.browseract import BrowserAct
-from airflow_provider_browseract.emulator.catalogue import REGIONS, EmulatedTemplate, EmulatedWorkflow, Workflow
+from airflow_provider_browseract.emulator.catalogue import REGIONS
 from airflow_provider_browseract.emulator.endpoints import (
     CALLBACKS,
     Body,
@@ -32,6 +32,7 @@ from airflow_provider_browseract.emulator.errors import (
 from airflow_provider_browseract.emulator.parameters import Query, read_inputs
 from airflow_provider_browseract.emulator.rendering import full_task, listed_task
 from airflow_provider_browseract.emulator.run import STATUSES
+from airflow_provider_browseract.emulator.workflow import EmulatedTemplate, EmulatedWorkflow, Workflow
 
 
 def _run_task(browseract: BrowserAct, body: Body) -> Any:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_browseract.emulator.browseract import BrowserAct
-from airflow_provider_browseract.emulator.catalogue import REGIONS, EmulatedBot, EmulatedTemplate, EmulatedWorkflow
+from airflow_provider_browseract.emulator.catalogue import REGIONS
 from airflow_provider_browseract.emulator.endpoints import (
     CALLBACKS,
     Body,
@@ -37,6 +37,7 @@ from airflow_provider_browseract.emulator.parameters import Query
 from airflow_provider_browseract.emulator.rendering import bot_type_of, run_detail, run_summary
 from airflow_provider_browseract.emulator.run import STATUSES, Run
 from airflow_provider_browseract.emulator.times import iso
+from airflow_provider_browseract.emulator.workflow import EmulatedBot, EmulatedTemplate, EmulatedWorkflow
 
 MAX_KEYWORD_LENGTH = 200
 HIDDEN = "******"

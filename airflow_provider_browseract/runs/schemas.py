@@ -441,17 +441,7 @@ def _convert_at(value: Any, path: Path, wanted: str) -> bool:
 
 def _declared(schema: Any) -> dict[str, Mapping[str, Any]]:
     """Return the schemas of the names at the top, or none if other rules can declare names too."""
-    others = (
-        "$ref",
-        "$dynamicRef",
-        "allOf",
-        "anyOf",
-        "oneOf",
-        "if",
-        "dependentSchemas",
-        "dependencies",
-        "patternProperties",
-    )
+    others = ("$ref", "allOf", "anyOf", "oneOf", "if", "dependentSchemas", "dependencies", "patternProperties")
     if not isinstance(schema, Mapping) or any(rule in schema for rule in others):
         return {}
     declared = schema.get("properties")

@@ -69,7 +69,7 @@ class TaskSensor(BaseSensorOperator):
 
     :param browseract_task_id: id of the BrowserAct task. Templated.
     :param api_version: the version of the API that has started the task: ``"v2"``, or ``"v3"`` for the run of a bot or
-        of its template. No other version knows the task. Default: ``"v2"``.
+        of its template. The id does not show which version it is. Default: ``"v2"``.
     :param output_format: format of the output's text: ``"json"``, ``"csv"`` (returned as a list of dicts), ``"text"``,
         or ``"auto"``, which reads the text as JSON if possible and returns it as text otherwise. Default: ``"auto"``.
         With ``"json"`` or ``"csv"``, the task fails if the text does not have that format. A text of more than 10

@@ -53,16 +53,18 @@ class RunKind(Protocol):
 
     def check_output(self, task: Task, hook: BrowserActHook, log: Log) -> str | None:
         """Return why the output of a finished run is not what the API declares, as a sentence; None if it may be."""
+        return None
 
     def profile_of(self, started: StartedRun, task: Task | None) -> str | None:
         """Return the browser profile that later runs can use; None for a kind of run without profiles.
 
         :param task: the run as the API returned it; None if it was not read.
         """
+        return None
 
 
 @dataclass(frozen=True)
-class WorkflowRun:
+class WorkflowRun(RunKind):
     """A run of a workflow.
 
     :param profile_given: whether the DAG has set a profile, which may have been rendered to nothing.
@@ -103,9 +105,6 @@ class WorkflowRun:
         """Compare the names of the inputs with those of the workflow (``get-workflow``)."""
         return request if again else _check_names(request, hook, log)
 
-    def check_output(self, task: Task, hook: BrowserActHook, log: Log) -> None:
-        """The API declares no outputs of workflows."""
-
     def profile_of(self, started: StartedRun, task: Task | None) -> str:
         """Return the saved profile or, without one, the profile that the run started with; an empty string for neither.
 
@@ -118,7 +117,7 @@ class WorkflowRun:
 
 
 @dataclass(frozen=True)
-class TemplateRun:
+class TemplateRun(RunKind):
     """A run of an official template."""
 
     workflow_template_id: Any
@@ -148,15 +147,9 @@ class TemplateRun:
         _check_region(request, hook, log)
         return checked
 
-    def check_output(self, task: Task, hook: BrowserActHook, log: Log) -> None:
-        """The API declares no outputs of templates."""
-
-    def profile_of(self, started: StartedRun, task: Task | None) -> None:
-        """Runs of templates have no profiles."""
-
 
 @dataclass(frozen=True)
-class BotRun:
+class BotRun(RunKind):
     """A run of a bot."""
 
     bot_id: Any
@@ -207,12 +200,9 @@ class BotRun:
         log.warning("The output was not checked: %s.", why.rstrip("."))
         return None
 
-    def profile_of(self, started: StartedRun, task: Task | None) -> None:
-        """Runs of bots have no profiles."""
-
 
 @dataclass(frozen=True)
-class BotTemplateRun:
+class BotTemplateRun(RunKind):
     """A run of an official template as a bot."""
 
     template_id: Any
@@ -235,12 +225,6 @@ class BotTemplateRun:
         if not again:
             _check_region(request, hook, log)
         return checked
-
-    def check_output(self, task: Task, hook: BrowserActHook, log: Log) -> None:
-        """The API declares no outputs of templates."""
-
-    def profile_of(self, started: StartedRun, task: Task | None) -> None:
-        """Runs of bots have no profiles."""
 
 
 def _check_names(request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:

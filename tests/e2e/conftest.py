@@ -16,8 +16,8 @@ from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.api.v2 import resume_task
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, Emulator
-from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
 from airflow_provider_browseract.emulator.records import TaskRecord
+from airflow_provider_browseract.emulator.workflow import WorkflowSettings
 from tests.databases import postgres, skip_without_postgres
 
 from . import cluster

@@ -29,7 +29,7 @@ from airflow_provider_browseract.emulator import (
     Emulator,
     RunningEmulator,
 )
-from airflow_provider_browseract.emulator.catalogue import Outcome, no_output
+from airflow_provider_browseract.emulator.workflow import Outcome, no_output
 from tests.browser import LOOKS, log_in, running_browser
 
 from .local_airflow import LocalAirflow, free_port, wait_for

@@ -16,7 +16,7 @@ import requests
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import SEARCH, CallbackFault, TaskRecord
-from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
+from airflow_provider_browseract.emulator.workflow import WorkflowSettings
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_token
 
 from .conftest import HELD, World, tells_of_kills

@@ -25,9 +25,9 @@ from airflow_provider_browseract.emulator import (
     Output,
 )
 from airflow_provider_browseract.emulator.__main__ import OPTIONS
-from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
 from airflow_provider_browseract.emulator.differences import LENIENT, STRICTER
 from airflow_provider_browseract.emulator.errors import BROWSER_BUSY, NO_CREDITS, ApiError
+from airflow_provider_browseract.emulator.workflow import WorkflowSettings
 
 PAPER = {"keyword": "paper"}
 
