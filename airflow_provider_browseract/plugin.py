@@ -154,7 +154,14 @@ TABS: list[dict[str, Any]] = [
         "destination": "task_instance",
         "url_route": "browseract-run",
         "applies_to": {
-            "operator_name": ["RunWorkflowOperator", "RunTemplateOperator", "@task.browseract", "TaskSensor"]
+            "operator_name": [
+                "RunWorkflowOperator",
+                "RunTemplateOperator",
+                "RunBotOperator",
+                "RunBotTemplateOperator",
+                "@task.browseract",
+                "TaskSensor",
+            ]
         },
     },
     {

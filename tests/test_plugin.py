@@ -18,7 +18,12 @@ from airflow_provider_browseract import plugin
 from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.in_airflow.links import PanelLink
-from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator
+from airflow_provider_browseract.operators.browseract import (
+    RunBotOperator,
+    RunBotTemplateOperator,
+    RunTemplateOperator,
+    RunWorkflowOperator,
+)
 from airflow_provider_browseract.plugin import BrowserActPlugin, LazyApp
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.routes import PANEL
@@ -122,7 +127,8 @@ def test_addresses_of_views_are_relative_to_the_base_url_and_below_the_panel():
 
 def test_tab_of_a_task_instance_is_limited_to_the_operators_with_a_button_to_the_panel():
     [names] = [tab["applies_to"]["operator_name"] for tab in plugin.TABS if tab["destination"] == "task_instance"]
-    faces = (RunWorkflowOperator, RunTemplateOperator, BrowserActDecoratedOperator, TaskSensor)
+    operators = (RunWorkflowOperator, RunTemplateOperator, RunBotOperator, RunBotTemplateOperator)
+    faces = (*operators, BrowserActDecoratedOperator, TaskSensor)
     assert sorted(names) == sorted(getattr(face, "custom_operator_name", face.__name__) for face in faces)
     assert all(PanelLink() in face.operator_extra_links for face in faces)
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timezone
-from functools import cache, partial
-from importlib.resources import files
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -62,6 +61,7 @@ from airflow_provider_browseract.panel.web import (
     patience_of,
     root_of,
     safely,
+    static,
     user_of,
 )
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
@@ -81,8 +81,6 @@ MOST_WAITING = 200
 
 LOADING_REFRESH = 2
 """Seconds between two reads of the page about credits, as long as days are missing."""
-
-STATIC = {"panel.css": "text/css", "panel.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 PAGES = ("runs", "ti", "dag", "credits", *(words.path for words in WORDS.values()))
 """What the addresses of pages begin with, other than that of the overview."""
@@ -448,15 +446,3 @@ def create_app() -> FastAPI:
         return error_page(request, error.status_code, NO_SUCH_PAGE)
 
     return app
-
-
-async def static(request: Request, name: str) -> Response:
-    """Return a file that all pages use. It needs no login."""
-    if name not in STATIC:
-        raise PageError(404, NO_SUCH_PAGE)
-    return Response(_static(name), media_type=STATIC[name])
-
-
-@cache
-def _static(name: str) -> bytes:
-    return (files(__package__) / "static" / name).read_bytes()

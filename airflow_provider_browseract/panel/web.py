@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from functools import wraps
+from functools import cache, wraps
+from importlib.resources import files
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -34,6 +35,8 @@ FRAGMENT_PATIENCE = 8.0
 
 MAX_QUERY = 200
 """Characters of a value in the query string that are read."""
+
+STATIC = {"panel.css": "text/css", "panel.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 SCRIPT_HEADER = "X-BrowserAct-Panel"
 """Header of requests of the script. A form of another site cannot send it."""
@@ -190,3 +193,15 @@ async def user_of(request: Request) -> Any:
     credentials = HTTPAuthorizationCredentials(scheme=scheme, credentials=token) if token else None
     # By position, because the second argument has another name from Airflow 3.2 on.
     return await get_user(request, None, credentials)
+
+
+async def static(request: Request, name: str) -> Response:
+    """Return a file that all pages use. It needs no login."""
+    if name not in STATIC:
+        raise PageError(404, NO_SUCH_PAGE)
+    return Response(_static(name), media_type=STATIC[name])
+
+
+@cache
+def _static(name: str) -> bytes:
+    return (files(__package__) / "static" / name).read_bytes()

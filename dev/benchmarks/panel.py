@@ -139,13 +139,15 @@ def viewers() -> None:
     with _api_server() as (airflow, emulator):
         token = _token(airflow)
         begun, loaded, left, over = json.loads(_figures(airflow, "minutes", token))
-        listed = [each.at.timestamp() for each in emulator.requests if each.endpoint == "list-tasks"]
+        lists = ("list-tasks", "page-runs")
+        listed = [each.at.timestamp() for each in emulator.requests if each.endpoint in lists]
         counts = [
             sum(begin <= at < end for at in listed) for begin, end in ((begun, loaded), (loaded, left), (left, over))
         ]
         print(
             f"{VIEWERS} viewers in {MINUTES} minutes: {counts[1]} list requests after the first {counts[0]} (limit "
-            f"{60 * MINUTES / INTERVAL + 1:.0f}); in {MINUTES} minutes without viewers: {counts[2]} (limit 0)"
+            f"{60 * MINUTES / INTERVAL + 1 + MINUTES + 1:.0f}, of which {MINUTES + 1} look for runs of bots); "
+            f"in {MINUTES} minutes without viewers: {counts[2]} (limit 0)"
         )
         print(_figures(airflow, "callbacks", str(airflow.port), token))
 

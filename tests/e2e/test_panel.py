@@ -14,10 +14,12 @@ from playwright.sync_api import Frame, FrameLocator, Locator, Page, expect
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, AIRFLOW_V_3_4_PLUS
 from airflow_provider_browseract.emulator import (
+    CONTACTS,
     ENDLESS,
     FAILING,
     ORDERS,
     SEARCH,
+    TEMPLATE_SEARCH,
     EmulatedTemplate,
     EmulatedWorkflow,
     Emulator,
@@ -32,6 +34,14 @@ from .panel_world import SECRET, PanelWorld, Visitor, panel_world, start_run
 pytestmark = pytest.mark.timeout(300)
 
 expect.set_options(timeout=20_000)
+
+SOURCES = (
+    f"workflows/{SEARCH.id}",
+    "workflows?kind=bot",
+    f"bots/{CONTACTS.id}",
+    f"bot-templates/{TEMPLATE_SEARCH.id}",
+)
+"""Pages of workflows and bots."""
 
 SOON = 15_000
 """Milliseconds within which a page that is refreshed every 10 seconds shows what is new."""
@@ -212,7 +222,7 @@ class TestRights:
     def test_without_login_there_is_no_data_on_any_page(self, world):
         run_id = quote(world.opened.run_id, safe="")
         with world.visitor(user=None) as stranger:
-            for route in (*self.ROUTES, "workflows/" + SEARCH.id):
+            for route in (*self.ROUTES, *SOURCES):
                 address = world.panel + route.format(run=world.task_id("follow"), dag_run=run_id)
                 response = stranger.context.request.get(address)
                 assert response.status == 401, address
@@ -238,7 +248,7 @@ class TestRights:
 
     def test_no_page_contains_inputs_or_the_key(self, world, ada):
         run_id = quote(world.opened.run_id, safe="")
-        for route in (*self.ROUTES, f"runs/{world.task_id('search')}", "workflows/" + SEARCH.id):
+        for route in (*self.ROUTES, f"runs/{world.task_id('search')}", *SOURCES):
             address = world.panel + route.format(run=world.task_id("follow"), dag_run=run_id)
             response = ada.context.request.get(address)
             assert response.ok, address
@@ -399,7 +409,7 @@ class TestEveryone:
 
     def test_axe_finds_nothing_serious_on_any_page_in_light_and_dark(self, world, ada):
         runs = [f"runs/{world.task_id(name)}" for name in ("follow", "answer", "blocked")]
-        pages = ["", *runs, "credits", "workflows", f"workflows/{SEARCH.id}", "dag/shop", "runs/404", "?conn=quiet"]
+        pages = ["", *runs, "credits", "workflows", *SOURCES, "dag/shop", "runs/404", "?conn=quiet"]
         found = []
         for path in pages:
             page = ada.open(path)
