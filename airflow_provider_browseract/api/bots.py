@@ -153,6 +153,8 @@ def _output(value: Json, files: Json) -> Output | None:
     if not isinstance(files, Mapping | None):
         raise UnexpectedResponseError("the files of an output should be an object with one entry for each format")
     formats = tuple(starmap(_output_file, islice((files or {}).items(), MAX_FILES)))
+    if value is None and any(each.url is None for each in formats):
+        raise UnexpectedResponseError("the output is only in files, and one of them has no download_url")
     left_out = len(files or {}) - len(formats)
     if isinstance(value, str | None):
         return Output(value, files_left_out=left_out, formats=formats, is_json=None if value is None else False)
@@ -162,9 +164,12 @@ def _output(value: Json, files: Json) -> Output | None:
 def _output_file(name: str, data: Json) -> OutputFile:
     given = data if isinstance(data, Mapping) else {}
     url, file_name = given.get("download_url"), given.get("file_name")
-    if not isinstance(url, str) or not url:
-        raise UnexpectedResponseError("a file of the output has no download_url")
-    return OutputFile(name, file_name if isinstance(file_name, str) else None, read_count(given.get("file_size")), url)
+    return OutputFile(
+        name,
+        file_name if isinstance(file_name, str) else None,
+        read_count(given.get("file_size")),
+        url if isinstance(url, str) and url else None,
+    )
 
 
 def _object(data: Json) -> Mapping[str, Any]:

@@ -243,12 +243,15 @@ class Failure(Model):
 
 @dataclass(frozen=True)
 class OutputFile:
-    """The output of a bot as a file of one format. ``url`` is pre-signed, so it is kept out of ``repr``."""
+    """The output of a bot as a file of one format. ``url`` is pre-signed, so it is kept out of ``repr``.
+
+    Only beside a value, which is the same output, ``url`` may be None.
+    """
 
     format: str
     name: str | None
     size: int | None
-    url: str = field(repr=False)
+    url: str | None = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
             sources.add(source)
             listed.append(RunFile(safe_name(_name_in(url)), url, key=source))
     for each in task.output.formats if task.output else ():
-        name = safe_name(each.name or _name_in(each.url) or each.format)
+        name = safe_name(each.name or _name_in(each.url or "") or each.format)
         listed.append(RunFile(name, each.url, each.size, key=each.format))
     often = Counter([*RESERVED_NAMES, *(found.name.lower() for found in listed)])
     taken = dict.fromkeys(RESERVED_NAMES, 2)
@@ -98,7 +98,7 @@ def has_files(task: Task) -> bool:
 def addresses_of(task: Task) -> list[str]:
     """Return the addresses of a run's files: output files, downloads that are ready, and formats of a bot's output."""
     output_files = task.output.files if task.output else ()
-    formats = [each.url for each in task.output.formats] if task.output else []
+    formats = [each.url for each in task.output.formats if each.url] if task.output else []
     known = set(map(source_of, output_files))
     downloads = [url for file in task.download_files if (url := file.download_url) and source_of(url) not in known]
     return list(map(storable, (*output_files, *downloads, *formats)))

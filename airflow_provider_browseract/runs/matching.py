@@ -289,8 +289,11 @@ def _is_rounded(listed: Any, sent: Any) -> bool:
     return False
 
 
-_HIDDEN = r"\*|\.\.\.|\u2026"
+_HIDDEN = r"\*|\.\.\.|\u2026|\u2022|\u25cf"
 """What masked or truncated texts contain."""
+
+_WORD_FOR_HIDDEN = re.compile(r"\W?(?:filtered|hidden|masked|redacted|removed)\W?", re.IGNORECASE)
+"""What some services show instead of a hidden value."""
 
 
 def _may_be_hidden(listed: str, sent: Any, parsed: Any) -> bool:
@@ -298,6 +301,8 @@ def _may_be_hidden(listed: str, sent: Any, parsed: Any) -> bool:
 
     :param parsed: the value that the sent text stands for.
     """
+    if _WORD_FOR_HIDDEN.fullmatch(listed):
+        return True
     if isinstance(parsed, dict | list) and listed.lstrip()[:1] == ("{" if isinstance(parsed, dict) else "["):
         return True
     text = sent if isinstance(sent, str) else json.dumps(sent, ensure_ascii=False)

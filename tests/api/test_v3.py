@@ -162,8 +162,16 @@ def test_formats_of_the_output_are_files_whose_addresses_are_in_no_repr():
 )
 def test_unreadable_files_of_an_ended_run_are_an_error_because_a_paid_result_would_be_lost(files):
     with pytest.raises(UnexpectedResponseError):
-        read(output_files=files)
-    assert read(output_files=files, status="running").output is None
+        read(output=None, output_files=files)
+    assert read(output=None, output_files=files, status="running").output is None
+
+
+@pytest.mark.parametrize(
+    "file", [{"file_name": "result.csv", "download_url": None}, 1], ids=["no address", "no object"]
+)
+def test_file_without_an_address_does_not_hide_the_value_of_the_output(file):
+    found = read(output=[1], output_files={"csv": file}).output
+    assert (found.string, [(each.format, each.url) for each in found.formats]) == ("[1]", [("csv", None)])
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ class ClusterRound(Round):
         found["Redis killed"] = (1, self._kill_redis)
         return found
 
-    def after_last_fault(self) -> None:
+    def recover(self) -> None:
         """Do nothing: Airflow itself finds what a lost Celery worker had taken."""
 
     def _shut_down(self, worker: str, with_signal: signal.Signals) -> None:

@@ -356,6 +356,7 @@ class Round:
         faults = self.faults()
         names = list(faults)
         first = self.chance.sample(names, len(names))
+        unblocked = False
         while (first or time.monotonic() < end) and not self.over.wait(self.chance.uniform(*PAUSES)):
             name = first.pop() if first else self.chance.choices(names, [faults[each][0] for each in names])[0]
             with self.hands:
@@ -363,13 +364,18 @@ class Round:
             self.outcome.faults[name] += happened
             if not happened and not self.outcome.faults[name]:
                 first.insert(0, name)
+                if time.monotonic() > end and not unblocked:
+                    # A worker that dies while it reads the LocalExecutor's queue keeps the lock of that queue, so no
+                    # other one gets a task, and there is no process that the fault could be caused in.
+                    unblocked = True
+                    self.recover()
         if not self.over.is_set():
-            self.after_last_fault()
+            self.recover()
             with suppress(RuntimeError, TimeoutError):
                 self.airflow.wait_until_healthy()
         self.calm_since = datetime.now(timezone.utc)
 
-    def after_last_fault(self) -> None:
+    def recover(self) -> None:
         """Do what an operator of Airflow has to do after such faults."""
         # What a worker had taken but not begun when it was killed, the LocalExecutor has forgotten: such a task is
         # queued forever, unless a new scheduler finds it.
