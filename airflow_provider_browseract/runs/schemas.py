@@ -17,33 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
-from itertools import islice
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import attrs
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.runs.hints import did_you_mean
-from airflow_provider_browseract.runs.json_values import (
-    Path,
-    comparable,
-    convert,
-    copy_json,
-    cut,
-    place_of,
-)
-
-T = TypeVar("T")
-
-MAX_NAMED = 10
-"""Errors, names or places in a message. The others are counted."""
-
-MAX_COMPARED_NAMES = 500
-"""Names that a wrong name is compared with."""
-
-MAX_COMPARED_LENGTH = 50
-"""Characters of these names."""
+from airflow_provider_browseract.runs.json_values import Path, comparable, convert, copy_json, cut, place_of
+from airflow_provider_browseract.runs.mismatches import Found, first_of, similar_of
 
 MAX_SCHEMA_VALUES = 20_000
 """Values in a schema, at all levels together. One with 200 names has about 1,000."""
@@ -130,7 +111,7 @@ def conform(input: Mapping[str, Any], schema: Any, what: str) -> Conformed:
         hint = f" For a value that a template renders, {NATIVE}" if found.text_of_other_type else ""
         raise InputError(f"The input does not match the schema of {what}: {found}.{hint}")
     return Conformed(
-        copied, _first([*converted], lambda path: place_of("input", path)), _undeclared(copied, check.schema)
+        copied, first_of([*converted], lambda path: place_of("input", path)), _undeclared(copied, check.schema)
     )
 
 
@@ -208,9 +189,9 @@ class _Check:
         # With an empty registry, nothing is fetched.
         self._validator = checker(self.schema, registry=Registry())
 
-    def find(self, value: Any, root: str) -> _Found:
+    def find(self, value: Any, root: str) -> Found:
         """Return what is wrong with a value, whose name in messages is ``root``."""
-        found = _Found(root)
+        found = Found(root)
         for error in self._validator.iter_errors(value):
             found.add(error)
         return found
@@ -331,101 +312,6 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
 To check a schema against the schema of schemas would take 40 ms for 200 names.
 """
 
-_TYPES = {
-    "string": "a text",
-    "integer": "an integer",
-    "number": "a number",
-    "boolean": "a boolean",
-    "array": "a list",
-    "object": "a dict",
-    "null": "None",
-}
-
-_KINDS = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
-
-_WORDS = {
-    "enum": "must be one of {}",
-    "const": "must be {}",
-    "minimum": "must be at least {}",
-    "maximum": "must be at most {}",
-    "exclusiveMinimum": "must be more than {}",
-    "exclusiveMaximum": "must be less than {}",
-    "multipleOf": "must be a multiple of {}",
-    "minLength": "must have at least {} characters",
-    "maxLength": "must have at most {} characters",
-    "minItems": "must have at least {} items",
-    "maxItems": "must have at most {} items",
-    "minProperties": "must have at least {} names",
-    "maxProperties": "must have at most {} names",
-    "pattern": "must match the pattern {}",
-    "uniqueItems": "must not have an item twice",
-}
-
-
-class _Found:
-    """What is wrong with a value, whose name in messages is ``root``. Its text is a clause."""
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-        self.reasons: list[str] = []
-        self.errors = 0
-        self.types: dict[Path, set[str]] = {}
-        """The types that are wanted at places, where a rule names one type, or one type and null."""
-        self.text_of_other_type = False
-        """Whether there is a text in place of another type."""
-
-    def __bool__(self) -> bool:
-        return bool(self.reasons)
-
-    def __str__(self) -> str:
-        more = self.errors - MAX_NAMED
-        return "; ".join([*self.reasons, *([f"and {more:,} more"] if more > 0 else [])])
-
-    def add(self, error: Any) -> None:
-        if error.validator == "type":
-            names = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
-            if len(wanted := set(names) - {"null"}) == 1:
-                self.types.setdefault(tuple(error.absolute_path), set()).update(wanted)
-            self.text_of_other_type |= isinstance(error.instance, str)
-        self.errors += 1
-        if self.errors <= MAX_NAMED and (reason := _reason(error, self.root)) not in self.reasons:
-            self.reasons.append(reason)
-
-
-def _reason(error: Any, root: str) -> str:
-    """Describe an error by place, rule and schema, because the error's own message contains the value."""
-    rule, part, path = error.validator, error.validator_value, tuple(error.absolute_path)
-    if rule in ("required", "additionalProperties"):
-        *path_to, name = path
-        owner, shown = place_of(root, path_to), cut(repr(name))
-        if rule == "required":
-            return f"{owner} lacks the required name {shown}"
-        return f"{owner} has the unknown name {shown}{_similar(name, error.schema.get('properties', ()))}"
-    place = place_of(root, path)
-    if rule is None:
-        # jsonschema does not tell which part.
-        return f"{place} has a part that is not allowed"
-    if rule == "type":
-        wanted = " or ".join(_TYPES[each] for each in ([part] if isinstance(part, str) else part))
-        given = "null" if error.instance is None else _KINDS[type(error.instance)]
-        return f"{place} must be {wanted}, but {_TYPES[given]} was given"
-    if rule not in _WORDS:
-        return f"{place} does not match the schema (rule {rule!r})"
-    words = _WORDS[rule].removesuffix("s") if part == 1 else _WORDS[rule]
-    return f"{place} {words.format(cut(', '.join(map(repr, part)) if rule == 'enum' else repr(part)))}"
-
-
-def _similar(name: str, known: Iterable[str]) -> str:
-    short = [each for each in islice(known, MAX_COMPARED_NAMES) if len(each) <= MAX_COMPARED_LENGTH]
-    return did_you_mean(name[:MAX_COMPARED_LENGTH], short)
-
-
-def _first(items: list[T], write: Callable[[T], str]) -> tuple[str, ...]:
-    """Write the first items, and the number of the others as the last one."""
-    more = len(items) - MAX_NAMED
-    written = tuple(write(item) for item in items[:MAX_NAMED])
-    return (*written, f"{more:,} more") if more > 0 else written
-
 
 def _convert_at(value: Any, path: Path, wanted: str) -> bool:
     """Convert a part of a value in its place if nothing is lost, and return whether that was so."""
@@ -454,6 +340,6 @@ def _undeclared(input: dict[str, Any], schema: Any) -> tuple[str, ...]:
     if not declared or schema.get("additionalProperties", True) not in (True, {}):
         return ()
     known = {*declared, *schema.get("required", ())}
-    return _first(
-        [name for name in input if name not in known], lambda name: f"{cut(repr(name))}{_similar(name, known)}"
+    return first_of(
+        [name for name in input if name not in known], lambda name: f"{cut(repr(name))}{similar_of(name, known)}"
     )

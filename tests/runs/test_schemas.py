@@ -21,8 +21,8 @@ from jsonschema import Draft201909Validator, Draft202012Validator
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.runs import schemas
 from airflow_provider_browseract.runs.json_values import Path, place_of
+from airflow_provider_browseract.runs.mismatches import MAX_NAMED
 from airflow_provider_browseract.runs.schemas import (
-    MAX_NAMED,
     Conformed,
     SchemaUnusableError,
     conform,
