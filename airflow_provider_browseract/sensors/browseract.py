@@ -131,7 +131,8 @@ class TaskSensor(BaseSensorOperator):
     def hook(self) -> BrowserActHook:
         """The hook for the sensor's connection."""
         hook = BrowserActHook(self.browseract_conn_id)
-        hook.hiding = Hiding(live_view=not self.show_live_view)
+        # Only version 3 returns the input of a run as an object, in which secrets have names.
+        hook.hiding = Hiding(live_view=not self.show_live_view, secrets=self.api_version == ApiVersion.V3)
         return hook
 
     def execute(self, context: Context) -> Any:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import unreadable
 from airflow_provider_browseract.hooks.hiding import NOTHING, Hiding
@@ -63,7 +64,7 @@ class PatientClient:
 async def poll_until_end(wait: Wait, conn_id: str, log: Log) -> tuple[WaitEvent, Task | None]:
     """Poll a run until its wait ends; return how it ended, and the run as the last poll returned it."""
     try:
-        hiding = Hiding(live_view=not wait.policy.show_live_view)
+        hiding = Hiding(live_view=not wait.policy.show_live_view, secrets=wait.api_version is ApiVersion.V3)
         async with aclosing(PatientClient(conn_id, hiding=hiding)) as client:
             over = await run_steps_async(wait_for_end(wait, time.time, random.random), client, log)
     except Exception as error:

@@ -20,7 +20,7 @@ from airflow_provider_browseract.compat import (
     TaskDeferralTimeout,
     TaskDeferred,
 )
-from airflow_provider_browseract.emulator import CONTACTS, EXPORT, FAILING, ORDERS, PLAIN_TEXT, RequestFault
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, FAILING, LOG_IN, ORDERS, PLAIN_TEXT, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import ResultError, RunLostError
@@ -66,6 +66,16 @@ def test_sensor_returns_run_output_and_pushes_task_facts_and_link(emulator, defe
     assert ti.xcoms["task"]["status"] == "finished"
     assert task_id in ti.xcoms["_link_BrowserActTaskLink"]
     assert ti.xcoms["_link_PanelLink"].startswith("browseract/panel/open/ti/")
+
+
+@BOTH_WAYS
+def test_log_of_a_sensor_hides_the_secret_inputs_that_a_step_of_a_bot_quotes(emulator, deferrable, capfd):
+    emulator.set_workflow(LOG_IN.id, steps=("Type hunter2 into the form", "Read the page"))
+    task_id = BrowserActHook().run_bot(LOG_IN.id, {"username": "ada", "password": "hunter2"}).id
+    wait(task_id, api_version="v3", deferrable=deferrable)
+    logged = "".join(capfd.readouterr())
+    assert "Type *** into the form" in logged
+    assert "hunter2" not in logged
 
 
 @BOTH_WAYS
