@@ -199,10 +199,10 @@ class RunBotOperator(InputOperator):
 
     :param bot_id: id of the bot to run, as the BrowserAct dashboard or ``BrowserActHook.iter_bots`` shows it.
         Templated.
-    :param input: the input of the run, a dict of JSON values. Before the start, it is compared with the bot's schema.
-        A value of another type than the schema wants is converted if nothing is lost, such as the text ``"2"``, which a
-        template was rendered to, to the number 2; the log names what was converted. Values can be templates at any
-        depth. Default: ``{}``. Templated.
+    :param input: the input of the run, a dict of JSON values. Values can be templates at any depth. Before the start,
+        the input is compared with the bot's schema. A text that a template was rendered to, such as ``"2"``, is
+        converted to the type that the schema asks for, if nothing is lost, and the log names what was converted.
+        Default: ``{}``. Templated.
     :param validate_output: compare the output with the bot's output schema after the end of the run. If it does not
         match, the task fails without a retry, and the output is stored as with a wrong ``output_format``. This takes
         one more request. If the bot has no output schema, or the schema cannot be read, the task logs a warning and
