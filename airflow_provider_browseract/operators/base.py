@@ -63,6 +63,14 @@ class RunOperator(BaseOperator):
     )
     operator_extra_links: Collection[BaseOperatorLink] = BUTTONS
     ui_color = "#e6f0ff"
+    not_arguments: ClassVar[Mapping[str, str]] = {}
+    """Arguments of other operators that this one does not have, with why and what to do instead."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Refuse the arguments of other operators, also if a required one is missing, which Airflow checks first."""
+        for name in cls.not_arguments.keys() & kwargs.keys():
+            raise InputError(f"{cls.__name__} has no {name}{cls.not_arguments[name]}.")
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -259,14 +267,6 @@ class InputOperator(RunOperator):
 
     template_fields: Sequence[str] = ("input", *RunOperator.template_fields)
     template_fields_renderers = {"input": "json"}
-    not_arguments: ClassVar[Mapping[str, str]]
-    """Arguments of other operators that this one does not have, with why and what to do instead."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Refuse the arguments of other operators, also if a required one is missing, which Airflow checks first."""
-        for name in cls.not_arguments.keys() & kwargs.keys():
-            raise InputError(f"{cls.__name__} has no {name}{cls.not_arguments[name]}.")
-        return super().__new__(cls)
 
     def __init__(self, *, input: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)

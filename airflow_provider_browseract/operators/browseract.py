@@ -40,6 +40,11 @@ __all__ = [
 ]
 
 _NO_PROFILES = ", because API v3 has no profiles"
+_OF_BOTS = {
+    "bot_id": ". Run the bot with RunBotOperator",
+    "template_id": ". Run the template with RunBotTemplateOperator, or pass its id as workflow_template_id",
+    "input": ". Pass the inputs as input_parameters, or run a bot with RunBotOperator",
+}
 _NO_INPUT_PARAMETERS = ". Pass a dict of JSON values as input"
 
 
@@ -142,6 +147,7 @@ class RunWorkflowOperator(InputParametersOperator):
     """
 
     template_fields: Sequence[str] = ("workflow_id", "profile_id", *InputParametersOperator.template_fields)
+    not_arguments: ClassVar[Mapping[str, str]] = _OF_BOTS
 
     def __init__(
         self, *, workflow_id: str, save_browser_data: bool = False, profile_id: str | None = None, **kwargs: Any
@@ -179,6 +185,7 @@ class RunTemplateOperator(InputParametersOperator):
     """
 
     template_fields: Sequence[str] = ("workflow_template_id", "region", *InputParametersOperator.template_fields)
+    not_arguments: ClassVar[Mapping[str, str]] = _OF_BOTS
 
     def __init__(self, *, workflow_template_id: str, region: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -222,6 +229,7 @@ class RunBotOperator(InputOperator):
         ),
         "workflow_id": ". Pass the id of the bot as bot_id, or run the workflow with RunWorkflowOperator",
         "workflow_template_id": ". Run the template with RunBotTemplateOperator, and pass its id as template_id",
+        "template_id": ". Run the template with RunBotTemplateOperator",
         "input_parameters": _NO_INPUT_PARAMETERS,
     }
 
@@ -256,6 +264,7 @@ class RunBotTemplateOperator(InputOperator):
             ("profile_id", "save_browser_data"),
             f"{_NO_PROFILES}. To keep a login, run a bot with RunBotOperator or a workflow with RunWorkflowOperator",
         ),
+        "bot_id": ". Run the bot with RunBotOperator",
         "workflow_template_id": ". Pass the id of the template as template_id, or use RunTemplateOperator",
         "input_parameters": _NO_INPUT_PARAMETERS,
         "validate_output": ", because API v3 has no output schemas of templates",

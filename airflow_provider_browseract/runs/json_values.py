@@ -89,7 +89,7 @@ def copy_json(value: Any, root: str, most: int = MAX_VALUES) -> Any:
                 items.append(copy(item))
                 path.pop()
             return items
-        raise error(f"is of type {type(value).__name__}. Pass a JSON value, for example a time as .isoformat().")
+        raise error(f"is of type {type(value).__name__}. Pass a JSON value: a time as .isoformat(), a set as a list.")
 
     return copy(value)
 

@@ -60,8 +60,8 @@ class Found:
         self.errors = 0
         self.types: dict[Path, set[str]] = {}
         """The types that are wanted at places, where a rule names one type, or one type and null."""
-        self.text_of_other_type = False
-        """Whether there is a text in place of another type."""
+        self.python_text = False
+        """Whether there is the text of a Python list or dict in place of one, as a template renders it."""
 
     def __bool__(self) -> bool:
         return bool(self.reasons)
@@ -76,7 +76,7 @@ class Found:
             names = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
             if len(wanted := set(names) - {"null"}) == 1:
                 self.types.setdefault(tuple(error.absolute_path), set()).update(wanted)
-            self.text_of_other_type |= isinstance(error.instance, str)
+            self.python_text |= isinstance(error.instance, str) and error.instance.lstrip()[:1] in ("[", "{")
         self.errors += 1
         if self.errors <= MAX_NAMED and (reason := _reason(error, self.root)) not in self.reasons:
             self.reasons.append(reason)

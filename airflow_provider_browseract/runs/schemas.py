@@ -108,7 +108,7 @@ def conform(input: Mapping[str, Any], schema: Any, what: str) -> Conformed:
                 break
             converted.update(dict.fromkeys(changed))
     if found:
-        hint = f" For a value that a template renders, {NATIVE}" if found.text_of_other_type else ""
+        hint = " For a list or dict in a template, add the filter tojson." if found.python_text else ""
         raise InputError(f"The input does not match the schema of {what}: {found}.{hint}")
     return Conformed(
         copied, first_of([*converted], lambda path: place_of("input", path)), _undeclared(copied, check.schema)

@@ -23,6 +23,7 @@ from airflow_provider_browseract.emulator import (
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunBotTemplateOperator,
+    RunTemplateOperator,
     RunWorkflowOperator,
 )
 from tests.cases import cases
@@ -112,11 +113,15 @@ class TestParsing:
                 "Pass the id of the template as template_id",
             ),
             "validate_output of a template": (RunBotTemplateOperator, "validate_output", "no output schemas"),
+            "bot_id of a template": (RunBotTemplateOperator, "bot_id", "Run the bot with RunBotOperator"),
+            "bot_id of a workflow": (RunWorkflowOperator, "bot_id", "Run the bot with RunBotOperator"),
+            "input of a workflow": (RunWorkflowOperator, "input", "Pass the inputs as input_parameters"),
+            "template_id of a template of v2": (RunTemplateOperator, "template_id", "as workflow_template_id"),
         },
     )
     @pytest.mark.parametrize("with_id", [True, False], ids=["with the id", "without the id"])
-    def test_argument_that_bots_do_not_have_is_refused_with_what_to_do(self, operator, argument, message, with_id):
-        required = {"bot_id": "7"} if operator is RunBotOperator else {"template_id": "7"}
+    def test_argument_of_another_operator_is_refused_with_what_to_do(self, operator, argument, message, with_id):
+        required = {operator.template_fields[0]: "7"}
         with pytest.raises(InputError, match=rf"^{operator.__name__} has no {argument}\b") as refused:
             operator(task_id="run", **(required if with_id else {}), **{argument: "x"})
         assert message in str(refused.value)

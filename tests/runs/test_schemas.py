@@ -84,7 +84,7 @@ class TestReadInput:
     @cases(
         ("value", "message"),
         {
-            "time": (datetime(2026, 1, 1), r"input\['a'\]\[0\] is of type datetime\. Pass a JSON value, .*isoformat"),
+            "time": (datetime(2026, 1, 1), r"input\['a'\]\[0\] is of type datetime\. Pass a JSON value: a time as "),
             "set": ({1}, r"input\['a'\]\[0\] is of type set\."),
             "bytes": (b"x", r"input\['a'\]\[0\] is of type bytes\."),
             "NaN": (float("nan"), r"input\['a'\]\[0\] is NaN or infinite\. JSON has no such numbers\."),
@@ -195,8 +195,7 @@ class TestMessages:
             conform({"a": "x", "c": 1}, schema, WHAT)
         assert str(raised.value) == (
             f"The input does not match the schema of {WHAT}: input['a'] must be an integer, but a text was given; "
-            "input lacks the required name 'b'; input has the unknown name 'c'. For a value that a template renders, "
-            "set render_template_as_native_obj=True on the DAG."
+            "input lacks the required name 'b'; input has the unknown name 'c'."
         )
 
     def test_ten_errors_are_named_and_the_others_counted(self):
@@ -207,13 +206,18 @@ class TestMessages:
     def test_same_error_of_two_rules_is_named_once(self):
         assert refusal(3, {"allOf": [{"maximum": 2}, {"maximum": 2}]}) == "input['a'] must be at most 2."
 
+    @pytest.mark.parametrize("text", ["['laptop', 'phone']", "{'a': None}"])
+    def test_filter_tojson_is_recommended_for_the_text_of_a_python_list_or_dict(self, text):
+        message = refusal(text, {"type": "array" if text[0] == "[" else "object"})
+        assert message.endswith("but a text was given. For a list or dict in a template, add the filter tojson.")
+
     @pytest.mark.parametrize(
         ("value", "part"),
-        [(None, {"type": "integer"}), (5, {"type": "array"}), ("x", {"maxLength": 0})],
-        ids=["None", "integer", "text of the right type"],
+        [("laptop, phone", {"type": "array"}), ("2.5", {"type": "integer"}), ("[x]", {"maxLength": 0})],
+        ids=["text with commas", "number", "text of the right type"],
     )
-    def test_native_objects_are_recommended_only_for_a_text_in_place_of_another_type(self, value, part):
-        assert "render_template_as_native_obj" not in refusal(value, part)
+    def test_filter_tojson_is_not_recommended_where_it_cannot_help(self, value, part):
+        assert "tojson" not in refusal(value, part)
 
     def test_parts_of_the_schema_are_cut(self):
         assert refusal("x", {"enum": ["y" * 200]}) == f"input['a'] must be one of '{'y' * 99}...."
