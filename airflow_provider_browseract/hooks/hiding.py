@@ -80,10 +80,7 @@ class Hiding:
         if len(text) >= MAX_LINE_LENGTH:
             # The end was cut off, perhaps in the middle of a secret.
             text = text.rpartition(" ")[0]
-        text = self.redact(text)
-        for secret in secrets:
-            text = text.replace(secret, HIDDEN)
-        return text or HIDDEN
+        return without(secrets, self.redact(text)) or HIDDEN
 
 
 def _secrets_of(given: Mapping[str, Any] | None) -> list[str] | None:
@@ -93,8 +90,20 @@ def _secrets_of(given: Mapping[str, Any] | None) -> list[str] | None:
         without_secrets(given, is_secret, found)
     except RecursionError:
         return None
+    return longest_first(found)
+
+
+def longest_first(found: set[str]) -> list[str] | None:
+    """Return secrets in the order in which they can be replaced; None if there are too many."""
     secrets = sorted((text for text in found if len(text) >= FEWEST_CHARACTERS), key=len, reverse=True)
     return secrets if len(secrets) <= MAX_SECRETS else None
+
+
+def without(secrets: list[str], text: str) -> str:
+    """Return a text with ``***`` for each secret."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    return text
 
 
 NOTHING = Hiding()

@@ -30,14 +30,14 @@ from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, ConnectionSettings
-from airflow_provider_browseract.hooks.hiding import Hiding
+from airflow_provider_browseract.hooks.hiding import Hiding, without
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.panel.client import CALL_LIMIT, AccountClient, only
 from airflow_provider_browseract.panel.days import Days, DaysRead, Pace
 from airflow_provider_browseract.panel.kept import NO_FAILURE, Failure, Kept, Patience, Read
 from airflow_provider_browseract.panel.listing import RunLists
 from airflow_provider_browseract.panel.runnable import Runnable
-from airflow_provider_browseract.panel.secret_inputs import secrets_of, without
+from airflow_provider_browseract.panel.secret_inputs import secrets_of
 from airflow_provider_browseract.runs.budget import Budget
 from airflow_provider_browseract.runs.report import with_fewer_steps
 

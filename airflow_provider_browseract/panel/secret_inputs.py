@@ -9,6 +9,7 @@ import re
 
 from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.compat import is_secret
+from airflow_provider_browseract.hooks.hiding import longest_first
 from airflow_provider_browseract.runs.request import without_secrets
 
 MAX_INPUTS = 4_000
@@ -18,12 +19,6 @@ SEPARATOR = "; "
 
 MAX_PARTS = 5
 """How often a value may contain the separator."""
-
-MAX_TEXTS = 200
-"""With more secret texts, replacing them takes too long, so no texts are shown."""
-
-FEWEST_CHARACTERS = 5
-"""Shorter secrets are not replaced, as Airflow's logs do not mask them by default: texts could not be read any more."""
 
 _NAME = re.compile(r"(?:^|; )([^=;]+)=")
 
@@ -43,7 +38,7 @@ def secrets_of(task: Task) -> list[str] | None:
     except RecursionError:
         return None
     # It is not documented whether BrowserAct itself hides inputs.
-    return None if any(text and not text.strip("*") for text in found) else _longest_first(found)
+    return None if any(text and not text.strip("*") for text in found) else longest_first(found)
 
 
 def secret_texts(inputs: str) -> list[str] | None:
@@ -61,17 +56,4 @@ def secret_texts(inputs: str) -> list[str] | None:
             value = SEPARATOR.join(parts[:number])
             if is_secret(name[1]) or value.lstrip()[:1] in ("{", "["):
                 without_secrets({name[1]: value}, is_secret, found)
-    return _longest_first(found)
-
-
-def _longest_first(found: set[str]) -> list[str] | None:
-    if len(found) > MAX_TEXTS:
-        return None
-    return sorted((text for text in found if len(text) >= FEWEST_CHARACTERS), key=len, reverse=True)
-
-
-def without(secrets: list[str], text: str) -> str:
-    """Return a text with ``***`` for each secret."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
+    return longest_first(found)

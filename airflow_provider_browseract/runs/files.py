@@ -106,6 +106,9 @@ def addresses_of(task: Task) -> list[str]:
 
 def pending_line(task: Task) -> str | None:
     """Return a log line if files are not returned because BrowserAct is still preparing them, or None."""
+    if task.output and task.output.string is not None:
+        # Beside a value, no format of it is returned.
+        task = replace(task, output=replace(task.output, formats=()))
     pending = sum(file.pending for file in files_of(task))
     if not pending:
         return None

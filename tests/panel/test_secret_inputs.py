@@ -7,8 +7,9 @@ import time
 import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
+from airflow_provider_browseract.hooks.hiding import without
 from airflow_provider_browseract.panel import secret_inputs
-from airflow_provider_browseract.panel.secret_inputs import secret_texts, secrets_of, without
+from airflow_provider_browseract.panel.secret_inputs import secret_texts, secrets_of
 from tests.cases import cases
 
 

@@ -107,6 +107,12 @@ def test_ready_downloads_are_returned_once_and_after_the_files_of_the_output():
     assert pending_line(replace(run, download_files=downloads[:2])) is None
 
 
+def test_format_that_is_in_preparation_is_missed_only_without_a_value():
+    formats = (OutputFile("csv", "r.csv", None, None),)
+    assert pending_line(replace(task(), output=Output(formats=formats))) is not None
+    assert pending_line(replace(task(), output=Output("{}", formats=formats, is_json=True))) is None
+
+
 class TestFilesOfARun:
     def test_files_of_a_run_are_its_downloads_followed_by_its_output_files(self):
         found = files_of(task(download("a.pdf"), files=("https://g/x/b%20c.csv?s=1",)))
