@@ -107,7 +107,6 @@ class TestInputOfBots:
             "lacks the required name 'company_name'",
             "has the unknown name 'company'",
             "input['max_pages'] must be an integer, but a text was given",
-            "render_template_as_native_obj=True",
         ):
             assert part in message
         assert endpoints(emulator) == ["query-bot"]
