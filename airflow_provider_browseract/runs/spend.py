@@ -148,8 +148,8 @@ class Forecast(NamedTuple):
         if self.runs:
             return f"(mean of {number_of(self.runs, 'run')} of {source})"
         if source.is_template:
-            return "(unknown, because lists do not name the template of a run)"
-        return f"(unknown, because no ended run of {source} was found)"
+            return "(assumed, because lists do not name the template of a run)"
+        return f"(assumed, because no ended run of {source} was found)"
 
 
 UNKNOWN = Forecast(CREDITS_PER_STEP, 0)

@@ -654,7 +654,7 @@ def dry_run(account, budget=None, source=SOURCE, cap=None):
     ("account", "text"),
     {
         "mean": (Account(*runs_of(4, 1045)), "1,045 credits (mean of 4 runs of workflow 70)."),
-        "no runs": (Account(), "5 credits (unknown, because no ended run of workflow 70 was found)."),
+        "no runs": (Account(), "5 credits (assumed, because no ended run of workflow 70 was found)."),
     },
 )
 def test_forecast_without_a_budget(account, text):

@@ -128,12 +128,12 @@ def test_forecast_without_an_ended_run_is_the_cap_or_the_cost_of_a_step(kind, ca
     {
         "mean": (Forecast(45, 20), SOURCE, "(mean of 20 runs of workflow 70)"),
         "one run": (Forecast(45, 1), SOURCE, "(mean of 1 run of workflow 70)"),
-        "no run": (Forecast(5, 0), SOURCE, "(unknown, because no ended run of workflow 70 was found)"),
+        "no run": (Forecast(5, 0), SOURCE, "(assumed, because no ended run of workflow 70 was found)"),
         "bot": (Forecast(45, 20), Source(SourceKind.BOT, "82"), "(mean of 20 runs of bot 82)"),
         "template": (
             Forecast(5, 0),
             Source(SourceKind.TEMPLATE, "70"),
-            "(unknown, because lists do not name the template of a run)",
+            "(assumed, because lists do not name the template of a run)",
         ),
     },
 )
