@@ -239,6 +239,7 @@ def test_documented_template_runs_in_its_region(block, documented, emulator):
     assert (task.workflow_id, task.proxy_region) == (TEMPLATE_SEARCH.id, "DE")
 
 
+@pytest.mark.usefixtures("documented_responses")
 @dags("contacts", "docs/bots.md")
 def test_documented_bot_gets_an_integer_and_its_output_is_a_value(block, documented, emulator):
     result = documented.run(block)

@@ -76,6 +76,7 @@ def test_template_example_returns_three_rows(run, browseract_emulator):
     assert len(run("example_browseract_template").xcom("search")) == 3
 
 
+@pytest.mark.usefixtures("documented_responses")
 def test_bot_example_sends_an_integer_for_a_rendered_text_and_passes_a_value_of_the_output_on(run, browseract_emulator):
     browseract_emulator.emulator.set_workflow(CONTACTS.id, duration=0.2)
     result = run("example_browseract_bot")

@@ -59,9 +59,11 @@ def test_import_of_the_operators_loads_no_http_library_client_schema_checker_or_
 
 
 def parse_all_operators() -> None:
+    # Airflow itself loads jsonschema for this module, 3.1 only when an operator is made.
+    import airflow.serialization.serialized_objects  # noqa: F401
     from airflow.sdk import DAG
 
-    # Airflow may have loaded it. An import now fails.
+    # An import now fails.
     sys.modules["jsonschema"] = None  # type: ignore[assignment]
     from airflow_provider_browseract.decorators.browseract import browseract_task
     from airflow_provider_browseract.operators import browseract

@@ -122,7 +122,7 @@ UNKNOWN_NAME = "How is a name answered that the schema does not have?"
 
 
 def test_all_checks_of_an_agent_built_bot_have_a_result_and_nothing_is_left_running():
-    emulator = Emulator(api_key=KEY)
+    emulator = Emulator(api_key=KEY, as_in_the_demos=False)
     emulator.set_workflow(CONTACTS.id, duration=1.0)
     given = {"company_name": "Very secret company", "max_pages": 2}
     found, printed = answers(emulator, AGENT_BOT, source_id=CONTACTS.id, inputs=given)

@@ -86,7 +86,7 @@ def test_decorator_of_a_bot_refuses_arguments_that_bots_do_not_have():
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
-def test_return_value_of_the_function_becomes_the_input_of_the_bot(worker, emulator, deferrable):
+def test_return_value_of_the_function_becomes_the_input_of_the_bot(worker, emulator, documented_responses, deferrable):
     def find(company, ti=None):
         return {"company_name": f"{company} of {ti.task_id}", "max_pages": "2"}
 

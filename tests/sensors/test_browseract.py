@@ -69,7 +69,9 @@ def test_sensor_returns_run_output_and_pushes_task_facts_and_link(emulator, defe
 
 
 @BOTH_WAYS
-def test_log_of_a_sensor_hides_the_secret_inputs_that_a_step_of_a_bot_quotes(emulator, deferrable, capfd):
+def test_log_of_a_sensor_hides_the_secret_inputs_that_a_step_of_a_bot_quotes(
+    emulator, documented_responses, deferrable, capfd
+):
     emulator.set_workflow(LOG_IN.id, steps=("Type hunter2 into the form", "Read the page"))
     task_id = BrowserActHook().run_bot(LOG_IN.id, {"username": "ada", "password": "hunter2"}).id
     wait(task_id, api_version="v3", deferrable=deferrable)
