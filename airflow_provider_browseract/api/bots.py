@@ -62,7 +62,7 @@ class BotTemplate(Model):
 
 
 def read_created(data: Json) -> CreatedTask:
-    """Read the response to a start. The vendor's own scripts also accept ``id`` in place of ``task_id``."""
+    """Read the response to a start. The vendor's own scripts also accept ``id`` instead of ``task_id``."""
     given = _object(data)
     created = CreatedTask.read({"id": given.get("task_id") or given.get("id")})
     _check_id(created.id)
@@ -82,7 +82,7 @@ def read_status_of(task_id: str) -> Callable[[Json], TaskStatus]:
 def read_action_on(task_id: str) -> Callable[[Json], None]:
     """Return a function that reads the response to a stop or a resume: the status, or nothing.
 
-    The document says that it is the status. A client of the API exists that takes an empty response for a success.
+    The document describes only the status. A client of the API takes an empty response for a success.
     """
     status = read_status_of(task_id)
 

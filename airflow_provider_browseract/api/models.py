@@ -62,6 +62,11 @@ class Word(str, Enum):
     def __str__(self) -> str:
         return str(self.value)
 
+    @classmethod
+    def of(cls, word: Json) -> Self | None:
+        """Return the member for a word from outside; None if it is not documented, or no word."""
+        return next((each for each in cls if each.value == word), None)
+
 
 class ApiVersion(Word):
     """The versions of the API. A task is known only to the version that has started it."""
@@ -81,11 +86,6 @@ class BotType(Word):
 
     AGENT = "agent"
     """From a description."""
-
-    @classmethod
-    def of(cls, word: Json) -> BotType | None:
-        """Read a word; None for one that the API does not document."""
-        return next((each for each in cls if each.value == word), None)
 
 
 class TaskStatus(Word):

@@ -92,7 +92,7 @@ class BrowserAct:
     """Whether responses are like those in the vendor's examples. A task has no ``credit`` and no ``log_detail_url``. It
     always has ``live_url_info``, ``finished_at`` even before its end, and null if it has no output, files or failure.
     Its steps appear when they end. A start returns ``profileId``. ``list-tasks`` with an empty ``workflow_id`` returns
-    the tasks of all workflows. With API v3, a start returns ``id`` in place of ``task_id``, and a resume and a cancel
+    the tasks of all workflows. With API v3, a start returns ``id`` instead of ``task_id``, and a resume and a cancel
     nothing. A run always has ``live_url_info`` and never ``steps``, and its ``output`` is null if it has files. Errors
     are as with ``errors_as_in_the_demos``. Default: ``False``."""
     errors_as_in_the_demos: bool = False
@@ -101,12 +101,12 @@ class BrowserAct:
     shared_runs: bool = False
     """Whether each version of the API knows and lists the tasks of the other one too. Default: ``False``."""
     converts_input: bool = False
-    """Whether the ``input`` of a bot may have texts in place of numbers, booleans, lists and objects, which are then
+    """Whether the ``input`` of a bot may have texts instead of numbers, booleans, lists and objects, which are then
     converted. Otherwise they are refused. Default: ``False``."""
     shows_defaults: bool = False
     """Whether the ``input`` in responses contains the defaults of the schema too. Default: ``False``."""
     hides_input: bool = False
-    """Whether the ``input`` in responses has asterisks in place of all values. Default: ``False``."""
+    """Whether the ``input`` in responses has asterisks instead of all values. Default: ``False``."""
     callback_timeout: float = 30.0
     """Seconds that a receiver of callbacks may take to respond."""
     callback_retry_delay: float = 1.0

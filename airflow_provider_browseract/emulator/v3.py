@@ -87,7 +87,7 @@ def _resume_run(browseract: BrowserAct, query: Query) -> Any:
     run = find_run(browseract, query, "v3")
     if bot_type_of(run.workflow) == "agent":
         raise _error(RESUME_NOT_SUPPORTED)
-    # A run is resumed later than the response, which therefore still says that it is paused.
+    # A run is resumed later than the response, which therefore still has the status paused.
     before = _status(browseract, run)
     resume(browseract, run)
     return None if browseract.as_in_the_demos else before

@@ -321,10 +321,14 @@ class TaskOperator(BaseOperator):
 
     @property
     def _calls(self) -> Api:
-        return APIS[ApiVersion(self.api_version)]
+        return APIS[self._version]
+
+    @property
+    def _version(self) -> ApiVersion:
+        return ApiVersion(self.api_version)
 
     def _send(self, call: Call[T]) -> T:
-        return self.hook.client.send(naming_other_version(call, ApiVersion(self.api_version)))
+        return self.hook.client.send(naming_other_version(call, self._version))
 
     @abstractmethod
     def act(self, browseract_task_id: str) -> str:

@@ -197,7 +197,7 @@ def run_row(known: Knowledge, task: Task, link: Link | None, rights: Rights) -> 
 
 
 def source_name(known: Knowledge, source: str | None) -> str:
-    """Return what :func:`source_of` returns, with the name of a workflow in place of its id if it is known."""
+    """Return what :func:`source_of` returns, with the name of a workflow instead of its id if it is known."""
     return foreign_text(known.account.names.get(source or "") or source)
 
 

@@ -349,7 +349,7 @@ def _named(text: str) -> _Named | None:
     words = frozenset(each for each in (LIVE_VIEW, SECRET_INPUTS) if isinstance(hidden, list) and each in hidden)
     if browseract_task_id is None:
         return None
-    api_version = ApiVersion.V3 if value.get("api_version") == ApiVersion.V3.value else ApiVersion.V2
+    api_version = ApiVersion.of(value.get("api_version")) or ApiVersion.V2
     return _Named(browseract_task_id, _id(value.get("connection")), words, api_version)
 
 

@@ -82,8 +82,8 @@ class Query(NamedTuple):
         return cls(
             **texts,
             page=int(page) if page.isdecimal() and len(page) < 7 else 1,
-            kind=next((kind for kind in SourceKind if kind == given.get("kind")), SourceKind.WORKFLOW),
-            api_version=next((version for version in ApiVersion if version == given.get("api_version")), None),
+            kind=SourceKind.of(given.get("kind")) or SourceKind.WORKFLOW,
+            api_version=ApiVersion.of(given.get("api_version")),
         )
 
 

@@ -127,6 +127,10 @@ class TaskSensor(BaseSensorOperator):
         if not is_unmapped(self):
             self._check_constants()
 
+    @property
+    def _version(self) -> ApiVersion:
+        return ApiVersion(self.api_version)
+
     @cached_property
     def hook(self) -> BrowserActHook:
         """The hook for the sensor's connection."""
@@ -142,7 +146,7 @@ class TaskSensor(BaseSensorOperator):
             self._check()
             if self.deferrable:
                 deadline = time.time() + self.timeout
-                wait = Wait(self.browseract_task_id, deadline, api_version=ApiVersion(self.api_version))
+                wait = Wait(self.browseract_task_id, deadline, api_version=self._version)
                 if (task := self._poll(context)) is not None:
                     if task.status.ended:
                         return self._conclude(context, task)
@@ -160,7 +164,7 @@ class TaskSensor(BaseSensorOperator):
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Read the run from the API, whatever the event says; then return its output, wait again or fail."""
         read = from_json(WaitEvent, event)
-        wait = replace(read.wait, api_version=ApiVersion(self.api_version))
+        wait = replace(read.wait, api_version=self._version)
         decision, _ = decide_after_deferral(self.hook, replace(read, wait=wait), self.log)
         match decision:
             case Conclude(task):
@@ -213,7 +217,7 @@ class TaskSensor(BaseSensorOperator):
 
     def _poll(self, context: Context) -> Task | None:
         """Read and show the run, and return it; None if this poll failed and another one may succeed."""
-        seen = get_task_or_error(self.hook, self.browseract_task_id, ApiVersion(self.api_version))
+        seen = get_task_or_error(self.hook, self.browseract_task_id, self._version)
         if isinstance(seen, BrowserActError):
             if self._is_final(seen, context):
                 raise self._failure(seen) from None
@@ -267,7 +271,7 @@ class TaskSensor(BaseSensorOperator):
 
     def _failure(self, error: BrowserActError) -> AirflowFailException:
         if isinstance(error, TaskNotFoundError):
-            error.remedy = f"{error.remedy} {OTHER_VERSION[ApiVersion(self.api_version)]}"
+            error.remedy = f"{error.remedy} {OTHER_VERSION[self._version]}"
         return AirflowFailException(str(error))
 
     def _conclude(self, context: Context, task: Task) -> Any:

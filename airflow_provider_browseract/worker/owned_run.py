@@ -427,5 +427,4 @@ def started_task_id(ti: Any) -> str | None:
 def started_version(ti: Any) -> ApiVersion | None:
     """Return the version of the API of the run that a task instance has shown; None if it has shown none."""
     shown = ti.xcom_pull(task_ids=ti.task_id, key="task", map_indexes=ti.map_index)
-    word = shown.get("api_version") if isinstance(shown, Mapping) else None
-    return next((each for each in ApiVersion if each.value == word), None)
+    return ApiVersion.of(shown.get("api_version")) if isinstance(shown, Mapping) else None
