@@ -208,14 +208,14 @@ class RunBotOperator(InputOperator):
         Templated.
     :param input: the input of the run, a dict of JSON values. Values can be templates at any depth. Before the start,
         the input is compared with the bot's schema. A text that a template was rendered to, such as ``"2"``, is
-        converted to the type that the schema asks for, if nothing is lost, and the log names what was converted.
+        converted to the type that the schema asks for, if nothing is lost, and the log names what was converted. With
+        ``validate_inputs=False``, it is neither compared nor converted, and no request is made for that.
         Default: ``{}``. Templated.
     :param validate_output: compare the output with the bot's output schema after the end of the run. If it does not
         match, the task fails without a retry, and the output is stored as with a wrong ``output_format``. This takes
         one more request. If the bot has no output schema, or the schema cannot be read, the task logs a warning and
         succeeds. Default: ``False``, because the run is paid, and a new version of a bot can have another output.
-    :param kwargs: the arguments of :class:`RunWorkflowOperator`, from ``callback_url`` on. With
-        ``validate_inputs=False``, ``input`` is neither compared nor converted, and no request is made for that.
+    :param kwargs: the arguments of :class:`RunWorkflowOperator`, from ``callback_url`` on.
     :returns: the output: a JSON value as it is, a text as ``output_format`` defines. For the rest, and for errors, see
         :class:`RunWorkflowOperator`.
     """
