@@ -121,14 +121,17 @@ def show_all_arguments(app: Any) -> None:
         shown.constructor.obj = {**shown.constructor.obj, "args": [("*", None, None, None), *taken.values()]}
 
 
+LITERAL = re.compile(r"None|True|False|[\d.]+|(['\"]).*\1")
+
+
 def all_arguments(objects: Any, name: str) -> dict[str, Any]:
     """Return the arguments of a class and of its base classes, with ``kwargs`` as the last one.
 
-    A default that is computed is left to the text.
+    A default that is no literal is left to the text.
     """
     shown = objects[name]
     arguments = {
-        argument: (prefix, argument, annotation, "..." if "." in (default or "") else default)
+        argument: (prefix, argument, annotation, default and (default if LITERAL.fullmatch(default) else "..."))
         for prefix, argument, annotation, default in (shown.constructor.obj["args"] if shown.constructor else ())
         if argument
     }

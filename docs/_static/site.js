@@ -8,7 +8,7 @@ document.addEventListener("DOMContentLoaded", () => {
       heads.slice(1).forEach((head, index) => { row.cells[index + 1].dataset.label = head; });
     }
   }
-  for (const name of document.querySelectorAll(":is(.sig, code) .pre")) {
+  for (const name of document.querySelectorAll(":is(.sig, code) .pre, .highlight .nn")) {
     // A short one in a text fits on a line of its own.
     if (name.closest(".sig") || name.textContent.length > 30) name.innerHTML = name.innerHTML.replace(/[._/]/g, "$&<wbr>");
   }
