@@ -50,12 +50,13 @@ FLAWS = """
 () => {
   const found = [], report = (flaw, element) => found.push(`${flaw}: ${element.textContent.trim().slice(0, 40)}`);
   const article = document.querySelector("article");
-  const edge = document.querySelector(".content").getBoundingClientRect().right;
+  const right = element => element.getBoundingClientRect().right;
+  const edge = right(document.querySelector(".content"));
   if (document.documentElement.scrollWidth > document.documentElement.clientWidth) found.push("scrolls sideways");
   for (const element of document.querySelectorAll(".content, .content *")) {
     const hides = getComputedStyle(element).overflowX !== "visible" && element.clientWidth > 1;
     if (hides && element.scrollWidth > element.clientWidth + 1) report(`cut off ${element.localName}`, element);
-    if (element.getBoundingClientRect().right > edge && article.contains(element)) report("sticks out", element);
+    if (right(element) > edge && right(element.parentElement) <= edge) report("sticks out", element);
   }
   const texts = document.createTreeWalker(article, NodeFilter.SHOW_TEXT), range = document.createRange();
   while (texts.nextNode()) {
@@ -149,7 +150,7 @@ def test_page_is_whole_on_phone_and_desktop_in_light_and_dark(name, page):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_page_keeps_nobody_from_reading_it(name, page):
+def test_axe_finds_nothing_serious_on_a_page_of_each_kind(name, page):
     page.goto(f"/{name}.html")
     found = []
     for look in looks(page):
@@ -165,12 +166,15 @@ def test_page_keeps_nobody_from_reading_it(name, page):
     assert found == []
 
 
-def test_each_page_has_a_description_of_its_own(page):
+def test_each_page_has_a_description_of_its_own_and_a_picture_for_chats(site):
     described = {}
     for name in PAGES:
-        [description] = re.findall(r'<meta name="description" content="(.*?)">', (HTML / f"{name}.html").read_text())
+        html = (HTML / f"{name}.html").read_text()
+        [description] = re.findall(r'<meta name="description" content="(.*?)">', html)
         assert 50 <= len(description) <= 300, (name, description)
         described[description] = name
+        [picture] = re.findall(r'<meta property="og:image" content=".*/raw/main/(.*?)">', html)
+        assert (ROOT / picture).exists()
     assert len(described) == len(PAGES)
 
 
