@@ -83,7 +83,7 @@ def test_every_code_block_is_run_or_excepted():
     assert {block.kind for block in BLOCKS} == {*RUN_BY, *NOT_RUN}
     assert {block.code for block in blocks_of("DAG")} == RUN_DAGS
     excepted = [block.page for block in BLOCKS if block.kind in NOT_RUN]
-    assert excepted == ["README.md", "docs/tutorial.md", "docs/upgrading.md"]
+    assert excepted == ["README.md", "docs/index.md", "docs/tutorial.md", "docs/upgrading.md"]
     # The other module reads this page.
     relays = [block.page for kind in ("nginx", "Lambda") for block in blocks_of(kind)]
     assert relays == ["docs/callbacks.md"] * 2
@@ -135,7 +135,7 @@ def inputs_of(task: TaskRecord) -> dict[str, Any]:
     return dict(task.inputs)
 
 
-@dags("prices", "README.md", "docs/tutorial.md")
+@dags("prices", "README.md", "docs/index.md", "docs/tutorial.md")
 def test_first_dag_returns_cheapest_of_three_results(block, documented, emulator):
     result = documented.run(block)
     [search] = emulator.tasks
@@ -145,7 +145,7 @@ def test_first_dag_returns_cheapest_of_three_results(block, documented, emulator
     assert result.xcom("cheapest") == min(rows, key=lambda row: row["price"])
 
 
-@dags("orders", "README.md", "docs/profiles.md")
+@dags("orders", "docs/profiles.md")
 def test_documented_dag_logs_in_and_then_reuses_the_login(block, documented, emulator):
     documented.run(block)
     log_in, orders = emulator.tasks

@@ -42,8 +42,21 @@ def test_first_readme_dag_has_ten_lines_besides_imports():
     assert len(lines) == 10
 
 
-def test_tutorial_has_the_first_dag_of_the_readme():
-    assert block_of("docs/tutorial.md", 'DAG("prices"').code == block_of("README.md", 'DAG("prices"').code
+@pytest.mark.parametrize("page", ["docs/index.md", "docs/tutorial.md"])
+def test_page_has_the_first_dag_of_the_readme(page):
+    assert block_of(page, 'DAG("prices"').code == block_of("README.md", 'DAG("prices"').code
+
+
+def test_badges_of_the_readme_are_true():
+    badges = re.findall(r"https://img\.shields\.io/badge/(\w+)-([^-]+)-", PAGES["README.md"])
+    project = (ROOT / "pyproject.toml").read_text()
+    pythons = re.findall(r"Programming Language :: Python :: (3\.\d+)", project)
+    [airflow] = re.findall(r'"apache-airflow>=([\d.]+)"', project)
+    assert badges == [
+        ("Airflow", f"{airflow}%2B"),
+        ("Python", f"{pythons[0]}_to_{pythons[-1]}"),
+        ("License", re.findall(r'^license = "(.*)"', project, re.MULTILINE)[0].replace("-", "_")),
+    ]
 
 
 def test_documented_public_names_exist():
@@ -200,7 +213,8 @@ def test_pictures_are_those_that_make_pictures_takes():
     assert isinstance(pictures, ast.Dict)
     taken = [ast.literal_eval(name) for name in pictures.keys if name]
     assert sorted(taken) == sorted(path.stem for path in (ROOT / "docs").glob("*.png"))
-    assert set(taken) == set(re.findall(r"!\[[^]]+\]\((?:docs/)?(\w+)\.png\)", ALL))
+    shown = re.findall(r'(?:!\[[^]]+\]\(|```\{image\} |(?:src|srcset)=")(?:docs/)?(\w+)\.png', ALL)
+    assert set(taken) == set(shown)
 
 
 def headings_of(text: str) -> set[str]:
