@@ -241,9 +241,11 @@ def test_documented_migrated_dag_returns_the_output_of_its_run(block, documented
 
 
 @dags("keywords", "docs/slots.md")
-def test_documented_mapped_task_starts_one_run_per_input(block, documented, emulator):
-    documented.run(block)
-    assert {inputs_of(task)["keyword"] for task in emulator.tasks} == {"laptops", "phones"}
+def test_documented_mapped_task_starts_one_run_per_input_and_passes_on_all_outputs(block, documented, emulator):
+    result = documented.run(block)
+    outputs = {inputs_of(task)["keyword"]: json.loads(task.output or "") for task in emulator.tasks}
+    cheapest = [min(outputs[keyword], key=lambda row: row["price"]) for keyword in ("laptops", "phones")]
+    assert result.xcom("cheapest") == cheapest
 
 
 @dags("five_at_once", "docs/slots.md")

@@ -18,6 +18,7 @@ from airflow_provider_browseract.api import errors
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
+from airflow_provider_browseract.emulator.catalogue import orders_of, results_for
 from airflow_provider_browseract.hooks.connection import extra_fields
 from airflow_provider_browseract.operators.base import InputParametersOperator, RunOperator
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
@@ -113,6 +114,12 @@ def test_documented_workflow_ids_are_those_of_the_emulator():
     # The reader's own workflow, which the pages add to the emulator in a test.
     assert f'id="{YOUR_WORKFLOW}",  # the id in your DAG' in PAGES["docs/testing.md"]
     assert {one or other for one, other in shown} == {*known, YOUR_WORKFLOW}
+
+
+def test_documented_fields_of_outputs_are_those_of_the_emulator():
+    rows = re.findall(r"^\| `(\w+)` \| .*?, each with (.*?)(?:, or|\.) ", PAGES["docs/emulator.md"], re.MULTILINE)
+    fields = {name: re.findall(r"`(\w+)`", text) for name, text in rows}
+    assert fields == {"ORDERS": list(orders_of("ada")[0]), "SEARCH": list(results_for("laptops")[0])}
 
 
 def test_documented_manifest_has_the_fields_of_a_real_manifest():
