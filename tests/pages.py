@@ -58,7 +58,7 @@ class Block(NamedTuple):
 BLOCKS = [
     Block(page, language, re.sub(f"^{indent}", "", code, flags=re.MULTILINE))
     for page, text in PAGES.items()
-    for indent, language, code in re.findall(r"^( *)```(\S*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
+    for indent, language, code in re.findall(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
     # The others are directives of Sphinx, which `make docs` checks.
     if not language.startswith("{")
 ]

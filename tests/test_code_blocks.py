@@ -39,7 +39,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.schemas import conform
 from tests.conftest import DagResult
 from tests.e2e.local_airflow import free_port, wait_for
-from tests.pages import BLOCKS, YOUR_WORKFLOW, Block, block_of, blocks_of
+from tests.pages import BLOCKS, PAGES, YOUR_WORKFLOW, Block, block_of, blocks_of
 from tests.workers import calls_of
 
 NOT_RUN = {
@@ -54,6 +54,7 @@ RUN_BY: dict[str, str] = {
     "conftest": "a separate pytest",
     "json": "compared with what the DAG of its page returns",
     "text": "compared with the error that its page describes",
+    "console": "compared with what the DAGs of the tutorial log",
     "airflow": "the function of Airflow's command line, with a temporary database",
     "environment": "a shell, whose variables are then read",
     "python": "a separate process, with another port",
@@ -83,7 +84,7 @@ def test_every_code_block_is_run_or_excepted():
     assert {block.kind for block in BLOCKS} == {*RUN_BY, *NOT_RUN}
     assert {block.code for block in blocks_of("DAG")} == RUN_DAGS
     excepted = [block.page for block in BLOCKS if block.kind in NOT_RUN]
-    assert excepted == ["README.md", "docs/tutorial.md", "docs/upgrading.md"]
+    assert excepted == ["README.md", "docs/index.md", "docs/tutorial.md", "docs/upgrading.md"]
     # The other module reads this page.
     relays = [block.page for kind in ("nginx", "Lambda") for block in blocks_of(kind)]
     assert relays == ["docs/callbacks.md"] * 2
@@ -135,7 +136,7 @@ def inputs_of(task: TaskRecord) -> dict[str, Any]:
     return dict(task.inputs)
 
 
-@dags("prices", "README.md", "docs/tutorial.md")
+@dags("prices", "README.md", "docs/index.md", "docs/tutorial.md")
 def test_first_dag_returns_cheapest_of_three_results(block, documented, emulator):
     result = documented.run(block)
     [search] = emulator.tasks
@@ -145,7 +146,27 @@ def test_first_dag_returns_cheapest_of_three_results(block, documented, emulator
     assert result.xcom("cheapest") == min(rows, key=lambda row: row["price"])
 
 
-@dags("orders", "README.md", "docs/profiles.md")
+def quoted(line: str) -> str:
+    """Return the pattern of a quoted line, which matches with other numbers too."""
+    parts = re.split(r"\d+(?:\.\d+)?", line)
+    return r"[\d.]+".join(map(re.escape, parts))
+
+
+@pytest.mark.parametrize(
+    ("block", "shown"),
+    zip((each for each in blocks_of("DAG") if each.page == "docs/tutorial.md"), blocks_of("console"), strict=True),
+    ids=lambda block: block.kind,
+)
+def test_tutorial_quotes_what_its_dags_log(block, shown, documented, emulator, shop_profile, caplog, capfd):
+    documented.run(block)
+    logged = caplog.text + "".join(capfd.readouterr())
+    *lines, returned = shown.code.splitlines()
+    # The values are always the same.
+    assert returned.partition("…")[0] in logged
+    assert re.search(".*".join(map(quoted, lines)), logged, re.DOTALL), logged
+
+
+@dags("orders", "docs/profiles.md")
 def test_documented_dag_logs_in_and_then_reuses_the_login(block, documented, emulator):
     documented.run(block)
     log_in, orders = emulator.tasks
@@ -220,9 +241,11 @@ def test_documented_migrated_dag_returns_the_output_of_its_run(block, documented
 
 
 @dags("keywords", "docs/slots.md")
-def test_documented_mapped_task_starts_one_run_per_input(block, documented, emulator):
-    documented.run(block)
-    assert {inputs_of(task)["keyword"] for task in emulator.tasks} == {"laptops", "phones"}
+def test_documented_mapped_task_starts_one_run_per_input_and_passes_on_all_outputs(block, documented, emulator):
+    result = documented.run(block)
+    outputs = {inputs_of(task)["keyword"]: json.loads(task.output or "") for task in emulator.tasks}
+    cheapest = [min(outputs[keyword], key=lambda row: row["price"]) for keyword in ("laptops", "phones")]
+    assert result.xcom("cheapest") == cheapest
 
 
 @dags("five_at_once", "docs/slots.md")
@@ -484,7 +507,8 @@ def test_documented_emulator_command_serves_the_emulator(block):
     limit.start()
     try:
         assert process.stdout is not None
-        assert port in process.stdout.readline()
+        first = process.stdout.readline().strip()
+        assert f"`{first.replace(port, '8010')}`" in PAGES["docs/tutorial.md"]
         assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
         process.terminate()
         assert process.wait(20) == 0
@@ -495,10 +519,10 @@ def test_documented_emulator_command_serves_the_emulator(block):
 
 
 @pytest.fixture
-def airflow(cli, browseract_emulator, tmp_path, add_dag_bundle, monkeypatch):
+def airflow(cli, emulator, tmp_path, add_dag_bundle, monkeypatch):
     """Run a documented command of Airflow as a shell does, and check its effect."""
     from airflow.cli.cli_parser import get_parser
-    from airflow.models import Connection, Pool
+    from airflow.models import Connection, Pool, Variable
     from airflow.utils.session import create_session
 
     add_dag_bundle(tmp_path)
@@ -516,6 +540,7 @@ def airflow(cli, browseract_emulator, tmp_path, add_dag_bundle, monkeypatch):
     yield run
     with create_session() as session:
         session.query(Connection).delete()
+        session.query(Variable).delete()
         session.query(Pool).filter(Pool.pool != Pool.DEFAULT_POOL_NAME).delete()
 
 
@@ -558,6 +583,13 @@ def dags_are_known(args: Namespace, output: str, session) -> bool:
     return session.query(DagModel).filter_by(is_stale=False).count() > 0
 
 
+def dag_run_has_succeeded(args: Namespace, output: str, session) -> bool:
+    from airflow.models import DagRun
+
+    newest = session.query(DagRun).filter_by(dag_id=args.dag_id).order_by(DagRun.id.desc()).first()
+    return newest.state == "success"
+
+
 def dag_is_unpaused(args: Namespace, output: str, session) -> bool:
     from airflow.models.dag import DagModel
 
@@ -576,6 +608,7 @@ EFFECTS = {
     "connections delete": connection_is_gone,
     "connections test": connection_works,
     "dags reserialize": dags_are_known,
+    "dags test": dag_run_has_succeeded,
     "dags trigger": dag_run_is_queued,
     "dags unpause": dag_is_unpaused,
     "pools set": pool_counts_deferred_tasks,
@@ -586,7 +619,7 @@ EFFECTS = {
 @pytest.mark.parametrize("page", sorted({block.page for block in blocks_of("airflow")}))
 def test_documented_airflow_commands_have_their_effect(page, airflow, cli, tmp_path):
     lines = [line for block in blocks_of("airflow") if block.page == page for line in block.lines]
-    dag_ids = re.findall(r"dags unpause (\w+)", "\n".join(lines))
+    dag_ids = re.findall(r"dags (?:test|unpause) (\w+)", "\n".join(lines))
     for block in blocks_of("DAG"):
         if block.page == page:
             (tmp_path / f"{block.dag_ids[0]}.py").write_text(block.code)

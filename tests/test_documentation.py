@@ -18,6 +18,7 @@ from airflow_provider_browseract.api import errors
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
+from airflow_provider_browseract.emulator.catalogue import orders_of, results_for
 from airflow_provider_browseract.hooks.connection import extra_fields
 from airflow_provider_browseract.operators.base import InputParametersOperator, RunOperator
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
@@ -42,8 +43,21 @@ def test_first_readme_dag_has_ten_lines_besides_imports():
     assert len(lines) == 10
 
 
-def test_tutorial_has_the_first_dag_of_the_readme():
-    assert block_of("docs/tutorial.md", 'DAG("prices"').code == block_of("README.md", 'DAG("prices"').code
+@pytest.mark.parametrize("page", ["docs/index.md", "docs/tutorial.md"])
+def test_page_has_the_first_dag_of_the_readme(page):
+    assert block_of(page, 'DAG("prices"').code == block_of("README.md", 'DAG("prices"').code
+
+
+def test_badges_of_the_readme_are_true():
+    badges = re.findall(r"https://img\.shields\.io/badge/(\w+)-([^-]+)-", PAGES["README.md"])
+    project = (ROOT / "pyproject.toml").read_text()
+    pythons = re.findall(r"Programming Language :: Python :: (3\.\d+)", project)
+    [airflow] = re.findall(r'"apache-airflow>=([\d.]+)"', project)
+    assert badges == [
+        ("Airflow", f"{airflow}%2B"),
+        ("Python", f"{pythons[0]}_to_{pythons[-1]}"),
+        ("License", re.findall(r'^license = "(.*)"', project, re.MULTILINE)[0].replace("-", "_")),
+    ]
 
 
 def test_documented_public_names_exist():
@@ -100,6 +114,12 @@ def test_documented_workflow_ids_are_those_of_the_emulator():
     # The reader's own workflow, which the pages add to the emulator in a test.
     assert f'id="{YOUR_WORKFLOW}",  # the id in your DAG' in PAGES["docs/testing.md"]
     assert {one or other for one, other in shown} == {*known, YOUR_WORKFLOW}
+
+
+def test_documented_fields_of_outputs_are_those_of_the_emulator():
+    rows = re.findall(r"^\| `(\w+)` \| .*?, each with (.*?)(?:, or|\.) ", PAGES["docs/emulator.md"], re.MULTILINE)
+    fields = {name: re.findall(r"`(\w+)`", text) for name, text in rows}
+    assert fields == {"ORDERS": list(orders_of("ada")[0]), "SEARCH": list(results_for("laptops")[0])}
 
 
 def test_documented_manifest_has_the_fields_of_a_real_manifest():
@@ -200,7 +220,8 @@ def test_pictures_are_those_that_make_pictures_takes():
     assert isinstance(pictures, ast.Dict)
     taken = [ast.literal_eval(name) for name in pictures.keys if name]
     assert sorted(taken) == sorted(path.stem for path in (ROOT / "docs").glob("*.png"))
-    assert set(taken) == set(re.findall(r"!\[[^]]+\]\((?:docs/)?(\w+)\.png\)", ALL))
+    shown = re.findall(r'(?:!\[[^]]+\]\(|```\{image\} |(?:src|srcset)=")(?:docs/)?(\w+)\.png', ALL)
+    assert set(taken) == set(shown)
 
 
 def headings_of(text: str) -> set[str]:

@@ -86,7 +86,8 @@ def test_readme_on_pypi_has_only_whole_addresses():
         path = re.sub(r"^/(?:blob|raw)/main/|#.*", "", link.removeprefix(PROJECT_URLS["Source"]))
         assert (ROOT / path).exists(), link
     assert [link for link in links if not link.startswith("https://")] == []
-    assert f"]({PROJECT_URLS['Source']}/raw/main/docs/panel_overview.png)" in readme
+    pictures = re.findall(r'(?:src|srcset)="([^"]+)"', readme)
+    assert pictures == [f"{PROJECT_URLS['Source']}/raw/main/docs/panel_steps{mode}.png" for mode in ("_dark", "")]
 
 
 def test_plugin_is_registered_only_by_its_entry_point():
