@@ -31,6 +31,7 @@ _GUIDES = (
     "templates",
     "decorator",
     "hook",
+    "recipes",
     "testing",
     "migrating",
     "upgrading",

@@ -15,13 +15,16 @@ from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from airflow.ti_deps import dependencies_states
 
 from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import (
     CONTACTS,
     EXPORT,
@@ -31,6 +34,7 @@ from airflow_provider_browseract.emulator import (
     SEARCH,
     TEMPLATE_SEARCH,
     EmulatedWorkflow,
+    RequestFault,
     TaskRecord,
     WorkflowInput,
 )
@@ -39,7 +43,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.schemas import conform
 from tests.conftest import DagResult
 from tests.e2e.local_airflow import free_port, wait_for
-from tests.pages import BLOCKS, YOUR_WORKFLOW, Block, block_of, blocks_of
+from tests.pages import BLOCKS, PAGES, YOUR_WORKFLOW, Block, block_of, blocks_of
 from tests.workers import calls_of
 
 NOT_RUN = {
@@ -55,6 +59,7 @@ RUN_BY: dict[str, str] = {
     "json": "compared with what the DAG of its page returns",
     "text": "compared with the error that its page describes",
     "airflow": "the function of Airflow's command line, with a temporary database",
+    "sql": "Airflow's database of the tests",
     "environment": "a shell, whose variables are then read",
     "python": "a separate process, with another port",
     "nginx": "tests/webhook/test_relays.py",
@@ -297,6 +302,22 @@ def test_documented_dag_adds_up_credits_by_workflow_and_day(block, documented, e
     assert str(emulator.tasks[0].created_at.date()) in found["by_day"]
 
 
+@every("sql")
+def test_documented_query_adds_up_credits_by_dag(block, documented, emulator):
+    from airflow.utils.session import create_session
+    from sqlalchemy import text
+
+    with create_session() as session:
+        session.execute(text("DELETE FROM xcom"))
+    documented.run(block_of("docs/slots.md", 'DAG("keywords"'))
+    spent = sum(task.credit for task in emulator.tasks)
+    now = datetime.now(timezone.utc)
+    query = block.code.replace("2026-10-01", str(now.date())).replace("2026-11-01", str(now.date() + timedelta(days=1)))
+    with create_session() as session:
+        [found] = session.execute(text(query))
+    assert tuple(found) == ("keywords", spent, 2)
+
+
 @dags("capped", "docs/cost.md")
 def test_documented_cap_stops_a_run_that_never_ends(block, documented, emulator):
     emulator.set_workflow(SEARCH.id, step_every=0.05)
@@ -315,6 +336,121 @@ def test_documented_backfill_waits_when_its_budget_is_used_up(block, documented,
     documented.run(block)
     [task] = emulator.tasks
     assert re.fullmatch(r"laptops \d{4}-\d\d-\d\d", inputs_of(task)["keyword"])
+
+
+def without_pauses(dag):
+    """Let retries begin at once, for which ``dag.test()`` waits."""
+    for task in dag.tasks:
+        task.retry_delay = timedelta(0)
+    return dag
+
+
+@pytest.fixture
+def lose_two_tries(emulator, connect):
+    """Let the status of the run that a task has started be unreadable until its second try has failed."""
+    connect({"retry_budget": 0.2})
+    emulator.set_workflow(SEARCH.id, duration=1.5)
+    emulator.fault("get-task", RequestFault.status(503), skip=1)
+
+    def read_again(context) -> None:
+        if context["ti"].try_number == 2:
+            emulator.clear_faults()
+
+    def lose(task) -> None:
+        task.on_retry_callback = [read_again]
+
+    return lose
+
+
+class TestRetryPolicy:
+    pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 there are no retry policies")
+
+    @dags("pay_once", "docs/recipes.md")
+    def test_documented_retry_policy_pays_for_a_failed_run_only_once(self, block, documented, emulator):
+        emulator.set_workflow(SEARCH.id, outcome="failed", failure=(1011, "captcha"))
+        [dag] = documented.parse(block).values()
+        result = DagResult(without_pauses(dag).test())
+        assert (result.state, result.task("search").try_number, len(emulator.tasks)) == ("failed", 1, 1)
+
+    @dags("pay_once", "docs/recipes.md")
+    def test_documented_retry_policy_retries_an_error_of_the_infrastructure(
+        self, block, documented, emulator, lose_two_tries
+    ):
+        [dag] = documented.parse(block).values()
+        lose_two_tries(dag.get_task("search"))
+        result = DagResult(without_pauses(dag).test())
+        assert (result.state, result.task("search").try_number, len(emulator.tasks)) == ("success", 3, 1)
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 a try does not reattach to a run")
+@dags("patient", "docs/recipes.md")
+def test_documented_retries_outlast_an_hour_and_pay_for_one_run(block, documented, emulator, lose_two_tries):
+    [dag] = documented.parse(block).values()
+    search = dag.get_task("search")
+    assert search.retries * search.retry_delay >= timedelta(hours=1)
+    lose_two_tries(search)
+    result = DagResult(without_pauses(dag).test())
+    assert (result.state, result.task("search").try_number, len(emulator.tasks)) == ("success", 3, 1)
+
+
+@dags("three_at_once", "docs/recipes.md")
+def test_documented_limit_of_active_task_instances_counts_deferred_ones(block, documented, emulator):
+    from airflow.jobs.job import Job
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+
+    result = documented.run(block)
+    with create_session() as session:
+        # What the scheduler sees while two of the five wait for their runs.
+        session.query(DagModel).filter_by(dag_id="three_at_once").update({"is_paused": False})
+        dag_run = session.merge(result.dag_run)
+        dag_run.state = "running"
+        for task_instance in dag_run.get_task_instances(session=session):
+            task_instance.state = "deferred" if task_instance.map_index < 2 else "scheduled"
+        session.flush()
+        queued = SchedulerJobRunner(Job())._executable_task_instances_to_queued(max_tis=10, session=session)
+        deferred_count = hasattr(dependencies_states, "ACTIVE_STATES")  # from Airflow 3.2 on
+        assert len(queued) == (1 if deferred_count else 3)
+        session.rollback()
+
+
+@dags("after_upload", "docs/recipes.md")
+def test_documented_run_waits_for_a_file(block, s3, documented, emulator):
+    today = datetime.now(timezone.utc)
+    s3.put_object(Bucket="bucket", Key=f"keywords/{today:%Y%m%d}.txt", Body=b"")
+    [dag] = documented.parse(block).values()
+    assert DagResult(dag.test(logical_date=today)).state == "success"
+    assert len(emulator.tasks) == 1
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 dag.test() calls no function after a failure")
+@dags("reported", "docs/recipes.md")
+def test_documented_message_of_a_failure_has_the_address_of_the_run(block, documented, emulator, capsys):
+    from airflow.sdk import BaseNotifier
+
+    notified: list[str] = []
+
+    class Notifier(BaseNotifier):
+        template_fields = ("text",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            [self.text] = re.findall(r"`({{ ti\.xcom_pull.*?}})`", PAGES["docs/recipes.md"])
+
+        def notify(self, context) -> None:
+            notified.append(self.text)
+
+    emulator.set_workflow(SEARCH.id, outcome="failed", failure=(1011, "captcha"))
+    [dag] = documented.parse(block).values()
+    search = without_pauses(dag).get_task("search")
+    search.on_failure_callback = [*search.on_failure_callback, Notifier()]
+    assert DagResult(dag.test()).state == "failed"
+    printed = capsys.readouterr().out
+    log = BrowserActHook().get_task(emulator.tasks[-1].id).log_detail_url
+    assert re.search(rf"search failed: BrowserAct task {emulator.tasks[-1].id} .* captcha", printed)
+    assert f"Log: {log}" in printed
+    assert notified == [log]
 
 
 @dags("elsewhere", "docs/sensor.md")
