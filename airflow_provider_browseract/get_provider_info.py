@@ -12,6 +12,8 @@ _DOCS = "https://github.com/browseract-ai/airflow-provider-browseract/blob/main/
 _LOGO = "https://raw.githubusercontent.com/browseract-ai/airflow-provider-browseract/main/docs/logo.svg"
 _GUIDES = (
     "tutorial",
+    "examples",
+    "glossary",
     "operator",
     "bots",
     "connection",
@@ -24,6 +26,7 @@ _GUIDES = (
     "panel",
     "people",
     "deployment",
+    "docker",
     "tries",
     "stop-resume",
     "sensor",
@@ -33,6 +36,7 @@ _GUIDES = (
     "hook",
     "recipes",
     "testing",
+    "ci",
     "migrating",
     "upgrading",
     "troubleshooting",

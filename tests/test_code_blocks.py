@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from airflow.ti_deps import dependencies_states
 
 from airflow_provider_browseract.api.arguments import InputError
@@ -34,6 +35,7 @@ from airflow_provider_browseract.emulator import (
     SEARCH,
     TEMPLATE_SEARCH,
     EmulatedWorkflow,
+    Emulator,
     RequestFault,
     TaskRecord,
     WorkflowInput,
@@ -48,6 +50,8 @@ from tests.workers import calls_of
 
 NOT_RUN = {
     "pip": "The address has no package before the first release. `make dist` installs the built package instead.",
+    "docker": "There is no Docker where the tests run.",
+    "dockerfile": "The same. A test compares its line with the documented `pip install`.",
 }
 """The kinds of blocks that no test runs, and why."""
 
@@ -62,6 +66,7 @@ RUN_BY: dict[str, str] = {
     "sql": "Airflow's database of the tests",
     "environment": "a shell, whose variables are then read",
     "python": "a separate process, with another port",
+    "yaml": "compared with what they need; `make workflows` checks the schemas",
     "nginx": "tests/webhook/test_relays.py",
     "Lambda": "tests/webhook/test_relays.py",
 }
@@ -88,7 +93,7 @@ def test_every_code_block_is_run_or_excepted():
     assert {block.kind for block in BLOCKS} == {*RUN_BY, *NOT_RUN}
     assert {block.code for block in blocks_of("DAG")} == RUN_DAGS
     excepted = [block.page for block in BLOCKS if block.kind in NOT_RUN]
-    assert excepted == ["README.md", "docs/tutorial.md", "docs/upgrading.md"]
+    assert excepted == ["README.md", "docs/docker.md", "docs/docker.md", "docs/tutorial.md", "docs/upgrading.md"]
     # The other module reads this page.
     relays = [block.page for kind in ("nginx", "Lambda") for block in blocks_of(kind)]
     assert relays == ["docs/callbacks.md"] * 2
@@ -300,6 +305,67 @@ def test_documented_dag_adds_up_credits_by_workflow_and_day(block, documented, e
     assert (found["credits"], found["by_source"]) == (spent, {SEARCH.id: spent})
     assert sum(found["by_day"].values()) == spent
     assert str(emulator.tasks[0].created_at.date()) in found["by_day"]
+
+
+PROVIDER = "airflow-provider-browseract @ git+https://github.com/browseract-ai/airflow-provider-browseract"
+"""What `pip install` gets, as the README has it."""
+
+
+def documented_yaml(name: str) -> Any:
+    """Return the content of a YAML file, by its name without a folder."""
+    [block] = [block for block in blocks_of("yaml") if Path(block.file).name == name]
+    return yaml.safe_load(block.code)
+
+
+def test_documented_ci_installs_the_provider_and_runs_pytest_in_the_folder_of_the_documented_tests():
+    [job] = documented_yaml("dags.yml")["jobs"].values()
+    github = [step["run"] for step in job["steps"] if "run" in step]
+    gitlab = documented_yaml(".gitlab-ci.yml")["test-dags"]["script"]
+    for install, test in (github, gitlab):
+        words = shlex.split(install)
+        assert words[:3] == ["pip", "install", "apache-airflow==3.3.2"]
+        assert PROVIDER in words
+        # As the test of the documented tests does it.
+        assert test == "pytest"
+
+
+def test_documented_image_gets_the_provider():
+    [block] = blocks_of("dockerfile")
+    first, install = block.lines
+    version = first.removeprefix("FROM apache/airflow:")
+    assert shlex.split(install)[3:] == ["--no-cache-dir", f"apache-airflow=={version}", PROVIDER]
+    assert (
+        f"`curl -LfO https://airflow.apache.org/docs/apache-airflow/{version}/docker-compose.yaml`" in PAGES[block.page]
+    )
+    assert shlex.split(blocks_of("pip")[0].lines[0])[2] == PROVIDER
+
+
+def test_documented_containers_have_a_connection_to_the_emulator_and_its_command_serves_there():
+    from airflow.sdk import Connection
+
+    from airflow_provider_browseract.emulator.__main__ import command_line
+    from airflow_provider_browseract.hooks.connection import read_settings
+
+    services = documented_yaml("docker-compose.override.yaml")["services"]
+    emulator = services.pop("browseract")
+    assert emulator["entrypoint"] == ["python", "-m", "airflow_provider_browseract.emulator"]
+    options = command_line().parse_args(emulator["command"])
+    assert options.host == emulator["hostname"] == "browseract"
+    assert emulator["ports"] == [f"127.0.0.1:{options.port}:{options.port}"]
+    assert services.keys() == {"airflow-apiserver", "airflow-triggerer", "airflow-worker"}
+    for service in services.values():
+        [(name, value)] = service["environment"].items()
+        assert name == "AIRFLOW_CONN_BROWSERACT_DEFAULT"
+        settings = read_settings(Connection.from_json(value, conn_id="browseract_default"), user_agent="")
+        assert settings.client.base_url == f"http://{options.host}:{options.port}"
+        assert settings.client.api_key == options.api_key
+        assert settings.webhook_base_url == "http://airflow-apiserver:8080"
+
+
+def test_emulator_that_listens_on_a_name_uses_it_in_its_links():
+    with Emulator().serve("localhost", 0) as running:
+        assert running.url.startswith("http://localhost:")
+        assert httpx.get(running.url).status_code == 200
 
 
 @every("sql")
