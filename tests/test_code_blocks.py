@@ -747,6 +747,14 @@ def connection_works(args: Namespace, output: str, session) -> bool:
     return "Connection success!" in output
 
 
+def old_xcoms_are_gone(args: Namespace, output: str, session) -> bool:
+    from sqlalchemy import inspect, text
+
+    archives = [name for name in inspect(session.get_bind()).get_table_names() if name.startswith("_airflow_deleted")]
+    before = args.clean_before_timestamp
+    return not archives and not session.scalar(text("SELECT COUNT(*) FROM xcom WHERE timestamp < :t"), {"t": before})
+
+
 def pool_counts_deferred_tasks(args: Namespace, output: str, session) -> bool:
     from airflow.models import Pool
 
@@ -780,6 +788,7 @@ EFFECTS = {
     "dags reserialize": dags_are_known,
     "dags trigger": dag_run_is_queued,
     "dags unpause": dag_is_unpaused,
+    "db clean": old_xcoms_are_gone,
     "pools set": pool_counts_deferred_tasks,
 }
 """Returns whether a command had its effect: from its arguments, its output and a session of Airflow's database."""
