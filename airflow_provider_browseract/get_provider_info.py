@@ -27,6 +27,7 @@ _GUIDES = (
     "people",
     "deployment",
     "docker",
+    "managed",
     "tries",
     "stop-resume",
     "sensor",

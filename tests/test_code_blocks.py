@@ -362,6 +362,12 @@ def test_documented_containers_have_a_connection_to_the_emulator_and_its_command
         assert settings.webhook_base_url == "http://airflow-apiserver:8080"
 
 
+def test_documented_values_of_the_helm_chart_set_the_default_connection():
+    values = documented_yaml("values.yaml")
+    assert values["defaultAirflowTag"] == values["airflowVersion"] == "3.3.2"
+    assert [each["envName"] for each in values["secret"]] == ["AIRFLOW_CONN_BROWSERACT_DEFAULT"]
+
+
 def test_emulator_that_listens_on_a_name_uses_it_in_its_links():
     with Emulator().serve("localhost", 0) as running:
         assert running.url.startswith("http://localhost:")
