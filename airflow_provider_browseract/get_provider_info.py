@@ -12,6 +12,8 @@ _DOCS = "https://github.com/browseract-ai/airflow-provider-browseract/blob/main/
 _LOGO = "https://raw.githubusercontent.com/browseract-ai/airflow-provider-browseract/main/docs/logo.svg"
 _GUIDES = (
     "tutorial",
+    "examples",
+    "glossary",
     "operator",
     "bots",
     "templates",
@@ -25,11 +27,15 @@ _GUIDES = (
     "sensor",
     "watching",
     "hook",
+    "recipes",
     "connection",
     "callbacks",
     "proxies",
     "deployment",
+    "docker",
+    "managed",
     "security",
+    "data",
     "troubleshooting",
     "panel",
     "tries",
@@ -37,6 +43,7 @@ _GUIDES = (
     "lifecycle",
     "xcoms-and-metrics",
     "testing",
+    "ci",
     "emulator",
 )
 """The pages of docs/index.md, in its order, without the groups Reference and Project."""

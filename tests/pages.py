@@ -40,6 +40,11 @@ class Block(NamedTuple):
         """The commands of a shell block, each in one line."""
         return [line.strip() for line in re.sub(r" *\\\n *", " ", self.code).splitlines() if line.strip()]
 
+    @property
+    def file(self) -> str:
+        """The path of a YAML file, which its first line names."""
+        return self.code.partition("\n")[0].removeprefix("# ")
+
     def _python_kind(self) -> str:
         if self.dag_ids:
             return "DAG"
