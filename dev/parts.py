@@ -35,7 +35,7 @@ OLDEST, NEWEST = "3.1.1", "3.3.2"
 EXAMPLES_AND_CALLBACKS = "tests/e2e/test_examples.py tests/e2e/test_webhooks.py"
 PANEL = "tests/e2e/test_panel.py"
 
-DATABASE = "tests/webhook tests/panel/test_database.py"
+DATABASE = "tests/webhook tests/panel/test_database.py tests/commands/test_database.py"
 """What uses Airflow's database."""
 
 INDEPENDENT = "--ignore=tests/runs --ignore-glob=tests/emulator/test_[!s]*"
