@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import date
 from urllib.parse import urlsplit
 
 import requests
@@ -32,8 +33,10 @@ from airflow_provider_browseract.hooks.probe import (
     deliver,
     explain,
 )
+from airflow_provider_browseract.in_airflow.day_sums import read_day_sums
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.panel.database import connections
+from airflow_provider_browseract.runs.budget import Budget, BudgetAction, BudgetStep, ReadDaySums, read_budget
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_token
 from airflow_provider_browseract.runs.hints import did_you_mean
 from airflow_provider_browseract.runs.outputs import number_of
@@ -60,13 +63,14 @@ ONLY_FROM_HERE = (
     "callback' in the log of a task."
 )
 
-CONNECTION, API, TRIGGERER, API_SERVER, CALLBACKS, SLOTS = (
+CONNECTION, API, TRIGGERER, API_SERVER, CALLBACKS, SLOTS, BUDGET = (
     "connection",
     "API",
     "triggerer",
     "API server",
     "callbacks",
     "slots",
+    "budget",
 )
 
 NAMES = {
@@ -102,7 +106,12 @@ def checks(conn_id: str) -> Iterator[Line]:
                 missing = f"Airflow's database cannot be written on this machine: {error}"
         yield _check_api_server(key, token, missing)
         yield _check_callbacks(hook, key, token, missing) if usable else _skipped(CALLBACKS, CONNECTION)
-    yield _check_slots(hook, missing) if api.state is State.OK else _skipped(SLOTS, API)
+    if api.state is not State.OK:
+        yield _skipped(SLOTS, API)
+        return
+    yield _check_slots(hook, missing)
+    if (budget := hook.settings.budget) is not None:
+        yield _check_budget(hook, budget)
 
 
 def _skipped(name: str, needed: str) -> Line:
@@ -225,7 +234,7 @@ def _check_api_server(key: TaskInstanceKey, token: str, missing: str) -> Line:
         API_SERVER,
         f"the provider is missing at {shown}, where Airflow {version} responds ({delivery.seen})",
         f"Install airflow-provider-browseract {__version__} where the API server runs, and restart it. `airflow "
-        "plugins` there then lists browseract.",
+        "plugins` there must list browseract.",
     )
 
 
@@ -296,3 +305,26 @@ def _check_slots(hook: BrowserActHook, missing: str) -> Line:
             if budget:
                 facts += f"; waiting for the budget: {budget}"
     return Line(State.OK, SLOTS, facts, f"The queue is not known: {missing}. {WHERE_TO_RUN}" if missing else "")
+
+
+def _check_budget(hook: BrowserActHook, budget: Budget) -> Line:
+    def read_sums(step: BudgetStep) -> Mapping[date, int] | None:
+        # Only workers write sums.
+        is_read = isinstance(step, ReadDaySums)
+        return read_day_sums(budget.conn_id, hook.settings.client.key_digest, log) if is_read else None
+
+    try:
+        with hook.client_within(API_LIMIT) as client:
+            verdicts = run_steps(read_budget(budget, time.time), client, log, read_sums)
+    except BrowserActError as error:
+        return Line(State.WARN, BUDGET, f"the credits cannot be counted: {error.brief}", error.advice)
+    facts = "; ".join(
+        f"{each.period} (UTC): {each.used:,} of {each.period.limit:,} credits used, {each.reserved:,} expected for "
+        f"{number_of(each.active, 'active run')}"
+        for each in verdicts
+    )
+    if all(each.credits_left >= 0 for each in verdicts):
+        return Line(State.OK, BUDGET, facts)
+    settings = " and ".join(each.period.setting for each in verdicts if each.credits_left < 0)
+    refused = "No run is started before" if budget.action is BudgetAction.REFUSE else "A warning is logged until"
+    return Line(State.WARN, BUDGET, facts, f"{refused} the end of the period. To allow more, raise {settings}.")

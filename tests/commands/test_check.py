@@ -13,6 +13,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.hooks import probe
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.callback_url import UNKNOWN_RESPONSE
+from tests.e2e.local_airflow import wait_for
 from tests.pages import PAGES
 from tests.served import certificate_in, listening, served
 
@@ -321,7 +323,7 @@ class TestApiServer:
         assert found == (
             f"FAIL API server the provider is missing at http://127.0.0.1:{port}, where Airflow 3.3.9 responds (HTTP "
             f"404) | Install airflow-provider-browseract {__version__} where the API server runs, and restart it. "
-            "`airflow plugins` there then lists browseract."
+            "`airflow plugins` there must list browseract."
         )
 
     def test_nothing_listens(self, server):
@@ -474,6 +476,33 @@ def tls_server(folder: Path) -> Iterator[int]:
 
     with listening() as listen:
         yield listen(shake_hands)
+
+
+class TestBudget:
+    @pytest.fixture
+    def today(self, browseract_emulator) -> str:
+        """The day, on which a run has cost 20 credits."""
+        browseract_emulator.emulator.set_workflow(SEARCH.id, duration=0.0)
+        hook = BrowserActHook()
+        created = hook.run_task(SEARCH.id, {"keyword": "laptops"})
+        wait_for("the credits", lambda: hook.get_task(created.id).credit == 20, timeout=30)
+        return f"{datetime.now(timezone.utc):%Y-%m-%d}"
+
+    def test_spent_credits_are_shown(self, check, today):
+        _, output = check({"daily_credits": 1000})
+        assert f"ok    budget      {today} (UTC): 20 of 1,000 credits used, 0 expected for 0 active runs\n" in output
+
+    def test_budget_that_allows_no_further_run_is_a_warning(self, check, today):
+        code, output = check({"daily_credits": 20, "monthly_credits": 2000})
+        assert code == 0
+        assert problems(output).endswith(
+            "| No run is started before the end of the period. To allow more, raise daily_credits."
+        )
+
+    def test_credits_that_cannot_be_counted_are_a_warning(self, check, browseract_emulator):
+        browseract_emulator.emulator.fault("list-tasks", RequestFault.status(403), times=None)
+        _, output = check({"daily_credits": 20})
+        assert "warn budget the credits cannot be counted: " in problems(output)
 
 
 class TestWithoutDatabase:
