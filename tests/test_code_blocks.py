@@ -497,7 +497,10 @@ def test_documented_emulator_command_serves_the_emulator(block):
 
 
 @every("command")
-def test_documented_check_reaches_the_api(block, browseract_emulator, airflow_database, capsys):
+def test_documented_check_reaches_the_api(block, browseract_emulator, airflow_database, capsys, monkeypatch):
+    # The command sets it for its process.
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+    monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
     for line in block.lines:
         _, _, _, *words = shlex.split(line)
         assert main([*words, "--json"]) in (0, 1)

@@ -13,7 +13,6 @@ from enum import Enum
 LONGEST_TEXT = 600
 """Characters of a text that may come from outside."""
 
-
 WIDTH = 90
 """Characters of a line of advice."""
 

@@ -85,9 +85,8 @@ _VERSION = re.compile(rb'"version": ?"([\w.+-]{1,40})"', re.ASCII)
 def checks(conn_id: str) -> Iterator[Line]:
     """Check a connection and the Airflow around it, and yield each result as soon as it is known."""
     found: Sequence[Component] = ()
-    missing = ""
-    """Why something cannot be checked here; "" on a machine that has Airflow's database."""
-    reason = ""
+    # Why something cannot be checked here; empty on a machine that has Airflow's database.
+    missing, reason = "", ""
     try:
         found = database.components()
     except NoDatabaseError as error:
@@ -139,8 +138,8 @@ def _check_connection(hook: BrowserActHook, missing: str) -> Line:
         facts, _, advice = str(error).partition(".\n")
         return Line(State.FAIL, CONNECTION, facts, advice)
     except Exception as error:  # noqa: BLE001 - a secrets backend may fail in any way, and quote what it has read
-        failure = unreadable(conn_id, type(error)())
-        return Line(State.FAIL, CONNECTION, failure.brief, failure.advice)
+        facts = f"Airflow connection {conn_id!r} cannot be read ({type(error).__name__})"
+        return Line(State.FAIL, CONNECTION, facts, unreadable(conn_id, error).advice)
     facts = f"{conn_id!r} of type {CONNECTION_TYPE}, from {database.source_of(conn_id)}"
     return Line(State.OK if warning is None else State.WARN, CONNECTION, facts, warning or "")
 
@@ -186,8 +185,10 @@ def _check_components(found: Sequence[Component]) -> Line:
 
 def _check_api_server(key: TaskInstanceKey, token: str, missing: str) -> Line:
     base, delivery = "", Delivery(Arrival.NOWHERE, "")
-    for base in _api_servers():
-        delivery = deliver(f"{base}{URL_PREFIX}{CALLBACK_PATH}/{key.encode()}/{token}")
+    for each in _api_servers():
+        sent = deliver(f"{each}{URL_PREFIX}{CALLBACK_PATH}/{key.encode()}/{token}")
+        if not base or sent.arrival is not Arrival.NOWHERE:
+            base, delivery = each, sent
         if delivery.arrival not in (Arrival.NOWHERE, Arrival.GATEWAY):
             break
     shown = _without_login(base)
@@ -239,15 +240,15 @@ def _check_api_server(key: TaskInstanceKey, token: str, missing: str) -> Line:
 
 
 def _api_servers() -> Iterator[str]:
-    """Yield the addresses at which the API server may be reached from here."""
+    """Yield the addresses at which the API server may be reached from here: one or two."""
     workers_use = conf.get("core", "execution_api_server_url", fallback=None) or ""
     base_url = conf.get("api", "base_url", fallback=None) or ""
     if base_url.startswith(("http://", "https://")):
         yield base_url.rstrip("/")
     elif not workers_use:
         yield f"http://localhost:{conf.get('api', 'port', fallback='8080')}"
-    if workers_use:
-        yield workers_use.rstrip("/").removesuffix("/execution")
+    if (other := workers_use.rstrip("/").removesuffix("/execution")) not in ("", base_url.rstrip("/")):
+        yield other
 
 
 def _without_login(url: str) -> str:

@@ -15,6 +15,13 @@ from tests.webhook.conftest import deferred, queue
 __all__ = ["deferred", "queue"]
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch) -> None:
+    """Restore what the command sets for its process."""
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+    monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+
+
 class Components:
     """The components that have sent heartbeats."""
 

@@ -361,6 +361,11 @@ class TestApiServer:
         assert code == 0
         assert f"skip  API server  a login page or another gateway responds at {address} (HTTP 302)\n" in output
 
+    def test_login_page_counts_more_than_an_address_of_the_workers_that_nothing_listens_at(self, server, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", "http://127.0.0.1:9/execution/")
+        with responding(Response(status_code=401)) as address:
+            assert server(address) == ""
+
     def test_address_of_the_workers_is_used_behind_a_login(self, check, monkeypatch, airflow):
         monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", f"{airflow}/execution/")
         with responding(Response("<html>log in", media_type="text/html")) as address:
