@@ -55,7 +55,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH:/usr/sbin:/sbin"
 UNITS := --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/faults
 
 # What uses Airflow's database.
-DATABASE_TESTS := tests/webhook tests/panel/test_database.py
+DATABASE_TESTS := tests/webhook tests/panel/test_database.py tests/commands/test_database.py
 
 # A run that a callback ends, each way a try can end, and the panel, in a real Airflow.
 CELL := tests/e2e/test_supported.py tests/e2e/test_panel.py

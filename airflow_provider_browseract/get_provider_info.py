@@ -29,6 +29,7 @@ _GUIDES = (
     "hook",
     "recipes",
     "connection",
+    "commands",
     "callbacks",
     "proxies",
     "deployment",

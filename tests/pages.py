@@ -56,6 +56,8 @@ class Block(NamedTuple):
         words = {"airflow" if AIRFLOW.match(line) else line.partition(" ")[0] for line in self.lines}
         if words <= {"cat", "export"}:
             return "environment"
+        if all(line.startswith("python -m airflow_provider_browseract ") for line in self.lines):
+            return "command"
         [word] = words
         return word
 

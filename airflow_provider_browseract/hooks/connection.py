@@ -230,7 +230,7 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
     """
     extra, conn_id = connection.extra_dejson, connection.conn_id
     base_url = _base_url(connection)
-    warning = " ".join(filter(None, (_unknown_keys(extra), _unencrypted(base_url)))) or None
+    warning = warning_about(connection)
     if warning and (conn_id, warning) not in _warned:
         _warned.add((conn_id, warning))
         log.warning("Connection %r: %s", conn_id, warning)
@@ -243,6 +243,15 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
         raise ConnectionFieldError(
             f"Connection {conn_id!r}: extra {wrong!r} is {given[wrong]!r}. Set it to {extra_fields()[wrong]['wanted']}."
         ) from None
+
+
+def warning_about(connection: Connection) -> str | None:
+    """Return a warning about fields of a connection that can be used, but are probably wrong.
+
+    :raises ConnectionFieldError: the host cannot be used.
+    """
+    unencrypted = _unencrypted(_base_url(connection))
+    return " ".join(filter(None, (_unknown_keys(connection.extra_dejson), unencrypted))) or None
 
 
 def _unknown_keys(extra: Mapping[str, Any]) -> str | None:

@@ -169,9 +169,9 @@ class Waiter:
         if missed:
             count_in_task("browseract.callbacks_missed")
             self.run.log.warning(
-                "Woken by a poll%s; no callback arrived.\nIf this happens often, test connection %r: the test reports "
-                "whether webhook_base_url leads to the callback route. API servers log callbacks that they could not "
-                "handle.",
+                "Woken by a poll%s; no callback arrived.\nIf this happens often, run `python -m "
+                "airflow_provider_browseract check %s`: it sends a callback through webhook_base_url. API servers log "
+                "callbacks that they could not handle.",
                 after,
                 self.run.hook.browseract_conn_id,
             )
