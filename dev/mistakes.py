@@ -54,6 +54,9 @@ CHANGES = {
     r"(/\w+/)\d{17}": r"\1…",
     r"traceId \w+": "traceId …",
     r"\(/\S+\.py\)": "(…)",
+    # before Airflow 3.3
+    r"No filesystem registered for scheme s5": "Unsupported filesystem: 's5'",
+    r"another run would probably use as much": "the tries of a task instance share max_credits",
 }
 """What differs each time, or with the version of Airflow, and what is shown instead."""
 
@@ -392,7 +395,8 @@ def as_markdown(mistake: Mistake, message: str) -> str:
     """Return a section about a mistake."""
     given = (("Connection", mistake.connection), ("Params", mistake.params), ("Triggered with", mistake.conf))
     lines = [f"{name}: `{json.dumps(value)}`\n" for name, value in given if value]
-    code, said = (f"```{kind}\n{text}\n```\n" for kind, text in (("python", mistake.tasks), ("text", message)))
+    # As Python, ruff would format it.
+    code, said = (f"```text\n{text}\n```\n" for text in (mistake.tasks, message))
     return "\n".join([f"## {mistake.name}\n", *lines, code, said])
 
 

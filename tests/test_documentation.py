@@ -18,6 +18,7 @@ from airflow_provider_browseract.api import errors
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
+from airflow_provider_browseract.emulator.catalogue import contact_of, orders_of, results_for
 from airflow_provider_browseract.hooks.connection import extra_fields
 from airflow_provider_browseract.operators.base import InputParametersOperator, RunOperator
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
@@ -60,6 +61,16 @@ def test_reference_of_emulator_describes_every_public_name():
     described = re.findall(r"autoapi\w+:: airflow_provider_browseract\.emulator\.(\w+)", page)
     constants = re.findall(r"`([A-Z_]+)`", page)
     assert sorted([*described, *constants]) == sorted(emulator.__all__)
+
+
+@pytest.mark.parametrize(
+    ("constant", "output"),
+    [("SEARCH", results_for("pens")[0]), ("ORDERS", orders_of("ada")[0]), ("CONTACTS", contact_of("Example Corp"))],
+    ids=["SEARCH", "ORDERS", "CONTACTS"],
+)
+def test_page_of_the_emulator_names_the_fields_of_an_output(constant, output):
+    [row] = re.findall(rf"^\| `{constant}` \|.*$", PAGES["docs/emulator.md"], re.MULTILINE)
+    assert all(f"`{name}`" in row for name in output)
 
 
 def test_active_runs_example_lists_every_status_of_an_active_run():

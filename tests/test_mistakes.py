@@ -26,7 +26,7 @@ def test_mistake_ends_in_the_recorded_message(mistake, tmp_path, add_dag_bundle,
     heading, section = as_markdown(mistake, made.message).split("\n", 1)
     assert section == RECORDED[f"{heading}\n"]
     # Another traceback would hide the message.
-    assert made.tracebacks == mistake.tracebacks
+    assert made.tracebacks <= mistake.tracebacks
     assert made.runs == mistake.runs
 
 
