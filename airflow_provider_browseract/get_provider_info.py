@@ -55,7 +55,8 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-browseract",
         "name": "BrowserAct",
-        "description": "Run `BrowserAct <https://www.browseract.com/>`__ cloud browser workflows.",
+        # Airflow's list of providers shows the link as text, and loses a space behind it.
+        "description": "Run cloud browser workflows and bots of `BrowserAct <https://www.browseract.com/>`__.",
         "versions": [__version__],
         "integrations": [
             {

@@ -19,7 +19,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import over_cap_text
 from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.outcome import RunError, RunLostError, RunPausedError, RunTimedOutError
-from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, end_lines, log_url, polling_line
+from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, end_line, log_url, polling_line
 from airflow_provider_browseract.runs.resuming import (
     Answered,
     Conclude,
@@ -87,6 +87,9 @@ class Waiter:
             cost = self.run.hook.settings.credits_per_step
         policy = replace(self.options.policy, hide_goals=unknown, max_credits=cap, credits_per_step=cost)
         event = replace(event, wait=replace(event.wait, policy=policy))
+        if stored.hide_goals and not unknown:
+            # The triggerer has logged the steps without their goals.
+            event = replace(event, wait=replace(event.wait, steps_logged=0))
         decision, seen = decide_after_deferral(self.run.hook, event, self.run.log)
         if not isinstance(seen, BrowserActError):
             self.run.url = log_url(seen)
@@ -221,8 +224,7 @@ class Waiter:
         show_run(self.context["ti"], task, run.hook.browseract_conn_id, run.hook.hiding.hidden, run.log)
         if task.status.ended:
             count_run(task)
-            for line in end_lines(task):
-                run.log.info("%s", line)
+            run.log.info("%s", end_line(task))
         running = None if task.status.ended or fate == STOPPED else run.describe(fate)
         retried = running is not None and run.leave_to_next_try(RunLostError(running)) is not None
         message = over_cap_text(
