@@ -15,6 +15,7 @@ _GUIDES = (
     "operator",
     "bots",
     "connection",
+    "commands",
     "proxies",
     "callbacks",
     "results",

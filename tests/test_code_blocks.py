@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
+from airflow_provider_browseract.__main__ import main
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.emulator import (
     CONTACTS,
@@ -51,12 +52,12 @@ RUN_BY: dict[str, str] = {
     "DAG": "dag.test(), against the emulator: the tests with @dags",
     "script": "runpy, against the emulator",
     "test": "a separate pytest",
-    "conftest": "a separate pytest",
     "json": "compared with what the DAG of its page returns",
     "text": "compared with the error that its page describes",
     "airflow": "the function of Airflow's command line, with a temporary database",
     "environment": "a shell, whose variables are then read",
     "python": "a separate process, with another port",
+    "command": "the function of the package's command line",
     "nginx": "tests/webhook/test_relays.py",
     "Lambda": "tests/webhook/test_relays.py",
 }
@@ -446,16 +447,11 @@ def test_documented_script_runs(block, browseract_emulator, tmp_path, capsys):
 def test_documented_tests_pass_unchanged(tmp_path):
     """Run them in a separate pytest, as a DAG author would: one for all, because starting it takes long."""
     tests = {block.code for block in blocks_of("test")}
-    # First the one whose conftest.py makes the settings of Airflow, which the others do not need.
-    for number, code in enumerate(sorted(tests, key=lambda code: "airflow_database" not in code)):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        (folder / f"test_{number}.py").write_text(code)
-        if "airflow_database" in code:
-            [conftest] = blocks_of("conftest")
-            (folder / "conftest.py").write_text(conftest.code)
-            (folder / "dags").mkdir()
-            (folder / "dags" / "prices.py").write_text(block_of("README.md", 'DAG("prices"').code)
+    for folder in ("dags", "tests"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "dags" / "prices.py").write_text(block_of("README.md", 'DAG("prices"').code)
+    for number, code in enumerate(tests):
+        (tmp_path / "tests" / f"test_{number}.py").write_text(code)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path,
@@ -492,6 +488,15 @@ def test_documented_emulator_command_serves_the_emulator(block):
         limit.cancel()
         process.kill()
         process.wait()
+
+
+@every("command")
+def test_documented_commands_have_no_error(block, browseract_emulator, airflow_database, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path / "dags"))
+    for line in block.lines:
+        _, _, _, *words = shlex.split(line)
+        assert main([*words, "--json"]) == 0
+        assert "error" not in json.loads(capsys.readouterr().out)
 
 
 @pytest.fixture
