@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 
-from airflow_provider_browseract.commands import check
+from airflow_provider_browseract.commands import check, new_dag
 
-COMMANDS = (check,)
+COMMANDS = (check, new_dag)
 
 
 def command_line() -> argparse.ArgumentParser:

@@ -48,8 +48,8 @@ class Block(NamedTuple):
     def _python_kind(self) -> str:
         if self.dag_ids:
             return "DAG"
-        found = re.search(r"^(def test_|def handler\(|@pytest.fixture)", self.code, re.MULTILINE)
-        kinds = {None: "script", "def test_": "test", "def handler(": "Lambda", "@pytest.fixture": "conftest"}
+        found = re.search(r"^(def test_|def handler\()", self.code, re.MULTILINE)
+        kinds = {None: "script", "def test_": "test", "def handler(": "Lambda"}
         return kinds[found and found[1]]
 
     def _shell_kind(self) -> str:
