@@ -29,6 +29,10 @@ def test_provider_info_is_valid_for_airflow_schema():
     jsonschema.validate(get_provider_info(), schema)
 
 
+def test_link_in_the_description_is_at_its_end_where_the_list_of_providers_breaks_no_sentence():
+    assert get_provider_info()["description"].endswith(" `BrowserAct <https://www.browseract.com/>`__.")
+
+
 def test_provider_info_name_and_version_match_the_distribution():
     info = get_provider_info()
     assert (info["package-name"], info["versions"]) == (NAME, [distribution(NAME).version]) == (NAME, [__version__])
