@@ -225,7 +225,7 @@ class TestApi:
     def test_nothing_listens(self, check):
         _, output = check(host="http://127.0.0.1:9")
         assert problems(output) == (
-            "FAIL API No connection to http://127.0.0.1:9 for list-workflows (NewConnectionError) | Check the host of "
+            "FAIL API No connection to http://127.0.0.1:9 for list-workflows: Connection refused | Check the host of "
             "the Airflow connection 'browseract_default' (field API address), and that this machine can reach it (DNS, "
             "proxy, firewall)."
         )
