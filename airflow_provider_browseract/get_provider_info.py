@@ -12,6 +12,8 @@ _DOCS = "https://github.com/browseract-ai/airflow-provider-browseract/blob/main/
 _LOGO = "https://raw.githubusercontent.com/browseract-ai/airflow-provider-browseract/main/docs/logo.svg"
 _GUIDES = (
     "tutorial",
+    "examples",
+    "glossary",
     "operator",
     "bots",
     "templates",
@@ -25,11 +27,16 @@ _GUIDES = (
     "sensor",
     "watching",
     "hook",
+    "recipes",
     "connection",
+    "commands",
     "callbacks",
     "proxies",
     "deployment",
+    "docker",
+    "managed",
     "security",
+    "data",
     "troubleshooting",
     "panel",
     "tries",
@@ -37,6 +44,7 @@ _GUIDES = (
     "lifecycle",
     "xcoms-and-metrics",
     "testing",
+    "ci",
     "emulator",
 )
 """The pages of docs/index.md, in its order, without the groups Reference and Project."""
@@ -47,7 +55,8 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-browseract",
         "name": "BrowserAct",
-        "description": "Run `BrowserAct <https://www.browseract.com/>`__ cloud browser workflows.",
+        # Airflow's list of providers shows the link as text, and loses a space behind it.
+        "description": "Run cloud browser workflows and bots of `BrowserAct <https://www.browseract.com/>`__.",
         "versions": [__version__],
         "integrations": [
             {

@@ -36,7 +36,7 @@ EXAMPLES_AND_CALLBACKS = "tests/e2e/test_examples.py tests/e2e/test_webhooks.py"
 PANEL = "tests/e2e/test_panel.py"
 SITE = "tests/e2e/test_site.py"
 
-DATABASE = "tests/webhook tests/panel/test_database.py"
+DATABASE = "tests/webhook tests/panel/test_database.py tests/commands/test_database.py"
 """What uses Airflow's database."""
 
 INDEPENDENT = "--ignore=tests/runs --ignore-glob=tests/emulator/test_[!s]*"

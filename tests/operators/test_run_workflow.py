@@ -367,7 +367,7 @@ class TestInvalidInput:
             "empty workflow_id": ({"workflow_id": ""}, "workflow_id is ''"),
             "unknown workflow": ({"workflow_id": "123"}, "Check workflow_id"),
             "unpublished workflow": ({"workflow_id": UNPUBLISHED.id}, "Publish the workflow"),
-            "inputs as text": ({"input_parameters": "keyword=pens"}, "input_parameters is of type str"),
+            "inputs as text": ({"input_parameters": "keyword=pens"}, "input_parameters is a text instead of a dict"),
             "required input missing": ({"input_parameters": {}}, "input_parameters lacks the required name 'keyword'"),
             "required input missing, not validated": (
                 {"input_parameters": {}, "validate_inputs": False},
