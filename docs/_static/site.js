@@ -5,7 +5,9 @@ document.addEventListener("DOMContentLoaded", () => {
     // With two columns, the first one names the second one.
     if (heads.length < 3) continue;
     for (const row of table.tBodies[0].rows) {
-      heads.slice(1).forEach((head, index) => { row.cells[index + 1].dataset.label = head; });
+      for (const [index, cell] of [...row.cells].entries()) {
+        if (index && cell.textContent.trim()) cell.dataset.label = heads[index];
+      }
     }
   }
   for (const name of document.querySelectorAll(":is(.sig, code) .pre, .highlight .nn")) {

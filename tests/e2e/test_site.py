@@ -24,8 +24,8 @@ HTML = ROOT / "docs" / "_build" / "html"
 
 PAGES = [path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in DOCS]
 
-# One of each kind: a page that sells, a guide with code, tables, what is made from docstrings.
-KINDS = ("index", "tutorial", "operator", "reference/sensors", "search")
+# One of each kind: tables and pictures, code, what is made from docstrings, results.
+KINDS = ("index", "tutorial", "reference/sensors", "search")
 
 SIZES = {"phone": (400, 800), "desktop": (1400, 900)}
 COLORS: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -42,6 +42,15 @@ SEARCHES = {
     "budget": "cost",
     "captcha": "people",
     "kubernetes": "deployment",
+    "docker": "docker",
+    "gdpr": "data",
+    "privacy": "data",
+    "glossary": "glossary",
+    "retry policy": "recipes",
+    "github actions": "ci",
+    "check": "commands",
+    "mwaa": "managed",
+    "astro": "managed",
     "RunWorkflowOperator": "reference/operators",
 }
 """What people search for, and the page that they should find among the first three."""
