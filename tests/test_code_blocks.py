@@ -736,6 +736,8 @@ def test_documented_command_runs(block, browseract_emulator, airflow_database, t
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
     monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path / "dags"))
+    yours = EmulatedWorkflow(YOUR_WORKFLOW, "Prices", inputs=(WorkflowInput("keyword"),))
+    browseract_emulator.emulator.add_workflow(yours)
     for line in block.lines:
         _, _, _, command, *words = shlex.split(line)
         exit_code, found = main([command, *words, "--json"]), json.loads(capsys.readouterr().out)
