@@ -170,13 +170,16 @@ def in_dag_test() -> bool:
     return isinstance(getattr(task_runner, "SUPERVISOR_COMMS", None), InProcessSupervisorComms)
 
 
-def reconfigure_database() -> None:
-    """Let this process use the database that Airflow's configuration has now."""
+def reconfigure() -> None:
+    """Let this process use the database and the DAG bundles that Airflow's configuration has now."""
     from airflow import settings
+    from airflow.dag_processing.bundles import manager
 
     settings.dispose_orm()
     settings.configure_vars()  # type: ignore[no-untyped-call,unused-ignore]
     settings.configure_orm()  # type: ignore[no-untyped-call,unused-ignore]
+    # From Airflow 3.4 on, the configuration of bundles is read once per process.
+    getattr(getattr(manager, "_load_bundle_config_snapshot", None), "cache_clear", lambda: None)()
 
 
 def create_tables() -> None:

@@ -33,7 +33,7 @@ def _browseract_airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def browseract_load_dag(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _browseract_airflow_home: Path
+    request: pytest.FixtureRequest, _browseract_airflow_home: Path
 ) -> Iterator[Callable[[str], Any]]:
     """Return a function that loads the DAG of a file, for ``dag.test()``.
 
@@ -41,40 +41,39 @@ def browseract_load_dag(
     an empty database, which all tests of a session share, and knows no other DAG files. No other setting is changed,
     but if neither ``AIRFLOW_HOME`` is set nor Airflow imported yet, it gets a temporary home.
     """
-    home = _browseract_airflow_home
-    if "AIRFLOW_HOME" not in os.environ:
-        monkeypatch.setenv("AIRFLOW_HOME", str(home))
-    database = home / "tests.db"
-    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{database}")
-    monkeypatch.delenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", raising=False)
-    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+    database = _browseract_airflow_home / "tests.db"
+    with pytest.MonkeyPatch.context() as patch:
+        if "AIRFLOW_HOME" not in os.environ:
+            patch.setenv("AIRFLOW_HOME", str(_browseract_airflow_home))
+        patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{database}")
+        patch.delenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", raising=False)
+        patch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 
-    from airflow_provider_browseract.compat import create_tables, dags_of, reconfigure_database
-    from airflow_provider_browseract.runs import timings
+        from airflow_provider_browseract.compat import create_tables, dags_of, reconfigure
+        from airflow_provider_browseract.runs import timings
 
-    # The pause is for the scheduler, which has no part in dag.test().
-    monkeypatch.setattr(timings, "CORE_RACE_GRACE", 0.5)
-    is_new = not database.exists()
-    reconfigure_database()
-    if is_new:
-        create_tables()
+        # The pause is for the scheduler, which has no part in dag.test().
+        patch.setattr(timings, "CORE_RACE_GRACE", 0.5)
 
-    def load(path: str) -> Any:
-        file = (request.path.parent / path).resolve()
-        bundle = {
-            "name": "dags-folder",
-            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-            "kwargs": {"path": str(file)},
-        }
-        monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
-        # In a DAGs folder, files can import each other.
-        monkeypatch.syspath_prepend(str(file.parent))
-        found = dags_of(str(file))
-        if len(found) != 1:
-            raise ValueError(f"{file} has {len(found)} DAGs. browseract_load_dag() takes a file with one.")
-        [dag] = found.values()
-        return dag
+        def load(path: str) -> Any:
+            file = (request.path.parent / path).resolve(strict=True)
+            bundle = {
+                "name": "dags-folder",
+                "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+                "kwargs": {"path": str(file)},
+            }
+            patch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+            # In a DAGs folder, files can import each other.
+            patch.syspath_prepend(str(file.parent))
+            is_new = not database.exists()
+            reconfigure()
+            if is_new:
+                create_tables()
+            found = dags_of(str(file))
+            if len(found) != 1:
+                raise ValueError(f"{file} has {len(found)} DAGs. browseract_load_dag() takes a file with one.")
+            [dag] = found.values()
+            return dag
 
-    yield load
-    monkeypatch.undo()
-    reconfigure_database()
+        yield load
+    reconfigure()

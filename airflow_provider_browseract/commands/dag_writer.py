@@ -239,7 +239,7 @@ def _read_source(conn_id: str, kind: SourceKind, source_id: str) -> Any:
                     ) from None
             raise InputError(
                 f"There is no {what} with the id {source_id!r}{_similar(client, kind, source_id)}.\n"
-                f"List what the account of the connection {conn_id!r} has: {PROGRAM} --list"
+                f"List what the account has: {PROGRAM} --list --conn-id {shlex.quote(conn_id)}"
             ) from None
 
 
@@ -356,7 +356,7 @@ def _check_dag_id(dag_id: str, dags_folder: Path) -> None:
         if has_it:
             raise InputError(
                 f"{path} already has a DAG with the id {dag_id!r}. No file was written.\n"
-                "Choose another id with the name of the DAG file: --output other_name.py."
+                f"Choose another id, which is the name of the file: --output {dags_folder / 'other_name.py'}"
             )
 
 

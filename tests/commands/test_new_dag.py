@@ -226,7 +226,7 @@ def test_hostile_names_of_inputs_are_written_as_they_are(new, browseract_emulato
 @cases(
     "words, parts",
     {
-        "unknown id": (["1"], ["There is no workflow with the id '1'.", "new-dag --list"]),
+        "unknown id": (["1"], ["There is no workflow with the id '1'.", "new-dag --list --conn-id browseract_default"]),
         "one digit too many": ([f"{SEARCH.id}7"], [f"(did you mean {SEARCH.id}, 'Search' or "]),
         "name instead of id": (["search"], [f"(did you mean {SEARCH.id}, 'Search'?)"]),
         "id with a slash": (["a/b", "--kind", "bot"], ["There is no bot with the id 'a/b'."]),

@@ -170,11 +170,11 @@ def test_values_and_examples_of_a_bot_render_to_themselves(value, other):
 
 
 def test_secrets_are_read_from_connections_of_their_own_and_are_nowhere_in_the_file():
-    names = ["password", "API Key", "api_key", "{{ token }}", "\u5bc6 secret", "user"]
+    names = ["password", "API_KEY", "api_key", "{{ token }}", "\u5bc6 secret", "user"]
     file = made(*required(*names), dag_id="7 up")
     assert file.secrets == {
         "password": "dag_7_up_password",
-        "API Key": "dag_7_up_api_key",
+        "API_KEY": "dag_7_up_api_key",
         "api_key": "dag_7_up_api_key_3",
         "{{ token }}": "dag_7_up_token",
         "\u5bc6 secret": "dag_7_up_secret",

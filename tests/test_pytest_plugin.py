@@ -1,0 +1,88 @@
+"""The fixtures of the package in a pytest of a user, whose other tests use an Airflow of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+TESTS = """
+import os
+
+import pytest
+from airflow import settings  # before the fixture is used
+
+OWN = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+
+
+def test_own_database_before():
+    assert settings.SQL_ALCHEMY_CONN == OWN
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_dag_runs_in_another_database(browseract_load_dag, name):
+    dag = browseract_load_dag(f"dags/{name}.py")
+    assert str(dag.test().state) == "success"
+    assert settings.SQL_ALCHEMY_CONN != OWN
+
+
+def test_file_with_an_error_is_named(browseract_load_dag):
+    with pytest.raises(ImportError, match="no_such_module"):
+        browseract_load_dag("dags/broken.py")
+
+
+def test_file_without_a_dag_is_named(browseract_load_dag):
+    with pytest.raises(ValueError, match="helper.py has 0 DAGs"):
+        browseract_load_dag("dags/helper.py")
+
+
+def test_missing_file_is_named(browseract_load_dag):
+    with pytest.raises(FileNotFoundError, match="three.py"):
+        browseract_load_dag("dags/three.py")
+
+
+def test_own_database_after():
+    assert settings.SQL_ALCHEMY_CONN == OWN
+    assert str(settings.engine.url) == OWN
+    assert "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST" not in os.environ
+"""
+
+DAG = """
+from airflow.sdk import DAG, task
+from helper import VALUE
+
+with DAG("{name}", schedule=None):
+    @task
+    def value():
+        return VALUE
+
+    value()
+"""
+
+
+def test_dags_run_in_a_database_of_their_own_also_if_airflow_was_imported_before(tmp_path):
+    (tmp_path / "dags").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "dags" / f"{name}.py").write_text(DAG.format(name=name))
+    (tmp_path / "dags" / "helper.py").write_text("VALUE = 1\nDAG = 'airflow'\n")
+    (tmp_path / "dags" / "broken.py").write_text("from airflow.sdk import DAG\nimport no_such_module\n")
+    (tmp_path / "test_dags.py").write_text(TESTS)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    own = {
+        "AIRFLOW_HOME": str(tmp_path / "home"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/own.db",
+        "HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        env=kept | own,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=240,
+        check=False,
+    )
+    assert re.search(r"^7 passed", done.stdout, re.MULTILINE), done.stdout
+    assert not (tmp_path / "own.db").exists()
