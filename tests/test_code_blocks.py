@@ -513,7 +513,7 @@ def test_documented_limit_of_active_task_instances_counts_deferred_ones(block, d
             task_instance.state = "deferred" if task_instance.map_index < 2 else "scheduled"
         session.flush()
         queued = SchedulerJobRunner(Job())._executable_task_instances_to_queued(max_tis=10, session=session)
-        deferred_count = hasattr(dependencies_states, "ACTIVE_STATES")  # from Airflow 3.2 on
+        deferred_count = hasattr(dependencies_states, "ACTIVE_STATES")  # from Airflow 3.2.2 on
         assert len(queued) == (1 if deferred_count else 3)
         session.rollback()
 
