@@ -63,7 +63,7 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) ->
                 status = await client.send(APIS[wait.api_version].get_task_status(task_id))
                 if status.ended:
                     # The next try of a cleared task may be faster, and its log states that it has stopped the run.
-                    by = ", perhaps by the next try" if status is TaskStatus.CANCELED else ""
+                    by = ", perhaps because the next try has stopped it" if status is TaskStatus.CANCELED else ""
                     log.info(
                         "BrowserAct task %s need not be stopped: it has already ended as %s%s.", task_id, status, by
                     )

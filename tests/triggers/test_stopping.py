@@ -148,7 +148,7 @@ class TestKill:
     def test_kill_after_the_next_try_has_stopped_the_run_logs_that(self, emulator, waiting, capfd):
         BrowserActHook().stop_task(waiting.wait.browseract_task_id)
         asyncio.run(waiting.on_kill())
-        ended = "need not be stopped: it has already ended as canceled, perhaps by the next try."
+        ended = "need not be stopped: it has already ended as canceled, perhaps because the next try has stopped it."
         assert ended in "".join(capfd.readouterr())
 
     def test_kill_stops_the_run_although_its_status_cannot_be_read(self, emulator, waiting, monkeypatch):
