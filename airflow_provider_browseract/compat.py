@@ -1,7 +1,7 @@
 """Imports that differ between Airflow 3.1 and 3.3, and imports that are not Airflow's public interface.
 
 DAG files and the plugin import this module. Functions therefore import what only some processes need. Airflow's models
-are not here: only ``webhook/database.py`` and ``panel/database.py`` use them.
+are not here: only the modules ``database.py`` of ``webhook``, ``panel`` and ``commands`` use them.
 """
 
 from __future__ import annotations
@@ -168,6 +168,37 @@ def in_dag_test() -> bool:
     from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
 
     return isinstance(getattr(task_runner, "SUPERVISOR_COMMS", None), InProcessSupervisorComms)
+
+
+def reconfigure_database() -> None:
+    """Let this process use the database that Airflow's configuration has now."""
+    from airflow import settings
+
+    settings.dispose_orm()
+    settings.configure_vars()  # type: ignore[no-untyped-call,unused-ignore]
+    settings.configure_orm()  # type: ignore[no-untyped-call,unused-ignore]
+
+
+def create_tables() -> None:
+    """Create the tables in Airflow's database."""
+    from airflow.utils.db import initdb
+
+    initdb()
+
+
+def dags_of(file: str) -> dict[str, Any]:
+    """Return the DAGs of a file by their ids, as Airflow reads them.
+
+    :raises ImportError: the file has an error. The message contains the traceback.
+    """
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # before Airflow 3.2
+        from airflow.models.dagbag import DagBag  # type: ignore[no-redef,assignment,unused-ignore]
+    bag = DagBag(file)
+    if bag.import_errors:
+        raise ImportError("\n".join(bag.import_errors.values()))
+    return dict(bag.dags)
 
 
 def xcom_serde() -> ModuleType:

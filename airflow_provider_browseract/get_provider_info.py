@@ -12,31 +12,42 @@ _DOCS = "https://github.com/browseract-ai/airflow-provider-browseract/blob/main/
 _LOGO = "https://raw.githubusercontent.com/browseract-ai/airflow-provider-browseract/main/docs/logo.svg"
 _GUIDES = (
     "tutorial",
+    "examples",
+    "glossary",
     "operator",
     "bots",
-    "connection",
-    "proxies",
-    "callbacks",
-    "results",
+    "templates",
+    "decorator",
     "profiles",
+    "results",
+    "people",
     "slots",
     "cost",
-    "panel",
-    "people",
-    "deployment",
-    "tries",
     "stop-resume",
     "sensor",
     "watching",
-    "templates",
-    "decorator",
     "hook",
-    "testing",
-    "migrating",
-    "upgrading",
+    "recipes",
+    "connection",
+    "commands",
+    "callbacks",
+    "proxies",
+    "deployment",
+    "docker",
+    "managed",
+    "security",
+    "data",
     "troubleshooting",
+    "panel",
+    "tries",
+    "faults",
+    "lifecycle",
+    "xcoms-and-metrics",
+    "testing",
+    "ci",
+    "emulator",
 )
-"""The pages that docs/index.md lists as tutorial and how-to guides, in the same order."""
+"""The pages of docs/index.md, in its order, without the groups Reference and Project."""
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -44,7 +55,8 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-browseract",
         "name": "BrowserAct",
-        "description": "Run `BrowserAct <https://www.browseract.com/>`__ cloud browser workflows.",
+        # Airflow's list of providers shows the link as text, and loses a space behind it.
+        "description": "Run cloud browser workflows and bots of `BrowserAct <https://www.browseract.com/>`__.",
         "versions": [__version__],
         "integrations": [
             {

@@ -34,8 +34,9 @@ OLDEST, NEWEST = "3.1.1", "3.3.2"
 
 EXAMPLES_AND_CALLBACKS = "tests/e2e/test_examples.py tests/e2e/test_webhooks.py"
 PANEL = "tests/e2e/test_panel.py"
+SITE = "tests/e2e/test_site.py"
 
-DATABASE = "tests/webhook tests/panel/test_database.py"
+DATABASE = "tests/webhook tests/panel/test_database.py tests/commands/test_database.py"
 """What uses Airflow's database."""
 
 INDEPENDENT = "--ignore=tests/runs --ignore-glob=tests/emulator/test_[!s]*"
@@ -126,7 +127,7 @@ def parts_of_ci() -> list[list[Lane]]:
         [
             [
                 _make("checks", "check", *newest),
-                _make("documentation", "docs"),
+                _tests("documentation in a browser", SITE, *newest),
                 _make("sdist and wheel", "dist"),
                 _make(f"unit tests, {NEWEST}", "units", *newest),
                 _tests(f"unit tests, {OLDEST}", f"{INDEPENDENT} {AS_IN_THE_DEMOS}", *oldest, target="units"),

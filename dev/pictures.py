@@ -77,9 +77,13 @@ class Studio:
         self.airflow.set_connection("browseract_default", **self.account.connection, extra=extra)
         return Shop.opened(self.airflow, self.account)
 
+    def open_shop(self) -> FrameLocator:
+        """Open the panel on the account of :attr:`shop`, and return its frame."""
+        self.shop  # noqa: B018 - starts the runs
+        return self.open_panel()
+
     def open_panel(self) -> FrameLocator:
         """Open the panel in Airflow's UI, and return its frame."""
-        self.shop  # noqa: B018 - starts the runs
         # So high that the lower end of Airflow's menu is outside of each picture.
         self.page.set_viewport_size({"width": WIDTH, "height": 2 * HEIGHT})
         self.open("plugin/browseract")
@@ -219,16 +223,46 @@ def connection(studio: Studio) -> bytes:
     return studio.shoot(lambda: box(form))
 
 
+def panel_steps(studio: Studio) -> bytes:
+    """Show an active run in the panel, with the pictures of its steps."""
+    emulator = studio.service.emulator
+    # The third of four steps runs for 25 seconds.
+    emulator.next_run(SEARCH.id, duration=100.0)
+    run_id = studio.airflow.trigger(SEARCHING)
+    studio.wait_for_state(SEARCHING, run_id, "search", "deferred")
+    task_id = studio.airflow.xcom(SEARCHING, run_id, "search", "task_id")
+    # Before that, the page would load pictures of steps that are running.
+    studio.wait_for("The third step", lambda: emulator.tasks[-1].credit == 3 * SEARCH.credits_per_step)
+    panel = studio.open_panel()
+    panel.locator(f'#runs [data-run="{task_id}"]').get_by_role("link", name=task_id).click()
+    third = panel.locator(".step").nth(2)
+    third.get_by_text("running").wait_for()
+    return studio.shoot(lambda: studio.down_to(third))
+
+
+def in_the_dark(take: Callable[[Studio], bytes]) -> Callable[[Studio], bytes]:
+    """Return what takes the same picture in Airflow's dark mode."""
+
+    def taken(studio: Studio) -> bytes:
+        studio.page.emulate_media(color_scheme="dark")
+        try:
+            return take(studio)
+        finally:
+            studio.page.emulate_media(color_scheme="light")
+
+    return taken
+
+
 def panel_overview(studio: Studio) -> bytes:
     """Show the first page of the panel, inside Airflow's UI."""
-    panel = studio.open_panel()
+    panel = studio.open_shop()
     panel.locator("#queue tbody tr").nth(2).wait_for()
     return studio.shoot(lambda: studio.down_to(panel.locator(f'#runs [data-run="{studio.shop.unread}"]'), margin=0))
 
 
 def panel_run(studio: Studio) -> bytes:
     """Show a run in the panel that has failed, with the pictures of its steps."""
-    panel = studio.open_panel()
+    panel = studio.open_shop()
     task_id = studio.airflow.xcom("shop", studio.shop.run_id, "blocked", "task_id")
     panel.locator(f'#runs [data-run="{task_id}"]').get_by_role("link", name=task_id).click()
     return studio.shoot(lambda: studio.down_to(panel.locator(".step").last))
@@ -236,7 +270,7 @@ def panel_run(studio: Studio) -> bytes:
 
 def panel_credits(studio: Studio) -> bytes:
     """Show the page of the panel with the credits of 30 days."""
-    panel = studio.open_panel()
+    panel = studio.open_shop()
     panel.get_by_role("link", name="Credits").click()
     days = panel.locator('[data-tile="days"]')
     days.wait_for()
@@ -246,7 +280,7 @@ def panel_credits(studio: Studio) -> bytes:
 
 def panel_workflow(studio: Studio) -> bytes:
     """Show a workflow in the panel, with a DAG file that runs it."""
-    panel = studio.open_panel()
+    panel = studio.open_shop()
     panel.get_by_role("link", name="Workflows").click()
     panel.get_by_role("link", name=SEARCH.name, exact=True).click()
     return studio.shoot(lambda: studio.down_to(panel.locator("#dag-file")))
@@ -259,6 +293,8 @@ PICTURES: dict[str, Callable[[Studio], bytes]] = {
     "links": links,
     "required_action": required_action,
     "connection": connection,
+    "panel_steps": panel_steps,
+    "panel_steps_dark": in_the_dark(panel_steps),
     # Last, because the connection is then one to an account without a free slot.
     "panel_overview": panel_overview,
     "panel_run": panel_run,

@@ -40,17 +40,24 @@ class Block(NamedTuple):
         """The commands of a shell block, each in one line."""
         return [line.strip() for line in re.sub(r" *\\\n *", " ", self.code).splitlines() if line.strip()]
 
+    @property
+    def file(self) -> str:
+        """The path of a YAML file, which its first line names."""
+        return self.code.partition("\n")[0].removeprefix("# ")
+
     def _python_kind(self) -> str:
         if self.dag_ids:
             return "DAG"
-        found = re.search(r"^(def test_|def handler\(|@pytest.fixture)", self.code, re.MULTILINE)
-        kinds = {None: "script", "def test_": "test", "def handler(": "Lambda", "@pytest.fixture": "conftest"}
+        found = re.search(r"^(def test_|def handler\()", self.code, re.MULTILINE)
+        kinds = {None: "script", "def test_": "test", "def handler(": "Lambda"}
         return kinds[found and found[1]]
 
     def _shell_kind(self) -> str:
         words = {"airflow" if AIRFLOW.match(line) else line.partition(" ")[0] for line in self.lines}
         if words <= {"cat", "export"}:
             return "environment"
+        if all(line.startswith("python -m airflow_provider_browseract ") for line in self.lines):
+            return "command"
         [word] = words
         return word
 
@@ -58,7 +65,7 @@ class Block(NamedTuple):
 BLOCKS = [
     Block(page, language, re.sub(f"^{indent}", "", code, flags=re.MULTILINE))
     for page, text in PAGES.items()
-    for indent, language, code in re.findall(r"^( *)```(\S*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
+    for indent, language, code in re.findall(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
     # The others are directives of Sphinx, which `make docs` checks.
     if not language.startswith("{")
 ]

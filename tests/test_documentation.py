@@ -18,6 +18,7 @@ from airflow_provider_browseract.api import errors
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
+from airflow_provider_browseract.emulator.catalogue import contact_of, orders_of, results_for
 from airflow_provider_browseract.hooks.connection import extra_fields
 from airflow_provider_browseract.operators.base import InputParametersOperator, RunOperator
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
@@ -42,8 +43,21 @@ def test_first_readme_dag_has_ten_lines_besides_imports():
     assert len(lines) == 10
 
 
-def test_tutorial_has_the_first_dag_of_the_readme():
-    assert block_of("docs/tutorial.md", 'DAG("prices"').code == block_of("README.md", 'DAG("prices"').code
+@pytest.mark.parametrize("page", ["docs/index.md", "docs/tutorial.md"])
+def test_page_has_the_first_dag_of_the_readme(page):
+    assert block_of(page, 'DAG("prices"').code == block_of("README.md", 'DAG("prices"').code
+
+
+def test_badges_of_the_readme_are_true():
+    badges = re.findall(r"https://img\.shields\.io/badge/(\w+)-([^-]+)-", PAGES["README.md"])
+    project = (ROOT / "pyproject.toml").read_text()
+    pythons = re.findall(r"Programming Language :: Python :: (3\.\d+)", project)
+    [airflow] = re.findall(r'"apache-airflow>=([\d.]+)"', project)
+    assert badges == [
+        ("Airflow", f"{airflow}%2B"),
+        ("Python", f"{pythons[0]}_to_{pythons[-1]}"),
+        ("License", re.findall(r'^license = "(.*)"', project, re.MULTILINE)[0].replace("-", "_")),
+    ]
 
 
 def test_documented_public_names_exist():
@@ -60,6 +74,16 @@ def test_reference_of_emulator_describes_every_public_name():
     described = re.findall(r"autoapi\w+:: airflow_provider_browseract\.emulator\.(\w+)", page)
     constants = re.findall(r"`([A-Z_]+)`", page)
     assert sorted([*described, *constants]) == sorted(emulator.__all__)
+
+
+@pytest.mark.parametrize(
+    ("constant", "output"),
+    [("SEARCH", results_for("pens")[0]), ("ORDERS", orders_of("ada")[0]), ("CONTACTS", contact_of("Example Corp"))],
+    ids=["SEARCH", "ORDERS", "CONTACTS"],
+)
+def test_page_of_the_emulator_names_the_fields_of_an_output(constant, output):
+    [row] = re.findall(rf"^\| `{constant}` \|.*$", PAGES["docs/emulator.md"], re.MULTILINE)
+    assert all(f"`{name}`" in row for name in output)
 
 
 def test_active_runs_example_lists_every_status_of_an_active_run():
@@ -160,6 +184,8 @@ def test_documented_log_lines_and_headings_are_messages_of_the_provider():
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
     texts = [re.sub(r"%[.\d]*[a-z]", "", constant) for constant in constants]
+    # These are also messages of Airflow and Python.
+    texts += (ROOT / "tests/mistakes.md").read_text().splitlines()
     headings = re.findall(r"^### `(.*)`$", PAGES["docs/troubleshooting.md"], re.MULTILINE)
     section = PAGES["docs/xcoms-and-metrics.md"].partition("## Log lines")[2].partition("\n## ")[0]
     lines = re.findall(r"^\| `(.*?)` \|", section, re.MULTILINE)
@@ -200,7 +226,8 @@ def test_pictures_are_those_that_make_pictures_takes():
     assert isinstance(pictures, ast.Dict)
     taken = [ast.literal_eval(name) for name in pictures.keys if name]
     assert sorted(taken) == sorted(path.stem for path in (ROOT / "docs").glob("*.png"))
-    assert set(taken) == set(re.findall(r"!\[[^]]+\]\((?:docs/)?(\w+)\.png\)", ALL))
+    shown = re.findall(r'(?:!\[[^]]+\]\(|```\{image\} |(?:src|srcset)=")(?:docs/)?(\w+)\.png', ALL)
+    assert set(taken) == set(shown)
 
 
 def headings_of(text: str) -> set[str]:

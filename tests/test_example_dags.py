@@ -47,6 +47,14 @@ def test_example_names_the_ids_to_replace_in_its_docs(example, parse):
     assert all(f"- `{name}`: " in replaced for name in constants)
 
 
+def test_every_example_is_in_the_gallery():
+    gallery = (EXAMPLES.parent / "docs" / "examples.md").read_text()
+    listed = re.findall(r"^\| [^|]+ \| \[(\w+)\] \| \[", gallery, re.MULTILINE)
+    addresses = dict(re.findall(r"^\[(\w+)\]: (\S+)$", gallery, re.MULTILINE))
+    assert sorted(listed) == sorted(addresses) == [path.stem for path in sorted(EXAMPLES.glob("*.py"))]
+    assert all(address.endswith(f"/example_dags/{name}.py") for name, address in addresses.items())
+
+
 def test_search_example_passes_its_output_to_next_task(run, browseract_emulator):
     result = run("example_browseract_search")
     assert result.state == "success"

@@ -29,6 +29,10 @@ def test_provider_info_is_valid_for_airflow_schema():
     jsonschema.validate(get_provider_info(), schema)
 
 
+def test_link_in_the_description_is_at_its_end_where_the_list_of_providers_breaks_no_sentence():
+    assert get_provider_info()["description"].endswith(" `BrowserAct <https://www.browseract.com/>`__.")
+
+
 def test_provider_info_name_and_version_match_the_distribution():
     info = get_provider_info()
     assert (info["package-name"], info["versions"]) == (NAME, [distribution(NAME).version]) == (NAME, [__version__])
@@ -56,9 +60,10 @@ def test_provider_info_names_every_part_of_the_package():
 
 
 def guides_of_index() -> list[str]:
-    """Return the pages that the index of the documentation lists as tutorial and how-to guides."""
+    """Return the pages that the index of the documentation lists outside of the groups Reference and Project."""
     lists = dict(re.findall(r":caption: (.+)\n\n((?:[\w/-]+\n)+)```", (ROOT / "docs" / "index.md").read_text()))
-    return [*lists["Start here"].split(), *lists["How to"].split()]
+    del lists["Reference"], lists["Project"]
+    return " ".join(lists.values()).split()
 
 
 def test_provider_info_lists_every_guide_of_the_documentation():
@@ -85,7 +90,8 @@ def test_readme_on_pypi_has_only_whole_addresses():
         path = re.sub(r"^/(?:blob|raw)/main/|#.*", "", link.removeprefix(PROJECT_URLS["Source"]))
         assert (ROOT / path).exists(), link
     assert [link for link in links if not link.startswith("https://")] == []
-    assert f"]({PROJECT_URLS['Source']}/raw/main/docs/panel_overview.png)" in readme
+    pictures = re.findall(r'(?:src|srcset)="([^"]+)"', readme)
+    assert pictures == [f"{PROJECT_URLS['Source']}/raw/main/docs/panel_steps{mode}.png" for mode in ("_dark", "")]
 
 
 def test_plugin_is_registered_only_by_its_entry_point():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
@@ -432,7 +433,18 @@ def _not_connected(call: Call[Any], settings: ClientSettings, error: BaseExcepti
     if tls is not None:
         return ConnectionFailedError(f"{failure}: the TLS handshake failed ({tls.reason or type(tls).__name__})")
     known = [cause for cause in causes if not isinstance(cause, _NotConnectedError)]
-    return ConnectionFailedError(f"{failure} ({type((known or causes)[0]).__name__})")
+    # The text of any other exception can contain addresses with queries.
+    texts = [_text_of(cause) for cause in causes if isinstance(cause, OSError)]
+    return ConnectionFailedError(f"{failure}: {next(filter(None, texts), type((known or causes)[0]).__name__)}")
+
+
+def _text_of(error: OSError) -> str | None:
+    """Return the operating system's text for an error."""
+    if isinstance(error, socket.gaierror):
+        return f"the name of the host cannot be resolved ({error.strerror})"
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    return os.strerror(error.errno) if error.errno else None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -308,7 +308,10 @@ class NotTheApiError(UnexpectedResponseError):
         """Add the address that was called to the message, and its path, if it has one, to the remedy."""
         self.message = f"{self.message} (API address {base_url})"
         if path := urlsplit(base_url).path.rstrip("/"):
-            self.remedy = f"Remove {path!r} from the host of {THE_CONNECTION} (field API address). {self.remedy}"
+            self.remedy = (
+                f"Remove {path!r} from the host of {THE_CONNECTION} (field API address). If it is the path of a proxy "
+                "of yours, check the proxy, because the response comes from there."
+            )
 
 
 class RunStartUnknownError(BrowserActError):

@@ -24,7 +24,13 @@ from airflow_provider_browseract.api.arguments import (
     read_optional_path_id,
     read_path_id,
 )
-from airflow_provider_browseract.api.errors import BrowserActError, UnexpectedResponseError, WorkflowNotFoundError
+from airflow_provider_browseract.api.errors import (
+    BrowserActError,
+    InvalidRequestError,
+    MissingInputError,
+    UnexpectedResponseError,
+    WorkflowNotFoundError,
+)
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import (
     CreatedTask,
@@ -63,7 +69,13 @@ def run_task(
         callback_url=callback_url,
         status_change_callback_url=status_change_callback_url,
     )
-    return _call("run-task", "POST", CreatedTask.read, body=body, starts_run=True, remedies=_remedies(workflow_id))
+    remedies = _remedies(workflow_id) | _remedies_of_empty(input_parameters)
+    if profile_id is not None:
+        remedies[InvalidRequestError] = (
+            f"{InvalidRequestError.remedy} A run of the same account must have saved the profile {profile_id!r} "
+            "(profile_id)."
+        )
+    return _call("run-task", "POST", CreatedTask.read, body=body, starts_run=True, remedies=remedies)
 
 
 def run_task_by_template(
@@ -82,7 +94,8 @@ def run_task_by_template(
         callback_url=callback_url,
         status_change_callback_url=status_change_callback_url,
     )
-    return _call("run-task-by-template", "POST", CreatedTask.read, body=body, starts_run=True)
+    remedies = _remedies_of_empty(input_parameters)
+    return _call("run-task-by-template", "POST", CreatedTask.read, body=body, starts_run=True, remedies=remedies)
 
 
 def get_task_status(task_id: str) -> Call[TaskStatus]:
@@ -180,6 +193,12 @@ def _remedies(workflow_id: str | None) -> dict[type[BrowserActError], str]:
         return {}
     named = f"workflow_id {workflow_id!r}"
     return {WorkflowNotFoundError: WorkflowNotFoundError.remedy.replace("workflow_id", named, 1)}
+
+
+def _remedies_of_empty(inputs: Mapping[str, str] | None) -> dict[type[BrowserActError], str]:
+    """Return the remedy of a start whose inputs have empty values, which BrowserAct calls missing."""
+    empty = [f"input_parameters[{name!r}]" for name, text in (inputs or {}).items() if not text.strip()]
+    return {MissingInputError: f"Set a value for {', '.join(empty)}, which is empty."} if empty else {}
 
 
 def _pairs(inputs: Mapping[str, str] | None) -> list[dict[str, str]]:

@@ -230,7 +230,7 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
     """
     extra, conn_id = connection.extra_dejson, connection.conn_id
     base_url = _base_url(connection)
-    warning = " ".join(filter(None, (_unknown_keys(extra), _unencrypted(base_url)))) or None
+    warning = warning_about(connection)
     if warning and (conn_id, warning) not in _warned:
         _warned.add((conn_id, warning))
         log.warning("Connection %r: %s", conn_id, warning)
@@ -243,6 +243,15 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
         raise ConnectionFieldError(
             f"Connection {conn_id!r}: extra {wrong!r} is {given[wrong]!r}. Set it to {extra_fields()[wrong]['wanted']}."
         ) from None
+
+
+def warning_about(connection: Connection) -> str | None:
+    """Return a warning about fields of a connection that can be used, but are probably wrong.
+
+    :raises ConnectionFieldError: the host cannot be used.
+    """
+    unencrypted = _unencrypted(_base_url(connection))
+    return " ".join(filter(None, (_unknown_keys(connection.extra_dejson), unencrypted))) or None
 
 
 def _unknown_keys(extra: Mapping[str, Any]) -> str | None:
@@ -269,6 +278,7 @@ def _api_key(connection: Connection) -> str:
         raise ConnectionFieldError(
             f"Connection {connection.conn_id!r} has no API key.\n"
             "Put one (BrowserAct dashboard: Integrations, Manage API Keys) into its API key (password) field."
+            f"{_misplaced_key(connection)}"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConnectionFieldError(
@@ -276,6 +286,16 @@ def _api_key(connection: Connection) -> str:
             "it has spaces or characters that no key has.\nEnter only the key, without 'Bearer' before it."
         )
     return key
+
+
+def _misplaced_key(connection: Connection) -> str:
+    """Return where in a connection the key may be instead, and that the connection has another type, as sentences."""
+    places = ["the field login"] if connection.login else []
+    places += [f"{name!r} of the extra" for name in connection.extra_dejson if name not in extra_fields()][:3]
+    hint = f" If the API key is in {' or '.join(places)}, move it there." if places else ""
+    if connection.conn_type not in (None, "", CONNECTION_TYPE):
+        hint += f" The type of the connection is {connection.conn_type!r}. Change it to {CONNECTION_TYPE!r}."
+    return hint
 
 
 def _base_url(connection: Connection) -> str:

@@ -1,8 +1,15 @@
-"""Test a connection: the API with its key, and the callback route."""
+"""Test a connection: the API with its key, and the address for callbacks.
+
+The connection test of Airflow and the command ``check`` use the same steps.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import re
+import time
+from enum import Enum, auto
+from typing import TYPE_CHECKING, NamedTuple
 
 import requests
 
@@ -16,6 +23,7 @@ from airflow_provider_browseract.api.errors import (
     ResponseLostError,
 )
 from airflow_provider_browseract.runs import callback_url
+from airflow_provider_browseract.runs.callback_url import CallbackOutcome, TaskInstanceKey
 from airflow_provider_browseract.runs.routes import URL_PREFIX
 
 if TYPE_CHECKING:
@@ -23,7 +31,55 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
 
 PROBE_TIMEOUT = 5.0
-"""Seconds that the test of a connection waits for the callback route."""
+"""Seconds to wait for the response to a callback."""
+
+MAX_RESPONSE = 1000
+"""Bytes that are read of it."""
+
+_VERSION = re.compile(r"[\w.+-]{1,40}", re.ASCII)
+
+
+class Arrival(Enum):
+    """Where a callback arrived that was sent to test an address."""
+
+    NOWHERE = auto()
+    """Nothing responded."""
+
+    CHECKED = auto()
+    """The callback route of an Airflow that expected it responded."""
+
+    UNKNOWN = auto()
+    """The callback route of an Airflow that did not expect it responded."""
+
+    UNAVAILABLE = auto()
+    """The callback route cannot handle callbacks now."""
+
+    GATEWAY = auto()
+    """A login page or another gateway responded."""
+
+    ELSEWHERE = auto()
+    """Something else responded, such as an Airflow without the provider."""
+
+
+class Delivery(NamedTuple):
+    """What became of a callback that was sent to test an address.
+
+    :param seen: HTTP status of the response, or the reason why there is none.
+    :param provider: version of the provider that received the callback, if it was expected.
+    :param airflow: the same for Airflow.
+    """
+
+    arrival: Arrival
+    seen: str
+    provider: str | None = None
+    airflow: str | None = None
+
+
+class Problem(NamedTuple):
+    """Why callbacks cannot arrive, and what to do, as sentences without and with a full stop."""
+
+    what: str
+    remedy: str
 
 
 def probe(client: BrowserActClient, hook: BrowserActHook) -> tuple[bool, str]:
@@ -32,7 +88,7 @@ def probe(client: BrowserActClient, hook: BrowserActHook) -> tuple[bool, str]:
     :param client: a client of the hook with a limit for the time that a call may take.
     """
     try:
-        page = client.send(v2.list_workflows(limit=1))
+        workflows = count_workflows(client)
     except AuthenticationError as error:
         return False, f"The API key is wrong: {error}"
     except NotTheApiError as error:
@@ -41,9 +97,16 @@ def probe(client: BrowserActClient, hook: BrowserActHook) -> tuple[bool, str]:
         return False, f"No usable connection to the API address: {error}"
     except (BrowserActError, InputError) as error:
         return False, str(error)
-    connected = f"Connected to {hook.settings.client.base_url}: {page.total_count or 0} workflows are visible."
     good, callbacks = _probe_callbacks(hook)
-    return good, f"{connected} {callbacks}"
+    return good, f"Connected to {hook.settings.client.base_url}: {workflows} workflows are visible. {callbacks}"
+
+
+def count_workflows(client: BrowserActClient) -> int:
+    """Return how many workflows the API key can see. The request uses no credits.
+
+    :raises BrowserActError: the API cannot be reached, or does not accept the key.
+    """
+    return client.send(v2.list_workflows(limit=1)).total_count or 0
 
 
 def _probe_callbacks(hook: BrowserActHook) -> tuple[bool, str]:
@@ -55,27 +118,101 @@ def _probe_callbacks(hook: BrowserActHook) -> tuple[bool, str]:
     if base_url is None:
         return True, "Deferred tasks poll BrowserAct, because the connection has no webhook_base_url."
     try:
-        url = callback_url.address(
-            base_url,
-            callback_url.TaskInstanceKey("", "", "", -1),
-            callback_url.new_token(),
-            conn_id=hook.browseract_conn_id,
-            api_base_url=hook.settings.client.base_url,
-        )
-        with requests.post(url, json={}, timeout=PROBE_TIMEOUT, allow_redirects=False, stream=True) as response:
-            body: bytes = next(response.iter_content(1000), b"")
+        url = address_to_test(hook, TaskInstanceKey.of_check(""), callback_url.new_token())
     except InputError as error:
         return False, f"But callbacks are not possible: {error}"
-    except requests.RequestException as error:
-        return False, (
-            f"But {base_url} cannot be reached from the machine of this test: {_why_unreachable(error)}. Check the "
-            "address, and that the API server or a relay listens there. In some networks, a machine cannot reach "
-            "its own public address. If yours is one of them, look at the log of a task that waited for a "
-            "callback: if it has the line 'Woken by a callback', callbacks arrive."
-        )
-    if (response.status_code, body) == (404, callback_url.UNKNOWN_RESPONSE):
+    delivery = deliver(url)
+    if delivery.arrival is Arrival.UNKNOWN:
         return True, f"The callback route responds at {base_url}."
-    return False, _why_callbacks_do_not_arrive(base_url, response, body)
+    problem = explain(base_url, delivery)
+    return False, f"But {problem.what}. {problem.remedy}"
+
+
+def address_to_test(hook: BrowserActHook, key: TaskInstanceKey, token: str) -> str:
+    """Return the address for a callback through the ``webhook_base_url`` of a connection that has one.
+
+    :raises InputError: BrowserAct would not accept it.
+    """
+    settings = hook.settings
+    of = {"conn_id": hook.browseract_conn_id, "api_base_url": settings.client.base_url}
+    return callback_url.address(settings.webhook_base_url or "", key, token, **of)
+
+
+def deliver(url: str) -> Delivery:
+    """Send a callback to test its address, and return what became of it."""
+    try:
+        with requests.post(url, json={}, timeout=PROBE_TIMEOUT, allow_redirects=False, stream=True) as response:
+            body = beginning_of(response)
+    except requests.RequestException as error:
+        return Delivery(Arrival.NOWHERE, _why_unreachable(error))
+    seen = f"HTTP {response.status_code}"
+    if (response.status_code, body) == (404, callback_url.UNKNOWN_RESPONSE):
+        return Delivery(Arrival.UNKNOWN, seen)
+    if response.status_code == 503 and body.startswith(b'{"outcome":'):
+        return Delivery(Arrival.UNAVAILABLE, seen)
+    if response.ok and (versions := _versions_of(body)) is not None:
+        return Delivery(Arrival.CHECKED, seen, *versions)
+    is_page = "html" in response.headers.get("content-type", "").lower()
+    if response.is_redirect or response.status_code in (401, 403) or (is_page and response.ok):
+        return Delivery(Arrival.GATEWAY, seen)
+    return Delivery(Arrival.ELSEWHERE, seen)
+
+
+def beginning_of(response: requests.Response) -> bytes:
+    """Read a body that may be endless, or arrive a byte at a time."""
+    body, until = bytearray(), time.monotonic() + PROBE_TIMEOUT
+    for byte in response.iter_content(1):
+        body += byte
+        if len(body) >= MAX_RESPONSE or time.monotonic() >= until:
+            break
+    return bytes(body)
+
+
+def _versions_of(body: bytes) -> tuple[str, str] | None:
+    """Return the versions of provider and Airflow in the response to a callback that was expected."""
+    try:
+        match json.loads(body):
+            case {"outcome": CallbackOutcome.CHECKED.value, "provider": str(provider), "airflow": str(airflow)}:
+                pass
+            case _:
+                return None
+    except ValueError:
+        return None
+    return (provider, airflow) if _VERSION.fullmatch(provider) and _VERSION.fullmatch(airflow) else None
+
+
+def explain(base_url: str, delivery: Delivery) -> Problem:
+    """Return why callbacks do not arrive at a ``webhook_base_url``."""
+    seen = delivery.seen
+    if delivery.arrival is Arrival.NOWHERE:
+        return Problem(
+            f"{base_url} cannot be reached from the machine of this test: {seen}",
+            "Check the address, and that the API server or a relay listens there. In some networks, a machine cannot "
+            "reach its own public address. If yours is one of them, look at the log of a task that waited for a "
+            "callback: if it has the line 'Woken by a callback', callbacks arrive.",
+        )
+    if delivery.arrival is Arrival.UNAVAILABLE:
+        return Problem(
+            f"the callback route at {base_url} cannot handle callbacks now ({seen}): Airflow's database does not "
+            "respond, or this version of the provider does not support this version of Airflow",
+            "Check the log of the API server.",
+        )
+    if delivery.arrival is Arrival.GATEWAY:
+        return Problem(
+            f"a login page or another gateway responds at {base_url} ({seen}) instead of the callback route",
+            "Set up a relay there for callbacks.",
+        )
+    if delivery.arrival is Arrival.UNKNOWN:
+        return Problem(
+            f"the callback arrives at another Airflow: the callback route responds at {base_url}, but with a database "
+            "that is not the one of this Airflow",
+            "Set webhook_base_url to the address of the API server of this Airflow.",
+        )
+    hint = f" (remove {URL_PREFIX} from its end)" if base_url.rstrip("/").endswith(URL_PREFIX) else ""
+    return Problem(
+        f"{base_url} does not lead to the callback route: the response was {seen}",
+        f"Check its path{hint}, and that the provider is installed where the API server runs.",
+    )
 
 
 def _why_unreachable(error: requests.RequestException) -> str:
@@ -89,25 +226,3 @@ def _why_unreachable(error: requests.RequestException) -> str:
             reason = cause.strerror or str(cause)
         cause = cause.__cause__ or cause.__context__
     return reason
-
-
-def _why_callbacks_do_not_arrive(base_url: str, response: requests.Response, body: bytes) -> str:
-    """Return what is wrong if the response is not the one of the callback route to an unknown token."""
-    status = f"HTTP {response.status_code}"
-    if response.status_code == 503 and body.startswith(b'{"outcome":'):
-        return (
-            f"But the callback route at {base_url} cannot handle callbacks now ({status}): Airflow's database does not "
-            "respond, or this version of the provider does not support this version of Airflow. Check the log of the "
-            "API server."
-        )
-    is_page = "html" in response.headers.get("content-type", "").lower()
-    if response.is_redirect or response.status_code in (401, 403) or (is_page and response.ok):
-        return (
-            f"But a login page or another gateway responds at {base_url} ({status}) instead of the callback route. Set "
-            "up a relay there for callbacks."
-        )
-    hint = f" (remove {URL_PREFIX} from its end)" if base_url.rstrip("/").endswith(URL_PREFIX) else ""
-    return (
-        f"But {base_url} does not lead to the callback route: the response was {status}. Check its path{hint}, and "
-        "that the provider is installed where the API server runs."
-    )

@@ -38,12 +38,14 @@ def ask(ti: Any, task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
     :returns: the id with which :func:`read_answer` finds the answer.
     """
     index = "" if ti.map_index in (None, -1) else f"[{ti.map_index}]"
-    of_which = f" (run of BrowserAct {what_ran(task)} {task.source_id})" if task.source_id else ""
+    which = f"BrowserAct {what_ran(task)} {task.source_id}" if task.source_id else "a run in BrowserAct"
+    if name := _name_of(task, wait):
+        which = f"{name} ({which})"
     required_actions().upsert_hitl_detail(
         ti_id=ti.id,
         options=[answer.option for answer in Answer],
-        # The list of Required Actions shows only the beginning, so it begins with what differs.
-        subject=f"{ti.task_id}{index}: a person is needed{of_which}",
+        # The list of Required Actions shows only the beginning, so it begins with what differs. It is no Markdown.
+        subject=f"{ti.task_id}{index}: {which} waits for a person",
         body=_what_to_do(task, wait, cancel_on_timeout=cancel_on_timeout),
         # Airflow's page highlights the default options or, without a list, all of them. With an empty list it
         # highlights none, so that a person chooses. If nobody answers in time, the trigger applies the default answer.
@@ -114,6 +116,11 @@ def _as_code(text: str) -> str:
     return f"{fence}{space}{text}{space}{fence}"
 
 
+def _name_of(task: Task, wait: Wait) -> str | None:
+    """Return the name of the workflow, bot or template, if it is known."""
+    return task.bot_name or wait.source_name
+
+
 def _what_to_do(task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
     """Return in Markdown why the run waits, where to help, what each answer does, and what happens without one.
 
@@ -126,6 +133,7 @@ def _what_to_do(task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
         # The goal of a step may contain text from a web page.
         number = f" {step.number}" if step.number is not None else ""
         last = f" Last step{number}: {_as_code(goal_of(step))}"
+    of_which = f" of {_as_code(name)}" if (name := _name_of(task, wait)) else ""
     links = {"Live view of the browser": task.live_url, "Log": log_url(task)}
     resume = "continues the run"
     if task.bot_type is BotType.AGENT:
@@ -136,7 +144,7 @@ def _what_to_do(task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
     shown = [f"[{name}]({quote(url, safe=LINK_CHARACTERS)})" for name, url in links.items() if url]
     return "\n\n".join(
         [
-            f"BrowserAct task {_as_code(task.id)} has paused.{last}",
+            f"BrowserAct task {_as_code(task.id)}{of_which} has paused.{last}",
             *([" | ".join(shown)] if shown else []),
             f"Complete the step in the browser, then answer here. **Resume** {resume}. **Stop** cancels the run and "
             "fails the Airflow task without retries.",

@@ -25,7 +25,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.hints import naming_similar_arguments
+from airflow_provider_browseract.runs.hints import naming_similar_arguments, naming_task
 from airflow_provider_browseract.runs.options import AskPerson, OnBudget, PauseCallbacks, RunOptions
 from airflow_provider_browseract.runs.orphans import OnOrphan
 from airflow_provider_browseract.runs.outputs import OutputFormat
@@ -68,8 +68,9 @@ class RunOperator(BaseOperator):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Refuse the arguments of other operators, also if a required one is missing, which Airflow checks first."""
-        for name in cls.not_arguments.keys() & kwargs.keys():
-            raise InputError(f"{cls.__name__} has no {name}{cls.not_arguments[name]}.")
+        with naming_task(kwargs.get("task_id")):
+            for name in cls.not_arguments.keys() & kwargs.keys():
+                raise InputError(f"{cls.__name__} has no {name}{cls.not_arguments[name]}.")
         return super().__new__(cls)
 
     def __init__(
@@ -132,7 +133,8 @@ class RunOperator(BaseOperator):
         self.given: dict[str, Any] = {}
         # Airflow creates the operator of a mapped task in the worker, where an error here would be retried.
         if not is_unmapped(self):
-            RunOptions.of(self)
+            with naming_task(self.task_id):
+                RunOptions.of(self)
 
     @property
     @abstractmethod

@@ -16,7 +16,7 @@ from airflow_provider_browseract.api.versions import APIS, Api, naming_other_ver
 from airflow_provider_browseract.compat import AirflowFailException, is_unmapped
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.base import InputOperator, InputParametersOperator
-from airflow_provider_browseract.runs.hints import naming_similar_arguments
+from airflow_provider_browseract.runs.hints import naming_similar_arguments, naming_task
 from airflow_provider_browseract.runs.options import AskPerson
 from airflow_provider_browseract.runs.outcome import RunError
 from airflow_provider_browseract.worker.kinds import BotRun, BotTemplateRun, TemplateRun, WorkflowRun
@@ -157,7 +157,8 @@ class RunWorkflowOperator(InputParametersOperator):
         self.save_browser_data = save_browser_data
         self.profile_id = profile_id
         if not is_unmapped(self):
-            read_flag("save_browser_data", save_browser_data)
+            with naming_task(self.task_id):
+                read_flag("save_browser_data", save_browser_data)
 
     @property
     def kind(self) -> WorkflowRun:
@@ -208,14 +209,14 @@ class RunBotOperator(InputOperator):
         Templated.
     :param input: the input of the run, a dict of JSON values. Values can be templates at any depth. Before the start,
         the input is compared with the bot's schema. A text that a template was rendered to, such as ``"2"``, is
-        converted to the type that the schema asks for, if nothing is lost, and the log names what was converted.
+        converted to the type that the schema asks for, if nothing is lost, and the log names what was converted. With
+        ``validate_inputs=False``, it is neither compared nor converted, and no request is made for that.
         Default: ``{}``. Templated.
     :param validate_output: compare the output with the bot's output schema after the end of the run. If it does not
         match, the task fails without a retry, and the output is stored as with a wrong ``output_format``. This takes
         one more request. If the bot has no output schema, or the schema cannot be read, the task logs a warning and
         succeeds. Default: ``False``, because the run is paid, and a new version of a bot can have another output.
-    :param kwargs: the arguments of :class:`RunWorkflowOperator`, from ``callback_url`` on. With
-        ``validate_inputs=False``, ``input`` is neither compared nor converted, and no request is made for that.
+    :param kwargs: the arguments of :class:`RunWorkflowOperator`, from ``callback_url`` on.
     :returns: the output: a JSON value as it is, a text as ``output_format`` defines. For the rest, and for errors, see
         :class:`RunWorkflowOperator`.
     """
@@ -238,7 +239,8 @@ class RunBotOperator(InputOperator):
         self.bot_id = bot_id
         self.validate_output = validate_output
         if not is_unmapped(self):
-            self.kind.check_constants()
+            with naming_task(self.task_id):
+                self.kind.check_constants()
 
     @property
     def kind(self) -> BotRun:
@@ -312,7 +314,8 @@ class TaskOperator(BaseOperator):
         self.api_version = api_version
         self.browseract_conn_id = browseract_conn_id
         if not is_unmapped(self):
-            read_choice("api_version", api_version, ApiVersion)
+            with naming_task(self.task_id):
+                read_choice("api_version", api_version, ApiVersion)
 
     @cached_property
     def hook(self) -> BrowserActHook:

@@ -28,6 +28,7 @@ from airflow_provider_browseract.api.models import ApiVersion, Task, Word
 from airflow_provider_browseract.api.pages import Listing, list_items
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
 from airflow_provider_browseract.compat import AirflowNotFoundException
+from airflow_provider_browseract.dag_files.runnable import Runnable
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, ConnectionSettings
 from airflow_provider_browseract.hooks.hiding import Hiding, without
@@ -36,7 +37,6 @@ from airflow_provider_browseract.panel.client import CALL_LIMIT, AccountClient, 
 from airflow_provider_browseract.panel.days import Days, DaysRead, Pace
 from airflow_provider_browseract.panel.kept import NO_FAILURE, Failure, Kept, Patience, Read
 from airflow_provider_browseract.panel.listing import RunLists
-from airflow_provider_browseract.panel.runnable import Runnable
 from airflow_provider_browseract.panel.secret_inputs import secrets_of
 from airflow_provider_browseract.runs.budget import Budget
 from airflow_provider_browseract.runs.report import with_fewer_steps

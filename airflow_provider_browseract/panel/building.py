@@ -13,10 +13,10 @@ from urllib.parse import quote, urlencode
 
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
+from airflow_provider_browseract.dag_files.dag_file import dag_file
+from airflow_provider_browseract.dag_files.runnable import WORDS, Runnable, source_of
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
 from airflow_provider_browseract.panel.access import Access, Rights, is_trusted, rights_on
-from airflow_provider_browseract.panel.dag_file import dag_file
-from airflow_provider_browseract.panel.runnable import WORDS, Runnable, source_of
 from airflow_provider_browseract.panel.views import (
     BudgetShare,
     Choice,
@@ -352,7 +352,7 @@ def sources_page(
 def source_page(known: Knowledge, source: Runnable) -> SourcePage:
     """Return the page of a workflow, bot or template, with a DAG file that runs it."""
     name = foreign_text(source.name) or source.id
-    file = dag_file(source, name, known.account.conn_id)
+    file = dag_file(source, known.account.conn_id)
     # Lists do not name the template of a run, so a template has none.
     version = SOURCES[source.kind].api_version
     runs = [task for task in known.account.tasks if (task.api_version, task.source_id) == (version, source.id)]

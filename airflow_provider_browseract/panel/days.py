@@ -15,12 +15,12 @@ from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.dag_files.runnable import source_of
 from airflow_provider_browseract.in_airflow.shielding import outlasting
 from airflow_provider_browseract.loops import AsyncSender
 from airflow_provider_browseract.panel.client import AccountClient, only
 from airflow_provider_browseract.panel.kept import NO_FAILURE, RETRY_PAUSE, Failure, Read, is_within
 from airflow_provider_browseract.panel.listing import RunLists, Runs
-from airflow_provider_browseract.panel.runnable import source_of
 from airflow_provider_browseract.runs.budget import ONE_DAY, WAIT_FOR_CREDITS, begin_of, moment
 from airflow_provider_browseract.runs.spend import ListedRun
 from airflow_provider_browseract.runs.watching import WATCH_OVERLAP
@@ -47,7 +47,7 @@ MAX_REQUESTS = 20
 class DayRun(NamedTuple):
     """A run that was created on a day.
 
-    :param source: what was run, as :func:`~airflow_provider_browseract.panel.runnable.source_of` returns it.
+    :param source: what was run, as :func:`~airflow_provider_browseract.dag_files.runnable.source_of` returns it.
     :param credit: None if BrowserAct reports none yet.
     """
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.panel.runnable import WORDS, Words
+from airflow_provider_browseract.dag_files.runnable import WORDS, Words
 
 COLORS = 8
 """Colors of the plot. The last one is for all other workflows or DAGs."""

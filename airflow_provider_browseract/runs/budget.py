@@ -327,6 +327,16 @@ def forecast_run(
         yield LogLine(f"{verdict.line} The budget {allowed} this run.")
 
 
+def read_budget(budget: Budget, clock: Callable[[], float]) -> Generator[Step, Any, tuple[Verdict, ...]]:
+    """Return the verdicts about a run that costs one step, with the requests that a check before a start sends.
+
+    :raises BrowserActError: the credits cannot be counted.
+    """
+    now, anything = moment(clock()), Source(SourceKind.TEMPLATE, "")
+    count = yield from _count(RequestLimit(), budget, anything, now)
+    return tuple(count.verdict(budget, period, anything, UNKNOWN) for period in budget.periods(now))
+
+
 @dataclass(frozen=True)
 class _Count:
     """The credits that an account has used.

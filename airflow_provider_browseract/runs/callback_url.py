@@ -32,6 +32,10 @@ TOKEN_KEY = "callback_token_sha256"
 The callback route reads the field while a trigger waits, and the XCom before and after that.
 """
 
+CHECK_VARIABLE = "browseract_check_"
+"""Prefix of the keys of the Variables by which an Airflow recognizes the callback of the command ``check``. The key
+ends with the run id of :meth:`TaskInstanceKey.of_check`, and the value is the digest of the token."""
+
 AIRFLOW_ID_LENGTH = 250
 """Characters that Airflow's database columns allow for the ids of DAG, run and task."""
 
@@ -64,6 +68,9 @@ class CallbackOutcome(Word):
     RUN_ACTIVE = "run active"
     """The callback reported a change that is not the end of the run."""
 
+    CHECKED = "checked"
+    """The command ``check`` of this Airflow has sent the callback."""
+
     UNKNOWN = "unknown"
     """There is no such task instance, or it does not wait for this token."""
 
@@ -78,6 +85,19 @@ class TaskInstanceKey(NamedTuple):
     run_id: str
     task_id: str
     map_index: int
+
+    @classmethod
+    def of_check(cls, name: str) -> TaskInstanceKey:
+        """Return the key of a callback that only tests an address. No task instance can have it.
+
+        :param name: end of the key of the Variable; "" if there is none.
+        """
+        return cls("", name, "", -1)
+
+    @property
+    def is_check(self) -> bool:
+        """Whether :meth:`of_check` returned the key."""
+        return self == self.of_check(self.run_id)
 
     @property
     def fits(self) -> bool:

@@ -30,6 +30,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 @contextmanager
+def naming_task(task_id: object) -> Iterator[None]:
+    """Begin the errors of a task's arguments with the task: of an import error, Airflow shows no line of the DAG file.
+
+    :param task_id: the id; None if the task has none.
+    """
+    try:
+        yield
+    except InputError as error:
+        if task_id is None:
+            raise
+        raise InputError(f"Task {task_id!r}: {error}") from None
+
+
+@contextmanager
 def naming_similar_arguments(operator: type, given: Iterable[str]) -> Iterator[None]:
     """Add to the error about unknown arguments which arguments they resemble.
 
@@ -48,6 +62,36 @@ def naming_similar_arguments(operator: type, given: Iterable[str]) -> Iterator[N
         if not similar:
             raise
         raise TypeError(f"{error}\nUnknown: {', '.join(similar)}.") from None
+
+
+def check_not_expanded_dict(argument: str, value: Any) -> None:
+    """Raise an error if Airflow has expanded a dict: each mapped task instance gets one of its items.
+
+    :raises InputError: the value is such an item.
+    """
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
+        raise InputError(
+            f"expand got a dict for {argument}, so Airflow made one task instance for each of its names. Pass a list "
+            f'of dicts, one for each run: expand({argument}=[{{"keyword": "laptops"}}, {{"keyword": "phones"}}]).'
+        )
+
+
+def no_dict(argument: str, value: Any, forms: str) -> InputError:
+    """Return the error for inputs of a wrong type, without their value, which can be secret.
+
+    :param forms: what to pass, as the rest of a sentence.
+    """
+    if not isinstance(value, str):
+        return InputError(f"{argument} is of type {type(value).__name__}. Pass {forms}.")
+    if value.lstrip()[:1] in ("{", "["):
+        return InputError(
+            f"{argument} is a text instead of {forms}. If a template was rendered to it, set "
+            "render_template_as_native_obj=True on the DAG. Otherwise remove the quotes around it."
+        )
+    return InputError(
+        f"{argument} is a text instead of {forms}. In expand, pass a list of dicts, one for each run: "
+        f'expand({argument}=[{{"keyword": "laptops"}}, {{"keyword": "phones"}}]).'
+    )
 
 
 def check_rendered(argument: str, given: Any, rendered: Any) -> None:

@@ -16,8 +16,7 @@ STATUS_LENGTH = 50
 """Characters of a step's status that a log line shows."""
 
 MAX_STEP_LINES = 50
-"""Steps that one poll adds to the log, and steps in the summary at the end of a run. Of more, the log has the first and
-the last ones, and how many are between them."""
+"""Steps that one poll adds to the log. Of more, the log has the first and the last ones, and how many are between."""
 
 
 IF_NO_LINE_FOLLOWS = "If no line follows, check that a triggerer is running."
@@ -107,22 +106,17 @@ def step_lines(task: Task, since: int, *, hide_goals: bool = False) -> Iterator[
             yield f"BrowserAct task {task.id}: ... {step:,} more steps"
         else:
             named = name_step(replace(step, goal="***") if hide_goals else step)
-            yield f"BrowserAct task {task.id}, {named} ({_status_of(step) or 'no status given'})"
+            yield f"BrowserAct task {task.id}, {named} ({status_of(step) or 'no status given'})"
 
 
-def end_lines(task: Task) -> Iterator[str]:
-    """Yield lines with the end of a run, its duration, its credits and its steps."""
+def end_line(task: Task) -> str:
+    """Return a line with the end of a run, its duration, its credits and the number of its steps."""
     seconds = duration_of(task)
     took = f" after {seconds:.0f} s" if seconds is not None else ""
     spent = f", {task.credit} credits used" if task.credit is not None else ""
     number = task.step_count
-    counted = f", {number} step{'' if number == 1 else 's'}:" if number else "."
-    yield f"BrowserAct task {task.id} ended as {task.status}{took}{spent}{counted}"
-    for step in _steps_to_show(task):
-        if isinstance(step, Gap):
-            yield f"  ... {step:,} more steps"
-        else:
-            yield f"  {_status_of(step) or '?':8} {name_step(step)}"
+    counted = f", {number} step{'' if number == 1 else 's'}" if number else ""
+    return f"BrowserAct task {task.id} ended as {task.status}{took}{spent}{counted}."
 
 
 def duration_of(task: Task) -> float | None:
@@ -175,7 +169,8 @@ def goal_of(step: Step) -> str:
     return _cut(step.goal or "no goal given", GOAL_LENGTH)
 
 
-def _status_of(step: Step) -> str:
+def status_of(step: Step) -> str:
+    """Return the status of a step in limited length."""
     return _cut(step.status or "", STATUS_LENGTH)
 
 

@@ -18,7 +18,7 @@ from airflow_provider_browseract.api.models import ApiVersion, CreatedTask
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.api.workflows import InputParameter
 from airflow_provider_browseract.runs.addresses import check_callback_url
-from airflow_provider_browseract.runs.hints import did_you_mean
+from airflow_provider_browseract.runs.hints import check_not_expanded_dict, did_you_mean, no_dict
 from airflow_provider_browseract.runs.schemas import read_input
 from airflow_provider_browseract.runs.stored import Text
 
@@ -57,6 +57,7 @@ class RunRequest:
     :param callback_url: address that BrowserAct calls once, when the run ends.
     :param status_change_callback_url: address that BrowserAct calls at each change of status, including the end.
     :param callback_token: the token in our callback address, if one of the two addresses is ours.
+    :param source_name: the name of the workflow, bot or template, if it is known. It is only for display.
     """
 
     source: Source
@@ -67,6 +68,7 @@ class RunRequest:
     callback_url: str | None = field(default=None, repr=False)
     status_change_callback_url: str | None = field(default=None, repr=False)
     callback_token: str | None = field(default=None, repr=False)
+    source_name: str | None = field(default=None, compare=False)
 
     @cached_property
     def call(self) -> Call[CreatedTask]:
@@ -308,21 +310,13 @@ def read_input_parameters(value: Any) -> dict[str, str]:
     """
     if value is None:
         return {}
+    check_not_expanded_dict("input_parameters", value)
     if isinstance(value, Mapping):
         named = list(value.items())
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         named = [_read_pair(position, pair) for position, pair in enumerate(value)]
-    elif _container_in(value) is not None:
-        raise InputError(
-            "input_parameters is a JSON string. Pass the dict or the list itself. For a template that renders to one, "
-            "set render_template_as_native_obj=True on the DAG."
-        )
     else:
-        raise InputError(
-            f"input_parameters is of type {type(value).__name__}. Pass a dict of names and values, or a list of "
-            '{"name": ..., "value": ...}. For a template that renders to one, set render_template_as_native_obj=True '
-            "on the DAG."
-        )
+        raise no_dict("input_parameters", value, 'a dict of names and values or a list of {"name": ..., "value": ...}')
     inputs: dict[str, str] = {}
     for name, given in named:
         if not isinstance(name, str) or not name.strip():
@@ -335,13 +329,26 @@ def read_input_parameters(value: Any) -> dict[str, str]:
     return inputs
 
 
+def json_texts_line(value: Any) -> str | None:
+    """Return a line about values of ``input_parameters`` that are sent as JSON text; None if there are none.
+
+    A list looks like one run for each element to somebody who has meant ``expand``.
+    """
+    named = with_names_as_keys(value)
+    kinds = {name: _kind_of(given) for name, given in named.items()} if isinstance(named, Mapping) else {}
+    found = ", ".join(f"input_parameters[{name!r}] (a {kind})" for name, kind in kinds.items() if kind)
+    if not found:
+        return None
+    return f"Sent as one JSON text, because inputs are texts: {found}. To start a run for each element, use expand."
+
+
+def _kind_of(value: Any) -> str | None:
+    if isinstance(value, Mapping):
+        return "dict"
+    return "list" if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
+
+
 def _read_pair(position: int, pair: Any) -> tuple[Any, Any]:
-    if isinstance(pair, str):
-        raise InputError(
-            f"input_parameters[{position}] is a string instead of a pair. If you gave a dict to expand, Airflow made "
-            "one task instance for each key of it. Give it a list of dicts, one for each run: "
-            'expand(input_parameters=[{"keyword": "laptops"}, {"keyword": "phones"}]).'
-        )
     if not isinstance(pair, Mapping) or set(pair) != {"name", "value"}:
         keys = sorted(map(str, pair)) if isinstance(pair, Mapping) else type(pair).__name__
         raise InputError(

@@ -130,11 +130,12 @@ def after_deferral(event: WaitEvent, seen: Task | BrowserActError, now: float) -
     """
     wait, lines = event.wait, []
     if isinstance(seen, Task):
-        if seen.status.ended:
-            useless = event.answer and f"The run has ended, so the answer {event.answer.option} has no effect."
-            return _after_end(wait, seen, event.end), [LogLine(useless)] if useless else []
         news, wait = wait.news(seen)
         lines = [LogLine(line) for line in news]
+        if seen.status.ended:
+            if event.answer:
+                lines.append(LogLine(f"The run has ended, so the answer {event.answer.option} has no effect."))
+            return _after_end(event.wait, seen, event.end), lines
         if event.end is End.MAX_CREDITS or wait.is_over_cap(seen):
             # An older triggerer ignores the cap, and a stop may take a moment.
             return GiveUp(wait, End.MAX_CREDITS, task=seen), lines

@@ -23,6 +23,7 @@ import attrs
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.runs.hints import check_not_expanded_dict, no_dict
 from airflow_provider_browseract.runs.json_values import Path, comparable, convert, copy_json, cut, place_of
 from airflow_provider_browseract.runs.mismatches import Found, first_of, similar_of
 
@@ -37,8 +38,6 @@ MAX_PATTERN_SECONDS = 0.5
 
 MAX_MATCHED_LENGTH = 10_000
 """Characters of a text that is matched against a pattern. A longer one counts as a match."""
-
-NATIVE = "set render_template_as_native_obj=True on the DAG."
 
 
 class SchemaUnusableError(ValueError):
@@ -73,18 +72,13 @@ def read_input(value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         copied: dict[str, Any] = copy_json(value, "input")
         return copied
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        raise InputError(f"input is a JSON text. Pass the dict itself. For a template that renders to one, {NATIVE}")
+    check_not_expanded_dict("input", value)
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         raise InputError(
             'input is a list. Pass a dict of names and values. A list of {"name": ..., "value": ...} is what '
-            "RunWorkflowOperator takes as input_parameters. If you gave a dict to expand, give it a list of dicts, one "
-            'for each run: expand(input=[{"keyword": "laptops"}, {"keyword": "phones"}]).'
+            "RunWorkflowOperator takes as input_parameters."
         )
-    raise InputError(
-        f"input is of type {type(value).__name__}. Pass a dict of names and values. For a template that renders to "
-        f"one, {NATIVE}"
-    )
+    raise no_dict("input", value, "a dict of names and values")
 
 
 def conform(input: Mapping[str, Any], schema: Any, what: str) -> Conformed:

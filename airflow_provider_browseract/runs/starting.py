@@ -145,11 +145,13 @@ class StartedRun:
     :param entry: its stored entry; the ``task_id`` is known.
     :param task: the run as the API returned it; None if it was started just now.
     :param verdicts: the verdicts of the budget right before the start.
+    :param source_name: the name of what was started, if it is known.
     """
 
     entry: Entry
     task: Task | None = None
     verdicts: tuple[Verdict, ...] = ()
+    source_name: str | None = None
 
     @property
     def task_id(self) -> str:
@@ -350,7 +352,7 @@ def _start(
             yield LogLine(f"BrowserAct task {found.id} is the run of this start.")
         entry = replace(entry, task_id=created.id, profile_id=created.profile_id)
         yield Write(entry)
-        return StartedRun(entry, verdicts=verdicts)
+        return StartedRun(entry, verdicts=verdicts, source_name=request.source_name)
     raise AssertionError("the last start has returned or raised")
 
 

@@ -24,7 +24,7 @@ from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import WARN_FROM, credits_of, near_cap_line, unread_credits_line
-from airflow_provider_browseract.runs.report import log_url, not_stopped, status_line, step_lines
+from airflow_provider_browseract.runs.report import log_url, not_stopped, status_line, status_of, step_lines
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text
 
@@ -164,6 +164,7 @@ class Wait:
         the wait.
     :param last_seen: the last status in the log; None before the first.
     :param steps_logged: how many steps of the run are in the log.
+    :param step_status: the status with which the last of them is in the log.
     :param pauses: how many pauses of the run a worker has handled.
     :param pause_known: the current pause of the run has already been handled.
     :param pauses_from: moment before which no pause ends the wait.
@@ -179,6 +180,7 @@ class Wait:
     :param api_version: version of the API that has started the run.
     :param spent_before: credits that earlier runs of the task instance have used.
     :param cap_warned: the log has a warning about ``max_credits``.
+    :param source_name: the name of the workflow, bot or template, if it is known.
     """
 
     browseract_task_id: Text
@@ -189,6 +191,7 @@ class Wait:
     key_digest: Text | None = None
     last_seen: TaskStatus | None = None
     steps_logged: Count = 0
+    step_status: str | None = None
     pauses: Count = 0
     pause_known: bool = False
     pauses_from: Moment = 0.0
@@ -202,6 +205,7 @@ class Wait:
     api_version: ApiVersion = ApiVersion.V2
     spent_before: Count = 0
     cap_warned: bool = False
+    source_name: Text | None = None
 
     @property
     def waits_for(self) -> WokenBy:
@@ -271,15 +275,23 @@ class Wait:
     def news(self, task: Task) -> tuple[list[str], Wait]:
         """Return the lines about a run that are not in the log yet, and the wait that includes them.
 
-        The number of lines is limited for each poll. The stored arguments of a trigger never change, so a triggerer
+        A step that has another status now than in the log is logged again. The number of lines is limited for each
+        poll. The stored arguments of a trigger never change, so a triggerer
         that takes over logs the steps since the deferral again: once, and within the same limit.
         """
-        lines = list(step_lines(task, self.steps_logged, hide_goals=self.policy.hide_goals))
+        number, status = self.steps_logged, self.step_status
+        # With steps left out, the position of a step does not tell its number.
+        if 0 < number <= len(task.steps) and not task.steps_left_out and status_of(task.steps[number - 1]) != status:
+            number -= 1
+        lines = list(step_lines(task, number, hide_goals=self.policy.hide_goals))
         if task.status is not self.last_seen:
             lines.append(status_line(task))
-        steps_logged = max(self.steps_logged, task.step_count)
+        if task.steps:
+            number, status = max(self.steps_logged, task.step_count), status_of(task.steps[-1])
         still_paused = self.pause_known and task.status in (TaskStatus.PAUSED, TaskStatus.UNKNOWN)
-        return lines, replace(self, last_seen=task.status, steps_logged=steps_logged, pause_known=still_paused)
+        return lines, replace(
+            self, last_seen=task.status, steps_logged=number, step_status=status, pause_known=still_paused
+        )
 
 
 @dataclass(frozen=True)

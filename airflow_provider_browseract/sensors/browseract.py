@@ -35,10 +35,10 @@ from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.hints import check_rendered, naming_similar_arguments
+from airflow_provider_browseract.runs.hints import check_rendered, naming_similar_arguments, naming_task
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
-from airflow_provider_browseract.runs.report import polling_line, status_line
+from airflow_provider_browseract.runs.report import polling_line, status_line, step_lines
 from airflow_provider_browseract.runs.resuming import (
     Answered,
     Conclude,
@@ -125,7 +125,8 @@ class TaskSensor(BaseSensorOperator):
         # Rendering may replace a given value with None.
         self._given = {name: getattr(self, name) for name in self.template_fields}
         if not is_unmapped(self):
-            self._check_constants()
+            with naming_task(self.task_id):
+                self._check_constants()
 
     @property
     def _version(self) -> ApiVersion:
@@ -150,7 +151,7 @@ class TaskSensor(BaseSensorOperator):
                 if (task := self._poll(context)) is not None:
                     if task.status.ended:
                         return self._conclude(context, task)
-                    _, wait = wait.news(task)
+                    wait = replace(wait, last_seen=task.status)
                 self._defer(wait)
         # Pokes again and again, and skips by itself if a poke fails.
         return super().execute(context)
@@ -225,8 +226,8 @@ class TaskSensor(BaseSensorOperator):
             return None
         self._refused_since = None
         show_run(context["ti"], seen, self.browseract_conn_id, self.hook.hiding.hidden, self.log)
-        if not seen.status.ended:
-            self.log.info("%s", status_line(seen))
+        for line in step_lines(seen, 0) if seen.status.ended else [status_line(seen)]:
+            self.log.info("%s", line)
         return seen
 
     def _is_final(self, error: BrowserActError, context: Context) -> bool:

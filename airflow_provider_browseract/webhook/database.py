@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 from airflow.models.dag import DagModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
+from airflow.models.variable import Variable
 from airflow.models.xcom import XComModel
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.session import create_session
@@ -31,6 +32,7 @@ from sqlalchemy.orm import lazyload
 from airflow_provider_browseract.compat import count
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import (
+    CHECK_VARIABLE,
     TOKEN_KEY,
     WAIT_XCOM,
     CallbackOutcome,
@@ -98,10 +100,12 @@ def find_deferral(key: TaskInstanceKey, token_sha256: str) -> Deferral | Callbac
 
     :param token_sha256: digest of the token in the address of the callback.
     :returns: the deferral, or the reason why there is none to end: :attr:`CallbackOutcome.UNKNOWN` if the token is
-        not the right one.
+        not the right one, and :attr:`CallbackOutcome.CHECKED` for the callback of the command ``check``.
     """
     # Not the scoped session, because it belongs to the thread, which serves other requests too.
     with create_session(scoped=False) as session:
+        if key.is_check:
+            return CallbackOutcome.CHECKED if _sent_by_check(session, key, token_sha256) else CallbackOutcome.UNKNOWN
         # From Airflow 3.4 on, the table has a row for each try. This function finds the current one.
         ti = TaskInstance.get_task_instance(**key._asdict(), session=session)
         if ti is None:
@@ -312,9 +316,20 @@ def _wait_xcom(session: Session, key: TaskInstanceKey) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _sent_by_check(session: Session, key: TaskInstanceKey, token_sha256: str) -> bool:
+    """Return whether the command ``check`` of an Airflow with this database has sent the callback."""
+    # The table instead of the model, which would decrypt the value and mask it in logs.
+    table = Variable.__table__
+    expected = session.scalar(select(table.c.val).where(table.c.key == CHECK_VARIABLE + key.run_id))
+    return _is_digest(expected, token_sha256)
+
+
 def _matches(described: dict[str, Any], token_sha256: str) -> bool:
     """Return whether the wait of a trigger, or the XCom of a wait, names this digest."""
-    expected = described.get(TOKEN_KEY)
+    return _is_digest(described.get(TOKEN_KEY), token_sha256)
+
+
+def _is_digest(expected: Any, token_sha256: str) -> bool:
     return isinstance(expected, str) and hmac.compare_digest(expected.encode(), token_sha256.encode())
 
 

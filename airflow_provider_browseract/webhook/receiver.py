@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 import msgspec
+from airflow import __version__ as airflow_version
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import count
 from airflow_provider_browseract.runs.callback_url import CallbackOutcome, TaskInstanceKey, is_token
@@ -145,7 +147,8 @@ async def _receive(run: str, token: str, request: Request, limits: _Limits) -> J
     write = log.info if outcome is CallbackOutcome.RESUMED else limits.log.info
     write("Callback for %s: %s", key, outcome)
     # Large outputs have large bodies, which are not read. The address alone identifies the task instance.
-    return _respond(outcome, refusal or _STATUS.get(outcome, 200))
+    versions = {"provider": __version__, "airflow": airflow_version} if outcome is CallbackOutcome.CHECKED else {}
+    return _respond(outcome, refusal or _STATUS.get(outcome, 200), versions=versions)
 
 
 async def _reports_active_run(deferral: Deferral, request: Request, limits: _Limits) -> tuple[bool, int | None]:
@@ -211,7 +214,11 @@ def is_progress_update(body: bytes) -> bool:
 
 
 def _respond(
-    outcome: CallbackOutcome | str, http_status: int, headers: Mapping[str, str] | None = None
+    outcome: CallbackOutcome | str,
+    http_status: int,
+    headers: Mapping[str, str] | None = None,
+    *,
+    versions: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     count(f"browseract.callback.{str(outcome).replace(' ', '_')}")
-    return JSONResponse({"outcome": str(outcome)}, http_status, headers)
+    return JSONResponse({"outcome": str(outcome), **(versions or {})}, http_status, headers)

@@ -34,7 +34,7 @@ from airflow_provider_browseract.runs.outputs import (
     read_output,
     size_of,
 )
-from airflow_provider_browseract.runs.report import describe, end_lines, facts, log_url, what_ran
+from airflow_provider_browseract.runs.report import describe, end_line, facts, log_url, what_ran
 from airflow_provider_browseract.runs.stored import storable
 
 if TYPE_CHECKING:
@@ -146,8 +146,7 @@ class Conclusion:
             raise _KilledError
 
     def _report(self) -> None:
-        for line in end_lines(self.task):
-            self.log.info("%s", line)
+        self.log.info("%s", end_line(self.task))
         show_run(self.context["ti"], self.task, self.hook.browseract_conn_id, self.hook.hiding.hidden, self.log)
 
     def _too_large(self, why: str) -> str:

@@ -260,7 +260,11 @@ class RunExecution:
         self.run.raise_if_killed()
         if not self.options.wait_for_completion:
             self.run.task_id = None
-            self.log.info("Not waiting for BrowserAct task %s.", started.task_id)
+            self.log.info(
+                "Not waiting for BrowserAct task %s, because wait_for_completion=False. This task returns its id, not "
+                "its output. TaskSensor waits for the output.",
+                started.task_id,
+            )
             return started.task_id
         return self._conclude(self._waiter().until_end(first))
 

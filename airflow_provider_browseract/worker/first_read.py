@@ -46,6 +46,7 @@ def read_first(run: OwnedRun, ti: Any, kind: RunKind, started: StartedRun, optio
         key_digest=run.hook.settings.client.key_digest,
         api_version=started.entry.source.api_version,
         spent_before=started.entry.spent,
+        source_name=started.source_name,
     )
     try:
         task = started.task or run.hook.client.send(APIS[wait.api_version].get_task(started.task_id))

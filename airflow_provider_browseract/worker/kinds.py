@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from airflow_provider_browseract.api.arguments import InputError, read_flag, read_id
 from airflow_provider_browseract.api.bots import Bot
 from airflow_provider_browseract.api.errors import BrowserActError, WorkflowNotPublishedError
+from airflow_provider_browseract.api.fields import one_line
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
 from airflow_provider_browseract.runs.outputs import LARGEST_PARSED, TOO_LARGE_TO_PARSE
 from airflow_provider_browseract.runs.request import (
     RunRequest,
     Source,
     check_names,
+    json_texts_line,
     read_bot_run,
     read_bot_template_run,
     read_run,
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.loops import Log
     from airflow_provider_browseract.runs.starting import StartedRun
+
+
+NAME_LENGTH = 100
+"""Characters of the name of a workflow, bot or template that are shown."""
 
 
 class RunKind(Protocol):
@@ -104,7 +110,7 @@ class WorkflowRun(RunKind):
 
     def check_inputs(self, request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
         """Compare the names of the inputs with those of the workflow (``get-workflow``)."""
-        return request if again else _check_names(request, hook, log)
+        return request if again else _check_names(request, self.input_parameters, hook, log)
 
     def profile_of(self, started: StartedRun, task: Task | None) -> str:
         """Return the saved profile or, without one, the profile that the run started with; an empty string for neither.
@@ -144,7 +150,7 @@ class TemplateRun(RunKind):
         """Compare the names of the inputs with those of the template, and check the region (``get-region-list``)."""
         if again:
             return request
-        checked = _check_names(request, hook, log)
+        checked = _check_names(request, self.input_parameters, hook, log)
         _check_region(request, hook, log)
         return checked
 
@@ -228,15 +234,22 @@ class BotTemplateRun(RunKind):
         return checked
 
 
-def _check_names(request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:
+def _check_names(request: RunRequest, given: Any, hook: BrowserActHook, log: Log) -> RunRequest:
+    """Compare the names of the inputs with the declared ones, and return the request with the name of its source.
+
+    :param given: the inputs before they became texts.
+    """
+    if line := json_texts_line(given):
+        log.info("%s", line)
     source = request.source
     reading: Call[Any] = SOURCES[source.kind].read(source.id)
-    declared = hook.client.send(reading).input_parameters
+    read = hook.client.send(reading)
+    declared = read.input_parameters
     if declared:
         check_names(request.inputs, declared, str(source))
     elif request.inputs:
         log.warning("The inputs were not checked: BrowserAct lists none for %s.", source)
-    return request
+    return replace(request, source_name=one_line(read.name, NAME_LENGTH))
 
 
 def _conformed(request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
@@ -247,6 +260,7 @@ def _conformed(request: RunRequest, hook: BrowserActHook, log: Log, *, again: bo
     if isinstance(read, Bot) and read.published_at is None and read.input_schema is None:
         remedy = reading.remedies.get(WorkflowNotPublishedError)
         raise WorkflowNotPublishedError(f"The {source} is not published", remedy=remedy)
+    request = replace(request, source_name=one_line(read.name, NAME_LENGTH))
     if read.input_schema is None:
         log.warning("The inputs were not checked: BrowserAct has no schema for %s.", source)
         return request

@@ -19,7 +19,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import over_cap_text
 from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.outcome import RunError, RunLostError, RunPausedError, RunTimedOutError
-from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, end_lines, log_url, polling_line
+from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, end_line, log_url, polling_line
 from airflow_provider_browseract.runs.resuming import (
     Answered,
     Conclude,
@@ -87,6 +87,9 @@ class Waiter:
             cost = self.run.hook.settings.credits_per_step
         policy = replace(self.options.policy, hide_goals=unknown, max_credits=cap, credits_per_step=cost)
         event = replace(event, wait=replace(event.wait, policy=policy))
+        if stored.hide_goals and not unknown:
+            # The triggerer has logged the steps without their goals.
+            event = replace(event, wait=replace(event.wait, steps_logged=0))
         decision, seen = decide_after_deferral(self.run.hook, event, self.run.log)
         if not isinstance(seen, BrowserActError):
             self.run.url = log_url(seen)
@@ -169,9 +172,9 @@ class Waiter:
         if missed:
             count_in_task("browseract.callbacks_missed")
             self.run.log.warning(
-                "Woken by a poll%s; no callback arrived.\nIf this happens often, test connection %r: the test reports "
-                "whether webhook_base_url leads to the callback route. API servers log callbacks that they could not "
-                "handle.",
+                "Woken by a poll%s; no callback arrived.\nIf this happens often, run `python -m "
+                "airflow_provider_browseract check %s`: it sends a callback through webhook_base_url. API servers log "
+                "callbacks that they could not handle.",
                 after,
                 self.run.hook.browseract_conn_id,
             )
@@ -221,8 +224,7 @@ class Waiter:
         show_run(self.context["ti"], task, run.hook.browseract_conn_id, run.hook.hiding.hidden, run.log)
         if task.status.ended:
             count_run(task)
-            for line in end_lines(task):
-                run.log.info("%s", line)
+            run.log.info("%s", end_line(task))
         running = None if task.status.ended or fate == STOPPED else run.describe(fate)
         retried = running is not None and run.leave_to_next_try(RunLostError(running)) is not None
         message = over_cap_text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -184,9 +185,10 @@ def test_dag_test_finds_a_connection_in_the_database_without_a_traceback(
     assert "cannot be read" not in logged
 
 
-def test_dag_test_logs_the_first_step_of_a_deferred_run_once(tried, emulator, caplog, capfd):
+def test_dag_test_logs_each_status_of_a_step_of_a_deferred_run_once(tried, emulator, caplog, capfd):
     emulator.set_workflow(SEARCH.id, duration=1.0)
     assert tried(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True).state == "success"
     logged = caplog.text + "".join(capfd.readouterr())
-    first = f"BrowserAct task {emulator.tasks[0].id}, step 1:"
-    assert logged.count(first) == 1
+    shown = re.findall(r"step \d: .+? \(\w+\)", logged)
+    assert len(shown) == len(set(shown))
+    assert {f"step {number}: {goal} (succeed)" for number, goal in enumerate(SEARCH.steps, start=1)} <= set(shown)

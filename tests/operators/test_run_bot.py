@@ -122,7 +122,7 @@ class TestParsing:
     @pytest.mark.parametrize("with_id", [True, False], ids=["with the id", "without the id"])
     def test_argument_of_another_operator_is_refused_with_what_to_do(self, operator, argument, message, with_id):
         required = {operator.template_fields[0]: "7"}
-        with pytest.raises(InputError, match=rf"^{operator.__name__} has no {argument}\b") as refused:
+        with pytest.raises(InputError, match=rf"^Task 'run': {operator.__name__} has no {argument}\b") as refused:
             operator(task_id="run", **(required if with_id else {}), **{argument: "x"})
         assert message in str(refused.value)
 

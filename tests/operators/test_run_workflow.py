@@ -371,7 +371,7 @@ class TestInvalidInput:
                 "workflow_id is 'https://.*Perhaps the id is '71002814653029437', the end of this address",
             ),
             "unpublished workflow": ({"workflow_id": UNPUBLISHED.id}, "Publish the workflow"),
-            "inputs as text": ({"input_parameters": "keyword=pens"}, "input_parameters is of type str"),
+            "inputs as text": ({"input_parameters": "keyword=pens"}, "input_parameters is a text instead of a dict"),
             "required input missing": ({"input_parameters": {}}, "input_parameters lacks the required name 'keyword'"),
             "required input missing, not validated": (
                 {"input_parameters": {}, "validate_inputs": False},

@@ -343,6 +343,12 @@ class TestGoals:
         assert "step 2: *** (" in logged
         assert "Wait" not in logged
 
+    def test_worker_logs_the_steps_with_their_goals_after_the_triggerer_has_hidden_them(self, rendering, capfd):
+        self.run(rendering, deferrable=True).run()
+        logged = "".join(capfd.readouterr())
+        assert "step 2: *** (" in logged
+        assert "step 2: Wait (succeed)" in logged
+
     def test_triggerer_shows_goals_of_a_run_without_secret_inputs(self, rendering, capfd):
         rendering(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True).run()
         assert "step 2: Search for the keyword" in "".join(capfd.readouterr())
@@ -444,5 +450,5 @@ class TestLiveView:
     @pytest.mark.parametrize("operator", [RunWorkflowOperator, TaskSensor])
     def test_show_live_view_must_be_true_or_false(self, operator):
         required = {"browseract_task_id": "7"} if operator is TaskSensor else {"workflow_id": "7"}
-        with pytest.raises(InputError, match=r"^show_live_view is 'no'\. Use True or False\.$"):
+        with pytest.raises(InputError, match=r"^Task 'x': show_live_view is 'no'\. Use True or False\.$"):
             operator(task_id="x", show_live_view="no", **required)

@@ -11,10 +11,10 @@ import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion, Failure, Step, TaskStatus
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
+from airflow_provider_browseract.dag_files.runnable import Input, Runnable
 from airflow_provider_browseract.panel import building, credits
 from airflow_provider_browseract.panel.accounts import TaskRead
 from airflow_provider_browseract.panel.days import DayRun
-from airflow_provider_browseract.panel.runnable import Input, Runnable
 from airflow_provider_browseract.panel.sums import sums_of
 from airflow_provider_browseract.panel.views import BudgetShare, Slots, foreign_text
 from airflow_provider_browseract.runs.budget import Budget

@@ -197,7 +197,7 @@ def _refused(schema_name: str) -> Iterator[Refused]:
         yield case("unknown", (*path, "zzz"), number, f"{owner} has the unknown name 'zzz'")
     pairs = [{"name": name, "value": value} for name, value in complete.items()]
     yield Refused(f"{schema_name}-pairs", "pairs", schema_name, pairs, "RunWorkflowOperator")
-    yield Refused(f"{schema_name}-JSON text", "JSON text", schema_name, json.dumps(complete), "input is a JSON text")
+    yield Refused(f"{schema_name}-JSON text", "JSON text", schema_name, json.dumps(complete), "input is a text")
 
 
 _MISSING = object()

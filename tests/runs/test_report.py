@@ -17,10 +17,9 @@ from airflow_provider_browseract.api.models import (
 )
 from airflow_provider_browseract.runs.report import (
     GOAL_LENGTH,
-    MAX_STEP_LINES,
     describe,
     duration_of,
-    end_lines,
+    end_line,
     facts,
     log_url,
     status_line,
@@ -40,28 +39,15 @@ def task(status: TaskStatus = TaskStatus.FINISHED, **fields) -> Task:
     return Task("7", status, workflow_id="70", **{**times, **fields})
 
 
-def test_end_of_a_run_is_reported_with_duration_credits_and_each_step():
-    lines = end_lines(task(credit=10, steps=(step(1, goal="Open the page"), step(2, "failed", "Read the rows"))))
-    assert list(lines) == [
-        "BrowserAct task 7 ended as finished after 23 s, 10 credits used, 2 steps:",
-        "  succeed  step 1: Open the page",
-        "  failed   step 2: Read the rows",
-    ]
+def test_end_of_a_run_is_reported_with_duration_credits_and_number_of_steps():
+    assert end_line(task(credit=10, steps=(step(1), step(2)))) == (
+        "BrowserAct task 7 ended as finished after 23 s, 10 credits used, 2 steps."
+    )
 
 
 def test_end_of_a_run_is_reported_without_unknown_values():
-    assert list(end_lines(Task("7", TaskStatus.CANCELED))) == ["BrowserAct task 7 ended as canceled."]
-    assert list(end_lines(Task("7", TaskStatus.FAILED, credit=5, steps=(step(None, None, None),)))) == [
-        "BrowserAct task 7 ended as failed, 5 credits used, 1 step:",
-        "  ?        step ?: no goal given",
-    ]
-
-
-def test_step_table_of_a_long_run_keeps_the_first_and_last_steps():
-    lines = list(end_lines(task(steps=tuple(map(step, range(1, 201))))))
-    assert len(lines) == MAX_STEP_LINES + 2
-    assert lines[1 + MAX_STEP_LINES // 2] == f"  ... {200 - MAX_STEP_LINES} more steps"
-    assert lines[-1] == "  succeed  step 200: read"
+    assert end_line(Task("7", TaskStatus.CANCELED)) == "BrowserAct task 7 ended as canceled."
+    assert end_line(Task("7", TaskStatus.FAILED, steps=(step(None),))) == "BrowserAct task 7 ended as failed, 1 step."
 
 
 def test_step_goal_is_shortened_to_one_line():

@@ -16,6 +16,7 @@ from airflow_provider_browseract.runs.request import (
     RunRequest,
     Source,
     check_names,
+    json_texts_line,
     read_bot_run,
     read_bot_template_run,
     read_input_parameters,
@@ -68,17 +69,14 @@ class TestInputParameters:
     def test_none_and_empty_dict_both_mean_no_input_parameters(self):
         assert read_input_parameters(None) == read_input_parameters({}) == {}
 
-    @pytest.mark.parametrize(
-        "value", ["keyword=laptops", 7, b"x", object()], ids=["string", "integer", "bytes", "object"]
-    )
+    @pytest.mark.parametrize("value", [7, b"x", object()], ids=["integer", "bytes", "object"])
     def test_input_parameters_neither_mapping_nor_pairs_are_refused(self, value):
         with pytest.raises(InputError, match="input_parameters is of type"):
             read_input_parameters(value)
 
     @pytest.mark.parametrize("text", ['{"keyword": "laptops"}', ' [{"name": "a", "value": "1"}]\n', "{}"])
     def test_input_parameters_given_as_json_string_are_refused_with_the_remedy(self, text):
-        expected = r"^input_parameters is a JSON string\. Pass the dict or the list itself\..*render_template_as_native"
-        with pytest.raises(InputError, match=expected):
+        with pytest.raises(InputError, match=r"^input_parameters is a text instead of .*render_template_as_native"):
             read_input_parameters(text)
 
     @pytest.mark.parametrize(
@@ -90,10 +88,16 @@ class TestInputParameters:
         with pytest.raises(InputError, match=r"input_parameters\[1\] is .* instead of a pair"):
             read_input_parameters([{"name": "ok", "value": "1"}, pair])
 
-    @pytest.mark.parametrize("value", [("keyword", ["laptops", "phones"]), ["keyword", "laptops"]], ids=str)
-    def test_one_key_of_a_dict_that_was_given_to_expand_is_refused_with_the_right_form(self, value):
-        with pytest.raises(InputError, match=r"gave a dict to expand.*one task instance for each key.*list of dicts"):
-            read_input_parameters(value)
+    @pytest.mark.parametrize("given", [{"keyword": [1], "when": {}, "n": 7}, [{"name": "keyword", "value": [1]}]])
+    def test_lists_and_dicts_that_are_sent_as_text_are_named(self, given):
+        line = json_texts_line(given) or ""
+        assert line.startswith("Sent as one JSON text, because inputs are texts: input_parameters['keyword'] (a list)")
+        assert ("input_parameters['when'] (a dict)" in line) is isinstance(given, dict)
+        assert "'n'" not in line
+
+    @pytest.mark.parametrize("given", [None, {}, {"keyword": "[1]"}, [{"name": "keyword", "value": 7}], [7], "text"])
+    def test_inputs_without_lists_and_dicts_need_no_line(self, given):
+        assert json_texts_line(given) is None
 
     def test_duplicate_input_name_is_refused(self):
         with pytest.raises(InputError, match="'a' twice"):

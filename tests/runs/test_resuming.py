@@ -124,7 +124,18 @@ def test_ended_run_is_concluded_whatever_the_event_reports(end, status):
     else:
         assert decision == Conclude(Task("7", status))
     useless = [LogLine("The run has ended, so the answer Resume has no effect.")]
-    assert lines == (useless if end is End.ANSWERED else [])
+    assert lines == [LogLine(f"BrowserAct task 7 is {status}."), *(useless if end is End.ANSWERED else [])]
+
+
+def test_steps_that_no_poll_has_logged_are_logged_at_the_end():
+    steps = tuple(Step(number, "succeed", "read", None, None) for number in (1, 2, 3))
+    wait = replace(WAIT, last_seen=R, steps_logged=2, step_status="running")
+    _, lines = after_deferral(WaitEvent(wait, End.ENDED, WokenBy.CALLBACK), Task("7", F, steps=steps), START)
+    assert [line.text for line in lines] == [
+        "BrowserAct task 7, step 2: read (succeed)",
+        "BrowserAct task 7, step 3: read (succeed)",
+        "BrowserAct task 7 is finished.",
+    ]
 
 
 class TestOverTheCap:

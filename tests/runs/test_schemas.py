@@ -121,18 +121,15 @@ class TestReadInput:
 
     @pytest.mark.parametrize("text", ['{"keyword": "laptops"}', " [1]\n"])
     def test_json_text_is_refused_with_the_remedy(self, text):
-        with pytest.raises(InputError, match=r"^input is a JSON text\. Pass the dict itself\..*render_template_as_nat"):
+        with pytest.raises(InputError, match=r"^input is a text instead of a dict.*render_template_as_native"):
             read_input(text)
 
-    @pytest.mark.parametrize(
-        "value", [[{"name": "keyword", "value": "laptops"}], ("keyword", ["laptops", "phones"]), []], ids=str
-    )
-    def test_list_is_refused_with_the_operator_that_takes_one_and_the_form_for_expand(self, value):
-        expected = r"^input is a list\. .*RunWorkflowOperator takes as input_parameters\..*expand\(input=\[\{"
-        with pytest.raises(InputError, match=expected):
+    @pytest.mark.parametrize("value", [[{"name": "keyword", "value": "laptops"}], ({},), []], ids=str)
+    def test_list_is_refused_with_the_operator_that_takes_one(self, value):
+        with pytest.raises(InputError, match=r"^input is a list\. .*RunWorkflowOperator takes as input_parameters\."):
             read_input(value)
 
-    @pytest.mark.parametrize("value", ["laptops", 7, b"x", object()], ids=["text", "integer", "bytes", "object"])
+    @pytest.mark.parametrize("value", [7, b"x", object()], ids=["integer", "bytes", "object"])
     def test_other_value_is_refused_with_its_type(self, value):
         with pytest.raises(InputError, match=rf"^input is of type {type(value).__name__}\. Pass a dict of names"):
             read_input(value)

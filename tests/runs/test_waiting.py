@@ -186,8 +186,17 @@ def test_each_new_step_is_logged_once_with_its_goal_and_status():
 
 
 def test_step_that_was_already_logged_is_not_logged_again():
-    world = World(R, F, last_seen=R, steps=[(FIRST,), (FIRST, SECOND)], steps_logged=1)
+    world = World(R, F, last_seen=R, steps=[(FIRST,), (FIRST, SECOND)], steps_logged=1, step_status=FIRST.status)
     assert world.texts == ["BrowserAct task 7, step 2: Read the rows (running)", "BrowserAct task 7 is finished."]
+
+
+def test_step_is_logged_again_with_another_status():
+    ended = replace(SECOND, status="succeed")
+    world = World(R, R, R, F, steps=[(FIRST, SECOND), (FIRST, SECOND), (FIRST, ended), (FIRST, ended)])
+    assert [text for text in world.texts if "step 2" in text] == [
+        "BrowserAct task 7, step 2: Read the rows (running)",
+        "BrowserAct task 7, step 2: Read the rows (succeed)",
+    ]
 
 
 def steps_until(last: int) -> tuple[Step, ...]:

@@ -8,8 +8,9 @@ import json
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -17,15 +18,17 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from airflow import __version__ as airflow_version
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlalchemy.orm import lazyload
 
-from airflow_provider_browseract import compat, plugin
+from airflow_provider_browseract import __version__, compat, plugin
 from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.commands.database import expected_callback
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.plugin import LazyApp
 from airflow_provider_browseract.runs import timings
@@ -414,16 +417,34 @@ class TestHandOver:
         assert database.hand_over("browseract_default") is None
 
 
-class TestForgedCallback:
-    @pytest.fixture
-    def forge(self, deferred) -> Callable[[str], str]:
-        """Fill a path with the parts of the right one, and with wrong ones."""
-        run = deferred.waiting
-        parts = {"route": "/browseract/callback", "path": deferred.path, "run": run.encode(), "token": deferred.token}
-        parts |= {"other_run": run._replace(task_id="elsewhere").encode(), "other_token": new_token()}
-        parts |= {"other_index": run._replace(map_index=0).encode(), "digest": digest(deferred.token)}
-        return lambda path: path.format(**parts)
+@contextmanager
+def statements_in(found: list[str]) -> Iterator[None]:
+    """Add the SELECT statements that Airflow's database gets meanwhile to a list."""
 
+    def add(connection, cursor, statement, *_):
+        if statement.startswith("SELECT"):
+            found.append(" ".join(statement.split()))
+
+    with create_session() as session:
+        engine = session.get_bind()
+    event.listen(engine, "before_cursor_execute", add)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", add)
+
+
+@pytest.fixture
+def forge(deferred) -> Callable[[str], str]:
+    """Fill a path with the parts of the right one, and with wrong ones."""
+    run = deferred.waiting
+    parts = {"route": "/browseract/callback", "path": deferred.path, "run": run.encode(), "token": deferred.token}
+    parts |= {"other_run": run._replace(task_id="elsewhere").encode(), "other_token": new_token()}
+    parts |= {"other_index": run._replace(map_index=0).encode(), "digest": digest(deferred.token)}
+    return lambda path: path.format(**parts)
+
+
+class TestForgedCallback:
     @pytest.mark.parametrize(
         "path",
         [
@@ -480,6 +501,57 @@ class TestForgedCallback:
     @pytest.mark.parametrize("path", ["/browseract/docs", "/browseract/redoc", "/browseract/openapi.json"])
     async def test_callback_route_serves_no_api_documentation(self, client, path):
         assert (await client.get(path)).status_code == 404
+
+
+class TestCallbackOfCheck:
+    """The callback of the command ``check``, which no task instance waits for."""
+
+    async def test_expected_callback_gets_checked_with_the_versions(self, client, counted, airflow_database):
+        token = new_token()
+        with expected_callback(digest(token)) as name:
+            path = f"/browseract/callback/{TaskInstanceKey.of_check(name).encode()}/{token}"
+            answer = await client.post(path, json={})
+        assert (answer.status_code, answer.json()) == (
+            200,
+            {"outcome": "checked", "provider": __version__, "airflow": airflow_version},
+        )
+        assert counted == ["browseract.callback.checked"]
+
+    async def test_callback_with_wrong_token_name_or_time_gets_the_404_of_the_route(self, client, airflow_database):
+        async def send(name: str, token: str) -> tuple[int, bytes]:
+            path = f"/browseract/callback/{TaskInstanceKey.of_check(name).encode()}/{token}"
+            answer = await client.post(path, json={})
+            return answer.status_code, answer.content
+
+        token = new_token()
+        with expected_callback(digest(token)) as name:
+            refused = [await send(name, new_token()), await send(name[:-1], token), await send("", token)]
+        refused.append(await send(name, token))
+        assert refused == [(404, UNKNOWN_RESPONSE)] * 4
+
+    async def test_callback_with_key_of_a_task_instance_reads_no_variable(self, client, deferred, forge):
+        statements: list[str] = []
+        with statements_in(statements):
+            await client.post(forge("{route}/{run}/{other_token}"), json={})
+        assert statements
+        assert not [each for each in statements if "variable" in each]
+
+    async def test_callback_with_reserved_key_reads_nothing_but_one_variable(self, client, airflow_database):
+        statements: list[str] = []
+        path = f"/browseract/callback/{TaskInstanceKey.of_check('x').encode()}/{new_token()}"
+        with statements_in(statements):
+            await client.post(path, json={})
+        [read] = statements
+        assert "FROM variable" in read
+
+    @pytest.mark.parametrize(
+        "key", [TaskInstanceKey("", "x", "t", -1), TaskInstanceKey("d", "x", "", -1), TaskInstanceKey("", "x", "", 0)]
+    )
+    async def test_key_that_only_resembles_the_reserved_one_reads_no_variable(self, client, airflow_database, key):
+        statements: list[str] = []
+        with statements_in(statements):
+            await client.post(f"/browseract/callback/{key.encode()}/{new_token()}", json={})
+        assert not [each for each in statements if "FROM variable" in each]
 
 
 class TestRequestWithOtherMethod:

@@ -227,7 +227,7 @@ class TestSafetyPolls:
         assert run.ti.xcoms["wait"]["woken_by"] == "poll"
         log = "".join(capfd.readouterr())
         assert "Woken by a poll" in log
-        assert "no callback arrived.\nIf this happens often, test connection 'browseract_default'" in log
+        assert "airflow_provider_browseract check browseract_default`: it sends a callback through" in log
         assert counted == ["browseract.callbacks_missed"]
 
     def test_poll_interval_is_normal_again_after_a_poll_found_the_end(self, worker, emulator, webhooks):

@@ -94,10 +94,10 @@ class TestRequiredAction:
         question = people.question
         # A default would be highlighted in the UI, and so would both options without a list.
         assert (question["options"], question["defaults"]) == (["Resume", "Stop"], [])
-        assert question["subject"] == f"run: a person is needed (run of BrowserAct workflow {HUMAN.id})"
+        assert question["subject"] == (f"run: {HUMAN.name} (BrowserAct workflow {HUMAN.id}) waits for a person")
         assert (
-            f"BrowserAct task `{emulator.tasks[0].id}` has paused. Last step 2: `Wait for a human" in question["body"]
-        )
+            f"BrowserAct task `{emulator.tasks[0].id}` of `{HUMAN.name}` has paused. Last step 2: `Wait for a human"
+        ) in question["body"]
         assert f"/live/{emulator.tasks[0].id})" in question["body"]
         ended = "Otherwise the Airflow task fails because its `timeout` expires, and the run is stopped."
         assert ended in question["body"]
@@ -124,11 +124,11 @@ class TestRequiredAction:
         step = Step(1, "running", text, None, None)
         body = required_action._what_to_do(
             Task(text, TaskStatus.PAUSED, "70", steps=(step,), live_url="https://live.example/a)(b?c=d"),
-            Wait("7", time.time() + 600),
+            Wait("7", time.time() + 600, source_name=text),
             cancel_on_timeout=True,
         )
         first, links, *_ = body.split("\n\n")
-        assert first == f"BrowserAct task {shown} has paused. Last step 1: {shown}"
+        assert first == f"BrowserAct task {shown} of {shown} has paused. Last step 1: {shown}"
         assert "[Live view of the browser](https://live.example/a%29%28b?c=d)" in links
 
     @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ class TestRequiredAction:
     def test_required_action_of_a_bot_names_it_and_states_what_resume_does(self, worker, people, bot_type, resume):
         task = Task("7", TaskStatus.PAUSED, api_version=ApiVersion.V3, bot_id="82", bot_type=bot_type)
         required_action.ask(FakeTaskInstance(), task, Wait("7", time.time() + 600), cancel_on_timeout=True)
-        assert people.question["subject"] == "run: a person is needed (run of BrowserAct bot 82)"
+        assert people.question["subject"] == "run: BrowserAct bot 82 waits for a person"
         assert people.question["options"] == ["Resume", "Stop"]
         assert f"{resume} **Stop** cancels the run and fails" in people.question["body"]
 
@@ -153,7 +153,7 @@ class TestRequiredAction:
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
         run.ti.map_index = 0
         required_action.ask(run.ti, Task("7", TaskStatus.PAUSED), Wait("7", time.time() + 600), cancel_on_timeout=True)
-        assert people.question["subject"] == "run[0]: a person is needed"
+        assert people.question["subject"] == "run[0]: a run in BrowserAct waits for a person"
 
     def test_required_action_names_the_default_answer_and_its_time_limit(self, worker, emulator, people):
         before, grace = time.time(), 0.1
@@ -503,7 +503,8 @@ class TestBots:
     ):
         run = paused(on_paused="ask", deferrable=deferrable)
         deferred = until_asked(run)
-        assert f"(run of BrowserAct bot {AGENT_HUMAN.id})" in people.question["subject"]
+        which = f"{AGENT_HUMAN.name} (BrowserAct bot {AGENT_HUMAN.id})"
+        assert people.question["subject"] == f"run: {which} waits for a person"
         assert "**Resume** only closes this request" in people.question["body"]
         people.answer("Resume")
         assert run.resume(deferred) == {"confirmed": False}

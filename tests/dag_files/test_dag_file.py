@@ -1,8 +1,9 @@
-"""The DAG file that the panel shows for a workflow or template."""
+"""The text of a DAG file: what the panel shows, and what the command ``new-dag`` writes."""
 
 from __future__ import annotations
 
 import ast
+import json
 from typing import Any
 
 import jinja2
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 from airflow_provider_browseract.api.bots import Bot, BotTemplate
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.api.workflows import Template, Workflow
+from airflow_provider_browseract.compat import is_secret
+from airflow_provider_browseract.dag_files.dag_file import DagFile, dag_file
+from airflow_provider_browseract.dag_files.runnable import Input, Runnable
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDERS, PRICES, SEARCH
 from airflow_provider_browseract.emulator.catalogue import PLAIN_TEXT, TEMPLATES, WORKFLOWS
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.panel.dag_file import DagFile, dag_file
-from airflow_provider_browseract.panel.runnable import Input, Runnable
 from tests.conftest import DagResult
 
 ID = "71002814653029437"
@@ -48,14 +50,22 @@ HOSTILE = (
 TEXTS = st.text(st.characters(), max_size=30) | st.sampled_from(HOSTILE)
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(TEXTS, each, max_size=3),
+    max_leaves=8,
+)
+
+
 def made(
     *inputs: Input,
     source_id: str = ID,
     kind: SourceKind = SourceKind.WORKFLOW,
     name: str = "Search",
     conn_id: str = "browseract_default",
+    **options: Any,
 ) -> DagFile:
-    return dag_file(Runnable(kind, source_id, inputs=inputs), name, conn_id)
+    return dag_file(Runnable(kind, source_id, name, inputs=inputs), conn_id, **options)
 
 
 def required(*names: str) -> list[Input]:
@@ -90,6 +100,15 @@ def rendered(template: str, **params: str) -> str:
     return jinja2.Environment().from_string(template).render(params=params)
 
 
+def rendered_values(value: Any) -> Any:
+    """Render a value as Airflow does, at all levels."""
+    if isinstance(value, str):
+        return rendered(value)
+    if isinstance(value, dict):
+        return {name: rendered_values(member) for name, member in value.items()}
+    return [rendered_values(member) for member in value] if isinstance(value, list) else value
+
+
 @given(
     TEXTS,
     TEXTS,
@@ -106,12 +125,13 @@ def test_texts_from_outside_are_nothing_but_literals_and_comments(name, source_i
     compile(file.source.encode(), file.file_name, "exec")
     plain = optional_inputs("optional") if set(optional) - set(needed) else []
     conn = conn_id if conn_id == "browseract_default" else "other"
-    harmless = required(*(f"name_{number}" for number in range(len(needed))))
+    names = (f"{'password' if is_secret(name) else 'name'}_{number}" for number, name in enumerate(needed))
+    harmless = required(*names)
     assert shape(file) == shape(made(*harmless, *plain, kind=kind, conn_id=conn))
 
 
-@given(st.lists(TEXTS, min_size=1, max_size=3, unique=True))
-@example(list(HOSTILE))
+@given(st.lists(TEXTS.filter(lambda name: not is_secret(name)), min_size=1, max_size=3, unique=True))
+@example([name for name in HOSTILE if not is_secret(name)])
 def test_each_input_gets_the_param_of_the_same_name_whatever_the_name(names):
     templates = inputs_of(made(*required(*names)))
     assert list(templates) == names
@@ -123,9 +143,53 @@ def test_each_input_gets_the_param_of_the_same_name_whatever_the_name(names):
 def test_ids_are_sent_as_they_are_although_the_arguments_are_templates(text):
     found = arguments_of(made(source_id=text, conn_id=f"{text}2"))
     for name, value in (("workflow_id", text), ("browseract_conn_id", f"{text}2")):
-        template = ast.literal_eval(found[name])
-        # Jinja leaves out a line break at the end and reads all kinds of them as one.
-        assert (rendered(template) if "{" in template else template) == value
+        assert rendered(ast.literal_eval(found[name])) == value
+
+
+@given(TEXTS, TEXTS)
+@example('"""', "it's \r\n")
+@example("keyword", "n" * 1_000_000)
+def test_value_of_a_workflow_is_the_default_of_its_param(name, value):
+    for needed in (True, False):
+        file = made(Input(name, needed), values={name: value})
+        params = arguments_of(file)["params"]
+        assert isinstance(params, ast.Dict)
+        [call] = params.values
+        assert isinstance(call, ast.Call)
+        assert [ast.literal_eval(each) for each in call.args] == [value]
+        assert rendered(inputs_of(file)[name], **{name: value}) == value
+        assert (file.asked, file.inputs) == ((), {name: value})
+
+
+@given(JSON, JSON)
+def test_values_and_examples_of_a_bot_render_to_themselves(value, other):
+    file = made(Input("a", False), Input("b", True, other), kind=SourceKind.BOT, values={"a": value})
+    found = rendered_values(ast.literal_eval(arguments_of(file)["input"]))
+    assert found == file.inputs == {"a": value, "b": other}
+    assert file.examples == ("b",)
+
+
+def test_secrets_are_read_from_connections_of_their_own_and_are_nowhere_in_the_file():
+    names = ["password", "API Key", "api_key", "{{ token }}", "\u5bc6 secret", "user"]
+    file = made(*required(*names), dag_id="7 up")
+    assert file.secrets == {
+        "password": "dag_7_up_password",
+        "API Key": "dag_7_up_api_key",
+        "api_key": "dag_7_up_api_key_3",
+        "{{ token }}": "dag_7_up_token",
+        "\u5bc6 secret": "dag_7_up_secret",
+    }
+    templates = inputs_of(file)
+    assert {name: templates[name] for name in file.secrets} == {
+        name: f"{{{{ conn.{conn_id}.password }}}}" for name, conn_id in file.secrets.items()
+    }
+    assert file.asked == ("user",)
+
+
+def test_secret_of_a_bot_is_read_from_a_connection_if_it_is_a_text():
+    file = made(Input("password", True, "text"), Input("secrets", True, {"a": 1}), kind=SourceKind.BOT)
+    assert list(file.secrets) == ["password"]
+    assert ast.literal_eval(arguments_of(file)["input"])["secrets"] == {"a": 1}
 
 
 @given(TEXTS, TEXTS)
@@ -143,6 +207,7 @@ def test_dag_id_is_a_short_id_and_file_name_whatever_the_names(name, source_id):
         ("Search", "search_029437"),
         ("Pr\u00fcfe  Preise (DE)", "prufe_preise_de_029437"),
         ("\u641c\u7d22", "workflow_029437"),
+        ("", "workflow_029437"),
         ("x" * 1_000_000, f"{'x' * 50}_029437"),
     ],
 )
@@ -166,8 +231,7 @@ def test_values_of_a_bot_are_literals_that_are_sent_as_they_are():
     file = made(*(Input(name, True, value) for name, value in values.items()), kind=SourceKind.BOT)
     found = ast.literal_eval(arguments_of(file)["input"])
     assert found["b"][2]["c"] == "{{ '{{ 7 }}' }}"
-    found["b"][2]["c"] = rendered(found["b"][2]["c"])
-    assert found == values
+    assert rendered_values(found) == values
     assert "params" not in file.source
 
 
@@ -177,15 +241,6 @@ def test_optional_inputs_of_a_bot_are_comments_with_examples():
     assert "input=" not in made(kind=SourceKind.BOT_TEMPLATE).source
 
 
-def test_file_of_a_bot_with_a_password_shows_how_to_read_it_from_a_connection():
-    assert "conn.shop.password" in made(Input("password", True, "text"), kind=SourceKind.BOT).source
-
-
-def test_file_of_a_workflow_with_a_password_shows_how_to_read_it_from_a_connection():
-    assert "conn.shop.password" in made(*required("password")).source
-    assert "conn.shop.password" not in made(*required("keyword")).source
-
-
 def test_connection_is_named_unless_it_is_the_default():
     assert "browseract_conn_id" not in made().source
     assert ast.literal_eval(arguments_of(made(conn_id="second"))["browseract_conn_id"]) == "second"
@@ -193,7 +248,7 @@ def test_connection_is_named_unless_it_is_the_default():
 
 def file_of(source: Workflow | Template | Bot | BotTemplate) -> DagFile:
     runnable = Runnable.of(KINDS[type(source)], source)
-    return dag_file(runnable, runnable.name, "browseract_default")
+    return dag_file(runnable, "browseract_default")
 
 
 KINDS = {
@@ -223,12 +278,16 @@ class TestInAirflow:
         return copy
 
     @pytest.fixture
-    def run(self, copied, browseract_emulator, short_timings):
+    def run(self, copied, browseract_emulator, short_timings, monkeypatch):
         """Run the DAG of a workflow or template with values for its form."""
 
         def run_(source: Workflow | Template | Bot | BotTemplate) -> DagResult:
             browseract_emulator.emulator.set_workflow(source.id, duration=0.2)
-            dag = copied(file_of(source))
+            file = file_of(source)
+            for name, conn_id in file.secrets.items():
+                connection = {"conn_type": "generic", "password": VALUES[name]}
+                monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+            dag = copied(file)
             result = DagResult(dag.test(run_conf={name: VALUES[name] for name in dag.params}))
             assert result.state == "success"
             return result
@@ -271,4 +330,4 @@ class TestInAirflow:
 
     def test_file_with_hostile_names_can_be_parsed(self, copied):
         dag = copied(made(*required(*HOSTILE), *optional_inputs(*HOSTILE), name=HOSTILE[3], conn_id="{{ 7 }}"))
-        assert list(dag.params) == list(HOSTILE)
+        assert list(dag.params) == [name for name in HOSTILE if not is_secret(name)]

@@ -132,6 +132,19 @@ def inputs_of(schema: Any) -> tuple[Input, ...]:
     )
 
 
+def output_example(schema: Any) -> Any:
+    """Return an example of the output that a JSON Schema describes; None if there is none.
+
+    A list has one item, also if the schema allows an empty one.
+    """
+    schemas = _Schemas(schema)
+    root = schemas.resolved(schema)
+    example = schemas.example(root, MAX_LEVELS) if root else None
+    if isinstance(example, list) and not example and "items" in root:
+        return [schemas.example(root["items"], MAX_LEVELS - 1)]
+    return example
+
+
 def _names(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     names = schema.get("properties")
     return names if isinstance(names, Mapping) else {}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_browseract.dag_files.runnable import MAX_INPUTS, MAX_VALUES, inputs_of
 from airflow_provider_browseract.emulator.catalogue import BOTS
-from airflow_provider_browseract.panel.runnable import MAX_INPUTS, MAX_VALUES, inputs_of
 from airflow_provider_browseract.runs.schemas import conform
 from tests.cases import cases
 

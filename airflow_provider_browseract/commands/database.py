@@ -1,0 +1,166 @@
+"""What the command ``check`` reads in Airflow's database, and the one row that it writes.
+
+Like ``webhook/database.py``, this module uses ``airflow.models``, which is not a public interface.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+from airflow.configuration import ensure_secrets_loaded
+from airflow.jobs.job import Job, JobState
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
+from airflow.models.variable import Variable
+from airflow.utils.session import create_session
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import delete, insert, select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import Session, lazyload
+
+from airflow_provider_browseract.runs.callback_url import CHECK_VARIABLE
+from airflow_provider_browseract.runs.queueing import QueueWait
+from airflow_provider_browseract.webhook.database import SLOT_TRIGGER, StoredWaits
+
+LONG_AGO = timedelta(hours=24)
+"""How old the last heartbeat of a component may be that is named."""
+
+STALE = 3600
+"""Seconds after which a Variable belongs to a command that was killed."""
+
+MAX_WAITING = 1_000
+"""How many waits in the queue are read."""
+
+
+class NoDatabaseError(Exception):
+    """Airflow's database cannot be read on this machine. The message is a clause."""
+
+
+class ComponentKind(Enum):
+    """A kind of component, and the name of its jobs."""
+
+    TRIGGERER = "TriggererJob"
+    SCHEDULER = "SchedulerJob"
+    DAG_PROCESSOR = "DagProcessorJob"
+
+
+class Component(NamedTuple):
+    """A component of Airflow that sends heartbeats.
+
+    :param age: seconds since the last one.
+    """
+
+    kind: ComponentKind
+    host: str
+    alive: bool
+    age: float
+
+
+@contextmanager
+def _session() -> Iterator[Session]:
+    with create_session(scoped=False) as session:
+        url = session.get_bind().engine.url
+        # A connection would create an empty file.
+        if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
+            raise NoDatabaseError(f"there is no file {url.database}")
+        try:
+            yield session
+            session.commit()
+        except DBAPIError as error:
+            # Neither the statement nor the password.
+            reason = (str(error.orig).strip().splitlines() or [""])[0]
+            raise NoDatabaseError(reason.replace(url.password, "***") if url.password else reason) from None
+        except SQLAlchemyError as error:
+            raise NoDatabaseError(type(error).__name__) from None
+
+
+def components() -> list[Component]:
+    """Return the components that have sent heartbeats lately, those that are alive first.
+
+    :raises NoDatabaseError: Airflow's database cannot be read here.
+    """
+    now = datetime.now(timezone.utc)
+    kinds = [each.value for each in ComponentKind]
+    query = select(Job).where(Job.job_type.in_(kinds), Job.latest_heartbeat >= now - LONG_AGO)
+    with _session() as session:
+        jobs = session.scalars(query.order_by(Job.latest_heartbeat.desc()).limit(MAX_WAITING)).all()
+        found = [
+            Component(
+                ComponentKind(job.job_type),
+                str(job.hostname),
+                alive=job.state == JobState.RUNNING and job.is_alive(),
+                age=(now - (job.latest_heartbeat or now)).total_seconds(),
+            )
+            for job in jobs
+        ]
+    return sorted(found, key=lambda each: not each.alive)
+
+
+def source_of(conn_id: str) -> str:
+    """Return where Airflow finds a connection, as a phrase."""
+    for backend in ensure_secrets_loaded():
+        name = type(backend).__name__
+        try:
+            if backend.get_connection(conn_id=conn_id) is None:
+                continue
+        except Exception:  # noqa: BLE001 - Airflow then asks the next one too
+            continue
+        if name == "EnvironmentVariablesBackend":
+            return f"the environment variable AIRFLOW_CONN_{conn_id.upper()}"
+        return "Airflow's database" if name == "MetastoreBackend" else f"the secrets backend {name}"
+    return "an unknown place"
+
+
+@contextmanager
+def expected_callback(token_sha256: str) -> Iterator[str]:
+    """Let the API servers of this Airflow recognize a callback, and yield the name of its key.
+
+    :raises NoDatabaseError: Airflow's database cannot be written here.
+    """
+    now = int(time.time())
+    name = f"{now}_{secrets.token_hex(8)}"
+    table = Variable.__table__
+    with _session() as session:
+        # The names of commands that were killed. All begin with a number of ten digits.
+        known = session.scalars(select(table.c.key).where(table.c.key.startswith(CHECK_VARIABLE, autoescape=True)))
+        stale = [key for key in known if _began(key) < now - STALE]
+        session.execute(delete(table).where(table.c.key.in_(stale)))
+        # Not encrypted: it is no secret, and the API server need not decrypt it for each sender.
+        values = {"key": CHECK_VARIABLE + name, "val": token_sha256, "is_encrypted": False}
+        session.execute(insert(table).values(**values, description="The command check expects its own callback"))
+    try:
+        yield name
+    finally:
+        with suppress(NoDatabaseError), _session() as session:
+            session.execute(delete(table).where(table.c.key == CHECK_VARIABLE + name))
+
+
+def _began(key: str) -> float:
+    """Return when the command began that has stored a Variable; infinity if somebody else has stored it."""
+    began = key.removeprefix(CHECK_VARIABLE).partition("_")[0]
+    return int(began) if began.isdecimal() and len(began) == 10 else float("inf")
+
+
+def waits_for_slots(conn_id: str, key_digest: str) -> list[QueueWait]:
+    """Return the waits in the queue of an API key.
+
+    :raises NoDatabaseError: Airflow's database cannot be read here.
+    """
+    query = (
+        select(Trigger)
+        .options(lazyload("*"))
+        .join(TaskInstance, TaskInstance.trigger_id == Trigger.id)
+        .where(Trigger.classpath == SLOT_TRIGGER, TaskInstance.state == TaskInstanceState.DEFERRED)
+        .limit(MAX_WAITING)
+    )
+    with _session() as session:
+        triggers = list(session.scalars(query))
+        stored = StoredWaits(QueueWait).read({(each.id, each.created_date) for each in triggers}, triggers)
+    return [wait for of, wait in stored.values() if of == conn_id or wait.key_digest == key_digest]

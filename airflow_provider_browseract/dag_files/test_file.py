@@ -1,0 +1,175 @@
+"""The text of a pytest file that tests a DAG file with the emulator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_browseract.api.bots import Bot, BotTemplate
+from airflow_provider_browseract.api.fields import one_line
+from airflow_provider_browseract.api.models import BotType
+from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.api.workflows import Template, Workflow
+from airflow_provider_browseract.compat import is_secret
+from airflow_provider_browseract.dag_files.dag_file import DagFile
+from airflow_provider_browseract.dag_files.python_source import call_of, lines_of, literal
+from airflow_provider_browseract.dag_files.runnable import WORDS, Runnable, output_example
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+
+MAX_SCHEMA = 20_000
+"""Characters of a bot's schema that the file contains, as JSON. With a longer one, the test accepts any input."""
+
+EMULATED = {
+    SourceKind.WORKFLOW: ("WORKFLOW", "EmulatedWorkflow"),
+    SourceKind.TEMPLATE: ("TEMPLATE", "EmulatedTemplate"),
+    SourceKind.BOT: ("BOT", "EmulatedBot"),
+    SourceKind.BOT_TEMPLATE: ("TEMPLATE", "EmulatedTemplate"),
+}
+"""The constant that the file has for each kind of source, and its class."""
+
+OUTPUT = [{"title": "an example"}]
+"""The output of what declares none."""
+
+FILE = '''\
+"""Test the DAG {dag_id} with the BrowserAct emulator: offline, without credits."""
+
+from __future__ import annotations
+
+{standard}import pytest
+from airflow_provider_browseract.emulator import {classes}
+
+# What a run returns in these tests. Replace it with what your {kind} returns.
+{output}
+
+{constant} = {emulated}(
+{declaration}
+    output=OUTPUT,
+    duration=0.2,
+)
+
+# What a run gets.
+{inputs}
+
+
+@pytest.fixture
+def emulator(browseract_emulator{if_connection}):
+{connection}\
+    browseract_emulator.emulator.add_workflow({constant})
+    return browseract_emulator.emulator
+
+
+@pytest.fixture
+def dag(browseract_load_dag{if_secrets}):
+{secrets}\
+{load}
+
+
+def test_run_gets_the_inputs_and_returns_the_output(emulator, dag):
+    dag_run = dag.test({conf})
+
+    assert dag_run.state == "success"
+    [run] = emulator.tasks
+    assert dict(run.inputs) == INPUTS
+    assert dag_run.get_task_instance("run").xcom_pull(task_ids="run") == OUTPUT
+
+
+def test_dag_fails_if_the_run_fails(emulator, dag):
+    emulator.next_run({constant}.id, outcome="failed", failure=(1011, "captcha"))
+    # dag.test() would wait 5 minutes before a retry.
+    for task in dag.tasks:
+        task.retries = 0
+
+    assert dag.test({conf}).state == "failed"
+'''
+
+
+def dag_test_file(
+    source: Workflow | Template | Bot | BotTemplate, runnable: Runnable, file: DagFile, path: str, conn_id: str
+) -> str:
+    """Return the text of a test for a DAG file.
+
+    :param source: what the DAG runs.
+    :param runnable: the same without what is too long.
+    :param path: the path of the DAG file, relative to the test or absolute.
+    """
+    constant, emulated = EMULATED[runnable.kind]
+    classes = [emulated]
+    declaration = lines_of("id=", runnable.id, ",", 4)
+    declaration += lines_of("name=", one_line(runnable.name) or WORDS[runnable.kind].one, ",", 4)
+    output: Any = None
+    if isinstance(source, Bot | BotTemplate):
+        # API v3 runs each workflow as a bot with the same id.
+        if isinstance(source, Bot) and source.type is BotType.WORKFLOW:
+            classes = [emulated := "EmulatedWorkflow"]
+        if isinstance(source, Bot):
+            output = output_example(source.output_schema)
+        declaration += lines_of("input_schema=", _schema(source.input_schema), ",", 4)
+    elif runnable.inputs:
+        classes.append("WorkflowInput")
+        # Because of the comment, formatters leave one input in its line.
+        declaration += ["    inputs=(", "        # Those that it declares."]
+        for each in runnable.inputs:
+            arguments = [literal(each.name), *(["required=False"] if not each.required else [])]
+            declaration += call_of("WorkflowInput", arguments, ",", 8)
+        declaration.append("    ),")
+    asked = {name: file.inputs[name] for name in file.asked}
+    inputs = lines_of("INPUTS = ", file.inputs)
+    if asked and asked != file.inputs:
+        inputs += ["", "# What a person enters in the form for a new DAG run.", *lines_of("CONF = ", asked)]
+    is_default = conn_id == BrowserActHook.default_conn_name
+    set_connection = call_of(
+        "monkeypatch.setenv", [literal(_variable(conn_id)), "json.dumps(browseract_emulator.connection)"], indent=4
+    )
+    return FILE.format(
+        dag_id=file.dag_id,
+        standard="" if is_default else "import json\n\n",
+        classes=", ".join(classes),
+        kind=WORDS[runnable.kind].one,
+        output="\n".join(lines_of("OUTPUT = ", OUTPUT if output is None else output)),
+        constant=constant,
+        emulated=emulated,
+        declaration="\n".join(declaration),
+        inputs="\n".join(inputs),
+        if_connection="" if is_default else ", monkeypatch",
+        connection="" if is_default else "\n".join([*set_connection, ""]),
+        if_secrets=", monkeypatch" if file.secrets else "",
+        secrets="".join(f"{line}\n" for name in file.secrets for line in _set_secret(file, name)),
+        load="\n".join(call_of("return browseract_load_dag", [literal(path)], indent=4)),
+        conf="" if not asked else f"run_conf={'INPUTS' if asked == file.inputs else 'CONF'}",
+    )
+
+
+def _variable(conn_id: str) -> str:
+    return f"AIRFLOW_CONN_{conn_id.upper()}"
+
+
+def _set_secret(file: DagFile, name: str) -> list[str]:
+    connection = json.dumps({"conn_type": "generic", "password": file.inputs[name]})
+    return call_of("monkeypatch.setenv", [literal(_variable(file.secrets[name])), literal(connection)], indent=4)
+
+
+def _schema(schema: Any) -> Any:
+    """Return the schema of a bot without the secrets in it, or one that allows any input if it is long or no JSON."""
+    found = _without_secrets(schema)
+    try:
+        if isinstance(found, Mapping) and len(json.dumps(found, allow_nan=False)) <= MAX_SCHEMA:
+            return found
+    except (ValueError, RecursionError):
+        pass
+    return {"type": "object"}
+
+
+def _without_secrets(schema: Any) -> Any:
+    """Return a schema without the values that it names for inputs with the name of a secret."""
+    if isinstance(schema, list):
+        return [_without_secrets(each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    found = {}
+    for name, part in schema.items():
+        if is_secret(name):
+            values = ("default", "const", "enum", "examples")
+            part = {rule: part[rule] for rule in part if rule not in values} if isinstance(part, Mapping) else "***"
+        found[name] = _without_secrets(part)
+    return found

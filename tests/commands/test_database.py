@@ -1,0 +1,89 @@
+"""What the command ``check`` reads and writes in Airflow's database."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+from airflow.models.variable import Variable
+from airflow.utils.session import create_session
+from sqlalchemy import create_engine, delete, make_url
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from airflow_provider_browseract.commands import database
+from airflow_provider_browseract.runs.callback_url import CHECK_VARIABLE
+
+from .conftest import variables
+
+
+def test_components_that_are_alive_come_first(components):
+    components.clear()
+    components.add("TriggererJob", ago=90.0)
+    components.add("TriggererJob", ago=10.0)
+    components.add("TriggererJob", ago=1.0, state="failed")
+    components.add("TriggererJob", ago=100_000.0)
+    components.add("LocalTaskJob")
+    found = [(each.kind, each.alive, round(each.age, -1)) for each in database.components()]
+    kind = database.ComponentKind.TRIGGERER
+    assert found == [(kind, True, 10), (kind, False, 0), (kind, False, 90)]
+
+
+def test_waits_of_a_connection_and_of_its_key_are_found(queue):
+    queue.add(1.0)
+    queue.add(2.0, conn_id="another")
+    queue.add(3.0, conn_id="same_key", key_digest="digest")
+    queue.mark(queue.add(4.0), "failed")
+    waits = database.waits_for_slots("browseract_default", "digest")
+    assert sorted(wait.queued.since for wait in waits) == [1.0, 3.0]
+
+
+def test_reason_of_the_database_has_no_password(monkeypatch):
+    def fail(_):
+        raise OperationalError("SELECT secret", {}, Exception("no pg_hba entry for hunter2\nmore"))
+
+    bind = SimpleNamespace(engine=SimpleNamespace(url=make_url("postgresql://ada:hunter2@db/airflow")))
+
+    @contextmanager
+    def create_session(**_):
+        yield SimpleNamespace(get_bind=lambda: bind, scalars=fail)
+
+    monkeypatch.setattr(database, "create_session", create_session)
+    with pytest.raises(database.NoDatabaseError, match=r"^no pg_hba entry for \*\*\*$"):
+        database.components()
+
+
+def test_missing_file_of_sqlite_is_not_created(tmp_path, monkeypatch):
+    engine = create_engine(f"sqlite:///{tmp_path}/airflow.db")
+
+    @contextmanager
+    def create_session(**_):
+        with Session(engine) as session:
+            yield session
+
+    monkeypatch.setattr(database, "create_session", create_session)
+    with pytest.raises(database.NoDatabaseError, match="there is no file"):
+        database.components()
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestVariables:
+    def test_variable_of_a_killed_command_is_removed_by_the_next_check(self, airflow_database):
+        now = int(time.time())
+        ours = [f"{CHECK_VARIABLE}{now - 3700}_aa", f"{CHECK_VARIABLE}{now - 60}_bb", f"{CHECK_VARIABLE}of_a_user"]
+        with create_session() as session:
+            session.add_all([Variable(key, "x") for key in ours])
+        try:
+            with database.expected_callback("digest") as name:
+                assert variables() == sorted([*ours[1:], CHECK_VARIABLE + name])
+            assert variables() == sorted(ours[1:])
+        finally:
+            with create_session() as session:
+                session.execute(delete(Variable))
+
+    def test_variable_is_removed_if_the_check_is_interrupted(self, airflow_database):
+        with pytest.raises(KeyboardInterrupt), database.expected_callback("digest"):
+            raise KeyboardInterrupt
+        assert variables() == []

@@ -1,0 +1,372 @@
+"""The command ``new-dag``: what it writes and prints, and how it refuses what it cannot use."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from airflow_provider_browseract import __main__
+from airflow_provider_browseract.commands import dag_writer
+from airflow_provider_browseract.emulator import (
+    CONTACTS,
+    LOG_IN,
+    NOT_READY,
+    PRICES,
+    SEARCH,
+    TEMPLATE_SEARCH,
+    EmulatedBot,
+    EmulatedWorkflow,
+    WorkflowInput,
+)
+from tests.cases import cases
+from tests.dag_files.test_dag_file import HOSTILE
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def dags_folder(tmp_path, monkeypatch) -> Path:
+    """A DAGs folder that does not exist yet; the current directory is another one."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    folder = tmp_path / "airflow" / "dags"
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(folder))
+    return folder
+
+
+@pytest.fixture
+def new(browseract_emulator, dags_folder, monkeypatch, capsys):
+    """Run the command in this process."""
+    # It changes the environment of this process.
+    monkeypatch.setattr(__main__, "load_airflow", lambda: True)
+
+    def run(*words: str) -> Result:
+        code = __main__.main(["new-dag", *words])
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def refused(new, tmp_path):
+    """Run the command, which must refuse to write, and return the reason."""
+
+    def run(*words: str) -> str:
+        before = files_in(tmp_path)
+        code, out, err = new(*words)
+        assert (code, out) == (1, "")
+        assert files_in(tmp_path) == before
+        assert "Traceback" not in err
+        return err
+
+    return run
+
+
+def test_dag_is_in_the_dags_folder_and_its_test_beside_that_folder(new, dags_folder):
+    code, out, err = new(SEARCH.id, "--input", "keyword=laptops")
+    assert (code, err) == (0, "")
+    dag, test = dags_folder / "search_029437.py", dags_folder.parent / "tests" / "test_search_029437.py"
+    assert '"keyword": Param("laptops", type="string", minLength=1),' in dag.read_text()
+    assert 'browseract_load_dag("../dags/search_029437.py")' in test.read_text()
+    lines = [line.strip() for line in out.splitlines()]
+    assert {str(dag), str(test), "airflow dags test search_029437", f"python -m pytest {test}"} <= set(lines)
+
+
+def test_printed_command_has_the_inputs_that_nobody_has_given(new):
+    out = new(SEARCH.id).out
+    [line] = [line for line in out.splitlines() if "airflow dags test" in line]
+    assert shlex.split(line) == ["airflow", "dags", "test", "search_029437", "--conf", '{"keyword": "..."}']
+
+
+def test_json_has_paths_and_commands(new, dags_folder):
+    found = new(CONTACTS.id, "--kind", "bot", "--json").json
+    assert found == {
+        "dag_id": "find_a_contact_027715",
+        "dag_file": str(dags_folder / "find_a_contact_027715.py"),
+        "test_file": str(dags_folder.parent / "tests" / "test_find_a_contact_027715.py"),
+        "kind": "bot",
+        "id": CONTACTS.id,
+        "name": CONTACTS.name,
+        "params": [],
+        "examples": ["company_name"],
+        "secrets": {},
+        "notes": [],
+        "run_command": "airflow dags test find_a_contact_027715",
+        "test_command": f"python -m pytest {dags_folder.parent / 'tests' / 'test_find_a_contact_027715.py'}",
+    }
+
+
+def test_json_of_an_error_is_one_value_too(new):
+    code, out, _ = new("1", "--json")
+    assert (code, list(json.loads(out))) == (1, ["error"])
+
+
+def test_secret_is_stored_in_a_connection_that_the_command_names(new, dags_folder):
+    out = new(LOG_IN.id, "--input", "username=ada").out
+    assert "airflow connections add log_in_029411_password --conn-type generic --conn-password ..." in out
+    assert "{{ conn.log_in_029411_password.password }}" in (dags_folder / "log_in_029411.py").read_text()
+
+
+def test_name_of_the_output_is_the_id_of_the_dag(new, tmp_path):
+    (tmp_path / "here" / "dags").mkdir()
+    code, out, _ = new(SEARCH.id, "--output", "dags/prices.py")
+    assert (code, files_in(tmp_path)) == (0, ["here/dags/prices.py", "here/tests/test_prices.py"])
+    assert 'with DAG(\n    "prices",' in (tmp_path / "here" / "dags" / "prices.py").read_text()
+    assert "Copy the DAG file there" in out
+
+
+def test_test_of_a_dag_in_the_current_directory_is_below_it(new, tmp_path):
+    assert new(SEARCH.id, "--output", "prices.py").code == 0
+    assert files_in(tmp_path) == ["here/prices.py", "here/tests/test_prices.py"]
+
+
+def test_test_of_a_dag_in_the_dags_folder_is_never_in_that_folder(new, dags_folder, monkeypatch):
+    (dags_folder / "team").mkdir(parents=True)
+    monkeypatch.chdir(dags_folder)
+    assert new(SEARCH.id, "--output", "prices.py").code == 0
+    assert new(SEARCH.id, "--output", "team/more.py").code == 0
+    tests = dags_folder.parent / "tests"
+    assert files_in(dags_folder.parent) == [
+        "dags/prices.py",
+        "dags/team/more.py",
+        "tests/test_more.py",
+        "tests/test_prices.py",
+    ]
+    assert 'browseract_load_dag("../dags/team/more.py")' in (tests / "test_more.py").read_text()
+
+
+def test_folders_can_be_given_instead_of_files(new, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    assert new(SEARCH.id, "--output", "../a", "--test", "../b").code == 0
+    assert files_in(tmp_path) == ["a/search_029437.py", "b/test_search_029437.py"]
+
+
+def test_values_of_a_bot_get_the_types_of_its_schema(new, dags_folder):
+    words = ["products=" + json.dumps(["pens", "ink"]), "country=DE", "max_offers=2", "in_stock=true"]
+    assert new(PRICES.id, "--kind", "bot", *(word for each in words for word in ("--input", each))).code == 0
+    text = (dags_folder / "compare_prices_027729.py").read_text()
+    for line in ('"products": ["pens", "ink"],', '"country": "DE",', '"max_offers": 2,', '"in_stock": True,'):
+        assert line in text
+    assert "Examples" not in text
+
+
+def test_list_has_a_line_for_each_source_with_a_printable_name(new, browseract_emulator):
+    browseract_emulator.emulator.add_workflow(EmulatedWorkflow(id="1", name="\x1b[31mred\nline\u202e"))
+    code, out, _ = new("--list")
+    assert code == 0
+    assert "workflow      1  [31mred line" in out.splitlines()
+    assert f"bot           {CONTACTS.id}  {CONTACTS.name}" in out.splitlines()
+    assert f"bot-template  {TEMPLATE_SEARCH.id}  {TEMPLATE_SEARCH.name}" in out.splitlines()
+
+
+def test_list_of_one_kind_as_json(new):
+    found = new("--list", "--kind", "template", "--json").json
+    assert {"kind": "template", "id": TEMPLATE_SEARCH.id, "name": TEMPLATE_SEARCH.name} in found
+    assert {each["kind"] for each in found} == {"template"}
+
+
+def test_list_is_bounded(new, browseract_emulator, monkeypatch):
+    monkeypatch.setattr(dag_writer, "MAX_LISTED", 3)
+    out = new("--list").out
+    assert len([line for line in out.splitlines() if line.startswith("workflow ")]) == 3
+    assert "There are more workflows. Only 3 are listed." in out
+
+
+def test_only_what_the_account_declares_is_requested_and_nothing_is_run(new, browseract_emulator):
+    assert new(SEARCH.id).code == 0
+    assert [each.endpoint for each in browseract_emulator.emulator.requests] == ["get-workflow"]
+    assert not browseract_emulator.emulator.tasks
+
+
+def test_bot_that_is_not_published_is_reported(new, browseract_emulator):
+    browseract_emulator.emulator.add_workflow(EmulatedBot(id="9", name="Draft", published=False))
+    code, out, _ = new("9", "--kind", "bot")
+    assert code == 0
+    assert "The bot is not published" in out
+
+
+def test_bot_without_inputs(new):
+    assert new(NOT_READY.id, "--kind", "bot").code == 0
+
+
+def test_hostile_names_of_inputs_are_written_as_they_are(new, browseract_emulator, dags_folder):
+    names = [name for name in HOSTILE if name.strip() and len(name) < 1000]
+    inputs = tuple(WorkflowInput(name) for name in names)
+    browseract_emulator.emulator.add_workflow(EmulatedWorkflow(id="9", name='"""\n', inputs=inputs))
+    code, _, err = new("9")
+    assert (code, err) == (0, "")
+    for file in (dags_folder / "workflow_9.py", dags_folder.parent / "tests" / "test_workflow_9.py"):
+        compile(file.read_bytes(), file.name, "exec")
+
+
+# What is refused
+
+
+@cases(
+    "words, parts",
+    {
+        "unknown id": (["1"], ["There is no workflow with the id '1'.", "new-dag --list"]),
+        "one digit too many": ([f"{SEARCH.id}7"], [f"(did you mean {SEARCH.id}, 'Search' or "]),
+        "name instead of id": (["search"], [f"(did you mean {SEARCH.id}, 'Search'?)"]),
+        "id with a slash": (["a/b", "--kind", "bot"], ["There is no bot with the id 'a/b'."]),
+        "empty id": ([""], ["There is no workflow with the id ''."]),
+        "id of a template": (
+            [TEMPLATE_SEARCH.id],
+            [f"'{TEMPLATE_SEARCH.id}' is not the id of a workflow, but of the template", "Add --kind template."],
+        ),
+        "id of a bot": ([CONTACTS.id], ["but of the bot 'Find a contact'", "Add --kind bot."]),
+        "id of a workflow as a template": (
+            [SEARCH.id, "--kind", "template"],
+            ["is not the id of a template, but of the workflow 'Search'", "Add --kind workflow."],
+        ),
+        "no connection": (
+            [SEARCH.id, "--conn-id", "nowhere"],
+            ["Airflow has no connection 'nowhere'.", "airflow connections add nowhere --conn-type browseract"],
+        ),
+        "unknown input": (
+            [SEARCH.id, "--input", "keywrod=x"],
+            ["unknown names: 'keywrod' (did you mean 'keyword'?). The workflow has the inputs 'keyword', 'max_items'."],
+        ),
+        "input of what has none": (["71002814653029423", "--input", "a=b"], ["The workflow has no inputs."]),
+        "input without =": ([SEARCH.id, "--input", "hunter2"], ["--input needs a name and a value"]),
+        "input without a name": ([SEARCH.id, "--input", "=x"], ["--input needs a name and a value"]),
+        "input without a value": ([SEARCH.id, "--input", "keyword="], ["--input keyword= has no value"]),
+        "input twice": ([SEARCH.id, "--input", "keyword=a", "--input", "keyword=b"], ["has 'keyword' twice"]),
+        "value of the wrong type": (
+            [PRICES.id, "--kind", "bot", "--input", "products=pens"],
+            ["input['products'] must be a list", "--input NAME=VALUE"],
+        ),
+        "output without .py": ([SEARCH.id, "--output", "prices"], ["'prices' is no name for a DAG file"]),
+        "output that is no DAG id": ([SEARCH.id, "--output", "my prices.py"], ["is no name for a DAG file"]),
+        "folder of the output missing": ([SEARCH.id, "--output", "no/prices.py"], ["here/no, does not exist"]),
+        "folder of the test missing": ([SEARCH.id, "--test", "no/test.py"], ["The folder of --test,"]),
+        "test without .py": ([SEARCH.id, "--test", "test"], ["'test' is neither a Python file nor a folder"]),
+        "output not writable": (
+            [SEARCH.id, "--output", "/proc/prices.py", "--test", "."],
+            ["/proc/prices.py cannot be written: ", "No file was written."],
+        ),
+    },
+)
+def test_bad_input_is_refused_with_a_reason(refused, words, parts):
+    reason = refused(*words)
+    assert all(part in reason for part in parts), reason
+
+
+def test_secret_is_refused_and_not_repeated(refused):
+    for given in ("password=hunter2", 'username={"password": "hunter2"}', "hunter2"):
+        reason = refused(LOG_IN.id, "--input", given)
+        assert "hunter2" not in reason
+
+
+def test_wrong_key_is_named(refused, connect):
+    connect(password="app-wrong")
+    assert "Put a valid API key" in refused(SEARCH.id)
+
+
+def test_address_where_nothing_listens_is_named(refused, connect, monkeypatch):
+    monkeypatch.setattr(dag_writer, "REQUEST_LIMIT", 0.5)
+    connect(host="http://127.0.0.1:9")
+    assert "http://127.0.0.1:9" in refused(SEARCH.id)
+
+
+def test_connection_that_cannot_be_read_is_named(refused, connect):
+    connect(password="")
+    assert "has no API key" in refused(SEARCH.id)
+
+
+@pytest.mark.parametrize("existing", ["dags/search_029437.py", "tests/test_search_029437.py"])
+def test_existing_file_is_kept_and_the_other_one_not_written(refused, dags_folder, existing):
+    path = dags_folder.parent / existing
+    path.parent.mkdir(parents=True)
+    path.write_text("# mine")
+    assert f"{path} exists" in refused(SEARCH.id)
+    assert path.read_text() == "# mine"
+
+
+def test_link_that_leads_nowhere_is_an_existing_file(refused, dags_folder):
+    dags_folder.mkdir(parents=True)
+    (dags_folder / "search_029437.py").symlink_to("nowhere")
+    assert "exists" in refused(SEARCH.id)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'from airflow.sdk import DAG\nwith DAG("search_029437"): ...',
+        'import airflow.sdk\nairflow.sdk.DAG(dag_id="search_029437")',
+        "from airflow.sdk import dag\n@dag(schedule=None)\ndef search_029437(): ...",
+    ],
+)
+def test_dag_id_of_another_file_is_refused(refused, dags_folder, code):
+    (dags_folder / "team").mkdir(parents=True)
+    (dags_folder / "team" / "other.py").write_text(code)
+    reason = refused(SEARCH.id)
+    assert "other.py already has a DAG with the id 'search_029437'" in reason
+
+
+def test_other_files_that_only_name_the_dag_do_not_matter(new, dags_folder):
+    dags_folder.mkdir(parents=True)
+    (dags_folder / "other.py").write_text('TriggerDagRunOperator(trigger_dag_id="search_029437")')
+    (dags_folder / "broken.py").write_text('DAG("search_029437"')
+    (dags_folder / "gone.py").symlink_to("nowhere")
+    assert new(SEARCH.id).code == 0
+
+
+def test_first_file_is_removed_with_its_folder_if_the_second_cannot_be_written(refused, dags_folder):
+    dags_folder.parent.mkdir()
+    dags_folder.write_text("no folder")
+    assert "No file was written." in refused(SEARCH.id)
+    assert not (dags_folder.parent / "tests").exists()
+
+
+def test_id_and_list_exclude_each_other(new, capsys):
+    for words in ((), ("1", "--list")):
+        with pytest.raises(SystemExit) as error:
+            new(*words)
+        assert error.value.code == 2
+        assert "give either an ID or --list" in capsys.readouterr().err
+
+
+# Run as they are
+
+
+def test_written_tests_pass_in_a_pytest_of_their_own(new, dags_folder, tmp_path):
+    """A workflow with a required input, one with a secret, a bot, and a template; as little as a user needs is set."""
+    assert new(SEARCH.id).code == 0
+    assert new(LOG_IN.id, "--input", "username=ada").code == 0
+    assert new(PRICES.id, "--kind", "bot").code == 0
+    assert new(TEMPLATE_SEARCH.id, "--kind", "template").code == 0
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
+        cwd=dags_folder.parent,
+        env=kept | {"HOME": str(tmp_path)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=240,
+        check=False,
+    )
+    assert re.search(r"^8 passed", done.stdout, re.MULTILINE), done.stdout
+    assert not (tmp_path / "airflow.db").exists()
