@@ -19,6 +19,15 @@ MAX_ID_LENGTH = 200
 
 PATH_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID_LENGTH}}}")
 
+SHOWN_LENGTH = 100
+"""Characters of a wrong id that a message shows."""
+
+_WHERE = {
+    "browseract_task_id": 'the XCom with the id, such as search.output["task_id"]',
+    "profile_id": 'the XCom with the id, such as log_in.output["profile_id"]',
+}
+"""Which id an argument takes, if the output of a task is a likely mistake."""
+
 
 class InputError(ValueError):
     """An argument cannot be used. The message names it, and the valid values or what to change."""
@@ -32,6 +41,13 @@ def read_id(argument: str, value: Any) -> str:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
+    where = _WHERE.get(argument.partition("[")[0], "the id that the BrowserAct dashboard or an earlier task shows")
+    # The output of a task can be long or confidential.
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        kind = "dict" if value.lstrip().startswith("{") else "list"
+        raise InputError(f"{argument} is the text of a {kind}. Use {where}.")
+    if not isinstance(value, str | int | float | None):
+        raise InputError(f"{argument} is of type {type(value).__name__}. Use {where}.")
     # Jinja renders a missing value as the word None.
     if not isinstance(value, str) or value.strip() in ("", "None"):
         raise InputError(f"{argument} is {value!r}. Use the id that the BrowserAct dashboard or an earlier task shows.")
@@ -39,15 +55,17 @@ def read_id(argument: str, value: Any) -> str:
 
 
 def read_path_id(argument: str, value: Any) -> str:
-    """Check a required id that becomes a part of an address, and return it as a string.
+    """Check a required id, also for characters that no id has, and return it as a string.
 
     :raises InputError: the value cannot be an id, or could lead to another address.
     """
     found = read_id(argument, value)
     if not is_path_id(found):
+        at_end = re.search(r"[/=]([0-9]{1,50})[/#]?$", found[-SHOWN_LENGTH:])
+        guess = f" Perhaps the id is {at_end[1]!r}, the end of this address." if at_end else ""
         raise InputError(
-            f"{argument} is {found[:MAX_ID_LENGTH]!r}. Use the id that the BrowserAct dashboard or an earlier task "
-            "shows: letters, digits, hyphens and underscores."
+            f"{argument} is {found[:SHOWN_LENGTH]!r}. Use the id that the BrowserAct dashboard or an earlier task "
+            f"shows: letters, digits, hyphens and underscores.{guess}"
         )
     return found
 
@@ -67,6 +85,11 @@ def read_bot_id(value: Any) -> str:
 def is_path_id(value: str) -> bool:
     """Return whether a text can be a part of an address without any change."""
     return PATH_ID.fullmatch(value) is not None
+
+
+def read_optional_path_id(argument: str, value: Any) -> str | None:
+    """Check an id that may be ``None``, also for characters that no id has."""
+    return None if value is None else read_path_id(argument, value)
 
 
 def read_optional_id(argument: str, value: Any) -> str | None:
@@ -92,16 +115,17 @@ def read_ids(argument: str, value: Any) -> list[str]:
     :param value: an id, or a sequence of ids, such as the XComs of mapped tasks.
     :raises InputError: there is no id, or one of them cannot be used.
     """
-    several = isinstance(value, Sequence) and not isinstance(value, str | bytes)
-    if isinstance(value, str) and any(char in value for char in "[](), "):
+    if isinstance(value, str) and any(char in value for char in "[](),{} "):
+        where = _WHERE.get(argument, "one id")
         raise InputError(
-            f"{argument} is {value!r}, a list that was rendered to a string. Set render_template_as_native_obj=True on "
-            "the DAG, or pass the XCom itself."
+            f"{argument} is a text with spaces, commas or brackets. If it is a list that was rendered to a text, set "
+            f"render_template_as_native_obj=True on the DAG, or pass the XCom itself. Otherwise use {where}."
         )
-    ids = list(dict.fromkeys(read_id(argument, each) for each in (value if several else [value])))
-    if not ids:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        return [read_path_id(argument, value)]
+    if not value:
         raise InputError(f"{argument} is an empty list. Pass at least one id.")
-    return ids
+    return list(dict.fromkeys(read_path_id(f"{argument}[{index}]", each) for index, each in enumerate(value)))
 
 
 def read_moment(argument: str, value: datetime | None) -> str | None:

@@ -21,6 +21,8 @@ from airflow_provider_browseract.api.arguments import (
     read_id,
     read_moment,
     read_optional_id,
+    read_optional_path_id,
+    read_path_id,
 )
 from airflow_provider_browseract.api.errors import (
     BrowserActError,
@@ -60,7 +62,7 @@ def run_task(
 ) -> Call[CreatedTask]:
     """Start a run of a workflow (``POST /v2/workflow/run-task``)."""
     body = given(
-        workflow_id=read_id("workflow_id", workflow_id),
+        workflow_id=read_path_id("workflow_id", workflow_id),
         input_parameters=_pairs(input_parameters),
         save_browser_data=save_browser_data,
         profile_id=read_optional_id("profile_id", profile_id),
@@ -86,7 +88,7 @@ def run_task_by_template(
 ) -> Call[CreatedTask]:
     """Start a run of an official template (``POST /v2/workflow/run-task-by-template``). Templates have no profiles."""
     body = given(
-        workflow_template_id=read_id("workflow_template_id", workflow_template_id),
+        workflow_template_id=read_path_id("workflow_template_id", workflow_template_id),
         proxyRegion=read_optional_id("region", region),
         input_parameters=_pairs(input_parameters),
         callback_url=callback_url,
@@ -126,7 +128,7 @@ def list_tasks(
 ) -> Call[Page[Task]]:
     """List tasks by creation time (``GET /v2/workflow/list-tasks``)."""
     params = given(
-        workflow_id=read_optional_id("workflow_id", workflow_id),
+        workflow_id=read_optional_path_id("workflow_id", workflow_id),
         workflow_name=workflow_name,
         status=None if status is None else read_choice("status", status, TaskStatus).value,
         created_at_from=read_moment("created_at_from", created_at_from),
@@ -156,7 +158,7 @@ def list_workflows(*, page: int = 1, limit: int = PAGE_LIMIT) -> Call[Page[Workf
 
 def get_workflow(workflow_id: str) -> Call[Workflow]:
     """Read a workflow with the inputs that it takes (``GET /v2/workflow/get-workflow``)."""
-    params = {"workflow_id": read_id("workflow_id", workflow_id)}
+    params = {"workflow_id": read_path_id("workflow_id", workflow_id)}
     return _call("get-workflow", "GET", Workflow.read, params, remedies=_remedies(workflow_id))
 
 
@@ -170,7 +172,7 @@ def list_official_workflow_templates(
 
 def get_official_workflow_template(workflow_template_id: str) -> Call[Template]:
     """Read a template with the inputs that it takes (``GET /v2/workflow/get-official-workflow-template``)."""
-    params = {"workflow_template_id": read_id("workflow_template_id", workflow_template_id)}
+    params = {"workflow_template_id": read_path_id("workflow_template_id", workflow_template_id)}
     return _call("get-official-workflow-template", "GET", Template.read, params)
 
 

@@ -68,12 +68,17 @@ OTHER_VERSION = {
 """What to try if a version of the API does not know a task."""
 
 
-def naming_other_version(call: Call[T], api_version: ApiVersion) -> Call[T]:
-    """Return the call with a remedy that names the other version of the API for a task that is not found.
+def remedy_of_unknown(argument: str, task_id: str, api_version: ApiVersion) -> str:
+    """Return the remedy for a task that is not found, and whose id and version are arguments of the user."""
+    return (
+        f"Check {argument} {task_id!r}. It must be the id of a BrowserAct task, not Airflow's task_id, and the API key "
+        f"must be of the account of that task. {OTHER_VERSION[api_version]}"
+    )
 
-    For calls whose version is an argument of the user.
-    """
-    remedy = f"{TaskNotFoundError.remedy} {OTHER_VERSION[api_version]}"
+
+def naming_other_version(call: Call[T], api_version: ApiVersion, task_id: str, *, argument: str = "task_id") -> Call[T]:
+    """Return a call about a task with :func:`remedy_of_unknown`."""
+    remedy = remedy_of_unknown(argument, task_id, api_version)
     return replace(call, remedies={**call.remedies, TaskNotFoundError: remedy})
 
 

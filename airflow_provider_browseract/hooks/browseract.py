@@ -142,7 +142,7 @@ class BrowserActHook(BotHook):
         'https://examplecorp.example'
         """
         version = _read_version(api_version)
-        return self.client.send(naming_other_version(APIS[version].get_task(task_id), version))
+        return self.client.send(naming_other_version(APIS[version].get_task(task_id), version, task_id))
 
     def get_task_status(self, task_id: str, *, api_version: str = ApiVersion.V2.value) -> TaskStatus:
         """Read only the status of a task, the cheapest way to poll (``get-task-status``, ``query-run-status``).
@@ -158,7 +158,7 @@ class BrowserActHook(BotHook):
         True
         """
         version = _read_version(api_version)
-        return self.client.send(naming_other_version(APIS[version].get_task_status(task_id), version))
+        return self.client.send(naming_other_version(APIS[version].get_task_status(task_id), version, task_id))
 
     def iter_tasks(
         self,
@@ -245,7 +245,7 @@ class BrowserActHook(BotHook):
         False
         """
         version = _read_version(api_version)
-        call = naming_other_version(APIS[version].stop_task(task_id, biz_code=biz_code), version)
+        call = naming_other_version(APIS[version].stop_task(task_id, biz_code=biz_code), version, task_id)
         try:
             self.client.send(call)
         except TaskEndedError:
@@ -271,7 +271,7 @@ class BrowserActHook(BotHook):
         running
         """
         version = _read_version(api_version)
-        self.client.send(naming_other_version(APIS[version].resume_task(task_id), version))
+        self.client.send(naming_other_version(APIS[version].resume_task(task_id), version, task_id))
 
     def iter_workflows(self) -> Iterator[Workflow]:
         """Iterate over the account's workflows (``list-workflows``); each page is read when it is needed.

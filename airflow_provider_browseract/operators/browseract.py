@@ -330,8 +330,9 @@ class TaskOperator(BaseOperator):
     def _version(self) -> ApiVersion:
         return ApiVersion(self.api_version)
 
-    def _send(self, call: Call[T]) -> T:
-        return self.hook.client.send(naming_other_version(call, self._version))
+    def _send(self, call: Call[T], browseract_task_id: str) -> T:
+        named = naming_other_version(call, self._version, browseract_task_id, argument="browseract_task_id")
+        return self.hook.client.send(named)
 
     @abstractmethod
     def act(self, browseract_task_id: str) -> str:
@@ -371,7 +372,7 @@ class StopTaskOperator(TaskOperator):
     def act(self, browseract_task_id: str) -> str:
         """Stop the task, unless it has already ended."""
         try:
-            self._send(self._calls.stop_task(browseract_task_id))
+            self._send(self._calls.stop_task(browseract_task_id), browseract_task_id)
         except TaskEndedError:
             return "ended"
         return "stopped"
@@ -388,9 +389,9 @@ class ResumeTaskOperator(TaskOperator):
     def act(self, browseract_task_id: str) -> str:
         """Resume the task, if it is paused."""
         try:
-            self._send(self._calls.resume_task(browseract_task_id))
+            self._send(self._calls.resume_task(browseract_task_id), browseract_task_id)
         except TaskNotPausedError:
-            status = self._send(self._calls.get_task_status(browseract_task_id))
+            status = self._send(self._calls.get_task_status(browseract_task_id), browseract_task_id)
             if status.ended:
                 raise InputError(
                     f"it has ended as {status} and cannot be resumed. Remove its id from browseract_task_id."

@@ -27,6 +27,10 @@ class LedgerError(Exception):
     """The stored state of an earlier run cannot be used. Nothing was started or stopped."""
 
 
+class UnknownRunError(Exception):
+    """BrowserAct does not know the run of an earlier try. It was not stopped, and nothing was started."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """The stored state of a run.

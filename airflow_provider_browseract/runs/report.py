@@ -22,6 +22,11 @@ MAX_STEP_LINES = 50
 IF_NO_LINE_FOLLOWS = "If no line follows, check that a triggerer is running."
 """The end of each log line before a deferral. Without a triggerer, the task stays deferred, and its log ends there."""
 
+WHY_UNKNOWN = (
+    "The API key may be of another account, the run may have been deleted, or the emulator may have been restarted."
+)
+"""Why BrowserAct may not know a run that it has started, as a sentence."""
+
 
 def polling_line(interval: float) -> str:
     """Return a line for the log of a task that is about to wait in the triggerer, without a callback."""

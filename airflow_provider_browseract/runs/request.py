@@ -220,7 +220,7 @@ def read_run(
     :raises InputError: an argument cannot be used.
     """
     return RunRequest(
-        Source(SourceKind.WORKFLOW, read_id("workflow_id", workflow_id)),
+        Source(SourceKind.WORKFLOW, read_path_id("workflow_id", workflow_id)),
         read_input_parameters(input_parameters),
         save_browser_data=save_browser_data,
         profile_id=read_id("profile_id", profile_id) if profile_id else None,
@@ -245,7 +245,7 @@ def read_template_run(
     :raises InputError: an argument cannot be used.
     """
     return RunRequest(
-        Source(SourceKind.TEMPLATE, read_id("workflow_template_id", workflow_template_id)),
+        Source(SourceKind.TEMPLATE, read_path_id("workflow_template_id", workflow_template_id)),
         read_input_parameters(input_parameters),
         region=read_optional_id("region", region),
         **_checked_urls(api_base_url, callback_url, status_change_callback_url),

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.report import describe
+from airflow_provider_browseract.runs.report import WHY_UNKNOWN, describe
 from airflow_provider_browseract.runs.steps import LogLine
 from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WaitEnd, WokenBy, is_hopeless
 
@@ -87,8 +87,15 @@ class GiveUp:
     task: Task | None = None
 
     @property
+    def unknown(self) -> bool:
+        """Whether BrowserAct itself does not know the run."""
+        return self.error is not None and is_hopeless(self.error)
+
+    @property
     def why(self) -> str:
         """Why the wait is over, as a clause. It applies if the status could not be read."""
+        if self.error is not None and self.unknown:
+            return f"BrowserAct does not know it with this API key: {self.error.brief}"
         if not self.reason:
             return "its status stayed 'unknown'"
         return f"its status could not be read: {self.reason.rstrip('.')}"
@@ -96,8 +103,8 @@ class GiveUp:
     @property
     def remedy(self) -> str:
         """What the user can do, as a sentence. It applies if the status could not be read."""
-        if self.error is not None and is_hopeless(self.error):
-            return self.error.remedy
+        if self.unknown:
+            return WHY_UNKNOWN
         connection = "Check the network and the API key of the connection. " if self.reason else ""
         return f"{connection}Check in the BrowserAct dashboard whether the run still exists."
 

@@ -28,10 +28,10 @@ from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import orphans, timings
 from airflow_provider_browseract.runs.budget import Budget, BudgetStep, Verdict, check_again, check_budget, refused_by
 from airflow_provider_browseract.runs.cap import check_cap, credits_of
-from airflow_provider_browseract.runs.ledger import Entry, LedgerError
+from airflow_provider_browseract.runs.ledger import Entry, LedgerError, UnknownRunError
 from airflow_provider_browseract.runs.matching import Orphan
 from airflow_provider_browseract.runs.orphans import OnOrphan, find_orphan
-from airflow_provider_browseract.runs.report import not_stopped
+from airflow_provider_browseract.runs.report import WHY_UNKNOWN, not_stopped
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.steps import LogLine
 from airflow_provider_browseract.runs.waiting import poll_run
@@ -94,6 +94,10 @@ class Start:
     def spent_before(self, entry: Entry) -> int:
         """Return the credits of the runs before the one of an entry. Clearing the task begins a new count."""
         return entry.spent if entry.max_tries == self.max_tries else 0
+
+    def cleared_since(self, entry: Entry) -> bool:
+        """Return whether a person has cleared the task instance since an entry was written."""
+        return entry.max_tries not in (None, self.max_tries)
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,7 @@ def begin(start: Start, entry: Entry | None, clock: Callable[[], float]) -> Gene
     :raises CapUsedUpError: earlier runs have used all credits that ``max_credits`` allows.
     :raises BudgetUnknownError: the account has a budget, and its credits cannot be counted.
     :raises LedgerError: the entry contradicts the API.
+    :raises UnknownRunError: BrowserAct does not know the earlier run, and nobody has allowed another one.
     :raises OrphanError: it cannot be determined which run an earlier start created.
     :raises RunStartUnknownError: it is not known whether a start has created a run. The entry stays, so that a later
         try looks up the run.
@@ -221,7 +226,7 @@ def _reattach(start: Start, entry: Entry, clock: Callable[[], float]) -> Generat
             return EarlierRuns(entry.earlier, start.spent_before(entry))
         entry = found
     task_id: str = entry.task_id or ""
-    task = yield from _read_earlier(entry, task_id, start.on_orphan)
+    task = yield from _read_earlier(start, entry, task_id)
     spent = start.spent_before(entry)
     if task is None:
         return EarlierRuns((*entry.earlier, task_id), spent)
@@ -231,7 +236,7 @@ def _reattach(start: Start, entry: Entry, clock: Callable[[], float]) -> Generat
         yield from _give_way(task, why)
     elif task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
         yield LogLine(f"BrowserAct task {task_id} of an earlier try has ended as {task.status}. Starting a new run.")
-    elif not task.status.ended and entry.deferred and entry.max_tries not in (None, start.max_tries):
+    elif not task.status.ended and entry.deferred and start.cleared_since(entry):
         yield from _give_way(task, "the Airflow task was cleared while it waited")
     else:
         # Someone may have changed an argument or cleared the task.
@@ -250,14 +255,21 @@ def _reattach(start: Start, entry: Entry, clock: Callable[[], float]) -> Generat
     return EarlierRuns((*entry.earlier, task_id), spent)
 
 
-def _read_earlier(entry: Entry, task_id: str, on_orphan: OnOrphan) -> Generator[Step, Any, Task | None]:
-    """Read the run of an entry; return None if it no longer exists."""
+def _read_earlier(start: Start, entry: Entry, task_id: str) -> Generator[Step, Any, Task | None]:
+    """Read the run of an entry; return None if BrowserAct does not know it, and a person has allowed another one."""
     try:
         task: Task = yield from poll_run(task_id, entry.source.api_version)
     except TaskNotFoundError as error:
-        if on_orphan is OnOrphan.FAIL:
-            raise LedgerError(f"it names BrowserAct task {task_id}, but reading that failed: {error.brief}") from error
-        yield LogLine(f"BrowserAct task {task_id} of an earlier try no longer exists: {error.brief}", logging.WARNING)
+        unknown = f"BrowserAct does not know task {task_id} of an earlier try with this API key: {error.brief}."
+        cleared = start.cleared_since(entry)
+        if start.on_orphan is OnOrphan.FAIL and not cleared:
+            # With a key of another account, the run may still be active there.
+            raise UnknownRunError(
+                f"{unknown} Nothing was started.\n{WHY_UNKNOWN} Make sure that no run is active. Then clear the task "
+                "instance, which starts a new run."
+            ) from error
+        why = "the Airflow task was cleared" if cleared else f"on_orphan={start.on_orphan.value!r}"
+        yield LogLine(f"{unknown} {WHY_UNKNOWN} Starting a new run, because {why}.", logging.WARNING)
         return None
     source = entry.source
     if not source.is_template and task.source_id not in (None, source.id):

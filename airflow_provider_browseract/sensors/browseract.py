@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
-from airflow_provider_browseract.api.arguments import read_choice, read_flag, read_id
+from airflow_provider_browseract.api.arguments import read_choice, read_flag, read_path_id
 from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
@@ -21,7 +21,7 @@ from airflow_provider_browseract.api.errors import (
     TaskNotFoundError,
 )
 from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.api.versions import OTHER_VERSION
+from airflow_provider_browseract.api.versions import remedy_of_unknown
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -209,7 +209,7 @@ class TaskSensor(BaseSensorOperator):
         self._check_constants()
         for name, given in self._given.items():
             check_rendered(name, given, getattr(self, name))
-        self.browseract_task_id = read_id("browseract_task_id", self.browseract_task_id)
+        self.browseract_task_id = read_path_id("browseract_task_id", self.browseract_task_id)
         _ = self.hook.settings
         store = open_store(self.output_path, self.hook, self.log)
         # A rescheduled sensor starts from the beginning each time.
@@ -272,7 +272,7 @@ class TaskSensor(BaseSensorOperator):
 
     def _failure(self, error: BrowserActError) -> AirflowFailException:
         if isinstance(error, TaskNotFoundError):
-            error.remedy = f"{error.remedy} {OTHER_VERSION[self._version]}"
+            error.remedy = remedy_of_unknown("browseract_task_id", self.browseract_task_id, self._version)
         return AirflowFailException(str(error))
 
     def _conclude(self, context: Context, task: Task) -> Any:

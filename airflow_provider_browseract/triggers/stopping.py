@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError
+from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import DELETED, FINAL_STATES, is_of_earlier_try, task_instance_state
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -61,11 +62,15 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) ->
             with suppress(BrowserActError):
                 status = await client.send(APIS[wait.api_version].get_task_status(task_id))
                 if status.ended:
-                    log.info("BrowserAct task %s is not stopped: it had already ended as %s.", task_id, status)
+                    # The next try of a cleared task may be faster, and its log states that it has stopped the run.
+                    by = ", perhaps because the next try has stopped it" if status is TaskStatus.CANCELED else ""
+                    log.info(
+                        "BrowserAct task %s need not be stopped: it has already ended as %s%s.", task_id, status, by
+                    )
                     return
             await client.send(APIS[wait.api_version].stop_task(task_id))
     except NOTHING_TO_STOP:
-        log.info("BrowserAct task %s is not stopped: it had already ended.", task_id)
+        log.info("BrowserAct task %s need not be stopped: it has already ended.", task_id)
     except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
         where = None
         # Airflow has deleted the link if the task was cleared.

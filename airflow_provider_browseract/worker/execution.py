@@ -22,6 +22,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_browseract.api.arguments import InputError, read_credits
+from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.in_airflow.required_action import read_event
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs.budget import BudgetStep, forecast_run
@@ -38,6 +39,7 @@ from airflow_provider_browseract.runs.starting import (
     begin,
     stop_if_over_budget,
 )
+from airflow_provider_browseract.runs.waiting import is_hopeless
 from airflow_provider_browseract.worker.budget import BudgetWait, carry_out
 from airflow_provider_browseract.worker.callback import register, with_callback
 from airflow_provider_browseract.worker.checks import (
@@ -299,13 +301,15 @@ class RunExecution:
         task_id = started_task_id(self.ti)
         # During the deferral, the operator may have been replaced by one of the other version.
         self.run.follow(task_id, started_version(self.ti) or self.kind.source.api_version)
+        unknown = False
         if task_id is not None:
             try:
                 task = self.run.read(task_id)
             except Exception as error:  # noqa: BLE001 - the failed wait is reported instead
+                unknown = isinstance(error, BrowserActError) and is_hopeless(error)
                 self.log.warning("BrowserAct task %s cannot be read: %s", task_id, error)
             else:
                 if task.status.ended:
                     self.log.warning("The run has ended, so its result is read, although %s.", why.rstrip("."))
                     return self._conclude(task)
-        raise self.run.give_up(task_id, why, remedy=remedy, overdue=overdue)
+        raise self.run.give_up(task_id, why, remedy=remedy, overdue=overdue, unknown=unknown)

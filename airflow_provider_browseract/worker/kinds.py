@@ -91,13 +91,14 @@ class WorkflowRun(RunKind):
         """Check workflow, inputs and profile."""
         read_flag("save_browser_data", self.save_browser_data)
         if self.profile_given:
-            try:
-                read_id("profile_id", self.profile_id)
-            except InputError:
+            if self.profile_id is None or (
+                isinstance(self.profile_id, str) and self.profile_id.strip() in ("", "None")
+            ):
                 raise InputError(
                     f"profile_id is {self.profile_id!r}, because the task that it comes from saved no profile. Set "
                     "save_browser_data=True in that task, or remove profile_id here."
-                ) from None
+                )
+            read_id("profile_id", self.profile_id)
         return read_run(
             self.workflow_id,
             self.input_parameters,

@@ -399,11 +399,20 @@ class OwnedRun:
             lost = RunLostError(f"{reason}\n{self.describe(fate)}\nThe traceback shows where the error occurred.")
             raise lost.with_traceback(error.__traceback__) from None
 
-    def give_up(self, browseract_task_id: str | None, why: str, *, remedy: str, overdue: bool = False) -> RunLostError:
+    def give_up(
+        self,
+        browseract_task_id: str | None,
+        why: str,
+        *,
+        remedy: str,
+        overdue: bool = False,
+        unknown: bool = False,
+    ) -> RunLostError:
         """Leave the run to the next try, or stop it if there is none or its time is over, and return the error.
 
         :param why: why this try stops waiting, as a clause.
         :param remedy: what the user can do, as a sentence.
+        :param unknown: BrowserAct does not know the run, so neither a retry nor a refused stop is a promise.
         """
         why = why.rstrip(".")
         if browseract_task_id is None:
@@ -415,7 +424,9 @@ class OwnedRun:
         reason = f"Stopped waiting for BrowserAct task {browseract_task_id}, because {why}."
         left = None if overdue else self.leave_to_next_try(RunLostError(reason))
         fate = left or self.stop_if("cancel_on_timeout", browseract_task_id)
-        return RunLostError(f"{reason}\n{self.describe(fate)}\n{remedy}")
+        known = not unknown or fate == STOPPED or fate.error is not None
+        state = self.describe(fate) if known else "It is not known whether the run is still active."
+        return RunLostError(f"{reason}\n{state}\n{remedy}")
 
 
 def started_task_id(ti: Any) -> str | None:

@@ -113,7 +113,9 @@ class SlotWait:
             return "an unknown number of runs are active"
         if active.number == 0:
             once = self.queued.refusals == 1
-            return "the run that had the slot has just ended" if once else "it lists no active run any more"
+            # A new run is listed about two seconds after its start.
+            started = "the run that has the slot has only just started, or has just ended"
+            return f"it lists no active run: {started}" if once else "it lists no active run any more"
         return "1 run is active" if active.number == 1 else f"{active.number} runs are active"
 
     def _report(self, active: Active | None, left: float) -> None:
@@ -128,7 +130,7 @@ class SlotWait:
             "" if self.defer is None else f" {IF_NO_LINE_FOLLOWS}",
         )
         number = None if active is None else active.number
-        # At the first refusal, the only run may just have ended.
+        # At the first refusal, the only run may just have started or ended.
         if number == 0 and refusals == 2:
             log.warning(
                 "BrowserAct refuses the start although it lists no active run. The task tries again with increasing "

@@ -21,7 +21,7 @@ from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.loops import sleep
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError
-from airflow_provider_browseract.runs.ledger import STATE_KEY, LedgerError
+from airflow_provider_browseract.runs.ledger import STATE_KEY, LedgerError, UnknownRunError
 from airflow_provider_browseract.runs.orphans import OrphanError
 from airflow_provider_browseract.runs.outcome import RunLostError
 from airflow_provider_browseract.worker.owned_run import OwnedRun
@@ -88,6 +88,8 @@ def _fail_to_start(error: Exception, run: OwnedRun, tries: Tries) -> NoReturn:
             "was started or stopped.\nMake sure that no run is running. Then delete the key "
             f"{STATE_KEY} from the task state of this task instance, or set durable=False."
         ) from None
+    if isinstance(error, UnknownRunError):
+        raise AirflowFailException(str(error)) from None
     message, final = _verdict(error, run, tries)
     entry = tries.earlier
     if (task_id := run.task_id) is not None:

@@ -205,7 +205,7 @@ class Waiter:
                 f"{run.describe(run.stop(task_id))}\n"
                 "To let a person help, set on_paused='ask' or on_paused='wait'."
             )
-        return run.give_up(task_id, over.why, remedy=over.remedy)
+        return run.give_up(task_id, over.why, remedy=over.remedy, unknown=over.unknown)
 
     def _end_over_cap(self, wait: Wait, task: Task) -> Conclude:
         """Make sure that a run over ``max_credits`` is stopped, and fail, unless it has finished in the meantime.

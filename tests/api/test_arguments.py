@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_provider_browseract.api.arguments import InputError, read_id, read_ids, read_seconds
+from airflow_provider_browseract.api.arguments import InputError, read_id, read_ids, read_path_id, read_seconds
 from tests.cases import cases
 
 
@@ -21,6 +21,30 @@ class TestIds:
     def test_invalid_id_is_refused_with_the_argument_name(self, value):
         with pytest.raises(InputError, match="workflow_id is"):
             read_id("workflow_id", value)
+
+    @cases(
+        ("value", "guess"),
+        {
+            "path": ("https://www.browseract.com/workflow/710028", "710028"),
+            "slash at the end": ("https://www.browseract.com/workflow/710028/", "710028"),
+            "query": ("https://www.browseract.com/edit?id=710028", "710028"),
+            "no digits at the end": ("https://www.browseract.com/workflow/new", None),
+            "name": ("Amazon search 5", None),
+        },
+    )
+    def test_text_with_characters_that_no_id_has_is_refused_with_the_digits_of_an_address(self, value, guess):
+        with pytest.raises(InputError) as refused:
+            read_path_id("workflow_id", value)
+        assert str(refused.value).startswith(f"workflow_id is {value!r}.")
+        named = f"Perhaps the id is {guess!r}, the end of this address."
+        assert (named in str(refused.value)) is (guess is not None)
+
+    @pytest.mark.parametrize("value", [{"a": "confidential"}, ["confidential"], ' {"a": "confidential"}'], ids=repr)
+    @pytest.mark.parametrize("argument", ["workflow_id", "browseract_task_id", "profile_id"])
+    def test_output_of_a_task_as_id_is_refused_without_showing_it(self, argument, value):
+        with pytest.raises(InputError, match=f"{argument} is (of type|the text of a)") as refused:
+            read_id(argument, value)
+        assert "confidential" not in str(refused.value)
 
 
 class TestSeveralIds:

@@ -47,10 +47,10 @@ def test_list_of_tasks_asks_for_no_larger_page_than_the_version_has(api_version,
     ],
 )
 def test_remedy_of_an_unknown_task_names_the_other_version(api_version, remedy):
-    call = naming_other_version(APIS[api_version].stop_task("7"), api_version)
+    call = naming_other_version(APIS[api_version].stop_task("7"), api_version, "7")
     with pytest.raises(TaskNotFoundError, match=remedy) as not_found:
         call.read_response(Response(400, {}, json.dumps({"code": 10112, "msg": "No task"}).encode()))
-    assert "Check the id, and that it belongs to the account of the API key." in str(not_found.value)
+    assert "Check task_id '7'. It must be the id of a BrowserAct task, not Airflow's task_id" in str(not_found.value)
     with pytest.raises(TaskEndedError) as ended:
         call.read_response(Response(400, {}, json.dumps({"code": 10121, "msg": "Has ended"}).encode()))
     assert "api_version" not in str(ended.value)

@@ -366,6 +366,10 @@ class TestInvalidInput:
         {
             "empty workflow_id": ({"workflow_id": ""}, "workflow_id is ''"),
             "unknown workflow": ({"workflow_id": "123"}, "Check workflow_id"),
+            "address as workflow_id": (
+                {"workflow_id": "https://www.browseract.com/workflow/71002814653029437/"},
+                "workflow_id is 'https://.*Perhaps the id is '71002814653029437', the end of this address",
+            ),
             "unpublished workflow": ({"workflow_id": UNPUBLISHED.id}, "Publish the workflow"),
             "inputs as text": ({"input_parameters": "keyword=pens"}, "input_parameters is a text instead of a dict"),
             "required input missing": ({"input_parameters": {}}, "input_parameters lacks the required name 'keyword'"),
@@ -379,10 +383,19 @@ class TestInvalidInput:
             ),
             "empty profile_id": ({"profile_id": ""}, "profile_id is ''"),
             "profile_id None as text": ({"profile_id": "None"}, "save_browser_data=True"),
+            "output as profile_id": (
+                {"profile_id": {"token": "x"}},
+                r'^profile_id is of type dict. Use .*log_in.output\["profile_id"\].$',
+            ),
+            "empty output as profile_id": ({"profile_id": {}}, "profile_id is of type dict"),
+            "output as profile_id, as text": (
+                {"profile_id": '{"token": "x"}'},
+                r'^profile_id is the text of a dict. Use .*log_in.output\["profile_id"\].$',
+            ),
             "unknown profile_id": ({"profile_id": "404"}, "refused the start"),
             "missing connection": (
                 {"browseract_conn_id": "nowhere"},
-                "(?s)There is no connection 'nowhere'.*AIRFLOW_CONN_NOWHERE",
+                "(?s)There is no connection 'nowhere'.*AIRFLOW_CONN_NOWHERE. Or correct browseract_conn_id",
             ),
         },
     )

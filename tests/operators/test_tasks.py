@@ -153,8 +153,15 @@ class TestApiVersion:
     {
         "empty list": ([], {}, "browseract_task_id is an empty list"),
         "empty id": ("", {}, "browseract_task_id is ''"),
-        "None in list": (["1", None], {}, "browseract_task_id is None"),
+        "None in list": (["1", None], {}, r"browseract_task_id\[1\] is None"),
         "None as text": ("None", {}, "browseract_task_id is 'None'"),
+        "output": ({"title": "x"}, {}, r'browseract_task_id is of type dict. .*search.output\["task_id"\].$'),
+        "output in a list": (
+            [{"title": "x"}],
+            {},
+            r'browseract_task_id\[0\] is of type dict. .*search.output\["task_id"\].$',
+        ),
+        "output as text": ('[{"title": "x"}]', {}, r'a text with spaces, commas or brackets.*output\["task_id"\].$'),
         "missing connection": ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
     },
 )

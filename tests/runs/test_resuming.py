@@ -21,6 +21,7 @@ from airflow_provider_browseract.api.errors import (
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.report import WHY_UNKNOWN
 from airflow_provider_browseract.runs.resuming import (
     Answered,
     Conclude,
@@ -261,7 +262,7 @@ def test_failed_poll_after_an_event_waits_again_or_gives_up_with_the_error(end, 
             "still exists.",
         ),
         (None, None, "its status stayed 'unknown'", "Check in the BrowserAct dashboard whether the run still exists."),
-        ("no such task", GONE, "its status could not be read: no such task", GONE.remedy),
+        ("no such task", GONE, "BrowserAct does not know it with this API key: gone (code 10112)", WHY_UNKNOWN),
     ],
     ids=["unreadable", "unknown", "task not found"],
 )

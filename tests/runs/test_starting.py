@@ -15,10 +15,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.bots import Bot
 from airflow_provider_browseract.api.errors import (
+    AuthenticationError,
     BrowserActError,
     ConcurrencyLimitError,
     ConnectionFailedError,
     InvalidRequestError,
+    NotFoundError,
     RateLimitError,
     ResponseLostError,
     RunStartUnknownError,
@@ -33,8 +35,9 @@ from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError
-from airflow_provider_browseract.runs.ledger import Entry, LedgerError
+from airflow_provider_browseract.runs.ledger import Entry, LedgerError, UnknownRunError
 from airflow_provider_browseract.runs.orphans import Claim, OnOrphan, OrphanError, ReadClaims
+from airflow_provider_browseract.runs.report import WHY_UNKNOWN
 from airflow_provider_browseract.runs.request import RunRequest, Source, digest
 from airflow_provider_browseract.runs.starting import (
     BeforeStart,
@@ -358,7 +361,7 @@ def play(
     steps = begin(wanted, entry, lambda: clock[0])
     try:
         played.over = carry_out(steps, answer)
-    except (BrowserActError, LedgerError, OrphanError, CapUsedUpError) as error:
+    except (BrowserActError, LedgerError, UnknownRunError, OrphanError, CapUsedUpError) as error:
         played.over = error
     assert not left
     return played
@@ -452,18 +455,46 @@ class TestTheRunOfAnEarlierTry:
         wants = start(kind="in the worker")
         assert play(entry, RUN, wants=wants).over == StartedRun(replace(entry, max_tries=3), RUN)
 
-    def test_run_that_no_longer_exists_fails_the_try(self):
+    def test_retry_starts_nothing_if_browseract_does_not_know_the_run(self):
         played = play(SAME, TaskNotFoundError("gone", code=10112))
-        assert isinstance(played.over, LedgerError)
-        assert str(played.over) == "it names BrowserAct task 7, but reading that failed: gone (code 10112)"
+        assert isinstance(played.over, UnknownRunError)
+        assert str(played.over) == (
+            "BrowserAct does not know task 7 of an earlier try with this API key: gone (code 10112). Nothing was "
+            f"started.\n{WHY_UNKNOWN} Make sure that no run is active. Then clear the task instance, which starts a "
+            "new run."
+        )
         assert played.names == ["get-task"]
 
+    @pytest.mark.parametrize("kind", ["deferred", "in the worker", "bot"])
+    def test_cleared_task_instance_starts_a_new_run_if_browseract_does_not_know_the_earlier_one(self, kind):
+        wants = start(kind=kind)
+        entry = replace(SAME, source=wants.request.source, fingerprint=wants.fingerprint, max_tries=2)
+        played = play(entry, TaskNotFoundError("gone", code=10112), MADE, wants=wants)
+        assert isinstance(played.over, StartedRun)
+        assert played.over.entry.task_id == MADE.id
+        assert played.logged == [
+            "BrowserAct does not know task 7 of an earlier try with this API key: gone (code 10112). "
+            f"{WHY_UNKNOWN} Starting a new run, because the Airflow task was cleared."
+        ]
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ServerError("down", http_status=503),
+            NotFoundError("no route", http_status=404),
+            AuthenticationError("no", code=401),
+        ],
+        ids=["down", "404 of a gateway", "key refused"],
+    )
+    def test_cleared_task_instance_starts_nothing_if_the_earlier_run_cannot_be_read(self, error):
+        assert play(replace(SAME, max_tries=2), error).over is error
+
     @pytest.mark.parametrize("on_orphan", [OnOrphan.START, OnOrphan.ADOPT])
-    def test_run_that_no_longer_exists_is_replaced_with_on_orphan_start_or_adopt(self, on_orphan):
+    def test_run_that_browseract_does_not_know_is_replaced_with_on_orphan_start_or_adopt(self, on_orphan):
         played = play(SAME, TaskNotFoundError("gone", code=10112), MADE, on_orphan=on_orphan)
         assert isinstance(played.over, StartedRun)
         assert played.over.entry.earlier == ("5", "6", "7")
-        assert played.logged == ["BrowserAct task 7 of an earlier try no longer exists: gone (code 10112)"]
+        assert f"Starting a new run, because on_orphan='{on_orphan}'." in played.logged[0]
 
     def test_run_of_another_workflow_fails_the_try(self):
         played = play(SAME, replace(RUN, workflow_id="71"))

@@ -108,7 +108,7 @@ def test_sensor_for_task_of_another_version_fails_without_retry_and_names_that_v
     emulator, start, api_version, remedy, deferrable
 ):
     task_id = start(BrowserActHook()).id
-    with pytest.raises(AirflowFailException, match=f"Check the id.* {remedy}"):
+    with pytest.raises(AirflowFailException, match=f"Check browseract_task_id '{task_id}'.* {remedy}"):
         wait(task_id, api_version=api_version, deferrable=deferrable)
 
 
@@ -356,11 +356,17 @@ def test_sensor_fails_before_run_ends_when_output_path_is_not_writable(emulator,
 @cases(
     ("task_id", "arguments", "message"),
     {
-        "unknown task id": ("404", {}, "Check the id"),
+        "unknown task id": (
+            "404",
+            {},
+            "Check browseract_task_id '404'. It must be the id of a BrowserAct task, not Airflow's task_id",
+        ),
+        "output of a task": ([{"title": "x"}], {}, r'browseract_task_id is of type list.*search.output\["task_id"\]'),
+        "output as text": ('{"title": "x"}', {}, r'browseract_task_id is the text of a dict.*output\["task_id"\]'),
         "empty task id": ("", {}, "browseract_task_id is ''"),
         "output_path 'None'": ("1", {"output_path": "None"}, "output_path is 'None'"),
         "relative output_path": ("1", {"output_path": "here"}, "Use an absolute path"),
-        "task id of version 3 with a path": ("1/status", {"api_version": "v3"}, "task_id is '1/status'"),
+        "task id of version 3 with a path": ("1/status", {"api_version": "v3"}, "browseract_task_id is '1/status'"),
         "unknown connection": ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
     },
 )

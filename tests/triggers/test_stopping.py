@@ -16,6 +16,7 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import xcoms
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c
@@ -134,7 +135,7 @@ class TestKill:
         emulator.fault("stop-task", RequestFault.refused(code), times=None)
         asyncio.run(waiting.on_kill())
         logged = "".join(capfd.readouterr())
-        assert f"BrowserAct task {waiting.wait.browseract_task_id} is not stopped: it had already ended." in logged
+        assert f"BrowserAct task {waiting.wait.browseract_task_id} need not be stopped: it has already ended." in logged
 
     def test_kill_after_run_ended_sends_no_stop_and_logs_it(self, emulator, waiting, capfd):
         waiting.wait = replace(waiting.wait, browseract_task_id=start_short(emulator))
@@ -142,7 +143,13 @@ class TestKill:
         assert emulator.tasks[1].status == "finished"
         assert calls_of(emulator, "stop-task") == 0
         logged = "".join(capfd.readouterr())
-        assert f"{waiting.wait.browseract_task_id} is not stopped: it had already ended as finished." in logged
+        assert f"{waiting.wait.browseract_task_id} need not be stopped: it has already ended as finished." in logged
+
+    def test_kill_after_the_next_try_has_stopped_the_run_logs_that(self, emulator, waiting, capfd):
+        BrowserActHook().stop_task(waiting.wait.browseract_task_id)
+        asyncio.run(waiting.on_kill())
+        ended = "need not be stopped: it has already ended as canceled, perhaps because the next try has stopped it."
+        assert ended in "".join(capfd.readouterr())
 
     def test_kill_stops_the_run_although_its_status_cannot_be_read(self, emulator, waiting, monkeypatch):
         monkeypatch.setattr(timings, "ON_KILL_CALL_LIMIT", 0.6)

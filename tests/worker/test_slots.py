@@ -45,7 +45,8 @@ def test_start_without_a_free_slot_is_sent_again_within_the_same_try(worker, emu
     why = (
         "received too many requests; it accepts no start for a while"
         if fault.http_status == 429
-        else "no free slot now; the run that had the slot has just ended"
+        else "no free slot now; it lists no active run: the run that has the slot has only just started, or has just "
+        "ended"
     )
     assert f"BrowserAct has {why}. BrowserAct has refused the start once. Waiting for at most 7 h 0 min." in logged
     assert "0 runs" not in logged

@@ -17,17 +17,18 @@ from airflow_provider_browseract.compat import (
     TaskDeferred,
 )
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
 from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError, RunTimedOutError
+from airflow_provider_browseract.runs.report import WHY_UNKNOWN
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.starting import MAX_STARTS
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End
 from airflow_provider_browseract.worker import checks
 from airflow_provider_browseract.worker.tries import CLAIM_KEY, PLACE_KEY, STATE_RETENTION, Tries, forget_run
-from tests.workers import BOTH_WAYS, PENS, calls_of, set_retry_policy
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, calls_of, set_retry_policy
 
 # A later try looks for the run of a lost start for as long as the start could have taken.
 PATIENCE = {"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3, "webhook_base_url": "http://127.0.0.1:1"}
@@ -335,6 +336,46 @@ class TestClearedTaskInstance:
         assert len(cleared.run()) == 2
         assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
         assert "was stopped, because the Airflow task was cleared while it waited" in "".join(capfd.readouterr())
+
+    @BOTH_WAYS
+    @pytest.mark.parametrize("operator_class", [RunWorkflowOperator, RunBotOperator])
+    def test_forgotten_run_is_replaced_only_after_the_task_instance_was_cleared(
+        self, worker, emulator, store, deferrable, operator_class, capfd
+    ):
+        bot = operator_class is RunBotOperator
+        arguments = {"bot_id": ORDERS.id} if bot else {"workflow_id": ORDERS.id}
+
+        def attempt(try_number: int, max_tries: int):
+            made = worker(operator_class=operator_class, store=store, deferrable=deferrable, **arguments)
+            made.ti.try_number, made.ti.max_tries = try_number, max_tries
+            return made
+
+        emulator.next_run(ORDERS.id, duration=60.0)
+        get_task = "query-run" if bot else "get-task"
+        emulator.fault(get_task, RequestFault.refused(10112), times=None)
+        with pytest.raises(RunLostError) as lost:
+            attempt(1, 1).run()
+        assert str(lost.value).startswith(
+            f"Stopped waiting for BrowserAct task {emulator.tasks[0].id}, because BrowserAct does not know it with "
+            f"this API key: BrowserAct refused {get_task}"
+        )
+        assert f"\nIt is not known whether the run is still active.\n{WHY_UNKNOWN}" in str(lost.value)
+        with pytest.raises(AirflowFailException, match=r"Nothing was started.*\n.*Then clear the task instance"):
+            attempt(2, 1).run()
+        assert [task.status for task in emulator.tasks] == ["running"]
+        assert calls_of(emulator, "cancel-run" if bot else "stop-task") == 0
+        emulator.clear_faults()
+        store.values[STATE_KEY] = json.dumps({**json.loads(store.values[STATE_KEY]), "task_id": "1"})
+        assert attempt(3, 3).run() == ORDERS_RESULT
+        assert len(emulator.tasks) == 2
+        assert "Starting a new run, because the Airflow task was cleared." in "".join(capfd.readouterr())
+
+    def test_last_try_makes_no_promise_about_a_forgotten_run(self, tries, emulator):
+        emulator.next_run(SEARCH.id, duration=60.0)
+        for endpoint in ("get-task", "stop-task"):
+            emulator.fault(endpoint, RequestFault.refused(10112), times=None)
+        with pytest.raises(RunLostError, match=r"\nIt is not known whether the run is still active\.\n"):
+            tries().run()
 
     def test_task_instance_cleared_after_the_run_finished_returns_its_result(self, tries, emulator):
         waiting = tries(deferrable=True)
@@ -687,7 +728,6 @@ class TestInvalidEntry:
                 {"source": {"kind": "workflow", "id": "1"}},
                 "a run of workflow 1, but for BrowserAct it is a run of workflow",
             ),
-            ({"task_id": "1"}, "it names BrowserAct task 1, but reading that failed"),
         ],
         ids=[
             "unknown version",
@@ -698,7 +738,6 @@ class TestInvalidEntry:
             "written_at",
             "earlier",
             "other workflow",
-            "unknown BrowserAct task",
         ],
     )
     def test_invalid_stored_entry_fails_and_starts_or_stops_no_run(self, tries, emulator, store, change, message):
