@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -148,6 +149,13 @@ class TestRequiredAction:
         assert people.question["subject"] == "run: BrowserAct bot 82 waits for a person"
         assert people.question["options"] == ["Resume", "Stop"]
         assert f"{resume} **Stop** cancels the run and fails" in people.question["body"]
+
+    def test_name_in_the_required_action_is_one_line_of_limited_length(self, worker, emulator, people):
+        emulator.add_workflow(replace(HUMAN, id="71002814653029999", name="Ask\nme " + "x" * 300))
+        until_asked(worker(workflow_id="71002814653029999", on_paused="ask"))
+        name = f"Ask me {'x' * 93}"
+        which = "BrowserAct workflow 71002814653029999"
+        assert people.question["subject"] == f"run: {name} ({which}) waits for a person"
 
     def test_required_action_of_a_mapped_task_begins_with_task_and_index(self, worker, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
