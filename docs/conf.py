@@ -42,6 +42,8 @@ nitpick_ignore_regex = [
 
 html_theme = "furo"
 html_logo = html_favicon = "logo.svg"
+# Pages name these in HTML, which GitHub shows too.
+html_extra_path = ["panel_steps.png", "panel_steps_dark.png"]
 html_title = f"airflow-provider-browseract {VERSION}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

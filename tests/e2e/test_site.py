@@ -88,7 +88,7 @@ FLAWS = """
   for (const picture of document.querySelectorAll("img")) {
     if (!picture.naturalWidth) found.push(`broken picture: ${picture.src}`);
     if (!picture.alt) found.push(`picture without alt text: ${picture.src}`);
-    if (dark && picture.matches("article :not(.only-dark)") && getComputedStyle(picture).filter === "none")
+    if (dark && picture.matches("article :not(picture) > img") && getComputedStyle(picture).filter === "none")
       found.push(`picture glares: ${picture.src}`);
   }
   return found;
