@@ -588,3 +588,13 @@ class TestCommandLine:
         )
         assert done.returncode == 0
         assert json.loads(done.stdout)["ok"] is True
+
+    def test_reader_that_stops_reading_causes_no_traceback(self, airflow, connect):
+        connect({"webhook_base_url": airflow})
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [sys.executable, "-m", "airflow_provider_browseract", "check", "--json"]
+        with os.fdopen(writing, "w") as stdout:
+            done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        assert done.returncode == 1
+        assert "BrokenPipeError" not in done.stderr
