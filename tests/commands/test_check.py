@@ -177,7 +177,8 @@ class TestConnection:
         assert code == 1
         assert problems(output) == (
             "FAIL connection There is no connection 'browseract_shp' | Add one of type BrowserAct with the API key in "
-            "its API key (password) field, or set AIRFLOW_CONN_BROWSERACT_SHP. Connections of type BrowserAct: "
+            "its API key (password) field, or set AIRFLOW_CONN_BROWSERACT_SHP. Or correct the id (browseract_conn_id). "
+            "Connections of type BrowserAct: "
             "'browseract_shop' (did you mean 'browseract_shop'?)."
         )
         skipped = {"API": "skip", "callbacks": "skip", "slots": "skip"}
