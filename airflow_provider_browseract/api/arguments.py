@@ -48,10 +48,15 @@ def read_id(argument: str, value: Any) -> str:
         raise InputError(f"{argument} is the text of a {kind}. Use {where}.")
     if not isinstance(value, str | int | float | None):
         raise InputError(f"{argument} is of type {type(value).__name__}. Use {where}.")
-    # Jinja renders a missing value as the word None.
-    if not isinstance(value, str) or value.strip() in ("", "None"):
+    if not isinstance(value, str) or is_missing(value):
         raise InputError(f"{argument} is {value!r}. Use the id that the BrowserAct dashboard or an earlier task shows.")
     return value.strip()
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether there is no value, or a template had none."""
+    # Jinja renders a missing value as the word None.
+    return value is None or (isinstance(value, str) and value.strip() in ("", "None"))
 
 
 def read_path_id(argument: str, value: Any) -> str:
