@@ -60,7 +60,7 @@ def is_missing(value: Any) -> bool:
 
 
 def read_path_id(argument: str, value: Any) -> str:
-    """Check a required id, also for characters that no id has, and return it as a string.
+    """Check a required id that may have only letters, digits, hyphens and underscores, and return it as a string.
 
     :raises InputError: the value cannot be an id, or could lead to another address.
     """
@@ -93,7 +93,7 @@ def is_path_id(value: str) -> bool:
 
 
 def read_optional_path_id(argument: str, value: Any) -> str | None:
-    """Check an id that may be ``None``, also for characters that no id has."""
+    """Check an id that may be ``None``, as :func:`read_path_id` does."""
     return None if value is None else read_path_id(argument, value)
 
 

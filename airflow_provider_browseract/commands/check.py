@@ -20,7 +20,7 @@ WIDTH = 90
 
 
 class State(str, Enum):
-    """The outcome of a check."""
+    """Whether a check has passed."""
 
     OK = "ok"
     WARN = "warn"

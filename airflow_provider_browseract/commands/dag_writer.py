@@ -26,8 +26,8 @@ from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.commands.new_dag import PROGRAM, option_of
 from airflow_provider_browseract.compat import AirflowNotFoundException, conf, is_secret
 from airflow_provider_browseract.dag_files.dag_file import DagFile, dag_file
+from airflow_provider_browseract.dag_files.pytest_file import dag_test_file, schema_without_secrets
 from airflow_provider_browseract.dag_files.runnable import WORDS, Runnable
-from airflow_provider_browseract.dag_files.test_file import dag_test_file, schema_without_secrets
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.hints import did_you_mean
 from airflow_provider_browseract.runs.request import without_secrets

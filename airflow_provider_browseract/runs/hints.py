@@ -76,7 +76,7 @@ def check_not_expanded_dict(argument: str, value: Any) -> None:
         )
 
 
-def no_dict(argument: str, value: Any, forms: str) -> InputError:
+def not_a_dict(argument: str, value: Any, forms: str) -> InputError:
     """Return the error for inputs of a wrong type, without their value, which can be secret.
 
     :param forms: what to pass, as the rest of a sentence.
