@@ -340,7 +340,7 @@ def test_documented_dag_adds_up_credits_by_workflow_and_day(block, documented, e
     assert str(emulator.tasks[0].created_at.date()) in found["by_day"]
 
 
-PROVIDER = "airflow-provider-browseract @ git+https://github.com/browseract-ai/airflow-provider-browseract"
+PROVIDER = "git+https://github.com/browseract-ai/airflow-provider-browseract"
 """What `pip install` gets, as the README has it."""
 
 

@@ -48,6 +48,16 @@ def test_page_has_the_first_dag_of_the_readme(page):
     assert block_of(page, 'DAG("prices"').code == block_of("README.md", 'DAG("prices"').code
 
 
+def test_home_page_has_the_claims_and_topics_of_the_readme():
+    def shared(page: str) -> tuple[str, list[str]]:
+        text = PAGES[page].replace("](docs/", "](")
+        [claims] = re.findall(r"^## What you get\n.*?(?=^## )", text, re.MULTILINE | re.DOTALL)
+        # The site has the files of the project at other addresses.
+        return claims, re.findall(r"^\| \*\*(?!Project).*", text, re.MULTILINE)
+
+    assert shared("docs/index.md") == shared("README.md")
+
+
 def test_badges_of_the_readme_are_true():
     badges = re.findall(r"https://img\.shields\.io/badge/(\w+)-([^-]+)-", PAGES["README.md"])
     project = (ROOT / "pyproject.toml").read_text()

@@ -48,14 +48,19 @@ def read_id(argument: str, value: Any) -> str:
         raise InputError(f"{argument} is the text of a {kind}. Use {where}.")
     if not isinstance(value, str | int | float | None):
         raise InputError(f"{argument} is of type {type(value).__name__}. Use {where}.")
-    # Jinja renders a missing value as the word None.
-    if not isinstance(value, str) or value.strip() in ("", "None"):
+    if not isinstance(value, str) or is_missing(value):
         raise InputError(f"{argument} is {value!r}. Use the id that the BrowserAct dashboard or an earlier task shows.")
     return value.strip()
 
 
+def is_missing(value: Any) -> bool:
+    """Return whether there is no value, or a template had none."""
+    # Jinja renders a missing value as the word None.
+    return value is None or (isinstance(value, str) and value.strip() in ("", "None"))
+
+
 def read_path_id(argument: str, value: Any) -> str:
-    """Check a required id, also for characters that no id has, and return it as a string.
+    """Check a required id that may have only letters, digits, hyphens and underscores, and return it as a string.
 
     :raises InputError: the value cannot be an id, or could lead to another address.
     """
@@ -88,7 +93,7 @@ def is_path_id(value: str) -> bool:
 
 
 def read_optional_path_id(argument: str, value: Any) -> str | None:
-    """Check an id that may be ``None``, also for characters that no id has."""
+    """Check an id that may be ``None``, as :func:`read_path_id` does."""
     return None if value is None else read_path_id(argument, value)
 
 

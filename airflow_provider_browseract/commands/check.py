@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Iterator
 from enum import Enum
 
+from airflow_provider_browseract.api.fields import one_line
+
 LONGEST_TEXT = 600
 """Characters of a text that may come from outside."""
 
@@ -18,7 +20,7 @@ WIDTH = 90
 
 
 class State(str, Enum):
-    """The outcome of a check."""
+    """Whether a check has passed."""
 
     OK = "ok"
     WARN = "warn"
@@ -48,15 +50,10 @@ class Line:
 
         :param state: the state as it is shown.
         """
-        yield f"{state}{'':{6 - len(self.state.value)}}{self.name:12}{printable(self.facts)}"
-        for each in textwrap.wrap(printable(self.advice), WIDTH, break_long_words=False, break_on_hyphens=False):
+        facts, advice = (one_line(text, LONGEST_TEXT) or "" for text in (self.facts, self.advice))
+        yield f"{state}{'':{6 - len(self.state.value)}}{self.name:12}{facts}"
+        for each in textwrap.wrap(advice, WIDTH, break_long_words=False, break_on_hyphens=False):
             yield f"{'':18}{each}"
-
-
-def printable(text: str) -> str:
-    """Return a text without characters that control a terminal, cut off if it is too long."""
-    shown = "".join(char if char.isprintable() else " " for char in text)
-    return shown if len(shown) <= LONGEST_TEXT else f"{shown[:LONGEST_TEXT]}…"
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -108,7 +108,7 @@ def checks(conn_id: str) -> Iterator[Line]:
     if api.state is not State.OK:
         yield _skipped(SLOTS, API)
         return
-    yield _check_slots(hook, missing)
+    yield _check_slots(hook)
     if (budget := hook.settings.budget) is not None:
         yield _check_budget(hook, budget)
 
@@ -286,7 +286,7 @@ def _check_callbacks(hook: BrowserActHook, key: TaskInstanceKey, token: str, mis
     return Line(State.FAIL, CALLBACKS, problem.what, problem.remedy)
 
 
-def _check_slots(hook: BrowserActHook, missing: str) -> Line:
+def _check_slots(hook: BrowserActHook) -> Line:
     try:
         with hook.client_within(API_LIMIT) as client:
             active = run_steps(count_active([*ApiVersion]), client, log)
@@ -294,18 +294,16 @@ def _check_slots(hook: BrowserActHook, missing: str) -> Line:
         return Line(State.WARN, SLOTS, f"the active runs cannot be counted: {error.brief}", error.advice)
     number = "an unknown number of runs" if active is None else number_of(active.number, "run")
     facts = f"active: {number}"
-    if not missing:
-        try:
-            waits = database.waits_for_slots(hook.browseract_conn_id, hook.settings.client.key_digest)
-        except NoDatabaseError:
-            missing = NO_DATABASE
-        else:
-            now = time.time()
-            budget = sum(wait.waits_for_budget(now) for wait in waits)
-            facts += f"; waiting for a slot: {number_of(len(waits) - budget, 'task instance')}"
-            if budget:
-                facts += f"; waiting for the budget: {budget}"
-    return Line(State.OK, SLOTS, facts, f"The queue is not known: {missing}. {WHERE_TO_RUN}" if missing else "")
+    try:
+        waits = database.waits_for_slots(hook.browseract_conn_id, hook.settings.client.key_digest)
+    except NoDatabaseError:
+        return Line(State.OK, SLOTS, facts, f"The queue is not known: {NO_DATABASE}. {WHERE_TO_RUN}")
+    now = time.time()
+    budget = sum(wait.waits_for_budget(now) for wait in waits)
+    facts += f"; waiting for a slot: {number_of(len(waits) - budget, 'task instance')}"
+    if budget:
+        facts += f"; waiting for the budget: {budget}"
+    return Line(State.OK, SLOTS, facts)
 
 
 def _check_budget(hook: BrowserActHook, budget: Budget) -> Line:

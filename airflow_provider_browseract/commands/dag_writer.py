@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,8 +26,8 @@ from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.commands.new_dag import PROGRAM, option_of
 from airflow_provider_browseract.compat import AirflowNotFoundException, conf, is_secret
 from airflow_provider_browseract.dag_files.dag_file import DagFile, dag_file
+from airflow_provider_browseract.dag_files.pytest_file import dag_test_file, schema_without_secrets
 from airflow_provider_browseract.dag_files.runnable import WORDS, Runnable
-from airflow_provider_browseract.dag_files.test_file import dag_test_file
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.hints import did_you_mean
 from airflow_provider_browseract.runs.request import without_secrets
@@ -92,7 +92,7 @@ def _client(conn_id: str) -> contextlib.AbstractContextManager[BrowserActClient]
         _ = hook.settings
     except AirflowNotFoundException:
         raise InputError(
-            f"Airflow has no connection {conn_id!r}.\nAdd it: airflow connections add {shlex.quote(conn_id)} "
+            f"There is no connection {conn_id!r}.\nAdd it: airflow connections add {shlex.quote(conn_id)} "
             "--conn-type browseract --conn-password YOUR_API_KEY"
         ) from None
     return hook.client_within(REQUEST_LIMIT)
@@ -153,13 +153,14 @@ class Written:
 
     @property
     def _run_command(self) -> str:
-        conf_given = shlex.quote(json.dumps(dict.fromkeys(self.file.asked, "..."))) if self.file.asked else None
-        words = ["airflow dags test", shlex.quote(self.file.dag_id), *(["--conf", conf_given] if conf_given else [])]
-        return " ".join(words)
+        words = ["airflow", "dags", "test", self.file.dag_id]
+        if self.file.asked:
+            words += ["--conf", json.dumps(dict.fromkeys(self.file.asked, "..."))]
+        return shlex.join(words)
 
     @property
     def _test_command(self) -> str:
-        return f"python -m pytest {shlex.quote(_shown(self.paths[1]))}"
+        return shlex.join(["python", "-m", "pytest", _shown(self.paths[1])])
 
 
 def write_dag(
@@ -279,10 +280,10 @@ def _values(source: Any, runnable: Runnable, texts: Mapping[str, str]) -> Mappin
     """
     if SOURCES[runnable.kind].api_version is ApiVersion.V2:
         return texts
-    examples = {each.name: each.example for each in runnable.inputs if each.required and not is_secret(each.name)}
+    examples = {each.name: each.example for each in runnable.inputs if each.required}
     what = f"{WORDS[runnable.kind].one} {runnable.id}"
     try:
-        conformed = conform({**examples, **texts}, _without_secrets(source.input_schema), what).input
+        conformed = conform({**examples, **texts}, schema_without_secrets(source.input_schema), what).input
     except SchemaUnusableError:
         return texts
     except InputError as error:
@@ -290,18 +291,6 @@ def _values(source: Any, runnable: Runnable, texts: Mapping[str, str]) -> Mappin
             f"{error}\nGive values that match with --input NAME=VALUE, lists and objects as JSON."
         ) from None
     return {name: conformed[name] for name in texts}
-
-
-def _without_secrets(schema: Any) -> Any:
-    """Return a schema without the secrets at its top, which are not known yet."""
-    if not isinstance(schema, Mapping):
-        return schema
-    found = dict(schema)
-    if isinstance(found.get("properties"), Mapping):
-        found["properties"] = {name: part for name, part in found["properties"].items() if not is_secret(name)}
-    if isinstance(found.get("required"), list):
-        found["required"] = [name for name in found["required"] if not is_secret(str(name))]
-    return found
 
 
 # Where they are written
@@ -393,22 +382,17 @@ def _relative(path: Path, folder: Path) -> str:
 
 def _write_both(files: Mapping[Path, str]) -> None:
     """Write all files, or none of them. Folders that do not exist are created."""
-    made: list[Callable[[], None]] = []
+    written: list[Path] = []
     try:
         for path, text in files.items():
-            for folder in [each for each in reversed(path.parents) if not each.exists()]:
-                folder.mkdir(exist_ok=True)
-                made.append(folder.rmdir)
-            # Fails if another process has created it meanwhile.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Fails if another process has created the file in the meantime.
             with path.open("x", encoding="utf-8") as stream:
-                made.append(path.unlink)
+                written.append(path)
                 stream.write(text)
-    except BaseException as error:
-        for undo in reversed(made):
-            with contextlib.suppress(OSError):
-                undo()
-        if not isinstance(error, OSError):
-            raise
+    except OSError as error:
+        for each in written:
+            each.unlink()
         raise InputError(
             f"{path} cannot be written: {error.strerror}. No file was written.\n"
             "Choose other files with --output and --test."

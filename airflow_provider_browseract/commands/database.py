@@ -22,7 +22,7 @@ from airflow.models.variable import Variable
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import delete, insert, select
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, lazyload
 
 from airflow_provider_browseract.runs.callback_url import CHECK_VARIABLE
@@ -77,8 +77,6 @@ def _session() -> Iterator[Session]:
             # Neither the statement nor the password.
             reason = (str(error.orig).strip().splitlines() or [""])[0]
             raise NoDatabaseError(reason.replace(url.password, "***") if url.password else reason) from None
-        except SQLAlchemyError as error:
-            raise NoDatabaseError(type(error).__name__) from None
 
 
 def components() -> list[Component]:
@@ -105,16 +103,16 @@ def components() -> list[Component]:
 
 def source_of(conn_id: str) -> str:
     """Return where Airflow finds a connection, as a phrase."""
+    own = {
+        "EnvironmentVariablesBackend": f"the environment variable AIRFLOW_CONN_{conn_id.upper()}",
+        "MetastoreBackend": "Airflow's database",
+    }
     for backend in ensure_secrets_loaded():
-        name = type(backend).__name__
-        try:
-            if backend.get_connection(conn_id=conn_id) is None:
-                continue
-        except Exception:  # noqa: BLE001 - Airflow then asks the next one too
-            continue
-        if name == "EnvironmentVariablesBackend":
-            return f"the environment variable AIRFLOW_CONN_{conn_id.upper()}"
-        return "Airflow's database" if name == "MetastoreBackend" else f"the secrets backend {name}"
+        # If one fails, Airflow asks the next one too.
+        with suppress(Exception):
+            if backend.get_connection(conn_id=conn_id) is not None:
+                name = type(backend).__name__
+                return own.get(name, f"the secrets backend {name}")
     return "an unknown place"
 
 

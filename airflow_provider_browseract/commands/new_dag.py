@@ -29,7 +29,7 @@ examples:
   {PROGRAM} 71002814653029437 --input keyword=laptops
   {PROGRAM} 82000518364027715 --kind bot --output dags/contacts.py
 
-exit codes: 0 the files were written; 1 they were not, and the output has the reason; 2 wrong usage
+Exit code: 0 for success, 1 if the output names a problem, 2 for wrong usage.
 """
 
 
@@ -43,7 +43,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("id", metavar="ID", nargs="?", help="id of the workflow, bot or template")
-    parser.add_argument("--kind", choices=[*KINDS], help="what the id is of (default: workflow)")
+    parser.add_argument("--kind", choices=[*KINDS], help="what ID identifies (default: workflow)")
     parser.add_argument(
         "--conn-id",
         default="browseract_default",
@@ -70,7 +70,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--list",
         action="store_true",
-        help="list what the account can run, or what of it is of --kind, and write nothing",
+        help="list what the account can run, with --kind only this kind, and write nothing",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     parser.set_defaults(run=run, refuse=parser.error)

@@ -62,7 +62,7 @@ class Arrival(Enum):
 
 
 class Delivery(NamedTuple):
-    """What became of a callback that was sent to test an address.
+    """The result of a callback that was sent to test an address.
 
     :param seen: HTTP status of the response, or the reason why there is none.
     :param provider: version of the provider that received the callback, if it was expected.
@@ -139,7 +139,7 @@ def address_to_test(hook: BrowserActHook, key: TaskInstanceKey, token: str) -> s
 
 
 def deliver(url: str) -> Delivery:
-    """Send a callback to test its address, and return what became of it."""
+    """Send a callback to test its address, and return where it arrived."""
     try:
         with requests.post(url, json={}, timeout=PROBE_TIMEOUT, allow_redirects=False, stream=True) as response:
             body = beginning_of(response)

@@ -71,12 +71,12 @@ def check_not_expanded_dict(argument: str, value: Any) -> None:
     """
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
         raise InputError(
-            f"expand got a dict for {argument}, so Airflow made one task instance for each of its names. Pass a list "
-            f'of dicts, one for each run: expand({argument}=[{{"keyword": "laptops"}}, {{"keyword": "phones"}}]).'
+            f"expand got a dict for {argument}, so Airflow made one task instance for each of its names. Pass "
+            f"{_list_of_dicts(argument)}"
         )
 
 
-def no_dict(argument: str, value: Any, forms: str) -> InputError:
+def not_a_dict(argument: str, value: Any, forms: str) -> InputError:
     """Return the error for inputs of a wrong type, without their value, which can be secret.
 
     :param forms: what to pass, as the rest of a sentence.
@@ -88,10 +88,11 @@ def no_dict(argument: str, value: Any, forms: str) -> InputError:
             f"{argument} is a text instead of {forms}. If a template was rendered to it, set "
             "render_template_as_native_obj=True on the DAG. Otherwise remove the quotes around it."
         )
-    return InputError(
-        f"{argument} is a text instead of {forms}. In expand, pass a list of dicts, one for each run: "
-        f'expand({argument}=[{{"keyword": "laptops"}}, {{"keyword": "phones"}}]).'
-    )
+    return InputError(f"{argument} is a text instead of {forms}. In expand, pass {_list_of_dicts(argument)}")
+
+
+def _list_of_dicts(argument: str) -> str:
+    return f'a list of dicts, one for each run: expand({argument}=[{{"keyword": "laptops"}}, {{"keyword": "phones"}}]).'
 
 
 def check_rendered(argument: str, given: Any, rendered: Any) -> None:

@@ -18,7 +18,7 @@ from airflow_provider_browseract.api.models import ApiVersion, CreatedTask
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.api.workflows import InputParameter
 from airflow_provider_browseract.runs.addresses import check_callback_url
-from airflow_provider_browseract.runs.hints import check_not_expanded_dict, did_you_mean, no_dict
+from airflow_provider_browseract.runs.hints import check_not_expanded_dict, did_you_mean, not_a_dict
 from airflow_provider_browseract.runs.schemas import read_input
 from airflow_provider_browseract.runs.stored import Text
 
@@ -316,7 +316,9 @@ def read_input_parameters(value: Any) -> dict[str, str]:
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         named = [_read_pair(position, pair) for position, pair in enumerate(value)]
     else:
-        raise no_dict("input_parameters", value, 'a dict of names and values or a list of {"name": ..., "value": ...}')
+        raise not_a_dict(
+            "input_parameters", value, 'a dict of names and values or a list of {"name": ..., "value": ...}'
+        )
     inputs: dict[str, str] = {}
     for name, given in named:
         if not isinstance(name, str) or not name.strip():

@@ -23,7 +23,7 @@ import attrs
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.runs.hints import check_not_expanded_dict, no_dict
+from airflow_provider_browseract.runs.hints import check_not_expanded_dict, not_a_dict
 from airflow_provider_browseract.runs.json_values import Path, comparable, convert, copy_json, cut, place_of
 from airflow_provider_browseract.runs.mismatches import Found, first_of, similar_of
 
@@ -78,7 +78,7 @@ def read_input(value: Any) -> dict[str, Any]:
             'input is a list. Pass a dict of names and values. A list of {"name": ..., "value": ...} is what '
             "RunWorkflowOperator takes as input_parameters."
         )
-    raise no_dict("input", value, "a dict of names and values")
+    raise not_a_dict("input", value, "a dict of names and values")
 
 
 def conform(input: Mapping[str, Any], schema: Any, what: str) -> Conformed:

@@ -276,8 +276,8 @@ class Wait:
         """Return the lines about a run that are not in the log yet, and the wait that includes them.
 
         A step that has another status now than in the log is logged again. The number of lines is limited for each
-        poll. The stored arguments of a trigger never change, so a triggerer
-        that takes over logs the steps since the deferral again: once, and within the same limit.
+        poll. The stored arguments of a trigger never change, so a triggerer that takes over logs the steps since the
+        deferral again: once, and within the same limit.
         """
         number, status = self.steps_logged, self.step_status
         # With steps left out, the position of a step does not tell its number.

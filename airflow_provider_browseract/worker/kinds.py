@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_browseract.api.arguments import InputError, read_flag, read_id
+from airflow_provider_browseract.api.arguments import InputError, is_missing, read_flag, read_id
 from airflow_provider_browseract.api.bots import Bot
 from airflow_provider_browseract.api.errors import BrowserActError, WorkflowNotPublishedError
 from airflow_provider_browseract.api.fields import one_line
@@ -91,9 +91,7 @@ class WorkflowRun(RunKind):
         """Check workflow, inputs and profile."""
         read_flag("save_browser_data", self.save_browser_data)
         if self.profile_given:
-            if self.profile_id is None or (
-                isinstance(self.profile_id, str) and self.profile_id.strip() in ("", "None")
-            ):
+            if is_missing(self.profile_id):
                 raise InputError(
                     f"profile_id is {self.profile_id!r}, because the task that it comes from saved no profile. Set "
                     "save_browser_data=True in that task, or remove profile_id here."

@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+import requests
 from airflow import __version__ as airflow_version
 from airflow.models.connection import Connection
 from airflow.utils.session import create_session
@@ -162,8 +163,12 @@ class TestEverythingGood:
         queue.add(100.0)
         queue.add(200.0)
         queue.add(300.0, conn_id="another")
+        queue.add(400.0, not_before=time.time() + 600)
         _, output = check()
-        assert "ok    slots       active: 2 runs; waiting for a slot: 2 task instances\n" in output
+        assert (
+            "ok    slots       active: 2 runs; waiting for a slot: 2 task instances; waiting for the budget: 1\n"
+            in output
+        )
 
     def test_output_has_colors_only_on_a_terminal_that_wants_them(self, check, monkeypatch):
         assert "\033" not in check()[1]
@@ -341,6 +346,24 @@ class TestApiServer:
             f"FAIL API server {browseract_emulator.url} is not the address of an Airflow API server: the response was "
             "HTTP 404 | Set [api] base_url to the address of the API server."
         )
+
+    def test_server_that_closes_each_further_connection(self, server, monkeypatch):
+        def fail(*_, **__):
+            raise requests.ConnectionError
+
+        monkeypatch.setattr(requests, "get", fail)
+        with responding(Response(status_code=404)) as address:
+            assert "is not the address of an Airflow API server" in server(address)
+
+    def test_route_that_cannot_handle_callbacks(self, server):
+        with responding(Response('{"outcome":"unavailable"}', 503)) as address:
+            assert f"FAIL API server the callback route at {address} cannot handle callbacks now" in server(address)
+
+    def test_default_address_is_the_port_on_this_machine(self, check, monkeypatch, airflow):
+        monkeypatch.delenv("AIRFLOW__API__BASE_URL")
+        monkeypatch.setenv("AIRFLOW__API__PORT", airflow.rpartition(":")[2])
+        _, output = check({"webhook_base_url": airflow})
+        assert f"ok    API server  {airflow.replace('127.0.0.1', 'localhost')} has provider" in output
 
     def test_other_airflow(self, server):
         with responding(Response(UNKNOWN_RESPONSE, 404)) as address:
@@ -540,6 +563,23 @@ class TestWithoutDatabase:
             f"skip  callbacks   the callback route responds at {airflow}, but it may be that of another Air" in output
         )
         assert f"ok    slots       active: 0 runs\n{'':18}The queue is not known: {no_database}" in output
+
+    def test_database_that_can_only_be_read_still_shows_components_and_queue(self, check, monkeypatch, queue):
+        def fail(_):
+            raise database.NoDatabaseError("read-only transaction")
+
+        monkeypatch.setattr(database, "expected_callback", fail)
+        _, output = check()
+        assert states(output) == {
+            "connection": "ok",
+            "API": "ok",
+            "triggerer": "ok",
+            "API server": "skip",
+            "callbacks": "skip",
+            "slots": "ok",
+        }
+        assert "Airflow's database cannot be written on this machine: read-only transaction" in output
+        assert "waiting for a slot: 0 task instances\n" in output
 
     def test_connection_that_may_be_in_the_database_is_not_reported_as_missing(self, check, no_database):
         code, output = check(conn_id="elsewhere")

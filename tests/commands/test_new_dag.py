@@ -203,6 +203,15 @@ def test_list_is_bounded(new, browseract_emulator, monkeypatch):
     assert "There are more workflows. Only 3 are listed." in out
 
 
+def test_empty_list_names_what_to_do():
+    assert "Build a workflow in BrowserAct's dashboard" in next(dag_writer.Listed([]).lines)
+
+
+def test_missing_pytest_is_installed_first(new, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "  pip install pytest\n  python -m pytest " in new(SEARCH.id).out
+
+
 def test_only_what_the_account_declares_is_requested_and_nothing_is_run(new, browseract_emulator):
     assert new(SEARCH.id).code == 0
     assert [each.endpoint for each in browseract_emulator.emulator.requests] == ["get-workflow"]
@@ -252,7 +261,7 @@ def test_hostile_names_of_inputs_are_written_as_they_are(new, browseract_emulato
         ),
         "no connection": (
             [SEARCH.id, "--conn-id", "nowhere"],
-            ["Airflow has no connection 'nowhere'.", "airflow connections add nowhere --conn-type browseract"],
+            ["There is no connection 'nowhere'.", "airflow connections add nowhere --conn-type browseract"],
         ),
         "unknown input": (
             [SEARCH.id, "--input", "keywrod=x"],
@@ -343,11 +352,10 @@ def test_other_files_that_only_name_the_dag_do_not_matter(new, dags_folder):
     assert new(SEARCH.id).code == 0
 
 
-def test_first_file_is_removed_with_its_folder_if_the_second_cannot_be_written(refused, dags_folder):
+def test_first_file_is_removed_if_the_second_cannot_be_written(refused, dags_folder):
     dags_folder.parent.mkdir()
     dags_folder.write_text("no folder")
     assert "No file was written." in refused(SEARCH.id)
-    assert not (dags_folder.parent / "tests").exists()
 
 
 def test_id_and_list_exclude_each_other(new, capsys):

@@ -270,8 +270,8 @@ def test_callbacks_before_end_of_run_resume_task_once_and_it_waits_again(two_run
     task = wait_for("The start", lambda: runs.task(index), timeout=150)
 
     def post(_: int = 0) -> str:
-        answer = requests.post(task.callback_url, json={"id": task.id, "status": "finished"}, timeout=30)
-        return answer.json()["outcome"]
+        response = requests.post(task.callback_url, json={"id": task.id, "status": "finished"}, timeout=30)
+        return response.json()["outcome"]
 
     # From before the deferral to the end of the grace.
     outcomes = []
@@ -331,8 +331,8 @@ def test_forged_flood_resumes_nothing_and_genuine_callback_is_handled(two_runs, 
                     arrived.wait(0.2)
                 url, body = forgeries[number % len(forgeries)]()
                 try:
-                    answer = session.post(url, data=body, headers={"Content-Type": "application/json"}, timeout=60)
-                    status: object = answer.status_code
+                    response = session.post(url, data=body, headers={"Content-Type": "application/json"}, timeout=60)
+                    status: object = response.status_code
                 except requests.ConnectionError:
                     # The connection may be closed before the response to an unread body arrives.
                     status = "cut off"

@@ -77,9 +77,9 @@ async def client(api_server) -> AsyncIterator[httpx.AsyncClient]:
 
 async def call(client: httpx.AsyncClient, path: str, body=ENDED, **arguments) -> tuple[int, str]:
     """Send a callback as BrowserAct does; return the status and the outcome in the response."""
-    answer = await client.post(path, json=body, **arguments)
-    assert list(answer.json()) == ["outcome"]
-    return answer.status_code, answer.json()["outcome"]
+    response = await client.post(path, json=body, **arguments)
+    assert list(response.json()) == ["outcome"]
+    return response.status_code, response.json()["outcome"]
 
 
 class TestCallbackForWaitingTask:
@@ -137,8 +137,8 @@ class TestCallbackForWaitingTask:
         },
     )
     async def test_callback_with_unusual_body_resumes_task_instance(self, client, deferred, body):
-        answer = await client.post(deferred.path, content=body, headers={"Content-Type": "application/json"})
-        assert (answer.status_code, answer.json()) == (200, {"outcome": "resumed"})
+        response = await client.post(deferred.path, content=body, headers={"Content-Type": "application/json"})
+        assert (response.status_code, response.json()) == (200, {"outcome": "resumed"})
 
     @pytest.mark.parametrize(
         "content_type",
@@ -419,7 +419,7 @@ class TestHandOver:
 
 @contextmanager
 def statements_in(found: list[str]) -> Iterator[None]:
-    """Add the SELECT statements that Airflow's database gets meanwhile to a list."""
+    """Add the SELECT statements that Airflow's database gets in the meantime to a list."""
 
     def add(connection, cursor, statement, *_):
         if statement.startswith("SELECT"):
@@ -457,10 +457,10 @@ class TestForgedCallback:
         ],
     )
     async def test_forged_callback_always_gets_the_same_404(self, client, deferred, forge, path):
-        answer = await client.post(forge(path), json=ENDED)
+        response = await client.post(forge(path), json=ENDED)
         reference = await client.post(forge("{route}/{run}/{other_token}"), json=ENDED)
-        assert (answer.status_code, answer.content) == (404, UNKNOWN_RESPONSE)
-        assert dict(answer.headers) == dict(reference.headers)
+        assert (response.status_code, response.content) == (404, UNKNOWN_RESPONSE)
+        assert dict(response.headers) == dict(reference.headers)
         assert deferred.state == "deferred"
 
     @pytest.mark.parametrize(
@@ -510,8 +510,8 @@ class TestCallbackOfCheck:
         token = new_token()
         with expected_callback(digest(token)) as name:
             path = f"/browseract/callback/{TaskInstanceKey.of_check(name).encode()}/{token}"
-            answer = await client.post(path, json={})
-        assert (answer.status_code, answer.json()) == (
+            response = await client.post(path, json={})
+        assert (response.status_code, response.json()) == (
             200,
             {"outcome": "checked", "provider": __version__, "airflow": airflow_version},
         )
@@ -520,8 +520,8 @@ class TestCallbackOfCheck:
     async def test_callback_with_wrong_token_name_or_time_gets_the_404_of_the_route(self, client, airflow_database):
         async def send(name: str, token: str) -> tuple[int, bytes]:
             path = f"/browseract/callback/{TaskInstanceKey.of_check(name).encode()}/{token}"
-            answer = await client.post(path, json={})
-            return answer.status_code, answer.content
+            response = await client.post(path, json={})
+            return response.status_code, response.content
 
         token = new_token()
         with expected_callback(digest(token)) as name:
@@ -557,8 +557,8 @@ class TestCallbackOfCheck:
 class TestRequestWithOtherMethod:
     @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
     async def test_callback_with_another_http_method_gets_405(self, client, deferred, counted, method):
-        answer = await client.request(method, deferred.path)
-        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        response = await client.request(method, deferred.path)
+        assert (response.status_code, response.headers["allow"]) == (405, "POST")
         assert deferred.state == "deferred"
         assert counted == ["browseract.callback.method_not_allowed"]
 
@@ -623,8 +623,8 @@ class TestCallbackBody:
 
     async def test_callback_body_announced_as_too_large_gets_413_unread(self, client, deferred):
         length = {"Content-Type": "application/json", "Content-Length": str(1024 * 1024 + 1)}
-        answer = await client.post(deferred.path, content=b'{"status": "running"}', headers=length)
-        assert (answer.status_code, answer.json()) == (413, {"outcome": "resumed"})
+        response = await client.post(deferred.path, content=b'{"status": "running"}', headers=length)
+        assert (response.status_code, response.json()) == (413, {"outcome": "resumed"})
 
     async def test_callback_with_too_large_body_still_resumes_task_instance(self, client, deferred):
         body = {**ENDED, "output": {"string": "x" * 1024 * 1024}}
@@ -633,8 +633,8 @@ class TestCallbackBody:
 
     async def test_callback_body_of_exactly_one_mebibyte_is_read(self, client, deferred):
         body = json.dumps({"status": "running"}).encode().ljust(1024 * 1024)
-        answer = await client.post(deferred.path, content=body, headers={"Content-Type": "application/json"})
-        assert (answer.status_code, answer.json()) == (200, {"outcome": "run active"})
+        response = await client.post(deferred.path, content=body, headers={"Content-Type": "application/json"})
+        assert (response.status_code, response.json()) == (200, {"outcome": "run active"})
 
     async def test_callback_body_that_times_out_gets_408_and_resumes_task_instance(self, deferred, monkeypatch):
         monkeypatch.setattr(receiver, "BODY_TIMEOUT", 0.05)
@@ -933,15 +933,15 @@ def _resume_or_none(waiting: TaskInstanceKey, token_sha256: str) -> CallbackOutc
 
 
 async def test_address_of_the_panel_without_its_slash_leads_to_the_panel(client):
-    answer = await client.get("/browseract/panel")
-    assert (answer.status_code, answer.headers["location"]) == (307, "/browseract/panel/")
+    response = await client.get("/browseract/panel")
+    assert (response.status_code, response.headers["location"]) == (307, "/browseract/panel/")
 
 
 async def test_live_view_page_for_ended_run_shows_that_the_run_is_over(client):
-    answer = await client.get(f"/{LiveViewLink.OVER}")
-    assert answer.status_code == 200
-    assert "The run is over" in answer.text
-    assert "BrowserAct task" in answer.text
+    response = await client.get(f"/{LiveViewLink.OVER}")
+    assert response.status_code == 200
+    assert "The run is over" in response.text
+    assert "BrowserAct task" in response.text
 
 
 def test_count_increments_airflow_metric(monkeypatch):

@@ -32,10 +32,10 @@ def raw(address: str, method: str, path: str) -> tuple[int, bytes]:
     """Ask for a path as it is written."""
     connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=10)
     connection.request(method, path, b"{}" if method == "POST" else None, JSON)
-    answer = connection.getresponse()
-    body = answer.read()
+    response = connection.getresponse()
+    body = response.read()
     assert b"may not come here" not in body
-    return answer.status, body
+    return response.status, body
 
 
 def listens(port: int) -> bool:
@@ -111,8 +111,8 @@ def connection_through(connect, base):
 
 class TestNginx:
     def test_nginx_relay_forwards_callback(self, nginx, base, deferred):
-        answer = requests.post(f"{nginx}{base}{deferred.path}", json=ENDED, timeout=10)
-        assert (answer.status_code, answer.json()) == (200, {"outcome": "resumed"})
+        response = requests.post(f"{nginx}{base}{deferred.path}", json=ENDED, timeout=10)
+        assert (response.status_code, response.json()) == (200, {"outcome": "resumed"})
         assert deferred.state == "scheduled"
 
     def test_nginx_relay_forwards_callback_with_three_megabyte_body(self, nginx, base, deferred):
@@ -196,8 +196,8 @@ def event(path: str, method: str = "POST", body: str = '{"status": "finished"}',
 
 class TestForwardingFunction:
     def test_forwarding_function_forwards_callback(self, function, base, deferred):
-        answer = function(event(base + deferred.path), None)
-        assert answer == {"statusCode": 200, "headers": JSON, "body": '{"outcome":"resumed"}'}
+        response = function(event(base + deferred.path), None)
+        assert response == {"statusCode": 200, "headers": JSON, "body": '{"outcome":"resumed"}'}
         assert deferred.state == "scheduled"
 
     def test_forwarding_function_forwards_plain_and_base64_bodies(self, function, base, deferred):
@@ -215,8 +215,8 @@ class TestForwardingFunction:
         @urls.post("/{path:path}")
         async def function_url(request: Request) -> Response:
             sent = event(request.url.path, body=(await request.body()).decode())
-            answer = await anyio.to_thread.run_sync(function, sent, None)
-            return Response(answer.get("body"), answer["statusCode"], answer.get("headers"))
+            response = await anyio.to_thread.run_sync(function, sent, None)
+            return Response(response.get("body"), response["statusCode"], response.get("headers"))
 
         with served(urls) as port:
             good, message = connection_through(f"http://127.0.0.1:{port}").test_connection()

@@ -154,7 +154,7 @@ def _set_secret(file: DagFile, name: str) -> list[str]:
 
 def _schema(schema: Any) -> Any:
     """Return the schema of a bot without the secrets in it, or one that allows any input if it is long or no JSON."""
-    found = _without_secrets(schema)
+    found = schema_without_secrets(schema)
     try:
         if isinstance(found, Mapping) and len(json.dumps(found, allow_nan=False)) <= MAX_SCHEMA:
             return found
@@ -163,15 +163,15 @@ def _schema(schema: Any) -> Any:
     return {"type": "object"}
 
 
-def _without_secrets(schema: Any) -> Any:
+def schema_without_secrets(schema: Any) -> Any:
     """Return a schema that accepts any value for an input with the name of a secret, and names none itself."""
     if isinstance(schema, list):
-        return [_without_secrets(each) for each in schema]
+        return [schema_without_secrets(each) for each in schema]
     if not isinstance(schema, Mapping):
         return schema
     found = {}
     for name, part in schema.items():
         if is_secret(name):
             part = {rule: part[rule] for rule in KEPT_RULES if rule in part} if isinstance(part, Mapping) else "***"
-        found[name] = _without_secrets(part)
+        found[name] = schema_without_secrets(part)
     return found

@@ -16,8 +16,8 @@ from airflow_provider_browseract.api.models import ApiVersion, BotType
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.api.workflows import InputParameter, Template, Workflow
 from airflow_provider_browseract.dag_files.dag_file import dag_file
+from airflow_provider_browseract.dag_files.pytest_file import dag_test_file
 from airflow_provider_browseract.dag_files.runnable import Runnable
-from airflow_provider_browseract.dag_files.test_file import dag_test_file
 from airflow_provider_browseract.emulator import EmulatedBot, EmulatedTemplate, EmulatedWorkflow
 from airflow_provider_browseract.emulator.catalogue import BOTS, TEMPLATES, WORKFLOWS
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
