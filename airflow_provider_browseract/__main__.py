@@ -38,7 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         if not load_airflow():
             return 1
-        code: int = options.run(options)
+        try:
+            code: int = options.run(options)
+            options.out.flush()
+        except BrokenPipeError:
+            # The reader, such as head, has seen enough. At its exit, Python writes to stdout once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), options.out.fileno())
+            return 1
         return code
 
 

@@ -50,6 +50,7 @@ FRAME = re.compile(r'  File "|    ')
 CHANGES = {
     r"^[\w.]+\.(\w+): ": r"\1: ",
     r"BrowserAct task \d+": "BrowserAct task …",
+    r"browseract_task_id '\d+'": "browseract_task_id '…'",
     r"(http://127\.0\.0\.1:)\d+": r"\1…",
     r"(/\w+/)\d{17}": r"\1…",
     r"traceId \w+": "traceId …",

@@ -279,20 +279,29 @@ def _values(source: Any, runnable: Runnable, texts: Mapping[str, str]) -> Mappin
     """
     if SOURCES[runnable.kind].api_version is ApiVersion.V2:
         return texts
-    examples = {each.name: each.example for each in runnable.inputs if each.required}
+    examples = {each.name: each.example for each in runnable.inputs if each.required and not is_secret(each.name)}
     what = f"{WORDS[runnable.kind].one} {runnable.id}"
     try:
-        conformed = conform({**examples, **texts}, source.input_schema, what).input
+        conformed = conform({**examples, **texts}, _without_secrets(source.input_schema), what).input
     except SchemaUnusableError:
         return texts
     except InputError as error:
-        if any(is_secret(name) for name in examples):
-            # The example for a secret may be the reason, and nobody can give another one.
-            return texts
         raise InputError(
             f"{error}\nGive values that match with --input NAME=VALUE, lists and objects as JSON."
         ) from None
     return {name: conformed[name] for name in texts}
+
+
+def _without_secrets(schema: Any) -> Any:
+    """Return a schema without the secrets at its top, which are not known yet."""
+    if not isinstance(schema, Mapping):
+        return schema
+    found = dict(schema)
+    if isinstance(found.get("properties"), Mapping):
+        found["properties"] = {name: part for name, part in found["properties"].items() if not is_secret(name)}
+    if isinstance(found.get("required"), list):
+        found["required"] = [name for name in found["required"] if not is_secret(str(name))]
+    return found
 
 
 # Where they are written

@@ -20,6 +20,9 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 MAX_SCHEMA = 20_000
 """Characters of a bot's schema that the file contains, as JSON. With a longer one, the test accepts any input."""
 
+KEPT_RULES = ("type", "properties", "required", "items", "additionalProperties")
+"""What the schema of a secret keeps. Its other rules can contain the secret, or refuse the example for it."""
+
 EMULATED = {
     SourceKind.WORKFLOW: ("WORKFLOW", "EmulatedWorkflow"),
     SourceKind.TEMPLATE: ("TEMPLATE", "EmulatedTemplate"),
@@ -161,7 +164,7 @@ def _schema(schema: Any) -> Any:
 
 
 def _without_secrets(schema: Any) -> Any:
-    """Return a schema without the values that it names for inputs with the name of a secret."""
+    """Return a schema that accepts any value for an input with the name of a secret, and names none itself."""
     if isinstance(schema, list):
         return [_without_secrets(each) for each in schema]
     if not isinstance(schema, Mapping):
@@ -169,7 +172,6 @@ def _without_secrets(schema: Any) -> Any:
     found = {}
     for name, part in schema.items():
         if is_secret(name):
-            values = ("default", "const", "enum", "examples")
-            part = {rule: part[rule] for rule in part if rule not in values} if isinstance(part, Mapping) else "***"
+            part = {rule: part[rule] for rule in KEPT_RULES if rule in part} if isinstance(part, Mapping) else "***"
         found[name] = _without_secrets(part)
     return found

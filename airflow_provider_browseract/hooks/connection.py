@@ -67,7 +67,7 @@ def no_connection(conn_id: str) -> str:
     return (
         f"There is no connection {conn_id!r}.\n"
         "Add one of type BrowserAct with the API key in its API key (password) field, or set "
-        f"AIRFLOW_CONN_{conn_id.upper()}. Or correct browseract_conn_id."
+        f"AIRFLOW_CONN_{conn_id.upper()}. Or correct the id (browseract_conn_id)."
     )
 
 

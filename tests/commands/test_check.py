@@ -177,7 +177,8 @@ class TestConnection:
         assert code == 1
         assert problems(output) == (
             "FAIL connection There is no connection 'browseract_shp' | Add one of type BrowserAct with the API key in "
-            "its API key (password) field, or set AIRFLOW_CONN_BROWSERACT_SHP. Connections of type BrowserAct: "
+            "its API key (password) field, or set AIRFLOW_CONN_BROWSERACT_SHP. Or correct the id (browseract_conn_id). "
+            "Connections of type BrowserAct: "
             "'browseract_shop' (did you mean 'browseract_shop'?)."
         )
         skipped = {"API": "skip", "callbacks": "skip", "slots": "skip"}
@@ -598,3 +599,13 @@ class TestCommandLine:
         )
         assert done.returncode == 0
         assert json.loads(done.stdout)["ok"] is True
+
+    def test_reader_that_stops_reading_causes_no_traceback(self, airflow, connect):
+        connect({"webhook_base_url": airflow})
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [sys.executable, "-m", "airflow_provider_browseract", "check", "--json"]
+        with os.fdopen(writing, "w") as stdout:
+            done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        assert done.returncode == 1
+        assert "BrokenPipeError" not in done.stderr

@@ -171,6 +171,16 @@ def test_values_of_a_bot_get_the_types_of_its_schema(new, dags_folder):
     assert "Examples" not in text
 
 
+def test_value_is_checked_also_if_the_bot_has_a_secret_with_rules_of_its_own(new, dags_folder, browseract_emulator):
+    properties = {"password": {"type": "string", "pattern": "^[0-9]{8}$"}, "pages": {"type": "integer"}}
+    schema = {"type": "object", "properties": properties, "required": ["password", "pages"]}
+    browseract_emulator.emulator.add_workflow(EmulatedBot(id="9", name="Log in", input_schema=schema))
+    assert "input['pages'] must be an integer" in new("9", "--kind", "bot", "--input", "pages=many").err
+    assert new("9", "--kind", "bot", "--input", "pages=7").code == 0
+    assert '"pages": 7,' in (dags_folder / "log_in_9.py").read_text()
+    assert "pattern" not in (dags_folder.parent / "tests" / "test_log_in_9.py").read_text()
+
+
 def test_list_has_a_line_for_each_source_with_a_printable_name(new, browseract_emulator):
     browseract_emulator.emulator.add_workflow(EmulatedWorkflow(id="1", name="\x1b[31mred\nline\u202e"))
     code, out, _ = new("--list")

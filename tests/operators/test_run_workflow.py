@@ -395,7 +395,7 @@ class TestInvalidInput:
             "unknown profile_id": ({"profile_id": "404"}, "refused the start"),
             "missing connection": (
                 {"browseract_conn_id": "nowhere"},
-                "(?s)There is no connection 'nowhere'.*AIRFLOW_CONN_NOWHERE. Or correct browseract_conn_id",
+                "(?s)There is no connection 'nowhere'.*AIRFLOW_CONN_NOWHERE. Or correct the id .browseract_conn_id",
             ),
         },
     )
