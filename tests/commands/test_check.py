@@ -341,6 +341,16 @@ class TestApiServer:
             "or set [api] base_url to an address of it that this machine can reach."
         )
 
+    @pytest.mark.parametrize(
+        ("address", "shown"),
+        [
+            ("http://ada:hunter2@[air", "http://[air"),
+            (f"http://{'a' * 64}.example.com", f"http://{'a' * 64}.example.com"),
+        ],
+    )
+    def test_address_that_is_none_is_reported(self, server, address, shown):
+        assert server(address).startswith(f"FAIL API server nothing responds at {shown}: ")
+
     def test_other_server(self, server, browseract_emulator):
         assert server(browseract_emulator.url) == (
             f"FAIL API server {browseract_emulator.url} is not the address of an Airflow API server: the response was "
