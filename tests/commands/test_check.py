@@ -54,12 +54,14 @@ def airflow(components, api_server, monkeypatch) -> Iterator[str]:
 def check(airflow, connect, monkeypatch):
     """Set the connection, and run the command; return its exit code and its output."""
     monkeypatch.setattr(checks, "API_LIMIT", 2.0)
+    # An earlier test may have let Airflow's logger write to the other one.
+    output = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", output)
 
     def run(extra=None, *, conn_id: str = "browseract_default", words: tuple[str, ...] = (), **fields):
         connect({"webhook_base_url": airflow, **(extra or {})}, **fields)
-        # An earlier test may have let Airflow's logger write to the stdout of this process.
-        output = io.StringIO()
-        monkeypatch.setattr(sys, "stdout", output)
+        output.seek(0)
+        output.truncate()
         return main(["check", conn_id, *words]), output.getvalue()
 
     return run
