@@ -49,7 +49,8 @@ with DAG(
     {dag_id},
     schedule=None,  # or such as "@daily"{if_defaults}
 {params}\
-    # On Airflow 3.3 a later try reattaches to the run of an earlier one.
+    # After a failed run, each retry pays for another one. On Airflow 3.3, a retry after
+    # other trouble, such as a lost worker, reattaches to the run.
     default_args={{"retries": 2}},
     # From Airflow 3.4 on, the DAG has the tab BrowserAct because of this tag.
     tags=["browseract"],

@@ -269,7 +269,11 @@ def _read_earlier(start: Start, entry: Entry, task_id: str) -> Generator[Step, A
                 "instance, which starts a new run."
             ) from error
         why = "the Airflow task was cleared" if cleared else f"on_orphan={start.on_orphan.value!r}"
-        yield LogLine(f"{unknown} {WHY_UNKNOWN} Starting a new run, because {why}.", logging.WARNING)
+        yield LogLine(
+            f"{unknown} {WHY_UNKNOWN} If it is active in another account, it keeps using credits. Starting a new run, "
+            f"because {why}.",
+            logging.WARNING,
+        )
         return None
     source = entry.source
     if not source.is_template and task.source_id not in (None, source.id):

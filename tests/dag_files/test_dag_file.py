@@ -241,6 +241,10 @@ def test_optional_inputs_of_a_bot_are_comments_with_examples():
     assert "input=" not in made(kind=SourceKind.BOT_TEMPLATE).source
 
 
+def test_cost_of_retries_is_named():
+    assert "After a failed run, each retry pays for another one." in made().source
+
+
 def test_connection_is_named_unless_it_is_the_default():
     assert "browseract_conn_id" not in made().source
     assert ast.literal_eval(arguments_of(made(conn_id="second"))["browseract_conn_id"]) == "second"

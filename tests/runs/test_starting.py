@@ -474,7 +474,8 @@ class TestTheRunOfAnEarlierTry:
         assert played.over.entry.task_id == MADE.id
         assert played.logged == [
             "BrowserAct does not know task 7 of an earlier try with this API key: gone (code 10112). "
-            f"{WHY_UNKNOWN} Starting a new run, because the Airflow task was cleared."
+            f"{WHY_UNKNOWN} If it is active in another account, it keeps using credits. Starting a new run, because "
+            "the Airflow task was cleared."
         ]
 
     @pytest.mark.parametrize(
