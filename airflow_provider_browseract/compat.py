@@ -182,6 +182,19 @@ def reconfigure() -> None:
     getattr(getattr(manager, "_load_bundle_config_snapshot", None), "cache_clear", lambda: None)()
 
 
+def reload_secrets_backends() -> None:
+    """Let this process use the secrets backends that Airflow's configuration has now."""
+    from airflow import configuration
+
+    # Other modules have imported the list itself.
+    configuration.secrets_backend_list[:] = configuration.initialize_secrets_backends()
+    try:
+        from airflow.sdk.configuration import clear_secrets_backends_cache
+    except ImportError:  # before Airflow 3.3
+        return
+    clear_secrets_backends_cache()
+
+
 def create_tables() -> None:
     """Create the tables in Airflow's database."""
     from airflow.utils.db import initdb

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +20,33 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def browseract_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningEmulator]:
-    """Run an emulator during a test, with the connection ``browseract_default`` set to it."""
+    """Run an emulator during a test, with the connection ``browseract_default`` set to it.
+
+    During the test, Airflow uses no secrets backend that is configured. It would find the connection of a real account
+    there before this one.
+    """
     from airflow_provider_browseract.emulator import Emulator
 
-    with Emulator().serve() as running:
+    with Emulator().serve() as running, _no_secrets_backend():
         monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(running.connection))
         yield running
+
+
+@contextmanager
+def _no_secrets_backend() -> Iterator[None]:
+    def reload() -> None:
+        # Not the first import of Airflow, because browseract_load_dag may give it another home before.
+        if "airflow.configuration" in sys.modules:
+            from airflow_provider_browseract.compat import reload_secrets_backends
+
+            reload_secrets_backends()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__SECRETS__BACKEND", "")
+        patch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND", "")
+        reload()
+        yield
+    reload()
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +69,8 @@ def browseract_load_dag(
         if "AIRFLOW_HOME" not in os.environ:
             patch.setenv("AIRFLOW_HOME", str(_browseract_airflow_home))
         patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{database}")
-        patch.delenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", raising=False)
+        # Airflow does not derive it from the other one if its configuration file has it.
+        patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", f"sqlite+aiosqlite:///{database}")
         patch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 
         from airflow_provider_browseract.compat import create_tables, dags_of, reconfigure

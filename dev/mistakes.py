@@ -365,7 +365,8 @@ def make(mistake: Mistake, folder: Path) -> tuple[str, int]:
     file = folder / f"{dag_id}.py"
     tasks = textwrap.indent(mistake.tasks, "    ")
     file.write_text(DAG_FILE.format(dag_id=dag_id, params=mistake.params, tasks=tasks))
-    with Emulator(credits=mistake.credits).serve() as running:
+    # Some messages name steps, which the vendor's examples do not have.
+    with Emulator(credits=mistake.credits, as_in_the_demos=False).serve() as running:
         connect(mistake, running)
         for workflow in (CONTACTS, LOG_IN, ORDERS, SEARCH):
             running.emulator.set_workflow(workflow.id, duration=mistake.duration)

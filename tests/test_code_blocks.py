@@ -175,7 +175,9 @@ def quoted(line: str) -> str:
     zip((each for each in blocks_of("DAG") if each.page == "docs/tutorial.md"), blocks_of("console"), strict=True),
     ids=lambda block: block.kind,
 )
-def test_tutorial_quotes_what_its_dags_log(block, shown, documented, emulator, shop_profile, caplog, capfd):
+def test_tutorial_quotes_what_its_dags_log(
+    block, shown, documented, emulator, documented_responses, shop_profile, caplog, capfd
+):
     documented.run(block)
     logged = caplog.text + "".join(capfd.readouterr())
     *lines, returned = shown.code.splitlines()
@@ -406,7 +408,7 @@ def test_emulator_that_listens_on_a_name_uses_it_in_its_links():
 
 
 @every("sql")
-def test_documented_query_adds_up_credits_by_dag(block, documented, emulator):
+def test_documented_query_adds_up_credits_by_dag(block, documented, emulator, documented_responses):
     from airflow.utils.session import create_session
     from sqlalchemy import text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,12 +13,23 @@ import os
 
 import pytest
 from airflow import settings  # before the fixture is used
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
 
 OWN = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+OWN_ASYNC = settings.SQL_ALCHEMY_CONN_ASYNC
 
 
-def test_own_database_before():
+def address():
+    return BrowserActHook().settings.client.base_url
+
+
+def test_own_settings_before():
     assert settings.SQL_ALCHEMY_CONN == OWN
+    assert address() == "https://api.example.com"
+
+
+def test_connection_of_the_emulator_comes_before_that_of_a_secrets_backend(browseract_emulator):
+    assert address() == browseract_emulator.connection["host"]
 
 
 @pytest.mark.parametrize("name", ["one", "two"])
@@ -25,6 +37,7 @@ def test_dag_runs_in_another_database(browseract_load_dag, name):
     dag = browseract_load_dag(f"dags/{name}.py")
     assert str(dag.test().state) == "success"
     assert settings.SQL_ALCHEMY_CONN != OWN
+    assert settings.SQL_ALCHEMY_CONN_ASYNC != OWN_ASYNC
 
 
 def test_file_with_an_error_is_named(browseract_load_dag):
@@ -42,8 +55,10 @@ def test_missing_file_is_named(browseract_load_dag):
         browseract_load_dag("dags/three.py")
 
 
-def test_own_database_after():
+def test_own_settings_after():
+    assert address() == "https://api.example.com"
     assert settings.SQL_ALCHEMY_CONN == OWN
+    assert settings.SQL_ALCHEMY_CONN_ASYNC == OWN_ASYNC
     assert str(settings.engine.url) == OWN
     assert "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST" not in os.environ
 """
@@ -61,6 +76,9 @@ with DAG("{name}", schedule=None):
 """
 
 
+ACCOUNT = {"conn_type": "browseract", "password": "app-1", "host": "https://api.example.com"}
+
+
 def test_dags_run_in_a_database_of_their_own_also_if_airflow_was_imported_before(tmp_path):
     (tmp_path / "dags").mkdir()
     for name in ("one", "two"):
@@ -68,12 +86,21 @@ def test_dags_run_in_a_database_of_their_own_also_if_airflow_was_imported_before
     (tmp_path / "dags" / "helper.py").write_text("VALUE = 1\nDAG = 'airflow'\n")
     (tmp_path / "dags" / "broken.py").write_text("from airflow.sdk import DAG\nimport no_such_module\n")
     (tmp_path / "test_dags.py").write_text(TESTS)
+    connections = tmp_path / "connections.json"
+    connections.write_text(json.dumps({"browseract_default": ACCOUNT}))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     own = {
         "AIRFLOW_HOME": str(tmp_path / "home"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/own.db",
+        "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
+        "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"connections_file_path": str(connections)}),
         "HOME": str(tmp_path),
     }
+    # Its configuration file has the database once more.
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "airflow.cfg").write_text(
+        f"[database]\nsql_alchemy_conn_async = sqlite+aiosqlite:///{tmp_path}/own.db\n"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path,
@@ -84,5 +111,5 @@ def test_dags_run_in_a_database_of_their_own_also_if_airflow_was_imported_before
         timeout=240,
         check=False,
     )
-    assert re.search(r"^7 passed", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^8 passed", done.stdout, re.MULTILINE), done.stdout
     assert not (tmp_path / "own.db").exists()

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import date
-from urllib.parse import urlsplit
 
 import requests
 from airflow import __version__ as airflow_version
@@ -252,8 +251,8 @@ def _api_servers() -> Iterator[str]:
 
 
 def _without_login(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    # Not urlsplit, which raises an error for some texts that are no addresses.
+    return re.sub(r"//[^/?#]*@", "//", url)
 
 
 def _version_of(base: str) -> str | None:

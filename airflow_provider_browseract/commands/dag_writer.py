@@ -184,6 +184,8 @@ def write_dag(
     file = dag_file(runnable, conn_id, values=values, dag_id=dag_id)
     path = folder / file.file_name
     test_path = _test_path(test, path, dags_folder)
+    if test_path == path:
+        raise InputError(f"--test is the DAG file itself, {path}. Give it another name.")
     _check_new(path, test_path)
     _check_dag_id(file.dag_id, dags_folder)
     test_text = dag_test_file(source, runnable, file, _relative(path, test_path.parent), conn_id)
@@ -350,7 +352,9 @@ def _check_dag_id(dag_id: str, dags_folder: Path) -> None:
         has_it = False
         # A file that is no Python has no DAG.
         with contextlib.suppress(OSError, SyntaxError, ValueError, RecursionError):
-            has_it = path.stat().st_size <= MAX_DAG_FILE_SIZE and _has_dag(path.read_bytes(), dag_id)
+            # Reading a pipe would wait for a writer.
+            is_small_file = path.is_file() and path.stat().st_size <= MAX_DAG_FILE_SIZE
+            has_it = is_small_file and _has_dag(path.read_bytes(), dag_id)
         if has_it:
             raise InputError(
                 f"{path} already has a DAG with the id {dag_id!r}. No file was written.\n"
@@ -367,8 +371,9 @@ def _has_dag(code: bytes, dag_id: str) -> bool:
             ids = [*node.args[:1], *(word.value for word in node.keywords if word.arg == "dag_id")]
             if any(isinstance(each, ast.Constant) and each.value == dag_id for each in ids):
                 return True
-        if isinstance(node, ast.FunctionDef) and node.name == dag_id:
-            return any(re.match(r"(\w+\.)?dag\b", ast.unparse(each)) for each in node.decorator_list)
+        decorators = node.decorator_list if isinstance(node, ast.FunctionDef) and node.name == dag_id else []
+        if any(re.match(r"(\w+\.)?dag\b", ast.unparse(each)) for each in decorators):
+            return True
     return False
 
 

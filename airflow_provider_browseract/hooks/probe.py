@@ -143,7 +143,8 @@ def deliver(url: str) -> Delivery:
     try:
         with requests.post(url, json={}, timeout=PROBE_TIMEOUT, allow_redirects=False, stream=True) as response:
             body = beginning_of(response)
-    except requests.RequestException as error:
+    # ValueError: the name of the host cannot be encoded.
+    except (requests.RequestException, ValueError) as error:
         return Delivery(Arrival.NOWHERE, _why_unreachable(error))
     seen = f"HTTP {response.status_code}"
     if (response.status_code, body) == (404, callback_url.UNKNOWN_RESPONSE):
@@ -215,7 +216,7 @@ def explain(base_url: str, delivery: Delivery) -> Problem:
     )
 
 
-def _why_unreachable(error: requests.RequestException) -> str:
+def _why_unreachable(error: Exception) -> str:
     """Return the reason of the operating system for an error, as text."""
     if isinstance(error, requests.Timeout):
         return f"no response within {PROBE_TIMEOUT:g} seconds"

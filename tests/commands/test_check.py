@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -50,14 +51,16 @@ def airflow(components, api_server, monkeypatch) -> Iterator[str]:
 
 
 @pytest.fixture
-def check(airflow, connect, capfd, monkeypatch):
+def check(airflow, connect, monkeypatch):
     """Set the connection, and run the command; return its exit code and its output."""
     monkeypatch.setattr(checks, "API_LIMIT", 2.0)
 
     def run(extra=None, *, conn_id: str = "browseract_default", words: tuple[str, ...] = (), **fields):
         connect({"webhook_base_url": airflow, **(extra or {})}, **fields)
-        code = main(["check", conn_id, *words])
-        return code, capfd.readouterr().out
+        # An earlier test may have let Airflow's logger write to the stdout of this process.
+        output = io.StringIO()
+        monkeypatch.setattr(sys, "stdout", output)
+        return main(["check", conn_id, *words]), output.getvalue()
 
     return run
 
@@ -338,6 +341,16 @@ class TestApiServer:
             "or set [api] base_url to an address of it that this machine can reach."
         )
 
+    @pytest.mark.parametrize(
+        ("address", "shown"),
+        [
+            ("http://ada:hunter2@[air", "http://[air"),
+            (f"http://{'a' * 64}.example.com", f"http://{'a' * 64}.example.com"),
+        ],
+    )
+    def test_address_that_is_none_is_reported(self, server, address, shown):
+        assert server(address).startswith(f"FAIL API server nothing responds at {shown}: ")
+
     def test_other_server(self, server, browseract_emulator):
         assert server(browseract_emulator.url) == (
             f"FAIL API server {browseract_emulator.url} is not the address of an Airflow API server: the response was "
@@ -509,7 +522,7 @@ def tls_server(folder: Path) -> Iterator[int]:
 
 class TestBudget:
     @pytest.fixture
-    def today(self, browseract_emulator) -> str:
+    def today(self, browseract_emulator, documented_responses) -> str:
         """The day, on which a run has cost 20 credits."""
         browseract_emulator.emulator.set_workflow(SEARCH.id, duration=0.0)
         hook = BrowserActHook()

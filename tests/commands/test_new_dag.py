@@ -323,6 +323,11 @@ def test_existing_file_is_kept_and_the_other_one_not_written(refused, dags_folde
     assert path.read_text() == "# mine"
 
 
+def test_dag_file_and_test_file_are_two(refused, tmp_path):
+    path = str(tmp_path / "both.py")
+    assert f"--test is the DAG file itself, {path}" in refused(SEARCH.id, "--output", path, "--test", path)
+
+
 def test_link_that_leads_nowhere_is_an_existing_file(refused, dags_folder):
     dags_folder.mkdir(parents=True)
     (dags_folder / "search_029437.py").symlink_to("nowhere")
@@ -335,6 +340,7 @@ def test_link_that_leads_nowhere_is_an_existing_file(refused, dags_folder):
         'from airflow.sdk import DAG\nwith DAG("search_029437"): ...',
         'import airflow.sdk\nairflow.sdk.DAG(dag_id="search_029437")',
         "from airflow.sdk import dag\n@dag(schedule=None)\ndef search_029437(): ...",
+        'from airflow.sdk import DAG\ndef search_029437(): ...\nif True: DAG("search_029437")',
     ],
 )
 def test_dag_id_of_another_file_is_refused(refused, dags_folder, code):
@@ -349,6 +355,7 @@ def test_other_files_that_only_name_the_dag_do_not_matter(new, dags_folder):
     (dags_folder / "other.py").write_text('TriggerDagRunOperator(trigger_dag_id="search_029437")')
     (dags_folder / "broken.py").write_text('DAG("search_029437"')
     (dags_folder / "gone.py").symlink_to("nowhere")
+    os.mkfifo(dags_folder / "pipe.py")
     assert new(SEARCH.id).code == 0
 
 
