@@ -37,7 +37,6 @@ from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.panel.database import connections
 from airflow_provider_browseract.runs.budget import Budget, BudgetAction, BudgetStep, ReadDaySums, read_budget
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_token
-from airflow_provider_browseract.runs.hints import did_you_mean
 from airflow_provider_browseract.runs.outputs import number_of
 from airflow_provider_browseract.runs.queueing import count_active
 from airflow_provider_browseract.runs.request import digest
@@ -122,7 +121,7 @@ def _check_connection(hook: BrowserActHook, missing: str) -> Line:
         connection = hook.get_connection(conn_id)
         if connection.conn_type != CONNECTION_TYPE:
             facts = f"Connection {conn_id!r} is of type {connection.conn_type!r}"
-            advice = f"Add a connection of type BrowserAct, and check that one.{_others(conn_id, missing)}"
+            advice = f"Add a connection of type BrowserAct, and check that one.{_others(missing)}"
             return Line(State.FAIL, CONNECTION, facts, advice)
         # Airflow's logger has written the same, but nobody sees it.
         warning = warning_about(connection)
@@ -132,7 +131,7 @@ def _check_connection(hook: BrowserActHook, missing: str) -> Line:
             facts = f"There is no connection {conn_id!r} in the environment or a secrets backend. {missing}"
             return Line(State.SKIP, CONNECTION, facts, WHERE_TO_RUN)
         facts, _, advice = no_connection(conn_id).partition(".\n")
-        return Line(State.FAIL, CONNECTION, facts, f"{advice}{_others(conn_id, missing)}")
+        return Line(State.FAIL, CONNECTION, facts, f"{advice}{_others(missing)}")
     except InputError as error:
         facts, _, advice = str(error).partition(".\n")
         return Line(State.FAIL, CONNECTION, facts, advice)
@@ -143,13 +142,10 @@ def _check_connection(hook: BrowserActHook, missing: str) -> Line:
     return Line(State.OK if warning is None else State.WARN, CONNECTION, facts, warning or "")
 
 
-def _others(conn_id: str, missing: str) -> str:
+def _others(missing: str) -> str:
     """Return the connections of the right type, as an addition to a remedy."""
     others = [] if missing else connections()
-    if not others:
-        return ""
-    likely = did_you_mean(conn_id, others)
-    return f" Connections of type BrowserAct: {', '.join(map(repr, others[:10]))}{likely}."
+    return f" Connections of type BrowserAct: {', '.join(map(repr, others[:10]))}." if others else ""
 
 
 def _check_api(hook: BrowserActHook) -> Line:

@@ -69,7 +69,7 @@ def _session() -> Iterator[Session]:
         url = session.get_bind().engine.url
         # A connection would create an empty file.
         if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
-            raise NoDatabaseError(f"there is no file {url.database}")
+            raise NoDatabaseError(f"there is no file {url.database}; is AIRFLOW_HOME set?")
         try:
             yield session
             session.commit()

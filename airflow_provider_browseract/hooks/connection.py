@@ -9,6 +9,7 @@ provider info (:func:`connection_type`). Airflow 3.1 gets it from the hook (:fun
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -64,10 +65,17 @@ def unreadable(conn_id: str, error: Exception) -> ConnectionFailedError:
 
 def no_connection(conn_id: str) -> str:
     """Return a message that there is no such connection, and how to add one."""
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    if variable in os.environ:
+        return (
+            f"There is no connection {conn_id!r}: Airflow cannot read the value of {variable}.\n"
+            "In a URI, characters such as / in the API key have to be percent-encoded (%2F). JSON needs no encoding: "
+            """'{"conn_type": "browseract", "password": "app-..."}'."""
+        )
     return (
         f"There is no connection {conn_id!r}.\n"
-        "Add one of type BrowserAct with the API key in its API key (password) field, or set "
-        f"AIRFLOW_CONN_{conn_id.upper()}. Or correct the id (browseract_conn_id)."
+        f"Add one of type BrowserAct with the API key in its API key (password) field, or set {variable}. Or correct "
+        "the id (browseract_conn_id)."
     )
 
 

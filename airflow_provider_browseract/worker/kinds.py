@@ -93,8 +93,8 @@ class WorkflowRun(RunKind):
         if self.profile_given:
             if is_missing(self.profile_id):
                 raise InputError(
-                    f"profile_id is {self.profile_id!r}, because the task that it comes from saved no profile. Set "
-                    "save_browser_data=True in that task, or remove profile_id here."
+                    f"profile_id is {self.profile_id!r}. If it comes from a task, that task saved no profile: set "
+                    "save_browser_data=True there. Otherwise remove profile_id here."
                 )
             read_id("profile_id", self.profile_id)
         return read_run(

@@ -50,18 +50,20 @@ def airflow(components, api_server, monkeypatch) -> Iterator[str]:
         yield address
 
 
+class Output(io.StringIO):
+    """The stdout of a command."""
+
+
 @pytest.fixture
 def check(airflow, connect, monkeypatch):
     """Set the connection, and run the command; return its exit code and its output."""
     monkeypatch.setattr(checks, "API_LIMIT", 2.0)
-    # An earlier test may have let Airflow's logger write to the other one.
-    output = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", output)
 
     def run(extra=None, *, conn_id: str = "browseract_default", words: tuple[str, ...] = (), **fields):
         connect({"webhook_base_url": airflow, **(extra or {})}, **fields)
-        output.seek(0)
-        output.truncate()
+        # An earlier test may have let Airflow's logger write to the other one.
+        output = Output()
+        monkeypatch.setattr(sys, "stdout", output)
         return main(["check", conn_id, *words]), output.getvalue()
 
     return run
@@ -174,7 +176,7 @@ class TestEverythingGood:
 
     def test_output_has_colors_only_on_a_terminal_that_wants_them(self, check, monkeypatch):
         assert "\033" not in check()[1]
-        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        monkeypatch.setattr(Output, "isatty", lambda self: True)
         assert "\033[32mok\033[0m    connection  " in check()[1]
         monkeypatch.setenv("NO_COLOR", "1")
         assert "\033" not in check()[1]
@@ -189,10 +191,19 @@ class TestConnection:
             "FAIL connection There is no connection 'browseract_shp' | Add one of type BrowserAct with the API key in "
             "its API key (password) field, or set AIRFLOW_CONN_BROWSERACT_SHP. Or correct the id (browseract_conn_id). "
             "Connections of type BrowserAct: "
-            "'browseract_shop' (did you mean 'browseract_shop'?)."
+            "'browseract_shop'."
         )
         skipped = {"API": "skip", "callbacks": "skip", "slots": "skip"}
         assert states(output) == {"connection": "FAIL", "triggerer": "ok", "API server": "ok", **skipped}
+
+    def test_variable_that_airflow_cannot_read_is_not_reported_as_missing(self, check, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_CONN_SHOP", "browseract://:app-a/b@/")
+        _, output = check(conn_id="shop")
+        assert (
+            "'shop': Airflow cannot read the value of AIRFLOW_CONN_SHOP | In a URI, characters such as / in"
+            in problems(output)
+        )
+        assert "app-a/b" not in output
 
     def test_connection_of_another_type_is_refused(self, check):
         _, output = check(conn_type="http")

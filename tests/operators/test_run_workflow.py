@@ -141,7 +141,7 @@ class TestXComs:
         assert run.ti.xcoms["profile_id"] == ""
         # Airflow resolves log_in.output["profile_id"] to this. A missing XCom would raise XComNotFound, and be retried.
         with pytest.raises(
-            AirflowFailException, match=r"profile_id is '', because the task that it comes from saved no profile"
+            AirflowFailException, match=r"profile_id is ''. If it comes from a task, that task saved no profile"
         ):
             worker(workflow_id=ORDERS.id, profile_id=run.ti.xcoms["profile_id"]).run()
         assert len(emulator.tasks) == 1
