@@ -50,19 +50,16 @@ def airflow(components, api_server, monkeypatch) -> Iterator[str]:
         yield address
 
 
-class Output(io.StringIO):
-    """The stdout of a command."""
-
-
 @pytest.fixture
 def check(airflow, connect, monkeypatch):
     """Set the connection, and run the command; return its exit code and its output."""
     monkeypatch.setattr(checks, "API_LIMIT", 2.0)
 
-    def run(extra=None, *, conn_id: str = "browseract_default", words: tuple[str, ...] = (), **fields):
+    def run(extra=None, *, conn_id: str = "browseract_default", words=(), is_terminal: bool = False, **fields):
         connect({"webhook_base_url": airflow, **(extra or {})}, **fields)
-        # An earlier test may have let Airflow's logger write to the other one.
-        output = Output()
+        # An earlier test may have let Airflow's logger write to the stdout of this process.
+        output = io.StringIO()
+        monkeypatch.setattr(output, "isatty", lambda: is_terminal)
         monkeypatch.setattr(sys, "stdout", output)
         return main(["check", conn_id, *words]), output.getvalue()
 
@@ -176,10 +173,9 @@ class TestEverythingGood:
 
     def test_output_has_colors_only_on_a_terminal_that_wants_them(self, check, monkeypatch):
         assert "\033" not in check()[1]
-        monkeypatch.setattr(Output, "isatty", lambda self: True)
-        assert "\033[32mok\033[0m    connection  " in check()[1]
+        assert "\033[32mok\033[0m    connection  " in check(is_terminal=True)[1]
         monkeypatch.setenv("NO_COLOR", "1")
-        assert "\033" not in check()[1]
+        assert "\033" not in check(is_terminal=True)[1]
 
 
 class TestConnection:
