@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from airflow.sdk import exceptions
 from airflow.ti_deps import dependencies_states
 
 from airflow_provider_browseract.__main__ import main
@@ -557,6 +558,54 @@ def test_documented_message_of_a_failure_has_the_address_of_the_run(block, docum
     assert f"Log: {log}" in printed
     [text] = notified
     assert re.fullmatch(rf"BrowserAct task .* captcha .* {log}", text, re.DOTALL)
+
+
+@dags("asked", "docs/recipes.md")
+def test_documented_params_become_the_inputs_of_the_run_and_are_checked(block, documented, emulator):
+    [dag] = documented.parse(block).values()
+    with pytest.raises(Exception, match="'pens' is not one of"):  # whose class depends on the version of Airflow
+        dag.params["keyword"] = "pens"
+    documented.run(block, keyword="phones", max_items=3)
+    [task] = emulator.tasks
+    assert inputs_of(task) == {"keyword": "phones", "max_items": "3"}
+
+
+@dags("two_accounts", "docs/recipes.md")
+def test_documented_tasks_run_in_the_accounts_of_their_connections(block, documented, emulator, monkeypatch):
+    with Emulator(api_key="app-research").serve() as research:
+        research.emulator.set_workflow(SEARCH.id, duration=0.2)
+        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_RESEARCH", json.dumps(research.connection))
+        documented.run(block)
+        keywords = [[inputs_of(task)["keyword"] for task in each.tasks] for each in (emulator, research.emulator)]
+    assert keywords == [["laptops"], ["phones"]]
+
+
+@pytest.mark.parametrize(("output", "state"), [("[]", "failed"), ('[{"rank": 1}]', "success")], ids=["empty", "rows"])
+@dags("not_empty", "docs/recipes.md")
+def test_documented_check_fails_without_a_retry_if_the_output_is_empty(block, documented, emulator, output, state):
+    if not hasattr(exceptions, "AirflowFailException"):
+        # As the page says for Airflow 3.1.
+        block = block._replace(code=block.code.replace("airflow.sdk.exceptions", "airflow.exceptions"))
+    emulator.set_workflow(SEARCH.id, output=output)
+    [dag] = documented.parse(block).values()
+    result = DagResult(dag.test())
+    assert (result.state, result.task("check").try_number, len(emulator.tasks)) == (state, 1, 1)
+
+
+@dags("prices_updated", "docs/recipes.md")
+def test_documented_asset_event_has_the_files_of_the_run(block, s3, documented, emulator):
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+
+    found = documented.parse(block)
+    result = DagResult(found["prices_updated"].test())
+    with create_session() as session:
+        [event] = session.query(AssetEvent).filter_by(source_run_id=result.dag_run.run_id)
+    [file] = result.xcom("export")["files"]
+    assert event.extra["files"] == [file["path"]]
+    # Airflow passes the events only to DAG runs that its scheduler has created.
+    paths = found["prices_used"].get_task("paths").python_callable
+    assert paths({found["prices_used"].schedule[0]: [event]}) == [file["path"]]
 
 
 @dags("elsewhere", "docs/sensor.md")
