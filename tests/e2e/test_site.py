@@ -149,6 +149,8 @@ def looks(page: Page) -> Iterator[str]:
         page.set_viewport_size({"width": width, "height": height})
         for colors in COLORS:
             page.emulate_media(color_scheme=colors)
+            # Other colors can mean another picture, which takes a moment to load.
+            page.wait_for_function("[...document.images].every(picture => picture.complete)")
             yield f"{size}, {colors}"
 
 
