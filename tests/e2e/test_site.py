@@ -7,6 +7,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
@@ -149,8 +150,10 @@ def looks(page: Page) -> Iterator[str]:
         page.set_viewport_size({"width": width, "height": height})
         for colors in COLORS:
             page.emulate_media(color_scheme=colors)
-            # Other colors can mean another picture, which takes a moment to load.
-            page.wait_for_function("[...document.images].every(picture => picture.complete)")
+            # Other colors can mean another picture: the next frame begins to load it. A broken one is reported later.
+            page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            with suppress(Error):
+                page.wait_for_function("[...document.images].every(picture => picture.naturalWidth)", timeout=10_000)
             yield f"{size}, {colors}"
 
 
