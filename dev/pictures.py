@@ -224,14 +224,14 @@ def connection(studio: Studio) -> bytes:
 
 
 def panel_steps(studio: Studio) -> bytes:
-    """Show an active run in the panel, with the pictures of its steps."""
+    """Show an active run in the panel, with the screenshots of its steps."""
     emulator = studio.service.emulator
     # The third of four steps runs for 25 seconds.
     emulator.next_run(SEARCH.id, duration=100.0)
     run_id = studio.airflow.trigger(SEARCHING)
     studio.wait_for_state(SEARCHING, run_id, "search", "deferred")
     task_id = studio.airflow.xcom(SEARCHING, run_id, "search", "task_id")
-    # Before that, the page would load pictures of steps that are running.
+    # Before that, the page would load screenshots of steps that are running.
     studio.wait_for("The third step", lambda: emulator.tasks[-1].credit == 3 * SEARCH.credits_per_step)
     panel = studio.open_panel()
     panel.locator(f'#runs [data-run="{task_id}"]').get_by_role("link", name=task_id).click()
@@ -261,7 +261,7 @@ def panel_overview(studio: Studio) -> bytes:
 
 
 def panel_run(studio: Studio) -> bytes:
-    """Show a run in the panel that has failed, with the pictures of its steps."""
+    """Show a run in the panel that has failed, with the screenshots of its steps."""
     panel = studio.open_shop()
     task_id = studio.airflow.xcom("shop", studio.shop.run_id, "blocked", "task_id")
     panel.locator(f'#runs [data-run="{task_id}"]').get_by_role("link", name=task_id).click()
