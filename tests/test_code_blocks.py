@@ -48,6 +48,7 @@ from airflow_provider_browseract.runs.schemas import conform
 from tests.conftest import DagResult
 from tests.e2e.local_airflow import free_port, wait_for
 from tests.pages import BLOCKS, PAGES, YOUR_WORKFLOW, Block, block_of, blocks_of
+from tests.separate_pytest import assert_passed
 from tests.workers import calls_of
 
 NOT_RUN = {
@@ -742,20 +743,7 @@ def test_documented_tests_pass_unchanged(tmp_path):
     (tmp_path / "dags" / "prices.py").write_text(block_of("README.md", 'DAG("prices"').code)
     for number, code in enumerate(tests):
         (tmp_path / "tests" / f"test_{number}.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=tmp_path,
-        # Without the settings of these tests.
-        env={name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-        | {"HOME": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # Less than the limit of this test, which would hide the output.
-        timeout=240,
-        check=False,
-    )
-    assert re.search(rf"^{len(tests)} passed(, \d+ warnings?)? in ", done.stdout, re.MULTILINE), done.stdout
+    assert_passed(len(tests), tmp_path, tmp_path)
 
 
 @every("python")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
+
+from tests.separate_pytest import assert_passed
 
 TESTS = """
 import os
@@ -88,28 +86,16 @@ def test_dags_run_in_a_database_of_their_own_also_if_airflow_was_imported_before
     (tmp_path / "test_dags.py").write_text(TESTS)
     connections = tmp_path / "connections.json"
     connections.write_text(json.dumps({"browseract_default": ACCOUNT}))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     own = {
         "AIRFLOW_HOME": str(tmp_path / "home"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/own.db",
         "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
         "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"connections_file_path": str(connections)}),
-        "HOME": str(tmp_path),
     }
     # Its configuration file has the database once more.
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "airflow.cfg").write_text(
         f"[database]\nsql_alchemy_conn_async = sqlite+aiosqlite:///{tmp_path}/own.db\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=tmp_path,
-        env=kept | own,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=240,
-        check=False,
-    )
-    assert re.search(r"^8 passed", done.stdout, re.MULTILINE), done.stdout
+    assert_passed(8, tmp_path, tmp_path, own)
     assert not (tmp_path / "own.db").exists()

@@ -36,11 +36,10 @@ from airflow_provider_browseract.in_airflow.day_sums import read_day_sums
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.panel.database import connections
 from airflow_provider_browseract.runs.budget import Budget, BudgetAction, BudgetStep, ReadDaySums, read_budget
-from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_token
+from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_token, route
 from airflow_provider_browseract.runs.outputs import number_of
 from airflow_provider_browseract.runs.queueing import count_active
 from airflow_provider_browseract.runs.request import digest
-from airflow_provider_browseract.runs.routes import CALLBACK_PATH, URL_PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +180,7 @@ def _check_components(found: Sequence[Component]) -> Line:
 def _check_api_server(key: TaskInstanceKey, token: str, missing: str) -> Line:
     base, delivery = "", Delivery(Arrival.NOWHERE, "")
     for each in _api_servers():
-        sent = deliver(f"{each}{URL_PREFIX}{CALLBACK_PATH}/{key.encode()}/{token}")
+        sent = deliver(route(each, key, token))
         if not base or sent.arrival is not Arrival.NOWHERE:
             base, delivery = each, sent
         if delivery.arrival not in (Arrival.NOWHERE, Arrival.GATEWAY):

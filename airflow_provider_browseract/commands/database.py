@@ -25,6 +25,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, lazyload
 
+from airflow_provider_browseract.hooks.connection import variable_of
 from airflow_provider_browseract.runs.callback_url import CHECK_VARIABLE
 from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.webhook.database import SLOT_TRIGGER, StoredWaits
@@ -104,7 +105,7 @@ def components() -> list[Component]:
 def source_of(conn_id: str) -> str:
     """Return where Airflow finds a connection, as a phrase."""
     own = {
-        "EnvironmentVariablesBackend": f"the environment variable AIRFLOW_CONN_{conn_id.upper()}",
+        "EnvironmentVariablesBackend": f"the environment variable {variable_of(conn_id)}",
         "MetastoreBackend": "Airflow's database",
     }
     for backend in ensure_secrets_loaded():

@@ -16,6 +16,7 @@ from airflow_provider_browseract.dag_files.dag_file import DagFile
 from airflow_provider_browseract.dag_files.python_source import call_of, lines_of, literal
 from airflow_provider_browseract.dag_files.runnable import WORDS, Runnable, output_example
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.connection import variable_of
 
 MAX_SCHEMA = 20_000
 """Characters of a bot's schema that the file contains, as JSON. With a longer one, the test accepts any input."""
@@ -122,7 +123,7 @@ def dag_test_file(
         inputs += ["", "# What a person enters in the form for a new DAG run.", *lines_of("CONF = ", asked)]
     is_default = conn_id == BrowserActHook.default_conn_name
     set_connection = call_of(
-        "monkeypatch.setenv", [literal(_variable(conn_id)), "json.dumps(browseract_emulator.connection)"], indent=4
+        "monkeypatch.setenv", [literal(variable_of(conn_id)), "json.dumps(browseract_emulator.connection)"], indent=4
     )
     return FILE.format(
         dag_id=file.dag_id,
@@ -143,13 +144,9 @@ def dag_test_file(
     )
 
 
-def _variable(conn_id: str) -> str:
-    return f"AIRFLOW_CONN_{conn_id.upper()}"
-
-
 def _set_secret(file: DagFile, name: str) -> list[str]:
     connection = json.dumps({"conn_type": "generic", "password": file.inputs[name]})
-    return call_of("monkeypatch.setenv", [literal(_variable(file.secrets[name])), literal(connection)], indent=4)
+    return call_of("monkeypatch.setenv", [literal(variable_of(file.secrets[name])), literal(connection)], indent=4)
 
 
 def _schema(schema: Any) -> Any:

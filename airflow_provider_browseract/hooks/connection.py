@@ -63,9 +63,14 @@ def unreadable(conn_id: str, error: Exception) -> ConnectionFailedError:
     )
 
 
+def variable_of(conn_id: str) -> str:
+    """Return the environment variable that can hold a connection."""
+    return f"AIRFLOW_CONN_{conn_id.upper()}"
+
+
 def no_connection(conn_id: str) -> str:
     """Return a message that there is no such connection, and how to add one."""
-    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    variable = variable_of(conn_id)
     if variable in os.environ:
         return (
             f"There is no connection {conn_id!r}: Airflow cannot read the value of {variable}.\n"

@@ -166,6 +166,11 @@ def is_resumed_wait(wait: Any, first_poll_at: float) -> bool:
     return isinstance(found, (int, float)) and abs(found - first_poll_at) < 0.001
 
 
+def route(base_url: str, key: TaskInstanceKey, token: str) -> str:
+    """Return the address of a callback, unchecked."""
+    return f"{base_url.rstrip('/')}{URL_PREFIX}{CALLBACK_PATH}/{key.encode()}/{token}"
+
+
 def address(base_url: str, key: TaskInstanceKey, token: str, *, conn_id: str, api_base_url: str) -> str:
     """Return the address for the callback of a run, after the checks that BrowserAct makes too.
 
@@ -185,7 +190,7 @@ def address(base_url: str, key: TaskInstanceKey, token: str, *, conn_id: str, ap
         raise InputError(
             f"{named} contains the path of the callback route. Remove {URL_PREFIX}{CALLBACK_PATH} and what follows it."
         )
-    url = f"{base_url.rstrip('/')}{URL_PREFIX}{CALLBACK_PATH}/{key.encode()}/{token}"
+    url = route(base_url, key, token)
     if len(url) > URL_LENGTH:
         raise NoCallbackError(
             f"The callback address, which contains {named} and the names of DAG, run and task, has {len(url)} "

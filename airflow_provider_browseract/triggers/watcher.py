@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airflow_provider_browseract.api.arguments import InputError, read_bot_id, read_choice, read_path_id, read_seconds
+from airflow_provider_browseract.api.arguments import (
+    InputError,
+    read_bot_id,
+    read_choice,
+    read_optional_path_id,
+    read_seconds,
+)
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
@@ -74,7 +80,7 @@ class TaskFinishedTrigger(BaseEventTrigger):
             raise InputError(
                 f"bot_id is {bot_id!r}, but api_version is 'v2'. Set api_version='v3', or use workflow_id."
             )
-        self.workflow_id = None if workflow_id is None else read_path_id("workflow_id", workflow_id)
+        self.workflow_id = read_optional_path_id("workflow_id", workflow_id)
         self.bot_id = None if bot_id is None else read_bot_id(bot_id)
         self.status = [each.value for each in _read_ends(status)]
         self.poll_interval = read_seconds("poll_interval", poll_interval)

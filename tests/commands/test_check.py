@@ -507,7 +507,7 @@ class TestCallbacks:
 
 
 def drip(connection: socket.socket) -> None:
-    """Respond with a byte at a time, without an end."""
+    """Respond with ten bytes a second, without an end."""
     connection.recv(10_000)
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
     while True:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +25,7 @@ from airflow_provider_browseract.emulator import (
 )
 from tests.cases import cases
 from tests.dag_files.test_dag_file import HOSTILE
+from tests.separate_pytest import assert_passed
 
 
 class Result(NamedTuple):
@@ -382,16 +380,5 @@ def test_written_tests_pass_in_a_pytest_of_their_own(new, dags_folder, tmp_path)
     assert new(LOG_IN.id, "--input", "username=ada").code == 0
     assert new(PRICES.id, "--kind", "bot").code == 0
     assert new(TEMPLATE_SEARCH.id, "--kind", "template").code == 0
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
-        cwd=dags_folder.parent,
-        env=kept | {"HOME": str(tmp_path)},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=240,
-        check=False,
-    )
-    assert re.search(r"^8 passed", done.stdout, re.MULTILINE), done.stdout
+    assert_passed(8, dags_folder.parent, tmp_path)
     assert not (tmp_path / "airflow.db").exists()
