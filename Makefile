@@ -8,7 +8,7 @@
 #   make check                      lint, types, import rules
 #   make bench                      the timing figures
 #   make coverage                   which statements and branches of the package no test enters
-#   make mutants [MUTANTS=pattern]  small changes to the code, and whether a test notices
+#   make mutants [SAMPLE=200] [SEED=1] [MUTANTS=runs.waiting]  small changes to the code, and whether a test notices
 #   make faults [SEED=1] [RUNS=300] a round in which everything dies, and its result; PLAN=5 fills the queue for slots,
 #                                   and BUDGET=2000 refuses starts
 #   make cluster [SEED=1] [RUNS=200] examples, callbacks and a round of faults with Celery on four simulated hosts
@@ -28,7 +28,8 @@ PYTHON ?= python3
 WHEEL ?=
 PYTEST_ARGS ?=
 KEEP ?=
-SEED ?= 1
+SEED ?=
+SAMPLE ?= 200
 RUNS ?=
 PLAN ?= 40
 BUDGET ?= 1000000
@@ -150,7 +151,7 @@ bench: $(READY)
 	@$(RUN) python -m dev.benchmarks.run
 
 faults: $(READY)
-	@$(RUN) python -m tests.faults.round $(if $(RUNS),--runs $(RUNS)) --seed $(SEED) --plan $(PLAN) --budget $(BUDGET)
+	@$(RUN) python -m tests.faults.round $(if $(RUNS),--runs $(RUNS)) --seed $(or $(SEED),1) --plan $(PLAN) --budget $(BUDGET)
 
 # The same without the provider, for hosts on which somebody has forgotten it.
 $(VENV)-bare/.ready: $(INSTALLED)
@@ -163,7 +164,7 @@ $(VENV)-bare/.ready: $(INSTALLED)
 cluster: $(READY) $(STORES) $(VENV)-bare/.ready
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group cluster
 	@BROWSERACT_EXECUTOR=celery $(RUN) pytest tests/e2e/test_hosts.py tests/e2e/test_examples.py tests/e2e/test_webhooks.py
-	@$(RUN) python -m tests.faults.cluster $(if $(RUNS),--runs $(RUNS)) --seed $(SEED)
+	@$(RUN) python -m tests.faults.cluster $(if $(RUNS),--runs $(RUNS)) --seed $(or $(SEED),1)
 
 # Of the tests that start no Airflow.
 coverage: $(READY) $(STORES)
@@ -226,7 +227,7 @@ workflows: $(RELEASE)/.ready
 
 mutants: $(READY) $(STORES)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group measure
-	@$(RUN) python -m dev.mutants $(MUTANTS)
+	@$(RUN) python -m dev.mutants --sample $(SAMPLE) --seed $(or $(SEED),1) $(MUTANTS)
 
 clean:
 	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* mutants docs/_build

@@ -1,111 +1,306 @@
-"""``make mutants``: change the modules that decide about money in many small ways, and check whether a test notices.
+"""``make mutants``: does a test notice small changes in the code that decides about money?
 
-    python -m dev.mutants [PATTERN ...]
+    python -m dev.mutants [--sample 200] [--seed 1] [MODULE ...]
 
-mutmut makes the mutants and tests each of them, as ``[tool.mutmut]`` in ``pyproject.toml`` says. A pattern such as
-``airflow_provider_browseract.runs.waiting*`` limits it to some functions. Results are kept in ``mutants/``: without a
-pattern, only functions that changed are tested again. Survivors that no test needs to notice are listed in
-``mutants.json`` with the reasons. Any other survivor is a gap in the tests.
+mutmut makes every small change in the folders of ``ROOMS``. A fixed sample of them is tried: the same code and seed
+give the same sample, and a change stays in it while its line and its place in the function stay as they are. One run of
+the tests finds which tests enter which function. Then each change is tried with these tests, the quickest first, until
+one fails. The result is a table by module, and the changes that no test noticed.
 """
 
 from __future__ import annotations
 
-import collections
-import fnmatch
+import argparse
+import hashlib
 import json
-import re
+import os
+import select
+import shutil
+import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-ACCEPTED = Path(__file__).with_suffix(".json")
-PACKAGE = "airflow_provider_browseract."
-UNNOTICED = ("survived", "no tests")
+import libcst
+import pytest
+from libcst.metadata import MetadataWrapper, PositionProvider
+from mutmut.mutation.file_mutation import Mutation, combine_mutations_to_source, create_mutations
+from mutmut.mutation.trampoline import set_mutant_under_test
+from mutmut.state import state
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "airflow_provider_browseract"
+ROOMS = ("api", "runs", "triggers", "webhook", "worker")
+"""The folders of the package that decide about money."""
+
+OTHER_TESTS = ("airflow", "commands", "dag_files", "e2e", "emulator", "faults", "panel")
+"""The folders of tests that do not test these decisions. Those directly in ``tests/`` do not, either."""
+
+COPY = ROOT / "mutants"
+"""A copy of the project, in which the changes are made and tried."""
+
+LANES = (os.cpu_count() or 1) + 1
+"""How many changes are tried side by side. Most tests wait most of the time."""
+
+SECONDS = 60.0
+"""How long the tests that try one change may take together, as measured without the change."""
+
+HITS, PLAN = "BROWSERACT_MUTANT_HITS", "BROWSERACT_MUTANT_PLAN"
+"""Variables by which pytest, with this module as a plugin, gets a folder to write into: in the first run which
+functions each test enters, afterwards which changes were noticed."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a mutant changes. Unlike its number, this stays the same while other lines of its function change.
+    """A small change.
 
-    :param where: module and function.
-    :param before: the lines that are replaced, without what surrounds them.
-    :param after: the lines that replace them.
+    :param module: its module, without the name of the package.
+    :param function: its function or method.
+    :param line: the line of the code in which it begins.
+    :param before: what is replaced.
+    :param after: what replaces it.
+    :param number: 0 for the first such change in this function.
     """
 
-    where: str
+    module: str
+    function: str
+    line: str
     before: str
     after: str
+    number: int = 0
 
     def __str__(self) -> str:
-        return f"{self.where}\n    - {self.before}\n    + {self.after}"
+        return f"{self.module}.{self.function}: {self.line}\n    - {self.before}\n    + {self.after}"
+
+    def rank(self, seed: int) -> str:
+        """Return what decides whether this change is in the sample."""
+        return hashlib.sha256(repr((seed, self)).encode()).hexdigest()
 
 
-def results() -> dict[str, str]:
-    """Return the status of each mutant that was ever tested."""
-    lines = _mutmut("results", "--all", "true").splitlines()
-    return dict(line.strip().rsplit(": ", 1) for line in lines if ": " in line)
+def changes_of(path: Path) -> tuple[libcst.Module, dict[Change, Mutation]]:
+    """Return the syntax tree of a module, and the small changes in it."""
+    tree, mutations, _, _ = create_mutations(str(path), source := path.read_text())
+    lines = source.splitlines()
+    positions = MetadataWrapper(tree, unsafe_skip_copy=True).resolve(PositionProvider)
+    module = ".".join(path.relative_to(ROOT / PACKAGE).with_suffix("").parts)
+    names = dict(_functions(tree))
+    seen: Counter[Change] = Counter()
+    found = {}
+    for each in mutations:
+        if each.contained_by_top_level_function not in names or _needs_no_test(each):
+            continue
+        before, after = (" ".join(tree.code_for_node(node).split()) for node in (each.original_node, each.mutated_node))
+        line = lines[positions[each.original_node].start.line - 1].strip()
+        change = Change(module, names[each.contained_by_top_level_function], line, before, after)
+        found[replace(change, number=seen[change])] = each
+        seen[change] += 1
+    return tree, found
 
 
-def change_of(mutant: str) -> Change:
-    """Return what a mutant changes."""
-    lines = _mutmut("show", mutant).splitlines()
-    before, after = (
-        " ".join(line[1:].strip() for line in lines if line.startswith(sign) and not line.startswith(sign * 3))
-        for sign in "-+"
+def _functions(tree: libcst.Module) -> Iterator[tuple[libcst.FunctionDef, str]]:
+    for outer in tree.body:
+        if isinstance(outer, libcst.FunctionDef):
+            yield outer, outer.name.value
+        elif isinstance(outer, libcst.ClassDef):
+            for inner in outer.body.body:
+                if isinstance(inner, libcst.FunctionDef):
+                    yield inner, f"{outer.name.value}.{inner.name.value}"
+
+
+def _needs_no_test(mutation: Mutation) -> bool:
+    """Return whether it changes a text for people, is the second change of a name, or leaves out an argument."""
+    before, after = cast("tuple[Any, Any]", (mutation.original_node, mutation.mutated_node))
+    if isinstance(before, libcst.SimpleString):
+        return " " in before.value or "XX" not in after.value
+    return isinstance(before, libcst.Call) and isinstance(after, libcst.Call) and len(after.args) < len(before.args)
+
+
+def make_sample(paths: Collection[Path], size: int, seed: int) -> dict[Change, str]:
+    """Choose the sample, make its changes in the copy, and return them with mutmut's names."""
+    modules = {path: changes_of(path) for path in paths}
+    ranked = sorted((change for _, found in modules.values() for change in found), key=lambda each: each.rank(seed))
+    chosen = set(ranked[:size])
+    names: dict[Change, str] = {}
+    for path, (tree, found) in modules.items():
+        changes = [change for change in found if change in chosen]
+        # mutmut takes the functions of a module in the order of its lines, and the changes of a function in ours.
+        order = list(dict(_functions(tree)).values())
+        changes.sort(key=lambda each: order.index(each.function))
+        made = combine_mutations_to_source(tree, [found[change] for change in changes])
+        (COPY / path.relative_to(ROOT)).write_text(made.code)
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        names |= {change: f"{module}.{name}" for change, name in zip(changes, made.mutant_names, strict=True)}
+    return names
+
+
+def copy_project() -> None:
+    """Copy all that tests read."""
+    shutil.rmtree(COPY, ignore_errors=True)
+    shutil.copytree(ROOT, COPY, ignore=lambda folder, names: {each for each in names if _stays(Path(folder), each)})
+
+
+def _stays(folder: Path, name: str) -> bool:
+    return name.startswith(".") or name == "__pycache__" or folder / name == COPY
+
+
+def run_pytest(variable: str, results: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Start the tests of the copy, with this module as a plugin that writes results."""
+    folders = [each.name for each in (COPY / "tests").iterdir() if each.is_dir()]
+    tests = sorted(f"tests/{name}" for name in folders if name not in (*OTHER_TESTS, "__pycache__"))
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest", "--quiet", "-p", "dev.mutants", *words, *tests],
+        cwd=COPY,
+        env={**os.environ, "PYTHONPATH": str(COPY), variable: str(results)},
+        stdout=(results / f"pytest-{len(list(results.glob('pytest-*')))}.txt").open("wb"),
+        stderr=subprocess.STDOUT,
     )
-    return Change(_where(mutant), before, after)
 
 
-def _where(mutant: str) -> str:
-    """Return module and function of a mutant such as ``package.module.xǁClassǁmethod__mutmut_7``."""
-    module, _, name = mutant.rpartition(".")
-    function = re.sub(r"__mutmut_\d+$", "", name).removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
-    return f"{module.removeprefix(PACKAGE)}.{function}"
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Write which functions a test enters, in the first run."""
+    if HITS not in os.environ:
+        return (yield)
+    state()._stats.clear()
+    began = time.monotonic()
+    try:
+        return (yield)
+    finally:
+        entered = [] if item.nodeid in _FAILED else sorted(state()._stats)
+        slow = "airflow_database" in getattr(item, "fixturenames", ())
+        with Path(os.environ[HITS], f"{os.getpid()}.jsonl").open("a") as file:
+            print(json.dumps([slow, time.monotonic() - began, item.nodeid, entered]), file=file)
 
 
-def _mutmut(*words: str) -> str:
-    done = subprocess.run(["mutmut", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"mutmut {' '.join(words)} failed:\n{done.stdout}\n{done.stderr}")
-    return done.stdout
+_FAILED: set[str] = set()
 
 
-def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """Run the quickest tests first: most mutants are noticed by one of them, and the first that notices is enough."""
-    stats = Path("mutmut-stats.json")
-    if stats.exists():
-        durations = json.loads(stats.read_text())["duration_by_test"]
-        items.sort(key=lambda item: durations.get(item.nodeid, 0.0))
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember which tests fail in the first run, such as those that list the functions of a module."""
+    if report.failed:
+        _FAILED.add(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write which tests have failed in the first run."""
+    if HITS in os.environ and not hasattr(session.config, "workerinput"):
+        Path(os.environ[HITS], "failed.json").write_text(json.dumps(sorted(_FAILED)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Try one change after the other, each in a fork of this process, which has imported and collected everything."""
+    if PLAN not in os.environ:
+        return None
+    results = Path(os.environ[PLAN])
+    items = {item.nodeid: item for item in session.items}
+    for name, tests in json.loads((results / "plan.json").read_text()).items():
+        try:
+            (results / name).touch(exist_ok=False)
+        except FileExistsError:
+            continue  # another lane has it
+        child = os.fork()
+        if not child:
+            os.setsid()
+            for each in Path(os.environ["AIRFLOW_HOME"]).glob("*.db*"):
+                each.unlink()
+            set_mutant_under_test(name)
+            session.items = [items[test] for test in tests]
+            return None  # pytest runs them
+        (results / name).write_text("noticed" if _failed(child) else "survived")
+    return True
+
+
+def _failed(child: int) -> bool:
+    """Wait for a process, and return whether its tests failed or took far too long."""
+    watched = os.pidfd_open(child)
+    ended, _, _ = select.select([watched], [], [], 5 * SECONDS)
+    os.close(watched)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # it may have left processes, too
+    return not ended or os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+
+
+def plan(names: Collection[str], results: Path) -> dict[str, list[str]]:
+    """Return the tests for each change: those that enter its function, the quickest first."""
+    tests = defaultdict(list)
+    for file in results.glob("*.jsonl"):
+        for slow, seconds, test, functions in map(json.loads, file.read_text().splitlines()):
+            for function in functions:
+                tests[function].append((slow, seconds, test))
+    planned: dict[str, list[str]] = {}
+    for name in names:
+        left, planned[name] = SECONDS, []
+        for _, seconds, test in sorted(tests[name.partition("__mutmut_")[0]]):
+            planned[name].append(test)
+            left -= seconds
+            if left < 0:
+                break
+    return planned
+
+
+def paths_of(wanted: Collection[str]) -> list[Path]:
+    """Return the files of modules or folders such as ``runs.waiting`` or ``runs``; without a name, of all."""
+    paths = sorted(path for room in ROOMS for path in (ROOT / PACKAGE / room).rglob("*.py"))
+    known = {path: ".".join(path.relative_to(ROOT / PACKAGE).with_suffix("").parts) for path in paths}
+    for name in wanted:
+        if not any(f"{module}.".startswith(f"{name}.") for module in known.values()):
+            sys.exit(f"There is no module {name} in {', '.join(ROOMS)}. A module is named as in runs.waiting.")
+    return [
+        path
+        for path, module in known.items()
+        if not wanted or any(f"{module}.".startswith(f"{name}.") for name in wanted)
+    ]
 
 
 def main() -> int:
-    """Test the mutants, and report those that no test notices and that are not accepted."""
-    patterns = sys.argv[1:] or ["*"]
-    subprocess.run(["mutmut", "run", *sys.argv[1:]], check=False)
-    accepted = {Change(**change) for each in json.loads(ACCEPTED.read_text()) for change in each["changes"]}
-    table: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    holes = []
-    for mutant, status in results().items():
-        if status == "not checked" or not any(fnmatch.fnmatch(mutant, pattern) for pattern in patterns):
-            continue
-        module = mutant.rpartition(".")[0].removeprefix(PACKAGE)
-        if status in UNNOTICED:
-            change = change_of(mutant)
-            if change in accepted:
-                status = "accepted"
-            else:
-                holes.append(change)
-        table[module][status] += 1
-    for hole in holes:
-        print(hole)
-    for module, counts in sorted(table.items()):
-        unnoticed = sum(counts[status] for status in UNNOTICED)
-        counted = counts.total() - counts["accepted"]
-        print(f"{module:20} {1 - unnoticed / max(1, counted):6.1%} noticed of {counted:4}  {dict(counts)}")
-    print(f"{len(holes)} unnoticed and not accepted")
-    return 1 if holes else 0
+    """Try the sample, and print the table."""
+    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options.add_argument("--sample", type=int, default=200, help="how many changes (default: %(default)s)")
+    options.add_argument("--seed", type=int, default=1, help="another number gives another sample")
+    options.add_argument("modules", nargs="*", help="only these modules or folders, such as runs.waiting")
+    given = options.parse_args()
+    if given.sample < 1:
+        sys.exit(f"SAMPLE={given.sample} tries nothing. It is the number of changes, from 1 on.")
+    began = time.monotonic()
+    paths = paths_of(given.modules)
+    copy_project()
+    sample = make_sample(paths, given.sample, given.seed)
+    results = COPY / ".results"
+    results.mkdir()
+    print(f"{len(sample)} changes. The tests run once without them ...", flush=True)
+    os.environ["MUTANT_UNDER_TEST"] = "stats"
+    code = run_pytest(HITS, results, f"--numprocesses={LANES}").wait()
+    os.environ["MUTANT_UNDER_TEST"] = ""
+    # The copy has more functions than the project, which a few tests notice. They must pass in the project.
+    failed = json.loads((results / "failed.json").read_text())
+    again = [sys.executable, "-m", "pytest", "--quiet", *failed]
+    if code > 1 or (failed and subprocess.run(again, cwd=ROOT, check=False).returncode):
+        sys.exit(f"Tests fail without any change. Their output is in {results}. Changes can be tried once all pass.")
+    planned = plan(sample.values(), results)
+    (results / "plan.json").write_text(json.dumps({name: tests for name, tests in planned.items() if tests}))
+    print(f"{(time.monotonic() - began) / 60:.0f} minutes. Each change is tried ...", flush=True)
+    lanes = [run_pytest(PLAN, results, "--exitfirst", "--override-ini=timeout=60") for _ in range(LANES)]
+    if sum(lane.wait() for lane in lanes):
+        sys.exit(f"pytest has ended too early. What it printed is in {results}.")
+    survivors = [
+        change for change, name in sample.items() if not planned[name] or (results / name).read_text() == "survived"
+    ]
+    tried, missed = (Counter(change.module for change in changes) for changes in (sample, survivors))
+    for change in sorted(survivors, key=str):
+        print(change, "    no test enters it" * (not planned[sample[change]]))
+    print(f"\n{'':24} {'noticed':>8} {'tried':>6}")
+    for module in sorted(tried):
+        print(f"{module:24} {tried[module] - missed[module]:8} {tried[module]:6}")
+    print(f"{'all':24} {tried.total() - missed.total():8} {tried.total():6}")
+    print(f"SAMPLE={given.sample} SEED={given.seed}, {(time.monotonic() - began) / 60:.0f} minutes")
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Parametrized tests whose cases have names."""
+"""Parametrized tests whose cases have names, and how many examples Hypothesis tries."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 
 def cases(names: str | tuple[str, ...], by_id: Mapping[str, Any]) -> pytest.MarkDecorator:
     """Run a test with each of the cases, by their ids."""
     return pytest.mark.parametrize(names, by_id.values(), ids=by_id)
+
+
+def examples(number: int) -> int:
+    """Return how many examples a test tries: this number, or as many times more as the profile of Hypothesis wants."""
+    return number * settings().max_examples // 100

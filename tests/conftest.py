@@ -35,11 +35,12 @@ from airflow_provider_browseract.runs import timings
 from tests.e2e.local_airflow import free_port
 
 IN_CI = bool(os.environ.get("BROWSERACT_CI"))
-"""Set by ``.ci/run``: Hypothesis uses the same examples each time, and a test that is skipped because something is
-missing fails."""
+"""Set by ``.ci/run``: a test that is skipped because something is missing fails."""
 
-hypothesis.settings.register_profile("browseract", print_blob=True, derandomize=IN_CI, deadline=None)
-hypothesis.settings.load_profile("browseract")
+# Each change is tested with the same examples each time; `make random` finds new ones.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("random", max_examples=1000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("same")
 
 MAY_BE_SKIPPED = ("before Airflow 3.3", "before Airflow 3.4", "from Airflow 3.3 on", "mysql is left out")
 """How the reasons begin for which CI may skip a test: it runs on another Airflow, or Debian has no MySQL server."""
@@ -53,9 +54,6 @@ def pytest_addoption(parser):
     )
     parser.addoption(
         "--signals", type=int, default=20, help="signals at random moments of a run (default: %(default)s)"
-    )
-    parser.addoption(
-        "--responses", type=int, default=50, help="mutated responses of each endpoint (default: %(default)s)"
     )
 
 

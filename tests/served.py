@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from fastapi import FastAPI
 
+from airflow_provider_browseract.emulator.running import QuickServer
 from tests.e2e.local_airflow import free_port, wait_for
 
 
@@ -25,14 +27,15 @@ from tests.e2e.local_airflow import free_port, wait_for
 def served(app: FastAPI) -> Iterator[int]:
     """Serve an application from a thread."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", log_config=None))
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, loop="asyncio", log_level="warning", log_config=None)
+    server = QuickServer(config, asyncio.Event())
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_for("The server", lambda: server.started, timeout=15, every=0.02)
     try:
         yield port
     finally:
-        server.should_exit = True
+        server.stop()
         thread.join(10)
 
 

@@ -1,8 +1,7 @@
 """Both clients with responses that are changed at random, over real sockets.
 
 Whatever a response contains, both clients have the same outcome: a result or an error of this package. A failure never
-counts as a success, and a result has the status and the ids of the response. ``--responses N`` sets how many responses
-each endpoint of both versions of the API sends.
+counts as a success, and a result has the status and the ids of the response. ``make random`` tries many more.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import CONTACTS, DOWNLOAD, EXPORT, FAILING, TEMPLATE_SEARCH, Emulator, v2, v3
 from airflow_provider_browseract.emulator.errors import error_envelope
+from tests.cases import examples
 
 from . import test_v2, test_v3
 
@@ -340,12 +340,12 @@ def clients(scripted: Scripted) -> Iterator[Clients]:
 
 @pytest.mark.parametrize("endpoint", sorted(GOOD))
 def test_clients_agree_on_mutated_responses_and_report_no_failure_as_a_success(
-    endpoint: str, scripted: Scripted, clients: Clients, request: pytest.FixtureRequest
+    endpoint: str, scripted: Scripted, clients: Clients
 ) -> None:
     good = mutated(GOOD[endpoint])
 
     @settings(
-        max_examples=request.config.getoption("--responses"),
+        max_examples=examples(50),
         deadline=None,
         suppress_health_check=list(HealthCheck),
         database=None,

@@ -14,9 +14,7 @@ import pytest
 from airflow_provider_browseract.emulator import RunningEmulator
 
 MANY = hypothesis.settings(
-    max_examples=100,
     deadline=None,
-    derandomize=True,
     database=None,
     suppress_health_check=list(hypothesis.HealthCheck),
 )

@@ -85,7 +85,11 @@ def test_later_try_reattaches_to_the_run_of_a_template(template, emulator, store
 
 
 class TestLostStartResponse:
-    def test_lost_template_start_fails_and_names_the_run_which_is_adopted_if_so_wanted(self, template, emulator, store):
+    def test_lost_template_start_fails_and_names_the_run_which_is_adopted_if_so_wanted(
+        self, template, emulator, store, connect
+    ):
+        # A later try looks for the run of a lost start for as long as the start could have taken.
+        connect({"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 1})
         emulator.fault("run-task-by-template", RequestFault.lost_response(), times=1)
         with pytest.raises(AirflowFailException) as failed:
             template(store=store).run()

@@ -249,8 +249,10 @@ class TestUnsuccessfulRun:
     def test_run_that_stays_created_is_stopped_after_start_timeout(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, queued=60.0)
         message = r"'created' after start_timeout=0\.4 seconds\.\nThe run was stopped\.\n.*Raise start_timeout"
+        # A worker polls at its interval, a trigger also at the time limit.
+        interval = 30 if deferrable else 0.5
         with pytest.raises(RunTimedOutError, match=message):
-            worker(workflow_id=ORDERS.id, start_timeout=0.4, poll_interval=30, deferrable=deferrable).run()
+            worker(workflow_id=ORDERS.id, start_timeout=0.4, poll_interval=interval, deferrable=deferrable).run()
         assert emulator.tasks[0].status == "canceled"
 
     def test_run_that_stays_created_keeps_running_without_cancel_on_timeout(self, worker, emulator):

@@ -24,6 +24,7 @@ IN_BOTH_VERSIONS = pytest.mark.parametrize("api_version", KINDS)
 def started(emulator, workflow=ORDERS, duration: float = 60.0, api_version: str = "v2") -> str:
     emulator.set_workflow(workflow.id, duration=duration)
     task_id: str = BrowserActHook().client.send(SOURCES[KINDS[api_version]].start(workflow.id)).id
+    emulator.clock.release()
     return task_id
 
 

@@ -29,7 +29,7 @@ from airflow_provider_browseract.runs.budget import (
 )
 from airflow_provider_browseract.runs.outcome import BudgetUnknownError
 from airflow_provider_browseract.runs.request import Source
-from tests.cases import cases
+from tests.cases import cases, examples
 from tests.runs.account import NOON, Account, listed, listed_bot
 from tests.runs.starts import SOURCE
 from tests.runs.test_spend import contradicting
@@ -494,7 +494,7 @@ SECOND = st.one_of(
 BEGIN = datetime(2026, 11, 27, tzinfo=timezone.utc)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     st.lists(st.tuples(SECOND, st.integers(0, 420), st.integers(0, 99)), max_size=12),
     st.lists(st.tuples(SECOND, st.integers(-30, 30)), min_size=1, max_size=6),

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_browseract.api.errors import ResponseLostError
@@ -165,7 +165,6 @@ def test_of_20_starts_at_the_same_moment_those_that_fit_are_kept(room):
     lag=st.sampled_from((0.0, 5.0)),
     shared=st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
 def test_starts_in_any_interleaving_use_the_budget_and_at_most_one_run_more(order, room, lag, shared):
     """This holds even if a run appears in the list some seconds after its start."""
     limit = room * COST + 3 * COST

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_browseract.api.workflows import InputParameter
 from airflow_provider_browseract.runs.matching import bot_input_matches, inputs_match
-from tests.cases import cases
+from tests.cases import cases, examples
 
 
 class TestInputsListedByTheApi:
@@ -200,7 +200,7 @@ WORDS = st.text(alphabet="ab=; ", max_size=4)
     rest=st.lists(WORDS, max_size=3),
     order=st.randoms(use_true_random=False),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_inputs_match_only_if_some_split_of_the_listed_text_consists_of_them(inputs, declared, rest, order):
     parts = [f"{name}={value}" for name, value in inputs.items()] + [f"{name}=b" for name, _ in declared] + rest
     order.shuffle(parts)
@@ -415,7 +415,7 @@ def test_conversions_do_not_prevent_the_match_of_any_input(sent, chance, ours):
 
 
 @given(sent=OBJECT, listed=OBJECT)
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=examples(500))
 def test_certain_match_of_any_two_inputs_has_the_same_json_values(sent, listed):
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

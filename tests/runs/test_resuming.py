@@ -45,6 +45,7 @@ from airflow_provider_browseract.runs.waiting import (
     WokenBy,
     wait_for_end,
 )
+from tests.cases import examples
 
 START = 1_000_000.0
 C, R, P, F = TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
@@ -511,5 +512,5 @@ class WaitingForARun(RuleBasedStateMachine):
 
 TestAnyInterleaving = WaitingForARun.TestCase
 TestAnyInterleaving.settings = settings(
-    max_examples=300, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=examples(300), stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -184,6 +184,8 @@ async def test_count_during_which_the_first_bot_joins_is_not_used(emulator, wait
 
 async def test_task_joins_the_queue_only_when_its_wait_for_the_budget_is_over(emulator, waiting, monkeypatch):
     monkeypatch.setattr(timings, "SLOT_PROBE_PAUSE", 0.1)
+    # The one that is woken first starts nothing.
+    monkeypatch.setattr(timings, "START_DELAY", 0.3)
     joined, join = [], Dispatcher.join
 
     def noticed(*args):

@@ -583,7 +583,7 @@ class TestStop:
 
         thread = threading.Thread(target=fetch_until_stopped, daemon=True)
         thread.start()
-        wait_for("The read of the response", lambda: session.reading, timeout=20, every=0.001)
+        wait_for("The read", lambda: session.reading or not thread.is_alive(), timeout=20, every=0.001)
         stop.set()
         session.close()
         thread.join(10)
