@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import json
 import os
 import sys
@@ -109,6 +110,12 @@ def pytest_collection_modifyitems(items):
             # The tests of callbacks share a single run of a DAG.
             runs_dags = "deferred" not in fixtures and not {"parse", "add_dag_bundle"}.isdisjoint(fixtures)
             item.add_marker(pytest.mark.xdist_group("dags" if runs_dags else "database"))
+
+
+def pytest_collection_finish():
+    """Let the garbage collector leave out what was imported, which takes it longer than most tests."""
+    gc.collect()
+    gc.freeze()
 
 
 EXAMPLES = Path(__file__).parent.parent / "example_dags"

@@ -23,11 +23,9 @@ import httpx
 import pytest
 import yaml
 from airflow.sdk import exceptions
-from airflow.ti_deps import dependencies_states
 
 from airflow_provider_browseract.__main__ import main
 from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import (
     CONTACTS,
     EXPORT,
@@ -470,8 +468,6 @@ def lose_two_tries(emulator, connect):
 
 
 class TestRetryPolicy:
-    pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 there are no retry policies")
-
     @dags("pay_once", "docs/recipes.md")
     def test_documented_retry_policy_pays_for_a_failed_run_only_once(self, block, documented, emulator):
         emulator.set_workflow(SEARCH.id, outcome="failed", failure=(1011, "captcha"))
@@ -489,7 +485,6 @@ class TestRetryPolicy:
         assert (result.state, result.task("search").try_number, len(emulator.tasks)) == ("success", 3, 1)
 
 
-@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 a try does not reattach to a run")
 @dags("patient", "docs/recipes.md")
 def test_documented_retries_outlast_an_hour_and_pay_for_one_run(block, documented, emulator, lose_two_tries):
     [dag] = documented.parse(block).values()
@@ -517,8 +512,7 @@ def test_documented_limit_of_active_task_instances_counts_deferred_ones(block, d
             task_instance.state = "deferred" if task_instance.map_index < 2 else "scheduled"
         session.flush()
         queued = SchedulerJobRunner(Job())._executable_task_instances_to_queued(max_tis=10, session=session)
-        deferred_count = hasattr(dependencies_states, "ACTIVE_STATES")  # from Airflow 3.2.2 on
-        assert len(queued) == (1 if deferred_count else 3)
+        assert len(queued) == 1
         session.rollback()
 
 
@@ -531,7 +525,6 @@ def test_documented_run_waits_for_a_file(block, s3, documented, emulator):
     assert len(emulator.tasks) == 1
 
 
-@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 dag.test() calls no function after a failure")
 @dags("reported", "docs/recipes.md")
 def test_documented_message_of_a_failure_has_the_address_of_the_run(block, documented, emulator, capsys):
     from airflow.sdk import BaseNotifier

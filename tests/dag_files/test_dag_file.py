@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import json
+from types import SimpleNamespace
 from typing import Any
 
 import jinja2
@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 from airflow_provider_browseract.api.bots import Bot, BotTemplate
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.api.workflows import Template, Workflow
-from airflow_provider_browseract.compat import is_secret
+from airflow_provider_browseract.compat import dags_of, is_secret
 from airflow_provider_browseract.dag_files.dag_file import DagFile, dag_file
 from airflow_provider_browseract.dag_files.runnable import Input, Runnable
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDERS, PRICES, SEARCH
 from airflow_provider_browseract.emulator.catalogue import PLAIN_TEXT, TEMPLATES, WORKFLOWS
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from tests.conftest import DagResult
 
 ID = "71002814653029437"
 HOSTILE = (
@@ -265,53 +264,59 @@ VALUES = {"keyword": "pens", "username": "ada", "password": "hunter2"}
 
 
 class TestInAirflow:
-    """The files of the emulator's workflows and templates, as a person copies them into the dags folder."""
+    """The files of the emulator's workflows, bots and templates."""
 
     @pytest.fixture
-    def copied(self, parse, add_dag_bundle, tmp_path):
+    def copied(self, tmp_path):
         """Write a file, and return its DAG."""
-        add_dag_bundle(tmp_path)
 
         def copy(file: DagFile):
             path = tmp_path / file.file_name
             path.write_text(file.source)
-            [(dag_id, dag)] = parse(path).items()
+            [(dag_id, dag)] = dags_of(str(path)).items()
             assert dag_id == file.dag_id
             return dag
 
         return copy
 
     @pytest.fixture
-    def run(self, copied, browseract_emulator, short_timings, monkeypatch):
-        """Run the DAG of a workflow or template with values for its form."""
+    def run(self, copied, emulator, worker):
+        """Run the tasks of a file with values for its form, and return the XComs of the first one."""
 
-        def run_(source: Workflow | Template | Bot | BotTemplate) -> DagResult:
-            browseract_emulator.emulator.set_workflow(source.id, duration=0.2)
+        def run_(source: Workflow | Template | Bot | BotTemplate) -> dict[str, Any]:
+            emulator.set_workflow(source.id, duration=0.2)
             file = file_of(source)
-            for name, conn_id in file.secrets.items():
-                connection = {"conn_type": "generic", "password": VALUES[name]}
-                monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
             dag = copied(file)
-            result = DagResult(dag.test(run_conf={name: VALUES[name] for name in dag.params}))
-            assert result.state == "success"
-            return result
+            first = worker()
+            secrets = {conn_id: SimpleNamespace(password=VALUES[name]) for name, conn_id in file.secrets.items()}
+            names = {"params": {name: VALUES[name] for name in dag.params}, "conn": SimpleNamespace(**secrets)}
+
+            def operator() -> Any:
+                made = dag.get_task("run").prepare_for_execution()
+                made.poll_interval = 0.05
+                made.render_template_fields({**first.context, **names})
+                return made
+
+            first.operator = operator
+            dag.get_task("use").python_callable(first.run())
+            return first.ti.xcoms
 
         return run_
 
     @pytest.mark.parametrize("emulated", [LOG_IN, ORDERS, SEARCH, EXPORT, PLAIN_TEXT], ids=lambda each: each.name)
-    def test_dag_of_an_emulated_workflow_runs_to_its_end(self, run, emulated, browseract_emulator):
+    def test_dag_of_an_emulated_workflow_runs_to_its_end(self, run, emulated, emulator):
         workflow = BrowserActHook().get_workflow(emulated.id)
-        result = run(workflow)
-        [task] = browseract_emulator.emulator.tasks
+        xcoms = run(workflow)
+        [task] = emulator.tasks
         declared = {each.name for each in workflow.input_parameters}
         assert dict(task.inputs) == {name: value for name, value in VALUES.items() if name in declared}
-        assert result.xcom("run", "task")["workflow_id"] == emulated.id
+        assert xcoms["task"]["workflow_id"] == emulated.id
 
     @pytest.mark.parametrize("emulated", [CONTACTS, PRICES], ids=lambda each: each.name)
-    def test_dag_of_an_emulated_bot_runs_to_its_end(self, run, emulated, browseract_emulator):
-        result = run(BrowserActHook().get_bot(emulated.id))
-        [task] = browseract_emulator.emulator.tasks
-        assert result.xcom("run", "task")["bot_id"] == emulated.id
+    def test_dag_of_an_emulated_bot_runs_to_its_end(self, run, emulated, emulator):
+        xcoms = run(BrowserActHook().get_bot(emulated.id))
+        [task] = emulator.tasks
+        assert xcoms["task"]["bot_id"] == emulated.id
         required = emulated.input_schema["required"]
         assert [name for name, _ in task.inputs] == required
 

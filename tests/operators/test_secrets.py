@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_browseract import compat
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException
@@ -24,14 +23,10 @@ from airflow_provider_browseract.runs.outcome import RunFailedError
 from airflow_provider_browseract.runs.request import RunRequest, Source, read_input_parameters
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.cases import cases
-from tests.conftest import DagResult
 from tests.workers import BOTH_WAYS, PENS, FakeStore, FakeTaskInstance, Worker, emulator, store, worker
 
 __all__ = ["emulator", "store", "worker"]
 
-MASKS_BY_VALUE = pytest.mark.skipif(
-    not compat.AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3, rendered fields are masked by the names of keys only"
-)
 SECRET = "hunter2ofthistest"
 HEX = re.compile("([0-9a-f]{2})+")
 GOAL = f"Type '{SECRET}' into the field"
@@ -185,7 +180,6 @@ class TestRenderedFields:
         with pytest.raises(AirflowFailException, match=r"^input is a "):
             operator.execute(context)
 
-    @MASKS_BY_VALUE
     @cases(
         "inputs",
         {
@@ -197,7 +191,6 @@ class TestRenderedFields:
     def test_secret_in_json_text_or_in_a_nested_list_is_hidden(self, inputs):
         assert SECRET not in shown_fields(self.rendered(input_parameters=inputs))
 
-    @MASKS_BY_VALUE
     @pytest.mark.parametrize("argument", ["callback_url", "status_change_callback_url"])
     def test_callback_address_shows_only_its_host(self, argument):
         shown = shown_fields(self.rendered(**{argument: "https://cb.example.com/{{ secret }}?x=1"}))
@@ -223,43 +216,6 @@ class TestRenderedFields:
     @pytest.mark.parametrize("inputs", [7, "[broken", [{"name": "password"}], [None], {"password": None}], ids=repr)
     def test_wrong_inputs_do_not_fail_the_rendering(self, inputs):
         assert self.rendered(input_parameters=inputs).input_parameters == inputs
-
-
-FILE = f"""
-from airflow.sdk import DAG, task
-
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-
-INPUTS = [{{"name": "username", "value": "bob"}}, {{"name": "password", "value": {SECRET!r}}}]
-
-with DAG("secrets", schedule=None):
-    RunWorkflowOperator.partial(task_id="mapped", workflow_id={LOG_IN.id!r}, poll_interval=0.1).expand(
-        input_parameters=[INPUTS]
-    )
-
-    @task.browseract(workflow_id={LOG_IN.id!r}, poll_interval=0.1)
-    def decorated():
-        return INPUTS
-
-    decorated()
-"""
-
-
-def test_secret_inputs_of_mapped_and_decorated_tasks_are_hidden_in_airflows_database(
-    airflow_database, parse, add_dag_bundle, tmp_path, emulator, short_timings
-):
-    from airflow.models.renderedtifields import RenderedTaskInstanceFields
-
-    add_dag_bundle(tmp_path)
-    file = tmp_path / "secrets.py"
-    file.write_text(FILE)
-    result = DagResult(parse(file)["secrets"].test())
-    assert result.state == "success"
-    assert [dict(task.inputs)["password"] for task in emulator.tasks] == [SECRET, SECRET]
-    for task in (result.task("mapped", 0), result.task("decorated")):
-        fields = json.dumps(RenderedTaskInstanceFields.get_templated_fields(task))
-        assert "bob" in fields
-        assert SECRET not in fields
 
 
 class TestGoals:
@@ -292,7 +248,6 @@ class TestGoals:
         for text in (logged, facts.read_text(), stored_by(run, store)):
             assert SECRET not in text
 
-    @MASKS_BY_VALUE
     @cases(
         "secret", {"several lines and spaces": "correct horse\u00a0 battery\nstaple", "longer than a goal": "x" * 1430}
     )

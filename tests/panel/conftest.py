@@ -21,7 +21,7 @@ from airflow_provider_browseract.panel import access, app, database, web
 from airflow_provider_browseract.panel.database import RecordKeeper
 from airflow_provider_browseract.panel.records import Link, QueueEntry, Records
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
-from tests.webhook.conftest import deferred, queue
+from tests.airflow.rows import deferred, queue
 
 __all__ = ["deferred", "queue"]
 

@@ -14,7 +14,6 @@ import pytest
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.api.versions import APIS
-from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
@@ -451,10 +450,9 @@ async def test_place_and_active_runs_are_logged_and_pushed_once(emulator, waitin
     def is_shown() -> bool:
         nonlocal logged
         logged += "".join(capfd.readouterr())
-        return "Place 2 of 3" in logged and bool(pushed) is AIRFLOW_V_3_3_PLUS
+        return "Place 2 of 3" in logged and bool(pushed)
 
     await until(is_shown)
-    # Before Airflow 3.3, only the log shows the place.
     shown = ("queue", {"place": 2, "length": 3, "active_runs": 1})
-    assert pushed == ({3: shown} if AIRFLOW_V_3_3_PLUS else {})
+    assert pushed == {3: shown}
     assert "Place 2 of 3 in the queue for slots. The plan seems to have 1 slot." in logged

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
@@ -22,10 +21,6 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c
 from tests.triggers.waits import ASKS, start, start_bot, start_short, trigger
 from tests.workers import calls_of
-
-pytestmark = pytest.mark.skipif(
-    not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3, triggers are not notified"
-)
 
 trigger_of: ContextVar[str | None] = ContextVar("trigger_of", default=None)
 """Stands for Airflow's variable with the task instance whose trigger sends a request."""

@@ -22,7 +22,7 @@ from airflow_provider_browseract.api import models
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred, count_in_task
+from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from airflow_provider_browseract.emulator import (
     DOWNLOAD,
     EXPORT,
@@ -746,15 +746,6 @@ class TestRunReport:
             ("browseract.credits", {"by": 10}),
         ]
 
-    def test_count_in_task_uses_the_metrics_of_the_airflow_worker(self, monkeypatch):
-        stats = pytest.importorskip(
-            "airflow.sdk.observability.stats", reason="before Airflow 3.3 workers count nothing"
-        )
-        counted = []
-        monkeypatch.setattr(stats.Stats, "incr", lambda *what, **how: counted.append((what, how)))
-        count_in_task("browseract.credits", by=7)
-        assert counted == [(("browseract.credits", 7), {"tags": None})]
-
     @pytest.mark.usefixtures("documented_responses")
     def test_run_is_counted_by_the_retry_that_writes_its_results(self, worker, emulator, monkeypatch, folder, store):
         counted = []
@@ -845,9 +836,6 @@ class TestOpenLineage:
         ids=["s3", "gs", "file", "plain path"],
     )
     def test_openlineage_output_is_named_after_the_storage_of_output_path(self, path, dataset):
-        pytest.importorskip(
-            "airflow.providers.openlineage", reason="before Airflow 3.3 OpenLineage is not installed for the tests"
-        )
         from airflow_provider_browseract.worker.lineage import lineage_of
 
         done: Any = SimpleNamespace(results=storing.Results(f"{path}/7"), task=Task("7", TaskStatus.FINISHED))
@@ -860,18 +848,12 @@ class TestOpenLineage:
         [*zip(SourceKind, ["workflow/82", "template/82", "bot/82", "bot_template/82"], strict=True)],
     )
     def test_openlineage_input_is_named_after_what_was_run(self, kind, name):
-        pytest.importorskip(
-            "airflow.providers.openlineage", reason="before Airflow 3.3 OpenLineage is not installed for the tests"
-        )
         from airflow_provider_browseract.worker.lineage import lineage_of
 
         [dataset] = lineage_of(Source(kind, "82"), "https://api.browseract.com", None).inputs
         assert (dataset.namespace, dataset.name) == ("browseract://api.browseract.com", name)
 
     def test_openlineage_has_the_workflow_as_input_and_the_facts_as_a_facet(self, worker, emulator, folder):
-        pytest.importorskip(
-            "airflow.providers.openlineage", reason="before Airflow 3.3 OpenLineage is not installed for the tests"
-        )
         run = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder))
         operator = run.operator()
         before = operator.get_openlineage_facets_on_complete(None)

@@ -448,9 +448,8 @@ class TestRetryPolicy:
         assert emulator.tasks[0].status == "running"
 
     def test_retry_policy_rules_of_airflow_decide_whether_another_try_follows(self):
-        retry_policy = pytest.importorskip(
-            "airflow.sdk.definitions.retry_policy", reason="before Airflow 3.3 there are no retry policies"
-        )
+        from airflow.sdk.definitions import retry_policy
+
         from airflow_provider_browseract.worker.tries import Tries
 
         policy = retry_policy.ExceptionRetryPolicy(

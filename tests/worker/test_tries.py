@@ -11,7 +11,6 @@ import pytest
 from airflow_provider_browseract.api.errors import ResponseLostError, RunStartUnknownError
 from airflow_provider_browseract.api.exchange import Response
 from airflow_provider_browseract.compat import (
-    AIRFLOW_V_3_3_PLUS,
     AirflowFailException,
     AirflowTaskTimeout,
     TaskDeferred,
@@ -828,7 +827,3 @@ def test_durable_logs_a_warning_before_airflow_3_3_where_it_has_no_effect(
     monkeypatch.setattr(checks, "AIRFLOW_V_3_3_PLUS", False)
     worker(workflow_id=ORDERS.id, durable=durable).run()
     assert ("durable=True has no effect" in "".join(capfd.readouterr())) == durable
-
-
-def test_durable_is_the_default_from_airflow_3_3_on():
-    assert RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id).durable is AIRFLOW_V_3_3_PLUS

@@ -46,9 +46,8 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, WokenBy
 from airflow_provider_browseract.webhook import database, overload, receiver
+from tests.airflow.rows import DAG_ID, dialect
 from tests.cases import cases
-
-from .conftest import DAG_ID, dialect
 
 try:
     STATS: Any = importlib.import_module("airflow.observability.stats").Stats

@@ -15,8 +15,7 @@ from sqlalchemy.orm import Session
 
 from airflow_provider_browseract.commands import database
 from airflow_provider_browseract.runs.callback_url import CHECK_VARIABLE
-
-from .conftest import variables
+from tests.commands.conftest import variables
 
 
 def test_components_that_are_alive_come_first(components):

@@ -20,7 +20,7 @@ from airflow_provider_browseract.hooks.connection import extra_fields
 from airflow_provider_browseract.in_airflow.links import PushedLink
 
 NAME = "airflow-provider-browseract"
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROJECT_URLS = dict(each.split(", ") for each in metadata(NAME).get_all("Project-URL", []))
 
 

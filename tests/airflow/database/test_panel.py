@@ -33,8 +33,8 @@ from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.webhook.database import AS_STORED, RUN_TRIGGER, SLOT_TRIGGER
+from tests.airflow.rows import DAG_ID, INDEX, TABLE
 from tests.cases import cases
-from tests.webhook.conftest import DAG_ID, INDEX, TABLE
 
 SHOP = TaskInstanceKey("shop", "manual__2026-11-27T07:00:00.5+00:00~1", "prices.größe_搜索", -1)
 SENSOR = {"browseract_conn_id": "shop_account", "browseract_task_id": "1"}

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.airflow.rows import components, deferred, queue
+
+__all__ = ["components", "deferred", "queue"]
