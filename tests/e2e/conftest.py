@@ -16,7 +16,7 @@ from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.api.v2 import resume_task
 from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE
-from airflow_provider_browseract.emulator import Emulator, RunningEmulator
+from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
 from airflow_provider_browseract.emulator.records import TaskRecord
 from airflow_provider_browseract.emulator.workflow import WorkflowSettings
 from airflow_provider_browseract.hooks.connection import variable_of
@@ -38,13 +38,15 @@ ACCOUNTS = ("examples", "callbacks", "tries")
 The panel has ``browseract_default``.
 """
 
+PROFILE = "example_browseract_profile"
+
 CALLED_BACK = "called_back"
 """The connection with callbacks to the account of the examples, which polls otherwise."""
 
 OTHER_CONNECTIONS = {
     "example_browseract_bot": CALLED_BACK,
     "example_browseract_bot_template": CALLED_BACK,
-    "example_browseract_profile": "tries",
+    PROFILE: "tries",
 }
 """Examples that do not use the connection ``examples``."""
 
@@ -75,6 +77,18 @@ SETTINGS = {
 
 HELD: WorkflowSettings = {"duration": 2.0, "pause_at": 0.5, "pause_limit": 3600.0}
 """Settings of a run that keeps running until :meth:`World.release`, however slow the machine is."""
+
+
+ORDER = ("test_panel", "test_supported", "test_examples", "test_callbacks")
+"""The modules that share an Airflow. Little else happens in it while somebody looks at the panel."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the modules, and let the tries get to where a test ends them while the first tests run."""
+    items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else len(ORDER))
+    if any("tries" in getattr(item, "fixturenames", ()) for item in items):
+        items[0].fixturenames.insert(0, "tries")  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -193,3 +207,15 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, World
         )
         stack.enter_context(airflow.running())
         yield {conn_id: World(airflow, service) for conn_id, service in services.items()}
+
+
+@pytest.fixture(scope="session")
+def tries(worlds: dict[str, World]) -> dict[str, str]:
+    """Start the DAGs of ``test_supported.py``, whose first run is long enough for its callback to be expected."""
+    world = worlds["tries"]
+    world.emulator.set_workflow(SEARCH.id, **HELD)
+    world.emulator.next_run(EXPORT.id, outcome="failed", duration=1.0)
+    world.emulator.set_workflow(LOG_IN.id, duration=30.0)
+    world.emulator.set_workflow(ORDERS.id, duration=2.0)
+    wanted = {PROFILE: {"username": "grace"}, "tries": {}}
+    return {dag_id: world.airflow.trigger(dag_id, conf) for dag_id, conf in wanted.items()}

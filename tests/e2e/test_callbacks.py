@@ -67,7 +67,7 @@ class Runs:
         self.run_id = ""
         self.number = 0
 
-    def start(self, *faults: CallbackFault | None, duration: float | None = None, poll_interval: float = 20.0) -> None:
+    def start(self, *faults: CallbackFault | None, duration: float | None = None, poll_interval: float = 10.0) -> None:
         """Start a run for each fault; every second run has its own receiver for the end.
 
         :param duration: seconds that each takes; None if they end once they are released.
@@ -255,7 +255,7 @@ def test_callbacks_before_end_of_run_resume_task_once_and_it_waits_again(called_
 
 
 def test_person_who_marks_waiting_task_successful_stops_run(runs):
-    runs.start(None, poll_interval=5.0)
+    runs.start(None)
     not_found = runs.triggerers_said("XCom not found")
     task = wait_for("The start", lambda: runs.task(0), timeout=150)
     # The trigger has to run before Airflow can call its on_kill; the worker polls once itself.

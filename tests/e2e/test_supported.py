@@ -11,37 +11,23 @@ import psutil
 import pytest
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
-from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS
 from airflow_provider_browseract.emulator.records import TaskRecord
 
-from .conftest import HELD, World
+from .conftest import PROFILE, World
 from .local_airflow import wait_for
-
-PROFILE = "example_browseract_profile"
 
 pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world(worlds: dict[str, World]) -> World:
-    """An account whose first run is long enough for its callback to be expected."""
-    world = worlds["tries"]
-    world.emulator.set_workflow(SEARCH.id, **HELD)
-    world.emulator.next_run(EXPORT.id, outcome="failed", duration=1.0)
-    world.emulator.set_workflow(LOG_IN.id, duration=30.0)
-    world.emulator.set_workflow(ORDERS.id, duration=2.0)
-    return world
+    """The account of the tries."""
+    return worlds["tries"]
 
 
-@pytest.fixture(scope="module")
-def started(world: World) -> dict[str, str]:
-    """Start the DAGs of both tests, and return their runs."""
-    wanted = {PROFILE: {"username": "grace"}, "tries": {}}
-    return {dag_id: world.airflow.trigger(dag_id, conf) for dag_id, conf in wanted.items()}
-
-
-def test_profile_chain_reuses_login_and_callback_ends_first_wait(world, started, capsys):
-    airflow, run_id = world.airflow, started[PROFILE]
+def test_profile_chain_reuses_login_and_callback_ends_first_wait(world, tries, capsys):
+    airflow, run_id = world.airflow, tries[PROFILE]
     state = airflow.wait_for_run(PROFILE, run_id)
     log = airflow.log(PROFILE, run_id, "log_in")
     with capsys.disabled():
@@ -72,8 +58,8 @@ def test_profile_chain_reuses_login_and_callback_ends_first_wait(world, started,
     assert not any(secret in story for secret in (world.service.api_key, "only for the emulator"))
 
 
-def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(world, started):
-    airflow, emulator, run_id = world.airflow, world.emulator, started["tries"]
+def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(world, tries):
+    airflow, emulator, run_id = world.airflow, world.emulator, tries["tries"]
 
     def of(task_id: str) -> dict[str, Any]:
         [found] = [each for each in airflow.task_instances("tries", run_id) if each["task_id"] == task_id]
