@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.api.v2 import resume_task
-from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
-from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, Emulator
+from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE
+from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
 from airflow_provider_browseract.emulator.records import TaskRecord
 from airflow_provider_browseract.emulator.workflow import WorkflowSettings
+from airflow_provider_browseract.hooks.connection import variable_of
 from tests.databases import postgres, skip_without_postgres
 
 from . import cluster
@@ -30,30 +32,81 @@ collect_ignore = [] if cluster.wanted() else ["test_hosts.py"]
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 
-CALLED_BACK = ("example_browseract_bot", "example_browseract_bot_template")
-"""Examples that use the connection with callbacks."""
+ACCOUNTS = ("examples", "callbacks", "tries")
+"""Connections that have an account each, so that no module of tests sees the runs of another one.
 
-tells_of_kills = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 the core tells no trigger")
+The panel has ``browseract_default``.
+"""
 
+PROFILE = "example_browseract_profile"
+
+CALLED_BACK = "called_back"
+"""The connection with callbacks to the account of the examples, which polls otherwise."""
+
+OTHER_CONNECTIONS = {
+    "example_browseract_bot": CALLED_BACK,
+    "example_browseract_bot_template": CALLED_BACK,
+    PROFILE: "tries",
+}
+"""Examples that do not use the connection ``examples``."""
+
+USERS = {"ada": "admin", "grace": "viewer", "linus": "op"}
+
+SETTINGS = {
+    "AIRFLOW__CORE__PARALLELISM": "12",
+    # A DAG that is unpaused watches its assets from the next reading of its file on, and there is only one.
+    "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+    # A new DAG file is found within seconds.
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "2",
+    "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "2",
+    # A dead process is reported after seconds instead of minutes. Airflow 3.4.0b2 lets a cleared task end for a minute,
+    # and its scheduler fails if the task counts as dead before that.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30" if CLEAR_KEEPS_STATE else "90",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
+    # Without its provider, Airflow does not know these. A separate process sends an event, for which the worker waits;
+    # so there are events of one DAG only.
+    "AIRFLOW__OPENLINEAGE__DISABLED": "False",
+    "AIRFLOW__OPENLINEAGE__EMISSION_POLICY": json.dumps(
+        [
+            {"scope": {}, "controls": {"emit": False}},
+            {"scope": {"dag_id": "example_browseract_export"}, "controls": {"emit": True}},
+        ]
+    ),
+}
 
 HELD: WorkflowSettings = {"duration": 2.0, "pause_at": 0.5, "pause_limit": 3600.0}
 """Settings of a run that keeps running until :meth:`World.release`, however slow the machine is."""
 
 
-@dataclass
-class World:
-    """A real Airflow, and an emulator that it uses.
+ORDER = ("test_panel", "test_supported", "test_examples", "test_callbacks")
+"""The modules that share an Airflow. Little else happens in it while somebody looks at the panel."""
 
-    :param url: address of the emulator.
-    :param key: its API key.
-    :param lineage: file into which OpenLineage writes.
-    """
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the modules, and let the tries get to where a test ends them while the first tests run."""
+    items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else len(ORDER))
+    if any("tries" in getattr(item, "fixturenames", ()) for item in items):
+        items[0].fixturenames.insert(0, "tries")  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class World:
+    """The Airflow of the whole session, and the account of one connection."""
 
     airflow: LocalAirflow
-    emulator: Emulator
-    url: str
-    key: str
-    lineage: Path
+    service: RunningEmulator
+
+    @property
+    def emulator(self) -> Emulator:
+        """The emulator of the account."""
+        return self.service.emulator
+
+    @property
+    def lineage(self) -> Path:
+        """The file into which OpenLineage writes."""
+        return self.airflow.home / "lineage.jsonl"
 
     @property
     def api_servers(self) -> list[str]:
@@ -76,7 +129,7 @@ class World:
 
     def send(self, call: Call[T]) -> T:
         """Call BrowserAct as a user without Airflow does, and return the result."""
-        with BrowserActClient(ClientSettings(api_key=self.key, base_url=self.url)) as client:
+        with BrowserActClient(ClientSettings(self.service.api_key, self.service.url)) as client:
             return client.send(call)
 
     def polls(self, task_id: str) -> int:
@@ -84,66 +137,85 @@ class World:
         requests = self.emulator.requests
         return sum(request.endpoint == "get-task" and task_id in request.query for request in requests)
 
+    def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Clear the task instances of a task, as a person does in the UI."""
+        body = {"dry_run": False, "task_ids": [task_id], "dag_run_id": run_id, "only_failed": False}
+        self.airflow.api("POST", f"dags/{dag_id}/clearTaskInstances", json=body)
+
+    def mark(self, state: str, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> None:
+        """Mark a task instance, as a person does in the UI."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}{'' if map_index < 0 else f'/{map_index}'}"
+        self.airflow.api("PATCH", path, json={"new_state": state})
+
+
+def copy_dag_file(file: Path, folder: Path, conn_id: str) -> None:
+    """Copy a DAG file that names no connection, so that its operators, triggers and hooks use one."""
+    text = file.read_text()
+    for place, named in {
+        "default_args={": f'default_args={{"browseract_conn_id": "{conn_id}", ',
+        "Trigger(": f'Trigger(browseract_conn_id="{conn_id}", ',
+        "BrowserActHook()": f'BrowserActHook("{conn_id}")',
+    }.items():
+        text = text.replace(place, named)
+    assert conn_id in text
+    (folder / file.name).write_text(text)
+
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """An Airflow with two API servers behind one address and two triggerers, or a cluster; and an emulator.
-
-    There are two connections to it: one with callbacks and one without.
-    """
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, World]]:
+    """The one Airflow of all these tests, or a cluster, with a world for each connection that has an account."""
     skip_without_postgres()
     folder = tmp_path_factory.mktemp("world")
     dags = folder / "dags"
     dags.mkdir()
-    for source in (EXAMPLES, Path(__file__).parent / "more_dags"):
-        for file in source.glob("*.py"):
-            text = file.read_text()
-            if file.stem in CALLED_BACK:
-                text = text.replace("default_args={", 'default_args={"browseract_conn_id": "callbacks", ')
-            (dags / file.name).write_text(text)
-    lineage = folder / "lineage.jsonl"
-    emulator = Emulator(concurrency=200)
-    for workflow in (EXPORT, LOG_IN, ORDERS, SEARCH):
-        emulator.set_workflow(workflow.id, duration=4.0, one_at_a_time=False)
-    # A person has the time to answer, and the run is still running when the trigger polls after the answer.
-    emulator.set_workflow(HUMAN.id, duration=30.0, pause_at=1 / 30, pause_limit=600.0)
+    here = Path(__file__).parent
+    for file in EXAMPLES.glob("*.py"):
+        copy_dag_file(file, dags, OTHER_CONNECTIONS.get(file.stem, "examples"))
+    for file in (*here.glob("more_dags/*.py"), here / "dags" / "panel.py", here / "dags" / "tries.py"):
+        shutil.copy(file, dags)
+    port, path = free_port(), "/team-a"
     with ExitStack() as stack:
         # Not SQLite: with a dozen tasks at once, its one writer may keep the others waiting for a minute.
         database = stack.enter_context(postgres())
         make = partial(Cluster, broker=stack.enter_context(redis())) if cluster.wanted() else LocalAirflow
-        running = stack.enter_context(emulator.serve())
-        port, path = free_port(), "/team-a"
-        extra: dict[str, Any] = {"retry_budget": 20}
-        with_callbacks = {**extra, "webhook_base_url": f"http://127.0.0.1:{port}{path}"}
+        services = {
+            conn_id: stack.enter_context(Emulator(concurrency=200, api_key=f"app-of-{conn_id}").serve())
+            for conn_id in (*ACCOUNTS, "browseract_default")
+        }
+        polling: dict[str, Any] = {"retry_budget": 20}
+        with_callbacks = {**polling, "webhook_base_url": f"http://127.0.0.1:{port}{path}"}
+        connections = {
+            "examples": {**services["examples"].connection, "extra": polling},
+            CALLED_BACK: {**services["examples"].connection, "extra": with_callbacks},
+            "callbacks": {**services["callbacks"].connection, "extra": with_callbacks},
+            "tries": {**services["tries"].connection, "extra": with_callbacks},
+        }
         airflow = make(
             folder / "airflow",
             dags,
             {
-                "AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps({**running.connection, "extra": extra}),
-                "AIRFLOW_CONN_CALLBACKS": json.dumps({**running.connection, "extra": with_callbacks}),
-                "AIRFLOW__CORE__PARALLELISM": "12",
-                # A DAG that is unpaused watches its assets from the next reading of its file on, and there is only one.
-                "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-                # A triggerer that is only slow, on a busy machine, must not be taken for dead where nothing is kept for
-                # the next one: it would report again what it has reported.
-                "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15" if AIRFLOW_V_3_3_PLUS else "60",
-                # Without its provider, Airflow does not know these. A separate process sends an event, for which
-                # the worker waits; so there are events of one DAG only.
-                "AIRFLOW__OPENLINEAGE__DISABLED": "False",
-                "AIRFLOW__OPENLINEAGE__EMISSION_POLICY": json.dumps(
-                    [
-                        {"scope": {}, "controls": {"emit": False}},
-                        {"scope": {"dag_id": "example_browseract_export"}, "controls": {"emit": True}},
-                    ]
-                ),
+                **{variable_of(conn_id): json.dumps(fields) for conn_id, fields in connections.items()},
+                **SETTINGS,
                 "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
-                    {"type": "file", "log_file_path": str(lineage), "append": True}
+                    {"type": "file", "log_file_path": str(folder / "airflow" / "lineage.jsonl"), "append": True}
                 ),
             },
             database=database.url,
-            copies=2,
             path=path,
+            users=USERS,
             port=port,
         )
         stack.enter_context(airflow.running())
-        yield World(airflow, emulator, running.url, running.api_key, lineage)
+        yield {conn_id: World(airflow, service) for conn_id, service in services.items()}
+
+
+@pytest.fixture(scope="session")
+def tries(worlds: dict[str, World]) -> dict[str, str]:
+    """Start the DAGs of ``test_supported.py``, whose first run is long enough for its callback to be expected."""
+    world = worlds["tries"]
+    world.emulator.set_workflow(SEARCH.id, **HELD)
+    world.emulator.next_run(EXPORT.id, outcome="failed", duration=1.0)
+    world.emulator.set_workflow(LOG_IN.id, duration=30.0)
+    world.emulator.set_workflow(ORDERS.id, duration=2.0)
+    wanted = {PROFILE: {"username": "grace"}, "tries": {}}
+    return {dag_id: world.airflow.trigger(dag_id, conf) for dag_id, conf in wanted.items()}

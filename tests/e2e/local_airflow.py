@@ -334,6 +334,18 @@ class LocalAirflow:
                     busy.append((worker, children[0]))
         return busy
 
+    def worker_of(self, ti_id: str) -> tuple[psutil.Process, psutil.Process] | None:
+        """Return the worker that runs a try, and the process of that try; None if no worker does.
+
+        :param ti_id: the id of the task instance, which is another one in each try.
+        """
+        for worker, task in self.busy_workers():
+            # One that has just ended is none.
+            with suppress(psutil.Error):
+                if ti_id in " ".join(task.cmdline()):
+                    return worker, task
+        return None
+
     @contextmanager
     def frozen(self, component: str) -> Iterator[None]:
         """Have a component do nothing for the length of a ``with`` block, as on a machine that hangs."""

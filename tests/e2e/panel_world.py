@@ -1,13 +1,12 @@
-"""An Airflow with users, emulators with runs of every kind, and people who look at them in a browser."""
+"""Emulators with runs of every kind, and people who look at them in Airflow's UI."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,7 @@ from airflow_provider_browseract.emulator import (
 from airflow_provider_browseract.emulator.workflow import Outcome, no_output
 from tests.browser import LOOKS, log_in, running_browser
 
-from .local_airflow import LocalAirflow, free_port, wait_for
+from .local_airflow import LocalAirflow, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, FrameLocator, Locator, Page
@@ -47,8 +46,6 @@ LIMIT = 30_000
 
 HELD: dict[str, Any] = {"duration": 4.0, "pause_at": 0.01, "pause_limit": None}
 """Settings of a run that keeps running until it is stopped."""
-
-USERS = {"ada": "admin", "grace": "viewer", "linus": "op"}
 
 
 @dataclass
@@ -249,28 +246,16 @@ class Shop:
 
 
 @contextmanager
-def panel_world(folder: Path) -> Iterator[PanelWorld]:
+def panel_world(airflow: LocalAirflow, shop: RunningEmulator) -> Iterator[PanelWorld]:
     """Have everything running for the length of a ``with`` block.
 
-    :param folder: folder for all that Airflow writes.
+    :param airflow: has the DAGs.
+    :param shop: an account without runs.
     """
-    dags = folder / "dags"
-    dags.mkdir()
-    shutil.copy(DAGS, dags)
-    variables = {
-        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-        # A new DAG file is found within seconds.
-        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "2",
-        "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "2",
-    }
-    with ExitStack() as stack:
-        emulator = Emulator(concurrency=20)
-        add_history(emulator, 5)
-        shop = stack.enter_context(emulator.serve())
-        quiet = stack.enter_context(Emulator(concurrency=20).serve())
-        airflow = LocalAirflow(folder / "airflow", dags, variables, path="/team-a", port=free_port(), users=USERS)
-        stack.enter_context(airflow.running())
-        world = PanelWorld(airflow, shop, quiet, stack.enter_context(running_browser()))
+    with running_browser() as browser, Emulator(concurrency=20, api_key="app-of-quiet").serve() as quiet:
+        shop.emulator.concurrency = 20
+        add_history(shop.emulator, 5)
+        world = PanelWorld(airflow, shop, quiet, browser)
         world.connect("browseract_default", shop, extra=json.dumps({"daily_credits": 2000}))
         world.connect("quiet", quiet)
         world.idle = add_run(quiet.emulator, ENDLESS, 180)

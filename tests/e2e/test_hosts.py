@@ -27,6 +27,12 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
+def world(worlds: dict[str, World]) -> World:
+    """The account whose runs are called back."""
+    return worlds["callbacks"]
+
+
+@pytest.fixture
 def airflow(world: World) -> Cluster:
     """The cluster."""
     assert isinstance(world.airflow, Cluster)

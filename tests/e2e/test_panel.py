@@ -28,6 +28,7 @@ from airflow_provider_browseract.emulator import (
 )
 from tests.browser import skip_without_browser
 
+from .conftest import World
 from .local_airflow import free_port
 from .panel_world import SECRET, PanelWorld, Visitor, panel_world, start_run
 
@@ -48,10 +49,11 @@ SOON = 15_000
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PanelWorld]:
-    """An Airflow, its runs and a browser, for all these tests."""
+def world(worlds: dict[str, World]) -> Iterator[PanelWorld]:
+    """The runs that the panel shows, and a browser."""
     skip_without_browser()
-    with panel_world(tmp_path_factory.mktemp("panel")) as world:
+    shop = worlds["browseract_default"]
+    with panel_world(shop.airflow, shop.service) as world:
         yield world
 
 

@@ -9,7 +9,9 @@ from airflow.sdk import DAG
 from airflow_provider_browseract.emulator import EXPORT, SEARCH
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
-with DAG("tries", schedule=None, default_args={"retries": 1, "retry_delay": timedelta(seconds=1), "poll_interval": 2}):
+ARGUMENTS = {"browseract_conn_id": "tries", "retries": 1, "retry_delay": timedelta(seconds=1), "poll_interval": 2}
+
+with DAG("tries", schedule=None, default_args=ARGUMENTS):
     tasks = {
         name: RunWorkflowOperator(
             task_id=name,
@@ -19,6 +21,4 @@ with DAG("tries", schedule=None, default_args={"retries": 1, "retry_delay": time
         )
         for name in ("marked_deferred", "cleared_deferred", "marked", "cleared", "lost", "marked_while_airflow_hangs")
     }
-    # One after the other, so that each is once the only task in a worker.
-    tasks["lost"] >> tasks["marked_while_airflow_hangs"]
     RunWorkflowOperator(task_id="failing_run", workflow_id=EXPORT.id, input_parameters={"keyword": "pens"})

@@ -11,37 +11,28 @@ from airflow_provider_browseract.emulator import DOWNLOAD, FAILING, LOG_IN, ORDE
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 
-RETRIES: dict[str, Any] = {"retries": 3, "retry_delay": timedelta(seconds=1)}
+ACCOUNT: dict[str, Any] = {"browseract_conn_id": "examples"}
+RETRIES: dict[str, Any] = {**ACCOUNT, "retries": 3, "retry_delay": timedelta(seconds=1)}
 
-with DAG("blocked", schedule=None):
-    RunWorkflowOperator(
-        task_id="blocked", workflow_id=FAILING.id, deferrable=True, retries=1, retry_delay=timedelta(seconds=1)
-    )
+with DAG("blocked", schedule=None, default_args={**RETRIES, "retries": 1}):
+    RunWorkflowOperator(task_id="blocked", workflow_id=FAILING.id, deferrable=True)
 
 with DAG("queue", schedule=None, default_args=RETRIES):
     RunWorkflowOperator.partial(task_id="read", workflow_id=DOWNLOAD.id, deferrable=True).expand(
         input_parameters=[{"keyword": "pens"}, {"keyword": "ink"}, {"keyword": "paper"}]
     )
 
-# The next four run what no other DAG runs, so that their runs can have another length.
+# The next two run what no other DAG runs, so that their runs can have another length.
 with DAG("long", schedule=None, default_args=RETRIES):
     RunWorkflowOperator(task_id="read", workflow_id=PLAIN_TEXT.id, deferrable=True)
 
-with DAG("marked", schedule=None):
-    RunTemplateOperator(task_id="read", workflow_template_id=TEMPLATE_TEXT.id, deferrable=True)
-
-with DAG("limits", schedule=None):
+with DAG("limits", schedule=None, default_args=ACCOUNT):
     endless: dict[str, Any] = {"workflow_template_id": TEMPLATE_TEXT.id, "deferrable": True}
     RunTemplateOperator(task_id="overdue", timeout=20, poll_interval=5, **endless)
     RunTemplateOperator(task_id="kept", cancel_on_kill=False, **endless)
 
-with DAG("long_in_the_worker", schedule=None):
-    RunTemplateOperator.partial(
-        task_id="read", workflow_template_id=TEMPLATE_TEXT.id, poll_interval=2, deferrable=False
-    ).expand(input_parameters=[{"topic": "marked"}, {"topic": "cleared"}])
-
-with DAG("mistaken", schedule=None):
-    RunWorkflowOperator(task_id="mistaken", workflow_id="404", **RETRIES)
+with DAG("mistaken", schedule=None, default_args=RETRIES):
+    RunWorkflowOperator(task_id="mistaken", workflow_id="404")
 
 with DAG("profiles", schedule=None, default_args=RETRIES):
     log_in = RunWorkflowOperator.partial(
@@ -58,12 +49,11 @@ with DAG("profiles", schedule=None, default_args=RETRIES):
     RunWorkflowOperator.partial(task_id="orders", workflow_id=ORDERS.id, deferrable=True).expand(profile_id=profiles)
 
 with DAG("form", schedule=None):
-    RunWorkflowOperator(task_id="orders", workflow_id=ORDERS.id, browseract_conn_id="from_the_form")
+    RunWorkflowOperator(
+        task_id="orders", workflow_id=ORDERS.id, browseract_conn_id="from_the_form", poll_interval=2, deferrable=False
+    )
 
-with DAG("in_the_worker", schedule=None):
-    RunWorkflowOperator(task_id="orders", workflow_id=ORDERS.id, poll_interval=2, deferrable=False)
-
-with DAG("elsewhere", schedule=None):
+with DAG("elsewhere", schedule=None, default_args=ACCOUNT):
     begun = RunWorkflowOperator(task_id="begin", workflow_id=ORDERS.id, wait_for_completion=False)
     failing = RunWorkflowOperator(task_id="begin_failing", workflow_id=FAILING.id, wait_for_completion=False)
     shared: dict[str, Any] = {"poke_interval": 2, **RETRIES}
@@ -71,5 +61,5 @@ with DAG("elsewhere", schedule=None):
     TaskSensor(task_id="deferred", browseract_task_id=begun.output, deferrable=True, **shared)
     TaskSensor(task_id="failed", browseract_task_id=failing.output, deferrable=True, **shared)
 
-with DAG("dry", schedule=None):
+with DAG("dry", schedule=None, default_args=ACCOUNT):
     RunWorkflowOperator(task_id="orders", workflow_id=ORDERS.id, dry_run=True)
