@@ -61,7 +61,7 @@ IS_NEWEST := $(filter $(NEWEST),$(AIRFLOW))
 
 # Most of these tests wait most of the time. Elsewhere than on the newest Airflow: what depends on Airflow, or on
 # libraries that come with it in other versions.
-SIDE_BY_SIDE := --numprocesses=3 --dist=loadgroup
+SIDE_BY_SIDE := --numprocesses=4 --dist=loadgroup
 UNITS := $(if $(IS_NEWEST),--ignore=tests/e2e --ignore=tests/faults,tests/airflow tests/api tests/hooks)
 
 # The tests of properties.

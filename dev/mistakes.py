@@ -306,7 +306,7 @@ MISTAKES = (
     Mistake("Import from the package", "from airflow_provider_browseract.operators import RunWorkflowOperator"),
     # Runs
     Mistake("Workflow without an end", task(ENDLESS.id, "max_credits=5"), runs=1),
-    Mistake("No triggerer", task(SEARCH.id, INPUTS, "deferrable=True"), runs=1, duration=5.0, tracebacks=0),
+    Mistake("No triggerer", task(SEARCH.id, INPUTS, "deferrable=True"), runs=1, duration=3.0, tracebacks=0),
     Mistake(
         "Stop of a bot's run in version 2",
         "run = "

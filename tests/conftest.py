@@ -332,6 +332,7 @@ def run_dag(parse, monkeypatch):
     """Run a DAG of the examples with ``dag.test()``: in this process, with tasks and triggers in line."""
     # The grace is for the scheduler, which has no part in this.
     monkeypatch.setattr(timings, "CORE_RACE_GRACE", 0.5)
+    monkeypatch.setattr(timings, "FIRST_POLL_JITTER", 0.0)
 
     def run(name: str, conf: dict[str, str] | None = None) -> DagResult:
         return DagResult(parse(EXAMPLES / f"{name}.py")[name].test(run_conf=conf))

@@ -240,10 +240,13 @@ def test_line_that_the_provider_needs_makes_it_recognize_the_refusal(monkeypatch
     assert found[KNOWN].startswith("Yes: BY_CODE")
 
 
-def test_late_output_and_a_late_list_are_reported():
+def test_late_list_is_reported():
     emulator = Emulator(api_key=KEY)
     emulator.set_workflow(SEARCH.id, duration=0.5, listed_after=60.0)
     assert answers(emulator)[0]["How soon does list-tasks have it?"] == "not in time"
+
+
+def test_late_output_is_reported():
     emulator = Emulator(api_key=KEY)
     emulator.set_workflow(SEARCH.id, duration=0.5, output_after=0.7)
     found, _ = answers(emulator)

@@ -73,10 +73,10 @@ def test_profile_example_reuses_login_profile_in_two_runs(run, browseract_emulat
 
 
 def test_keywords_example_starts_one_run_per_keyword(run, browseract_emulator):
-    result = run("example_browseract_keywords")
+    result = run("example_browseract_keywords", {"keywords": ["laptops", "phones"]})
     assert result.state == "success"
-    assert len(browseract_emulator.emulator.tasks) == 3
-    assert len(result.xcom("titles")) == 6
+    assert len(browseract_emulator.emulator.tasks) == 2
+    assert len(result.xcom("titles")) == 4
 
 
 def test_template_example_returns_three_rows(run, browseract_emulator):

@@ -99,6 +99,7 @@ class TestKill:
         self, emulator, waiting, airflow, monkeypatch, state, pushed, status
     ):
         monkeypatch.setattr(timings, "NEXT_TRY_LIMIT", 1.0)
+        monkeypatch.setattr(timings, "ANSWER_POLL_INTERVAL", 0.1)
         airflow.state, airflow.of_another_try = state, True
         airflow.xcoms["task_id"] = waiting.wait.browseract_task_id if pushed == "the same run" else pushed
 

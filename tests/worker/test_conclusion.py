@@ -688,7 +688,7 @@ class TestOutputPath:
 class TestRunReport:
     @pytest.mark.usefixtures("documented_responses")
     def test_xcom_task_has_the_facts_of_the_run_while_it_runs_and_after_its_end(self, worker, emulator):
-        emulator.next_run(SEARCH.id, duration=5.0)
+        emulator.next_run(SEARCH.id, duration=1.0)
         run = worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True)
         told = every_value_of(run, "task")
         run.run()

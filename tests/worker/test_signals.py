@@ -198,7 +198,7 @@ def test_sigterm_is_carried_out_while_the_interrupted_code_holds_a_lock(
 def test_run_is_stopped_while_the_process_still_waits_for_a_response(
     worker, store, connect, emulator, channel, terminated, monkeypatch
 ):
-    connect({"retry_budget": 0.2, "read_timeout": 6})
+    connect({"retry_budget": 0.2, "read_timeout": 4})
     emulator.set_workflow(SEARCH.id, duration=60.0)
     attempt = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store)
     channel.state = "failed"
