@@ -256,7 +256,6 @@ workflows: $(RELEASE)/.ready
 	@$(SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
 mutants: $(READY) $(STORES)
-	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group measure
 	@$(RUN) python -m dev.mutants --sample $(SAMPLE) --seed $(or $(SEED),1) $(MUTANTS)
 
 clean:

@@ -294,7 +294,7 @@ def main() -> int:
     ]
     tried, missed = (Counter(change.module for change in changes) for changes in (sample, survivors))
     for change in sorted(survivors, key=str):
-        print(change, "    no test enters it" * (not planned[sample[change]]))
+        print(f"{change}{'' if planned[sample[change]] else '    (no test enters it)'}")
     print(f"\n{'':24} {'noticed':>8} {'tried':>6}")
     for module in sorted(tried):
         print(f"{module:24} {tried[module] - missed[module]:8} {tried[module]:6}")

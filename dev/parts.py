@@ -37,7 +37,7 @@ GRACE = 60.0
 class Part:
     """A target of the Makefile.
 
-    :param name: the target and variables.
+    :param name: the target, and variables.
     """
 
     name: str
@@ -118,17 +118,15 @@ async def run_all(lanes: list[list[Part]]) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(number, all_lanes.cancel)
     showing = asyncio.ensure_future(show())
-    try:
-        await all_lanes
-    finally:
-        showing.cancel()
+    await all_lanes
+    showing.cancel()
 
 
 def main() -> int:
     """Run the parts, and print the table and why parts have failed."""
-    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    options.add_argument("which", choices=("test", "ci", "weekly"))
-    lanes = lanes_of(options.parse_args().which)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("which", choices=("test", "ci", "weekly"))
+    lanes = lanes_of(parser.parse_args().which)
     parts = [part for lane in lanes for part in lane]
     LOGS.mkdir(parents=True, exist_ok=True)
     for part in parts:

@@ -23,6 +23,7 @@ good:
 	@echo '== 12 passed, 1 skipped in 3.45s =='; echo 'SKIPPED [1] tests/a.py:7: no browser'
 a: ; @touch a; for i in $$(seq 600); do test -e b && exit 0; sleep 0.1; done; exit 1
 b: ; @touch b; for i in $$(seq 600); do test -e a && exit 0; sleep 0.1; done; exit 1
+slow: ; @echo 'tests/b.py .... [ 61%]'; sleep 2
 long: ; @echo $$$$ > pid.new; mv pid.new pid; sleep 600
 """
 
@@ -75,11 +76,17 @@ def test_failed_part_hides_no_other_and_its_output_comes_last(start):
     assert re.search(r"\nbroken FAILED\. The end of .*broken\.txt:\nbroken\n.*Error 3\n$", printed)
 
 
-def test_lanes_run_side_by_side_and_progress_is_shown(start):
+def test_lanes_run_side_by_side(start):
     runner = start("a", "b")
     printed, _ = runner.communicate(timeout=120)
     assert runner.returncode == 0, printed
     assert "a: ok after 0.0 minutes" in printed
+
+
+def test_progress_of_pytest_is_shown(start):
+    runner = start("slow")
+    printed, _ = runner.communicate(timeout=60)
+    assert "\nslow 61%\n" in printed
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

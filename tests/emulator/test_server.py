@@ -216,6 +216,17 @@ class TestServing:
             with pytest.raises(OSError, match="in use"):
                 serving.__enter__()
 
+    def test_stop_takes_a_moment_although_a_client_keeps_its_connection(self) -> None:
+        took = []
+        with httpx.Client() as client:
+            for _ in range(5):
+                with Emulator().serve() as running:
+                    client.get(running.url)
+                    began = time.monotonic()
+                took.append(time.monotonic() - began)
+        # uvicorn's own server takes 0.2 seconds, however quick the machine is.
+        assert min(took) < 0.1
+
     def test_emulator_can_be_served_again_but_not_twice_at_once(self) -> None:
         emulator = Emulator()
         with emulator.serve(), pytest.raises(RuntimeError, match="already"), emulator.serve():

@@ -1,0 +1,143 @@
+"""``make mutants``: what it refuses, what its sample depends on, and what it finds in a small project."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dev import mutants
+
+ROOT = Path(__file__).parents[1]
+
+MODULE = """
+def plus_one(a):
+    return a + 1
+
+
+class Class:
+    def half_tested(self, a):
+        if a > 2 and a < 9:
+            return "big"
+        raise ValueError("A text for people, which no test has to notice.")
+
+
+def untested(a):
+    return not a
+"""
+
+TESTS = """
+from airflow_provider_browseract.runs.small import Class, plus_one
+
+
+def test_plus_one():
+    assert plus_one(1) == 2
+
+
+def test_half_tested():
+    assert Class().half_tested(5) == "big"
+"""
+
+TEXTS = "do_not_mutate_patterns = ['^\\s*raise ']\n"
+PYTEST = '[tool.pytest.ini_options]\naddopts = "--import-mode=importlib"\n'
+
+
+# Without other plugins, pytest starts quickly.
+PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "-p xdist.plugin"}
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """A project with one module in a folder of the gate."""
+    files = {
+        "airflow_provider_browseract/__init__.py": "",
+        "airflow_provider_browseract/runs/__init__.py": "",
+        "airflow_provider_browseract/runs/small.py": MODULE,
+        "tests/runs/test_small.py": TESTS,
+        "pyproject.toml": PYTEST + '[tool.mutmut]\nsource_paths = ["airflow_provider_browseract"]\n' + TEXTS,
+        "dev/__init__.py": "",
+        "dev/mutants.py": (ROOT / "dev" / "mutants.py").read_text(),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dev.mutants", *words],
+        cwd=folder,
+        env={**os.environ, "AIRFLOW_HOME": str(folder), **PLUGINS},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_small_project_has_its_unnoticed_changes_printed(project):
+    printed = run(project, "--sample", "50").stdout
+    unnoticed = printed.partition("Each change is tried ...\n")[2].partition("\n\n")[0].splitlines()
+    half_tested = "runs.small.Class.half_tested: if a > 2 and a < 9:"
+    assert unnoticed == [
+        *(half_tested, "    - 2", "    + 3"),
+        *(half_tested, "    - 9", "    + 10"),
+        *(half_tested, "    - < 9", "    + <= 9"),
+        *(half_tested, "    - > 2", "    + >= 2"),
+        *(half_tested, "    - a > 2 and a < 9", "    + a > 2 or a < 9"),
+        *("runs.small.untested: return not a", "    - not a", "    + a    (no test enters it)"),
+    ]
+    assert re.search(r"^runs\.small +3 +9$", printed, re.MULTILINE)
+
+
+def test_tests_that_fail_without_a_change_are_refused(project):
+    shutil.copy(project / "tests" / "runs" / "test_small.py", project / "tests" / "runs" / "test_broken.py")
+    with (project / "tests" / "runs" / "test_broken.py").open("a") as file:
+        file.write("\n\ndef test_broken():\n    assert plus_one(1) == 3\n")
+    done = run(project)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Tests fail without any change.")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--sample", "0"], "SAMPLE=0 tries nothing."),
+        (["runs.waitin"], "There is no module runs.waitin in api, runs, triggers, webhook, worker."),
+        (["panel"], "There is no module panel in"),
+    ],
+)
+def test_wrong_argument_is_refused_with_a_sentence(monkeypatch, words, message):
+    monkeypatch.setattr(sys, "argv", ["mutants", *words])
+    with pytest.raises(SystemExit, match=f"^{message}"):
+        mutants.main()
+
+
+def test_change_stays_in_the_sample_when_other_code_changes(project, monkeypatch):
+    monkeypatch.setattr(mutants, "ROOT", project)
+    path = project / "airflow_provider_browseract" / "runs" / "small.py"
+    _, before = mutants.changes_of(path)
+    path.write_text(
+        MODULE.replace("class Class", "def another():\n    return 7\n\n\nclass Class").replace("a + 1", "a + 2")
+    )
+    _, after = mutants.changes_of(path)
+    assert {each for each in before if each.function != "plus_one"} < set(after)
+    assert [each.rank(1) for each in before] != [each.rank(2) for each in before]
+
+
+def test_all_code_that_decides_about_money_is_tried():
+    modules = {path.relative_to(ROOT / mutants.PACKAGE).as_posix() for path in mutants.paths_of([])}
+    assert {
+        "runs/waiting.py",
+        "worker/execution.py",
+        "api/client.py",
+        "triggers/run.py",
+        "webhook/receiver.py",
+    } <= modules
+    assert len(modules) > 50
