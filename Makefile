@@ -114,7 +114,7 @@ test: $(READY) $(STORES)
 	@$(RUN) $(if $(PYTEST_ARGS),pytest $(PYTEST_ARGS),python -m dev.parts test)
 
 units: $(READY) $(STORES)
-	@$(RUN) pytest $(SIDE_BY_SIDE) $(UNITS) $(PYTEST_ARGS)
+	@$(RUN) pytest $(SIDE_BY_SIDE) --durations=10 $(UNITS) $(PYTEST_ARGS)
 
 e2e: $(READY) $(STORES)
 	@$(RUN) pytest $(E2E) $(PYTEST_ARGS)
@@ -141,8 +141,9 @@ weekly: $(READY) $(STORES)
 
 # The same seed finds the same again.
 random: $(READY) $(STORES)
-	@seed=$(or $(SEED),$$(date +%s)); echo "Repeat this with: make random SEED=$$seed"; \
-		$(RUN) pytest $(SIDE_BY_SIDE) --hypothesis-profile=random --hypothesis-seed=$$seed $(PROPERTIES)
+	@seed=$(or $(SEED),$$(date +%s)); \
+		$(RUN) pytest $(SIDE_BY_SIDE) --hypothesis-profile=random --hypothesis-seed=$$seed $(PROPERTIES) $(PYTEST_ARGS) \
+		|| { echo "Repeat this with: make random SEED=$$seed"; exit 1; }
 
 databases: $(READY)
 	@BROWSERACT_DATABASE=postgresql $(RUN) pytest tests/airflow/database
