@@ -1,6 +1,4 @@
-"""Run all parts of ``make test``, ``.ci/run`` or ``make weekly``: two lanes side by side, each part to its end.
-
-    python -m dev.parts test|ci|weekly
+"""Run the parts of ``make test``, ``.ci/run`` or ``make weekly`` in two lanes, each part to its end.
 
 What a part prints is in ``.venv/parts``. At the end come a table, and the last lines of each part that has failed. Only
 one lane starts an Airflow: with two, two cores are sometimes too slow for a callback that has to come before a poll.
@@ -23,14 +21,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / ".venv" / "parts"
 
-OLDEST = "AIRFLOW=3.1.1"
-AS_IN_THE_DEMOS = "PYTEST_ARGS=--as-in-the-demos"
+OLDEST, DEMOS = "AIRFLOW=3.1.1", "PYTEST_ARGS=--as-in-the-demos"
 
-HEARTBEAT = 60.0
-"""Seconds between two lines that show how far the running parts are."""
-
-GRACE = 60.0
-"""Seconds that a part has to end after an interruption, before it is killed."""
+HEARTBEAT, GRACE = 60.0, 60.0
+"""Seconds between two lines that show how far the running parts are; and that a part has to end after an interruption,
+before it is killed."""
 
 
 @dataclass(eq=False)
@@ -54,7 +49,7 @@ class Part:
         return re.findall(pattern, self.log.read_text(errors="replace"), re.MULTILINE)
 
     async def run(self) -> None:
-        """Run it to its end. If this is canceled, end it as Ctrl-C does: pytest then stops the servers of its tests."""
+        """Run it to its end, or end it if this is canceled."""
         began = time.monotonic()
         print(f"{self.name} ...", flush=True)
         with self.log.open("wb") as log:
@@ -69,11 +64,13 @@ class Part:
         try:
             self.result = "FAILED" if await process.wait() else "ok"
         except asyncio.CancelledError:
-            for number in (signal.SIGINT, signal.SIGKILL):
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(process.wait(), GRACE)
+            # As Ctrl-C does: pytest then stops the servers of its tests.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+                for _ in range(int(GRACE / 0.1)):
+                    await asyncio.sleep(0.1)
+                    os.killpg(process.pid, 0)
+                os.killpg(process.pid, signal.SIGKILL)
             raise
         self.seconds = time.monotonic() - began
         print(f"{self.name}: {self.result} after {self.seconds / 60:.1f} minutes", flush=True)
@@ -92,7 +89,7 @@ def lanes_of(which: str) -> list[list[Part]]:
             ["e2e WHEEL=1", f"e2e WHEEL=1 {OLDEST}", "short-faults WHEEL=1"],
         ],
         "weekly": [
-            ["random", "site", "databases", f"units {AS_IN_THE_DEMOS}", f"units {OLDEST} {AS_IN_THE_DEMOS}"],
+            ["random", "site", "databases", f"units {DEMOS}", f"units {OLDEST} {DEMOS}"],
             ["pods", "cluster"],
         ],
     }
@@ -112,14 +109,17 @@ async def run_all(lanes: list[list[Part]]) -> None:
             running = [part for lane in lanes for part in lane if part.log.exists() and not part.result]
             print(*(f"{part.name} {''.join(part.find(r'[0-9]+%')[-1:])}" for part in running), sep=", ", flush=True)
 
-    all_lanes = asyncio.gather(*map(run, lanes))
+    interrupted = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # nohup ignores SIGHUP.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(number, all_lanes.cancel)
-    showing = asyncio.ensure_future(show())
+        # nohup ignores SIGHUP. What a shell runs in the background ignores SIGINT, but with a handler, parts do not.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
+    all_lanes = asyncio.gather(*map(run, lanes), return_exceptions=True)
+    beside = [asyncio.ensure_future(show()), asyncio.ensure_future(interrupted.wait())]
+    await asyncio.wait([all_lanes, *beside], return_when=asyncio.FIRST_COMPLETED)
+    for each in (*beside, *([all_lanes] if interrupted.is_set() else [])):
+        each.cancel()
     await all_lanes
-    showing.cancel()
 
 
 def main() -> int:

@@ -7,8 +7,10 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dev import parts
@@ -24,19 +26,22 @@ good:
 a: ; @touch a; for i in $$(seq 600); do test -e b && exit 0; sleep 0.1; done; exit 1
 b: ; @touch b; for i in $$(seq 600); do test -e a && exit 0; sleep 0.1; done; exit 1
 slow: ; @echo 'tests/b.py .... [ 61%]'; sleep 2
-long: ; @echo $$$$ > pid.new; mv pid.new pid; sleep 600
+long: ; @echo $$$$ > $@.new; mv $@.new $@.pid; sleep 600
+deaf: ; @trap '' INT; echo $$$$ > $@.new; mv $@.new $@.pid; while true; do sleep 1; done
+never: ; @touch begun
 """
 
 RUNNER = """
 import signal, sys
 from pathlib import Path
 from dev import parts
-# The tests may run under nohup, which lets processes ignore this signal.
+# The tests may run under nohup, which lets processes ignore this signal; and a shell does that with the other one.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-parts.ROOT, parts.LOGS, parts.HEARTBEAT = Path.cwd(), Path("logs").resolve(), 0.1
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+parts.ROOT, parts.LOGS, parts.HEARTBEAT, parts.GRACE = Path.cwd(), Path("logs").resolve(), 0.1, float(sys.argv[1])
 lanes = [[parts.Part(word) for word in lane.split()] for lane in sys.argv[2:]]
 parts.lanes_of = lambda _: lanes
-sys.argv[2:] = []
+sys.argv[1:] = ["test"]
 sys.exit(parts.main())
 """
 
@@ -47,10 +52,10 @@ def start(tmp_path):
     (tmp_path / "Makefile").write_text(MAKEFILE)
     started = []
 
-    def start_(*lanes: str) -> subprocess.Popen[str]:
+    def start_(*lanes: str, grace: float = 60.0) -> subprocess.Popen[str]:
         started.append(
             subprocess.Popen(
-                [sys.executable, "-c", RUNNER, "test", *lanes],
+                [sys.executable, "-c", RUNNER, str(grace), *lanes],
                 cwd=tmp_path,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "MAKEFLAGS": ""},
                 stdout=subprocess.PIPE,
@@ -89,14 +94,34 @@ def test_progress_of_pytest_is_shown(start):
     assert "\nslow 61%\n" in printed
 
 
+def pid_of(folder: Path, target: str) -> int:
+    """Return the process of a part, once it has begun."""
+    file = folder / f"{target}.pid"
+    return int(wait_for(f"The part {target}", lambda: file.exists() and file.read_text(), timeout=60))
+
+
+def is_running(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interruption_ends_the_parts(start, tmp_path, ending):
-    runner = start("long good", "long")
-    pid = int(wait_for("The part", lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), timeout=60))
+def test_interruption_ends_the_parts_and_begins_no_other(start, tmp_path, ending):
+    runner = start("long never", "deaf never", grace=1.0)
+    pids = [pid_of(tmp_path, "long"), pid_of(tmp_path, "deaf")]
     runner.send_signal(ending)
     assert runner.wait(60) == 130
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    wait_for("The end of the parts", lambda: not any(map(is_running, pids)), timeout=20)
+    assert not (tmp_path / "begun").exists()
+
+
+def test_parts_end_by_themselves_within_the_grace(start, tmp_path):
+    runner = start("long")
+    pid_of(tmp_path, "long")
+    runner.send_signal(signal.SIGTERM)
+    runner.send_signal(signal.SIGTERM)
+    assert runner.wait(30) == 130
 
 
 def test_each_part_is_a_target_of_the_makefile():
