@@ -2,10 +2,12 @@
 #   make demo [KEEP=1]              a real Airflow runs the profile example against the emulator
 #   make test [AIRFLOW=3.1.1]       make units and make e2e side by side; PYTEST_ARGS="tests/runs -x" runs what it names
 #   make units                      the tests that start no Airflow
-#   make e2e                        the tests in a real Airflow, and of the panel in it with a browser
+#   make e2e                        the tests in a real Airflow, with the panel in a browser
+#   make cell [AIRFLOW] [PYTHON]    make units and make e2e with the built wheel
 #   make matrix [CELLS="3.3.2/3.13"]  make cell on each Airflow and Python, and a table
 #   make weekly                     what takes too long for each change, such as make random, pods, site and cluster
-#   make random [SEED=...]          the tests of properties, with many new examples
+#   make random [SEED=...]          the property-based tests, with many new examples
+#   make short-faults, pods, site   a short round of faults; tries in pods; the documentation in a browser
 #   make databases                  what uses Airflow's database on PostgreSQL and MySQL (BROWSERACT_MYSQLD)
 #   make pins                       dev/constraints, the versions of all packages of each Airflow
 #   make check                      lint, types, import rules
@@ -59,15 +61,15 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH:/usr/sbin:/sbin"
 
 IS_NEWEST := $(filter $(NEWEST),$(AIRFLOW))
 
-# Most of these tests wait most of the time. Elsewhere than on the newest Airflow: what depends on Airflow, or on
-# libraries that come with it in other versions.
+# Most of these tests wait most of the time. On other versions, only what depends on Airflow, or on libraries that come
+# with it.
 SIDE_BY_SIDE := --numprocesses=4 --dist=loadgroup
 UNITS := $(if $(IS_NEWEST),--ignore=tests/e2e --ignore=tests/faults,tests/airflow tests/api tests/hooks)
 
-# The tests of properties.
+# The property-based tests.
 PROPERTIES := tests/runs tests/api tests/dag_files tests/emulator
 
-# All in one Airflow. Elsewhere: a run that a callback ends, each way a try can end, and the panel.
+# All in one Airflow. On other versions, only a run that a callback ends, each way a try can end, and the panel.
 E2E := $(if $(IS_NEWEST),tests/e2e --ignore=tests/e2e/test_pods.py --ignore=tests/e2e/test_site.py,\
 	tests/e2e/test_supported.py tests/e2e/test_panel.py)
 
@@ -142,7 +144,7 @@ weekly: $(READY) $(STORES)
 # The same seed finds the same again.
 random: $(READY) $(STORES)
 	@seed=$(or $(SEED),$$(date +%s)); \
-		$(RUN) pytest $(SIDE_BY_SIDE) --hypothesis-profile=random --hypothesis-seed=$$seed $(PROPERTIES) $(PYTEST_ARGS) \
+		$(RUN) pytest $(SIDE_BY_SIDE) --hypothesis-profile=random --hypothesis-seed=$$seed --timeout=3600 $(PROPERTIES) $(PYTEST_ARGS) \
 		|| { echo "Repeat this with: make random SEED=$$seed"; exit 1; }
 
 databases: $(READY)

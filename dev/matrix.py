@@ -1,6 +1,6 @@
 """Run the tests on each supported Python and Airflow, and print a table: ``make matrix``, or ``make cell`` for one.
 
-A cell runs the unit tests and, in a real Airflow, what the Makefile names for a cell, with the package as its wheel.
+A cell is `make units` and `make e2e`, with the package as its wheel.
 It needs nothing but Python's standard library.
 """
 

@@ -1,8 +1,7 @@
 """Run the parts of ``make test``, ``.ci/run`` or ``make weekly`` in two lanes, each part to its end.
 
 What a part prints is in ``.venv/parts``. At the end come a table, and the last lines of each part that has failed. Only
-one lane starts an Airflow: with two, two cores are sometimes too slow for a callback that has to come before a poll.
-It needs nothing but Python's standard library.
+one lane starts an Airflow: with two, a callback may come after a poll. This needs only Python's standard library.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / ".venv" / "parts"
@@ -115,7 +115,7 @@ async def run_all(lanes: list[list[Part]]) -> None:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
     all_lanes = asyncio.gather(*map(run, lanes), return_exceptions=True)
-    beside = [asyncio.ensure_future(show()), asyncio.ensure_future(interrupted.wait())]
+    beside: list[asyncio.Future[Any]] = [asyncio.ensure_future(show()), asyncio.ensure_future(interrupted.wait())]
     await asyncio.wait([all_lanes, *beside], return_when=asyncio.FIRST_COMPLETED)
     for each in (*beside, *([all_lanes] if interrupted.is_set() else [])):
         each.cancel()

@@ -22,7 +22,6 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from airflow.sdk import exceptions
 
 from airflow_provider_browseract.__main__ import main
 from airflow_provider_browseract.api.arguments import InputError
@@ -577,9 +576,6 @@ def test_documented_tasks_run_in_the_accounts_of_their_connections(block, docume
 @pytest.mark.parametrize(("output", "state"), [("[]", "failed"), ('[{"rank": 1}]', "success")], ids=["empty", "rows"])
 @dags("not_empty", "docs/recipes.md")
 def test_documented_check_fails_without_a_retry_if_the_output_is_empty(block, documented, emulator, output, state):
-    if not hasattr(exceptions, "AirflowFailException"):
-        # As the page says for Airflow 3.1.
-        block = block._replace(code=block.code.replace("airflow.sdk.exceptions", "airflow.exceptions"))
     emulator.set_workflow(SEARCH.id, output=output)
     [dag] = documented.parse(block).values()
     result = DagResult(dag.test())
@@ -819,8 +815,7 @@ def connection_can_be_read(args: Namespace, output: str, session) -> bool:
         assert found.extra_dejson.keys() <= extra_fields().keys()
         assert settings.client.base_url == (args.conn_host or "https://api.browseract.com")
         assert settings.client.api_key == args.conn_password
-    # Before Airflow 3.3, the Amazon provider is not installed for the tests. Without it, Airflow stores another type.
-    return found.conn_type == args.conn_type or (args.conn_type, found.conn_type) == ("aws", "generic")
+    return found.conn_type == args.conn_type
 
 
 def connection_is_gone(args: Namespace, output: str, session) -> bool:

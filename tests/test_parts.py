@@ -1,4 +1,4 @@
-"""The runner of ``make test`` and ``.ci/run``."""
+"""The runner of ``make test``, ``.ci/run`` and ``make weekly``."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_progress_of_pytest_is_shown(start):
 def pid_of(folder: Path, target: str) -> int:
     """Return the process of a part, once it has begun."""
     file = folder / f"{target}.pid"
-    return int(wait_for(f"The part {target}", lambda: file.exists() and file.read_text(), timeout=60))
+    return int(wait_for(f"The part {target}", lambda: file.read_text() if file.exists() else "", timeout=60))
 
 
 def is_running(pid: int) -> bool:

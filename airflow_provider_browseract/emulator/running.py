@@ -52,7 +52,7 @@ def running_server(browseract: BrowserAct, host: str, port: int) -> Iterator[str
 
 
 class QuickServer(uvicorn.Server):
-    """A server that stops at once. uvicorn's own takes 0.2 s, because it sleeps for 0.1 s between two looks.
+    """A server that stops at once. uvicorn's own takes 0.2 s, because it checks only every 0.1 s whether to stop.
 
     :param stopping: is set to stop the server.
     """

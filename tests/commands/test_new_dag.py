@@ -375,8 +375,9 @@ def test_id_and_list_exclude_each_other(new, capsys):
 
 
 def test_written_tests_pass_in_a_pytest_of_their_own(new, dags_folder, tmp_path):
-    """A workflow with a secret, and a bot; as little as a user needs is set."""
+    """A workflow with a secret, a bot, and a template; as little as a user needs is set."""
     assert new(LOG_IN.id, "--input", "username=ada").code == 0
     assert new(PRICES.id, "--kind", "bot").code == 0
-    assert_passed(4, dags_folder.parent, tmp_path)
+    assert new(TEMPLATE_SEARCH.id, "--kind", "template").code == 0
+    assert_passed(6, dags_folder.parent, tmp_path)
     assert not (tmp_path / "airflow.db").exists()

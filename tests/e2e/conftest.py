@@ -86,9 +86,12 @@ ORDER = ("test_panel", "test_supported", "test_examples", "test_callbacks")
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the modules, and let the tries get to where a test ends them while the first tests run."""
-    items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else len(ORDER))
-    if any("tries" in getattr(item, "fixturenames", ()) for item in items):
-        items[0].fixturenames.insert(0, "tries")  # type: ignore[attr-defined]
+    own = [item for item in items if item.path.parent == Path(__file__).parent]
+    items[:] = [item for item in items if item not in own]
+    own.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else len(ORDER))
+    if any("tries" in getattr(item, "fixturenames", ()) for item in own):
+        own[0].fixturenames.insert(0, "tries")  # type: ignore[attr-defined]
+    items += own
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from typing import Any
 
 import pytest
@@ -48,7 +49,8 @@ def test_100_wrong_inputs_are_refused_without_a_start_and_without_their_values(w
         with pytest.raises(AirflowFailException) as failed:
             operator.execute(run.context)
         assert case.place in str(failed.value), case.id
-        shown = f"{failed.value} {caplog.text} {''.join(capfd.readouterr())} {run.ti.xcoms}"
+        shown_error = "".join(traceback.format_exception(failed.value))
+        shown = f"{shown_error} {caplog.text} {''.join(capfd.readouterr())} {run.ti.xcoms}"
         assert not [mark for mark in case.marks if mark in shown], case.id
     assert calls_of(emulator, "create-run") == 0
     assert emulator.tasks == []

@@ -300,7 +300,7 @@ async def test_watcher_uses_changed_api_key_of_connection_after_refusal(emulator
 
 async def test_fifty_watchers_of_one_connection_poll_once_per_interval(emulator):
     """With Airflow's own distribution of shared streams (3.3 and later)."""
-    streams = pytest.importorskip("airflow.triggers.shared_stream", reason="before Airflow 3.3 nothing is shared")
+    from airflow.triggers import shared_stream as streams
 
     manager = streams.SharedStreamManager(log=streams.log)
     watchers = [TaskFinishedTrigger(poll_interval=0.5) for _ in range(50)]
