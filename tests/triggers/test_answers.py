@@ -64,6 +64,11 @@ def test_unanswered_required_action_gets_default_answer_and_is_closed(people, as
     assert people.question["chosen"] == [default.capitalize()]
 
 
+def test_time_for_an_answer_ends_although_the_next_read_would_be_later(asking, monkeypatch):
+    monkeypatch.setattr(timings, "ANSWER_POLL_INTERVAL", 600.0)
+    assert wait(asking(answer_by=time.time() + 0.3, default="stop")).end is End.ANSWERED
+
+
 def test_required_action_is_closed_when_run_is_resumed_in_browseract(emulator, people, asking):
     BrowserActHook().resume_task(emulator.tasks[0].id)
     emulator.set_workflow(HUMAN.id, duration=60.0)
