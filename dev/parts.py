@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / ".venv" / "parts"
 
-OLDEST, DEMOS = "AIRFLOW=3.1.1", "PYTEST_ARGS=--as-in-the-demos"
+OLDEST = "AIRFLOW=3.1.1"
 
 HEARTBEAT, GRACE = 60.0, 60.0
 """Seconds between two lines that show how far the running parts are; and that a part has to end after an interruption,
@@ -89,7 +89,7 @@ def lanes_of(which: str) -> list[list[Part]]:
             ["e2e WHEEL=1", f"e2e WHEEL=1 {OLDEST}", "short-faults WHEEL=1"],
         ],
         "weekly": [
-            ["random", "site", "databases", f"units {DEMOS}", f"units {OLDEST} {DEMOS}"],
+            ["random", "site", "databases", "demos", f"demos {OLDEST}"],
             ["pods", "cluster"],
         ],
     }

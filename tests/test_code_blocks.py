@@ -524,6 +524,7 @@ def test_documented_run_waits_for_a_file(block, s3, documented, emulator):
     assert len(emulator.tasks) == 1
 
 
+@pytest.mark.usefixtures("documented_responses")
 @dags("reported", "docs/recipes.md")
 def test_documented_message_of_a_failure_has_the_address_of_the_run(block, documented, emulator, capsys):
     from airflow.sdk import BaseNotifier
