@@ -244,14 +244,13 @@ def paths_of(wanted: Collection[str]) -> list[Path]:
     """Return the files of modules or folders such as ``runs.waiting`` or ``runs``; without a name, of all."""
     paths = sorted(path for room in ROOMS for path in (ROOT / PACKAGE / room).rglob("*.py"))
     known = {path: ".".join(path.relative_to(ROOT / PACKAGE).with_suffix("").parts) for path in paths}
+    found = []
     for name in wanted:
-        if not any(f"{module}.".startswith(f"{name}.") for module in known.values()):
+        named = [path for path, module in known.items() if f"{module}.".startswith(f"{name}.")]
+        if not named:
             sys.exit(f"There is no module {name} in {', '.join(ROOMS)}. A module is named as in runs.waiting.")
-    return [
-        path
-        for path, module in known.items()
-        if not wanted or any(f"{module}.".startswith(f"{name}.") for name in wanted)
-    ]
+        found += named
+    return sorted(set(found)) if wanted else paths
 
 
 def main() -> int:
