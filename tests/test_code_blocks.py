@@ -46,7 +46,7 @@ from tests.conftest import DagResult
 from tests.e2e.local_airflow import free_port, wait_for
 from tests.pages import BLOCKS, PAGES, YOUR_WORKFLOW, Block, block_of, blocks_of
 from tests.separate_pytest import assert_passed
-from tests.workers import calls_of
+from tests.workers import calls_of, hold_until_looked_at
 
 NOT_RUN = {
     "pip": "The address has no package before the first release. `make dist` installs the built package instead.",
@@ -175,8 +175,10 @@ def quoted(line: str) -> str:
     ids=lambda block: block.kind,
 )
 def test_tutorial_quotes_what_its_dags_log(
-    block, shown, documented, emulator, documented_responses, shop_profile, caplog, capfd
+    block, shown, documented, emulator, documented_responses, shop_profile, monkeypatch, caplog, capfd
 ):
+    # A run that had ended before would need no poll.
+    hold_until_looked_at(emulator, monkeypatch)
     documented.run(block)
     logged = caplog.text + "".join(capfd.readouterr())
     *lines, returned = shown.code.splitlines()

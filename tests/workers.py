@@ -176,7 +176,7 @@ def refuse_xcoms(run, *keys: str, reason: str = "no API server") -> None:
 
 
 class HeldClock:
-    """A clock that stands still from a start until the next other request, for a few seconds at most.
+    """A clock that stands still from a start until another request has its response, for a few seconds at most.
 
     However slow the machine is, a run is then still running when the operator looks at it first.
     """
@@ -206,21 +206,33 @@ class HeldClock:
             self._held_at = None
 
 
+def hold_until_looked_at(emulator, monkeypatch) -> None:
+    """Let the runs of an emulator still be running when they are looked at first, however short they are."""
+    clock, begin_request, end_request = HeldClock(), emulator.begin_request, emulator.end_request
+    starts = set()
+
+    def begin(request):
+        number = begin_request(request)
+        if "/run-task" in request.path or (request.method, request.path[-5:]) == ("POST", "/runs"):
+            starts.add(number)
+            clock.hold()
+        return number
+
+    def end(number, status):
+        if number not in starts:
+            clock.release()
+        end_request(number, status)
+
+    monkeypatch.setattr(emulator, "clock", clock)
+    monkeypatch.setattr(emulator, "begin_request", begin)
+    monkeypatch.setattr(emulator, "end_request", end)
+
+
 @pytest.fixture
 def emulator(browseract_emulator, monkeypatch):
     """The emulator behind ``browseract_default``, with runs that take no time to speak of."""
     emulator = browseract_emulator.emulator
-    clock, begin_request = HeldClock(), emulator.begin_request
-
-    def noticed(request):
-        if "/run-task" in request.path or (request.method, request.path[-5:]) == ("POST", "/runs"):
-            clock.hold()
-        else:
-            clock.release()
-        return begin_request(request)
-
-    monkeypatch.setattr(emulator, "clock", clock)
-    monkeypatch.setattr(emulator, "begin_request", noticed)
+    hold_until_looked_at(emulator, monkeypatch)
     for workflow_id in (*emulator.workflows, *emulator.bots):
         emulator.set_workflow(workflow_id, duration=0.2)
     return emulator
