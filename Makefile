@@ -20,6 +20,7 @@
 #   make cluster [SEED=1] [RUNS=200] examples, callbacks and a round of faults with Celery on four simulated hosts
 #   make live                       calls of the real service (BROWSERACT_API_KEY, WORKFLOW_ID, BOT_ID), which cost credits
 #   make docs                       the documentation site, in docs/_build/html
+#   make tables                     the parts of the documentation that are made of docstrings
 #   make links                      whether the addresses in the documentation exist, which takes a network
 #   make pictures [PICTURES="log"]  the screenshots of the documentation, which takes Chromium
 #   make contract                   client and emulator against the vendor's documents (BROWSERACT_OPENAPI for API v2,
@@ -77,7 +78,7 @@ E2E := $(if $(IS_NEWEST),tests/e2e --ignore=tests/e2e/test_pods.py --ignore=test
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo test units demos e2e cell short-faults matrix weekly random pods site databases pins check format bench coverage mutants faults cluster live contract docs links pictures clean
+.PHONY: env demo test units demos e2e cell short-faults matrix weekly random pods site databases pins check format bench coverage mutants faults cluster live contract docs tables links pictures clean
 
 env: $(READY) $(STORES)
 
@@ -229,6 +230,9 @@ $(DOCS)/.ready $(RELEASE)/.ready: .venv/%/.ready: pyproject.toml dev/constraints
 	@touch $@
 
 # A warning, such as a link that leads nowhere, is an error.
+tables: $(READY)
+	@$(RUN) python -m dev.tables
+
 docs: $(DOCS)/.ready
 	@$(DOCS)/bin/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going --builder html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"

@@ -46,17 +46,14 @@ from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.emulator import (
     AGENT_HUMAN,
     CONTACTS,
-    DOWNLOAD,
     EXPORT,
-    FAILING,
     HUMAN,
     LOG_IN,
-    NOT_READY,
-    PRICES,
     SEARCH,
     TEMPLATE_SEARCH,
     Emulator,
 )
+from tests.catalogue import DOWNLOAD, FAILING, NOT_READY, PRICES, add
 
 PRISM = "@stoplight/prism-cli@5.14.2"
 ROUNDS = 30
@@ -294,7 +291,8 @@ VERSIONS = {
 
 def through_the_proxy(version: ApiVersion, document: str) -> tuple[Clients, list[str]]:
     """Call the emulator through Prism, with runs in every state."""
-    emulator = Emulator(concurrency=1000, speed=20.0)
+    emulator = add(Emulator(concurrency=1000))
+    emulator.set_workflow("*", duration=0.1)
     for paused in (HUMAN, AGENT_HUMAN):
         emulator.set_workflow(paused.id, pause_limit=None)
     # Each client starts a run of it at nearly the same moment.

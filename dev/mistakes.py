@@ -25,15 +25,14 @@ from airflow_provider_browseract.emulator import (
     CONTACTS,
     ENDLESS,
     LOG_IN,
-    NOT_READY,
     ORDERS,
     SEARCH,
     TEMPLATE_SEARCH,
-    UNPUBLISHED,
     Emulator,
     RunningEmulator,
 )
 from airflow_provider_browseract.runs import timings
+from tests.catalogue import NOT_READY, UNPUBLISHED, add
 
 CONNECTION = "AIRFLOW_CONN_BROWSERACT_DEFAULT"
 DAG_FILE = """\
@@ -366,7 +365,7 @@ def make(mistake: Mistake, folder: Path) -> tuple[str, int]:
     tasks = textwrap.indent(mistake.tasks, "    ")
     file.write_text(DAG_FILE.format(dag_id=dag_id, params=mistake.params, tasks=tasks))
     # Some messages name steps, which the vendor's examples do not have.
-    with Emulator(credits=mistake.credits, as_in_the_demos=False).serve() as running:
+    with add(Emulator(credits=mistake.credits)).serve() as running:
         connect(mistake, running)
         for workflow in (CONTACTS, LOG_IN, ORDERS, SEARCH):
             running.emulator.set_workflow(workflow.id, duration=mistake.duration)

@@ -25,6 +25,7 @@ from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.api.v2 import run_task
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
 from tests.browser import LOOKS, running_browser
+from tests.catalogue import add
 from tests.e2e.local_airflow import LocalAirflow, run_command, wait_for
 from tests.e2e.panel_world import DAGS, Shop, add_history
 
@@ -324,7 +325,7 @@ def working(folder: Path) -> Iterator[tuple[LocalAirflow, RunningEmulator, Runni
     dags = folder / "dags"
     shutil.copytree(ROOT / "example_dags", dags)
     shutil.copy(DAGS, dags)
-    with Emulator(concurrency=20).serve() as service, account.serve() as other:
+    with add(Emulator(concurrency=20)).serve() as service, account.serve() as other:
         environment = {
             # Lines of a log are shown to their ends.
             "AIRFLOW__API__DEFAULT_WRAP": "True",

@@ -31,8 +31,10 @@ os.environ.update(
 import hypothesis
 import pytest
 
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS
 from airflow_provider_browseract.runs import timings
+from tests import catalogue
+from tests.demos import respond_as_in_the_demos
 from tests.e2e.local_airflow import free_port
 
 IN_CI = bool(os.environ.get("BROWSERACT_CI"))
@@ -56,11 +58,6 @@ def pytest_addoption(parser):
     parser.addoption(
         "--signals", type=int, default=20, help="signals at random moments of a run (default: %(default)s)"
     )
-
-
-def pytest_configure(config):
-    if config.getoption("--as-in-the-demos"):
-        (Emulator.__init__.__kwdefaults__ or {})["as_in_the_demos"] = True
 
 
 def pytest_unconfigure():
@@ -141,9 +138,11 @@ def api_server(airflow_database):
 
 
 @pytest.fixture
-def browseract_emulator(browseract_emulator):
+def browseract_emulator(browseract_emulator, request):
     """The fixture of the package, on a plan of 5, where any workflow may have several runs at once."""
-    browseract_emulator.emulator.concurrency = 5
+    emulator = catalogue.add(respond_as_in_the_demos(browseract_emulator.emulator))
+    emulator.as_in_the_demos = request.config.getoption("--as-in-the-demos")
+    emulator.concurrency = 5
     for workflow in (LOG_IN, ORDERS):
         browseract_emulator.emulator.set_workflow(workflow.id, one_at_a_time=False)
     return browseract_emulator

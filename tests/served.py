@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from fastapi import FastAPI
 
-from airflow_provider_browseract.emulator.running import QuickServer
+from airflow_provider_browseract.emulator.server import QuickServer
 from tests.e2e.local_airflow import free_port, wait_for
 
 

@@ -76,10 +76,17 @@ class FakeAirflow:
         return ["The reason"]
 
 
+class QuickEmulator(Emulator):
+    """An emulator whose runs take a moment."""
+
+    def set_workflow(self, workflow_id, **settings):
+        super().set_workflow(workflow_id, **{**settings, "duration": 0.1})
+
+
 @pytest.fixture
 def demo_with_fakes(monkeypatch) -> Callable[..., int]:
     """Run the demo without an Airflow."""
-    monkeypatch.setattr(demo, "Emulator", partial(Emulator, speed=100.0))
+    monkeypatch.setattr(demo, "Emulator", QuickEmulator)
 
     def run(*, fails: bool = False, keep: bool = False) -> int:
         def airflow(*arguments, **keywords) -> FakeAirflow:

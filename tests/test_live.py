@@ -24,6 +24,15 @@ from dev import live, live_session
 from dev.live import SOURCES, Source
 from dev.live_session import PLAN_HAS_SLOTS, WHILE_ACTIVE, Followed, Live, Settings, lines, redacted
 from tests.cases import cases
+from tests.catalogue import add
+from tests.demos import (
+    accept_stops_of_ended_runs,
+    convert_input,
+    hide_input,
+    refuse_with,
+    respond_as_in_the_demos,
+    show_defaults,
+)
 
 KNOWN = "Does the provider know a full plan by it?"
 KEY = "app-very-secret-key"
@@ -39,6 +48,12 @@ def _quick(monkeypatch):
 WORKFLOW = SOURCES["WORKFLOW_ID"]
 
 
+def make_emulator(*, as_in_the_demos: bool = False, **settings: Any) -> Emulator:
+    emulator = add(respond_as_in_the_demos(Emulator(api_key=KEY, **settings)))
+    emulator.as_in_the_demos = as_in_the_demos
+    return emulator
+
+
 def answers(emulator: Emulator, source: Source = WORKFLOW, **settings: Any) -> tuple[dict[str, str], str]:
     """Run the checks with an emulator, and return the results by their labels, and all that is printed."""
     with emulator.serve() as running:
@@ -50,7 +65,7 @@ def answers(emulator: Emulator, source: Source = WORKFLOW, **settings: Any) -> t
 
 @pytest.mark.parametrize("as_in_the_demos", [False, True], ids=["as documented", "as in the demos"])
 def test_all_checks_have_a_result_and_nothing_is_left_running(as_in_the_demos):
-    emulator = Emulator(api_key=KEY, as_in_the_demos=as_in_the_demos)
+    emulator = make_emulator(as_in_the_demos=as_in_the_demos)
     emulator.set_workflow(SEARCH.id, duration=1.0)
     found, printed = answers(emulator)
     assert found["How is a wrong API key answered?"] == "HTTP 401, code 401: Invalid authorization"
@@ -83,7 +98,8 @@ def test_all_checks_have_a_result_and_nothing_is_left_running(as_in_the_demos):
 
 
 def test_second_run_that_a_larger_plan_allows_is_stopped_at_once():
-    emulator = Emulator(api_key=KEY, concurrency=5, stop_ended_is_ok=True)
+    emulator = make_emulator(concurrency=5)
+    accept_stops_of_ended_runs(emulator)
     found, _ = answers(emulator)
     assert found["How is a second run with the same profile answered?"].endswith(
         "then stopped: HTTP 200, an empty body"
@@ -109,7 +125,8 @@ def test_second_run_that_a_larger_plan_allows_is_stopped_at_once():
     ids=["unknown code", "known words", "code of another error", "unknown words", "no code"],
 )
 def test_refusal_of_a_full_plan_is_reported_with_the_line_that_the_provider_needs(refusal, expected):
-    emulator = Emulator(api_key=KEY, refusal=refusal)
+    emulator = make_emulator()
+    refuse_with(emulator, *refusal)
     found, _ = answers(emulator)
     assert found[WHILE_ACTIVE] == f"HTTP 400, code {refusal[0]}: {refusal[1]}"
     assert found[KNOWN].startswith(expected)
@@ -122,7 +139,7 @@ UNKNOWN_NAME = "How is a name answered that the schema does not have?"
 
 
 def test_all_checks_of_an_agent_built_bot_have_a_result_and_nothing_is_left_running():
-    emulator = Emulator(api_key=KEY, as_in_the_demos=False)
+    emulator = make_emulator()
     emulator.set_workflow(CONTACTS.id, duration=1.0)
     given = {"company_name": "Very secret company", "max_pages": 2}
     found, printed = answers(emulator, AGENT_BOT, source_id=CONTACTS.id, inputs=given)
@@ -162,15 +179,10 @@ def test_all_checks_of_an_agent_built_bot_have_a_result_and_nothing_is_left_runn
 
 
 def test_answers_of_a_bot_on_another_service_are_reported_and_its_runs_are_stopped():
-    emulator = Emulator(
-        api_key=KEY,
-        concurrency=9,
-        as_in_the_demos=True,
-        shared_runs=True,
-        converts_input=True,
-        shows_defaults=True,
-        hides_input=True,
-    )
+    emulator = make_emulator(concurrency=9, as_in_the_demos=True, shared_runs=True)
+    convert_input(emulator, CONTACTS)
+    show_defaults(emulator)
+    hide_input(emulator)
     emulator.set_workflow(CONTACTS.id, duration=1.0)
     found, _ = answers(emulator, BOT, source_id=CONTACTS.id, inputs={"company_name": "A company"})
     shown = "more names: max_pages; other values: company_name; asterisks: company_name"
@@ -185,7 +197,7 @@ def test_answers_of_a_bot_on_another_service_are_reported_and_its_runs_are_stopp
 
 
 def test_bot_without_required_values_is_not_asked_about_them():
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     found, _ = answers(emulator, BOT, source_id=AGENT_HUMAN.id, inputs={}, timeout=1.0)
     assert found[NO_VALUE] == "not asked: the bot requires none"
     assert found[NO_NUMBER] == "not asked: the bot has no number"
@@ -194,7 +206,7 @@ def test_bot_without_required_values_is_not_asked_about_them():
 
 
 def test_v2_is_asked_about_a_run_of_v3_and_the_reverse():
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     emulator.set_workflow(SEARCH.id, duration=0.2)
     with emulator.serve() as running:
         for name in ("WORKFLOW_ID", "BOT_ID"):
@@ -205,7 +217,7 @@ def test_v2_is_asked_about_a_run_of_v3_and_the_reverse():
 
 
 def test_run_of_a_template_is_stopped_at_once():
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     emulator.set_workflow(TEMPLATE_SEARCH.id, duration=60.0)
     found, _ = answers(emulator, TEMPLATE, source_id=TEMPLATE_SEARCH.id)
     assert "bot_id" not in found["What does a run of a template have?"]
@@ -215,7 +227,7 @@ def test_run_of_a_template_is_stopped_at_once():
 
 
 def test_run_of_a_bot_whose_start_was_lost_is_stopped():
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     emulator.set_workflow(CONTACTS.id, duration=60.0)
     # The first starts are refused.
     emulator.fault("create-run", RequestFault.lost_response(), skip=3, times=1)
@@ -225,7 +237,7 @@ def test_run_of_a_bot_whose_start_was_lost_is_stopped():
 
 
 def test_lost_start_of_a_template_is_reported_because_no_list_shows_the_template():
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     emulator.fault("create-template-run", RequestFault.lost_response(), times=1)
     with emulator.serve() as running:
         asked = Live(Settings(running.url, KEY, TEMPLATE_SEARCH.id, {"keyword": "pens"}), TEMPLATE.version)
@@ -236,22 +248,24 @@ def test_lost_start_of_a_template_is_reported_because_no_list_shows_the_template
 
 def test_line_that_the_provider_needs_makes_it_recognize_the_refusal(monkeypatch):
     monkeypatch.setitem(errors.BY_CODE, 20118, errors.ConcurrencyLimitError)
-    found, _ = answers(Emulator(api_key=KEY, refusal=(20118, "No browser left")))
+    emulator = make_emulator()
+    refuse_with(emulator, 20118, "No browser left")
+    found, _ = answers(emulator)
     assert found[KNOWN].startswith("Yes: BY_CODE")
 
 
 def test_late_list_is_reported():
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     emulator.set_workflow(SEARCH.id, duration=0.5, listed_after=60.0)
     assert answers(emulator)[0]["How soon does list-tasks have it?"] == "not in time"
 
 
 def test_late_output_is_reported():
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     emulator.set_workflow(SEARCH.id, duration=0.5, output_after=0.7)
     found, _ = answers(emulator)
     assert 0.2 < float(found["Is the output there with the status?"].split()[1]) < 5
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     emulator.set_workflow(SEARCH.id, duration=0.5, output_after=60.0)
     assert answers(emulator)[0]["Is the output there with the status?"] == "not in 1 s"
 
@@ -259,16 +273,16 @@ def test_late_output_is_reported():
 @cases(
     "emulator",
     {
-        "growing": Emulator(api_key=KEY, as_in_the_demos=False),
-        "at the end": Emulator(api_key=KEY, as_in_the_demos=False, credits_at_end=True),
+        "growing": make_emulator(),
+        "at the end": make_emulator(credits_at_end=True),
     },
 )
 def test_credits_of_an_active_run_are_reported_with_its_steps(emulator):
-    emulator.set_workflow(SEARCH.id, duration=1.0, extra_credits=7)
+    emulator.set_workflow(SEARCH.id, duration=1.0)
     found, _ = answers(emulator)
     grown = found["Do its credits grow while it is active?"]
     assert grown.startswith("0 with " if emulator.credits_at_end else "5 with 1 step > 10 with 2 steps")
-    assert found["Are its credits final in the first response after the end?"] == "Yes: 27, also 1 s later."
+    assert found["Are its credits final in the first response after the end?"] == "Yes: 20, also 1 s later."
 
 
 def test_of_many_values_of_credits_only_the_first_and_last_are_reported():
@@ -286,7 +300,7 @@ def test_credits_that_change_after_the_end_are_reported(monkeypatch):
         return {**task, "credit": 0} if len(ended) < 4 else task
 
     monkeypatch.setattr(Live, "task", task_without_late_credits)
-    emulator = Emulator(api_key=KEY, as_in_the_demos=False)
+    emulator = make_emulator()
     emulator.set_workflow(SEARCH.id, duration=0.3)
     found, _ = answers(emulator)
     said = found["Are its credits final in the first response after the end?"]
@@ -296,7 +310,7 @@ def test_credits_that_change_after_the_end_are_reported(monkeypatch):
 def test_callback_is_received_and_its_headers_are_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         free_port = taken.getsockname()[1]
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     found, printed = answers(emulator, callback_url=f"http://127.0.0.1:{free_port}/t0ken", callback_port=free_port)
     assert found["How many callbacks came?"] == "1"
     assert "Content-Type" in found["What does a callback have?"]
@@ -310,7 +324,7 @@ def test_addresses_of_files_are_shown_by_host_and_names_in_the_query():
 
 @pytest.mark.parametrize("workflow", [HUMAN, SEARCH], ids=["paused", "endless"])
 def test_run_that_does_not_end_in_time_is_stopped(workflow):
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     emulator.set_workflow(workflow.id, duration=60.0, pause_limit=None)
     inputs = {"keyword": "x"} if workflow is SEARCH else {}
     found, _ = answers(emulator, source_id=workflow.id, inputs=inputs, timeout=1.0)
@@ -326,7 +340,7 @@ def test_refused_start_ends_the_checks():
 
 
 def test_run_is_stopped_when_a_check_fails(monkeypatch):
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     emulator.set_workflow(SEARCH.id, duration=60.0)
     monkeypatch.setattr(live_session, "follow", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -373,7 +387,7 @@ def test_message_that_quotes_a_secret_is_printed_without_it():
 
 @cases("fault", {"reset": RequestFault.lost_response(), "502": RequestFault.lost_response(status=502)})
 def test_run_of_a_start_without_a_response_is_stopped(fault):
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     emulator.set_workflow(SEARCH.id, duration=60.0)
     emulator.fault("run-task", fault, times=1)
     with contextlib.suppress(httpx.HTTPError):
@@ -382,7 +396,7 @@ def test_run_of_a_start_without_a_response_is_stopped(fault):
 
 
 def test_run_that_cannot_be_stopped_is_named_and_the_command_fails(monkeypatch, capsys):
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     emulator.set_workflow(SEARCH.id, duration=60.0)
     emulator.fault("stop-task", RequestFault.reset())
     with emulator.serve() as running:
@@ -394,7 +408,7 @@ def test_run_that_cannot_be_stopped_is_named_and_the_command_fails(monkeypatch, 
 
 
 def test_start_without_a_response_or_a_list_is_reported(monkeypatch):
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     emulator.fault("run-task", RequestFault.lost_response(status=502), times=1)
     emulator.fault("list-tasks", RequestFault.reset(), skip=1)
     with emulator.serve() as running:
@@ -410,7 +424,7 @@ def test_command_without_a_key_reports_what_to_set(monkeypatch, capsys):
 
 
 def test_command_prints_the_table(monkeypatch, capsys):
-    emulator = Emulator(api_key=KEY)
+    emulator = make_emulator()
     with emulator.serve() as running:
         for name, value in {
             "BROWSERACT_API_KEY": KEY,

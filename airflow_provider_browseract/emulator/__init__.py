@@ -1,7 +1,7 @@
 """An emulated BrowserAct to develop and test DAGs with, offline and without credits.
 
 It implements API v2 and v3 as the vendor's OpenAPI documents describe them. For what they do not describe, see
-:mod:`~airflow_provider_browseract.emulator.browseract`.
+:mod:`~airflow_provider_browseract.emulator.account`.
 
 In a test::
 
@@ -20,25 +20,17 @@ from __future__ import annotations
 from airflow_provider_browseract.emulator.catalogue import (
     AGENT_HUMAN,
     CONTACTS,
-    DOWNLOAD,
     ENDLESS,
     EXPORT,
-    FAILING,
     HUMAN,
     LOG_IN,
-    NOT_READY,
     ORDERS,
-    PLAIN_TEXT,
-    PRICES,
     SEARCH,
-    TEMPLATE_EXPORT,
     TEMPLATE_SEARCH,
-    TEMPLATE_TEXT,
-    UNPUBLISHED,
 )
 from airflow_provider_browseract.emulator.control import Emulator, RunningEmulator
 from airflow_provider_browseract.emulator.faults import CallbackFault, RequestFault
-from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, TaskRecord
+from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, Response, TaskRecord
 from airflow_provider_browseract.emulator.workflow import (
     EmulatedBot,
     EmulatedFile,
@@ -53,21 +45,13 @@ from airflow_provider_browseract.emulator.workflow import (
 __all__ = [
     "AGENT_HUMAN",
     "CONTACTS",
-    "DOWNLOAD",
     "ENDLESS",
     "EXPORT",
-    "FAILING",
     "HUMAN",
     "LOG_IN",
-    "NOT_READY",
     "ORDERS",
-    "PLAIN_TEXT",
-    "PRICES",
     "SEARCH",
-    "TEMPLATE_EXPORT",
     "TEMPLATE_SEARCH",
-    "TEMPLATE_TEXT",
-    "UNPUBLISHED",
     "CallbackFault",
     "DeliveryRecord",
     "EmulatedBot",
@@ -78,6 +62,7 @@ __all__ = [
     "Output",
     "RequestFault",
     "RequestRecord",
+    "Response",
     "RunContext",
     "RunFailed",
     "RunningEmulator",

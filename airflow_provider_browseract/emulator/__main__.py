@@ -9,12 +9,12 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_browseract.emulator import Emulator, RunningEmulator
-from airflow_provider_browseract.emulator.workflow import WorkflowSettings
+from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator, RunningEmulator
+from airflow_provider_browseract.emulator.pages import render
 
 DURATION = 15.0
 """Seconds that a run takes by default. The provider refuses callbacks in the first 8 seconds after a deferral and polls
@@ -25,58 +25,25 @@ OPTIONS: dict[str, tuple[str | float, str]] = {
     "port": (8010, "port to listen on, 0 for a free one"),
     "api_key": ("app-emulator", "key to accept"),
     "concurrency": (1, "number of concurrent runs allowed: 1 on the free plan, up to 20 on paid plans"),
-    "duration": (DURATION, "seconds that each run takes, long enough for a callback to resume its task"),
-    "queued": (1.0, "seconds for which each run is created before it is running"),
-    "output_after": (1.0, "seconds after its end at which output and files of a run appear"),
-    "listed_after": (2.0, "seconds after its start at which a run appears in lists"),
-    "stop_after": (0.0, "seconds after which a stop takes effect"),
-    "max_duration": (7 * 3600.0, "seconds after which a run ends as failed"),
-    "speed": (1.0, "2 halves all durations"),
 }
-"""Default and description of the options that have a value. Most are settings of the emulator or of its workflows."""
+"""Default and description of the options for the emulator."""
+
+DELAYS = {"duration": DURATION, "queued": 1.0, "output_after": 1.0, "listed_after": 2.0, "stop_after": 0.0}
+"""Settings of every workflow that are options too, and their defaults on the command line."""
 
 
-def introduction(running: RunningEmulator) -> Iterator[str]:
-    """Describe an emulator to its user: the Airflow connection to it, and what it can run.
-
-    :param running: the emulator.
-    :returns: the lines to print.
-    """
-    yield f"BrowserAct emulator at {running.url}"
-    yield ""
-    emulator = running.emulator
-    longest = max(one.duration for one in emulator.workflows.values()) / emulator.speed
-    yield f"Concurrent runs allowed: {emulator.concurrency} (change with --concurrency)"
-    yield f"Seconds that a run takes: {longest:g} (change with --duration)"
-    yield "Delays, limits and other settings: see --help"
-    yield f"Where it differs from BrowserAct: {running.url}/"
-    yield ""
-    host, key = running.connection["host"], running.connection["password"]
-    port = urlsplit(host).port
-    yield "Add the Airflow connection to it:"
-    yield "airflow connections add browseract_default --conn-type browseract \\"
-    yield f"    --conn-host {host} --conn-port {port} --conn-password {shlex.quote(key)}"
-    yield ""
-    yield "or set it as an environment variable:"
-    yield f"export AIRFLOW_CONN_BROWSERACT_DEFAULT={shlex.quote(json.dumps(running.connection))}"
-    yield ""
-    yield "or fill in the form for connections, with the connection id browseract_default:"
-    yield "  Connection type  BrowserAct"
-    yield f"  API address      {host}"
-    yield f"  API port         {port}"
-    yield f"  API key          {key}"
-    for title, listed in (
-        ("Workflows, for RunWorkflowOperator and RunBotOperator:", emulator.workflows),
-        ("Bots, for RunBotOperator:", emulator.bots),
-        ("Templates, for RunTemplateOperator and RunBotTemplateOperator:", emulator.templates),
-    ):
-        yield ""
-        yield title
-        for one in listed.values():
-            required = one.schema.get("required", ())
-            names = (name if name in required else f"{name} (optional)" for name in one.schema.get("properties", ()))
-            yield f"  {one.id}  {one.name}: {one.description}"
-            yield f"  {'':{len(one.id)}}  Inputs: {', '.join(names) or 'none'}"
+def introduction(running: RunningEmulator) -> Any:
+    """Describe an emulator to its user: the Airflow connection to it, and what it can run."""
+    longest = max(one.duration for one in running.emulator.workflows.values())
+    return render(
+        "introduction.txt",
+        url=running.url,
+        port=urlsplit(running.url).port,
+        emulator=running.emulator,
+        connection=json.dumps(running.connection),
+        longest=f"{longest:g}",
+        quote=shlex.quote,
+    )
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -85,7 +52,10 @@ def command_line() -> argparse.ArgumentParser:
         prog="python -m airflow_provider_browseract.emulator",
         description="An emulated BrowserAct to develop DAGs with, offline and without credits.",
     )
-    for name, (default, text) in OPTIONS.items():
+    fields = vars(EmulatedWorkflow)["__pydantic_fields__"]
+    texts = {name: fields[name].description.partition(".")[0].replace("``", "") for name in DELAYS}
+    delays = {name: (default, f"seconds: {texts[name]}") for name, default in DELAYS.items()}
+    for name, (default, text) in {**OPTIONS, **delays}.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=type(default), default=default, help=f"{text} (default: %(default)s)")
     parser.add_argument(
@@ -96,24 +66,10 @@ def command_line() -> argparse.ArgumentParser:
         metavar=("SHORTEST", "LONGEST"),
         help="seconds that a response takes (default: %(default)s)",
     )
-    parser.add_argument(
-        "--rate-limit",
-        type=float,
-        nargs=2,
-        metavar=("REQUESTS", "SECONDS"),
-        help="refuse more requests than that with HTTP 429 (default: no limit)",
-    )
     parser.add_argument("--credits", type=int, help="credits of the account (default: no limit)")
     parser.add_argument(
         "--credits-at-end", action="store_true", help="let a run use its credits when it ends, not with each step"
     )
-    parser.add_argument(
-        "--public-callbacks-only",
-        action="store_false",
-        dest="allow_private_callbacks",
-        help="refuse private callback addresses, as BrowserAct does",
-    )
-    parser.add_argument("--as-in-the-demos", action="store_true", help="respond like the vendor's examples")
     return parser
 
 
@@ -124,10 +80,8 @@ def make_emulator(options: argparse.Namespace) -> Emulator:
     """
     given = vars(options)
     account = {each.name: given[each.name] for each in dataclasses.fields(Emulator) if each.name in given}
-    emulator = Emulator(**account, errors_as_in_the_demos=True)
-    for workflow_id in emulator.catalogue:
-        settings: Any = {name: given[name] for name in WorkflowSettings.__annotations__.keys() & given.keys()}
-        emulator.set_workflow(workflow_id, **settings)
+    emulator = Emulator(**account)
+    emulator.set_workflow("*", **{name: given[name] for name in DELAYS})
     return emulator
 
 
@@ -145,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: done.set())
     try:
         with emulator.serve(options.host, options.port) as running:
-            print("\n".join(introduction(running)), flush=True)
+            print(introduction(running), flush=True)
             done.wait()
     except OSError as error:
         print(f"Cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)

@@ -6,13 +6,11 @@ import csv
 import hashlib
 import io
 import json
-import math
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 from airflow_provider_browseract.emulator.workflow import (
-    BLOCKED,
     INPUT_REFUSED,
     LOGIN_REFUSED,
     TEXT,
@@ -109,14 +107,6 @@ def _export(run: RunContext) -> Output:
     return Output(files=(_csv_file(run),))
 
 
-def _download(run: RunContext) -> Output:
-    return Output(downloads=(_csv_file(run),))
-
-
-def _plain_text(run: RunContext) -> Output:
-    return Output(f"Everything about {run.inputs.get('topic', 'nothing in particular')}: it is sold out.")
-
-
 def _ask_human(run: RunContext) -> Output:
     return _as_json({"confirmed": run.confirmed})
 
@@ -146,28 +136,6 @@ def _find_contact(run: RunContext) -> Output:
     }
     files = (EmulatedFile(f"result.{end}", text.encode(), kind) for end, (text, kind) in texts.items())
     return Output(value=contact, files=tuple(files))
-
-
-def _compare_prices(run: RunContext) -> Output:
-    limits, only_in_stock = run.inputs.get("price", {}), run.inputs.get("in_stock")
-    offers = [
-        {
-            "product": product,
-            "shop": f"{shop}.shop.example",
-            "price": _number(product, shop) % 50_000 / 100,
-            "in_stock": _number(shop, product) % 2 == 0,
-        }
-        for product in run.inputs.get("products", ())
-        for shop in "ABC"[: int(run.inputs.get("max_offers", 3))]
-    ]
-    return Output(
-        value=[
-            offer
-            for offer in offers
-            if limits.get("min", 0) <= offer["price"] <= limits.get("max", math.inf)
-            and (offer["in_stock"] or not only_in_stock)
-        ]
-    )
 
 
 LOG_IN = EmulatedWorkflow(
@@ -206,23 +174,6 @@ EXPORT = EmulatedWorkflow(
     behaviour=_export,
     created_at="2026-01-05T08:03:00Z",
 )
-DOWNLOAD = EmulatedWorkflow(
-    id="71002814653029491",
-    name="Download results",
-    description="Searches shop.example and downloads the results in the browser.",
-    inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
-    steps=("Open the search page", "Press the download button", "Wait for the download"),
-    behaviour=_download,
-    created_at="2026-01-05T08:08:00Z",
-)
-PLAIN_TEXT = EmulatedWorkflow(
-    id="71002814653029451",
-    name="Summarize a page",
-    description="Returns a sentence of plain text.",
-    inputs=(WorkflowInput("topic", required=False),),
-    behaviour=_plain_text,
-    created_at="2026-01-05T08:04:00Z",
-)
 HUMAN = EmulatedWorkflow(
     id="71002814653029467",
     name="Ask a human",
@@ -233,16 +184,6 @@ HUMAN = EmulatedWorkflow(
     pause_limit=600.0,
     created_at="2026-01-05T08:05:00Z",
 )
-FAILING = EmulatedWorkflow(
-    id="71002814653029473",
-    name="Fail at a captcha",
-    description="Fails at its second step.",
-    steps=("Open the page", "Get past the captcha", "Collect the data", "Return the output"),
-    outcome="failed",
-    failure=(BLOCKED, "The page is blocked by a captcha that could not be solved"),
-    failed_step=2,
-    created_at="2026-01-05T08:06:00Z",
-)
 ENDLESS = EmulatedWorkflow(
     id="71002814653029503",
     name="Follow the next page",
@@ -250,13 +191,6 @@ ENDLESS = EmulatedWorkflow(
     steps=("Collect the results", "Open the next page"),
     step_every=2.0,
     created_at="2026-01-05T08:09:00Z",
-)
-UNPUBLISHED = EmulatedWorkflow(
-    id="71002814653029489",
-    name="Still being built",
-    description="Is not published, so it cannot be run.",
-    published=False,
-    created_at="2026-01-05T08:07:00Z",
 )
 
 TEMPLATE_SEARCH = EmulatedTemplate(
@@ -268,26 +202,6 @@ TEMPLATE_SEARCH = EmulatedTemplate(
     recommendation="Compare prices",
     detail_url="https://www.browseract.com/template?id=52000417936205143",
     created_at="2025-11-03T08:00:00Z",
-)
-TEMPLATE_TEXT = EmulatedTemplate(
-    id="52000417936205157",
-    name="Page summary",
-    description="Summarizes a page in one sentence.",
-    inputs=(WorkflowInput("topic", required=False),),
-    behaviour=_plain_text,
-    recommendation="Keep an eye on a page",
-    detail_url="https://www.browseract.com/template?id=52000417936205157",
-    created_at="2025-11-03T08:01:00Z",
-)
-TEMPLATE_EXPORT = EmulatedTemplate(
-    id="52000417936205169",
-    name="Product export",
-    description="Searches a shop for products and exports them as CSV.",
-    inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
-    behaviour=_export,
-    recommendation="Fill a spreadsheet",
-    detail_url="https://www.browseract.com/template?id=52000417936205169",
-    created_at="2025-11-03T08:02:00Z",
 )
 
 CONTACTS = EmulatedBot(
@@ -314,38 +228,6 @@ CONTACTS = EmulatedBot(
     behaviour=_find_contact,
     created_at="2026-01-05T08:10:00Z",
 )
-PRICES = EmulatedBot(
-    id="82000518364027729",
-    name="Compare prices",
-    description="Collects the offers of several shops for products.",
-    input_schema=object_of(
-        {
-            "products": {
-                "type": "array",
-                "items": {**TEXT, "minLength": 1, "maxLength": 80},
-                "minItems": 1,
-                "maxItems": 10,
-                "uniqueItems": True,
-            },
-            "country": {**TEXT, "enum": ["US", "UK", "DE", "JP"]},
-            "max_offers": {"type": "integer", "minimum": 1, "maximum": 20, "default": 3},
-            "in_stock": {"type": "boolean", "default": False},
-            "price": object_of({"min": {"type": "number", "minimum": 0}, "max": {"type": "number", "minimum": 0}}),
-            "coupon": {"type": ["string", "null"], "pattern": "^[A-Z0-9]{4,12}$"},
-        },
-        ["products", "country"],
-    ),
-    output_schema={
-        "type": "array",
-        "items": object_of(
-            {"product": TEXT, "shop": TEXT, "price": {"type": "number"}, "in_stock": {"type": "boolean"}},
-            ["product", "shop", "price", "in_stock"],
-        ),
-    },
-    steps=("Open the search page", "Search for the products", "Collect the prices", "Return the output"),
-    behaviour=_compare_prices,
-    created_at="2026-01-05T08:11:00Z",
-)
 AGENT_HUMAN = EmulatedBot(
     id="82000518364027743",
     name="Ask a human in the live view",
@@ -356,14 +238,7 @@ AGENT_HUMAN = EmulatedBot(
     pause_limit=600.0,
     created_at="2026-01-05T08:12:00Z",
 )
-NOT_READY = EmulatedBot(
-    id="82000518364027757",
-    name="Without a language model",
-    description="Has no configured language model, so it cannot be run.",
-    ready=False,
-    created_at="2026-01-05T08:13:00Z",
-)
 
-WORKFLOWS = (LOG_IN, ORDERS, SEARCH, EXPORT, DOWNLOAD, PLAIN_TEXT, HUMAN, FAILING, ENDLESS, UNPUBLISHED)
-TEMPLATES = (TEMPLATE_SEARCH, TEMPLATE_TEXT, TEMPLATE_EXPORT)
-BOTS = (CONTACTS, PRICES, AGENT_HUMAN, NOT_READY)
+WORKFLOWS = (LOG_IN, ORDERS, SEARCH, EXPORT, HUMAN, ENDLESS)
+TEMPLATES = (TEMPLATE_SEARCH,)
+BOTS = (CONTACTS, AGENT_HUMAN)

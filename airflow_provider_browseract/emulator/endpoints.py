@@ -1,22 +1,57 @@
-"""What the endpoints of both versions of the API share."""
+"""What the endpoints of both versions of the API share: how a request is read, and how a run is found and described."""
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
-from airflow_provider_browseract.emulator.browseract import BrowserAct
-from airflow_provider_browseract.emulator.errors import NOT_PAUSED, TASK_ENDED, TASK_UNKNOWN, ApiError, parameter_error
-from airflow_provider_browseract.emulator.parameters import Query, check_callback_url, read_object
-from airflow_provider_browseract.emulator.run import Run
+import pydantic
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
+from pydantic_core import from_json
 
+from airflow_provider_browseract.emulator.account import Account
+from airflow_provider_browseract.emulator.errors import ApiError, Code, parameter_error
+from airflow_provider_browseract.emulator.records import iso, milliseconds
+from airflow_provider_browseract.emulator.runs import Run, StoredFile
+from airflow_provider_browseract.emulator.workflow import Workflow
+
+
+def _like(pattern: str, meaning: str) -> BeforeValidator:
+    """Return a check that a text begins as what pydantic may then read."""
+
+    def check(text: str) -> str:
+        if not re.match(pattern, text):
+            raise ValueError(f"must be {meaning}")
+        return text
+
+    return BeforeValidator(check)
+
+
+def _is_an_address(url: str) -> str:
+    parts = urlsplit(url)
+    _ = parts.port  # raises ValueError
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or " " in url:
+        raise ValueError("must be an HTTP or HTTPS URL")
+    return url
+
+
+Id = Annotated[str, Field(min_length=1)]
+Whole = Annotated[int, _like(r"-?[0-9]{1,10}$", "a whole number"), Field(ge=-(2**31), lt=2**31)]
+PageNumber = Annotated[Whole, Field(ge=1)]
+Limit = Annotated[Whole, Field(ge=1, le=500)]
+LimitOfV3 = Annotated[Whole, Field(ge=1, le=100)]
+Moment = Annotated[AwareDatetime, _like(r"\d{4}-\d\d-\d\d[Tt]", "a date-time such as 2026-01-31T12:00:00Z")]
+Keyword = Annotated[str, Field(max_length=200)]
+CallbackUrl = Annotated[str, Field(max_length=2048), AfterValidator(_is_an_address)]
+Callbacks = dict[str, str | None]
 CALLBACKS = ("callback_url", "status_change_callback_url")
-
-Body = dict[str, Any]
-Version = Literal["v2", "v3"]
+Status = Literal["created", "running", "finished", "canceled", "pausing", "paused", "failed"]
 
 
 @dataclass(frozen=True)
@@ -25,111 +60,197 @@ class Endpoint:
 
     :param name: the name for faults and records
     :param path: its path, in which ids are names such as ``{task_id}``
-    :param respond: returns the value of the response's JSON body, or None for an empty body, given the parameters and
-        the ids of the path
-    :param parameters: the names of the query parameters; or the fields of the JSON body, and their types
+    :param respond: returns the value of the response's JSON body, or None for an empty body, given the account and what
+        is in the path and in the query or the JSON body of a request
+    :param parameters: a model of the parameters of ``respond``. A start has ``callbacks`` for its callback URLs
     """
 
     name: str
     method: str
     path: str
-    respond: Callable[[BrowserAct, Any], Any]
-    parameters: tuple[str, ...] | Mapping[str, type]
+    respond: Callable[..., Any]
+    parameters: type[BaseModel]
+
+    @property
+    def version(self) -> str:
+        """The version of the API, ``v2`` or ``v3``."""
+        return self.path[1:3]
 
     @cached_property
-    def pattern(self) -> re.Pattern[str]:
-        """What matches a path of the endpoint, with its ids as groups."""
+    def _pattern(self) -> re.Pattern[str]:
         return re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", self.path))
 
-    def call(
-        self,
-        browseract: BrowserAct,
-        *,
-        ids: Mapping[str, str] | None = None,
-        query: bytes = b"",
-        body: bytes = b"",
-        content_type: str = "",
-    ) -> Any:
-        """Process a request, and return what ``respond`` returns.
+    def ids(self, path: str) -> dict[str, str] | None:
+        """Return the ids in a path, or None if it is the path of another endpoint."""
+        found = self._pattern.fullmatch(path)
+        return None if found is None else found.groupdict()
 
-        :raises ApiError: if the response is the error envelope
-        """
-        with browseract.changed:
-            browseract.catch_up()
-            if isinstance(self.parameters, tuple):
-                return self.respond(browseract, Query(query, self.parameters, ids or {}))
-            Query(query, ())
-            return self.respond(browseract, {**read_object(body, content_type, self.parameters), **(ids or {})})
+    def call(self, account: Account, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Any:
+        """Read a request strictly, and respond. What cannot be understood raises an ``ApiError`` and is not ignored."""
+        ids = self.ids(path) or {}
+        try:
+            given: Any = dict(pairs := parse_qsl(query, keep_blank_values=True, errors="strict"))
+            if len(given) < len(pairs):
+                raise parameter_error("a query parameter is given twice")
+            if is_start := "callback_url" in self.parameters.model_fields:
+                if pairs or headers.get("content-type", "").partition(";")[0].lower() != "application/json":
+                    raise parameter_error("a start has a body of the Content-Type application/json and no query")
+                given = from_json(body, allow_inf_nan=False)
+            if not isinstance(given, dict) or given.keys() & ids.keys():
+                raise parameter_error("the body must be an object, without the ids of the path")
+            model = self.parameters
+            read = model.model_validate({**given, **ids}, strict=True) if is_start else None
+            read = read or model.model_validate_strings({**given, **ids})
+        except pydantic.ValidationError as invalid:
+            error = invalid.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, error["loc"]))
+            raise parameter_error(f"{place}: {error['msg'].removeprefix('Value error, ')}") from None
+        except (ValueError, RecursionError):
+            raise parameter_error("the query or the body cannot be read") from None
+        values: dict[str, Any] = dict(read)
+        if is_start:
+            values["callbacks"] = {name: values.pop(name) for name in CALLBACKS}
+        return self.respond(account, **values)
 
 
-def read_callbacks(browseract: BrowserAct, body: Body) -> dict[str, str | None]:
-    """Return the callback URLs of a start."""
-    for name in CALLBACKS:
-        if name in body:
-            check_callback_url(name, body[name], allow_private=browseract.allow_private_callbacks)
-    return {name: body.get(name) for name in CALLBACKS}
+def endpoint(endpoints: dict[str, Endpoint], method: str, path: str, name: str = "") -> Callable[..., Any]:
+    """Return a decorator that adds an endpoint, whose parameters are those of the decorated function.
+
+    :param path: the path, in which ``{name}`` is the endpoint's name
+    :param name: BrowserAct's name. Default: the name of the function, with hyphens
+    """
+
+    def add(respond: Callable[..., Any]) -> Callable[..., Any]:
+        _, *parameters = inspect.signature(respond, eval_str=True).parameters.values()
+        fields: dict[str, Any] = {
+            each.name: (each.annotation, ... if each.default is each.empty else each.default) for each in parameters
+        }
+        if fields.pop("callbacks", None):
+            fields |= dict.fromkeys(CALLBACKS, (CallbackUrl, None))
+        model = pydantic.create_model(respond.__name__, __config__=pydantic.ConfigDict(extra="forbid"), **fields)
+        called = name or respond.__name__.replace("_", "-")
+        endpoints[called] = Endpoint(called, method, path.replace("{name}", called), respond, model)
+        return respond
+
+    return add
 
 
-def find_run(browseract: BrowserAct, query: Query, version: Version) -> Run:
+def find(known: Mapping[str, Workflow], wanted: str, unknown: Code) -> Workflow:
+    """Return a workflow, a bot or a template."""
+    if wanted not in known:
+        raise ApiError(unknown)
+    return known[wanted]
+
+
+def find_run(account: Account, task_id: str, version: str) -> Run:
     """Return the task of a request. Each version of the API knows only its own tasks, unless they are shared."""
-    run = browseract.runs.get(query.required("task_id"))
-    if run is None or not (browseract.shared_runs or run.api_version == version):
-        raise ApiError(TASK_UNKNOWN)
+    run = account.runs.get(task_id)
+    if run is None or not (account.shared_runs or run.api_version == version):
+        raise ApiError(Code.TASK_UNKNOWN)
     return run
 
 
-def find_runs(browseract: BrowserAct, query: Query, version: Version, statuses: tuple[str, ...]) -> list[Run]:
+def find_runs(
+    account: Account, version: str, status: str | None, earliest: datetime | None, latest: datetime | None
+) -> list[Run]:
     """Return the tasks that a version of the API lists with the filters that both versions have, oldest first."""
-    status = query.text("status")
-    if status is not None and status not in statuses:
-        raise parameter_error(f"status must be one of {', '.join(statuses)}")
-    earliest = query.moment("created_at_from")
-    latest = query.moment("created_at_to")
-    now = browseract.clock()
+    now = account.clock()
     return [
         run
-        for run in browseract.runs.values()
+        for run in account.runs.values()
         if run.is_listed(now)
-        and (browseract.shared_runs or run.api_version == version)
+        and (account.shared_runs or run.api_version == version)
         and status in (None, run.reported(now))
-        and (earliest is None or earliest <= int(run.created))
-        and (latest is None or int(run.created) <= latest)
+        and (earliest is None or earliest.timestamp() <= int(run.created))
+        and (latest is None or int(run.created) <= latest.timestamp())
     ]
 
 
-def stop(browseract: BrowserAct, query: Query, version: Version) -> Run:
-    """Stop an active task, and return it."""
-    biz_code = query.integer("biz_code", -(2**31))
-    run = find_run(browseract, query, version)
-    if not run.ended:
-        browseract.stop_run(run, biz_code)
-    elif not browseract.stop_ended_is_ok:
-        raise ApiError(TASK_ENDED)
-    return run
+def stop(account: Account, run: Run, biz_code: int | None) -> None:
+    """Stop an active task."""
+    now = account.clock()
+    if run.finished(now) is not None:
+        raise ApiError(Code.TASK_ENDED)
+    run.stop(now, biz_code)
+    account.announce()
+    account.catch_up()
 
 
-def resume(browseract: BrowserAct, run: Run) -> None:
+def resume(account: Account, run: Run) -> None:
     """Resume a paused task."""
-    if run.status == "paused":
-        browseract.resume_run(run)
-    elif not (run.status == "running" and browseract.resume_running_is_ok):
-        raise ApiError(NOT_PAUSED)
+    now = account.clock()
+    if run.status(now) != "paused":
+        raise ApiError(Code.NOT_PAUSED)
+    run.resume(now)
+    account.announce()
+    account.catch_up()
 
 
-def page_of(
-    query: Query, found: list[Any], render: Callable[[Any], dict[str, Any]], *, default: int = 1, most: int = 500
-) -> dict[str, Any]:
-    """Return a page of a list.
-
-    :param default: the number of items without a ``limit``. API v2 then returns one item
-    :param most: the highest ``limit``
-    """
-    page = query.integer("page", 1) or 1
-    limit = query.integer("limit", 1, most) or default
+def page_of(found: Iterable[Any], page: int, limit: int, render: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return a page of a list."""
+    listed = list(found)
     return {
         "page": page,
         "limit": limit,
-        "items": [render(one) for one in found[(page - 1) * limit : page * limit]],
-        "total_pages": -(-len(found) // limit),
-        "total_count": len(found),
+        "items": [render(one) for one in listed[(page - 1) * limit : page * limit]],
+        "total_pages": -(-len(listed) // limit),
+        "total_count": len(listed),
+    }
+
+
+def described(run: Run, at: float, base_url: str, *, whole: bool) -> dict[str, Any]:
+    """Return what both versions say about a run, in the same words. What does not apply is left out.
+
+    :param whole: also what lists do not have
+    """
+    status, finished = run.status(at), run.finished(at)
+    fields: dict[str, Any] = {"status": run.reported(at), "created_at": iso(run.created), "credit": run.credit(at)}
+    if status in ("running", "paused"):
+        fields["live_url_info"] = {"width": 1280, "height": 1024, "live_url": f"{base_url}/live/{run.id}"}
+    if finished is not None:
+        fields["finished_at"] = iso(finished)
+    if status == "failed" and run.failure is not None:
+        fields["task_failure_info"] = {"code": run.failure[0], "message": run.failure[1]}
+    if whole:
+        fields["log_detail_url"] = f"{base_url}/logs/{run.id}"
+        fields["steps"] = [
+            {
+                "id": f"{run.id}{number:02}",
+                "step": number,
+                "status": status,
+                "evaluation_previous_goal": f"Reached: {run.goal(number - 1)}"
+                if number > 1
+                else "This is the first step",
+                "step_goal": run.goal(number),
+                "screenshots_url": f"{base_url}/screenshots/{run.id}/{number}.svg",
+            }
+            for number, status in run.steps(at)
+        ]
+    if whole and run.downloads and run.has_output(at):
+        fields["download_files"] = [download_of(stored, at, base_url) for stored in run.downloads]
+        fields["files_expires_at"] = milliseconds(min(stored.expires for stored in run.downloads))
+    return fields
+
+
+def download_of(stored: StoredFile, at: float, base_url: str) -> dict[str, Any]:
+    """Return a file that the browser has downloaded, with the names of API v2."""
+    created = milliseconds(stored.created)
+    fields: dict[str, Any] = {
+        "guid": stored.guid,
+        "fileName": stored.file.name,
+        "downloadStartTime": created,
+        "createTime": created,
+    }
+    if stored.file.broken is not None:
+        return {**fields, "status": "failed", "progress": 50, "errorMessage": stored.file.broken}
+    if not stored.ready(at):
+        return {**fields, "status": "uploading", "progress": 50}
+    return {
+        **fields,
+        "status": "uploaded",
+        "progress": 100,
+        "fileSize": len(stored.file.content),
+        "downloadUrl": stored.link(base_url, at),
+        "downloadCompletedTime": milliseconds(stored.created + stored.file.prepared_after),
+        "expiresAt": milliseconds(stored.expires),
     }

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Literal
 
 RequestFaultKind = Literal["slow", "hung", "status", "html", "gateway", "redirect", "lost_response", "reset", "refused"]
-CallbackFaultKind = Literal["lost", "late", "repeated", "out_of_order", "hung_up"]
-
-#: The endpoint name for faults of every endpoint of the API (files are not part of it).
-EVERY_ENDPOINT = "*"
-
-#: The endpoint name for downloads of exported files.
-DOWNLOAD_FILE = "download-file"
+CallbackFaultKind = Literal["lost", "late", "repeated", "hung_up"]
 
 
 @dataclass(frozen=True)
@@ -27,18 +19,16 @@ class RequestFault:
     kind: RequestFaultKind
     processed: bool = False
     seconds: float = 0.0
-    http_status: int | None = None
-    retry_after: str | None = None
+    http_status: int = 400
+    retry_after: float | str | None = None
     code: int = 0
     message: str | None = None
-    location: str | None = None
+    location: str = ""
 
     @classmethod
     def slow(cls, seconds: float) -> RequestFault:
         """Process the request at once, but respond only after ``seconds``."""
-        if not seconds >= 0:
-            raise ValueError(f"seconds must not be negative, got {seconds!r}")
-        return cls("slow", processed=True, seconds=seconds)
+        return cls("slow", processed=True, seconds=_checked_seconds(seconds))
 
     @classmethod
     def hung(cls, *, processed: bool = False) -> RequestFault:
@@ -51,20 +41,17 @@ class RequestFault:
 
         :param retry_after: value of the ``Retry-After`` header: seconds or an HTTP date
         """
-        _check_status(http_status, 400, 599)
-        return cls("status", http_status=http_status, retry_after=_header(retry_after))
+        return cls("status", http_status=_checked_status(http_status, 400, 599), retry_after=retry_after)
 
     @classmethod
     def html(cls, http_status: int = 200) -> RequestFault:
         """Respond with an HTML page, as a proxy, a gateway or another host would."""
-        _check_status(http_status, 200, 599)
-        return cls("html", http_status=http_status)
+        return cls("html", http_status=_checked_status(http_status, 200, 599))
 
     @classmethod
     def gateway(cls, http_status: int) -> RequestFault:
         """Respond with the JSON of an API gateway or a firewall, which has no BrowserAct code."""
-        _check_status(http_status, 400, 599)
-        return cls("gateway", http_status=http_status)
+        return cls("gateway", http_status=_checked_status(http_status, 400, 599))
 
     @classmethod
     def redirect(cls, location: str = "/login", *, http_status: int = 302) -> RequestFault:
@@ -72,8 +59,7 @@ class RequestFault:
 
         :param location: value of the ``Location`` header
         """
-        _check_status(http_status, 300, 399)
-        return cls("redirect", http_status=http_status, location=location)
+        return cls("redirect", http_status=_checked_status(http_status, 300, 399), location=location)
 
     @classmethod
     def lost_response(cls, *, status: int | None = None) -> RequestFault:
@@ -81,9 +67,8 @@ class RequestFault:
 
         :param status: HTTP status with which a gateway responds instead, such as 502; None closes the connection
         """
-        if status is not None:
-            _check_status(status, 400, 599)
-        return cls("lost_response", processed=True, http_status=status)
+        http_status = 0 if status is None else _checked_status(status, 400, 599)
+        return cls("lost_response", processed=True, http_status=http_status)
 
     @classmethod
     def reset(cls) -> RequestFault:
@@ -113,10 +98,8 @@ class CallbackFault:
 
     @classmethod
     def late(cls, seconds: float) -> CallbackFault:
-        """Deliver the callback after ``seconds``. Later callbacks do not wait for it."""
-        if not seconds >= 0:
-            raise ValueError(f"seconds must not be negative, got {seconds!r}")
-        return cls("late", seconds=seconds)
+        """Deliver the callback after ``seconds``. Later callbacks of the same run do not wait for it."""
+        return cls("late", seconds=_checked_seconds(seconds))
 
     @classmethod
     def repeated(cls, copies: int = 2) -> CallbackFault:
@@ -126,82 +109,41 @@ class CallbackFault:
         return cls("repeated", copies=copies)
 
     @classmethod
-    def out_of_order(cls) -> CallbackFault:
-        """Deliver the callback after the next callback of the same run.
-
-        The last callback of a run is delivered as usual.
-        """
-        return cls("out_of_order")
-
-    @classmethod
     def hung_up(cls) -> CallbackFault:
         """Deliver the callback, but close the connection without waiting for the response."""
         return cls("hung_up")
 
 
-Fault = TypeVar("Fault", RequestFault, CallbackFault)
+@dataclass(eq=False)
+class ArmedFault:
+    """A fault that a test has added.
 
+    :param about: what it applies to: names, and the value of each
+    :param times: how often it applies
+    :param skip: how often it is skipped before
+    """
 
-@dataclass
-class _Armed(Generic[Fault]):
-    fault: Fault
-    concerns: Callable[..., bool]
-    skip: int
+    fault: RequestFault | CallbackFault
+    about: dict[str, str]
     times: float
+    skip: int
     seen: int = 0
 
-
-class FaultPlan(Generic[Fault]):
-    """Faults that apply to later requests or callbacks, in the order in which they were added."""
-
-    def __init__(self) -> None:
-        self._armed: list[_Armed[Fault]] = []
-        self._lock = threading.Lock()
-
-    def arm(
-        self, fault: Fault, concerns: Callable[..., bool], *, times: int | None, skip: int = 0
-    ) -> Callable[[], None]:
-        """Add a fault, and return a function that removes it.
-
-        :param fault: the fault
-        :param concerns: returns whether the fault applies to the arguments of :meth:`take`
-        :param times: how often it applies; None means until cleared
-        :param skip: how often it is skipped before
-        """
-        if times is not None and times < 1:
-            raise ValueError(f"times must be 1 or more, or None, got {times!r}")
-        if skip < 0:
-            raise ValueError(f"skip must not be negative, got {skip!r}")
-        armed = _Armed(fault, concerns, skip, float("inf") if times is None else times)
-        with self._lock:
-            self._armed.append(armed)
-
-        def disarm() -> None:
-            with self._lock:
-                self._armed = [each for each in self._armed if each is not armed]
-
-        return disarm
-
-    def take(self, *about: Any) -> Fault | None:
-        """Return the first fault that applies, and count it."""
-        with self._lock:
-            for armed in self._armed:
-                if armed.concerns(*about):
-                    armed.seen += 1
-                    if armed.skip < armed.seen <= armed.skip + armed.times:
-                        return armed.fault
-        return None
-
-    def clear(self) -> None:
-        """Remove all faults."""
-        with self._lock:
-            self._armed.clear()
+    def applies_to(self, about: dict[str, str]) -> bool:
+        """Return whether it applies to a request or callback, and count it."""
+        if not self.about.items() <= about.items():
+            return False
+        self.seen += 1
+        return self.skip < self.seen <= self.skip + self.times
 
 
-def _check_status(http_status: int, lowest: int, highest: int) -> None:
+def _checked_status(http_status: int, lowest: int, highest: int) -> int:
     if not lowest <= http_status <= highest:
         raise ValueError(f"the HTTP status of this fault is from {lowest} to {highest}, got {http_status!r}")
+    return http_status
 
 
-def _header(value: float | str | None) -> str | None:
-    return value if value is None or isinstance(value, str) else f"{value:g}"
+def _checked_seconds(seconds: float) -> float:
+    if not seconds >= 0:
+        raise ValueError(f"seconds must not be negative, got {seconds!r}")
+    return seconds

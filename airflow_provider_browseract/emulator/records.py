@@ -1,43 +1,77 @@
-"""What an emulator records for a test."""
+"""What an emulator responds and records, and how it writes times, which are seconds since the epoch."""
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal
+from datetime import datetime, timezone
+from typing import Any, Literal, NamedTuple
 
 
-@dataclass(frozen=True)
-class TaskRecord:
-    """Everything about a task at one moment.
+def utc(moment: float) -> datetime:
+    """Return a time with its time zone, UTC."""
+    return datetime.fromtimestamp(moment, timezone.utc)
+
+
+def iso(moment: float) -> str:
+    """Return a time as most fields of the API have it: UTC, whole seconds."""
+    return f"{utc(int(moment)):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def milliseconds(moment: float) -> int:
+    """Return a time as the other fields of the API have it."""
+    return int(moment * 1000)
+
+
+def envelope(code: int, message: str, now: float) -> dict[str, Any]:
+    """Return the body of an error response."""
+    trace = {"ts": milliseconds(now), "time": iso(now), "traceId": secrets.token_hex(16)}
+    return {"code": code, "msg": message, "data": {}, **trace}
+
+
+class Response(NamedTuple):
+    """The response to a request."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: dict[str, str] = {}
+
+
+@dataclass(kw_only=True)
+class StartedTask:
+    """What is known about a task from its start on.
 
     :param api_version: the version of the API that started it
     :param workflow_id: its workflow, bot or template
-    :param inputs: the names and values exactly as they were sent. ``dict(inputs)`` is the ``input`` of a bot, unless
-        ``converts_input`` has changed it
-    :param status: its true status, even if another word is reported
-    :param history: each status, and when it began
-    :param ended_by: ``workflow`` if it ended by itself, ``stop-task`` if ``stop-task`` or ``cancel-run`` stopped it
-    :param biz_code: the business code of that request
+    :param inputs: the names and values exactly as they were sent. ``dict(inputs)`` is the ``input`` of a bot
     """
 
     id: str
     api_version: Literal["v2", "v3"]
     workflow_id: str
-    workflow_name: str
     from_template: bool
-    proxy_region: str | None
     inputs: list[tuple[str, Any]]
-    profile_id: str | None
-    save_browser_data: bool
-    callback_url: str | None
-    status_change_callback_url: str | None
+    proxy_region: str | None = None
+    profile_id: str | None = None
+    save_browser_data: bool = False
+    callback_url: str | None = None
+    status_change_callback_url: str | None = None
+
+
+@dataclass(kw_only=True)
+class TaskRecord(StartedTask):
+    """Everything about a task at one moment.
+
+    :param status: its true status, even if another word is reported
+    :param history: each status, and when it began
+    :param biz_code: the business code of the request that stopped it
+    """
+
     status: str
     history: list[tuple[str, datetime]]
     created_at: datetime
-    started_at: datetime | None
     finished_at: datetime | None
-    ended_by: Literal["workflow", "stop-task"] | None
     biz_code: int | None
     credit: int
     output: str | None

@@ -1,216 +1,204 @@
-"""The endpoints of API v2."""
+"""The endpoints of API v2, and how it describes tasks.
+
+The functions of the endpoints have the names and the parameters that they have on BrowserAct.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-from airflow_provider_browseract.emulator.browseract import BrowserAct
+from pydantic import BaseModel, ConfigDict
+
+from airflow_provider_browseract.emulator import endpoints as api
+from airflow_provider_browseract.emulator.account import Account
 from airflow_provider_browseract.emulator.catalogue import REGIONS
-from airflow_provider_browseract.emulator.endpoints import (
-    CALLBACKS,
-    Body,
-    Endpoint,
-    find_run,
-    find_runs,
-    page_of,
-    read_callbacks,
-    resume,
-    stop,
-)
-from airflow_provider_browseract.emulator.errors import (
-    INPUT_MISSING,
-    MESSAGES,
-    NOT_PUBLISHED,
-    REGION_UNKNOWN,
-    TEMPLATE_UNKNOWN,
-    WORKFLOW_UNKNOWN,
-    ApiError,
-    parameter_error,
-)
-from airflow_provider_browseract.emulator.parameters import Query, read_inputs
-from airflow_provider_browseract.emulator.rendering import full_task, listed_task
-from airflow_provider_browseract.emulator.run import STATUSES
+from airflow_provider_browseract.emulator.errors import ApiError, Code, parameter_error
+from airflow_provider_browseract.emulator.runs import Run
 from airflow_provider_browseract.emulator.workflow import EmulatedTemplate, EmulatedWorkflow, Workflow
 
+ENDPOINTS: dict[str, api.Endpoint] = {}
+"""The endpoints by name."""
 
-def _run_task(browseract: BrowserAct, body: Body) -> Any:
-    if not body.get("workflow_id"):
-        raise parameter_error("workflow_id is required")
-    fields = _common_fields(browseract, body)
-    workflow = browseract.workflows.get(body["workflow_id"])
-    if workflow is None:
-        raise ApiError(WORKFLOW_UNKNOWN)
-    workflow = browseract.as_planned(workflow)
+_get, _post, _put = (
+    partial(api.endpoint, ENDPOINTS, method, "/v2/workflow/{name}") for method in ("GET", "POST", "PUT")
+)
+
+
+class InputParameter(BaseModel):
+    """An item of ``input_parameters``."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    value: str
+
+
+@_post()
+def run_task(
+    account: Account,
+    workflow_id: api.Id,
+    input_parameters: list[InputParameter] = [],  # noqa: B006
+    save_browser_data: bool = False,
+    profile_id: str = "",
+    open_incognito_mode: bool = False,
+    callbacks: api.Callbacks = {},  # noqa: B006
+) -> Any:
+    workflow = account.as_planned(api.find(account.workflows, workflow_id, Code.WORKFLOW_UNKNOWN))
     if not workflow.published:
-        raise ApiError(NOT_PUBLISHED)
-    _check_inputs(workflow, fields["inputs"])
-    given = body.get("profile_id") or None
-    if given is not None and given not in browseract.profiles:
-        raise parameter_error(f"there is no profile {given!r}")
-    run = browseract.start_run(
+        raise ApiError(Code.NOT_PUBLISHED)
+    inputs = _inputs(workflow, input_parameters)
+    if profile_id and profile_id not in account.profiles:
+        raise parameter_error(f"there is no profile {profile_id!r}")
+    run = account.start_run(
         workflow,
-        workflow_id=workflow.id,
-        profile_id=given or browseract.new_id(),
-        profile_given=given is not None,
-        save_browser_data=body.get("save_browser_data", False),
-        **fields,
+        api_version="v2",
+        inputs=inputs,
+        profile_id=profile_id or account.new_id(),
+        profile_given=bool(profile_id),
+        save_browser_data=save_browser_data,
+        **callbacks,
     )
-    if not run.save_browser_data or run.profile_id is None:
+    if not save_browser_data:
         return {"id": run.id}
-    browseract.profiles.setdefault(run.profile_id, {})
-    return {"id": run.id, "profileId" if browseract.as_in_the_demos else "profile_id": run.profile_id}
+    account.profiles.setdefault(run.profile_id or "", {})
+    return {"id": run.id, "profile_id": run.profile_id}
 
 
-def _run_task_by_template(browseract: BrowserAct, body: Body) -> Any:
-    if not body.get("workflow_template_id"):
-        raise parameter_error("workflow_template_id is required")
-    fields = _common_fields(browseract, body)
-    template = browseract.templates.get(body["workflow_template_id"])
-    if template is None:
-        raise ApiError(TEMPLATE_UNKNOWN)
-    template = browseract.as_planned(template)
-    region = body.get("proxyRegion", "US")
-    if region not in REGIONS:
-        raise ApiError(REGION_UNKNOWN)
-    _check_inputs(template, fields["inputs"])
-    profile_id = browseract.new_id() if browseract.as_in_the_demos else None
-    run = browseract.start_run(
-        template, workflow_id=browseract.new_id(), region=region, profile_id=profile_id, **fields
-    )
-    return {"id": run.id, "profileId": profile_id} if profile_id else {"id": run.id}
+@_post()
+def run_task_by_template(
+    account: Account,
+    workflow_template_id: api.Id,
+    input_parameters: list[InputParameter] = [],  # noqa: B006
+    proxyRegion: str = "US",
+    callbacks: api.Callbacks = {},  # noqa: B006
+) -> Any:
+    template = account.as_planned(api.find(account.templates, workflow_template_id, Code.TEMPLATE_UNKNOWN))
+    if proxyRegion not in REGIONS:
+        raise ApiError(Code.REGION_UNKNOWN)
+    inputs = _inputs(template, input_parameters)
+    run = account.start_run(template, api_version="v2", inputs=inputs, proxy_region=proxyRegion, **callbacks)
+    return {"id": run.id}
 
 
-def _get_task_status(browseract: BrowserAct, query: Query) -> Any:
-    return {"status": find_run(browseract, query, "v2").reported(browseract.clock())}
+@_get()
+def get_task_status(account: Account, task_id: api.Id) -> Any:
+    return {"status": api.find_run(account, task_id, "v2").reported(account.clock())}
 
 
-def _get_task(browseract: BrowserAct, query: Query) -> Any:
-    return browseract.describe(full_task, find_run(browseract, query, "v2"))
+@_get()
+def get_task(account: Account, task_id: api.Id) -> Any:
+    return full_task(api.find_run(account, task_id, "v2"), account.clock(), account.base_url)
 
 
-def _list_tasks(browseract: BrowserAct, query: Query) -> Any:
-    workflow_id = query.text("workflow_id")
-    if workflow_id == "":
-        if not browseract.as_in_the_demos:
-            raise parameter_error("workflow_id must not be empty")
-        workflow_id = None
-    name = (query.text("workflow_name") or "").lower()
+@_get()
+def list_tasks(
+    account: Account,
+    status: api.Status | Literal["unknown"] | None = None,
+    workflow_id: api.Id | None = None,
+    workflow_name: str = "",
+    created_at_from: api.Moment | None = None,
+    created_at_to: api.Moment | None = None,
+    page: api.PageNumber = 1,
+    limit: api.Limit = 1,
+) -> Any:
     found = [
         run
-        for run in reversed(find_runs(browseract, query, "v2", STATUSES))
-        if workflow_id in (None, run.workflow_id) and name in run.workflow.name.lower()
+        for run in reversed(api.find_runs(account, "v2", status, created_at_from, created_at_to))
+        if workflow_id in (None, run.shown_workflow_id) and workflow_name.lower() in run.workflow.name.lower()
     ]
-    return page_of(query, found, partial(browseract.describe, listed_task))
+    return api.page_of(found, page, limit, lambda run: listed_task(run, account.clock(), account.base_url))
 
 
-def _stop_task(browseract: BrowserAct, query: Query) -> None:
-    stop(browseract, query, "v2")
+@_put()
+def stop_task(account: Account, task_id: api.Id, biz_code: api.Whole | None = None) -> None:
+    api.stop(account, api.find_run(account, task_id, "v2"), biz_code)
 
 
-def _resume_task(browseract: BrowserAct, query: Query) -> None:
-    resume(browseract, find_run(browseract, query, "v2"))
+@_put()
+def resume_task(account: Account, task_id: api.Id) -> None:
+    api.resume(account, api.find_run(account, task_id, "v2"))
 
 
-def _list_workflows(browseract: BrowserAct, query: Query) -> Any:
-    return page_of(query, _newest_first(browseract.workflows), _workflow)
+@_get()
+def list_workflows(account: Account, page: api.PageNumber = 1, limit: api.Limit = 1) -> Any:
+    return api.page_of(_newest_first(account.workflows.values()), page, limit, _described)
 
 
-def _get_workflow(browseract: BrowserAct, query: Query) -> Any:
-    workflow = browseract.workflows.get(query.required("workflow_id"))
-    if workflow is None:
-        raise ApiError(WORKFLOW_UNKNOWN)
-    return {**_workflow(workflow), "input_parameters": _inputs(workflow)}
+@_get()
+def get_workflow(account: Account, workflow_id: api.Id) -> Any:
+    workflow = api.find(account.workflows, workflow_id, Code.WORKFLOW_UNKNOWN)
+    return {**_described(workflow), "input_parameters": _declared(workflow)}
 
 
-def _list_templates(browseract: BrowserAct, query: Query) -> Any:
-    keyword = (query.text("keyword") or "").lower()
-    found = [
-        one
-        for one in _newest_first(browseract.templates)
-        if keyword in one.name.lower() or keyword in one.description.lower()
-    ]
-    return page_of(query, found, lambda one: {"templateId": one.id, "name": one.name, **_recommended(one)})
+@_get(name="list-official-workflow-templates")
+def list_templates(account: Account, keyword: str = "", page: api.PageNumber = 1, limit: api.Limit = 1) -> Any:
+    found = (one for one in account.templates.values() if keyword.lower() in f"{one.name}\n{one.description}".lower())
+    return api.page_of(
+        _newest_first(found), page, limit, lambda one: {"templateId": one.id, "name": one.name, **_recommended(one)}
+    )
 
 
-def _get_template(browseract: BrowserAct, query: Query) -> Any:
-    template = browseract.templates.get(query.required("workflow_template_id"))
-    if template is None:
-        raise ApiError(TEMPLATE_UNKNOWN)
-    return {**_workflow(template), **_recommended(template), "input_parameters": _inputs(template)}
+@_get(name="get-official-workflow-template")
+def get_template(account: Account, workflow_template_id: api.Id) -> Any:
+    template = api.find(account.templates, workflow_template_id, Code.TEMPLATE_UNKNOWN)
+    return {**_described(template), **_recommended(template), "input_parameters": _declared(template)}
 
 
-def _get_region_list(_: BrowserAct, __: Query) -> Any:
+@_get()
+def get_region_list(_: Account) -> Any:
     return [{"name": name, "code": code} for code, name in REGIONS.items()]
 
 
-_START: dict[str, type] = {"input_parameters": list, **dict.fromkeys(CALLBACKS, str)}
-_RUN: dict[str, type] = {
-    **_START,
-    "workflow_id": str,
-    "save_browser_data": bool,
-    "profile_id": str,
-    "open_incognito_mode": bool,
-}
-_RUN_TEMPLATE: dict[str, type] = {**_START, "workflow_template_id": str, "proxyRegion": str}
-_FILTERS = ("status", "workflow_id", "workflow_name", "created_at_from", "created_at_to")
-_PAGE = ("page", "limit")
-
-ENDPOINTS = {
-    name: Endpoint(name, method, f"/v2/workflow/{name}", respond, parameters)
-    for name, method, respond, parameters in (
-        ("run-task", "POST", _run_task, _RUN),
-        ("run-task-by-template", "POST", _run_task_by_template, _RUN_TEMPLATE),
-        ("get-task-status", "GET", _get_task_status, ("task_id",)),
-        ("get-task", "GET", _get_task, ("task_id",)),
-        ("list-tasks", "GET", _list_tasks, (*_FILTERS, *_PAGE)),
-        ("stop-task", "PUT", _stop_task, ("task_id", "biz_code")),
-        ("resume-task", "PUT", _resume_task, ("task_id",)),
-        ("list-workflows", "GET", _list_workflows, _PAGE),
-        ("get-workflow", "GET", _get_workflow, ("workflow_id",)),
-        ("list-official-workflow-templates", "GET", _list_templates, ("keyword", *_PAGE)),
-        ("get-official-workflow-template", "GET", _get_template, ("workflow_template_id",)),
-        ("get-region-list", "GET", _get_region_list, ()),
-    )
-}
-"""The endpoints by name."""
+def listed_task(run: Run, at: float, base_url: str, *, whole: bool = False) -> dict[str, Any]:
+    """Return the fields of a task that lists have too, or all."""
+    inputs = ((name, value if isinstance(value, str) else json.dumps(value)) for name, value in run.inputs)
+    task: dict[str, Any] = {
+        "id": run.id,
+        "workflow_id": run.shown_workflow_id,
+        "input_parameters": "; ".join(f"{name}={value}" for name, value in inputs),
+        **api.described(run, at, base_url, whole=whole),
+    }
+    if run.profile_id is not None:
+        task["profile_id"] = run.profile_id
+    if "live_url_info" in task:
+        task["live_url"] = task["live_url_info"]["live_url"]
+    if run.has_output(at):
+        files = [stored.link(base_url, at) for stored in run.files if stored.ready(at)]
+        task["output"] = {"string": run.output.string, "files": files}
+    return task
 
 
-def _common_fields(browseract: BrowserAct, body: Body) -> dict[str, Any]:
-    """Return the fields of a run that workflows and templates have."""
-    callbacks = read_callbacks(browseract, body)
-    return {"inputs": read_inputs(body.get("input_parameters", [])), **callbacks}
+full_task = partial(listed_task, whole=True)
+"""Return a task as ``get-task`` and callbacks do."""
 
 
-def _check_inputs(workflow: EmulatedWorkflow, inputs: list[tuple[str, str]]) -> None:
+def _inputs(workflow: EmulatedWorkflow, parameters: list[InputParameter]) -> list[tuple[str, Any]]:
+    inputs = [(each.name, each.value) for each in parameters]
     given = dict(inputs)
+    if len(given) < len(inputs):
+        raise parameter_error("an input parameter is given twice")
     for name in given.keys() - {one.name for one in workflow.inputs}:
         raise parameter_error(f"the workflow has no input parameter {name!r}")
     for one in workflow.inputs:
         if one.required and not given.get(one.name):
-            raise ApiError(INPUT_MISSING, f"{MESSAGES[INPUT_MISSING]} ({one.name})")
+            raise ApiError(Code.INPUT_MISSING, f" ({one.name})")
+    return inputs
 
 
-def _newest_first(workflows: Mapping[str, Workflow]) -> list[Workflow]:
-    return sorted(workflows.values(), key=lambda one: one.created_at, reverse=True)
-
-
-def _workflow(workflow: EmulatedWorkflow) -> dict[str, Any]:
-    described = {
-        "id": workflow.id,
-        "name": workflow.name,
-        "description": workflow.description,
-        "create_at": workflow.created_at,
-    }
-    if workflow.published:
-        described["publish_at"] = workflow.published_at
-    return described
-
-
-def _inputs(workflow: EmulatedWorkflow) -> list[dict[str, Any]]:
+def _declared(workflow: EmulatedWorkflow) -> list[dict[str, Any]]:
     # According to the vendor's n8n node, a parameter that is not enabled by default is required.
     return [{"name": one.name, "default_enabled": not one.required} for one in workflow.inputs]
+
+
+def _newest_first(workflows: Iterable[Workflow]) -> list[Workflow]:
+    return sorted(workflows, key=lambda one: one.created_at, reverse=True)
+
+
+def _described(one: EmulatedWorkflow) -> dict[str, Any]:
+    described = {"id": one.id, "name": one.name, "description": one.description, "create_at": one.created_at}
+    return {**described, "publish_at": one.published_at} if one.published else described
 
 
 def _recommended(template: EmulatedTemplate) -> dict[str, str]:

@@ -1,134 +1,138 @@
-"""The endpoints of API v3."""
+"""The endpoints of API v3, and how it describes runs.
+
+The functions of the endpoints have the names and the parameters that they have on BrowserAct.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, Literal
 
-from airflow_provider_browseract.emulator.browseract import BrowserAct
+from airflow_provider_browseract.emulator import endpoints as api
+from airflow_provider_browseract.emulator.account import Account
 from airflow_provider_browseract.emulator.catalogue import REGIONS
-from airflow_provider_browseract.emulator.endpoints import (
-    CALLBACKS,
-    Body,
-    Endpoint,
-    find_run,
-    find_runs,
-    page_of,
-    read_callbacks,
-    resume,
-    stop,
-)
-from airflow_provider_browseract.emulator.errors import (
-    AGENT_INPUT_MISSING,
-    BOT_MESSAGES,
-    INPUT_MISSING,
-    NOT_CONFIGURED,
-    NOT_PUBLISHED,
-    REGION_UNKNOWN,
-    RESUME_NOT_SUPPORTED,
-    TEMPLATE_UNKNOWN,
-    WORKFLOW_UNKNOWN,
-    ApiError,
-    parameter_error,
-)
-from airflow_provider_browseract.emulator.parameters import Query
-from airflow_provider_browseract.emulator.rendering import bot_type_of, run_detail, run_summary
-from airflow_provider_browseract.emulator.run import STATUSES, Run
-from airflow_provider_browseract.emulator.times import iso
-from airflow_provider_browseract.emulator.workflow import EmulatedBot, EmulatedTemplate, EmulatedWorkflow
+from airflow_provider_browseract.emulator.errors import ApiError, Code, parameter_error
+from airflow_provider_browseract.emulator.records import iso
+from airflow_provider_browseract.emulator.runs import Run
+from airflow_provider_browseract.emulator.workflow import EmulatedBot, EmulatedTemplate, EmulatedWorkflow, Workflow
 
-MAX_KEYWORD_LENGTH = 200
-HIDDEN = "******"
+ENDPOINTS: dict[str, api.Endpoint] = {}
+"""The endpoints by name. Of the paths that are equal but for an id, the one without an id comes first."""
+
+_get, _post = (partial(api.endpoint, ENDPOINTS, method) for method in ("GET", "POST"))
 
 
-def _create_run(browseract: BrowserAct, body: Body) -> Any:
-    bot = browseract.as_planned(_bot(browseract, body["bot_id"]))
+@_post("/v3/bots/{bot_id}/runs")
+def create_run(
+    account: Account,
+    bot_id: api.Id,
+    input: dict[str, Any],
+    callbacks: api.Callbacks = {},  # noqa: B006
+) -> Any:
+    bot = account.as_planned(api.find({**account.workflows, **account.bots}, bot_id, Code.WORKFLOW_UNKNOWN))
     if not bot.published:
-        raise _error(NOT_PUBLISHED)
+        raise ApiError(Code.NOT_PUBLISHED)
     if isinstance(bot, EmulatedBot) and not bot.ready:
-        raise _error(NOT_CONFIGURED)
-    return _start(browseract, bot, body, workflow_id=bot.id)
+        raise ApiError(Code.NOT_CONFIGURED)
+    return _start(account, bot, input, **callbacks)
 
 
-def _create_template_run(browseract: BrowserAct, body: Body) -> Any:
-    template = browseract.as_planned(_template(browseract, body["template_id"]))
-    region = body.get("proxy_region", "US")
-    if region not in REGIONS:
-        raise _error(REGION_UNKNOWN)
-    return _start(browseract, template, body, workflow_id=browseract.new_id(), region=region)
+@_post("/v3/bots/templates/{template_id}/runs")
+def create_template_run(
+    account: Account,
+    template_id: api.Id,
+    input: dict[str, Any],
+    proxy_region: str = "US",
+    callbacks: api.Callbacks = {},  # noqa: B006
+) -> Any:
+    template = account.as_planned(api.find(account.templates, template_id, Code.TEMPLATE_UNKNOWN))
+    if proxy_region not in REGIONS:
+        raise ApiError(Code.REGION_UNKNOWN)
+    return _start(account, template, input, proxy_region=proxy_region, **callbacks)
 
 
-def _query_run_status(browseract: BrowserAct, query: Query) -> Any:
-    return _status(browseract, find_run(browseract, query, "v3"))
+@_get("/v3/bots/runs/{task_id}/status")
+def query_run_status(account: Account, task_id: api.Id) -> Any:
+    return _status(account, api.find_run(account, task_id, "v3"))
 
 
-def _query_run(browseract: BrowserAct, query: Query) -> Any:
-    return browseract.describe(run_detail, find_run(browseract, query, "v3"))
+@_get("/v3/bots/runs/{task_id}")
+def query_run(account: Account, task_id: api.Id) -> Any:
+    return run_detail(api.find_run(account, task_id, "v3"), account.clock(), account.base_url)
 
 
-def _page_runs(browseract: BrowserAct, query: Query) -> Any:
-    bot_id, name = query.text("bot_id"), (query.text("bot_name") or "").lower()
-    if bot_id == "":
-        raise parameter_error("bot_id must not be empty")
-    statuses = tuple(status for status in STATUSES if status != "unknown")
+@_get("/v3/bots/runs")
+def page_runs(
+    account: Account,
+    bot_id: api.Id | None = None,
+    bot_name: str = "",
+    status: api.Status | None = None,
+    created_at_from: api.Moment | None = None,
+    created_at_to: api.Moment | None = None,
+    page: api.PageNumber = 1,
+    limit: api.LimitOfV3 = 20,
+) -> Any:
     # Runs of templates have neither a bot id nor a name.
     found = [
         run
-        for run in find_runs(browseract, query, "v3", statuses)
+        for run in api.find_runs(account, "v3", status, created_at_from, created_at_to)
         if bot_id in (None, None if run.from_template else run.workflow.id)
-        and name in ("" if run.from_template else run.workflow.name.lower())
+        and bot_name.lower() in ("" if run.from_template else run.workflow.name.lower())
     ]
-    return page_of(query, found, partial(browseract.describe, run_summary), default=20, most=100)
+    return api.page_of(found, page, limit, lambda run: run_summary(run, account.clock(), account.base_url))
 
 
-def _resume_run(browseract: BrowserAct, query: Query) -> Any:
-    run = find_run(browseract, query, "v3")
-    if bot_type_of(run.workflow) == "agent":
-        raise _error(RESUME_NOT_SUPPORTED)
+@_post("/v3/bots/runs/{task_id}/resume")
+def resume_run(account: Account, task_id: api.Id) -> Any:
+    run = api.find_run(account, task_id, "v3")
+    if run.workflow.type_of_bot == "agent":
+        raise ApiError(Code.RESUME_NOT_SUPPORTED)
     # A run is resumed later than the response, which therefore still has the status paused.
-    before = _status(browseract, run)
-    resume(browseract, run)
-    return None if browseract.as_in_the_demos else before
+    before = _status(account, run)
+    api.resume(account, run)
+    return before
 
 
-def _cancel_run(browseract: BrowserAct, query: Query) -> Any:
-    run = stop(browseract, query, "v3")
-    return None if browseract.as_in_the_demos else _status(browseract, run)
+@_post("/v3/bots/runs/{task_id}/cancel")
+def cancel_run(account: Account, task_id: api.Id, biz_code: api.Whole | None = None) -> Any:
+    run = api.find_run(account, task_id, "v3")
+    api.stop(account, run, biz_code)
+    return _status(account, run)
 
 
-def _page_bots(browseract: BrowserAct, query: Query) -> Any:
-    wanted, keyword = query.text("bot_type"), _keyword(query)
-    if wanted not in (None, "workflow", "agent"):
-        raise parameter_error("bot_type must be workflow or agent")
-    found = [
+@_get("/v3/bots")
+def page_bots(
+    account: Account,
+    bot_type: Literal["workflow", "agent"] | None = None,
+    keyword: api.Keyword = "",
+    page: api.PageNumber = 1,
+    limit: api.LimitOfV3 = 20,
+) -> Any:
+    found = (
         bot
-        for bot in _oldest_first(_bots(browseract))
-        if bot.published and wanted in (None, bot_type_of(bot)) and keyword in bot.name.lower()
-    ]
-    return page_of(query, found, _listed_bot, default=20, most=100)
+        for bot in (*account.workflows.values(), *account.bots.values())
+        if bot.published and bot_type in (None, bot.type_of_bot) and keyword.lower() in bot.name.lower()
+    )
+    return api.page_of(_oldest_first(found), page, limit, _listed_bot)
 
 
-def _query_bot(browseract: BrowserAct, query: Query) -> Any:
-    bot = _bot(browseract, query.required("bot_id"))
-    input_schema, output_schema = (bot.schema, bot.output_schema) if bot.published else (None, None)
-    return {
-        **_listed_bot(bot),
-        "created_at": bot.created_at,
-        "input_schema": input_schema,
-        "output_schema": output_schema,
-    }
+@_get("/v3/bots/templates")
+def page_templates(account: Account, keyword: api.Keyword = "", page: api.PageNumber = 1, limit: api.Limit = 10) -> Any:
+    found = (one for one in account.templates.values() if keyword.lower() in one.name.lower())
+    return api.page_of(_oldest_first(found), page, limit, _listed_template)
 
 
-def _page_templates(browseract: BrowserAct, query: Query) -> Any:
-    keyword = _keyword(query)
-    found = [one for one in _oldest_first(browseract.templates) if keyword in one.name.lower()]
-    return page_of(query, found, _listed_template, default=10)
+@_get("/v3/bots/regions")
+def list_regions(_: Account) -> Any:
+    return [{"code": code, "name": name} for code, name in REGIONS.items()]
 
 
-def _query_template(browseract: BrowserAct, query: Query) -> Any:
-    template = _template(browseract, query.required("template_id"))
+@_get("/v3/bots/templates/{template_id}")
+def query_template(account: Account, template_id: api.Id) -> Any:
+    template = api.find(account.templates, template_id, Code.TEMPLATE_UNKNOWN)
     return {
         **_listed_template(template),
         "description": template.description,
@@ -138,62 +142,72 @@ def _query_template(browseract: BrowserAct, query: Query) -> Any:
     }
 
 
-def _list_regions(_: BrowserAct, __: Query) -> Any:
-    return [{"code": code, "name": name} for code, name in REGIONS.items()]
+@_get("/v3/bots/{bot_id}")
+def query_bot(account: Account, bot_id: api.Id) -> Any:
+    bot = api.find({**account.workflows, **account.bots}, bot_id, Code.WORKFLOW_UNKNOWN)
+    return {
+        **_listed_bot(bot),
+        "created_at": bot.created_at,
+        "input_schema": bot.schema if bot.published else None,
+        "output_schema": bot.output_schema if bot.published else None,
+    }
 
 
-_START: dict[str, type] = {"input": dict, **dict.fromkeys(CALLBACKS, str)}
-_START_TEMPLATE: dict[str, type] = {**_START, "proxy_region": str}
-_FILTERS = ("bot_id", "bot_name", "status", "created_at_from", "created_at_to")
-_PAGE = ("page", "limit")
-
-# Of the paths that are equal but for an id, the one without an id comes first.
-ENDPOINTS = {
-    name: Endpoint(name, method, f"/v3/bots{path}", respond, parameters)
-    for name, method, path, respond, parameters in (
-        ("create-run", "POST", "/{bot_id}/runs", _create_run, _START),
-        ("create-template-run", "POST", "/templates/{template_id}/runs", _create_template_run, _START_TEMPLATE),
-        ("query-run-status", "GET", "/runs/{task_id}/status", _query_run_status, ()),
-        ("query-run", "GET", "/runs/{task_id}", _query_run, ()),
-        ("page-runs", "GET", "/runs", _page_runs, (*_FILTERS, *_PAGE)),
-        ("resume-run", "POST", "/runs/{task_id}/resume", _resume_run, ()),
-        ("cancel-run", "POST", "/runs/{task_id}/cancel", _cancel_run, ("biz_code",)),
-        ("page-bots", "GET", "", _page_bots, ("bot_type", "keyword", *_PAGE)),
-        ("page-templates", "GET", "/templates", _page_templates, ("keyword", *_PAGE)),
-        ("list-regions", "GET", "/regions", _list_regions, ()),
-        ("query-template", "GET", "/templates/{template_id}", _query_template, ()),
-        ("query-bot", "GET", "/{bot_id}", _query_bot, ()),
-    )
-}
-"""The endpoints by name."""
+def run_summary(run: Run, at: float, base_url: str, *, whole: bool = False) -> dict[str, Any]:
+    """Return the fields of a run that lists have too, or all. Those that do not apply are left out."""
+    fields = {
+        "task_id": run.id,
+        "bot_type": run.workflow.type_of_bot,
+        "input": dict(run.inputs),
+        **api.described(run, at, base_url, whole=whole),
+    }
+    if not run.from_template:
+        fields |= {"bot_id": run.workflow.id, "bot_name": run.workflow.name}
+    return fields
 
 
-def _error(code: int, detail: str = "") -> ApiError:
-    return ApiError(code, BOT_MESSAGES[code] + detail)
+def run_detail(run: Run, at: float, base_url: str) -> dict[str, Any]:
+    """Return a run as ``query-run`` and callbacks do."""
+    fields = run_summary(run, at, base_url, whole=True)
+    if not fields["steps"]:
+        del fields["steps"]
+    if not run.has_output(at):
+        return fields
+    if (value := _value(run)) is not None:
+        fields["output"] = value
+    if files := [stored for stored in run.files if stored.ready(at)]:
+        fields["output_files"] = {
+            PurePosixPath(stored.file.name).suffix[1:] or stored.file.name: {
+                "file_name": stored.file.name,
+                "file_size": len(stored.file.content),
+                "download_url": stored.link(base_url, at),
+            }
+            for stored in files
+        }
+    if downloads := fields.get("download_files"):
+        fields["download_files"] = [{_snake_case(name): each[name] for name in each} for each in downloads]
+    return fields
 
 
-def _bots(browseract: BrowserAct) -> dict[str, EmulatedWorkflow]:
-    return {**browseract.workflows, **browseract.bots}
+def _value(run: Run) -> Any:
+    """Return the output as API v3 does: the text of a workflow that is a JSON object or array, as that value."""
+    if isinstance(run.workflow, EmulatedBot) or run.output.value is not None:
+        return run.output.value if run.output.value is not None else run.output.string or None
+    try:
+        value = json.loads(run.output.string)
+    except (ValueError, RecursionError):
+        value = None
+    return value if isinstance(value, dict | list) else run.output.string or None
 
 
-def _bot(browseract: BrowserAct, bot_id: str) -> EmulatedWorkflow:
-    bot = _bots(browseract).get(bot_id)
-    if bot is None:
-        raise _error(WORKFLOW_UNKNOWN)
-    return bot
-
-
-def _template(browseract: BrowserAct, template_id: str) -> EmulatedTemplate:
-    template = browseract.templates.get(template_id)
-    if template is None:
-        raise _error(TEMPLATE_UNKNOWN)
-    return template
+def _snake_case(name: str) -> str:
+    return "".join(f"_{char.lower()}" if char.isupper() else char for char in name)
 
 
 def _listed_bot(bot: EmulatedWorkflow) -> dict[str, Any]:
     return {
         "bot_id": bot.id,
-        "bot_type": bot_type_of(bot),
+        "bot_type": bot.type_of_bot,
         "name": bot.name,
         "description": bot.description,
         "published_at": bot.published_at if bot.published else None,
@@ -209,39 +223,10 @@ def _listed_template(template: EmulatedTemplate) -> dict[str, str]:
     }
 
 
-def _start(browseract: BrowserAct, bot: EmulatedWorkflow, body: Body, **fields: Any) -> Any:
-    callbacks = read_callbacks(browseract, body)
-    if "input" not in body:
-        raise parameter_error("input is required")
-    given, declared = body["input"], _declared(bot.schema)
-    if browseract.converts_input:
-        given = {name: _converted(value, declared.get(name, {}).get("type")) for name, value in given.items()}
+def _start(account: Account, bot: EmulatedWorkflow, given: dict[str, Any], **fields: Any) -> Any:
     _check_input(bot, given)
-    shown = given
-    if browseract.shows_defaults:
-        shown = {name: each["default"] for name, each in declared.items() if "default" in each} | given
-    if browseract.hides_input:
-        shown = dict.fromkeys(shown, HIDDEN)
-    fields |= {"api_version": "v3", "inputs": list(given.items()), "shown_input": shown, **callbacks}
-    run = browseract.start_run(bot, **fields)
-    return {"id" if browseract.as_in_the_demos else "task_id": run.id, "status": run.reported(browseract.clock())}
-
-
-def _declared(schema: Any) -> dict[str, dict[str, Any]]:
-    """Return the schemas of the names that a schema declares at the top level."""
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    named = properties.items() if isinstance(properties, dict) else ()
-    return {name: each for name, each in named if isinstance(each, dict)}
-
-
-def _converted(value: Any, wanted: Any) -> Any:
-    """Return the value for which a text stands, if another type is wanted."""
-    if not (isinstance(value, str) and isinstance(wanted, str)) or wanted == "string":
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
+    run = account.start_run(bot, api_version="v3", inputs=list(given.items()), **fields)
+    return {"task_id": run.id, "status": bot.status or "created"}
 
 
 def _check_input(bot: EmulatedWorkflow, given: dict[str, Any]) -> None:
@@ -251,9 +236,10 @@ def _check_input(bot: EmulatedWorkflow, given: dict[str, Any]) -> None:
     from jsonschema.validators import validator_for
     from referencing import Registry
 
+    schema = bot.schema
     try:
         # An empty registry, so that no schema is fetched over the network.
-        validator = validator_for(bot.schema, default=Draft202012Validator)(bot.schema, registry=Registry())
+        validator = validator_for(schema, default=Draft202012Validator)(schema, registry=Registry())
         error = min(validator.iter_errors(given), key=lambda each: each.validator != "required", default=None)
     except Exception:  # noqa: BLE001 - a schema can be wrong in many ways
         return
@@ -261,22 +247,15 @@ def _check_input(bot: EmulatedWorkflow, given: dict[str, Any]) -> None:
         return
     if error.validator == "required":
         missing = ", ".join(name for name in error.validator_value if name not in error.instance)
-        raise _error(AGENT_INPUT_MISSING if bot_type_of(bot) == "agent" else INPUT_MISSING, f" ({missing})")
+        raise ApiError(Code.AGENT_INPUT_MISSING if bot.type_of_bot == "agent" else Code.INPUT_MISSING, f" ({missing})")
     place = "input" + "".join(f"[{part!r}]" for part in error.absolute_path)
     raise parameter_error(f"{place} does not conform to {error.validator!r} of the input_schema")
 
 
-def _status(browseract: BrowserAct, run: Run) -> dict[str, str]:
-    now = browseract.clock()
-    return {"task_id": run.id, "status": run.reported(now), "updated_at": iso(run.updated(now))}
+def _status(account: Account, run: Run) -> dict[str, str]:
+    now = account.clock()
+    return {"task_id": run.id, "status": run.reported(now), "updated_at": iso(run.history(now)[-1][0])}
 
 
-def _keyword(query: Query) -> str:
-    keyword = query.text("keyword") or ""
-    if len(keyword) > MAX_KEYWORD_LENGTH:
-        raise parameter_error(f"keyword must not be longer than {MAX_KEYWORD_LENGTH} characters")
-    return keyword.lower()
-
-
-def _oldest_first(bots: Mapping[str, Any]) -> list[Any]:
-    return sorted(bots.values(), key=lambda one: one.created_at)
+def _oldest_first(bots: Iterable[Workflow]) -> list[Workflow]:
+    return sorted(bots, key=lambda one: one.created_at)

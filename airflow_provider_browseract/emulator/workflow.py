@@ -1,21 +1,20 @@
-"""What a workflow, a template and a bot of the emulator are: settings, behaviour and output."""
+"""What a workflow, a template and a bot of the emulator are: their settings, and what their runs produce."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import pydantic
+from pydantic import Field
 
 from airflow_provider_browseract.emulator.faults import CallbackFault
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
-
-Outcome = Literal["finished", "failed", "canceled"]
-OUTCOMES: tuple[Outcome, ...] = ("finished", "failed", "canceled")
-BotType = Literal["workflow", "agent"]
+    from typing_extensions import Self
 
 PAGE_NOT_LOADED, BLOCKED = 10001, 1011
 """The only failure codes in BrowserAct's documents."""
@@ -23,10 +22,15 @@ PAGE_NOT_LOADED, BLOCKED = 10001, 1011
 LOGIN_REFUSED, INPUT_REFUSED = 10002, 10003
 """Failure codes that the emulator invents."""
 
-
 MAX_FILES = 100
 MAX_FILE_SIZE = 50 * 1024 * 1024
 """What BrowserAct allows for each run."""
+
+Outcome = Literal["finished", "failed", "canceled"]
+BotType = Literal["workflow", "agent"]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Credits = Annotated[int, Field(ge=0, strict=True)]
 
 
 class RunFailed(Exception):
@@ -54,9 +58,8 @@ class EmulatedFile:
     by the format that their names end with. Downloads are objects in ``download_files``, as with files that the browser
     has downloaded.
 
-    :param prepared_after: seconds after the end of the run from which the file is available (real time)
+    :param prepared_after: seconds after the end of the run from which the file is available
     :param broken: ``errorMessage`` of a download that never becomes available
-    :param announced: size in bytes in a download's ``fileSize``, if it differs from the actual size
     """
 
     name: str
@@ -64,7 +67,6 @@ class EmulatedFile:
     content_type: str = "application/octet-stream"
     prepared_after: float = 0.0
     broken: str | None = None
-    announced: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,51 +109,12 @@ class RunContext:
     confirmed: bool = True
 
 
-Behaviour = Callable[[RunContext], Output]
-Workflow = TypeVar("Workflow", bound="EmulatedWorkflow")
-
-
-class WorkflowSettings(TypedDict, total=False):
-    """Settings that :meth:`Emulator.set_workflow` and :meth:`Emulator.next_run` can change; see EmulatedWorkflow."""
-
-    name: str
-    description: str
-    published: bool
-    inputs: tuple[WorkflowInput, ...]
-    input_schema: dict[str, Any] | None
-    output_schema: dict[str, Any] | None
-    ready: bool
-    steps: tuple[str, ...]
-    step_every: float | None
-    behaviour: Behaviour
-    duration: float
-    queued: float
-    outcome: Outcome
-    failure: tuple[int, str]
-    failed_step: int | None
-    output: Any
-    files: tuple[EmulatedFile, ...] | None
-    downloads: tuple[EmulatedFile, ...] | None
-    credits_per_step: int
-    extra_credits: int
-    file_lifetime: float
-    output_after: float
-    listed_after: float
-    one_at_a_time: bool
-    pause_at: float | None
-    pausing_for: float
-    pause_limit: float | None
-    resume_after: float
-    stop_after: float
-    unknown_at: float | None
-    unknown_for: float
-    status: str | None
-    callback_fault: CallbackFault | None
-
-
 def no_output(_: RunContext) -> Output:
     """Produce nothing."""
     return Output()
+
+
+TEXT = {"type": "string"}
 
 
 def object_of(properties: dict[str, Any], required: Sequence[str] = ()) -> dict[str, Any]:
@@ -159,152 +122,131 @@ def object_of(properties: dict[str, Any], required: Sequence[str] = ()) -> dict[
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
-TEXT = {"type": "string"}
+DOCUMENTED = pydantic.ConfigDict(use_attribute_docstrings=True)
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=DOCUMENTED)
 class EmulatedWorkflow:
     """A workflow of the emulated account, and the behaviour of its runs. API v3 serves it as a bot with the same id.
 
-    All times are seconds at speed 1.
-
-    :param inputs: the declared input parameters
-    :param input_schema: the JSON Schema of the bot's ``input``. None means one that is made of ``inputs``, all of them
-        texts
-    :param output_schema: the JSON Schema of the bot's ``output``, if it has one. The emulator does not check outputs
-    :param steps: the goal of each step; a run spreads them evenly over its duration
-    :param step_every: time from the beginning of one step to the next in a run that never ends by itself. It repeats
-        its steps until somebody stops it or it exceeds the longest duration, whatever its duration and outcome. None
-        means that a run ends by itself
-    :param behaviour: computes the output of a run that finishes, and may change its profile
-    :param published: whether the workflow is published. A run of an unpublished workflow is refused
-    :param duration: time in the status ``running``
-    :param queued: time in the status ``created`` before that
-    :param outcome: the status with which a run ends by itself
-    :param failure: code and message in ``task_failure_info`` when the outcome is ``failed``
-    :param failed_step: the step (from 1) at which a failing run ends; None means its last one
-    :param output: text, or JSON value of a bot, that replaces the behaviour's
-    :param files: output files that replace the behaviour's
-    :param downloads: downloads that replace the behaviour's
-    :param credits_per_step: the credits that each step uses
-    :param extra_credits: the credits that a run uses besides those of its steps, as for a proxy. They are added when
-        it ends
-    :param file_lifetime: how long file links stay valid (real time, whatever the speed)
-    :param output_after: how long after the end of a run its output, files and downloads appear
-    :param listed_after: how long after its start a run appears in lists
-    :param one_at_a_time: whether a run is refused while another one of this workflow is active, as with a
-        Standard Browser. The code and the message of that refusal are not documented; see ``BROWSER_BUSY``
-    :param pause_at: the fraction of the duration at which a run pauses for a human; None means never
-    :param pausing_for: how long it is ``pausing`` before it is ``paused``
-    :param pause_limit: how long a pause lasts if nobody resumes the run, which then continues unconfirmed. None
-        means forever
-    :param resume_after: how long a resumed run stays ``paused``
-    :param stop_after: how long a run that is stopped stays as it is before it is ``canceled``
-    :param unknown_at: the fraction of the duration from which the status is ``unknown``; None means never
-    :param unknown_for: how long the status is ``unknown``
-    :param status: a word that is reported instead of every status, to test clients with unknown statuses
-    :param callback_fault: the fault of every callback of a run
+    All times are seconds.
     """
 
-    id: str
+    id: Annotated[str, Field(min_length=1)]
+    """The id, with which runs are started."""
     name: str
+    """The name that lists show."""
     description: str = ""
+    """What its runs do."""
     inputs: tuple[WorkflowInput, ...] = ()
-    input_schema: dict[str, Any] | None = field(default=None, hash=False)
-    output_schema: dict[str, Any] | None = field(default=None, hash=False)
-    steps: tuple[str, ...] = ("Open the page", "Collect the data", "Return the output")
-    step_every: float | None = None
-    behaviour: Behaviour = no_output
+    """The input parameters that it declares."""
+    input_schema: Any = None
+    """The JSON Schema of the bot's ``input``, which a start has to conform to. Default: None, which means one that is
+    made of ``inputs``, all of them texts."""
+    output_schema: Any = None
+    """The JSON Schema of the bot's ``output``, if it has one. The emulator does not check outputs."""
     published: bool = True
+    """Whether it can be run. Otherwise a start is refused with 10020."""
     created_at: str = "2026-01-05T08:00:00Z"
+    """When it was created."""
     published_at: str = "2026-01-06T08:00:00Z"
-    duration: float = 2.0
-    queued: float = 0.0
-    outcome: Outcome = "finished"
-    failure: tuple[int, str] = (PAGE_NOT_LOADED, "Navigation timeout")
-    failed_step: int | None = None
-    output: Any = field(default=None, hash=False)
+    """When it was published."""
+    steps: Annotated[tuple[str, ...], Field(min_length=1)] = ("Open the page", "Collect the data", "Return the output")
+    """The goal of each step. A run spreads them evenly over its duration."""
+    behaviour: Callable[[RunContext], Output] = no_output
+    """Computes the output of a run that finishes, and may change its profile."""
+    output: Any = None
+    """A text, or any JSON value of a bot but null, that replaces the behaviour's output."""
     files: tuple[EmulatedFile, ...] | None = None
+    """Output files that replace the behaviour's: at most 100, of at most 50 MB each."""
     downloads: tuple[EmulatedFile, ...] | None = None
-    credits_per_step: int = 5
-    extra_credits: int = 0
-    file_lifetime: float = 24 * 3600.0
-    output_after: float = 0.0
-    listed_after: float = 0.0
+    """Downloads that replace the behaviour's, with the same limits."""
+    duration: Seconds = 2.0
+    """How long a run is ``running``. Default: 2; on the command line 15, long enough for a callback."""
+    queued: Seconds = 0.0
+    """How long it is ``created`` before that. Default: 0; on the command line 1."""
+    outcome: Outcome = "finished"
+    """The status with which it ends by itself: ``finished``, ``failed`` or ``canceled``."""
+    failure: tuple[int, str] = (PAGE_NOT_LOADED, "Navigation timeout")
+    """Code and message in ``task_failure_info`` if the outcome is ``failed``."""
+    step_every: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """The time from the beginning of one step to the next, in a run that never ends by itself. It repeats its steps
+    until somebody stops it, whatever its duration and outcome. Default: None, which means that a run ends by itself."""
+    credits_per_step: Credits = 5
+    """The credits that each step uses. Default: 5."""
+    output_after: Seconds = 0.0
+    """How long after its end its output, files and downloads appear. Default: 0; on the command line 1."""
+    listed_after: Seconds = 0.0
+    """How long after its start it appears in lists. Default: 0; on the command line 2."""
+    file_lifetime: Seconds = 24 * 3600.0
+    """How long the links to its files stay valid. Default: 86,400, a day."""
     one_at_a_time: bool = False
-    pause_at: float | None = None
-    pausing_for: float = 0.0
-    pause_limit: float | None = None
-    resume_after: float = 0.0
-    stop_after: float = 0.0
-    unknown_at: float | None = None
-    unknown_for: float = 0.0
+    """Whether a start is refused while another run of this workflow is active, as with a Standard Browser. The code of
+    that refusal, 90001, is not documented."""
+    pause_at: Share | None = None
+    """The fraction of the duration at which it pauses for a person. Default: None, which means never."""
+    pause_limit: Seconds | None = None
+    """How long a pause lasts if nobody resumes the run, which then continues unconfirmed. Default: None, which means
+    forever."""
+    stop_after: Seconds = 0.0
+    """How long a run that is stopped stays as it is before it is ``canceled``. Until then, it can end by itself."""
     status: str | None = None
+    """A word that is reported instead of every status, to test clients with unknown statuses."""
     callback_fault: CallbackFault | None = None
+    """The fault of every callback of a run."""
 
     def __post_init__(self) -> None:
-        if not self.id:
-            raise ValueError("id must not be empty")
-        if self.outcome not in OUTCOMES:
-            raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {self.outcome!r}")
-        for setting in dataclasses.fields(self):
-            value = getattr(self, setting.name)
-            if setting.type in ("float", "float | None") and value is not None and not 0 <= value < float("inf"):
-                raise ValueError(f"{setting.name} must be a number from 0, got {value!r}")
-            if setting.type == "int" and (type(value) is not int or value < 0):
-                raise ValueError(f"{setting.name} must be a whole number from 0, got {value!r}")
-        for name in ("pause_at", "unknown_at"):
-            fraction = getattr(self, name)
-            if fraction is not None and not 0 <= fraction <= 1:
-                raise ValueError(f"{name} must be a fraction from 0 to 1, got {fraction!r}")
         # Checks the number and the sizes of the files, and whether the output is JSON.
         Output(files=self.files or (), downloads=self.downloads or (), value=self.output)
-        if self.step_every == 0:
-            raise ValueError("step_every must be more than 0")
-        if not self.steps:
-            raise ValueError("a workflow needs at least one step")
-        if self.failed_step is not None and not 1 <= self.failed_step <= len(self.steps):
-            raise ValueError(f"failed_step must be from 1 to {len(self.steps)}, got {self.failed_step!r}")
 
     @property
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Any:
         """The JSON Schema of its input on API v3."""
         if self.input_schema is not None:
             return self.input_schema
         return object_of({one.name: TEXT for one in self.inputs}, [one.name for one in self.inputs if one.required])
 
-    def having(self, **settings: Unpack[WorkflowSettings]) -> Self:
+    @property
+    def type_of_bot(self) -> BotType:
+        """The type of a bot: an ordinary workflow or template is workflow-built."""
+        return "workflow"
+
+    def having(self, **settings: Any) -> Self:
         """Return this workflow with some settings changed.
 
+        :param settings: the fields of this class, except for ``id``
         :raises TypeError: if there is no setting with that name
         :raises ValueError: if a value is invalid
         """
-        known = WorkflowSettings.__annotations__.keys() & {each.name for each in dataclasses.fields(self)}
+        known = {each.name for each in dataclasses.fields(self)} - {"id"}
         if unknown := settings.keys() - known:
             raise TypeError(f"no such setting: {', '.join(sorted(unknown))} (there are: {', '.join(sorted(known))})")
-        changes: dict[str, Any] = {**settings}
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(self, **settings)
 
 
-@dataclass(frozen=True)
+Workflow = TypeVar("Workflow", bound=EmulatedWorkflow)
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=DOCUMENTED)
 class EmulatedTemplate(EmulatedWorkflow):
-    """An official workflow template.
-
-    :param recommendation: its ``recommendDesc``
-    :param detail_url: its public page
-    """
+    """An official workflow template."""
 
     recommendation: str = ""
+    """Its ``recommendDesc``."""
     detail_url: str = ""
+    """Its public page."""
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=DOCUMENTED)
 class EmulatedBot(EmulatedWorkflow):
-    """A bot that only API v3 serves.
-
-    :param bot_type: ``agent`` or ``workflow``
-    :param ready: whether the language model of the bot is configured. Otherwise, a run is refused with 10021
-    """
+    """A bot that only API v3 serves."""
 
     bot_type: BotType = "agent"
+    """Whether the bot is agent-built (``agent``) or workflow-built (``workflow``)."""
     ready: bool = True
+    """Whether the language model of the bot is configured. Otherwise a start is refused with 10021."""
+
+    @property
+    def type_of_bot(self) -> BotType:
+        """The type of the bot."""
+        return self.bot_type

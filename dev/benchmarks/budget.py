@@ -42,16 +42,14 @@ print(took, time.perf_counter() - began, largest() - before, verdict.used)
 
 def budget() -> None:
     """Time, memory and requests of a check of the daily budget, compared with one page of the list of tasks."""
-    emulator = Emulator(concurrency=RUNS, speed=1e6)
-    emulator.set_workflow(SEARCH.id, output="x" * OUTPUT)
+    emulator = Emulator(concurrency=RUNS)
+    emulator.set_workflow(SEARCH.id, output="x" * OUTPUT, duration=0.0)
     with emulator.changed:
         for _ in range(RUNS):
             emulator.start_run(
                 emulator.workflows[SEARCH.id],
-                workflow_id=SEARCH.id,
+                api_version="v2",
                 inputs=[("keyword", "pens")],
-                callback_url=None,
-                status_change_callback_url=None,
             )
             emulator.catch_up()
     with emulator.serve() as running:

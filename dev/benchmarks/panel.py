@@ -204,10 +204,8 @@ def _account() -> Emulator:
             emulator.catch_up()
             emulator.start_run(
                 ended if number < RUNS - ACTIVE else ended.having(duration=100_000.0),
-                workflow_id=SEARCH.id,
+                api_version="v2",
                 inputs=[("keyword", "pens")],
-                callback_url=None,
-                status_change_callback_url=None,
             )
         emulator.clock = time.time
     return emulator

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
-from dev.benchmarks import budget, files, panel, schemas, slots, throttled, versions, waits, webhook
+from dev.benchmarks import budget, emulator, files, panel, schemas, slots, throttled, versions, waits, webhook
 
 TRIGGERS = 500
 ANSWER_AFTER = 2.0
@@ -203,6 +203,7 @@ def _rss() -> int:
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "imports": imports,
+    "emulator": emulator.emulator,
     "triggers": triggers,
     "route": webhook.route,
     "strangers": webhook.strangers,

@@ -11,7 +11,7 @@ from airflow.providers.http.triggers.http import HttpEventTrigger
 from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_browseract.emulator import PLAIN_TEXT
+from airflow_provider_browseract.emulator import HUMAN
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
@@ -69,7 +69,7 @@ class HandWritten(BaseOperator):
 
     def execute(self, context: Any) -> None:
         """Start a run and defer."""
-        created = BrowserActHook().run_task(PLAIN_TEXT.id)
+        created = BrowserActHook().run_task(HUMAN.id)
         context["ti"].xcom_push(key="task_id", value=created.id)
         self.defer(
             trigger=HttpEventTrigger(

@@ -22,7 +22,7 @@ from typing import Any
 
 import requests
 
-from airflow_provider_browseract.emulator import ORDERS, PLAIN_TEXT, SEARCH, Emulator
+from airflow_provider_browseract.emulator import HUMAN, ORDERS, SEARCH, Emulator
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_token
 from airflow_provider_browseract.runs.request import digest
 from tests.databases import Database, postgres
@@ -76,6 +76,7 @@ def wakeup() -> None:
     """Seconds from the end of a run to the first line of execute_complete, in four ways."""
     emulator = Emulator(concurrency=200)
     emulator.set_workflow(ORDERS.id, one_at_a_time=False)
+    emulator.set_workflow(HUMAN.id, pause_at=None)
     with tempfile.TemporaryDirectory() as folder, postgres() as database, emulator.serve() as running:
         port = free_port()
         extra = {"webhook_base_url": f"http://127.0.0.1:{port}"}
@@ -94,7 +95,7 @@ def wakeup() -> None:
             database=database.url,
             port=port,
         )
-        for turn, workflow in enumerate((SEARCH, ORDERS, PLAIN_TEXT)):
+        for turn, workflow in enumerate((SEARCH, ORDERS, HUMAN)):
             for number in range(RUNS):
                 # Each at another moment within the interval of the polls.
                 emulator.next_run(workflow.id, duration=FIRST_END + SPACING * number + turn + random.random())

@@ -175,7 +175,7 @@ class TestARefusedKey:
     @pytest.fixture
     def settings(self, running, emulator):
         """Settings with a key that the emulator accepted until now."""
-        emulator.rotate_key("app-new")
+        emulator.api_key = "app-new"
         return ClientSettings("app-emulator", running.url, retries=QUICK, connection="browseract_prod")
 
     def test_call_with_refused_api_key_raises_at_once_and_the_next_call_uses_the_new_settings(
@@ -420,7 +420,7 @@ class TestLimitOfAResponse:
         assert len(server.received) == 1
 
     def test_list_whose_pages_are_too_large_is_read_in_smaller_pages(self, client, running, emulator, monkeypatch):
-        monkeypatch.setattr("airflow_provider_browseract.api.bodies.MAX_RESPONSE", 1500)
+        monkeypatch.setattr("airflow_provider_browseract.api.bodies.MAX_RESPONSE", 800)
         reader = client(running)
         reader.settings = ClientSettings("app-emulator", running.url)
         workflows = reader.items(v2.list_workflows())

@@ -28,9 +28,10 @@ from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.api.settings import ClientSettings
-from airflow_provider_browseract.emulator import CONTACTS, DOWNLOAD, EXPORT, FAILING, TEMPLATE_SEARCH, Emulator, v2, v3
-from airflow_provider_browseract.emulator.errors import error_envelope
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, TEMPLATE_SEARCH, Emulator, v2, v3
+from airflow_provider_browseract.emulator.records import envelope
 from tests.cases import examples
+from tests.catalogue import DOWNLOAD, FAILING, add
 
 from . import test_v2, test_v3
 
@@ -268,14 +269,17 @@ def is_in(result: Any, value: Any) -> bool:
 def good_responses() -> dict[str, Any]:
     """Return a valid response of each endpoint from the emulator, with everything that it can contain."""
     now = 1_780_000_000.0
-    emulator = Emulator(concurrency=9, as_in_the_demos=False, clock=lambda: now)
+    emulator = add(Emulator(concurrency=9, clock=lambda: now))
 
     def call(endpoint: str, **given: Any) -> Any:
-        ids = {name: given.pop(name) for name in re.findall(r"{(\w+)}", ENDPOINTS[endpoint].path)}
-        if isinstance(ENDPOINTS[endpoint].parameters, tuple):
-            return ENDPOINTS[endpoint].call(emulator, ids=ids, query=urlencode(given).encode())
-        body = json.dumps(given).encode()
-        return ENDPOINTS[endpoint].call(emulator, ids=ids, body=body, content_type="application/json")
+        called = ENDPOINTS[endpoint]
+        path = called.path.format(**{name: given.pop(name) for name in re.findall(r"{(\w+)}", called.path)})
+        headers = {"authorization": "Bearer app-emulator", "content-type": "application/json"}
+        starts = endpoint.startswith(("run-task", "create-"))
+        query, body = ("", json.dumps(given)) if starts else (urlencode(given), "")
+        response = emulator.handle(called.method, path, query, headers, body.encode())
+        assert response.status == 200, response.body
+        return json.loads(response.body)
 
     inputs = [{"name": "keyword", "value": "pens"}]
     created = call("run-task", workflow_id=DOWNLOAD.id, input_parameters=inputs, save_browser_data=True)
@@ -321,7 +325,7 @@ def good_responses() -> dict[str, Any]:
 
 
 GOOD = good_responses()
-ENVELOPE = error_envelope(10112, "Task is not exist.", 1_780_000_000.0)
+ENVELOPE = envelope(10112, "Task is not exist.", 1_780_000_000.0)
 
 
 @pytest.fixture(scope="module")

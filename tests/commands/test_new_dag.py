@@ -15,8 +15,6 @@ from airflow_provider_browseract.commands import dag_writer
 from airflow_provider_browseract.emulator import (
     CONTACTS,
     LOG_IN,
-    NOT_READY,
-    PRICES,
     SEARCH,
     TEMPLATE_SEARCH,
     EmulatedBot,
@@ -24,6 +22,7 @@ from airflow_provider_browseract.emulator import (
     WorkflowInput,
 )
 from tests.cases import cases
+from tests.catalogue import NOT_READY, PRICES
 from tests.dag_files.test_dag_file import HOSTILE
 from tests.separate_pytest import assert_passed
 

@@ -17,9 +17,10 @@ from airflow_provider_browseract.api.workflows import Template, Workflow
 from airflow_provider_browseract.compat import dags_of, is_secret
 from airflow_provider_browseract.dag_files.dag_file import DagFile, dag_file
 from airflow_provider_browseract.dag_files.runnable import Input, Runnable
-from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDERS, PRICES, SEARCH
-from airflow_provider_browseract.emulator.catalogue import PLAIN_TEXT, TEMPLATES, WORKFLOWS
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDERS, SEARCH
+from airflow_provider_browseract.emulator.catalogue import TEMPLATES, WORKFLOWS
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from tests.catalogue import PLAIN_TEXT, PRICES
 
 ID = "71002814653029437"
 HOSTILE = (

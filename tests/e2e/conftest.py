@@ -18,8 +18,8 @@ from airflow_provider_browseract.api.v2 import resume_task
 from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE
 from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
 from airflow_provider_browseract.emulator.records import TaskRecord
-from airflow_provider_browseract.emulator.workflow import WorkflowSettings
 from airflow_provider_browseract.hooks.connection import variable_of
+from tests import catalogue
 from tests.databases import postgres, skip_without_postgres
 
 from . import cluster
@@ -75,7 +75,7 @@ SETTINGS = {
     ),
 }
 
-HELD: WorkflowSettings = {"duration": 2.0, "pause_at": 0.5, "pause_limit": 3600.0}
+HELD: dict[str, Any] = {"duration": 2.0, "pause_at": 0.5, "pause_limit": 3600.0}
 """Settings of a run that keeps running until :meth:`World.release`, however slow the machine is."""
 
 
@@ -182,7 +182,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, World
         database = stack.enter_context(postgres())
         make = partial(Cluster, broker=stack.enter_context(redis())) if cluster.wanted() else LocalAirflow
         services = {
-            conn_id: stack.enter_context(Emulator(concurrency=200, api_key=f"app-of-{conn_id}").serve())
+            conn_id: stack.enter_context(catalogue.add(Emulator(concurrency=200, api_key=f"app-of-{conn_id}")).serve())
             for conn_id in (*ACCOUNTS, "browseract_default")
         }
         polling: dict[str, Any] = {"retry_budget": 20}

@@ -19,7 +19,6 @@ from airflow_provider_browseract.api.v2 import run_task
 from airflow_provider_browseract.emulator import (
     ENDLESS,
     EXPORT,
-    FAILING,
     HUMAN,
     LOG_IN,
     ORDERS,
@@ -30,6 +29,7 @@ from airflow_provider_browseract.emulator import (
 )
 from airflow_provider_browseract.emulator.workflow import Outcome, no_output
 from tests.browser import LOOKS, log_in, running_browser
+from tests.catalogue import FAILING
 
 from .local_airflow import LocalAirflow, wait_for
 
@@ -186,8 +186,7 @@ def add_run(emulator: Emulator, workflow: EmulatedWorkflow, seconds_ago: float) 
     """Add a run that was started some time ago, and return its id. No later one may exist."""
     with emulator.changed:
         emulator.clock = partial(float, time.time() - seconds_ago)
-        nothing: dict[str, Any] = {"inputs": [], "callback_url": None, "status_change_callback_url": None}
-        run = emulator.start_run(workflow, workflow_id=workflow.id, **nothing)
+        run = emulator.start_run(workflow, api_version="v2", inputs=[])
         emulator.catch_up()
         emulator.clock = time.time
     return run.id
@@ -200,7 +199,7 @@ def add_history(emulator: Emulator, days: int) -> None:
         for number in range(3 + day * 7 % 11):
             outcome: Outcome = "failed" if number == 9 else "finished"
             workflow = workflows[min(number % 5, 3)].having(
-                duration=0.0, outcome=outcome, behaviour=no_output, extra_credits=8 * number
+                duration=0.0, outcome=outcome, behaviour=no_output, credits_per_step=5 + 2 * number
             )
             add_run(emulator, workflow, 86_400 * day + 60)
 

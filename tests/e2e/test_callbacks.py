@@ -9,13 +9,13 @@ import statistics
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import requests
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import SEARCH, CallbackFault, TaskRecord
-from airflow_provider_browseract.emulator.workflow import WorkflowSettings
 
 from .conftest import HELD, World
 from .local_airflow import wait_for
@@ -29,7 +29,6 @@ FAULTS = (
     CallbackFault.late(5.0),
     CallbackFault.hung_up(),
     CallbackFault.lost(),
-    CallbackFault.out_of_order(),
     CallbackFault.repeated(3),
     None,
 )
@@ -74,7 +73,7 @@ class Runs:
         """
         self.number = len(faults)
         for fault in faults:
-            settings = HELD.copy() if duration is None else WorkflowSettings(duration=duration)
+            settings: dict[str, Any] = HELD.copy() if duration is None else {"duration": duration}
             settings["callback_fault"] = fault
             self.emulator.next_run(SEARCH.id, **settings)
         wanted: list[dict[str, object]] = [

@@ -17,21 +17,10 @@ import requests
 
 from airflow_provider_browseract.api.v2 import run_task, stop_task
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
-from airflow_provider_browseract.emulator import (
-    CONTACTS,
-    DOWNLOAD,
-    EXPORT,
-    FAILING,
-    HUMAN,
-    LOG_IN,
-    ORDERS,
-    PLAIN_TEXT,
-    SEARCH,
-    TEMPLATE_SEARCH,
-    TEMPLATE_TEXT,
-)
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.emulator.catalogue import contact_of, results_for
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
+from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT, TEMPLATE_TEXT
 
 from .conftest import HELD, World
 from .local_airflow import wait_for

@@ -16,7 +16,6 @@ from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, AIRFLOW_V_3_4
 from airflow_provider_browseract.emulator import (
     CONTACTS,
     ENDLESS,
-    FAILING,
     ORDERS,
     SEARCH,
     TEMPLATE_SEARCH,
@@ -27,6 +26,7 @@ from airflow_provider_browseract.emulator import (
     WorkflowInput,
 )
 from tests.browser import skip_without_browser
+from tests.catalogue import FAILING
 
 from .conftest import World
 from .local_airflow import free_port
@@ -454,16 +454,19 @@ def tab_to(page: Page, selector: str) -> None:
 
 class TestStop:
     def test_run_that_nobody_waits_for_is_stopped_after_a_confirmation(self, world, ada):
-        runs = world.quiet.emulator.runs
+
+        def in_the_emulator() -> str:
+            return next(task.status for task in world.quiet.emulator.tasks if task.id == world.idle)
+
         page = ada.open("?conn=quiet")
         stop = page.locator(f'[data-stop="{world.idle}"]')
         stop.click()
         page.get_by_role("button", name="Keep it running").click()
         stop.click()
-        assert runs[world.idle].status == "running"
+        assert in_the_emulator() == "running"
         page.get_by_role("button", name="Stop the run").click()
         expect(status(row(page, world.idle), "canceled")).to_be_visible(timeout=SOON)
-        assert runs[world.idle].status == "canceled"
+        assert in_the_emulator() == "canceled"
 
     def test_run_that_a_task_instance_waits_for_has_no_stop_button(self, world, ada):
         page = ada.open()

@@ -10,11 +10,19 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from airflow_provider_browseract.emulator import HUMAN, EmulatedWorkflow, Emulator, RunningEmulator
-from airflow_provider_browseract.emulator.errors import ApiError
-from airflow_provider_browseract.emulator.routes import ENDPOINTS
+from airflow_provider_browseract.emulator import HUMAN, EmulatedWorkflow, Emulator, Response, RunningEmulator
+from airflow_provider_browseract.emulator.control import ENDPOINTS
+from tests.catalogue import add
 
 NOON = 1_780_000_000.25
+
+
+class Refused(Exception):
+    """The API has refused a call."""
+
+    def __init__(self, code: int, message: str) -> None:
+        self.code = code
+        super().__init__(f"{code}: {message}")
 
 
 class Account:
@@ -22,47 +30,69 @@ class Account:
 
     def __init__(self, **options: Any) -> None:
         self.now = NOON
-        self.emulator = Emulator(clock=lambda: self.now, **{"as_in_the_demos": False, "concurrency": 5, **options})
+        self.emulator = add(Emulator(clock=lambda: self.now, **{"concurrency": 5, **options}))
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
-    def raw(self, endpoint: str, **request: Any) -> Any:
-        return ENDPOINTS[endpoint].call(self.emulator, **request)
+    def send(self, endpoint: str, ids: Any = None, query: str = "", **request: Any) -> Response:
+        """Call an endpoint, with a body of JSON unless there are other headers."""
+        called = ENDPOINTS[endpoint]
+        headers = {"content-type": "application/json", **request.pop("headers", {})}
+        path = called.path.format(**(ids or {}))
+        key = {"authorization": f"Bearer {self.emulator.api_key}"}
+        return self.emulator.handle(called.method, path, query, {**key, **headers}, **request)
 
-    def post(self, endpoint: str, body: Any, **ids: str) -> Any:
-        return self.raw(endpoint, ids=ids, body=json.dumps(body).encode(), content_type="application/json")
-
-    def get(self, endpoint: str, **given: Any) -> Any:
-        """Call an endpoint without a body. What its path does not contain is in the query."""
-        ids = {name: value for name, value in given.items() if f"{{{name}}}" in ENDPOINTS[endpoint].path}
-        query = {name: value for name, value in given.items() if name not in ids}
-        return self.raw(endpoint, ids=ids, query=urlencode(query).encode())
+    def call(self, endpoint: str, **given: Any) -> Any:
+        """Call an endpoint, and return the value of its body. What is not in the path is in the query or the body."""
+        ids = {name: given.pop(name) for name in list(given) if f"{{{name}}}" in ENDPOINTS[endpoint].path}
+        if endpoint.startswith(("run-task", "create-")):
+            response = self.send(endpoint, ids, body=json.dumps(given).encode())
+        else:
+            response = self.send(endpoint, ids, urlencode(given))
+        value = json.loads(response.body or b"null")
+        if response.status != 200:
+            raise Refused(value["code"], value["msg"])
+        return value
 
     def run(self, workflow: EmulatedWorkflow, inputs: dict[str, str] | None = None, **fields: Any) -> str:
         return str(self.start(workflow, inputs, **fields)["id"])
 
     def start(self, workflow: EmulatedWorkflow, inputs: dict[str, str] | None = None, **fields: Any) -> Any:
         items = [{"name": name, "value": value} for name, value in (inputs or {}).items()]
-        return self.post("run-task", {"workflow_id": workflow.id, "input_parameters": items, **fields})
+        return self.call("run-task", workflow_id=workflow.id, input_parameters=items, **fields)
+
+    def run_bot(self, bot: EmulatedWorkflow, given: Any = None, **fields: Any) -> str:
+        return str(self.call("create-run", bot_id=bot.id, input=given or {}, **fields)["task_id"])
 
     def task(self, task_id: str) -> Any:
-        return self.get("get-task", task_id=task_id)
+        return self.call("get-task", task_id=task_id)
 
     def status(self, task_id: str) -> str:
-        return str(self.get("get-task-status", task_id=task_id)["status"])
+        return str(self.call("get-task-status", task_id=task_id)["status"])
 
     def output(self, task_id: str) -> Any:
         return json.loads(self.task(task_id)["output"]["string"])
 
-    def run_bot(self, bot: EmulatedWorkflow, given: Any = None, **fields: Any) -> str:
-        return str(self.post("create-run", {"input": given or {}, **fields}, bot_id=bot.id)["task_id"])
+    def finished(self, workflow: EmulatedWorkflow, inputs: Any = None, **settings: Any) -> Any:
+        """Return a task after 2 seconds, at its end."""
+        self.emulator.next_run(workflow.id, **settings)
+        task_id = self.run(workflow, inputs)
+        self.pass_time(2)
+        return self.task(task_id)
 
-    def detail(self, task_id: str) -> Any:
-        return self.get("query-run", task_id=task_id)
+    def finished_bot(self, bot: EmulatedWorkflow, given: Any = None, **settings: Any) -> Any:
+        """The same with API v3."""
+        self.emulator.next_run(bot.id, **settings)
+        task_id = self.run_bot(bot, given)
+        self.pass_time(2)
+        return self.call("query-run", task_id=task_id)
 
-    def setting(self, workflow: EmulatedWorkflow, **settings: Any) -> None:
-        self.emulator.set_workflow(workflow.id, **settings)
+    def code(self, endpoint: str, **given: Any) -> int:
+        """Return the code with which a call is refused."""
+        with pytest.raises(Refused) as refused:
+            self.call(endpoint, **given)
+        return refused.value.code
 
 
 @pytest.fixture
@@ -75,30 +105,14 @@ def account() -> Account:
     return Account()
 
 
-@pytest.fixture
-def code_of() -> Callable[[Callable[[], Any]], int]:
-    """Return the error code with which the API refuses a call."""
-
-    def code_of(call: Callable[[], Any]) -> int:
-        with pytest.raises(ApiError) as caught:
-            call()
-        return caught.value.code
-
-    return code_of
-
-
 class Client:
     """Calls a running emulator over HTTP."""
 
     def __init__(self, running: RunningEmulator) -> None:
         self.running = running
         self.emulator = running.emulator
-        self.http = httpx.Client(
-            base_url=running.url,
-            headers={"Authorization": f"Bearer {running.api_key}"},
-            trust_env=False,
-            timeout=10,
-        )
+        headers = {"Authorization": f"Bearer {running.api_key}"}
+        self.http = httpx.Client(base_url=running.url, headers=headers, trust_env=False, timeout=10)
 
     def call(self, method: str, endpoint: str, **options: Any) -> httpx.Response:
         return self.http.request(method, f"/v2/workflow/{endpoint}", **options)
@@ -109,13 +123,18 @@ class Client:
     def regions(self, **options: Any) -> httpx.Response:
         return self.call("GET", "get-region-list", **options)
 
-    def start(self, workflow: EmulatedWorkflow, inputs: dict[str, str] | None = None, **fields: Any) -> Any:
+    def start(self, workflow: EmulatedWorkflow, inputs: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
         items = [{"name": name, "value": value} for name, value in (inputs or {}).items()]
-        body = {"workflow_id": workflow.id, "input_parameters": items, **fields}
-        return self.call("POST", "run-task", json=body)
+        return self.call("POST", "run-task", json={"workflow_id": workflow.id, "input_parameters": items, **fields})
 
     def task(self, task_id: str) -> Any:
         return self.call("GET", "get-task", params={"task_id": task_id}).json()
+
+    def finished(self, workflow: EmulatedWorkflow, inputs: dict[str, str] | None = None) -> Any:
+        """Return a task at its end."""
+        task_id = self.start(workflow, inputs).json()["id"]
+        self.emulator.wait_until(lambda: self.emulator.tasks[-1].status == "finished")
+        return self.task(task_id)
 
 
 @pytest.fixture
@@ -124,8 +143,8 @@ def serve() -> Iterator[Callable[..., Client]]:
     contexts = []
 
     def serve(**options: Any) -> Client:
-        given = {"as_in_the_demos": False, "callback_retry_delay": 0.0, "concurrency": 5, "speed": 100.0, **options}
-        emulator = Emulator(**given)
+        emulator = add(Emulator(**{"callback_retry_delay": 0.0, "concurrency": 5, **options}))
+        emulator.set_workflow("*", duration=0.02)
         emulator.set_workflow(HUMAN.id, pause_limit=None)
         context = emulator.serve()
         client = Client(context.__enter__())
@@ -195,5 +214,7 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture(scope="module")
 def running() -> Iterator[RunningEmulator]:
     """An emulator that random requests cannot fill."""
-    with Emulator(concurrency=1000, speed=1000).serve() as running:
+    emulator = add(Emulator(concurrency=1000))
+    emulator.set_workflow("*", duration=0.002)
+    with emulator.serve() as running:
         yield running

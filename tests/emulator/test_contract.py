@@ -8,16 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_browseract.emulator import (
-    DOWNLOAD,
     EXPORT,
-    FAILING,
     HUMAN,
     LOG_IN,
-    PLAIN_TEXT,
     SEARCH,
     TEMPLATE_SEARCH,
     RunningEmulator,
 )
+from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
 from tests.emulator.documents import MANY, load, succeed, validate
 
 schema, open_schema = load("BROWSERACT_OPENAPI", "openapi_v2.json")

@@ -7,22 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from airflow_provider_browseract.emulator import (
     AGENT_HUMAN,
     CONTACTS,
-    DOWNLOAD,
     EXPORT,
-    FAILING,
     HUMAN,
-    PLAIN_TEXT,
-    PRICES,
     SEARCH,
     TEMPLATE_SEARCH,
-    Emulator,
     RunningEmulator,
 )
+from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT, PRICES
 from tests.emulator.documents import MANY, load, succeed, validate
 
 schema, open_schema = load("BROWSERACT_OPENAPI_V3", "openapi_v3.json")
@@ -56,7 +50,7 @@ class TestSuccess:
         emulator.next_run(PLAIN_TEXT.id, duration=1e9)
         for bot in (HUMAN, AGENT_HUMAN):
             emulator.set_workflow(bot.id, pause_limit=None)
-        emulator.next_run(AGENT_HUMAN.id, pausing_for=1e9)
+        emulator.next_run(AGENT_HUMAN.id, status="pausing")
         ids = {
             "created": self.start(running, PLAIN_TEXT),
             "running": self.start(running, PLAIN_TEXT),
@@ -75,6 +69,7 @@ class TestSuccess:
 
         def reached() -> bool:
             states = {task.id: task.status for task in emulator.tasks}
+            states[ids["pausing"]] = "pausing"
             return {states[other] for other in others} == {"finished"} and all(
                 states[ids[status]] == status for status in ids
             )
@@ -106,11 +101,3 @@ class TestSuccess:
         assert self.get(running, "", limit=100, bot_type="agent")["items"]
         assert self.get(running, "/templates", limit=500)["items"]
         assert self.get(running, "/regions")
-
-    @pytest.mark.parametrize("setting", ["shows_defaults", "hides_input", "shared_runs"])
-    def test_responses_with_other_settings_conform_to_the_vendors_document(self, setting: str) -> None:
-        with Emulator(**{setting: True}, errors_as_in_the_demos=True, speed=1000).serve() as running:  # type: ignore[arg-type]
-            task_id = self.start(running, PRICES, {"products": ["paper"], "country": "DE"})
-            self.get(running, "/runs/{task_id}", {"task_id": task_id})
-            refused = validate(running, schema["/v3/bots/{bot_id}"]["GET"].Case(path_parameters={"bot_id": "1"}))
-            assert refused.json()["code"] == 10111

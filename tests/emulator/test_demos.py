@@ -6,14 +6,15 @@ each key, each word, number and null as it is there, and the kind of every other
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.emulator import FAILING, PLAIN_TEXT, TEMPLATE_TEXT, EmulatedFile, WorkflowInput
-from airflow_provider_browseract.emulator.errors import MESSAGES, error_envelope
-from tests.emulator.conftest import NOON
+from airflow_provider_browseract.emulator import CONTACTS, HUMAN, EmulatedFile, WorkflowInput
+from tests.catalogue import FAILING, PLAIN_TEXT, TEMPLATE_TEXT
+from tests.demos import respond_as_in_the_demos
 
 ID, NAME, TEXT, LINK, MOMENT, TIME, NUMBER = "id", "name", "text", "link", "moment", "time", "number"
 """Kinds of values. Examples of a profile's id are words, but ids of the emulator are numbers."""
@@ -90,14 +91,16 @@ def differences(value: Any, example: Any, path: str = "") -> list[str]:
 @pytest.fixture
 def account(make_account: Any) -> Any:
     """An account on whose workflows the runs of the examples can be made."""
-    account = make_account(as_in_the_demos=True)
+    account = make_account()
+    respond_as_in_the_demos(account.emulator)
     inputs = tuple(WorkflowInput(name, required=False) for name in INPUTS)
-    account.setting(PLAIN_TEXT, inputs=inputs, duration=4.0, output="", files=(EmulatedFile("a.csv", b"a"),))
-    account.setting(FAILING, inputs=inputs)
+    files = (EmulatedFile("a.csv", b"a"),)
+    account.emulator.set_workflow(PLAIN_TEXT.id, inputs=inputs, duration=4.0, output="", files=files)
+    account.emulator.set_workflow(FAILING.id, inputs=inputs)
     return account
 
 
-def test_running_task_is_as_in_the_demos(account: Any) -> None:
+def test_running_task(account: Any) -> None:
     task_id = account.run(PLAIN_TEXT, INPUTS)
     account.pass_time(3)
     task = account.task(task_id)
@@ -105,66 +108,59 @@ def test_running_task_is_as_in_the_demos(account: Any) -> None:
     assert task["finished_at"] == task["created_at"]
 
 
-def test_list_of_ended_tasks_is_as_in_the_demos(account: Any) -> None:
+def test_list_of_ended_tasks(account: Any) -> None:
     for workflow in (FAILING, PLAIN_TEXT, PLAIN_TEXT):
-        account.run(workflow, INPUTS)
+        account.start(workflow, INPUTS, save_browser_data=True)
     account.pass_time(5)
-    page = account.get("list-tasks", workflow_id="", page=1, limit=10)
+    page = account.call("list-tasks", page=1, limit=10)
     assert differences(page, {**PAGE, "items": [FINISHED, FINISHED, FAILED], "total_count": 3}) == []
 
 
-def test_empty_list_of_tasks_is_as_in_the_demos(account: Any) -> None:
-    page = account.get("list-tasks", workflow_id="", page=1, limit=10)
-    assert page == {**PAGE, "items": [], "total_pages": 0, "total_count": 0}
+def test_start_of_a_workflow_and_of_a_template(account: Any) -> None:
+    for created in (
+        account.start(PLAIN_TEXT, INPUTS, save_browser_data=True, profile_id=""),
+        account.call("run-task-by-template", workflow_template_id=TEMPLATE_TEXT.id),
+    ):
+        assert differences(created, {"id": ID, "profileId": ID}) == []
+        assert account.task(created["id"])["profile_id"] == created["profileId"]
 
 
-def test_response_to_a_start_is_as_in_the_demos(account: Any) -> None:
-    created = account.start(PLAIN_TEXT, INPUTS, save_browser_data=True, profile_id="")
-    assert differences(created, {"id": ID, "profileId": ID}) == []
-    assert account.task(created["id"])["profile_id"] == created["profileId"]
-
-
-def test_response_to_a_start_of_a_template_is_as_in_the_demos(account: Any) -> None:
-    created = account.post("run-task-by-template", {"workflow_template_id": TEMPLATE_TEXT.id})
-    assert differences(created, {"id": ID, "profileId": ID}) == []
-    assert account.task(created["id"])["profile_id"] == created["profileId"]
-
-
-def test_responses_about_workflows_templates_and_regions_are_as_in_the_demos(account: Any) -> None:
-    workflow = account.get("get-workflow", workflow_id=PLAIN_TEXT.id)
+def test_workflows_templates_and_regions(account: Any) -> None:
+    workflow = account.call("get-workflow", workflow_id=PLAIN_TEXT.id)
     assert differences(workflow, {**WORKFLOW, "input_parameters": [INPUT, INPUT]}) == []
     account.emulator.workflows = {PLAIN_TEXT.id: account.emulator.find(PLAIN_TEXT.id)}
-    page = account.get("list-workflows", page=1, limit=10)
+    page = account.call("list-workflows", page=1, limit=10)
     assert differences(page, {**PAGE, "items": [WORKFLOW], "total_count": 1}) == []
-    page = account.get("list-official-workflow-templates", page=1, limit=10)
+    page = account.call("list-official-workflow-templates", page=1, limit=10)
     assert differences(page, {**PAGE, "items": [TEMPLATE] * 3, "total_count": 3}) == []
-    assert {one["code"]: one["name"] for one in account.get("get-region-list")} == REGIONS
+    assert {one["code"]: one["name"] for one in account.call("get-region-list")} == REGIONS
 
 
 @pytest.mark.parametrize("code", ERRORS)
-def test_error_envelope_is_as_in_the_demos(code: int) -> None:
-    envelope = error_envelope(code, MESSAGES[code], NOON, as_in_the_demos=True)
+def test_error(account: Any, code: int) -> None:
+    envelope = json.loads(account.emulator.error("get-task", code, 400).body)
     assert differences(envelope, {**ENVELOPE, "code": code, "msg": ERRORS[code]}) == []
+    assert "data" not in json.loads(account.emulator.error("query-run", code, 400).body)
 
 
-@pytest.mark.parametrize("setting", ["as_in_the_demos", "errors_as_in_the_demos"])
-def test_server_responds_with_the_error_envelope_of_the_demos(serve: Any, setting: str) -> None:
-    envelope = serve(**{setting: True}).call("GET", "get-task", params={"task_id": "1"}).json()
-    assert differences(envelope, {**ENVELOPE, "code": 10112, "msg": ERRORS[10112]}) == []
-
-
-def test_task_that_has_not_begun_has_a_live_view_and_no_end(account: Any) -> None:
-    account.setting(PLAIN_TEXT, queued=10.0)
+def test_task_that_has_not_begun(account: Any) -> None:
+    account.emulator.set_workflow(PLAIN_TEXT.id, queued=10.0)
     task = account.task(account.run(PLAIN_TEXT, INPUTS))
     assert differences(task, {**RUNNING, "status": "created", "finished_at": None, "steps": []}) == []
 
 
-def test_text_of_a_finished_task_is_its_output(account: Any) -> None:
-    account.setting(PLAIN_TEXT, output="text", files=())
-    task_id = account.run(PLAIN_TEXT, INPUTS)
-    account.pass_time(4)
-    assert account.task(task_id)["output"] == {"string": "text", "files": None}
+def test_run_of_a_bot(account: Any) -> None:
+    created = account.call("create-run", bot_id=CONTACTS.id, input={"company_name": "Example Corp"})
+    assert created.keys() == {"id", "status"}
+    other = account.call("create-run", bot_id=HUMAN.id, input={})["id"]
+    account.pass_time(1)
+    assert account.call("resume-run", task_id=other) is account.call("cancel-run", task_id=other) is None
+    account.pass_time(1)
+    run = account.call("query-run", task_id=created["id"])
+    assert run["live_url_info"]["live_url"]
+    assert (run["output"], "steps" in run, len(run["output_files"])) == (None, False, 4)
 
 
-def test_empty_workflow_id_is_refused_outside_the_mode(make_account: Any, code_of: Any) -> None:
-    assert code_of(lambda: make_account().get("list-tasks", workflow_id="")) == 99001
+def test_documented_responses_can_be_turned_on_again(account: Any) -> None:
+    account.emulator.as_in_the_demos = False
+    assert account.task(account.run(PLAIN_TEXT, INPUTS))["credit"] == 5

@@ -9,7 +9,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,18 @@ import httpx
 import pytest
 
 from airflow_provider_browseract.emulator import (
-    DOWNLOAD,
     ENDLESS,
     EXPORT,
     HUMAN,
     LOG_IN,
-    PLAIN_TEXT,
     SEARCH,
-    TEMPLATE_TEXT,
+    TEMPLATE_SEARCH,
     Emulator,
     RunningEmulator,
 )
 from airflow_provider_browseract.emulator.__main__ import DURATION, command_line, introduction, main, make_emulator
-from airflow_provider_browseract.emulator.routes import ENDPOINTS
+from airflow_provider_browseract.emulator.control import ENDPOINTS
+from tests.catalogue import DOWNLOAD, PLAIN_TEXT
 
 PACKAGE = "airflow_provider_browseract.emulator"
 ROOT = Path(__file__).parents[2]
@@ -55,19 +53,13 @@ class TestTheApi:
             assert response.status_code == 401
             assert (response.json()["code"], response.json()["msg"]) == (401, "Invalid authorization")
 
-    def test_api_key_of_the_emulator_can_be_chosen(self, serve: Any) -> None:
-        client = serve(api_key="app-other")
-        assert client.running.api_key == "app-other"
-        assert client.regions().status_code == 200
-        assert client.regions(headers={"Authorization": "Bearer app-emulator"}).status_code == 401
-
     def test_api_key_of_the_emulator_can_be_replaced_at_run_time(self, client: Any) -> None:
-        client.running.emulator.rotate_key("app-new")
+        client.running.emulator.api_key = "app-new"
         assert client.running.connection["password"] == "app-new"
         assert client.regions(headers={"Authorization": "Bearer app-emulator"}).status_code == 401
         assert client.regions(headers={"Authorization": "Bearer app-new"}).status_code == 200
         with pytest.raises(ValueError, match="must not be empty"):
-            client.running.emulator.rotate_key("")
+            client.running.emulator.api_key = ""
 
     def test_api_error_is_returned_in_the_error_envelope(self, client: Any) -> None:
         response = client.call("GET", "get-task", params={"task_id": "1"})
@@ -79,13 +71,6 @@ class TestTheApi:
         assert abs(envelope["ts"] / 1000 - time.time()) < 60
         assert len(envelope["traceId"]) == 32
         assert envelope["time"].endswith("Z")
-
-    @pytest.mark.parametrize("endpoint", ["stop-task", "resume-task"])
-    def test_stop_and_resume_respond_with_an_empty_body(self, client: Any, endpoint: str) -> None:
-        task_id = client.start(HUMAN).json()["id"]
-        client.emulator.wait_until(lambda: client.emulator.tasks[0].status == "paused")
-        response = client.call("PUT", endpoint, params={"task_id": task_id})
-        assert (response.status_code, response.content) == (200, b"")
 
     def test_task_runs_to_its_end_without_any_poll(self, client: Any) -> None:
         client.start(PLAIN_TEXT)
@@ -114,36 +99,12 @@ class TestTheApi:
         assert (response.status_code, response.json()["code"]) == (500, 500)
         assert "oops" in response.json()["msg"]
 
-    def test_concurrent_starts_do_not_exceed_the_slots_of_the_plan(self, serve: Any) -> None:
-        client = serve(concurrency=5, speed=0.01)
-        statuses: list[int] = []
-        threads = [
-            threading.Thread(target=lambda: statuses.append(client.start(PLAIN_TEXT).status_code)) for _ in range(20)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(statuses) == [200] * 5 + [400] * 15
-        assert len(client.emulator.tasks) == 5
-
     def test_responses_take_the_time_that_is_set(self, serve: Any) -> None:
-        client = serve(latency=(0.2, 0.3), speed=0.01)
+        client = serve(latency=(0.2, 0.3))
         began = time.monotonic()
         assert client.start(PLAIN_TEXT).status_code == 200
         assert time.monotonic() - began >= 0.2
         assert client.emulator.requests[0].fault is None
-
-    def test_requests_beyond_the_rate_limit_are_refused_with_the_seconds_to_wait(self, serve: Any) -> None:
-        client = serve(rate_limit=(2, 3600.0))
-        assert client.regions().status_code == client.regions().status_code == 200
-        response = client.start(PLAIN_TEXT)
-        assert (response.status_code, response.json()["code"]) == (429, 429)
-        assert 3000 < int(response.headers["Retry-After"]) <= 3600
-        assert client.emulator.tasks == []
-        assert client.http.get("/files/x/y").status_code == 403
-        client.emulator.rate_limit = (2, 0.001)
-        assert client.regions().status_code == 200
 
 
 class TestLinks:
@@ -158,18 +119,6 @@ class TestLinks:
         assert response.status_code == 200
         assert response.headers["Content-Type"].startswith("text/csv")
         assert len(response.content) == task["download_files"][0]["fileSize"]
-
-    def test_expired_file_link_gets_403(self, client: Any) -> None:
-        client.emulator.set_workflow(EXPORT.id, file_lifetime=0.0)
-        response = httpx.get(self.export(client)["output"]["files"][0])
-        assert response.status_code == 403
-
-    def test_file_link_with_another_token_or_name_gets_403(self, client: Any) -> None:
-        link = self.export(client)["output"]["files"][0]
-        token = link.split("/")[4]
-        assert len(token) >= 20
-        assert httpx.get(link.replace(token, token[:-1] + "!")).status_code == 403
-        assert httpx.get(link.replace("results.csv", "secrets.csv")).status_code == 403
 
     def test_request_record_shows_whether_a_download_was_sent_with_a_key(self, client: Any) -> None:
         link = self.export(client)["output"]["files"][0]
@@ -189,16 +138,6 @@ class TestLinks:
             assert task["steps"][0]["step_goal"] in page.text
         assert httpx.get(task["steps"][0]["screenshots_url"]).headers["Content-Type"] == "image/svg+xml"
         assert httpx.get(f"{client.running.url}/logs/1").status_code == 404
-
-    def test_pages_of_a_task_hide_its_inputs_and_reload_until_it_ends(self, client: Any) -> None:
-        client.emulator.set_workflow(LOG_IN.id, duration=600.0)
-        task_id = client.start(LOG_IN, {"username": "ada", "password": "hunter2"}).json()["id"]
-        address = f"{client.running.url}/logs/{task_id}"
-        page = httpx.get(address).text
-        assert "hunter2" not in page
-        assert "http-equiv=refresh" in page
-        client.call("PUT", "stop-task", params={"task_id": task_id})
-        assert "http-equiv=refresh" not in httpx.get(address).text
 
 
 class TestServing:
@@ -256,18 +195,7 @@ class TestServing:
         with pytest.raises(TimeoutError, match=r"0\.05 s"):
             Emulator().wait_until(lambda: False, timeout=0.05)
 
-    @pytest.mark.parametrize(
-        "options",
-        [
-            {"speed": 0},
-            {"concurrency": 0},
-            {"api_key": ""},
-            {"latency": (0.3, 0.05)},
-            {"rate_limit": (0, 1.0)},
-            {"max_duration": 0},
-        ],
-        ids=["zero speed", "zero concurrency", "empty api key", "latency in reverse", "no requests", "no duration"],
-    )
+    @pytest.mark.parametrize("options", [{"concurrency": 0}, {"api_key": ""}, {"latency": (0.3, 0.05)}], ids=str)
     def test_invalid_setting_is_refused_at_the_beginning_and_later(self, options: Any) -> None:
         [(name, value)] = options.items()
         with pytest.raises(ValueError, match=name):
@@ -303,7 +231,7 @@ class TestTheCommand:
         try:
             assert process.stdout is not None
             lines: list[str] = []
-            while len(lines) < 2 or TEMPLATE_TEXT.id not in lines[-2]:
+            while len(lines) < 2 or TEMPLATE_SEARCH.id not in lines[-2]:
                 line = process.stdout.readline()
                 assert line, "it ended early"
                 lines.append(line)
@@ -333,7 +261,7 @@ class TestTheCommand:
         from airflow_provider_browseract.hooks.connection import RELABELING, read_settings
 
         running = serve(api_key="app-it's").running
-        lines = list(introduction(running))
+        lines = introduction(running).splitlines()
         host, port, password = (
             next(line for line in lines if f"  {RELABELING[name]} " in line).split()[-1]
             for name in ("host", "port", "password")
@@ -353,7 +281,7 @@ class TestTheCommand:
         from airflow_provider_browseract.hooks.connection import read_settings
 
         running = serve(api_key="app-it's").running
-        printed = "\n".join(introduction(running))
+        printed = introduction(running)
         [command] = re.findall(r"^airflow connections add .*\\\n.*$", printed, re.MULTILINE)
         cli(*shlex.split(command.replace("\\\n", ""))[1:])
         try:
@@ -367,33 +295,25 @@ class TestTheCommand:
             cli("connections", "delete", "browseract_default")
 
     def test_tutorial_shows_the_airflow_command_that_the_emulator_prints(self) -> None:
-        printed = "\n".join(introduction(RunningEmulator("http://127.0.0.1:8010", Emulator())))
+        printed = introduction(RunningEmulator("http://127.0.0.1:8010", Emulator()))
         [command] = re.findall(r"^airflow connections add .*\\\n.*$", printed, re.MULTILINE)
         assert command in (ROOT / "docs" / "tutorial.md").read_text()
         assert command in (ROOT / "docs" / "callbacks.md").read_text()
 
     def test_emulator_command_has_the_delays_of_a_service(self) -> None:
         emulator = make_emulator(command_line().parse_args([]))
-        assert (emulator.latency, emulator.max_duration, emulator.concurrency) == ((0.05, 0.3), 7 * 3600, 1)
-        assert emulator.errors_as_in_the_demos
-        assert not emulator.as_in_the_demos
-        assert emulator.allow_private_callbacks
-        for workflow in (*emulator.workflows.values(), *emulator.templates.values()):
+        assert (emulator.latency, emulator.concurrency, emulator.credits) == ((0.05, 0.3), 1, None)
+        for workflow in emulator.catalogue.values():
             delays = (workflow.queued, workflow.duration, workflow.output_after, workflow.listed_after)
             assert delays == (1, 15, 1, 2)
         assert emulator.workflows[ENDLESS.id].step_every == 2
 
     def test_options_of_the_emulator_command_are_settings_of_the_emulator(self) -> None:
-        given = (
-            "--stop-after 3 --max-duration 60 --latency 0 0 --rate-limit 5 1 --credits 50 --credits-at-end "
-            "--public-callbacks-only --as-in-the-demos"
-        )
+        given = "--stop-after 3 --latency 0 0 --credits 50 --credits-at-end --concurrency 2"
         emulator = make_emulator(command_line().parse_args(given.split()))
         assert emulator.workflows[SEARCH.id].stop_after == 3
-        assert emulator.max_duration == 60
-        assert [*emulator.latency, *(emulator.rate_limit or ())] == [0, 0, 5, 1]
         assert (emulator.credits, emulator.credits_at_end) == (50, True)
-        assert (emulator.allow_private_callbacks, emulator.as_in_the_demos) == (False, True)
+        assert ([*emulator.latency], emulator.concurrency) == ([0, 0], 2)
 
     @pytest.mark.parametrize("given", [["--queued", "-1"], ["--latency", "2", "1"], ["--port", "x"]])
     def test_emulator_command_names_an_invalid_option(self, given: list[str], capsys: Any) -> None:
@@ -408,15 +328,15 @@ class TestTheCommand:
         assert first_poll < DURATION
 
     def test_emulator_command_lists_workflows_bots_and_templates_with_their_inputs(self, serve: Any) -> None:
-        text = "\n".join(introduction(serve().running))
+        text = introduction(serve().running)
         workflows, _, others = text.partition("Bots, for RunBotOperator:")
         bots, _, templates = others.partition("Templates, for RunTemplateOperator and RunBotTemplateOperator:")
         assert f"  {SEARCH.id}  Search: Searches shop.example for a keyword.\n" in workflows
         assert "Inputs: keyword, max_items (optional)" in workflows
         assert "Inputs: none" in workflows
         assert LOG_IN.id in workflows
-        assert TEMPLATE_TEXT.id not in workflows + bots
-        assert TEMPLATE_TEXT.id in templates
+        assert TEMPLATE_SEARCH.id not in workflows + bots
+        assert TEMPLATE_SEARCH.id in templates
         assert LOG_IN.id not in others
         assert "Inputs: company_name, max_pages (optional)" in bots
 

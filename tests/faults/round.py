@@ -475,7 +475,7 @@ class Round:
     def _rotate_the_key(self) -> None:
         """Replace the API key in BrowserAct and in Airflow, in either order, with a few seconds in between."""
         key = f"app-{self.chance.getrandbits(64):016x}"
-        steps = [partial(self.emulator.rotate_key, key), partial(self._change_the_connection, key)]
+        steps = [partial(setattr, self.emulator, "api_key", key), partial(self._change_the_connection, key)]
         self.chance.shuffle(steps)
         seconds = self.chance.uniform(2.0, 6.0)
         steps[0]()

@@ -37,7 +37,6 @@ from airflow_provider_browseract.emulator import (
     ORDERS,
     SEARCH,
     TEMPLATE_SEARCH,
-    TEMPLATE_TEXT,
     RequestFault,
 )
 from airflow_provider_browseract.hooks import probe
@@ -45,6 +44,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.spend import SpendRow
 from tests.cases import cases
+from tests.catalogue import TEMPLATE_TEXT
 from tests.served import served
 
 
@@ -318,7 +318,7 @@ class TestRotatedApiKey:
     def hook(self, emulator, connect):
         hook = BrowserActHook()
         assert hook.settings.client.api_key == "app-emulator"
-        emulator.rotate_key("app-new")
+        emulator.api_key = "app-new"
         connect(password="app-new")
         return hook
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException
-from airflow_provider_browseract.emulator import AGENT_HUMAN, CONTACTS, PRICES
+from airflow_provider_browseract.emulator import AGENT_HUMAN, CONTACTS
 from airflow_provider_browseract.operators.browseract import RunBotOperator
+from tests.catalogue import PRICES
 from tests.runs.inputs import SCHEMAS, accepted_inputs, refused_inputs, rendered_inputs
 from tests.workers import calls_of
 

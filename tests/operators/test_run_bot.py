@@ -10,16 +10,7 @@ import pytest
 
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import AirflowFailException
-from airflow_provider_browseract.emulator import (
-    CONTACTS,
-    NOT_READY,
-    PRICES,
-    SEARCH,
-    TEMPLATE_SEARCH,
-    UNPUBLISHED,
-    Output,
-    RequestFault,
-)
+from airflow_provider_browseract.emulator import CONTACTS, SEARCH, TEMPLATE_SEARCH, Output, RequestFault
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunBotTemplateOperator,
@@ -27,6 +18,7 @@ from airflow_provider_browseract.operators.browseract import (
     RunWorkflowOperator,
 )
 from tests.cases import cases
+from tests.catalogue import NOT_READY, PRICES, UNPUBLISHED
 from tests.workers import BOTH_WAYS, PENS, calls_of
 
 # In the vendor's example, the output is null beside its files.

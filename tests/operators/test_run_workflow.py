@@ -19,14 +19,7 @@ from airflow_provider_browseract.compat import (
     AirflowTaskTimeout,
     TaskDeferred,
 )
-from airflow_provider_browseract.emulator import (
-    HUMAN,
-    LOG_IN,
-    ORDERS,
-    SEARCH,
-    UNPUBLISHED,
-    RequestFault,
-)
+from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import (
     RunTemplateOperator,
@@ -41,6 +34,7 @@ from airflow_provider_browseract.runs.outcome import (
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker import start_errors
 from tests.cases import cases
+from tests.catalogue import UNPUBLISHED
 from tests.workers import BOTH_WAYS, ORDERS_RESULT, calls_of, refuse_xcoms
 
 KEY = "app-emulator"
@@ -542,7 +536,7 @@ class TestChangingConnection:
     ):
         # The connection is changed in the pause before it is read again.
         monkeypatch.setattr(start_errors, "sleep", lambda *_: connect())
-        emulator.rotate_key("app-new")
+        emulator.api_key = "app-new"
         assert worker(workflow_id=ORDERS.id).run() == ORDERS_RESULT
         assert len(emulator.tasks) == 1
         assert "Trying again in 0.05 seconds, because someone may be changing the connection right now" in "".join(
@@ -615,7 +609,7 @@ class TestChangingConnection:
         assert len(emulator.tasks) == 1
 
     def test_api_key_that_stays_refused_fails_without_a_retry_and_starts_no_run(self, worker, emulator):
-        emulator.rotate_key("app-new")
+        emulator.api_key = "app-new"
         with pytest.raises(AirflowFailException, match="Put a valid API key"):
             worker(workflow_id=ORDERS.id).run()
         assert emulator.tasks == []

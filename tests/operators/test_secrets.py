@@ -120,7 +120,7 @@ class TestRotatedKey:
         emulator.set_workflow(LOG_IN.id, duration=60.0)
         arguments = {"workflow_id": LOG_IN.id, "input_parameters": {"username": "a", "password": "b"}}
         first = worker(store=store, wait_for_completion=False, **arguments).run()
-        emulator.rotate_key("app-rotated")
+        emulator.api_key = "app-rotated"
         connect(password="app-rotated")
         assert worker(store=store, wait_for_completion=False, **arguments).run() == first
         assert len(emulator.tasks) == 1
@@ -319,7 +319,7 @@ class TestGoals:
     @pytest.mark.parametrize("decorated", [False, True], ids=["operator", "decorated"])
     @BOTH_WAYS
     def test_error_of_a_failed_run_does_not_quote_a_secret(self, rendering, emulator, deferrable, decorated):
-        emulator.set_workflow(LOG_IN.id, outcome="failed", failure=(1011, f"{SECRET} was refused"), failed_step=1)
+        emulator.set_workflow(LOG_IN.id, outcome="failed", failure=(1011, f"{SECRET} was refused"), steps=("Log in",))
         with pytest.raises(RunFailedError) as raised:
             self.run(rendering, deferrable=deferrable, decorated=decorated).run()
         message = str(raised.value)

@@ -12,6 +12,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import ResumeTaskOperator, StopTaskOperator
 from airflow_provider_browseract.runs.outcome import RunError
 from tests.cases import cases
+from tests.demos import accept_stops_of_ended_runs
 from tests.workers import calls_of
 
 pytestmark = pytest.mark.usefixtures("short_patience")
@@ -52,7 +53,8 @@ class TestStopTask:
     @pytest.mark.parametrize("ok", [False, True], ids=["code 10121", "status 200"])
     @IN_BOTH_VERSIONS
     def test_second_stop_of_the_same_browseract_task_succeeds(self, emulator, ok, api_version):
-        emulator.stop_ended_is_ok = ok
+        if ok:
+            accept_stops_of_ended_runs(emulator)
         task_id = started(emulator, api_version=api_version)
         stop(task_id, api_version=api_version)
         assert stop(task_id, api_version=api_version) == {task_id: "stopped" if ok else "ended"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import math
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -14,7 +15,7 @@ from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import ENDLESS, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
-from airflow_provider_browseract.emulator.run import Run
+from airflow_provider_browseract.emulator.runs import ENDED, Run
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import accounts as module
 from airflow_provider_browseract.panel import client, days, listing
@@ -68,18 +69,15 @@ def add_run(emulator, created, status="finished", *, workflow=SEARCH, inputs=(),
         id=emulator.new_id(),
         workflow=workflow,
         workflow_id=workflow.id,
+        shown_workflow_id=workflow.id,
+        from_template=False,
         inputs=list(inputs),
-        callback_url=None,
-        status_change_callback_url=None,
         created=created,
-        speed=1.0,
         api_version=api_version,
-        shown_input=dict(inputs),
     )
-    run.change("running", created)
-    if status != "running":
-        run.change(status, created + 1.0)
-        run.output = dataclasses.replace(run.output, string=output or "")
+    if status != "finished":
+        run.phases, run.outcome = [("created", 0.0), ("running", 1.0 if status in ENDED else math.inf)], status
+    run.output = dataclasses.replace(run.output, string=output or "")
     emulator.runs[run.id] = run
     return run.id
 

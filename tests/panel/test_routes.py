@@ -12,11 +12,12 @@ from fastapi import HTTPException
 from fastapi.routing import APIRoute
 
 from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.emulator import CONTACTS, SEARCH, TEMPLATE_TEXT, RequestFault
+from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
 from airflow_provider_browseract.panel import accounts, app, building, listing, web
 from airflow_provider_browseract.panel.database import RecordKeeper
 from airflow_provider_browseract.runs.waiting import Wait
 from tests.cases import cases
+from tests.catalogue import TEMPLATE_TEXT
 
 from .conftest import CONN, PANEL, ROLES, World
 from .known import queued

@@ -18,9 +18,7 @@ from airflow_provider_browseract.api.errors import ResponseLostError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.emulator import SEARCH
-from airflow_provider_browseract.emulator.browseract import BrowserAct
-from airflow_provider_browseract.emulator.routes import ENDPOINTS
+from airflow_provider_browseract.emulator import SEARCH, Emulator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import Budget, ReadDaySums, WriteDaySums
 from airflow_provider_browseract.runs.orphans import ReadClaims
@@ -46,7 +44,7 @@ class Account:
 
     def __init__(self, daily_credits: int, monthly_credits: int | None = None, *, shared_runs: bool = False) -> None:
         self.now = MORNING
-        self.browseract = BrowserAct(clock=lambda: self.now, concurrency=1000, shared_runs=shared_runs)
+        self.browseract = Emulator(clock=lambda: self.now, concurrency=1000, shared_runs=shared_runs)
         self.sums: dict[Any, int] = {}
         self.calls: collections.Counter[str] = collections.Counter()
         self.budget = Budget("browseract_default", daily_credits, monthly_credits)
@@ -81,18 +79,10 @@ class Account:
         elif isinstance(step, Call):
             self.calls[step.name] += 1
             body = b"" if step.body is None else json.dumps(step.body).encode()
-            query = urlencode(step.params).encode()
-            endpoint = ENDPOINTS[step.name]
-            path = endpoint.pattern.fullmatch(step.path)
-            assert path is not None
-            value = endpoint.call(
-                self.browseract,
-                ids=path.groupdict(),
-                query=query,
-                body=body,
-                content_type="application/json" if body else "",
-            )
-            return step.read(value)
+            headers = {"authorization": "Bearer app-emulator", "content-type": "application/json"}
+            response = self.browseract.handle(step.method, step.path, urlencode(step.params), headers, body)
+            assert response.status == 200, response.body
+            return step.read(json.loads(response.body or b"null"))
         return None
 
     def start(self) -> StartedRun | BudgetUsedUp:

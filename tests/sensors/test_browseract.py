@@ -20,7 +20,7 @@ from airflow_provider_browseract.compat import (
     TaskDeferralTimeout,
     TaskDeferred,
 )
-from airflow_provider_browseract.emulator import CONTACTS, EXPORT, FAILING, LOG_IN, ORDERS, PLAIN_TEXT, RequestFault
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import ResultError, RunLostError
@@ -29,6 +29,7 @@ from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.cases import cases
+from tests.catalogue import FAILING, PLAIN_TEXT
 from tests.workers import BOTH_WAYS, FakeTaskInstance, Worker, calls_of
 
 

@@ -55,7 +55,7 @@ async def test_api_key_rotated_during_the_wait_fails_no_poll(emulator, connect, 
     polls = asyncio.create_task(polling.poll_until_end(trigger(start()).wait, "browseract_default", log))
     await asyncio.to_thread(emulator.wait_until, lambda: emulator.requests[-1].endpoint == "get-task")
     connect({"retry_budget": 0.2}, password="app-new")
-    emulator.rotate_key("app-new")
+    emulator.api_key = "app-new"
     event, _ = await polls
     assert event.end is End.ENDED
     assert 401 in [request.status for request in emulator.requests]

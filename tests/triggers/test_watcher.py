@@ -15,12 +15,13 @@ from airflow.sdk import Asset, AssetWatcher
 
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Page, Task, TaskStatus
-from airflow_provider_browseract.emulator import CONTACTS, FAILING, ORDERS, SEARCH, TEMPLATE_TEXT, RequestFault
+from airflow_provider_browseract.emulator import CONTACTS, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.watching import Window
 from airflow_provider_browseract.triggers import watcher
 from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
+from tests.catalogue import FAILING, TEMPLATE_TEXT
 from tests.triggers.waits import until
 from tests.workers import calls_of
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException
-from airflow_provider_browseract.emulator import CONTACTS, PLAIN_TEXT, TEMPLATE_EXPORT, EmulatedFile
+from airflow_provider_browseract.emulator import CONTACTS, EmulatedFile
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunBotTemplateOperator
 from airflow_provider_browseract.runs.outcome import RunFailedError
+from tests.catalogue import PLAIN_TEXT, TEMPLATE_EXPORT
+from tests.demos import show_defaults
 from tests.workers import BOTH_WAYS, Worker, calls_of
 
 pytestmark = pytest.mark.usefixtures("short_patience", "short_timings", "documented_responses")
@@ -157,7 +159,7 @@ def test_secret_default_of_a_bot_that_its_agent_quotes_is_in_no_log_and_no_xcom(
         "type": "object",
         "properties": {"company_name": {"type": "string"}, "password": {"type": "string", "default": secret}},
     }
-    emulator.shows_defaults = True
+    show_defaults(emulator)
     emulator.set_workflow(CONTACTS.id, input_schema=schema, steps=(f"Type {secret}", "Wait"), duration=0.6)
     run = contacts(deferrable=deferrable, output_path=str(tmp_path))
     run.run()

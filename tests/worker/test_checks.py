@@ -16,6 +16,7 @@ from airflow_provider_browseract.operators.browseract import (
     RunWorkflowOperator,
 )
 from airflow_provider_browseract.runs.outcome import RunCanceledError
+from tests.demos import convert_input
 from tests.workers import PENS, is_killed_at_each_call
 
 
@@ -153,7 +154,7 @@ class TestInputOfBots:
     def test_bot_that_cannot_be_read_logs_a_warning_and_the_run_starts_with_the_given_input(
         self, worker, emulator, capfd
     ):
-        emulator.converts_input = True
+        convert_input(emulator, CONTACTS)
         emulator.fault("query-bot", RequestFault.status(500), times=None)
         worker(**self.BOT, input=RENDERED).run()
         assert len(emulator.tasks) == 1
@@ -168,7 +169,7 @@ class TestInputOfBots:
         assert [dict(task.inputs) for task in emulator.tasks] == [{"company_name": "Example Corp", "max_pages": 2}]
 
     def test_input_is_neither_read_nor_converted_with_validate_inputs_false(self, worker, emulator):
-        emulator.converts_input = True
+        convert_input(emulator, CONTACTS)
         worker(**self.BOT, input=RENDERED, validate_inputs=False).run()
         assert "query-bot" not in endpoints(emulator)
 

@@ -23,16 +23,7 @@ from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
-from airflow_provider_browseract.emulator import (
-    DOWNLOAD,
-    EXPORT,
-    FAILING,
-    ORDERS,
-    PLAIN_TEXT,
-    SEARCH,
-    EmulatedFile,
-    RequestFault,
-)
+from airflow_provider_browseract.emulator import EXPORT, ORDERS, SEARCH, EmulatedFile, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import showing
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
@@ -45,6 +36,7 @@ from airflow_provider_browseract.worker import results as storing
 from airflow_provider_browseract.worker.download import Interrupted
 from airflow_provider_browseract.worker.object_store import Folder
 from airflow_provider_browseract.worker.results import ResultStore
+from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
 from tests.workers import BOTH_WAYS, PENS, FakeTaskInstance, calls_of, refuse_xcoms
 
 pytestmark = pytest.mark.usefixtures("short_patience", "short_timings")

@@ -9,10 +9,12 @@ import pytest
 
 from airflow_provider_browseract.api import v3
 from airflow_provider_browseract.compat import AirflowFailException
-from airflow_provider_browseract.emulator import CONTACTS, PRICES, TEMPLATE_SEARCH, RequestFault
+from airflow_provider_browseract.emulator import CONTACTS, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunBotTemplateOperator
 from tests.cases import cases
+from tests.catalogue import PRICES
+from tests.demos import convert_input, hide_input, show_defaults
 from tests.workers import calls_of
 
 BOT: dict[str, Any] = {
@@ -54,30 +56,42 @@ def _short_patience(connect, emulator):
     emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
 
 
-def behave(emulator, settings: dict[str, Any]) -> None:
-    for name, value in settings.items():
-        setattr(emulator, name, value)
+def nothing(_):
+    """Respond as documented."""
+
+
+def as_in_the_demos(emulator):
+    emulator.as_in_the_demos = True
+
+
+def share_runs(emulator):
+    emulator.shared_runs = True
+
+
+def convert_and_show_defaults(emulator):
+    convert_input(emulator, PRICES)
+    show_defaults(emulator)
 
 
 @cases(
-    ("arguments", "settings"),
+    ("arguments", "behave"),
     {
-        "as documented": (BOT, {}),
-        "defaults are shown": (CONTACT, {"shows_defaults": True}),
-        "defaults are shown of values that were sent": (BOT, {"shows_defaults": True}),
-        "texts that the operator converts": ({**BOT, "input": TEXTS}, {}),
+        "as documented": (BOT, nothing),
+        "defaults are shown": (CONTACT, show_defaults),
+        "defaults are shown of values that were sent": (BOT, show_defaults),
+        "texts that the operator converts": ({**BOT, "input": TEXTS}, nothing),
         "texts that BrowserAct converts": (
             {**BOT, "input": {**TEXTS, "in_stock": "true"}, "validate_inputs": False},
-            {"converts_input": True, "shows_defaults": True},
+            convert_and_show_defaults,
         ),
-        "number that the operator converts": ({**CONTACT, "input": {"company_name": 12}}, {}),
-        "lists are shared with version 2": (BOT, {"shared_runs": True}),
-        "odd responses": (BOT, {"as_in_the_demos": True}),
+        "number that the operator converts": ({**CONTACT, "input": {"company_name": 12}}, nothing),
+        "lists are shared with version 2": (BOT, share_runs),
+        "odd responses": (BOT, as_in_the_demos),
     },
 )
 @pytest.mark.parametrize("listed_after", [0.0, 0.2], ids=["", "late list"])
-def test_run_of_a_bot_is_adopted(worker, emulator, arguments, settings, listed_after):
-    behave(emulator, settings)
+def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave, listed_after):
+    behave(emulator)
     emulator.set_workflow(arguments["bot_id"], listed_after=listed_after)
     emulator.fault("create-run", RequestFault.lost_response(), times=1)
     attempt = worker(**arguments)
@@ -88,17 +102,17 @@ def test_run_of_a_bot_is_adopted(worker, emulator, arguments, settings, listed_a
 
 
 @cases(
-    ("arguments", "settings"),
+    ("arguments", "behave"),
     {
-        "bot whose input is hidden": (BOT, {"hides_input": True}),
-        "template": (TEMPLATE, {}),
-        "template whose defaults are shown": (TEMPLATE, {"shows_defaults": True}),
-        "template whose input is hidden": (TEMPLATE, {"hides_input": True}),
-        "template, odd responses": (TEMPLATE, {"as_in_the_demos": True}),
+        "bot whose input is hidden": (BOT, hide_input),
+        "template": (TEMPLATE, nothing),
+        "template whose defaults are shown": (TEMPLATE, show_defaults),
+        "template whose input is hidden": (TEMPLATE, hide_input),
+        "template, odd responses": (TEMPLATE, as_in_the_demos),
     },
 )
-def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, arguments, settings):
-    behave(emulator, settings)
+def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, arguments, behave):
+    behave(emulator)
     for endpoint in ("create-run", "create-template-run"):
         emulator.fault(endpoint, RequestFault.lost_response(), times=1)
     with pytest.raises(AirflowFailException, match="may have created one of these BrowserAct tasks") as failed:

@@ -9,7 +9,6 @@ import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import ENDLESS, SEARCH, RequestFault
-from airflow_provider_browseract.emulator.routes import endpoint_of
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import showing
 from airflow_provider_browseract.operators.browseract import RunBotOperator
@@ -18,6 +17,7 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import MAX_STOPS, End, WaitPolicy, WokenBy
 from airflow_provider_browseract.worker import waiter
+from tests.demos import accept_stops_of_ended_runs
 from tests.workers import BOTH_WAYS, PENS, calls_of
 
 SETTINGS = {"retry_budget": 0.2, "read_timeout": 10}
@@ -60,8 +60,7 @@ def clock(emulator, connect, monkeypatch) -> PollClock:
     clock, begin_request = PollClock(emulator.clock()), emulator.begin_request
 
     def noticed(request):
-        endpoint = endpoint_of(request.method, request.path)
-        clock.notice(endpoint.name if endpoint else "")
+        clock.notice(request.endpoint or "")
         return begin_request(request)
 
     monkeypatch.setattr(emulator, "clock", clock)
@@ -192,7 +191,9 @@ class TestEndBeforeTheStop:
     def test_run_that_finishes_before_the_stop_returns_its_result(
         self, long, emulator, clock, deferrable, stop_ended_is_ok
     ):
-        clock.stop_takes, emulator.stop_ended_is_ok = 100.0, stop_ended_is_ok
+        clock.stop_takes = 100.0
+        if stop_ended_is_ok:
+            accept_stops_of_ended_runs(emulator)
         assert len(long(deferrable=deferrable).run()) == 2
         assert (emulator.tasks[0].status, calls_of(emulator, "stop-task")) == ("finished", 1)
 

@@ -185,7 +185,19 @@ class TestRequiredAction:
 
     @pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
     def test_run_that_takes_time_to_pause_and_to_continue_is_resumed_once(self, worker, emulator, deferrable):
-        emulator.set_workflow(HUMAN.id, pausing_for=0.3, resume_after=0.2)
+        def while_it_changes(body):
+            """Report the run for a while as pausing before its pause, and as paused after it."""
+            status = body.get("status")
+            seen.append(status)
+            if status == "paused" and seen.count("paused") < 3:
+                return {**body, "status": "pausing"}
+            if status == "running" and "paused" in seen and seen[-2] == "paused":
+                return {**body, "status": "paused"}
+            return body
+
+        seen: list[str] = []
+        for endpoint in ("get-task", "get-task-status"):
+            emulator.rewrite(endpoint, while_it_changes)
         run = worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable)
         assert run.run() == CONFIRMED
         assert calls_of(emulator, "resume-task") == 1

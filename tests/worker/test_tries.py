@@ -551,7 +551,7 @@ class TestLostStartResponse:
             finally:
                 if call.starts_run:
                     connect(PATIENCE, password="app-new")
-                    emulator.rotate_key("app-new")
+                    emulator.api_key = "app-new"
 
         operator.hook.client.send = rotated_after_the_start
         operator.execute(attempt.context)

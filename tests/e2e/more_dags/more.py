@@ -7,27 +7,33 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_browseract.emulator import DOWNLOAD, FAILING, LOG_IN, ORDERS, PLAIN_TEXT, TEMPLATE_TEXT
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator
 from airflow_provider_browseract.sensors.browseract import TaskSensor
+
+# Of tests/catalogue.py, which Airflow cannot import.
+DOWNLOAD = "71002814653029491"
+FAILING = "71002814653029473"
+PLAIN_TEXT = "71002814653029451"
+TEMPLATE_TEXT = "52000417936205157"
 
 ACCOUNT: dict[str, Any] = {"browseract_conn_id": "examples"}
 RETRIES: dict[str, Any] = {**ACCOUNT, "retries": 3, "retry_delay": timedelta(seconds=1)}
 
 with DAG("blocked", schedule=None, default_args={**RETRIES, "retries": 1}):
-    RunWorkflowOperator(task_id="blocked", workflow_id=FAILING.id, deferrable=True)
+    RunWorkflowOperator(task_id="blocked", workflow_id=FAILING, deferrable=True)
 
 with DAG("queue", schedule=None, default_args=RETRIES):
-    RunWorkflowOperator.partial(task_id="read", workflow_id=DOWNLOAD.id, deferrable=True).expand(
+    RunWorkflowOperator.partial(task_id="read", workflow_id=DOWNLOAD, deferrable=True).expand(
         input_parameters=[{"keyword": "pens"}, {"keyword": "ink"}, {"keyword": "paper"}]
     )
 
 # The next two run what no other DAG runs, so that their runs can have another length.
 with DAG("long", schedule=None, default_args=RETRIES):
-    RunWorkflowOperator(task_id="read", workflow_id=PLAIN_TEXT.id, deferrable=True)
+    RunWorkflowOperator(task_id="read", workflow_id=PLAIN_TEXT, deferrable=True)
 
 with DAG("limits", schedule=None, default_args=ACCOUNT):
-    endless: dict[str, Any] = {"workflow_template_id": TEMPLATE_TEXT.id, "deferrable": True}
+    endless: dict[str, Any] = {"workflow_template_id": TEMPLATE_TEXT, "deferrable": True}
     RunTemplateOperator(task_id="overdue", timeout=20, poll_interval=5, **endless)
     RunTemplateOperator(task_id="kept", cancel_on_kill=False, **endless)
 
@@ -55,7 +61,7 @@ with DAG("form", schedule=None):
 
 with DAG("elsewhere", schedule=None, default_args=ACCOUNT):
     begun = RunWorkflowOperator(task_id="begin", workflow_id=ORDERS.id, wait_for_completion=False)
-    failing = RunWorkflowOperator(task_id="begin_failing", workflow_id=FAILING.id, wait_for_completion=False)
+    failing = RunWorkflowOperator(task_id="begin_failing", workflow_id=FAILING, wait_for_completion=False)
     shared: dict[str, Any] = {"poke_interval": 2, **RETRIES}
     TaskSensor(task_id="rescheduled", browseract_task_id=begun.output, mode="reschedule", **shared)
     TaskSensor(task_id="deferred", browseract_task_id=begun.output, deferrable=True, **shared)

@@ -1,0 +1,127 @@
+"""What the links of tasks lead to: files, and pages with a drawn browser.
+
+The goal of a step decides which page of an invented shop the browser shows. Inputs and outputs can be secret, so a
+picture depends on the workflow and the step alone.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from functools import cache
+from typing import Any
+
+from airflow_provider_browseract.emulator.account import Account
+from airflow_provider_browseract.emulator.records import Response
+from airflow_provider_browseract.emulator.runs import Run
+from airflow_provider_browseract.emulator.workflow import EmulatedWorkflow
+
+FILES = "/files/"
+
+SCENES = (
+    (r"captcha|challenge|robot", "/check", "Security check", "captcha"),
+    (r"\b(log|sign)[ -]?in\b|password", "/login", "Log in", "login"),
+    (r"\b(down|up)load|export|\bfiles?\b", "/export", "Your file", "file"),
+    (r"\borders\b", "/account/orders", "Your orders", "orders"),
+    (r"\baccount\b", "/account", "Your account", "orders"),
+    (r"search page", "/search", "Search", "search"),
+    (r"open the (front |home )?page|\bshop\b", "/", "Shop", "front"),
+    (r"search|result|product|price|next page", "/search", "Results", "results"),
+    (r"", "/stories", "Stories", "story"),
+)
+"""The goals that a page of the shop fits, its address, its title and its template. The first match counts."""
+
+
+def show(account: Account, path: str, now: float) -> Response | None:
+    """Return the response to a request of a page or a file, or None if there is no such path."""
+    if path == "/":
+        page = render("start.html", emulator=account, differences=render("differences.md"), refresh=False)
+        return Response(200, page.encode(), "text/html")
+    if path.startswith(FILES):
+        return _file(account, *path.removeprefix(FILES).partition("/")[::2], now)
+    found = re.fullmatch(r"/(?:(live|logs)/([^/]+)|screenshots/([^/]+)/([^/]+)\.svg)", path)
+    if found is None:
+        return None
+    page, task_id, drawn_id, number = found.groups()
+    run = account.runs.get(task_id or drawn_id)
+    content = None
+    if run is not None:
+        picture = _picture(run, now, number or str(max((number for number, _ in run.steps(now)), default=0)))
+        template = {"live": "live.html", "logs": "log.html"}.get(page)
+        about: dict[str, Any] = {"run": run, "now": now, "refresh": run.finished(now) is None}
+        content = render(template, picture=picture, **about) if template else picture
+    if content is None:
+        return Response(404, b"There is no such task or step.\n", "text/plain")
+    # A step that is running will look different.
+    media_type = "text/html" if page else "image/svg+xml"
+    return Response(200, content.encode(), media_type, {"Cache-Control": "no-store"})
+
+
+def draw(workflow: EmulatedWorkflow, number: int, goal: str, status: str) -> Any:
+    """Return the drawn screenshot of a step, as an SVG document of 1280 by 800.
+
+    :param number: the number of the step, from 1
+    :param status: ``running``, ``succeed`` or ``failed``
+    """
+    # XML allows no control characters, not even escaped ones.
+    goal = "".join(char if char.isprintable() else " " for char in goal[:200])
+    scenes = [
+        next(scene for scene in SCENES if re.search(scene[0], text, re.IGNORECASE)) for text in (goal, workflow.name)
+    ]
+    _, address, title, content = scenes[1] if scenes[0] is SCENES[-1] else scenes[0]
+    if title == "Your account" and status == "failed":
+        _, address, title, content = SCENES[1]
+    page = 1 if workflow.step_every is None else 1 + number // len(workflow.steps)
+    # Chinese characters, for example, are twice as wide.
+    room = 25 if max(goal, default="") > "\u2e80" else 50
+    return render(
+        "picture.svg",
+        number=number,
+        goal=goal,
+        status=status,
+        title=title,
+        page=page,
+        address=address if content != "results" or page == 1 else f"{address}?page={page}",
+        content=f"{content}.svg",
+        filled=status == "failed" or re.search("fill|enter|type|submit", goal, re.IGNORECASE),
+        captions=textwrap.wrap(goal, room, max_lines=2, placeholder=" …"),
+        size=40 if len(goal) <= 0.84 * room else 34,
+        left=90 + 26 * len(str(number)),
+    )
+
+
+def _picture(run: Run, now: float, wanted: str) -> Any:
+    """Return the screenshot of a step, or None if there is no such step."""
+    found = (each for each in run.steps(now) if str(each[0]) == wanted)
+    return next((draw(run.workflow, number, run.goal(number), status) for number, status in found), None)
+
+
+def _file(account: Account, token: str, name: str, now: float) -> Response:
+    for run in account.runs.values():
+        for stored in (*run.files, *run.downloads):
+            if stored.token == token and stored.file.name == name and stored.ready(now) and now < stored.expires:
+                return Response(
+                    200, stored.file.content, stored.file.content_type, {"Content-Disposition": "attachment"}
+                )
+    return Response(403, b"The link is not valid, or has expired.\n", "text/plain")
+
+
+@cache
+def _environment() -> Any:
+    # Imported here, because only pages need it.
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("airflow_provider_browseract.emulator"),
+        autoescape=lambda name: not str(name).endswith((".txt", ".md")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(template: str, **values: Any) -> Any:
+    """Return a rendered template as markup, which other templates do not escape."""
+    from markupsafe import Markup
+
+    return Markup(_environment().get_template(template).render(values))

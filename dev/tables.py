@@ -1,0 +1,89 @@
+"""``make tables``: write the parts of the documentation that are made of docstrings.
+
+A part stands between the lines ``<!-- NAME -->`` and ``<!-- end -->`` of its page. A test compares each part with what
+this module makes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from functools import partial
+from inspect import getsource
+from pathlib import Path
+
+from airflow_provider_browseract.emulator import EmulatedBot, EmulatedWorkflow
+from airflow_provider_browseract.emulator.__main__ import DELAYS, command_line
+from airflow_provider_browseract.emulator.account import Account
+from airflow_provider_browseract.emulator.pages import render
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def attribute_docstrings(cls: type) -> dict[str, str]:
+    """Return the docstrings of the attributes of a class, by name and in one line each."""
+    [definition] = ast.parse(getsource(cls)).body
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for attribute, text in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(attribute, ast.AnnAssign) and isinstance(attribute.target, ast.Name):
+            match text:
+                case ast.Expr(ast.Constant(str() as docstring)):
+                    found[attribute.target.id] = " ".join(docstring.split()).replace("``", "`")
+    return found
+
+
+def account_settings() -> str:
+    """Return the table of the settings of an account, with the options of the command line."""
+    options = {action.dest: action.option_strings[-1] for action in command_line()._actions}
+    rows = (
+        f"| `{name}` | {f'`{options[name]}`' if name in options else ''} | {text} |"
+        for name, text in attribute_docstrings(Account).items()
+        if name not in ("workflows", "templates", "bots")
+    )
+    return "\n".join(("| Argument of `Emulator` | Command line | Meaning |", "| --- | --- | --- |", *rows))
+
+
+def workflow_settings() -> str:
+    """Return the table of the settings of a workflow or one of its runs."""
+    texts = {**attribute_docstrings(EmulatedWorkflow), **attribute_docstrings(EmulatedBot)}
+    rows = (f"| `{name}` | {text} |" for name, text in texts.items() if name != "id")
+    return "\n".join(("| Setting | Meaning |", "| --- | --- |", *rows))
+
+
+def options() -> str:
+    """Return the sentence about the options that are settings of all workflows."""
+    named = [f"`--{name.replace('_', '-')}`" for name in DELAYS]
+    return f"The command line has {', '.join(named[:-1])} and {named[-1]}, which apply to every workflow."
+
+
+PARTS: dict[str, dict[str, Callable[[], object]]] = {
+    "emulator.md": {
+        "account": account_settings,
+        "workflow": workflow_settings,
+        "options": options,
+        "differences": partial(render, "differences.md"),
+    }
+}
+"""What makes each part, by page and name."""
+
+
+def written(page: str, text: str) -> str:
+    """Return the text of a page with its parts as they should be."""
+    for name, make in PARTS[page].items():
+        part = f"<!-- {name} -->\n{str(make()).strip()}\n<!-- end -->"
+        text, count = re.subn(rf"<!-- {name} -->\n.*?<!-- end -->", part.replace("\\", r"\\"), text, flags=re.DOTALL)
+        if count != 1:
+            raise ValueError(f"docs/{page} has to have the part {name!r} once, found {count}")
+    return text
+
+
+def main() -> None:
+    """Write all pages."""
+    for page in PARTS:
+        (DOCS / page).write_text(written(page, (DOCS / page).read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Workflows, bots and templates that only tests need: :func:`add` adds them to an emulator."""
+
+from __future__ import annotations
+
+import math
+
+from airflow_provider_browseract.emulator import (
+    EXPORT,
+    EmulatedBot,
+    EmulatedTemplate,
+    EmulatedWorkflow,
+    Emulator,
+    Output,
+    RunContext,
+    WorkflowInput,
+)
+from airflow_provider_browseract.emulator.catalogue import _csv_file, _number
+from airflow_provider_browseract.emulator.workflow import BLOCKED, TEXT, object_of
+
+
+def _download(run: RunContext) -> Output:
+    return Output(downloads=(_csv_file(run),))
+
+
+def _plain_text(run: RunContext) -> Output:
+    return Output(f"Everything about {run.inputs.get('topic', 'nothing in particular')}: it is sold out.")
+
+
+def _compare_prices(run: RunContext) -> Output:
+    limits, only_in_stock = run.inputs.get("price", {}), run.inputs.get("in_stock")
+    offers = [
+        {
+            "product": product,
+            "shop": f"{shop}.shop.example",
+            "price": _number(product, shop) % 50_000 / 100,
+            "in_stock": _number(shop, product) % 2 == 0,
+        }
+        for product in run.inputs.get("products", ())
+        for shop in "ABC"[: int(run.inputs.get("max_offers", 3))]
+    ]
+    return Output(
+        value=[
+            offer
+            for offer in offers
+            if limits.get("min", 0) <= offer["price"] <= limits.get("max", math.inf)
+            and (offer["in_stock"] or not only_in_stock)
+        ]
+    )
+
+
+DOWNLOAD = EmulatedWorkflow(
+    id="71002814653029491",
+    name="Download results",
+    description="Searches shop.example and downloads the results in the browser.",
+    inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
+    steps=("Open the search page", "Press the download button", "Wait for the download"),
+    behaviour=_download,
+    created_at="2026-01-05T08:08:00Z",
+)
+
+PLAIN_TEXT = EmulatedWorkflow(
+    id="71002814653029451",
+    name="Summarize a page",
+    description="Returns a sentence of plain text.",
+    inputs=(WorkflowInput("topic", required=False),),
+    behaviour=_plain_text,
+    created_at="2026-01-05T08:04:00Z",
+)
+
+FAILING = EmulatedWorkflow(
+    id="71002814653029473",
+    name="Fail at a captcha",
+    description="Fails at its second step.",
+    steps=("Open the page", "Get past the captcha"),
+    outcome="failed",
+    failure=(BLOCKED, "The page is blocked by a captcha that could not be solved"),
+    created_at="2026-01-05T08:06:00Z",
+)
+
+UNPUBLISHED = EmulatedWorkflow(
+    id="71002814653029489",
+    name="Still being built",
+    description="Is not published, so it cannot be run.",
+    published=False,
+    created_at="2026-01-05T08:07:00Z",
+)
+
+TEMPLATE_TEXT = EmulatedTemplate(
+    id="52000417936205157",
+    name="Page summary",
+    description="Summarizes a page in one sentence.",
+    inputs=(WorkflowInput("topic", required=False),),
+    behaviour=_plain_text,
+    recommendation="Keep an eye on a page",
+    detail_url="https://www.browseract.com/template?id=52000417936205157",
+    created_at="2025-11-03T08:01:00Z",
+)
+
+TEMPLATE_EXPORT = EmulatedTemplate(
+    id="52000417936205169",
+    name="Product export",
+    description="Searches a shop for products and exports them as CSV.",
+    inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
+    behaviour=EXPORT.behaviour,
+    recommendation="Fill a spreadsheet",
+    detail_url="https://www.browseract.com/template?id=52000417936205169",
+    created_at="2025-11-03T08:02:00Z",
+)
+
+PRICES = EmulatedBot(
+    id="82000518364027729",
+    name="Compare prices",
+    description="Collects the offers of several shops for products.",
+    input_schema=object_of(
+        {
+            "products": {
+                "type": "array",
+                "items": {**TEXT, "minLength": 1, "maxLength": 80},
+                "minItems": 1,
+                "maxItems": 10,
+                "uniqueItems": True,
+            },
+            "country": {**TEXT, "enum": ["US", "UK", "DE", "JP"]},
+            "max_offers": {"type": "integer", "minimum": 1, "maximum": 20, "default": 3},
+            "in_stock": {"type": "boolean", "default": False},
+            "price": object_of({"min": {"type": "number", "minimum": 0}, "max": {"type": "number", "minimum": 0}}),
+            "coupon": {"type": ["string", "null"], "pattern": "^[A-Z0-9]{4,12}$"},
+        },
+        ["products", "country"],
+    ),
+    output_schema={
+        "type": "array",
+        "items": object_of(
+            {"product": TEXT, "shop": TEXT, "price": {"type": "number"}, "in_stock": {"type": "boolean"}},
+            ["product", "shop", "price", "in_stock"],
+        ),
+    },
+    steps=("Open the search page", "Search for the products", "Collect the prices", "Return the output"),
+    behaviour=_compare_prices,
+    created_at="2026-01-05T08:11:00Z",
+)
+
+NOT_READY = EmulatedBot(
+    id="82000518364027757",
+    name="Without a language model",
+    description="Has no configured language model, so it cannot be run.",
+    ready=False,
+    created_at="2026-01-05T08:13:00Z",
+)
+
+ADDED = (DOWNLOAD, PLAIN_TEXT, FAILING, UNPUBLISHED, TEMPLATE_TEXT, TEMPLATE_EXPORT, PRICES, NOT_READY)
+
+
+def add(emulator: Emulator) -> Emulator:
+    """Add them to an emulator, and return it."""
+    for workflow in ADDED:
+        emulator.add_workflow(workflow)
+    return emulator

@@ -1,0 +1,28 @@
+"""The parts of the documentation that are made of docstrings."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from airflow_provider_browseract.emulator import EmulatedBot, Emulator
+from dev import tables
+from tests.pages import PAGES
+
+
+@pytest.mark.parametrize("page", tables.PARTS)
+def test_each_part_is_up_to_date(page):
+    text = PAGES[f"docs/{page}"]
+    assert tables.written(page, text) == text, "run make tables"
+
+
+@pytest.mark.parametrize("cls", [Emulator, EmulatedBot])
+def test_every_setting_of_the_emulator_has_a_docstring(cls):
+    described = {name for base in cls.__mro__[:-1] for name in tables.attribute_docstrings(base)}
+    assert {each.name for each in dataclasses.fields(cls)} <= described
+
+
+def test_part_that_a_page_does_not_have_is_an_error():
+    with pytest.raises(ValueError, match=r"docs/emulator\.md has to have the part 'account' once, found 0"):
+        tables.written("emulator.md", "# The emulator")
