@@ -6,6 +6,7 @@ depend on undocumented behaviour. ``templates/differences.md`` lists the differe
 
 from __future__ import annotations
 
+import copy
 import math
 import secrets
 import threading
@@ -29,7 +30,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Account:
-    """The account and its runs. Whoever reads or changes them from another thread holds ``changed``."""
+    """The account and its runs. The methods without ``with self.changed`` are for callers that hold it."""
 
     api_key: str = "app-emulator"
     """The accepted API key. Another one can be set at any time."""
@@ -105,12 +106,11 @@ class Account:
 
     def add_workflow(self, workflow: EmulatedWorkflow) -> None:
         """Add a workflow, a template or a bot to the catalogue. It replaces the one with the same id."""
-        kinds = {EmulatedTemplate: "templates", EmulatedBot: "bots"}
+        kinds = {"templates": EmulatedTemplate, "bots": EmulatedBot, "workflows": EmulatedWorkflow}
+        name = next(name for name, kind in kinds.items() if isinstance(workflow, kind))
         with self.changed:
-            known = self.catalogue.get(workflow.id, workflow)
-            if kinds.get(type(known)) != kinds.get(type(workflow)):
+            if workflow.id in self.catalogue and workflow.id not in getattr(self, name):
                 raise ValueError(f"{workflow.id!r} is the id of a workflow, template or bot of another kind")
-            name = kinds.get(type(workflow), "workflows")
             # A new dict, because another thread may iterate over the old one.
             setattr(self, name, {**getattr(self, name), workflow.id: workflow})
 
@@ -188,15 +188,16 @@ class Account:
         # One change at a time, in order, because a run may save the profile with which the next one starts.
         while (change := self._next_change()) is not None and change[0] <= now:
             at, status, run = change
-            if status == "running" and run.profile_given and not run.cookies:
+            if run.begun == 1 and run.profile_given:
                 run.cookies = dict(self.profiles.get(run.profile_id or "", {}))
             if status in ENDED:
                 self._active.remove(run)
                 run.end(at)
-                if run.status(at) == "finished" and run.save_browser_data and run.profile_id is not None:
-                    self.profiles[run.profile_id] = dict(run.cookies)
-            run.changes += 1
-            self._transitions.append((run, at))
+            run.begun += 1
+            if run.status(at) == "finished" and run.save_browser_data and run.profile_id is not None:
+                self.profiles[run.profile_id] = dict(run.cookies)
+            # What changes later is not in the callbacks of this change.
+            self._transitions.append((copy.copy(run), at))
             self.announce()
         return now
 

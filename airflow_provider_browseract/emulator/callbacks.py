@@ -87,6 +87,7 @@ class CallbackSender:
         sending = asyncio.create_task(self._deliver(run, at, addresses, fault, after))
         self._under_way.add(sending)
         sending.add_done_callback(self._under_way.discard)
+        sending.add_done_callback(_complain)
         if not is_late:
             self._last[run.id] = sending
 
@@ -94,7 +95,12 @@ class CallbackSender:
         self, run: Run, at: float, addresses: dict[str, str], fault: CallbackFault | None, after: Sending | None
     ) -> None:
         describe = full_task if run.api_version == "v2" else run_detail
-        body = json.dumps(self._emulator.rewritten(CALLBACK, describe(run, at, self._emulator.base_url))).encode()
+        with self._emulator.changed:
+            described = describe(run, at, self._emulator.base_url)
+        described = self._emulator.rewritten(CALLBACK, described)
+        if described is None:
+            return
+        body = json.dumps(described).encode()
         if after is not None:
             await asyncio.wait([after])
         fault = fault or NO_FAULT
@@ -136,6 +142,6 @@ class CallbackSender:
             return None, f"{type(problem).__name__}: {problem}"
 
 
-def _complain(ticking: Sending) -> None:
-    if not ticking.cancelled():
-        log.critical("The emulator's tasks make no more progress because of an error", exc_info=ticking.exception())
+def _complain(task: Sending) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("The emulator sends this callback, or all callbacks, no more because of an error", exc_info=error)

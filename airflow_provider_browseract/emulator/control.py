@@ -16,7 +16,7 @@ from airflow_provider_browseract.emulator.account import Account
 from airflow_provider_browseract.emulator.endpoints import Endpoint
 from airflow_provider_browseract.emulator.errors import ApiError, message_of
 from airflow_provider_browseract.emulator.faults import ArmedFault, CallbackFault, RequestFault
-from airflow_provider_browseract.emulator.pages import FILES, show
+from airflow_provider_browseract.emulator.pages import FILES, HTML, show
 from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, Response, envelope, iso
 from airflow_provider_browseract.emulator.v2 import ENDPOINTS as ENDPOINTS_OF_V2
 from airflow_provider_browseract.emulator.v3 import ENDPOINTS as ENDPOINTS_OF_V3
@@ -72,11 +72,12 @@ class Emulator(Account):
         :param headers: the headers by their names in lower case
         """
         endpoint, given = find_endpoint(method, path), headers or {}
+        allowed = endpoint.method if endpoint else "GET"
+        if allowed != method:
+            return self._no_such_route(path, 405, Allow=allowed)
         if endpoint is None:
             with self.changed:
                 return show(self, path, self.catch_up()) or self._no_such_route(path, 404)
-        if endpoint.method != method:
-            return self._no_such_route(path, 405, Allow=endpoint.method)
         scheme, _, key = given.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self.api_key.encode()):
             return self.error(endpoint.name, 401, 401)
@@ -97,7 +98,7 @@ class Emulator(Account):
         :param status: the HTTP status
         :param message: default: the message that BrowserAct has for the code
         """
-        known = message_of(code, ENDPOINTS[endpoint].version) if endpoint in ENDPOINTS else None
+        known = message_of(code, ENDPOINTS[endpoint].version if endpoint in ENDPOINTS else "v2")
         text = message or known or ("Internal error" if status >= 500 else "Refused")
         return self._respond(endpoint, envelope(code, text, self.clock()), status, **headers)
 
@@ -105,9 +106,9 @@ class Emulator(Account):
         """Return what is responded because of a fault."""
         status, after = fault.http_status, fault.retry_after
         if fault.kind in ("html", "lost_response"):
-            return Response(status, HTML_PAGE, "text/html")
+            return Response(status, HTML_PAGE, HTML)
         if fault.kind == "redirect":
-            return Response(status, b"", "text/html", {"Location": fault.location})
+            return Response(status, b"", HTML, {"Location": fault.location})
         if fault.kind == "gateway":
             return Response(status, json.dumps({"message": http.HTTPStatus(status).phrase}).encode())
         headers = {} if after is None else {"Retry-After": after if isinstance(after, str) else f"{after:g}"}
@@ -120,7 +121,7 @@ class Emulator(Account):
 
         :param endpoint: BrowserAct's name of an endpoint; ``*`` for every endpoint; ``callback`` for callbacks
         :param rewrite: returns another body, given the JSON value of the body, or None if it is empty. A result of None
-            makes the response an empty one with status 200. Rewrites that were added before come first
+            makes the response an empty one with status 200, and no callback. Rewrites that were added before come first
         :raises ValueError: if there is no such endpoint
         """
         _check_endpoint(endpoint, CALLBACK)
@@ -159,7 +160,9 @@ class Emulator(Account):
             with self.changed:
                 self._faults = [each for each in self._faults if each is not armed]
 
-    def callback_fault(self, fault: CallbackFault, *, times: int | None = None, skip: int = 0, **about: str) -> None:
+    def callback_fault(
+        self, fault: CallbackFault, *, times: int | None = None, skip: int = 0, **about: str | None
+    ) -> None:
         """Add a fault of callbacks. The fault that was added first comes first.
 
         :param fault: the fault
@@ -168,11 +171,12 @@ class Emulator(Account):
         :param about: only callbacks of the runs of one ``workflow_id`` (workflow, template or bot), of one ``task_id``,
             or that report one ``status``
         """
+        given = {name: value for name, value in about.items() if value is not None}
         if unknown := about.keys() - {"workflow_id", "task_id", "status"}:
             raise TypeError(f"a callback has no {', '.join(sorted(unknown))} (but workflow_id, task_id, status)")
-        if "workflow_id" in about:
-            self.find(about["workflow_id"])
-        self._arm(fault, {"kind": CALLBACK, **about}, times, skip)
+        if "workflow_id" in given:
+            self.find(given["workflow_id"])
+        self._arm(fault, {"kind": CALLBACK, **given}, times, skip)
 
     def clear_faults(self) -> None:
         """Remove all faults of requests and callbacks."""

@@ -19,14 +19,14 @@ from airflow_provider_browseract.emulator.account import Account
 from airflow_provider_browseract.emulator.errors import ApiError, Code, parameter_error
 from airflow_provider_browseract.emulator.records import iso, milliseconds
 from airflow_provider_browseract.emulator.runs import Run, StoredFile
-from airflow_provider_browseract.emulator.workflow import Workflow
+from airflow_provider_browseract.emulator.workflow import Workflow, explained
 
 
 def _like(pattern: str, meaning: str) -> BeforeValidator:
-    """Return a check that a text begins as what pydantic may then read."""
+    """Return a check of a text that pydantic then reads, because it would also read other texts."""
 
     def check(text: str) -> str:
-        if not re.match(pattern, text):
+        if not re.fullmatch(pattern, text, re.ASCII):
             raise ValueError(f"must be {meaning}")
         return text
 
@@ -36,22 +36,29 @@ def _like(pattern: str, meaning: str) -> BeforeValidator:
 def _is_an_address(url: str) -> str:
     parts = urlsplit(url)
     _ = parts.port  # raises ValueError
-    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or " " in url:
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or not (url.isascii() and url.isprintable())
+        or " " in url
+    ):
         raise ValueError("must be an HTTP or HTTPS URL")
     return url
 
 
 Id = Annotated[str, Field(min_length=1)]
-Whole = Annotated[int, _like(r"-?[0-9]{1,10}$", "a whole number"), Field(ge=-(2**31), lt=2**31)]
+Whole = Annotated[int, _like(r"-?\d{1,10}", "a whole number"), Field(ge=-(2**31), lt=2**31)]
 PageNumber = Annotated[Whole, Field(ge=1)]
 Limit = Annotated[Whole, Field(ge=1, le=500)]
 LimitOfV3 = Annotated[Whole, Field(ge=1, le=100)]
-Moment = Annotated[AwareDatetime, _like(r"\d{4}-\d\d-\d\d[Tt]", "a date-time such as 2026-01-31T12:00:00Z")]
+_DATE_TIME = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)"
+Moment = Annotated[AwareDatetime, _like(_DATE_TIME, "a date-time such as 2026-01-31T12:00:00Z")]
 Keyword = Annotated[str, Field(max_length=200)]
 CallbackUrl = Annotated[str, Field(max_length=2048), AfterValidator(_is_an_address)]
 Callbacks = dict[str, str | None]
 CALLBACKS = ("callback_url", "status_change_callback_url")
 Status = Literal["created", "running", "finished", "canceled", "pausing", "paused", "failed"]
+StatusOfV2 = Literal["created", "running", "finished", "canceled", "pausing", "paused", "failed", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -87,25 +94,23 @@ class Endpoint:
 
     def call(self, account: Account, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Any:
         """Read a request strictly, and respond. What cannot be understood raises an ``ApiError`` and is not ignored."""
-        ids = self.ids(path) or {}
+        ids, is_start = self.ids(path) or {}, "callback_url" in self.parameters.model_fields
+        pairs: list[tuple[str, Any]] = []
         try:
-            given: Any = dict(pairs := parse_qsl(query, keep_blank_values=True, errors="strict"))
-            if len(given) < len(pairs):
-                raise parameter_error("a query parameter is given twice")
-            if is_start := "callback_url" in self.parameters.model_fields:
-                if pairs or headers.get("content-type", "").partition(";")[0].lower() != "application/json":
+            pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
+            if is_start:
+                content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+                if pairs or content_type != "application/json":
                     raise parameter_error("a start has a body of the Content-Type application/json and no query")
-                given = from_json(body, allow_inf_nan=False)
-            if not isinstance(given, dict) or given.keys() & ids.keys():
-                raise parameter_error("the body must be an object, without the ids of the path")
-            model = self.parameters
-            read = model.model_validate({**given, **ids}, strict=True) if is_start else None
-            read = read or model.model_validate_strings({**given, **ids})
+                pairs = [*from_json(body, allow_inf_nan=False).items()]
+            given = dict([*pairs, *ids.items()])
+            if len(given) < len(pairs) + len(ids):
+                raise parameter_error("a parameter is given twice")
+            validate = self.parameters.model_validate if is_start else self.parameters.model_validate_strings
+            read = validate(given, strict=is_start)
         except pydantic.ValidationError as invalid:
-            error = invalid.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, error["loc"]))
-            raise parameter_error(f"{place}: {error['msg'].removeprefix('Value error, ')}") from None
-        except (ValueError, RecursionError):
+            raise parameter_error(explained(invalid)) from None
+        except (ValueError, AttributeError, RecursionError):
             raise parameter_error("the query or the body cannot be read") from None
         values: dict[str, Any] = dict(read)
         if is_start:

@@ -16,7 +16,7 @@ from airflow_provider_browseract.emulator.records import Response
 from airflow_provider_browseract.emulator.runs import Run
 from airflow_provider_browseract.emulator.workflow import EmulatedWorkflow
 
-FILES = "/files/"
+FILES, HTML = "/files/", "text/html; charset=utf-8"
 
 SCENES = (
     (r"captcha|challenge|robot", "/check", "Security check", "captcha"),
@@ -36,7 +36,7 @@ def show(account: Account, path: str, now: float) -> Response | None:
     """Return the response to a request of a page or a file, or None if there is no such path."""
     if path == "/":
         page = render("start.html", emulator=account, differences=render("differences.md"), refresh=False)
-        return Response(200, page.encode(), "text/html")
+        return Response(200, page.encode(), HTML)
     if path.startswith(FILES):
         return _file(account, *path.removeprefix(FILES).partition("/")[::2], now)
     found = re.fullmatch(r"/(?:(live|logs)/([^/]+)|screenshots/([^/]+)/([^/]+)\.svg)", path)
@@ -53,7 +53,7 @@ def show(account: Account, path: str, now: float) -> Response | None:
     if content is None:
         return Response(404, b"There is no such task or step.\n", "text/plain")
     # A step that is running will look different.
-    media_type = "text/html" if page else "image/svg+xml"
+    media_type = HTML if page else "image/svg+xml"
     return Response(200, content.encode(), media_type, {"Cache-Control": "no-store"})
 
 

@@ -1,4 +1,4 @@
-"""What an emulator responds and records, and how it writes times, which are seconds since the epoch."""
+"""What an emulator responds and records, and how it writes times. A time is a number of seconds since the epoch."""
 
 from __future__ import annotations
 

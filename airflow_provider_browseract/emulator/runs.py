@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import logging
@@ -22,7 +23,6 @@ from airflow_provider_browseract.emulator.workflow import (
 
 log = logging.getLogger(__name__)
 
-STATUSES = ("created", "running", "finished", "canceled", "pausing", "paused", "failed", "unknown")
 ENDED = ("finished", "canceled", "failed")
 MAX_STEPS = 10_000
 """The most steps that a response has. Of a longer run, it has the newest ones."""
@@ -87,8 +87,8 @@ class Run(StartedTask):
         self.failure: tuple[int, str] | None = workflow.failure if workflow.outcome == "failed" else None
         self.stops_at = math.inf
         self.biz_code: int | None = None
-        # The change to created has no callback.
-        self.changes = 1
+        #: How many statuses of the plan have begun, as far as the account has caught up.
+        self.begun = 1
         self.confirmed = workflow.pause_at is None
         self.cookies: dict[str, str] = {}
         self.output = Output()
@@ -106,8 +106,8 @@ class Run(StartedTask):
             at += seconds
 
     def history(self, at: float) -> list[tuple[float, str]]:
-        """Return the statuses that have begun by then."""
-        return [(began, status) for began, status in self.plan() if began <= at]
+        """Return the statuses that have begun by then, as far as the account has caught up."""
+        return [(began, status) for began, status in itertools.islice(self.plan(), self.begun) if began <= at]
 
     def status(self, at: float) -> str:
         """Return its true status."""
@@ -123,8 +123,8 @@ class Run(StartedTask):
         return began if status in ENDED else None
 
     def next_change(self) -> tuple[float, str]:
-        """Return when the first status begins that has not been reported yet, and the status."""
-        return next(itertools.islice(self.plan(), self.changes, None))
+        """Return when the next status begins, and the status."""
+        return next(itertools.islice(self.plan(), self.begun, None))
 
     def stop(self, at: float, biz_code: int | None) -> None:
         """Let it be canceled after the workflow's ``stop_after``. Only the first stop counts."""
@@ -134,30 +134,28 @@ class Run(StartedTask):
     def resume(self, at: float) -> None:
         """End its pause."""
         began = next(began for began, status in self.plan() if status == "paused")
-        self.phases[2] = ("paused", at - began)
+        self.phases = [(status, at - began if status == "paused" else seconds) for status, seconds in self.phases]
         self.confirmed = True
 
     def end(self, at: float) -> None:
         """Compute output and files when its end is due, and whether it fails instead of finishing."""
-        workflow, output = self.workflow, Output()
-        if self.status(at) != self.outcome:
-            return  # it was stopped
-        if self.outcome == "finished":
-            try:
-                output = workflow.behaviour(RunContext(dict(self.inputs), self.cookies, self.confirmed))
-            except RunFailed as failed:
-                self.outcome, self.failure = "failed", (failed.code, failed.message)
-            except Exception as error:
+        if self.stops_at < self.created + sum(seconds for _, seconds in self.phases):
+            return  # it was stopped before
+        workflow = self.workflow
+        try:
+            context = RunContext(dict(self.inputs), self.cookies, self.confirmed)
+            self.output = workflow.instead_of(workflow.behaviour(context) if self.outcome == "finished" else Output())
+        except Exception as error:
+            self.outcome, self.output = "failed", workflow.instead_of(Output())
+            self.failure = UNEXPECTED, f"{type(error).__name__}: {error}"
+            if isinstance(error, RunFailed):
+                self.failure = error.code, error.message
+            else:
                 log.exception("The behaviour of the emulated workflow %r has an error", workflow.name)
-                self.outcome, self.failure = "failed", (UNEXPECTED, f"{type(error).__name__}: {error}")
-        text, value = output.string, output.value
-        if workflow.output is not None:
-            text, value = (workflow.output, None) if isinstance(workflow.output, str) else ("", workflow.output)
-        files = output.files if workflow.files is None else workflow.files
-        downloads = output.downloads if workflow.downloads is None else workflow.downloads
-        self.output = Output(text, files, downloads, value)
-        self.files = [StoredFile(file, at, workflow.file_lifetime) for file in files]
-        self.downloads = [StoredFile(file, at, workflow.file_lifetime) for file in downloads]
+        self.files, self.downloads = (
+            [StoredFile(file, at, workflow.file_lifetime) for file in files]
+            for files in (self.output.files, self.output.downloads)
+        )
 
     def has_output(self, at: float) -> bool:
         """Return whether its output and files are available."""
@@ -205,7 +203,7 @@ class Run(StartedTask):
         """Return everything about it, for a test."""
         history, finished = self.history(at), self.finished(at)
         return TaskRecord(
-            **{each.name: getattr(self, each.name) for each in dataclasses.fields(StartedTask)},
+            **{each.name: copy.copy(getattr(self, each.name)) for each in dataclasses.fields(StartedTask)},
             status=history[-1][1],
             history=[(status, utc(began)) for began, status in history],
             created_at=utc(self.created),

@@ -139,6 +139,8 @@ class EmulatorServer(QuickServer):
         )
         # A client that is still sending would not always notice a reset.
         body = await _body(receive)
+        if body is None:
+            return
         response = None
         if fault is None or fault.processed:
             response = emulator.handle(method, path, query, headers, body)
@@ -176,10 +178,13 @@ class EmulatorServer(QuickServer):
             await asyncio.gather(*waits, return_exceptions=True)
 
 
-async def _body(receive: Any) -> bytes:
+async def _body(receive: Any) -> bytes | None:
+    """Return the body of a request, or None if the client has gone."""
     parts, more = [], True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         parts.append(message.get("body", b""))
         more = message.get("more_body", False)
     return b"".join(parts)

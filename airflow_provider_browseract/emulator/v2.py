@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -95,7 +95,7 @@ def get_task(account: Account, task_id: api.Id) -> Any:
 @_get()
 def list_tasks(
     account: Account,
-    status: api.Status | Literal["unknown"] | None = None,
+    status: api.StatusOfV2 | None = None,
     workflow_id: api.Id | None = None,
     workflow_name: str = "",
     created_at_from: api.Moment | None = None,

@@ -88,9 +88,9 @@ def page_runs(
 @_post("/v3/bots/runs/{task_id}/resume")
 def resume_run(account: Account, task_id: api.Id) -> Any:
     run = api.find_run(account, task_id, "v3")
-    if run.workflow.type_of_bot == "agent":
+    if run.workflow.bot_type == "agent":
         raise ApiError(Code.RESUME_NOT_SUPPORTED)
-    # A run is resumed later than the response, which therefore still has the status paused.
+    # On BrowserAct, a run is resumed later than the response, which therefore still has the status paused.
     before = _status(account, run)
     api.resume(account, run)
     return before
@@ -114,7 +114,7 @@ def page_bots(
     found = (
         bot
         for bot in (*account.workflows.values(), *account.bots.values())
-        if bot.published and bot_type in (None, bot.type_of_bot) and keyword.lower() in bot.name.lower()
+        if bot.published and bot_type in (None, bot.bot_type) and keyword.lower() in bot.name.lower()
     )
     return api.page_of(_oldest_first(found), page, limit, _listed_bot)
 
@@ -157,7 +157,7 @@ def run_summary(run: Run, at: float, base_url: str, *, whole: bool = False) -> d
     """Return the fields of a run that lists have too, or all. Those that do not apply are left out."""
     fields = {
         "task_id": run.id,
-        "bot_type": run.workflow.type_of_bot,
+        "bot_type": run.workflow.bot_type,
         "input": dict(run.inputs),
         **api.described(run, at, base_url, whole=whole),
     }
@@ -207,7 +207,7 @@ def _snake_case(name: str) -> str:
 def _listed_bot(bot: EmulatedWorkflow) -> dict[str, Any]:
     return {
         "bot_id": bot.id,
-        "bot_type": bot.type_of_bot,
+        "bot_type": bot.bot_type,
         "name": bot.name,
         "description": bot.description,
         "published_at": bot.published_at if bot.published else None,
@@ -247,7 +247,7 @@ def _check_input(bot: EmulatedWorkflow, given: dict[str, Any]) -> None:
         return
     if error.validator == "required":
         missing = ", ".join(name for name in error.validator_value if name not in error.instance)
-        raise ApiError(Code.AGENT_INPUT_MISSING if bot.type_of_bot == "agent" else Code.INPUT_MISSING, f" ({missing})")
+        raise ApiError(Code.AGENT_INPUT_MISSING if bot.bot_type == "agent" else Code.INPUT_MISSING, f" ({missing})")
     place = "input" + "".join(f"[{part!r}]" for part in error.absolute_path)
     raise parameter_error(f"{place} does not conform to {error.validator!r} of the input_schema")
 

@@ -101,7 +101,7 @@ class RunContext:
     :param inputs: the input parameters by name; texts, or any JSON values with API v3
     :param cookies: the state of the run's browser profile. Changes are saved in the profile if the run was started with
         ``save_browser_data``
-    :param confirmed: whether every pause was ended by ``resume-task`` and not by its time limit
+    :param confirmed: whether the pause, if any, was ended by ``resume-task`` and not by its time limit
     """
 
     inputs: Mapping[str, Any]
@@ -122,10 +122,16 @@ def object_of(properties: dict[str, Any], required: Sequence[str] = ()) -> dict[
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
-DOCUMENTED = pydantic.ConfigDict(use_attribute_docstrings=True)
+KEEPS_DOCSTRINGS = pydantic.ConfigDict(use_attribute_docstrings=True)
 
 
-@pydantic.dataclasses.dataclass(frozen=True, config=DOCUMENTED)
+def explained(invalid: pydantic.ValidationError) -> str:
+    """Return the first reason why values are invalid, with the place but without the value."""
+    error = invalid.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, error['loc']))}: {error['msg'].removeprefix('Value error, ')}"
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=KEEPS_DOCSTRINGS)
 class EmulatedWorkflow:
     """A workflow of the emulated account, and the behaviour of its runs. API v3 serves it as a bot with the same id.
 
@@ -140,11 +146,13 @@ class EmulatedWorkflow:
     """What its runs do."""
     inputs: tuple[WorkflowInput, ...] = ()
     """The input parameters that it declares."""
-    input_schema: Any = None
+    input_schema: Any = dataclasses.field(default=None, hash=False)
     """The JSON Schema of the bot's ``input``, which a start has to conform to. Default: None, which means one that is
     made of ``inputs``, all of them texts."""
-    output_schema: Any = None
+    output_schema: Any = dataclasses.field(default=None, hash=False)
     """The JSON Schema of the bot's ``output``, if it has one. The emulator does not check outputs."""
+    bot_type: BotType = "workflow"
+    """Whether API v3 serves it as a workflow-built bot or as an agent-built one."""
     published: bool = True
     """Whether it can be run. Otherwise a start is refused with 10020."""
     created_at: str = "2026-01-05T08:00:00Z"
@@ -155,7 +163,7 @@ class EmulatedWorkflow:
     """The goal of each step. A run spreads them evenly over its duration."""
     behaviour: Callable[[RunContext], Output] = no_output
     """Computes the output of a run that finishes, and may change its profile."""
-    output: Any = None
+    output: Any = dataclasses.field(default=None, hash=False)
     """A text, or any JSON value of a bot but null, that replaces the behaviour's output."""
     files: tuple[EmulatedFile, ...] | None = None
     """Output files that replace the behaviour's: at most 100, of at most 50 MB each."""
@@ -199,17 +207,20 @@ class EmulatedWorkflow:
         # Checks the number and the sizes of the files, and whether the output is JSON.
         Output(files=self.files or (), downloads=self.downloads or (), value=self.output)
 
+    def instead_of(self, output: Output) -> Output:
+        """Return an output with what these settings have instead of it."""
+        text, value = output.string, output.value
+        if self.output is not None:
+            text, value = (self.output, None) if isinstance(self.output, str) else ("", self.output)
+        files = output.files if self.files is None else self.files
+        return Output(text, files, output.downloads if self.downloads is None else self.downloads, value)
+
     @property
     def schema(self) -> Any:
         """The JSON Schema of its input on API v3."""
         if self.input_schema is not None:
             return self.input_schema
         return object_of({one.name: TEXT for one in self.inputs}, [one.name for one in self.inputs if one.required])
-
-    @property
-    def type_of_bot(self) -> BotType:
-        """The type of a bot: an ordinary workflow or template is workflow-built."""
-        return "workflow"
 
     def having(self, **settings: Any) -> Self:
         """Return this workflow with some settings changed.
@@ -221,13 +232,16 @@ class EmulatedWorkflow:
         known = {each.name for each in dataclasses.fields(self)} - {"id"}
         if unknown := settings.keys() - known:
             raise TypeError(f"no such setting: {', '.join(sorted(unknown))} (there are: {', '.join(sorted(known))})")
-        return dataclasses.replace(self, **settings)
+        try:
+            return dataclasses.replace(self, **settings)
+        except pydantic.ValidationError as invalid:
+            raise ValueError(explained(invalid)) from None
 
 
 Workflow = TypeVar("Workflow", bound=EmulatedWorkflow)
 
 
-@pydantic.dataclasses.dataclass(frozen=True, config=DOCUMENTED)
+@pydantic.dataclasses.dataclass(frozen=True, config=KEEPS_DOCSTRINGS)
 class EmulatedTemplate(EmulatedWorkflow):
     """An official workflow template."""
 
@@ -237,16 +251,11 @@ class EmulatedTemplate(EmulatedWorkflow):
     """Its public page."""
 
 
-@pydantic.dataclasses.dataclass(frozen=True, config=DOCUMENTED)
+@pydantic.dataclasses.dataclass(frozen=True, config=KEEPS_DOCSTRINGS)
 class EmulatedBot(EmulatedWorkflow):
     """A bot that only API v3 serves."""
 
     bot_type: BotType = "agent"
-    """Whether the bot is agent-built (``agent``) or workflow-built (``workflow``)."""
+    """Whether the bot is agent-built (``agent``) or workflow-built (``workflow``). Default: ``agent``."""
     ready: bool = True
     """Whether the language model of the bot is configured. Otherwise a start is refused with 10021."""
-
-    @property
-    def type_of_bot(self) -> BotType:
-        """The type of the bot."""
-        return self.bot_type

@@ -64,12 +64,31 @@ def test_body_is_what_the_version_of_the_run_responds(client: Any, receiver: Any
     assert "Authorization" not in receiver.headers[0]
 
 
+@pytest.mark.parametrize("settings", [{"duration": 0.0}, {"pause_at": 0.0, "pause_limit": 0.0}], ids=str)
+def test_each_change_is_sent_once_although_all_are_at_the_same_time(client: Any, receiver: Any, settings: Any) -> None:
+    client.emulator.set_workflow(PLAIN_TEXT.id, **{"duration": 0.0, **settings})
+    start(client, receiver, PLAIN_TEXT, "callback_url", status_change_callback_url=f"{receiver.url}/changes")
+    changes = ["running", *(["paused", "running"] if "pause_at" in settings else []), "finished"]
+    delivered(client, len(changes) + 1)
+    got = list(zip(receiver.paths, receiver.statuses, strict=True))
+    assert [status for path, status in got if path == "/changes"] == changes
+    assert [status for path, status in got if path == "/callback_url"] == ["finished"]
+
+
 def test_output_that_is_late_is_not_in_the_callback_and_a_rewrite_is(client: Any, receiver: Any) -> None:
     client.emulator.rewrite("callback", lambda body: {**body, "status": "dreaming"})
     client.emulator.set_workflow(PLAIN_TEXT.id, output_after=60.0)
     start(client, receiver, PLAIN_TEXT, "callback_url")
     delivered(client, 1)
     assert ("output" in receiver.bodies[0], receiver.statuses) == (False, ["dreaming"])
+
+
+def test_rewrite_leaves_a_callback_out_and_one_that_fails_is_logged(client: Any, receiver: Any, caplog: Any) -> None:
+    client.emulator.rewrite("callback", lambda body: body["missing"] if body["status"] == "running" else None)
+    start(client, receiver, PLAIN_TEXT)
+    client.emulator.wait_until(lambda: client.emulator.tasks[0].status == "finished" and caplog.records)
+    assert receiver.bodies == client.emulator.deliveries == []
+    assert "sends this callback" in caplog.text
 
 
 @cases(
@@ -128,7 +147,7 @@ def test_slow_receiver_still_gets_its_callbacks_in_order(client: Any, receiver: 
     },
 )
 def test_fault_changes_what_arrives(client: Any, receiver: Any, fault: Any, about: Any, arrived: list[str]) -> None:
-    client.emulator.callback_fault(fault, **about)
+    client.emulator.callback_fault(fault, **{"status": None, "workflow_id": None, **about})
     start(client, receiver, PLAIN_TEXT)
     delivered(client, max(2, len(arrived)))
     assert receiver.statuses == arrived

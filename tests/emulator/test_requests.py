@@ -71,6 +71,7 @@ ADDRESSES = [
     "http://example.com:99999/",
     "http://[::1/",
     "https://example.com/with space",
+    "https://example.com/\x7f",
     "https://example.com/" + "x" * 2048,
 ]
 QUERIES: list[tuple[str, dict[str, Any], int]] = [
@@ -83,11 +84,28 @@ QUERIES: list[tuple[str, dict[str, Any], int]] = [
             "page-runs",
             "page-templates",
         )
-        for query in ({"limit": 0}, {"limit": 501}, {"page": 0}, {"page": "x"}, {"limit": ""}, {"page": "+1"}, {"x": 1})
+        for query in (
+            {"limit": 0},
+            {"limit": 501},
+            {"page": 0},
+            {"page": "x"},
+            {"limit": ""},
+            {"page": "+1"},
+            {"page": "1\n"},
+            {"x": 1},
+        )
     ),
     *(
         ("list-tasks", {"created_at_from": moment}, 99001)
-        for moment in ("", "today", "2026-05-28", "2026-05-28T20:26:50", "2026-13-01T00:00:00Z", "1780000000")
+        for moment in (
+            "",
+            "today",
+            "2026-05-28",
+            "2026-05-28T20:26:50",
+            "2026-13-01T00:00:00Z",
+            "2026-05-28T20:26Z",
+            "1780000000",
+        )
     ),
     ("list-tasks", {"workflow_id": ""}, 99001),
     ("list-tasks", {"status": "stopped"}, 99001),
@@ -163,7 +181,7 @@ def test_body_that_is_no_json_object_is_refused(account: Any, endpoint: str, bod
 
 def test_body_of_another_content_type_is_refused(account: Any) -> None:
     body = json.dumps({"workflow_id": PLAIN_TEXT.id}).encode()
-    types = ("", "text/plain", "application/x-www-form-urlencoded", "Application/JSON; charset=utf-8")
+    types = ("", "text/plain", "application/x-www-form-urlencoded", "Application/JSON ; charset=utf-8")
     statuses = [account.send("run-task", body=body, headers={"content-type": each}).status for each in types]
     assert statuses == [400, 400, 400, 200]
 

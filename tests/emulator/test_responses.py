@@ -373,7 +373,7 @@ class TestCatalogue:
 
     @pytest.mark.parametrize("kind", [EmulatedWorkflow, EmulatedTemplate, EmulatedBot])
     def test_id_belongs_to_one_workflow_template_or_bot(self, account: Any, kind: Any) -> None:
-        for taken in (SEARCH, TEMPLATE_SEARCH, CONTACTS):
+        for taken in {SEARCH, TEMPLATE_SEARCH, CONTACTS}:
             if type(taken) is not kind:
                 with pytest.raises(ValueError, match=taken.id):
                     account.emulator.add_workflow(kind(id=taken.id, name="Other"))

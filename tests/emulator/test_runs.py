@@ -105,6 +105,16 @@ def test_steps_and_credits_follow_the_work(account: Any, settings: Any, steps: l
     assert seen == steps
 
 
+def test_status_never_runs_ahead_of_what_the_account_has_done(account: Any) -> None:
+    def passing() -> float:
+        account.now += 0.3
+        return float(account.now)
+
+    account.emulator.clock = passing
+    task_id = account.run(LOG_IN, {"username": "ada", "password": "wrong"})
+    assert {account.task(task_id)["status"] for _ in range(9)} == {"running", "failed"}
+
+
 def test_very_old_endless_run_has_all_credits_and_only_its_newest_steps(account: Any) -> None:
     task_id = account.run(ENDLESS)
     account.pass_time(10 * 365 * 86400)
@@ -167,6 +177,13 @@ class TestStops:
         assert canceled == {"task_id": task_id, "status": "canceled", "updated_at": "2026-05-28T20:26:41Z"}
         assert account.emulator.tasks[0].biz_code == 7
         assert account.code("cancel-run", task_id=task_id) == 10121
+
+    def test_stopped_run_has_no_output_whatever_its_outcome(self, account: Any) -> None:
+        account.emulator.set_workflow(SEARCH.id, outcome="canceled", output="text")
+        task_id = account.run(SEARCH, PAPER)
+        account.call("stop-task", task_id=task_id)
+        account.pass_time(5)
+        assert account.task(task_id)["output"]["string"] == ""
 
 
 class TestPauses:
@@ -302,6 +319,7 @@ class TestOutcomes:
         ("behaviour", "message"),
         {
             "error": (lambda _: 1 / 0, "ZeroDivisionError"),
+            "no output": (lambda _: None, "AttributeError"),
             "too many files": (lambda _: Output(files=(EmulatedFile("a", b""),) * 101), "at most 100 files"),
             "too large a file": (lambda _: Output(files=(EmulatedFile("a", bytes(50 * 2**20 + 1)),)), "52428801"),
         },
@@ -341,6 +359,13 @@ class TestProfiles:
         found = [self.orders(account, profile_id) for profile_id in profiles]
         assert found == [orders_of("ada"), orders_of("bob")]
         assert found[0] != found[1]
+
+    def test_profile_is_read_once_at_the_start(self, account: Any) -> None:
+        profile_id = log_in(account, "ada", save_browser_data=True)["profile_id"]
+        account.emulator.next_run(ORDERS.id, pause_at=0.5, pause_limit=9.0)
+        early = account.run(ORDERS, profile_id=profile_id)
+        account.pass_time(20)
+        assert account.output(early)["logged_in"] is False
 
     def test_run_without_a_saved_profile_is_not_logged_in(self, account: Any) -> None:
         log_in(account, "ada", save_browser_data=True)
@@ -414,7 +439,7 @@ def test_invalid_settings_are_refused(account: Any, settings: Any) -> None:
 
 
 def test_unknown_settings_and_workflows_are_refused_with_the_known_ones(account: Any) -> None:
-    with pytest.raises(TypeError, match=r"no such setting: colour \(there are: behaviour, callback_fault"):
+    with pytest.raises(TypeError, match=r"no such setting: colour \(there are: behaviour, bot_type"):
         account.emulator.next_run(SEARCH.id, colour="red")
     with pytest.raises(TypeError, match="ready"):
         account.emulator.set_workflow(SEARCH.id, ready=False)

@@ -89,6 +89,8 @@ class TestTheApi:
     def test_wrong_http_method_is_refused_with_405(self, client: Any) -> None:
         response = client.call("POST", "stop-task", params={"task_id": "1"})
         assert (response.status_code, response.headers["Allow"]) == (405, "PUT")
+        response = client.http.post("/")
+        assert (response.status_code, response.headers["Allow"]) == (405, "GET")
 
     def test_internal_emulator_error_gets_500_in_the_error_envelope(self, client: Any, monkeypatch: Any) -> None:
         def broken(*_: Any, **__: Any) -> None:
