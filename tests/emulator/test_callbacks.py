@@ -41,7 +41,7 @@ def test_both_addresses_receive_the_end_of_a_run(client: Any, receiver: Any, wor
     task_id = start(client, receiver, workflow, "callback_url", status_change_callback_url=f"{receiver.url}/changes")
     if end == "canceled":
         client.call("PUT", "stop-task", params={"task_id": task_id})
-    client.emulator.wait_until(lambda: receiver.statuses.count(end) == 2)
+    client.emulator.wait_until(lambda: [record.status for record in client.emulator.deliveries].count(end) == 2)
     assert sorted(path for path, status in zip(receiver.paths, receiver.statuses, strict=True) if status == end) == [
         "/callback_url",
         "/changes",
