@@ -100,7 +100,7 @@ def account(make_account: Any) -> Any:
     return account
 
 
-def test_running_task(account: Any) -> None:
+def test_running_task_is_as_in_the_demos(account: Any) -> None:
     task_id = account.run(PLAIN_TEXT, INPUTS)
     account.pass_time(3)
     task = account.task(task_id)
@@ -108,7 +108,7 @@ def test_running_task(account: Any) -> None:
     assert task["finished_at"] == task["created_at"]
 
 
-def test_list_of_ended_tasks(account: Any) -> None:
+def test_list_of_ended_tasks_is_as_in_the_demos(account: Any) -> None:
     for workflow in (FAILING, PLAIN_TEXT, PLAIN_TEXT):
         account.start(workflow, INPUTS, save_browser_data=True)
     account.pass_time(5)
@@ -116,7 +116,7 @@ def test_list_of_ended_tasks(account: Any) -> None:
     assert differences(page, {**PAGE, "items": [FINISHED, FINISHED, FAILED], "total_count": 3}) == []
 
 
-def test_start_of_a_workflow_and_of_a_template(account: Any) -> None:
+def test_response_to_a_start_is_as_in_the_demos(account: Any) -> None:
     for created in (
         account.start(PLAIN_TEXT, INPUTS, save_browser_data=True, profile_id=""),
         account.call("run-task-by-template", workflow_template_id=TEMPLATE_TEXT.id),
@@ -125,7 +125,7 @@ def test_start_of_a_workflow_and_of_a_template(account: Any) -> None:
         assert account.task(created["id"])["profile_id"] == created["profileId"]
 
 
-def test_workflows_templates_and_regions(account: Any) -> None:
+def test_responses_about_workflows_templates_and_regions_are_as_in_the_demos(account: Any) -> None:
     workflow = account.call("get-workflow", workflow_id=PLAIN_TEXT.id)
     assert differences(workflow, {**WORKFLOW, "input_parameters": [INPUT, INPUT]}) == []
     account.emulator.workflows = {PLAIN_TEXT.id: account.emulator.find(PLAIN_TEXT.id)}
@@ -137,19 +137,19 @@ def test_workflows_templates_and_regions(account: Any) -> None:
 
 
 @pytest.mark.parametrize("code", ERRORS)
-def test_error(account: Any, code: int) -> None:
+def test_error_envelope_is_as_in_the_demos(account: Any, code: int) -> None:
     envelope = json.loads(account.emulator.error("get-task", code, 400).body)
     assert differences(envelope, {**ENVELOPE, "code": code, "msg": ERRORS[code]}) == []
     assert "data" not in json.loads(account.emulator.error("query-run", code, 400).body)
 
 
-def test_task_that_has_not_begun(account: Any) -> None:
+def test_task_that_has_not_begun_is_as_in_the_demos(account: Any) -> None:
     account.emulator.set_workflow(PLAIN_TEXT.id, queued=10.0)
     task = account.task(account.run(PLAIN_TEXT, INPUTS))
     assert differences(task, {**RUNNING, "status": "created", "finished_at": None, "steps": []}) == []
 
 
-def test_run_of_a_bot(account: Any) -> None:
+def test_run_of_a_bot_is_as_in_the_demos(account: Any) -> None:
     created = account.call("create-run", bot_id=CONTACTS.id, input={"company_name": "Example Corp"})
     assert created.keys() == {"id", "status"}
     other = account.call("create-run", bot_id=HUMAN.id, input={})["id"]
