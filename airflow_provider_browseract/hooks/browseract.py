@@ -301,8 +301,8 @@ class BrowserActHook(BotHook):
         :param keyword: only templates whose name or description contains this.
         :returns: the templates, without their inputs, which only :meth:`get_official_workflow_template` returns.
 
-        >>> [(template.id, template.name) for template in hook.iter_official_workflow_templates("summary")]
-        [('52000417936205157', 'Page summary')]
+        >>> [(template.id, template.name) for template in hook.iter_official_workflow_templates("search")]
+        [('52000417936205143', 'Product search')]
         """
         return self.client.iter_items(v2.list_official_workflow_templates(keyword=keyword))
 
