@@ -72,12 +72,12 @@ class Emulator(Account):
         :param headers: the headers by their names in lower case
         """
         endpoint, given = find_endpoint(method, path), headers or {}
-        allowed = endpoint.method if endpoint else "GET"
-        if allowed != method:
-            return self._no_such_route(path, 405, Allow=allowed)
         if endpoint is None:
             with self.changed:
-                return show(self, path, self.catch_up()) or self._no_such_route(path, 404)
+                page = show(self, path, self.catch_up()) or self._no_such_route(path, 404)
+            return page if method == "GET" or page.status == 404 else self._no_such_route(path, 405, Allow="GET")
+        if endpoint.method != method:
+            return self._no_such_route(path, 405, Allow=endpoint.method)
         scheme, _, key = given.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self.api_key.encode()):
             return self.error(endpoint.name, 401, 401)

@@ -146,7 +146,7 @@ class BotHook(ConnectedHook):
         :param keyword: only templates whose name or description contains this.
         :returns: the templates, without their schemas, which only :meth:`get_bot_template` returns.
 
-        >>> [(template.id, template.name) for template in hook.iter_bot_templates("search")]
+        >>> [(template.id, template.name) for template in hook.iter_bot_templates("product search")]
         [('52000417936205143', 'Product search')]
         """
         return self.client.iter_items(v3.page_templates(keyword=keyword))

@@ -301,7 +301,7 @@ class BrowserActHook(BotHook):
         :param keyword: only templates whose name or description contains this.
         :returns: the templates, without their inputs, which only :meth:`get_official_workflow_template` returns.
 
-        >>> [(template.id, template.name) for template in hook.iter_official_workflow_templates("search")]
+        >>> [(template.id, template.name) for template in hook.iter_official_workflow_templates("product search")]
         [('52000417936205143', 'Product search')]
         """
         return self.client.iter_items(v2.list_official_workflow_templates(keyword=keyword))

@@ -85,6 +85,7 @@ class TestTheApi:
             response = client.http.get(path)
             assert (response.status_code, response.json()["status"], response.json()["path"]) == (404, 404, path)
             assert "code" not in response.json()
+            assert client.http.post(path).status_code == 404
 
     def test_wrong_http_method_is_refused_with_405(self, client: Any) -> None:
         response = client.call("POST", "stop-task", params={"task_id": "1"})
