@@ -192,8 +192,7 @@ async def _body(receive: Any) -> bytes | None:
 
 async def _send(response: Response, send: Any) -> None:
     fields = {
-        "Content-Type": response.content_type
-        + ("; charset=utf-8" if response.content_type.startswith("text/") else ""),
+        "Content-Type": response.content_type,
         "Content-Length": str(len(response.body)),
         **response.headers,
     }

@@ -18,7 +18,6 @@ import pytest
 
 from airflow_provider_browseract.emulator import (
     ENDLESS,
-    EXPORT,
     HUMAN,
     LOG_IN,
     SEARCH,
@@ -72,10 +71,6 @@ class TestTheApi:
         assert len(envelope["traceId"]) == 32
         assert envelope["time"].endswith("Z")
 
-    def test_task_runs_to_its_end_without_any_poll(self, client: Any) -> None:
-        client.start(PLAIN_TEXT)
-        client.emulator.wait_until(lambda: client.emulator.next_change() is None and client.emulator.tasks)
-
     def test_input_with_unicode_characters_is_returned_unchanged(self, client: Any) -> None:
         task_id = client.start(SEARCH, {"keyword": "紙 & Füße = 100%; 😀"}).json()["id"]
         assert client.task(task_id)["input_parameters"] == "keyword=紙 & Füße = 100%; 😀"
@@ -111,36 +106,24 @@ class TestTheApi:
 
 
 class TestLinks:
-    def export(self, client: Any, workflow: Any = EXPORT) -> Any:
-        task_id = client.start(workflow, {"keyword": "paper"}).json()["id"]
-        client.emulator.wait_until(lambda: client.emulator.tasks[-1].status == "finished")
-        return client.task(task_id)
-
-    def test_file_is_downloaded_without_the_api_key(self, client: Any) -> None:
-        task = self.export(client, DOWNLOAD)
-        response = httpx.get(task["download_files"][0]["downloadUrl"])
-        assert response.status_code == 200
-        assert response.headers["Content-Type"].startswith("text/csv")
-        assert len(response.content) == task["download_files"][0]["fileSize"]
-
-    def test_request_record_shows_whether_a_download_was_sent_with_a_key(self, client: Any) -> None:
-        link = self.export(client)["output"]["files"][0]
-        httpx.get(link)
-        httpx.get(link, headers={"Authorization": "Bearer app-emulator"})
+    def test_file_is_downloaded_without_the_key_and_the_record_shows_whether_one_was_sent(self, client: Any) -> None:
+        [file] = client.finished(DOWNLOAD, {"keyword": "paper"})["download_files"]
+        for headers in ({}, {"Authorization": "Bearer app-emulator"}):
+            response = httpx.get(file["downloadUrl"], headers=headers)
+            assert (response.status_code, len(response.content)) == (200, file["fileSize"])
+            assert response.headers["Content-Type"] == "text/csv"
         downloads = [record for record in client.emulator.requests if record.endpoint == "download-file"]
         assert [record.with_key for record in downloads] == [False, True]
 
-    def test_log_live_view_and_screenshot_links_of_a_task_can_be_opened(self, client: Any) -> None:
+    def test_pages_and_pictures_of_a_task_can_be_opened(self, client: Any) -> None:
         client.emulator.set_workflow(HUMAN.id, pause_at=0.0)
-        task_id = client.start(HUMAN).json()["id"]
-        task = client.task(task_id)
-        for link in (task["log_detail_url"], task["live_url_info"]["live_url"]):
-            page = httpx.get(link)
-            assert page.headers["Content-Type"].startswith("text/html")
-            assert task_id in page.text
-            assert task["steps"][0]["step_goal"] in page.text
-        assert httpx.get(task["steps"][0]["screenshots_url"]).headers["Content-Type"] == "image/svg+xml"
-        assert httpx.get(f"{client.running.url}/logs/1").status_code == 404
+        task = client.task(client.start(HUMAN).json()["id"])
+        [step] = task["steps"]
+        links = (task["log_detail_url"], task["live_url_info"]["live_url"], step["screenshots_url"])
+        pages = [httpx.get(link) for link in links]
+        kinds = ["text/html; charset=utf-8", "text/html; charset=utf-8", "image/svg+xml"]
+        assert [page.headers["Content-Type"] for page in pages] == kinds
+        assert all(step["step_goal"] in page.text for page in pages)
 
 
 class TestServing:
