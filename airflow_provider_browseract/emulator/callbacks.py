@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from functools import partial
 
 import httpx
 
@@ -43,7 +44,7 @@ class CallbackSender:
         self._loop = asyncio.get_running_loop()
         self._emulator.on_change = self._changed
         self._ticking = asyncio.create_task(self._tick())
-        self._ticking.add_done_callback(_complain)
+        self._ticking.add_done_callback(partial(_complain, "The emulator's runs make no more progress"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -87,7 +88,7 @@ class CallbackSender:
         sending = asyncio.create_task(self._deliver(run, at, addresses, fault, after))
         self._under_way.add(sending)
         sending.add_done_callback(self._under_way.discard)
-        sending.add_done_callback(_complain)
+        sending.add_done_callback(partial(_complain, "A callback is not sent"))
         if not is_late:
             self._last[run.id] = sending
 
@@ -142,6 +143,6 @@ class CallbackSender:
             return None, f"{type(problem).__name__}: {problem}"
 
 
-def _complain(task: Sending) -> None:
+def _complain(what: str, task: Sending) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("The emulator sends this callback, or all callbacks, no more because of an error", exc_info=error)
+        log.critical("%s, because of an error", what, exc_info=error)
