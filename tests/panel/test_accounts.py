@@ -77,6 +77,7 @@ def add_run(emulator, created, status="finished", *, workflow=SEARCH, inputs=(),
     )
     if status != "finished":
         run.phases, run.outcome = [("created", 0.0), ("running", 1.0 if status in ENDED else math.inf)], status
+    run.begun = 3 if status in ENDED else 2
     run.output = dataclasses.replace(run.output, string=output or "")
     emulator.runs[run.id] = run
     return run.id
