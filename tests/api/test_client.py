@@ -414,6 +414,7 @@ class TestLimitOfAResponse:
         server = one_answer(answering(REGIONS + b" "))
         with pytest.raises(errors.ResponseTooLargeError) as caught:
             client(server).send(v2.get_region_list())
+        assert caught.value.http_status == 200
         # There is nothing that a worker could raise.
         assert "max_response" not in str(caught.value)
         assert "let the workflow return less" in str(caught.value)
