@@ -229,10 +229,10 @@ $(DOCS)/.ready $(RELEASE)/.ready: .venv/%/.ready: pyproject.toml dev/constraints
 	@$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --constraint dev/constraints/$*.txt --group $*
 	@touch $@
 
-# A warning, such as a link that leads nowhere, is an error.
 tables: $(READY)
 	@$(RUN) python -m dev.tables
 
+# A warning, such as a link that leads nowhere, is an error.
 docs: $(DOCS)/.ready
 	@$(DOCS)/bin/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going --builder html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"

@@ -14,12 +14,12 @@ from airflow_provider_browseract.emulator import (
     RunContext,
     WorkflowInput,
 )
-from airflow_provider_browseract.emulator.catalogue import _csv_file, _number
+from airflow_provider_browseract.emulator.catalogue import number_from
 from airflow_provider_browseract.emulator.workflow import BLOCKED, TEXT, object_of
 
 
 def _download(run: RunContext) -> Output:
-    return Output(downloads=(_csv_file(run),))
+    return Output(downloads=EXPORT.behaviour(run).files)
 
 
 def _plain_text(run: RunContext) -> Output:
@@ -32,8 +32,8 @@ def _compare_prices(run: RunContext) -> Output:
         {
             "product": product,
             "shop": f"{shop}.shop.example",
-            "price": _number(product, shop) % 50_000 / 100,
-            "in_stock": _number(shop, product) % 2 == 0,
+            "price": number_from(product, shop) % 50_000 / 100,
+            "in_stock": number_from(shop, product) % 2 == 0,
         }
         for product in run.inputs.get("products", ())
         for shop in "ABC"[: int(run.inputs.get("max_offers", 3))]

@@ -144,7 +144,7 @@ def browseract_emulator(browseract_emulator, request):
     emulator.as_in_the_demos = request.config.getoption("--as-in-the-demos")
     emulator.concurrency = 5
     for workflow in (LOG_IN, ORDERS):
-        browseract_emulator.emulator.set_workflow(workflow.id, one_at_a_time=False)
+        emulator.set_workflow(workflow.id, one_at_a_time=False)
     return browseract_emulator
 
 

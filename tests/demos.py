@@ -37,14 +37,19 @@ def start(emulator: Emulator, body: Body) -> Body:
     return {"id": run.id, **({"profileId": run.profile_id} if shown else {})}
 
 
+def live_view(emulator: Emulator, run_id: str) -> dict[str, Any]:
+    """A run has a live view even if it is not running."""
+    return {"width": 1280, "height": 1024, "live_url": f"{emulator.base_url}/live/{run_id}"}
+
+
 def listed_task(emulator: Emulator, body: Body) -> Body:
     """A task always has a live view and an end, and null for what it does not have, but no credits."""
-    begun, live_url = body["status"] != "created", f"{emulator.base_url}/live/{body['id']}"
+    live = live_view(emulator, body["id"])
     task = {
-        "finished_at": body["created_at"] if begun else None,
+        "finished_at": None if body["status"] == "created" else body["created_at"],
         "task_failure_info": None,
-        "live_url_info": {"width": 1280, "height": 1024, "live_url": live_url},
-        "live_url": live_url,
+        "live_url_info": live,
+        "live_url": live["live_url"],
         **{name: value for name, value in body.items() if name not in ("credit", "log_detail_url")},
     }
     output = body.get("output", {"string": None, "files": None})
@@ -57,21 +62,17 @@ def task(emulator: Emulator, body: Body) -> Body:
     return {**listed_task(emulator, body), "steps": steps}
 
 
-def run(emulator: Emulator, body: Body) -> Body:
-    """A run of API v3 always has a live view, never steps, and no output if it has files."""
-    live_url = f"{emulator.base_url}/live/{body['task_id']}"
-    described = {"live_url_info": {"width": 1280, "height": 1024, "live_url": live_url}, **body}
-    described.pop("steps", None)
-    account_run = emulator.runs[body["task_id"]]
-    if account_run.has_output(emulator.clock()):
-        described["output"] = None if "output_files" in body else body.get("output")
-    return described
-
-
 def listed_run(emulator: Emulator, body: Body) -> Body:
     """A run in a list always has a live view."""
-    live_url = f"{emulator.base_url}/live/{body['task_id']}"
-    return {"live_url_info": {"width": 1280, "height": 1024, "live_url": live_url}, **body}
+    return {"live_url_info": live_view(emulator, body["task_id"]), **body}
+
+
+def run(emulator: Emulator, body: Body) -> Body:
+    """A run of API v3 never has steps, and no output if it has files."""
+    described = {name: value for name, value in listed_run(emulator, body).items() if name != "steps"}
+    if emulator.runs[body["task_id"]].has_output(emulator.clock()):
+        described["output"] = None if "output_files" in body else body.get("output")
+    return described
 
 
 def page(item: Callable[[Emulator, Body], Body], emulator: Emulator, body: Body) -> Body:

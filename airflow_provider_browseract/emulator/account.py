@@ -100,9 +100,10 @@ class Account:
 
         :raises KeyError: if there is none with that id
         """
-        if workflow_id not in self.catalogue:
-            raise KeyError(f"the emulator has no workflow, template or bot {workflow_id!r}")
-        return self.catalogue[workflow_id]
+        try:
+            return self.catalogue[workflow_id]
+        except KeyError:
+            raise KeyError(f"the emulator has no workflow, template or bot {workflow_id!r}") from None
 
     def add_workflow(self, workflow: EmulatedWorkflow) -> None:
         """Add a workflow, a template or a bot to the catalogue. It replaces the one with the same id."""

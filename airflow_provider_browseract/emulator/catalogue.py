@@ -32,7 +32,7 @@ SESSION_COOKIE = "session@shop.example"
 WRONG_PASSWORD = "wrong"
 
 
-def _number(*parts: str) -> int:
+def number_from(*parts: str) -> int:
     """Return a number that depends only on the parts, so that outputs can be compared across runs."""
     digest = hashlib.sha256("\x00".join(parts).encode()).digest()
     return int.from_bytes(digest[:4], "big")
@@ -54,11 +54,11 @@ def orders_of(username: str) -> list[dict[str, Any]]:
     """Return the orders that "List orders" finds for a user."""
     return [
         {
-            "order_id": f"A-{_number(username, 'order', str(n)) % 1_000_000:06d}",
+            "order_id": f"A-{number_from(username, 'order', str(n)) % 1_000_000:06d}",
             "customer": username,
-            "total": _number(username, "total", str(n)) % 50_000 / 100,
+            "total": number_from(username, "total", str(n)) % 50_000 / 100,
         }
-        for n in range(1 + _number(username) % 5)
+        for n in range(1 + number_from(username) % 5)
     ]
 
 
@@ -74,9 +74,9 @@ def results_for(keyword: str, max_items: int = 10) -> list[dict[str, Any]]:
     return [
         {
             "rank": rank,
-            "title": f"{keyword} {_number(keyword, str(rank)) % 1000}",
-            "price": _number(keyword, "price", str(rank)) % 100_000 / 100,
-            "url": f"https://shop.example/item/{_number(keyword, 'item', str(rank))}",
+            "title": f"{keyword} {number_from(keyword, str(rank)) % 1000}",
+            "price": number_from(keyword, "price", str(rank)) % 100_000 / 100,
+            "url": f"https://shop.example/item/{number_from(keyword, 'item', str(rank))}",
         }
         for rank in range(1, max_items + 1)
     ]

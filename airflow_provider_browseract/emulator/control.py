@@ -86,21 +86,23 @@ class Emulator(Account):
                 self.catch_up()
                 value = endpoint.call(self, path, query, given, body)
         except ApiError as error:
-            code = error.code.value[0]
-            return self.error(endpoint.name, code, 400, f"{message_of(code, endpoint.version)}{error.detail}")
+            return self.error(endpoint.name, error.code.value[0], 400, detail=error.detail)
         except Exception as error:  # noqa: BLE001 - a test may have broken something
             return self.error(endpoint.name, 500, 500, f"{type(error).__name__}: {error}")
         return self._respond(endpoint.name, value, 200)
 
-    def error(self, endpoint: str, code: int, status: int, message: str | None = None, **headers: str) -> Response:
+    def error(
+        self, endpoint: str, code: int, status: int, message: str | None = None, detail: str = "", **headers: str
+    ) -> Response:
         """Return an error response of an endpoint.
 
         :param status: the HTTP status
         :param message: default: the message that BrowserAct has for the code
+        :param detail: what follows the message
         """
         known = message_of(code, ENDPOINTS[endpoint].version if endpoint in ENDPOINTS else "v2")
         text = message or known or ("Internal error" if status >= 500 else "Refused")
-        return self._respond(endpoint, envelope(code, text, self.clock()), status, **headers)
+        return self._respond(endpoint, envelope(code, text + detail, self.clock()), status, **headers)
 
     def faulty(self, endpoint: str, fault: RequestFault) -> Response:
         """Return what is responded because of a fault."""

@@ -14,12 +14,13 @@ class RequestFault:
     """A fault of a request. Create it with one of the class methods.
 
     :param processed: whether the request takes effect although its sender gets no proper response
+    :param http_status: the HTTP status of what is responded instead; 0 if nothing is
     """
 
     kind: RequestFaultKind
     processed: bool = False
     seconds: float = 0.0
-    http_status: int = 400
+    http_status: int = 0
     retry_after: float | str | None = None
     code: int = 0
     message: str | None = None

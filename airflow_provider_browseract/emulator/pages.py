@@ -46,10 +46,14 @@ def show(account: Account, path: str, now: float) -> Response | None:
     run = account.runs.get(task_id or drawn_id)
     content = None
     if run is not None:
-        picture = _picture(run, now, number or str(max((number for number, _ in run.steps(now)), default=0)))
-        template = {"live": "live.html", "logs": "log.html"}.get(page)
         about: dict[str, Any] = {"run": run, "now": now, "refresh": run.finished(now) is None}
-        content = render(template, picture=picture, **about) if template else picture
+        if page == "logs":
+            content = render("log.html", **about)
+        elif page == "live":
+            newest = next((str(number) for number, _ in reversed(run.steps(now))), "")
+            content = render("live.html", picture=_picture(run, now, newest), **about)
+        else:
+            content = _picture(run, now, number)
     if content is None:
         return Response(404, b"There is no such task or step.\n", "text/plain")
     # A step that is running will look different.

@@ -86,7 +86,7 @@ def running_server(emulator: Emulator, host: str, port: int) -> Iterator[str]:
             while not server.started:
                 if not thread.is_alive() or time.monotonic() > deadline:
                     raise RuntimeError(f"the emulator's server did not start within {START_TIMEOUT:g} s")
-                time.sleep(0.002)
+                time.sleep(0.002)  # uvicorn sets the flag, and notifies nobody
             yield emulator.base_url
         finally:
             server.stop()
@@ -160,10 +160,10 @@ class EmulatorServer(QuickServer):
         if fault.kind == "slow":
             await self._gone_or_stopping(receive, fault.seconds)
             return response
+        if fault.http_status:
+            return self._emulator.faulty(name, fault)
         if fault.kind == "hung":
             await self._gone_or_stopping(receive, None)
-        elif fault.kind != "reset" and fault.http_status:
-            return self._emulator.faulty(name, fault)
         await cut_connection(receive, reset=fault.kind == "reset")
         return None
 

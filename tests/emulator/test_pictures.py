@@ -1,4 +1,4 @@
-"""The drawn browsers in place of screenshots, and the pages that show them."""
+"""The drawn browsers instead of screenshots, and the pages that show them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_browseract.emulator import ENDLESS, HUMAN, LOG_IN, ORDERS, SEARCH, EmulatedWorkflow
 from airflow_provider_browseract.emulator.catalogue import BOTS, TEMPLATES, WORKFLOWS, WRONG_PASSWORD
-from airflow_provider_browseract.emulator.pages import draw
+from airflow_provider_browseract.emulator.pages import draw, render
 from tests.catalogue import FAILING
 
 STATUSES = ("running", "succeed", "failed")
@@ -164,11 +164,6 @@ def test_step_that_has_not_begun_and_an_unknown_task_have_no_picture(account: An
 def test_start_page_lists_the_catalogue_and_every_difference(account: Any) -> None:
     page = page_of(account, "/")
     assert all(workflow.id in page for workflow in account.emulator.catalogue.values())
-    assert page.count("<li>") == len(account.emulator.catalogue) + len(differences())
+    differences = [line for line in render("differences.md").splitlines() if line.startswith("- ")]
+    assert page.count("<li>") == len(account.emulator.catalogue) + len(differences)
     assert "<h2>More lenient than BrowserAct</h2>" in page
-
-
-def differences() -> list[str]:
-    from airflow_provider_browseract.emulator.pages import render
-
-    return [line for line in render("differences.md").splitlines() if line.startswith("- ")]
