@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.emulator import RunningEmulator
+    from airflow_provider_browseract.emulator import Emulator
 
 # Functions import what they need, because pytest loads this module in every run of every project in the environment.
 
 
 @pytest.fixture
-def browseract_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningEmulator]:
+def browseract_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """Run an emulator during a test, with the connection ``browseract_default`` set to it.
 
     During the test, Airflow uses no secrets backend that is configured. It would find the connection of a real account

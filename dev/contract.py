@@ -53,7 +53,7 @@ from airflow_provider_browseract.emulator import (
     TEMPLATE_SEARCH,
     Emulator,
 )
-from tests.catalogue import DOWNLOAD, FAILING, NOT_READY, PRICES, add
+from tests.catalogue import DOWNLOAD, FAILING, PRICES, add
 
 PRISM = "@stoplight/prism-cli@5.14.2"
 ROUNDS = 30
@@ -283,7 +283,7 @@ VERSIONS = {
             v3.create_run(PRICES.id, {"products": ["pens"], "country": "DE", "price": {"max": 2.5}, "coupon": None}),
             v3.create_template_run(TEMPLATE_SEARCH.id, {"keyword": "pens"}),
         ),
-        (v3.create_run(NOT_READY.id), v3.create_run(CONTACTS.id), v3.create_run(PRICES.id, {"products": "pens"})),
+        (v3.create_run(CONTACTS.id), v3.create_run(PRICES.id, {"products": "pens"})),
         {"task_id": "7", "bot_id": "70", "template_id": "80"},
     ),
 }

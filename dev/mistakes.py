@@ -29,10 +29,9 @@ from airflow_provider_browseract.emulator import (
     SEARCH,
     TEMPLATE_SEARCH,
     Emulator,
-    RunningEmulator,
 )
 from airflow_provider_browseract.runs import timings
-from tests.catalogue import NOT_READY, UNPUBLISHED, add
+from tests.catalogue import UNPUBLISHED, add
 
 CONNECTION = "AIRFLOW_CONN_BROWSERACT_DEFAULT"
 DAG_FILE = """\
@@ -130,7 +129,6 @@ MISTAKES = (
     Mistake("Id of a template as bot_id", bot(TEMPLATE_SEARCH.id)),
     Mistake("Workflow of a bot", f'RunBotOperator(task_id="run", workflow_id="{SEARCH.id}")'),
     Mistake("Unpublished bot", bot(UNPUBLISHED.id)),
-    Mistake("Bot without a language model", bot(NOT_READY.id)),
     # The connection
     Mistake("No connection", task(SEARCH.id, INPUTS), connection=None),
     Mistake(
@@ -368,7 +366,7 @@ def make(mistake: Mistake, folder: Path) -> tuple[str, int]:
     with add(Emulator(credits=mistake.credits)).serve() as running:
         connect(mistake, running)
         for workflow in (CONTACTS, LOG_IN, ORDERS, SEARCH):
-            running.emulator.set_workflow(workflow.id, duration=mistake.duration)
+            running.set_workflow(workflow.id, duration=mistake.duration)
         import_error = ""
         try:
             dag = runpy.run_path(str(file))["dag"]
@@ -377,7 +375,7 @@ def make(mistake: Mistake, folder: Path) -> tuple[str, int]:
         else:
             dag.test(run_conf=mistake.conf)
         file.unlink()
-        return import_error, len(running.emulator.tasks)
+        return import_error, len(running.tasks)
 
 
 def seen(mistake: Mistake, import_error: str, log: str, runs: int) -> Seen:
@@ -401,7 +399,7 @@ def as_markdown(mistake: Mistake, message: str) -> str:
     return "\n".join([f"## {mistake.name}\n", *lines, code, said])
 
 
-def connect(mistake: Mistake, running: RunningEmulator) -> None:
+def connect(mistake: Mistake, running: Emulator) -> None:
     """Set the connection to the emulator as the mistake has it."""
     os.environ.pop(CONNECTION, None)
     if mistake.connection is not None:

@@ -23,7 +23,7 @@ from playwright.sync_api import FloatRect, FrameLocator, Locator, Page
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.api.v2 import run_task
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator
 from tests.browser import LOOKS, running_browser
 from tests.catalogue import add
 from tests.e2e.local_airflow import LocalAirflow, run_command, wait_for
@@ -55,8 +55,8 @@ class Studio:
     """An Airflow, the emulator that it uses, another one for the panel, and a browser's page that shows Airflow."""
 
     airflow: LocalAirflow
-    service: RunningEmulator
-    account: RunningEmulator
+    service: Emulator
+    account: Emulator
     page: Page
 
     def open(self, path: str) -> None:
@@ -142,7 +142,7 @@ def box(element: Locator) -> FloatRect:
 
 def outside(studio: Studio) -> bytes:
     """Show the DAG run of a BrowserAct run that Airflow has not started."""
-    emulator = studio.service.emulator
+    emulator = studio.service
     # A watcher reports what ends after its first look.
     studio.wait_for("A look of the watcher", lambda: any(each.endpoint == "list-tasks" for each in emulator.requests))
     with BrowserActClient(ClientSettings(studio.service.api_key, studio.service.url)) as client:
@@ -173,7 +173,7 @@ def unfold(part: Locator, depth: int) -> None:
 def log(studio: Studio) -> bytes:
     """Show the log of a task that a callback has resumed."""
     # Long enough for a poll in between, which sees the second step.
-    studio.service.emulator.next_run(LOG_IN.id, duration=25.0)
+    studio.service.next_run(LOG_IN.id, duration=25.0)
     run_id = studio.airflow.trigger(PROFILE)
     studio.wait_for_state(PROFILE, run_id, "log_in", "success")
     woken_by = studio.airflow.xcom(PROFILE, run_id, "log_in", "wait")["woken_by"]
@@ -191,7 +191,7 @@ def log(studio: Studio) -> bytes:
 
 def links(studio: Studio) -> bytes:
     """Show the buttons of a task instance that waits."""
-    studio.service.emulator.next_run(SEARCH.id, duration=600.0)
+    studio.service.next_run(SEARCH.id, duration=600.0)
     run_id = studio.airflow.trigger(SEARCHING)
     studio.wait_for_state(SEARCHING, run_id, "search", "deferred")
     studio.open(f"dags/{SEARCHING}/runs/{run_id}/tasks/search/details")
@@ -226,7 +226,7 @@ def connection(studio: Studio) -> bytes:
 
 def panel_steps(studio: Studio) -> bytes:
     """Show an active run in the panel, with the screenshots of its steps."""
-    emulator = studio.service.emulator
+    emulator = studio.service
     # The third of four steps runs for 25 seconds.
     emulator.next_run(SEARCH.id, duration=100.0)
     run_id = studio.airflow.trigger(SEARCHING)
@@ -315,7 +315,7 @@ def browsing() -> Iterator[Page]:
 
 
 @contextmanager
-def working(folder: Path) -> Iterator[tuple[LocalAirflow, RunningEmulator, RunningEmulator]]:
+def working(folder: Path) -> Iterator[tuple[LocalAirflow, Emulator, Emulator]]:
     """Run an Airflow, and two emulators that can call it back, for the length of a ``with`` block.
 
     :param folder: folder for all that Airflow writes.

@@ -42,10 +42,10 @@ def run_once() -> str:
 
     with Emulator().serve() as running:
         os.environ["AIRFLOW_CONN_BROWSERACT_DEFAULT"] = json.dumps(running.connection)
-        running.emulator.next_run(SEARCH.id, duration=0.1)
+        running.next_run(SEARCH.id, duration=0.1)
         hook = BrowserActHook()
         created = hook.run_task(SEARCH.id, {"keyword": "laptops"})
-        running.emulator.wait_until(lambda: hook.get_task_status(created.id).ended)
+        running.wait_until(lambda: hook.get_task_status(created.id).ended)
         task = hook.get_task(created.id)
     if task.status != "finished" or not task.output:
         raise RuntimeError(f"BrowserAct task {task.id} is {task.status} and has the output {task.output!r}")

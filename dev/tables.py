@@ -13,7 +13,7 @@ from functools import partial
 from inspect import getsource
 from pathlib import Path
 
-from airflow_provider_browseract.emulator import EmulatedBot, EmulatedWorkflow
+from airflow_provider_browseract.emulator import EmulatedWorkflow
 from airflow_provider_browseract.emulator.__main__ import DELAYS, command_line
 from airflow_provider_browseract.emulator.account import Account
 from airflow_provider_browseract.emulator.pages import render
@@ -40,15 +40,14 @@ def account_settings() -> str:
     rows = (
         f"| `{name}` | {f'`{options[name]}`' if name in options else ''} | {text} |"
         for name, text in attribute_docstrings(Account).items()
-        if name not in ("workflows", "templates", "bots")
     )
     return "\n".join(("| Argument of `Emulator` | Command line | Meaning |", "| --- | --- | --- |", *rows))
 
 
 def workflow_settings() -> str:
     """Return the table of the settings of a workflow or one of its runs."""
-    texts = {**attribute_docstrings(EmulatedWorkflow), **attribute_docstrings(EmulatedBot)}
-    rows = (f"| `{name}` | {text} |" for name, text in texts.items() if name != "id")
+    texts = attribute_docstrings(EmulatedWorkflow)
+    rows = (f"| `{name}` | {text} |" for name, text in texts.items() if name not in ("id", "kind"))
     return "\n".join(("| Setting | Meaning |", "| --- | --- |", *rows))
 
 

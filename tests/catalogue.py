@@ -6,8 +6,6 @@ import math
 
 from airflow_provider_browseract.emulator import (
     EXPORT,
-    EmulatedBot,
-    EmulatedTemplate,
     EmulatedWorkflow,
     Emulator,
     Output,
@@ -39,7 +37,7 @@ def _compare_prices(run: RunContext) -> Output:
         for shop in "ABC"[: int(run.inputs.get("max_offers", 3))]
     ]
     return Output(
-        value=[
+        [
             offer
             for offer in offers
             if limits.get("min", 0) <= offer["price"] <= limits.get("max", math.inf)
@@ -85,7 +83,8 @@ UNPUBLISHED = EmulatedWorkflow(
     created_at="2026-01-05T08:07:00Z",
 )
 
-TEMPLATE_TEXT = EmulatedTemplate(
+TEMPLATE_TEXT = EmulatedWorkflow(
+    kind="template",
     id="52000417936205157",
     name="Page summary",
     description="Summarizes a page in one sentence.",
@@ -96,7 +95,8 @@ TEMPLATE_TEXT = EmulatedTemplate(
     created_at="2025-11-03T08:01:00Z",
 )
 
-TEMPLATE_EXPORT = EmulatedTemplate(
+TEMPLATE_EXPORT = EmulatedWorkflow(
+    kind="template",
     id="52000417936205169",
     name="Product export",
     description="Searches a shop for products and exports them as CSV.",
@@ -107,7 +107,8 @@ TEMPLATE_EXPORT = EmulatedTemplate(
     created_at="2025-11-03T08:02:00Z",
 )
 
-PRICES = EmulatedBot(
+PRICES = EmulatedWorkflow(
+    kind="bot",
     id="82000518364027729",
     name="Compare prices",
     description="Collects the offers of several shops for products.",
@@ -140,15 +141,7 @@ PRICES = EmulatedBot(
     created_at="2026-01-05T08:11:00Z",
 )
 
-NOT_READY = EmulatedBot(
-    id="82000518364027757",
-    name="Without a language model",
-    description="Has no configured language model, so it cannot be run.",
-    ready=False,
-    created_at="2026-01-05T08:13:00Z",
-)
-
-ADDED = (DOWNLOAD, PLAIN_TEXT, FAILING, UNPUBLISHED, TEMPLATE_TEXT, TEMPLATE_EXPORT, PRICES, NOT_READY)
+ADDED = (DOWNLOAD, PLAIN_TEXT, FAILING, UNPUBLISHED, TEMPLATE_TEXT, TEMPLATE_EXPORT, PRICES)
 
 
 def add(emulator: Emulator) -> Emulator:

@@ -140,7 +140,7 @@ def api_server(airflow_database):
 @pytest.fixture
 def browseract_emulator(browseract_emulator, request):
     """The fixture of the package, on a plan of 5, where any workflow may have several runs at once."""
-    emulator = catalogue.add(respond_as_in_the_demos(browseract_emulator.emulator))
+    emulator = catalogue.add(respond_as_in_the_demos(browseract_emulator))
     emulator.as_in_the_demos = request.config.getoption("--as-in-the-demos")
     emulator.concurrency = 5
     for workflow in (LOG_IN, ORDERS):
@@ -151,7 +151,7 @@ def browseract_emulator(browseract_emulator, request):
 @pytest.fixture
 def documented_responses(browseract_emulator) -> None:
     """Let the emulator respond as the vendor's document describes it, for a test of what the examples do not have."""
-    browseract_emulator.emulator.as_in_the_demos = False
+    browseract_emulator.as_in_the_demos = False
 
 
 @pytest.fixture

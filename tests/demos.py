@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from airflow_provider_browseract.emulator import EmulatedBot, Emulator, v3
+from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator, v3
 from airflow_provider_browseract.emulator.control import ENDPOINTS
 from airflow_provider_browseract.emulator.workflow import no_output
 
@@ -39,7 +39,7 @@ def start(emulator: Emulator, body: Body) -> Body:
 
 def live_view(emulator: Emulator, run_id: str) -> dict[str, Any]:
     """A run has a live view even if it is not running."""
-    return {"width": 1280, "height": 1024, "live_url": f"{emulator.base_url}/live/{run_id}"}
+    return {"width": 1280, "height": 1024, "live_url": f"{emulator.url}/live/{run_id}"}
 
 
 def listed_task(emulator: Emulator, body: Body) -> Body:
@@ -158,7 +158,7 @@ def show_defaults(emulator: Emulator) -> None:
     )
 
 
-def convert_input(emulator: Emulator, bot: EmulatedBot) -> None:
+def convert_input(emulator: Emulator, bot: EmulatedWorkflow) -> None:
     """Let a bot accept texts instead of values of other types, and show the values for which they stand."""
     schema = bot.schema
     either = {

@@ -112,7 +112,7 @@ def emulator(browseract_emulator, short_timings, monkeypatch):
     """The emulator, with runs that take no time to speak of."""
     monkeypatch.setattr(timings, "DEFAULT_POLL_INTERVAL", 0.2)
     monkeypatch.setattr(timings, "FIRST_POLL_JITTER", 0.0)
-    emulator = browseract_emulator.emulator
+    emulator = browseract_emulator
     for workflow in (CONTACTS, EXPORT, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH):
         emulator.set_workflow(workflow.id, duration=0.2)
     return emulator
@@ -569,10 +569,10 @@ def test_documented_params_become_the_inputs_of_the_run_and_are_checked(block, d
 @dags("two_accounts", "docs/recipes.md")
 def test_documented_tasks_run_in_the_accounts_of_their_connections(block, documented, emulator, monkeypatch):
     with Emulator(api_key="app-research").serve() as research:
-        research.emulator.set_workflow(SEARCH.id, duration=0.2)
+        research.set_workflow(SEARCH.id, duration=0.2)
         monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_RESEARCH", json.dumps(research.connection))
         documented.run(block)
-        keywords = [[inputs_of(task)["keyword"] for task in each.tasks] for each in (emulator, research.emulator)]
+        keywords = [[inputs_of(task)["keyword"] for task in each.tasks] for each in (emulator, research)]
     assert keywords == [["laptops"], ["phones"]]
 
 
@@ -768,7 +768,7 @@ def test_documented_command_runs(block, browseract_emulator, airflow_database, t
     monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path / "dags"))
     yours = EmulatedWorkflow(YOUR_WORKFLOW, "Prices", inputs=(WorkflowInput("keyword"),))
-    browseract_emulator.emulator.add_workflow(yours)
+    browseract_emulator.add_workflow(yours)
     for line in block.lines:
         _, _, _, command, *words = shlex.split(line)
         exit_code, found = main([command, *words, "--json"]), json.loads(capsys.readouterr().out)

@@ -54,7 +54,7 @@ def test_database_has_inputs_in_rendered_fields_and_outputs_in_xcoms_only(
     monkeypatch.setattr(timings, "DEFAULT_POLL_INTERVAL", 0.2)
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps({"conn_type": "generic", "password": secret}))
     monkeypatch.setenv("AIRFLOW_VAR_GIVEN", given)
-    emulator = browseract_emulator.emulator
+    emulator = browseract_emulator
     emulator.set_workflow(SEARCH.id, duration=0.2, output=json.dumps([output]))
     emulator.set_workflow(LOG_IN.id, duration=0.2)
     (tmp_path / "stored.py").write_text(DAG_FILE % do_xcom_push)

@@ -147,7 +147,7 @@ def test_all_checks_of_an_agent_built_bot_have_a_result_and_nothing_is_left_runn
     assert found["How is an unknown run answered?"] == "HTTP 400, code 10112: Task is not exist."
     assert "code 99001" in found["How is limit=101 answered?"]
     assert found["How many items has a page without limit?"] == "limit 20"
-    assert found["Which bots are listed?"] == "4 agent, 9 workflow"
+    assert found["Which bots are listed?"] == "3 agent, 9 workflow"
     assert found["In which order are runs listed?"] == "not known: there are less than two"
     assert found["How does v3 answer for a task of v2's list?"] == "not asked: the list of v2 is empty"
     assert found["Of which type is it?"] == "agent"

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from airflow_provider_browseract.emulator import EmulatedBot, Emulator
+from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator
 from dev import tables
 from tests.pages import PAGES
 
@@ -17,7 +17,7 @@ def test_each_part_is_up_to_date(page):
     assert tables.written(page, text) == text, "run make tables"
 
 
-@pytest.mark.parametrize("cls", [Emulator, EmulatedBot])
+@pytest.mark.parametrize("cls", [Emulator, EmulatedWorkflow])
 def test_every_setting_of_the_emulator_has_a_docstring(cls):
     described = {name for base in cls.__mro__[:-1] for name in tables.attribute_docstrings(base)}
     assert {each.name for each in dataclasses.fields(cls)} <= described

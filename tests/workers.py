@@ -209,19 +209,19 @@ class HeldClock:
 def hold_until_looked_at(emulator, monkeypatch) -> None:
     """Let the runs of an emulator still be running when they are looked at first, however short they are."""
     clock, begin_request, end_request = HeldClock(), emulator.begin_request, emulator.end_request
-    starts = set()
+
+    def is_start(request):
+        return "/run-task" in request.path or (request.method, request.path[-5:]) == ("POST", "/runs")
 
     def begin(request):
-        number = begin_request(request)
-        if "/run-task" in request.path or (request.method, request.path[-5:]) == ("POST", "/runs"):
-            starts.add(number)
+        begin_request(request)
+        if is_start(request):
             clock.hold()
-        return number
 
-    def end(number, status):
-        if number not in starts:
+    def end(request, status):
+        if not is_start(request):
             clock.release()
-        end_request(number, status)
+        end_request(request, status)
 
     monkeypatch.setattr(emulator, "clock", clock)
     monkeypatch.setattr(emulator, "begin_request", begin)
@@ -231,8 +231,8 @@ def hold_until_looked_at(emulator, monkeypatch) -> None:
 @pytest.fixture
 def emulator(browseract_emulator, monkeypatch):
     """The emulator behind ``browseract_default``, with runs that take no time to speak of."""
-    emulator = browseract_emulator.emulator
+    emulator = browseract_emulator
     hold_until_looked_at(emulator, monkeypatch)
-    for workflow_id in (*emulator.workflows, *emulator.bots):
+    for workflow_id in emulator.of_kind("workflow", "bot"):
         emulator.set_workflow(workflow_id, duration=0.2)
     return emulator

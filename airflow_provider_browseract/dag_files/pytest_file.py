@@ -25,12 +25,12 @@ KEPT_RULES = ("type", "properties", "required", "items", "additionalProperties")
 """What the schema of a secret keeps. Its other rules can contain the secret, or refuse the example for it."""
 
 EMULATED = {
-    SourceKind.WORKFLOW: ("WORKFLOW", "EmulatedWorkflow"),
-    SourceKind.TEMPLATE: ("TEMPLATE", "EmulatedTemplate"),
-    SourceKind.BOT: ("BOT", "EmulatedBot"),
-    SourceKind.BOT_TEMPLATE: ("TEMPLATE", "EmulatedTemplate"),
+    SourceKind.WORKFLOW: ("WORKFLOW", "workflow"),
+    SourceKind.TEMPLATE: ("TEMPLATE", "template"),
+    SourceKind.BOT: ("BOT", "bot"),
+    SourceKind.BOT_TEMPLATE: ("TEMPLATE", "template"),
 }
-"""The constant that the file has for each kind of source, and its class."""
+"""The constant that the file has for each kind of source, and what the emulator calls that kind."""
 
 OUTPUT = [{"title": "an example"}]
 """The output of what declares none."""
@@ -41,12 +41,12 @@ FILE = '''\
 from __future__ import annotations
 
 {standard}import pytest
-from airflow_provider_browseract.emulator import {classes}
+from airflow_provider_browseract.emulator import EmulatedWorkflow{more}
 
 # What a run returns in these tests. Replace it with what your {kind} returns.
 {output}
 
-{constant} = {emulated}(
+{constant} = EmulatedWorkflow(
 {declaration}
     output=OUTPUT,
     duration=0.2,
@@ -59,8 +59,8 @@ from airflow_provider_browseract.emulator import {classes}
 @pytest.fixture
 def emulator(browseract_emulator{if_connection}):
 {connection}\
-    browseract_emulator.emulator.add_workflow({constant})
-    return browseract_emulator.emulator
+    browseract_emulator.add_workflow({constant})
+    return browseract_emulator
 
 
 @pytest.fixture
@@ -97,20 +97,20 @@ def dag_test_file(
     :param runnable: the same without what is too long.
     :param path: the path of the DAG file, relative to the test or absolute.
     """
-    constant, emulated = EMULATED[runnable.kind]
-    classes = [emulated]
-    declaration = lines_of("id=", runnable.id, ",", 4)
+    constant, kind = EMULATED[runnable.kind]
+    if isinstance(source, Bot) and source.type is BotType.WORKFLOW:
+        kind = "workflow"  # API v3 runs each workflow as a bot with the same id.
+    declaration = [] if kind == "workflow" else [f'    kind="{kind}",']
+    declaration += lines_of("id=", runnable.id, ",", 4)
     declaration += lines_of("name=", one_line(runnable.name) or WORDS[runnable.kind].one, ",", 4)
     output: Any = None
+    more = ""
     if isinstance(source, Bot | BotTemplate):
-        # API v3 runs each workflow as a bot with the same id.
-        if isinstance(source, Bot) and source.type is BotType.WORKFLOW:
-            classes = [emulated := "EmulatedWorkflow"]
         if isinstance(source, Bot):
             output = output_example(source.output_schema)
         declaration += lines_of("input_schema=", _schema(source.input_schema), ",", 4)
     elif runnable.inputs:
-        classes.append("WorkflowInput")
+        more = ", WorkflowInput"
         # Because of the comment, formatters leave one input in its line.
         declaration += ["    inputs=(", "        # Those that it declares."]
         for each in runnable.inputs:
@@ -128,11 +128,10 @@ def dag_test_file(
     return FILE.format(
         dag_id=file.dag_id,
         standard="" if is_default else "import json\n\n",
-        classes=", ".join(classes),
+        more=more,
         kind=WORDS[runnable.kind].one,
         output="\n".join(lines_of("OUTPUT = ", OUTPUT if output is None else output)),
         constant=constant,
-        emulated=emulated,
         declaration="\n".join(declaration),
         inputs="\n".join(inputs),
         if_connection="" if is_default else ", monkeypatch",

@@ -6,11 +6,10 @@ It implements API v2 and v3 as the vendor's OpenAPI documents describe them. For
 In a test::
 
     def test_my_dag(browseract_emulator):                 # a fixture of this package's pytest plugin
-        emulator = browseract_emulator.emulator
-        emulator.next_run(SEARCH.id, duration=0.1)
-        emulator.fault("run-task", RequestFault.lost_response(), times=1)
+        browseract_emulator.next_run(SEARCH.id, duration=0.1)
+        browseract_emulator.fault("run-task", RequestFault.lost_response(), times=1)
         ...
-        assert [task.status for task in emulator.tasks] == ["finished"]
+        assert [task.status for task in browseract_emulator.tasks] == ["finished"]
 
 To start it from the command line, run ``python -m airflow_provider_browseract.emulator``.
 """
@@ -28,13 +27,11 @@ from airflow_provider_browseract.emulator.catalogue import (
     SEARCH,
     TEMPLATE_SEARCH,
 )
-from airflow_provider_browseract.emulator.control import Emulator, RunningEmulator
+from airflow_provider_browseract.emulator.control import Emulator
 from airflow_provider_browseract.emulator.faults import CallbackFault, RequestFault
 from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, Response, TaskRecord
 from airflow_provider_browseract.emulator.workflow import (
-    EmulatedBot,
     EmulatedFile,
-    EmulatedTemplate,
     EmulatedWorkflow,
     Output,
     RunContext,
@@ -54,9 +51,7 @@ __all__ = [
     "TEMPLATE_SEARCH",
     "CallbackFault",
     "DeliveryRecord",
-    "EmulatedBot",
     "EmulatedFile",
-    "EmulatedTemplate",
     "EmulatedWorkflow",
     "Emulator",
     "Output",
@@ -65,7 +60,6 @@ __all__ = [
     "Response",
     "RunContext",
     "RunFailed",
-    "RunningEmulator",
     "TaskRecord",
     "WorkflowInput",
 ]

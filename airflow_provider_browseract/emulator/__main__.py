@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator, RunningEmulator
+from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator
 from airflow_provider_browseract.emulator.pages import render
 
 DURATION = 15.0
@@ -32,15 +32,14 @@ DELAYS = {"duration": DURATION, "queued": 1.0, "output_after": 1.0, "listed_afte
 """Settings of every workflow that are options too, and their defaults on the command line."""
 
 
-def introduction(running: RunningEmulator) -> Any:
+def introduction(emulator: Emulator) -> Any:
     """Describe an emulator to its user: the Airflow connection to it, and what it can run."""
-    longest = max(one.duration for one in running.emulator.workflows.values())
+    longest = max(workflow.duration for workflow in emulator.workflows.values())
     return render(
         "introduction.txt",
-        url=running.url,
-        port=urlsplit(running.url).port,
-        emulator=running.emulator,
-        connection=json.dumps(running.connection),
+        emulator=emulator,
+        port=urlsplit(emulator.url).port,
+        connection=json.dumps(emulator.connection),
         longest=f"{longest:g}",
         quote=shlex.quote,
     )
@@ -98,8 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
     try:
-        with emulator.serve(options.host, options.port) as running:
-            print(introduction(running), flush=True)
+        with emulator.serve(options.host, options.port):
+            print(introduction(emulator), flush=True)
             done.wait()
     except OSError as error:
         print(f"Cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)

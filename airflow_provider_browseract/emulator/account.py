@@ -12,14 +12,14 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_browseract.emulator.catalogue import BOTS, TEMPLATES, WORKFLOWS
+from airflow_provider_browseract.emulator.catalogue import WORKFLOWS
 from airflow_provider_browseract.emulator.errors import ApiError, Code
 from airflow_provider_browseract.emulator.records import TaskRecord
 from airflow_provider_browseract.emulator.runs import ENDED, Run
-from airflow_provider_browseract.emulator.workflow import EmulatedBot, EmulatedTemplate, EmulatedWorkflow, Workflow
+from airflow_provider_browseract.emulator.workflow import EmulatedWorkflow
 
 _CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
     "api_key": (lambda key: key, "must not be empty"),
@@ -53,23 +53,13 @@ class Account:
     clock: Callable[[], float] = time.time
     """Returns the time in seconds since the epoch. A served emulator needs a clock that runs by itself."""
 
-    workflows: dict[str, EmulatedWorkflow] = field(init=False)
-    """The current workflows by id."""
-    templates: dict[str, EmulatedTemplate] = field(init=False)
-    """The current official templates by id."""
-    bots: dict[str, EmulatedBot] = field(init=False)
-    """The current bots that only API v3 serves, by id."""
-
     def __post_init__(self) -> None:
-        self.workflows = {workflow.id: workflow for workflow in WORKFLOWS}
-        self.templates = {template.id: template for template in TEMPLATES}
-        self.bots = {bot.id: bot for bot in BOTS}
-        #: Base URL of the links in responses.
-        self.base_url = "http://browseract.invalid"
+        #: The current workflows, templates and bots by id.
+        self.workflows: dict[str, EmulatedWorkflow] = {workflow.id: workflow for workflow in WORKFLOWS}
+        #: The URL at which it is served, and with which the links in responses begin.
+        self.url = "http://browseract.invalid"
         #: Held while state is read or changed, and notified after a change.
         self.changed = threading.Condition(threading.RLock())
-        #: Called after a change of any task, from any thread.
-        self.on_change: Callable[[], None] = lambda: None
         #: Cookies of each saved profile.
         self.profiles: dict[str, dict[str, str]] = {}
         self.runs: dict[str, Run] = {}
@@ -90,30 +80,24 @@ class Account:
             now = self.catch_up()
             return [run.record(now) for run in self.runs.values()]
 
-    @property
-    def catalogue(self) -> dict[str, EmulatedWorkflow]:
-        """All workflows, templates and bots by id."""
-        return {**self.workflows, **self.templates, **self.bots}
+    def of_kind(self, *kinds: str) -> dict[str, EmulatedWorkflow]:
+        """Return the workflows of some kinds by id."""
+        return {workflow.id: workflow for workflow in self.workflows.values() if workflow.kind in kinds}
 
     def find(self, workflow_id: str) -> EmulatedWorkflow:
         """Return a workflow, template or bot.
 
         :raises KeyError: if there is none with that id
         """
-        try:
-            return self.catalogue[workflow_id]
-        except KeyError:
-            raise KeyError(f"the emulator has no workflow, template or bot {workflow_id!r}") from None
+        if workflow_id not in self.workflows:
+            raise KeyError(f"the emulator has no workflow, template or bot {workflow_id!r}")
+        return self.workflows[workflow_id]
 
     def add_workflow(self, workflow: EmulatedWorkflow) -> None:
-        """Add a workflow, a template or a bot to the catalogue. It replaces the one with the same id."""
-        kinds = {"templates": EmulatedTemplate, "bots": EmulatedBot, "workflows": EmulatedWorkflow}
-        name = next(name for name, kind in kinds.items() if isinstance(workflow, kind))
+        """Add a workflow, a template or a bot. It replaces the one with the same id."""
         with self.changed:
-            if workflow.id in self.catalogue and workflow.id not in getattr(self, name):
-                raise ValueError(f"{workflow.id!r} is the id of a workflow, template or bot of another kind")
             # A new dict, because another thread may iterate over the old one.
-            setattr(self, name, {**getattr(self, name), workflow.id: workflow})
+            self.workflows = {**self.workflows, workflow.id: workflow}
 
     def set_workflow(self, workflow_id: str, **settings: Any) -> None:
         """Change a workflow, template or bot for every run that is created from now on.
@@ -123,7 +107,7 @@ class Account:
         :raises KeyError: if there is no such workflow
         """
         with self.changed:
-            for each in self.catalogue if workflow_id == "*" else [workflow_id]:
+            for each in self.workflows if workflow_id == "*" else [workflow_id]:
                 self.add_workflow(self.find(each).having(**settings))
 
     def next_run(self, workflow_id: str, **settings: Any) -> None:
@@ -138,7 +122,7 @@ class Account:
             self.find(workflow_id).having(**settings)
             self._planned.setdefault(workflow_id, []).append(settings)
 
-    def as_planned(self, workflow: Workflow) -> Workflow:
+    def as_planned(self, workflow: EmulatedWorkflow) -> EmulatedWorkflow:
         """Return a workflow with the settings of its next run."""
         planned = self._planned.get(workflow.id)
         return workflow.having(**planned[0]) if planned else workflow
@@ -167,7 +151,7 @@ class Account:
         # The planned settings are removed only here, so that a refused request keeps them for the next one.
         if planned := self._planned.get(workflow.id):
             planned.pop(0)
-        from_template = isinstance(workflow, EmulatedTemplate)
+        from_template = workflow.kind == "template"
         run = Run(
             id=self.new_id(),
             workflow_id=workflow.id,
@@ -180,14 +164,14 @@ class Account:
         )
         self.runs[run.id] = run
         self._active.append(run)
-        self.announce()
+        self.changed.notify_all()
         return run
 
     def catch_up(self) -> float:
         """Let everything happen that is due by now, and return the time."""
         now = self.clock()
         # One change at a time, in order, because a run may save the profile with which the next one starts.
-        while (change := self._next_change()) is not None and change[0] <= now:
+        while (change := self.next_change()) is not None and change[0] <= now:
             at, status, run = change
             if run.begun == 1 and run.profile_given:
                 run.cookies = dict(self.profiles.get(run.profile_id or "", {}))
@@ -199,7 +183,7 @@ class Account:
                 self.profiles[run.profile_id] = dict(run.cookies)
             # What changes later is not in the callbacks of this change.
             self._transitions.append((copy.copy(run), at))
-            self.announce()
+            self.changed.notify_all()
         return now
 
     def take_transitions(self) -> list[tuple[Run, float]]:
@@ -209,18 +193,8 @@ class Account:
             transitions, self._transitions = self._transitions, []
             return transitions
 
-    def next_change(self) -> float | None:
-        """Return when the next task changes by itself, or None if none will."""
-        with self.changed:
-            change = self._next_change()
-            return None if change is None else change[0]
-
-    def _next_change(self) -> tuple[float, str, Run] | None:
+    def next_change(self) -> tuple[float, str, Run] | None:
+        """Return when the next task changes by itself, its new status and the task, or None if none will."""
         changes = ((*run.next_change(), run) for run in self._active)
         coming = (change for change in changes if change[0] < math.inf)
         return min(coming, key=lambda change: change[0], default=None)
-
-    def announce(self) -> None:
-        """Tell whoever waits for a change."""
-        self.changed.notify_all()
-        self.on_change()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import logging
-from functools import partial
+import threading
 
 import httpx
 
@@ -22,56 +20,37 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 3
 """How often a callback is tried. Only a 5xx response leads to another attempt."""
 
-HANG_UP = httpx.Timeout(None, read=0.0)
-"""Ends a request as soon as it is sent."""
-
-NO_FAULT = CallbackFault("late", seconds=0.0)
-
-Sending = asyncio.Task[None]
+HANG_UP = 0.001
+"""Seconds after which a request is ended that does not wait for its response."""
 
 
-class CallbackSender:
-    """Lets an emulator's runs proceed while the context lasts, and sends their callbacks, in order for each run."""
+class CallbackSender(threading.Thread):
+    """Lets an emulator's runs proceed until it is stopped, and sends their callbacks, in order for each run."""
 
     def __init__(self, emulator: Emulator) -> None:
+        super().__init__(name="browseract-emulator-callbacks", daemon=True)
         self._emulator = emulator
-        self._client = httpx.AsyncClient(follow_redirects=False, timeout=None, trust_env=False)
-        self._wake = asyncio.Event()
-        self._under_way: set[Sending] = set()
-        self._last: dict[str, Sending] = {}
+        self._client = httpx.Client(timeout=None, limits=httpx.Limits(max_connections=None), trust_env=False)
+        self._stopping = threading.Event()
+        self._last: dict[str, threading.Thread] = {}
 
-    async def __aenter__(self) -> CallbackSender:
-        self._loop = asyncio.get_running_loop()
-        self._emulator.on_change = self._changed
-        self._ticking = asyncio.create_task(self._tick())
-        self._ticking.add_done_callback(partial(_complain, "The emulator's runs make no more progress"))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._emulator.on_change = lambda: None
-        tasks = [self._ticking, *self._under_way]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._client.aclose()
-
-    def _changed(self) -> None:
-        # This may be called from any thread, and while the event loop is closing.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._wake.set)
-
-    async def _tick(self) -> None:
+    def run(self) -> None:
+        """Send callbacks until :meth:`stop`."""
         emulator = self._emulator
-        while True:
-            self._wake.clear()
-            for run, at in emulator.take_transitions():
-                self._send(run, at)
-            due = emulator.next_change()
-            # Not asyncio.wait_for, because it may swallow the cancellation of this task before Python 3.12.
-            alarm = None if due is None else self._loop.call_later(max(0.0, due - emulator.clock()), self._wake.set)
-            await self._wake.wait()
-            if alarm is not None:
-                alarm.cancel()
+        with emulator.changed:
+            while not self._stopping.is_set():
+                for run, at in emulator.take_transitions():
+                    self._send(run, at)
+                change = emulator.next_change()
+                wait = threading.TIMEOUT_MAX if change is None else change[0] - emulator.clock()
+                emulator.changed.wait(min(max(wait, 0.0), threading.TIMEOUT_MAX))
+
+    def stop(self) -> None:
+        """Send nothing more. A request that has been sent is not waited for."""
+        self._stopping.set()
+        with self._emulator.changed:
+            self._emulator.changed.notify_all()
+        self.join()
 
     def _send(self, run: Run, at: float) -> None:
         """Start to deliver the callbacks of a status change."""
@@ -82,35 +61,42 @@ class CallbackSender:
         if not addresses:
             return
         about = {"workflow_id": run.workflow.id, "task_id": run.id, "status": run.reported(at)}
-        fault = self._emulator.take_fault(kind=CALLBACK, **about) or run.workflow.callback_fault
+        fault = self._emulator.take_fault(CALLBACK, **about)
         is_late = fault is not None and fault.kind == "late"
         after = None if is_late else self._last.get(run.id)
-        sending = asyncio.create_task(self._deliver(run, at, addresses, fault, after))
-        self._under_way.add(sending)
-        sending.add_done_callback(self._under_way.discard)
-        sending.add_done_callback(partial(_complain, "A callback is not sent"))
+        sending = threading.Thread(target=self._deliver, args=(run, at, addresses, fault, after), daemon=True)
+        sending.start()
         if not is_late:
             self._last[run.id] = sending
 
-    async def _deliver(
-        self, run: Run, at: float, addresses: dict[str, str], fault: CallbackFault | None, after: Sending | None
+    def _deliver(
+        self,
+        run: Run,
+        at: float,
+        addresses: dict[str, str],
+        fault: CallbackFault | None,
+        after: threading.Thread | None,
     ) -> None:
+        """Deliver the callbacks of a status change, after those of the change before."""
         describe = full_task if run.api_version == "v2" else run_detail
-        with self._emulator.changed:
-            described = describe(run, at, self._emulator.base_url)
-        described = self._emulator.rewritten(CALLBACK, described)
+        try:
+            described = self._emulator.rewritten(CALLBACK, describe(self._emulator, run, at))
+        except Exception:
+            log.exception("A callback is not sent, because of an error")
+            return
+        if after is not None:
+            after.join()
+        self._stopping.wait(fault.seconds if fault else 0.0)
         if described is None:
             return
         body = json.dumps(described).encode()
-        if after is not None:
-            await asyncio.wait([after])
-        fault = fault or NO_FAULT
-        await asyncio.sleep(fault.seconds)
-        for _ in range(fault.copies):
+        for _ in range(fault.copies if fault else 1):
             for field, url in addresses.items():
                 for attempt in range(1, ATTEMPTS + 1):
-                    await asyncio.sleep(self._emulator.callback_retry_delay if attempt > 1 else 0)
-                    http_status, error = (None, "lost") if fault.kind == "lost" else await self._post(url, body, fault)
+                    self._stopping.wait(self._emulator.callback_retry_delay if attempt > 1 else 0.0)
+                    if self._stopping.is_set():
+                        return
+                    http_status, error = self._post(url, body, fault.kind if fault else None)
                     self._emulator.record_delivery(
                         DeliveryRecord(
                             task_id=run.id,
@@ -120,29 +106,23 @@ class CallbackSender:
                             status=run.reported(at),
                             http_status=http_status,
                             error=error,
-                            fault=None if fault is NO_FAULT else fault.kind,
+                            fault=fault.kind if fault else None,
                             at=utc(self._emulator.clock()),
                         )
                     )
                     if http_status is None or http_status < 500:
                         break
 
-    async def _post(self, url: str, body: bytes, fault: CallbackFault) -> tuple[int | None, str | None]:
+    def _post(self, url: str, body: bytes, fault: str | None) -> tuple[int | None, str | None]:
         """Send a callback, and return the status of the response, or why there is none."""
-        timeout = HANG_UP if fault.kind == "hung_up" else httpx.USE_CLIENT_DEFAULT
-        headers = {"Content-Type": "application/json"}
-        sent = self._client.post(url, content=body, headers=headers, timeout=timeout)
+        if fault == "lost":
+            return None, "lost"
+        limit = self._emulator.callback_timeout
+        timeout = httpx.Timeout(limit, read=HANG_UP if fault == "hung_up" else limit)
         try:
-            # This limit applies to the whole response. The timeout of the client applies to each packet.
-            return (await asyncio.wait_for(sent, self._emulator.callback_timeout)).status_code, None
-        except httpx.ReadTimeout:
-            return None, "hung up"
-        except asyncio.TimeoutError:
-            return None, f"no response within {self._emulator.callback_timeout:g} s"
+            sent = self._client.post(url, content=body, headers={"Content-Type": "application/json"}, timeout=timeout)
+            return sent.status_code, None
+        except httpx.TimeoutException:
+            return None, "hung up" if fault == "hung_up" else f"no response within {limit:g} s"
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:
             return None, f"{type(problem).__name__}: {problem}"
-
-
-def _complain(what: str, task: Sending) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("%s, because of an error", what, exc_info=error)

@@ -14,9 +14,7 @@ from airflow_provider_browseract.emulator.workflow import (
     INPUT_REFUSED,
     LOGIN_REFUSED,
     TEXT,
-    EmulatedBot,
     EmulatedFile,
-    EmulatedTemplate,
     EmulatedWorkflow,
     Output,
     RunContext,
@@ -38,16 +36,12 @@ def number_from(*parts: str) -> int:
     return int.from_bytes(digest[:4], "big")
 
 
-def _as_json(value: Any) -> Output:
-    return Output(json.dumps(value))
-
-
 def _log_in(run: RunContext) -> Output:
     username = run.inputs["username"]
     if run.inputs["password"] == WRONG_PASSWORD:
         raise RunFailed(LOGIN_REFUSED, f"The site did not accept the password of {username}")
     run.cookies[SESSION_COOKIE] = username
-    return _as_json({"logged_in": True, "username": username})
+    return Output({"logged_in": True, "username": username})
 
 
 def orders_of(username: str) -> list[dict[str, Any]]:
@@ -65,8 +59,8 @@ def orders_of(username: str) -> list[dict[str, Any]]:
 def _list_orders(run: RunContext) -> Output:
     username = run.cookies.get(SESSION_COOKIE)
     if username is None:
-        return _as_json({"logged_in": False, "message": "The page asks to log in"})
-    return _as_json(orders_of(username))
+        return Output({"logged_in": False, "message": "The page asks to log in"})
+    return Output(orders_of(username))
 
 
 def results_for(keyword: str, max_items: int = 10) -> list[dict[str, Any]]:
@@ -90,7 +84,7 @@ def _max_items(inputs: Mapping[str, str]) -> int:
 
 
 def _search(run: RunContext) -> Output:
-    return _as_json(results_for(run.inputs["keyword"], _max_items(run.inputs)))
+    return Output(results_for(run.inputs["keyword"], _max_items(run.inputs)))
 
 
 def _csv_file(run: RunContext) -> EmulatedFile:
@@ -108,7 +102,7 @@ def _export(run: RunContext) -> Output:
 
 
 def _ask_human(run: RunContext) -> Output:
-    return _as_json({"confirmed": run.confirmed})
+    return Output({"confirmed": run.confirmed})
 
 
 def contact_of(company: str, max_pages: int = 3) -> dict[str, Any]:
@@ -135,7 +129,7 @@ def _find_contact(run: RunContext) -> Output:
         "xml": (f"<contact><company>{escape(company)}</company></contact>", "application/xml"),
     }
     files = (EmulatedFile(f"result.{end}", text.encode(), kind) for end, (text, kind) in texts.items())
-    return Output(value=contact, files=tuple(files))
+    return Output(contact, files=tuple(files))
 
 
 LOG_IN = EmulatedWorkflow(
@@ -193,7 +187,8 @@ ENDLESS = EmulatedWorkflow(
     created_at="2026-01-05T08:09:00Z",
 )
 
-TEMPLATE_SEARCH = EmulatedTemplate(
+TEMPLATE_SEARCH = EmulatedWorkflow(
+    kind="template",
     id="52000417936205143",
     name="Product search",
     description="Searches a shop for products.",
@@ -204,7 +199,8 @@ TEMPLATE_SEARCH = EmulatedTemplate(
     created_at="2025-11-03T08:00:00Z",
 )
 
-CONTACTS = EmulatedBot(
+CONTACTS = EmulatedWorkflow(
+    kind="bot",
     id="82000518364027715",
     name="Find a contact",
     description="Finds the website and the profiles of a company.",
@@ -228,17 +224,16 @@ CONTACTS = EmulatedBot(
     behaviour=_find_contact,
     created_at="2026-01-05T08:10:00Z",
 )
-AGENT_HUMAN = EmulatedBot(
+AGENT_HUMAN = EmulatedWorkflow(
+    kind="bot",
     id="82000518364027743",
     name="Ask a human in the live view",
     description="Pauses half-way until a person has helped, or for 10 minutes. It cannot be resumed through the API.",
     steps=HUMAN.steps,
-    behaviour=lambda run: Output(value={"confirmed": run.confirmed}),
+    behaviour=lambda run: Output({"confirmed": run.confirmed}),
     pause_at=0.5,
     pause_limit=600.0,
     created_at="2026-01-05T08:12:00Z",
 )
 
-WORKFLOWS = (LOG_IN, ORDERS, SEARCH, EXPORT, HUMAN, ENDLESS)
-TEMPLATES = (TEMPLATE_SEARCH,)
-BOTS = (CONTACTS, AGENT_HUMAN)
+WORKFLOWS = (LOG_IN, ORDERS, SEARCH, EXPORT, HUMAN, ENDLESS, TEMPLATE_SEARCH, CONTACTS, AGENT_HUMAN)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hmac
 import http
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_browseract.emulator.account import Account
@@ -21,31 +20,17 @@ from airflow_provider_browseract.emulator.records import DeliveryRecord, Request
 from airflow_provider_browseract.emulator.v2 import ENDPOINTS as ENDPOINTS_OF_V2
 from airflow_provider_browseract.emulator.v3 import ENDPOINTS as ENDPOINTS_OF_V3
 
+log = logging.getLogger(__name__)
+
 ENDPOINTS = {**ENDPOINTS_OF_V2, **ENDPOINTS_OF_V3}
 """The endpoints of both versions by name."""
 
 EVERY_ENDPOINT, DOWNLOAD_FILE, CALLBACK = "*", "download-file", "callback"
 """What faults and rewrites can be about besides an endpoint of the API."""
 
+NAMES = (EVERY_ENDPOINT, *ENDPOINTS)
+
 HTML_PAGE = b"<!DOCTYPE html><html><head><title>Gateway</title></head><body><h1>Not the API</h1></body></html>"
-
-
-@dataclass(frozen=True)
-class RunningEmulator:
-    """An emulator that is being served at a URL."""
-
-    url: str
-    emulator: Emulator
-
-    @property
-    def api_key(self) -> str:
-        """The API key it accepts."""
-        return self.emulator.api_key
-
-    @property
-    def connection(self) -> dict[str, str]:
-        """The Airflow connection to the emulator, as ``AIRFLOW_CONN_...`` takes it in JSON."""
-        return {"conn_type": "browseract", "host": self.url, "password": self.api_key}
 
 
 class Emulator(Account):
@@ -63,6 +48,11 @@ class Emulator(Account):
         self._deliveries: list[DeliveryRecord] = []
         self._serving = False
 
+    @property
+    def connection(self) -> dict[str, str]:
+        """The Airflow connection to the emulator, as ``AIRFLOW_CONN_...`` takes it in JSON."""
+        return {"conn_type": "browseract", "host": self.url, "password": self.api_key}
+
     def handle(
         self, method: str, path: str, query: str = "", headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> Response:
@@ -72,24 +62,23 @@ class Emulator(Account):
         :param headers: the headers by their names in lower case
         """
         endpoint, given = find_endpoint(method, path), headers or {}
-        if endpoint is None:
-            with self.changed:
+        with self.changed:
+            if endpoint is None:
                 page = show(self, path, self.catch_up()) or self._no_such_route(path, 404)
-            return page if method == "GET" or page.status == 404 else self._no_such_route(path, 405, Allow="GET")
-        if endpoint.method != method:
-            return self._no_such_route(path, 405, Allow=endpoint.method)
-        scheme, _, key = given.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self.api_key.encode()):
-            return self.error(endpoint.name, 401, 401)
-        try:
-            with self.changed:
+                return page if method == "GET" or page.status == 404 else self._no_such_route(path, 405, Allow="GET")
+            if endpoint.method != method:
+                return self._no_such_route(path, 405, Allow=endpoint.method)
+            scheme, _, key = given.get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self.api_key.encode()):
+                return self.error(endpoint.name, 401, 401)
+            try:
                 self.catch_up()
                 value = endpoint.call(self, path, query, given, body)
-        except ApiError as error:
-            return self.error(endpoint.name, error.code.value[0], 400, detail=error.detail)
-        except Exception as error:  # noqa: BLE001 - a test may have broken something
-            return self.error(endpoint.name, 500, 500, f"{type(error).__name__}: {error}")
-        return self._respond(endpoint.name, value, 200)
+            except ApiError as error:
+                return self.error(endpoint.name, error.code.value[0], 400, detail=error.detail)
+            except Exception as error:  # noqa: BLE001 - a test may have broken something
+                return self.error(endpoint.name, 500, 500, f"{type(error).__name__}: {error}")
+            return self._respond(endpoint.name, value, 200)
 
     def error(
         self, endpoint: str, code: int, status: int, message: str | None = None, detail: str = "", **headers: str
@@ -106,7 +95,7 @@ class Emulator(Account):
 
     def faulty(self, endpoint: str, fault: RequestFault) -> Response:
         """Return what is responded because of a fault."""
-        status, after = fault.http_status, fault.retry_after
+        status, after = fault.http_status or 0, fault.retry_after
         if fault.kind in ("html", "lost_response"):
             return Response(status, HTML_PAGE, HTML)
         if fault.kind == "redirect":
@@ -126,105 +115,93 @@ class Emulator(Account):
             makes the response an empty one with status 200, and no callback. Rewrites that were added before come first
         :raises ValueError: if there is no such endpoint
         """
-        _check_endpoint(endpoint, CALLBACK)
+        _check_name("endpoint", endpoint, (*NAMES, CALLBACK))
         self._rewrites.append((endpoint, rewrite))
 
     def rewritten(self, endpoint: str, body: Any) -> Any:
         """Return what the rewrites make of a body."""
-        for name, rewrite in self._rewrites:
-            if name == endpoint or (name == EVERY_ENDPOINT and endpoint != CALLBACK):
+        for wanted, rewrite in self._rewrites:
+            if _includes(wanted, endpoint):
                 body = rewrite(body)
         return body
 
-    def fault(self, endpoint: str, fault: RequestFault, *, times: int | None = None, skip: int = 0) -> None:
-        """Add a fault of requests. The fault that was added first comes first.
+    def fault(
+        self,
+        endpoint: str,
+        fault: RequestFault | CallbackFault,
+        *,
+        times: int | None = None,
+        skip: int = 0,
+        **about: str,
+    ) -> None:
+        """Add a fault of requests or callbacks. The fault that was added first comes first.
 
         :param endpoint: BrowserAct's name of an endpoint, such as ``run-task`` or ``create-run``; ``*`` for every
-            endpoint of both versions of the API; ``download-file`` for files
-        :param fault: the fault
+            endpoint of both versions of the API; ``download-file`` for files; ``callback`` for callbacks
+        :param fault: a :class:`CallbackFault` for callbacks, a :class:`RequestFault` for everything else
         :param times: how many requests it applies to; None means all until :meth:`clear_faults`
         :param skip: how many requests pass without the fault before
-        :raises ValueError: if there is no such endpoint
+        :param about: only callbacks of the runs of one ``workflow_id`` (workflow, template or bot), of one ``task_id``,
+            or that report one ``status``
+        :raises ValueError: if the endpoint does not exist, or has no such faults
         """
-        self._arm(fault, _about(endpoint), times, skip)
+        self._arm(ArmedFault(fault, endpoint, about, times, skip))
 
     @contextlib.contextmanager
     def outage(self, endpoint: str, fault: RequestFault) -> Iterator[None]:
         """Apply a fault to every request while the context lasts. Faults that were added before come first.
 
         :param endpoint: as in :meth:`fault`
-        :raises ValueError: if there is no such endpoint
         """
-        armed = self._arm(fault, _about(endpoint), None, 0)
+        armed = ArmedFault(fault, endpoint)
+        self._arm(armed)
         try:
             yield
         finally:
             with self.changed:
-                self._faults = [each for each in self._faults if each is not armed]
-
-    def callback_fault(
-        self, fault: CallbackFault, *, times: int | None = None, skip: int = 0, **about: str | None
-    ) -> None:
-        """Add a fault of callbacks. The fault that was added first comes first.
-
-        :param fault: the fault
-        :param times: how many callbacks it applies to; None means all until :meth:`clear_faults`
-        :param skip: how many callbacks pass without the fault before
-        :param about: only callbacks of the runs of one ``workflow_id`` (workflow, template or bot), of one ``task_id``,
-            or that report one ``status``
-        """
-        given = {name: value for name, value in about.items() if value is not None}
-        if unknown := about.keys() - {"workflow_id", "task_id", "status"}:
-            raise TypeError(f"a callback has no {', '.join(sorted(unknown))} (but workflow_id, task_id, status)")
-        if "workflow_id" in given:
-            self.find(given["workflow_id"])
-        self._arm(fault, {"kind": CALLBACK, **given}, times, skip)
+                self._faults.remove(armed)
 
     def clear_faults(self) -> None:
         """Remove all faults of requests and callbacks."""
         with self.changed:
-            self._faults = []
+            self._faults.clear()
 
-    def take_fault(self, **about: str) -> Any:
+    def take_fault(self, endpoint: str | None, **about: str) -> Any:
         """Return the first fault that applies to a request or a callback, and count it."""
         with self.changed:
-            return next((armed.fault for armed in self._faults if armed.applies_to(about)), None)
+            found = (armed for armed in self._faults if _includes(armed.endpoint, endpoint) and armed.applies_to(about))
+            return next((armed.fault for armed in found), None)
 
-    def _arm(
-        self, fault: RequestFault | CallbackFault, about: dict[str, str], times: int | None, skip: int
-    ) -> ArmedFault:
-        if times is not None and times < 1:
-            raise ValueError(f"times must be 1 or more, or None, got {times!r}")
-        if skip < 0:
-            raise ValueError(f"skip must not be negative, got {skip!r}")
-        armed = ArmedFault(fault, about, float("inf") if times is None else times, skip)
+    def _arm(self, armed: ArmedFault) -> None:
+        is_callback = isinstance(armed.fault, CallbackFault)
+        _check_name("endpoint", armed.endpoint, (CALLBACK,) if is_callback else (*NAMES, DOWNLOAD_FILE))
+        for name in armed.about:
+            _check_name("field of a callback", name, ("workflow_id", "task_id", "status") if is_callback else ())
+        if "workflow_id" in armed.about:
+            self.find(armed.about["workflow_id"])
         with self.changed:
-            self._faults = [*self._faults, armed]
-        return armed
+            self._faults.append(armed)
 
     @property
     def requests(self) -> list[RequestRecord]:
         """Every request that arrived, oldest first."""
-        with self.changed:
-            return list(self._requests)
+        return [*self._requests]
 
     @property
     def deliveries(self) -> list[DeliveryRecord]:
         """Every attempt to deliver a callback, oldest first."""
-        with self.changed:
-            return list(self._deliveries)
+        return [*self._deliveries]
 
-    def begin_request(self, request: RequestRecord) -> int:
-        """Record a request without a response, and return its number."""
+    def begin_request(self, request: RequestRecord) -> None:
+        """Record a request, before its response."""
         with self.changed:
             self._requests.append(request)
             self.changed.notify_all()
-            return len(self._requests) - 1
 
-    def end_request(self, number: int, status: int) -> None:
+    def end_request(self, request: RequestRecord, status: int) -> None:
         """Record the status of the response to a request."""
         with self.changed:
-            self._requests[number] = dataclasses.replace(self._requests[number], status=status)
+            request.status = status
             self.changed.notify_all()
 
     def record_delivery(self, delivery: DeliveryRecord) -> None:
@@ -250,8 +227,8 @@ class Emulator(Account):
                 self.changed.wait(min(left, 0.02))
 
     @contextlib.contextmanager
-    def serve(self, host: str = "127.0.0.1", port: int = 0) -> Iterator[RunningEmulator]:
-        """Serve the emulator at ``http://host:port`` while the context lasts.
+    def serve(self, host: str = "127.0.0.1", port: int = 0) -> Iterator[Emulator]:
+        """Serve the emulator at its ``url`` while the context lasts, and yield it.
 
         :param host: address to listen on. Default: 127.0.0.1
         :param port: port to listen on. Default: 0, which selects a free port
@@ -259,20 +236,24 @@ class Emulator(Account):
         :raises RuntimeError: if this emulator is already being served
         """
         # Imported here, because only a served emulator needs the web server.
-        from airflow_provider_browseract.emulator.server import running_server
+        from airflow_provider_browseract.emulator.server import serving
 
         with self.changed:
             if self._serving:
                 raise RuntimeError("this emulator is already being served")
             self._serving = True
         try:
-            with running_server(self, host, port) as url:
-                yield RunningEmulator(url, self)
+            with serving(self, host, port) as self.url:
+                yield self
         finally:
             self._serving = False
 
     def _respond(self, endpoint: str, value: Any, status: int, **headers: str) -> Response:
-        value = self.rewritten(endpoint, value)
+        try:
+            value = self.rewritten(endpoint, value)
+        except Exception as error:
+            log.exception("A rewrite of the response of %s has an error", endpoint)
+            status, value = 500, envelope(500, f"{type(error).__name__}: {error}", self.clock())
         return Response(200) if value is None else Response(status, json.dumps(value).encode(), headers=headers)
 
     def _no_such_route(self, path: str, status: int, **headers: str) -> Response:
@@ -294,12 +275,10 @@ def name_of(method: str, path: str) -> str | None:
     return endpoint.name if endpoint else DOWNLOAD_FILE if path.startswith(FILES) else None
 
 
-def _about(endpoint: str) -> dict[str, str]:
-    _check_endpoint(endpoint, DOWNLOAD_FILE)
-    return {"kind": "api"} if endpoint == EVERY_ENDPOINT else {"endpoint": endpoint}
+def _includes(wanted: str, endpoint: str | None) -> bool:
+    return endpoint in ENDPOINTS if wanted == EVERY_ENDPOINT else endpoint == wanted
 
 
-def _check_endpoint(endpoint: str, other: str) -> None:
-    known = (EVERY_ENDPOINT, other, *ENDPOINTS)
-    if endpoint not in known:
-        raise ValueError(f"no such endpoint: {endpoint!r} (there are: {', '.join(known)})")
+def _check_name(what: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise ValueError(f"no such {what}: {name!r} (there are: {', '.join(known)})")

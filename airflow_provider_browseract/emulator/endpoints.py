@@ -19,7 +19,7 @@ from airflow_provider_browseract.emulator.account import Account
 from airflow_provider_browseract.emulator.errors import ApiError, Code, parameter_error
 from airflow_provider_browseract.emulator.records import iso, milliseconds
 from airflow_provider_browseract.emulator.runs import Run, StoredFile
-from airflow_provider_browseract.emulator.workflow import Workflow, explained
+from airflow_provider_browseract.emulator.workflow import EmulatedWorkflow, explained
 
 
 def _like(pattern: str, meaning: str) -> BeforeValidator:
@@ -140,9 +140,9 @@ def endpoint(endpoints: dict[str, Endpoint], method: str, path: str, name: str =
     return add
 
 
-def find(known: Mapping[str, Workflow], wanted: str, unknown: Code) -> Workflow:
-    """Return a workflow, a bot or a template."""
-    if wanted not in known:
+def find(account: Account, wanted: str, unknown: Code, *kinds: str) -> EmulatedWorkflow:
+    """Return a workflow of some kinds."""
+    if wanted not in (known := account.of_kind(*kinds)):
         raise ApiError(unknown)
     return known[wanted]
 
@@ -177,7 +177,7 @@ def stop(account: Account, run: Run, biz_code: int | None) -> None:
     if run.finished(now) is not None:
         raise ApiError(Code.TASK_ENDED)
     run.stop(now, biz_code)
-    account.announce()
+    account.changed.notify_all()
     account.catch_up()
 
 
@@ -187,7 +187,7 @@ def resume(account: Account, run: Run) -> None:
     if run.status(now) != "paused":
         raise ApiError(Code.NOT_PAUSED)
     run.resume(now)
-    account.announce()
+    account.changed.notify_all()
     account.catch_up()
 
 
@@ -203,21 +203,22 @@ def page_of(found: Iterable[Any], page: int, limit: int, render: Callable[[Any],
     }
 
 
-def described(run: Run, at: float, base_url: str, *, whole: bool) -> dict[str, Any]:
+def described(account: Account, run: Run, at: float, *, whole: bool) -> dict[str, Any]:
     """Return what both versions say about a run, in the same words. What does not apply is left out.
 
+    :param at: the time for which it is described
     :param whole: also what lists do not have
     """
     status, finished = run.status(at), run.finished(at)
     fields: dict[str, Any] = {"status": run.reported(at), "created_at": iso(run.created), "credit": run.credit(at)}
     if status in ("running", "paused"):
-        fields["live_url_info"] = {"width": 1280, "height": 1024, "live_url": f"{base_url}/live/{run.id}"}
+        fields["live_url_info"] = {"width": 1280, "height": 1024, "live_url": f"{account.url}/live/{run.id}"}
     if finished is not None:
         fields["finished_at"] = iso(finished)
     if status == "failed" and run.failure is not None:
         fields["task_failure_info"] = {"code": run.failure[0], "message": run.failure[1]}
     if whole:
-        fields["log_detail_url"] = f"{base_url}/logs/{run.id}"
+        fields["log_detail_url"] = f"{account.url}/logs/{run.id}"
         fields["steps"] = [
             {
                 "id": f"{run.id}{number:02}",
@@ -227,17 +228,17 @@ def described(run: Run, at: float, base_url: str, *, whole: bool) -> dict[str, A
                 if number > 1
                 else "This is the first step",
                 "step_goal": run.goal(number),
-                "screenshots_url": f"{base_url}/screenshots/{run.id}/{number}.svg",
+                "screenshots_url": f"{account.url}/screenshots/{run.id}/{number}.svg",
             }
             for number, status in run.steps(at)
         ]
     if whole and run.downloads and run.has_output(at):
-        fields["download_files"] = [download_of(stored, at, base_url) for stored in run.downloads]
+        fields["download_files"] = [download_of(account, stored, at) for stored in run.downloads]
         fields["files_expires_at"] = milliseconds(min(stored.expires for stored in run.downloads))
     return fields
 
 
-def download_of(stored: StoredFile, at: float, base_url: str) -> dict[str, Any]:
+def download_of(account: Account, stored: StoredFile, at: float) -> dict[str, Any]:
     """Return a file that the browser has downloaded, with the names of API v2."""
     created = milliseconds(stored.created)
     fields: dict[str, Any] = {
@@ -255,7 +256,7 @@ def download_of(stored: StoredFile, at: float, base_url: str) -> dict[str, Any]:
         "status": "uploaded",
         "progress": 100,
         "fileSize": len(stored.file.content),
-        "downloadUrl": stored.link(base_url, at),
+        "downloadUrl": stored.link(account.url, at),
         "downloadCompletedTime": milliseconds(stored.created + stored.file.prepared_after),
         "expiresAt": milliseconds(stored.expires),
     }

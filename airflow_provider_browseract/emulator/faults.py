@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 RequestFaultKind = Literal["slow", "hung", "status", "html", "gateway", "redirect", "lost_response", "reset", "refused"]
@@ -14,22 +14,28 @@ class RequestFault:
     """A fault of a request. Create it with one of the class methods.
 
     :param processed: whether the request takes effect although its sender gets no proper response
-    :param http_status: the HTTP status of what is responded instead; 0 if nothing is
+    :param http_status: the HTTP status of what is responded instead; None if nothing is
     """
 
     kind: RequestFaultKind
     processed: bool = False
     seconds: float = 0.0
-    http_status: int = 0
+    http_status: int | None = None
     retry_after: float | str | None = None
     code: int = 0
     message: str | None = None
     location: str = ""
 
+    def __post_init__(self) -> None:
+        _check("seconds", self.seconds, 0)
+        if self.http_status is not None:
+            least = {"html": 200, "refused": 200, "redirect": 300}.get(self.kind, 400)
+            _check("http_status", self.http_status, least, 399 if self.kind == "redirect" else 599)
+
     @classmethod
     def slow(cls, seconds: float) -> RequestFault:
         """Process the request at once, but respond only after ``seconds``."""
-        return cls("slow", processed=True, seconds=_checked_seconds(seconds))
+        return cls("slow", processed=True, seconds=seconds)
 
     @classmethod
     def hung(cls, *, processed: bool = False) -> RequestFault:
@@ -42,17 +48,17 @@ class RequestFault:
 
         :param retry_after: value of the ``Retry-After`` header: seconds or an HTTP date
         """
-        return cls("status", http_status=_checked_status(http_status, 400, 599), retry_after=retry_after)
+        return cls("status", http_status=http_status, retry_after=retry_after)
 
     @classmethod
     def html(cls, http_status: int = 200) -> RequestFault:
         """Respond with an HTML page, as a proxy, a gateway or another host would."""
-        return cls("html", http_status=_checked_status(http_status, 200, 599))
+        return cls("html", http_status=http_status)
 
     @classmethod
     def gateway(cls, http_status: int) -> RequestFault:
         """Respond with the JSON of an API gateway or a firewall, which has no BrowserAct code."""
-        return cls("gateway", http_status=_checked_status(http_status, 400, 599))
+        return cls("gateway", http_status=http_status)
 
     @classmethod
     def redirect(cls, location: str = "/login", *, http_status: int = 302) -> RequestFault:
@@ -60,7 +66,7 @@ class RequestFault:
 
         :param location: value of the ``Location`` header
         """
-        return cls("redirect", http_status=_checked_status(http_status, 300, 399), location=location)
+        return cls("redirect", http_status=http_status, location=location)
 
     @classmethod
     def lost_response(cls, *, status: int | None = None) -> RequestFault:
@@ -68,8 +74,7 @@ class RequestFault:
 
         :param status: HTTP status with which a gateway responds instead, such as 502; None closes the connection
         """
-        http_status = 0 if status is None else _checked_status(status, 400, 599)
-        return cls("lost_response", processed=True, http_status=http_status)
+        return cls("lost_response", processed=True, http_status=status)
 
     @classmethod
     def reset(cls) -> RequestFault:
@@ -92,6 +97,9 @@ class CallbackFault:
     seconds: float = 0.0
     copies: int = 1
 
+    def __post_init__(self) -> None:
+        _check("seconds", self.seconds, 0)
+
     @classmethod
     def lost(cls) -> CallbackFault:
         """Never deliver the callback."""
@@ -100,13 +108,12 @@ class CallbackFault:
     @classmethod
     def late(cls, seconds: float) -> CallbackFault:
         """Deliver the callback after ``seconds``. Later callbacks of the same run do not wait for it."""
-        return cls("late", seconds=_checked_seconds(seconds))
+        return cls("late", seconds=seconds)
 
     @classmethod
     def repeated(cls, copies: int = 2) -> CallbackFault:
         """Deliver the callback several times."""
-        if copies < 2:
-            raise ValueError(f"copies must be 2 or more, got {copies!r}")
+        _check("copies", copies, 2)
         return cls("repeated", copies=copies)
 
     @classmethod
@@ -117,34 +124,27 @@ class CallbackFault:
 
 @dataclass(eq=False)
 class ArmedFault:
-    """A fault that a test has added.
-
-    :param about: what it applies to: names, and the value of each
-    :param times: how often it applies
-    :param skip: how often it is skipped before
-    """
+    """A fault that a test has added, with the arguments of :meth:`Emulator.fault`."""
 
     fault: RequestFault | CallbackFault
-    about: dict[str, str]
-    times: float
-    skip: int
+    endpoint: str
+    about: dict[str, str] = field(default_factory=dict)
+    times: int | None = None
+    skip: int = 0
     seen: int = 0
 
+    def __post_init__(self) -> None:
+        _check("times", 1 if self.times is None else self.times, 1)
+        _check("skip", self.skip, 0)
+
     def applies_to(self, about: dict[str, str]) -> bool:
-        """Return whether it applies to a request or callback, and count it."""
+        """Return whether it applies to a request or callback of its endpoint, and count it."""
         if not self.about.items() <= about.items():
             return False
         self.seen += 1
-        return self.skip < self.seen <= self.skip + self.times
+        return self.skip < self.seen and (self.times is None or self.seen <= self.skip + self.times)
 
 
-def _checked_status(http_status: int, lowest: int, highest: int) -> int:
-    if not lowest <= http_status <= highest:
-        raise ValueError(f"the HTTP status of this fault is from {lowest} to {highest}, got {http_status!r}")
-    return http_status
-
-
-def _checked_seconds(seconds: float) -> float:
-    if not seconds >= 0:
-        raise ValueError(f"seconds must not be negative, got {seconds!r}")
-    return seconds
+def _check(name: str, value: float, least: float, most: float = float("inf")) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be from {least} to {most}, got {value!r}")

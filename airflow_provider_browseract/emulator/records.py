@@ -77,7 +77,7 @@ class TaskRecord(StartedTask):
     output: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class RequestRecord:
     """A request that arrived.
 
@@ -91,7 +91,7 @@ class RequestRecord:
     path: str
     query: str
     endpoint: str | None
-    status: int | None
+    status: int | None = None
     fault: str | None
     with_key: bool
     at: datetime

@@ -6,7 +6,6 @@ The functions of the endpoints have the names and the parameters that they have 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ from airflow_provider_browseract.emulator.account import Account
 from airflow_provider_browseract.emulator.catalogue import REGIONS
 from airflow_provider_browseract.emulator.errors import ApiError, Code, parameter_error
 from airflow_provider_browseract.emulator.runs import Run
-from airflow_provider_browseract.emulator.workflow import EmulatedTemplate, EmulatedWorkflow, Workflow
+from airflow_provider_browseract.emulator.workflow import EmulatedWorkflow
 
 ENDPOINTS: dict[str, api.Endpoint] = {}
 """The endpoints by name."""
@@ -45,7 +44,7 @@ def run_task(
     open_incognito_mode: bool = False,
     callbacks: api.Callbacks = {},  # noqa: B006
 ) -> Any:
-    workflow = account.as_planned(api.find(account.workflows, workflow_id, Code.WORKFLOW_UNKNOWN))
+    workflow = account.as_planned(api.find(account, workflow_id, Code.WORKFLOW_UNKNOWN, "workflow"))
     if not workflow.published:
         raise ApiError(Code.NOT_PUBLISHED)
     inputs = _inputs(workflow, input_parameters)
@@ -74,7 +73,7 @@ def run_task_by_template(
     proxyRegion: str = "US",
     callbacks: api.Callbacks = {},  # noqa: B006
 ) -> Any:
-    template = account.as_planned(api.find(account.templates, workflow_template_id, Code.TEMPLATE_UNKNOWN))
+    template = account.as_planned(api.find(account, workflow_template_id, Code.TEMPLATE_UNKNOWN, "template"))
     if proxyRegion not in REGIONS:
         raise ApiError(Code.REGION_UNKNOWN)
     inputs = _inputs(template, input_parameters)
@@ -89,7 +88,7 @@ def get_task_status(account: Account, task_id: api.Id) -> Any:
 
 @_get()
 def get_task(account: Account, task_id: api.Id) -> Any:
-    return full_task(api.find_run(account, task_id, "v2"), account.clock(), account.base_url)
+    return full_task(account, api.find_run(account, task_id, "v2"))
 
 
 @_get()
@@ -108,7 +107,7 @@ def list_tasks(
         for run in reversed(api.find_runs(account, "v2", status, created_at_from, created_at_to))
         if workflow_id in (None, run.shown_workflow_id) and workflow_name.lower() in run.workflow.name.lower()
     ]
-    return api.page_of(found, page, limit, lambda run: listed_task(run, account.clock(), account.base_url))
+    return api.page_of(found, page, limit, partial(listed_task, account))
 
 
 @_put()
@@ -123,26 +122,26 @@ def resume_task(account: Account, task_id: api.Id) -> None:
 
 @_get()
 def list_workflows(account: Account, page: api.PageNumber = 1, limit: api.Limit = 1) -> Any:
-    return api.page_of(_newest_first(account.workflows.values()), page, limit, _described)
+    return api.page_of(_newest_first(account, "workflow"), page, limit, _described)
 
 
 @_get()
 def get_workflow(account: Account, workflow_id: api.Id) -> Any:
-    workflow = api.find(account.workflows, workflow_id, Code.WORKFLOW_UNKNOWN)
+    workflow = api.find(account, workflow_id, Code.WORKFLOW_UNKNOWN, "workflow")
     return {**_described(workflow), "input_parameters": _declared(workflow)}
 
 
 @_get(name="list-official-workflow-templates")
 def list_templates(account: Account, keyword: str = "", page: api.PageNumber = 1, limit: api.Limit = 1) -> Any:
-    found = (one for one in account.templates.values() if keyword.lower() in f"{one.name}\n{one.description}".lower())
-    return api.page_of(
-        _newest_first(found), page, limit, lambda one: {"templateId": one.id, "name": one.name, **_recommended(one)}
+    found = (
+        one for one in _newest_first(account, "template") if keyword.lower() in f"{one.name}\n{one.description}".lower()
     )
+    return api.page_of(found, page, limit, lambda one: {"templateId": one.id, "name": one.name, **_recommended(one)})
 
 
 @_get(name="get-official-workflow-template")
 def get_template(account: Account, workflow_template_id: api.Id) -> Any:
-    template = api.find(account.templates, workflow_template_id, Code.TEMPLATE_UNKNOWN)
+    template = api.find(account, workflow_template_id, Code.TEMPLATE_UNKNOWN, "template")
     return {**_described(template), **_recommended(template), "input_parameters": _declared(template)}
 
 
@@ -151,21 +150,22 @@ def get_region_list(_: Account) -> Any:
     return [{"name": name, "code": code} for code, name in REGIONS.items()]
 
 
-def listed_task(run: Run, at: float, base_url: str, *, whole: bool = False) -> dict[str, Any]:
-    """Return the fields of a task that lists have too, or all."""
+def listed_task(account: Account, run: Run, at: float | None = None, *, whole: bool = False) -> dict[str, Any]:
+    """Return the fields of a task that lists have too, or all, by now or at another time."""
+    at = account.clock() if at is None else at
     inputs = ((name, value if isinstance(value, str) else json.dumps(value)) for name, value in run.inputs)
     task: dict[str, Any] = {
         "id": run.id,
         "workflow_id": run.shown_workflow_id,
         "input_parameters": "; ".join(f"{name}={value}" for name, value in inputs),
-        **api.described(run, at, base_url, whole=whole),
+        **api.described(account, run, at, whole=whole),
     }
     if run.profile_id is not None:
         task["profile_id"] = run.profile_id
     if "live_url_info" in task:
         task["live_url"] = task["live_url_info"]["live_url"]
     if run.has_output(at):
-        files = [stored.link(base_url, at) for stored in run.files if stored.ready(at)]
+        files = [stored.link(account.url, at) for stored in run.files if stored.ready(at)]
         task["output"] = {"string": run.output.string, "files": files}
     return task
 
@@ -192,8 +192,8 @@ def _declared(workflow: EmulatedWorkflow) -> list[dict[str, Any]]:
     return [{"name": one.name, "default_enabled": not one.required} for one in workflow.inputs]
 
 
-def _newest_first(workflows: Iterable[Workflow]) -> list[Workflow]:
-    return sorted(workflows, key=lambda one: one.created_at, reverse=True)
+def _newest_first(account: Account, kind: str) -> list[EmulatedWorkflow]:
+    return sorted(account.of_kind(kind).values(), key=lambda one: one.created_at, reverse=True)
 
 
 def _described(one: EmulatedWorkflow) -> dict[str, Any]:
@@ -201,5 +201,5 @@ def _described(one: EmulatedWorkflow) -> dict[str, Any]:
     return {**described, "publish_at": one.published_at} if one.published else described
 
 
-def _recommended(template: EmulatedTemplate) -> dict[str, str]:
+def _recommended(template: EmulatedWorkflow) -> dict[str, str]:
     return {"recommendDesc": template.recommendation, "detailUrl": template.detail_url}

@@ -5,8 +5,8 @@ The functions of the endpoints have the names and the parameters that they have 
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -17,10 +17,13 @@ from airflow_provider_browseract.emulator.catalogue import REGIONS
 from airflow_provider_browseract.emulator.errors import ApiError, Code, parameter_error
 from airflow_provider_browseract.emulator.records import iso
 from airflow_provider_browseract.emulator.runs import Run
-from airflow_provider_browseract.emulator.workflow import EmulatedBot, EmulatedTemplate, EmulatedWorkflow, Workflow
+from airflow_provider_browseract.emulator.workflow import EmulatedWorkflow
 
 ENDPOINTS: dict[str, api.Endpoint] = {}
 """The endpoints by name. Of the paths that are equal but for an id, the one without an id comes first."""
+
+BOTS = ("workflow", "bot")
+"""What API v3 serves as a bot."""
 
 _get, _post = (partial(api.endpoint, ENDPOINTS, method) for method in ("GET", "POST"))
 
@@ -32,11 +35,9 @@ def create_run(
     input: dict[str, Any],
     callbacks: api.Callbacks = {},  # noqa: B006
 ) -> Any:
-    bot = account.as_planned(api.find({**account.workflows, **account.bots}, bot_id, Code.WORKFLOW_UNKNOWN))
+    bot = account.as_planned(api.find(account, bot_id, Code.WORKFLOW_UNKNOWN, *BOTS))
     if not bot.published:
         raise ApiError(Code.NOT_PUBLISHED)
-    if isinstance(bot, EmulatedBot) and not bot.ready:
-        raise ApiError(Code.NOT_CONFIGURED)
     return _start(account, bot, input, **callbacks)
 
 
@@ -48,7 +49,7 @@ def create_template_run(
     proxy_region: str = "US",
     callbacks: api.Callbacks = {},  # noqa: B006
 ) -> Any:
-    template = account.as_planned(api.find(account.templates, template_id, Code.TEMPLATE_UNKNOWN))
+    template = account.as_planned(api.find(account, template_id, Code.TEMPLATE_UNKNOWN, "template"))
     if proxy_region not in REGIONS:
         raise ApiError(Code.REGION_UNKNOWN)
     return _start(account, template, input, proxy_region=proxy_region, **callbacks)
@@ -61,7 +62,7 @@ def query_run_status(account: Account, task_id: api.Id) -> Any:
 
 @_get("/v3/bots/runs/{task_id}")
 def query_run(account: Account, task_id: api.Id) -> Any:
-    return run_detail(api.find_run(account, task_id, "v3"), account.clock(), account.base_url)
+    return run_detail(account, api.find_run(account, task_id, "v3"))
 
 
 @_get("/v3/bots/runs")
@@ -82,7 +83,7 @@ def page_runs(
         if bot_id in (None, None if run.from_template else run.workflow.id)
         and bot_name.lower() in ("" if run.from_template else run.workflow.name.lower())
     ]
-    return api.page_of(found, page, limit, lambda run: run_summary(run, account.clock(), account.base_url))
+    return api.page_of(found, page, limit, partial(run_summary, account))
 
 
 @_post("/v3/bots/runs/{task_id}/resume")
@@ -113,16 +114,16 @@ def page_bots(
 ) -> Any:
     found = (
         bot
-        for bot in (*account.workflows.values(), *account.bots.values())
+        for bot in _oldest_first(account, *BOTS)
         if bot.published and bot_type in (None, bot.bot_type) and keyword.lower() in bot.name.lower()
     )
-    return api.page_of(_oldest_first(found), page, limit, _listed_bot)
+    return api.page_of(found, page, limit, _listed_bot)
 
 
 @_get("/v3/bots/templates")
 def page_templates(account: Account, keyword: api.Keyword = "", page: api.PageNumber = 1, limit: api.Limit = 10) -> Any:
-    found = (one for one in account.templates.values() if keyword.lower() in one.name.lower())
-    return api.page_of(_oldest_first(found), page, limit, _listed_template)
+    found = (one for one in _oldest_first(account, "template") if keyword.lower() in one.name.lower())
+    return api.page_of(found, page, limit, _listed_template)
 
 
 @_get("/v3/bots/regions")
@@ -132,7 +133,7 @@ def list_regions(_: Account) -> Any:
 
 @_get("/v3/bots/templates/{template_id}")
 def query_template(account: Account, template_id: api.Id) -> Any:
-    template = api.find(account.templates, template_id, Code.TEMPLATE_UNKNOWN)
+    template = api.find(account, template_id, Code.TEMPLATE_UNKNOWN, "template")
     return {
         **_listed_template(template),
         "description": template.description,
@@ -144,7 +145,7 @@ def query_template(account: Account, template_id: api.Id) -> Any:
 
 @_get("/v3/bots/{bot_id}")
 def query_bot(account: Account, bot_id: api.Id) -> Any:
-    bot = api.find({**account.workflows, **account.bots}, bot_id, Code.WORKFLOW_UNKNOWN)
+    bot = api.find(account, bot_id, Code.WORKFLOW_UNKNOWN, *BOTS)
     return {
         **_listed_bot(bot),
         "created_at": bot.created_at,
@@ -153,34 +154,35 @@ def query_bot(account: Account, bot_id: api.Id) -> Any:
     }
 
 
-def run_summary(run: Run, at: float, base_url: str, *, whole: bool = False) -> dict[str, Any]:
-    """Return the fields of a run that lists have too, or all. Those that do not apply are left out."""
+def run_summary(account: Account, run: Run, at: float | None = None, *, whole: bool = False) -> dict[str, Any]:
+    """Return the fields of a run that lists have too, or all. What does not apply is left out."""
     fields = {
         "task_id": run.id,
         "bot_type": run.workflow.bot_type,
         "input": dict(run.inputs),
-        **api.described(run, at, base_url, whole=whole),
+        **api.described(account, run, account.clock() if at is None else at, whole=whole),
     }
     if not run.from_template:
         fields |= {"bot_id": run.workflow.id, "bot_name": run.workflow.name}
     return fields
 
 
-def run_detail(run: Run, at: float, base_url: str) -> dict[str, Any]:
+def run_detail(account: Account, run: Run, at: float | None = None) -> dict[str, Any]:
     """Return a run as ``query-run`` and callbacks do."""
-    fields = run_summary(run, at, base_url, whole=True)
+    at = account.clock() if at is None else at
+    fields = run_summary(account, run, at, whole=True)
     if not fields["steps"]:
         del fields["steps"]
     if not run.has_output(at):
         return fields
-    if (value := _value(run)) is not None:
+    if (value := _value(run)) != "":
         fields["output"] = value
     if files := [stored for stored in run.files if stored.ready(at)]:
         fields["output_files"] = {
             PurePosixPath(stored.file.name).suffix[1:] or stored.file.name: {
                 "file_name": stored.file.name,
                 "file_size": len(stored.file.content),
-                "download_url": stored.link(base_url, at),
+                "download_url": stored.link(account.url, at),
             }
             for stored in files
         }
@@ -191,13 +193,12 @@ def run_detail(run: Run, at: float, base_url: str) -> dict[str, Any]:
 
 def _value(run: Run) -> Any:
     """Return the output as API v3 does: the text of a workflow that is a JSON object or array, as that value."""
-    if isinstance(run.workflow, EmulatedBot) or run.output.value is not None:
-        return run.output.value if run.output.value is not None else run.output.string or None
-    try:
-        value = json.loads(run.output.string)
-    except (ValueError, RecursionError):
-        value = None
-    return value if isinstance(value, dict | list) else run.output.string or None
+    value = run.output.value
+    if isinstance(value, str) and run.workflow.kind != "bot":
+        with contextlib.suppress(ValueError, RecursionError):
+            read = json.loads(value)
+            return read if isinstance(read, dict | list) else value
+    return value
 
 
 def _snake_case(name: str) -> str:
@@ -214,7 +215,7 @@ def _listed_bot(bot: EmulatedWorkflow) -> dict[str, Any]:
     }
 
 
-def _listed_template(template: EmulatedTemplate) -> dict[str, str]:
+def _listed_template(template: EmulatedWorkflow) -> dict[str, str]:
     return {
         "template_id": template.id,
         "name": template.name,
@@ -257,5 +258,5 @@ def _status(account: Account, run: Run) -> dict[str, str]:
     return {"task_id": run.id, "status": run.reported(now), "updated_at": iso(run.history(now)[-1][0])}
 
 
-def _oldest_first(bots: Iterable[Workflow]) -> list[Workflow]:
-    return sorted(bots, key=lambda one: one.created_at)
+def _oldest_first(account: Account, *kinds: str) -> list[EmulatedWorkflow]:
+    return sorted(account.of_kind(*kinds).values(), key=lambda one: one.created_at)

@@ -1,4 +1,4 @@
-"""What a workflow, a template and a bot of the emulator are: their settings, and what their runs produce."""
+"""What a workflow of the emulator is: its settings, and what its runs produce."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
-
-from airflow_provider_browseract.emulator.faults import CallbackFault
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 PAGE_NOT_LOADED, BLOCKED = 10001, 1011
 """The only failure codes in BrowserAct's documents."""
@@ -27,7 +22,7 @@ MAX_FILE_SIZE = 50 * 1024 * 1024
 """What BrowserAct allows for each run."""
 
 Outcome = Literal["finished", "failed", "canceled"]
-BotType = Literal["workflow", "agent"]
+Kind = Literal["workflow", "template", "bot"]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Credits = Annotated[int, Field(ge=0, strict=True)]
@@ -71,21 +66,24 @@ class EmulatedFile:
 
 @dataclass(frozen=True)
 class Output:
-    """What a run produces: text, output files, downloads, or several of these.
+    """What a run produces: a value, output files, downloads, or several of these.
 
     As on BrowserAct, a run has at most 100 files, and a file at most 50 MB.
 
-    :param value: the output of a bot, which can be any JSON value but null. API v2 returns it as a text
+    :param value: a text, or any other JSON value but null, which API v2 returns as a text. An empty text is no output
     """
 
-    string: str = ""
+    value: Any = ""
     files: tuple[EmulatedFile, ...] = ()
     downloads: tuple[EmulatedFile, ...] = ()
-    value: Any = None
+
+    @property
+    def string(self) -> str:
+        """The value as a text."""
+        return self.value if isinstance(self.value, str) else json.dumps(self.value)
 
     def __post_init__(self) -> None:
-        if self.value is not None:
-            object.__setattr__(self, "string", self.value if isinstance(self.value, str) else json.dumps(self.value))
+        _ = self.string  # Raises an error if it is no JSON value.
         stored = (*self.files, *self.downloads)
         if len(stored) > MAX_FILES:
             raise ValueError(f"a run has at most {MAX_FILES} files, got {len(stored)}")
@@ -122,26 +120,23 @@ def object_of(properties: dict[str, Any], required: Sequence[str] = ()) -> dict[
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
-KEEPS_DOCSTRINGS = pydantic.ConfigDict(use_attribute_docstrings=True)
-
-
 def explained(invalid: pydantic.ValidationError) -> str:
     """Return the first reason why values are invalid, with the place but without the value."""
     error = invalid.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(map(str, error['loc']))}: {error['msg'].removeprefix('Value error, ')}"
 
 
-@pydantic.dataclasses.dataclass(frozen=True, config=KEEPS_DOCSTRINGS)
+@pydantic.dataclasses.dataclass(frozen=True, config={"use_attribute_docstrings": True})
 class EmulatedWorkflow:
-    """A workflow of the emulated account, and the behaviour of its runs. API v3 serves it as a bot with the same id.
-
-    All times are seconds.
-    """
+    """A workflow, a template or a bot of the emulated account, and the behaviour of its runs. All times are seconds."""
 
     id: Annotated[str, Field(min_length=1)]
     """The id, with which runs are started."""
     name: str
     """The name that lists show."""
+    kind: Kind = "workflow"
+    """What it is: a ``workflow``, which API v3 serves as a workflow-built bot; an official ``template``; or a ``bot``,
+    which is agent-built and on API v3 only."""
     description: str = ""
     """What its runs do."""
     inputs: tuple[WorkflowInput, ...] = ()
@@ -151,20 +146,22 @@ class EmulatedWorkflow:
     made of ``inputs``, all of them texts."""
     output_schema: Any = dataclasses.field(default=None, hash=False)
     """The JSON Schema of the bot's ``output``, if it has one. The emulator does not check outputs."""
-    bot_type: BotType = "workflow"
-    """Whether API v3 serves it as a workflow-built bot or as an agent-built one."""
     published: bool = True
     """Whether it can be run. Otherwise a start is refused with 10020."""
     created_at: str = "2026-01-05T08:00:00Z"
     """When it was created."""
     published_at: str = "2026-01-06T08:00:00Z"
     """When it was published."""
+    recommendation: str = ""
+    """The ``recommendDesc`` of a template."""
+    detail_url: str = ""
+    """The public page of a template."""
     steps: Annotated[tuple[str, ...], Field(min_length=1)] = ("Open the page", "Collect the data", "Return the output")
     """The goal of each step. A run spreads them evenly over its duration."""
     behaviour: Callable[[RunContext], Output] = no_output
     """Computes the output of a run that finishes, and may change its profile."""
     output: Any = dataclasses.field(default=None, hash=False)
-    """A text, or any JSON value of a bot but null, that replaces the behaviour's output."""
+    """A text, or any other JSON value but null, that replaces the value of the behaviour's output."""
     files: tuple[EmulatedFile, ...] | None = None
     """Output files that replace the behaviour's: at most 100, of at most 50 MB each."""
     downloads: tuple[EmulatedFile, ...] | None = None
@@ -200,20 +197,19 @@ class EmulatedWorkflow:
     """How long a run that is stopped stays as it is before it is ``canceled``. Until then, it can end by itself."""
     status: str | None = None
     """A word that is reported instead of every status, to test clients with unknown statuses."""
-    callback_fault: CallbackFault | None = None
-    """The fault of every callback of a run."""
 
     def __post_init__(self) -> None:
-        # Checks the number and the sizes of the files, and whether the output is JSON.
-        Output(files=self.files or (), downloads=self.downloads or (), value=self.output)
+        self.instead_of(Output())  # Raises an error if the output, the files or the downloads are not possible.
 
     def instead_of(self, output: Output) -> Output:
         """Return an output with what these settings have instead of it."""
-        text, value = output.string, output.value
-        if self.output is not None:
-            text, value = (self.output, None) if isinstance(self.output, str) else ("", self.output)
-        files = output.files if self.files is None else self.files
-        return Output(text, files, output.downloads if self.downloads is None else self.downloads, value)
+        replaced = {"value": self.output, "files": self.files, "downloads": self.downloads}
+        return dataclasses.replace(output, **{name: each for name, each in replaced.items() if each is not None})
+
+    @property
+    def bot_type(self) -> str:
+        """The type of the bot as which API v3 serves it."""
+        return "agent" if self.kind == "bot" else "workflow"
 
     @property
     def schema(self) -> Any:
@@ -222,40 +218,17 @@ class EmulatedWorkflow:
             return self.input_schema
         return object_of({one.name: TEXT for one in self.inputs}, [one.name for one in self.inputs if one.required])
 
-    def having(self, **settings: Any) -> Self:
+    def having(self, **settings: Any) -> EmulatedWorkflow:
         """Return this workflow with some settings changed.
 
-        :param settings: the fields of this class, except for ``id``
+        :param settings: the fields of this class, except for ``id`` and ``kind``
         :raises TypeError: if there is no setting with that name
         :raises ValueError: if a value is invalid
         """
-        known = {each.name for each in dataclasses.fields(self)} - {"id"}
+        known = {each.name for each in dataclasses.fields(self)} - {"id", "kind"}
         if unknown := settings.keys() - known:
             raise TypeError(f"no such setting: {', '.join(sorted(unknown))} (there are: {', '.join(sorted(known))})")
         try:
             return dataclasses.replace(self, **settings)
         except pydantic.ValidationError as invalid:
             raise ValueError(explained(invalid)) from None
-
-
-Workflow = TypeVar("Workflow", bound=EmulatedWorkflow)
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=KEEPS_DOCSTRINGS)
-class EmulatedTemplate(EmulatedWorkflow):
-    """An official workflow template."""
-
-    recommendation: str = ""
-    """Its ``recommendDesc``."""
-    detail_url: str = ""
-    """Its public page."""
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=KEEPS_DOCSTRINGS)
-class EmulatedBot(EmulatedWorkflow):
-    """A bot that only API v3 serves."""
-
-    bot_type: BotType = "agent"
-    """Whether the bot is agent-built (``agent``) or workflow-built (``workflow``). Default: ``agent``."""
-    ready: bool = True
-    """Whether the language model of the bot is configured. Otherwise a start is refused with 10021."""

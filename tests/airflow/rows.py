@@ -238,7 +238,7 @@ _run_ids: list[str] = []
 def deferred(run_dag, browseract_emulator) -> Deferred:
     """A task instance that has been waiting for a callback for a minute."""
     if not _run_ids:
-        browseract_emulator.emulator.set_workflow(SEARCH.id, duration=0.0)
+        browseract_emulator.set_workflow(SEARCH.id, duration=0.0)
         _run_ids.append(run_dag(DAG_ID).dag_run.run_id)
     made = Deferred(_run_ids[0])
     made.start()

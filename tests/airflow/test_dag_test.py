@@ -35,7 +35,7 @@ with DAG("tried", schedule=None):
 
 @pytest.fixture
 def emulator(browseract_emulator):
-    emulator = browseract_emulator.emulator
+    emulator = browseract_emulator
     for workflow in (ORDERS, SEARCH):
         emulator.set_workflow(workflow.id, duration=0.2)
     return emulator

@@ -33,7 +33,7 @@ def run(run_dag, browseract_emulator):
 
     Pool.create_or_update_pool("browseract", slots=5, description="", include_deferred=True)
     for workflow in (EXPORT, LOG_IN, ORDERS, SEARCH):
-        browseract_emulator.emulator.set_workflow(workflow.id, duration=0.2)
+        browseract_emulator.set_workflow(workflow.id, duration=0.2)
     return run_dag
 
 
@@ -66,7 +66,7 @@ def test_profile_example_reuses_login_profile_in_two_runs(run, browseract_emulat
     result = run("example_browseract_profile")
     assert result.state == "success"
     profile = result.xcom("log_in", "profile_id")
-    tasks = browseract_emulator.emulator.tasks
+    tasks = browseract_emulator.tasks
     assert [task.profile_id for task in tasks] == [profile, profile, profile]
     assert result.xcom("orders") == result.xcom("orders_again")
     assert {order["customer"] for order in result.xcom("orders")} == {"ada"}
@@ -75,26 +75,26 @@ def test_profile_example_reuses_login_profile_in_two_runs(run, browseract_emulat
 def test_keywords_example_starts_one_run_per_keyword(run, browseract_emulator):
     result = run("example_browseract_keywords", {"keywords": ["laptops", "phones"]})
     assert result.state == "success"
-    assert len(browseract_emulator.emulator.tasks) == 2
+    assert len(browseract_emulator.tasks) == 2
     assert len(result.xcom("titles")) == 4
 
 
 def test_template_example_returns_three_rows(run, browseract_emulator):
-    browseract_emulator.emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
+    browseract_emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
     assert len(run("example_browseract_template").xcom("search")) == 3
 
 
 @pytest.mark.usefixtures("documented_responses")
 def test_bot_example_sends_an_integer_for_a_rendered_text_and_passes_a_value_of_the_output_on(run, browseract_emulator):
-    browseract_emulator.emulator.set_workflow(CONTACTS.id, duration=0.2)
+    browseract_emulator.set_workflow(CONTACTS.id, duration=0.2)
     result = run("example_browseract_bot")
     assert result.state == "success"
-    assert dict(browseract_emulator.emulator.tasks[0].inputs) == {"company_name": "Example Corp", "max_pages": 2}
+    assert dict(browseract_emulator.tasks[0].inputs) == {"company_name": "Example Corp", "max_pages": 2}
     assert result.xcom("website") == result.xcom("find")["official_website_url"]
 
 
 def test_bot_template_example_starts_one_run_per_keyword(run, browseract_emulator):
-    browseract_emulator.emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
+    browseract_emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
     result = run("example_browseract_bot_template")
     assert result.state == "success"
     assert [len(result.xcom("search", map_index=index)) for index in range(2)] == [3, 3]
@@ -109,13 +109,13 @@ def test_decorated_example_gets_inputs_of_each_run_from_function(run, browseract
 def test_elsewhere_example_starts_run_in_one_task_and_waits_in_another(run, browseract_emulator):
     result = run("example_browseract_elsewhere")
     assert result.state == "success"
-    [task] = browseract_emulator.emulator.tasks
+    [task] = browseract_emulator.tasks
     assert result.xcom("orders")["logged_in"] is False
     assert result.xcom("stop") == {task.id: "ended"}
 
 
 def test_person_example_notifies_with_links_and_succeeds_after_resume(run, browseract_emulator, caplog):
-    emulator = browseract_emulator.emulator
+    emulator = browseract_emulator
     emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
 
     def help_the_run() -> None:
@@ -128,7 +128,7 @@ def test_person_example_notifies_with_links_and_succeeds_after_resume(run, brows
         helping.result()
     assert result.state == "success"
     # The log of the Airflow UI makes a link of everything up to the next space.
-    assert re.search(rf"Help at http://\S+/live/{browseract_emulator.emulator.tasks[0].id} and answer at ", caplog.text)
+    assert re.search(rf"Help at http://\S+/live/{browseract_emulator.tasks[0].id} and answer at ", caplog.text)
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
@@ -166,7 +166,7 @@ class TestExportExample:
 
     def test_export_example_loads_files_with_unusual_names_from_s3(self, run, s3, browseract_emulator):
         files = (EmulatedFile("rows [1].csv", b"rank\n1\n"), EmulatedFile("a#b%20c&d.csv", b"rank\n2\n"))
-        browseract_emulator.emulator.set_workflow(EXPORT.id, files=(), downloads=files)
+        browseract_emulator.set_workflow(EXPORT.id, files=(), downloads=files)
         result = run("example_browseract_export", {"store": "s3://local_s3@results/browseract"})
         assert result.state == "success"
         assert [result.xcom("load", map_index=index) for index in range(2)] == [[{"rank": "1"}], [{"rank": "2"}]]
@@ -184,4 +184,4 @@ class TestExportExample:
     def test_export_example_with_missing_s3_bucket_fails_without_starting_a_run(self, run, s3, browseract_emulator):
         result = run("example_browseract_export", {"store": "s3://local_s3@nowhere/browseract"})
         assert result.state == "failed"
-        assert browseract_emulator.emulator.tasks == []
+        assert browseract_emulator.tasks == []

@@ -37,7 +37,7 @@ def running() -> Iterator:
 
 @pytest.fixture
 def emulator(running) -> Emulator:
-    return running.emulator
+    return running
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_page_has_the_time_at_which_the_server_responded(client):
 def test_address_that_is_not_the_api_is_named_with_the_path_that_is_too_much(kind, running, path, remedy):
     client = kind(ClientSettings("app-emulator", running.url + path, retries=QUICK, connection="shop"))
     if not path:
-        running.emulator.fault("run-task", RequestFault.html())
+        running.fault("run-task", RequestFault.html())
     with pytest.raises(errors.NotTheApiError) as caught:
         client.send(v2.run_task(ORDERS.id))
     assert f"(API address {running.url}{path})" in str(caught.value)
@@ -92,10 +92,10 @@ def test_address_that_is_not_the_api_is_named_with_the_path_that_is_too_much(kin
 
 def test_client_reads_lists_to_their_last_page(client, emulator):
     workflows = client.items(v2.list_workflows(limit=3))
-    assert {workflow.id for workflow in workflows} == set(emulator.workflows)
-    assert len(workflows) == len(emulator.workflows)
+    assert {workflow.id for workflow in workflows} == set(emulator.of_kind("workflow"))
+    assert len(workflows) == len(emulator.of_kind("workflow"))
     templates = client.items(v2.list_official_workflow_templates(limit=1))
-    assert {template.id for template in templates} == set(emulator.templates)
+    assert {template.id for template in templates} == set(emulator.of_kind("template"))
     client.send(v2.run_task(ORDERS.id))
     client.send(v2.run_task(ORDERS.id))
     assert len(client.items(v2.list_tasks(workflow_id=ORDERS.id, limit=1))) == len(
@@ -425,7 +425,7 @@ class TestLimitOfAResponse:
         reader = client(running)
         reader.settings = ClientSettings("app-emulator", running.url)
         workflows = reader.items(v2.list_workflows())
-        assert {workflow.id for workflow in workflows} == set(emulator.workflows)
+        assert {workflow.id for workflow in workflows} == set(emulator.of_kind("workflow"))
         queries = [request.query for request in emulator.requests if request.endpoint == "list-workflows"]
         limits = [int(re.findall(r"limit=(\d+)", query)[0]) for query in queries]
         assert limits[0] == 500

@@ -160,7 +160,7 @@ class TestFailedHandshake:
     def test_host_that_uses_plain_http_is_reported_with_the_remedy(self, start):
         with Emulator().serve() as running:
             error = start(int(running.url.rpartition(":")[2]))
-            assert running.emulator.requests == []
+            assert running.requests == []
         assert isinstance(error, errors.PlainHttpError)
         assert "the host uses plain HTTP" in error.brief
         assert "write http:// in front of the host of the Airflow connection 'browseract_prod'" in str(error)

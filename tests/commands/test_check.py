@@ -120,8 +120,8 @@ class TestEverythingGood:
         of = {"api": browseract_emulator.url, "airflow": airflow, "provider": __version__, "version": airflow_version}
         assert output == ALL_GOOD.format(source=source, **of)
         assert code == 0
-        assert browseract_emulator.emulator.tasks == []
-        assert {request.method for request in browseract_emulator.emulator.requests} == {"GET"}
+        assert browseract_emulator.tasks == []
+        assert {request.method for request in browseract_emulator.requests} == {"GET"}
 
     def test_documented_output_is_like_that(self):
         of = {"api": "http://127.0.0.1:8010", "airflow": "http://127.0.0.1:8080", "version": "3.3.2"}
@@ -158,7 +158,7 @@ class TestEverythingGood:
         assert "skip  callbacks   the connection has no webhook_base_url, so deferred tasks poll their runs\n" in output
 
     def test_active_runs_and_the_queue_are_counted(self, check, queue, browseract_emulator):
-        browseract_emulator.emulator.set_workflow(SEARCH.id, duration=60.0)
+        browseract_emulator.set_workflow(SEARCH.id, duration=60.0)
         for _ in range(2):
             BrowserActHook().run_task(SEARCH.id, {"keyword": "laptops"})
         queue.add(100.0)
@@ -277,7 +277,7 @@ class TestApi:
         )
 
     def test_runs_that_cannot_be_counted_are_a_warning(self, check, browseract_emulator):
-        browseract_emulator.emulator.fault("list-tasks", RequestFault.status(403), times=None)
+        browseract_emulator.fault("list-tasks", RequestFault.status(403), times=None)
         code, output = check()
         assert code == 0
         assert problems(output).startswith("warn slots the active runs cannot be counted: ")
@@ -533,7 +533,7 @@ class TestBudget:
     @pytest.fixture
     def today(self, browseract_emulator, documented_responses) -> str:
         """The day, on which a run has cost 20 credits."""
-        browseract_emulator.emulator.set_workflow(SEARCH.id, duration=0.0)
+        browseract_emulator.set_workflow(SEARCH.id, duration=0.0)
         hook = BrowserActHook()
         created = hook.run_task(SEARCH.id, {"keyword": "laptops"})
         wait_for("the credits", lambda: hook.get_task(created.id).credit == 20, timeout=30)
@@ -551,7 +551,7 @@ class TestBudget:
         )
 
     def test_credits_that_cannot_be_counted_are_a_warning(self, check, browseract_emulator):
-        browseract_emulator.emulator.fault("list-tasks", RequestFault.status(403), times=None)
+        browseract_emulator.fault("list-tasks", RequestFault.status(403), times=None)
         _, output = check({"daily_credits": 20})
         assert "warn budget the credits cannot be counted: " in problems(output)
 

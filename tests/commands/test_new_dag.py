@@ -13,16 +13,16 @@ import pytest
 from airflow_provider_browseract import __main__
 from airflow_provider_browseract.commands import dag_writer
 from airflow_provider_browseract.emulator import (
+    AGENT_HUMAN,
     CONTACTS,
     LOG_IN,
     SEARCH,
     TEMPLATE_SEARCH,
-    EmulatedBot,
     EmulatedWorkflow,
     WorkflowInput,
 )
 from tests.cases import cases
-from tests.catalogue import NOT_READY, PRICES
+from tests.catalogue import PRICES
 from tests.dag_files.test_dag_file import HOSTILE
 from tests.separate_pytest import assert_passed
 
@@ -171,7 +171,7 @@ def test_values_of_a_bot_get_the_types_of_its_schema(new, dags_folder):
 def test_value_is_checked_also_if_the_bot_has_a_secret_with_rules_of_its_own(new, dags_folder, browseract_emulator):
     properties = {"password": {"type": "string", "pattern": "^[0-9]{8}$"}, "pages": {"type": "integer"}}
     schema = {"type": "object", "properties": properties, "required": ["password", "pages"]}
-    browseract_emulator.emulator.add_workflow(EmulatedBot(id="9", name="Log in", input_schema=schema))
+    browseract_emulator.add_workflow(EmulatedWorkflow(kind="bot", id="9", name="Log in", input_schema=schema))
     assert "input['pages'] must be an integer" in new("9", "--kind", "bot", "--input", "pages=many").err
     assert new("9", "--kind", "bot", "--input", "pages=7").code == 0
     assert '"pages": 7,' in (dags_folder / "log_in_9.py").read_text()
@@ -179,7 +179,7 @@ def test_value_is_checked_also_if_the_bot_has_a_secret_with_rules_of_its_own(new
 
 
 def test_list_has_a_line_for_each_source_with_a_printable_name(new, browseract_emulator):
-    browseract_emulator.emulator.add_workflow(EmulatedWorkflow(id="1", name="\x1b[31mred\nline\u202e"))
+    browseract_emulator.add_workflow(EmulatedWorkflow(id="1", name="\x1b[31mred\nline\u202e"))
     code, out, _ = new("--list")
     assert code == 0
     assert "workflow      1  [31mred line" in out.splitlines()
@@ -211,25 +211,25 @@ def test_missing_pytest_is_installed_first(new, monkeypatch):
 
 def test_only_what_the_account_declares_is_requested_and_nothing_is_run(new, browseract_emulator):
     assert new(SEARCH.id).code == 0
-    assert [each.endpoint for each in browseract_emulator.emulator.requests] == ["get-workflow"]
-    assert not browseract_emulator.emulator.tasks
+    assert [each.endpoint for each in browseract_emulator.requests] == ["get-workflow"]
+    assert not browseract_emulator.tasks
 
 
 def test_bot_that_is_not_published_is_reported(new, browseract_emulator):
-    browseract_emulator.emulator.add_workflow(EmulatedBot(id="9", name="Draft", published=False))
+    browseract_emulator.add_workflow(EmulatedWorkflow(kind="bot", id="9", name="Draft", published=False))
     code, out, _ = new("9", "--kind", "bot")
     assert code == 0
     assert "The bot is not published" in out
 
 
 def test_bot_without_inputs(new):
-    assert new(NOT_READY.id, "--kind", "bot").code == 0
+    assert new(AGENT_HUMAN.id, "--kind", "bot").code == 0
 
 
 def test_hostile_names_of_inputs_are_written_as_they_are(new, browseract_emulator, dags_folder):
     names = [name for name in HOSTILE if name.strip() and len(name) < 1000]
     inputs = tuple(WorkflowInput(name) for name in names)
-    browseract_emulator.emulator.add_workflow(EmulatedWorkflow(id="9", name='"""\n', inputs=inputs))
+    browseract_emulator.add_workflow(EmulatedWorkflow(id="9", name='"""\n', inputs=inputs))
     code, _, err = new("9")
     assert (code, err) == (0, "")
     for file in (dags_folder / "workflow_9.py", dags_folder.parent / "tests" / "test_workflow_9.py"):

@@ -17,8 +17,7 @@ from airflow_provider_browseract.api.workflows import Template, Workflow
 from airflow_provider_browseract.compat import dags_of, is_secret
 from airflow_provider_browseract.dag_files.dag_file import DagFile, dag_file
 from airflow_provider_browseract.dag_files.runnable import Input, Runnable
-from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDERS, SEARCH
-from airflow_provider_browseract.emulator.catalogue import TEMPLATES, WORKFLOWS
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, Emulator
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.catalogue import PLAIN_TEXT, PRICES
 
@@ -322,9 +321,9 @@ class TestInAirflow:
         assert [name for name, _ in task.inputs] == required
 
     def test_dag_of_an_emulated_bot_template_runs_to_its_end(self, run):
-        run(BrowserActHook().get_bot_template(TEMPLATES[0].id))
+        run(BrowserActHook().get_bot_template(TEMPLATE_SEARCH.id))
 
-    @pytest.mark.parametrize("emulated", TEMPLATES, ids=lambda each: each.name)
+    @pytest.mark.parametrize("emulated", Emulator().of_kind("template").values(), ids=lambda each: each.name)
     def test_dag_of_an_emulated_template_runs_to_its_end(self, run, emulated):
         run(BrowserActHook().get_official_workflow_template(emulated.id))
 
@@ -332,7 +331,7 @@ class TestInAirflow:
         run(BrowserActHook().get_workflow(SEARCH.id))
         assert "10 rows" in "".join(capfd.readouterr())
 
-    @pytest.mark.parametrize("emulated", WORKFLOWS, ids=lambda each: each.name)
+    @pytest.mark.parametrize("emulated", Emulator().of_kind("workflow").values(), ids=lambda each: each.name)
     def test_every_file_can_be_parsed_and_its_dag_has_the_tag_of_the_tabs(self, copied, browseract_emulator, emulated):
         dag = copied(file_of(BrowserActHook().get_workflow(emulated.id)))
         assert dag.tags == {"browseract"}

@@ -18,8 +18,7 @@ from airflow_provider_browseract.api.workflows import InputParameter, Template, 
 from airflow_provider_browseract.dag_files.dag_file import dag_file
 from airflow_provider_browseract.dag_files.pytest_file import dag_test_file
 from airflow_provider_browseract.dag_files.runnable import Runnable
-from airflow_provider_browseract.emulator import EmulatedBot, EmulatedTemplate, EmulatedWorkflow
-from airflow_provider_browseract.emulator.catalogue import BOTS, TEMPLATES, WORKFLOWS
+from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_SEARCH, EmulatedWorkflow, Emulator
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.dag_files.test_dag_file import HOSTILE, JSON, TEXTS
 
@@ -64,7 +63,7 @@ def test_test_of_a_workflow_has_its_names_as_they_are(name, needed, optional, co
     source = workflow(*needed, optional=tuple(optional), name=name)
     found = values_of(text_of(source, SourceKind.WORKFLOW, conn_id))
     emulated = found["WORKFLOW"]
-    assert isinstance(emulated, EmulatedWorkflow)
+    assert emulated.kind == "workflow"
     assert [(each.name, each.required) for each in emulated.inputs] == [
         *((each, True) for each in needed),
         *((each, False) for each in optional),
@@ -77,7 +76,7 @@ def test_test_of_a_workflow_has_its_names_as_they_are(name, needed, optional, co
 def test_test_of_a_bot_can_be_read_whatever_its_schemas_are(schema, output_schema):
     source = bot({"type": "object", "properties": {"x": schema}, "required": ["x"]}, output_schema)
     found = values_of(text_of(source, SourceKind.BOT))
-    assert isinstance(found["BOT"], EmulatedBot)
+    assert found["BOT"].kind == "bot"
     assert found["BOT"].schema["type"] == "object"
 
 
@@ -138,8 +137,7 @@ def test_schema_has_no_value_of_a_secret_and_a_long_one_is_left_out():
 
 def test_bot_that_is_built_from_a_workflow_is_emulated_as_one():
     found = values_of(text_of(bot(type=BotType.WORKFLOW), SourceKind.BOT))["BOT"]
-    assert type(found) is EmulatedWorkflow
-    assert found.schema == SCHEMA
+    assert (found.kind, found.schema) == ("workflow", SCHEMA)
 
 
 def test_output_is_an_example_of_what_the_bot_declares():
@@ -169,14 +167,13 @@ def test_another_connection_leads_to_the_emulator_too():
 
 def test_template_is_emulated_as_one():
     found = values_of(text_of(Template("52", "Search"), SourceKind.TEMPLATE))["TEMPLATE"]
-    assert type(found) is EmulatedTemplate
+    assert found.kind == "template"
 
 
 SOURCES_OF_THE_EMULATOR = [
-    *((SourceKind.WORKFLOW, each) for each in WORKFLOWS),
-    *((SourceKind.TEMPLATE, each) for each in TEMPLATES),
-    *((SourceKind.BOT, each) for each in (*BOTS, WORKFLOWS[2])),
-    *((SourceKind.BOT_TEMPLATE, each) for each in TEMPLATES),
+    *((SourceKind.WORKFLOW, each) for each in Emulator().of_kind("workflow").values()),
+    *((SourceKind.BOT, each) for each in (*Emulator().of_kind("bot").values(), SEARCH)),
+    *((kind, TEMPLATE_SEARCH) for kind in (SourceKind.TEMPLATE, SourceKind.BOT_TEMPLATE)),
 ]
 
 
@@ -187,6 +184,6 @@ def test_test_of_each_emulated_source_can_be_added_to_the_emulator(kind, emulate
     source = BrowserActHook().client.send(SOURCES[kind].read(emulated.id))
     found = values_of(text_of(source, kind))
     [added] = [value for value in found.values() if isinstance(value, EmulatedWorkflow)]
-    browseract_emulator.emulator.add_workflow(added)
+    browseract_emulator.add_workflow(added)
     assert added.id == emulated.id
     assert added.schema["properties"].keys() == emulated.schema["properties"].keys()

@@ -16,7 +16,7 @@ from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.api.v2 import resume_task
 from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE
-from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
+from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH, Emulator
 from airflow_provider_browseract.emulator.records import TaskRecord
 from airflow_provider_browseract.hooks.connection import variable_of
 from tests import catalogue
@@ -99,12 +99,12 @@ class World:
     """The Airflow of the whole session, and the account of one connection."""
 
     airflow: LocalAirflow
-    service: RunningEmulator
+    service: Emulator
 
     @property
     def emulator(self) -> Emulator:
         """The emulator of the account."""
-        return self.service.emulator
+        return self.service
 
     @property
     def lineage(self) -> Path:

@@ -25,7 +25,6 @@ from airflow_provider_browseract.emulator import (
     SEARCH,
     EmulatedWorkflow,
     Emulator,
-    RunningEmulator,
 )
 from airflow_provider_browseract.emulator.workflow import Outcome, no_output
 from tests.browser import LOOKS, log_in, running_browser
@@ -58,8 +57,8 @@ class PanelWorld:
     """
 
     airflow: LocalAirflow
-    shop: RunningEmulator
-    quiet: RunningEmulator
+    shop: Emulator
+    quiet: Emulator
     browser: Browser
     idle: str = field(init=False)
     opened: Shop = field(init=False)
@@ -79,7 +78,7 @@ class PanelWorld:
         """Return the address of a task instance of the DAG ``shop`` in Airflow."""
         return f"{self.airflow.url}/dags/shop/runs/{quote(self.opened.run_id, safe='')}/tasks/{task_id}{tab}"
 
-    def connect(self, conn_id: str, service: RunningEmulator, **fields: Any) -> None:
+    def connect(self, conn_id: str, service: Emulator, **fields: Any) -> None:
         """Add a connection to an emulator."""
         given = {"host": service.url, "password": service.api_key, **fields}
         self.airflow.set_connection(conn_id, conn_type="browseract", **given)
@@ -176,7 +175,7 @@ class Visitor:
         return [url for part, url in parts if part.netloc not in hosts and part.scheme not in ("blob", "data")]
 
 
-def start_run(service: RunningEmulator, workflow_id: str) -> str:
+def start_run(service: Emulator, workflow_id: str) -> str:
     """Start a run without Airflow, and return its id."""
     with BrowserActClient(ClientSettings(service.api_key, service.url)) as client:
         return client.send(run_task(workflow_id)).id
@@ -218,9 +217,9 @@ class Shop:
     unread: str
 
     @classmethod
-    def opened(cls, airflow: LocalAirflow, service: RunningEmulator) -> Shop:
+    def opened(cls, airflow: LocalAirflow, service: Emulator) -> Shop:
         """Start runs of every kind, and then let task instances wait for slots."""
-        emulator = service.emulator
+        emulator = service
         emulator.set_workflow(HUMAN.id, **HELD)
         emulator.set_workflow(FAILING.id, duration=1.0)
         # That nobody waits for a run counts after a minute.
@@ -245,18 +244,18 @@ class Shop:
 
 
 @contextmanager
-def panel_world(airflow: LocalAirflow, shop: RunningEmulator) -> Iterator[PanelWorld]:
+def panel_world(airflow: LocalAirflow, shop: Emulator) -> Iterator[PanelWorld]:
     """Have everything running for the length of a ``with`` block.
 
     :param airflow: has the DAGs.
     :param shop: an account without runs.
     """
     with running_browser() as browser, Emulator(concurrency=20, api_key="app-of-quiet").serve() as quiet:
-        shop.emulator.concurrency = 20
-        add_history(shop.emulator, 5)
+        shop.concurrency = 20
+        add_history(shop, 5)
         world = PanelWorld(airflow, shop, quiet, browser)
         world.connect("browseract_default", shop, extra=json.dumps({"daily_credits": 2000}))
         world.connect("quiet", quiet)
-        world.idle = add_run(quiet.emulator, ENDLESS, 180)
+        world.idle = add_run(quiet, ENDLESS, 180)
         world.opened = Shop.opened(airflow, shop)
         yield world

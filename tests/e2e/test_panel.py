@@ -19,7 +19,6 @@ from airflow_provider_browseract.emulator import (
     ORDERS,
     SEARCH,
     TEMPLATE_SEARCH,
-    EmulatedTemplate,
     EmulatedWorkflow,
     Emulator,
     RequestFault,
@@ -353,11 +352,13 @@ class TestHostileTexts:
                 texts["inputs"] = (WorkflowInput(text or "x", required=False),)
                 ends: dict[str, Any] = {"outcome": "failed", "failure": (10001, text), "duration": 0.0}
                 workflow = EmulatedWorkflow(f"9100000000000{number:04}", steps=(text, text), **texts, **ends)
-                template = EmulatedTemplate(f"9200000000000{number:04}", detail_url="javascript:alert(8)", **texts)
-                service.emulator.add_workflow(workflow)
-                service.emulator.add_workflow(template)
+                template = EmulatedWorkflow(
+                    f"9200000000000{number:04}", kind="template", detail_url="javascript:alert(8)", **texts
+                )
+                service.add_workflow(workflow)
+                service.add_workflow(template)
             world.connect("hostile", service)
-            service.emulator.base_url = "javascript:alert(7)//"
+            service.url = "javascript:alert(7)//"
             runs = {kind: start_run(service, f"9100000000000{number:04}") for number, kind in enumerate(HOSTILE)}
             yield runs
 
@@ -456,7 +457,7 @@ class TestStop:
     def test_run_that_nobody_waits_for_is_stopped_after_a_confirmation(self, world, ada):
 
         def in_the_emulator() -> str:
-            return next(task.status for task in world.quiet.emulator.tasks if task.id == world.idle)
+            return next(task.status for task in world.quiet.tasks if task.id == world.idle)
 
         page = ada.open("?conn=quiet")
         stop = page.locator(f'[data-stop="{world.idle}"]')
@@ -488,12 +489,12 @@ class TestBadInput:
             run = start_run(service, ENDLESS.id)
             page = ada.open("?conn=falling")
             expect(row(page, run)).to_be_visible()
-            with service.emulator.outage("*", RequestFault.status(503)):
+            with service.outage("*", RequestFault.status(503)):
                 expect(page.locator(".notice")).to_be_visible(timeout=SOON)
                 expect(row(page, run)).to_be_visible()
 
     def test_browseract_is_slow(self, world, ada):
-        with Emulator().serve() as service, service.emulator.outage("*", RequestFault.hung()):
+        with Emulator().serve() as service, service.outage("*", RequestFault.hung()):
             world.connect("slow", service)
             page = ada.open("?conn=slow")
             expect(page.locator(".notice")).to_be_visible()
@@ -542,8 +543,8 @@ def test_copied_dag_of_a_workflow_is_green_after_five_clicks(world, ada):
     assert ada.clicks == 5
     copied = ada.page.evaluate("navigator.clipboard.readText()")
     assert copied.strip() == shown.strip()
-    world.shop.emulator.concurrency = 50
-    world.shop.emulator.set_workflow(ORDERS.id, duration=0.0)
+    world.shop.concurrency = 50
+    world.shop.set_workflow(ORDERS.id, duration=0.0)
     (world.airflow.dags / "copied.py").write_text(copied)
     [dag_id] = re.findall(r"""DAG\(\s*["']([^"']+)["']""", copied)
     run_id = world.airflow.trigger(dag_id)

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from airflow_provider_browseract.emulator import HUMAN, EmulatedWorkflow, Emulator, Response, RunningEmulator
+from airflow_provider_browseract.emulator import HUMAN, EmulatedWorkflow, Emulator, Response
 from airflow_provider_browseract.emulator.control import ENDPOINTS
 from tests.catalogue import add
 
@@ -108,9 +108,9 @@ def account() -> Account:
 class Client:
     """Calls a running emulator over HTTP."""
 
-    def __init__(self, running: RunningEmulator) -> None:
+    def __init__(self, running: Emulator) -> None:
         self.running = running
-        self.emulator = running.emulator
+        self.emulator = running
         headers = {"Authorization": f"Bearer {running.api_key}"}
         self.http = httpx.Client(base_url=running.url, headers=headers, trust_env=False, timeout=10)
 
@@ -212,7 +212,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[RunningEmulator]:
+def running() -> Iterator[Emulator]:
     """An emulator that random requests cannot fill."""
     emulator = add(Emulator(concurrency=1000))
     emulator.set_workflow("*", duration=0.002)

@@ -11,7 +11,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from airflow_provider_browseract.emulator import RunningEmulator
+from airflow_provider_browseract.emulator import Emulator
 
 MANY = hypothesis.settings(
     deadline=None,
@@ -34,7 +34,7 @@ def load(variable: str, name: str) -> tuple[Any, Any]:
     return openapi.from_dict(document), openapi.from_dict({**document, "security": []})
 
 
-def validate(running: RunningEmulator, case: Any) -> Any:
+def validate(running: Emulator, case: Any) -> Any:
     """Send a request, and check the response with the document."""
     from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
@@ -51,7 +51,7 @@ def validate(running: RunningEmulator, case: Any) -> Any:
     )
 
 
-def succeed(running: RunningEmulator, case: Any) -> Any:
+def succeed(running: Emulator, case: Any) -> Any:
     """Send a request, check the response, and return it. It has to be a success."""
     response = validate(running, case)
     assert response.status_code == 200, response.text

@@ -147,7 +147,7 @@ def test_slow_receiver_still_gets_its_callbacks_in_order(client: Any, receiver: 
     },
 )
 def test_fault_changes_what_arrives(client: Any, receiver: Any, fault: Any, about: Any, arrived: list[str]) -> None:
-    client.emulator.callback_fault(fault, **{"status": None, "workflow_id": None, **about})
+    client.emulator.fault("callback", fault, **about)
     start(client, receiver, PLAIN_TEXT)
     delivered(client, max(2, len(arrived)))
     assert receiver.statuses == arrived
@@ -157,7 +157,7 @@ def test_fault_changes_what_arrives(client: Any, receiver: Any, fault: Any, abou
 
 def test_hung_up_callback_arrives_and_its_response_is_not_waited_for(client: Any, receiver: Any) -> None:
     receiver.hold.clear()
-    client.emulator.callback_fault(CallbackFault.hung_up())
+    client.emulator.fault("callback", CallbackFault.hung_up())
     start(client, receiver, PLAIN_TEXT, "callback_url")
     assert delivered(client, 1) == [("finished", 1, None)]
     assert client.emulator.deliveries[0].error == "hung up"
@@ -166,23 +166,23 @@ def test_hung_up_callback_arrives_and_its_response_is_not_waited_for(client: Any
     assert receiver.statuses == ["finished"]
 
 
-def test_fault_can_apply_to_one_run_as_setting_of_the_next_run_or_until_cleared(client: Any, receiver: Any) -> None:
-    client.emulator.next_run(PLAIN_TEXT.id, callback_fault=CallbackFault.repeated())
-    first = start(client, receiver, PLAIN_TEXT, "callback_url")
+def test_fault_can_apply_to_one_run_or_until_cleared(client: Any, receiver: Any) -> None:
     paused = start(client, receiver, HUMAN, "callback_url")
-    client.emulator.callback_fault(CallbackFault.lost(), task_id=paused)
+    client.emulator.fault("callback", CallbackFault.lost(), task_id=paused)
     client.call("PUT", "stop-task", params={"task_id": paused})
-    delivered(client, 3)
-    assert [body["id"] for body in receiver.bodies] == [first, first]
-    client.emulator.callback_fault(CallbackFault.lost())
+    first = start(client, receiver, PLAIN_TEXT, "callback_url")
+    delivered(client, 2)
+    client.emulator.fault("callback", CallbackFault.lost())
     client.emulator.clear_faults()
     last = start(client, receiver, PLAIN_TEXT, "callback_url")
-    delivered(client, 4)
-    assert receiver.bodies[-1]["id"] == last
+    delivered(client, 3)
+    assert [body["id"] for body in receiver.bodies] == [first, last]
 
 
 def test_fault_about_something_else_is_refused_with_the_known_names(client: Any) -> None:
     with pytest.raises(KeyError, match="12345"):
-        client.emulator.callback_fault(CallbackFault.lost(), workflow_id="12345")
-    with pytest.raises(TypeError, match=r"no colour \(but workflow_id, task_id, status\)"):
-        client.emulator.callback_fault(CallbackFault.lost(), colour="red")
+        client.emulator.fault("callback", CallbackFault.lost(), workflow_id="12345")
+    with pytest.raises(
+        ValueError, match=r"no such field of a callback: 'colour' \(there are: workflow_id, task_id, status\)"
+    ):
+        client.emulator.fault("callback", CallbackFault.lost(), colour="red")

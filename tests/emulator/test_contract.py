@@ -13,7 +13,7 @@ from airflow_provider_browseract.emulator import (
     LOG_IN,
     SEARCH,
     TEMPLATE_SEARCH,
-    RunningEmulator,
+    Emulator,
 )
 from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
 from tests.emulator.documents import MANY, load, succeed, validate
@@ -23,26 +23,24 @@ schema, open_schema = load("BROWSERACT_OPENAPI", "openapi_v2.json")
 
 @open_schema.parametrize()  # type: ignore[untyped-decorator]
 @MANY
-def test_responses_to_random_requests_conform_to_the_vendors_document(case: Any, running: RunningEmulator) -> None:
+def test_responses_to_random_requests_conform_to_the_vendors_document(case: Any, running: Emulator) -> None:
     validate(running, case)
 
 
 class TestSuccess:
     """Responses that random requests hardly ever get: those about things that exist."""
 
-    def succeed(self, running: RunningEmulator, method: str, endpoint: str, **parts: Any) -> Any:
+    def succeed(self, running: Emulator, method: str, endpoint: str, **parts: Any) -> Any:
         return succeed(running, schema[f"/v2/workflow/{endpoint}"][method].Case(**parts))
 
-    def start(self, running: RunningEmulator, workflow: Any, inputs: Any = (), **fields: Any) -> str:
+    def start(self, running: Emulator, workflow: Any, inputs: Any = (), **fields: Any) -> str:
         items = [{"name": name, "value": value} for name, value in dict(inputs).items()]
         body = {"workflow_id": workflow.id, "input_parameters": items, **fields}
         response = self.succeed(running, "POST", "run-task", body=body, media_type="application/json")
         return str(response.json()["id"])
 
-    def test_responses_about_tasks_in_every_status_conform_to_the_vendors_document(
-        self, running: RunningEmulator
-    ) -> None:
-        emulator = running.emulator
+    def test_responses_about_tasks_in_every_status_conform_to_the_vendors_document(self, running: Emulator) -> None:
+        emulator = running
         emulator.set_workflow(HUMAN.id, pause_limit=None)
         emulator.next_run(PLAIN_TEXT.id, queued=1e9)
         emulator.next_run(PLAIN_TEXT.id, duration=1e9)
@@ -77,7 +75,7 @@ class TestSuccess:
         assert task["download_files"]
         self.succeed(running, "PUT", "resume-task", query={"task_id": ids["paused"]})
 
-    def test_responses_of_all_other_endpoints_conform_to_the_vendors_document(self, running: RunningEmulator) -> None:
+    def test_responses_of_all_other_endpoints_conform_to_the_vendors_document(self, running: Emulator) -> None:
         self.start(running, LOG_IN, {"username": "ada", "password": "secret"}, save_browser_data=True)
         body = {
             "workflow_template_id": TEMPLATE_SEARCH.id,
@@ -85,9 +83,9 @@ class TestSuccess:
             "input_parameters": [{"name": "keyword", "value": "paper"}],
         }
         self.succeed(running, "POST", "run-task-by-template", body=body, media_type="application/json")
-        for workflow_id in running.emulator.workflows:
+        for workflow_id in running.of_kind("workflow"):
             self.succeed(running, "GET", "get-workflow", query={"workflow_id": workflow_id})
-        for template_id in running.emulator.templates:
+        for template_id in running.of_kind("template"):
             query = {"workflow_template_id": template_id}
             self.succeed(running, "GET", "get-official-workflow-template", query=query)
         for endpoint in ("list-workflows", "list-official-workflow-templates"):

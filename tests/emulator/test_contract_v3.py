@@ -16,7 +16,7 @@ from airflow_provider_browseract.emulator import (
     HUMAN,
     SEARCH,
     TEMPLATE_SEARCH,
-    RunningEmulator,
+    Emulator,
 )
 from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT, PRICES
 from tests.emulator.documents import MANY, load, succeed, validate
@@ -26,7 +26,7 @@ schema, open_schema = load("BROWSERACT_OPENAPI_V3", "openapi_v3.json")
 
 @open_schema.parametrize()  # type: ignore[untyped-decorator]
 @MANY
-def test_responses_to_random_requests_conform_to_the_vendors_document(case: Any, running: RunningEmulator) -> None:
+def test_responses_to_random_requests_conform_to_the_vendors_document(case: Any, running: Emulator) -> None:
     # At these addresses, the document has other endpoints.
     hypothesis.assume((case.path_parameters or {}).get("bot_id") not in ("runs", "templates", "regions"))
     validate(running, case)
@@ -35,21 +35,19 @@ def test_responses_to_random_requests_conform_to_the_vendors_document(case: Any,
 class TestSuccess:
     """Responses that random requests hardly ever get: those about things that exist."""
 
-    def get(self, running: RunningEmulator, path: str, ids: Any = None, **query: Any) -> Any:
+    def get(self, running: Emulator, path: str, ids: Any = None, **query: Any) -> Any:
         case = schema[f"/v3/bots{path}"]["GET"].Case(path_parameters=ids or {}, query=query)
         return succeed(running, case).json()
 
-    def post(self, running: RunningEmulator, path: str, ids: dict[str, str], **parts: Any) -> Any:
+    def post(self, running: Emulator, path: str, ids: dict[str, str], **parts: Any) -> Any:
         return succeed(running, schema[f"/v3/bots{path}"]["POST"].Case(path_parameters=ids, **parts)).json()
 
-    def start(self, running: RunningEmulator, bot: Any, inputs: Any = None) -> str:
+    def start(self, running: Emulator, bot: Any, inputs: Any = None) -> str:
         parts = {"body": {"input": inputs or {}}, "media_type": "application/json"}
         return str(self.post(running, "/{bot_id}/runs", {"bot_id": bot.id}, **parts)["task_id"])
 
-    def test_responses_about_runs_in_every_status_conform_to_the_vendors_document(
-        self, running: RunningEmulator
-    ) -> None:
-        emulator = running.emulator
+    def test_responses_about_runs_in_every_status_conform_to_the_vendors_document(self, running: Emulator) -> None:
+        emulator = running
         emulator.next_run(PLAIN_TEXT.id, queued=1e9)
         emulator.next_run(PLAIN_TEXT.id, duration=1e9)
         for bot in (HUMAN, AGENT_HUMAN):
@@ -92,15 +90,15 @@ class TestSuccess:
         resumed = self.post(running, "/runs/{task_id}/resume", {"task_id": ids["paused"]})
         assert resumed["status"] == "paused"
 
-    def test_responses_of_all_other_endpoints_conform_to_the_vendors_document(self, running: RunningEmulator) -> None:
+    def test_responses_of_all_other_endpoints_conform_to_the_vendors_document(self, running: Emulator) -> None:
         body = {"input": {"keyword": "paper"}, "proxy_region": "DE"}
         ids = {"template_id": TEMPLATE_SEARCH.id}
         parts = {"body": body, "media_type": "application/json"}
         task_id = self.post(running, "/templates/{template_id}/runs", ids, **parts)["task_id"]
         assert "bot_id" not in self.get(running, "/runs/{task_id}", {"task_id": task_id})
-        for bot_id in (*running.emulator.workflows, *running.emulator.bots):
+        for bot_id in running.of_kind("workflow", "bot"):
             assert self.get(running, "/{bot_id}", {"bot_id": bot_id})["bot_id"] == bot_id
-        for template_id in running.emulator.templates:
+        for template_id in running.of_kind("template"):
             self.get(running, "/templates/{template_id}", {"template_id": template_id})
         assert self.get(running, "", limit=100, bot_type="agent")["items"]
         assert self.get(running, "/templates", limit=500)["items"]

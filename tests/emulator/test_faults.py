@@ -192,10 +192,10 @@ class TestRewrites:
         assert account.call("stop-task", task_id="1") is None
         assert account.code("stop-task") == 99001
 
-    def test_error_in_a_rewrite_is_raised(self, account: Any) -> None:
+    def test_error_in_a_rewrite_becomes_the_response(self, account: Any, caplog: Any) -> None:
         account.emulator.rewrite("get-region-list", lambda body: body["missing"])
-        with pytest.raises(TypeError):
-            account.call("get-region-list")
+        assert account.code("get-region-list") == 500
+        assert "A rewrite of the response of get-region-list has an error" in caplog.text
 
 
 def test_requests_are_recorded_with_the_names_of_their_endpoints(client: Any) -> None:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from airflow_provider_browseract.emulator import ENDLESS, HUMAN, LOG_IN, ORDERS, SEARCH, EmulatedWorkflow
-from airflow_provider_browseract.emulator.catalogue import BOTS, TEMPLATES, WORKFLOWS, WRONG_PASSWORD
+from airflow_provider_browseract.emulator.catalogue import WORKFLOWS, WRONG_PASSWORD
 from airflow_provider_browseract.emulator.pages import draw, render
 from tests.catalogue import FAILING
 
@@ -49,7 +49,7 @@ def picture(goal: str, status: str = "succeed", number: int = 1) -> str:
     return str(draw(EmulatedWorkflow(id="1", name="Anything"), number, goal, status))
 
 
-@pytest.mark.parametrize("workflow", WORKFLOWS + TEMPLATES + BOTS, ids=lambda workflow: workflow.name)
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
 @pytest.mark.parametrize("status", STATUSES)
 def test_each_step_has_a_picture_with_its_number_and_goal(workflow: EmulatedWorkflow, status: str) -> None:
     for number, goal in enumerate(workflow.steps, 1):
@@ -97,7 +97,7 @@ def test_endless_run_turns_the_pages_of_the_results() -> None:
 
 def page_of(account: Any, link: str) -> str:
     """Return what a link leads to."""
-    response = account.emulator.handle("GET", link.removeprefix(account.emulator.base_url))
+    response = account.emulator.handle("GET", link.removeprefix(account.emulator.url))
     assert response.status == 200
     return str(response.body.decode())
 
@@ -140,7 +140,7 @@ def test_live_view_shows_the_picture_of_the_newest_step_and_reloads_until_the_en
 def test_log_shows_the_goal_and_the_picture_of_each_step(account: Any) -> None:
     task = account.finished(FAILING)
     page = page_of(account, task["log_detail_url"])
-    assert [f"{account.emulator.base_url}/{each}" for each in re.findall(r'<img src="../(.*?)"', page)] == [
+    assert [f"{account.emulator.url}/{each}" for each in re.findall(r'<img src="../(.*?)"', page)] == [
         step["screenshots_url"] for step in task["steps"]
     ]
     assert all(step["step_goal"] in page for step in task["steps"])
@@ -163,7 +163,7 @@ def test_step_that_has_not_begun_and_an_unknown_task_have_no_picture(account: An
 
 def test_start_page_lists_the_catalogue_and_every_difference(account: Any) -> None:
     page = page_of(account, "/")
-    assert all(workflow.id in page for workflow in account.emulator.catalogue.values())
+    assert all(workflow.id in page for workflow in account.emulator.workflows.values())
     differences = [line for line in render("differences.md").splitlines() if line.startswith("- ")]
-    assert page.count("<li>") == len(account.emulator.catalogue) + len(differences)
+    assert page.count("<li>") == len(account.emulator.workflows) + len(differences)
     assert "<h2>More lenient than BrowserAct</h2>" in page

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.emulator import AGENT_HUMAN, CONTACTS, LOG_IN, SEARCH, TEMPLATE_SEARCH
-from tests.catalogue import NOT_READY, PLAIN_TEXT, PRICES, UNPUBLISHED
+from tests.catalogue import PLAIN_TEXT, PRICES, UNPUBLISHED
 
 from .conftest import Refused
 
@@ -47,7 +47,6 @@ BOT_STARTS: list[tuple[str, dict[str, Any], int]] = [
     ("1", {"input": {}}, 10111),
     (TEMPLATE_SEARCH.id, {"input": {}}, 10111),
     (UNPUBLISHED.id, {"input": {}}, 10020),
-    (NOT_READY.id, {"input": {}}, 10021),
     (SEARCH.id, {"input": {}}, 10142),
     (CONTACTS.id, {"input": {"max_pages": 2}}, 10143),
     (SEARCH.id, {"input": {"keyword": 1}}, 99001),

@@ -14,9 +14,7 @@ from airflow_provider_browseract.emulator import (
     HUMAN,
     SEARCH,
     TEMPLATE_SEARCH,
-    EmulatedBot,
     EmulatedFile,
-    EmulatedTemplate,
     EmulatedWorkflow,
     Output,
 )
@@ -31,7 +29,7 @@ VALUES: list[Any] = [0, False, "007", '{"a": 1}', [], {}, 1.5]
 
 class TestTasks:
     def test_finished_task_has_all_fields_that_apply(self, account: Any) -> None:
-        account.emulator.base_url = "http://emulator"
+        account.emulator.url = "http://emulator"
         task = account.finished(SEARCH, {"keyword": "paper", "max_items": "3"})
         steps, profile_id = task.pop("steps"), task.pop("profile_id")
         assert (len(steps), len(profile_id)) == (4, 17)
@@ -169,7 +167,7 @@ class TestOutputs:
         task = account.finished(EXPORT, PAPER)
         [link] = task["output"]["files"]
         assert (task["output"]["string"], "download_files" in task) == ("", False)
-        content = account.emulator.handle("GET", link.removeprefix(account.emulator.base_url).partition("?")[0]).body
+        content = account.emulator.handle("GET", link.removeprefix(account.emulator.url).partition("?")[0]).body
         assert content.startswith(b"\xef\xbb\xbfrank,title,price,url\r\n")
         assert content.count(b"\n") == 11
         files = (
@@ -220,7 +218,7 @@ class TestOutputs:
         def link() -> str:
             task = account.task(task_id)
             found = task["output"]["files"] or [task["download_files"][0]["downloadUrl"]]
-            return str(found[0]).removeprefix(account.emulator.base_url).partition("?")[0]
+            return str(found[0]).removeprefix(account.emulator.url).partition("?")[0]
 
         task_id = account.finished(workflow, PAPER, file_lifetime=60.0)["id"]
         old = link()
@@ -335,11 +333,11 @@ class TestCatalogue:
             return {bot["bot_id"] for bot in account.call("page-bots", limit=100, **query)["items"]}
 
         emulator = account.emulator
-        assert found(bot_type="agent") == set(emulator.bots)
-        assert found(bot_type="workflow") == set(emulator.workflows) - {UNPUBLISHED.id}
+        assert found(bot_type="agent") == set(emulator.of_kind("bot"))
+        assert found(bot_type="workflow") == set(emulator.of_kind("workflow")) - {UNPUBLISHED.id}
         assert (found(keyword="CONTACT"), found(keyword="contact", bot_type="workflow")) == ({CONTACTS.id}, set())
         listed = {each["id"] for each in account.call("list-workflows", limit=500)["items"]}
-        assert listed == set(emulator.workflows)
+        assert listed == set(emulator.of_kind("workflow"))
 
     def test_templates_are_found_by_name_and_on_v2_by_description(self, account: Any) -> None:
         def found(endpoint: str, **query: Any) -> list[str]:
@@ -357,13 +355,13 @@ class TestCatalogue:
             assert [region["code"] for region in account.call(endpoint)] == ["US", "UK", "DE", "JP"]
 
     def test_schemas_are_valid(self, account: Any) -> None:
-        for workflow in account.emulator.catalogue.values():
+        for workflow in account.emulator.workflows.values():
             for schema in (workflow.schema, workflow.output_schema or {}):
                 jsonschema.Draft202012Validator.check_schema(schema)
 
     def test_workflow_and_bot_of_ones_own_can_be_added_and_changed(self, account: Any) -> None:
         workflow = EmulatedWorkflow(id="81002814653029411", name="Mine", output="mine")
-        bot = EmulatedBot(id="1", name="Mine", bot_type="workflow", output={"a": 1})
+        bot = EmulatedWorkflow(kind="bot", id="1", name="Mine", output={"a": 1})
         for each in (workflow, bot):
             account.emulator.add_workflow(each)
         account.emulator.set_workflow("1", output_schema={"type": "object"})
@@ -371,13 +369,6 @@ class TestCatalogue:
         assert account.finished_bot(bot)["output"] == {"a": 1}
         assert account.call("query-bot", bot_id="1")["output_schema"] == {"type": "object"}
 
-    @pytest.mark.parametrize("kind", [EmulatedWorkflow, EmulatedTemplate, EmulatedBot])
-    def test_id_belongs_to_one_workflow_template_or_bot(self, account: Any, kind: Any) -> None:
-        for taken in {SEARCH, TEMPLATE_SEARCH, CONTACTS}:
-            if type(taken) is not kind:
-                with pytest.raises(ValueError, match=taken.id):
-                    account.emulator.add_workflow(kind(id=taken.id, name="Other"))
-
     def test_all_are_changed_by_a_star(self, account: Any) -> None:
         account.emulator.set_workflow("*", queued=7.0)
-        assert {workflow.queued for workflow in account.emulator.catalogue.values()} == {7.0}
+        assert {workflow.queued for workflow in account.emulator.workflows.values()} == {7.0}

@@ -23,7 +23,6 @@ from airflow_provider_browseract.emulator import (
     SEARCH,
     TEMPLATE_SEARCH,
     Emulator,
-    RunningEmulator,
 )
 from airflow_provider_browseract.emulator.__main__ import DURATION, command_line, introduction, main, make_emulator
 from airflow_provider_browseract.emulator.control import ENDPOINTS
@@ -53,12 +52,12 @@ class TestTheApi:
             assert (response.json()["code"], response.json()["msg"]) == (401, "Invalid authorization")
 
     def test_api_key_of_the_emulator_can_be_replaced_at_run_time(self, client: Any) -> None:
-        client.running.emulator.api_key = "app-new"
+        client.running.api_key = "app-new"
         assert client.running.connection["password"] == "app-new"
         assert client.regions(headers={"Authorization": "Bearer app-emulator"}).status_code == 401
         assert client.regions(headers={"Authorization": "Bearer app-new"}).status_code == 200
         with pytest.raises(ValueError, match="must not be empty"):
-            client.running.emulator.api_key = ""
+            client.running.api_key = ""
 
     def test_api_error_is_returned_in_the_error_envelope(self, client: Any) -> None:
         response = client.call("GET", "get-task", params={"task_id": "1"})
@@ -92,8 +91,8 @@ class TestTheApi:
         def broken(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError("oops")
 
-        monkeypatch.setattr(client.emulator, "catch_up", broken)
-        response = client.regions()
+        monkeypatch.setattr(client.emulator, "of_kind", broken)
+        response = client.call("GET", "list-workflows")
         assert (response.status_code, response.json()["code"]) == (500, 500)
         assert "oops" in response.json()["msg"]
 
@@ -281,7 +280,9 @@ class TestTheCommand:
             cli("connections", "delete", "browseract_default")
 
     def test_tutorial_shows_the_airflow_command_that_the_emulator_prints(self) -> None:
-        printed = introduction(RunningEmulator("http://127.0.0.1:8010", Emulator()))
+        emulator = Emulator()
+        emulator.url = "http://127.0.0.1:8010"
+        printed = introduction(emulator)
         [command] = re.findall(r"^airflow connections add .*\\\n.*$", printed, re.MULTILINE)
         assert command in (ROOT / "docs" / "tutorial.md").read_text()
         assert command in (ROOT / "docs" / "callbacks.md").read_text()
@@ -289,7 +290,7 @@ class TestTheCommand:
     def test_emulator_command_has_the_delays_of_a_service(self) -> None:
         emulator = make_emulator(command_line().parse_args([]))
         assert (emulator.latency, emulator.concurrency, emulator.credits) == ((0.05, 0.3), 1, None)
-        for workflow in emulator.catalogue.values():
+        for workflow in emulator.workflows.values():
             delays = (workflow.queued, workflow.duration, workflow.output_after, workflow.listed_after)
             assert delays == (1, 15, 1, 2)
         assert emulator.workflows[ENDLESS.id].step_every == 2
@@ -337,9 +338,7 @@ class TestTheCommand:
 
 
 class TestTheFixture:
-    def test_emulator_fixture_serves_an_emulator_and_sets_the_connection(
-        self, browseract_emulator: RunningEmulator
-    ) -> None:
+    def test_emulator_fixture_serves_an_emulator_and_sets_the_connection(self, browseract_emulator: Emulator) -> None:
         connection = json.loads(os.environ["AIRFLOW_CONN_BROWSERACT_DEFAULT"])
         assert connection == browseract_emulator.connection
         assert httpx.get(browseract_emulator.url).status_code == 200
@@ -347,8 +346,8 @@ class TestTheFixture:
     # Each of the two would see the request of the other if the emulator were shared.
     @pytest.mark.parametrize("turn", ["first", "second"])
     def test_emulator_fixture_starts_each_test_without_recorded_requests(
-        self, browseract_emulator: RunningEmulator, turn: str
+        self, browseract_emulator: Emulator, turn: str
     ) -> None:
-        assert browseract_emulator.emulator.requests == []
+        assert browseract_emulator.requests == []
         httpx.get(f"{browseract_emulator.url}/v2/workflow/get-region-list")
-        assert len(browseract_emulator.emulator.requests) == 1
+        assert len(browseract_emulator.requests) == 1

@@ -44,7 +44,6 @@ from airflow_provider_browseract.emulator import (
     CallbackFault,
     Emulator,
     RequestFault,
-    RunningEmulator,
 )
 from airflow_provider_browseract.emulator.catalogue import contact_of, results_for
 from airflow_provider_browseract.emulator.records import TaskRecord
@@ -645,7 +644,7 @@ class Api:
         self._serving = ExitStack()
         self.connection = self._serve().connection
 
-    def _serve(self) -> RunningEmulator:
+    def _serve(self) -> Emulator:
         return self._serving.enter_context(self.emulator.serve(port=self._port))
 
     def away(self, wait: Callable[[], object]) -> None:

@@ -59,7 +59,7 @@ HOOK_METHODS = sorted({method(endpoint) for _, endpoint in ENDPOINTS})
 @pytest.fixture
 def names(browseract_emulator, documented_responses):
     """The names that the examples use, as the docstrings of the two classes describe them."""
-    emulator, hook = browseract_emulator.emulator, BrowserActHook()
+    emulator, hook = browseract_emulator, BrowserActHook()
     for workflow_id in (SEARCH.id, LOG_IN.id, TEMPLATE_SEARCH.id, CONTACTS.id):
         emulator.set_workflow(workflow_id, duration=600)
     emulator.set_workflow(HUMAN.id, duration=600, pause_at=0)

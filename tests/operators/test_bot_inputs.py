@@ -21,7 +21,7 @@ BOTS = dict(zip(SCHEMAS, (CONTACTS.id, PRICES.id, AGENT_HUMAN.id), strict=True))
 
 @pytest.fixture
 def emulator(browseract_emulator):
-    emulator = browseract_emulator.emulator
+    emulator = browseract_emulator
     emulator.concurrency = 1000
     for name, bot_id in BOTS.items():
         # The emulator does not know `nullable`, which is no word of JSON Schema.

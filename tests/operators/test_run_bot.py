@@ -18,7 +18,7 @@ from airflow_provider_browseract.operators.browseract import (
     RunWorkflowOperator,
 )
 from tests.cases import cases
-from tests.catalogue import NOT_READY, PRICES, UNPUBLISHED
+from tests.catalogue import PRICES, UNPUBLISHED
 from tests.workers import BOTH_WAYS, PENS, calls_of
 
 # In the vendor's example, the output is null beside its files.
@@ -32,7 +32,7 @@ SECRET = "hunter2ofthistest"
 @pytest.fixture(autouse=True)
 def _short_patience(connect, emulator):
     connect({"retry_budget": 0.2, "read_timeout": 10, "webhook_base_url": "http://127.0.0.1:1"})
-    for template_id in emulator.templates:
+    for template_id in emulator.of_kind("template"):
         emulator.set_workflow(template_id, duration=0.2)
 
 
@@ -165,8 +165,9 @@ def test_invalid_bot_or_input_fails_without_a_retry_before_any_start(worker, emu
 
 
 def test_bot_without_a_language_model_fails_without_a_retry_and_names_the_remedy(worker, emulator):
+    emulator.fault("create-run", RequestFault.refused(10021))
     with pytest.raises(AirflowFailException, match="choose its language model"):
-        worker(operator_class=RunBotOperator, bot_id=NOT_READY.id).run()
+        worker(**BOT).run()
 
 
 @cases(

@@ -110,7 +110,7 @@ class World:
 def world(browseract_emulator, documented_responses, connect, monkeypatch) -> World:
     """An account with nothing in it, and an Airflow that knows nothing of it."""
     connect()
-    made = World(browseract_emulator.emulator, url=browseract_emulator.connection["host"])
+    made = World(browseract_emulator, url=browseract_emulator.connection["host"])
     made.emulator.concurrency = 50
     monkeypatch.setattr(RecordKeeper, "read", lambda _: made.records())
     monkeypatch.setattr(database, "connections", list)

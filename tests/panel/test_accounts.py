@@ -59,7 +59,7 @@ def accounts(clock):
 @pytest.fixture
 def emulator(browseract_emulator, connect):
     connect({"retry_budget": 0.1})
-    return browseract_emulator.emulator
+    return browseract_emulator
 
 
 def add_run(emulator, created, status="finished", *, workflow=SEARCH, inputs=(), output=None, api_version="v2") -> str:
@@ -78,7 +78,7 @@ def add_run(emulator, created, status="finished", *, workflow=SEARCH, inputs=(),
     if status != "finished":
         run.phases, run.outcome = [("created", 0.0), ("running", 1.0 if status in ENDED else math.inf)], status
     run.begun = 3 if status in ENDED else 2
-    run.output = dataclasses.replace(run.output, string=output or "")
+    run.output = dataclasses.replace(run.output, value=output or "")
     emulator.runs[run.id] = run
     return run.id
 
@@ -115,7 +115,7 @@ class TestRuns:
         assert [task.status for task in account.tasks] == [TaskStatus.RUNNING, TaskStatus.FINISHED]
         assert account.names[SEARCH.id] == "Search"
         assert account.budget == Budget(CONN, daily_credits=100)
-        assert account.host == emulator.base_url
+        assert account.host == emulator.url
         assert account.as_of == datetime.fromtimestamp(clock.now, timezone.utc)
         assert (account.error, account.truncated) == (None, False)
 
@@ -190,7 +190,7 @@ class TestRuns:
 
     async def test_two_connections_are_read_side_by_side_and_apart(self, emulator, accounts, monkeypatch, clock):
         add_run(emulator, clock.now - 60)
-        wrong = {"conn_type": "browseract", "host": emulator.base_url, "password": "app-wrong"}
+        wrong = {"conn_type": "browseract", "host": emulator.url, "password": "app-wrong"}
         monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(wrong))
         own, other = await asyncio.gather(accounts.account(CONN, LONG), accounts.account("other", LONG))
         assert (len(own.tasks), own.error) == (1, None)
@@ -465,7 +465,7 @@ class TestSources:
     async def test_long_lists_and_texts_are_cut(self, emulator, accounts, monkeypatch):
         monkeypatch.setattr(module, "PAGE_SIZE", 2)
         monkeypatch.setattr(module, "MAX_SOURCES", 4)
-        for workflow_id in emulator.workflows:
+        for workflow_id in emulator.of_kind("workflow"):
             emulator.set_workflow(workflow_id, name="x" * 1_000_000, description="y" * 100_000)
         read = await accounts.sources(CONN, SourceKind.WORKFLOW, LONG)
         assert (len(read.items), read.truncated) == (4, True)

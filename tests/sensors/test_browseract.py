@@ -35,7 +35,7 @@ from tests.workers import BOTH_WAYS, FakeTaskInstance, Worker, calls_of
 
 @pytest.fixture
 def emulator(browseract_emulator, short_patience, short_timings):
-    return browseract_emulator.emulator
+    return browseract_emulator
 
 
 def started(emulator, workflow=ORDERS, duration: float = 0.3, **settings) -> str:

@@ -32,7 +32,7 @@ CONN_ID = "browseract_default"
 def emulator(browseract_emulator, short_patience, short_timings, monkeypatch):
     # Nothing is woken without a free slot.
     monkeypatch.setattr(timings, "SLOT_PROBE_PAUSE", 600.0)
-    emulator = browseract_emulator.emulator
+    emulator = browseract_emulator
     emulator.concurrency = 10
     emulator.set_workflow(ORDERS.id, duration=600.0)
     return emulator

@@ -30,8 +30,8 @@ from tests.workers import calls_of
 def emulator(browseract_emulator, connect, short_timings):
     connect({"retry_budget": 0.1, "read_timeout": 10})
     for workflow in (ORDERS, SEARCH, FAILING, CONTACTS, TEMPLATE_TEXT):
-        browseract_emulator.emulator.set_workflow(workflow.id, duration=0.0)
-    return browseract_emulator.emulator
+        browseract_emulator.set_workflow(workflow.id, duration=0.0)
+    return browseract_emulator
 
 
 class State:

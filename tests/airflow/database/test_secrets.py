@@ -33,13 +33,13 @@ with DAG("secrets", schedule=None):
 def test_secret_inputs_of_mapped_and_decorated_tasks_are_hidden_in_airflows_database(
     parse, add_dag_bundle, tmp_path, browseract_emulator, short_timings
 ):
-    browseract_emulator.emulator.set_workflow(LOG_IN.id, duration=0.2)
+    browseract_emulator.set_workflow(LOG_IN.id, duration=0.2)
     add_dag_bundle(tmp_path)
     file = tmp_path / "secrets.py"
     file.write_text(FILE)
     result = DagResult(parse(file)["secrets"].test())
     assert result.state == "success"
-    assert [dict(task.inputs)["password"] for task in browseract_emulator.emulator.tasks] == [SECRET, SECRET]
+    assert [dict(task.inputs)["password"] for task in browseract_emulator.tasks] == [SECRET, SECRET]
     for task in (result.task("mapped", 0), result.task("decorated")):
         fields = json.dumps(RenderedTaskInstanceFields.get_templated_fields(task))
         assert "bob" in fields
