@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator, TaskRecord
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator, Run
 from airflow_provider_browseract.runs.routes import PANEL_PATH, URL_PREFIX
 from tests.e2e.local_airflow import LocalAirflow, free_port, run_command
 
@@ -101,18 +101,18 @@ class Story:
             self.tell(name, "[red]failed[/red], see its log")
         self.progress.update(self.bars[name], completed=stage, stage=STAGES[stage])
 
-    def _run_of(self, name: str) -> TaskRecord | None:
+    def _run_of(self, name: str) -> Run | None:
         """Return the run of an Airflow task, as the emulator knows it."""
         runs = self.emulator.tasks if self.emulator else []
         return next((run for run in runs if run.id == self.started.get(name)), None)
 
-    def _tell_run(self, name: str, run: TaskRecord) -> None:
+    def _tell_run(self, name: str, run: Run) -> None:
         if run.profile_id and not run.save_browser_data:
             self.tell(name, f"its browser has the profile [bold]{run.profile_id}[/bold]")
         for status, _ in run.history:
             self.tell(name, f"BrowserAct: [cyan]{status}[/cyan]")
 
-    def _tell_result(self, name: str, run: TaskRecord | None) -> None:
+    def _tell_result(self, name: str, run: Run | None) -> None:
         """Print what resumed the task and how soon, its result, and the profile that it saved."""
         wait = self.airflow.xcom(self.dag_id, self.run_id, name, "wait") or {}
         if "woken_by" in wait:

@@ -13,9 +13,8 @@ from functools import partial
 from inspect import getsource
 from pathlib import Path
 
-from airflow_provider_browseract.emulator import EmulatedWorkflow
+from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator
 from airflow_provider_browseract.emulator.__main__ import DELAYS, command_line
-from airflow_provider_browseract.emulator.account import Account
 from airflow_provider_browseract.emulator.pages import render
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -39,7 +38,7 @@ def account_settings() -> str:
     options = {action.dest: action.option_strings[-1] for action in command_line()._actions}
     rows = (
         f"| `{name}` | {f'`{options[name]}`' if name in options else ''} | {text} |"
-        for name, text in attribute_docstrings(Account).items()
+        for name, text in attribute_docstrings(Emulator).items()
     )
     return "\n".join(("| Argument of `Emulator` | Command line | Meaning |", "| --- | --- | --- |", *rows))
 

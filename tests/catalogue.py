@@ -90,7 +90,6 @@ TEMPLATE_TEXT = EmulatedWorkflow(
     description="Summarizes a page in one sentence.",
     inputs=(WorkflowInput("topic", required=False),),
     behaviour=_plain_text,
-    recommendation="Keep an eye on a page",
     detail_url="https://www.browseract.com/template?id=52000417936205157",
     created_at="2025-11-03T08:01:00Z",
 )
@@ -102,7 +101,6 @@ TEMPLATE_EXPORT = EmulatedWorkflow(
     description="Searches a shop for products and exports them as CSV.",
     inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
     behaviour=EXPORT.behaviour,
-    recommendation="Fill a spreadsheet",
     detail_url="https://www.browseract.com/template?id=52000417936205169",
     created_at="2025-11-03T08:02:00Z",
 )

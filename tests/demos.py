@@ -11,8 +11,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator, v3
-from airflow_provider_browseract.emulator.control import ENDPOINTS
+from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator
+from airflow_provider_browseract.emulator.account import ENDPOINTS
+from airflow_provider_browseract.emulator.v3 import V3
 from airflow_provider_browseract.emulator.workflow import no_output
 
 Body = Any
@@ -33,7 +34,7 @@ def start(emulator: Emulator, body: Body) -> Body:
     """A start returns ``profileId``, also of a template."""
     run = emulator.runs[body["id"]]
     run.profile_id = run.profile_id or emulator.new_id()
-    shown = run.save_browser_data or run.from_template
+    shown = run.save_browser_data or run.workflow.kind == "template"
     return {"id": run.id, **({"profileId": run.profile_id} if shown else {})}
 
 
@@ -70,7 +71,7 @@ def listed_run(emulator: Emulator, body: Body) -> Body:
 def run(emulator: Emulator, body: Body) -> Body:
     """A run of API v3 never has steps, and no output if it has files."""
     described = {name: value for name, value in listed_run(emulator, body).items() if name != "steps"}
-    if emulator.runs[body["task_id"]].has_output(emulator.clock()):
+    if emulator.runs[body["task_id"]].seen(emulator.clock()).has_output:
         described["output"] = None if "output_files" in body else body.get("output")
     return described
 
@@ -109,12 +110,25 @@ def respond_as_in_the_demos(emulator: Any) -> Any:
         if not emulator.as_in_the_demos:
             return body
         if isinstance(body, dict) and "traceId" in body:
-            return (error_of_v3 if endpoint in v3.ENDPOINTS else error)(emulator, body)
+            return (error_of_v3 if endpoint in V3.endpoints else error)(emulator, body)
         return REWRITES[endpoint](emulator, body) if endpoint in REWRITES else body
 
     for endpoint in (*ENDPOINTS, "callback"):
         emulator.rewrite(endpoint, partial(rewrite, endpoint))
     return emulator
+
+
+def report_status(emulator: Emulator, status: str) -> None:
+    """Report a word instead of every status of a task, also in lists."""
+    for endpoint in ("get-task-status", "get-task", "list-tasks"):
+        emulator.rewrite(
+            endpoint,
+            lambda body: {
+                **body,
+                **({"status": status} if "status" in body else {}),
+                **({"items": [{**item, "status": status} for item in body["items"]]} if "items" in body else {}),
+            },
+        )
 
 
 def accept_stops_of_ended_runs(emulator: Emulator) -> None:

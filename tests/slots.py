@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from airflow_provider_browseract.emulator import TaskRecord
+from airflow_provider_browseract.emulator import Run
 
 
-def slot_changes(tasks: list[TaskRecord], plan: int) -> list[tuple[datetime, float]]:
+def slot_changes(tasks: list[Run], plan: int) -> list[tuple[datetime, float]]:
     """Return when each slot became free that was used again, and for how many seconds it was unused.
 
     :param tasks: all runs.

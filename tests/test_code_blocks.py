@@ -36,7 +36,7 @@ from airflow_provider_browseract.emulator import (
     EmulatedWorkflow,
     Emulator,
     RequestFault,
-    TaskRecord,
+    Run,
     WorkflowInput,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -149,7 +149,7 @@ def documented(emulator, tmp_path, parse, add_dag_bundle, monkeypatch) -> Blocks
     return Blocks(tmp_path, parse)
 
 
-def inputs_of(task: TaskRecord) -> dict[str, Any]:
+def inputs_of(task: Run) -> dict[str, Any]:
     return dict(task.inputs)
 
 

@@ -208,24 +208,19 @@ class HeldClock:
 
 def hold_until_looked_at(emulator, monkeypatch) -> None:
     """Let the runs of an emulator still be running when they are looked at first, however short they are."""
-    clock, begin_request, end_request = HeldClock(), emulator.begin_request, emulator.end_request
+    clock, handle = HeldClock(), emulator.handle
 
-    def is_start(request):
-        return "/run-task" in request.path or (request.method, request.path[-5:]) == ("POST", "/runs")
-
-    def begin(request):
-        begin_request(request)
-        if is_start(request):
+    def held(method, path, *request):
+        is_start = "/run-task" in path or (method, path[-5:]) == ("POST", "/runs")
+        if is_start:
             clock.hold()
-
-    def end(request, status):
-        if not is_start(request):
+        response = handle(method, path, *request)
+        if not is_start:
             clock.release()
-        end_request(request, status)
+        return response
 
     monkeypatch.setattr(emulator, "clock", clock)
-    monkeypatch.setattr(emulator, "begin_request", begin)
-    monkeypatch.setattr(emulator, "end_request", end)
+    monkeypatch.setattr(emulator, "handle", held)
 
 
 @pytest.fixture
@@ -233,6 +228,6 @@ def emulator(browseract_emulator, monkeypatch):
     """The emulator behind ``browseract_default``, with runs that take no time to speak of."""
     emulator = browseract_emulator
     hold_until_looked_at(emulator, monkeypatch)
-    for workflow_id in emulator.of_kind("workflow", "bot"):
+    for workflow_id in (each.id for each in emulator.of_kind("workflow", "bot")):
         emulator.set_workflow(workflow_id, duration=0.2)
     return emulator

@@ -20,14 +20,6 @@ DURATION = 15.0
 """Seconds that a run takes by default. The provider refuses callbacks in the first 8 seconds after a deferral and polls
 a few seconds later. That poll finds the end of a shorter run, and no callback can be seen."""
 
-OPTIONS: dict[str, tuple[str | float, str]] = {
-    "host": ("127.0.0.1", "address to listen on"),
-    "port": (8010, "port to listen on, 0 for a free one"),
-    "api_key": ("app-emulator", "key to accept"),
-    "concurrency": (1, "number of concurrent runs allowed: 1 on the free plan, up to 20 on paid plans"),
-}
-"""Default and description of the options for the emulator."""
-
 DELAYS = {"duration": DURATION, "queued": 1.0, "output_after": 1.0, "listed_after": 2.0, "stop_after": 0.0}
 """Settings of every workflow that are options too, and their defaults on the command line."""
 
@@ -51,24 +43,19 @@ def command_line() -> argparse.ArgumentParser:
         prog="python -m airflow_provider_browseract.emulator",
         description="An emulated BrowserAct to develop DAGs with, offline and without credits.",
     )
-    fields = vars(EmulatedWorkflow)["__pydantic_fields__"]
-    texts = {name: fields[name].description.partition(".")[0].replace("``", "") for name in DELAYS}
-    delays = {name: (default, f"seconds: {texts[name]}") for name, default in DELAYS.items()}
-    for name, (default, text) in {**OPTIONS, **delays}.items():
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=type(default), default=default, help=f"{text} (default: %(default)s)")
-    parser.add_argument(
-        "--latency",
-        type=float,
-        nargs=2,
-        default=(0.05, 0.3),
-        metavar=("SHORTEST", "LONGEST"),
-        help="seconds that a response takes (default: %(default)s)",
-    )
-    parser.add_argument("--credits", type=int, help="credits of the account (default: no limit)")
-    parser.add_argument(
-        "--credits-at-end", action="store_true", help="let a run use its credits when it ends, not with each step"
-    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add("--port", type=int, default=8010, help="port to listen on, 0 for a free one (default: %(default)s)")
+    add("--api-key", default=Emulator.api_key, help="key to accept (default: %(default)s)")
+    add("--concurrency", type=int, default=1, help="concurrent runs allowed, up to 20 on paid plans (default: 1)")
+    add("--credits", type=int, help="credits of the account (default: no limit)")
+    add("--credits-at-end", action="store_true", help="let a run use its credits when it ends, not with each step")
+    text = "seconds that a response takes (default: %(default)s)"
+    add("--latency", type=float, nargs=2, default=(0.05, 0.3), metavar=("SHORTEST", "LONGEST"), help=text)
+    for name, default in DELAYS.items():
+        field = vars(EmulatedWorkflow)["__pydantic_fields__"][name]
+        text = field.description.partition(".")[0].replace("``", "")
+        add(f"--{name.replace('_', '-')}", type=float, default=default, help=f"seconds: {text} (default: {default:g})")
     return parser
 
 
@@ -94,10 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
 
     done = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: done.set())
     try:
         with emulator.serve(options.host, options.port):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: done.set())
             print(introduction(emulator), flush=True)
             done.wait()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""An account of BrowserAct in memory: its workflows, bots, profiles and runs.
+"""An account of BrowserAct in memory, which a test controls and serves.
 
 If the vendor's documents do not describe a behaviour, the emulator is strict, so that a DAG that works here does not
 depend on undocumented behaviour. ``templates/differences.md`` lists the differences.
@@ -6,20 +6,41 @@ depend on undocumented behaviour. ``templates/differences.md`` lists the differe
 
 from __future__ import annotations
 
-import copy
+import contextlib
+import hmac
+import http
+import json
+import logging
 import math
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_browseract.emulator.catalogue import WORKFLOWS
-from airflow_provider_browseract.emulator.errors import ApiError, Code
-from airflow_provider_browseract.emulator.records import TaskRecord
+from airflow_provider_browseract.emulator.endpoints import Endpoint
+from airflow_provider_browseract.emulator.errors import ApiError, Code, message_of
+from airflow_provider_browseract.emulator.faults import ArmedFault, CallbackFault, RequestFault
+from airflow_provider_browseract.emulator.pages import FILES, HTML, show
+from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, Response, envelope, iso, utc
 from airflow_provider_browseract.emulator.runs import ENDED, Run
+from airflow_provider_browseract.emulator.v2 import V2
+from airflow_provider_browseract.emulator.v3 import V3
 from airflow_provider_browseract.emulator.workflow import EmulatedWorkflow
+
+log = logging.getLogger(__name__)
+
+ENDPOINTS = {**V2.endpoints, **V3.endpoints}
+"""The endpoints of both versions by name."""
+
+EVERY_ENDPOINT, DOWNLOAD_FILE, CALLBACK = "*", "download-file", "callback"
+"""What faults and rewrites can be about besides an endpoint of the API."""
+
+NAMES = (EVERY_ENDPOINT, *ENDPOINTS)
+
+HTML_PAGE = b"<!DOCTYPE html><html><head><title>Gateway</title></head><body><h1>Not the API</h1></body></html>"
 
 _CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
     "api_key": (lambda key: key, "must not be empty"),
@@ -29,8 +50,12 @@ _CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Account:
-    """The account and its runs. The methods without ``with self.changed`` are for callers that hold it."""
+class Emulator:
+    """An emulated BrowserAct that a test controls and serves.
+
+    The settings can be given as keyword arguments, and changed later: ``Emulator(concurrency=5)``. It is safe to use
+    from several threads. The methods without ``with self.changed`` that change runs are for callers that hold it.
+    """
 
     api_key: str = "app-emulator"
     """The accepted API key. Another one can be set at any time."""
@@ -65,7 +90,16 @@ class Account:
         self.runs: dict[str, Run] = {}
         self._active: list[Run] = []
         self._planned: dict[str, list[dict[str, Any]]] = {}
-        self._transitions: list[tuple[Run, float]] = []
+        self._transitions: list[Run] = []
+        #: The versions of the API.
+        self.apis: dict[str, V2 | V3] = {"v2": V2(self), "v3": V3(self)}
+        self._faults: list[ArmedFault] = []
+        self._rewrites: list[tuple[str, Callable[[Any], Any]]] = []
+        #: Every request that arrived, oldest first.
+        self.requests: list[RequestRecord] = []
+        #: Every attempt to deliver a callback, oldest first.
+        self.deliveries: list[DeliveryRecord] = []
+        self._serving = threading.Lock()
 
     def __setattr__(self, name: str, value: Any) -> None:
         accepts, rule = _CHECKS.get(name, (lambda _: True, ""))
@@ -74,15 +108,21 @@ class Account:
         super().__setattr__(name, value)
 
     @property
-    def tasks(self) -> list[TaskRecord]:
-        """Every task ever created, oldest first."""
+    def connection(self) -> dict[str, str]:
+        """The Airflow connection to the emulator, as ``AIRFLOW_CONN_...`` takes it in JSON."""
+        return {"conn_type": "browseract", "host": self.url, "password": self.api_key}
+
+    @property
+    def tasks(self) -> list[Run]:
+        """Every task ever created, as it is now, oldest first."""
         with self.changed:
             now = self.catch_up()
-            return [run.record(now) for run in self.runs.values()]
+            return [run.seen(now) for run in self.runs.values()]
 
-    def of_kind(self, *kinds: str) -> dict[str, EmulatedWorkflow]:
-        """Return the workflows of some kinds by id."""
-        return {workflow.id: workflow for workflow in self.workflows.values() if workflow.kind in kinds}
+    def of_kind(self, *kinds: str) -> list[EmulatedWorkflow]:
+        """Return the workflows of some kinds, oldest first."""
+        found = (workflow for workflow in self.workflows.values() if workflow.kind in kinds)
+        return sorted(found, key=lambda workflow: workflow.created_at)
 
     def find(self, workflow_id: str) -> EmulatedWorkflow:
         """Return a workflow, template or bot.
@@ -122,6 +162,172 @@ class Account:
             self.find(workflow_id).having(**settings)
             self._planned.setdefault(workflow_id, []).append(settings)
 
+    def fault(
+        self,
+        endpoint: str,
+        fault: RequestFault | CallbackFault,
+        *,
+        times: int | None = None,
+        skip: int = 0,
+        **about: str,
+    ) -> contextlib.AbstractContextManager[Any]:
+        """Add a fault of requests or callbacks. The fault that was added first comes first::
+
+            with emulator.fault("get-task", RequestFault.status(503)):  # without ``with``, until clear_faults()
+
+        :param endpoint: BrowserAct's name of an endpoint, such as ``run-task`` or ``create-run``; ``*`` for every
+            endpoint of both versions of the API; ``download-file`` for files; ``callback`` for callbacks
+        :param fault: a :class:`CallbackFault` for callbacks, a :class:`RequestFault` for everything else
+        :param times: how many requests it applies to; None means all
+        :param skip: how many requests pass without the fault before
+        :param about: only callbacks of the runs of one ``workflow_id`` (workflow, template or bot), of one ``task_id``,
+            or that report one ``status``
+        :raises ValueError: if the endpoint does not exist, or has no such faults
+        """
+        is_callback = isinstance(fault, CallbackFault)
+        _check_name("endpoint", endpoint, (CALLBACK,) if is_callback else (*NAMES, DOWNLOAD_FILE))
+        for name in about:
+            _check_name("field of a callback", name, ("workflow_id", "task_id", "status") if is_callback else ())
+        if "workflow_id" in about:
+            self.find(about["workflow_id"])
+        armed, applies = ArmedFault(fault, endpoint, about, times, skip), contextlib.ExitStack()
+        self._faults.append(armed)
+        applies.callback(setattr, armed, "times", 0)
+        return applies
+
+    def clear_faults(self) -> None:
+        """Remove all faults of requests and callbacks."""
+        self._faults.clear()
+
+    def rewrite(self, endpoint: str, rewrite: Callable[[Any], Any]) -> None:
+        """Change what an endpoint responds from now on, also its errors::
+
+            emulator.rewrite("get-task", lambda body: {**body, "status": "dreaming"})
+
+        :param endpoint: BrowserAct's name of an endpoint; ``*`` for every endpoint; ``callback`` for callbacks
+        :param rewrite: returns another body, given the JSON value of the body, or None if it is empty. A result of None
+            makes the response an empty one with status 200, and no callback. Rewrites that were added before come first
+        :raises ValueError: if there is no such endpoint
+        """
+        _check_name("endpoint", endpoint, (*NAMES, CALLBACK))
+        self._rewrites.append((endpoint, rewrite))
+
+    def wait_until(self, condition: Callable[[], object], timeout: float = 30.0) -> None:
+        """Wait until a condition is true. It is checked again after every change.
+
+        :param condition: the condition
+        :param timeout: seconds to wait at most. Default: 30
+        :raises TimeoutError: if the condition is not true by then
+        """
+        deadline = time.monotonic() + timeout
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"the condition did not become true within {timeout:g} s")
+            with self.changed:
+                # The condition may depend on something outside the emulator.
+                self.changed.wait(min(left, 0.02))
+
+    @contextlib.contextmanager
+    def serve(self, host: str = "127.0.0.1", port: int = 0) -> Iterator[Emulator]:
+        """Serve the emulator at its ``url`` while the context lasts, and yield it.
+
+        :param host: address to listen on. Default: 127.0.0.1
+        :param port: port to listen on. Default: 0, which selects a free port
+        :raises OSError: if the port is already in use
+        :raises RuntimeError: if this emulator is already being served
+        """
+        # Imported here, because only a served emulator needs the web server.
+        from airflow_provider_browseract.emulator.server import serving
+
+        if not self._serving.acquire(blocking=False):
+            raise RuntimeError("this emulator is already being served")
+        try:
+            with serving(self, host, port) as self.url:
+                yield self
+        finally:
+            self._serving.release()
+
+    def handle(
+        self, method: str, path: str, query: str = "", headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> Response:
+        """Respond to a request, without HTTP and without faults.
+
+        :param query: the query string as it is sent
+        :param headers: the headers by their names in lower case
+        """
+        endpoint, given = find_endpoint(method, path), headers or {}
+        with self.changed:
+            if endpoint is None:
+                page = show(self, path, self.catch_up()) or self._no_such_route(path, 404)
+                return page if method == "GET" or page.status == 404 else self._no_such_route(path, 405, Allow="GET")
+            if endpoint.method != method:
+                return self._no_such_route(path, 405, Allow=endpoint.method)
+            scheme, _, key = given.get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self.api_key.encode()):
+                return self.error(endpoint.name, 401, 401)
+            try:
+                self.catch_up()
+                value = endpoint.call(self.apis[endpoint.version], path, query, given, body)
+                self.changed.notify_all()
+            except ApiError as error:
+                return self.error(endpoint.name, error.code.value[0], 400, detail=error.detail)
+            except Exception as error:  # noqa: BLE001 - a test may have broken something
+                return self.error(endpoint.name, 500, 500, f"{type(error).__name__}: {error}")
+            return self._respond(endpoint.name, value, 200)
+
+    def error(
+        self, endpoint: str, code: int, status: int, message: str | None = None, detail: str = "", **headers: str
+    ) -> Response:
+        """Return an error response of an endpoint.
+
+        :param status: the HTTP status
+        :param message: default: the message that BrowserAct has for the code
+        :param detail: what follows the message
+        """
+        known = message_of(code, ENDPOINTS[endpoint].version if endpoint in ENDPOINTS else "v2")
+        text = message or known or ("Internal error" if status >= 500 else "Refused")
+        return self._respond(endpoint, envelope(code, text + detail, self.clock()), status, **headers)
+
+    def faulty(self, endpoint: str, fault: RequestFault) -> Response:
+        """Return what is responded because of a fault."""
+        status, after = fault.http_status or 0, fault.retry_after
+        if fault.kind in ("html", "lost_response"):
+            return Response(status, HTML_PAGE, HTML)
+        if fault.kind == "redirect":
+            return Response(status, b"", HTML, {"Location": fault.location})
+        if fault.kind == "gateway":
+            return Response(status, json.dumps({"message": http.HTTPStatus(status).phrase}).encode())
+        headers = {} if after is None else {"Retry-After": after if isinstance(after, str) else f"{after:g}"}
+        return self.error(endpoint, fault.code or status, status, fault.message, **headers)
+
+    def take_fault(self, endpoint: str | None, **about: str) -> Any:
+        """Return the first fault that applies to a request or a callback, and count it."""
+        with self.changed:
+            found = (armed for armed in self._faults if _includes(armed.endpoint, endpoint) and armed.applies_to(about))
+            return next((armed.fault for armed in found), None)
+
+    def rewritten(self, endpoint: str, body: Any) -> Any:
+        """Return what the rewrites make of a body."""
+        for wanted, rewrite in self._rewrites:
+            if _includes(wanted, endpoint):
+                body = rewrite(body)
+        return body
+
+    def _respond(self, endpoint: str, value: Any, status: int, **headers: str) -> Response:
+        try:
+            value = self.rewritten(endpoint, value)
+        except Exception as error:
+            log.exception("A rewrite of the response of %s has an error", endpoint)
+            status, value = 500, envelope(500, f"{type(error).__name__}: {error}", self.clock())
+        return Response(200) if value is None else Response(status, json.dumps(value).encode(), headers=headers)
+
+    def _no_such_route(self, path: str, status: int, **headers: str) -> Response:
+        # BrowserAct's address suggests a framework that responds like this. The response itself is not documented.
+        error = http.HTTPStatus(status).phrase
+        body = {"timestamp": iso(utc(self.clock())), "status": status, "error": error, "path": path}
+        return Response(status, json.dumps(body).encode(), headers=headers)
+
     def as_planned(self, workflow: EmulatedWorkflow) -> EmulatedWorkflow:
         """Return a workflow with the settings of its next run."""
         planned = self._planned.get(workflow.id)
@@ -141,30 +347,25 @@ class Account:
         :param fields: further fields of the run
         :raises ApiError: if the account does not allow it
         """
-        now = self.clock()
-        if self.credits is not None and sum(run.credit(now) for run in self.runs.values()) >= self.credits:
+        if self.credits is not None and sum(run.credit for run in self.tasks) >= self.credits:
             raise ApiError(Code.NO_CREDITS)
-        if workflow.one_at_a_time and any(run.workflow.id == workflow.id for run in self._active):
+        if workflow.one_at_a_time and workflow.id in {run.workflow_id for run in self._active}:
             raise ApiError(Code.BROWSER_BUSY)
         if len(self._active) >= self.concurrency:
             raise ApiError(Code.TOO_MANY_RUNNING)
         # The planned settings are removed only here, so that a refused request keeps them for the next one.
         if planned := self._planned.get(workflow.id):
             planned.pop(0)
-        from_template = workflow.kind == "template"
         run = Run(
             id=self.new_id(),
-            workflow_id=workflow.id,
-            shown_workflow_id=self.new_id() if from_template else workflow.id,
-            from_template=from_template,
             workflow=workflow,
-            created=now,
+            shown_workflow_id=self.new_id() if workflow.kind == "template" else workflow.id,
+            created=self.clock(),
             credits_at_end=self.credits_at_end,
             **fields,
         )
         self.runs[run.id] = run
         self._active.append(run)
-        self.changed.notify_all()
         return run
 
     def catch_up(self) -> float:
@@ -179,15 +380,14 @@ class Account:
                 self._active.remove(run)
                 run.end(at)
             run.begun += 1
-            if run.status(at) == "finished" and run.save_browser_data and run.profile_id is not None:
+            self._transitions.append(seen := run.seen(at))
+            if seen.status == "finished" and run.save_browser_data and run.profile_id is not None:
                 self.profiles[run.profile_id] = dict(run.cookies)
-            # What changes later is not in the callbacks of this change.
-            self._transitions.append((copy.copy(run), at))
             self.changed.notify_all()
         return now
 
-    def take_transitions(self) -> list[tuple[Run, float]]:
-        """Return the runs whose status has changed since the last call, and when, oldest first."""
+    def take_transitions(self) -> list[Run]:
+        """Return the tasks after each change of a status since the last call, oldest first."""
         with self.changed:
             self.catch_up()
             transitions, self._transitions = self._transitions, []
@@ -198,3 +398,24 @@ class Account:
         changes = ((*run.next_change(), run) for run in self._active)
         coming = (change for change in changes if change[0] < math.inf)
         return min(coming, key=lambda change: change[0], default=None)
+
+
+def find_endpoint(method: str, path: str) -> Endpoint | None:
+    """Return the endpoint of a request, or one with the same path and another method."""
+    found = [endpoint for endpoint in ENDPOINTS.values() if endpoint.pattern.fullmatch(path)]
+    return next((endpoint for endpoint in found if endpoint.method == method), found[0] if found else None)
+
+
+def name_of(method: str, path: str) -> str | None:
+    """Return the name that faults and records have for a request."""
+    endpoint = find_endpoint(method, path)
+    return endpoint.name if endpoint else DOWNLOAD_FILE if path.startswith(FILES) else None
+
+
+def _includes(wanted: str, endpoint: str | None) -> bool:
+    return endpoint in ENDPOINTS if wanted == EVERY_ENDPOINT else endpoint == wanted
+
+
+def _check_name(what: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise ValueError(f"no such {what}: {name!r} (there are: {', '.join(known)})")

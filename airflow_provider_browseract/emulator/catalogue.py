@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -32,8 +31,7 @@ WRONG_PASSWORD = "wrong"
 
 def number_from(*parts: str) -> int:
     """Return a number that depends only on the parts, so that outputs can be compared across runs."""
-    digest = hashlib.sha256("\x00".join(parts).encode()).digest()
-    return int.from_bytes(digest[:4], "big")
+    return int.from_bytes(hashlib.sha256("\x00".join(parts).encode()).digest()[:4], "big")
 
 
 def _log_in(run: RunContext) -> Output:
@@ -76,33 +74,20 @@ def results_for(keyword: str, max_items: int = 10) -> list[dict[str, Any]]:
     ]
 
 
-def _max_items(inputs: Mapping[str, str]) -> int:
-    text = inputs.get("max_items", "10")
+def _search(run: RunContext) -> Output:
+    text = run.inputs.get("max_items", "10")
     if not (text.isascii() and text.isdigit() and len(text) <= 5):
         raise RunFailed(INPUT_REFUSED, f"max_items is not a number: {text!r}")
-    return int(text)
-
-
-def _search(run: RunContext) -> Output:
-    return Output(results_for(run.inputs["keyword"], _max_items(run.inputs)))
-
-
-def _csv_file(run: RunContext) -> EmulatedFile:
-    rows = results_for(run.inputs["keyword"], _max_items(run.inputs))
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=["rank", "title", "price", "url"])
-    writer.writeheader()
-    writer.writerows(rows)
-    # The CSV files of the service also begin with a byte order mark.
-    return EmulatedFile("results.csv", table.getvalue().encode("utf-8-sig"), "text/csv")
+    return Output(results_for(run.inputs["keyword"], int(text)))
 
 
 def _export(run: RunContext) -> Output:
-    return Output(files=(_csv_file(run),))
-
-
-def _ask_human(run: RunContext) -> Output:
-    return Output({"confirmed": run.confirmed})
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=["rank", "title", "price", "url"])
+    writer.writeheader()
+    writer.writerows(_search(run).value)
+    # The CSV files of the service also begin with a byte order mark.
+    return Output(files=(EmulatedFile("results.csv", table.getvalue().encode("utf-8-sig"), "text/csv"),))
 
 
 def contact_of(company: str, max_pages: int = 3) -> dict[str, Any]:
@@ -120,16 +105,14 @@ def _find_contact(run: RunContext) -> Output:
     # Another schema can allow other inputs.
     contact = contact_of(run.inputs.get("company_name", ""), int(run.inputs.get("max_pages", 3)))
     company, website = contact["company_name"], contact["official_website_url"]
-    table = io.StringIO()
-    csv.writer(table).writerows([["company_name", "official_website_url"], [company, website]])
     texts = {
         "json": (json.dumps(contact), "application/json"),
         "md": (f"# {company}\n\n{website}\n", "text/markdown"),
-        "csv": (table.getvalue(), "text/csv"),
-        "xml": (f"<contact><company>{escape(company)}</company></contact>", "application/xml"),
+        "csv": (f"official_website_url\n{website}\n", "text/csv"),
+        "xml": (f"<website>{escape(website)}</website>", "application/xml"),
     }
     files = (EmulatedFile(f"result.{end}", text.encode(), kind) for end, (text, kind) in texts.items())
-    return Output(contact, files=tuple(files))
+    return Output(contact, tuple(files))
 
 
 LOG_IN = EmulatedWorkflow(
@@ -173,7 +156,7 @@ HUMAN = EmulatedWorkflow(
     name="Ask a human",
     description="Pauses half-way until somebody resumes it, or for 10 minutes.",
     steps=("Open the page", "Wait for a human to solve the challenge", "Return the output"),
-    behaviour=_ask_human,
+    behaviour=lambda run: Output({"confirmed": run.confirmed}),
     pause_at=0.5,
     pause_limit=600.0,
     created_at="2026-01-05T08:05:00Z",
@@ -194,7 +177,6 @@ TEMPLATE_SEARCH = EmulatedWorkflow(
     description="Searches a shop for products.",
     inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
     behaviour=_search,
-    recommendation="Compare prices",
     detail_url="https://www.browseract.com/template?id=52000417936205143",
     created_at="2025-11-03T08:00:00Z",
 )
@@ -230,7 +212,7 @@ AGENT_HUMAN = EmulatedWorkflow(
     name="Ask a human in the live view",
     description="Pauses half-way until a person has helped, or for 10 minutes. It cannot be resumed through the API.",
     steps=HUMAN.steps,
-    behaviour=lambda run: Output({"confirmed": run.confirmed}),
+    behaviour=HUMAN.behaviour,
     pause_at=0.5,
     pause_limit=600.0,
     created_at="2026-01-05T08:12:00Z",

@@ -30,14 +30,11 @@ class Code(Enum):
 
 
 class ApiError(Exception):
-    """An error for which the response is the error envelope of the API.
-
-    :param detail: what follows the message of the code
-    """
+    """An error for which the response is the error envelope of the API: a code, and what follows its message."""
 
     def __init__(self, code: Code, detail: str = "") -> None:
+        super().__init__(code, detail)
         self.code, self.detail = code, detail
-        super().__init__(f"{code.value[0]}: {code.value[1]}{detail}")
 
 
 def parameter_error(message: str) -> ApiError:

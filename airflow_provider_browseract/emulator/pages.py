@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 import textwrap
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.emulator.account import Account
 from airflow_provider_browseract.emulator.records import Response
 from airflow_provider_browseract.emulator.runs import Run
 from airflow_provider_browseract.emulator.workflow import EmulatedWorkflow
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.emulator.account import Emulator
 
 FILES, HTML = "/files/", "text/html; charset=utf-8"
 
@@ -32,28 +34,28 @@ SCENES = (
 """The goals that a page of the shop fits, its address, its title and its template. The first match counts."""
 
 
-def show(account: Account, path: str, now: float) -> Response | None:
+def show(emulator: Emulator, path: str, now: float) -> Response | None:
     """Return the response to a request of a page or a file, or None if there is no such path."""
     if path == "/":
-        page = render("start.html", emulator=account, differences=render("differences.md"), refresh=False)
+        page = render("start.html", emulator=emulator, differences=render("differences.md"), refresh=False)
         return Response(200, page.encode(), HTML)
     if path.startswith(FILES):
-        return _file(account, *path.removeprefix(FILES).partition("/")[::2], now)
+        return _file(emulator, *path.removeprefix(FILES).partition("/")[::2], now)
     found = re.fullmatch(r"/(?:(live|logs)/([^/]+)|screenshots/([^/]+)/([^/]+)\.svg)", path)
     if found is None:
         return None
     page, task_id, drawn_id, number = found.groups()
-    run = account.runs.get(task_id or drawn_id)
+    run = next((run for run in emulator.tasks if run.id == (task_id or drawn_id)), None)
     content = None
     if run is not None:
-        about: dict[str, Any] = {"run": run, "now": now, "refresh": run.finished(now) is None}
+        about: dict[str, Any] = {"run": run, "refresh": run.finished_at is None}
         if page == "logs":
             content = render("log.html", **about)
         elif page == "live":
-            newest = next((str(number) for number, _ in reversed(run.steps(now))), "")
-            content = render("live.html", picture=_picture(run, now, newest), **about)
+            newest = next((str(number) for number, _ in reversed(run.steps)), "")
+            content = render("live.html", picture=_picture(run, newest), **about)
         else:
-            content = _picture(run, now, number)
+            content = _picture(run, number)
     if content is None:
         return Response(404, b"There is no such task or step.\n", "text/plain")
     # A step that is running will look different.
@@ -69,10 +71,9 @@ def draw(workflow: EmulatedWorkflow, number: int, goal: str, status: str) -> Any
     """
     # XML allows no control characters, not even escaped ones.
     goal = "".join(char if char.isprintable() else " " for char in goal[:200])
-    scenes = [
-        next(scene for scene in SCENES if re.search(scene[0], text, re.IGNORECASE)) for text in (goal, workflow.name)
-    ]
-    _, address, title, content = scenes[1] if scenes[0] is SCENES[-1] else scenes[0]
+    texts = (goal, workflow.name)
+    fitting = (scene for text in texts for scene in SCENES[:-1] if re.search(scene[0], text, re.IGNORECASE))
+    _, address, title, content = next(fitting, SCENES[-1])
     if title == "Your account" and status == "failed":
         _, address, title, content = SCENES[1]
     page = 1 if workflow.step_every is None else 1 + number // len(workflow.steps)
@@ -94,14 +95,16 @@ def draw(workflow: EmulatedWorkflow, number: int, goal: str, status: str) -> Any
     )
 
 
-def _picture(run: Run, now: float, wanted: str) -> Any:
+def _picture(run: Run, wanted: str) -> Any:
     """Return the screenshot of a step, or None if there is no such step."""
-    found = (each for each in run.steps(now) if str(each[0]) == wanted)
-    return next((draw(run.workflow, number, run.goal(number), status) for number, status in found), None)
+    found = (
+        draw(run.workflow, number, run.goal(number), status) for number, status in run.steps if str(number) == wanted
+    )
+    return next(found, None)
 
 
-def _file(account: Account, token: str, name: str, now: float) -> Response:
-    for run in account.runs.values():
+def _file(emulator: Emulator, token: str, name: str, now: float) -> Response:
+    for run in emulator.runs.values():
         for stored in (*run.files, *run.downloads):
             if stored.token == token and stored.file.name == name and stored.ready(now) and now < stored.expires:
                 return Response(

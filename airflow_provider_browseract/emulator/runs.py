@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import itertools
 import logging
 import math
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
 from urllib.parse import quote
 
-from airflow_provider_browseract.emulator.records import StartedTask, TaskRecord, milliseconds, utc
-from airflow_provider_browseract.emulator.workflow import (
-    EmulatedFile,
-    EmulatedWorkflow,
-    Output,
-    RunContext,
-    RunFailed,
-)
+from airflow_provider_browseract.emulator.records import milliseconds, utc
+from airflow_provider_browseract.emulator.workflow import EmulatedFile, EmulatedWorkflow, Output, RunContext, RunFailed
 
 log = logging.getLogger(__name__)
 
@@ -49,51 +44,68 @@ class StoredFile:
         """Return whether the file is available."""
         return self.file.broken is None and self.created + self.file.prepared_after <= at
 
-    def link(self, base_url: str, at: float) -> str:
+    def link(self, url: str, at: float) -> str:
         """Return the link. If it has expired, sign a new one first."""
         if at >= self.expires:
             self._sign(at)
         name = quote(self.file.name, safe="")
-        return f"{base_url}/files/{self.token}/{name}?expires={milliseconds(self.expires)}"
+        return f"{url}/files/{self.token}/{name}?expires={milliseconds(self.expires)}"
 
 
 @dataclass(kw_only=True, eq=False)
-class Run(StartedTask):
-    """A task, and the plan of what happens when.
+class Run:
+    """A task at one moment: how it was started, what has happened since, and what is planned.
 
-    :param created: when it was started
+    :param api_version: the version of the API that started it
+    :param inputs: the names and values exactly as they were sent. ``dict(inputs)`` is the ``input`` of a bot
     :param shown_workflow_id: the workflow id that API v2 returns. A run of a template belongs to a copy of it, which no
         list contains
     :param profile_given: whether it starts with the saved state of its profile
+    :param created: when it was started, in seconds since the epoch
+    :param at: the moment. What follows from it, such as ``status``, is as it is then
     """
 
+    id: str
+    api_version: Literal["v2", "v3"]
     workflow: EmulatedWorkflow
-    created: float
+    inputs: list[tuple[str, Any]]
     shown_workflow_id: str
-    credits_at_end: bool = False
+    proxy_region: str | None = None
+    profile_id: str | None = None
     profile_given: bool = False
+    save_browser_data: bool = False
+    callback_url: str | None = None
+    status_change_callback_url: str | None = None
+    credits_at_end: bool = False
+    created: float
+    at: float = 0.0
 
     def __post_init__(self) -> None:
         workflow = self.workflow
         work = math.inf if workflow.step_every else workflow.duration
-        self.phases: list[tuple[str, float]] = [("created", workflow.queued)]
+        self.phases: list[tuple[str, float]] = [("created", workflow.queued), ("running", work)]
         if workflow.pause_at is not None:
             before = workflow.duration * workflow.pause_at
             limit = math.inf if workflow.pause_limit is None else workflow.pause_limit
-            self.phases += [("running", before), ("paused", limit)]
-            work -= before
-        self.phases.append(("running", work))
+            self.phases[1:] = [("running", before), ("paused", limit), ("running", work - before)]
         self.outcome: str = workflow.outcome
         self.failure: tuple[int, str] | None = workflow.failure if workflow.outcome == "failed" else None
         self.stops_at = math.inf
+        #: The business code of the request that stopped it.
         self.biz_code: int | None = None
         #: How many statuses of the plan have begun, as far as the account has caught up.
         self.begun = 1
         self.confirmed = workflow.pause_at is None
         self.cookies: dict[str, str] = {}
-        self.output = Output()
+        self.produced = Output()
         self.files: list[StoredFile] = []
         self.downloads: list[StoredFile] = []
+
+    def seen(self, at: float) -> Run:
+        """Return it as it is at a moment. What happens later does not change that."""
+        seen = copy.copy(self)
+        seen.at = at
+        return seen
 
     def plan(self) -> Iterator[tuple[float, str]]:
         """Yield when each status begins, and the status."""
@@ -104,23 +116,6 @@ class Run(StartedTask):
                 return
             yield at, status
             at += seconds
-
-    def history(self, at: float) -> list[tuple[float, str]]:
-        """Return the statuses that have begun by then, as far as the account has caught up."""
-        return [(began, status) for began, status in itertools.islice(self.plan(), self.begun) if began <= at]
-
-    def status(self, at: float) -> str:
-        """Return its true status."""
-        return self.history(at)[-1][1]
-
-    def reported(self, at: float) -> str:
-        """Return the status that the API reports."""
-        return self.workflow.status or self.status(at)
-
-    def finished(self, at: float) -> float | None:
-        """Return when it ended, or None if it is still active."""
-        began, status = self.history(at)[-1]
-        return began if status in ENDED else None
 
     def next_change(self) -> tuple[float, str]:
         """Return when the next status begins, and the status."""
@@ -144,9 +139,9 @@ class Run(StartedTask):
         workflow = self.workflow
         try:
             context = RunContext(dict(self.inputs), self.cookies, self.confirmed)
-            self.output = workflow.instead_of(workflow.behaviour(context) if self.outcome == "finished" else Output())
+            self.produced = workflow.instead_of(workflow.behaviour(context) if self.outcome == "finished" else Output())
         except Exception as error:
-            self.outcome, self.output = "failed", workflow.instead_of(Output())
+            self.outcome, self.produced = "failed", workflow.instead_of(Output())
             self.failure = UNEXPECTED, f"{type(error).__name__}: {error}"
             if isinstance(error, RunFailed):
                 self.failure = error.code, error.message
@@ -154,61 +149,84 @@ class Run(StartedTask):
                 log.exception("The behaviour of the emulated workflow %r has an error", workflow.name)
         self.files, self.downloads = (
             [StoredFile(file, at, workflow.file_lifetime) for file in files]
-            for files in (self.output.files, self.output.downloads)
+            for files in (self.produced.files, self.produced.downloads)
         )
 
-    def has_output(self, at: float) -> bool:
-        """Return whether its output and files are available."""
-        finished = self.finished(at)
-        return finished is not None and finished + self.workflow.output_after <= at
+    @property
+    def workflow_id(self) -> str:
+        """The id of its workflow, template or bot."""
+        return self.workflow.id
 
-    def is_listed(self, at: float) -> bool:
-        """Return whether lists contain it."""
-        return self.created + self.workflow.listed_after <= at
+    @property
+    def begun_statuses(self) -> list[tuple[float, str]]:
+        """When each status began, in seconds since the epoch, and the status."""
+        return [(began, status) for began, status in itertools.islice(self.plan(), self.begun) if began <= self.at]
 
-    def worked(self, at: float) -> float:
-        """Return the seconds for which it has been running."""
-        past = self.history(at)
-        ends = [*(began for began, _ in past[1:]), at]
+    @property
+    def history(self) -> list[tuple[str, datetime]]:
+        """Each status, and when it began."""
+        return [(status, utc(began)) for began, status in self.begun_statuses]
+
+    @property
+    def status(self) -> str:
+        """The status."""
+        return self.begun_statuses[-1][1]
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was started."""
+        return utc(self.created)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it ended, or None if it is still active."""
+        status, began = self.history[-1]
+        return began if status in ENDED else None
+
+    @property
+    def output(self) -> str | None:
+        """The text of its output, or None if it is still active. The API can return it later."""
+        return self.produced.string if self.status in ENDED else None
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the API returns its output and files."""
+        began, status = self.begun_statuses[-1]
+        return status in ENDED and began + self.workflow.output_after <= self.at
+
+    @property
+    def worked(self) -> float:
+        """The seconds for which it has been running."""
+        past = self.begun_statuses
+        ends = [*(began for began, _ in past[1:]), self.at]
         return sum(end - began for (began, status), end in zip(past, ends, strict=True) if status == "running")
 
-    def steps_begun(self, at: float) -> int:
-        """Return the number of steps that have begun by then."""
+    @property
+    def steps_begun(self) -> int:
+        """The number of steps that have begun."""
         every, planned = self.workflow.step_every, len(self.workflow.steps)
-        if all(status != "running" for _, status in self.history(at)):
+        if all(status != "running" for _, status in self.begun_statuses):
             return 0
         if every is not None:
-            return int(self.worked(at) / every) + 1
-        share = self.worked(at) / self.workflow.duration if self.workflow.duration else 1.0
+            return int(self.worked / every) + 1
+        share = self.worked / self.workflow.duration if self.workflow.duration else 1.0
         return min(int(share * planned) + 1, planned)
 
-    def steps(self, at: float) -> list[tuple[int, str]]:
-        """Return number and status of each step that has begun by then, or of the newest if there are many."""
-        begun = self.steps_begun(at)
-        last = {"finished": "succeed", "failed": "failed", "canceled": "failed"}.get(self.status(at), "running")
+    @property
+    def steps(self) -> list[tuple[int, str]]:
+        """The number and the status of each step that has begun, or of the newest if there are many."""
+        begun = self.steps_begun
+        last = {"finished": "succeed", "failed": "failed", "canceled": "failed"}.get(self.status, "running")
         numbers = range(max(begun - MAX_STEPS, 0) + 1, begun + 1)
         return [(number, "succeed" if number < begun else last) for number in numbers]
+
+    @property
+    def credit(self) -> int:
+        """The credits that it has used."""
+        if self.credits_at_end and self.finished_at is None:
+            return 0
+        return self.workflow.credits_per_step * self.steps_begun
 
     def goal(self, number: int) -> str:
         """Return the goal of a step."""
         return self.workflow.steps[(number - 1) % len(self.workflow.steps)]
-
-    def credit(self, at: float) -> int:
-        """Return the credits that it has used."""
-        if self.credits_at_end and self.finished(at) is None:
-            return 0
-        return self.workflow.credits_per_step * self.steps_begun(at)
-
-    def record(self, at: float) -> TaskRecord:
-        """Return everything about it, for a test."""
-        history, finished = self.history(at), self.finished(at)
-        return TaskRecord(
-            **{each.name: copy.copy(getattr(self, each.name)) for each in dataclasses.fields(StartedTask)},
-            status=history[-1][1],
-            history=[(status, utc(began)) for began, status in history],
-            created_at=utc(self.created),
-            finished_at=None if finished is None else utc(finished),
-            biz_code=self.biz_code,
-            credit=self.credit(at),
-            output=None if finished is None else self.output.string,
-        )

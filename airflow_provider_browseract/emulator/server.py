@@ -1,8 +1,9 @@
-"""Serve an emulator over HTTP in separate threads, with the faults of requests."""
+"""Serve an emulator over HTTP in separate threads, with the faults of requests, and send its callbacks."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import random
 import socket
@@ -14,15 +15,23 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote
 
-from airflow_provider_browseract.emulator.callbacks import CallbackSender
-from airflow_provider_browseract.emulator.control import Emulator, name_of
-from airflow_provider_browseract.emulator.faults import RequestFault
-from airflow_provider_browseract.emulator.records import RequestRecord, Response, utc
+import httpx
+
+from airflow_provider_browseract.emulator.account import CALLBACK, Emulator, name_of
+from airflow_provider_browseract.emulator.faults import CallbackFault, RequestFault
+from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, Response, utc
+from airflow_provider_browseract.emulator.runs import Run
 
 log = logging.getLogger(__name__)
 
 GRACE = 2.0
 """Seconds that a response may take to be sent when the server stops."""
+
+ATTEMPTS = 3
+"""How often a callback is tried. Only a 5xx response leads to another attempt."""
+
+HANG_UP = 0.001
+"""Seconds after which a request is ended that does not wait for its response."""
 
 
 @contextlib.contextmanager
@@ -33,9 +42,8 @@ def serving(emulator: Emulator, host: str, port: int) -> Iterator[str]:
     """
     with EmulatorServer(emulator, host, port) as server:
         sender = CallbackSender(emulator)
-        accepting = threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True)
-        for thread in (sender, accepting):
-            thread.start()
+        for target in (server.serve_forever, sender.run):
+            threading.Thread(target=target, daemon=True).start()
         try:
             yield f"http://{f'[{host}]' if ':' in host else host}:{server.server_address[1]}"
         finally:
@@ -55,6 +63,10 @@ class EmulatorServer(socketserver.TCPServer):
         self._connections: dict[Any, threading.Thread] = {}
         super().__init__((host, port), _Connection)
 
+    def serve_forever(self, poll_interval: float = 0.005) -> None:
+        """Accept connections until :meth:`stop`."""
+        super().serve_forever(poll_interval)
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start the thread of a connection."""
         thread = threading.Thread(target=self._serve, args=(request, client_address), daemon=True)
@@ -73,7 +85,7 @@ class EmulatorServer(socketserver.TCPServer):
         del self._connections[request]
 
     def stop(self) -> None:
-        """Stop to accept connections, and end those that are open, without waiting for further requests on them."""
+        """Accept no more connections, and end those that are open after the response that is being sent."""
         self.shutdown()
         for connection, thread in list(self._connections.items()):
             with contextlib.suppress(OSError):
@@ -91,27 +103,25 @@ class _Connection(BaseHTTPRequestHandler):
     timeout = 60
     """Seconds for which an idle connection is kept, about as long as load balancers in front of APIs keep theirs."""
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("do_"):  # whatever the method of the request is
+            return self._respond
+        raise AttributeError(name)
+
     def _respond(self) -> None:
         emulator, (address, _, query) = self.server.emulator, self.path.partition("?")
-        path = unquote(address)
+        method, path = self.command, unquote(address)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        name = name_of(self.command, path)
+        name = name_of(method, path)
         fault = emulator.take_fault(name)
-        request = RequestRecord(
-            method=self.command,
-            path=path,
-            query=query,
-            endpoint=name,
-            fault=None if fault is None else fault.kind,
-            with_key="authorization" in headers,
-            at=utc(emulator.clock()),
-        )
-        emulator.begin_request(request)
+        kind = fault.kind if fault else None
+        record = RequestRecord(method, path, query, name, kind, "authorization" in headers, utc(emulator.clock()))
+        emulator.requests.append(record)
         # A client that is still sending would not always notice a reset.
         body = self.rfile.read(int(headers.get("content-length", 0)))
         response = None
         if fault is None or fault.processed:
-            response = emulator.handle(self.command, path, query, headers, body)
+            response = emulator.handle(method, path, query, headers, body)
         if fault is None and name is not None and emulator.latency[1]:
             fault = RequestFault.slow(random.uniform(*emulator.latency))
         if fault is not None and name is not None:
@@ -120,10 +130,8 @@ class _Connection(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         # Recorded before the response is sent, so that a client with the response finds the record.
-        emulator.end_request(request, response.status)
+        record.status = response.status
         self._send(response)
-
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _respond
 
     def _go_wrong(self, name: str, fault: RequestFault, response: Response | None) -> Response | None:
         """Wait or prepare to close the connection, and return what is responded, if there is a response at all."""
@@ -142,12 +150,8 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _send(self, response: Response) -> None:
         self.send_response(response.status)
-        length = str(len(response.body))
-        for name, value in {
-            "Content-Type": response.content_type,
-            "Content-Length": length,
-            **response.headers,
-        }.items():
+        fields = {"Content-Type": response.content_type, "Content-Length": str(len(response.body))}
+        for name, value in {**fields, **response.headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -155,3 +159,90 @@ class _Connection(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Log nothing: the emulator records requests."""
+
+
+class CallbackSender:
+    """Lets an emulator's runs proceed, and sends their callbacks, in order for each run."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+        self._client = httpx.Client(limits=httpx.Limits(max_connections=None), trust_env=False)
+        self._stopping = threading.Event()
+        self._last: dict[str, threading.Thread] = {}
+
+    def run(self) -> None:
+        """Send callbacks until :meth:`stop`."""
+        emulator = self._emulator
+        with emulator.changed:
+            while not self._stopping.is_set():
+                for run in emulator.take_transitions():
+                    self._send(run)
+                change = emulator.next_change()
+                wait = threading.TIMEOUT_MAX if change is None else change[0] - emulator.clock()
+                emulator.changed.wait(min(max(wait, 0.0), threading.TIMEOUT_MAX))
+
+    def stop(self) -> None:
+        """Send nothing more. A request that has been sent is not waited for."""
+        self._stopping.set()
+        with self._emulator.changed:
+            self._emulator.changed.notify_all()
+
+    def _send(self, run: Run) -> None:
+        """Start to deliver the callbacks of a status change."""
+        urls = {"status_change_callback_url": run.status_change_callback_url}
+        if run.finished_at is not None:
+            urls["callback_url"] = run.callback_url
+        addresses = {kind: url for kind, url in urls.items() if url is not None}
+        if not addresses:
+            return
+        about = {"workflow_id": run.workflow_id, "task_id": run.id, "status": run.status}
+        fault = self._emulator.take_fault(CALLBACK, **about)
+        is_late = fault is not None and fault.kind == "late"
+        after = None if is_late else self._last.get(run.id)
+        sending = threading.Thread(target=self._deliver, args=(run, addresses, fault, after), daemon=True)
+        sending.start()
+        if not is_late:
+            self._last[run.id] = sending
+
+    def _deliver(
+        self, run: Run, addresses: dict[str, str], fault: CallbackFault | None, after: threading.Thread | None
+    ) -> None:
+        """Deliver the callbacks of a status change, after those of the change before."""
+        emulator, fault_kind = self._emulator, fault.kind if fault else None
+        try:
+            with emulator.changed:
+                body = emulator.rewritten(CALLBACK, emulator.apis[run.api_version].describe(run))
+        except Exception:
+            log.exception("A callback is not sent, because of an error")
+            return
+        if body is None:
+            return
+        if after is not None:
+            after.join()
+        self._stopping.wait(fault.seconds if fault else 0.0)
+        for kind, url in [*addresses.items()] * (fault.copies if fault else 1):
+            for attempt in range(1, ATTEMPTS + 1):
+                self._stopping.wait(emulator.callback_retry_delay if attempt > 1 else 0.0)
+                if self._stopping.is_set():
+                    return
+                status, error = self._post(url, json.dumps(body).encode(), fault_kind)
+                now = utc(emulator.clock())
+                emulator.deliveries.append(
+                    DeliveryRecord(run.id, url, kind, attempt, run.status, status, error, fault_kind, now)
+                )
+                if status is None or status < 500:
+                    break
+
+    def _post(self, url: str, body: bytes, fault: str | None) -> tuple[int | None, str | None]:
+        """Send a callback, and return the status of the response, or why there is none."""
+        if fault == "lost":
+            return None, "lost"
+        limit = self._emulator.callback_timeout
+        timeout = httpx.Timeout(limit, read=HANG_UP if fault == "hung_up" else limit)
+        try:
+            sent = self._client.post(url, content=body, headers={"Content-Type": "application/json"}, timeout=timeout)
+            return sent.status_code, None
+        except httpx.TimeoutException:
+            return None, "hung up" if fault == "hung_up" else f"no response within {limit:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:
+            return None, f"{type(problem).__name__}: {problem}"

@@ -1,7 +1,4 @@
-"""The endpoints of API v3, and how it describes runs.
-
-The functions of the endpoints have the names and the parameters that they have on BrowserAct.
-"""
+"""The endpoints of API v3, and how it describes runs."""
 
 from __future__ import annotations
 
@@ -12,188 +9,167 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from airflow_provider_browseract.emulator import endpoints as api
-from airflow_provider_browseract.emulator.account import Account
 from airflow_provider_browseract.emulator.catalogue import REGIONS
+from airflow_provider_browseract.emulator.endpoints import Api, page_of
 from airflow_provider_browseract.emulator.errors import ApiError, Code, parameter_error
 from airflow_provider_browseract.emulator.records import iso
 from airflow_provider_browseract.emulator.runs import Run
 from airflow_provider_browseract.emulator.workflow import EmulatedWorkflow
 
-ENDPOINTS: dict[str, api.Endpoint] = {}
-"""The endpoints by name. Of the paths that are equal but for an id, the one without an id comes first."""
-
 BOTS = ("workflow", "bot")
 """What API v3 serves as a bot."""
 
-_get, _post = (partial(api.endpoint, ENDPOINTS, method) for method in ("GET", "POST"))
+_get, _post = (partial(api.endpoint, method) for method in ("GET", "POST"))
 
 
-@_post("/v3/bots/{bot_id}/runs")
-def create_run(
-    account: Account,
-    bot_id: api.Id,
-    input: dict[str, Any],
-    callbacks: api.Callbacks = {},  # noqa: B006
-) -> Any:
-    bot = account.as_planned(api.find(account, bot_id, Code.WORKFLOW_UNKNOWN, *BOTS))
-    if not bot.published:
-        raise ApiError(Code.NOT_PUBLISHED)
-    return _start(account, bot, input, **callbacks)
+class V3(Api):
+    """API v3 of an account. The methods of endpoints have the names and the parameters that they have on BrowserAct.
 
+    Of the paths that are equal but for an id, the one without an id comes first.
+    """
 
-@_post("/v3/bots/templates/{template_id}/runs")
-def create_template_run(
-    account: Account,
-    template_id: api.Id,
-    input: dict[str, Any],
-    proxy_region: str = "US",
-    callbacks: api.Callbacks = {},  # noqa: B006
-) -> Any:
-    template = account.as_planned(api.find(account, template_id, Code.TEMPLATE_UNKNOWN, "template"))
-    if proxy_region not in REGIONS:
-        raise ApiError(Code.REGION_UNKNOWN)
-    return _start(account, template, input, proxy_region=proxy_region, **callbacks)
+    @_post("/v3/bots/{bot_id}/runs")
+    def create_run(self, bot_id: api.Id, input: dict[str, Any], callbacks: api.Callbacks = {}) -> Any:  # noqa: B006
+        bot = self.emulator.as_planned(self.find(bot_id, *BOTS))
+        if not bot.published:
+            raise ApiError(Code.NOT_PUBLISHED)
+        return self._start(bot, input, **callbacks)
 
+    @_post("/v3/bots/templates/{template_id}/runs")
+    def create_template_run(
+        self,
+        template_id: api.Id,
+        input: dict[str, Any],
+        proxy_region: str = "US",
+        callbacks: api.Callbacks = {},  # noqa: B006
+    ) -> Any:
+        template = self.emulator.as_planned(self.find(template_id, "template"))
+        if proxy_region not in REGIONS:
+            raise ApiError(Code.REGION_UNKNOWN)
+        return self._start(template, input, proxy_region=proxy_region, **callbacks)
 
-@_get("/v3/bots/runs/{task_id}/status")
-def query_run_status(account: Account, task_id: api.Id) -> Any:
-    return _status(account, api.find_run(account, task_id, "v3"))
+    def _start(self, bot: EmulatedWorkflow, given: dict[str, Any], **fields: Any) -> Any:
+        _check_input(bot, given)
+        run = self.emulator.start_run(bot, api_version="v3", inputs=list(given.items()), **fields)
+        return {"task_id": run.id, "status": "created"}
 
+    @_get("/v3/bots/runs/{task_id}/status")
+    def query_run_status(self, task_id: api.Id) -> Any:
+        return self._status(self.find_run(task_id))
 
-@_get("/v3/bots/runs/{task_id}")
-def query_run(account: Account, task_id: api.Id) -> Any:
-    return run_detail(account, api.find_run(account, task_id, "v3"))
+    def _status(self, run: Run) -> dict[str, str]:
+        return {"task_id": run.id, "status": run.status, "updated_at": iso(run.history[-1][1])}
 
+    @_get("/v3/bots/runs/{task_id}")
+    def query_run(self, task_id: api.Id) -> Any:
+        return self.describe(self.find_run(task_id))
 
-@_get("/v3/bots/runs")
-def page_runs(
-    account: Account,
-    bot_id: api.Id | None = None,
-    bot_name: str = "",
-    status: api.Status | None = None,
-    created_at_from: api.Moment | None = None,
-    created_at_to: api.Moment | None = None,
-    page: api.PageNumber = 1,
-    limit: api.LimitOfV3 = 20,
-) -> Any:
-    # Runs of templates have neither a bot id nor a name.
-    found = [
-        run
-        for run in api.find_runs(account, "v3", status, created_at_from, created_at_to)
-        if bot_id in (None, None if run.from_template else run.workflow.id)
-        and bot_name.lower() in ("" if run.from_template else run.workflow.name.lower())
-    ]
-    return api.page_of(found, page, limit, partial(run_summary, account))
+    @_get("/v3/bots/runs")
+    def page_runs(
+        self,
+        bot_id: api.Id | None = None,
+        bot_name: str = "",
+        status: api.Status | None = None,
+        created_at_from: api.Moment | None = None,
+        created_at_to: api.Moment | None = None,
+        page: api.PageNumber = 1,
+        limit: api.LimitOfV3 = 20,
+    ) -> Any:
+        # Runs of templates have neither a bot id nor a name.
+        found = [
+            run
+            for run in self.find_runs(status, created_at_from, created_at_to)
+            if bot_id in (None, None if run.workflow.kind == "template" else run.workflow.id)
+            and bot_name.lower() in ("" if run.workflow.kind == "template" else run.workflow.name.lower())
+        ]
+        return page_of(found, page, limit, partial(self._summary, whole=False))
 
+    @_post("/v3/bots/runs/{task_id}/resume")
+    def resume_run(self, task_id: api.Id) -> Any:
+        if self.find_run(task_id).workflow.kind == "bot":
+            raise ApiError(Code.RESUME_NOT_SUPPORTED)
+        # On BrowserAct, a run is resumed later than the response, which therefore still has the status paused.
+        return self._status(self.resume(task_id))
 
-@_post("/v3/bots/runs/{task_id}/resume")
-def resume_run(account: Account, task_id: api.Id) -> Any:
-    run = api.find_run(account, task_id, "v3")
-    if run.workflow.bot_type == "agent":
-        raise ApiError(Code.RESUME_NOT_SUPPORTED)
-    # On BrowserAct, a run is resumed later than the response, which therefore still has the status paused.
-    before = _status(account, run)
-    api.resume(account, run)
-    return before
+    @_post("/v3/bots/runs/{task_id}/cancel")
+    def cancel_run(self, task_id: api.Id, biz_code: api.Whole | None = None) -> Any:
+        return self._status(self.stop(task_id, biz_code))
 
+    @_get("/v3/bots")
+    def page_bots(
+        self,
+        bot_type: Literal["workflow", "agent"] | None = None,
+        keyword: api.Keyword = "",
+        page: api.PageNumber = 1,
+        limit: api.LimitOfV3 = 20,
+    ) -> Any:
+        found = (
+            bot
+            for bot in self.emulator.of_kind(*BOTS)
+            if bot.published and bot_type in (None, bot.bot_type) and keyword.lower() in bot.name.lower()
+        )
+        return page_of(found, page, limit, _listed_bot)
 
-@_post("/v3/bots/runs/{task_id}/cancel")
-def cancel_run(account: Account, task_id: api.Id, biz_code: api.Whole | None = None) -> Any:
-    run = api.find_run(account, task_id, "v3")
-    api.stop(account, run, biz_code)
-    return _status(account, run)
+    @_get("/v3/bots/templates")
+    def page_templates(self, keyword: api.Keyword = "", page: api.PageNumber = 1, limit: api.Limit = 10) -> Any:
+        found = (one for one in self.emulator.of_kind("template") if keyword.lower() in one.name.lower())
+        return page_of(found, page, limit, _listed_template)
 
+    @_get("/v3/bots/regions")
+    def list_regions(self) -> Any:
+        return [{"code": code, "name": name} for code, name in REGIONS.items()]
 
-@_get("/v3/bots")
-def page_bots(
-    account: Account,
-    bot_type: Literal["workflow", "agent"] | None = None,
-    keyword: api.Keyword = "",
-    page: api.PageNumber = 1,
-    limit: api.LimitOfV3 = 20,
-) -> Any:
-    found = (
-        bot
-        for bot in _oldest_first(account, *BOTS)
-        if bot.published and bot_type in (None, bot.bot_type) and keyword.lower() in bot.name.lower()
-    )
-    return api.page_of(found, page, limit, _listed_bot)
-
-
-@_get("/v3/bots/templates")
-def page_templates(account: Account, keyword: api.Keyword = "", page: api.PageNumber = 1, limit: api.Limit = 10) -> Any:
-    found = (one for one in _oldest_first(account, "template") if keyword.lower() in one.name.lower())
-    return api.page_of(found, page, limit, _listed_template)
-
-
-@_get("/v3/bots/regions")
-def list_regions(_: Account) -> Any:
-    return [{"code": code, "name": name} for code, name in REGIONS.items()]
-
-
-@_get("/v3/bots/templates/{template_id}")
-def query_template(account: Account, template_id: api.Id) -> Any:
-    template = api.find(account, template_id, Code.TEMPLATE_UNKNOWN, "template")
-    return {
-        **_listed_template(template),
-        "description": template.description,
-        "created_at": template.created_at,
-        "published_at": template.published_at,
-        "input_schema": template.schema,
-    }
-
-
-@_get("/v3/bots/{bot_id}")
-def query_bot(account: Account, bot_id: api.Id) -> Any:
-    bot = api.find(account, bot_id, Code.WORKFLOW_UNKNOWN, *BOTS)
-    return {
-        **_listed_bot(bot),
-        "created_at": bot.created_at,
-        "input_schema": bot.schema if bot.published else None,
-        "output_schema": bot.output_schema if bot.published else None,
-    }
-
-
-def run_summary(account: Account, run: Run, at: float | None = None, *, whole: bool = False) -> dict[str, Any]:
-    """Return the fields of a run that lists have too, or all. What does not apply is left out."""
-    fields = {
-        "task_id": run.id,
-        "bot_type": run.workflow.bot_type,
-        "input": dict(run.inputs),
-        **api.described(account, run, account.clock() if at is None else at, whole=whole),
-    }
-    if not run.from_template:
-        fields |= {"bot_id": run.workflow.id, "bot_name": run.workflow.name}
-    return fields
-
-
-def run_detail(account: Account, run: Run, at: float | None = None) -> dict[str, Any]:
-    """Return a run as ``query-run`` and callbacks do."""
-    at = account.clock() if at is None else at
-    fields = run_summary(account, run, at, whole=True)
-    if not fields["steps"]:
-        del fields["steps"]
-    if not run.has_output(at):
-        return fields
-    if (value := _value(run)) != "":
-        fields["output"] = value
-    if files := [stored for stored in run.files if stored.ready(at)]:
-        fields["output_files"] = {
-            PurePosixPath(stored.file.name).suffix[1:] or stored.file.name: {
-                "file_name": stored.file.name,
-                "file_size": len(stored.file.content),
-                "download_url": stored.link(account.url, at),
-            }
-            for stored in files
+    @_get("/v3/bots/templates/{template_id}")
+    def query_template(self, template_id: api.Id) -> Any:
+        template = self.find(template_id, "template")
+        return {
+            **_listed_template(template),
+            "description": template.description,
+            "created_at": template.created_at,
+            "published_at": template.published_at,
+            "input_schema": template.schema,
         }
-    if downloads := fields.get("download_files"):
-        fields["download_files"] = [{_snake_case(name): each[name] for name in each} for each in downloads]
-    return fields
+
+    @_get("/v3/bots/{bot_id}")
+    def query_bot(self, bot_id: api.Id) -> Any:
+        bot = self.find(bot_id, *BOTS)
+        schemas = {"input_schema": bot.schema, "output_schema": bot.output_schema}
+        shown = schemas if bot.published else dict.fromkeys(schemas)
+        return {**_listed_bot(bot), "created_at": bot.created_at, **shown}
+
+    def _summary(self, run: Run, *, whole: bool) -> dict[str, Any]:
+        """Return the fields of a run that lists have too, or more. What does not apply is left out."""
+        fields = {"task_id": run.id, "bot_type": run.workflow.bot_type, "input": dict(run.inputs)}
+        if run.workflow.kind != "template":
+            fields |= {"bot_id": run.workflow.id, "bot_name": run.workflow.name}
+        return fields | self.described(run, whole=whole)
+
+    def describe(self, run: Run) -> dict[str, Any]:
+        """Return a run as ``query-run`` and callbacks do."""
+        fields = self._summary(run, whole=True)
+        if not fields["steps"]:
+            del fields["steps"]
+        if not run.has_output:
+            return fields
+        if (value := _value(run)) != "":
+            fields["output"] = value
+        if files := [stored for stored in run.files if stored.ready(run.at)]:
+            fields["output_files"] = {
+                PurePosixPath(stored.file.name).suffix[1:] or stored.file.name: {
+                    "file_name": stored.file.name,
+                    "file_size": len(stored.file.content),
+                    "download_url": stored.link(self.emulator.url, run.at),
+                }
+                for stored in files
+            }
+        if downloads := fields.get("download_files"):
+            fields["download_files"] = [{_snake_case(name): each[name] for name in each} for each in downloads]
+        return fields
 
 
 def _value(run: Run) -> Any:
     """Return the output as API v3 does: the text of a workflow that is a JSON object or array, as that value."""
-    value = run.output.value
+    value = run.produced.value
     if isinstance(value, str) and run.workflow.kind != "bot":
         with contextlib.suppress(ValueError, RecursionError):
             read = json.loads(value)
@@ -219,15 +195,9 @@ def _listed_template(template: EmulatedWorkflow) -> dict[str, str]:
     return {
         "template_id": template.id,
         "name": template.name,
-        "recommend_desc": template.recommendation,
+        "recommend_desc": template.description,
         "detail_url": template.detail_url,
     }
-
-
-def _start(account: Account, bot: EmulatedWorkflow, given: dict[str, Any], **fields: Any) -> Any:
-    _check_input(bot, given)
-    run = account.start_run(bot, api_version="v3", inputs=list(given.items()), **fields)
-    return {"task_id": run.id, "status": bot.status or "created"}
 
 
 def _check_input(bot: EmulatedWorkflow, given: dict[str, Any]) -> None:
@@ -237,10 +207,9 @@ def _check_input(bot: EmulatedWorkflow, given: dict[str, Any]) -> None:
     from jsonschema.validators import validator_for
     from referencing import Registry
 
-    schema = bot.schema
     try:
         # An empty registry, so that no schema is fetched over the network.
-        validator = validator_for(schema, default=Draft202012Validator)(schema, registry=Registry())
+        validator = validator_for(bot.schema, default=Draft202012Validator)(bot.schema, registry=Registry())
         error = min(validator.iter_errors(given), key=lambda each: each.validator != "required", default=None)
     except Exception:  # noqa: BLE001 - a schema can be wrong in many ways
         return
@@ -251,12 +220,3 @@ def _check_input(bot: EmulatedWorkflow, given: dict[str, Any]) -> None:
         raise ApiError(Code.AGENT_INPUT_MISSING if bot.bot_type == "agent" else Code.INPUT_MISSING, f" ({missing})")
     place = "input" + "".join(f"[{part!r}]" for part in error.absolute_path)
     raise parameter_error(f"{place} does not conform to {error.validator!r} of the input_schema")
-
-
-def _status(account: Account, run: Run) -> dict[str, str]:
-    now = account.clock()
-    return {"task_id": run.id, "status": run.reported(now), "updated_at": iso(run.history(now)[-1][0])}
-
-
-def _oldest_first(account: Account, *kinds: str) -> list[EmulatedWorkflow]:
-    return sorted(account.of_kind(*kinds).values(), key=lambda one: one.created_at)

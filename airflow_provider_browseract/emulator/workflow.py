@@ -17,10 +17,6 @@ PAGE_NOT_LOADED, BLOCKED = 10001, 1011
 LOGIN_REFUSED, INPUT_REFUSED = 10002, 10003
 """Failure codes that the emulator invents."""
 
-MAX_FILES = 100
-MAX_FILE_SIZE = 50 * 1024 * 1024
-"""What BrowserAct allows for each run."""
-
 Outcome = Literal["finished", "failed", "canceled"]
 Kind = Literal["workflow", "template", "bot"]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -68,8 +64,6 @@ class EmulatedFile:
 class Output:
     """What a run produces: a value, output files, downloads, or several of these.
 
-    As on BrowserAct, a run has at most 100 files, and a file at most 50 MB.
-
     :param value: a text, or any other JSON value but null, which API v2 returns as a text. An empty text is no output
     """
 
@@ -84,12 +78,6 @@ class Output:
 
     def __post_init__(self) -> None:
         _ = self.string  # Raises an error if it is no JSON value.
-        stored = (*self.files, *self.downloads)
-        if len(stored) > MAX_FILES:
-            raise ValueError(f"a run has at most {MAX_FILES} files, got {len(stored)}")
-        for file in stored:
-            if len(file.content) > MAX_FILE_SIZE:
-                raise ValueError(f"a file has at most {MAX_FILE_SIZE} bytes, but {file.name!r} has {len(file.content)}")
 
 
 @dataclass(frozen=True)
@@ -152,8 +140,6 @@ class EmulatedWorkflow:
     """When it was created."""
     published_at: str = "2026-01-06T08:00:00Z"
     """When it was published."""
-    recommendation: str = ""
-    """The ``recommendDesc`` of a template."""
     detail_url: str = ""
     """The public page of a template."""
     steps: Annotated[tuple[str, ...], Field(min_length=1)] = ("Open the page", "Collect the data", "Return the output")
@@ -163,9 +149,9 @@ class EmulatedWorkflow:
     output: Any = dataclasses.field(default=None, hash=False)
     """A text, or any other JSON value but null, that replaces the value of the behaviour's output."""
     files: tuple[EmulatedFile, ...] | None = None
-    """Output files that replace the behaviour's: at most 100, of at most 50 MB each."""
+    """Output files that replace the behaviour's."""
     downloads: tuple[EmulatedFile, ...] | None = None
-    """Downloads that replace the behaviour's, with the same limits."""
+    """Downloads that replace the behaviour's."""
     duration: Seconds = 2.0
     """How long a run is ``running``. Default: 2; on the command line 15, long enough for a callback."""
     queued: Seconds = 0.0
@@ -195,11 +181,9 @@ class EmulatedWorkflow:
     forever."""
     stop_after: Seconds = 0.0
     """How long a run that is stopped stays as it is before it is ``canceled``. Until then, it can end by itself."""
-    status: str | None = None
-    """A word that is reported instead of every status, to test clients with unknown statuses."""
 
     def __post_init__(self) -> None:
-        self.instead_of(Output())  # Raises an error if the output, the files or the downloads are not possible.
+        self.instead_of(Output())  # Raises an error if the output is no JSON value.
 
     def instead_of(self, output: Output) -> Output:
         """Return an output with what these settings have instead of it."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from airflow_provider_browseract.emulator import CONTACTS, SEARCH, Emulator, TaskRecord
+from airflow_provider_browseract.emulator import CONTACTS, SEARCH, Emulator, Run
 from tests.databases import postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port
 from tests.slots import slot_changes
@@ -164,7 +164,7 @@ def _time(line: str) -> float:
     return datetime.fromisoformat(line.split()[0]).timestamp()
 
 
-def _first_read(emulator: Emulator, run: TaskRecord) -> float | None:
+def _first_read(emulator: Emulator, run: Run) -> float | None:
     """Return the seconds from the end of a run to the first request of the task that its callback or a poll resumes."""
     if run.finished_at is None:
         return None
@@ -176,7 +176,7 @@ def _first_read(emulator: Emulator, run: TaskRecord) -> float | None:
     return min(((at - run.finished_at).total_seconds() for at in reads), default=None)
 
 
-def _timeline(runs: list[TaskRecord], began: datetime, took: float) -> str:
+def _timeline(runs: list[Run], began: datetime, took: float) -> str:
     """Return how many slots are in use over time, a character for each moment."""
     shown = ""
     for column in range(TIMELINE):

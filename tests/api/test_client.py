@@ -23,6 +23,7 @@ from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import ORDERS, Emulator, RequestFault
+from tests.demos import report_status
 
 QUICK = RetryPolicy(budget=5.0, first_pause=0.01, longest_pause=0.02)
 
@@ -68,7 +69,7 @@ def test_client_starts_reads_and_stops_a_run(client, emulator):
 
 
 def test_list_of_which_no_item_can_be_read_is_not_an_empty_list(client, emulator):
-    emulator.set_workflow(ORDERS.id, status="transcended")
+    report_status(emulator, "transcended")
     client.send(v2.run_task(ORDERS.id))
     with pytest.raises(errors.UnexpectedResponseError, match=r"none of the 1 items .* list-tasks .*'transcended'"):
         client.items(v2.list_tasks())
@@ -92,10 +93,10 @@ def test_address_that_is_not_the_api_is_named_with_the_path_that_is_too_much(kin
 
 def test_client_reads_lists_to_their_last_page(client, emulator):
     workflows = client.items(v2.list_workflows(limit=3))
-    assert {workflow.id for workflow in workflows} == set(emulator.of_kind("workflow"))
+    assert {workflow.id for workflow in workflows} == {each.id for each in emulator.of_kind("workflow")}
     assert len(workflows) == len(emulator.of_kind("workflow"))
     templates = client.items(v2.list_official_workflow_templates(limit=1))
-    assert {template.id for template in templates} == set(emulator.of_kind("template"))
+    assert {template.id for template in templates} == {each.id for each in emulator.of_kind("template")}
     client.send(v2.run_task(ORDERS.id))
     client.send(v2.run_task(ORDERS.id))
     assert len(client.items(v2.list_tasks(workflow_id=ORDERS.id, limit=1))) == len(
@@ -425,7 +426,7 @@ class TestLimitOfAResponse:
         reader = client(running)
         reader.settings = ClientSettings("app-emulator", running.url)
         workflows = reader.items(v2.list_workflows())
-        assert {workflow.id for workflow in workflows} == set(emulator.of_kind("workflow"))
+        assert {workflow.id for workflow in workflows} == {each.id for each in emulator.of_kind("workflow")}
         queries = [request.query for request in emulator.requests if request.endpoint == "list-workflows"]
         limits = [int(re.findall(r"limit=(\d+)", query)[0]) for query in queries]
         assert limits[0] == 500

@@ -28,14 +28,14 @@ from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.api.settings import ClientSettings
-from airflow_provider_browseract.emulator import CONTACTS, EXPORT, TEMPLATE_SEARCH, Emulator, v2, v3
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, TEMPLATE_SEARCH, Emulator
+from airflow_provider_browseract.emulator.account import ENDPOINTS
 from airflow_provider_browseract.emulator.records import envelope
 from tests.cases import examples
 from tests.catalogue import DOWNLOAD, FAILING, add
 
 from . import test_v2, test_v3
 
-ENDPOINTS = {**v2.ENDPOINTS, **v3.ENDPOINTS}
 EVERY_CALL = {**test_v2.EVERY_CALL, **test_v3.EVERY_CALL}
 
 SAYS_NOTHING = ("stop-task", "resume-task")

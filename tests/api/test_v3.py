@@ -12,7 +12,7 @@ from airflow_provider_browseract.api.errors import PermissionDeniedError, Unexpe
 from airflow_provider_browseract.api.exchange import Call, Response
 from airflow_provider_browseract.api.fields import MAX_LEVELS
 from airflow_provider_browseract.api.models import MAX_FILES, ApiVersion, BotType, OutputFile, TaskStatus
-from airflow_provider_browseract.emulator.v3 import ENDPOINTS
+from airflow_provider_browseract.emulator.v3 import V3
 from tests.cases import cases
 
 CALLBACKS = {"callback_url": "https://example.com/a", "status_change_callback_url": "https://example.com/b"}
@@ -57,8 +57,8 @@ def test_every_public_function_is_an_operation():
 
 @pytest.mark.parametrize(("name", "call"), EVERY_CALL.items(), ids=EVERY_CALL)
 def test_each_call_has_the_name_method_and_path_of_its_endpoint(name, call):
-    path = ENDPOINTS[name].path.format(bot_id="70", template_id="60", task_id="7")
-    assert (call.name, call.method, call.path) == (name, ENDPOINTS[name].method, path)
+    path = V3.endpoints[name].path.format(bot_id="70", template_id="60", task_id="7")
+    assert (call.name, call.method, call.path) == (name, V3.endpoints[name].method, path)
 
 
 def test_only_create_run_and_create_template_run_start_a_run():

@@ -323,7 +323,7 @@ class TestInAirflow:
     def test_dag_of_an_emulated_bot_template_runs_to_its_end(self, run):
         run(BrowserActHook().get_bot_template(TEMPLATE_SEARCH.id))
 
-    @pytest.mark.parametrize("emulated", Emulator().of_kind("template").values(), ids=lambda each: each.name)
+    @pytest.mark.parametrize("emulated", Emulator().of_kind("template"), ids=lambda each: each.name)
     def test_dag_of_an_emulated_template_runs_to_its_end(self, run, emulated):
         run(BrowserActHook().get_official_workflow_template(emulated.id))
 
@@ -331,7 +331,7 @@ class TestInAirflow:
         run(BrowserActHook().get_workflow(SEARCH.id))
         assert "10 rows" in "".join(capfd.readouterr())
 
-    @pytest.mark.parametrize("emulated", Emulator().of_kind("workflow").values(), ids=lambda each: each.name)
+    @pytest.mark.parametrize("emulated", Emulator().of_kind("workflow"), ids=lambda each: each.name)
     def test_every_file_can_be_parsed_and_its_dag_has_the_tag_of_the_tabs(self, copied, browseract_emulator, emulated):
         dag = copied(file_of(BrowserActHook().get_workflow(emulated.id)))
         assert dag.tags == {"browseract"}

@@ -171,8 +171,8 @@ def test_template_is_emulated_as_one():
 
 
 SOURCES_OF_THE_EMULATOR = [
-    *((SourceKind.WORKFLOW, each) for each in Emulator().of_kind("workflow").values()),
-    *((SourceKind.BOT, each) for each in (*Emulator().of_kind("bot").values(), SEARCH)),
+    *((SourceKind.WORKFLOW, each) for each in Emulator().of_kind("workflow")),
+    *((SourceKind.BOT, each) for each in (*Emulator().of_kind("bot"), SEARCH)),
     *((kind, TEMPLATE_SEARCH) for kind in (SourceKind.TEMPLATE, SourceKind.BOT_TEMPLATE)),
 ]
 

@@ -16,8 +16,7 @@ from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.api.v2 import resume_task
 from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE
-from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH, Emulator
-from airflow_provider_browseract.emulator.records import TaskRecord
+from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH, Emulator, Run
 from airflow_provider_browseract.hooks.connection import variable_of
 from tests import catalogue
 from tests.databases import postgres, skip_without_postgres
@@ -121,7 +120,7 @@ class World:
         """The names of all triggerers."""
         return [name for name in self.airflow.names if name.startswith("triggerer")]
 
-    def task(self, task_id: str) -> TaskRecord:
+    def task(self, task_id: str) -> Run:
         """Find the record that the emulator has of a BrowserAct task."""
         [found] = [task for task in self.emulator.tasks if task.id == task_id]
         return found

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
-from airflow_provider_browseract.emulator import SEARCH, CallbackFault, TaskRecord
+from airflow_provider_browseract.emulator import SEARCH, CallbackFault, Run
 
 from .conftest import HELD, World
 from .local_airflow import wait_for
@@ -85,11 +85,11 @@ class Runs:
         self.run_id = self.airflow.trigger("callbacks", {"runs": wanted})
 
     @property
-    def tasks(self) -> list[TaskRecord]:
+    def tasks(self) -> list[Run]:
         """What BrowserAct has on record of these runs, oldest first."""
         return [task for task in self.emulator.tasks if dict(task.inputs).get("keyword", "").startswith(self.name)]
 
-    def task(self, map_index: int) -> TaskRecord | None:
+    def task(self, map_index: int) -> Run | None:
         """What BrowserAct has on record of one of them: of its latest run."""
         keyword = f"{self.name}{map_index}"
         return next((task for task in reversed(self.tasks) if dict(task.inputs)["keyword"] == keyword), None)

@@ -474,7 +474,7 @@ def test_template_runs_in_requested_region(world, started):
     dag_id = "example_browseract_template"
     run_id = ended(world, dag_id, started[dag_id])
     task = world.task(task_id_of(world, dag_id, run_id, "search"))
-    assert (task.from_template, task.proxy_region) == (True, "DE")
+    assert (task.workflow.kind, task.proxy_region) == ("template", "DE")
     assert len(world.airflow.xcom(dag_id, run_id, "search", "return_value")) == 3
 
 
@@ -507,7 +507,7 @@ def test_callbacks_resume_mapped_runs_of_bot_template_in_requested_region(world,
     run_id = ended(world, dag_id, started[dag_id])
     for index, keyword in enumerate(("laptops", "phones")):
         task = world.task(task_id_of(world, dag_id, run_id, "search", index))
-        assert (task.api_version, task.from_template, task.proxy_region) == ("v3", True, "DE")
+        assert (task.api_version, task.workflow.kind, task.proxy_region) == ("v3", "template", "DE")
         assert world.airflow.xcom(dag_id, run_id, "search", "wait", map_index=index)["woken_by"] == "callback"
         found = world.airflow.xcom(dag_id, run_id, "search", "return_value", map_index=index)
         assert found == results_for(keyword, 3)

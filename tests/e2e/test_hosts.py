@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_browseract.emulator import SEARCH, TaskRecord
+from airflow_provider_browseract.emulator import SEARCH, Run
 
 from .cluster import HOSTS, WORKERS, Cluster
 from .conftest import World
@@ -61,7 +61,7 @@ class Search:
         return self.airflow.wait_for_run("callbacks", self.run_id)
 
     @property
-    def tasks(self) -> list[TaskRecord]:
+    def tasks(self) -> list[Run]:
         """What BrowserAct has on record."""
         return [task for task in self.emulator.tasks if dict(task.inputs).get("keyword") == self.name]
 

@@ -489,12 +489,12 @@ class TestBadInput:
             run = start_run(service, ENDLESS.id)
             page = ada.open("?conn=falling")
             expect(row(page, run)).to_be_visible()
-            with service.outage("*", RequestFault.status(503)):
+            with service.fault("*", RequestFault.status(503)):
                 expect(page.locator(".notice")).to_be_visible(timeout=SOON)
                 expect(row(page, run)).to_be_visible()
 
     def test_browseract_is_slow(self, world, ada):
-        with Emulator().serve() as service, service.outage("*", RequestFault.hung()):
+        with Emulator().serve() as service, service.fault("*", RequestFault.hung()):
             world.connect("slow", service)
             page = ada.open("?conn=slow")
             expect(page.locator(".notice")).to_be_visible()

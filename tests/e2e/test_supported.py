@@ -11,8 +11,7 @@ import psutil
 import pytest
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS
-from airflow_provider_browseract.emulator.records import TaskRecord
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Run
 
 from .conftest import PROFILE, World
 from .local_airflow import wait_for
@@ -71,7 +70,7 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(world, tries):
     def worker_of(task_id: str) -> tuple[psutil.Process, psutil.Process] | None:
         return airflow.worker_of(of(task_id)["id"])
 
-    def runs_of(task_id: str, number: int = 1) -> list[TaskRecord] | None:
+    def runs_of(task_id: str, number: int = 1) -> list[Run] | None:
         """Return the runs that a task has started, once it has started some, waits, and the last run is held."""
         found = [task for task in emulator.tasks if ("keyword", task_id) in task.inputs]
         waits = state_of(task_id) == ("deferred" if task_id.endswith("deferred") else "running")

@@ -1,13 +1,21 @@
-"""The emulator against the vendor's own OpenAPI document of API v2.
+"""The emulator against the vendor's own OpenAPI documents.
 
-The document is not part of this project; ``BROWSERACT_OPENAPI`` names a copy of it.
+The documents are not part of this project; ``BROWSERACT_OPENAPI`` and ``BROWSERACT_OPENAPI_V3`` name copies of them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+import hypothesis
+import pytest
 
 from airflow_provider_browseract.emulator import (
+    AGENT_HUMAN,
+    CONTACTS,
     EXPORT,
     HUMAN,
     LOG_IN,
@@ -15,79 +23,150 @@ from airflow_provider_browseract.emulator import (
     TEMPLATE_SEARCH,
     Emulator,
 )
-from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
-from tests.emulator.documents import MANY, load, succeed, validate
+from airflow_provider_browseract.emulator.account import ENDPOINTS
+from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT, PRICES, add
 
-schema, open_schema = load("BROWSERACT_OPENAPI", "openapi_v2.json")
+PATHS = [os.environ.get(name) for name in ("BROWSERACT_OPENAPI", "BROWSERACT_OPENAPI_V3")]
+if None in PATHS:
+    pytest.skip("BROWSERACT_OPENAPI and BROWSERACT_OPENAPI_V3 do not name the documents", allow_module_level=True)
+openapi = pytest.importorskip("schemathesis").openapi
+from schemathesis.specs.openapi import checks  # noqa: E402
+
+DOCUMENTS = [json.loads(Path(path).read_text()) for path in PATHS if path]
+SCHEMAS = dict(zip(("v2", "v3"), map(openapi.from_dict, DOCUMENTS), strict=True))
+# The documents have no response to random requests without a key or with a wrong one: they do not declare 401.
+OF_V2, OF_V3 = (openapi.from_dict({**document, "security": []}) for document in DOCUMENTS)
+MANY = hypothesis.settings(deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
+WITH_PAPER = {"keyword": "paper"}
 
 
-@open_schema.parametrize()  # type: ignore[untyped-decorator]
+@pytest.fixture(scope="module")
+def emulator():
+    """An emulator that random requests cannot fill."""
+    emulator = add(Emulator(concurrency=1000))
+    emulator.set_workflow("*", duration=0.002)
+    with emulator.serve():
+        yield emulator
+
+
+def validate(emulator, case):
+    """Send a request, and check the response with the document."""
+    # Requests that the document allows are still refused if they name something that does not exist, and if they have
+    # additional fields, which the document does not exclude.
+    left_out = [checks.positive_data_acceptance]
+    if tuple(int(part) for part in version("schemathesis").split(".")[:2]) < (4, 30):
+        # It takes parameters for invalid that it then does not send at all.
+        left_out.append(checks.negative_data_rejection)
+    headers = {"Authorization": f"Bearer {emulator.api_key}"}
+    return case.call_and_validate(base_url=emulator.url, headers=headers, excluded_checks=left_out)
+
+
+@OF_V2.parametrize()
 @MANY
-def test_responses_to_random_requests_conform_to_the_vendors_document(case: Any, running: Emulator) -> None:
-    validate(running, case)
+def test_responses_of_v2_to_random_requests_conform_to_the_vendors_document(case, emulator):
+    validate(emulator, case)
 
 
-class TestSuccess:
-    """Responses that random requests hardly ever get: those about things that exist."""
+@OF_V3.parametrize()
+@MANY
+def test_responses_of_v3_to_random_requests_conform_to_the_vendors_document(case, emulator):
+    # At these addresses, the document has other endpoints.
+    hypothesis.assume((case.path_parameters or {}).get("bot_id") not in ("runs", "templates", "regions"))
+    validate(emulator, case)
 
-    def succeed(self, running: Emulator, method: str, endpoint: str, **parts: Any) -> Any:
-        return succeed(running, schema[f"/v2/workflow/{endpoint}"][method].Case(**parts))
 
-    def start(self, running: Emulator, workflow: Any, inputs: Any = (), **fields: Any) -> str:
+class Documented:
+    """Calls endpoints, and checks that each response is a success as in the document."""
+
+    def __init__(self, emulator):
+        self.emulator = emulator
+
+    def call(self, name, **given):
+        endpoint = ENDPOINTS[name]
+        ids = {key: given.pop(key) for key in list(given) if f"{{{key}}}" in endpoint.path}
+        is_start = name.startswith(("run-task", "create-"))
+        parts = {"body": given, "media_type": "application/json"} if is_start else {"query": given}
+        operation = SCHEMAS[endpoint.version][endpoint.path][endpoint.method]
+        response = validate(self.emulator, operation.Case(path_parameters=ids, **parts))
+        assert response.status_code == 200, response.text
+        return response.json() if response.content else None
+
+    def run(self, workflow, inputs=(), **fields):
         items = [{"name": name, "value": value} for name, value in dict(inputs).items()]
-        body = {"workflow_id": workflow.id, "input_parameters": items, **fields}
-        response = self.succeed(running, "POST", "run-task", body=body, media_type="application/json")
-        return str(response.json()["id"])
+        return self.call("run-task", workflow_id=workflow.id, input_parameters=items, **fields)["id"]
 
-    def test_responses_about_tasks_in_every_status_conform_to_the_vendors_document(self, running: Emulator) -> None:
-        emulator = running
-        emulator.set_workflow(HUMAN.id, pause_limit=None)
-        emulator.next_run(PLAIN_TEXT.id, queued=1e9)
-        emulator.next_run(PLAIN_TEXT.id, duration=1e9)
-        ids = {
-            "created": self.start(running, PLAIN_TEXT),
-            "running": self.start(running, PLAIN_TEXT),
-            "paused": self.start(running, HUMAN),
-            "finished": self.start(running, SEARCH, {"keyword": "paper"}),
-            "failed": self.start(running, FAILING),
-        }
-        exported = self.start(running, EXPORT, {"keyword": "paper"}, save_browser_data=True)
-        downloaded = self.start(running, DOWNLOAD, {"keyword": "paper"})
-        stopped = self.start(running, HUMAN)
+    def run_bot(self, bot, inputs=()):
+        return self.call("create-run", bot_id=bot.id, input=dict(inputs))["task_id"]
 
-        def reached() -> bool:
-            states = {task.id: task.status for task in emulator.tasks}
-            return states[exported] == states[downloaded] == "finished" and all(
-                states[ids[status]] == status for status in ids
-            )
+    def wait_for(self, expected):
+        """Wait until runs have these statuses, by id."""
 
-        emulator.wait_until(reached)
-        self.succeed(running, "PUT", "stop-task", query={"task_id": stopped, "biz_code": 7})
-        for status, task_id in {**ids, "canceled": stopped}.items():
-            response = self.succeed(running, "GET", "get-task-status", query={"task_id": task_id})
-            assert response.json() == {"status": status}
-            self.succeed(running, "GET", "get-task", query={"task_id": task_id})
-            page = self.succeed(running, "GET", "list-tasks", query={"status": status, "limit": 500})
-            assert page.json()["items"]
-        task = self.succeed(running, "GET", "get-task", query={"task_id": exported}).json()
-        assert task["output"]["files"]
-        task = self.succeed(running, "GET", "get-task", query={"task_id": downloaded}).json()
-        assert task["download_files"]
-        self.succeed(running, "PUT", "resume-task", query={"task_id": ids["paused"]})
+        def reached():
+            return {run.id: run.status for run in self.emulator.tasks}.items() >= expected.items()
 
-    def test_responses_of_all_other_endpoints_conform_to_the_vendors_document(self, running: Emulator) -> None:
-        self.start(running, LOG_IN, {"username": "ada", "password": "secret"}, save_browser_data=True)
-        body = {
-            "workflow_template_id": TEMPLATE_SEARCH.id,
-            "proxyRegion": "DE",
-            "input_parameters": [{"name": "keyword", "value": "paper"}],
-        }
-        self.succeed(running, "POST", "run-task-by-template", body=body, media_type="application/json")
-        for workflow_id in running.of_kind("workflow"):
-            self.succeed(running, "GET", "get-workflow", query={"workflow_id": workflow_id})
-        for template_id in running.of_kind("template"):
-            query = {"workflow_template_id": template_id}
-            self.succeed(running, "GET", "get-official-workflow-template", query=query)
-        for endpoint in ("list-workflows", "list-official-workflow-templates"):
-            assert self.succeed(running, "GET", endpoint, query={"limit": 500}).json()["items"]
-        self.succeed(running, "GET", "get-region-list")
+        self.emulator.wait_until(reached)
+
+
+@pytest.fixture
+def api(emulator):
+    for bot in (HUMAN, AGENT_HUMAN):
+        emulator.set_workflow(bot.id, pause_limit=None)
+    emulator.next_run(PLAIN_TEXT.id, queued=1e9)
+    emulator.next_run(PLAIN_TEXT.id, duration=1e9)
+    return Documented(emulator)
+
+
+def test_tasks_in_every_status_are_as_in_the_document_of_v2(api):
+    runs = {status: api.run(PLAIN_TEXT) for status in ("created", "running")}
+    runs |= {"paused": api.run(HUMAN), "finished": api.run(SEARCH, WITH_PAPER), "failed": api.run(FAILING)}
+    others = [api.run(EXPORT, WITH_PAPER, save_browser_data=True), api.run(DOWNLOAD, WITH_PAPER)]
+    api.wait_for({task_id: status for status, task_id in runs.items()} | dict.fromkeys(others, "finished"))
+    runs["canceled"] = api.run(HUMAN)
+    api.call("stop-task", task_id=runs["canceled"], biz_code=7)
+    for status, task_id in runs.items():
+        assert api.call("get-task-status", task_id=task_id) == {"status": status}
+        assert api.call("get-task", task_id=task_id)["status"] == status
+        assert api.call("list-tasks", status=status, limit=500)["items"]
+    exported, downloaded = (api.call("get-task", task_id=task_id) for task_id in others)
+    assert exported["output"]["files"]
+    assert downloaded["download_files"]
+    api.call("resume-task", task_id=runs["paused"])
+
+
+def test_runs_in_every_status_are_as_in_the_document_of_v3(api):
+    runs = {status: api.run_bot(PLAIN_TEXT) for status in ("created", "running")}
+    company = {"company_name": "Example Corp", "max_pages": 2}
+    runs |= {"paused": api.run_bot(HUMAN), "finished": api.run_bot(CONTACTS, company), "failed": api.run_bot(FAILING)}
+    others = [api.run_bot(workflow, WITH_PAPER) for workflow in (SEARCH, EXPORT, DOWNLOAD)]
+    others.append(api.run_bot(PRICES, {"products": ["paper"], "country": "DE", "coupon": None}))
+    api.wait_for({task_id: status for status, task_id in runs.items()} | dict.fromkeys(others, "finished"))
+    runs["canceled"] = api.run_bot(AGENT_HUMAN)
+    assert api.call("cancel-run", task_id=runs["canceled"], biz_code=7)["status"] == "canceled"
+    for status, task_id in runs.items():
+        assert api.call("query-run-status", task_id=task_id)["status"] == status
+        assert api.call("query-run", task_id=task_id)["status"] == status
+        assert api.call("page-runs", status=status, limit=100)["items"]
+    for task_id in others:
+        assert api.call("query-run", task_id=task_id).keys() & {"output", "output_files", "download_files"}
+    assert api.call("resume-run", task_id=runs["paused"])["status"] == "paused"
+
+
+def test_all_other_endpoints_are_as_in_the_documents(api, emulator):
+    api.run(LOG_IN, {"username": "ada", "password": "secret"}, save_browser_data=True)
+    items = [{"name": "keyword", "value": "paper"}]
+    api.call("run-task-by-template", workflow_template_id=TEMPLATE_SEARCH.id, proxyRegion="DE", input_parameters=items)
+    start = {"template_id": TEMPLATE_SEARCH.id, "input": WITH_PAPER, "proxy_region": "DE"}
+    task_id = api.call("create-template-run", **start)["task_id"]
+    assert "bot_id" not in api.call("query-run", task_id=task_id)
+    for workflow in emulator.of_kind("workflow"):
+        api.call("get-workflow", workflow_id=workflow.id)
+    for bot in emulator.of_kind("workflow", "bot"):
+        assert api.call("query-bot", bot_id=bot.id)["bot_id"] == bot.id
+    for template in emulator.of_kind("template"):
+        api.call("get-official-workflow-template", workflow_template_id=template.id)
+        api.call("query-template", template_id=template.id)
+    for endpoint in ("list-workflows", "list-official-workflow-templates", "page-templates"):
+        assert api.call(endpoint, limit=500)["items"]
+    assert api.call("page-bots", limit=100, bot_type="agent")["items"]
+    assert api.call("get-region-list")
+    assert api.call("list-regions")

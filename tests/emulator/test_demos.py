@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -16,14 +16,25 @@ from airflow_provider_browseract.emulator import CONTACTS, HUMAN, EmulatedFile, 
 from tests.catalogue import FAILING, PLAIN_TEXT, TEMPLATE_TEXT
 from tests.demos import respond_as_in_the_demos
 
-ID, NAME, TEXT, LINK, MOMENT, TIME, NUMBER = "id", "name", "text", "link", "moment", "time", "number"
-"""Kinds of values. Examples of a profile's id are words, but ids of the emulator are numbers."""
 
+class Like:
+    """Is equal to each text that matches a pattern."""
+
+    def __init__(self, pattern):
+        self.pattern = pattern
+
+    def __eq__(self, other):
+        return isinstance(other, str) and re.fullmatch(self.pattern, other) is not None
+
+
+# Examples of a profile's id are words, but ids of the emulator are numbers.
+ID, NAME, TEXT, LINK = Like("[0-9]+"), Like(r"\w+"), Like(r"(?s).*\w.*"), Like(r"https?://\S+")
+MOMENT, TIME = Like(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), Like(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 INPUTS = {"target_url": "https://www.example.com/?q=pens", "product_limit": "10"}
 LIVE_VIEW = {"width": 1280, "height": 1024, "live_url": LINK}
 STEP = {
     "id": ID,
-    "step": NUMBER,
+    "step": ANY,
     "status": "succeed",
     "evaluation_previous_goal": TEXT,
     "step_goal": TEXT,
@@ -48,12 +59,8 @@ FAILED = {
     "output": {"string": "", "files": None},
     "task_failure_info": {"code": 1011, "message": TEXT},
 }
-PAGE = {"page": 1, "limit": 10, "total_pages": 1}
-WORKFLOW = {"id": ID, "name": TEXT, "description": TEXT, "create_at": MOMENT, "publish_at": MOMENT}
-INPUT = {"name": NAME, "default_enabled": True}
-TEMPLATE = {"templateId": ID, "name": TEXT, "recommendDesc": TEXT, "detailUrl": LINK}
-REGIONS = {"US": "United States", "UK": "United Kingdom", "DE": "Germany", "JP": "Japan"}
-ENVELOPE = {"data": None, "ts": NUMBER, "time": TIME, "traceId": NAME}
+PAGE = {"page": 1, "limit": 10, "total_pages": 1, "total_count": 3}
+ENVELOPE = {"data": None, "ts": ANY, "time": TIME, "traceId": NAME}
 ERRORS = {
     401: "Invalid authorization",
     10112: "Task is not exist.",
@@ -62,34 +69,9 @@ ERRORS = {
     10127: "Task resume only use for paused task",
 }
 
-KINDS = {
-    ID: re.compile(r"[0-9]+"),
-    NAME: re.compile(r"\w+"),
-    TEXT: re.compile(r"(?s).*\w.*"),
-    LINK: re.compile(r"https?://\S+"),
-    MOMENT: re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"),
-    TIME: re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"),
-}
-
-
-def differences(value: Any, example: Any, path: str = "") -> list[str]:
-    """Return the keys and values in which a response differs from an example."""
-    if isinstance(example, dict) and isinstance(value, dict):
-        found = [f"{path}.{key} is only in one of them" for key in value.keys() ^ example.keys()]
-        for key in value.keys() & example.keys():
-            found += differences(value[key], example[key], f"{path}.{key}")
-        return found
-    if isinstance(example, list) and isinstance(value, list) and len(value) == len(example):
-        return [each for pair in zip(value, example, strict=True) for each in differences(*pair, f"{path}[]")]
-    if isinstance(example, str) and example in KINDS:
-        same = isinstance(value, str) and KINDS[example].fullmatch(value) is not None
-    else:
-        same = type(value) is int if example is NUMBER else value == example
-    return [] if same else [f"{path} is {value!r} instead of {example!r}"]
-
 
 @pytest.fixture
-def account(make_account: Any) -> Any:
+def account(make_account):
     """An account on whose workflows the runs of the examples can be made."""
     account = make_account()
     respond_as_in_the_demos(account.emulator)
@@ -100,58 +82,42 @@ def account(make_account: Any) -> Any:
     return account
 
 
-def test_running_task_is_as_in_the_demos(account: Any) -> None:
+def test_task_that_is_not_over_is_as_in_the_demos(account):
+    account.emulator.set_workflow(PLAIN_TEXT.id, queued=1.0)
     task_id = account.run(PLAIN_TEXT, INPUTS)
-    account.pass_time(3)
+    created = {**RUNNING, "status": "created", "finished_at": None, "steps": []}
+    assert account.task(task_id) == created
+    account.pass_time(4)
     task = account.task(task_id)
-    assert differences(task, RUNNING) == []
+    assert task == RUNNING
     assert task["finished_at"] == task["created_at"]
 
 
-def test_list_of_ended_tasks_is_as_in_the_demos(account: Any) -> None:
+def test_list_of_ended_tasks_is_as_in_the_demos(account):
     for workflow in (FAILING, PLAIN_TEXT, PLAIN_TEXT):
         account.start(workflow, INPUTS, save_browser_data=True)
     account.pass_time(5)
     page = account.call("list-tasks", page=1, limit=10)
-    assert differences(page, {**PAGE, "items": [FINISHED, FINISHED, FAILED], "total_count": 3}) == []
+    assert page == {**PAGE, "items": [FINISHED, FINISHED, FAILED]}
 
 
-def test_response_to_a_start_is_as_in_the_demos(account: Any) -> None:
+def test_response_to_a_start_is_as_in_the_demos(account):
     for created in (
         account.start(PLAIN_TEXT, INPUTS, save_browser_data=True, profile_id=""),
         account.call("run-task-by-template", workflow_template_id=TEMPLATE_TEXT.id),
     ):
-        assert differences(created, {"id": ID, "profileId": ID}) == []
+        assert created == {"id": ID, "profileId": ID}
         assert account.task(created["id"])["profile_id"] == created["profileId"]
 
 
-def test_responses_about_workflows_templates_and_regions_are_as_in_the_demos(account: Any) -> None:
-    workflow = account.call("get-workflow", workflow_id=PLAIN_TEXT.id)
-    assert differences(workflow, {**WORKFLOW, "input_parameters": [INPUT, INPUT]}) == []
-    for endpoint, known, item in (
-        ("list-workflows", PLAIN_TEXT, WORKFLOW),
-        ("list-official-workflow-templates", TEMPLATE_TEXT, TEMPLATE),
-    ):
-        account.emulator.workflows = {known.id: known}
-        page = account.call(endpoint, page=1, limit=10)
-        assert differences(page, {**PAGE, "items": [item], "total_count": 1}) == []
-    assert {one["code"]: one["name"] for one in account.call("get-region-list")} == REGIONS
-
-
 @pytest.mark.parametrize("code", ERRORS)
-def test_error_envelope_is_as_in_the_demos(account: Any, code: int) -> None:
+def test_error_envelope_is_as_in_the_demos(account, code):
     envelope = json.loads(account.emulator.error("get-task", code, 400).body)
-    assert differences(envelope, {**ENVELOPE, "code": code, "msg": ERRORS[code]}) == []
+    assert envelope == {**ENVELOPE, "code": code, "msg": ERRORS[code]}
     assert "data" not in json.loads(account.emulator.error("query-run", code, 400).body)
 
 
-def test_task_that_has_not_begun_is_as_in_the_demos(account: Any) -> None:
-    account.emulator.set_workflow(PLAIN_TEXT.id, queued=10.0)
-    task = account.task(account.run(PLAIN_TEXT, INPUTS))
-    assert differences(task, {**RUNNING, "status": "created", "finished_at": None, "steps": []}) == []
-
-
-def test_run_of_a_bot_is_as_in_the_demos(account: Any) -> None:
+def test_run_of_a_bot_is_as_in_the_demos(account):
     created = account.call("create-run", bot_id=CONTACTS.id, input={"company_name": "Example Corp"})
     assert created.keys() == {"id", "status"}
     other = account.call("create-run", bot_id=HUMAN.id, input={})["id"]
@@ -163,6 +129,6 @@ def test_run_of_a_bot_is_as_in_the_demos(account: Any) -> None:
     assert (run["output"], "steps" in run, len(run["output_files"])) == (None, False, 4)
 
 
-def test_documented_responses_can_be_turned_on_again(account: Any) -> None:
+def test_documented_responses_can_be_turned_on_again(account):
     account.emulator.as_in_the_demos = False
     assert account.task(account.run(PLAIN_TEXT, INPUTS))["credit"] == 5

@@ -1,204 +1,339 @@
-"""Faults of requests, and rewrites of responses."""
+"""Faults of requests and of callbacks, rewrites of responses, and callbacks as the vendor documents them."""
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
-from typing import Any
 
 import httpx
 import pytest
 import requests
 
-from airflow_provider_browseract.emulator import CONTACTS, EXPORT, SEARCH, CallbackFault, Emulator, RequestFault
-from airflow_provider_browseract.emulator.control import ENDPOINTS
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, SEARCH, CallbackFault, Emulator, RequestFault
+from airflow_provider_browseract.emulator.account import ENDPOINTS
 from tests.cases import cases
 from tests.catalogue import PLAIN_TEXT
 
-
-def test_fault_applies_as_often_as_set_after_the_skipped_requests(client: Any) -> None:
-    client.emulator.fault("get-region-list", RequestFault.status(503), times=2, skip=1)
-    assert [client.regions().status_code for _ in range(5)] == [200, 503, 503, 200, 200]
-    seen = [(record.endpoint, record.fault, record.status) for record in client.emulator.requests[:2]]
-    assert seen == [("get-region-list", None, 200), ("get-region-list", "status", 503)]
+START = {"workflow_id": PLAIN_TEXT.id}
 
 
-def test_faults_apply_in_order_until_they_are_cleared(client: Any) -> None:
-    for status in (500, 502, 429):
-        client.emulator.fault("get-region-list", RequestFault.status(status), times=1)
-    client.emulator.fault("get-region-list", RequestFault.status(400))
-    assert [client.regions().status_code for _ in range(5)] == [500, 502, 429, 400, 400]
-    client.emulator.clear_faults()
-    assert client.regions().status_code == 200
+class TestRequests:
+    def test_fault_applies_as_often_as_set_after_the_skipped_requests(self, client):
+        client.emulator.fault("get-region-list", RequestFault.status(503), times=2, skip=1)
+        assert [client.regions() for _ in range(5)] == [200, 503, 503, 200, 200]
+        seen = [(record.endpoint, record.fault, record.status) for record in client.emulator.requests[:2]]
+        assert seen == [("get-region-list", None, 200), ("get-region-list", "status", 503)]
 
+    def test_faults_apply_in_order_until_they_are_cleared(self, client):
+        for status in (500, 502):
+            client.emulator.fault("get-region-list", RequestFault.status(status), times=1)
+        client.emulator.fault("*", RequestFault.status(400))
+        assert [client.regions() for _ in range(4)] == [500, 502, 400, 400]
+        client.emulator.clear_faults()
+        assert client.regions() == 200
 
-@cases(
-    ("endpoint", "statuses"),
-    {
-        "one": ("get-region-list", [503, 200, 200]),
-        "one of the other version": ("list-regions", [200, 503, 200]),
-        "every": ("*", [503, 503, 200]),
-        "download": ("download-file", [200, 200, 503]),
-    },
-)
-def test_fault_applies_to_its_endpoint_only(client: Any, endpoint: str, statuses: list[int]) -> None:
-    [link] = client.finished(EXPORT, {"keyword": "paper"})["output"]["files"]
-    client.emulator.fault(endpoint, RequestFault.html(503))
-    paths = ("/v2/workflow/get-region-list", "/v3/bots/regions", link)
-    assert [client.http.get(path).status_code for path in paths] == statuses
+    def test_fault_of_a_with_block_ends_with_it_and_leaves_others_armed(self, client):
+        client.emulator.fault("get-region-list", RequestFault.status(500), times=1, skip=2)
+        with client.emulator.fault("*", RequestFault.html(403)):
+            assert [client.regions() for _ in range(2)] == [403, 403]
+        assert [client.regions() for _ in range(2)] == [500, 200]
 
+    @cases(
+        ("endpoint", "statuses"),
+        {
+            "one": ("get-region-list", [503, 200, 200]),
+            "one of the other version": ("list-regions", [200, 503, 200]),
+            "every": ("*", [503, 503, 200]),
+            "download": ("download-file", [200, 200, 503]),
+        },
+    )
+    def test_fault_applies_to_its_endpoint_only(self, client, endpoint, statuses):
+        task_id = client.run(EXPORT, {"keyword": "paper"})
+        client.wait_for("finished")
+        [link] = client.task(task_id)["output"]["files"]
+        client.emulator.fault(endpoint, RequestFault.html(503))
+        found = [client.respond("get-region-list").status, client.respond("list-regions").status]
+        assert [*found, httpx.get(link).status_code] == statuses
 
-def test_outage_applies_to_every_request_and_leaves_other_faults_armed(client: Any) -> None:
-    client.emulator.fault("get-region-list", RequestFault.status(500), times=1, skip=2)
-    with client.emulator.outage("*", RequestFault.html(403)):
-        assert [client.regions().status_code for _ in range(2)] == [403, 403]
-        assert client.start(PLAIN_TEXT).status_code == 403
-    assert [client.regions().status_code for _ in range(2)] == [500, 200]
+    @cases(
+        "make",
+        {
+            "unknown endpoint": lambda: Emulator().fault("get-tasks", RequestFault.status(500)),
+            "unknown endpoint of a rewrite": lambda: Emulator().rewrite("get-tasks", lambda body: body),
+            "fault of requests for callbacks": lambda: Emulator().fault("callback", RequestFault.reset()),
+            "fault of callbacks for requests": lambda: Emulator().fault("get-task", CallbackFault.lost()),
+            "field of a callback": lambda: Emulator().fault("callback", CallbackFault.lost(), colour="red"),
+            "status 200": lambda: RequestFault.status(200),
+            "negative delay": lambda: RequestFault.slow(-1),
+            "code 0": lambda: RequestFault.refused(0),
+            "lost response with status 200": lambda: RequestFault.lost_response(status=200),
+            "gateway with status 302": lambda: RequestFault.gateway(302),
+            "redirect with status 200": lambda: RequestFault.redirect(http_status=200),
+            "repeated once": lambda: CallbackFault.repeated(1),
+            "negative lateness": lambda: CallbackFault.late(-1),
+            "zero times": lambda: Emulator().fault("get-task", RequestFault.reset(), times=0),
+            "negative skip": lambda: Emulator().fault("get-task", RequestFault.reset(), skip=-1),
+        },
+    )
+    def test_invalid_fault_is_refused(self, make):
+        with pytest.raises(ValueError, match=r"must be from|means success|no such \w.*: '.*' \(there are: "):
+            make()
 
+    @cases(
+        ("fault", "status", "content"),
+        {
+            "status": (RequestFault.status(503), 503, b'"code": 503, "msg": "Internal error"'),
+            "seconds to wait": (RequestFault.status(429, retry_after=2), 429, b'"msg": "Too many requests."'),
+            "html": (RequestFault.html(), 200, b"<html>"),
+            "gateway": (RequestFault.gateway(403), 403, b'{"message": "Forbidden"}'),
+            "redirect": (RequestFault.redirect("https://login.example.com/"), 302, b""),
+            "known code": (RequestFault.refused(10118), 400, b'"msg": "Running tasks number exceeds."'),
+            "other code": (RequestFault.refused(10999, "No", http_status=402), 402, b'"code": 10999, "msg": "No"'),
+        },
+    )
+    def test_request_gets_another_response_and_has_no_effect(self, client, fault, status, content):
+        client.emulator.fault("run-task", fault, times=1)
+        response = client.respond("run-task", **START)
+        assert (response.status, client.emulator.tasks) == (status, [])
+        assert content in response.body
+        assert response.headers.get("retry-after") == ("2" if fault.retry_after else None)
+        assert response.headers.get("location") == (fault.location or None)
 
-@cases(
-    "make",
-    {
-        "unknown endpoint": lambda: Emulator().fault("get-tasks", RequestFault.status(500)),
-        "unknown endpoint of an outage": lambda: Emulator().outage("get-tasks", RequestFault.html()).__enter__(),
-        "unknown endpoint of a rewrite": lambda: Emulator().rewrite("get-tasks", lambda body: body),
-        "status 200": lambda: RequestFault.status(200),
-        "negative delay": lambda: RequestFault.slow(-1),
-        "code 0": lambda: RequestFault.refused(0),
-        "lost response with status 200": lambda: RequestFault.lost_response(status=200),
-        "gateway with status 302": lambda: RequestFault.gateway(302),
-        "redirect with status 200": lambda: RequestFault.redirect(http_status=200),
-        "repeated once": lambda: CallbackFault.repeated(1),
-        "negative lateness": lambda: CallbackFault.late(-1),
-        "zero times": lambda: Emulator().fault("get-task", RequestFault.reset(), times=0),
-        "negative skip": lambda: Emulator().fault("get-task", RequestFault.reset(), skip=-1),
-    },
-)
-def test_invalid_fault_is_refused(make: Any) -> None:
-    with pytest.raises(ValueError, match=r"must|is from|means|no such endpoint: 'get-tasks' \(there are: "):
-        make()
+    @cases(
+        ("fault", "error", "runs"),
+        {
+            "hung": (RequestFault.hung(), httpx.ReadTimeout, 0),
+            "hung after the start": (RequestFault.hung(processed=True), httpx.ReadTimeout, 1),
+            "reset": (RequestFault.reset(), httpx.ReadError, 0),
+            "lost response": (RequestFault.lost_response(), httpx.RemoteProtocolError, 1),
+        },
+    )
+    def test_request_gets_no_response(self, client, caplog, fault, error, runs):
+        client.emulator.fault("run-task", fault, times=1)
+        client.http.timeout = 0.3
+        with pytest.raises(error):
+            client.respond("run-task", **START)
+        client.emulator.wait_until(lambda: len(client.emulator.tasks) == runs)
+        assert client.emulator.requests[0].status is None
+        assert client.regions() == 200
+        assert caplog.records == []
 
+    def test_lost_response_can_be_replaced_by_a_gateway_error_page(self, client):
+        client.emulator.fault("create-run", RequestFault.lost_response(status=502), times=1)
+        response = client.respond("create-run", bot_id=CONTACTS.id, input={"company_name": "Example Corp"})
+        assert (response.status, b"<html>" in response.body, len(client.emulator.tasks)) == (502, True, 1)
 
-@cases(
-    ("fault", "status", "content"),
-    {
-        "status": (RequestFault.status(503), 503, '"code": 503, "msg": "Internal error"'),
-        "seconds to wait": (RequestFault.status(429, retry_after=2), 429, '"code": 429, "msg": "Too many requests."'),
-        "html": (RequestFault.html(), 200, "<html>"),
-        "gateway": (RequestFault.gateway(403), 403, '{"message": "Forbidden"}'),
-        "redirect": (RequestFault.redirect("https://login.example.com/"), 302, ""),
-        "known code": (RequestFault.refused(10118), 400, '"code": 10118, "msg": "Running tasks number exceeds."'),
-        "other code": (RequestFault.refused(10999, "No", http_status=402), 402, '"code": 10999, "msg": "No"'),
-    },
-)
-def test_request_gets_another_response_and_has_no_effect(client: Any, fault: Any, status: int, content: str) -> None:
-    client.emulator.fault("run-task", fault, times=1)
-    response = client.start(PLAIN_TEXT)
-    assert (response.status_code, client.emulator.tasks) == (status, [])
-    assert content in response.text
-    assert response.headers.get("Retry-After") == ("2" if fault.retry_after else None)
-    assert response.headers.get("Location") == (fault.location or None)
+    def test_requests_library_sees_reset_and_lost_response_as_connection_errors(self, client):
+        url = f"{client.emulator.url}/v2/workflow/get-region-list"
+        faults = ((RequestFault.reset(), "reset by peer"), (RequestFault.lost_response(), "without response"))
+        for fault, words in faults:
+            client.emulator.fault("get-region-list", fault, times=1)
+            with pytest.raises(requests.ConnectionError, match=words):
+                requests.get(url, timeout=10)
 
+    def test_slow_request_takes_effect_at_once_and_gets_a_late_response(self, client):
+        client.emulator.fault("run-task", RequestFault.slow(0.5), times=1)
+        started, began = [], time.monotonic()
+        sending = threading.Thread(target=lambda: started.append(client.run(PLAIN_TEXT)))
+        sending.start()
+        client.emulator.wait_until(lambda: client.emulator.tasks)
+        assert started == []
+        sending.join()
+        assert time.monotonic() - began >= 0.5
+        assert started == [client.emulator.tasks[0].id]
 
-@cases(
-    ("fault", "error", "runs"),
-    {
-        "hung": (RequestFault.hung(), httpx.ReadTimeout, 0),
-        "hung after the start": (RequestFault.hung(processed=True), httpx.ReadTimeout, 1),
-        "reset": (RequestFault.reset(), httpx.ReadError, 0),
-        "lost response": (RequestFault.lost_response(), httpx.RemoteProtocolError, 1),
-    },
-)
-def test_request_gets_no_response(client: Any, caplog: Any, fault: Any, error: Any, runs: int) -> None:
-    client.emulator.fault("run-task", fault, times=1)
-    with pytest.raises(error):
-        client.call("POST", "run-task", json={"workflow_id": PLAIN_TEXT.id}, timeout=0.3)
-    client.emulator.wait_until(lambda: len(client.emulator.tasks) == runs)
-    assert client.emulator.requests[0].status is None
-    assert client.regions().status_code == 200
-    assert caplog.records == []
+    def test_hung_requests_do_not_prevent_the_emulator_from_stopping(self, serve):
+        emulator, problems = Emulator(), []
+        emulator.fault("get-region-list", RequestFault.hung())
+        emulator.fault("list-regions", RequestFault.slow(60))
 
+        def send(path):
+            try:
+                requests.get(f"{emulator.url}{path}", headers={"Authorization": "Bearer app-emulator"}, timeout=30)
+            except requests.RequestException as problem:
+                problems.append(type(problem))
 
-def test_lost_response_can_be_replaced_by_a_gateway_error_page(client: Any) -> None:
-    client.emulator.fault("create-run", RequestFault.lost_response(status=502), times=1)
-    response = client.start_bot(CONTACTS, {"company_name": "Example Corp"})
-    assert (response.status_code, "<html>" in response.text, len(client.emulator.tasks)) == (502, True, 1)
-
-
-def test_requests_library_sees_reset_and_lost_response_as_connection_errors(client: Any) -> None:
-    url = f"{client.running.url}/v2/workflow/get-region-list"
-    for fault, words in ((RequestFault.reset(), "reset by peer"), (RequestFault.lost_response(), "without response")):
-        client.emulator.fault("get-region-list", fault, times=1)
-        with pytest.raises(requests.ConnectionError, match=words):
-            requests.get(url, timeout=10)
-
-
-def test_slow_request_takes_effect_at_once_and_gets_a_late_response(client: Any) -> None:
-    client.emulator.fault("run-task", RequestFault.slow(0.5), times=1)
-    responses: list[Any] = []
-    began = time.monotonic()
-    sending = threading.Thread(target=lambda: responses.append(client.start(PLAIN_TEXT)))
-    sending.start()
-    client.emulator.wait_until(lambda: client.emulator.tasks)
-    assert responses == []
-    sending.join()
-    assert time.monotonic() - began >= 0.5
-    assert responses[0].json() == {"id": client.emulator.tasks[0].id}
-
-
-def test_hung_requests_do_not_prevent_the_emulator_from_stopping() -> None:
-    emulator = Emulator()
-    emulator.fault("get-region-list", RequestFault.hung())
-    emulator.fault("get-task", RequestFault.slow(60))
-    problems: list[Exception] = []
-
-    def send(url: str) -> None:
-        try:
-            requests.get(url, headers={"Authorization": "Bearer app-emulator"}, timeout=30)
-        except requests.RequestException as problem:
-            problems.append(problem)
-
-    with emulator.serve() as running:
-        paths = ("get-region-list", "get-task?task_id=1")
-        sending = [threading.Thread(target=send, args=[f"{running.url}/v2/workflow/{path}"]) for path in paths]
+        with emulator.serve():
+            paths = ("/v2/workflow/get-region-list", "/v3/bots/regions")
+            sending = [threading.Thread(target=send, args=[path]) for path in paths]
+            for thread in sending:
+                thread.start()
+            emulator.wait_until(lambda: len(emulator.requests) == 2)
+            began = time.monotonic()
+        assert time.monotonic() - began < 5
         for thread in sending:
-            thread.start()
-        emulator.wait_until(lambda: len(emulator.requests) == 2)
-        began = time.monotonic()
-    assert time.monotonic() - began < 5
-    for thread in sending:
-        thread.join()
-    assert [type(problem) for problem in problems] == [requests.ConnectionError]
+            thread.join()
+        assert problems == [requests.ConnectionError]
+
+    def test_requests_are_recorded_with_the_names_of_their_endpoints(self, client):
+        for endpoint in ENDPOINTS.values():
+            client.http.request(endpoint.method, endpoint.path.replace("{", "").replace("}", ""))
+        assert [record.endpoint for record in client.emulator.requests] == list(ENDPOINTS)
 
 
 class TestRewrites:
-    def test_rewrites_change_responses_in_order_also_errors(self, account: Any) -> None:
+    def test_rewrites_change_responses_in_order_also_errors(self, account):
         account.emulator.rewrite("get-task", lambda body: {**body, "status": "dreaming"})
         account.emulator.rewrite("get-task", lambda body: {**body, "status": body["status"].upper()})
         task_id = account.run(SEARCH, {"keyword": "paper"})
-        assert account.task(task_id)["status"] == "DREAMING"
-        assert account.status(task_id) == "running"
+        assert (account.task(task_id)["status"], account.status(task_id)) == ("DREAMING", "running")
         account.emulator.rewrite("get-task", lambda body: {**body, "code": 1})
         assert account.code("get-task", task_id="1") == 1
 
-    def test_rewrite_of_every_endpoint_spares_callbacks(self, account: Any) -> None:
+    def test_rewrite_of_every_endpoint_spares_callbacks(self, account):
         account.emulator.rewrite("*", lambda body: {"items": []})
         account.emulator.rewrite("callback", lambda body: {**body, "more": 1})
         assert account.call("page-runs") == account.call("list-tasks") == {"items": []}
         assert account.emulator.rewritten("callback", {}) == {"more": 1}
 
-    def test_none_makes_an_empty_success_also_of_an_error(self, account: Any) -> None:
+    def test_none_makes_an_empty_success_also_of_an_error(self, account):
         account.emulator.rewrite("stop-task", lambda body: None if body and body["code"] == 10112 else body)
         assert account.call("stop-task", task_id="1") is None
         assert account.code("stop-task") == 99001
 
-    def test_error_in_a_rewrite_becomes_the_response(self, account: Any, caplog: Any) -> None:
+    def test_error_in_a_rewrite_becomes_the_response(self, account, caplog):
         account.emulator.rewrite("get-region-list", lambda body: body["missing"])
         assert account.code("get-region-list") == 500
         assert "A rewrite of the response of get-region-list has an error" in caplog.text
 
 
-def test_requests_are_recorded_with_the_names_of_their_endpoints(client: Any) -> None:
-    for endpoint in ENDPOINTS.values():
-        client.http.request(endpoint.method, endpoint.path.replace("{", "").replace("}", ""))
-    assert [record.endpoint for record in client.emulator.requests] == list(ENDPOINTS)
+def start(client, receiver, workflow, field="status_change_callback_url", **more):
+    return client.run(workflow, **{field: f"{receiver.url}/{field}"}, **more)
+
+
+def delivered(client, count):
+    """Wait for a number of delivery attempts, and return their outcomes."""
+    client.emulator.wait_until(lambda: len(client.emulator.deliveries) >= count)
+    return [(record.status, record.attempt, record.http_status) for record in client.emulator.deliveries]
+
+
+class TestCallbacks:
+    @cases(
+        ("settings", "changes"),
+        {
+            "finished": ({}, ["running", "finished"]),
+            "failed": ({"outcome": "failed"}, ["running", "failed"]),
+            "stopped": ({"duration": 60.0}, ["running", "canceled"]),
+            "all at once": ({"duration": 0.0}, ["running", "finished"]),
+            "paused": ({"pause_at": 0.5, "pause_limit": 0.01}, ["running", "paused", "running", "finished"]),
+            "paused at once": ({"pause_at": 0.0, "pause_limit": 0.0}, ["running", "paused", "running", "finished"]),
+        },
+    )
+    def test_each_change_is_sent_once_in_order_and_the_end_to_both_addresses(self, client, receiver, settings, changes):
+        client.emulator.set_workflow(PLAIN_TEXT.id, **settings)
+        urls = {kind: f"{receiver.url}/{kind}" for kind in ("callback_url", "status_change_callback_url")}
+        task_id = client.run(PLAIN_TEXT, **urls)
+        if "canceled" in changes:
+            client.call("stop-task", task_id=task_id)
+        delivered(client, len(changes) + 1)
+        got = list(zip(receiver.paths, receiver.statuses, strict=True))
+        assert [status for path, status in got if path == "/status_change_callback_url"] == changes
+        assert [status for path, status in got if path == "/callback_url"] == changes[-1:]
+        assert {f"/{record.kind}" for record in client.emulator.deliveries} == set(receiver.paths)
+
+    def test_body_is_what_the_version_of_the_run_responds(self, client, receiver):
+        task_id = client.run(EXPORT, {"keyword": "paper"}, callback_url=receiver.url)
+        run_id = client.run_bot(CONTACTS, {"company_name": "Example Corp"}, callback_url=receiver.url)
+        delivered(client, 2)
+        bodies = {body.get("id") or body["task_id"]: body for body in receiver.bodies}
+        assert bodies == {task_id: client.task(task_id), run_id: client.call("query-run", task_id=run_id)}
+        assert bodies[task_id]["output"]["files"]
+        assert receiver.headers[0]["Content-Type"] == "application/json"
+        assert "Authorization" not in receiver.headers[0]
+
+    def test_output_that_is_late_is_not_in_the_callback_and_a_rewrite_is(self, client, receiver):
+        client.emulator.rewrite("callback", lambda body: {**body, "status": "dreaming"})
+        client.emulator.set_workflow(PLAIN_TEXT.id, output_after=60.0)
+        start(client, receiver, PLAIN_TEXT, "callback_url")
+        delivered(client, 1)
+        assert ("output" in receiver.bodies[0], receiver.statuses) == (False, ["dreaming"])
+
+    def test_rewrite_leaves_a_callback_out_and_one_that_fails_is_logged(self, client, receiver, caplog):
+        client.emulator.rewrite("callback", lambda body: body["missing"] if body["status"] == "running" else None)
+        start(client, receiver, PLAIN_TEXT)
+        client.wait_for("finished")
+        client.emulator.wait_until(lambda: caplog.records)
+        assert receiver.bodies == client.emulator.deliveries == []
+        assert "A callback is not sent, because of an error" in caplog.text
+
+    @cases(
+        ("responses", "sent"),
+        {
+            "accepted": ([], [200]),
+            "server errors": ([500, 503], [500, 503, 200]),
+            "server errors only": ([500, 500, 500], [500, 500, 500]),
+            **{str(status): ([status], [status]) for status in (301, 307, 400, 404, 410, 429)},
+        },
+    )
+    def test_only_a_server_error_leads_to_another_attempt(self, client, receiver, responses, sent):
+        receiver.responses = [*responses]
+        for outcomes in (sent, [*sent, 200]):
+            start(client, receiver, PLAIN_TEXT, "callback_url")
+            assert [status for _, _, status in delivered(client, len(outcomes))] == outcomes
+        attempts = [attempt for _, attempt, _ in delivered(client, 0)]
+        assert attempts == [*range(1, len(sent) + 1), 1]
+        assert "/elsewhere" not in receiver.paths
+
+    def test_unreachable_receiver_gets_one_attempt(self, client):
+        with socket.create_server(("127.0.0.1", 0)) as unused:
+            port = unused.getsockname()[1]
+        client.run(PLAIN_TEXT, status_change_callback_url=f"http://127.0.0.1:{port}/")
+        assert delivered(client, 2) == [("running", 1, None), ("finished", 1, None)]
+        assert "ConnectError" in client.emulator.deliveries[0].error
+
+    def test_receiver_that_is_too_slow_is_given_up(self, serve, receiver):
+        client = serve(callback_timeout=0.2)
+        receiver.hold.clear()
+        start(client, receiver, PLAIN_TEXT, "callback_url")
+        assert delivered(client, 1) == [("finished", 1, None)]
+        assert client.emulator.deliveries[0].error == "no response within 0.2 s"
+
+    def test_slow_receiver_still_gets_its_callbacks_in_order(self, client, receiver):
+        receiver.hold.clear()
+        start(client, receiver, PLAIN_TEXT)
+        client.wait_for("finished")
+        client.emulator.wait_until(lambda: receiver.bodies)
+        assert receiver.statuses == ["running"]
+        receiver.hold.set()
+        delivered(client, 2)
+        assert receiver.statuses == ["running", "finished"]
+
+    @cases(
+        ("fault", "about", "arrived"),
+        {
+            "lost": (CallbackFault.lost(), {"status": "running"}, ["finished"]),
+            "repeated": (CallbackFault.repeated(3), {"status": "finished"}, ["running", *["finished"] * 3]),
+            "late": (CallbackFault.late(0.6), {"status": "running"}, ["finished", "running"]),
+            "of another workflow": (CallbackFault.lost(), {"workflow_id": SEARCH.id}, ["running", "finished"]),
+            "after one": (CallbackFault.lost(), {"skip": 1}, ["running"]),
+            "once": (CallbackFault.lost(), {"times": 1}, ["finished"]),
+        },
+    )
+    def test_fault_changes_what_arrives(self, client, receiver, fault, about, arrived):
+        client.emulator.fault("callback", fault, **about)
+        start(client, receiver, PLAIN_TEXT)
+        delivered(client, max(2, len(arrived)))
+        assert receiver.statuses == arrived
+        faults = {record.fault for record in client.emulator.deliveries}
+        assert faults == ({None} if "workflow_id" in about else {None, fault.kind})
+
+    def test_hung_up_callback_arrives_and_its_response_is_not_waited_for(self, client, receiver):
+        receiver.hold.clear()
+        client.emulator.fault("callback", CallbackFault.hung_up())
+        start(client, receiver, PLAIN_TEXT, "callback_url")
+        assert delivered(client, 1) == [("finished", 1, None)]
+        assert client.emulator.deliveries[0].error == "hung up"
+        receiver.hold.set()
+        client.emulator.wait_until(lambda: receiver.statuses)
+        assert receiver.statuses == ["finished"]
+
+    def test_fault_can_apply_to_one_run(self, client, receiver):
+        paused = start(client, receiver, HUMAN, "callback_url")
+        client.emulator.fault("callback", CallbackFault.lost(), task_id=paused)
+        client.call("stop-task", task_id=paused)
+        task_id = start(client, receiver, PLAIN_TEXT, "callback_url")
+        delivered(client, 2)
+        assert [body["id"] for body in receiver.bodies] == [task_id]
+        with pytest.raises(KeyError, match="12345"):
+            client.emulator.fault("callback", CallbackFault.lost(), workflow_id="12345")

@@ -44,9 +44,9 @@ from airflow_provider_browseract.emulator import (
     CallbackFault,
     Emulator,
     RequestFault,
+    Run,
 )
 from airflow_provider_browseract.emulator.catalogue import contact_of, results_for
-from airflow_provider_browseract.emulator.records import TaskRecord
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_token
 from tests.databases import Database, postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
@@ -464,7 +464,7 @@ class Round:
         def play() -> None:
             for what, fault, part in (("*", everywhere, share), (endpoint, there, 1 - share)):
                 self._note(f"{fault.kind} {fault.http_status} in the place of {what} for {seconds * part:.0f} s")
-                with self.emulator.outage(what, fault):
+                with self.emulator.fault(what, fault):
                     self.over.wait(seconds * part)
 
         # Other faults happen in the meantime.
@@ -543,8 +543,8 @@ class Round:
         self.outcome.unused_when_calm = [
             seconds for ended_at, seconds in changes if self.calm_since and ended_at > self.calm_since
         ]
-        by_keyword: dict[str, list[TaskRecord]] = collections.defaultdict(list)
-        of_loops: dict[str, list[TaskRecord]] = collections.defaultdict(list)
+        by_keyword: dict[str, list[Run]] = collections.defaultdict(list)
+        of_loops: dict[str, list[Run]] = collections.defaultdict(list)
         for task in self.emulator.tasks[self.first :]:
             of = of_loops if task.workflow_id == LOOP.id else by_keyword
             of[_keyword_of(task)].append(task)
@@ -598,7 +598,7 @@ class Round:
             f"{keyword}: never made" for keyword in itertools.chain(*keywords.values()) if keyword not in seen
         ]
 
-    def _is_named(self, ti: dict[str, Any], runs: list[TaskRecord]) -> bool:
+    def _is_named(self, ti: dict[str, Any], runs: list[Run]) -> bool:
         """Return whether a task failed because of a lost start, with an error that names the run.
 
         The list of version 3 of the API does not show the template of a run, so such a run is not adopted.
@@ -607,7 +607,7 @@ class Round:
         found = re.findall(r"An earlier start of bot template .* may have created one of these (.*)", log)
         return bool(found and runs) and runs[-1].id in found[-1]
 
-    def _check_loops(self, tasks: dict[str, list[TaskRecord]]) -> None:
+    def _check_loops(self, tasks: dict[str, list[Run]]) -> None:
         problems = self.outcome.problems["loops not stopped"]
         for keyword, runs in tasks.items():
             self.outcome.loop_credits += [run.credit for run in runs]
@@ -626,7 +626,7 @@ class Round:
             self.outcome.problems["over the budget"].append(f"{self.outcome.credits} credits, {most} at most")
 
 
-def _keyword_of(task: TaskRecord) -> str:
+def _keyword_of(task: Run) -> str:
     inputs = dict(task.inputs)
     return str(inputs["company_name"] if task.workflow_id == CONTACTS.id else inputs["keyword"])
 

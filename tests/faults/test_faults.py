@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_browseract.emulator import SEARCH
+from airflow_provider_browseract.emulator import SEARCH, Run
 from airflow_provider_browseract.emulator.catalogue import results_for
-from airflow_provider_browseract.emulator.records import TaskRecord
 from tests.databases import skip_without_postgres
 from tests.e2e.local_airflow import wait_for
 
@@ -87,7 +86,7 @@ def test_endless_runs_are_stopped_at_max_credits_even_after_a_killed_triggerer(p
     conf = {kind: [f"{kind} {index}" for index in range(each)] for kind in LOOPS}
     run_id = airflow.trigger("faults", {"loop": LOOP.id, "cap": 100, **conf})
 
-    def loops() -> list[TaskRecord]:
+    def loops() -> list[Run]:
         return emulator.tasks[before:]
 
     def of_loops() -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ def test_hook_methods_work_for_tasks_workflows_templates_and_regions(emulator):
     assert [task.id for task in hook.iter_tasks(workflow_id=SEARCH.id)] == [created.id]
     assert hook.stop_task(created.id) is True
     assert hook.stop_task(created.id) is False
-    assert {workflow.id for workflow in hook.iter_workflows()} == set(emulator.of_kind("workflow"))
+    assert {workflow.id for workflow in hook.iter_workflows()} == {each.id for each in emulator.of_kind("workflow")}
     assert [entry.name for entry in hook.get_workflow(LOG_IN.id).input_parameters] == ["username", "password"]
     template = next(hook.iter_official_workflow_templates())
     assert hook.get_official_workflow_template(template.id).id == template.id
@@ -452,7 +452,7 @@ class TestAsyncCalls:
 
         monkeypatch.setattr(httpx, "AsyncClient", Recorded)
         async with BrowserActHook().async_client() as browseract:
-            await asyncio.gather(*(browseract.send(v2.get_workflow(one)) for one in emulator.of_kind("workflow")))
+            await asyncio.gather(*(browseract.send(v2.get_workflow(one.id)) for one in emulator.of_kind("workflow")))
             async for one in browseract.iter_items(v2.list_workflows()):
                 await browseract.send(v2.get_workflow(one.id))
             assert [client.is_closed for client in opened] == [False]

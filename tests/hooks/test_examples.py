@@ -12,8 +12,8 @@ import pytest
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.emulator import CONTACTS, HUMAN, LOG_IN, SEARCH, TEMPLATE_SEARCH
-from airflow_provider_browseract.emulator.v2 import ENDPOINTS as ENDPOINTS_OF_V2
-from airflow_provider_browseract.emulator.v3 import ENDPOINTS as ENDPOINTS_OF_V3
+from airflow_provider_browseract.emulator.v2 import V2
+from airflow_provider_browseract.emulator.v3 import V3
 from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 
@@ -44,7 +44,7 @@ METHODS_OF_V3 = {
     "query-template": "get_bot_template",
     "list-regions": "get_region_list",
 }
-ENDPOINTS = [*((v2, endpoint) for endpoint in ENDPOINTS_OF_V2), *((v3, endpoint) for endpoint in ENDPOINTS_OF_V3)]
+ENDPOINTS = [*((v2, endpoint) for endpoint in V2.endpoints), *((v3, endpoint) for endpoint in V3.endpoints)]
 
 
 def method(endpoint: str) -> str:
@@ -134,7 +134,7 @@ def test_docstring_example_with_wrong_output_is_detected(run, call):
     assert "Expected:\n    failed\nGot:\n    running\n" in run(wrong)
 
 
-@pytest.mark.parametrize(("module", "endpoints"), [(v2, ENDPOINTS_OF_V2), (v3, ENDPOINTS_OF_V3)], ids=["v2", "v3"])
+@pytest.mark.parametrize(("module", "endpoints"), [(v2, V2.endpoints), (v3, V3.endpoints)], ids=["v2", "v3"])
 def test_call_functions_match_the_api_endpoints(module, endpoints):
     functions = [
         name

@@ -32,7 +32,7 @@ SECRET = "hunter2ofthistest"
 @pytest.fixture(autouse=True)
 def _short_patience(connect, emulator):
     connect({"retry_budget": 0.2, "read_timeout": 10, "webhook_base_url": "http://127.0.0.1:1"})
-    for template_id in emulator.of_kind("template"):
+    for template_id in (each.id for each in emulator.of_kind("template")):
         emulator.set_workflow(template_id, duration=0.2)
 
 
@@ -80,7 +80,7 @@ def test_template_runs_as_a_bot_with_its_region(worker, emulator, deferrable):
     )
     assert len(run.run()) == 2
     [task] = emulator.tasks
-    assert (task.api_version, task.from_template, task.proxy_region) == ("v3", True, "DE")
+    assert (task.api_version, task.workflow.kind, task.proxy_region) == ("v3", "template", "DE")
     assert "profile_id" not in run.ti.xcoms
 
 

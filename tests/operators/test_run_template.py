@@ -14,7 +14,7 @@ from tests.workers import BOTH_WAYS, PENS
 @pytest.fixture(autouse=True)
 def _short_patience(connect, emulator):
     connect({"retry_budget": 0.2, "read_timeout": 10, "webhook_base_url": "http://127.0.0.1:1"})
-    for template_id in emulator.of_kind("template"):
+    for template_id in (each.id for each in emulator.of_kind("template")):
         emulator.set_workflow(template_id, duration=0.2)
 
 
@@ -34,7 +34,7 @@ def test_template_runs_with_its_region_and_returns_its_output(template, emulator
     run = template(region="DE", deferrable=deferrable)
     assert len(run.run()) == 2
     [task] = emulator.tasks
-    assert (task.from_template, task.proxy_region) == (True, "DE")
+    assert (task.workflow.kind, task.proxy_region) == ("template", "DE")
     assert run.ti.xcoms["task_id"] == task.id
     assert "profile_id" not in run.ti.xcoms
     if deferrable:

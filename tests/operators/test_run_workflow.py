@@ -35,6 +35,7 @@ from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker import start_errors
 from tests.cases import cases
 from tests.catalogue import UNPUBLISHED
+from tests.demos import report_status
 from tests.workers import BOTH_WAYS, ORDERS_RESULT, calls_of, refuse_xcoms
 
 KEY = "app-emulator"
@@ -227,7 +228,7 @@ class TestDeferral:
 
 class TestUnsuccessfulRun:
     def test_undocumented_status_raises_an_error(self, worker, emulator):
-        emulator.set_workflow(ORDERS.id, status="transcended")
+        report_status(emulator, "transcended")
         with pytest.raises(RunLostError, match="'transcended' is not a task status"):
             worker(workflow_id=ORDERS.id, deferrable=True).run()
 
@@ -627,7 +628,7 @@ class TestPollOutage:
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         deferred = run.defer()
-        with emulator.outage("get-task", fault):
+        with emulator.fault("get-task", fault):
             event = run.wait_in_triggerer(deferred)
         assert event["end"] == "given_up"
         with pytest.raises(TaskDeferred) as again:
@@ -641,7 +642,7 @@ class TestPollOutage:
         run = worker(workflow_id=ORDERS.id, deferrable=True, store=store)
         run.ti.max_tries = 1
         leaves = pytest.raises(RunLostError, match="The run keeps running, and the next try reattaches to it")
-        with emulator.outage("get-task", RequestFault.html(403)), leaves:
+        with emulator.fault("get-task", RequestFault.html(403)), leaves:
             run.run()
         assert emulator.tasks[0].status == "running"
 
@@ -649,7 +650,7 @@ class TestPollOutage:
         emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
         run = worker(workflow_id=HUMAN.id, deferrable=True)
         deferred = run.defer()
-        with emulator.outage("get-task", RequestFault.html(403)):
+        with emulator.fault("get-task", RequestFault.html(403)):
             event = run.wait_in_triggerer(deferred)
         emulator.wait_until(lambda: emulator.tasks[0].status == "paused")
         capfd.readouterr()

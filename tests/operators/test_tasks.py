@@ -12,7 +12,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import ResumeTaskOperator, StopTaskOperator
 from airflow_provider_browseract.runs.outcome import RunError
 from tests.cases import cases
-from tests.demos import accept_stops_of_ended_runs
+from tests.demos import accept_stops_of_ended_runs, report_status
 from tests.workers import calls_of
 
 pytestmark = pytest.mark.usefixtures("short_patience")
@@ -95,7 +95,7 @@ class TestResumeTask:
 
     def test_resume_of_a_pausing_browseract_task_raises_an_error(self, emulator):
         task_id = started(emulator)
-        emulator.set_workflow(ORDERS.id, status="pausing")
+        report_status(emulator, "pausing")
         task_id = started(emulator)
         with pytest.raises(RunError, match="it is about to pause"):
             resume(task_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import math
 import time
@@ -14,7 +13,7 @@ import pytest
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.emulator import ENDLESS, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
+from airflow_provider_browseract.emulator import ENDLESS, ORDERS, SEARCH, TEMPLATE_SEARCH, Output, RequestFault
 from airflow_provider_browseract.emulator.runs import ENDED, Run
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import accounts as module
@@ -68,9 +67,7 @@ def add_run(emulator, created, status="finished", *, workflow=SEARCH, inputs=(),
     run = Run(
         id=emulator.new_id(),
         workflow=workflow,
-        workflow_id=workflow.id,
         shown_workflow_id=workflow.id,
-        from_template=False,
         inputs=list(inputs),
         created=created,
         api_version=api_version,
@@ -78,7 +75,7 @@ def add_run(emulator, created, status="finished", *, workflow=SEARCH, inputs=(),
     if status != "finished":
         run.phases, run.outcome = [("created", 0.0), ("running", 1.0 if status in ENDED else math.inf)], status
     run.begun = 3 if status in ENDED else 2
-    run.output = dataclasses.replace(run.output, value=output or "")
+    run.produced = Output(output or "")
     emulator.runs[run.id] = run
     return run.id
 
@@ -153,7 +150,7 @@ class TestRuns:
         emulator.set_workflow(ORDERS.id, duration=60.0, listed_after=1.0)
         task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ORDERS.id).id)
         assert ids(await accounts.account(CONN, LONG)) == []
-        await until(lambda: emulator.runs[task_id].is_listed(time.time()))
+        await until(lambda: time.time() > emulator.runs[task_id].created + 1.0)
         clock.now += 10
         [task] = (await accounts.account(CONN, LONG)).tasks
         assert (task.id, task.status.ended) == (task_id, False)
@@ -246,7 +243,7 @@ class TestBots:
 
     async def test_list_that_cannot_be_read_leaves_the_other_one_alone(self, emulator, accounts, clock):
         workflow, bot = add_run(emulator, clock.now - 60), add_run(emulator, clock.now - 60, api_version="v3")
-        with emulator.outage("page-runs", RequestFault.status(404)):
+        with emulator.fault("page-runs", RequestFault.status(404)):
             account = await accounts.account(CONN, LONG)
         assert (ids(account), account.error) == ([workflow], None)
         assert "HTTP 404" in account.bots_failure.error
@@ -267,7 +264,7 @@ class TestErrors:
         task_id = add_run(emulator, clock.now - 60)
         first = await accounts.account(CONN, LONG)
         clock.now += 30
-        with emulator.outage("list-tasks", RequestFault.slow(2.0)):
+        with emulator.fault("list-tasks", RequestFault.slow(2.0)):
             account = await accounts.account(CONN, 0.05)
             assert accounts._connections[CONN].data.lists.workflows._running
         assert (ids(account), account.as_of, account.error) == ([task_id], first.as_of, None)
@@ -275,7 +272,7 @@ class TestErrors:
         assert calls_of(emulator, "list-tasks") == 2
 
     async def test_first_caller_of_a_slow_service_gets_an_empty_account_without_error(self, emulator, accounts):
-        with emulator.outage("list-tasks", RequestFault.slow(0.5)):
+        with emulator.fault("list-tasks", RequestFault.slow(0.5)):
             account = await accounts.account(CONN, 0.0)
             assert (account.tasks, account.as_of, account.error) == ((), None, None)
             assert (await accounts.account(CONN, LONG)).as_of
@@ -284,7 +281,7 @@ class TestErrors:
         task_id = add_run(emulator, clock.now - 60)
         await accounts.account(CONN, LONG)
         clock.now += 10
-        with emulator.outage("list-tasks", RequestFault.html(200)):
+        with emulator.fault("list-tasks", RequestFault.html(200)):
             account = await accounts.account(CONN, LONG)
             assert ids(account) == [task_id]
             assert account.error.startswith("BrowserAct's response to list-tasks cannot be used")
@@ -298,14 +295,14 @@ class TestErrors:
         assert (account.error, account.remedy, ids(account)) == (None, "", [task_id])
 
     async def test_names_that_cannot_be_read_are_no_error(self, emulator, accounts):
-        with emulator.outage("list-workflows", RequestFault.status(503)):
+        with emulator.fault("list-workflows", RequestFault.status(503)):
             account = await accounts.account(CONN, LONG)
         assert (account.error, account.names) == (None, {})
 
     async def test_names_that_take_long_delay_only_the_first_caller(self, emulator, accounts, clock):
         await accounts.account(CONN, LONG)
         clock.now += 600
-        with emulator.outage("list-workflows", RequestFault.hung()):
+        with emulator.fault("list-workflows", RequestFault.hung()):
             account = await accounts.account(CONN, LONG)
             assert accounts._connections[CONN].data.sources[SourceKind.WORKFLOW]._running
         assert SEARCH.id in account.names
@@ -381,7 +378,7 @@ class TestErrors:
         assert account.remedy.startswith("Put one")
 
     async def test_cancelled_caller_does_not_stop_the_read_for_others(self, emulator, accounts):
-        with emulator.outage("list-tasks", RequestFault.slow(0.5)):
+        with emulator.fault("list-tasks", RequestFault.slow(0.5)):
             first = asyncio.ensure_future(accounts.account(CONN, LONG))
             await until(lambda: calls_of(emulator, "list-tasks"))
             other = asyncio.ensure_future(accounts.account(CONN, LONG))
@@ -426,7 +423,7 @@ class TestSingleRuns:
     async def test_steps_of_a_long_run_are_left_out_in_the_middle(self, emulator, accounts, clock):
         emulator.set_workflow(ENDLESS.id, step_every=0.001)
         task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ENDLESS.id).id)
-        await until(lambda: len(emulator.runs[task_id].steps(time.time())) > 300)
+        await until(lambda: len(emulator.tasks[-1].steps) > 300)
         task = (await accounts.task(CONN, V2, task_id, LONG)).task
         assert (len(task.steps), task.steps[0].number) == (200, 1)
         assert task.steps_left_out == task.steps[-1].number - 200
@@ -465,7 +462,7 @@ class TestSources:
     async def test_long_lists_and_texts_are_cut(self, emulator, accounts, monkeypatch):
         monkeypatch.setattr(module, "PAGE_SIZE", 2)
         monkeypatch.setattr(module, "MAX_SOURCES", 4)
-        for workflow_id in emulator.of_kind("workflow"):
+        for workflow_id in (each.id for each in emulator.of_kind("workflow")):
             emulator.set_workflow(workflow_id, name="x" * 1_000_000, description="y" * 100_000)
         read = await accounts.sources(CONN, SourceKind.WORKFLOW, LONG)
         assert (len(read.items), read.truncated) == (4, True)
@@ -507,7 +504,7 @@ class TestStop:
         assert await accounts.stop(CONN, V2, "123") is False
 
     async def test_stop_that_fails_raises(self, emulator, accounts):
-        with emulator.outage("stop-task", RequestFault.status(503)), pytest.raises(BrowserActError, match="HTTP 503"):
+        with emulator.fault("stop-task", RequestFault.status(503)), pytest.raises(BrowserActError, match="HTTP 503"):
             await accounts.stop(CONN, V2, "123")
 
     async def test_stop_is_sent_although_the_viewer_has_left(self, emulator, accounts):
@@ -582,7 +579,7 @@ class TestDays:
     async def test_days_without_bots_are_read_again_once_bots_can_be_read(self, emulator, accounts, clock):
         bot = add_run(emulator, clock.now - 3 * 86400, api_version="v3")
         day = datetime.fromtimestamp(clock.now - 3 * 86400, timezone.utc).date()
-        with emulator.outage("page-runs", RequestFault.status(404)):
+        with emulator.fault("page-runs", RequestFault.status(404)):
             read = await self.load(accounts)
         assert (read.error, len(read.days), read.days[day].runs) == (None, 31, ())
         clock.now += 30

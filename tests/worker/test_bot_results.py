@@ -116,7 +116,7 @@ class TestStore:
         assert names[1].startswith("RESULT (")
         assert names[2:] == ["result.json", "result.md", "result (csv).csv", "result.xml"]
         assert all((folder / file["name"]).stat().st_size == file["size"] for file in returned["files"])
-        assert (folder / "result (csv).csv").read_text().startswith("company_name,")
+        assert (folder / "result (csv).csv").read_text().startswith("official_website_url")
         facts = json.loads((folder / "task.json").read_text())
         assert (facts["bot_id"], facts["counts"]["output_files"], facts["missing"]) == (CONTACTS.id, 4, {})
         assert "Example Corp" not in (folder / "task.json").read_text()

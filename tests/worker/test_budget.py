@@ -333,15 +333,15 @@ def over_budget(emulator, limit, monkeypatch):
     started_outside(emulator, 3)
     limit(daily_credits=3 * EACH + EACH + 5)
     started_outside(emulator, 1, ended=False, listed_after=30.0)
-    passed, begin_request = [], emulator.begin_request
+    passed, take_fault = [], emulator.take_fault
 
-    def noticed(request):
-        if "/run-task" in request.path:
+    def noticed(endpoint, **about):
+        if endpoint == "run-task":
             passed.append(60.0)
-        return begin_request(request)
+        return take_fault(endpoint, **about)
 
     monkeypatch.setattr(emulator, "clock", lambda: time.time() + sum(passed))
-    monkeypatch.setattr(emulator, "begin_request", noticed)
+    monkeypatch.setattr(emulator, "take_fault", noticed)
     return emulator
 
 

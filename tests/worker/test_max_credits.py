@@ -57,14 +57,14 @@ class PollClock:
 @pytest.fixture(autouse=True)
 def clock(emulator, connect, monkeypatch) -> PollClock:
     connect(SETTINGS)
-    clock, begin_request = PollClock(emulator.clock()), emulator.begin_request
+    clock, take_fault = PollClock(emulator.clock()), emulator.take_fault
 
-    def noticed(request):
-        clock.notice(request.endpoint or "")
-        return begin_request(request)
+    def noticed(endpoint, **about):
+        clock.notice(endpoint or "")
+        return take_fault(endpoint, **about)
 
     monkeypatch.setattr(emulator, "clock", clock)
-    monkeypatch.setattr(emulator, "begin_request", noticed)
+    monkeypatch.setattr(emulator, "take_fault", noticed)
     emulator.set_workflow(ENDLESS.id, step_every=2.0)
     return clock
 
@@ -270,14 +270,11 @@ class TestFailedStop:
 
     @BOTH_WAYS
     def test_run_that_cannot_be_read_after_the_stop_is_waited_for(self, capped, emulator, monkeypatch, deferrable):
-        begin_request = emulator.begin_request
+        def unreadable_after_the_stop(body):
+            emulator.fault("get-task", RequestFault.refused(500), times=1)
+            return body
 
-        def unreadable_after_the_stop(request):
-            if request.path.endswith("/stop-task"):
-                emulator.fault("get-task", RequestFault.refused(500), times=1)
-            return begin_request(request)
-
-        monkeypatch.setattr(emulator, "begin_request", unreadable_after_the_stop)
+        emulator.rewrite("stop-task", unreadable_after_the_stop)
         with pytest.raises(AirflowFailException, match="and was stopped at step"):
             capped(deferrable=deferrable).run()
         assert calls_of(emulator, "stop-task") == 1

@@ -897,7 +897,7 @@ class TestKillDuringTheReadAfterADeferral:
         assert emulator.tasks[0].status == "canceled"
 
     def test_run_that_was_given_up_is_named_and_left_to_the_next_try(self, killed_while_reading, emulator):
-        with emulator.outage("get-task", RequestFault.status(503)):
+        with emulator.fault("get-task", RequestFault.status(503)):
             error = killed_while_reading(lambda wait: WaitEvent(wait, End.GIVEN_UP))
         assert f"Stopped waiting for BrowserAct task {emulator.tasks[0].id}, because its status" in str(error)
         assert "the next try reattaches to it" in str(error)
