@@ -289,8 +289,23 @@ class Emulator:
         text = message or known or ("Internal error" if status >= 500 else "Refused")
         return self._respond(endpoint, envelope(code, text + detail, self.clock()), status, **headers)
 
-    def faulty(self, endpoint: str, fault: RequestFault) -> Response:
-        """Return what is responded because of a fault."""
+    def receive(
+        self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[RequestRecord, RequestFault | None, Response | None]:
+        """Record a request, and return its record, its fault and its response, which is None if none arrives."""
+        name = name_of(method, path)
+        fault: RequestFault | None = self.take_fault(name)
+        kind = fault.kind if fault else None
+        record = RequestRecord(method, path, query, name, kind, "authorization" in headers, utc(self.clock()))
+        self.requests.append(record)
+        if fault is None or name is None:
+            return record, None, self.handle(method, path, query, headers, body)
+        response = self.handle(method, path, query, headers, body) if fault.processed else None
+        if fault.http_status:
+            return record, fault, self._faulty(name, fault)
+        return record, fault, response if fault.kind == "slow" else None
+
+    def _faulty(self, endpoint: str, fault: RequestFault) -> Response:
         status, after = fault.http_status or 0, fault.retry_after
         if fault.kind in ("html", "lost_response"):
             return Response(status, HTML_PAGE, HTML)

@@ -17,9 +17,9 @@ from urllib.parse import unquote
 
 import httpx
 
-from airflow_provider_browseract.emulator.account import CALLBACK, Emulator, name_of
+from airflow_provider_browseract.emulator.account import CALLBACK, Emulator
 from airflow_provider_browseract.emulator.faults import CallbackFault, RequestFault
-from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, Response, utc
+from airflow_provider_browseract.emulator.records import DeliveryRecord, Response, utc
 from airflow_provider_browseract.emulator.runs import Run
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,8 @@ def serving(emulator: Emulator, host: str, port: int) -> Iterator[str]:
     """
     with EmulatorServer(emulator, host, port) as server:
         sender = CallbackSender(emulator)
-        for target in (server.serve_forever, sender.run):
-            threading.Thread(target=target, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True).start()
+        threading.Thread(target=sender.run, daemon=True).start()
         try:
             yield f"http://{f'[{host}]' if ':' in host else host}:{server.server_address[1]}"
         finally:
@@ -62,10 +62,6 @@ class EmulatorServer(socketserver.TCPServer):
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._connections: dict[Any, threading.Thread] = {}
         super().__init__((host, port), _Connection)
-
-    def serve_forever(self, poll_interval: float = 0.005) -> None:
-        """Accept connections until :meth:`stop`."""
-        super().serve_forever(poll_interval)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start the thread of a connection."""
@@ -110,43 +106,25 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _respond(self) -> None:
         emulator, (address, _, query) = self.server.emulator, self.path.partition("?")
-        method, path = self.command, unquote(address)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        name = name_of(method, path)
-        fault = emulator.take_fault(name)
-        kind = fault.kind if fault else None
-        record = RequestRecord(method, path, query, name, kind, "authorization" in headers, utc(emulator.clock()))
-        emulator.requests.append(record)
-        # A client that is still sending would not always notice a reset.
         body = self.rfile.read(int(headers.get("content-length", 0)))
-        response = None
-        if fault is None or fault.processed:
-            response = emulator.handle(method, path, query, headers, body)
-        if fault is None and name is not None and emulator.latency[1]:
+        record, fault, response = emulator.receive(self.command, unquote(address), query, headers, body)
+        if fault is None and record.endpoint is not None and emulator.latency[1]:
             fault = RequestFault.slow(random.uniform(*emulator.latency))
-        if fault is not None and name is not None:
-            response = self._go_wrong(name, fault, response)
-        if response is None:
-            self.close_connection = True
-            return
-        # Recorded before the response is sent, so that a client with the response finds the record.
-        record.status = response.status
-        self._send(response)
-
-    def _go_wrong(self, name: str, fault: RequestFault, response: Response | None) -> Response | None:
-        """Wait or prepare to close the connection, and return what is responded, if there is a response at all."""
-        if fault.kind in ("slow", "hung"):
+        if fault is not None and fault.kind in ("slow", "hung"):
             # Something can be read when the client disconnects or the server stops.
             self.connection.settimeout(fault.seconds if fault.kind == "slow" else None)
             with contextlib.suppress(OSError):
                 self.connection.recv(1, socket.MSG_PEEK)
             self.connection.settimeout(self.timeout)
-        if fault.kind == "reset":
+        if fault is not None and fault.kind == "reset":
             # Closing a socket with a linger time of zero resets the connection.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if fault.http_status:
-            return self.server.emulator.faulty(name, fault)
-        return response if fault.kind == "slow" else None
+        self.close_connection = self.close_connection or response is None
+        if response is not None:
+            # Recorded before the response is sent, so that a client with the response finds the record.
+            record.status = response.status
+            self._send(response)
 
     def _send(self, response: Response) -> None:
         self.send_response(response.status)

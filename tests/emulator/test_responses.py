@@ -114,6 +114,20 @@ def test_each_version_knows_and_lists_only_its_own_runs(account):
     assert [each["id"] for each in account.call("list-tasks", limit=9)["items"]] == [workflow]
 
 
+def test_task_of_a_template_belongs_to_a_workflow_that_nobody_knows_and_has_no_profile(account):
+    items = [{"name": "keyword", "value": "paper"}]
+    given = {"workflow_template_id": TEMPLATE_SEARCH.id, "input_parameters": items}
+    tasks = [account.call("run-task-by-template", **given, **more)["id"] for more in ({}, {"proxyRegion": "JP"})]
+    found = [account.task(task_id) for task_id in tasks]
+    assert len({TEMPLATE_SEARCH.id, *(task["workflow_id"] for task in found)}) == 3
+    assert "profile_id" not in found[0]
+    assert [(run.workflow_id, run.proxy_region) for run in account.emulator.tasks] == [
+        (TEMPLATE_SEARCH.id, "US"),
+        (TEMPLATE_SEARCH.id, "JP"),
+    ]
+    assert account.code("get-workflow", workflow_id=found[0]["workflow_id"]) == 10111
+
+
 def test_run_of_a_template_has_neither_a_bot_id_nor_a_name_and_is_not_found_by_them(account):
     given = {"template_id": TEMPLATE_SEARCH.id, "input": PAPER, "proxy_region": "DE"}
     task_id = account.call("create-template-run", **given)["task_id"]

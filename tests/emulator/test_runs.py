@@ -15,7 +15,6 @@ from airflow_provider_browseract.emulator import (
     LOG_IN,
     ORDERS,
     SEARCH,
-    TEMPLATE_SEARCH,
     EmulatedFile,
     EmulatedWorkflow,
     Emulator,
@@ -231,19 +230,6 @@ class TestStarts:
         for number in (*ids, *account.emulator.workflows):
             assert re.fullmatch(r"[1-9]\d{16}", number)
             assert f"{float(number):.0f}" != number
-
-    def test_template_runs_in_its_region_without_a_profile_for_a_workflow_that_nobody_knows(self, account):
-        items = [{"name": "keyword", "value": "paper"}]
-        given = {"workflow_template_id": TEMPLATE_SEARCH.id, "input_parameters": items}
-        ids = [account.call("run-task-by-template", **given, **more)["id"] for more in ({}, {"proxyRegion": "JP"})]
-        account.pass_time(2)
-        first, second = map(account.task, ids)
-        assert json.loads(first["output"]["string"]) == results_for("paper")
-        assert "profile_id" not in first
-        assert len({first["workflow_id"], second["workflow_id"], TEMPLATE_SEARCH.id}) == 3
-        runs = [(run.workflow_id, run.proxy_region) for run in account.emulator.tasks]
-        assert runs == [(TEMPLATE_SEARCH.id, "US"), (TEMPLATE_SEARCH.id, "JP")]
-        assert account.code("get-workflow", workflow_id=first["workflow_id"]) == 10111
 
 
 @cases(
