@@ -34,7 +34,6 @@ def test_only_tests_of_tools_import_from_dev():
     assert found == {
         "test_demo.py",
         "test_live.py",
-        "test_mistakes.py",
         "test_mutants.py",
         "test_parts.py",
         "test_release.py",

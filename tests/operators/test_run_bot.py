@@ -8,17 +8,14 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, TEMPLATE_SEARCH, Output, RequestFault
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunBotTemplateOperator,
-    RunTemplateOperator,
-    RunWorkflowOperator,
 )
 from tests.cases import cases
-from tests.catalogue import PRICES, UNPUBLISHED
+from tests.catalogue import PRICES
 from tests.workers import BOTH_WAYS, PENS, calls_of
 
 # In the vendor's example, the output is null beside its files.
@@ -84,110 +81,10 @@ def test_template_runs_as_a_bot_with_its_region(worker, emulator, deferrable):
     assert "profile_id" not in run.ti.xcoms
 
 
-class TestParsing:
-    @cases(
-        ("operator", "argument", "message"),
-        {
-            "profile_id": (
-                RunBotOperator,
-                "profile_id",
-                "RunBotOperator has no profile_id, because API v3 has no profiles. Set the bot's browser to Standard "
-                "Browser in the BrowserAct dashboard to keep a login, or run the workflow with RunWorkflowOperator.",
-            ),
-            "save_browser_data": (RunBotOperator, "save_browser_data", "Set the bot's browser to Standard Browser"),
-            "workflow_id": (RunBotOperator, "workflow_id", "Pass the id of the bot as bot_id"),
-            "input_parameters": (RunBotOperator, "input_parameters", "Pass a dict of JSON values as input"),
-            "workflow_template_id": (RunBotOperator, "workflow_template_id", "with RunBotTemplateOperator"),
-            "profile_id of a template": (RunBotTemplateOperator, "profile_id", "run a bot with RunBotOperator"),
-            "workflow_template_id of a template": (
-                RunBotTemplateOperator,
-                "workflow_template_id",
-                "Pass the id of the template as template_id",
-            ),
-            "validate_output of a template": (RunBotTemplateOperator, "validate_output", "no output schemas"),
-            "bot_id of a template": (RunBotTemplateOperator, "bot_id", "Run the bot with RunBotOperator"),
-            "bot_id of a workflow": (RunWorkflowOperator, "bot_id", "Run the bot with RunBotOperator"),
-            "input of a workflow": (RunWorkflowOperator, "input", "Pass the inputs as input_parameters"),
-            "template_id of a template of v2": (RunTemplateOperator, "template_id", "as workflow_template_id"),
-        },
-    )
-    @pytest.mark.parametrize("with_id", [True, False], ids=["with the id", "without the id"])
-    def test_argument_of_another_operator_is_refused_with_what_to_do(self, operator, argument, message, with_id):
-        required = {operator.template_fields[0]: "7"}
-        with pytest.raises(InputError, match=rf"^Task 'run': {operator.__name__} has no {argument}\b") as refused:
-            operator(task_id="run", **(required if with_id else {}), **{argument: "x"})
-        assert message in str(refused.value)
-
-    @cases(
-        ("arguments", "message"),
-        {
-            "no flag": ({"validate_output": "yes"}, r"validate_output is 'yes'\. Use True or False\."),
-            "without a wait": (
-                {"validate_output": True, "wait_for_completion": False},
-                "validate_output needs wait_for_completion=True",
-            ),
-        },
-    )
-    def test_wrong_validate_output_is_refused_also_for_a_mapped_task(self, worker, emulator, arguments, message):
-        with pytest.raises(InputError, match=message):
-            RunBotOperator(task_id="run", bot_id=CONTACTS.id, **arguments)
-        mapped = RunBotOperator(task_id="run", bot_id=CONTACTS.id, **arguments, _airflow_from_mapped=True)
-        with pytest.raises(AirflowFailException, match=message):
-            mapped.execute(worker(**BOT).context)
-        assert emulator.requests == []
-
-    def test_misspelled_argument_is_named_with_the_right_one(self):
-        with pytest.raises(TypeError, match="did you mean 'validate_output'"):
-            RunBotOperator(task_id="run", bot_id="7", validate_outputs=True)
-
-
-@cases(
-    ("arguments", "message"),
-    {
-        "id with a path": ({"bot_id": "../runs"}, "bot_id is '../runs'"),
-        "another endpoint as id": ({"bot_id": "templates"}, "bot_id is 'templates', which is no id"),
-        "unknown id": ({"bot_id": "123"}, "Check bot_id '123'"),
-        "unpublished": (
-            {"bot_id": UNPUBLISHED.id},
-            rf"^The bot {UNPUBLISHED.id} is not published\.\nPublish the bot in the BrowserAct dashboard\.$",
-        ),
-        "list of pairs": ({"input": [{"name": "company_name", "value": "a"}]}, "RunWorkflowOperator"),
-        "rendered to None": ({"input": {"company_name": "{{ nothing }}"}}, r"input\['company_name'\] was given"),
-    },
-)
-def test_invalid_bot_or_input_fails_without_a_retry_before_any_start(worker, emulator, arguments, message):
-    run = worker(**{**BOT, **arguments})
-    operator = run.operator()
-    operator.render_template_fields({**run.context, "nothing": None})
-    with pytest.raises(AirflowFailException, match=message):
-        operator.execute(run.context)
-    assert emulator.tasks == []
-
-
 def test_bot_without_a_language_model_fails_without_a_retry_and_names_the_remedy(worker, emulator):
     emulator.fault("create-run", RequestFault.refused(10021))
     with pytest.raises(AirflowFailException, match="choose its language model"):
         worker(**BOT).run()
-
-
-@cases(
-    ("arguments", "message"),
-    {
-        "unknown id": ({"template_id": "123"}, "Check template_id"),
-        "unknown region": ({"region": "XX"}, r"region is 'XX', which BrowserAct does not have\. Use one of: US"),
-        "wrong name": ({"input": {"Keyword": "pens"}}, r"'Keyword' \(did you mean 'keyword'\?\)"),
-    },
-)
-def test_invalid_template_argument_fails_before_any_start(worker, emulator, arguments, message):
-    given = {"template_id": TEMPLATE_SEARCH.id, "input": {"keyword": "pens"}, **arguments}
-    with pytest.raises(AirflowFailException, match=message):
-        worker(operator_class=RunBotTemplateOperator, **given).run()
-    assert emulator.tasks == []
-
-
-def test_workflow_operator_with_the_id_of_a_bot_names_run_bot_operator(worker, emulator):
-    with pytest.raises(AirflowFailException, match="RunBotOperator"):
-        worker(operator_class=RunWorkflowOperator, workflow_id=CONTACTS.id).run()
 
 
 class TestDurableTries:

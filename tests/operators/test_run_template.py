@@ -7,7 +7,6 @@ import pytest
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator
-from tests.cases import cases
 from tests.workers import BOTH_WAYS, PENS
 
 
@@ -39,25 +38,6 @@ def test_template_runs_with_its_region_and_returns_its_output(template, emulator
     assert "profile_id" not in run.ti.xcoms
     if deferrable:
         assert task.callback_url is not None
-
-
-@cases(
-    ("arguments", "message"),
-    {
-        "empty id": ({"workflow_template_id": ""}, "workflow_template_id is ''"),
-        "unknown id": ({"workflow_template_id": "123"}, "Check workflow_template_id"),
-        "unknown region": (
-            {"region": "XX"},
-            r"region is 'XX', which BrowserAct does not have\. Use one of: US \(United States\), UK",
-        ),
-        "empty region": ({"region": ""}, "region is ''"),
-        "wrong case input": ({"input_parameters": {"Keyword": "pens"}}, r"'Keyword' \(did you mean 'keyword'\?\)"),
-    },
-)
-def test_invalid_template_argument_fails_before_any_start(template, emulator, arguments, message):
-    with pytest.raises(AirflowFailException, match=message):
-        template(**arguments).run()
-    assert emulator.tasks == []
 
 
 @pytest.mark.parametrize("argument", [{"profile_id": "7"}, {"save_browser_data": True}])

@@ -34,7 +34,6 @@ from airflow_provider_browseract.runs.outcome import (
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker import start_errors
 from tests.cases import cases
-from tests.catalogue import UNPUBLISHED
 from tests.demos import report_status
 from tests.workers import BOTH_WAYS, ORDERS_RESULT, calls_of, refuse_xcoms
 
@@ -358,50 +357,6 @@ class TestUnsuccessfulRun:
 class TestInvalidInput:
     """Each ends at once, without a run and without Airflow's retries."""
 
-    @cases(
-        ("arguments", "message"),
-        {
-            "empty workflow_id": ({"workflow_id": ""}, "workflow_id is ''"),
-            "unknown workflow": ({"workflow_id": "123"}, "Check workflow_id"),
-            "address as workflow_id": (
-                {"workflow_id": "https://www.browseract.com/workflow/71002814653029437/"},
-                "workflow_id is 'https://.*Perhaps the id is '71002814653029437', the end of this address",
-            ),
-            "unpublished workflow": ({"workflow_id": UNPUBLISHED.id}, "Publish the workflow"),
-            "inputs as text": ({"input_parameters": "keyword=pens"}, "input_parameters is a text instead of a dict"),
-            "required input missing": ({"input_parameters": {}}, "input_parameters lacks the required name 'keyword'"),
-            "required input missing, not validated": (
-                {"input_parameters": {}, "validate_inputs": False},
-                "Add the missing name to input_parameters",
-            ),
-            "callback_url with ftp": (
-                {"status_change_callback_url": "ftp://example.com"},
-                "status_change_callback_url is not an http",
-            ),
-            "empty profile_id": ({"profile_id": ""}, "profile_id is ''"),
-            "profile_id None as text": ({"profile_id": "None"}, "save_browser_data=True"),
-            "output as profile_id": (
-                {"profile_id": {"token": "x"}},
-                r'^profile_id is of type dict. Use .*log_in.output\["profile_id"\].$',
-            ),
-            "empty output as profile_id": ({"profile_id": {}}, "profile_id is of type dict"),
-            "output as profile_id, as text": (
-                {"profile_id": '{"token": "x"}'},
-                r'^profile_id is the text of a dict. Use .*log_in.output\["profile_id"\].$',
-            ),
-            "unknown profile_id": ({"profile_id": "404"}, "refused the start"),
-            "missing connection": (
-                {"browseract_conn_id": "nowhere"},
-                "(?s)There is no connection 'nowhere'.*AIRFLOW_CONN_NOWHERE. Or correct the id .browseract_conn_id",
-            ),
-        },
-    )
-    def test_invalid_argument_fails_without_a_retry_and_starts_no_run(self, worker, emulator, arguments, message):
-        complete = {"workflow_id": SEARCH.id, "input_parameters": {"keyword": "pens"}, **arguments}
-        with pytest.raises(AirflowFailException, match=message):
-            worker(**complete).run()
-        assert emulator.tasks == []
-
     def test_private_callback_url_is_refused_unless_the_api_is_private(self, worker, emulator, monkeypatch):
         arguments = {"workflow_id": ORDERS.id, "callback_url": "http://10.0.0.1/t0ken"}
         monkeypatch.setenv("AIRFLOW_CONN_PUBLIC", '{"conn_type": "browseract", "password": "app-key"}')
@@ -409,25 +364,6 @@ class TestInvalidInput:
             worker(browseract_conn_id="public", **arguments).run()
         assert "t0ken" not in str(caught.value)
         assert worker(**arguments).run() == ORDERS_RESULT
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"password": ""}, "has no API key"),
-            ({"password": "app-wrong"}, r"API key \(password\) field of the Airflow connection 'browseract_default'"),
-            ({"host": "gopher://x"}, "the host is not an http or https address"),
-            ({"extra": {"read_timeout": "soon"}}, "extra 'read_timeout' is 'soon'"),
-        ],
-        ids=["no API key", "wrong API key", "invalid host", "invalid extra"],
-    )
-    def test_invalid_connection_fails_without_a_retry_and_starts_no_run(
-        self, worker, emulator, connect, change, message
-    ):
-        connect(**change)
-        with pytest.raises(AirflowFailException, match=message) as caught:
-            worker(workflow_id=ORDERS.id).run()
-        assert "app-wrong" not in str(caught.value)
-        assert emulator.tasks == []
 
     def test_host_that_responds_with_a_web_page_raises_and_starts_no_run(self, worker, emulator):
         emulator.fault("run-task", RequestFault.html(), times=None)
@@ -462,21 +398,6 @@ def test_interrupted_start_logs_that_a_run_may_be_running(worker, emulator, monk
         worker(workflow_id=ORDERS.id).run()
     text = "".join(capfd.readouterr())
     assert "It is not known whether BrowserAct started a run. A run may be running and using credits. Check the" in text
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [{"on_paused": "asks"}, {"timeout": "7h"}, {"save_browser_data": "no"}, {"max_credits": "abc"}],
-    ids=["on_paused", "timeout", "save_browser_data", "max_credits"],
-)
-def test_invalid_constant_of_a_mapped_task_fails_without_a_retry(worker, emulator, arguments):
-    # Airflow makes the operator in the worker, so there is no import error.
-    with DAG("mapped", schedule=None):
-        mapped = RunWorkflowOperator.partial(task_id="run", **arguments).expand(workflow_id=[ORDERS.id])
-    operator = mapped.unmap({"workflow_id": ORDERS.id})
-    with pytest.raises(AirflowFailException, match=f"{next(iter(arguments))} is '"):
-        operator.execute(worker().context)
-    assert emulator.tasks == []
 
 
 class TestTemplatedMaxCredits:

@@ -11,7 +11,6 @@ import pytest
 from airflow.exceptions import AirflowRescheduleException
 from airflow.sdk import BaseOperator
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -352,38 +351,3 @@ def test_sensor_fails_before_run_ends_when_output_path_is_not_writable(emulator,
     task_id = started(emulator, duration=60.0)
     with pytest.raises(AirflowFailException, match="cannot write, check and delete a file there"):
         wait(task_id, output_path="/proc/no/such", **arguments)
-
-
-@cases(
-    ("task_id", "arguments", "message"),
-    {
-        "unknown task id": (
-            "404",
-            {},
-            "Check browseract_task_id '404'. It must be the id of a BrowserAct task, not Airflow's task_id",
-        ),
-        "output of a task": ([{"title": "x"}], {}, r'browseract_task_id is of type list.*search.output\["task_id"\]'),
-        "output as text": ('{"title": "x"}', {}, r'browseract_task_id is the text of a dict.*output\["task_id"\]'),
-        "empty task id": ("", {}, "browseract_task_id is ''"),
-        "output_path 'None'": ("1", {"output_path": "None"}, "output_path is 'None'"),
-        "relative output_path": ("1", {"output_path": "here"}, "Use an absolute path"),
-        "task id of version 3 with a path": ("1/status", {"api_version": "v3"}, "browseract_task_id is '1/status'"),
-        "unknown connection": ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
-    },
-)
-def test_sensor_with_invalid_argument_fails_without_retry(emulator, task_id, arguments, message):
-    with pytest.raises(AirflowFailException, match=message):
-        wait(task_id, deferrable=True, **arguments)
-
-
-@cases(
-    ("arguments", "message"),
-    {
-        "output_format": ({"output_format": "xml"}, "output_format is 'xml'"),
-        "api_version": ({"api_version": "3"}, "api_version is '3'"),
-        "deferrable": ({"deferrable": "yes"}, "deferrable is 'yes'"),
-    },
-)
-def test_sensor_with_invalid_constant_argument_raises_at_dag_parsing(arguments, message):
-    with pytest.raises(InputError, match=message):
-        TaskSensor(task_id="wait", browseract_task_id="1", **arguments)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from airflow.sdk import Asset, AssetWatcher
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Page, Task, TaskStatus
 from airflow_provider_browseract.emulator import CONTACTS, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -405,34 +404,3 @@ def test_watcher_trigger_recreated_from_its_arguments_serializes_identically(sou
 def test_asset_watcher_accepts_task_finished_trigger():
     asset = Asset("orders", watchers=[AssetWatcher(name="browseract", trigger=TaskFinishedTrigger())])
     assert asset.watchers[0].trigger.serialize()[1]["status"] == ["finished", "canceled", "failed"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"status": "running"}, r"status is 'running'. Use one or several of: finished, canceled, failed"),
-        ({"status": []}, r"status is \[\]"),
-        ({"workflow_id": ""}, "workflow_id"),
-        ({"api_version": "3"}, "api_version is '3'. Use one of 'v2', 'v3'"),
-        ({"bot_id": "7"}, "bot_id is '7', but api_version is 'v2'. Set api_version='v3', or use workflow_id"),
-        ({"workflow_id": "7", "api_version": "v3"}, "workflow_id is '7', but api_version is 'v3'. Use bot_id"),
-        ({"bot_id": "a/b", "api_version": "v3"}, "bot_id is 'a/b'"),
-        ({"poll_interval": 0}, "poll_interval is 0. Use a positive number"),
-        # Airflow can miss an event that follows another within moments.
-        ({"poll_interval": 9}, "poll_interval is 9. Use at least 10 seconds"),
-    ],
-    ids=[
-        "status running",
-        "no status",
-        "empty workflow id",
-        "unknown api_version",
-        "bot_id with v2",
-        "workflow_id with v3",
-        "path as bot_id",
-        "poll_interval 0",
-        "poll_interval 9",
-    ],
-)
-def test_watcher_with_invalid_argument_raises_input_error(arguments, message):
-    with pytest.raises(InputError, match=message):
-        TaskFinishedTrigger(**arguments)

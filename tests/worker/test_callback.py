@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
@@ -357,28 +356,10 @@ class TestCallback:
 
 
 class TestWebhookTrue:
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"deferrable": False}, "webhook=True needs deferrable=True"),
-            ({"deferrable": True, "wait_for_completion": False}, "wait_for_completion=True"),
-            ({"deferrable": True, "webhook": "yes"}, "webhook is 'yes'. Use True, False or None"),
-        ],
-        ids=["not deferred", "not waiting", "not a bool"],
-    )
-    def test_invalid_webhook_argument_fails_at_dag_parse(self, arguments, message):
-        with pytest.raises(InputError, match=message):
-            RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, **{"webhook": True, **arguments})
-
     def test_webhook_true_with_two_callback_urls_of_the_user_fails_and_starts_no_run(self, worker, emulator, webhooks):
         mine = {"callback_url": MINE, "status_change_callback_url": MINE}
         with pytest.raises(AirflowFailException, match="remove webhook=True"):
             worker(workflow_id=ORDERS.id, deferrable=True, webhook=True, **mine).run()
-        assert emulator.tasks == []
-
-    def test_webhook_true_without_webhook_base_url_fails_and_starts_no_run(self, worker, emulator, connect):
-        with pytest.raises(AirflowFailException, match="webhook_base_url in the extra of connection 'browseract_def"):
-            worker(workflow_id=ORDERS.id, deferrable=True, webhook=True).run()
         assert emulator.tasks == []
 
     def test_webhook_true_with_webhook_base_url_expects_a_callback(self, worker, emulator, webhooks):
@@ -387,13 +368,6 @@ class TestWebhookTrue:
 
 
 class TestWebhookBaseUrl:
-    @pytest.mark.parametrize("base_url", ["ftp://airflow.example.com", "airflow.example.com", "https://a.example?b=1"])
-    def test_invalid_webhook_base_url_fails_before_the_start(self, worker, emulator, connect, base_url):
-        connect({"webhook_base_url": base_url})
-        with pytest.raises(AirflowFailException, match="webhook_base_url of connection 'browseract_default'"):
-            worker(workflow_id=ORDERS.id, deferrable=True).run()
-        assert emulator.tasks == []
-
     def test_private_webhook_base_url_fails_if_the_api_is_public(self, worker, emulator, connect):
         connect({"webhook_base_url": "http://10.0.0.7"}, host=None)
         with pytest.raises(AirflowFailException, match=r"10\.0\.0\.7, which BrowserAct cannot reach"):

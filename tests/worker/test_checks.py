@@ -6,14 +6,12 @@ import socket
 
 import pytest
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import ConnectionFailedError, InvalidRequestError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunBotTemplateOperator,
-    RunWorkflowOperator,
 )
 from airflow_provider_browseract.runs.outcome import RunCanceledError
 from tests.demos import convert_input
@@ -255,38 +253,6 @@ class TestDryRun:
         assert f"/v3/bots/{CONTACTS.id}/runs with {body}" in logged
         assert "hunter2" not in logged
         assert emulator.tasks == []
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"input_parameters": {}}, "lacks the required name 'keyword'"),
-            ({"output_path": "nostore://x"}, "the filesystem for nostore is not available here"),
-            ({"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
-        ],
-        ids=["missing input", "unusable output_path", "missing connection"],
-    )
-    def test_dry_run_fails_on_missing_input_unusable_path_or_missing_connection(
-        self, worker, emulator, arguments, message
-    ):
-        given = {"workflow_id": SEARCH.id, "input_parameters": PENS, "dry_run": True, **arguments}
-        with pytest.raises(AirflowFailException, match=message):
-            worker(**given).run()
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"timeout": 0}, "timeout is 0"),
-            ({"on_orphan": "hope"}, "on_orphan is 'hope'"),
-            ({"webhook": "yes"}, "webhook is 'yes'"),
-            ({"webhook": True}, "webhook=True needs deferrable=True"),
-            ({"dry_run": "yes"}, "dry_run is 'yes'"),
-        ],
-        ids=["timeout", "on_orphan", "webhook", "webhook not deferred", "dry_run"],
-    )
-    def test_invalid_constant_argument_fails_at_dag_parse_even_with_dry_run(self, arguments, message):
-        given = {"workflow_id": SEARCH.id, "input_parameters": PENS, "dry_run": True, **arguments}
-        with pytest.raises(InputError, match=message):
-            RunWorkflowOperator(task_id="run", **given)
 
     def test_dry_run_leaves_the_task_instance_without_xcoms(self, worker, emulator):
         run = worker(workflow_id=SEARCH.id, input_parameters=PENS, dry_run=True, deferrable=True)

@@ -19,7 +19,6 @@ from airflow.sdk.bases.xcom import BaseXCom
 
 from airflow_provider_browseract import loops as steps
 from airflow_provider_browseract.api import models
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
@@ -27,7 +26,6 @@ from airflow_provider_browseract.emulator import EXPORT, ORDERS, SEARCH, Emulate
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import showing
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError, RunTimedOutError, StorageError
 from airflow_provider_browseract.runs.request import Source
@@ -631,34 +629,6 @@ class TestOutputPath:
         with pytest.raises(AirflowFailException, match=rf"is not json: .* stored in {folder}/.*output\.txt"):
             worker(workflow_id=PLAIN_TEXT.id, output_format="json", output_path=str(folder)).run()
         assert (folder / emulator.tasks[0].id / "output.txt").read_text() == "{"
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"output_path": ""}, "output_path is ''"),
-            ({"output_path": "None"}, "output_path is 'None'"),
-            ({"output_path": "here"}, "Use an absolute path"),
-            ({"output_path": "nostore://x/y"}, "the filesystem for nostore is not available here"),
-            ({"output_path": "/proc/no/such"}, "cannot write, check and delete a file there"),
-        ],
-        ids=["empty", "None as text", "relative", "unknown filesystem", "not writable"],
-    )
-    def test_unusable_output_path_fails_before_any_start(self, worker, emulator, arguments, message):
-        with pytest.raises(AirflowFailException, match=message):
-            worker(workflow_id=ORDERS.id, **arguments).run()
-        assert emulator.tasks == []
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"output_path": "/tmp/x", "wait_for_completion": False}, "output_path needs wait_for_completion=True"),
-            ({"output_format": "xml"}, "output_format is 'xml'. Use one of 'auto', 'json', 'csv', 'text'"),
-        ],
-        ids=["output_path without wait", "unknown output_format"],
-    )
-    def test_invalid_output_argument_fails_at_dag_parse(self, arguments, message):
-        with pytest.raises(InputError, match=message):
-            RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, **arguments)
 
     def test_unreachable_output_path_check_does_not_prevent_a_reattach(
         self, worker, emulator, folder, store, monkeypatch

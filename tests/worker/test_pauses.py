@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -426,30 +425,6 @@ class TestPauseNotification:
             worker(workflow_id=HUMAN.id, deferrable=deferrable, **arguments).run()
         assert calls_of(emulator, "resume-task") == MAX_RESUMES
         assert len(told) == MAX_RESUMES + 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"on_paused": "ask", "wait_for_completion": False}, "need wait_for_completion=True"),
-        ({"on_paused": "asks"}, "on_paused is 'asks'. Use one of 'wait', 'fail', 'resume', 'ask'"),
-        ({"on_paused_callback": print, "wait_for_completion": False}, "need wait_for_completion=True"),
-        ({"on_paused_callback": asyncio.sleep}, "they are not awaited"),
-        ({"on_paused_callback": "chat"}, "on_paused_callback is 'chat'. Pass a notifier or a function"),
-        ({"on_paused_callback": [print, None]}, "Pass a notifier or a function, or a list of them"),
-    ],
-    ids=[
-        "ask without wait",
-        "unknown choice",
-        "callback without wait",
-        "async callback",
-        "callback is text",
-        "callback list with None",
-    ],
-)
-def test_invalid_on_paused_argument_fails_at_dag_parse(arguments, message):
-    with pytest.raises(InputError, match=message):
-        RunWorkflowOperator(task_id="run", workflow_id=HUMAN.id, **arguments)
 
 
 @pytest.mark.parametrize(

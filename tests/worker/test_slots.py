@@ -6,13 +6,12 @@ import time
 
 import pytest
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import InsufficientCreditsError
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferralError, TaskDeferred
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
+from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
@@ -331,12 +330,6 @@ def test_kill_while_there_is_no_free_slot_starts_no_run(worker, emulator, monkey
     with pytest.raises(RunCanceledError, match="Killed before a run was started"):
         operator.execute(run.context)
     assert emulator.tasks == []
-
-
-@pytest.mark.parametrize("queue_timeout", [0, -1, "soon", True])
-def test_invalid_queue_timeout_fails_at_dag_parse(queue_timeout):
-    with pytest.raises(InputError, match="queue_timeout is"):
-        RunWorkflowOperator(task_id="run", workflow_id=SEARCH.id, queue_timeout=queue_timeout)
 
 
 def test_run_deferral_ended_by_airflow_is_not_reported_as_a_slot_wait_error(worker, emulator, store):

@@ -6,12 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.resuming import WaitEvent
@@ -155,67 +153,3 @@ def test_stop_refused_for_an_ended_or_unknown_run_is_reported_as_already_ended(w
     emulator.fault("stop-task", RequestFault.refused(code), times=None)
     with pytest.raises(RunTimedOutError, match="The run had already ended"):
         worker(workflow_id=ORDERS.id, timeout=0.3).run()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"on_paused": "stop"}, "on_paused is 'stop'. Use one of 'wait', 'fail', 'resume', 'ask'"),
-        ({"on_orphan": None}, "on_orphan is None. Use one of 'fail', 'adopt', 'start'"),
-        ({"cancel_on_kill": "no"}, "cancel_on_kill is 'no'. Use True or False"),
-        ({"cancel_on_timeout": 1}, "cancel_on_timeout is 1. Use True or False"),
-        ({"durable": None}, "durable is None. Use True or False"),
-        ({"validate_inputs": "yes"}, "validate_inputs is 'yes'. Use True or False"),
-        ({"deferrable": "yes"}, "deferrable is 'yes'. Use True or False"),
-        ({"save_browser_data": "False"}, "save_browser_data is 'False'. Use True or False"),
-        ({"wait_for_completion": 0}, "wait_for_completion is 0. Use True or False"),
-        ({"output_format": "xml"}, "output_format is 'xml'. Use one of 'auto', 'json', 'csv', 'text'"),
-        ({"poll_interval": 0}, "poll_interval is 0. Use a positive number of seconds"),
-        ({"start_timeout": 0}, "start_timeout is 0. Use a positive number of seconds"),
-        ({"queue_timeout": -1}, "queue_timeout is -1. Use a positive number of seconds"),
-        ({"timeout": 1e12}, "at most a year"),
-        ({"timeout": -1}, "timeout is -1. Use a positive number of seconds"),
-        ({"timeout": "7h"}, "timeout is '7h'. Use a positive number of seconds"),
-        ({"max_credits": 0}, "max_credits is 0. Use a whole number of credits, at least 1"),
-        ({"max_credits": -1}, "max_credits is -1. Use a whole number of credits"),
-        ({"max_credits": True}, "max_credits is True. Use a whole number of credits"),
-        ({"max_credits": 1.5}, "max_credits is 1.5. Use a whole number of credits"),
-        ({"max_credits": ""}, "max_credits is ''. Use a whole number of credits"),
-        ({"max_credits": "abc"}, "max_credits is 'abc'. Use a whole number of credits"),
-        ({"max_credits": 9, "wait_for_completion": False}, "max_credits needs wait_for_completion=True"),
-        ({"webhook": "yes"}, "webhook is 'yes'. Use True, False or None"),
-        ({"webhook": True}, "webhook=True needs deferrable=True and wait_for_completion=True"),
-        ({"output_path": "/x", "wait_for_completion": False}, "output_path needs wait_for_completion=True"),
-    ],
-    ids=[
-        "on_paused",
-        "on_orphan",
-        "cancel_on_kill",
-        "cancel_on_timeout",
-        "durable",
-        "validate_inputs",
-        "deferrable",
-        "save_browser_data",
-        "wait_for_completion",
-        "output_format",
-        "poll_interval",
-        "start_timeout",
-        "queue_timeout",
-        "timeout too long",
-        "timeout negative",
-        "timeout as text",
-        "max_credits of 0",
-        "max_credits negative",
-        "max_credits as flag",
-        "max_credits with a fraction",
-        "max_credits empty",
-        "max_credits as text",
-        "max_credits without wait",
-        "webhook",
-        "webhook not deferred",
-        "output_path without wait",
-    ],
-)
-def test_invalid_constant_argument_fails_at_dag_parse(arguments, message):
-    with pytest.raises(InputError, match=message):
-        RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, **arguments)

@@ -1,0 +1,152 @@
+"""Plays stories: what happens in the tries of one task instance, and what comes of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from airflow_provider_browseract.compat import TaskDeferred
+from airflow_provider_browseract.emulator import SEARCH
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
+from tests.world import TaskInstance
+
+RESULT, DEFERS, DIES = "a result", "a deferral", "no more code"
+PENS = {"keyword": "pens", "max_items": "2"}
+
+CALLS = {
+    "start": ("run-task", "create-run"),
+    "read": ("get-task", "query-run"),
+    "list": ("list-tasks", "page-runs"),
+    "stop": ("stop-task", "cancel-run"),
+    "resume": ("resume-task", "resume-run"),
+    "look": ("get-workflow", "query-bot"),
+    "*": ("*", "*"),
+}
+"""The names that stories have for calls, and the endpoints for workflows and for bots."""
+
+KINDS: dict[str, tuple[Any, str, str]] = {
+    "workflow": (RunWorkflowOperator, "workflow_id", "input_parameters"),
+    "bot": (RunBotOperator, "bot_id", "input"),
+}
+"""An operator, and its arguments for what is run and for its inputs."""
+
+
+class Death(BaseException):
+    """The process is killed by SIGKILL."""
+
+
+@dataclass(frozen=True)
+class Try:
+    """A try of the task instance.
+
+    :param gives: what comes of it: RESULT, DEFERS, DIES or a class of exceptions
+    :param says: a text that is in the log or in the error
+    :param dies: the call before or after which the process dies, such as ``after start``
+    :param killed: the call during which Airflow ends the task, while its state is ``state``
+    :param faults: faults of calls, and how often they apply
+    :param run: settings of the next run
+    :param args: further arguments of the operator; ``inputs`` are its inputs
+    :param cleared: whether a person cleared the task before
+    :param later: seconds that pass before
+    :param others: runs that somebody else starts before
+    :param claims: the XCom in which a mapped sibling has named those runs
+    """
+
+    gives: Any = RESULT
+    says: str = ""
+    dies: str = ""
+    killed: str = ""
+    state: str = "running"
+    faults: dict[str, tuple[Any, int | None]] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    args: dict[str, Any] = field(default_factory=dict)
+    cleared: bool = False
+    later: float = 0.0
+    others: int = 0
+    claims: str = ""
+
+
+class Player:
+    """Plays a story in a world.
+
+    :param kind: what is run: ``workflow`` or ``bot``
+    :param deferrable: whether the operator waits in the triggerer
+    :param read_log: returns what has been logged since the last call
+    """
+
+    def __init__(self, world, kind, deferrable, read_log):
+        self.world, self.deferrable, self.read_log = world, deferrable, read_log
+        self.version = list(KINDS).index(kind)
+        self.operator_class, self.source, self.inputs = KINDS[kind]
+        self.ti = TaskInstance(world, None)
+
+    def play(self, tries, runs):
+        """Play each try, and compare the statuses of all runs at the end.
+
+        :param runs: the statuses, oldest run first
+        """
+        for one in tries:
+            self.play_try(one)
+        assert " ".join(run.status for run in self.world.emulator.tasks) == runs
+
+    def play_try(self, one):
+        emulator = self.world.emulator
+        self.ti.max_tries += one.cleared
+        self.world.clock.sleep(one.later)
+        emulator.clear_faults()
+        theirs = [self.start_another() for _ in range(one.others)]
+        for call, (fault, times) in one.faults.items():
+            emulator.fault(CALLS[call][self.version], fault, times=times)
+        if one.run:
+            emulator.next_run(SEARCH.id, **one.run)
+        context = self.ti.next_try()
+        if one.claims:
+            claims = [{"task_id": each, "map_index": 7} for each in theirs] if one.claims == "claim" else theirs
+            context["ti"].map_index, context["ti"].siblings = 1, {one.claims: claims}
+        self.world.state = one.state
+        self.ti.make = partial(self.operator, one)
+        came_to = self.come_to(one, context)
+        said = f"{self.read_log()}\n{came_to!r} {came_to}"
+        as_told = came_to == one.gives if isinstance(one.gives, str) else isinstance(came_to, one.gives)
+        assert as_told, said
+        assert one.says in said
+
+    def come_to(self, one, context):
+        try:
+            result = self.ti.run(context, defers=one.gives == DEFERS)
+        except TaskDeferred:
+            return DEFERS
+        except Death:
+            return DIES
+        except Exception as error:  # noqa: BLE001 - the story tells which
+            return error
+        return None if result is None else RESULT
+
+    def start_another(self):
+        hook = BrowserActHook()
+        if self.version:
+            return hook.run_bot(SEARCH.id, PENS).id
+        return hook.run_task(SEARCH.id, PENS).id
+
+    def operator(self, one):
+        """Return the operator as a process makes it, which can die or be killed at a call."""
+        args = {self.inputs if name == "inputs" else name: one.args[name] for name in one.args}
+        given = {"task_id": "run", self.source: SEARCH.id, self.inputs: PENS, "durable": True, **args}
+        operator = self.operator_class(**{"deferrable": self.deferrable, **given})
+        when, _, dies_at = one.dies.partition(" ")
+        send = operator.hook.client.send
+
+        def sent(call):
+            if when == "before" and call.name == CALLS[dies_at][self.version]:
+                raise Death
+            if one.killed and call.name == CALLS[one.killed][self.version]:
+                operator.on_kill()
+            received = send(call)
+            if when == "after" and call.name == CALLS[dies_at][self.version]:
+                raise Death
+            return received
+
+        operator.hook.client.send = sent
+        return operator

@@ -1,0 +1,268 @@
+"""What is refused before a run is started: when the DAG is parsed, or in the worker without a retry."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.api.errors import InsufficientCreditsError, NotTheApiError
+from airflow_provider_browseract.compat import AirflowFailException
+from airflow_provider_browseract.emulator import CONTACTS, ORDERS, SEARCH, TEMPLATE_SEARCH
+from airflow_provider_browseract.operators.browseract import (
+    RunBotOperator,
+    RunBotTemplateOperator,
+    RunTemplateOperator,
+    RunWorkflowOperator,
+    StopTaskOperator,
+)
+from airflow_provider_browseract.sensors.browseract import TaskSensor
+from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
+from tests.catalogue import UNPUBLISHED
+from tests.world import TaskInstance
+
+WORKFLOW = (RunWorkflowOperator, {"workflow_id": SEARCH.id, "input_parameters": {"keyword": "pens"}})
+BOT = (RunBotOperator, {"bot_id": CONTACTS.id, "input": {"company_name": "Example Corp"}})
+TEMPLATE = (RunTemplateOperator, {"workflow_template_id": TEMPLATE_SEARCH.id, "input_parameters": {"keyword": "pens"}})
+BOT_TEMPLATE = (RunBotTemplateOperator, {"template_id": TEMPLATE_SEARCH.id, "input": {"keyword": "pens"}})
+SENSOR = (TaskSensor, {"browseract_task_id": "1"})
+STOP = (StopTaskOperator, {"browseract_task_id": "1"})
+FLAG, SECONDS, CREDITS = ". Use True or False", ". Use a positive number of seconds", ". Use a whole number of credits"
+
+CONSTANTS = [
+    (WORKFLOW, {"on_paused": "stop"}, "on_paused is 'stop'. Use one of 'wait', 'fail', 'resume', 'ask'"),
+    (WORKFLOW, {"on_paused": "ask", "wait_for_completion": False}, "need wait_for_completion=True"),
+    (WORKFLOW, {"on_paused_callback": print, "wait_for_completion": False}, "need wait_for_completion=True"),
+    (WORKFLOW, {"on_paused_callback": asyncio.sleep}, "they are not awaited"),
+    (WORKFLOW, {"on_paused_callback": "chat"}, "on_paused_callback is 'chat'. Pass a notifier or a function"),
+    (WORKFLOW, {"on_paused_callback": [print, None]}, "Pass a notifier or a function, or a list"),
+    (WORKFLOW, {"on_orphan": None}, "on_orphan is None. Use one of"),
+    (WORKFLOW, {"on_budget": "ask"}, "on_budget is 'ask'. Use one of 'fail', 'wait'"),
+    (WORKFLOW, {"cancel_on_kill": "no"}, f"cancel_on_kill is 'no'{FLAG}"),
+    (WORKFLOW, {"cancel_on_timeout": 1}, f"cancel_on_timeout is 1{FLAG}"),
+    (WORKFLOW, {"durable": None}, f"durable is None{FLAG}"),
+    (WORKFLOW, {"validate_inputs": "yes"}, f"validate_inputs is 'yes'{FLAG}"),
+    (WORKFLOW, {"deferrable": "yes"}, f"deferrable is 'yes'{FLAG}"),
+    (WORKFLOW, {"dry_run": "yes"}, f"dry_run is 'yes'{FLAG}"),
+    (WORKFLOW, {"save_browser_data": "False"}, f"save_browser_data is 'False'{FLAG}"),
+    (WORKFLOW, {"wait_for_completion": 0}, f"wait_for_completion is 0{FLAG}"),
+    (WORKFLOW, {"output_format": "xml"}, "output_format is 'xml'. Use one of 'auto', 'json', 'csv', 'text'"),
+    (WORKFLOW, {"output_format": "JSON"}, "output_format is 'JSON'"),
+    (WORKFLOW, {"output_path": "/x", "wait_for_completion": False}, "output_path needs wait_for_completion=True"),
+    (WORKFLOW, {"poll_interval": 0}, f"poll_interval is 0{SECONDS}"),
+    (WORKFLOW, {"start_timeout": 0}, f"start_timeout is 0{SECONDS}"),
+    *((WORKFLOW, {"queue_timeout": each}, f"queue_timeout is {each!r}{SECONDS}") for each in (0, -1, "soon", True)),
+    *((WORKFLOW, {"timeout": each}, f"timeout is {each!r}{SECONDS}") for each in (0, -1, "7h")),
+    (WORKFLOW, {"timeout": 1e12}, "at most a year"),
+    *((WORKFLOW, {"max_credits": x}, f"max_credits is {x!r}{CREDITS}") for x in (0, -1, True, 1.5, "", "abc")),
+    (WORKFLOW, {"max_credits": 9, "wait_for_completion": False}, "max_credits needs wait_for_completion=True"),
+    (WORKFLOW, {"webhook": "yes"}, "webhook is 'yes'. Use True, False or None"),
+    (WORKFLOW, {"webhook": True}, "webhook=True needs deferrable=True"),
+    (WORKFLOW, {"webhook": True, "deferrable": True, "wait_for_completion": False}, "wait_for_completion=True"),
+    (WORKFLOW, {"webhook": True, "dry_run": True}, "webhook=True needs deferrable=True"),
+    (BOT, {"validate_output": "yes"}, f"validate_output is 'yes'{FLAG}"),
+    (BOT, {"validate_output": True, "wait_for_completion": False}, "needs wait_for_completion=True"),
+    (SENSOR, {"output_format": "xml"}, "output_format is 'xml'"),
+    (SENSOR, {"api_version": "3"}, "api_version is '3'. Use one of 'v2', 'v3'"),
+    (SENSOR, {"deferrable": "yes"}, f"deferrable is 'yes'{FLAG}"),
+    (STOP, {"api_version": "3"}, "api_version is '3'. Use one of 'v2', 'v3'"),
+]
+OF_OTHERS = [
+    (BOT, "profile_id", "Set the bot's browser to Standard Browser in the BrowserAct dashboard"),
+    (BOT, "save_browser_data", "Set the bot's browser to Standard Browser"),
+    (BOT, "workflow_id", "Pass the id of the bot as bot_id"),
+    (BOT, "input_parameters", "Pass a dict of JSON values as input"),
+    (BOT, "workflow_template_id", "with RunBotTemplateOperator"),
+    (BOT_TEMPLATE, "profile_id", "run a bot with RunBotOperator"),
+    (BOT_TEMPLATE, "workflow_template_id", "Pass the id of the template as template_id"),
+    (BOT_TEMPLATE, "validate_output", "no output schemas"),
+    (BOT_TEMPLATE, "bot_id", "Run the bot with RunBotOperator"),
+    (WORKFLOW, "bot_id", "Run the bot with RunBotOperator"),
+    (WORKFLOW, "input", "Pass the inputs as input_parameters"),
+    (TEMPLATE, "template_id", "as workflow_template_id"),
+]
+WATCHED = [
+    ({"status": "running"}, "status is 'running'. Use one or several of: finished, canceled, failed"),
+    ({"status": []}, "status is []"),
+    ({"workflow_id": ""}, "workflow_id"),
+    ({"api_version": "3"}, "api_version is '3'. Use one of 'v2', 'v3'"),
+    ({"bot_id": "7"}, "bot_id is '7', but api_version is 'v2'. Set api_version='v3', or use workflow_id"),
+    ({"workflow_id": "7", "api_version": "v3"}, "workflow_id is '7', but api_version is 'v3'. Use bot_id"),
+    ({"bot_id": "a/b", "api_version": "v3"}, "bot_id is 'a/b'"),
+    ({"poll_interval": 0}, "poll_interval is 0. Use a positive number"),
+    # Airflow can miss an event that follows another within moments.
+    ({"poll_interval": 9}, "poll_interval is 9. Use at least 10 seconds"),
+]
+
+NO_ID, TO_NONE = "12345", "was given, but Airflow rendered it to None"
+A_LIST, QUOTES = "Pass a list of dicts, one for each run", "remove the quotes around it"
+VALUES = [
+    (WORKFLOW, {"workflow_id": ""}, "workflow_id is ''"),
+    (WORKFLOW, {"workflow_id": NO_ID}, "Check workflow_id"),
+    (WORKFLOW, {"workflow_id": CONTACTS.id}, "RunBotOperator"),
+    (WORKFLOW, {"workflow_id": TEMPLATE_SEARCH.id}, "RunTemplateOperator"),
+    (WORKFLOW, {"workflow_id": f"https://x.example/{SEARCH.id}/"}, f"the id is '{SEARCH.id}', the end of this address"),
+    (WORKFLOW, {"workflow_id": UNPUBLISHED.id}, "Publish the workflow"),
+    (WORKFLOW, {"input_parameters": "keyword=pens"}, "input_parameters is a text instead of a dict"),
+    (WORKFLOW, {"input_parameters": '{"keyword": "pens"}'}, QUOTES),
+    (WORKFLOW, {"input_parameters": ("keyword", "pens")}, A_LIST),
+    (WORKFLOW, {"input_parameters": 7}, "input_parameters is of type int"),
+    (WORKFLOW, {"input_parameters": {}}, "input_parameters lacks the required name 'keyword'"),
+    (WORKFLOW, {"input_parameters": {}, "dry_run": True}, "lacks the required name 'keyword'"),
+    (WORKFLOW, {"input_parameters": {}, "validate_inputs": False}, "Add the missing name to input_parameters"),
+    (WORKFLOW, {"input_parameters": {"keywrod": "a"}}, "'keywrod' (did you mean 'keyword'?)"),
+    (WORKFLOW, {"input_parameters": {"rank": 1, "url": "x"}}, "the unknown names 'rank', 'url'"),
+    (WORKFLOW, {"input_parameters": {"keyword": ""}}, "Required input is missing"),
+    (WORKFLOW, {"input_parameters": {"keyword": "a", "max_items": None}}, "['max_items'] is None. Set a value"),
+    (WORKFLOW, {"input_parameters": {"keyword": "{{ nothing }}"}}, f"input_parameters['keyword'] {TO_NONE}"),
+    (WORKFLOW, {"status_change_callback_url": "ftp://example.com"}, "status_change_callback_url is not an http"),
+    (WORKFLOW, {"profile_id": ""}, "profile_id is ''"),
+    (WORKFLOW, {"profile_id": "None"}, "save_browser_data=True"),
+    (WORKFLOW, {"profile_id": "{{ nothing }}"}, f"profile_id {TO_NONE}"),
+    (WORKFLOW, {"profile_id": {"token": "x"}}, "profile_id is of type dict. Use the XCom with the id"),
+    (WORKFLOW, {"profile_id": {}}, "profile_id is of type dict"),
+    (WORKFLOW, {"profile_id": '{"token": "x"}'}, 'log_in.output["profile_id"]'),
+    (WORKFLOW, {"profile_id": "404"}, "refused the start"),
+    (WORKFLOW, {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
+    (WORKFLOW, {"browseract_conn_id": "nowhere", "dry_run": True}, "AIRFLOW_CONN_NOWHERE"),
+    (WORKFLOW, {"output_path": ""}, "output_path is ''"),
+    (WORKFLOW, {"output_path": "None"}, "output_path is 'None'"),
+    (WORKFLOW, {"output_path": "here"}, "Use an absolute path"),
+    (WORKFLOW, {"output_path": "nostore://x/y"}, "the filesystem for nostore is not available here"),
+    (WORKFLOW, {"output_path": "/proc/no/such"}, "cannot write, check and delete a file there"),
+    (WORKFLOW, {"webhook": True, "deferrable": True}, "webhook=True needs webhook_base_url in the extra of connection"),
+    (BOT, {"bot_id": "../runs"}, "bot_id is '../runs'"),
+    (BOT, {"bot_id": "templates"}, "bot_id is 'templates', which is no id"),
+    (BOT, {"bot_id": NO_ID}, f"Check bot_id '{NO_ID}'"),
+    (BOT, {"bot_id": TEMPLATE_SEARCH.id}, "RunBotTemplateOperator"),
+    (BOT, {"bot_id": UNPUBLISHED.id}, "Publish the bot in the BrowserAct dashboard"),
+    (BOT, {"input": [{"name": "company_name", "value": "a"}]}, "RunWorkflowOperator"),
+    (BOT, {"input": "company_name"}, "input is a text instead of a dict"),
+    (BOT, {"input": ("company_name", "a")}, A_LIST),
+    (BOT, {"input": {"company_name": ""}}, "input['company_name'] must have at least 1 character"),
+    (BOT, {"input": {"company_name": None}}, "must be a text, but None was given"),
+    (BOT, {"input": {"company_name": ["a", "b"]}}, "must be a text, but a list was given"),
+    (BOT, {"input": {"company_name": "a", "max_pages": "two"}}, "must be an integer, but a text was given"),
+    (BOT, {"input": {"company_name": "{{ nothing }}"}}, f"input['company_name'] {TO_NONE}"),
+    (TEMPLATE, {"workflow_template_id": ""}, "workflow_template_id is ''"),
+    (TEMPLATE, {"workflow_template_id": NO_ID}, "Check workflow_template_id"),
+    (TEMPLATE, {"region": "XX"}, "region is 'XX', which BrowserAct does not have. Use one of: US (United States), UK"),
+    (TEMPLATE, {"region": ""}, "region is ''"),
+    (TEMPLATE, {"input_parameters": {"Keyword": "pens"}}, "'Keyword' (did you mean 'keyword'?)"),
+    (BOT_TEMPLATE, {"template_id": NO_ID}, "Check template_id"),
+    (BOT_TEMPLATE, {"region": "XX"}, "region is 'XX', which BrowserAct does not have. Use one of: US"),
+    (BOT_TEMPLATE, {"input": {"Keyword": "pens"}}, "'Keyword' (did you mean 'keyword'?)"),
+    (SENSOR, {"browseract_task_id": "404"}, "It must be the id of a BrowserAct task, not Airflow's task_id"),
+    (SENSOR, {"browseract_task_id": [{"title": "x"}]}, 'search.output["task_id"]'),
+    (SENSOR, {"browseract_task_id": '{"title": "x"}'}, "browseract_task_id is the text of a dict"),
+    (SENSOR, {"browseract_task_id": ""}, "browseract_task_id is ''"),
+    (SENSOR, {"browseract_task_id": "1/status", "api_version": "v3"}, "browseract_task_id is '1/status'"),
+    (SENSOR, {"output_path": "None"}, "output_path is 'None'"),
+    (SENSOR, {"output_path": "here"}, "Use an absolute path"),
+    (SENSOR, {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
+]
+IN_THE_EXTRA = "Connection 'browseract_default': extra"
+CONNECTIONS = [
+    ({"password": ""}, AirflowFailException, "Connection 'browseract_default' has no API key"),
+    ({"password": "", "login": "app-emulator"}, AirflowFailException, "has no API key"),
+    ({"password": "", "extra": {"api_key": "app-emulator"}}, AirflowFailException, "has no API key"),
+    ({"password": "Bearer app-emulator"}, AirflowFailException, "has spaces or characters that no key has"),
+    ({"password": "app-wrong"}, AirflowFailException, "API key (password) field of the Airflow connection"),
+    ({"host": "gopher://x"}, AirflowFailException, "the host is not an http or https address"),
+    ({"extra": {"read_timeout": "soon"}}, AirflowFailException, f"{IN_THE_EXTRA} 'read_timeout' is 'soon'"),
+    ({"extra": {"daily_credits": 0}}, AirflowFailException, f"{IN_THE_EXTRA} 'daily_credits' is 0"),
+    ({"extra": {"daily_credits": "abc"}}, AirflowFailException, f"{IN_THE_EXTRA} 'daily_credits' is 'abc'"),
+    (
+        {"extra": {"daily_credits": 9, "budget_action": "stop"}},
+        AirflowFailException,
+        "'budget_action' is 'stop'. Set it to refuse or warn",
+    ),
+    ({"extra": {"webhook_base_url": "ftp://airflow.example"}}, AirflowFailException, "webhook_base_url of connection"),
+    ({"extra": {"webhook_base_url": "airflow.example"}}, AirflowFailException, "webhook_base_url of connection"),
+    ({"extra": {"webhook_base_url": "https://a.example?b=1"}}, AirflowFailException, "webhook_base_url of connection"),
+    (
+        {"extra": {"webhook_base_url": "https://airflow.example/browseract/callback"}},
+        AirflowFailException,
+        "Remove /browseract/callback",
+    ),
+    ({"host": "http://browseract.invalid/v2"}, NotTheApiError, "API address http://browseract.invalid/v2"),
+]
+
+
+def told(row):
+    (operator, _), _, words = row
+    return f"{operator.__name__}: {words}"
+
+
+@pytest.mark.parametrize("row", CONSTANTS, ids=told)
+def test_constant_argument_is_refused_when_the_dag_is_parsed_and_in_a_mapped_task(row, world):
+    (operator, given), arguments, words = row
+    with pytest.raises(InputError, match=re.escape(words)):
+        operator(task_id="run", **{**given, **arguments})
+    # Airflow makes a mapped operator in the worker, so there is no import error.
+    source = next(iter(given))
+    with DAG("mapped", schedule=None):
+        fixed = {**{name: value for name, value in given.items() if name != source}, **arguments}
+        mapped = operator.partial(task_id="run", **fixed).expand(**{source: [given[source]]})
+    ti = TaskInstance(world, lambda: mapped.unmap({source: given[source]}))
+    with pytest.raises(AirflowFailException, match=re.escape(words)):
+        ti.run(ti.next_try())
+    assert world.emulator.requests == []
+
+
+@pytest.mark.parametrize("row", OF_OTHERS, ids=told)
+@pytest.mark.parametrize("with_id", [True, False], ids=["with the id", "without the id"])
+def test_argument_of_another_operator_is_refused_with_what_to_do(row, with_id):
+    (operator, _), argument, words = row
+    required = {operator.template_fields[0]: "7"} if with_id else {}
+    with pytest.raises(InputError, match=rf"^Task 'run': {operator.__name__} has no {argument}\b") as refused:
+        operator(task_id="run", **required, **{argument: "x"})
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("what", "argument", "right"),
+    [(WORKFLOW, "input_parameter", "input_parameters"), (BOT, "validate_outputs", "validate_output")],
+    ids=["workflow", "bot"],
+)
+def test_misspelled_argument_is_named_with_the_right_one(what, argument, right):
+    operator, given = what
+    with pytest.raises(TypeError, match=f"did you mean '{right}'"):
+        operator(task_id="run", **given, **{argument: {}})
+
+
+@pytest.mark.parametrize(("arguments", "words"), WATCHED, ids=str)
+def test_argument_of_the_watcher_is_refused_when_the_dag_is_parsed(arguments, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        TaskFinishedTrigger(**arguments)
+
+
+@pytest.mark.parametrize("row", VALUES, ids=told)
+def test_value_is_refused_in_the_worker_without_a_retry_and_without_a_run(row, world):
+    (operator, given), arguments, words = row
+    ti = TaskInstance(world, lambda: operator(task_id="run", **{**given, **arguments}))
+    with pytest.raises(AirflowFailException, match=re.escape(words)):
+        ti.run({**ti.next_try(), "nothing": None}, renders=True)
+    assert world.emulator.tasks == []
+
+
+@pytest.mark.parametrize(("fields", "error", "words"), CONNECTIONS, ids=str)
+def test_connection_is_refused_without_a_run_and_without_its_key(fields, error, words, world):
+    world.connect(**fields)
+    ti = TaskInstance(world, lambda: RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, deferrable=True))
+    with pytest.raises(error, match=re.escape(words)) as refused:
+        ti.run(ti.next_try())
+    assert "app-" not in str(refused.value)
+    assert world.emulator.tasks == []
+
+
+@pytest.mark.parametrize("what", [WORKFLOW, BOT], ids=["workflow", "bot"])
+def test_account_without_credits_starts_no_run(what, world):
+    world.emulator.credits = 0
+    operator, given = what
+    ti = TaskInstance(world, lambda: operator(task_id="run", **given))
+    with pytest.raises(InsufficientCreditsError, match="Insufficient credits"):
+        ti.run(ti.next_try())

@@ -1,0 +1,155 @@
+"""What a task instance comes to, try after try: each story in the worker and deferred, with a workflow and a bot."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_browseract.api.errors import InsufficientCreditsError, ResponseLostError, RunStartUnknownError
+from airflow_provider_browseract.compat import AirflowFailException
+from airflow_provider_browseract.emulator import SEARCH, RequestFault
+from airflow_provider_browseract.runs.outcome import (
+    NoSlotError,
+    RunCanceledError,
+    RunFailedError,
+    RunLostError,
+    RunPausedError,
+    RunTimedOutError,
+)
+from tests.stories.player import DEFERS, DIES, KINDS, Player, Try
+
+INK = {"inputs": {"keyword": "ink"}}
+LOST, RESET, DOWN = RequestFault.lost_response(), RequestFault.reset(), RequestFault.status(503)
+GONE, FULL = RequestFault.refused(10112), RequestFault.refused(10118)
+NO_CREDITS = RequestFault.refused(90002, "Insufficient credits.")
+
+STORIES = {
+    "all is well": ([Try()], "finished"),
+    "worker dies after the start": ([Try(DIES, dies="after start"), Try(says="Reattaching to")], "finished"),
+    "worker dies before the start": ([Try(DIES, dies="before start"), Try(says="No matching run")], "finished"),
+    "worker dies after it knows the run": ([Try(DIES, dies="after read"), Try(says="Reattaching to")], "finished"),
+    "run ends between tries": ([Try(DIES, dies="after read"), Try(later=600)], "finished"),
+    "start is lost": ([Try(faults={"start": (LOST, 1)})], "finished"),
+    "start is reset": ([Try(faults={"start": (RESET, 1)}, says="start 1 of 3")], "finished"),
+    "each start is reset": ([Try(ResponseLostError, faults={"start": (RESET, None)})], ""),
+    "lost start cannot be looked up": (
+        [Try(RunStartUnknownError, faults={"start": (LOST, 1), "list": (DOWN, None)}, says="failed"), Try()],
+        "finished",
+    ),
+    "run fails": ([Try(RunFailedError, run={"outcome": "failed"}), Try(says="ended as failed")], "failed finished"),
+    "run is canceled": ([Try(RunCanceledError, run={"outcome": "canceled"}), Try()], "canceled finished"),
+    "deadline": (
+        [Try(RunTimedOutError, run={"duration": 900}, args={"timeout": 300}, says="was stopped"), Try()],
+        "canceled finished",
+    ),
+    "other inputs": (
+        [Try(DIES, dies="after read"), Try(args=INK, says="had other inputs")],
+        "canceled finished",
+    ),
+    "other inputs after the end": ([Try(DIES, dies="after read"), Try(args=INK, later=600)], "finished finished"),
+    "other inputs, and the stop fails": (
+        [Try(DIES, dies="after read"), Try(RunLostError, args=INK, faults={"stop": (DOWN, None)}, says="503")],
+        "running",
+    ),
+    "other inputs after a lost start": (
+        [Try(DIES, dies="after start", run={"duration": 900}), Try(AirflowFailException, args=INK)],
+        "running",
+    ),
+    "run is forgotten": (
+        [
+            Try(RunLostError, faults={"read": (GONE, None)}, says="still active"),
+            Try(AirflowFailException, faults={"read": (GONE, None)}, says="Nothing was started"),
+        ],
+        "running",
+    ),
+    "two runs could be the lost one": (
+        [Try(AirflowFailException, others=1, faults={"start": (LOST, 1)}, says="may have created one of these")],
+        "running running",
+    ),
+    "evicted": ([Try(RunLostError, killed="read", says="reattaches"), Try(says="Reattaching to")], "finished"),
+    "evicted without durable": (
+        [Try(RunCanceledError, killed="read", args={"durable": False}), Try(args={"durable": False})],
+        "canceled finished",
+    ),
+    "marked as failed": ([Try(RunCanceledError, killed="read", state="failed")], "canceled"),
+    "marked as failed with cancel_on_kill=False": (
+        [Try(RunLostError, killed="read", state="failed", args={"cancel_on_kill": False})],
+        "running",
+    ),
+    "killed before the start": ([Try(RunCanceledError, killed="look", says="before a run"), Try()], "finished"),
+    "killed, and the stop fails": (
+        [Try(RunCanceledError, killed="read", state="failed", faults={"stop": (DOWN, None)}, says="using credits")],
+        "running",
+    ),
+    "plan is full": ([Try(faults={"start": (FULL, 3)}, says="no free slot")], "finished"),
+    "plan stays full": (
+        [Try(NoSlotError, faults={"start": (FULL, None)}, args={"queue_timeout": 600}, says="No run was started")],
+        "",
+    ),
+    "too many requests": ([Try(faults={"start": (RequestFault.status(429), 2)}, says="too many requests")], "finished"),
+    "cap": (
+        [Try(AirflowFailException, run={"step_every": 2.0}, args={"max_credits": 100}, says="max_credits=100")],
+        "canceled",
+    ),
+    "cap, and the stop fails": (
+        [
+            Try(RunLostError, run={"step_every": 2.0}, faults={"stop": (DOWN, None)}, args={"max_credits": 100}),
+            Try(AirflowFailException, args={"max_credits": 100}, says="was stopped at step"),
+        ],
+        "canceled",
+    ),
+    "pause": ([Try(run={"pause_at": 0.5, "pause_limit": 600.0}, says="waits for a person")], "finished"),
+    "pause with on_paused=fail": (
+        [Try(RunPausedError, run={"pause_at": 0.5}, args={"on_paused": "fail"})],
+        "canceled",
+    ),
+    "no credits": ([Try(InsufficientCreditsError, faults={"start": (NO_CREDITS, 1)}), Try()], "finished"),
+    "start is refused": (
+        [Try(AirflowFailException, faults={"start": (RequestFault.refused(4711, "Locked."), 1)}, says="Locked.")],
+        "",
+    ),
+    "key is refused": (
+        [Try(AirflowFailException, faults={"*": (RequestFault.refused(401, http_status=401), None)})],
+        "",
+    ),
+    "sibling has the other run": (
+        [Try(others=1, claims="task_id", faults={"start": (LOST, 1)})],
+        "finished finished",
+    ),
+    "sibling claims the other run": (
+        [Try(others=1, claims="claim", faults={"start": (LOST, 1)})],
+        "finished finished",
+    ),
+    "sibling claims the only run": ([Try(others=1, claims="claim", faults={"start": (RESET, 1)})], "finished finished"),
+    "cleared after success": ([Try(), Try(cleared=True)], "finished finished"),
+    "BrowserAct is down without durable": (
+        [Try(RunLostError, faults={"read": (DOWN, None)}, run={"duration": 1500}, args={"durable": False})],
+        "canceled",
+    ),
+    "output in another format": (
+        [Try(AirflowFailException, args={"output_format": "csv"}), Try(cleared=True)],
+        "finished",
+    ),
+    "not durable": ([Try(args={"durable": False}), Try(args={"durable": False})], "finished finished"),
+    "BrowserAct is down": (
+        [Try(RunLostError, run={"duration": 900}, faults={"read": (DOWN, None)}), Try(later=60)],
+        "finished",
+    ),
+    "run takes six hours": ([Try(run={"duration": 6 * 3600})], "finished"),
+    "output is late": ([Try(run={"output_after": 10})], "finished"),
+}
+DEFERRED = {
+    "cleared while deferred": ([Try(DEFERS), Try(cleared=True, says="was cleared")], "canceled finished"),
+    "cleared after the end": ([Try(DEFERS), Try(cleared=True, later=600)], "finished"),
+}
+WAYS = ["in the worker", "deferred"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [*((name, way) for name in STORIES for way in WAYS), *((name, "deferred") for name in DEFERRED)],
+)
+def test_story(name, way, kind, world, capfd):
+    tries, runs = {**STORIES, **DEFERRED}[name]
+    world.emulator.set_workflow(SEARCH.id, duration=60.0)
+    Player(world, kind, way == "deferred", lambda: "".join(capfd.readouterr())).play(tries, runs)

@@ -1,0 +1,230 @@
+"""BrowserAct, Airflow and time in one process: no socket and no thread, and what waits takes no time.
+
+The emulator answers both clients as a function. Airflow is a task instance with its XComs, its task state, its
+deferrals and its states. Whatever sleeps moves the clock, so all times are those of a real run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import selectors
+import time
+from functools import cached_property
+from pkgutil import resolve_name
+from urllib.parse import urlsplit
+
+import httpx
+import requests
+from requests.adapters import BaseAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3 import HTTPResponse
+
+from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
+from airflow_provider_browseract.compat import TaskDeferred
+from airflow_provider_browseract.emulator import Emulator
+from tests.catalogue import add
+from tests.demos import respond_as_in_the_demos
+from tests.workers import FakeStore, FakeTaskInstance
+
+STATES = "airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states"
+START = 1_780_000_000.0
+
+
+class Clock:
+    """The time of a world, which passes only while something waits."""
+
+    def __init__(self):
+        self.now = START
+
+    def time(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += max(0.0, seconds)
+
+    def loop(self):
+        """Return an event loop that waits by moving this clock, and runs what needs a thread at once."""
+        clock = self
+
+        class Selector(selectors.DefaultSelector):
+            def select(self, timeout=None):
+                found = super().select(0)
+                if not found and timeout:
+                    clock.sleep(max(timeout, 0.001))
+                return found
+
+        class Loop(asyncio.SelectorEventLoop):
+            def time(self):
+                return clock.now
+
+            def run_in_executor(self, executor, func, *args):  # type: ignore[override]
+                future = self.create_future()
+                try:
+                    future.set_result(func(*args))
+                except Exception as error:  # noqa: BLE001 - whoever awaits it gets it
+                    future.set_exception(error)
+                return future
+
+        loop = Loop(Selector())
+        loop._clock_resolution = 0.001  # type: ignore[attr-defined]
+        return loop
+
+
+class Lost(Exception):
+    """No response arrives."""
+
+
+class World:
+    """One BrowserAct and one Airflow."""
+
+    def __init__(self, monkeypatch):
+        self.monkeypatch = monkeypatch
+        self.clock = Clock()
+        self.emulator = respond_as_in_the_demos(add(Emulator(concurrency=5, clock=self.clock.time)))
+        self.emulator.as_in_the_demos = False
+        #: The state of the task instance that other processes see.
+        self.state = "running"
+        self.connect()
+        for name in ("time", "monotonic"):
+            monkeypatch.setattr(time, name, self.clock.time)
+        monkeypatch.setattr(time, "sleep", self.clock.sleep)
+        monkeypatch.setattr(STATES, lambda *_, **__: {"manual__1": {"run": self.state}})
+        world = self
+
+        def session(client):
+            made = requests.Session()
+            made.trust_env = False
+            made.headers.update(client._settings().headers)
+            made.mount("http://", _Adapter(world))
+            return made
+
+        async def client(asynchronous):
+            return httpx.AsyncClient(transport=_Transport(world), headers=(await asynchronous._settings()).headers)
+
+        opened = cached_property(session)
+        opened.__set_name__(BrowserActClient, "_session")
+        monkeypatch.setattr(BrowserActClient, "_session", opened)
+        monkeypatch.setattr(AsyncBrowserActClient, "_client", client)
+
+    def connect(self, **fields):
+        """Set the connection ``browseract_default``, with other fields."""
+        connection = {**self.emulator.connection, **fields}
+        self.monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+
+    def respond(self, method, url, headers, body):
+        """Return the response to a request, when it arrives."""
+        parts = urlsplit(url)
+        lower = {name.lower(): value for name, value in headers.items()}
+        record, fault, response = self.emulator.receive(method, parts.path, parts.query, lower, body or b"")
+        if fault is not None and fault.kind in ("slow", "hung"):
+            self.clock.sleep(fault.seconds or 60)
+        if response is None:
+            raise Lost(fault.kind)
+        record.status = response.status
+        return response
+
+    def fire(self, trigger):
+        """Run a trigger, made again from its stored arguments, and return the payload of its only event."""
+        path, arguments = trigger.serialize()
+        made = resolve_name(path)(**json.loads(json.dumps(arguments)))
+
+        async def events():
+            found = [event.payload async for event in made.run()]
+            # What the triggers of a triggerer share does not end with this one.
+            shared = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in shared:
+                task.cancel()
+            await asyncio.gather(*shared, return_exceptions=True)
+            return found
+
+        loop = self.clock.loop()
+        try:
+            [event] = loop.run_until_complete(events())
+        finally:
+            loop.close()
+        return event
+
+
+class TaskInstance:
+    """A task instance over its tries: each try has new XComs, and all have one task state."""
+
+    def __init__(self, world, make):
+        self.world, self.make = world, make
+        self.store = FakeStore()
+        self.try_number, self.max_tries = 0, 3
+
+    def next_try(self):
+        """Begin the next try, and return its context."""
+        self.try_number += 1
+        ti = FakeTaskInstance()
+        ti.try_number, ti.max_tries = self.try_number, self.max_tries
+        return {"ti": ti, "task_state_store": self.store}
+
+    def run(self, context, defers=False, renders=False):
+        """Run a try to its end, or to its first deferral, and return the result.
+
+        :param defers: raise the deferral instead of waiting
+        :param renders: render the template fields
+        """
+        operator = self.make()
+        if renders:
+            operator.render_template_fields(context)
+        try:
+            result = operator.execute(context)
+        except TaskDeferred as deferred:
+            if defers:
+                raise
+            operator, result = self.resume(deferred, context)
+        for callback in operator.on_success_callback:
+            callback(context)
+        return result
+
+    def resume(self, deferred, context):
+        """Wait in the triggerer, and go on in a new process, as often as the operator defers."""
+        while True:
+            event = self.world.fire(deferred.trigger)
+            operator = self.make()
+            kwargs = {**json.loads(json.dumps(deferred.kwargs or {})), "event": event}
+            try:
+                return operator, operator.resume_execution(deferred.method_name, kwargs, context)
+            except TaskDeferred as again:
+                deferred = again
+
+
+class _Adapter(BaseAdapter):
+    """Sends the requests of the worker's client to a world."""
+
+    def __init__(self, world):
+        super().__init__()
+        self.world = world
+
+    def send(self, request, *_, **__):
+        try:
+            found = self.world.respond(request.method, request.url, request.headers, request.body)
+        except Lost as lost:
+            raise (requests.ReadTimeout if "hung" in lost.args else requests.ConnectionError)(str(lost)) from None
+        response = requests.Response()
+        response.status_code, response.url, response.request = found.status, request.url, request
+        response.headers = CaseInsensitiveDict({"Content-Type": found.content_type, **found.headers})
+        response.raw = HTTPResponse(io.BytesIO(found.body), status=found.status, preload_content=False)
+        return response
+
+    def close(self):
+        pass
+
+
+class _Transport(httpx.AsyncBaseTransport):
+    """Sends the requests of the triggerer's client to a world."""
+
+    def __init__(self, world):
+        self.world = world
+
+    async def handle_async_request(self, request):
+        try:
+            found = self.world.respond(request.method, str(request.url), request.headers, await request.aread())
+        except Lost as lost:
+            raise (httpx.ReadTimeout if "hung" in lost.args else httpx.ReadError)(str(lost)) from None
+        headers = {"Content-Type": found.content_type, **found.headers}
+        return httpx.Response(found.status, headers=headers, stream=httpx.ByteStream(found.body))
