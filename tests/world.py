@@ -84,6 +84,7 @@ class World:
         self.clock = Clock()
         self.emulator = respond_as_in_the_demos(add(Emulator(concurrency=5, clock=self.clock.time)))
         self.emulator.as_in_the_demos = False
+        self.emulator.wait_until = self.wait_until
         #: The state of the task instance that other processes see.
         self.state = "running"
         self.connect()
@@ -112,6 +113,14 @@ class World:
         """Set the connection ``browseract_default``, with other fields."""
         connection = {**self.emulator.connection, **fields}
         self.monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+
+    def wait_until(self, condition, timeout=30.0):
+        """Let time pass until a condition is true, as the emulator's own method does."""
+        for _ in range(int(timeout * 10)):
+            if condition():
+                return
+            self.clock.sleep(0.1)
+        raise TimeoutError(f"the condition did not become true within {timeout:g} s")
 
     def respond(self, method, url, headers, body):
         """Return the response to a request, when it arrives."""

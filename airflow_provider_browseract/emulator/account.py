@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import http
+import http.client
 import json
 import logging
 import math
@@ -72,7 +72,7 @@ class Emulator:
     """The shortest and the longest time in seconds that a response takes. Default: none; on the command line 0.05 and
     0.3."""
     callback_timeout: float = 30.0
-    """Seconds that a receiver of callbacks may take to respond. Default: 30."""
+    """Seconds without a sign of life after which a receiver of callbacks is given up. Default: 30."""
     callback_retry_delay: float = 1.0
     """Seconds between the attempts to deliver a callback. Default: 1."""
     clock: Callable[[], float] = time.time
@@ -83,7 +83,7 @@ class Emulator:
         self.workflows: dict[str, EmulatedWorkflow] = {workflow.id: workflow for workflow in WORKFLOWS}
         #: The URL at which it is served, and with which the links in responses begin.
         self.url = "http://browseract.invalid"
-        #: Held while state is read or changed, and notified after a change.
+        #: Held while state is read or changed, and notified after a change of a task.
         self.changed = threading.Condition(threading.RLock())
         #: Cookies of each saved profile.
         self.profiles: dict[str, dict[str, str]] = {}
@@ -95,9 +95,9 @@ class Emulator:
         self.apis: dict[str, V2 | V3] = {"v2": V2(self), "v3": V3(self)}
         self._faults: list[ArmedFault] = []
         self._rewrites: list[tuple[str, Callable[[Any], Any]]] = []
-        #: Every request that arrived, oldest first.
+        #: Every request that arrived so far, oldest first.
         self.requests: list[RequestRecord] = []
-        #: Every attempt to deliver a callback, oldest first.
+        #: Every attempt to deliver a callback so far, oldest first.
         self.deliveries: list[DeliveryRecord] = []
         self._serving = threading.Lock()
 
@@ -213,7 +213,7 @@ class Emulator:
         self._rewrites.append((endpoint, rewrite))
 
     def wait_until(self, condition: Callable[[], object], timeout: float = 30.0) -> None:
-        """Wait until a condition is true. It is checked again after every change.
+        """Wait until a condition is true. It is checked every 20 ms, and after every change of a task.
 
         :param condition: the condition
         :param timeout: seconds to wait at most. Default: 30
@@ -243,7 +243,7 @@ class Emulator:
         if not self._serving.acquire(blocking=False):
             raise RuntimeError("this emulator is already being served")
         try:
-            with serving(self, host, port) as self.url:
+            with serving(self, host, port):
                 yield self
         finally:
             self._serving.release()
@@ -257,24 +257,25 @@ class Emulator:
         :param headers: the headers by their names in lower case
         """
         endpoint, given = find_endpoint(method, path), headers or {}
-        with self.changed:
-            if endpoint is None:
+        if endpoint is None:
+            with self.changed:
                 page = show(self, path, self.catch_up()) or self._no_such_route(path, 404)
-                return page if method == "GET" or page.status == 404 else self._no_such_route(path, 405, Allow="GET")
-            if endpoint.method != method:
-                return self._no_such_route(path, 405, Allow=endpoint.method)
-            scheme, _, key = given.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self.api_key.encode()):
-                return self.error(endpoint.name, 401, 401)
-            try:
+            return page if method == "GET" or page.status == 404 else self._no_such_route(path, 405, Allow="GET")
+        if endpoint.method != method:
+            return self._no_such_route(path, 405, Allow=endpoint.method)
+        scheme, _, key = given.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self.api_key.encode()):
+            return self.error(endpoint.name, 401, 401)
+        try:
+            with self.changed:
                 self.catch_up()
                 value = endpoint.call(self.apis[endpoint.version], path, query, given, body)
                 self.changed.notify_all()
-            except ApiError as error:
-                return self.error(endpoint.name, error.code.value[0], 400, detail=error.detail)
-            except Exception as error:  # noqa: BLE001 - a test may have broken something
-                return self.error(endpoint.name, 500, 500, f"{type(error).__name__}: {error}")
-            return self._respond(endpoint.name, value, 200)
+        except ApiError as error:
+            return self.error(endpoint.name, error.code.value[0], 400, detail=error.detail)
+        except Exception as error:  # noqa: BLE001 - a test may have broken something
+            return self.error(endpoint.name, 500, 500, f"{type(error).__name__}: {error}")
+        return self._respond(endpoint.name, value, 200)
 
     def error(
         self, endpoint: str, code: int, status: int, message: str | None = None, detail: str = "", **headers: str
@@ -312,7 +313,7 @@ class Emulator:
         if fault.kind == "redirect":
             return Response(status, b"", HTML, {"Location": fault.location})
         if fault.kind == "gateway":
-            return Response(status, json.dumps({"message": http.HTTPStatus(status).phrase}).encode())
+            return Response(status, json.dumps({"message": http.client.responses.get(status, "")}).encode())
         headers = {} if after is None else {"Retry-After": after if isinstance(after, str) else f"{after:g}"}
         return self.error(endpoint, fault.code or status, status, fault.message, **headers)
 
@@ -332,14 +333,15 @@ class Emulator:
     def _respond(self, endpoint: str, value: Any, status: int, **headers: str) -> Response:
         try:
             value = self.rewritten(endpoint, value)
+            body = json.dumps(value)
         except Exception as error:
             log.exception("A rewrite of the response of %s has an error", endpoint)
-            status, value = 500, envelope(500, f"{type(error).__name__}: {error}", self.clock())
-        return Response(200) if value is None else Response(status, json.dumps(value).encode(), headers=headers)
+            status, body = 500, json.dumps(envelope(500, f"{type(error).__name__}: {error}", self.clock()))
+        return Response(200) if value is None else Response(status, body.encode(), headers=headers)
 
     def _no_such_route(self, path: str, status: int, **headers: str) -> Response:
         # BrowserAct's address suggests a framework that responds like this. The response itself is not documented.
-        error = http.HTTPStatus(status).phrase
+        error = http.client.responses[status]
         body = {"timestamp": iso(utc(self.clock())), "status": status, "error": error, "path": path}
         return Response(status, json.dumps(body).encode(), headers=headers)
 

@@ -43,7 +43,11 @@ _DATE_TIME = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)
 Moment = Annotated[AwareDatetime, _like(_DATE_TIME, "a date-time such as 2026-01-31T12:00:00Z")]
 Keyword = Annotated[str, Field(max_length=200)]
 _URL = TypeAdapter(HttpUrl)
-CallbackUrl = Annotated[str, Field(max_length=2048), AfterValidator(lambda url: _URL.validate_python(url) and url)]
+CallbackUrl = Annotated[
+    str,
+    Field(max_length=2048, pattern="^https?://[!-.0-~][!-~]*$"),
+    AfterValidator(lambda url: _URL.validate_python(url) and url),
+]
 Callbacks = dict[str, str | None]
 CALLBACKS = ("callback_url", "status_change_callback_url")
 Status = Literal["created", "running", "finished", "canceled", "pausing", "paused", "failed"]
@@ -134,10 +138,10 @@ class Api:
 
     def find(self, workflow_id: str, *kinds: str) -> EmulatedWorkflow:
         """Return a workflow, a template or a bot."""
-        for workflow in self.emulator.of_kind(*kinds):
-            if workflow.id == workflow_id:
-                return workflow
-        raise ApiError(Code.TEMPLATE_UNKNOWN if "template" in kinds else Code.WORKFLOW_UNKNOWN)
+        workflow = self.emulator.workflows.get(workflow_id)
+        if workflow is None or workflow.kind not in kinds:
+            raise ApiError(Code.TEMPLATE_UNKNOWN if "template" in kinds else Code.WORKFLOW_UNKNOWN)
+        return workflow
 
     def find_run(self, task_id: str) -> Run:
         """Return a task as it is now. Each version of the API knows only its own tasks, unless they are shared."""
@@ -154,8 +158,8 @@ class Api:
             if run.created + run.workflow.listed_after <= run.at
             and (self.emulator.shared_runs or run.api_version == self.version)
             and status in (None, run.status)
-            and (earliest is None or earliest.timestamp() <= int(run.created))
-            and (latest is None or int(run.created) <= latest.timestamp())
+            and (earliest is None or earliest <= run.created_at.replace(microsecond=0))
+            and (latest is None or run.created_at.replace(microsecond=0) <= latest)
         ]
 
     def stop(self, task_id: str, biz_code: int | None) -> Run:

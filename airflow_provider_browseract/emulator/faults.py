@@ -27,7 +27,7 @@ class RequestFault:
     location: str = ""
 
     def __post_init__(self) -> None:
-        _check("seconds", self.seconds, 0)
+        _check("seconds", self.seconds, 0, 1e6)
         if self.http_status is not None:
             least = {"html": 200, "refused": 200, "redirect": 300}.get(self.kind, 400)
             _check("http_status", self.http_status, least, 399 if self.kind == "redirect" else 599)
@@ -98,7 +98,7 @@ class CallbackFault:
     copies: int = 1
 
     def __post_init__(self) -> None:
-        _check("seconds", self.seconds, 0)
+        _check("seconds", self.seconds, 0, 1e6)
 
     @classmethod
     def lost(cls) -> CallbackFault:

@@ -45,9 +45,10 @@ def show(emulator: Emulator, path: str, now: float) -> Response | None:
     if found is None:
         return None
     page, task_id, drawn_id, number = found.groups()
-    run = next((run for run in emulator.tasks if run.id == (task_id or drawn_id)), None)
+    started = emulator.runs.get(task_id or drawn_id)
     content = None
-    if run is not None:
+    if started is not None:
+        run = started.seen(now)
         about: dict[str, Any] = {"run": run, "refresh": run.finished_at is None}
         if page == "logs":
             content = render("log.html", **about)

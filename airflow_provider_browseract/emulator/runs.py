@@ -52,7 +52,7 @@ class StoredFile:
         return f"{url}/files/{self.token}/{name}?expires={milliseconds(self.expires)}"
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Run:
     """A task at one moment: how it was started, what has happened since, and what is planned.
 
@@ -62,7 +62,6 @@ class Run:
         list contains
     :param profile_given: whether it starts with the saved state of its profile
     :param created: when it was started, in seconds since the epoch
-    :param at: the moment. What follows from it, such as ``status``, is as it is then
     """
 
     id: str
@@ -78,10 +77,11 @@ class Run:
     status_change_callback_url: str | None = None
     credits_at_end: bool = False
     created: float
-    at: float = 0.0
 
     def __post_init__(self) -> None:
         workflow = self.workflow
+        #: The moment in seconds since the epoch. What follows from it, such as the status, is as it is then.
+        self.at = self.created
         work = math.inf if workflow.step_every else workflow.duration
         self.phases: list[tuple[str, float]] = [("created", workflow.queued), ("running", work)]
         if workflow.pause_at is not None:
@@ -100,6 +100,9 @@ class Run:
         self.produced = Output()
         self.files: list[StoredFile] = []
         self.downloads: list[StoredFile] = []
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} of {self.workflow.name!r}: {self.history}, {self.credit} credits>"
 
     def seen(self, at: float) -> Run:
         """Return it as it is at a moment. What happens later does not change that."""

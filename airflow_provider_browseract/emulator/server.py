@@ -10,12 +10,12 @@ import socket
 import socketserver
 import struct
 import threading
+import time
 from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from http.server import BaseHTTPRequestHandler
 from typing import Any
-from urllib.parse import unquote
-
-import httpx
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from airflow_provider_browseract.emulator.account import CALLBACK, Emulator
 from airflow_provider_browseract.emulator.faults import CallbackFault, RequestFault
@@ -25,27 +25,25 @@ from airflow_provider_browseract.emulator.runs import Run
 log = logging.getLogger(__name__)
 
 GRACE = 2.0
-"""Seconds that a response may take to be sent when the server stops."""
+"""Seconds that responses may take to be sent when the server stops."""
 
 ATTEMPTS = 3
 """How often a callback is tried. Only a 5xx response leads to another attempt."""
 
-HANG_UP = 0.001
-"""Seconds after which a request is ended that does not wait for its response."""
-
 
 @contextlib.contextmanager
-def serving(emulator: Emulator, host: str, port: int) -> Iterator[str]:
-    """Serve an emulator while the context lasts, and yield its URL.
+def serving(emulator: Emulator, host: str, port: int) -> Iterator[None]:
+    """Serve an emulator at its URL while the context lasts.
 
     :raises OSError: if the port is already in use
     """
     with EmulatorServer(emulator, host, port) as server:
+        emulator.url = f"http://{f'[{host}]' if ':' in host else host}:{server.server_address[1]}"
         sender = CallbackSender(emulator)
         threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True).start()
         threading.Thread(target=sender.run, daemon=True).start()
         try:
-            yield f"http://{f'[{host}]' if ':' in host else host}:{server.server_address[1]}"
+            yield
         finally:
             sender.stop()
             server.stop()
@@ -83,10 +81,12 @@ class EmulatorServer(socketserver.TCPServer):
     def stop(self) -> None:
         """Accept no more connections, and end those that are open after the response that is being sent."""
         self.shutdown()
-        for connection, thread in list(self._connections.items()):
+        connections, until = dict(self._connections), time.monotonic() + GRACE
+        for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RD)
-            thread.join(GRACE)
+        for thread in connections.values():
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 class _Connection(BaseHTTPRequestHandler):
@@ -104,10 +104,22 @@ class _Connection(BaseHTTPRequestHandler):
             return self._respond
         raise AttributeError(name)
 
+    def handle_expect_100(self) -> bool:
+        """Tell a client at once that it may send the body."""
+        goes_on = super().handle_expect_100()
+        self.wfile.flush()
+        return goes_on
+
     def _respond(self) -> None:
         emulator, (address, _, query) = self.server.emulator, self.path.partition("?")
         headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers.get("content-length", 0)))
+        if "transfer-encoding" in headers:
+            self.close_connection = True
+            return self.send_error(411)
+        length = int(headers.get("content-length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:
+            return None  # the client has gone
         record, fault, response = emulator.receive(self.command, unquote(address), query, headers, body)
         if fault is None and record.endpoint is not None and emulator.latency[1]:
             fault = RequestFault.slow(random.uniform(*emulator.latency))
@@ -125,6 +137,7 @@ class _Connection(BaseHTTPRequestHandler):
             # Recorded before the response is sent, so that a client with the response finds the record.
             record.status = response.status
             self._send(response)
+        return None
 
     def _send(self, response: Response) -> None:
         self.send_response(response.status)
@@ -132,7 +145,7 @@ class _Connection(BaseHTTPRequestHandler):
         for name, value in {**fields, **response.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command != "HEAD" and response.status not in (204, 304):
             self.wfile.write(response.body)
 
     def log_message(self, *_: Any) -> None:
@@ -144,7 +157,6 @@ class CallbackSender:
 
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
-        self._client = httpx.Client(limits=httpx.Limits(max_connections=None), trust_env=False)
         self._stopping = threading.Event()
         self._last: dict[str, threading.Thread] = {}
 
@@ -189,11 +201,13 @@ class CallbackSender:
         emulator, fault_kind = self._emulator, fault.kind if fault else None
         try:
             with emulator.changed:
-                body = emulator.rewritten(CALLBACK, emulator.apis[run.api_version].describe(run))
+                described = emulator.apis[run.api_version].describe(run)
+            rewritten = emulator.rewritten(CALLBACK, described)
+            body = json.dumps(rewritten).encode()
         except Exception:
             log.exception("A callback is not sent, because of an error")
             return
-        if body is None:
+        if rewritten is None:
             return
         if after is not None:
             after.join()
@@ -203,7 +217,9 @@ class CallbackSender:
                 self._stopping.wait(emulator.callback_retry_delay if attempt > 1 else 0.0)
                 if self._stopping.is_set():
                     return
-                status, error = self._post(url, json.dumps(body).encode(), fault_kind)
+                status, error = self._post(url, body, fault_kind)
+                if self._stopping.is_set():
+                    return
                 now = utc(emulator.clock())
                 emulator.deliveries.append(
                     DeliveryRecord(run.id, url, kind, attempt, run.status, status, error, fault_kind, now)
@@ -215,12 +231,16 @@ class CallbackSender:
         """Send a callback, and return the status of the response, or why there is none."""
         if fault == "lost":
             return None, "lost"
-        limit = self._emulator.callback_timeout
-        timeout = httpx.Timeout(limit, read=HANG_UP if fault == "hung_up" else limit)
+        limit, parts = self._emulator.callback_timeout, urlsplit(url)
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
         try:
-            sent = self._client.post(url, content=body, headers={"Content-Type": "application/json"}, timeout=timeout)
-            return sent.status_code, None
-        except httpx.TimeoutException:
-            return None, "hung up" if fault == "hung_up" else f"no response within {limit:g} s"
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:
+            with contextlib.closing(kind(parts.hostname or "", parts.port, timeout=limit)) as connection:
+                connection.request("POST", path, body, {"Content-Type": "application/json"})
+                if fault == "hung_up":
+                    return None, "hung up"
+                return connection.getresponse().status, None
+        except TimeoutError:
+            return None, f"no response within {limit:g} s"
+        except (OSError, HTTPException, ValueError) as problem:
             return None, f"{type(problem).__name__}: {problem}"

@@ -192,8 +192,20 @@ class TestRewrites:
         assert account.call("stop-task", task_id="1") is None
         assert account.code("stop-task") == 99001
 
-    def test_error_in_a_rewrite_becomes_the_response(self, account, caplog):
-        account.emulator.rewrite("get-region-list", lambda body: body["missing"])
+    def test_rewrite_that_waits_does_not_hold_up_the_test(self, client):
+        read = threading.Event()
+        client.emulator.rewrite("get-region-list", lambda body: read.wait(10) and body)
+        sending = threading.Thread(target=client.regions)
+        sending.start()
+        client.emulator.wait_until(lambda: client.emulator.requests)
+        assert client.emulator.tasks == []
+        read.set()
+        sending.join()
+        assert client.emulator.requests[0].status == 200
+
+    @pytest.mark.parametrize("rewrite", [lambda body: body["missing"], lambda body: {1}], ids=["error", "no JSON"])
+    def test_error_in_a_rewrite_becomes_the_response(self, account, caplog, rewrite):
+        account.emulator.rewrite("get-region-list", rewrite)
         assert account.code("get-region-list") == 500
         assert "A rewrite of the response of get-region-list has an error" in caplog.text
 
@@ -280,7 +292,7 @@ class TestCallbacks:
             port = unused.getsockname()[1]
         client.run(PLAIN_TEXT, status_change_callback_url=f"http://127.0.0.1:{port}/")
         assert delivered(client, 2) == [("running", 1, None), ("finished", 1, None)]
-        assert "ConnectError" in client.emulator.deliveries[0].error
+        assert "ConnectionRefusedError" in client.emulator.deliveries[0].error
 
     def test_receiver_that_is_too_slow_is_given_up(self, serve, receiver):
         client = serve(callback_timeout=0.2)
@@ -318,8 +330,10 @@ class TestCallbacks:
         faults = {record.fault for record in client.emulator.deliveries}
         assert faults == ({None} if "workflow_id" in about else {None, fault.kind})
 
-    def test_hung_up_callback_arrives_and_its_response_is_not_waited_for(self, client, receiver):
-        receiver.hold.clear()
+    @pytest.mark.parametrize("responds", ["at once", "later"])
+    def test_hung_up_callback_arrives_and_its_response_is_not_waited_for(self, client, receiver, responds):
+        if responds == "later":
+            receiver.hold.clear()
         client.emulator.fault("callback", CallbackFault.hung_up())
         start(client, receiver, PLAIN_TEXT, "callback_url")
         assert delivered(client, 1) == [("finished", 1, None)]

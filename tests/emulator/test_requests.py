@@ -82,6 +82,10 @@ ADDRESSES = [
     "example.com/x",
     "http://example.com:99999/",
     "http://[::1/",
+    "http:///path",
+    "https://example.com/with space",
+    "https://example.com/\x7f",
+    "http://ex\u00e4mple.com/",
     "https://example.com/" + "x" * 2048,
 ]
 LISTS = ("list-tasks", "list-workflows", "list-official-workflow-templates", "page-runs", "page-templates")

@@ -72,6 +72,20 @@ class TestResponses:
         assert (response.status, json.loads(response.body)["code"]) == (500, 500)
         assert b"ZeroDivisionError" in response.body
 
+    def test_request_that_is_not_complete_or_has_no_length_is_not_carried_out(self, client):
+        headers = {"Authorization": "Bearer app-emulator", "Content-Type": "application/json"}
+        body = json.dumps({"workflow_id": PLAIN_TEXT.id}).encode()
+        response = client.http.post("/v2/workflow/run-task", headers=headers, content=iter([body]))
+        assert response.status_code == 411
+        fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        address = client.emulator.url.removeprefix("http://").split(":")
+        with socket.create_connection((address[0], int(address[1]))) as connection:
+            line = f"POST /v2/workflow/run-task HTTP/1.1\r\n{fields}Content-Length: {len(body) + 1}\r\n\r\n"
+            connection.sendall(line.encode() + body)
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1) == b""
+        assert client.emulator.tasks == []
+
     def test_responses_take_the_time_that_is_set(self, serve):
         client = serve(latency=(0.2, 0.3))
         began = time.monotonic()
