@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import random
 import selectors
 import time
 from functools import cached_property
@@ -91,6 +92,7 @@ class World:
         for name in ("time", "monotonic"):
             monkeypatch.setattr(time, name, self.clock.time)
         monkeypatch.setattr(time, "sleep", self.clock.sleep)
+        monkeypatch.setattr(random, "random", lambda: 0.5)
         monkeypatch.setattr(STATES, lambda *_, **__: {"manual__1": {"run": self.state}})
         world = self
 

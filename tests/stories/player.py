@@ -12,6 +12,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
 from tests.world import TaskInstance
 
+WAYS = ("in the worker", "deferred")
 RESULT, DEFERS, DIES = "a result", "a deferral", "no more code"
 PENS = {"keyword": "pens", "max_items": "2"}
 
@@ -81,6 +82,8 @@ class Player:
         self.version = list(KINDS).index(kind)
         self.operator_class, self.source, self.inputs = KINDS[kind]
         self.ti = TaskInstance(world, None)
+        #: What the last try has logged.
+        self.log = ""
 
     def play(self, tries, runs):
         """Play each try, and compare the statuses of all runs at the end.
@@ -98,7 +101,7 @@ class Player:
         emulator.clear_faults()
         theirs = [self.start_another() for _ in range(one.others)]
         for call, (fault, times) in one.faults.items():
-            emulator.fault(CALLS[call][self.version], fault, times=times)
+            emulator.fault(self.endpoint(call), fault, times=times)
         if one.run:
             emulator.next_run(SEARCH.id, **one.run)
         context = self.ti.next_try()
@@ -108,7 +111,8 @@ class Player:
         self.world.state = one.state
         self.ti.make = partial(self.operator, one)
         came_to = self.come_to(one, context)
-        said = f"{self.read_log()}\n{came_to!r} {came_to}"
+        self.log = self.read_log()
+        said = f"{self.log}\n{came_to!r} {came_to}"
         as_told = came_to == one.gives if isinstance(one.gives, str) else isinstance(came_to, one.gives)
         assert as_told, said
         assert one.says in said
@@ -130,6 +134,10 @@ class Player:
             return hook.run_bot(SEARCH.id, PENS).id
         return hook.run_task(SEARCH.id, PENS).id
 
+    def endpoint(self, call):
+        """Return the endpoint of a call of a story."""
+        return CALLS[call][self.version]
+
     def operator(self, one):
         """Return the operator as a process makes it, which can die or be killed at a call."""
         args = {self.inputs if name == "inputs" else name: one.args[name] for name in one.args}
@@ -139,12 +147,12 @@ class Player:
         send = operator.hook.client.send
 
         def sent(call):
-            if when == "before" and call.name == CALLS[dies_at][self.version]:
+            if when == "before" and call.name == self.endpoint(dies_at):
                 raise Death
-            if one.killed and call.name == CALLS[one.killed][self.version]:
+            if one.killed and call.name == self.endpoint(one.killed):
                 operator.on_kill()
             received = send(call)
-            if when == "after" and call.name == CALLS[dies_at][self.version]:
+            if when == "after" and call.name == self.endpoint(dies_at):
                 raise Death
             return received
 

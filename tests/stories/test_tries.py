@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from airflow_provider_browseract.api.errors import InsufficientCreditsError, ResponseLostError, RunStartUnknownError
@@ -15,7 +17,7 @@ from airflow_provider_browseract.runs.outcome import (
     RunPausedError,
     RunTimedOutError,
 )
-from tests.stories.player import DEFERS, DIES, KINDS, Player, Try
+from tests.stories.player import DEFERS, DIES, KINDS, WAYS, Try
 
 INK = {"inputs": {"keyword": "ink"}}
 LOST, RESET, DOWN = RequestFault.lost_response(), RequestFault.reset(), RequestFault.status(503)
@@ -141,15 +143,10 @@ DEFERRED = {
     "cleared while deferred": ([Try(DEFERS), Try(cleared=True, says="was cleared")], "canceled finished"),
     "cleared after the end": ([Try(DEFERS), Try(cleared=True, later=600)], "finished"),
 }
-WAYS = ["in the worker", "deferred"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("name", "way"),
-    [*((name, way) for name in STORIES for way in WAYS), *((name, "deferred") for name in DEFERRED)],
-)
-def test_story(name, way, kind, world, capfd):
-    tries, runs = {**STORIES, **DEFERRED}[name]
+@pytest.mark.parametrize(("name", "way"), [*itertools.product(STORIES, WAYS), *itertools.product(DEFERRED, WAYS[1:])])
+def test_story(name, way, kind, world, player):
     world.emulator.set_workflow(SEARCH.id, duration=60.0)
-    Player(world, kind, way == "deferred", lambda: "".join(capfd.readouterr())).play(tries, runs)
+    player(kind, way).play(*{**STORIES, **DEFERRED}[name])

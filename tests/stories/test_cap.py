@@ -1,0 +1,248 @@
+"""What ``max_credits`` lets the runs of one task instance use."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
+from airflow_provider_browseract.emulator import SEARCH, RequestFault
+from airflow_provider_browseract.in_airflow import showing
+from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.stored import from_json, to_json
+from airflow_provider_browseract.runs.waiting import MAX_STOPS, End, WaitPolicy, WokenBy
+from airflow_provider_browseract.worker import waiter
+from tests.demos import accept_stops_of_ended_runs
+from tests.stories.player import DEFERS, KINDS, PENS, WAYS, Try
+from tests.workers import calls_of
+from tests.world import TaskInstance
+
+DOWN: dict[str, Any] = {"stop": (RequestFault.status(503), None)}
+CAP, BOUND = 100, 130
+"""The cap, and what an endless run with a step every 2 seconds uses in 10 seconds and at its end."""
+CAPPED: dict[str, Any] = {"max_credits": CAP}
+ENDLESS = {"step_every": 2.0}
+LONG: dict[str, Any] = {"duration": 24.0, "steps": ("Read a page",) * 40}
+"""A run that is above the cap at the poll after 20 seconds, and then ends soon."""
+OVER = Try(AirflowFailException, run=ENDLESS, args=CAPPED, says="more than max_credits=100 allows, and was stopped at")
+
+
+def ended(outcome, used, **args):
+    """A try whose run ends at once, and has used these credits."""
+    error = RunFailedError if outcome == "failed" else RunCanceledError
+    return Try(error, run={"outcome": outcome, "duration": 0.0, "steps": ("x",) * (used // 5)}, args={**CAPPED, **args})
+
+
+STORIES = {
+    "endless run": ([OVER], "canceled"),
+    "no cap": ([Try(run={"duration": 40.0, "credits_per_step": 1000})], "finished"),
+    "stop takes half a minute": ([replace(OVER, run={**ENDLESS, "stop_after": 30.0})], "running"),
+    "run finishes although a stop was accepted": (
+        [Try(run={**LONG, "stop_after": 1000.0}, args=CAPPED, faults={"stop": (RequestFault.slow(10), 1)})],
+        "finished",
+    ),
+    "each stop fails in the only try": (
+        [replace(OVER, faults=DOWN, args={**CAPPED, "durable": False}, says="until you stop it")],
+        "running",
+    ),
+    "each stop fails before a retry": (
+        [replace(OVER, gives=RunLostError, faults=DOWN, says="The next try reattaches to it and stops"), OVER],
+        "canceled",
+    ),
+    "run is canceled below the cap": ([ended("canceled", 50), Try(args=CAPPED)], "canceled finished"),
+    "run is canceled above the cap between two polls": (
+        [Try(AirflowFailException, run={"outcome": "canceled", "duration": 29.0, "steps": ("x",) * 28}, args=CAPPED)],
+        "canceled",
+    ),
+    "third run has what two have left": (
+        [ended("failed", 40), ended("failed", 40), replace(OVER, says="With the 80 credits of earlier tries")],
+        "failed failed canceled",
+    ),
+    "cleared task begins a new count": ([ended("failed", 90), replace(OVER, cleared=True)], "failed canceled"),
+    "earlier tries have used up the cap": (
+        [ended("failed", 120), Try(AirflowFailException, args=CAPPED, says="max_credits=100 allows no further")],
+        "failed",
+    ),
+    "tries without stored state": (
+        [
+            ended("failed", 120, durable=False),
+            replace(OVER, args={**CAPPED, "durable": False}, says="another run would probably use as much"),
+        ],
+        "failed canceled",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", STORIES)
+def test_story(name, way, kind, world, player):
+    world.emulator.set_workflow(SEARCH.id, duration=60.0)
+    player(kind, way).play(*STORIES[name])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reattached_run_shares_the_cap_with_the_runs_before_it(kind, player):
+    tries = [
+        ended("failed", 80),
+        Try(DEFERS, run=ENDLESS, args=CAPPED),
+        replace(OVER, run={}, says="With the 80 credits"),
+    ]
+    player(kind, "deferred").play(tries, "failed canceled")
+
+
+@pytest.mark.parametrize("credits_at_end", [False, True], ids=["credits at each step", "credits at the end"])
+@pytest.mark.parametrize("extra", [{}, {"webhook_base_url": "https://airflow.example"}], ids=["", "with a callback"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WAYS)
+def test_endless_run_is_stopped_once_soon_after_the_cap(credits_at_end, extra, kind, way, world, player, monkeypatch):
+    world.connect(extra=extra)
+    counted = []
+    for module in (waiter, showing):
+        monkeypatch.setattr(module, "count_in_task", lambda name, **how: counted.append((name, how)))
+    world.emulator.credits_at_end = credits_at_end
+    found = player(kind, way)
+    found.play([OVER], "canceled")
+    [run] = world.emulator.tasks
+    assert CAP < run.credit <= BOUND
+    assert [calls_of(world.emulator, found.endpoint(call)) for call in ("start", "stop")] == [1, 1]
+    assert counted == [
+        ("browseract.runs", {"tags": {"status": "canceled"}}),
+        ("browseract.credits", {"by": run.credit}),
+        ("browseract.runs.over_max_credits", {}),
+    ]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_cost_of_a_step_is_that_of_the_connection(way, world, player):
+    world.connect(extra={"credits_per_step": 10})
+    world.emulator.credits_at_end = True
+    player("workflow", way).play([OVER], "canceled")
+    assert world.emulator.tasks[0].credit < CAP
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_log_warns_once_of_the_cap_and_tells_of_each_stop_that_failed(way, player):
+    found = player("workflow", way)
+    found.play_try(OVER)
+    assert found.log.count("of 100 credits (max_credits). It is stopped when it uses more than 100.") == 1
+    assert "ended as canceled after " in found.log
+    assert "could not be stopped" not in found.log
+    found.play_try(replace(OVER, gives=RunLostError, faults=DOWN, cleared=True, says=""))
+    assert found.log.count("could not be stopped") == MAX_STOPS
+    assert "was stopped" not in found.log
+
+
+@pytest.mark.parametrize("accepted", [False, True], ids=["stop is refused", "stop is accepted"])
+@pytest.mark.parametrize("outcome", ["finished", "failed"])
+@pytest.mark.parametrize("way", WAYS)
+def test_end_before_the_stop_counts(way, outcome, accepted, world, player, monkeypatch):
+    handle = world.emulator.handle
+
+    def late(method, path, *request):
+        if path.endswith("/stop-task"):
+            world.clock.sleep(100)
+        return handle(method, path, *request)
+
+    monkeypatch.setattr(world.emulator, "handle", late)
+    if accepted:
+        accept_stops_of_ended_runs(world.emulator)
+    one = Try(run={**LONG, "outcome": outcome, "failure": (1011, "No results")}, args=CAPPED)
+    if outcome == "failed":
+        one = replace(one, gives=RunFailedError, says="No results")
+    player("workflow", way).play([one], outcome)
+    assert calls_of(world.emulator, "stop-task") == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_run_that_cannot_be_read_after_the_stop_is_waited_for(way, world, player):
+    def unreadable(body):
+        world.emulator.fault("get-task", RequestFault.refused(500), times=1)
+        return body
+
+    world.emulator.rewrite("stop-task", unreadable)
+    player("workflow", way).play([OVER], "canceled")
+    assert calls_of(world.emulator, "stop-task") == 1
+
+
+class TestDeferral:
+    """The worker after the triggerer, which has stopped the run or not."""
+
+    @pytest.fixture
+    def capped(self, world, player):
+        """A deferred task instance, its context and its deferral."""
+        world.emulator.next_run(SEARCH.id, **ENDLESS)
+        found = player("workflow", "deferred")
+        ti = TaskInstance(world, lambda: found.operator(Try(args={"inputs": PENS, **self.args})))
+        context = ti.next_try()
+        with pytest.raises(TaskDeferred) as deferral:
+            ti.run(context, defers=True)
+        return ti, context, deferral.value
+
+    args: dict = CAPPED
+
+    def resume(self, capped, event):
+        ti, context, deferred = capped
+        payload = event if isinstance(event, dict) else to_json(event)
+        return ti.make().resume_execution(deferred.method_name, {**(deferred.kwargs or {}), "event": payload}, context)
+
+    def test_triggerer_stops_the_run_without_a_worker_and_one_that_takes_over_agrees(self, capped, world):
+        trigger = capped[2].trigger
+        events = [from_json(WaitEvent, world.fire(trigger)) for _ in range(2)]
+        assert [event.end for event in events] == [End.MAX_CREDITS, End.ENDED]
+        assert world.emulator.tasks[0].status == "canceled"
+        for event in (*events, replace(events[0], end=End.ENDED, woken_by=WokenBy.CALLBACK)):
+            with pytest.raises(AirflowFailException, match="and was stopped at step"):
+                self.resume(capped, event)
+
+    def test_worker_stops_the_run_if_the_triggerer_could_not(self, capped, world):
+        world.emulator.fault("stop-task", RequestFault.status(503))
+        event = world.fire(capped[2].trigger)
+        world.emulator.clear_faults()
+        with pytest.raises(AirflowFailException, match="and was stopped at step"):
+            self.resume(capped, event)
+        assert world.emulator.tasks[0].status == "canceled"
+
+    @pytest.mark.parametrize(
+        ("policy", "later", "error"),
+        [
+            (WaitPolicy(), CAP, "and was stopped at step"),
+            (WaitPolicy(max_credits=CAP), None, "more than max_credits=100 allows"),
+            (WaitPolicy(max_credits=CAP), 1000, ""),
+        ],
+        ids=["older triggerer without a cap", "cap is gone", "cap was raised"],
+    )
+    def test_worker_that_finds_the_run_above_the_cap_stops_it_unless_it_was_raised(
+        self, capped, world, policy, later, error, monkeypatch
+    ):
+        world.clock.sleep(100)
+        monkeypatch.setattr(self, "args", {"max_credits": later})
+        event = WaitEvent(replace(capped[2].trigger.wait, policy=policy), End.ENDED, WokenBy.CALLBACK)
+        with pytest.raises(AirflowFailException if error else TaskDeferred, match=error or None) as caught:
+            self.resume(capped, event)
+        assert world.emulator.tasks[0].status == ("canceled" if error else "running")
+        if isinstance(caught.value, TaskDeferred):
+            assert caught.value.trigger.wait.policy.max_credits == 1000
+
+    def test_run_that_was_stopped_fails_although_the_cap_was_raised_in_the_meantime(self, capped, world, monkeypatch):
+        event = world.fire(capped[2].trigger)
+        monkeypatch.setattr(self, "args", {"max_credits": 1000})
+        with pytest.raises(AirflowFailException, match="more than max_credits=100 allows, and was stopped"):
+            self.resume(capped, event)
+
+    @pytest.mark.parametrize("rendered", ["", "abc", 0, None], ids=repr)
+    def test_cap_that_renders_to_an_invalid_value_during_the_wait_loses_no_result(self, world, player, rendered):
+        world.emulator.set_workflow(SEARCH.id, duration=60.0)
+        caps = iter((CAP, rendered))
+        found = player("workflow", "deferred")
+
+        def make():
+            operator = found.operator(Try(args={"max_credits": "{{ var.value.cap }}"}))
+            operator.max_credits = next(caps)
+            return operator
+
+        ti = TaskInstance(world, make)
+        assert len(ti.run(ti.next_try())) == 2
