@@ -85,6 +85,8 @@ class World:
         self.clock = Clock()
         self.emulator = respond_as_in_the_demos(add(Emulator(concurrency=5, clock=self.clock.time)))
         self.emulator.as_in_the_demos = False
+        # Callbacks to a private address are refused unless the API has one too.
+        self.emulator.url = "http://127.0.0.1:1"
         self.emulator.wait_until = self.wait_until
         #: The state of the task instance that other processes see.
         self.state = "running"
