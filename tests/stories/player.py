@@ -48,6 +48,7 @@ class Try:
     :param killed: the call during which Airflow ends the task, while its state is ``state``
     :param faults: faults of calls, and how often they apply
     :param run: settings of the next run
+    :param extra: the extra of the connection
     :param args: further arguments of the operator; ``inputs`` are its inputs
     :param cleared: whether a person cleared the task before
     :param later: seconds that pass before
@@ -62,6 +63,7 @@ class Try:
     state: str = "running"
     faults: dict[str, tuple[Any, int | None]] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
     args: dict[str, Any] = field(default_factory=dict)
     cleared: bool = False
     later: float = 0.0
@@ -98,6 +100,7 @@ class Player:
         emulator = self.world.emulator
         self.ti.max_tries += one.cleared
         self.world.clock.sleep(one.later)
+        self.world.connect(extra=one.extra)
         emulator.clear_faults()
         theirs = [self.start_another() for _ in range(one.others)]
         for call, (fault, times) in one.faults.items():
@@ -115,7 +118,7 @@ class Player:
         said = f"{self.log}\n{came_to!r} {came_to}"
         as_told = came_to == one.gives if isinstance(one.gives, str) else isinstance(came_to, one.gives)
         assert as_told, said
-        assert one.says in said
+        assert one.says in said, said
 
     def come_to(self, one, context):
         try:

@@ -1,0 +1,77 @@
+"""Slots, budgets, deadlines and results: what a try comes to, in the worker and deferred, with a workflow and a bot."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
+from airflow_provider_browseract.emulator import SEARCH, RequestFault
+from airflow_provider_browseract.runs.outcome import BudgetUnknownError, NoSlotError, RunFailedError, RunTimedOutError
+from tests.stories.player import DIES, KINDS, WAYS, Try
+
+DOWN = RequestFault.status(503)
+BUDGET, ENOUGH = {"daily_credits": 30}, {"daily_credits": 40}
+TAKES_LONG, NO_WAIT = {"duration": 7200.0}, {"wait_for_completion": False}
+
+STORIES = {
+    # Each run uses 20 credits.
+    "within the budget": ([Try(extra=ENOUGH), Try(extra=ENOUGH, cleared=True)], "finished finished"),
+    "over the budget": (
+        [Try(extra=BUDGET), Try(AirflowFailException, extra=BUDGET, cleared=True, says="20 of 30 credits are used")],
+        "finished",
+    ),
+    "budget is used up by others": (
+        [Try(AirflowFailException, others=2, extra={"daily_credits": 10}, says="daily_credits")],
+        "running running",
+    ),
+    "budget cannot be checked": (
+        [Try(BudgetUnknownError, extra=BUDGET, faults={"list": (DOWN, None)}, says="503")],
+        "",
+    ),
+    "slot becomes free": ([Try(others=5, says="no free slot")], "finished " * 6),
+    "no slot becomes free in time": (
+        [Try(NoSlotError, others=5, run=TAKES_LONG, args={"queue_timeout": 30}, says="No run was started")],
+        "running " * 5,
+    ),
+    "deadline before the start of a run that is queued": (
+        [Try(RunTimedOutError, run={"queued": 900.0}, args={"timeout": 300}, says="was stopped")],
+        "canceled",
+    ),
+    "deadline, and the run is kept": (
+        [Try(RunTimedOutError, run={"duration": 900.0}, args={"timeout": 300, "cancel_on_timeout": False})],
+        "running",
+    ),
+    "not waited for": ([Try(args=NO_WAIT, says="Not waiting for")], "running"),
+    "not waited for, and the worker dies": (
+        [Try(DIES, dies="after start", args=NO_WAIT), Try(args=NO_WAIT, says="Reattaching to")],
+        "running",
+    ),
+    "failure has its code": (
+        [Try(RunFailedError, run={"outcome": "failed", "failure": (1011, "captcha")}, says="captcha (code 1011)")],
+        "failed",
+    ),
+    "text as output": ([Try(run={"output": "sold out"}, args={"output_format": "text"})], "finished"),
+    "CSV as output": ([Try(run={"output": "a,b\n1,2\n"}, args={"output_format": "csv"})], "finished"),
+    "broken JSON as output": (
+        [Try(AirflowFailException, run={"output": "{"}, args={"output_format": "json"}, says="is not json")],
+        "finished",
+    ),
+    "run is listed late after a lost start": (
+        [Try(run={"listed_after": 5.0}, faults={"start": (RequestFault.lost_response(), 1)})],
+        "finished",
+    ),
+    "polls fail now and then": ([Try(run={"duration": 900.0}, faults={"read": (DOWN, 4)})], "finished"),
+    "poll is never answered": ([Try(faults={"read": (RequestFault.hung(), 1)})], "finished"),
+    "BrowserAct answers slowly": ([Try(faults={"read": (RequestFault.slow(20), 3)})], "finished"),
+    "a web page instead of a poll": ([Try(faults={"read": (RequestFault.html(), 2)})], "finished"),
+    "dry run": ([Try(AirflowSkipException, args={"dry_run": True})], ""),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", STORIES)
+def test_story(name, way, kind, world, player):
+    world.emulator.set_workflow(SEARCH.id, duration=60.0)
+    tries, runs = STORIES[name]
+    player(kind, way).play(tries, runs.strip())
