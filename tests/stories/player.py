@@ -94,7 +94,8 @@ class Player:
         """
         for one in tries:
             self.play_try(one)
-        assert " ".join(run.status for run in self.world.emulator.tasks) == runs
+        statuses = " ".join(run.status for run in self.world.emulator.tasks)
+        assert statuses == runs, f"the runs are {statuses!r} instead of {runs!r}"
 
     def play_try(self, one):
         emulator = self.world.emulator

@@ -99,13 +99,12 @@ def test_reattached_run_shares_the_cap_with_the_runs_before_it(kind, player):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS)
 def test_endless_run_is_stopped_once_soon_after_the_cap(credits_at_end, extra, kind, way, world, player, monkeypatch):
-    world.connect(extra=extra)
     counted = []
     for module in (waiter, showing):
         monkeypatch.setattr(module, "count_in_task", lambda name, **how: counted.append((name, how)))
     world.emulator.credits_at_end = credits_at_end
     found = player(kind, way)
-    found.play([OVER], "canceled")
+    found.play([replace(OVER, extra=extra)], "canceled")
     [run] = world.emulator.tasks
     assert CAP < run.credit <= BOUND
     assert [calls_of(world.emulator, found.endpoint(call)) for call in ("start", "stop")] == [1, 1]
@@ -118,9 +117,8 @@ def test_endless_run_is_stopped_once_soon_after_the_cap(credits_at_end, extra, k
 
 @pytest.mark.parametrize("way", WAYS)
 def test_cost_of_a_step_is_that_of_the_connection(way, world, player):
-    world.connect(extra={"credits_per_step": 10})
     world.emulator.credits_at_end = True
-    player("workflow", way).play([OVER], "canceled")
+    player("workflow", way).play([replace(OVER, extra={"credits_per_step": 10})], "canceled")
     assert world.emulator.tasks[0].credit < CAP
 
 

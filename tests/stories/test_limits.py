@@ -43,7 +43,7 @@ STORIES = {
     ),
     "not waited for": ([Try(args=NO_WAIT, says="Not waiting for")], "running"),
     "not waited for, and the worker dies": (
-        [Try(DIES, dies="after start", args=NO_WAIT), Try(args=NO_WAIT, says="Reattaching to")],
+        [Try(DIES, dies="after start", run=TAKES_LONG, args=NO_WAIT), Try(args=NO_WAIT, says="Reattaching to")],
         "running",
     ),
     "failure has its code": (
