@@ -53,7 +53,6 @@ DOWNLOAD = EmulatedWorkflow(
     inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
     steps=("Open the search page", "Press the download button", "Wait for the download"),
     behaviour=_download,
-    created_at="2026-01-05T08:08:00Z",
 )
 
 PLAIN_TEXT = EmulatedWorkflow(
@@ -62,7 +61,6 @@ PLAIN_TEXT = EmulatedWorkflow(
     description="Returns a sentence of plain text.",
     inputs=(WorkflowInput("topic", required=False),),
     behaviour=_plain_text,
-    created_at="2026-01-05T08:04:00Z",
 )
 
 FAILING = EmulatedWorkflow(
@@ -72,7 +70,6 @@ FAILING = EmulatedWorkflow(
     steps=("Open the page", "Get past the captcha"),
     outcome="failed",
     failure=(BLOCKED, "The page is blocked by a captcha that could not be solved"),
-    created_at="2026-01-05T08:06:00Z",
 )
 
 UNPUBLISHED = EmulatedWorkflow(
@@ -80,7 +77,6 @@ UNPUBLISHED = EmulatedWorkflow(
     name="Still being built",
     description="Is not published, so it cannot be run.",
     published=False,
-    created_at="2026-01-05T08:07:00Z",
 )
 
 TEMPLATE_TEXT = EmulatedWorkflow(
@@ -91,7 +87,6 @@ TEMPLATE_TEXT = EmulatedWorkflow(
     inputs=(WorkflowInput("topic", required=False),),
     behaviour=_plain_text,
     detail_url="https://www.browseract.com/template?id=52000417936205157",
-    created_at="2025-11-03T08:01:00Z",
 )
 
 TEMPLATE_EXPORT = EmulatedWorkflow(
@@ -102,7 +97,6 @@ TEMPLATE_EXPORT = EmulatedWorkflow(
     inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
     behaviour=EXPORT.behaviour,
     detail_url="https://www.browseract.com/template?id=52000417936205169",
-    created_at="2025-11-03T08:02:00Z",
 )
 
 PRICES = EmulatedWorkflow(
@@ -136,7 +130,6 @@ PRICES = EmulatedWorkflow(
     },
     steps=("Open the search page", "Search for the products", "Collect the prices", "Return the output"),
     behaviour=_compare_prices,
-    created_at="2026-01-05T08:11:00Z",
 )
 
 ADDED = (DOWNLOAD, PLAIN_TEXT, FAILING, UNPUBLISHED, TEMPLATE_TEXT, TEMPLATE_EXPORT, PRICES)

@@ -11,10 +11,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator
+from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator, Output
 from airflow_provider_browseract.emulator.account import ENDPOINTS
 from airflow_provider_browseract.emulator.v3 import V3
-from airflow_provider_browseract.emulator.workflow import no_output
 
 Body = Any
 
@@ -180,7 +179,7 @@ def convert_input(emulator: Emulator, bot: EmulatedWorkflow) -> None:
         for name, each in schema["properties"].items()
     }
     # The behaviour of the bot needs the other types.
-    settings = {"behaviour": no_output, "output": [1], "files": ()}
+    settings = {"behaviour": lambda _: Output(), "output": [1], "files": ()}
     emulator.set_workflow(bot.id, input_schema={**schema, "properties": either}, **settings)
 
     def converted(_: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,6 @@ ENDPOINTS = {**V2.endpoints, **V3.endpoints}
 
 EVERY_ENDPOINT, DOWNLOAD_FILE, CALLBACK = "*", "download-file", "callback"
 """What faults and rewrites can be about besides an endpoint of the API."""
-
 NAMES = (EVERY_ENDPOINT, *ENDPOINTS)
 
 HTML_PAGE = b"<!DOCTYPE html><html><head><title>Gateway</title></head><body><h1>Not the API</h1></body></html>"
@@ -125,10 +124,7 @@ class Emulator:
         return sorted(found, key=lambda workflow: workflow.created_at)
 
     def find(self, workflow_id: str) -> EmulatedWorkflow:
-        """Return a workflow, template or bot.
-
-        :raises KeyError: if there is none with that id
-        """
+        """Return a workflow, template or bot, or raise a ``KeyError``."""
         if workflow_id not in self.workflows:
             raise KeyError(f"the emulator has no workflow, template or bot {workflow_id!r}")
         return self.workflows[workflow_id]
@@ -215,18 +211,15 @@ class Emulator:
     def wait_until(self, condition: Callable[[], object], timeout: float = 30.0) -> None:
         """Wait until a condition is true. It is checked every 20 ms, and after every change of a task.
 
-        :param condition: the condition
         :param timeout: seconds to wait at most. Default: 30
-        :raises TimeoutError: if the condition is not true by then
+        :raises TimeoutError: if it is not true by then
         """
         deadline = time.monotonic() + timeout
         while not condition():
-            left = deadline - time.monotonic()
-            if left <= 0:
+            if time.monotonic() >= deadline:
                 raise TimeoutError(f"the condition did not become true within {timeout:g} s")
             with self.changed:
-                # The condition may depend on something outside the emulator.
-                self.changed.wait(min(left, 0.02))
+                self.changed.wait(0.02)
 
     @contextlib.contextmanager
     def serve(self, host: str = "127.0.0.1", port: int = 0) -> Iterator[Emulator]:
@@ -280,12 +273,7 @@ class Emulator:
     def error(
         self, endpoint: str, code: int, status: int, message: str | None = None, detail: str = "", **headers: str
     ) -> Response:
-        """Return an error response of an endpoint.
-
-        :param status: the HTTP status
-        :param message: default: the message that BrowserAct has for the code
-        :param detail: what follows the message
-        """
+        """Return an error response of an endpoint, with BrowserAct's message for the code by default."""
         known = message_of(code, ENDPOINTS[endpoint].version if endpoint in ENDPOINTS else "v2")
         text = message or known or ("Internal error" if status >= 500 else "Refused")
         return self._respond(endpoint, envelope(code, text + detail, self.clock()), status, **headers)
@@ -359,11 +347,7 @@ class Emulator:
                 return number
 
     def start_run(self, workflow: EmulatedWorkflow, **fields: Any) -> Run:
-        """Start a run.
-
-        :param fields: further fields of the run
-        :raises ApiError: if the account does not allow it
-        """
+        """Start a run with these further fields, or raise an ``ApiError``."""
         if self.credits is not None and sum(run.credit for run in self.tasks) >= self.credits:
             raise ApiError(Code.NO_CREDITS)
         if workflow.one_at_a_time and workflow.id in {run.workflow_id for run in self._active}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
@@ -10,8 +11,6 @@ from html import escape
 from typing import Any
 
 from airflow_provider_browseract.emulator.workflow import (
-    INPUT_REFUSED,
-    LOGIN_REFUSED,
     TEXT,
     EmulatedFile,
     EmulatedWorkflow,
@@ -34,10 +33,11 @@ def number_from(*parts: str) -> int:
     return int.from_bytes(hashlib.sha256("\x00".join(parts).encode()).digest()[:4], "big")
 
 
+# The failure codes 10002 and 10003 are invented.
 def _log_in(run: RunContext) -> Output:
     username = run.inputs["username"]
     if run.inputs["password"] == WRONG_PASSWORD:
-        raise RunFailed(LOGIN_REFUSED, f"The site did not accept the password of {username}")
+        raise RunFailed(10002, f"The site did not accept the password of {username}")
     run.cookies[SESSION_COOKIE] = username
     return Output({"logged_in": True, "username": username})
 
@@ -77,7 +77,7 @@ def results_for(keyword: str, max_items: int = 10) -> list[dict[str, Any]]:
 def _search(run: RunContext) -> Output:
     text = run.inputs.get("max_items", "10")
     if not (text.isascii() and text.isdigit() and len(text) <= 5):
-        raise RunFailed(INPUT_REFUSED, f"max_items is not a number: {text!r}")
+        raise RunFailed(10003, f"max_items is not a number: {text!r}")
     return Output(results_for(run.inputs["keyword"], int(text)))
 
 
@@ -102,7 +102,6 @@ def contact_of(company: str, max_pages: int = 3) -> dict[str, Any]:
 
 
 def _find_contact(run: RunContext) -> Output:
-    # Another schema can allow other inputs.
     contact = contact_of(run.inputs.get("company_name", ""), int(run.inputs.get("max_pages", 3)))
     company, website = contact["company_name"], contact["official_website_url"]
     texts = {
@@ -131,7 +130,6 @@ ORDERS = EmulatedWorkflow(
     steps=("Open the account page", "Open the list of orders", "Collect the orders", "Return the output"),
     behaviour=_list_orders,
     one_at_a_time=True,
-    created_at="2026-01-05T08:01:00Z",
 )
 SEARCH = EmulatedWorkflow(
     id="71002814653029437",
@@ -140,16 +138,14 @@ SEARCH = EmulatedWorkflow(
     inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
     steps=("Open the search page", "Search for the keyword", "Collect the results", "Return the output"),
     behaviour=_search,
-    created_at="2026-01-05T08:02:00Z",
 )
-EXPORT = EmulatedWorkflow(
+EXPORT = dataclasses.replace(
+    SEARCH,
     id="71002814653029449",
     name="Export results",
     description="Searches shop.example and returns the results as a file.",
-    inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
     steps=("Open the search page", "Collect the results", "Upload the file"),
     behaviour=_export,
-    created_at="2026-01-05T08:03:00Z",
 )
 HUMAN = EmulatedWorkflow(
     id="71002814653029467",
@@ -159,7 +155,6 @@ HUMAN = EmulatedWorkflow(
     behaviour=lambda run: Output({"confirmed": run.confirmed}),
     pause_at=0.5,
     pause_limit=600.0,
-    created_at="2026-01-05T08:05:00Z",
 )
 ENDLESS = EmulatedWorkflow(
     id="71002814653029503",
@@ -167,18 +162,15 @@ ENDLESS = EmulatedWorkflow(
     description="Opens the next page every 2 seconds until somebody stops it.",
     steps=("Collect the results", "Open the next page"),
     step_every=2.0,
-    created_at="2026-01-05T08:09:00Z",
 )
 
-TEMPLATE_SEARCH = EmulatedWorkflow(
+TEMPLATE_SEARCH = dataclasses.replace(
+    SEARCH,
     kind="template",
     id="52000417936205143",
     name="Product search",
     description="Searches a shop for products.",
-    inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
-    behaviour=_search,
     detail_url="https://www.browseract.com/template?id=52000417936205143",
-    created_at="2025-11-03T08:00:00Z",
 )
 
 CONTACTS = EmulatedWorkflow(
@@ -204,18 +196,13 @@ CONTACTS = EmulatedWorkflow(
     ),
     steps=("Search for the company", "Open the page of the company", "Collect the profiles"),
     behaviour=_find_contact,
-    created_at="2026-01-05T08:10:00Z",
 )
-AGENT_HUMAN = EmulatedWorkflow(
+AGENT_HUMAN = dataclasses.replace(
+    HUMAN,
     kind="bot",
     id="82000518364027743",
     name="Ask a human in the live view",
     description="Pauses half-way until a person has helped, or for 10 minutes. It cannot be resumed through the API.",
-    steps=HUMAN.steps,
-    behaviour=HUMAN.behaviour,
-    pause_at=0.5,
-    pause_limit=600.0,
-    created_at="2026-01-05T08:12:00Z",
 )
 
 WORKFLOWS = (LOG_IN, ORDERS, SEARCH, EXPORT, HUMAN, ENDLESS, TEMPLATE_SEARCH, CONTACTS, AGENT_HUMAN)

@@ -58,9 +58,7 @@ class Endpoint:
     """An endpoint of the API.
 
     :param name: the name for faults and records
-    :param version: the version of the API
-    :param path: its path, in which ids are names such as ``{task_id}``
-    :param pattern: matches its path, with a group for each id
+    :param path: its path, in which ids are names such as ``{task_id}``. ``pattern`` matches it
     :param respond: a method of an :class:`Api`. Given what is in the path and in the query or the JSON body of a
         request, it returns the value of the response's JSON body, or None for an empty body
     :param parameters: a model of the parameters of ``respond``. A start has ``callbacks`` for its callback URLs

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-RequestFaultKind = Literal["slow", "hung", "status", "html", "gateway", "redirect", "lost_response", "reset", "refused"]
-CallbackFaultKind = Literal["lost", "late", "repeated", "hung_up"]
-
 
 @dataclass(frozen=True)
 class RequestFault:
@@ -17,7 +14,7 @@ class RequestFault:
     :param http_status: the HTTP status of what is responded instead; None if nothing is
     """
 
-    kind: RequestFaultKind
+    kind: Literal["slow", "hung", "status", "html", "gateway", "redirect", "lost_response", "reset", "refused"]
     processed: bool = False
     seconds: float = 0.0
     http_status: int | None = None
@@ -44,10 +41,7 @@ class RequestFault:
 
     @classmethod
     def status(cls, http_status: int, *, retry_after: float | str | None = None) -> RequestFault:
-        """Respond with this HTTP status and the error envelope, without processing the request.
-
-        :param retry_after: value of the ``Retry-After`` header: seconds or an HTTP date
-        """
+        """Respond with this HTTP status and the error envelope. ``retry_after`` is in seconds, or an HTTP date."""
         return cls("status", http_status=http_status, retry_after=retry_after)
 
     @classmethod
@@ -62,18 +56,12 @@ class RequestFault:
 
     @classmethod
     def redirect(cls, location: str = "/login", *, http_status: int = 302) -> RequestFault:
-        """Redirect to another page, as a host does that requires a login.
-
-        :param location: value of the ``Location`` header
-        """
+        """Redirect to another page, as a host does that requires a login."""
         return cls("redirect", http_status=http_status, location=location)
 
     @classmethod
     def lost_response(cls, *, status: int | None = None) -> RequestFault:
-        """Process the request, then lose the response.
-
-        :param status: HTTP status with which a gateway responds instead, such as 502; None closes the connection
-        """
+        """Process the request, then close the connection, or respond as a gateway with this HTTP ``status``."""
         return cls("lost_response", processed=True, http_status=status)
 
     @classmethod
@@ -93,7 +81,7 @@ class RequestFault:
 class CallbackFault:
     """A fault of a callback. Create it with one of the class methods."""
 
-    kind: CallbackFaultKind
+    kind: Literal["lost", "late", "repeated", "hung_up"]
     seconds: float = 0.0
     copies: int = 1
 

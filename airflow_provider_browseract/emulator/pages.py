@@ -60,16 +60,11 @@ def show(emulator: Emulator, path: str, now: float) -> Response | None:
     if content is None:
         return Response(404, b"There is no such task or step.\n", "text/plain")
     # A step that is running will look different.
-    media_type = HTML if page else "image/svg+xml"
-    return Response(200, content.encode(), media_type, {"Cache-Control": "no-store"})
+    return Response(200, content.encode(), HTML if page else "image/svg+xml", {"Cache-Control": "no-store"})
 
 
 def draw(workflow: EmulatedWorkflow, number: int, goal: str, status: str) -> Any:
-    """Return the drawn screenshot of a step, as an SVG document of 1280 by 800.
-
-    :param number: the number of the step, from 1
-    :param status: ``running``, ``succeed`` or ``failed``
-    """
+    """Return the drawn screenshot of a step that is ``running``, ``succeed`` or ``failed``, as SVG of 1280 by 800."""
     # XML allows no control characters, not even escaped ones.
     goal = "".join(char if char.isprintable() else " " for char in goal[:200])
     texts = (goal, workflow.name)

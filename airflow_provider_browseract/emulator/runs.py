@@ -35,10 +35,7 @@ class StoredFile:
     guid: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def __post_init__(self) -> None:
-        self._sign(self.created)
-
-    def _sign(self, at: float) -> None:
-        self.token, self.expires = secrets.token_urlsafe(16), at + self.lifetime
+        self.token, self.expires = secrets.token_urlsafe(16), self.created + self.lifetime
 
     def ready(self, at: float) -> bool:
         """Return whether the file is available."""
@@ -47,7 +44,7 @@ class StoredFile:
     def link(self, url: str, at: float) -> str:
         """Return the link. If it has expired, sign a new one first."""
         if at >= self.expires:
-            self._sign(at)
+            self.token, self.expires = secrets.token_urlsafe(16), at + self.lifetime
         name = quote(self.file.name, safe="")
         return f"{url}/files/{self.token}/{name}?expires={milliseconds(self.expires)}"
 

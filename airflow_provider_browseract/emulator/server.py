@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 GRACE = 2.0
 """Seconds that responses may take to be sent when the server stops."""
-
 ATTEMPTS = 3
 """How often a callback is tried. Only a 5xx response leads to another attempt."""
 

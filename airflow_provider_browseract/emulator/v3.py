@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -163,7 +164,8 @@ class V3(Api):
                 for stored in files
             }
         if downloads := fields.get("download_files"):
-            fields["download_files"] = [{_snake_case(name): each[name] for name in each} for each in downloads]
+            snake_case = {name: re.sub("[A-Z]", r"_\g<0>", name).lower() for each in downloads for name in each}
+            fields["download_files"] = [{snake_case[name]: each[name] for name in each} for each in downloads]
         return fields
 
 
@@ -175,10 +177,6 @@ def _value(run: Run) -> Any:
             read = json.loads(value)
             return read if isinstance(read, dict | list) else value
     return value
-
-
-def _snake_case(name: str) -> str:
-    return "".join(f"_{char.lower()}" if char.isupper() else char for char in name)
 
 
 def _listed_bot(bot: EmulatedWorkflow) -> dict[str, Any]:

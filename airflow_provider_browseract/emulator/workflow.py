@@ -14,9 +14,6 @@ from pydantic import Field
 PAGE_NOT_LOADED, BLOCKED = 10001, 1011
 """The only failure codes in BrowserAct's documents."""
 
-LOGIN_REFUSED, INPUT_REFUSED = 10002, 10003
-"""Failure codes that the emulator invents."""
-
 Outcome = Literal["finished", "failed", "canceled"]
 Kind = Literal["workflow", "template", "bot"]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -29,8 +26,7 @@ class RunFailed(Exception):
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
-        self.code = code
-        self.message = message
+        self.code, self.message = code, message
 
 
 @dataclass(frozen=True)
@@ -85,19 +81,13 @@ class RunContext:
     """The data of a run that its behaviour can use.
 
     :param inputs: the input parameters by name; texts, or any JSON values with API v3
-    :param cookies: the state of the run's browser profile. Changes are saved in the profile if the run was started with
-        ``save_browser_data``
+    :param cookies: the state of the browser profile. ``save_browser_data`` saves changes
     :param confirmed: whether the pause, if any, was ended by ``resume-task`` and not by its time limit
     """
 
     inputs: Mapping[str, Any]
     cookies: dict[str, str]
     confirmed: bool = True
-
-
-def no_output(_: RunContext) -> Output:
-    """Produce nothing."""
-    return Output()
 
 
 TEXT = {"type": "string"}
@@ -137,14 +127,14 @@ class EmulatedWorkflow:
     published: bool = True
     """Whether it can be run. Otherwise a start is refused with 10020."""
     created_at: str = "2026-01-05T08:00:00Z"
-    """When it was created."""
+    """When it was created. The order in which workflows are listed."""
     published_at: str = "2026-01-06T08:00:00Z"
     """When it was published."""
     detail_url: str = ""
     """The public page of a template."""
     steps: Annotated[tuple[str, ...], Field(min_length=1)] = ("Open the page", "Collect the data", "Return the output")
     """The goal of each step. A run spreads them evenly over its duration."""
-    behaviour: Callable[[RunContext], Output] = no_output
+    behaviour: Callable[[RunContext], Output] = lambda _: Output()
     """Computes the output of a run that finishes, and may change its profile."""
     output: Any = dataclasses.field(default=None, hash=False)
     """A text, or any other JSON value but null, that replaces the value of the behaviour's output."""

@@ -26,7 +26,7 @@ from airflow_provider_browseract.emulator import (
     EmulatedWorkflow,
     Emulator,
 )
-from airflow_provider_browseract.emulator.workflow import Outcome, no_output
+from airflow_provider_browseract.emulator.workflow import Outcome, Output
 from tests.browser import LOOKS, log_in, running_browser
 from tests.catalogue import FAILING
 
@@ -198,7 +198,7 @@ def add_history(emulator: Emulator, days: int) -> None:
         for number in range(3 + day * 7 % 11):
             outcome: Outcome = "failed" if number == 9 else "finished"
             workflow = workflows[min(number % 5, 3)].having(
-                duration=0.0, outcome=outcome, behaviour=no_output, credits_per_step=5 + 2 * number
+                duration=0.0, outcome=outcome, behaviour=lambda _: Output(), credits_per_step=5 + 2 * number
             )
             add_run(emulator, workflow, 86_400 * day + 60)
 
