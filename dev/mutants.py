@@ -48,7 +48,7 @@ COPY = ROOT / "mutants"
 LANES = (os.cpu_count() or 1) + 1
 """How many changes are tried side by side. Most tests wait most of the time."""
 
-MOST_TESTS = 400
+MOST_TESTS = 800
 """How many tests try a change at most."""
 
 LIMIT = 300.0
