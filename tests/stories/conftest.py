@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.stories.player import Player
+from tests.stories.player import SHAPES, Player
 from tests.world import World
 
 
@@ -14,4 +14,8 @@ def world(monkeypatch):
 @pytest.fixture
 def player(world, capfd):
     """Return a function that makes a player for what is run, ``workflow`` or ``bot``, and a way of waiting."""
-    return lambda kind, way: Player(world, kind, way == "deferred", lambda: "".join(capfd.readouterr()))
+
+    def make(kind, way, shapes=SHAPES[0]):
+        return Player(world, kind, way == "deferred", shapes, lambda: "".join(capfd.readouterr()))
+
+    return make

@@ -34,6 +34,10 @@ KINDS: dict[str, tuple[Any, str, str]] = {
 """An operator, and its arguments for what is run and for its inputs."""
 
 
+SHAPES = ("as documented", "as in the demos")
+"""The responses of BrowserAct: as in the vendor's documents, or as in its examples, which have other fields."""
+
+
 class Death(BaseException):
     """The process is killed by SIGKILL."""
 
@@ -75,11 +79,13 @@ class Player:
     """Plays a story in a world.
 
     :param kind: what is run: ``workflow`` or ``bot``
+    :param shapes: one of SHAPES
     :param deferrable: whether the operator waits in the triggerer
     :param read_log: returns what has been logged since the last call
     """
 
-    def __init__(self, world, kind, deferrable, read_log):
+    def __init__(self, world, kind, deferrable, shapes, read_log):
+        world.emulator.as_in_the_demos = shapes == SHAPES[1]
         self.world, self.deferrable, self.read_log = world, deferrable, read_log
         self.version = list(KINDS).index(kind)
         self.operator_class, self.source, self.inputs = KINDS[kind]

@@ -17,7 +17,7 @@ from airflow_provider_browseract.runs.outcome import (
     RunPausedError,
     RunTimedOutError,
 )
-from tests.stories.player import DEFERS, DIES, KINDS, WAYS, Try
+from tests.stories.player import DEFERS, DIES, KINDS, SHAPES, WAYS, Try
 
 INK = {"inputs": {"keyword": "ink"}}
 LOST, RESET, DOWN = RequestFault.lost_response(), RequestFault.reset(), RequestFault.status(503)
@@ -95,7 +95,7 @@ STORIES = {
     "cap, and the stop fails": (
         [
             Try(RunLostError, run={"step_every": 2.0}, faults={"stop": (DOWN, None)}, args={"max_credits": 100}),
-            Try(AirflowFailException, args={"max_credits": 100}, says="was stopped at step"),
+            Try(AirflowFailException, args={"max_credits": 100}, says="was stopped"),
         ],
         "canceled",
     ),
@@ -146,7 +146,8 @@ DEFERRED = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shapes", SHAPES)
 @pytest.mark.parametrize(("name", "way"), [*itertools.product(STORIES, WAYS), *itertools.product(DEFERRED, WAYS[1:])])
-def test_story(name, way, kind, world, player):
+def test_story(name, way, shapes, kind, world, player):
     world.emulator.set_workflow(SEARCH.id, duration=60.0)
-    player(kind, way).play(*{**STORIES, **DEFERRED}[name])
+    player(kind, way, shapes).play(*{**STORIES, **DEFERRED}[name])
