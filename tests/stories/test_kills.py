@@ -1,0 +1,43 @@
+"""What becomes of a run when Airflow kills its task: by the task instance's state, its next try and the settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_browseract.emulator import SEARCH
+from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostError
+from tests.stories.player import KINDS, WAYS, Try
+
+STATES = {
+    "running": "goes on",  # the worker is shut down, or its host disappears
+    "up_for_retry": "goes on",
+    "queued": "goes on",
+    "scheduled": "goes on",
+    None: "goes on",
+    "failed": "is over",  # somebody has marked it
+    "success": "is over",
+    "skipped": "is over",
+    "removed": "is over",
+    "restarting": "is over",  # somebody has cleared it
+}
+"""The states of a task instance that is killed, and whether it goes on with another try."""
+
+KEPT, STOPPED = (RunLostError, "running"), (RunCanceledError, "canceled")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("retries", [3, 0])
+@pytest.mark.parametrize("durable", [True, False], ids=["durable", "not durable"])
+@pytest.mark.parametrize("cancel_on_kill", [True, False], ids=["cancel_on_kill", "no cancel_on_kill"])
+@pytest.mark.parametrize("state", STATES)
+def test_run_is_stopped_unless_a_next_try_reattaches_or_the_author_keeps_it(
+    state, cancel_on_kill, durable, retries, way, kind, world, player
+):
+    world.emulator.set_workflow(SEARCH.id, duration=60.0)
+    reattached = STATES[state] == "goes on" and durable and retries > 0
+    error, status = KEPT if reattached or not cancel_on_kill else STOPPED
+    found = player(kind, way)
+    found.ti.max_tries = retries
+    args = {"durable": durable, "cancel_on_kill": cancel_on_kill}
+    found.play([Try(error, killed="read", state=state, args=args)], status)
