@@ -36,7 +36,7 @@ nitpick_ignore_regex = [
     # The reference describes the names of the emulator where users import them from, not where they are defined.
     (
         "py:class",
-        r"airflow_provider_browseract\.emulator\.\w+\.\w+|RequestFaultKind|CallbackFaultKind|Outcome|Seconds|Share|Credits|Field",
+        r"airflow_provider_browseract\.emulator\.\w+\.\w+|Kind|Outcome|Seconds|Share|Credits|Field",
     ),
 ]
 

@@ -185,7 +185,7 @@ class CallbackSender:
         if not addresses:
             return
         about = {"workflow_id": run.workflow_id, "task_id": run.id, "status": run.status}
-        fault = self._emulator.take_fault(CALLBACK, **about)
+        fault = self._emulator.take_fault(CALLBACK, **about) or run.workflow.callback_fault
         is_late = fault is not None and fault.kind == "late"
         after = None if is_late else self._last.get(run.id)
         sending = threading.Thread(target=self._deliver, args=(run, addresses, fault, after), daemon=True)

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
+from airflow_provider_browseract.emulator.faults import CallbackFault
+
 PAGE_NOT_LOADED, BLOCKED = 10001, 1011
 """The only failure codes in BrowserAct's documents."""
 
@@ -171,6 +173,8 @@ class EmulatedWorkflow:
     forever."""
     stop_after: Seconds = 0.0
     """How long a run that is stopped stays as it is before it is ``canceled``. Until then, it can end by itself."""
+    callback_fault: CallbackFault | None = None
+    """The fault of every callback of a run."""
 
     def __post_init__(self) -> None:
         self.instead_of(Output())  # Raises an error if the output is no JSON value.

@@ -358,8 +358,8 @@ class TestHostileTexts:
                 service.add_workflow(workflow)
                 service.add_workflow(template)
             world.connect("hostile", service)
-            service.url = "javascript:alert(7)//"
             runs = {kind: start_run(service, f"9100000000000{number:04}") for number, kind in enumerate(HOSTILE)}
+            service.url = "javascript:alert(7)//"
             yield runs
 
     def test_they_are_text_in_the_list_of_runs(self, world, ada, runs):

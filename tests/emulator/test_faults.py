@@ -346,8 +346,9 @@ class TestCallbacks:
         paused = start(client, receiver, HUMAN, "callback_url")
         client.emulator.fault("callback", CallbackFault.lost(), task_id=paused)
         client.call("stop-task", task_id=paused)
+        client.emulator.next_run(PLAIN_TEXT.id, callback_fault=CallbackFault.repeated())
         task_id = start(client, receiver, PLAIN_TEXT, "callback_url")
-        delivered(client, 2)
-        assert [body["id"] for body in receiver.bodies] == [task_id]
+        delivered(client, 3)
+        assert [body["id"] for body in receiver.bodies] == [task_id, task_id]
         with pytest.raises(KeyError, match="12345"):
             client.emulator.fault("callback", CallbackFault.lost(), workflow_id="12345")

@@ -341,7 +341,7 @@ def test_invalid_settings_are_refused(account, settings):
 
 
 def test_unknown_settings_and_workflows_are_refused_with_the_known_ones(account):
-    with pytest.raises(TypeError, match=r"no such setting: colour \(there are: behaviour, created_at"):
+    with pytest.raises(TypeError, match=r"no such setting: colour \(there are: behaviour, callback_fault"):
         account.emulator.next_run(SEARCH.id, colour="red")
     with pytest.raises(KeyError, match="12345"):
         account.emulator.next_run("12345", duration=1.0)

@@ -89,7 +89,7 @@ def convert_and_show_defaults(emulator):
         "odd responses": (BOT, as_in_the_demos),
     },
 )
-@pytest.mark.parametrize("listed_after", [0.0, 0.2], ids=["", "late list"])
+@pytest.mark.parametrize("listed_after", [0.0, 0.1], ids=["", "late list"])
 def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave, listed_after):
     behave(emulator)
     emulator.set_workflow(arguments["bot_id"], listed_after=listed_after)
