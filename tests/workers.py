@@ -103,17 +103,15 @@ class Worker:
         """Run the trigger, then the operator from there, as often as it defers."""
         while True:
             event = self.wait_in_triggerer(deferred)
-            kwargs = {**json.loads(json.dumps(deferred.kwargs or {})), "event": event}
             try:
-                return self.operator().resume_execution(deferred.method_name, kwargs, self.context)
+                return resume_operator(self.operator(), deferred, event, self.context)
             except TaskDeferred as again:
                 deferred = again
 
     def wait_in_triggerer(self, deferred: TaskDeferred) -> dict:
         """Run the trigger, created again from its stored arguments, and return the payload of its only event."""
         self.deferrals.append(deferred)
-        path, arguments = deferred.trigger.serialize()
-        trigger = resolve_name(path)(**json.loads(json.dumps(arguments)))
+        trigger = stored_trigger(deferred.trigger)
 
         async def wait() -> list[dict]:
             return [event.payload async for event in trigger.run()]
@@ -121,6 +119,18 @@ class Worker:
         [event] = asyncio.run(wait())
         self.events.append(event)
         return event
+
+
+def stored_trigger(trigger: Any) -> Any:
+    """Return a trigger, created again from the arguments that Airflow stores, as in the triggerer."""
+    path, arguments = trigger.serialize()
+    return resolve_name(path)(**json.loads(json.dumps(arguments)))
+
+
+def resume_operator(operator: Any, deferred: TaskDeferred, event: dict, context: Any) -> Any:
+    """Resume an operator after a deferral, with the arguments that Airflow stores and the payload of the event."""
+    kwargs = {**json.loads(json.dumps(deferred.kwargs or {})), "event": event}
+    return operator.resume_execution(deferred.method_name, kwargs, context)
 
 
 def calls_of(emulator, endpoint: str) -> int:
@@ -228,6 +238,6 @@ def emulator(browseract_emulator, monkeypatch):
     """The emulator behind ``browseract_default``, with runs that take no time to speak of."""
     emulator = browseract_emulator
     hold_until_looked_at(emulator, monkeypatch)
-    for workflow_id in (each.id for each in emulator.of_kind("workflow", "bot")):
-        emulator.set_workflow(workflow_id, duration=0.2)
+    for each in emulator.of_kind("workflow", "bot"):
+        emulator.set_workflow(each.id, duration=0.2)
     return emulator

@@ -13,7 +13,6 @@ import random
 import selectors
 import time
 from functools import cached_property
-from pkgutil import resolve_name
 from urllib.parse import urlsplit
 
 import httpx
@@ -27,7 +26,7 @@ from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import Emulator
 from tests.catalogue import add
 from tests.demos import respond_as_in_the_demos
-from tests.workers import FakeStore, FakeTaskInstance
+from tests.workers import FakeStore, FakeTaskInstance, resume_operator, stored_trigger
 
 STATES = "airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states"
 START = 1_780_000_000.0
@@ -129,8 +128,7 @@ class World:
     def respond(self, method, url, headers, body):
         """Return the response to a request, when it arrives."""
         parts = urlsplit(url)
-        lower = {name.lower(): value for name, value in headers.items()}
-        record, fault, response = self.emulator.receive(method, parts.path, parts.query, lower, body or b"")
+        record, fault, response = self.emulator.receive(method, parts.path, parts.query, headers, body or b"")
         if fault is not None and fault.kind in ("slow", "hung"):
             self.clock.sleep(fault.seconds or 60)
         if response is None:
@@ -140,8 +138,7 @@ class World:
 
     def fire(self, trigger):
         """Run a trigger, made again from its stored arguments, and return the payload of its only event."""
-        path, arguments = trigger.serialize()
-        made = resolve_name(path)(**json.loads(json.dumps(arguments)))
+        made = stored_trigger(trigger)
 
         async def events():
             found = [event.payload async for event in made.run()]
@@ -195,13 +192,12 @@ class TaskInstance:
         return result
 
     def resume(self, deferred, context):
-        """Wait in the triggerer, and go on in a new process, as often as the operator defers."""
+        """Wait in the triggerer, and continue in a new process, as often as the operator defers."""
         while True:
             event = self.world.fire(deferred.trigger)
             operator = self.make()
-            kwargs = {**json.loads(json.dumps(deferred.kwargs or {})), "event": event}
             try:
-                return operator, operator.resume_execution(deferred.method_name, kwargs, context)
+                return operator, resume_operator(operator, deferred, event, context)
             except TaskDeferred as again:
                 deferred = again
 

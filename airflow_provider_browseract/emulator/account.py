@@ -282,6 +282,7 @@ class Emulator:
         self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes
     ) -> tuple[RequestRecord, RequestFault | None, Response | None]:
         """Record a request, and return its record, its fault and its response, which is None if none arrives."""
+        headers = {header.lower(): value for header, value in headers.items()}
         name = name_of(method, path)
         fault: RequestFault | None = self.take_fault(name)
         kind = fault.kind if fault else None

@@ -111,14 +111,14 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _respond(self) -> None:
         emulator, (address, _, query) = self.server.emulator, self.path.partition("?")
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        if "transfer-encoding" in headers:
+        if "transfer-encoding" in self.headers:
             self.close_connection = True
             return self.send_error(411)
-        length = int(headers.get("content-length", 0))
+        length = int(self.headers.get("content-length", 0))
         body = self.rfile.read(length)
         if len(body) < length:
             return None  # the client has gone
+        headers = dict(self.headers.items())
         record, fault, response = emulator.receive(self.command, unquote(address), query, headers, body)
         if fault is None and record.endpoint is not None and emulator.latency[1]:
             fault = RequestFault.slow(random.uniform(*emulator.latency))
