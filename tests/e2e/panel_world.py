@@ -217,9 +217,8 @@ class Shop:
     unread: str
 
     @classmethod
-    def opened(cls, airflow: LocalAirflow, service: Emulator) -> Shop:
+    def opened(cls, airflow: LocalAirflow, emulator: Emulator) -> Shop:
         """Start runs of every kind, and then let task instances wait for slots."""
-        emulator = service
         emulator.set_workflow(HUMAN.id, **HELD)
         emulator.set_workflow(FAILING.id, duration=1.0)
         # That nobody waits for a run counts after a minute.

@@ -13,8 +13,8 @@ from tests.workers import BOTH_WAYS, PENS
 @pytest.fixture(autouse=True)
 def _short_patience(connect, emulator):
     connect({"retry_budget": 0.2, "read_timeout": 10, "webhook_base_url": "http://127.0.0.1:1"})
-    for template_id in (each.id for each in emulator.of_kind("template")):
-        emulator.set_workflow(template_id, duration=0.2)
+    for each in emulator.of_kind("template"):
+        emulator.set_workflow(each.id, duration=0.2)
 
 
 @pytest.fixture

@@ -462,8 +462,8 @@ class TestSources:
     async def test_long_lists_and_texts_are_cut(self, emulator, accounts, monkeypatch):
         monkeypatch.setattr(module, "PAGE_SIZE", 2)
         monkeypatch.setattr(module, "MAX_SOURCES", 4)
-        for workflow_id in (each.id for each in emulator.of_kind("workflow")):
-            emulator.set_workflow(workflow_id, name="x" * 1_000_000, description="y" * 100_000)
+        for each in emulator.of_kind("workflow"):
+            emulator.set_workflow(each.id, name="x" * 1_000_000, description="y" * 100_000)
         read = await accounts.sources(CONN, SourceKind.WORKFLOW, LONG)
         assert (len(read.items), read.truncated) == (4, True)
         assert {(len(each.name), len(each.description)) for each in read.items} == {(1000, 1000)}
