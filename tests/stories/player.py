@@ -1,4 +1,4 @@
-"""Plays stories: what happens in the tries of one task instance, and what comes of each."""
+"""Plays stories: what happens in the tries of one task instance, and the result of each."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Death(BaseException):
 class Try:
     """A try of the task instance.
 
-    :param gives: what comes of it: RESULT, DEFERS, DIES or a class of exceptions
+    :param gives: the result: RESULT, DEFERS, DIES or a class of exceptions
     :param says: a text that is in the log or in the error
     :param dies: the call before or after which the process dies, such as ``after start``
     :param killed: the call during which Airflow ends the task, while its state is ``state``

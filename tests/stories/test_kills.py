@@ -1,4 +1,4 @@
-"""What becomes of a run when Airflow kills its task: by the task instance's state, its next try and the settings."""
+"""What happens to a run when Airflow kills its task: by the task instance's state, its next try and the settings."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostEr
 from tests.stories.player import KINDS, WAYS, Try
 
 STATES = {
-    "running": "goes on",  # the worker is shut down, or its host disappears
-    "up_for_retry": "goes on",
-    "queued": "goes on",
-    "scheduled": "goes on",
-    None: "goes on",
+    "running": "continues",  # the worker is shut down, or its host disappears
+    "up_for_retry": "continues",
+    "queued": "continues",
+    "scheduled": "continues",
+    None: "continues",
     "failed": "is over",  # somebody has marked it
     "success": "is over",
     "skipped": "is over",
     "removed": "is over",
     "restarting": "is over",  # somebody has cleared it
 }
-"""The states of a task instance that is killed, and whether it goes on with another try."""
+"""The states of a task instance that is killed, and whether it continues with another try."""
 
 KEPT, STOPPED = (RunLostError, "running"), (RunCanceledError, "canceled")
 
@@ -35,7 +35,7 @@ def test_run_is_stopped_unless_a_next_try_reattaches_or_the_author_keeps_it(
     state, cancel_on_kill, durable, retries, way, kind, world, player
 ):
     world.emulator.set_workflow(SEARCH.id, duration=60.0)
-    reattached = STATES[state] == "goes on" and durable and retries > 0
+    reattached = STATES[state] == "continues" and durable and retries > 0
     error, status = KEPT if reattached or not cancel_on_kill else STOPPED
     found = player(kind, way)
     found.ti.max_tries = retries
