@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pkgutil import resolve_name
 from types import SimpleNamespace
@@ -68,11 +69,19 @@ class Worker:
     """Runs an operator as Airflow does, deferrals included, but in this process and without a scheduler."""
 
     def __init__(
-        self, *, store: FakeStore | None = None, operator_class: Any = RunWorkflowOperator, **arguments
+        self,
+        *,
+        store: FakeStore | None = None,
+        operator_class: Any = RunWorkflowOperator,
+        fire: Callable[[Any], dict] | None = None,
+        interval: float | None = 0.05,
+        **arguments,
     ) -> None:
-        self.operator_class = operator_class
-        interval = "poke_interval" if issubclass(operator_class, BaseSensorOperator) else "poll_interval"
-        self.arguments = {"task_id": "run", interval: 0.05, **arguments}
+        self.operator_class, self.fire = operator_class, fire or fire_in_real_time
+        if interval is not None:
+            name = "poke_interval" if issubclass(operator_class, BaseSensorOperator) else "poll_interval"
+            arguments = {name: interval, **arguments}
+        self.arguments = {"task_id": "run", **arguments}
         self.ti = FakeTaskInstance()
         self.context: Any = {"ti": self.ti}
         if store is not None:
@@ -111,14 +120,19 @@ class Worker:
     def wait_in_triggerer(self, deferred: TaskDeferred) -> dict:
         """Run the trigger, created again from its stored arguments, and return the payload of its only event."""
         self.deferrals.append(deferred)
-        trigger = stored_trigger(deferred.trigger)
-
-        async def wait() -> list[dict]:
-            return [event.payload async for event in trigger.run()]
-
-        [event] = asyncio.run(wait())
+        event = self.fire(deferred.trigger)
         self.events.append(event)
         return event
+
+
+def fire_in_real_time(trigger: Any) -> dict:
+    """Run a trigger, created again from its stored arguments, and return the payload of its only event."""
+
+    async def wait() -> list[dict]:
+        return [event.payload async for event in stored_trigger(trigger).run()]
+
+    [event] = asyncio.run(wait())
+    return event
 
 
 def stored_trigger(trigger: Any) -> Any:

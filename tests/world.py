@@ -12,21 +12,23 @@ import json
 import random
 import selectors
 import time
-from functools import cached_property
+from functools import cached_property, partial
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 import requests
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3 import HTTPResponse
+from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
 from airflow_provider_browseract.compat import TaskDeferred
-from airflow_provider_browseract.emulator import Emulator
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator
 from tests.catalogue import add
 from tests.demos import respond_as_in_the_demos
-from tests.workers import FakeStore, FakeTaskInstance, resume_operator, stored_trigger
+from tests.workers import FakeStore, FakeTaskInstance, Worker, resume_operator, stored_trigger
 
 STATES = "airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states"
 START = 1_780_000_000.0
@@ -84,9 +86,13 @@ class World:
         self.clock = Clock()
         self.emulator = respond_as_in_the_demos(add(Emulator(concurrency=5, clock=self.clock.time)))
         self.emulator.as_in_the_demos = False
+        for workflow in (LOG_IN, ORDERS):
+            self.emulator.set_workflow(workflow.id, one_at_a_time=False)
         # Callbacks to a private address are refused unless the API has one too.
         self.emulator.url = "http://127.0.0.1:1"
         self.emulator.wait_until = self.wait_until
+        #: Whether a request of a method finds nobody who listens.
+        self.unreachable = lambda method: False
         #: The state of the task instance that other processes see.
         self.state = "running"
         self.connect()
@@ -94,7 +100,7 @@ class World:
             monkeypatch.setattr(time, name, self.clock.time)
         monkeypatch.setattr(time, "sleep", self.clock.sleep)
         monkeypatch.setattr(random, "random", lambda: 0.5)
-        monkeypatch.setattr(STATES, lambda *_, **__: {"manual__1": {"run": self.state}})
+        monkeypatch.setattr(STATES, lambda dag_id, task_ids, run_ids, **_: {run_ids[0]: {"run": self.state}})
         world = self
 
         def session(client):
@@ -117,7 +123,7 @@ class World:
         connection = {**self.emulator.connection, **fields}
         self.monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
 
-    def wait_until(self, condition, timeout=30.0):
+    def wait_until(self, condition, timeout=3600.0):
         """Let time pass until a condition is true, as the emulator's own method does."""
         for _ in range(int(timeout * 10)):
             if condition():
@@ -128,6 +134,8 @@ class World:
     def respond(self, method, url, headers, body):
         """Return the response to a request, when it arrives."""
         parts = urlsplit(url)
+        if self.unreachable(method):
+            raise Lost("refused")
         record, fault, response = self.emulator.receive(method, parts.path, parts.query, headers, body or b"")
         if fault is not None and fault.kind in ("slow", "hung"):
             self.clock.sleep(fault.seconds or 60)
@@ -141,7 +149,16 @@ class World:
         made = stored_trigger(trigger)
 
         async def events():
-            found = [event.payload async for event in made.run()]
+            return [event.payload async for event in made.run()]
+
+        [event] = self.run(events())
+        return event
+
+    def run(self, coroutine):
+        """Run a coroutine in an event loop that waits by moving the clock."""
+
+        async def alone():
+            found = await coroutine
             # What the triggers of a triggerer share does not end with this one.
             shared = asyncio.all_tasks() - {asyncio.current_task()}
             for task in shared:
@@ -151,10 +168,24 @@ class World:
 
         loop = self.clock.loop()
         try:
-            [event] = loop.run_until_complete(events())
+            return loop.run_until_complete(alone())
         finally:
             loop.close()
-        return event
+
+
+class WorldWorker(Worker):
+    """A worker in a world, whose times are those of a real run."""
+
+    def __init__(self, world, **arguments):
+        super().__init__(**arguments)
+        self.world = world
+        given = ("task_id", "durable", *arguments)
+        self.arguments = {name: value for name, value in self.arguments.items() if name in given}
+
+    def wait_in_triggerer(self, deferred):
+        self.deferrals.append(deferred)
+        self.events.append(self.world.fire(deferred.trigger))
+        return self.events[-1]
 
 
 class TaskInstance:
@@ -213,6 +244,8 @@ class _Adapter(BaseAdapter):
         try:
             found = self.world.respond(request.method, request.url, request.headers, request.body)
         except Lost as lost:
+            if "refused" in lost.args:
+                raise requests.ConnectionError(MaxRetryError(None, "/", NewConnectionError(None, "refused"))) from None
             raise (requests.ReadTimeout if "hung" in lost.args else requests.ConnectionError)(str(lost)) from None
         response = requests.Response()
         response.status_code, response.url, response.request = found.status, request.url, request
@@ -234,6 +267,39 @@ class _Transport(httpx.AsyncBaseTransport):
         try:
             found = self.world.respond(request.method, str(request.url), request.headers, await request.aread())
         except Lost as lost:
-            raise (httpx.ReadTimeout if "hung" in lost.args else httpx.ReadError)(str(lost)) from None
+            error = {"hung": httpx.ReadTimeout, "refused": httpx.ConnectError}.get(str(lost), httpx.ReadError)
+            raise error(str(lost)) from None
         headers = {"Content-Type": found.content_type, **found.headers}
         return httpx.Response(found.status, headers=headers, stream=httpx.ByteStream(found.body))
+
+
+@pytest.fixture
+def world(monkeypatch):
+    return World(monkeypatch)
+
+
+@pytest.fixture
+def emulator(world, request):
+    """The emulator of the world, whose runs take a minute."""
+    world.emulator.as_in_the_demos = request.config.getoption("--as-in-the-demos")
+    for each in world.emulator.of_kind("workflow", "bot", "template"):
+        world.emulator.set_workflow(each.id, duration=60.0)
+    return world.emulator
+
+
+@pytest.fixture
+def browseract_emulator(emulator):
+    """The emulator of the world, also for the fixtures that use the one of the package."""
+    return emulator
+
+
+@pytest.fixture
+def documented_responses(emulator):
+    """Let the emulator respond as the vendor's document describes it, for a test of what the examples do not have."""
+    emulator.as_in_the_demos = False
+
+
+@pytest.fixture
+def worker(world):
+    """Return a function that makes a worker in the world."""
+    return partial(WorldWorker, world)

@@ -53,7 +53,7 @@ class Try:
     :param faults: faults of calls, and how often they apply
     :param run: settings of the next run
     :param extra: the extra of the connection
-    :param args: further arguments of the operator; ``inputs`` are its inputs
+    :param args: further arguments of the operator; ``source`` is the id of what is run, and ``inputs`` are its inputs
     :param cleared: whether a person cleared the task before
     :param later: seconds that pass before
     :param others: runs that somebody else starts before
@@ -150,7 +150,8 @@ class Player:
 
     def operator(self, one):
         """Return the operator as a process makes it, which can die or be killed at a call."""
-        args = {self.inputs if name == "inputs" else name: one.args[name] for name in one.args}
+        names = {"source": self.source, "inputs": self.inputs}
+        args = {names.get(name, name): value for name, value in one.args.items()}
         given = {"task_id": "run", self.source: SEARCH.id, self.inputs: PENS, "durable": True, **args}
         operator = self.operator_class(**{"deferrable": self.deferrable, **given})
         when, _, dies_at = one.dies.partition(" ")

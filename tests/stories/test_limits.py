@@ -6,11 +6,20 @@ import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
-from airflow_provider_browseract.runs.outcome import BudgetUnknownError, NoSlotError, RunFailedError, RunTimedOutError
+from airflow_provider_browseract.runs.outcome import (
+    BudgetUnknownError,
+    NoSlotError,
+    RunFailedError,
+    RunLostError,
+    RunTimedOutError,
+)
 from tests.stories.player import DIES, KINDS, SHAPES, WAYS, Try
 
-DOWN = RequestFault.status(503)
+DOWN, ENDED, GONE = RequestFault.status(503), RequestFault.refused(10121), RequestFault.refused(10112)
+TOO_MANY = RequestFault.refused(12345, "Too many concurrent tasks")
+IN_USE = RequestFault.refused(12346, "A Standard Browser allows only one active task at a time.")
 BUDGET, ENOUGH = {"daily_credits": 30}, {"daily_credits": 40}
+SHORT = {"timeout": 300}
 TAKES_LONG, NO_WAIT = {"duration": 7200.0}, {"wait_for_completion": False}
 
 STORIES = {
@@ -24,17 +33,35 @@ STORIES = {
         [Try(BudgetUnknownError, extra=BUDGET, faults={"list": (DOWN, None)}, says="503")],
         "",
     ),
-    "slot becomes free": ([Try(others=5, says="no free slot")], "finished " * 6),
+    "slot becomes free": ([Try(others=5, says="no free slot now; 5 runs are active")], "finished " * 6),
+    "plan is full, in other words": ([Try(faults={"start": (TOO_MANY, 2)}, says="no free slot")], "finished"),
+    "browser is in use": ([Try(faults={"start": (IN_USE, 2)}, says="no free slot")], "finished"),
     "no slot becomes free in time": (
         [Try(NoSlotError, others=5, run=TAKES_LONG, args={"queue_timeout": 30}, says="No run was started")],
         "running " * 5,
     ),
     "deadline before the start of a run that is queued": (
-        [Try(RunTimedOutError, run={"queued": 900.0}, args={"timeout": 300}, says="was stopped")],
+        [Try(RunTimedOutError, run={"queued": 900.0}, args=SHORT, says="was stopped")],
         "canceled",
     ),
     "deadline, and the run is kept": (
-        [Try(RunTimedOutError, run={"duration": 900.0}, args={"timeout": 300, "cancel_on_timeout": False})],
+        [Try(RunTimedOutError, run=TAKES_LONG, args={**SHORT, "cancel_on_timeout": False}, says="Stop it at http")],
+        "running",
+    ),
+    "deadline, and the stop fails": (
+        [Try(RunTimedOutError, run=TAKES_LONG, args=SHORT, faults={"stop": (DOWN, None)}, says="until you stop it at")],
+        "running",
+    ),
+    "deadline of a run that ends before its stop": (
+        [Try(RunTimedOutError, run=TAKES_LONG, args=SHORT, faults={"stop": (ENDED, None)}, says="had already ended")],
+        "running",
+    ),
+    "deadline of a run that is unknown by then": (
+        [Try(RunTimedOutError, run=TAKES_LONG, args=SHORT, faults={"stop": (GONE, None)}, says="had already ended")],
+        "running",
+    ),
+    "BrowserAct is down, and the run is kept": (
+        [Try(RunLostError, run=TAKES_LONG, args={"cancel_on_timeout": False}, faults={"read": (DOWN, None)})],
         "running",
     ),
     "not waited for": ([Try(args=NO_WAIT, says="Not waiting for")], "running"),

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_browseract.api.errors import InsufficientCreditsError, ResponseLostError, RunStartUnknownError
 from airflow_provider_browseract.compat import AirflowFailException
-from airflow_provider_browseract.emulator import SEARCH, RequestFault
+from airflow_provider_browseract.emulator import ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.runs.outcome import (
     NoSlotError,
     RunCanceledError,
@@ -20,8 +20,11 @@ from airflow_provider_browseract.runs.outcome import (
 from tests.stories.player import DEFERS, DIES, KINDS, SHAPES, WAYS, Try
 
 INK = {"inputs": {"keyword": "ink"}}
+OTHER = {"source": ORDERS.id, "inputs": None}
+KEPT = {"cancel_on_kill": False, "cancel_on_timeout": False}
 LOST, RESET, DOWN = RequestFault.lost_response(), RequestFault.reset(), RequestFault.status(503)
 GONE, FULL = RequestFault.refused(10112), RequestFault.refused(10118)
+LOCKED, WRONG_KEY = RequestFault.refused(4711, "Locked."), RequestFault.refused(401, http_status=401)
 NO_CREDITS = RequestFault.refused(90002, "Insufficient credits.")
 
 STORIES = {
@@ -38,13 +41,28 @@ STORIES = {
         "finished",
     ),
     "run fails": ([Try(RunFailedError, run={"outcome": "failed"}), Try(says="ended as failed")], "failed finished"),
+    "run fails, and the next start is refused": (
+        [
+            Try(RunFailedError, run={"outcome": "failed"}),
+            Try(AirflowFailException, faults={"start": (LOCKED, None)}, says="Locked."),
+        ],
+        "failed",
+    ),
     "run is canceled": ([Try(RunCanceledError, run={"outcome": "canceled"}), Try()], "canceled finished"),
     "deadline": (
         [Try(RunTimedOutError, run={"duration": 900}, args={"timeout": 300}, says="was stopped"), Try()],
         "canceled finished",
     ),
+    "later try has another timeout": (
+        [Try(RunTimedOutError, run={"duration": 900}, args={"timeout": 300, "cancel_on_timeout": False}), Try()],
+        "finished",
+    ),
     "other inputs": (
         [Try(DIES, dies="after read"), Try(args=INK, says="had other inputs")],
+        "canceled finished",
+    ),
+    "another workflow": (
+        [Try(DIES, dies="after read"), Try(args=OTHER, says="it is a run of")],
         "canceled finished",
     ),
     "other inputs after the end": ([Try(DIES, dies="after read"), Try(args=INK, later=600)], "finished finished"),
@@ -60,6 +78,32 @@ STORIES = {
         [
             Try(RunLostError, faults={"read": (GONE, None)}, says="still active"),
             Try(AirflowFailException, faults={"read": (GONE, None)}, says="Nothing was started"),
+        ],
+        "running",
+    ),
+    "run is forgotten until the task is cleared": (
+        [
+            Try(RunLostError, faults={"read": (GONE, None)}),
+            Try(cleared=True, faults={"read": (GONE, 1)}, says="Starting a new run, because the Airflow task was"),
+        ],
+        "finished finished",
+    ),
+    "earlier run cannot be read": (
+        [
+            Try(DIES, dies="after read", run={"duration": 900}),
+            Try(RunLostError, faults={"read": (DOWN, None)}, says="of an earlier try"),
+            Try(says="Reattaching to"),
+        ],
+        "finished",
+    ),
+    "read of the earlier run is refused": (
+        [Try(DIES, dies="after read", run={"duration": 900}), Try(RunLostError, faults={"read": (LOCKED, None)})],
+        "running",
+    ),
+    "key is refused in a later try": (
+        [
+            Try(DIES, dies="after read", run={"duration": 900}),
+            Try(RunLostError, faults={"*": (WRONG_KEY, None)}, says="of an earlier try"),
         ],
         "running",
     ),
@@ -101,16 +145,16 @@ STORIES = {
     ),
     "pause": ([Try(run={"pause_at": 0.5, "pause_limit": 600.0}, says="waits for a person")], "finished"),
     "pause with on_paused=fail": (
-        [Try(RunPausedError, run={"pause_at": 0.5}, args={"on_paused": "fail"})],
+        [Try(RunPausedError, run={"pause_at": 0.5}, args={"on_paused": "fail", **KEPT}, says="paused for a person")],
         "canceled",
     ),
-    "no credits": ([Try(InsufficientCreditsError, faults={"start": (NO_CREDITS, 1)}), Try()], "finished"),
+    "no credits": ([Try(InsufficientCreditsError, faults={"start": (NO_CREDITS, 1)}, says="add"), Try()], "finished"),
     "start is refused": (
-        [Try(AirflowFailException, faults={"start": (RequestFault.refused(4711, "Locked."), 1)}, says="Locked.")],
+        [Try(AirflowFailException, faults={"start": (LOCKED, 1)}, says="Locked.")],
         "",
     ),
     "key is refused": (
-        [Try(AirflowFailException, faults={"*": (RequestFault.refused(401, http_status=401), None)})],
+        [Try(AirflowFailException, faults={"*": (WRONG_KEY, None)})],
         "",
     ),
     "sibling has the other run": (

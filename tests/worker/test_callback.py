@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-import time
+from dataclasses import replace
 
 import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey
-from airflow_provider_browseract.runs.outcome import RunFailedError
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
 from tests.workers import ORDERS_RESULT
+from tests.world import browseract_emulator, emulator, worker, world
 
-WAITING = TaskInstanceKey("shop", "manual__1", "run", -1)
+__all__ = ["browseract_emulator", "emulator", "worker", "world"]
+
+WAITING = TaskInstanceKey("shop", "manual__1", "run", 3)
 MINE = "http://127.0.0.1:1/mine"
 
 
@@ -36,12 +37,6 @@ def webhooks(connect) -> str:
     """A connection with callbacks to an address where nothing listens."""
     connect({**PATIENCE, "webhook_base_url": "http://127.0.0.1:1/team-a/"})
     return "http://127.0.0.1:1/team-a/browseract/callback/"
-
-
-def deferred(run) -> TaskDeferred:
-    with pytest.raises(TaskDeferred) as deferral:
-        run.operator().execute(run.context)
-    return deferral.value
 
 
 def wait_of(deferral: TaskDeferred) -> dict:
@@ -70,7 +65,8 @@ def refuse_the_xcom_wait(ti, monkeypatch) -> None:
 class TestCallbackUrl:
     def test_callback_url_names_the_task_instance_and_only_its_token_digest_is_stored(self, worker, emulator, webhooks):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        arguments = wait_of(deferred(run))
+        run.ti.map_index = 3
+        arguments = wait_of(run.defer())
         url = emulator.tasks[0].callback_url
         assert url.startswith(webhooks)
         encoded, token = url.removeprefix(webhooks).split("/")
@@ -79,16 +75,9 @@ class TestCallbackUrl:
         assert token not in json.dumps([arguments, run.ti.xcoms])
         assert emulator.tasks[0].status_change_callback_url is None
 
-    def test_callback_url_of_a_mapped_task_instance_contains_its_map_index(self, worker, emulator, webhooks):
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
-        run.ti.map_index = 3
-        deferred(run)
-        encoded = emulator.tasks[0].callback_url.removeprefix(webhooks).split("/")[0]
-        assert TaskInstanceKey.decode(encoded).map_index == 3
-
     @pytest.mark.parametrize("mine", ["callback_url", "status_change_callback_url"])
     def test_callback_url_of_the_user_is_kept_and_the_other_field_is_used(self, worker, emulator, webhooks, mine):
-        deferred(worker(workflow_id=ORDERS.id, deferrable=True, **{mine: MINE}))
+        worker(workflow_id=ORDERS.id, deferrable=True, **{mine: MINE}).defer()
         [task] = emulator.tasks
         other = {"callback_url", "status_change_callback_url"} - {mine}
         assert getattr(task, mine) == MINE
@@ -104,7 +93,7 @@ class TestCallbackUrl:
             status_change_callback_url=MINE,
             poll_interval=None,
         )
-        arguments = wait_of(deferred(run))
+        arguments = wait_of(run.defer())
         assert (arguments[TOKEN_KEY], arguments["interval"]) == (None, timings.DEFAULT_POLL_INTERVAL)
         assert emulator.tasks[0].callback_url == emulator.tasks[0].status_change_callback_url == MINE
         assert "no place for the callback address that resumes this task. This task polls." in "".join(
@@ -119,7 +108,7 @@ class TestCallbackUrl:
     ):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         run.ti.dag_id = run.ti.run_id = name
-        assert wait_of(deferred(run))[TOKEN_KEY] is None
+        assert wait_of(run.defer())[TOKEN_KEY] is None
         logged = "".join(capfd.readouterr())
         assert why in logged
         assert "This task polls." in logged
@@ -139,7 +128,7 @@ class TestCallbackUrl:
         assert token not in "".join(capfd.readouterr()) + caplog.text
 
     def test_callback_token_digest_is_pushed_before_the_start(self, worker, emulator, webhooks):
-        emulator.fault("run-task", RequestFault.refused(99001), times=None)
+        emulator.fault("run-task", RequestFault.refused(99001))
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         with pytest.raises(AirflowFailException, match="99001"):
             run.run()
@@ -168,23 +157,15 @@ class TestWithoutCallbacks:
         self, worker, emulator, connect, capfd
     ):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
-        assert wait_of(deferred(run))["interval"] == timings.DEFAULT_POLL_INTERVAL
+        assert wait_of(run.defer())["interval"] == timings.DEFAULT_POLL_INTERVAL
         assert "callback" not in "".join(capfd.readouterr())
         assert run.ti.xcoms["wait"] == {"waits_for": "poll", "poll_interval": timings.DEFAULT_POLL_INTERVAL}
-
-
-class _Silent:
-    dag_id, run_id, task_id, map_index = WAITING
-    try_number, max_tries = 1, 0
-
-    def xcom_push(self, key, value):
-        pass
 
 
 class TestSafetyPolls:
     def test_safety_poll_interval_is_two_minutes_by_default(self, worker, emulator, webhooks, capfd):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
-        deferral = deferred(run)
+        deferral = run.defer()
         assert wait_of(deferral)["interval"] == timings.SAFETY_POLL_INTERVAL
         log = "".join(capfd.readouterr())
         assert "Waiting in the triggerer for BrowserAct's callback." in log
@@ -194,7 +175,7 @@ class TestSafetyPolls:
         assert wait[TOKEN_KEY] == wait_of(deferral)[TOKEN_KEY]
 
     def test_safety_poll_interval_is_the_poll_interval_of_the_user(self, worker, emulator, webhooks, capfd):
-        deferral = deferred(worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=33))
+        deferral = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=33).defer()
         assert wait_of(deferral)["interval"] == 33
         assert "polls the run every 33 seconds. If no line follows" in "".join(capfd.readouterr())
 
@@ -202,25 +183,22 @@ class TestSafetyPolls:
         self, worker, emulator, webhooks
     ):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
-        deferral = deferred(run)
+        deferral = run.defer()
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         run.operator().execute_complete(run.context, callback_event(deferral))
         requested = [request.endpoint for request in emulator.requests]
         assert requested == ["get-workflow", "run-task", "get-task", "get-task"]
 
-    def test_first_safety_poll_comes_after_the_callback_grace(self, emulator, webhooks):
-        operator = RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, deferrable=True)
-        before = time.time()
-        with pytest.raises(TaskDeferred) as deferral:
-            operator.execute({"ti": _Silent()})  # type: ignore[typeddict-item]
-        assert wait_of(deferral.value)["first_poll_at"] >= before + timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
+    def test_first_safety_poll_comes_after_the_callback_grace(self, worker, emulator, webhooks):
+        wait = wait_of(worker(workflow_id=ORDERS.id, deferrable=True).defer())
+        assert wait["first_poll_at"] >= emulator.clock() + timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
 
     def test_safety_poll_returns_the_result_after_a_lost_callback_logs_and_counts_it(
         self, worker, emulator, webhooks, monkeypatch, capfd
     ):
         counted: list[str] = []
         monkeypatch.setattr("airflow_provider_browseract.worker.waiter.count_in_task", counted.append)
-        emulator.next_run(ORDERS.id, duration=3.0)
+        emulator.next_run(ORDERS.id, duration=600.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         assert run.run() == ORDERS_RESULT
         assert run.ti.xcoms["wait"]["woken_by"] == "poll"
@@ -231,7 +209,7 @@ class TestSafetyPolls:
 
     def test_poll_interval_is_normal_again_after_a_poll_found_the_end(self, worker, emulator, webhooks):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
-        first = wait_of(deferred(run))
+        first = wait_of(run.defer())
         event = to_json(WaitEvent(from_json(Wait, first), End.ENDED))
         emulator.fault("get-task", RequestFault.status(503))
         with pytest.raises(TaskDeferred) as again:
@@ -239,23 +217,14 @@ class TestSafetyPolls:
         assert first["interval"] == timings.SAFETY_POLL_INTERVAL
         assert wait_of(again.value)["interval"] == timings.DEFAULT_POLL_INTERVAL
 
-    def test_no_missing_callback_is_logged_for_a_run_that_ended_within_the_callback_grace(
-        self, worker, emulator, webhooks, monkeypatch, capfd
+    @pytest.mark.parametrize("duration", [1.0, 9.0], ids=["ended within the grace", "callback may be on its way"])
+    def test_no_missing_callback_is_logged_before_one_can_have_arrived(
+        self, worker, emulator, webhooks, capfd, duration
     ):
-        monkeypatch.setattr(timings, "CALLBACK_GRACE", 1.0)
+        emulator.next_run(ORDERS.id, duration=duration)
         worker(workflow_id=ORDERS.id, deferrable=True).run()
         log = "".join(capfd.readouterr())
         assert "Woken by a poll" in log
-        assert "no callback" not in log
-
-    def test_no_missing_callback_is_logged_while_it_may_still_be_on_its_way(
-        self, worker, emulator, webhooks, monkeypatch, capfd
-    ):
-        monkeypatch.setattr(timings, "CALLBACK_DELAY", 60.0)
-        emulator.next_run(ORDERS.id, duration=1.5)
-        worker(workflow_id=ORDERS.id, deferrable=True).run()
-        log = "".join(capfd.readouterr())
-        assert "Woken by a poll, " in log
         assert "no callback" not in log
 
     def test_no_missing_callback_is_logged_if_none_was_requested(self, worker, emulator, connect, capfd):
@@ -270,7 +239,7 @@ class TestCallback:
         self, worker, emulator, webhooks, capfd
     ):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        deferral = deferred(run)
+        deferral = run.defer()
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         assert run.operator().execute_complete(run.context, callback_event(deferral)) == ORDERS_RESULT
         wait = run.ti.xcoms["wait"]
@@ -283,7 +252,7 @@ class TestCallback:
     def test_callback_before_the_end_of_the_run_defers_again_on_the_same_run(self, worker, emulator, webhooks, capfd):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        first = deferred(run)
+        first = run.defer()
         with pytest.raises(TaskDeferred) as again:
             run.operator().execute_complete(run.context, callback_event(first))
         kept = ("browseract_task_id", "deadline", "interval", TOKEN_KEY)
@@ -294,27 +263,17 @@ class TestCallback:
 
     def test_callback_with_an_unreadable_result_defers_again(self, worker, emulator, webhooks):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        first = deferred(run)
+        first = run.defer()
         emulator.fault("get-task", RequestFault.status(503))
         with pytest.raises(TaskDeferred) as again:
             run.operator().execute_complete(run.context, callback_event(first))
         assert wait_of(again.value)[TOKEN_KEY] == wait_of(first)[TOKEN_KEY]
 
-    def test_callback_of_a_failed_run_fails_the_task_instance(self, worker, emulator, webhooks):
-        emulator.set_workflow(ORDERS.id, duration=0.2, outcome="failed", failure=(1011, "captcha"))
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
-        deferral = deferred(run)
-        emulator.wait_until(lambda: emulator.tasks[0].status == "failed")
-        with pytest.raises(RunFailedError, match="captcha"):
-            run.operator().execute_complete(run.context, callback_event(deferral))
-
     def test_callback_of_a_run_without_an_end_time_reports_no_delay(
         self, worker, emulator, webhooks, monkeypatch, capfd
     ):
-        from dataclasses import replace
-
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        deferral = deferred(run)
+        deferral = run.defer()
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         operator = run.operator()
         client = operator.hook.client
@@ -330,7 +289,7 @@ class TestCallback:
     ):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         refuse_the_xcom_wait(run.ti, monkeypatch)
-        assert wait_of(deferred(run))[TOKEN_KEY] is None
+        assert wait_of(run.defer())[TOKEN_KEY] is None
         assert emulator.tasks[0].callback_url is None
         assert "This task polls, because no callback can resume it" in "".join(capfd.readouterr())
 
@@ -339,17 +298,17 @@ class TestCallback:
     ):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         first = worker(workflow_id=ORDERS.id, deferrable=True, store=store)
-        deferred(first)
+        first.defer()
         last = worker(workflow_id=ORDERS.id, deferrable=True, store=store)
         refuse_the_xcom_wait(last.ti, monkeypatch)
-        deferred(last)
+        last.defer()
         assert [task.status for task in emulator.tasks] == ["running"]
 
     def test_callback_returns_the_result_even_if_the_xcom_cannot_be_pushed(
         self, worker, emulator, webhooks, monkeypatch
     ):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        deferral = deferred(run)
+        deferral = run.defer()
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         refuse_the_xcom_wait(run.ti, monkeypatch)
         assert run.operator().execute_complete(run.context, callback_event(deferral)) == ORDERS_RESULT
@@ -363,7 +322,7 @@ class TestWebhookTrue:
         assert emulator.tasks == []
 
     def test_webhook_true_with_webhook_base_url_expects_a_callback(self, worker, emulator, webhooks):
-        arguments = wait_of(deferred(worker(workflow_id=ORDERS.id, deferrable=True, webhook=True)))
+        arguments = wait_of(worker(workflow_id=ORDERS.id, deferrable=True, webhook=True).defer())
         assert arguments[TOKEN_KEY]
 
 

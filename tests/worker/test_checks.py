@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
 from airflow_provider_browseract.api.errors import ConnectionFailedError, InvalidRequestError
@@ -16,6 +14,9 @@ from airflow_provider_browseract.operators.browseract import (
 from airflow_provider_browseract.runs.outcome import RunCanceledError
 from tests.demos import convert_input
 from tests.workers import PENS, is_killed_at_each_call
+from tests.world import browseract_emulator, emulator, worker, world
+
+__all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,7 @@ class TestInputNames:
     def test_reattach_succeeds_without_a_check_of_input_names(self, worker, emulator, store):
         arguments = {"workflow_id": SEARCH.id, "input_parameters": PENS, "store": store}
         worker(**arguments, wait_for_completion=False).run()
-        emulator.fault("get-workflow", RequestFault.refused(10111), times=None)
+        emulator.fault("get-workflow", RequestFault.refused(10111))
         assert len(worker(**arguments).run()) == 2
 
     def test_input_names_are_not_checked_with_validate_inputs_false(self, worker, emulator):
@@ -72,7 +73,7 @@ class TestInputNames:
         assert "get-workflow" not in endpoints(emulator)
 
     def test_unreadable_input_names_log_a_warning_and_the_run_still_finishes(self, worker, emulator, capfd):
-        emulator.fault("get-workflow", RequestFault.status(500), times=None)
+        emulator.fault("get-workflow", RequestFault.status(500))
         assert len(worker(workflow_id=SEARCH.id, input_parameters=PENS).run()) == 2
         assert "The inputs were not checked: BrowserAct failed" in "".join(capfd.readouterr())
 
@@ -153,13 +154,13 @@ class TestInputOfBots:
         self, worker, emulator, capfd
     ):
         convert_input(emulator, CONTACTS)
-        emulator.fault("query-bot", RequestFault.status(500), times=None)
+        emulator.fault("query-bot", RequestFault.status(500))
         worker(**self.BOT, input=RENDERED).run()
         assert len(emulator.tasks) == 1
         assert "The inputs were not checked: BrowserAct failed at query-bot" in "".join(capfd.readouterr())
 
     def test_refusal_of_an_input_that_could_not_be_converted_is_retried(self, worker, emulator, store):
-        emulator.fault("query-bot", RequestFault.status(500), times=None)
+        emulator.fault("query-bot", RequestFault.status(500))
         with pytest.raises(InvalidRequestError, match="refused the start"):
             worker(**self.BOT, input=RENDERED, store=store).run()
         emulator.clear_faults()
@@ -184,7 +185,7 @@ class TestInputOfBots:
     def test_reattach_succeeds_without_a_check_of_the_input(self, worker, emulator, store):
         emulator.set_workflow(CONTACTS.id, duration=60.0)
         task_id = worker(**self.BOT, input=RENDERED, store=store).run()
-        emulator.fault("query-bot", RequestFault.refused(10111), times=None)
+        emulator.fault("query-bot", RequestFault.refused(10111))
         assert worker(**self.BOT, input=RENDERED, store=store).run() == task_id
 
     def test_template_checks_input_and_region_with_one_request_each(self, worker, emulator):
@@ -194,15 +195,13 @@ class TestInputOfBots:
         assert dict(emulator.tasks[0].inputs) == {"keyword": "7"}
 
 
-def test_address_where_nothing_listens_is_logged_at_once_and_costs_one_retry_budget(worker, connect, capfd):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    connect({"retry_budget": 1}, host=f"http://127.0.0.1:{port}")
-    with pytest.raises(ConnectionFailedError, match=f"^No connection to http://127.0.0.1:{port} for get-workflow"):
+def test_api_that_cannot_be_reached_is_logged_at_once_and_costs_one_retry_budget(worker, world, connect, capfd):
+    connect({"retry_budget": 20})
+    world.unreachable = lambda _: True
+    with pytest.raises(ConnectionFailedError, match=r"^No connection to http://127.0.0.1:1 for get-workflow"):
         worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
     logged = "".join(capfd.readouterr())
-    assert logged.count("Trying again for up to 1 seconds.") == 1
+    assert logged.count("Trying again for up to 20 seconds.") == 1
     assert logged.count("No connection to") == 1
 
 

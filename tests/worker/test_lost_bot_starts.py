@@ -16,6 +16,9 @@ from tests.cases import cases
 from tests.catalogue import PRICES
 from tests.demos import convert_input, hide_input, show_defaults
 from tests.workers import calls_of
+from tests.world import browseract_emulator, emulator, worker, world
+
+__all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 BOT: dict[str, Any] = {
     "operator_class": RunBotOperator,
@@ -89,7 +92,7 @@ def convert_and_show_defaults(emulator):
         "odd responses": (BOT, as_in_the_demos),
     },
 )
-@pytest.mark.parametrize("listed_after", [0.0, 0.1], ids=["", "late list"])
+@pytest.mark.parametrize("listed_after", [0.0, 5.0], ids=["", "late list"])
 def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave, listed_after):
     behave(emulator)
     emulator.set_workflow(arguments["bot_id"], listed_after=listed_after)

@@ -583,8 +583,7 @@ class TestUserActionInAirflow:
 
     def test_task_instance_defers_without_any_user_action(self, tries, emulator):
         attempt = tries(deferrable=True)
-        with pytest.raises(TaskDeferred):
-            attempt.operator().execute(attempt.context)
+        attempt.defer()
 
 
 def test_worker_considered_dead_by_airflow_keeps_the_run_for_the_try_that_replaced_it(tries, killed, airflow, emulator):
@@ -871,11 +870,10 @@ class TestKillDuringTheReadAfterADeferral:
 
         def resume(event_of: Callable[[Wait], WaitEvent], **arguments) -> BaseException:
             attempt = tries(deferrable=True, **arguments)
-            with pytest.raises(TaskDeferred) as deferral:
-                attempt.operator().execute(attempt.context)
+            deferral = attempt.defer()
             operator = attempt.operator()
             is_killed_at_each_call(operator, monkeypatch)
-            event = to_json(event_of(deferral.value.trigger.wait))
+            event = to_json(event_of(deferral.trigger.wait))
             with pytest.raises((RunError, AirflowFailException)) as raised:
                 operator.execute_complete(attempt.context, event)
             return raised.value
@@ -914,8 +912,7 @@ def test_run_that_ends_between_the_read_after_a_deferral_and_the_stop_of_a_kill_
 ):
     emulator.next_run(SEARCH.id, duration=1.0)
     attempt = tries(deferrable=True, max_tries=0)
-    with pytest.raises(TaskDeferred) as deferral:
-        attempt.operator().execute(attempt.context)
+    deferral = attempt.defer()
     operator = attempt.operator()
     send = operator.hook.client.send
 
@@ -927,7 +924,7 @@ def test_run_that_ends_between_the_read_after_a_deferral_and_the_stop_of_a_kill_
         return answer
 
     monkeypatch.setattr(operator.hook.client, "send", killed_after_the_read)
-    event = to_json(WaitEvent(deferral.value.trigger.wait, End.ENDED))
+    event = to_json(WaitEvent(deferral.trigger.wait, End.ENDED))
     assert len(operator.execute_complete(attempt.context, event)) == 2
 
 

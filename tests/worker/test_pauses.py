@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -28,35 +25,22 @@ from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End, Wait
 from airflow_provider_browseract.worker import pauses, waiter
 from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of
+from tests.world import browseract_emulator, emulator, worker, world
+
+__all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 CONFIRMED = {"confirmed": True}
 
 
 @pytest.fixture(autouse=True)
 def _paused_for_ever(emulator):
-    emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
+    emulator.set_workflow(HUMAN.id, duration=60.0, pause_limit=36_000.0)
 
 
 def go_on(run, deferred: TaskDeferred, event: Any) -> Any:
     """Continue once after a deferral, as Airflow does."""
     kwargs = {**(deferred.kwargs or {}), "event": event}
     return run.operator().resume_execution(deferred.method_name, kwargs, run.context)
-
-
-@contextmanager
-def resumed_once_seen(emulator) -> Iterator[None]:
-    """Have somebody resume the run in BrowserAct once the pause was polled twice."""
-
-    def help_the_run() -> None:
-        emulator.wait_until(lambda: emulator.tasks and emulator.tasks[0].status == "paused", timeout=120)
-        polls = calls_of(emulator, "get-task")
-        emulator.wait_until(lambda: calls_of(emulator, "get-task") >= polls + 2, timeout=120)
-        BrowserActHook().resume_task(emulator.tasks[0].id)
-
-    with ThreadPoolExecutor(1) as person:
-        helping = person.submit(help_the_run)
-        yield
-        helping.result()
 
 
 def until_asked(run) -> TaskDeferred:
@@ -246,8 +230,8 @@ class TestRequiredAction:
 
     def test_required_action_is_created_again_when_the_resume_fails(self, worker, emulator, people, connect):
         connect({"retry_budget": 0.1})
-        emulator.fault("resume-task", RequestFault.status(500), times=None)
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, timeout=20)
+        emulator.fault("resume-task", RequestFault.status(500))
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
         deferred = until_asked(run)
         answer = people.answer("Resume")
         with pytest.raises(TaskDeferred) as again:
@@ -300,12 +284,11 @@ class TestRequiredAction:
 
     def test_answer_to_an_earlier_required_action_is_ignored_and_logged(self, worker, emulator, people, capfd):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
-        with pytest.raises(TaskDeferred) as deferral:
-            run.operator().execute(run.context)
+        deferral = run.defer()
         people._ask(run.ti.id)
         stop = people.answer("Stop")
         with pytest.raises(TaskDeferred) as again:
-            go_on(run, deferral.value, stop)
+            go_on(run, deferral, stop)
         assert again.value.trigger.wait.required_action is None
         assert emulator.tasks[0].status != "canceled"
         assert "The answer Stop was for an earlier Required Action" in "".join(capfd.readouterr())
@@ -315,13 +298,13 @@ class TestRequiredAction:
     ):
         monkeypatch.setattr(pauses, "in_dag_test", lambda: True)
         monkeypatch.setattr(waiter, "in_dag_test", lambda: True)
-        with resumed_once_seen(emulator):
-            assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() == {"confirmed": True}
+        emulator.set_workflow(HUMAN.id, pause_limit=60.0)
+        assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() == {"confirmed": False}
         assert people.asked == 0
         assert "dag.test() has no UI for Required Actions" in "".join(capfd.readouterr())
 
     def test_run_with_an_open_required_action_is_stopped_at_its_deadline(self, worker, emulator, people):
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, timeout=1.0)
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, timeout=600)
         with pytest.raises(RunTimedOutError, match="The run was stopped"):
             run.resume(until_asked(run))
 
@@ -334,8 +317,8 @@ class TestRequiredAction:
 
 class TestAnswerTimeout:
     def test_no_answer_before_the_timeout_of_ask_person_stops_the_run(self, worker, emulator, people):
-        run = worker(workflow_id=HUMAN.id, on_paused=AskPerson(timedelta(seconds=0.2)), deferrable=True)
-        with pytest.raises(RunPausedError, match=r"nobody answered within 0\.2 seconds\.\nThe run was stopped"):
+        run = worker(workflow_id=HUMAN.id, on_paused=AskPerson(timedelta(minutes=2)), deferrable=True)
+        with pytest.raises(RunPausedError, match=r"nobody answered within 120 seconds\.\nThe run was stopped"):
             run.resume(until_asked(run))
         assert emulator.tasks[0].status == "canceled"
         assert people.question["chosen"] == ["Stop"]
@@ -343,7 +326,7 @@ class TestAnswerTimeout:
     def test_no_answer_before_the_timeout_of_ask_person_resumes_the_run_if_that_is_the_default(
         self, worker, emulator, people
     ):
-        run = worker(workflow_id=HUMAN.id, on_paused=AskPerson(0.2, default="resume"), deferrable=True)
+        run = worker(workflow_id=HUMAN.id, on_paused=AskPerson(30, default="resume"), deferrable=True)
         assert run.resume(until_asked(run)) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
 
@@ -359,8 +342,8 @@ class TestPauseNotification:
         if on_paused == "ask":
             until_asked(run)
         elif on_paused == "wait":
-            with resumed_once_seen(emulator):
-                run.run()
+            emulator.set_workflow(HUMAN.id, pause_limit=60.0)
+            run.run()
         elif on_paused == "resume":
             run.run()
             assert emulator.tasks[0].status == "finished"
@@ -411,16 +394,16 @@ class TestPauseNotification:
         def fails(context):
             raise error("the chat is away")
 
-        with resumed_once_seen(emulator):
-            worker(workflow_id=HUMAN.id, on_paused_callback=[fails, told.append]).run()
+        emulator.set_workflow(HUMAN.id, pause_limit=60.0)
+        worker(workflow_id=HUMAN.id, on_paused_callback=[fails, told.append]).run()
         assert len(told) == 1
         assert "failed: the chat is away" in "".join(capfd.readouterr())
 
     @BOTH_WAYS
     def test_on_paused_callback_does_not_increase_the_number_of_resume_attempts(self, worker, emulator, deferrable):
-        emulator.fault("resume-task", RequestFault.refused(10112), times=None)
+        emulator.fault("resume-task", RequestFault.refused(10112))
         told: list[Any] = []
-        arguments = {"on_paused": "resume", "on_paused_callback": told.append, "timeout": 3}
+        arguments = {"on_paused": "resume", "on_paused_callback": told.append, "timeout": 600}
         with pytest.raises(RunTimedOutError):
             worker(workflow_id=HUMAN.id, deferrable=deferrable, **arguments).run()
         assert calls_of(emulator, "resume-task") == MAX_RESUMES
@@ -459,9 +442,8 @@ def test_ask_person_works_in_default_args_partial_and_expand_and_in_the_stored_d
 def test_poll_interval_with_callbacks_is_shorter_when_on_paused_is_ask(worker, connect, on_paused, seconds):
     connect({"webhook_base_url": "https://airflow.example"})
     run = worker(workflow_id=HUMAN.id, on_paused=on_paused, deferrable=True, poll_interval=None)
-    with pytest.raises(TaskDeferred) as deferral:
-        run.operator().execute(run.context)
-    assert deferral.value.trigger.wait.interval == seconds
+    deferral = run.defer()
+    assert deferral.trigger.wait.interval == seconds
 
 
 class TestBots:
@@ -472,7 +454,7 @@ class TestBots:
     @pytest.fixture
     def paused(self, worker, emulator):
         """Return a function that makes a worker of a bot that pauses; that of an agent continues by itself."""
-        emulator.set_workflow(AGENT_HUMAN.id, duration=0.4, pause_limit=1.0)
+        emulator.set_workflow(AGENT_HUMAN.id, duration=60.0, pause_limit=600.0)
 
         def make(bot=AGENT_HUMAN, **arguments):
             return worker(operator_class=RunBotOperator, bot_id=bot.id, **arguments)
@@ -507,12 +489,12 @@ class TestBots:
         assert self.REFUSED in "".join(capfd.readouterr())
 
     def test_default_answer_resume_waits_for_an_agent_built_bot(self, paused, emulator, people):
-        run = paused(on_paused=AskPerson(0.1, default="resume"), deferrable=True)
+        run = paused(on_paused=AskPerson(30, default="resume"), deferrable=True)
         assert run.resume(until_asked(run)) == {"confirmed": False}
         assert (calls_of(emulator, "resume-run"), people.asked) == (1, 1)
 
     def test_answer_stop_stops_the_run_of_an_agent_built_bot(self, paused, emulator, people):
-        emulator.set_workflow(AGENT_HUMAN.id, pause_limit=600.0)
+        emulator.set_workflow(AGENT_HUMAN.id, pause_limit=36_000.0)
         run = paused(on_paused="ask", deferrable=True)
         deferred = until_asked(run)
         people.answer("Stop")

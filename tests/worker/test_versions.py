@@ -14,6 +14,9 @@ from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.runs.outcome import RunTimedOutError
 from tests.workers import PENS
+from tests.world import browseract_emulator, emulator, worker, world
+
+__all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 OTHER = cast("ApiVersion", "other")
 
