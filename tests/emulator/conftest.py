@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlencode
 
@@ -12,34 +13,31 @@ from airflow_provider_browseract.emulator import HUMAN, Emulator, Response
 from airflow_provider_browseract.emulator.account import ENDPOINTS
 from tests.catalogue import add
 
-NOON = 1_780_000_000.25
-
-
-class Refused(Exception):
-    """The API has refused a call."""
+HEADERS = {"authorization": "Bearer app-emulator", "content-type": "Application/JSON ; charset=utf-8"}
 
 
 class Account:
     """An emulator that is not served, and whose clock only a test advances."""
 
     def __init__(self, **options):
-        self.now = NOON
+        self.now = 1_780_000_000.25
         self.emulator = add(Emulator(clock=lambda: self.now, **{"concurrency": 5, **options}))
 
     def pass_time(self, seconds):
         self.now += seconds
 
-    def request(self, method, path, query, headers, body):
-        return self.emulator.handle(method, path, query, headers, body)
+    def request(self, method, path, query="", headers=(), body=b""):
+        return self.emulator.handle(method, path, query, dict(headers), body)
+
+    def get(self, link):
+        return self.request("GET", link.removeprefix(self.emulator.url).partition("?")[0])
 
     def send(self, endpoint, ids=(), query="", headers=(), body=b""):
-        """Call an endpoint, with a body of JSON unless there are other headers, and return the response."""
         called = ENDPOINTS[endpoint]
-        headers = {"authorization": "Bearer app-emulator", "content-type": "application/json", **dict(headers)}
-        return self.request(called.method, called.path.format(**dict(ids)), query, headers, body)
+        return self.request(called.method, called.path.format(**dict(ids)), query, {**HEADERS, **dict(headers)}, body)
 
     def respond(self, endpoint, **given):
-        """Call an endpoint. What is not in the path is in the query or the body."""
+        """Call an endpoint, and return its response. What is not in the path is in the query or the body."""
         ids = {name: given.pop(name) for name in list(given) if f"{{{name}}}" in ENDPOINTS[endpoint].path}
         if endpoint.startswith(("run-task", "create-")):
             return self.send(endpoint, ids, body=json.dumps(given).encode())
@@ -48,16 +46,18 @@ class Account:
     def call(self, endpoint, **given):
         """Return the value of the body of a response, which has to be a success."""
         response = self.respond(endpoint, **given)
-        value = json.loads(response.body or b"null")
-        if response.status != 200:
-            raise Refused(f"{value['code']}: {value['msg']}")
-        return value
+        assert response.status == 200, response.body
+        return json.loads(response.body or b"null")
+
+    def refusal(self, endpoint, **given):
+        """Return the code and the message with which a call is refused."""
+        response = self.respond(endpoint, **given)
+        assert response.status >= 400
+        value = json.loads(response.body)
+        return value["code"], value["msg"]
 
     def code(self, endpoint, **given):
-        """Return the code with which a call is refused."""
-        with pytest.raises(Refused) as refused:
-            self.call(endpoint, **given)
-        return int(str(refused.value).partition(":")[0])
+        return self.refusal(endpoint, **given)[0]
 
     def start(self, workflow, inputs=(), **fields):
         items = [{"name": name, "value": value} for name, value in dict(inputs).items()]
@@ -72,25 +72,15 @@ class Account:
     def task(self, task_id):
         return self.call("get-task", task_id=task_id)
 
-    def status(self, task_id):
-        return self.call("get-task-status", task_id=task_id)["status"]
-
-    def output(self, task_id):
-        return json.loads(self.task(task_id)["output"]["string"])
-
-    def finished(self, workflow, inputs=(), **settings):
-        """Return a task after 2 seconds, at its end."""
-        self.emulator.next_run(workflow.id, **settings)
-        task_id = self.run(workflow, inputs)
-        self.pass_time(2)
-        return self.task(task_id)
-
-    def finished_bot(self, bot, given=(), **settings):
-        """The same with API v3."""
-        self.emulator.next_run(bot.id, **settings)
-        task_id = self.run_bot(bot, given)
-        self.pass_time(2)
+    def bot_run(self, task_id):
         return self.call("query-run", task_id=task_id)
+
+    def finished(self, workflow, inputs=(), *, as_bot=False, **settings):
+        """Return a task, or a run of API v3, after 2 seconds, at its end."""
+        self.emulator.next_run(workflow.id, **settings)
+        task_id = (self.run_bot if as_bot else self.run)(workflow, inputs)
+        self.pass_time(2)
+        return (self.bot_run if as_bot else self.task)(task_id)
 
 
 class Client(Account):
@@ -105,52 +95,41 @@ class Client(Account):
         return Response(sent.status_code, sent.content, sent.headers.get("content-type", ""), dict(sent.headers))
 
     def regions(self):
-        """Return the HTTP status of a response."""
         return self.respond("get-region-list").status
 
-    def wait_for(self, status):
-        """Wait until the newest run has a status."""
-        self.emulator.wait_until(lambda: self.emulator.tasks and self.emulator.tasks[-1].status == status)
 
-
-class Receiver:
-    """Receives callbacks, and responds with the statuses in ``responses``, then with 200."""
+class Receiver(ThreadingHTTPServer):
+    """Receives callbacks, and responds with the statuses in ``responses``, then with 200, unless it is held."""
 
     def __init__(self):
-        self.bodies: list[dict] = []
-        self.paths: list[str] = []
-        self.headers: list[dict] = []
-        self.responses: list[int] = []
-        self.hold = threading.Event()
-        self.hold.set()
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.paths.append(self.path)
-                receiver.headers.append(dict(self.headers))
-                receiver.bodies.append(json.loads(body))
-                receiver.hold.wait(10)
-                self.send_response(receiver.responses.pop(0) if receiver.responses else 200)
-                self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        super().__init__(("127.0.0.1", 0), Callback)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.paths, self.bodies, self.headers, self.responses = [], [], [], []
+        self.goes_on = threading.Event()
+        self.goes_on.set()
 
     @property
     def statuses(self):
         return [body["status"] for body in self.bodies]
 
 
-@pytest.fixture
-def make_account():
-    return Account
+class Callback(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self):
+        receiver = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        receiver.paths.append(self.path)
+        receiver.headers.append(self.headers)
+        receiver.bodies.append(body)
+        receiver.goes_on.wait(10)
+        self.send_response(receiver.responses.pop(0) if receiver.responses else 200)
+        self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
 
 
 @pytest.fixture
@@ -161,18 +140,15 @@ def account():
 @pytest.fixture
 def serve():
     """Serve an emulator made with the given options, until the end of the test."""
-    contexts = []
+    with ExitStack() as served:
 
-    def serve(**options):
-        emulator = add(Emulator(**{"callback_retry_delay": 0.0, "concurrency": 5, **options}))
-        emulator.set_workflow("*", duration=0.02)
-        emulator.set_workflow(HUMAN.id, pause_limit=None)
-        contexts.append(emulator.serve())
-        return Client(contexts[-1].__enter__())
+        def serve(**options):
+            emulator = add(Emulator(**{"callback_retry_delay": 0.0, "concurrency": 5, **options}))
+            emulator.set_workflow("*", duration=0.02)
+            emulator.set_workflow(HUMAN.id, pause_limit=None)
+            return Client(served.enter_context(emulator.serve()))
 
-    yield serve
-    for context in contexts:
-        context.__exit__(None, None, None)
+        yield serve
 
 
 @pytest.fixture
@@ -182,11 +158,8 @@ def client(serve):
 
 @pytest.fixture
 def receiver():
-    receiver = Receiver()
-    thread = threading.Thread(target=receiver.server.serve_forever, args=(0.01,))
-    thread.start()
-    yield receiver
-    receiver.hold.set()
-    receiver.server.shutdown()
-    thread.join()
-    receiver.server.server_close()
+    with Receiver() as receiver:
+        threading.Thread(target=receiver.serve_forever, args=(0.01,)).start()
+        yield receiver
+        receiver.goes_on.set()
+        receiver.shutdown()

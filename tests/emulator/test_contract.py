@@ -13,18 +13,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from airflow_provider_browseract.emulator import (
-    AGENT_HUMAN,
-    CONTACTS,
-    EXPORT,
-    HUMAN,
-    LOG_IN,
-    SEARCH,
-    TEMPLATE_SEARCH,
-    Emulator,
-)
+from airflow_provider_browseract.emulator import AGENT_HUMAN, CONTACTS, EXPORT, HUMAN, SEARCH, TEMPLATE_SEARCH, Emulator
 from airflow_provider_browseract.emulator.account import ENDPOINTS
 from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT, PRICES, add
+
+from .conftest import Account
 
 PATHS = [os.environ.get(name) for name in ("BROWSERACT_OPENAPI", "BROWSERACT_OPENAPI_V3")]
 if None in PATHS:
@@ -75,36 +68,27 @@ def test_responses_of_v3_to_random_requests_conform_to_the_vendors_document(case
     validate(emulator, case)
 
 
-class Documented:
+class Documented(Account):
     """Calls endpoints, and checks that each response is a success as in the document."""
 
     def __init__(self, emulator):
         self.emulator = emulator
 
-    def call(self, name, **given):
-        endpoint = ENDPOINTS[name]
-        ids = {key: given.pop(key) for key in list(given) if f"{{{key}}}" in endpoint.path}
-        is_start = name.startswith(("run-task", "create-"))
+    def call(self, endpoint, **given):
+        called = ENDPOINTS[endpoint]
+        ids = {key: given.pop(key) for key in list(given) if f"{{{key}}}" in called.path}
+        is_start = endpoint.startswith(("run-task", "create-"))
         parts = {"body": given, "media_type": "application/json"} if is_start else {"query": given}
-        operation = SCHEMAS[endpoint.version][endpoint.path][endpoint.method]
+        operation = SCHEMAS[called.version][called.path][called.method]
         response = validate(self.emulator, operation.Case(path_parameters=ids, **parts))
         assert response.status_code == 200, response.text
         return response.json() if response.content else None
 
-    def run(self, workflow, inputs=(), **fields):
-        items = [{"name": name, "value": value} for name, value in dict(inputs).items()]
-        return self.call("run-task", workflow_id=workflow.id, input_parameters=items, **fields)["id"]
-
-    def run_bot(self, bot, inputs=()):
-        return self.call("create-run", bot_id=bot.id, input=dict(inputs))["task_id"]
-
     def wait_for(self, expected):
         """Wait until runs have these statuses, by id."""
-
-        def reached():
-            return {run.id: run.status for run in self.emulator.tasks}.items() >= expected.items()
-
-        self.emulator.wait_until(reached)
+        self.emulator.wait_until(
+            lambda: expected.items() <= {run.id: run.status for run in self.emulator.tasks}.items()
+        )
 
 
 @pytest.fixture
@@ -152,12 +136,10 @@ def test_runs_in_every_status_are_as_in_the_document_of_v3(api):
 
 
 def test_all_other_endpoints_are_as_in_the_documents(api, emulator):
-    api.run(LOG_IN, {"username": "ada", "password": "secret"}, save_browser_data=True)
     items = [{"name": "keyword", "value": "paper"}]
     api.call("run-task-by-template", workflow_template_id=TEMPLATE_SEARCH.id, proxyRegion="DE", input_parameters=items)
     start = {"template_id": TEMPLATE_SEARCH.id, "input": WITH_PAPER, "proxy_region": "DE"}
-    task_id = api.call("create-template-run", **start)["task_id"]
-    assert "bot_id" not in api.call("query-run", task_id=task_id)
+    assert "bot_id" not in api.bot_run(api.call("create-template-run", **start)["task_id"])
     for workflow in emulator.of_kind("workflow"):
         api.call("get-workflow", workflow_id=workflow.id)
     for bot in emulator.of_kind("workflow", "bot"):

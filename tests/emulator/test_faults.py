@@ -5,57 +5,20 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-import requests
 
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, SEARCH, CallbackFault, Emulator, RequestFault
 from airflow_provider_browseract.emulator.account import ENDPOINTS
 from tests.cases import cases
 from tests.catalogue import PLAIN_TEXT
 
-START = {"workflow_id": PLAIN_TEXT.id}
+REGIONS = "get-region-list"
 
 
 class TestRequests:
-    def test_fault_applies_as_often_as_set_after_the_skipped_requests(self, client):
-        client.emulator.fault("get-region-list", RequestFault.status(503), times=2, skip=1)
-        assert [client.regions() for _ in range(5)] == [200, 503, 503, 200, 200]
-        seen = [(record.endpoint, record.fault, record.status) for record in client.emulator.requests[:2]]
-        assert seen == [("get-region-list", None, 200), ("get-region-list", "status", 503)]
-
-    def test_faults_apply_in_order_until_they_are_cleared(self, client):
-        for status in (500, 502):
-            client.emulator.fault("get-region-list", RequestFault.status(status), times=1)
-        client.emulator.fault("*", RequestFault.status(400))
-        assert [client.regions() for _ in range(4)] == [500, 502, 400, 400]
-        client.emulator.clear_faults()
-        assert client.regions() == 200
-
-    def test_fault_of_a_with_block_ends_with_it_and_leaves_others_armed(self, client):
-        client.emulator.fault("get-region-list", RequestFault.status(500), times=1, skip=2)
-        with client.emulator.fault("*", RequestFault.html(403)):
-            assert [client.regions() for _ in range(2)] == [403, 403]
-        assert [client.regions() for _ in range(2)] == [500, 200]
-
-    @cases(
-        ("endpoint", "statuses"),
-        {
-            "one": ("get-region-list", [503, 200, 200]),
-            "one of the other version": ("list-regions", [200, 503, 200]),
-            "every": ("*", [503, 503, 200]),
-            "download": ("download-file", [200, 200, 503]),
-        },
-    )
-    def test_fault_applies_to_its_endpoint_only(self, client, endpoint, statuses):
-        task_id = client.run(EXPORT, {"keyword": "paper"})
-        client.wait_for("finished")
-        [link] = client.task(task_id)["output"]["files"]
-        client.emulator.fault(endpoint, RequestFault.html(503))
-        found = [client.respond("get-region-list").status, client.respond("list-regions").status]
-        assert [*found, httpx.get(link).status_code] == statuses
-
     @cases(
         "make",
         {
@@ -68,7 +31,6 @@ class TestRequests:
             "negative delay": lambda: RequestFault.slow(-1),
             "code 0": lambda: RequestFault.refused(0),
             "lost response with status 200": lambda: RequestFault.lost_response(status=200),
-            "gateway with status 302": lambda: RequestFault.gateway(302),
             "redirect with status 200": lambda: RequestFault.redirect(http_status=200),
             "repeated once": lambda: CallbackFault.repeated(1),
             "negative lateness": lambda: CallbackFault.late(-1),
@@ -80,6 +42,19 @@ class TestRequests:
         with pytest.raises(ValueError, match=r"must be from|means success|no such \w.*: '.*' \(there are: "):
             make()
 
+    def test_faults_apply_in_order_as_often_as_set_after_the_skipped_requests(self, client):
+        client.emulator.fault(REGIONS, RequestFault.status(503), times=1, skip=1)
+        client.emulator.fault(REGIONS, RequestFault.status(502), times=1)
+        with client.emulator.fault("*", RequestFault.html(403)):
+            assert [client.regions() for _ in range(4)] == [502, 503, 403, 403]
+        assert client.regions() == 200
+        client.emulator.fault("*", RequestFault.status(400))
+        assert client.regions() == 400
+        client.emulator.clear_faults()
+        assert client.regions() == 200
+        seen = [(record.endpoint, record.fault, record.status) for record in client.emulator.requests[1:5]]
+        assert seen == [(REGIONS, *each) for each in [("status", 503), ("html", 403), ("html", 403), (None, 200)]]
+
     @cases(
         ("fault", "status", "content"),
         {
@@ -89,13 +64,14 @@ class TestRequests:
             "gateway": (RequestFault.gateway(403), 403, b'{"message": "Forbidden"}'),
             "redirect": (RequestFault.redirect("https://login.example.com/"), 302, b""),
             "known code": (RequestFault.refused(10118), 400, b'"msg": "Running tasks number exceeds."'),
+            "page instead of the response": (RequestFault.lost_response(status=502), 502, b"<html>"),
             "other code": (RequestFault.refused(10999, "No", http_status=402), 402, b'"code": 10999, "msg": "No"'),
         },
     )
-    def test_request_gets_another_response_and_has_no_effect(self, client, fault, status, content):
+    def test_request_gets_another_response_and_has_an_effect_only_if_it_is_lost(self, client, fault, status, content):
         client.emulator.fault("run-task", fault, times=1)
-        response = client.respond("run-task", **START)
-        assert (response.status, client.emulator.tasks) == (status, [])
+        response = client.respond("run-task", workflow_id=PLAIN_TEXT.id)
+        assert (response.status, len(client.emulator.tasks)) == (status, int(fault.processed))
         assert content in response.body
         assert response.headers.get("retry-after") == ("2" if fault.retry_after else None)
         assert response.headers.get("location") == (fault.location or None)
@@ -113,58 +89,31 @@ class TestRequests:
         client.emulator.fault("run-task", fault, times=1)
         client.http.timeout = 0.3
         with pytest.raises(error):
-            client.respond("run-task", **START)
+            client.run(PLAIN_TEXT)
         client.emulator.wait_until(lambda: len(client.emulator.tasks) == runs)
         assert client.emulator.requests[0].status is None
         assert client.regions() == 200
         assert caplog.records == []
 
-    def test_lost_response_can_be_replaced_by_a_gateway_error_page(self, client):
-        client.emulator.fault("create-run", RequestFault.lost_response(status=502), times=1)
-        response = client.respond("create-run", bot_id=CONTACTS.id, input={"company_name": "Example Corp"})
-        assert (response.status, b"<html>" in response.body, len(client.emulator.tasks)) == (502, True, 1)
-
-    def test_requests_library_sees_reset_and_lost_response_as_connection_errors(self, client):
-        url = f"{client.emulator.url}/v2/workflow/get-region-list"
-        faults = ((RequestFault.reset(), "reset by peer"), (RequestFault.lost_response(), "without response"))
-        for fault, words in faults:
-            client.emulator.fault("get-region-list", fault, times=1)
-            with pytest.raises(requests.ConnectionError, match=words):
-                requests.get(url, timeout=10)
-
     def test_slow_request_takes_effect_at_once_and_gets_a_late_response(self, client):
         client.emulator.fault("run-task", RequestFault.slow(0.5), times=1)
-        started, began = [], time.monotonic()
-        sending = threading.Thread(target=lambda: started.append(client.run(PLAIN_TEXT)))
-        sending.start()
-        client.emulator.wait_until(lambda: client.emulator.tasks)
-        assert started == []
-        sending.join()
+        began = time.monotonic()
+        with ThreadPoolExecutor() as pool:
+            started = pool.submit(client.run, PLAIN_TEXT)
+            client.emulator.wait_until(lambda: client.emulator.tasks)
+            assert not started.done()
+            assert started.result() == client.emulator.tasks[0].id
         assert time.monotonic() - began >= 0.5
-        assert started == [client.emulator.tasks[0].id]
 
-    def test_hung_requests_do_not_prevent_the_emulator_from_stopping(self, serve):
-        emulator, problems = Emulator(), []
-        emulator.fault("get-region-list", RequestFault.hung())
-        emulator.fault("list-regions", RequestFault.slow(60))
-
-        def send(path):
-            try:
-                requests.get(f"{emulator.url}{path}", headers={"Authorization": "Bearer app-emulator"}, timeout=30)
-            except requests.RequestException as problem:
-                problems.append(type(problem))
-
-        with emulator.serve():
-            paths = ("/v2/workflow/get-region-list", "/v3/bots/regions")
-            sending = [threading.Thread(target=send, args=[path]) for path in paths]
-            for thread in sending:
-                thread.start()
-            emulator.wait_until(lambda: len(emulator.requests) == 2)
-            began = time.monotonic()
-        assert time.monotonic() - began < 5
-        for thread in sending:
-            thread.join()
-        assert problems == [requests.ConnectionError]
+    def test_hung_request_does_not_prevent_the_emulator_from_stopping(self):
+        with ThreadPoolExecutor() as pool:
+            with Emulator().serve() as emulator:
+                emulator.fault(REGIONS, RequestFault.hung())
+                sending = pool.submit(httpx.get, f"{emulator.url}/v2/workflow/{REGIONS}", timeout=30)
+                emulator.wait_until(lambda: emulator.requests)
+                began = time.monotonic()
+            assert isinstance(sending.exception(), httpx.RemoteProtocolError)
+            assert time.monotonic() - began < 5
 
     def test_requests_are_recorded_with_the_names_of_their_endpoints(self, client):
         for endpoint in ENDPOINTS.values():
@@ -173,45 +122,38 @@ class TestRequests:
 
 
 class TestRewrites:
-    def test_rewrites_change_responses_in_order_also_errors(self, account):
-        account.emulator.rewrite("get-task", lambda body: {**body, "status": "dreaming"})
-        account.emulator.rewrite("get-task", lambda body: {**body, "status": body["status"].upper()})
-        task_id = account.run(SEARCH, {"keyword": "paper"})
-        assert (account.task(task_id)["status"], account.status(task_id)) == ("DREAMING", "running")
-        account.emulator.rewrite("get-task", lambda body: {**body, "code": 1})
-        assert account.code("get-task", task_id="1") == 1
-
-    def test_rewrite_of_every_endpoint_spares_callbacks(self, account):
-        account.emulator.rewrite("*", lambda body: {"items": []})
+    def test_rewrites_change_responses_in_order_also_errors_but_not_callbacks(self, account):
+        account.emulator.rewrite("get-task", lambda body: {**body, "code": 1, "status": "dreaming"})
+        account.emulator.rewrite("*", lambda body: {**body, "status": body.get("status", "").upper()})
         account.emulator.rewrite("callback", lambda body: {**body, "more": 1})
-        assert account.call("page-runs") == account.call("list-tasks") == {"items": []}
+        task_id = account.run(SEARCH, {"keyword": "paper"})
+        assert [account.call(name, task_id=task_id)["status"] for name in ("get-task", "get-task-status")] == [
+            "DREAMING",
+            "RUNNING",
+        ]
+        assert account.code("get-task", task_id="1") == 1
         assert account.emulator.rewritten("callback", {}) == {"more": 1}
 
-    def test_none_makes_an_empty_success_also_of_an_error(self, account):
+    def test_rewrite_to_none_makes_an_empty_success_also_of_an_error(self, account):
         account.emulator.rewrite("stop-task", lambda body: None if body and body["code"] == 10112 else body)
         assert account.call("stop-task", task_id="1") is None
         assert account.code("stop-task") == 99001
 
     def test_rewrite_that_waits_does_not_hold_up_the_test(self, client):
         read = threading.Event()
-        client.emulator.rewrite("get-region-list", lambda body: read.wait(10) and body)
-        sending = threading.Thread(target=client.regions)
-        sending.start()
-        client.emulator.wait_until(lambda: client.emulator.requests)
-        assert client.emulator.tasks == []
-        read.set()
-        sending.join()
-        assert client.emulator.requests[0].status == 200
+        client.emulator.rewrite(REGIONS, lambda body: read.wait(10) and body)
+        with ThreadPoolExecutor() as pool:
+            sending = pool.submit(client.regions)
+            client.emulator.wait_until(lambda: client.emulator.requests)
+            assert (client.emulator.tasks, sending.done()) == ([], False)
+            read.set()
+            assert sending.result() == 200
 
-    @pytest.mark.parametrize("rewrite", [lambda body: body["missing"], lambda body: {1}], ids=["error", "no JSON"])
+    @cases("rewrite", {"error": lambda body: body["missing"], "no JSON": lambda body: {1}})
     def test_error_in_a_rewrite_becomes_the_response(self, account, caplog, rewrite):
-        account.emulator.rewrite("get-region-list", rewrite)
-        assert account.code("get-region-list") == 500
-        assert "A rewrite of the response of get-region-list has an error" in caplog.text
-
-
-def start(client, receiver, workflow, field="status_change_callback_url", **more):
-    return client.run(workflow, **{field: f"{receiver.url}/{field}"}, **more)
+        account.emulator.rewrite(REGIONS, rewrite)
+        assert account.code(REGIONS) == 500
+        assert f"A rewrite of the response of {REGIONS} has an error" in caplog.text
 
 
 def delivered(client, count):
@@ -244,30 +186,28 @@ class TestCallbacks:
         assert [status for path, status in got if path == "/callback_url"] == changes[-1:]
         assert {f"/{record.kind}" for record in client.emulator.deliveries} == set(receiver.paths)
 
-    def test_body_is_what_the_version_of_the_run_responds(self, client, receiver):
+    def test_callback_is_what_the_version_of_the_run_responds(self, client, receiver):
         task_id = client.run(EXPORT, {"keyword": "paper"}, callback_url=receiver.url)
         run_id = client.run_bot(CONTACTS, {"company_name": "Example Corp"}, callback_url=receiver.url)
         delivered(client, 2)
         bodies = {body.get("id") or body["task_id"]: body for body in receiver.bodies}
-        assert bodies == {task_id: client.task(task_id), run_id: client.call("query-run", task_id=run_id)}
+        assert bodies == {task_id: client.task(task_id), run_id: client.bot_run(run_id)}
         assert bodies[task_id]["output"]["files"]
         assert receiver.headers[0]["Content-Type"] == "application/json"
         assert "Authorization" not in receiver.headers[0]
 
-    def test_output_that_is_late_is_not_in_the_callback_and_a_rewrite_is(self, client, receiver):
-        client.emulator.rewrite("callback", lambda body: {**body, "status": "dreaming"})
+    def test_rewrite_changes_a_callback_or_leaves_it_out_and_an_error_in_it_is_logged(self, client, receiver, caplog):
+        bodies = {"running": lambda body: None, "finished": lambda body: {**body, "status": "dreaming"}}
+        client.emulator.rewrite("callback", lambda body: bodies[body["status"]](body))
         client.emulator.set_workflow(PLAIN_TEXT.id, output_after=60.0)
-        start(client, receiver, PLAIN_TEXT, "callback_url")
+        client.run(PLAIN_TEXT, status_change_callback_url=receiver.url)
         delivered(client, 1)
         assert ("output" in receiver.bodies[0], receiver.statuses) == (False, ["dreaming"])
-
-    def test_rewrite_leaves_a_callback_out_and_one_that_fails_is_logged(self, client, receiver, caplog):
-        client.emulator.rewrite("callback", lambda body: body["missing"] if body["status"] == "running" else None)
-        start(client, receiver, PLAIN_TEXT)
-        client.wait_for("finished")
+        client.emulator.next_run(PLAIN_TEXT.id, outcome="failed")
+        client.run(PLAIN_TEXT, callback_url=receiver.url)
         client.emulator.wait_until(lambda: caplog.records)
-        assert receiver.bodies == client.emulator.deliveries == []
         assert "A callback is not sent, because of an error" in caplog.text
+        assert len(receiver.bodies) == 1
 
     @cases(
         ("responses", "sent"),
@@ -278,13 +218,12 @@ class TestCallbacks:
             **{str(status): ([status], [status]) for status in (301, 307, 400, 404, 410, 429)},
         },
     )
-    def test_only_a_server_error_leads_to_another_attempt(self, client, receiver, responses, sent):
+    def test_only_a_server_error_leads_to_another_attempt_of_a_callback(self, client, receiver, responses, sent):
         receiver.responses = [*responses]
         for outcomes in (sent, [*sent, 200]):
-            start(client, receiver, PLAIN_TEXT, "callback_url")
+            client.run(PLAIN_TEXT, callback_url=receiver.url)
             assert [status for _, _, status in delivered(client, len(outcomes))] == outcomes
-        attempts = [attempt for _, attempt, _ in delivered(client, 0)]
-        assert attempts == [*range(1, len(sent) + 1), 1]
+        assert [attempt for _, attempt, _ in delivered(client, 0)] == [*range(1, len(sent) + 1), 1]
         assert "/elsewhere" not in receiver.paths
 
     def test_unreachable_receiver_gets_one_attempt(self, client):
@@ -294,22 +233,17 @@ class TestCallbacks:
         assert delivered(client, 2) == [("running", 1, None), ("finished", 1, None)]
         assert "ConnectionRefusedError" in client.emulator.deliveries[0].error
 
-    def test_receiver_that_is_too_slow_is_given_up(self, serve, receiver):
+    def test_receiver_that_is_too_slow_is_given_up_and_the_next_callback_follows_in_order(self, serve, receiver):
         client = serve(callback_timeout=0.2)
-        receiver.hold.clear()
-        start(client, receiver, PLAIN_TEXT, "callback_url")
-        assert delivered(client, 1) == [("finished", 1, None)]
-        assert client.emulator.deliveries[0].error == "no response within 0.2 s"
-
-    def test_slow_receiver_still_gets_its_callbacks_in_order(self, client, receiver):
-        receiver.hold.clear()
-        start(client, receiver, PLAIN_TEXT)
-        client.wait_for("finished")
+        receiver.goes_on.clear()
+        client.run(PLAIN_TEXT, status_change_callback_url=receiver.url)
+        client.emulator.wait_until(lambda: client.emulator.tasks[0].status == "finished")
         client.emulator.wait_until(lambda: receiver.bodies)
         assert receiver.statuses == ["running"]
-        receiver.hold.set()
-        delivered(client, 2)
-        assert receiver.statuses == ["running", "finished"]
+        assert delivered(client, 1) == [("running", 1, None)]
+        assert client.emulator.deliveries[0].error == "no response within 0.2 s"
+        receiver.goes_on.set()
+        assert delivered(client, 2)[1] == ("finished", 1, 200)
 
     @cases(
         ("fault", "about", "arrived"),
@@ -322,33 +256,30 @@ class TestCallbacks:
             "once": (CallbackFault.lost(), {"times": 1}, ["finished"]),
         },
     )
-    def test_fault_changes_what_arrives(self, client, receiver, fault, about, arrived):
+    def test_fault_changes_which_callbacks_arrive(self, client, receiver, fault, about, arrived):
         client.emulator.fault("callback", fault, **about)
-        start(client, receiver, PLAIN_TEXT)
+        client.run(PLAIN_TEXT, status_change_callback_url=receiver.url)
         delivered(client, max(2, len(arrived)))
         assert receiver.statuses == arrived
         faults = {record.fault for record in client.emulator.deliveries}
         assert faults == ({None} if "workflow_id" in about else {None, fault.kind})
 
-    @pytest.mark.parametrize("responds", ["at once", "later"])
-    def test_hung_up_callback_arrives_and_its_response_is_not_waited_for(self, client, receiver, responds):
-        if responds == "later":
-            receiver.hold.clear()
+    @cases("responds_later", {"responds at once": False, "responds later": True})
+    def test_hung_up_callback_arrives_and_its_response_is_not_waited_for(self, client, receiver, responds_later):
+        if responds_later:
+            receiver.goes_on.clear()
         client.emulator.fault("callback", CallbackFault.hung_up())
-        start(client, receiver, PLAIN_TEXT, "callback_url")
+        client.run(PLAIN_TEXT, callback_url=receiver.url)
         assert delivered(client, 1) == [("finished", 1, None)]
         assert client.emulator.deliveries[0].error == "hung up"
-        receiver.hold.set()
-        client.emulator.wait_until(lambda: receiver.statuses)
-        assert receiver.statuses == ["finished"]
+        receiver.goes_on.set()
+        client.emulator.wait_until(lambda: receiver.statuses == ["finished"])
 
-    def test_fault_can_apply_to_one_run(self, client, receiver):
-        paused = start(client, receiver, HUMAN, "callback_url")
+    def test_fault_can_apply_to_the_callbacks_of_one_run(self, client, receiver):
+        paused = client.run(HUMAN, callback_url=receiver.url)
         client.emulator.fault("callback", CallbackFault.lost(), task_id=paused)
         client.call("stop-task", task_id=paused)
         client.emulator.next_run(PLAIN_TEXT.id, callback_fault=CallbackFault.repeated())
-        task_id = start(client, receiver, PLAIN_TEXT, "callback_url")
+        task_id = client.run(PLAIN_TEXT, callback_url=receiver.url)
         delivered(client, 3)
         assert [body["id"] for body in receiver.bodies] == [task_id, task_id]
-        with pytest.raises(KeyError, match="12345"):
-            client.emulator.fault("callback", CallbackFault.lost(), workflow_id="12345")
