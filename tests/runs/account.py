@@ -52,17 +52,24 @@ class Account:
 
     :param page_size: items that a page has at most, whatever is asked for.
     :param shared: whether each version of the API lists the runs of the other one too.
+    :param fault: returns the error of a request, if it fails.
     """
 
-    def __init__(self, *runs: dict[str, Any], now: datetime = NOON, page_size: int = 500, shared: bool = False) -> None:
+    def __init__(
+        self,
+        *runs: dict[str, Any],
+        now: datetime = NOON,
+        page_size: int = 500,
+        shared: bool = False,
+        fault: Callable[[Call[Any]], Exception | None] = lambda call: None,
+    ) -> None:
         self.runs = list(runs)
         self.shared = shared
         self.now = now
         self.page_size = page_size
         self.change: Callable[[dict[str, Any], int], dict[str, Any]] = lambda page, number: page
         """Changes a page, given its number."""
-        self.error: Exception | None = None
-        """The error of each request."""
+        self.fault = fault
         self.started: list[dict[str, Any]] = []
         """The runs that are started after a check."""
         self.stored: Mapping[date, int] = {}
@@ -82,7 +89,7 @@ class Account:
         match step:
             case Call():
                 self.calls.append(step)
-                return self.error or step.read(self._page(step.name == "page-runs", step.params))
+                return self.fault(step) or step.read(self._page(step.name == "page-runs", step.params))
             case ReadDaySums():
                 return self.stored
             case WriteDaySums():

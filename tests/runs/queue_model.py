@@ -160,10 +160,6 @@ class World:
             if ti.dag_id == dag_id and ti.state == "scheduled":
                 self._begin(ti)
 
-    def forge_callback(self) -> None:
-        """Hand over a slot that is not free, as whoever knows the token of a callback can do."""
-        self._hand_over(self.active[0])
-
     def mark(self, ti: TI) -> None:
         """Mark a task instance that waits for a slot."""
         ti.state, queue = "over", ti.queue

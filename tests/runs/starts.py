@@ -1,17 +1,23 @@
-"""A start as the tests of starting and of orphans want it."""
+"""A start as the tests of starting and of orphans want it, and what it does with given responses."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
+from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.runs.ledger import Entry
-from airflow_provider_browseract.runs.orphans import OnOrphan
+from airflow_provider_browseract.runs.cap import CapUsedUpError
+from airflow_provider_browseract.runs.ledger import Entry, LedgerError, UnknownRunError
+from airflow_provider_browseract.runs.orphans import Claim, OnOrphan, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.request import RunRequest, Source
-from airflow_provider_browseract.runs.starting import Start
+from airflow_provider_browseract.runs.starting import BeforeStart, Start, Write
+from airflow_provider_browseract.runs.steps import LogLine, Sleep
+from tests.steps import carry_out
 
 SOURCE = Source(SourceKind.WORKFLOW, "70")
 KEY_DIGEST = "0123456789abcdef"
@@ -66,11 +72,82 @@ def at(seconds: float) -> datetime:
 AT_1000 = at(1000.0)
 
 
+def listed_run(
+    task_id: str = "5", created: float | None = 1000.0, status: TaskStatus = TaskStatus.RUNNING, **fields: Any
+) -> Task:
+    """A run of workflow 70 as the API lists it."""
+    given = {"workflow_id": "70", "input_parameters": PENS_LISTED, **fields}
+    return Task(task_id, status, created_at=None if created is None else at(created), **given)
+
+
 def bot_run(task_id: str, created_at: datetime | None = AT_1000, **fields: Any) -> Task:
     """A run of bot 70 as the API lists it."""
     given = {"status": TaskStatus.RUNNING, "bot_id": "70", "input": {"keyword": "pens"}, **fields}
     return Task(task_id, created_at=created_at, api_version=ApiVersion.V3, **given)
 
 
+def page_of(*tasks: Task) -> Page[Task]:
+    return Page(tasks, total_count=len(tasks))
+
+
 SAME = replace(ENTRY, fingerprint=start().fingerprint, deadline=1000.0 + start().timeout)
 """What an earlier try, at second 1000, has written down of a run with the same inputs."""
+
+
+@dataclass
+class Played:
+    """What the steps of a start did.
+
+    :param respond: returns the response to a call.
+    :param now: the time at which they begin.
+    :param call_takes: seconds that each call takes.
+    :param checked: what the checks before the start return; None for the given request.
+    """
+
+    respond: Callable[[Call[Any]], object]
+    now: float = 2000.0
+    call_takes: float = 0.0
+    checked: RunRequest | None = None
+    over: Any = None
+    """The result, or the error."""
+    written: list[Write] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
+    asked: list[Call[Any]] = field(default_factory=list)
+    slept: list[float] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """The endpoints that were called."""
+        return [call.name for call in self.asked]
+
+    def clock(self) -> float:
+        return self.now
+
+    def play(self, steps: Generator[Any, Any, Any]) -> Played:
+        try:
+            self.over = carry_out(steps, self._answer)
+        except (BrowserActError, LedgerError, UnknownRunError, OrphanError, CapUsedUpError) as error:
+            self.over = error
+        return self
+
+    def _answer(self, step: object) -> object:
+        match step:
+            case Write():
+                self.written.append(step)
+            case LogLine():
+                self.logged.append(step.text)
+            case Sleep():
+                self.slept.append(step.seconds)
+                self.now += step.seconds
+            case ReadClaims():
+                return {}
+            case Claim():
+                return -1
+            case BeforeStart():
+                return self.checked or step.request
+            case Call():
+                self.asked.append(step)
+                assert len(self.asked) < 100
+                self.now += self.call_takes
+                return self.respond(step)
+        return None

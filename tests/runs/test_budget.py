@@ -15,7 +15,6 @@ from airflow_provider_browseract.api.errors import (
     ServerError,
     WorkflowNotFoundError,
 )
-from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import (
@@ -23,7 +22,6 @@ from airflow_provider_browseract.runs.budget import (
     BudgetAction,
     ShowBudget,
     check_again,
-    check_budget,
     forecast_run,
     refused_by,
 )
@@ -32,7 +30,6 @@ from airflow_provider_browseract.runs.request import Source
 from tests.cases import cases, examples
 from tests.runs.account import NOON, Account, listed, listed_bot
 from tests.runs.starts import SOURCE
-from tests.runs.test_spend import contradicting
 from tests.steps import carry_out
 
 MIDNIGHT = NOON.replace(hour=0)
@@ -40,8 +37,11 @@ DAILY = Budget("browseract_default", daily_credits=2000)
 MONTHLY = Budget("browseract_default", monthly_credits=40_000)
 WARN = Budget("browseract_default", daily_credits=2000, action=BudgetAction.WARN)
 WORKFLOW = Source(SourceKind.WORKFLOW, "71002814653029437")
+BOT, BOT_TEMPLATE = Source(SourceKind.BOT, "82"), Source(SourceKind.BOT_TEMPLATE, "82")
 NOVEMBER = [date(2026, 11, day) for day in range(1, 27)]
 """The past days of the month at the time of the checks."""
+
+DOWN, BROKEN = ServerError("BrowserAct is down"), ServerError("The list is broken.")
 
 
 def numbers(verdict):
@@ -50,6 +50,15 @@ def numbers(verdict):
 
 def runs_of(number, credit, *, first=0, **kwargs):
     return [listed(first + each, credit=credit, **kwargs) for each in range(number)]
+
+
+def active(number, credit=5, status="running", **kwargs):
+    return listed(number, credit=credit, status=status, **kwargs)
+
+
+def of_workflow_71(error):
+    """Let the runs of workflow 71 alone not be listed."""
+    return lambda call: error if call.params.get("workflow_id") == "71" else None
 
 
 # What counts
@@ -78,7 +87,7 @@ def test_runs_of_bots_are_those_of_the_same_account():
     account = Account(
         *runs_of(3, 45),
         *(listed_bot(10 + number, credit=60) for number in range(3)),
-        listed(20, credit=5, status="running"),
+        active(20),
         listed_bot(21, credit=5, status="running"),
         listed_bot(22, credit=None, status="paused", bot_id="83"),
         listed_bot(23, credit=15, status="running", bot_id=None),
@@ -93,50 +102,52 @@ def test_runs_of_bots_are_those_of_the_same_account():
         ("page-runs", None),
         ("page-runs", "83"),
     ]
-    [verdict] = account.check(DAILY, Source(SourceKind.BOT, "82"))
+    [verdict] = account.check(DAILY, BOT)
     assert numbers(verdict) == (used, 4, reserved, 60)
     assert "mean of 3 runs of bot 82" in verdict.line
     # A template is not named in lists.
-    [verdict] = account.check(DAILY, Source(SourceKind.BOT_TEMPLATE, "82"), cap=300)
+    [verdict] = account.check(DAILY, BOT_TEMPLATE, cap=300)
     assert numbers(verdict) == (used, 4, reserved, 300)
 
 
-def test_budget_counts_a_run_once_that_both_versions_list():
-    runs = (
-        *runs_of(3, 45),
-        *(listed_bot(10 + number, credit=60) for number in range(3)),
-        listed_bot(20, credit=5, status="running"),
-    )
-    account = Account(*runs, shared=True)
-    [verdict] = account.check(DAILY, Source(SourceKind.BOT, "82"))
-    assert numbers(verdict) == (3 * 45 + 3 * 60, 1, 60, 60)
+def days_ago(number, days, credit, **kwargs):
+    return listed(number, NOON - timedelta(days=days), credit, **kwargs)
 
 
-def test_active_runs_count_with_the_forecasts_of_their_workflows_although_no_run_has_ended_today():
-    yesterday = [
-        listed(number, NOON - timedelta(days=1), credit, workflow_id=workflow_id)
-        for number, (credit, workflow_id) in enumerate([(45, SOURCE.id), (45, SOURCE.id), (70, "71"), (70, "71")])
-    ]
-    active = [
-        listed(6, credit=5, status="running"),
-        listed(7, credit=5, status="running", workflow_id="71"),
-        listed(8, credit=5, status="running", workflow_id=None),
-    ]
-    account = Account(*yesterday, *active)
-    [verdict] = account.check(DAILY)
-    assert numbers(verdict) == (0, 3, 45 + 70 + 5, 45)
-    assert [call.params.get("workflow_id") for call in account.calls] == [None, None, "71", SOURCE.id]
+UNKNOWN_WORKFLOW = WorkflowNotFoundError("there is no such workflow", code=10109)
+TEMPLATE = Source(SourceKind.TEMPLATE, SOURCE.id)
+OF_71 = {"workflow_id": "71"}
+OF_YESTERDAY = [
+    *(days_ago(number, 1, 45) for number in range(2)),
+    *(days_ago(number, 1, 70, **OF_71) for number in range(2, 4)),
+    *(active(number, workflow_id=workflow_id) for number, workflow_id in ((6, SOURCE.id), (7, "71"), (8, None))),
+]
+ODD_BOT = [*runs_of(3, 45), listed_bot(9, credit=None, status="running", bot_id="../runs")]
+MANY = [days_ago(number, 2, 45) for number in range(60)]
 
 
-def test_forecasts_that_cannot_be_read_make_the_credits_unknown():
-    account = Account(*runs_of(3, 45), listed(9, credit=None, status="running", workflow_id="71"))
+def too_large(call):
+    return ResponseTooLargeError("too large") if "workflow_id" in call.params and call.params["limit"] > 50 else None
 
-    def answer(step):
-        is_forecast = isinstance(step, Call) and step.params.get("workflow_id") == "71"
-        return ServerError("down", http_status=503) if is_forecast else account(step)
 
-    with pytest.raises(BudgetUnknownError):
-        carry_out(check_budget(DAILY, SOURCE, None, account.clock), answer)
+@cases(
+    ("runs", "how", "source", "expected"),
+    {
+        "no run has ended today": (OF_YESTERDAY, {}, SOURCE, (0, 3, 45 + 70 + 5, 45)),
+        "unknown workflow of an active run": (
+            [*runs_of(3, 45), active(9, None, **OF_71)],
+            {"fault": of_workflow_71(UNKNOWN_WORKFLOW)},
+            SOURCE,
+            (135, 1, 5, 45),
+        ),
+        "odd id of the bot of an active run": (ODD_BOT, {}, SOURCE, (135, 1, 5, 45)),
+        "template with the id of a workflow": ([*runs_of(3, 45), active(9, 0)], {}, TEMPLATE, (135, 1, 45, 300)),
+        "page of the forecast that is too large": (MANY, {"fault": too_large}, SOURCE, (0, 0, 0, 45)),
+    },
+)
+def test_active_runs_count_with_the_forecast_of_their_workflow_or_the_cost_of_a_step(runs, how, source, expected):
+    [verdict] = Account(*runs, **how).check(DAILY, source, cap=300)
+    assert numbers(verdict) == expected
 
 
 def test_negative_credits_count_as_not_known():
@@ -144,107 +155,39 @@ def test_negative_credits_count_as_not_known():
     assert (verdict.used, verdict.without_credits) == (135, 1)
 
 
-def test_forecast_divides_a_page_that_is_too_large():
-    account = Account(*[listed(number, NOON - timedelta(days=2), 45) for number in range(60)])
-
-    def answer(step):
-        is_large = isinstance(step, Call) and "workflow_id" in step.params and int(step.params["limit"]) > 50
-        return ResponseTooLargeError("too large") if is_large else account(step)
-
-    [verdict] = carry_out(check_budget(DAILY, SOURCE, None, account.clock), answer)
-    assert verdict.forecast == (45, 20)
-
-
-def test_run_that_alone_exceeds_the_budget_is_refused_without_the_advice_to_wait():
-    verdict = refused_by(Account(*runs_of(3, 45)).check(replace(DAILY, daily_credits=40)))
-    assert verdict is not None
-    assert verdict.exceeds_whole_budget
-    assert verdict.refusal().endswith(
-        "This run alone is expected to use more than daily_credits allows, so waiting does not help. Raise "
-        "daily_credits in the extra of the connection."
-    )
-
-
-def test_unknown_workflow_of_an_active_run_counts_with_the_cost_of_a_step():
-    account = Account(*runs_of(3, 45), listed(9, credit=None, status="running", workflow_id="71"))
-    unknown = WorkflowNotFoundError("there is no such workflow", code=10109)
-
-    def answer(step):
-        return unknown if isinstance(step, Call) and step.params.get("workflow_id") == "71" else account(step)
-
-    [verdict] = carry_out(check_budget(DAILY, SOURCE, None, account.clock), answer)
-    assert numbers(verdict) == (135, 1, 5, 45)
-
-
-def test_active_run_of_a_bot_whose_listed_id_is_odd_counts_with_the_cost_of_a_step():
-    account = Account(*runs_of(3, 45), listed_bot(9, credit=None, status="running", bot_id="../runs"))
-    [verdict] = account.check(DAILY)
-    assert numbers(verdict) == (135, 1, 5, 45)
-
-
-def test_run_of_the_next_day_by_the_clock_of_browseract_counts_only_then():
-    tomorrow = MIDNIGHT + timedelta(days=1)
-    account = Account(listed(1, tomorrow), now=tomorrow - timedelta(seconds=30))
-    for used in (0, 45):
-        [verdict] = account.check(DAILY)
-        assert verdict.used == used
-        account.now = tomorrow
-
-
-def test_forecast_of_a_template_is_not_that_of_a_workflow_with_the_same_id():
-    account = Account(*runs_of(3, 45), listed(9, credit=0, status="running"))
-    [verdict] = account.check(DAILY, Source(SourceKind.TEMPLATE, SOURCE.id), cap=300)
-    assert numbers(verdict) == (135, 1, 45, 300)
-
-
 @pytest.mark.parametrize(("used", "allowed"), [(1955, True), (1956, False)])
 def test_run_is_allowed_up_to_exactly_the_budget(used, allowed):
     account = Account(*runs_of(3, 45), listed(9, credit=used - 135, workflow_id="71"))
     verdicts = account.check(DAILY)
     assert (refused_by(verdicts) is None) is allowed
-    [shown] = account.shown
-    assert shown == ShowBudget(
-        {
-            "period": "2026-11-27",
-            "limit": 2000,
-            "used": used,
-            "reserved": 0,
-            "expected": 45,
-            "verdict": "allowed" if allowed else "refused",
-        },
-        None if allowed else "refused",
-    )
-
-
-def test_of_day_and_month_that_both_refuse_the_one_that_ends_later_is_reported():
-    account = Account(*runs_of(3, 45))
-    account.stored = dict.fromkeys(NOVEMBER, 100)
-    both = Budget("browseract_default", daily_credits=100, monthly_credits=2700)
-    day, month = account.check(both)
-    assert (str(day.period), numbers(day)) == ("2026-11-27", (135, 0, 0, 45))
-    assert (str(month.period), numbers(month)) == ("2026-11", (2735, 0, 0, 45))
-    assert refused_by([day, month]) is month
-    assert [shown.xcom["period"] for shown in account.shown] == ["2026-11"]
-    assert len(account.lines) == 2
-    # One list of today in each version, as for the day alone.
-    assert len(account.calls) == 2
+    verdict = "allowed" if allowed else "refused"
+    shown = {"period": "2026-11-27", "limit": 2000, "used": used, "reserved": 0, "expected": 45, "verdict": verdict}
+    assert account.shown == [ShowBudget(shown, None if allowed else "refused")]
 
 
 @cases(
-    ("budget", "refused"),
+    ("limits", "refused"),
     {
-        "the day": (Budget("c", daily_credits=100, monthly_credits=4000), "2026-11-27"),
-        "the month": (Budget("c", daily_credits=400, monthly_credits=1000), "2026-11"),
-        "neither": (Budget("c", daily_credits=400, monthly_credits=4000), None),
+        "the day": ((100, 4000), "2026-11-27"),
+        "the month": ((400, 1000), "2026-11"),
+        # That one ends later.
+        "both": ((100, 2700), "2026-11"),
+        "neither": ((400, 4000), None),
     },
 )
-def test_either_budget_alone_refuses(budget, refused):
+def test_budget_of_the_day_or_of_the_month_refuses(limits, refused):
     account = Account(*runs_of(3, 45))
     account.stored = dict.fromkeys(NOVEMBER, 100)
-    verdict = refused_by(account.check(budget))
+    day, month = account.check(Budget("browseract_default", *limits))
+    assert (str(day.period), numbers(day)) == ("2026-11-27", (135, 0, 0, 45))
+    assert (str(month.period), numbers(month)) == ("2026-11", (2735, 0, 0, 45))
+    verdict = refused_by([day, month])
     assert (verdict and str(verdict.period)) == refused
     # The XCom has the budget with fewer credits left.
     assert [shown.xcom["period"] for shown in account.shown] == [refused or "2026-11-27"]
+    assert len(account.lines) == 2
+    # One list of today in each version, as for the day alone.
+    assert len(account.calls) == 2
 
 
 # The texts
@@ -253,53 +196,53 @@ def test_either_budget_alone_refuses(budget, refused):
 def spent(used, *credits_of_active):
     """An account with a mean of 45 for the workflow, active runs, and credits that ended runs have used."""
     runs = runs_of(20, 45, workflow_id=WORKFLOW.id)
-    active = [listed(50 + each, credit=credit, status="running") for each, credit in enumerate(credits_of_active)]
-    return Account(*runs, *active, listed(99, credit=used - 900, workflow_id="72"))
-
-
-def test_log_line_of_an_allowed_start():
-    account = spent(1620, 45, 45)
-    account.check(DAILY, WORKFLOW)
-    assert account.lines == [
-        "Budget of connection 'browseract_default' for 2026-11-27 (UTC): 1,620 of 2,000 credits used, 90 expected for "
-        "2 active runs. This run is expected to use 45 (mean of 20 runs of workflow 71002814653029437)."
-    ]
+    others = [active(50 + each, credit) for each, credit in enumerate(credits_of_active)]
+    return Account(*runs, *others, listed(99, credit=used - 900, workflow_id="72"))
 
 
 @pytest.mark.parametrize(
-    ("without", "text"), [(1, "1 ended run has no credits yet."), (3, "3 ended runs have no credits yet.")]
+    ("without", "text"), [(0, ""), (1, " 1 ended run has no credits yet."), (3, " 3 ended runs have no credits yet.")]
 )
-def test_log_line_names_ended_runs_without_credits(without, text):
-    account = spent(1620)
-    account.runs += [*runs_of(without, None, first=200), listed(300, credit=None, status="running")]
+def test_log_line_names_the_credits_and_ended_runs_without_any(without, text):
+    account = spent(1620, 45, 45)
+    account.runs += runs_of(without, None, first=200)
     account.check(DAILY, WORKFLOW)
-    assert f"1,620 of 2,000 credits used, 5 expected for 1 active run. {text} This run" in account.lines[0]
-
-
-def test_error_of_a_refused_start():
-    account = spent(1920, 60)
-    verdict = refused_by(account.check(DAILY, WORKFLOW))
-    assert verdict is not None
-    assert verdict.refusal() == (
-        "The budget of connection 'browseract_default' for 2026-11-27 (UTC) does not allow another run: 1,920 of 2,000 "
-        "credits are used, 60 are expected for 1 active run, and this run is expected to use 45. No run was started.\n"
-        'Wait until 00:00 UTC, raise daily_credits in the extra of the connection, or set on_budget="wait" so that the '
-        "task waits."
+    [line] = account.lines
+    assert line == (
+        "Budget of connection 'browseract_default' for 2026-11-27 (UTC): 1,620 of 2,000 credits used, 90 expected for "
+        f"2 active runs.{text} This run is expected to use 45 (mean of 20 runs of workflow 71002814653029437)."
     )
 
 
-def test_error_of_a_start_that_the_monthly_budget_refuses_names_the_next_month():
-    account = Account(listed(50, credit=39_999), *runs_of(9, 5))
+REFUSED = (
+    "The budget of connection 'browseract_default' for {} (UTC) does not allow another run: {} credits are used, {}, "
+    "and this run is expected to use 45. {}\n{}"
+)
+WAIT = 'Wait until {} UTC, raise {} in the extra of the connection, or set on_budget="wait" so that the task waits.'
+NONE, ONE, STARTED = "no run is active", "60 are expected for 1 active run", "No run was started."
+STOPPED = "BrowserAct task 123 was stopped, because other runs were started at the same time."
+ALONE = (
+    "This run alone is expected to use more than daily_credits allows, so waiting does not help. Raise daily_credits "
+    "in the extra of the connection."
+)
+DAY, MONTH = WAIT.format("00:00", "daily_credits"), WAIT.format("2026-12-01", "monthly_credits")
+SMALL = replace(DAILY, daily_credits=40)
+
+
+@cases(
+    ("account", "budget", "stopped", "words"),
+    {
+        "day": (spent(1920, 60), DAILY, None, ("2026-11-27", "1,920 of 2,000", ONE, STARTED, DAY)),
+        "month": (spent(39_999), MONTHLY, "123", ("2026-11", "39,999 of 40,000", NONE, STOPPED, MONTH)),
+        "run that alone exceeds it": (spent(905), SMALL, None, ("2026-11-27", "905 of 40", NONE, STARTED, ALONE)),
+    },
+)
+def test_error_of_a_refused_start_names_credits_and_remedy(account, budget, stopped, words):
     account.stored = dict.fromkeys(NOVEMBER, 0)
-    verdict = refused_by(account.check(MONTHLY))
+    verdict = refused_by(account.check(budget, WORKFLOW))
     assert verdict is not None
-    assert verdict.refusal("123") == (
-        "The budget of connection 'browseract_default' for 2026-11 (UTC) does not allow another run: 40,044 of 40,000 "
-        "credits are used, no run is active, and this run is expected to use 4,005. BrowserAct task 123 was stopped, "
-        "because other runs were started at the same time.\n"
-        'Wait until 2026-12-01 UTC, raise monthly_credits in the extra of the connection, or set on_budget="wait" so '
-        "that the task waits."
-    )
+    assert verdict.refusal(stopped) == REFUSED.format(*words)
+    assert verdict.exceeds_whole_budget is (budget is SMALL)
 
 
 def test_exceeded_budget_with_the_action_warn_logs_a_warning_and_refuses_nothing():
@@ -315,65 +258,27 @@ def test_exceeded_budget_with_the_action_warn_logs_a_warning_and_refuses_nothing
 # What cannot be counted
 
 
-def without_time(page, number):
-    return {**page, "items": [{**item, "created_at": "-"} for item in page["items"]]}
-
-
-UNCOUNTABLE = cases(
-    ("account", "fault", "why"),
-    {
-        "list unreadable": (Account, ServerError("BrowserAct is down"), "BrowserAct is down"),
-        "81 pages": (
-            lambda: Account(*runs_of(801, 5), page_size=10),
-            None,
-            "counting them takes more than 80 requests",
-        ),
-        "contradicting pages": (lambda: Account(*runs_of(501, 5)), contradicting, "contradict each other"),
-        "item without id": (lambda: Account({**listed(1), "id": ""}), None, "one without an id"),
-        "item without creation time": (lambda: Account({**listed(1), "created_at": None}), None, "creation time"),
-        "unreadable creation time": (lambda: Account(listed(1)), without_time, "creation time"),
-    },
-)
-
-
-def broken(make, fault):
-    account = make()
-    if isinstance(fault, Exception):
-        account.error = fault
-    elif fault is not None:
-        account.change = fault
-    return account
-
-
-@UNCOUNTABLE
-def test_credits_that_cannot_be_counted_refuse_the_start_with_an_error_that_can_be_retried(account, fault, why):
-    account = broken(account, fault)
+@pytest.mark.parametrize("fault", [lambda call: BROKEN, of_workflow_71(BROKEN)], ids=["list", "forecast"])
+def test_credits_that_cannot_be_counted_refuse_the_start_or_only_warn_with_the_action_warn(fault):
+    account, warning = (Account(*runs_of(3, 45), active(9, None, **OF_71), fault=fault) for _ in range(2))
     with pytest.raises(BudgetUnknownError) as caught:
         account.check(DAILY)
-    first, second = str(caught.value).split("\n")
-    assert first.startswith("The credits of connection 'browseract_default' cannot be counted, so no run was started: ")
-    assert why in first
-    assert first.endswith(". The next try counts again.")
-    assert ".." not in first
-    assert second == 'To start runs in this case, set budget_action="warn" in the extra of the connection.'
-    assert account.shown == [ShowBudget({"verdict": "unknown"}, "unknown")]
-
-
-@UNCOUNTABLE
-def test_credits_that_cannot_be_counted_only_warn_with_the_action_warn(account, fault, why):
-    account = broken(account, fault)
-    assert account.check(WARN) == ()
-    [line] = account.lines
-    assert line.startswith("The credits of connection 'browseract_default' cannot be counted: ")
-    assert why in line
-    assert line.endswith(". The run is started, because budget_action is 'warn'.")
-    assert account.shown == [ShowBudget({"verdict": "unknown"}, "unknown")]
+    assert str(caught.value) == (
+        "The credits of connection 'browseract_default' cannot be counted, so no run was started: The list is broken. "
+        'The next try counts again.\nTo start runs in this case, set budget_action="warn" in the extra of the '
+        "connection."
+    )
+    assert warning.check(WARN) == ()
+    assert warning.lines == [
+        "The credits of connection 'browseract_default' cannot be counted: The list is broken. The run is started, "
+        "because budget_action is 'warn'."
+    ]
+    assert account.shown == warning.shown == [ShowBudget({"verdict": "unknown"}, "unknown")]
 
 
 @pytest.mark.parametrize("budget", [DAILY, WARN], ids=["refuse", "warn"])
 def test_refused_api_key_is_an_error_of_its_own(budget):
-    account = Account()
-    account.error = AuthenticationError("Invalid api key")
+    account = Account(fault=lambda call: AuthenticationError("Invalid api key"))
     with pytest.raises(AuthenticationError):
         account.check(budget)
     assert account.shown == []
@@ -383,15 +288,8 @@ def test_refused_api_key_is_an_error_of_its_own(budget):
 
 
 def of_november(runs_a_day=1, **kwargs):
-    number = iter(range(1000))
-    return Account(
-        *(
-            listed(next(number), datetime(2026, 11, day, 8, tzinfo=timezone.utc), 10)
-            for day in range(1, 28)
-            for _ in range(runs_a_day)
-        ),
-        **kwargs,
-    )
+    days = [datetime(2026, 11, day, 8, tzinfo=timezone.utc) for day in range(1, 28) for _ in range(runs_a_day)]
+    return Account(*(listed(number, at, 10) for number, at in enumerate(days)), **kwargs)
 
 
 def test_past_days_are_counted_once_and_stored():
@@ -405,14 +303,16 @@ def test_past_days_are_counted_once_and_stored():
     assert (verdict.used, len(account.calls)) == (270, 2 + 1)
 
 
-def test_only_days_without_a_stored_sum_are_counted():
+def test_only_days_without_a_stored_sum_are_counted_and_later_ones_are_removed():
     account = of_november()
     account.stored = {day: 1000 for day in NOVEMBER if day.day not in (5, 6)}
+    others = {date(2026, 11, 27): 5, date(2099, 1, 1): 5, date(2026, 10, 31): 5}
+    account.stored |= others
     [verdict] = account.check(MONTHLY)
     assert verdict.used == 24 * 1000 + 3 * 10
     asked = [call.params["created_at_to"] for call in account.calls if "created_at_to" in call.params]
     assert asked == ["2026-11-06T00:00:00Z"] * 2 + ["2026-11-07T00:00:00Z"] * 2
-    assert sorted(account.stored) == NOVEMBER
+    assert sorted(account.stored) == [date(2026, 10, 31), *NOVEMBER]
     assert account.stored[date(2026, 11, 5)] == 10
 
 
@@ -426,9 +326,9 @@ def test_day_with_an_active_run_is_counted_but_not_stored():
 
 @pytest.mark.parametrize(("age", "is_stored"), [(2, False), (4, True)])
 def test_day_whose_runs_have_no_credits_yet_is_stored_only_after_four_days(age, is_stored):
-    day = (NOON - timedelta(days=age)).date()
-    account = Account(*runs_of(3, 45), listed(50, NOON - timedelta(days=age), None))
+    account = Account(*runs_of(3, 45), days_ago(50, age, None))
     [verdict] = account.check(MONTHLY)
+    day = (NOON - timedelta(days=age)).date()
     assert (verdict.without_credits, day in account.stored) == (not is_stored, is_stored)
 
 
@@ -439,14 +339,6 @@ def test_sum_of_a_day_is_stored_from_seven_hours_and_ten_minutes_after_its_end()
     account.now += timedelta(minutes=1)
     account.check(MONTHLY)
     assert sorted(account.stored) == NOVEMBER
-
-
-def test_sum_of_a_later_day_that_someone_has_stored_is_removed():
-    account = of_november()
-    account.stored = {date(2026, 11, 27): 5, date(2099, 1, 1): 5, date(2026, 10, 31): 5}
-    [verdict] = account.check(MONTHLY)
-    assert verdict.used == 270
-    assert sorted(account.stored) == [date(2026, 10, 31), *NOVEMBER]
 
 
 def test_check_sends_at_most_80_requests_and_the_next_one_continues_with_the_next_day():
@@ -461,13 +353,7 @@ def test_check_sends_at_most_80_requests_and_the_next_one_continues_with_the_nex
 
 def test_days_that_were_counted_before_an_error_are_stored():
     account = of_november()
-
-    def answer(page, number):
-        if len(account.calls) == 2 * 4:
-            account.error = ServerError("down")
-        return page
-
-    account.change = answer
+    account.fault = lambda call: DOWN if len(account.calls) > 2 * 4 else None
     with pytest.raises(BudgetUnknownError):
         account.check(MONTHLY)
     assert sorted(account.stored) == NOVEMBER[:4]
@@ -523,18 +409,18 @@ def test_each_run_counts_in_the_day_and_the_month_in_which_browseract_created_it
 # The second check
 
 
-def check_twice(account, budget=None, source=SOURCE, task_id="500"):
-    """Check the budget, and check it again after a start."""
-    verdicts = account.check(budget or Budget("c", daily_credits=190), source)
+def check_twice(account, limit=190, action=BudgetAction.REFUSE):
+    """Check the budget, and check it again after the start of run 500."""
+    verdicts = account.check(Budget("c", daily_credits=limit, action=action))
     for kept in (account.calls, account.shown, account.lines):
         kept.clear()
     account.runs += account.started
-    return carry_out(check_again(verdicts, task_id, account.clock), account)
+    return carry_out(check_again(verdicts, "500", account.clock), account)
 
 
-def starting(*started, runs=()):
+def starting(*started):
     """An account whose mean is 45 and that has used 135 credits, in which runs are then started."""
-    account = Account(*(runs or runs_of(3, 45)))
+    account = Account(*runs_of(3, 45))
     account.started = list(started)
     return account
 
@@ -544,22 +430,26 @@ def new(number, seconds=0, status="created", credit=0):
 
 
 @cases(
-    ("others", "refused"),
+    ("own", "others", "refused"),
     {
-        "alone": ([], False),
-        "with a smaller id in the same second": ([new(499)], True),
-        "with a larger id in the same second": ([new(501)], False),
-        "earlier, with a larger id": ([new(501, -1)], True),
-        "later, with a smaller id": ([new(499, 1)], False),
-        "stopped earlier": ([new(499, status="canceled", credit=5)], False),
-        "stopped, with a larger id": ([new(501, status="canceled", credit=90)], False),
-        "finished, with a larger id": ([new(501, status="finished", credit=45)], True),
-        "failed, with a larger id": ([new(501, status="failed", credit=45)], True),
-        "stopped earlier, with more credits": ([new(499, status="canceled", credit=15)], True),
+        "alone": (new(500), [], False),
+        "with a smaller id in the same second": (new(500), [new(499)], True),
+        "with a larger id in the same second": (new(500), [new(501)], False),
+        "earlier, with a larger id": (new(500), [new(501, -1)], True),
+        "later, with a smaller id": (new(500), [new(499, 1)], False),
+        "stopped earlier": (new(500), [new(499, status="canceled", credit=5)], False),
+        "stopped, with a larger id": (new(500), [new(501, status="canceled", credit=90)], False),
+        "finished, with a larger id": (new(500), [new(501, status="finished", credit=45)], True),
+        "failed, with a larger id": (new(500), [new(501, status="failed", credit=45)], True),
+        "stopped earlier, with more credits": (new(500), [new(499, status="canceled", credit=15)], True),
+        **{
+            f"the run has {status} in the meantime": (new(500, status=status, credit=45), [new(499)], False)
+            for status in ("finished", "failed", "canceled")
+        },
     },
 )
-def test_new_run_is_refused_only_by_runs_before_it(others, refused):
-    account = starting(new(500), *others)
+def test_new_run_is_refused_only_by_runs_before_it(own, others, refused):
+    account = starting(own, *others)
     verdict = check_twice(account)
     assert (verdict is not None) is refused
     assert [shown.counter for shown in account.shown] == ["refused"] * refused
@@ -567,25 +457,15 @@ def test_new_run_is_refused_only_by_runs_before_it(others, refused):
     assert [call.name for call in account.calls] == ["list-tasks", "page-runs"]
 
 
-@pytest.mark.parametrize("status", ["finished", "failed", "canceled"])
-def test_new_run_that_has_ended_in_the_meantime_is_not_refused(status):
-    account = starting(new(500, status=status, credit=45), new(499))
-    assert check_twice(account) is None
-    assert account.shown == []
-
-
 def test_second_check_is_only_made_near_the_limit_and_only_to_refuse():
-    for budget, taken in (
-        (Budget("c", daily_credits=180 + 20 * 45), False),
-        (Budget("c", daily_credits=179 + 20 * 45), True),
-        (Budget("c", daily_credits=180, action=BudgetAction.WARN), False),
+    for limit, action, taken in (
+        (180 + 20 * 45, BudgetAction.REFUSE, False),
+        (179 + 20 * 45, BudgetAction.REFUSE, True),
+        (180, BudgetAction.WARN, False),
     ):
         account = starting(new(500))
-        assert check_twice(account, budget) is None
+        assert check_twice(account, limit, action) is None
         assert bool(account.calls) is taken
-
-
-def test_no_second_check_without_verdicts():
     account = Account()
     assert carry_out(check_again([], "500", account.clock), account) is None
     assert (account.calls, account.slept) == ([], 0)
@@ -602,23 +482,17 @@ def test_second_check_lists_again_until_the_new_run_appears():
     assert account.slept == timings.SECOND_CHECK_DELAY + timings.ORPHAN_LIST_PAUSE
 
 
-def test_new_run_that_does_not_appear_in_the_list_keeps_running():
+def test_new_run_keeps_running_if_it_is_not_listed_or_the_list_cannot_be_read():
     account = starting(new(499))
     assert check_twice(account) is None
     assert timings.LISTING_DELAY <= account.slept < timings.LISTING_DELAY + timings.ORPHAN_LIST_PAUSE + 1
     assert account.lines == [
         "The budget was not checked again after the start, because the new run is not listed. It keeps running."
     ]
-
-
-def test_new_run_keeps_running_if_the_list_cannot_be_read():
     account = starting(new(500), new(499))
-    verdicts = account.check(Budget("c", daily_credits=190))
-    account.error = ServerError("BrowserAct is down")
-    assert carry_out(check_again(verdicts, "500", account.clock), account) is None
-    assert account.lines[1:] == [
-        "The budget could not be checked again, so the new run keeps running: BrowserAct is down"
-    ]
+    account.fault = lambda call: DOWN if account.slept else None
+    assert check_twice(account) is None
+    assert account.lines == ["The budget could not be checked again, so the new run keeps running: BrowserAct is down"]
 
 
 @pytest.mark.parametrize("seconds", [-40, -1, 1, 40])
@@ -630,12 +504,10 @@ def test_second_check_around_midnight_finds_the_new_run_on_the_day_that_browsera
     for ahead in (-1, 1):
         account.now = midnight + timedelta(seconds=ahead)
         created_at = midnight + timedelta(seconds=seconds)
+        rivals = range(400, 404) if rival else ()
         account.started = [listed(500, created_at, 0, "created")]
-        if rival:
-            account.started += [
-                listed(number, created_at - timedelta(seconds=1), 0, "created") for number in range(400, 404)
-            ]
-        verdict = check_twice(account, Budget("c", daily_credits=190))
+        account.started += [listed(number, created_at - timedelta(seconds=1), 0, "created") for number in rivals]
+        verdict = check_twice(account)
         assert (verdict and str(verdict.period)) == (("2026-11-30" if seconds < 0 else "2026-12-01") if rival else None)
         assert account.slept < timings.LISTING_DELAY
         account.runs = account.runs[:3]
@@ -644,37 +516,33 @@ def test_second_check_around_midnight_finds_the_new_run_on_the_day_that_browsera
 # The forecast of a dry run
 
 
-def dry_run(account, budget=None, source=SOURCE, cap=None):
-    carry_out(forecast_run(budget, source, cap, account.clock), account)
-    assert account.shown == []
-    return account.lines
+UNKNOWN = "The credits cannot be counted: BrowserAct is down"
+MEAN = "This run is expected to use 45 (mean of 3 runs of workflow 70)."
+ASSUMED = "The run is expected to use 5 credits (assumed, because no ended run of workflow 70 was found)."
+
+
+def failing(error):
+    return Account(fault=lambda call: error)
 
 
 @cases(
-    ("account", "text"),
+    ("account", "limit", "line"),
     {
-        "mean": (Account(*runs_of(4, 1045)), "1,045 credits (mean of 4 runs of workflow 70)."),
-        "no runs": (Account(), "5 credits (assumed, because no ended run of workflow 70 was found)."),
+        "mean": (Account(*runs_of(4, 1045)), None, "use 1,045 credits (mean of 4 runs of workflow 70)."),
+        "no runs": (Account(), None, ASSUMED),
+        "budget allows": (Account(*runs_of(3, 45)), 180, f"{MEAN} The budget allows this run."),
+        "budget does not allow": (Account(*runs_of(3, 45)), 179, f"{MEAN} The budget does not allow this run."),
+        "down": (failing(DOWN), None, UNKNOWN),
+        "down, with a budget": (failing(DOWN), 180, UNKNOWN),
+        "key refused": (failing(AuthenticationError("BrowserAct is down")), 180, UNKNOWN),
     },
 )
-def test_forecast_without_a_budget(account, text):
-    assert dry_run(account) == [f"The run is expected to use {text}"]
-
-
-@pytest.mark.parametrize(("limit", "verdict"), [(180, "allows"), (179, "does not allow")])
-def test_forecast_with_a_budget_names_the_verdict_and_never_fails(limit, verdict):
-    [line] = dry_run(Account(*runs_of(3, 45)), Budget("c", daily_credits=limit))
-    assert line.startswith("Budget of connection 'c' for 2026-11-27 (UTC): 135 of ")
-    assert line.endswith(f"(mean of 3 runs of workflow 70). The budget {verdict} this run.")
-
-
-@pytest.mark.parametrize("budget", [None, DAILY], ids=["without a budget", "with a budget"])
-@pytest.mark.parametrize("error", [ServerError("BrowserAct is down"), AuthenticationError("BrowserAct is down")])
-def test_forecast_that_cannot_be_made_is_a_warning(budget, error):
-    account = Account()
-    account.error = error
-    [line] = dry_run(account, budget)
-    assert line.startswith("The credits cannot be counted: BrowserAct is down")
+def test_forecast_of_a_dry_run_is_one_line_and_never_fails(account, limit, line):
+    budget = None if limit is None else Budget("c", daily_credits=limit)
+    carry_out(forecast_run(budget, SOURCE, None, account.clock), account)
+    assert account.shown == []
+    [logged] = account.lines
+    assert line in logged
 
 
 @cases(

@@ -15,125 +15,76 @@ from airflow_provider_browseract.api.workflows import InputParameter
 from airflow_provider_browseract.runs.matching import bot_input_matches, inputs_match
 from tests.cases import cases, examples
 
+AB = {"a": "1", "b": "two words"}
+LONG, CUT = "x" * 100, "x" * 64
+BX = {"a": "1; b=x", "b": "2"}
 
-class TestInputsListedByTheApi:
-    @pytest.mark.parametrize(
-        ("text", "match"),
-        [
-            ("a=1; b=two words", True),
-            ("b=two words; a=1", True),
-            ("a=1;b=two words;", True),
-            ("a = 1; b=  two\nwords ", True),
-            ("a=2; b=two words", False),
-            ("a=11; b=two words", False),
-            ("b=other", False),
-            ("a=1", None),
-            ("a=1; b=two words; c=3", None),
-            ("", None),
-            ('[{"name": "a", "value": "1"}]', None),
-            ("data=5", None),
-            ("a=***; b=two words", None),
-            ("a=1; b=tw...", None),
-        ],
-        ids=[
-            "same order",
-            "other order",
-            "other separators",
-            "other whitespace",
-            "other value",
-            "longer value",
-            "other value with one missing",
-            "one missing",
-            "one more",
-            "empty",
-            "JSON pairs",
-            "unknown name only",
-            "masked value",
-            "value cut short",
-        ],
-    )
-    def test_inputs_listed_by_the_api_match_differ_or_remain_undecided(self, text, match):
-        assert inputs_match(text, {"a": "1", "b": "two words"}) is match
 
-    def test_truncated_input_is_undecided_or_differs_by_its_prefix(self):
-        assert inputs_match(f"a={'x' * 64}; b=2", {"a": "x" * 99, "b": "2"}) is None
-        assert inputs_match(f"a={'x' * 64}; b=2; a=z", {"a": "x" * 99, "b": "2"}) is None
-        assert inputs_match("a=1; b=tw\u2026", {"a": "1", "b": "two words"}) is None
-        assert inputs_match(f"a={'x' * 64}", {"a": "x" * 99}) is None
-        assert inputs_match(f"a={'x' * 64}", {"a": "y" * 99}) is False
-        assert inputs_match(f"a={'x' * 64}; u=1", {"a": "x" * 99}) is None
-        assert inputs_match(f"a={'x;' * 40}x", {"a": "x;" * 60}) is None
+@cases(
+    ("text", "inputs", "match"),
+    {
+        "same order": ("a=1; b=two words", AB, True),
+        "other order": ("b=two words; a=1", AB, True),
+        "other separators": ("a=1;b=two words;", AB, True),
+        "other whitespace": ("a = 1; b=  two\nwords ", AB, True),
+        "other value": ("a=2; b=two words", AB, False),
+        "longer value": ("a=11; b=two words", AB, False),
+        "other value with one missing": ("b=other", AB, False),
+        "one missing": ("a=1", AB, None),
+        "one more": ("a=1; b=two words; c=3", AB, None),
+        "empty": ("", AB, None),
+        "JSON pairs": ('[{"name": "a", "value": "1"}]', AB, None),
+        "unknown name only": ("data=5", AB, None),
+        "masked value": ("a=***; b=two words", AB, None),
+        "value cut short": ("a=1; b=tw...", AB, None),
+        "value cut short, one sign": ("a=1; b=tw\u2026", AB, None),
+        "truncated": (f"a={CUT}", {"a": LONG}, None),
+        "truncated, another value": (f"a={CUT}", {"a": "y" * 99}, False),
+        "truncated, another input": (f"a={CUT}; b=2", {"a": LONG, "b": "2"}, None),
+        "truncated, listed twice": (f"a={CUT}; b=2; a=z", {"a": LONG, "b": "2"}, None),
+        "truncated, unknown input": (f"a={CUT}; u=1", {"a": LONG}, None),
+        "truncated, with separators": (f"a={'x;' * 40}x", {"a": "x;" * 60}, None),
+        "separators in values": ("a=1; b=x=y; c=; d=2", {"a": "1; b=x=y", "c": "; d=2"}, True),
+        "value like an input": ("a=1; b=x; b=2", BX, None),
+        "value like an input, other inputs": ("a=1; b=3", BX, None),
+        "value like no known input": ("a=1; b=x; c=2", {"a": "1; b=x", "c": "2"}, True),
+        "= in a name": ("x=y=1", {"x=y": "1"}, None),
+        "; in a name": ("x;y=1", {"x;y": "1"}, None),
+        "names that differ only in spaces": ("a b=1", {"a b": "1", "ab": "2"}, None),
+        "separator at the end of the value": ("a=1;", {"a": "1;"}, True),
+        "separator after that": ("a=1;;", {"a": "1;"}, True),
+        "two separators at the end": ("a=1;;", {"a": "1"}, None),
+        "no inputs": ("", {}, True),
+        "no inputs sent": ("a=1", {}, None),
+    },
+)
+def test_listed_inputs_match_differ_or_remain_undecided(text, inputs, match):
+    assert inputs_match(text, inputs) is match
 
-    def test_inputs_with_separators_in_their_values_still_match(self):
-        assert inputs_match("a=1; b=x=y; c=; d=2", {"a": "1; b=x=y", "c": "; d=2"}) is True
 
-    @pytest.mark.parametrize(
-        ("text", "inputs", "match"),
-        [
-            ("a=1; b=x; b=2", {"a": "1; b=x", "b": "2"}, None),
-            ("a=1; b=3", {"a": "1; b=x", "b": "2"}, None),
-            ("a=1; b=x; c=2", {"a": "1; b=x", "c": "2"}, True),
-            ("x=y=1", {"x=y": "1"}, None),
-            ("x;y=1", {"x;y": "1"}, None),
-            ("a b=1", {"a b": "1", "ab": "2"}, None),
-            ("a=1;", {"a": "1;"}, True),
-            ("a=1;;", {"a": "1;"}, True),
-            ("a=1;;", {"a": "1"}, None),
-        ],
-        ids=[
-            "value like an input",
-            "value like an input, other inputs",
-            "value like no known input",
-            "= in a name",
-            "; in a name",
-            "names that differ only in spaces",
-            "separator at the end of the value",
-            "separator after that",
-            "two separators at the end",
-        ],
-    )
-    def test_inputs_match_only_if_their_text_is_unambiguous(self, text, inputs, match):
-        assert inputs_match(text, inputs) is match
+def test_declared_name_with_a_separator_makes_the_text_ambiguous():
+    assert inputs_match("a=1", {"a": "1"}, [InputParameter("x;y")]) is None
 
-    def test_declared_name_with_a_separator_makes_the_text_ambiguous(self):
-        assert inputs_match("a=1", {"a": "1"}, [InputParameter("x;y")]) is None
 
-    def test_run_without_inputs_matches_only_an_empty_listing(self):
-        assert inputs_match("", {}) is True
-        assert inputs_match("a=1", {}) is None
-
-    @pytest.mark.parametrize(
-        ("text", "match"),
-        [
-            ("a=1; b=2; c=3", True),
-            ("c=3; a=1; d=; b=2", True),
-            ("c=x; y; d=4; a=1; b=2;", True),
-            ("a=1; c=3", None),
-            ("a=1; b=2; e=5", None),
-            ("c=5+a=1; b=2", None),
-            ("a=1; b=2; c=3; c=4", None),
-            ("a=1; c=3; r=4; b=2", None),
-            ("a=1; c=3; u=4; b=2", True),
-            ("a=1; b=2; c=3; u=4", True),
-            ("a=2; b=2; c=3", False),
-        ],
-        ids=[
-            "one",
-            "both, between",
-            "with a separator",
-            "one missing",
-            "unknown",
-            "in a value",
-            "twice",
-            "without a default",
-            "not declared, before one that was sent",
-            "not declared, at the end",
-            "other value",
-        ],
-    )
-    def test_listing_may_have_inputs_with_defaults_besides_those_that_were_sent(self, text, match):
-        declared = [InputParameter(name, name != "r") for name in ("a", "c", "d", "r")]
-        assert inputs_match(text, {"a": "1", "b": "2"}, declared) is match
+@cases(
+    ("text", "match"),
+    {
+        "one": ("a=1; b=2; c=3", True),
+        "both, between": ("c=3; a=1; d=; b=2", True),
+        "with a separator": ("c=x; y; d=4; a=1; b=2;", True),
+        "one missing": ("a=1; c=3", None),
+        "unknown": ("a=1; b=2; e=5", None),
+        "in a value": ("c=5+a=1; b=2", None),
+        "twice": ("a=1; b=2; c=3; c=4", None),
+        "without a default": ("a=1; c=3; r=4; b=2", None),
+        "not declared, before one that was sent": ("a=1; c=3; u=4; b=2", True),
+        "not declared, at the end": ("a=1; b=2; c=3; u=4", True),
+        "other value": ("a=2; b=2; c=3", False),
+    },
+)
+def test_listing_may_have_inputs_with_defaults_besides_those_that_were_sent(text, match):
+    declared = [InputParameter(name, name != "r") for name in ("a", "c", "d", "r")]
+    assert inputs_match(text, {"a": "1", "b": "2"}, declared) is match
 
 
 NAMES_OF_SIGNS = ["=".join("x" * (number + 1)) for number in range(40)]
@@ -144,11 +95,8 @@ LISTED_1000 = "; ".join(f"{name}={value}" for name, value in INPUTS_1000.items()
 
 COSTLY: dict[str, tuple[bool | None, str, dict[str, str], list[InputParameter]]] = {
     "40 inputs that are declared twice": (True, f"a=1; {LISTED_40}", {"a": "1"}, DECLARED_40 * 2),
-    "40 inputs that are declared twice, not the run": (None, f"{LISTED_40}; a=2", {"b": "1"}, DECLARED_40 * 2),
     "40 inputs that are listed twice": (None, f"{LISTED_40}; {LISTED_40}; a=1", {"a": "1"}, DECLARED_40),
     "1,000 inputs": (True, LISTED_1000, INPUTS_1000, []),
-    "1,000 inputs, another order": (True, "; ".join(reversed(LISTED_1000.split("; "))), INPUTS_1000, []),
-    "1,000 inputs, one missing": (None, LISTED_1000.partition("; ")[2], INPUTS_1000, []),
     "1,000 inputs, one another": (False, LISTED_1000 + "0", INPUTS_1000, []),
     "1,000 declared": (True, f"a=1; {LISTED_1000}", {"a": "1"}, [InputParameter(name, True) for name in INPUTS_1000]),
     "names that contain =": (
@@ -158,14 +106,13 @@ COSTLY: dict[str, tuple[bool | None, str, dict[str, str], list[InputParameter]]]
         [InputParameter(name, True) for name in NAMES_OF_SIGNS],
     ),
     "a text of separators": (None, ";=" * 500_000, {"a": "1"}, DECLARED_40),
-    "20,000 names": (None, "n1=;" * 20_000, {"a": "1"}, DECLARED_40),
     "a text of names": (None, "n1=;" * 250_000, {"a": "1"}, DECLARED_40),
     "a long text": (None, "a=" + "1" * 5_000_000, {"a": "1"}, []),
     "a long name": (None, ";" * 10_000 + "b" * 900_000, {"a": "1"}, [InputParameter("b" * 300_000, True)]),
 }
 
 
-@pytest.mark.parametrize(("match", "text", "inputs", "declared"), COSTLY.values(), ids=COSTLY)
+@cases(("match", "text", "inputs", "declared"), COSTLY)
 def test_inputs_are_compared_in_bounded_time(match, text, inputs, declared):
     began = time.thread_time()
     assert inputs_match(text, inputs, declared) is match
@@ -224,8 +171,6 @@ SENT: dict[str, Any] = {
     "deep": {"since": "2026-01-01", "tags": ["a", "b"], "exact": True},
 }
 
-LONG = "x" * 100
-
 
 def changed(**members: Any) -> dict[str, Any]:
     return {**SENT, **members}
@@ -235,121 +180,127 @@ def deep(**members: Any) -> dict[str, Any]:
     return changed(deep={**SENT["deep"], **members})
 
 
-class TestInputOfABotListedByTheApi:
-    @cases(
-        ("listed", "match"),
-        {
-            "equal": (SENT, True),
-            "another order of names": (dict(reversed(SENT.items())), True),
-            "number as text": (changed(pages="2"), True),
-            "number as float": (changed(pages=2.0), True),
-            "object as JSON text": (changed(deep=json.dumps(SENT["deep"])), True),
-            "JSON text with another format": (changed(deep=json.dumps(SENT["deep"], indent=2, sort_keys=True)), True),
-            "boolean as text": (deep(exact="true"), True),
-            "boolean as text of Python": (deep(exact="True"), True),
-            "list as JSON text, with text for texts": (deep(tags='["a", "b"]'), True),
-            "other text": (changed(company="Example"), False),
-            "text that begins like the sent one": (changed(company="Example Corporation"), False),
-            "other number": (changed(pages=20), False),
-            "boolean for a number": (changed(pages=True), False),
-            "null for a value": (changed(company=None), False),
-            "list for a text": (changed(company=["Example Corp"]), False),
-            "text for an object": (changed(deep="since"), False),
-            "other value within": (deep(since="2026-01-02"), False),
-            "other order of a list": (deep(tags=["b", "a"]), False),
-            "shorter list": (deep(tags=["a"]), False),
-            "longer list": (deep(tags=["a", "b", "c"]), False),
-            "missing": ({name: SENT[name] for name in ("company", "pages")}, False),
-            "missing within": (changed(deep={"since": "2026-01-01", "tags": ["a", "b"]}), False),
-            "one more": (changed(region="DE"), None),
-            "one more, null": (changed(region=None), None),
-            "one more within": (deep(region="DE"), None),
-            "one more, and another value": (changed(region="DE", pages=3), False),
-            "only whitespace differs": (changed(company=" Example  Corp "), None),
-            "masked": (changed(company="******"), None),
-            "masked number": (changed(pages="***"), None),
-            "masked object": (changed(deep="***"), None),
-            "masked within": (deep(since="**********"), None),
-            "masked with bullets": (changed(company="\u2022\u2022\u2022\u2022"), None),
-            "replaced by a word": (changed(company="[REDACTED]"), None),
-            "number replaced by a word": (changed(pages="hidden"), None),
-            "partly masked": (changed(company="Ex*******rp"), None),
-            "partly masked, another text": (changed(company="Ax*******rp"), False),
-            "partly masked, too long": (changed(company="Example C***le Corp"), False),
-            "masked, and another value": (changed(company="***", pages=3), False),
-            "truncated": (changed(company="Exam..."), None),
-            "truncated, one sign": (changed(company="Exam\u2026"), None),
-            "truncated, another text": (changed(company="Exan..."), False),
-            "truncated object": (changed(deep='{"since": "2026-01'), None),
-            "truncated list": (deep(tags='["a", "'), None),
-            "not shown": (None, None),
-            "nothing shown": ({}, None),
-        },
-    )
-    def test_listed_input_matches_differs_or_remains_undecided(self, listed, match):
-        assert bot_input_matches(listed, SENT, {}) is match
+@cases(
+    ("listed", "match"),
+    {
+        "equal": (SENT, True),
+        "another order of names": (dict(reversed(SENT.items())), True),
+        "number as text": (changed(pages="2"), True),
+        "number as float": (changed(pages=2.0), True),
+        "object as JSON text": (changed(deep=json.dumps(SENT["deep"])), True),
+        "JSON text with another format": (changed(deep=json.dumps(SENT["deep"], indent=2, sort_keys=True)), True),
+        "boolean as text": (deep(exact="true"), True),
+        "boolean as text of Python": (deep(exact="True"), True),
+        "list as JSON text, with text for texts": (deep(tags='["a", "b"]'), True),
+        "other text": (changed(company="Example"), False),
+        "text that begins like the sent one": (changed(company="Example Corporation"), False),
+        "other number": (changed(pages=20), False),
+        "boolean for a number": (changed(pages=True), False),
+        "null for a value": (changed(company=None), False),
+        "list for a text": (changed(company=["Example Corp"]), False),
+        "text for an object": (changed(deep="since"), False),
+        "other value within": (deep(since="2026-01-02"), False),
+        "other order of a list": (deep(tags=["b", "a"]), False),
+        "shorter list": (deep(tags=["a"]), False),
+        "longer list": (deep(tags=["a", "b", "c"]), False),
+        "missing": ({name: SENT[name] for name in ("company", "pages")}, False),
+        "missing within": (changed(deep={"since": "2026-01-01", "tags": ["a", "b"]}), False),
+        "one more": (changed(region="DE"), None),
+        "one more, null": (changed(region=None), None),
+        "one more within": (deep(region="DE"), None),
+        "one more, and another value": (changed(region="DE", pages=3), False),
+        "only whitespace differs": (changed(company=" Example  Corp "), None),
+        "masked": (changed(company="******"), None),
+        "masked number": (changed(pages="***"), None),
+        "masked object": (changed(deep="***"), None),
+        "masked within": (deep(since="**********"), None),
+        "masked with bullets": (changed(company="\u2022\u2022\u2022\u2022"), None),
+        "replaced by a word": (changed(company="[REDACTED]"), None),
+        "number replaced by a word": (changed(pages="hidden"), None),
+        "partly masked": (changed(company="Ex*******rp"), None),
+        "partly masked, another text": (changed(company="Ax*******rp"), False),
+        "partly masked, too long": (changed(company="Example C***le Corp"), False),
+        "masked, and another value": (changed(company="***", pages=3), False),
+        "truncated": (changed(company="Exam..."), None),
+        "truncated, one sign": (changed(company="Exam\u2026"), None),
+        "truncated, another text": (changed(company="Exan..."), False),
+        "truncated object": (changed(deep='{"since": "2026-01'), None),
+        "truncated list": (deep(tags='["a", "'), None),
+        "not shown": (None, None),
+        "nothing shown": ({}, None),
+    },
+)
+def test_listed_input_matches_differs_or_remains_undecided(listed, match):
+    assert bot_input_matches(listed, SENT, {}) is match
 
-    @cases(
-        ("listed", "sent", "match"),
-        {
-            "number, converted by us": (2, "2", True),
-            "number with a fraction, converted by us": (1.5, "1.50", True),
-            "boolean, converted by us": (True, "True", True),
-            "list, converted by us": (["a", 1], '["a", 1]', True),
-            "text, converted by BrowserAct": ("2", 2, True),
-            "null as text": ("null", None, True),
-            "another version": ("1.1", "1.10", None),
-            "another way to write a boolean": ("true", "True", None),
-            "text that is no JSON number": (7, "007", False),
-            "long number": ("12345678901234567890", 12345678901234567890, True),
-            "long number, rounded": (12345678901234567000, "12345678901234567890", None),
-            "long number, another one": (12345678901234500000, "12345678901234567890", False),
-            "number that a float cannot have": ("1e400", "1e500", False),
-            "number beyond all floats": (10**400, 10**401, False),
-            "number beyond all floats, as float": (1e308, 10**400, False),
-            "no number": ("NaN", "NaN", True),
-            "no number in a list": ("[NaN]", "[ NaN ]", None),
-            "partly masked boolean": ("t***", True, None),
-            "text of 64 characters that may be truncated": (LONG[:64], LONG, None),
-            "text of 63 characters": (LONG[:63], LONG, False),
-            "asterisks that were sent": ("a*b", "a*b", True),
-            "asterisks that were sent, another text": ("a*c", "a*b", False),
-            "empty text": ("", "", True),
-            "empty text for null": ("", None, False),
-            "0 for false": (0, False, False),
-            "another text that looks like JSON": ('{"a": 1}', '{"a": 2}', False),
-            "text that becomes a number within JSON text": ('{"a": "1"}', {"a": 1}, True),
-        },
-    )
-    def test_value_and_its_json_text_are_the_same_if_nothing_is_lost(self, listed, sent, match):
-        assert bot_input_matches({"a": listed, "b": 1}, {"a": sent, "b": 1}, {}) is match
 
-    def test_null_may_be_left_out_of_the_list(self):
-        assert bot_input_matches({"a": 1}, {"a": 1, "b": None}, {}) is None
-        assert bot_input_matches({"a": 1, "b": None}, {"a": 1, "b": None}, {}) is True
+@cases(
+    ("listed", "sent", "match"),
+    {
+        "number, converted by us": (2, "2", True),
+        "number with a fraction, converted by us": (1.5, "1.50", True),
+        "boolean, converted by us": (True, "True", True),
+        "list, converted by us": (["a", 1], '["a", 1]', True),
+        "text, converted by BrowserAct": ("2", 2, True),
+        "null as text": ("null", None, True),
+        "another version": ("1.1", "1.10", None),
+        "another way to write a boolean": ("true", "True", None),
+        "text that is no JSON number": (7, "007", False),
+        "long number": ("12345678901234567890", 12345678901234567890, True),
+        "long number, rounded": (12345678901234567000, "12345678901234567890", None),
+        "long number, another one": (12345678901234500000, "12345678901234567890", False),
+        "number that a float cannot have": ("1e400", "1e500", False),
+        "number beyond all floats": (10**400, 10**401, False),
+        "number beyond all floats, as float": (1e308, 10**400, False),
+        "no number": ("NaN", "NaN", True),
+        "no number in a list": ("[NaN]", "[ NaN ]", None),
+        "partly masked boolean": ("t***", True, None),
+        "text of 64 characters that may be truncated": (LONG[:64], LONG, None),
+        "text of 63 characters": (LONG[:63], LONG, False),
+        "asterisks that were sent": ("a*b", "a*b", True),
+        "asterisks that were sent, another text": ("a*c", "a*b", False),
+        "empty text": ("", "", True),
+        "empty text for null": ("", None, False),
+        "0 for false": (0, False, False),
+        "another text that looks like JSON": ('{"a": 1}', '{"a": 2}', False),
+        "text that becomes a number within JSON text": ('{"a": "1"}', {"a": 1}, True),
+    },
+)
+def test_value_and_its_json_text_are_the_same_if_nothing_is_lost(listed, sent, match):
+    assert bot_input_matches({"a": listed, "b": 1}, {"a": sent, "b": 1}, {}) is match
 
-    def test_run_without_input_matches_only_an_empty_listing(self):
-        assert bot_input_matches({}, {}, {}) is True
-        assert bot_input_matches({"a": 1}, {}, {}) is None
-        assert bot_input_matches(None, {}, {}) is None
 
-    @cases(
-        ("added", "match"),
-        {
-            "the default": ({"pages": 10}, True),
-            "the default as text": ({"pages": "10"}, True),
-            "two defaults": ({"pages": 10, "tags": ["x"]}, True),
-            "another value": ({"pages": 9}, None),
-            "masked": ({"pages": "***"}, None),
-            "without a default": ({"pages": 10, "region": "DE"}, None),
-        },
-    )
-    def test_listing_may_have_defaults_of_the_schema_besides_the_names_that_were_sent(self, added, match):
-        defaults = {"pages": 10, "tags": ["x"], "company": "other"}
-        assert bot_input_matches({"company": "Example Corp", **added}, {"company": "Example Corp"}, defaults) is match
+@pytest.mark.parametrize(
+    ("listed", "sent", "match"),
+    [
+        # Null may be left out.
+        ({"a": 1}, {"a": 1, "b": None}, None),
+        ({"a": 1, "b": None}, {"a": 1, "b": None}, True),
+        ({}, {}, True),
+        ({"a": 1}, {}, None),
+        (None, {}, None),
+    ],
+)
+def test_null_and_no_input_match_only_if_they_are_listed(listed, sent, match):
+    assert bot_input_matches(listed, sent, {}) is match
 
-    def test_default_does_not_replace_a_sent_value(self):
-        assert bot_input_matches({"a": 1, "pages": 10}, {"a": 1, "pages": 9}, {"pages": 10}) is False
+
+@cases(
+    ("added", "match"),
+    {
+        "the default": ({"pages": 10}, True),
+        "the default as text": ({"pages": "10"}, True),
+        "two defaults": ({"pages": 10, "tags": ["x"]}, True),
+        "another value": ({"pages": 9}, None),
+        "masked": ({"pages": "***"}, None),
+        "without a default": ({"pages": 10, "region": "DE"}, None),
+    },
+)
+def test_listing_may_have_defaults_of_the_schema_besides_the_names_that_were_sent(added, match):
+    defaults = {"pages": 10, "tags": ["x"], "company": "other"}
+    assert bot_input_matches({"company": "Example Corp", **added}, {"company": "Example Corp"}, defaults) is match
+    # A default does not replace a value that was sent.
+    assert bot_input_matches({"pages": 10}, {"pages": 9}, defaults) is False
 
 
 def nested(levels: int, name: str | None = None) -> Any:
@@ -364,25 +315,19 @@ MANY = list(range(90_000))
 COSTLY_INPUTS: dict[str, tuple[bool | None, Any, Any]] = {
     "100 levels": (True, nested(100), nested(100)),
     "1,000 levels": (None, nested(1000), nested(1000)),
-    "100 levels of objects": (True, nested(100, "a"), nested(100, "a")),
-    "1,000 levels of objects": (None, nested(1000, "a"), nested(1000, "a")),
-    "many levels as text": (None, "[" * 1_000_000, [1]),
     "many levels as text, on both sides": (None, "[" * 1_000_000, "[" * 999_999),
     "90,000 numbers": (True, MANY, MANY),
-    "90,000 numbers as texts": (True, [*map(str, MANY)], MANY),
     "90,000 numbers as text": (True, json.dumps(MANY), MANY),
     "200,000 numbers": (None, MANY * 3, MANY * 3),
-    "many other names": (None, {"b": 1, **{str(number): number for number in MANY}}, {"b": 1}),
     "masks": (None, "*" * 5_000_000, "x"),
     "masks and texts": (False, "a*" * 2_500_000, "x"),
-    "dots": (False, "a" + "." * 5_000_000, "x"),
     "two dots": (False, ".." + "a.." * 1_000_000, "x"),
     "a long text": (False, "x" * 5_000_000, "y" * 5_000_000),
     "many digits": (False, "1" * 100_000, 1),
 }
 
 
-@pytest.mark.parametrize(("match", "listed", "sent"), COSTLY_INPUTS.values(), ids=COSTLY_INPUTS)
+@cases(("match", "listed", "sent"), COSTLY_INPUTS)
 def test_inputs_of_bots_are_compared_in_bounded_time(match, listed, sent):
     began = time.thread_time()
     assert bot_input_matches({"a": listed}, {"a": sent}, {}) is match

@@ -26,165 +26,116 @@ from airflow_provider_browseract.runs.request import (
     with_names_as_keys,
     without_secrets,
 )
+from tests.cases import cases
 from tests.runs.starts import SOURCE
 
 
-class TestInputParameters:
-    def test_input_parameters_given_as_dict_keep_their_order(self):
-        assert [*read_input_parameters({"b": "1", "a": "2"}).items()] == [("b", "1"), ("a", "2")]
+class Lazy(Sequence):
+    """As Airflow returns the results of mapped tasks."""
 
-    def test_input_parameters_given_as_api_pairs_become_a_dict(self):
-        assert read_input_parameters([{"name": "keyword", "value": "laptops"}]) == {"keyword": "laptops"}
+    def __len__(self):
+        return 2
 
-    @pytest.mark.parametrize(
-        ("value", "text"),
-        [
-            ("007", "007"),
-            ("", ""),
-            (7, "7"),
-            (2.5, "2.5"),
-            (True, "true"),
-            (["a", 1], '["a", 1]'),
-            ({"ö": [None]}, '{"ö": [null]}'),
-        ],
-        ids=["digits", "empty string", "integer", "float", "boolean", "list", "dict"],
+    def __getitem__(self, index):
+        return ["a", "b"][index]
+
+
+@cases(
+    ("value", "text"),
+    {
+        "digits": ("007", "007"),
+        "empty string": ("", ""),
+        "integer": (7, "7"),
+        "float": (2.5, "2.5"),
+        "boolean": (True, "true"),
+        "list": (["a", 1], '["a", 1]'),
+        "dict": ({"ö": [None]}, '{"ö": [null]}'),
+        "lazy sequence": (Lazy(), '["a", "b"]'),
+        "mappings": ([MappingProxyType({"a": MappingProxyType({"b": 1})})], '[{"a": {"b": 1}}]'),
+    },
+)
+def test_input_strings_are_unchanged_and_other_values_become_json_text_in_their_order(value, text):
+    assert [*read_input_parameters({"b": value, "a": "2"}).items()] == [("b", text), ("a", "2")]
+    assert read_input_parameters([{"name": "b", "value": value}]) == {"b": text}
+    assert read_input_parameters(None) == read_input_parameters({}) == {}
+
+
+OK, PAIR = {"name": "ok", "value": "1"}, r"input_parameters\[1\] is .* instead of a pair"
+NO_NAME, NO_JSON = "Use strings that are not empty", r"input_parameters\['when'\] cannot be written as JSON"
+BY_NAME = r"input_parameters\['keyword'\] is None\. Set a value, or remove"
+
+
+@cases(
+    ("value", "message"),
+    {
+        "bytes": (b"x", "input_parameters is of type bytes"),
+        "JSON text": (' [{"name": "a", "value": "1"}]\n', "^input_parameters is a text instead of .*native"),
+        "pair without a value": ([OK, {"name": "a"}], PAIR),
+        "pair with another field": ([OK, {"name": "a", "value": "1", "more": 2}], PAIR),
+        "text as a pair": ([OK, "a=1"], PAIR),
+        "list as a pair": ([OK, ["a", "1"]], PAIR),
+        "name twice": ([OK, OK], "'ok' twice"),
+        "None": ({"keyword": None}, BY_NAME),
+        "None in a pair": ([{"name": "keyword", "value": None}], BY_NAME),
+        **{f"name {name!r}": ({name: "1"}, NO_NAME) for name in ("", "  ", 3, None)},
+        "datetime": ({"when": datetime(2026, 1, 1)}, NO_JSON),
+        "set": ({"when": {1, 2}}, NO_JSON),
+        "bytes as a value": ({"when": b"bytes"}, NO_JSON),
+        "NaN": ({"when": float("nan")}, NO_JSON),
+        "infinity": ({"when": float("inf")}, NO_JSON),
+        "nested object": ({"when": {"deep": [object()]}}, NO_JSON),
+    },
+)
+def test_invalid_input_parameters_are_refused_with_what_is_wrong(value, message):
+    with pytest.raises(InputError, match=message):
+        read_input_parameters(value)
+
+
+def test_only_lists_and_dicts_are_named_as_sent_as_text():
+    line = (
+        "Sent as one JSON text, because inputs are texts: input_parameters['keyword'] (a list){}. To start a run for "
+        "each element, use expand."
     )
-    def test_input_strings_are_unchanged_and_other_values_become_json_text(self, value, text):
-        assert read_input_parameters({"name": value}) == {"name": text}
-
-    def test_lazy_sequence_of_mapped_results_becomes_a_json_list(self):
-        class Lazy(Sequence):
-            def __len__(self):
-                return 2
-
-            def __getitem__(self, index):
-                return ["a", "b"][index]
-
-        assert json.loads(read_input_parameters({"all": Lazy()})["all"]) == ["a", "b"]
-
-    def test_mapping_that_is_no_dict_becomes_a_json_object(self):
-        value = [MappingProxyType({"a": MappingProxyType({"b": 1})})]
-        assert json.loads(read_input_parameters({"all": value})["all"]) == [{"a": {"b": 1}}]
-
-    def test_none_and_empty_dict_both_mean_no_input_parameters(self):
-        assert read_input_parameters(None) == read_input_parameters({}) == {}
-
-    @pytest.mark.parametrize("value", [7, b"x", object()], ids=["integer", "bytes", "object"])
-    def test_input_parameters_neither_mapping_nor_pairs_are_refused(self, value):
-        with pytest.raises(InputError, match="input_parameters is of type"):
-            read_input_parameters(value)
-
-    @pytest.mark.parametrize("text", ['{"keyword": "laptops"}', ' [{"name": "a", "value": "1"}]\n', "{}"])
-    def test_input_parameters_given_as_json_string_are_refused_with_the_remedy(self, text):
-        with pytest.raises(InputError, match=r"^input_parameters is a text instead of .*render_template_as_native"):
-            read_input_parameters(text)
-
-    @pytest.mark.parametrize(
-        "pair",
-        [{"name": "a"}, {"name": "a", "value": "1", "more": 2}, "a=1", ["a", "1"]],
-        ids=["value missing", "extra field", "string", "list"],
-    )
-    def test_invalid_input_pair_is_refused_with_its_position(self, pair):
-        with pytest.raises(InputError, match=r"input_parameters\[1\] is .* instead of a pair"):
-            read_input_parameters([{"name": "ok", "value": "1"}, pair])
-
-    @pytest.mark.parametrize("given", [{"keyword": [1], "when": {}, "n": 7}, [{"name": "keyword", "value": [1]}]])
-    def test_lists_and_dicts_that_are_sent_as_text_are_named(self, given):
-        line = json_texts_line(given) or ""
-        assert line.startswith("Sent as one JSON text, because inputs are texts: input_parameters['keyword'] (a list)")
-        assert ("input_parameters['when'] (a dict)" in line) is isinstance(given, dict)
-        assert "'n'" not in line
-
-    @pytest.mark.parametrize("given", [None, {}, {"keyword": "[1]"}, [{"name": "keyword", "value": 7}], [7], "text"])
-    def test_inputs_without_lists_and_dicts_need_no_line(self, given):
-        assert json_texts_line(given) is None
-
-    def test_duplicate_input_name_is_refused(self):
-        with pytest.raises(InputError, match="'a' twice"):
-            read_input_parameters([{"name": "a", "value": "1"}, {"name": "a", "value": "2"}])
-
-    @pytest.mark.parametrize("given", [{"keyword": None}, [{"name": "keyword", "value": None}]], ids=["dict", "pairs"])
-    def test_input_with_value_none_is_refused_by_name(self, given):
-        with pytest.raises(InputError, match=r"input_parameters\['keyword'\] is None\. Set a value, or remove"):
-            read_input_parameters(given)
-
-    @pytest.mark.parametrize("name", ["", "  ", 3, None], ids=["empty", "blank", "integer", "Python None"])
-    def test_input_name_that_is_empty_or_not_a_string_is_refused(self, name):
-        with pytest.raises(InputError, match="Use strings that are not empty"):
-            read_input_parameters({name: "1"})
-
-    @pytest.mark.parametrize(
-        "value",
-        [datetime(2026, 1, 1), {1, 2}, b"bytes", float("nan"), float("inf"), {"deep": [object()]}],
-        ids=["datetime", "set", "bytes", "NaN", "infinity", "nested object"],
-    )
-    def test_input_value_not_serializable_as_json_is_refused_by_name(self, value):
-        with pytest.raises(InputError, match=r"input_parameters\['when'\] cannot be written as JSON"):
-            read_input_parameters({"when": value})
+    given = {"keyword": [1], "when": {}, "n": 7}
+    assert json_texts_line(given) == line.format(", input_parameters['when'] (a dict)")
+    assert json_texts_line([{"name": "keyword", "value": [1]}]) == line.format("")
+    for other in (None, {}, {"keyword": "[1]"}, [{"name": "keyword", "value": 7}], [7], "text"):
+        assert json_texts_line(other) is None
 
 
 KEY = "app-key"
 
 
-def of(**inputs: str) -> RunRequest:
-    """A request for a run of workflow 70."""
-    return RunRequest(SOURCE, inputs)
+def of(text: str = "1", **other: Any) -> RunRequest:
+    """A request for a run of workflow 70 with the input ``a``."""
+    return replace(RunRequest(SOURCE, {"a": text}), **other)
 
 
-def test_fingerprint_is_the_same_for_different_callback_urls():
-    first, second = (replace(of(a="1"), callback_url=f"https://x.example/{token}") for token in ("one", "two"))
+@cases(
+    ("first", "second"),
+    {
+        "callback URL": (of(callback_url="https://x.example/one"), of(callback_url="https://x.example/two")),
+        "order of inputs": (of(inputs={"a": "1", "b": "2"}), of(inputs={"b": "2", "a": "1"})),
+        "keys in JSON": (of('{"x": 1, "y": [{"p": 1, "q": 2}]}'), of('{"y": [{"q": 2, "p": 1}], "x": 1}')),
+        "keys in a list": (of('[{"p": 1, "q": 2}]'), of('[{"q": 2, "p": 1}]')),
+    },
+)
+def test_fingerprint_ignores_callbacks_and_the_order_of_inputs_and_of_json_keys(first, second):
     assert first.fingerprint(KEY) == second.fingerprint(KEY)
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ({"a": "1", "b": "2"}, {"b": "2", "a": "1"}),
-        ({"a": '{"x": 1, "y": [{"p": 1, "q": 2}]}'}, {"a": '{"y": [{"q": 2, "p": 1}], "x": 1}'}),
-        ({"a": '[{"p": 1, "q": 2}]'}, {"a": '[{"q": 2, "p": 1}]'}),
-    ],
-    ids=["inputs", "keys in the JSON of one", "keys in a list"],
-)
-def test_fingerprint_ignores_the_order_of_inputs_and_of_json_keys(first, second):
-    assert RunRequest(SOURCE, first).fingerprint(KEY) == RunRequest(SOURCE, second).fingerprint(KEY)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        replace(of(a="1"), source=Source(SourceKind.WORKFLOW, "71")),
-        of(a="2"),
-        of(a="[1, 2]"),
-        of(a="[2, 1]"),
-        of(a="[broken"),
-        of(a="1.0"),
-        replace(of(a="1"), profile_id="9"),
-        replace(of(a="1"), save_browser_data=True),
-        replace(of(a="1"), source=Source(SourceKind.TEMPLATE, "70")),
-        replace(of(a="1"), region="DE"),
-    ],
-    ids=[
-        "other workflow",
-        "other input",
-        "list",
-        "reversed list",
-        "broken JSON",
-        "number",
-        "profile",
-        "saved browser data",
-        "template",
-        "region",
-    ],
-)
-def test_fingerprint_differs_for_another_workflow_input_or_profile_setting(other):
-    assert of(a="1").fingerprint(KEY) != other.fingerprint(KEY)
-
-
-@pytest.mark.parametrize(
-    ("first", "second"), [('{"a": 1}', '{"a": 2}'), ("1e2", "100.0")], ids=["JSON objects", "spellings of a number"]
-)
-def test_fingerprint_differs_for_other_values(first, second):
-    assert of(a=first).fingerprint(KEY) != of(a=second).fingerprint(KEY)
+def test_fingerprint_differs_for_another_source_input_profile_setting_or_api_key():
+    requests = [
+        of(),
+        *map(of, ("2", "1.0", "1e2", "100.0", "[1, 2]", "[2, 1]", "[broken", '{"a": 1}', '{"a": 2}')),
+        of(source=Source(SourceKind.WORKFLOW, "71")),
+        of(source=Source(SourceKind.TEMPLATE, "70")),
+        of(profile_id="9"),
+        of(save_browser_data=True),
+        of(region="DE"),
+    ]
+    fingerprints = [request.fingerprint(KEY) for request in requests] + [of().fingerprint("another-key")]
+    assert len(set(fingerprints)) == len(fingerprints)
 
 
 URLS: dict[str, Any] = {"callback_url": None, "status_change_callback_url": None, "api_base_url": "https://x.example"}
@@ -209,46 +160,41 @@ def test_fingerprint_is_the_one_that_earlier_tries_have_stored(stored, request_)
     assert request_.fingerprint(KEY) == stored
 
 
-def test_fingerprint_depends_on_the_api_key():
-    assert of(a="1").fingerprint(KEY) != of(a="1").fingerprint("another-key")
-
-
 def is_secret(name: str) -> bool:
     return isinstance(name, str) and "password" in name
 
 
-@pytest.mark.parametrize(
+@cases(
     ("inputs", "shown", "found"),
-    [
-        ({"password": "hunter2", "user": "bob"}, {"password": "***", "user": "bob"}, {"hunter2"}),
-        (
+    {
+        "dict": ({"password": "hunter2", "user": "bob"}, {"password": "***", "user": "bob"}, {"hunter2"}),
+        "list": (
             [{"name": "password", "value": "hunter2"}, {"name": "user", "value": "bob"}],
             [{"name": "password", "value": "***"}, {"name": "user", "value": "bob"}],
             {"hunter2"},
         ),
-        (
+        "nested list": (
             {"form": {"fields": [{"name": "password", "value": 483920}]}},
             {"form": {"fields": [{"name": "password", "value": "***"}]}},
             {"483920"},
         ),
-        (
+        "JSON text": (
             {"form": '{"password": "hunter2", "n": [1]}'},
             {"form": '{"password": "***", "n": [1]}'},
             {"hunter2"},
         ),
-        (
+        "JSON text as the secret": (
             {"password": '{"inner": "hunter2"}'},
             {"password": "***"},
             {'{"inner": "hunter2"}', '{\\"inner\\": \\"hunter2\\"}', "hunter2"},
         ),
-        (
+        "escaped in JSON": (
             {"form": {"password": 'a"b\u00e4cd'}},
             {"form": {"password": "***"}},
             {'a"b\u00e4cd', 'a\\"b\u00e4cd', 'a\\"b\\u00e4cd'},
         ),
-        ({"a": '{"n":1}', "b": "[broken", "c": 7}, {"a": '{"n":1}', "b": "[broken", "c": 7}, set()),
-    ],
-    ids=["dict", "list", "nested list", "JSON text", "JSON text as the secret", "escaped in JSON", "none"],
+        "none": ({"a": '{"n":1}', "b": "[broken", "c": 7}, {"a": '{"n":1}', "b": "[broken", "c": 7}, set()),
+    },
 )
 def test_secret_inputs_are_found_and_replaced_in_every_form(inputs, shown, found):
     texts: set[str] = set()
@@ -272,18 +218,17 @@ def test_json_text_that_is_nested_too_deeply_is_hidden_as_a_whole():
     assert shown["form"] == "***" or json.loads(shown["form"]) == json.loads(text)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("given", "expected"),
-    [
-        ([{"name": "a", "value": 1}, {"name": "b", "value": None}], {"a": 1, "b": None}),
-        ([{"name": "a", "value": 1}, {"name": "a", "value": 2}], None),
-        ([{"name": "a", "value": 1, "x": 2}], None),
-        ([{"name": 1, "value": 1}], None),
-        (["a"], None),
-        ({"a": 1}, None),
-        ("text", None),
-    ],
-    ids=["pairs", "twice", "more keys", "number as name", "texts", "dict", "text"],
+    {
+        "pairs": ([{"name": "a", "value": 1}, {"name": "b", "value": None}], {"a": 1, "b": None}),
+        "twice": ([{"name": "a", "value": 1}, {"name": "a", "value": 2}], None),
+        "more keys": ([{"name": "a", "value": 1, "x": 2}], None),
+        "number as name": ([{"name": 1, "value": 1}], None),
+        "texts": (["a"], None),
+        "dict": ({"a": 1}, None),
+        "text": ("text", None),
+    },
 )
 def test_only_a_list_of_inputs_becomes_a_dict(given, expected):
     assert with_names_as_keys(given) == (given if expected is None else expected)

@@ -45,10 +45,11 @@ from airflow_provider_browseract.runs.waiting import (
     WokenBy,
     wait_for_end,
 )
-from tests.cases import examples
+from tests.cases import cases, examples
 
 START = 1_000_000.0
 C, R, P, F = TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
+UNKNOWN, FAILED, CANCELED = TaskStatus.UNKNOWN, TaskStatus.FAILED, TaskStatus.CANCELED
 DOWN = ServerError("down", http_status=503)
 REFUSED = AuthenticationError("Invalid authorization", code=401, http_status=401)
 GONE = TaskNotFoundError("gone", code=10112)
@@ -58,12 +59,6 @@ ASKING = WAIT.asking("q")
 CAPPED = replace(WAIT, policy=WaitPolicy(max_credits=100), spent_before=40)
 """Another 60 credits are left."""
 
-EVENT = WaitEvent(WAIT, End.ENDED, WokenBy.CALLBACK)
-
-
-def test_event_has_only_the_fields_that_other_versions_of_the_provider_know():
-    assert set(to_json(EVENT)) == {"wait", "end", "woken_by", "reason", "answer", "answered_by"}
-
 
 def event_of(end: End, wait: Wait = WAIT, **fields: Any) -> WaitEvent:
     if end is End.ANSWERED:
@@ -71,46 +66,15 @@ def event_of(end: End, wait: Wait = WAIT, **fields: Any) -> WaitEvent:
     return WaitEvent(wait, end, **fields)
 
 
-def test_wait_event_survives_a_json_round_trip():
-    for event in (EVENT, event_of(End.GIVEN_UP, reason="HTTP 503"), event_of(End.ANSWERED)):
-        assert from_json(WaitEvent, json.loads(json.dumps(to_json(event)))) == event
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        None,
-        [],
-        {"wait": None},
-        {"wait": {}},
-        {"end": None},
-        {"end": "triumph"},
-        {"woken_by": None},
-        {"woken_by": "magic"},
-        {"reason": 7},
-        {"answered_by": 7},
-        {"answer": "resume"},
-        {"end": "answered"},
-        {"end": "answered", "answer": "perhaps"},
-    ],
-    ids=str,
-)
-def test_incomplete_or_invalid_wait_event_is_refused(change):
-    payload = {**to_json(EVENT), **change} if isinstance(change, dict) else change
-    with pytest.raises(ValueError):  # noqa: PT011 - the words differ by what is missing
-        from_json(WaitEvent, payload)
-
-
-@pytest.mark.parametrize(
+@cases(
     ("over", "decision"),
-    [
-        (WaitEnd(End.ENDED, WAIT, Task("7", F)), Conclude(Task("7", F))),
-        (WaitEnd(End.PAUSED, WAIT, Task("7", P)), Paused(WAIT, Task("7", P))),
-        (WaitEnd(End.DEADLINE, WAIT, Task("7", R)), GiveUp(WAIT, End.DEADLINE)),
-        (WaitEnd(End.NOT_STARTED, WAIT, Task("7", C)), GiveUp(WAIT, End.NOT_STARTED)),
-        (WaitEnd(End.GIVEN_UP, WAIT, None, DOWN), GiveUp(WAIT, End.GIVEN_UP, DOWN.brief, DOWN)),
-    ],
-    ids=["ended", "paused", "deadline", "not started", "given up"],
+    {
+        "ended": (WaitEnd(End.ENDED, WAIT, Task("7", F)), Conclude(Task("7", F))),
+        "paused": (WaitEnd(End.PAUSED, WAIT, Task("7", P)), Paused(WAIT, Task("7", P))),
+        "deadline": (WaitEnd(End.DEADLINE, WAIT, Task("7", R)), GiveUp(WAIT, End.DEADLINE)),
+        "not started": (WaitEnd(End.NOT_STARTED, WAIT, Task("7", C)), GiveUp(WAIT, End.NOT_STARTED)),
+        "given up": (WaitEnd(End.GIVEN_UP, WAIT, None, DOWN), GiveUp(WAIT, End.GIVEN_UP, DOWN.brief, DOWN)),
+    },
 )
 def test_wait_in_a_worker_is_followed_by_what_it_came_to(over, decision):
     assert after_wait(over) == decision
@@ -120,7 +84,7 @@ def test_wait_in_a_worker_is_followed_by_what_it_came_to(over, decision):
 @pytest.mark.parametrize("status", [status for status in TaskStatus if status.ended])
 def test_ended_run_is_concluded_whatever_the_event_reports(end, status):
     decision, lines = after_deferral(event_of(end), Task("7", status), START + 1.0)
-    if status is TaskStatus.CANCELED and end is End.MAX_CREDITS:
+    if status is CANCELED and end is End.MAX_CREDITS:
         assert decision == GiveUp(WAIT, end, task=Task("7", status))
     else:
         assert decision == Conclude(Task("7", status))
@@ -142,17 +106,14 @@ def test_steps_that_no_poll_has_logged_are_logged_at_the_end():
 class TestOverTheCap:
     @pytest.mark.parametrize("end", [End.MAX_CREDITS, End.ENDED, End.GIVEN_UP])
     @pytest.mark.parametrize(
-        ("status", "given_up"), [(TaskStatus.CANCELED, True), (F, False), (TaskStatus.FAILED, False)]
+        ("status", "credit", "given_up"),
+        [(CANCELED, 61, True), (F, 61, False), (FAILED, 61, False), (CANCELED, 60, False)],
     )
-    def test_canceled_run_is_given_up_and_any_other_ended_run_is_concluded(self, end, status, given_up):
-        seen = Task("7", status, credit=61)
+    def test_canceled_run_is_given_up_and_any_other_ended_run_is_concluded(self, end, status, credit, given_up):
+        seen = Task("7", status, credit=credit)
         decision, _ = after_deferral(event_of(end, CAPPED), seen, START - 1.0)
+        given_up = given_up or (status is CANCELED and end is End.MAX_CREDITS)
         assert decision == (GiveUp(CAPPED, End.MAX_CREDITS, task=seen) if given_up else Conclude(seen))
-
-    @pytest.mark.parametrize("end", [End.ENDED, End.GIVEN_UP])
-    def test_canceled_run_within_the_cap_is_concluded(self, end):
-        seen = Task("7", TaskStatus.CANCELED, credit=60)
-        assert after_deferral(event_of(end, CAPPED), seen, START - 1.0)[0] == Conclude(seen)
 
     @pytest.mark.parametrize("end", End)
     @pytest.mark.parametrize("status", [C, R, P])
@@ -160,18 +121,17 @@ class TestOverTheCap:
         # An older triggerer ignores the cap.
         wait = ASKING if end is End.ANSWERED else WAIT
         event = replace(event_of(end), wait=replace(wait, policy=CAPPED.policy, spent_before=40))
-        decision, lines = after_deferral(event, Task("7", status, credit=61), START - 1.0)
+        seen = Task("7", status, credit=61)
+        decision, lines = after_deferral(event, seen, START - 1.0)
         assert isinstance(decision, GiveUp)
-        assert (decision.end, decision.task) == (End.MAX_CREDITS, Task("7", status, credit=61))
+        assert (decision.end, decision.task) == (End.MAX_CREDITS, seen)
         assert [line.text for line in lines] == [f"BrowserAct task 7 is {status}."]
 
-    def test_active_run_that_was_stopped_is_given_up_although_its_credits_do_not_show_why(self):
-        decision, _ = after_deferral(event_of(End.MAX_CREDITS, CAPPED), Task("7", R), START - 1.0)
-        assert isinstance(decision, GiveUp)
-
-    def test_active_run_at_the_cap_is_waited_for(self):
-        decision, _ = after_deferral(event_of(End.ENDED, CAPPED), Task("7", R, credit=60), START - 1.0)
-        assert isinstance(decision, WaitAgain)
+    # Its credits do not show why it was stopped; or it has used exactly the cap.
+    @pytest.mark.parametrize(("end", "credit", "kind"), [(End.MAX_CREDITS, None, GiveUp), (End.ENDED, 60, WaitAgain)])
+    def test_active_run_is_given_up_if_it_was_stopped_and_waited_for_at_the_cap(self, end, credit, kind):
+        decision, _ = after_deferral(event_of(end, CAPPED), Task("7", R, credit=credit), START - 1.0)
+        assert type(decision) is kind
 
 
 @pytest.mark.parametrize("status", [status for status in TaskStatus if not status.ended])
@@ -185,115 +145,72 @@ def test_reported_end_that_the_api_does_not_confirm_is_waited_for_again(status, 
     assert lines[-1] == LogLine(logged, logging.WARNING)
 
 
-@pytest.mark.parametrize(
-    ("end", "status", "late", "kind"),
-    [
-        (End.DEADLINE, R, True, GiveUp),
-        (End.PAUSED, P, False, Paused),
-        (End.ANSWERED, P, False, Answered),
-        (End.ANSWERED, R, True, Answered),
-        (End.PAUSED, R, False, WaitAgain),
-        (End.NO_LONGER_PAUSED, R, False, WaitAgain),
-        (End.NO_LONGER_PAUSED, P, False, WaitAgain),
-        (End.GIVEN_UP, R, False, WaitAgain),
-        (End.GIVEN_UP, R, True, GiveUp),
-        (End.GIVEN_UP, TaskStatus.UNKNOWN, False, GiveUp),
-        (End.NOT_STARTED, C, False, GiveUp),
-        (End.NOT_STARTED, R, False, WaitAgain),
-    ],
-)
-def test_other_ends_are_checked_against_the_status_and_the_deadline(end, status, late, kind):
-    decision, _ = after_deferral(event_of(end), Task("7", status), START + 1.0 if late else START - 1.0)
-    assert type(decision) is kind
+BACKSTOP = timings.TIMEOUT_BACKSTOP
+SKEW = timings.AIRFLOW_CLOCK_SKEW
 
 
 @pytest.mark.parametrize(
-    ("end", "error", "after", "kind"),
+    ("end", "seen", "after", "kind"),
     [
+        (End.DEADLINE, R, 1.0, GiveUp),
+        (End.PAUSED, P, -1.0, Paused),
+        (End.ANSWERED, P, -1.0, Answered),
+        (End.ANSWERED, R, 1.0, Answered),
+        (End.PAUSED, R, -1.0, WaitAgain),
+        (End.NO_LONGER_PAUSED, R, -1.0, WaitAgain),
+        (End.NO_LONGER_PAUSED, P, -1.0, WaitAgain),
+        (End.GIVEN_UP, R, -1.0, WaitAgain),
+        (End.GIVEN_UP, R, 1.0, GiveUp),
+        (End.GIVEN_UP, UNKNOWN, -1.0, GiveUp),
+        (End.NOT_STARTED, C, -1.0, GiveUp),
+        (End.NOT_STARTED, R, -1.0, WaitAgain),
         (End.ENDED, DOWN, 0.0, WaitAgain),
-        (End.ENDED, DOWN, timings.TIMEOUT_BACKSTOP, GiveUp),
+        (End.ENDED, DOWN, BACKSTOP, GiveUp),
         (End.ENDED, REFUSED, 0.0, WaitAgain),
         (End.ENDED, GONE, 0.0, GiveUp),
         (End.DEADLINE, DOWN, 0.0, GiveUp),
+        # The clocks of triggerer and worker may differ by some seconds.
+        (End.DEADLINE, DOWN, -SKEW, GiveUp),
+        (End.DEADLINE, R, -SKEW, GiveUp),
         (End.GIVEN_UP, DOWN, -60.0, GiveUp),
         (End.PAUSED, DOWN, -60.0, WaitAgain),
         (End.PAUSED, DOWN, 60.0, GiveUp),
         (End.PAUSED, GONE, -60.0, GiveUp),
         (End.NO_LONGER_PAUSED, DOWN, 0.0, WaitAgain),
         (End.MAX_CREDITS, DOWN, 0.0, WaitAgain),
-        (End.MAX_CREDITS, DOWN, timings.TIMEOUT_BACKSTOP, GiveUp),
+        (End.MAX_CREDITS, DOWN, BACKSTOP, GiveUp),
         (End.NOT_STARTED, DOWN, -60.0, WaitAgain),
         (End.ANSWERED, DOWN, -60.0, Answered),
     ],
-    ids=[
-        "ended, API down",
-        "ended, API down too long",
-        "ended, key refused",
-        "ended, task not found",
-        "deadline, API down",
-        "given up, API down",
-        "paused, API down",
-        "paused, API down past the deadline",
-        "paused, task not found",
-        "resumed, API down",
-        "over the cap, API down",
-        "over the cap, API down too long",
-        "not started, API down",
-        "answered, API down",
-    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else str(value),
 )
-def test_failed_poll_after_an_event_waits_again_or_gives_up_with_the_error(end, error, after, kind):
-    decision, lines = after_deferral(event_of(end), error, START + after)
+def test_other_ends_are_checked_against_the_status_or_the_error_and_the_deadline(end, seen, after, kind):
+    run = seen if isinstance(seen, BrowserActError) else Task("7", seen)
+    decision, lines = after_deferral(event_of(end), run, START + after)
     assert type(decision) is kind
-    if isinstance(decision, GiveUp):
-        assert decision == GiveUp(decision.wait, end, error.brief, error)
-    if isinstance(decision, WaitAgain):
-        logged = f"BrowserAct task 7 cannot be read yet: {error.brief}. Waiting again."
+    if isinstance(decision, GiveUp) and isinstance(run, BrowserActError):
+        assert decision == GiveUp(decision.wait, end, run.brief, run)
+    if isinstance(decision, WaitAgain) and isinstance(run, BrowserActError):
+        logged = f"BrowserAct task 7 cannot be read yet: {run.brief}. Waiting again."
         assert lines == [LogLine(logged, logging.WARNING)]
+
+
+LOOK = "Check in the BrowserAct dashboard whether the run still exists."
+CONNECTION = "Check the network and the API key of the connection."
+NOT_KNOWN = "BrowserAct does not know it with this API key: gone (code 10112)"
 
 
 @pytest.mark.parametrize(
     ("reason", "error", "why", "remedy"),
     [
-        (
-            "HTTP 503.",
-            None,
-            "its status could not be read: HTTP 503",
-            "Check the network and the API key of the connection. Check in the BrowserAct dashboard whether the run "
-            "still exists.",
-        ),
-        (None, None, "its status stayed 'unknown'", "Check in the BrowserAct dashboard whether the run still exists."),
-        ("no such task", GONE, "BrowserAct does not know it with this API key: gone (code 10112)", WHY_UNKNOWN),
+        ("HTTP 503.", None, "its status could not be read: HTTP 503", f"{CONNECTION} {LOOK}"),
+        (None, None, "its status stayed 'unknown'", LOOK),
+        ("no such task", GONE, NOT_KNOWN, WHY_UNKNOWN),
     ],
-    ids=["unreadable", "unknown", "task not found"],
 )
 def test_wait_without_a_status_has_a_reason_and_a_remedy(reason, error, why, remedy):
     over = GiveUp(WAIT, End.GIVEN_UP, reason, error)
     assert (over.why, over.remedy) == (why, remedy)
-
-
-@pytest.mark.parametrize("seen", [Task("7", R), Task("7", P), DOWN], ids=["running", "paused", "API down"])
-@pytest.mark.parametrize("wait", [WAIT, ASKING], ids=["polls", "Required Action"])
-def test_deadline_that_is_minutes_away_by_the_clock_of_the_worker_is_waited_for(wait, seen):
-    decision, lines = after_deferral(event_of(End.DEADLINE, wait), seen, START - 120.0)
-    assert isinstance(decision, WaitAgain)
-    # The trigger has closed the Required Action, so a pause is to be reported again.
-    assert (decision.wait.required_action, decision.wait.pause_known) == (None, False)
-    assert lines[-1].level == logging.WARNING
-    if seen is not DOWN:
-        assert "by the clock of this worker 120 seconds are left" in lines[-1].text
-
-
-@pytest.mark.parametrize("seen", [Task("7", R), DOWN], ids=["running", "API down"])
-def test_deadline_is_believed_while_clocks_differ_by_some_seconds(seen):
-    decision, _ = after_deferral(event_of(End.DEADLINE), seen, START - timings.AIRFLOW_CLOCK_SKEW)
-    assert isinstance(decision, GiveUp)
-
-
-def test_pause_that_was_handled_stays_handled_after_a_deadline_that_was_too_early():
-    decision, _ = after_deferral(event_of(End.DEADLINE, replace(WAIT, pause_known=True)), Task("7", P), START - 120.0)
-    assert isinstance(decision, WaitAgain)
-    assert decision.wait.pause_known
 
 
 def test_wait_that_was_given_up_at_the_deadline_of_a_readable_run_is_a_timeout():
@@ -301,32 +218,62 @@ def test_wait_that_was_given_up_at_the_deadline_of_a_readable_run_is_a_timeout()
     assert decision == GiveUp(WAIT.news(Task("7", R))[1], End.DEADLINE, "HTTP 503")
 
 
-def test_run_that_the_triggerer_could_not_poll_is_waited_for_again_with_the_reason():
-    decision, lines = after_deferral(event_of(End.GIVEN_UP, reason="HTTP 503"), Task("7", R), START - 1.0)
+TWO_MINUTES_LEFT = (
+    "The triggerer reported that the time of BrowserAct task 7 is over, but by the clock of this worker 120 seconds "
+    "are left. Waiting again. Compare the clocks of triggerer and worker."
+)
+UNREADABLE = "BrowserAct task 7 cannot be read yet: down (HTTP 503). Waiting again."
+EARLIER = WaitEvent(WAIT, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answered_by="ada")
+
+
+@cases(
+    ("event", "seen", "pause_known", "line"),
+    {
+        "deadline": (event_of(End.DEADLINE), R, False, TWO_MINUTES_LEFT),
+        "deadline of a paused run": (event_of(End.DEADLINE), P, False, TWO_MINUTES_LEFT),
+        "deadline, unreadable": (event_of(End.DEADLINE), DOWN, False, UNREADABLE),
+        # The trigger has closed the Required Action, so a pause is to be reported again.
+        "deadline of a Required Action": (event_of(End.DEADLINE, ASKING), P, False, TWO_MINUTES_LEFT),
+        "deadline of a Required Action, running": (event_of(End.DEADLINE, ASKING), R, False, TWO_MINUTES_LEFT),
+        "deadline of a Required Action, unreadable": (event_of(End.DEADLINE, ASKING), DOWN, False, UNREADABLE),
+        "deadline of a handled pause": (
+            event_of(End.DEADLINE, replace(WAIT, pause_known=True)),
+            P,
+            True,
+            TWO_MINUTES_LEFT,
+        ),
+        "given up": (
+            event_of(End.GIVEN_UP, reason="HTTP 503"),
+            R,
+            False,
+            "The triggerer could not poll BrowserAct task 7 (HTTP 503), but this worker can. Waiting again.",
+        ),
+        "answer that cannot be used": (
+            event_of(End.GIVEN_UP, ASKING, reason="no such option"),
+            P,
+            False,
+            "The answer to the Required Action cannot be used: no such option. Waiting again.",
+        ),
+        "answer to an earlier Required Action": (
+            EARLIER,
+            R,
+            False,
+            "The answer Stop was for an earlier Required Action and has no effect. Waiting again.",
+        ),
+        "no longer paused": (
+            event_of(End.NO_LONGER_PAUSED, ASKING),
+            R,
+            False,
+            "BrowserAct task 7 is no longer paused, so no answer is needed.",
+        ),
+    },
+)
+def test_run_is_waited_for_again_without_a_required_action_and_with_the_reason(event, seen, pause_known, line):
+    run = seen if seen is DOWN else Task("7", seen)
+    decision, lines = after_deferral(event, run, START - 120.0)
     assert isinstance(decision, WaitAgain)
-    logged = "The triggerer could not poll BrowserAct task 7 (HTTP 503), but this worker can. Waiting again."
-    assert lines[-1] == LogLine(logged, logging.WARNING)
-
-
-def test_answer_that_cannot_be_used_closes_the_required_action():
-    decision, lines = after_deferral(event_of(End.GIVEN_UP, ASKING, reason="no such option"), Task("7", P), START - 1.0)
-    assert isinstance(decision, WaitAgain)
-    assert (decision.wait.required_action, decision.wait.pause_known) == (None, False)
-    assert lines[-1].text == "The answer to the Required Action cannot be used: no such option. Waiting again."
-
-
-def test_run_that_is_no_longer_paused_needs_no_answer():
-    decision, lines = after_deferral(event_of(End.NO_LONGER_PAUSED, ASKING), Task("7", R), START - 1.0)
-    assert isinstance(decision, WaitAgain)
-    assert decision.wait.required_action is None
-    assert lines[-1].text == "BrowserAct task 7 is no longer paused, so no answer is needed."
-
-
-def test_answer_to_an_earlier_required_action_is_ignored():
-    event = WaitEvent(WAIT, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answered_by="ada")
-    decision, lines = after_deferral(event, Task("7", R), START - 1.0)
-    assert isinstance(decision, WaitAgain)
-    assert lines[-1].text == "The answer Stop was for an earlier Required Action and has no effect. Waiting again."
+    assert (decision.wait.required_action, decision.wait.pause_known) == (None, pause_known)
+    assert lines[-1] == LogLine(line, logging.WARNING if event.end is not End.NO_LONGER_PAUSED else logging.INFO)
 
 
 def test_news_of_the_run_are_logged_once():

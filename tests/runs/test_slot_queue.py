@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion
@@ -17,6 +19,8 @@ ALL_RUNS = versions_to_count(ApiVersion.V3)
 READY = timings.CORE_RACE_GRACE
 """Seconds after which a task instance that has just deferred may be woken."""
 
+PROBE = timings.LONGEST_SLOT_PROBE_PAUSE
+
 
 def runs(number: int, first: int = 0) -> Active:
     """Return active runs with consecutive ids."""
@@ -31,309 +35,207 @@ def queue_of(waits: dict[str, QueueWait]) -> SlotQueue:
     return queue
 
 
-def queue_whose_first_was_woken(*dag_ids: str) -> SlotQueue:
-    """Return a queue that task instances of these DAGs, "0" and so on, have joined, whose first was woken."""
-    queue = SlotQueue()
-    for number, dag_id in enumerate(dag_ids):
-        queue.join(str(number), wait_of(float(number)), 0.0, dag_id)
-    queue.count(runs(9), READY)
-    assert queue.wake(READY) == ["0"]
-    return queue
+def in_order(number: int, **fields: Any) -> dict[str, QueueWait]:
+    """Return the waits of so many task instances, "0" and so on, the longest first."""
+    return {str(each): wait_of(float(each), **fields) for each in range(number)}
 
 
-def test_start_of_a_paused_dag_teaches_nothing_about_other_starts():
-    queue = SlotQueue()
-    queue.join("paused", wait_of(), 0.0, "paused")
-    queue.count(runs(9), 9.0)
-    assert queue.wake(9.0) == ["paused"]
-    queue.join("paused", wait_of(refusals=2), 500.0, "paused")
-    queue.remove("paused")
-    for key in ("first", "second"):
-        queue.join(key, wait_of(), 4000.0, "other")
-    queue.count(runs(9), 4010.0)
-    assert queue.wake(4010.0) == ["first"]
-    queue.count(runs(9), 4010.0 + timings.START_DELAY)
-    assert queue.wake(4010.0 + timings.START_DELAY) == ["second"]
+def look(queue: SlotQueue, at: float, active: int | Active | None, *woken: str) -> None:
+    """Count the active runs, and check who is woken then."""
+    queue.count(runs(active) if isinstance(active, int) else active, at)
+    assert queue.wake(at) == [*woken]
 
 
-class TestOrder:
-    def test_higher_priority_weight_goes_first_then_the_longest_wait(self):
-        queue = queue_of({"late": wait_of(30.0), "early": wait_of(10.0), "urgent": wait_of(40.0, priority=5)})
-        assert queue.order() == ["urgent", "early", "late"]
+def test_higher_priority_weight_goes_first_then_the_longest_wait():
+    queue = queue_of({"late": wait_of(30.0), "early": wait_of(10.0), "urgent": wait_of(40.0, priority=5)})
+    assert queue.order() == ["urgent", "early", "late"]
 
-    def test_refused_task_returns_to_its_place(self):
-        queue = queue_of({"a": wait_of(10.0), "b": wait_of(20.0)})
-        queue.count(runs(9), READY)
-        assert queue.wake(READY) == ["a"]
-        queue.join("a", wait_of(10.0, refusals=2), READY + 1)
-        assert queue.order() == ["a", "b"]
+
+def test_refused_task_returns_to_its_place():
+    queue = queue_of(in_order(2))
+    look(queue, READY, 9, "0")
+    queue.join("0", wait_of(0.0, refusals=2), READY + 1)
+    assert queue.order() == ["0", "1"]
+
+
+FOLLOW, BLIND = timings.FOLLOW_DELAY, timings.SLOT_PROBE_PAUSE
+REFUSED_WITH_429 = {"1": wait_of(2.0, pause=30.0), "0": wait_of(1.0, pause=20.0), "slot": wait_of(0.0)}
+
+
+@cases(
+    ("waits", "looks"),
+    {
+        "one for each free slot": (in_order(5), [(READY, 8, "0", "1"), (READY, 8)]),
+        "not within the grace after the deferral": (in_order(1), [(READY - 1, 9), (READY, 9, "0")]),
+        # The run of "0" is there, and another one has ended.
+        "slot is taken until the run is counted": (
+            in_order(2),
+            [(READY, 9, "0"), (READY + 3, 9), (READY + 6, runs(9, first=1), "1")],
+        ),
+        "slot of one that never starts": (in_order(2), [(READY, 9, "0"), (READY + timings.START_DELAY, 9, "1")]),
+        "runs cannot be counted": (in_order(1), [(READY, None)]),
+        "accepted starts without counts": (
+            in_order(9),
+            [(BLIND, None, "0"), (BLIND + FOLLOW, None, "1", "2"), (BLIND + 2 * FOLLOW, None, "3", "4", "5")],
+        ),
+        "429, in order after the pause": (
+            REFUSED_WITH_429,
+            [(29.0, 3), (30.0, 3, "slot"), (30.0 + FOLLOW, 4, "0", "1")],
+        ),
+        "pause of a wait that is not about slots": (in_order(1, pause=77.0), [(76.0, 0), (77.0, 0, "0")]),
+        # The API server hands it over.
+        "slot that is free in one count only": (in_order(1, handed_over=True), [(READY, 9), (READY + 5, 9, "0")]),
+        "count from long ago confirms no free slot": (in_order(1, handed_over=True), [(1.0, 9), (61.0, 9)]),
+        "probe that takes the slot of a run that ended": (
+            in_order(2, active=5),
+            [(PROBE, 5, "0"), (PROBE + timings.START_DELAY, runs(5, first=1))],
+        ),
+    },
+)
+def test_task_is_woken_only_for_a_slot_that_is_free(waits, looks):
+    queue = queue_of(waits)
+    for each in looks:
+        look(queue, *each)
 
 
 class TestWake:
-    def test_one_task_is_woken_for_each_free_slot(self):
-        queue = queue_of({str(number): wait_of(float(number)) for number in range(5)})
-        queue.count(runs(8), READY)
-        assert queue.wake(READY) == ["0", "1"]
-        assert queue.wake(READY) == []
-
-    def test_task_is_not_woken_within_the_grace_after_its_deferral(self):
-        queue = queue_of({"a": wait_of()})
-        queue.count(runs(9), READY - 1)
-        assert queue.wake(READY - 1) == []
-        assert queue.wake(READY) == ["a"]
-
-    def test_slot_of_a_woken_task_is_taken_until_its_run_is_counted(self):
-        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
-        queue.count(runs(9), READY)
-        assert queue.wake(READY) == ["a"]
-        queue.count(runs(9), READY + 3)
-        assert queue.wake(READY + 3) == []
-        # The run of "a" is there, and another one has ended.
-        queue.count(runs(9, first=1), READY + 6)
-        assert queue.wake(READY + 6) == ["b"]
-
-    def test_slot_of_a_woken_task_that_never_starts_is_passed_on(self):
-        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
-        queue.count(runs(9), READY)
-        assert queue.wake(READY) == ["a"]
-        later = READY + timings.START_DELAY
-        queue.count(runs(9), later)
-        assert queue.wake(later) == ["b"]
-
-    def test_another_dag_may_follow_when_a_woken_task_does_not_start(self):
-        queue = queue_whose_first_was_woken("paused", "paused", "other")
-        at = READY + timings.FOLLOW_DELAY
-        queue.count(runs(9), at)
-        assert queue.wake(at) == ["2"]
-
-    def test_slow_start_that_was_refused_lets_others_follow_later(self):
-        queue = queue_whose_first_was_woken("slow", "slow", "other")
-        queue.join("0", wait_of(0.0, refusals=2), READY + 15, "slow")
-        at = READY + 15 + READY
-        queue.count(runs(9), at)
-        assert queue.wake(at) == ["0"]
-        queue.count(runs(9), at + 15)
-        assert queue.wake(at + 15) == []
-
-    def test_nothing_is_woken_while_runs_cannot_be_counted(self):
-        queue = queue_of({"a": wait_of()})
-        queue.count(None, READY)
-        assert queue.wake(READY) == []
+    def test_start_of_a_paused_dag_teaches_nothing_about_other_starts(self):
+        queue = SlotQueue()
+        queue.join("paused", wait_of(), 0.0, "paused")
+        look(queue, 9.0, 9, "paused")
+        queue.join("paused", wait_of(refusals=2), 500.0, "paused")
+        queue.remove("paused")
+        for key in ("first", "second"):
+            queue.join(key, wait_of(), 4000.0, "other")
+        look(queue, 4010.0, 9, "first")
+        look(queue, 4010.0 + timings.START_DELAY, 9, "second")
 
     def test_end_of_a_run_wakes_the_next_task_while_runs_cannot_be_counted(self):
-        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
+        queue = queue_of(in_order(2))
         queue.count(None, READY)
         queue.run_ended()
-        assert queue.wake(READY) == ["a"]
+        assert queue.wake(READY) == ["0"]
         assert queue.wake(READY) == []
 
-    def test_accepted_start_without_counts_is_followed_by_more_at_once(self):
-        queue = queue_of({str(number): wait_of(float(number)) for number in range(9)})
-        at, woken = timings.SLOT_PROBE_PAUSE, []
-        for _ in range(3):
-            queue.count(None, at)
-            woken.append(len(queue.wake(at)))
-            at += timings.FOLLOW_DELAY
-        assert woken == [1, 2, 3]
-
-    def test_tasks_refused_with_429_follow_in_order_after_the_pause(self):
-        queue = queue_of({"b": wait_of(2.0, pause=30.0), "a": wait_of(1.0, pause=20.0), "slot": wait_of(0.0)})
-        assert not queue.wants_count(29.0)
-        assert queue.wake(29.0) == []
-        queue.count(runs(3), 30.0)
-        assert queue.wake(30.0) == ["slot"]
-        queue.count(runs(4), 30.0 + timings.FOLLOW_DELAY)
-        assert queue.wake(30.0 + timings.FOLLOW_DELAY) == ["a", "b"]
-
     def test_new_tasks_that_are_refused_with_429_do_not_delay_the_queue(self):
-        queue, at = queue_of({"first": wait_of(0.0, pause=15.0)}), 0.0
-        woken: list[str] = []
-        while not woken:
-            at += 3.0
+        queue = queue_of({"first": wait_of(0.0, pause=15.0)})
+        for at in (3.0, 6.0, 9.0, 12.0):
             queue.join(f"new {at}", wait_of(at, pause=15.0), at)
-            queue.count(runs(3), at)
-            woken = queue.wake(at)
-        assert woken == ["first"]
-        assert at == 15.0
+            assert not queue.wants_count(at)
+            look(queue, at, 3)
+        look(queue, 15.0, 3, "first")
 
-    def test_wait_that_is_not_about_slots_ends_after_its_pause(self):
-        queue = queue_of({"a": wait_of(pause=77.0)})
-        queue.count(runs(0), 76.0)
-        assert queue.wake(76.0) == []
-        assert queue.wake(77.0) == ["a"]
+    def test_ends_of_runs_during_the_pause_after_a_429_wake_only_one_task_after_it(self):
+        queue = queue_of({"first": wait_of(active=None, pause=60.0)})
+        queue.count(None, 1.0)
+        for number in range(20):
+            queue.run_ended()
+            queue.join(f"later {number}", wait_of(number + 1.0, active=None), 2.0)
+        for second in range(4, 60):
+            look(queue, float(second), None)
+        look(queue, 60.0, None, "first")
 
 
 class TestHandOver:
-    def test_slot_that_is_free_in_one_count_only_is_left_to_the_api_server(self):
-        queue = queue_of({"a": wait_of(handed_over=True)})
-        queue.count(runs(9), READY)
-        assert queue.wake(READY) == []
-        queue.count(runs(9), READY + 5)
-        assert queue.wake(READY + 5) == ["a"]
-
     def test_task_resumed_by_the_api_server_holds_a_slot_until_its_run_is_counted(self):
-        queue = queue_of({"a": wait_of(1.0, handed_over=True), "b": wait_of(2.0, handed_over=True)})
-        queue.leave("a", READY)
+        queue = queue_of(in_order(2, handed_over=True))
+        queue.leave("0", READY)
         for at in (READY + 1, READY + 6):
-            queue.count(runs(9), at)
-            assert queue.wake(at) == []
+            look(queue, at, 9)
 
     def test_run_that_was_counted_before_its_hand_over_was_noticed_holds_no_second_slot(self):
-        queue = queue_of({"a": wait_of(1.0, handed_over=True), "b": wait_of(2.0, handed_over=True)})
+        queue = queue_of(in_order(2, handed_over=True))
         queue.count(runs(10), READY)
-        # The run of "a" replaces one that has ended.
+        # The run of "0" replaces one that has ended.
         queue.count(runs(10, first=1), READY + 1)
-        queue.leave("a", READY + 2)
-        for at in (READY + 6, READY + 11):
-            queue.count(runs(9, first=1), at)
-        assert queue.wake(READY + 11) == ["b"]
+        queue.leave("0", READY + 2)
+        queue.count(runs(9, first=1), READY + 6)
+        look(queue, READY + 11, runs(9, first=1), "1")
 
-    def test_wait_that_is_given_up_holds_no_slot(self):
-        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
-        queue.remove("a")
-        queue.count(runs(9), READY)
-        assert queue.wake(READY) == ["b"]
+    def test_wait_that_is_given_up_or_marked_holds_no_slot(self):
+        for leave in (lambda queue: queue.remove("0"), lambda queue: (queue.leave("0", READY), queue.free("0"))):
+            queue = queue_of(in_order(2))
+            leave(queue)
+            look(queue, READY + 1, 9, "1")
 
-    def test_count_from_long_ago_does_not_confirm_a_free_slot(self):
-        queue = queue_of({"a": wait_of(handed_over=True)})
-        queue.count(runs(9), 1.0)
-        queue.count(runs(9), 61.0)
-        assert queue.wake(61.0) == []
-
-    def test_marked_task_frees_its_slot_at_once(self):
-        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
-        queue.leave("a", READY)
-        queue.free("a")
-        queue.count(runs(9), READY + 1)
-        assert queue.wake(READY + 1) == ["b"]
-
-    def test_refusals_after_forged_callbacks_move_nobody(self):
+    @pytest.mark.parametrize(
+        ("before", "active"),
+        [({}, 10), ({"bot": wait_of(9.0, api_version=ApiVersion.V3)}, 1)],
+        ids=["workflows", "workflows, whose counts lack the bots"],
+    )
+    def test_refusals_after_forged_callbacks_move_nobody(self, before, active):
         first, at = wait_of(0.0, source="first", handed_over=True), READY
-        queue = queue_of({"first": first, "other": wait_of(1.0, source="other", handed_over=True)})
+        queue = queue_of({**before, "first": first, "other": wait_of(1.0, source="other", handed_over=True)})
         for refusals in (2, 3, 4):
-            queue.count(runs(10), at)
+            if not before:
+                queue.count(runs(10), at)
             # A token lets the API server hand over a slot that is not free.
             queue.leave("first", at)
-            queue.join("first", wait_of(0.0, source="first", refusals=refusals, handed_over=True), at + 2)
+            again = wait_of(0.0, source="first", refusals=refusals, active=active, handed_over=True)
+            queue.join("first", again, at + 2)
             at += 2 + READY
         assert queue.capacity == 10
         queue.count(runs(9), at)
-        queue.count(runs(9), at + 5)
-        assert queue.wake(at + 5) == ["first"]
+        look(queue, at + 5, 9, "first")
 
 
 class TestCapacity:
-    def test_largest_number_of_active_runs_is_the_capacity(self):
+    def test_largest_number_of_active_runs_is_the_capacity_until_nothing_waits(self):
         queue = queue_of({"a": wait_of(1.0, active=9), "b": wait_of(2.0, active=10), "c": wait_of(3.0, active=8)})
         assert queue.capacity == 10
         queue.count(runs(12), 1.0)
         assert queue.capacity == 12
-
-    def test_two_unexpected_refusals_in_a_row_shrink_the_capacity(self):
-        queue = queue_of({str(number): wait_of(float(number)) for number in range(3)})
-        queue.count(runs(5), READY)
-        assert queue.wake(READY) == ["0", "1", "2"]
-        queue.join("0", wait_of(0.0, refusals=2, active=5), READY + 1)
-        assert queue.capacity == 10
-        queue.join("1", wait_of(1.0, refusals=2, active=5), READY + 1)
-        assert queue.capacity == 5
-
-    def test_workflow_that_alone_is_refused_lets_others_go_first(self):
-        alone, at = wait_of(0.0, source="one at a time"), READY
-        queue = queue_of({"standard browser": alone, "other": wait_of(1.0, source="other")})
-        for refusals in (2, 3):
-            queue.count(runs(9), at)
-            assert queue.wake(at) == ["standard browser"]
-            queue.join("standard browser", wait_of(0.0, source="one at a time", refusals=refusals, active=9), at + 1)
-            at += 1 + READY
-        queue.count(runs(9), at)
-        assert queue.wake(at) == ["other"]
-        assert queue.capacity == 10
+        for key in "abc":
+            queue.leave(key, 1.0)
+        queue.join("d", wait_of(active=3), 1.0 + timings.START_DELAY)
+        assert queue.capacity == 3
 
     def test_first_refusal_of_a_new_try_is_not_unexpected(self):
-        queue = queue_of({"a": wait_of(0.0), "b": wait_of(1.0)})
+        queue = queue_of(in_order(2))
         for at in (1.0, 2.0, 3.0):
             # It is cleared while it waits.
-            queue.leave("a", at)
-            queue.join("a", wait_of(at, refusals=1, active=3), at + 0.5)
+            queue.leave("0", at)
+            queue.join("0", wait_of(at, refusals=1, active=3), at + 0.5)
         assert queue.capacity == 10
         assert queue.next_count(3.5) <= READY
 
     def test_first_refusal_after_a_wait_for_the_budget_counts_for_the_probe(self):
         queue = queue_of({"first": wait_of(refusals=0, active=None)})
         queue.count(runs(0), READY)
-        probed_at = READY + timings.SLOT_PROBE_PAUSE
+        probed_at = READY + BLIND
         assert queue.wake(probed_at) == ["first"]
         queue.join("first", wait_of(refusals=1, active=0), probed_at + 1)
-        soon, later = probed_at + timings.SLOT_PROBE_PAUSE + 2, probed_at + PROBE_GROWTH * timings.SLOT_PROBE_PAUSE + 2
-        queue.count(runs(0), soon)
-        assert queue.wake(soon) == []
-        queue.count(runs(0), later)
-        assert queue.wake(later) == ["first"]
-
-    def test_probe_finds_a_larger_plan(self):
-        queue = queue_of({str(number): wait_of(float(number), active=5) for number in range(3)})
-        queue.count(runs(5), READY)
-        assert queue.wake(READY) == []
-        at = timings.LONGEST_SLOT_PROBE_PAUSE
-        queue.count(runs(5), at)
-        assert queue.wake(at) == ["0"]
-        # It was accepted: there may be more slots, so the next one follows at once.
-        queue.count(runs(6), at + 3)
-        assert queue.wake(at + 3) == ["1"]
-        # It was refused, so the next probe has to wait longer than the first.
-        queue.join("1", wait_of(1.0, refusals=2, active=6), at + 4)
-        assert queue.capacity == 6
-        later = at + 4 + timings.SLOT_PROBE_PAUSE
-        queue.count(runs(6), later)
-        assert queue.wake(later) == []
-
-    def test_probe_that_takes_the_slot_of_a_run_that_ended_in_between_has_found_no_slot(self):
-        queue = queue_of({"a": wait_of(1.0, active=5), "b": wait_of(2.0, active=5)})
-        at = timings.LONGEST_SLOT_PROBE_PAUSE
-        queue.count(runs(5), at)
-        assert queue.wake(at) == ["a"]
-        queue.count(runs(5, first=1), at + timings.START_DELAY)
-        assert queue.capacity == 5
-        assert queue.wake(at + timings.START_DELAY) == []
+        look(queue, probed_at + BLIND + 2, 0)
+        look(queue, probed_at + PROBE_GROWTH * BLIND + 2, 0, "first")
 
     def test_probe_is_allowed_after_many_starts(self):
-        queue = queue_of({str(number): wait_of(float(number)) for number in range(STARTS_PER_PROBE + 1)})
-        woken = []
-        for number in range(STARTS_PER_PROBE):
-            at = READY + 3.0 * number
-            queue.count(runs(9, first=number), at)
-            woken.append(queue.wake(at))
-        assert woken[:-1] == [[str(number)] for number in range(STARTS_PER_PROBE - 1)]
+        queue = queue_of(in_order(STARTS_PER_PROBE + 1))
+        for number in range(STARTS_PER_PROBE - 1):
+            look(queue, READY + 3.0 * number, runs(9, first=number), str(number))
         # There is one slot, and the second one of them is the probe.
-        assert woken[-1] == [str(STARTS_PER_PROBE - 1), str(STARTS_PER_PROBE)]
+        last = STARTS_PER_PROBE - 1
+        look(queue, READY + 3.0 * last, runs(9, first=last), str(last), str(last + 1))
 
     def test_run_that_something_else_started_does_not_make_a_probe_succeed(self):
-        queue = queue_of({"a": wait_of(1.0)})
-        at = timings.LONGEST_SLOT_PROBE_PAUSE
-        queue.count(runs(10), at)
-        assert queue.wake(at) == ["a"]
-        queue.count(runs(10, first=1), at + 3)
-        queue.join("a", wait_of(1.0, refusals=2), at + 4)
-        queue.count(runs(10, first=1), at + 2 * timings.START_DELAY)
+        queue = queue_of(in_order(1))
+        look(queue, PROBE, 10, "0")
+        queue.count(runs(10, first=1), PROBE + 3)
+        queue.join("0", wait_of(0.0, refusals=2), PROBE + 4)
+        queue.count(runs(10, first=1), PROBE + 2 * timings.START_DELAY)
         assert queue.capacity == 10
 
     def test_probe_that_comes_back_late_is_recognized(self):
-        queue = queue_of({"a": wait_of(1.0)})
-        at = timings.LONGEST_SLOT_PROBE_PAUSE
-        queue.count(runs(10), at)
-        assert queue.wake(at) == ["a"]
+        queue = queue_of(in_order(1))
+        look(queue, PROBE, 10, "0")
         # Its pod took that long.
-        queue.join("a", wait_of(1.0, refusals=2), at + 25)
-        queue.count(runs(10), at + 25 + READY)
-        assert queue.wake(at + 25 + READY) == []
+        queue.join("0", wait_of(0.0, refusals=2), PROBE + 25)
+        look(queue, PROBE + 25 + READY, 10)
         # The next one holds its slot longer than that.
         assert queue._hold == pytest.approx(37.5)
 
     def test_refusals_without_active_runs_are_probed_with_growing_pauses(self):
-        queue, at = SlotQueue(), 0.0
+        queue, at = queue_of({"a": wait_of(active=0)}), 0.0
         probes: list[float] = []
-        queue.join("a", wait_of(active=0), at)
         while len(probes) < 6:
             at += 1.0
             queue.count(runs(0), at)
@@ -343,79 +245,43 @@ class TestCapacity:
         pauses = [later - earlier for earlier, later in zip([0.0, *probes], probes, strict=False)]
         assert pauses[0] == timings.FIRST_SLOT_PAUSE
         assert pauses == sorted(pauses)
-        assert pauses[-1] <= timings.LONGEST_SLOT_PROBE_PAUSE
-
-    def test_knowledge_of_the_plan_is_forgotten_when_nothing_waits(self):
-        queue = queue_of({"a": wait_of(active=10)})
-        queue.leave("a", 1.0)
-        later = 1.0 + timings.START_DELAY
-        queue.join("b", wait_of(active=3), later)
-        assert queue.capacity == 3
+        assert pauses[-1] <= PROBE
 
 
 class TestBothVersions:
     """Workflows run in version 2 of the API and bots in version 3, and they share the slots of the plan."""
 
-    def test_only_runs_of_workflows_are_counted_while_no_bot_waits(self):
-        queue = queue_of({"workflow": wait_of(active=4)})
-        assert (queue.versions, queue.capacity) == (WORKFLOWS, 4)
-
-    def test_bot_that_joins_lets_all_runs_be_counted_and_the_plan_be_learned_again(self):
+    def test_all_runs_are_counted_from_the_first_bot_on_until_nothing_waits_any_more(self):
         queue = queue_of({"workflow": wait_of(active=12)})
+        assert (queue.versions, queue.capacity) == (WORKFLOWS, 12)
         queue.count(runs(3), READY)
         queue.join("bot", wait_of(active=10, api_version=ApiVersion.V3), READY)
-        assert (queue.versions, queue.capacity, queue.active) == (ALL_RUNS, 10, None)
         # The three runs were counted without the others.
+        assert (queue.versions, queue.capacity, queue.active) == (ALL_RUNS, 10, None)
         assert queue.wake(READY) == []
-        queue.count(runs(9), READY + 1)
-        assert queue.wake(READY + 1) == ["workflow"]
-
-    def test_all_runs_are_counted_until_nothing_waits_any_more(self):
-        queue = queue_of({"bot": wait_of(api_version=ApiVersion.V3), "workflow": wait_of()})
+        look(queue, READY + 1, 9, "workflow")
+        queue.free("workflow")
+        # A number without the runs of bots changes nothing.
+        queue.join("workflow", wait_of(active=11), READY + 2)
+        assert queue.capacity == 10
         queue.remove("bot")
         assert queue.versions == ALL_RUNS
         queue.remove("workflow")
-        queue.join("workflow", wait_of(active=4), 1.0)
+        queue.join("workflow", wait_of(active=4), READY + 3)
         assert (queue.versions, queue.capacity) == (WORKFLOWS, 4)
-
-    def test_number_without_the_runs_of_bots_changes_nothing_in_a_queue_with_bots(self):
-        queue = queue_of({"bot": wait_of(active=6, api_version=ApiVersion.V3), "workflow": wait_of(active=10)})
-        assert queue.capacity == 6
-
-    def test_workflow_refused_after_a_hand_over_counts_as_refused_by_a_full_plan_whatever_it_has_counted(self):
-        first, at = wait_of(0.0, source="first", handed_over=True), READY
-        queue = queue_of({"bot": wait_of(9.0, api_version=ApiVersion.V3), "first": first})
-        for refusals in (2, 3, 4):
-            queue.leave("first", at)
-            queue.join("first", wait_of(0.0, source="first", refusals=refusals, active=1, handed_over=True), at + 2)
-            at += 2 + READY
-        queue.count(runs(9), at)
-        queue.count(runs(9), at + 5)
-        assert queue.wake(at + 5) == ["first"]
 
     def test_bot_refused_with_429_forgets_what_refusals_of_workflows_have_shown(self):
         queue = queue_of({"workflow": wait_of(active=4)})
         queue.join("bot", wait_of(1.0, active=None, pause=60.0, api_version=ApiVersion.V3), 0.0)
-        queue.count(runs(9), 60.0)
         # Nobody knows whether the plan has more than nine slots.
-        assert queue.wake(60.0) == ["workflow"]
-
-    def test_refused_workflows_show_with_the_last_count_that_the_plan_has_become_smaller(self):
-        queue = queue_of({str(number): wait_of(float(number)) for number in range(3)})
-        queue.join("bot", wait_of(9.0, active=10, api_version=ApiVersion.V3), 0.0)
-        queue.count(runs(7), READY)
-        assert queue.wake(READY) == ["0", "1", "2"]
-        for number in range(2):
-            assert queue.capacity == 10
-            queue.join(str(number), wait_of(float(number), refusals=2, active=1), READY + 1)
-        assert queue.capacity == 7
+        look(queue, 60.0, 9, "workflow")
 
 
 class TestManyRuns:
     """Measured on the model of many task instances; its times are simulated."""
 
     @pytest.mark.parametrize("seed", range(5))
-    @pytest.mark.parametrize("shown_after", [0.0, 4.0], ids=["counted at once", "counted late"])
+    @cases("shown_after", {"counted at once": 0.0, "counted late": 4.0})
     def test_few_starts_are_refused_after_the_first_wave_and_few_overtake(self, seed, shown_after):
         world = World(10, shown_after=shown_after, seed=seed)
         world.submit(200, duration=20.0)
@@ -463,9 +329,7 @@ class TestManyRuns:
         assert len(world.places(alone)) >= 10
 
     @pytest.mark.parametrize("seed", range(5))
-    @pytest.mark.parametrize(
-        "shared_runs", [True, False], ids=["each version lists all runs", "each lists only its own"]
-    )
+    @cases("shared_runs", {"each version lists all runs": True, "each lists only its own": False})
     @cases(
         ("callbacks", "pause", "limit"),
         {
@@ -500,7 +364,7 @@ class TestManyRuns:
 
 
 SEEDS = pytest.mark.parametrize("seed", range(5))
-BOTH = pytest.mark.parametrize("callbacks", [True, False], ids=["callbacks", "polling"])
+BOTH = cases("callbacks", {"callbacks": True, "polling": False})
 
 
 class TestDagThatDoesNotStart:
@@ -579,7 +443,7 @@ class TestRunsThatCannotBeCounted:
         return made.play()
 
     @SEEDS
-    @pytest.mark.parametrize("ends_seen", [True, False], ids=["the ends are seen", "no end is seen"])
+    @cases("ends_seen", {"the ends are seen": True, "no end is seen": False})
     def test_200_on_5_slots_take_at_most_half_longer_than_with_counts(self, seed, ends_seen):
         without = self.played(seed, counts=False, ends_seen=ends_seen)
         assert len(without.started) == 200
@@ -608,21 +472,6 @@ class TestMarks:
 
 
 class TestTooManyRequests:
-    def test_ends_of_runs_during_the_pause_wake_only_one_task_instance_after_it(self):
-        queue = SlotQueue()
-        queue.join("first", wait_of(active=None, pause=60.0), 0.0)
-        queue.count(None, 1.0)
-        for number in range(20):
-            queue.run_ended()
-            queue.join(f"later {number}", wait_of(number + 1.0, active=None), 2.0)
-        woken: list[str] = []
-        moment = 3.0
-        while not woken:
-            moment += 1.0
-            queue.count(None, moment)
-            woken = queue.wake(moment)
-        assert woken == ["first"]
-
     @SEEDS
     @BOTH
     def test_200_starts_with_30_a_minute_neither_stampede_nor_starve(self, seed, callbacks):

@@ -99,11 +99,9 @@ def test_forecast_from_fewer_runs_lists_one_page_of_the_last_seven_days_of_the_w
 
 
 def test_forecast_of_a_bot_lists_the_runs_of_the_bot():
-    bot = Source(SourceKind.BOT, "82")
-    account = Account(
-        *(listed_bot(number, NOON - timedelta(days=2), 30) for number in range(4)), listed_bot(9, bot_id="83")
-    )
-    assert carry_out(forecast_for(RequestLimit(), bot, (), 200, NOON), account) == Forecast(30, 4)
+    runs = [listed_bot(number, NOON - timedelta(days=2), 30) for number in range(4)]
+    account = Account(*runs, listed_bot(9, bot_id="83"))
+    assert carry_out(forecast_for(RequestLimit(), BOT, (), 200, NOON), account) == Forecast(30, 4)
     [call] = account.calls
     assert (call.name, call.params["bot_id"], call.params["limit"]) == ("page-runs", "82", 100)
 
@@ -113,7 +111,7 @@ def test_forecast_from_fewer_runs_is_their_mean_if_the_last_seven_days_are_not_l
     assert carry_out(forecast_for(RequestLimit(), SOURCE, found, 200, NOON), Account()) == Forecast(50, 2)
 
 
-@pytest.mark.parametrize(("cap", "credits"), [(None, 5), (200, 200)], ids=["without a cap", "with a cap"])
+@cases(("cap", "credits"), {"without a cap": (None, 5), "with a cap": (200, 200)})
 @pytest.mark.parametrize("kind", SourceKind)
 def test_forecast_without_an_ended_run_is_the_cap_or_the_cost_of_a_step(kind, cap, credits):
     source = Source(kind, SOURCE.id)
@@ -123,19 +121,18 @@ def test_forecast_without_an_ended_run_is_the_cap_or_the_cost_of_a_step(kind, ca
     assert len(account.calls) == (kind in (SourceKind.WORKFLOW, SourceKind.BOT))
 
 
-@cases(
+BOT, TEMPLATE = Source(SourceKind.BOT, "82"), Source(SourceKind.TEMPLATE, "70")
+
+
+@pytest.mark.parametrize(
     ("given", "source", "text"),
-    {
-        "mean": (Forecast(45, 20), SOURCE, "(mean of 20 runs of workflow 70)"),
-        "one run": (Forecast(45, 1), SOURCE, "(mean of 1 run of workflow 70)"),
-        "no run": (Forecast(5, 0), SOURCE, "(assumed, because no ended run of workflow 70 was found)"),
-        "bot": (Forecast(45, 20), Source(SourceKind.BOT, "82"), "(mean of 20 runs of bot 82)"),
-        "template": (
-            Forecast(5, 0),
-            Source(SourceKind.TEMPLATE, "70"),
-            "(assumed, because lists do not name the template of a run)",
-        ),
-    },
+    [
+        (Forecast(45, 20), SOURCE, "(mean of 20 runs of workflow 70)"),
+        (Forecast(45, 1), SOURCE, "(mean of 1 run of workflow 70)"),
+        (Forecast(5, 0), SOURCE, "(assumed, because no ended run of workflow 70 was found)"),
+        (Forecast(45, 20), BOT, "(mean of 20 runs of bot 82)"),
+        (Forecast(5, 0), TEMPLATE, "(assumed, because lists do not name the template of a run)"),
+    ],
 )
 def test_forecast_names_its_basis(given, source, text):
     assert given.basis(source) == text
@@ -164,15 +161,9 @@ def test_run_is_counted_by_its_creation_time_in_utc():
 
 def test_page_that_is_too_large_is_read_in_parts_and_each_part_is_a_request():
     account = Account(*(listed(number) for number in range(501)))
+    account.fault = lambda call: ResponseTooLargeError("too large") if int(call.params["limit"]) > 250 else None
     requests = RequestLimit()
-
-    def answer(step):
-        if step.params["limit"] > 250:
-            account.calls.append(step)
-            return ResponseTooLargeError("the response is too large")
-        return account(step)
-
-    assert len(carry_out(list_runs(requests, MIDNIGHT), answer)) == 501
+    assert len(list_all(account, requests=requests)) == 501
     assert MAX_REQUESTS - requests.remaining == len(account.calls) > 3
 
 
@@ -181,29 +172,26 @@ def contradicting(page, number):
 
 
 @cases(
-    ("account", "change", "why"),
+    ("runs", "page_size", "why"),
     {
-        "81 pages": (
-            Account(*(listed(number) for number in range(801)), page_size=10),
-            None,
-            "counting them takes more than 80 requests",
-        ),
-        "item without id": (Account({**listed(1), "id": None}), None, "cannot be read (one without an id"),
+        "81 pages": ([listed(number) for number in range(801)], 10, "counting them takes more than 80 requests"),
+        "item without id": ([{**listed(1), "id": None}], 500, "cannot be read (one without an id"),
         "item without creation time": (
-            Account({**listed(1), "created_at": None}),
-            None,
+            [{**listed(1), "created_at": None}],
+            500,
             "BrowserAct task 001 is listed without its creation time",
         ),
         "pages that contradict each other": (
-            Account(*(listed(number) for number in range(501))),
-            contradicting,
+            [listed(number) for number in range(501)],
+            500,
             "contradict each other: page 2 has nothing new, after 500 items (total_count 501)",
         ),
     },
 )
-def test_list_that_cannot_be_counted_raises(account, change, why):
-    if change is not None:
-        account.change = change
+def test_list_that_cannot_be_counted_raises(runs, page_size, why):
+    account = Account(*runs, page_size=page_size)
+    if "contradict" in why:
+        account.change = contradicting
     with pytest.raises(BrowserActError) as caught:
         list_all(account)
     assert why in caught.value.brief

@@ -39,19 +39,24 @@ from airflow_provider_browseract.runs.ledger import Entry, LedgerError, UnknownR
 from airflow_provider_browseract.runs.orphans import Claim, OnOrphan, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN
 from airflow_provider_browseract.runs.request import RunRequest, Source, digest
-from airflow_provider_browseract.runs.starting import (
-    BeforeStart,
-    Start,
-    Started,
-    StartedRun,
-    StartRefused,
-    Write,
-    begin,
-)
+from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
-from tests.cases import examples
-from tests.runs.starts import KEY_DIGEST, KINDS, PATIENCE, PENS_LISTED, SAME, SOURCE, bot_run, request, start
-from tests.steps import carry_out
+from tests.cases import cases, examples
+from tests.runs.starts import (
+    KEY_DIGEST,
+    KINDS,
+    PATIENCE,
+    PENS_LISTED,
+    SAME,
+    SOURCE,
+    Played,
+    at,
+    bot_run,
+    listed_run,
+    page_of,
+    request,
+    start,
+)
 
 
 @dataclass
@@ -310,22 +315,6 @@ TestAnyInterleaving.settings = settings(
 )
 
 
-@dataclass
-class Played:
-    """What :func:`begin` did with the given responses, in order."""
-
-    over: Started | Exception | None = None
-    written: list[Write] = field(default_factory=list)
-    logged: list[str] = field(default_factory=list)
-    asked: list[Call[Any]] = field(default_factory=list)
-    slept: list[float] = field(default_factory=list)
-
-    @property
-    def names(self) -> list[str]:
-        """The endpoints that were called."""
-        return [call.name for call in self.asked]
-
-
 def play(
     entry: Entry | None,
     *answers: object,
@@ -334,303 +323,231 @@ def play(
     wants: Start | None = None,
     checked: RunRequest | None = None,
 ) -> Played:
-    """Begin a run with an entry of an earlier try, and return the next response to each call.
-
-    :param checked: what the checks before the start return; None for the given request.
-    """
-    left, played = list(answers), Played()
-    clock = [now]
-
-    def answer(step: object) -> object:
-        if isinstance(step, Write):
-            played.written.append(step)
-        elif isinstance(step, LogLine):
-            played.logged.append(step.text)
-        elif isinstance(step, Sleep):
-            played.slept.append(step.seconds)
-            clock[0] += step.seconds
-        elif isinstance(step, ReadClaims):
-            return {}
-        elif isinstance(step, Claim):
-            return -1
-        elif isinstance(step, BeforeStart):
-            return checked or step.request
-        elif isinstance(step, Call):
-            played.asked.append(step)
-            return left.pop(0)
-        return None
-
-    wanted = replace(wants or start(), on_orphan=on_orphan)
-    steps = begin(wanted, entry, lambda: clock[0])
-    try:
-        played.over = carry_out(steps, answer)
-    except (BrowserActError, LedgerError, UnknownRunError, OrphanError, CapUsedUpError) as error:
-        played.over = error
+    """Begin a run with an entry of an earlier try, and return the next response to each call."""
+    left = list(answers)
+    played = Played(lambda call: left.pop(0), now, checked=checked)
+    played.play(begin(replace(wants or start(), on_orphan=on_orphan), entry, played.clock))
     assert not left
     return played
 
 
-RUN = Task("7", TaskStatus.RUNNING, "70", datetime.fromtimestamp(1000.0, timezone.utc), input_parameters=PENS_LISTED)
+RUN = listed_run("7")
 BOT = Source(SourceKind.BOT, "70")
-NOT_WANTED = "an earlier try had other inputs or another profile"
 MADE = CreatedTask("9", "profile of 9")
 NEW = Entry(SOURCE, SAME.fingerprint, 2000.0, 5600.0, None, None, None, ("5", "6", "7"), 3, KEY_DIGEST)
 """What is written down before another run is started at second 2000."""
 
-
-AT_2000 = datetime.fromtimestamp(2000.0, timezone.utc)
-
-
-def page_of(*tasks: Task) -> Page[Task]:
-    return Page(tasks, total_count=len(tasks))
-
-
-class TestTheRunOfAnEarlierTry:
-    @pytest.mark.parametrize("status", [TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED, TaskStatus.UNKNOWN])
-    def test_active_run_of_an_earlier_try_is_reattached_without_a_write_or_a_log_line(self, status):
-        run = replace(RUN, status=status)
-        played = play(SAME, run)
-        assert played.over == StartedRun(SAME, run)
-        assert (played.written, played.logged, played.names) == ([], [], ["get-task"])
-        assert played.asked[0].params == {"task_id": "7"}
-
-    def test_deadline_of_a_reattached_run_follows_a_changed_timeout(self):
-        played = play(replace(SAME, deadline=9.0), RUN)
-        assert played.over == StartedRun(SAME, RUN)
-        assert played.written == [Write(SAME)]
-
-    @pytest.mark.parametrize("status", [TaskStatus.FAILED, TaskStatus.CANCELED])
-    def test_failed_or_canceled_run_of_an_earlier_try_is_replaced_by_a_new_run(self, status):
-        played = play(SAME, replace(RUN, status=status), MADE)
-        made = replace(NEW, task_id="9", profile_id="profile of 9")
-        assert played.over == StartedRun(made)
-        assert played.written == [Write(NEW), Write(made)]
-        assert played.logged == [f"BrowserAct task 7 of an earlier try has ended as {status}. Starting a new run."]
-        assert played.names == ["get-task", "run-task"]
-
-    @pytest.mark.parametrize(
-        ("entry", "why"),
-        [
-            (replace(SAME, fingerprint="f" * 64), NOT_WANTED),
-            (replace(SAME, max_tries=2), "the Airflow task was cleared while it waited"),
-        ],
-        ids=["other inputs", "cleared"],
-    )
-    @pytest.mark.parametrize("ended_meanwhile", [False, True], ids=["", "already ended"])
-    def test_run_with_other_inputs_or_of_a_cleared_task_is_stopped_before_a_new_start(
-        self, entry, why, ended_meanwhile
-    ):
-        stopped = TaskEndedError("x", code=10121) if ended_meanwhile else None
-        played = play(entry, RUN, stopped, MADE)
-        assert isinstance(played.over, StartedRun)
-        assert played.over.entry.earlier == ("5", "6", "7")
-        assert played.logged == [f"BrowserAct task 7 was stopped, because {why}. Starting a new run."]
-        assert played.names == ["get-task", "stop-task", "run-task"]
-
-    @pytest.mark.parametrize("digest", ["f" * 16, None], ids=["another API key", "written by version 1"])
-    @pytest.mark.parametrize("status", [TaskStatus.RUNNING, TaskStatus.FINISHED])
-    def test_run_is_reattached_if_its_inputs_cannot_be_compared(self, digest, status):
-        entry = replace(SAME, fingerprint=digest and "e" * 64, key_digest=digest)
-        run = replace(RUN, status=status)
-        played = play(entry, run)
-        assert played.over == StartedRun(entry, run)
-        assert played.names == ["get-task"]
-        [line] = played.logged
-        assert line.startswith("The inputs cannot be compared with those of the earlier try")
-
-    def test_run_of_another_workflow_gives_way_although_the_api_key_has_changed(self):
-        wants = start(kind="template")
-        played = play(replace(SAME, key_digest="f" * 16), RUN, None, MADE, wants=wants)
-        why = "it is a run of workflow 70"
-        assert played.logged == [f"BrowserAct task 7 was stopped, because {why}. Starting a new run."]
-
-    def test_ended_run_with_other_inputs_is_not_stopped(self):
-        played = play(replace(SAME, fingerprint="f" * 64), replace(RUN, status=TaskStatus.FINISHED), MADE)
-        assert played.logged == [f"BrowserAct task 7 has ended as finished, but {NOT_WANTED}. Starting a new run."]
-        assert played.names == ["get-task", "run-task"]
-
-    def test_finished_run_is_reattached_although_the_task_instance_was_cleared(self):
-        run = replace(RUN, status=TaskStatus.FINISHED)
-        assert play(replace(SAME, max_tries=2), run).over == StartedRun(SAME, run)
-
-    def test_task_instance_that_waited_in_a_worker_reattaches_after_a_clear(self):
-        entry = replace(SAME, max_tries=2, deferred=False)
-        wants = start(kind="in the worker")
-        assert play(entry, RUN, wants=wants).over == StartedRun(replace(entry, max_tries=3), RUN)
-
-    def test_retry_starts_nothing_if_browseract_does_not_know_the_run(self):
-        played = play(SAME, TaskNotFoundError("gone", code=10112))
-        assert isinstance(played.over, UnknownRunError)
-        assert str(played.over) == (
-            "BrowserAct does not know task 7 of an earlier try with this API key: gone (code 10112). Nothing was "
-            f"started.\n{WHY_UNKNOWN} Make sure that no run is active. Then clear the task instance, which starts a "
-            "new run."
-        )
-        assert played.names == ["get-task"]
-
-    @pytest.mark.parametrize("kind", ["deferred", "in the worker", "bot"])
-    def test_cleared_task_instance_starts_a_new_run_if_browseract_does_not_know_the_earlier_one(self, kind):
-        wants = start(kind=kind)
-        entry = replace(SAME, source=wants.request.source, fingerprint=wants.fingerprint, max_tries=2)
-        played = play(entry, TaskNotFoundError("gone", code=10112), MADE, wants=wants)
-        assert isinstance(played.over, StartedRun)
-        assert played.over.entry.task_id == MADE.id
-        assert played.logged == [
-            "BrowserAct does not know task 7 of an earlier try with this API key: gone (code 10112). "
-            f"{WHY_UNKNOWN} If it is active in another account, it keeps using credits. Starting a new run, because "
-            "the Airflow task was cleared."
-        ]
-
-    @pytest.mark.parametrize(
-        "error",
-        [
-            ServerError("down", http_status=503),
-            NotFoundError("no route", http_status=404),
-            AuthenticationError("no", code=401),
-        ],
-        ids=["down", "404 of a gateway", "key refused"],
-    )
-    def test_cleared_task_instance_starts_nothing_if_the_earlier_run_cannot_be_read(self, error):
-        assert play(replace(SAME, max_tries=2), error).over is error
-
-    @pytest.mark.parametrize("on_orphan", [OnOrphan.START, OnOrphan.ADOPT])
-    def test_run_that_browseract_does_not_know_is_replaced_with_on_orphan_start_or_adopt(self, on_orphan):
-        played = play(SAME, TaskNotFoundError("gone", code=10112), MADE, on_orphan=on_orphan)
-        assert isinstance(played.over, StartedRun)
-        assert played.over.entry.earlier == ("5", "6", "7")
-        assert f"Starting a new run, because on_orphan='{on_orphan}'." in played.logged[0]
-
-    def test_run_of_another_workflow_fails_the_try(self):
-        played = play(SAME, replace(RUN, workflow_id="71"))
-        assert isinstance(played.over, LedgerError)
-        assert str(played.over) == (
-            "it names BrowserAct task 7 as a run of workflow 70, but for BrowserAct it is a run of workflow 71"
-        )
-
-    def test_run_of_another_bot_fails_the_try(self):
-        played = play(replace(SAME, source=BOT), bot_run("7", bot_id="71"), wants=start(kind="bot"))
-        assert isinstance(played.over, LedgerError)
-        what = "it names BrowserAct task 7 as a run of bot 70"
-        assert str(played.over) == f"{what}, but for BrowserAct it is a run of bot 71"
-
-    @pytest.mark.parametrize("bot_id", ["70", None])
-    def test_active_run_of_a_bot_is_reattached(self, bot_id):
-        wants, run = start(kind="bot"), bot_run("7", bot_id=bot_id)
-        entry = replace(SAME, source=BOT, fingerprint=wants.fingerprint)
-        assert play(entry, run, wants=wants).over == StartedRun(entry, run)
-
-    @pytest.mark.parametrize(
-        ("earlier", "now", "names"),
-        [
-            (start(), start(kind="bot"), ["get-task", "stop-task", "create-run"]),
-            (start(kind="bot"), start(), ["query-run", "cancel-run", "run-task"]),
-        ],
-        ids=["workflow", "bot"],
-    )
-    def test_run_of_an_earlier_operator_is_read_and_stopped_in_its_version_of_the_api(self, earlier, now, names):
-        source = earlier.request.source
-        entry = replace(SAME, source=source, fingerprint=earlier.fingerprint)
-        run = bot_run("7") if source == BOT else RUN
-        played = play(entry, run, None, MADE, wants=now)
-        assert isinstance(played.over, StartedRun)
-        assert (played.over.entry.source, played.names) == (now.request.source, names)
-        assert played.logged == [f"BrowserAct task 7 was stopped, because it is a run of {source}. Starting a new run."]
-
-    @pytest.mark.parametrize("kind", ["deferred", "bot"])
-    def test_lost_start_of_an_earlier_operator_is_looked_up_in_its_version_of_the_api(self, kind):
-        earlier, now = start(kind=kind), start(kind="bot" if kind == "deferred" else "deferred")
-        entry = replace(SAME, source=earlier.request.source, fingerprint=earlier.fingerprint, task_id=None)
-        run = bot_run("7") if kind == "bot" else RUN
-        played = play(entry, page_of(run), run, wants=now)
-        # A person has to decide whether this is the run.
-        assert isinstance(played.over, OrphanError)
-        assert played.names == (["page-runs", "query-run"] if kind == "bot" else ["list-tasks", "get-task"])
-
-    def test_run_of_a_template_may_belong_to_any_workflow(self):
-        wants = start(kind="template")
-        entry = replace(SAME, fingerprint=wants.fingerprint, source=wants.request.source)
-        run = replace(RUN, workflow_id="71")
-        assert play(entry, run, wants=wants).over == StartedRun(entry, run)
-
-
+GONE = TaskNotFoundError("gone", code=10112)
+LOST = ResponseLostError("lost")
+FULL, LIMITED = ConcurrencyLimitError("full", code=10118), RateLimitError("slow down", http_status=429)
+REFUSED, UNCLEAR = InvalidRequestError("no", code=99001), UnknownRefusalError("Busy", code=4711)
 CAP = replace(start(), max_credits=100)
-FAILED_RUN = replace(RUN, status=TaskStatus.FAILED, credit=40)
+
+
+def with_status(status: TaskStatus, **fields: Any) -> Task:
+    return replace(RUN, status=status, **fields)
+
+
+def earlier(kind: str, **fields: Any) -> Entry:
+    """The entry of an earlier try that ran something else than a workflow."""
+    wanted = start(kind=kind)
+    return replace(SAME, source=wanted.request.source, fingerprint=wanted.fingerprint, **fields)
+
+
+FINISHED_RUN = with_status(TaskStatus.FINISHED)
+FAILED_RUN = with_status(TaskStatus.FAILED, credit=40)
 BEFORE = replace(SAME, spent=25)
 """The entry of an earlier try, after yet another one has used 25 credits."""
 
+CLEARED = replace(SAME, max_tries=2)
+OTHER_INPUTS = replace(SAME, fingerprint="f" * 64)
+OTHER_KEY = replace(SAME, fingerprint="e" * 64, key_digest="f" * 16)
+OF_VERSION_1 = replace(SAME, fingerprint=None, key_digest=None)
+IN_A_WORKER = replace(SAME, deferred=False)
+NOT_COMPARED = "The inputs cannot be compared with those of the earlier try"
+
+
+OF_BOT, OF_TEMPLATE = earlier("bot"), earlier("template")
+BOT_RUN = bot_run("7")
+
+
+@cases(
+    ("entry", "kind", "run", "kept"),
+    {
+        "running": (SAME, "", RUN, SAME),
+        "paused": (SAME, "", with_status(TaskStatus.PAUSED), SAME),
+        "finished": (SAME, "", FINISHED_RUN, SAME),
+        "unknown": (SAME, "", with_status(TaskStatus.UNKNOWN), SAME),
+        "changed timeout": (replace(SAME, deadline=9.0), "", RUN, SAME),
+        "finished, then cleared": (CLEARED, "", FINISHED_RUN, SAME),
+        "in a worker, then cleared": (replace(IN_A_WORKER, max_tries=2), "in the worker", RUN, IN_A_WORKER),
+        "another API key": (OTHER_KEY, "", RUN, OTHER_KEY),
+        "another API key, finished": (OTHER_KEY, "", FINISHED_RUN, OTHER_KEY),
+        "written by version 1": (OF_VERSION_1, "", RUN, OF_VERSION_1),
+        "written by version 1, finished": (OF_VERSION_1, "", FINISHED_RUN, OF_VERSION_1),
+        "bot": (OF_BOT, "bot", BOT_RUN, OF_BOT),
+        "bot without an id": (OF_BOT, "bot", replace(BOT_RUN, bot_id=None), OF_BOT),
+        "template, of any workflow": (OF_TEMPLATE, "template", replace(RUN, workflow_id="71"), OF_TEMPLATE),
+        "cap is used up": (replace(SAME, spent=200), "", RUN, replace(SAME, spent=200)),
+        "credits before it": (BEFORE, "", RUN, BEFORE),
+        "credits before it, finished": (BEFORE, "", FINISHED_RUN, BEFORE),
+        "credits before a clear": (replace(BEFORE, max_tries=2, deferred=False), "", RUN, SAME),
+        "credits before a clear, finished": (replace(BEFORE, max_tries=2), "", FINISHED_RUN, SAME),
+    },
+)
+def test_usable_run_of_an_earlier_try_is_reattached(entry, kind, run, kept):
+    played = play(entry, run, wants=replace(start(kind=kind), max_credits=100))
+    assert played.over == StartedRun(kept, run)
+    assert played.written == ([] if kept == entry else [Write(kept)])
+    [call] = played.asked
+    assert call.name == ("query-run" if kind == "bot" else "get-task")
+    assert "7" in (call.params.get("task_id"), *call.path.split("/"))
+    assert [line.partition(",")[0] for line in played.logged] == [NOT_COMPARED] * (entry.key_digest != KEY_DIGEST)
+
+
+NOT_WANTED = "an earlier try had other inputs or another profile"
+WAS_STOPPED = "was stopped, because the Airflow task was cleared while it waited"
+OF_WORKFLOW = "was stopped, because it is a run of workflow 70"
+HAS_ENDED = TaskEndedError("x", code=10121)
+CANCELED_RUN = with_status(TaskStatus.CANCELED, credit=40)
+FORGOTTEN = "BrowserAct does not know task 7 of an earlier try with this API key: gone (code 10112). "
+
+
+@cases(
+    ("entry", "kind", "answers", "log"),
+    {
+        "failed": (SAME, "", [FAILED_RUN], "of an earlier try has ended as failed"),
+        "canceled": (SAME, "", [CANCELED_RUN], "of an earlier try has ended as canceled"),
+        "other inputs": (OTHER_INPUTS, "", [RUN, None], f"was stopped, because {NOT_WANTED}"),
+        "other inputs, ended meanwhile": (OTHER_INPUTS, "", [RUN, HAS_ENDED], f"was stopped, because {NOT_WANTED}"),
+        "other inputs, finished": (OTHER_INPUTS, "", [FINISHED_RUN], f"has ended as finished, but {NOT_WANTED}"),
+        "cleared": (CLEARED, "", [RUN, None], WAS_STOPPED),
+        "cleared, ended meanwhile": (CLEARED, "", [RUN, HAS_ENDED], WAS_STOPPED),
+        "another source and API key": (OTHER_KEY, "template", [RUN, None], OF_WORKFLOW),
+        "workflow before, bot now": (SAME, "bot", [RUN, None], OF_WORKFLOW),
+        "bot before, workflow now": (OF_BOT, "", [BOT_RUN, None], "was stopped, because it is a run of bot 70"),
+        "forgotten, then cleared": (CLEARED, "", [GONE], "the Airflow task was cleared"),
+        "forgotten, then cleared in the worker": (CLEARED, "in the worker", [GONE], "the Airflow task was cleared"),
+        "forgotten bot, then cleared": (replace(OF_BOT, max_tries=2), "bot", [GONE], "the Airflow task was cleared"),
+        "forgotten, on_orphan=start": (SAME, OnOrphan.START, [GONE], "on_orphan='start'"),
+        "forgotten, on_orphan=adopt": (SAME, OnOrphan.ADOPT, [GONE], "on_orphan='adopt'"),
+    },
+)
+def test_unusable_run_of_an_earlier_try_is_replaced_by_a_new_one(entry, kind, answers, log):
+    wants = start(kind=kind)
+    on_orphan = kind if isinstance(kind, OnOrphan) else OnOrphan.FAIL
+    played = play(entry, *answers, MADE, wants=wants, on_orphan=on_orphan)
+    spent = 40 if answers[0] in (FAILED_RUN, CANCELED_RUN) else 0
+    before = replace(
+        NEW, source=wants.request.source, fingerprint=wants.fingerprint, deferred=wants.deferred, spent=spent
+    )
+    made = replace(before, task_id="9", profile_id="profile of 9")
+    assert played.over == StartedRun(made)
+    assert played.written == [Write(before), Write(made)]
+    read_and_stop = ["query-run", "cancel-run"] if entry.source == BOT else ["get-task", "stop-task"]
+    assert played.names == [*read_and_stop[: len(answers)], wants.request.call.name]
+    line = f"BrowserAct task 7 {log}. Starting a new run."
+    if answers == [GONE]:
+        line = (
+            f"{FORGOTTEN}{WHY_UNKNOWN} If it is active in another account, it keeps using credits. Starting a new run, "
+            f"because {log}."
+        )
+    assert played.logged == [line]
+
+
+NAMES = "it names BrowserAct task 7 as a run of"
+DOWN = ServerError("down", http_status=503)
+NO_ROUTE, NO_KEY = NotFoundError("no route", http_status=404), AuthenticationError("no", code=401)
+
+
+@cases(
+    ("entry", "kind", "answer", "error", "text"),
+    {
+        "forgotten": (
+            SAME,
+            "",
+            GONE,
+            UnknownRunError,
+            f"{FORGOTTEN}Nothing was started.\n{WHY_UNKNOWN} Make sure that no run is active. Then clear the task "
+            "instance, which starts a new run.",
+        ),
+        "cleared, down": (CLEARED, "", DOWN, ServerError, "down"),
+        "cleared, 404 of a gateway": (CLEARED, "", NO_ROUTE, NotFoundError, "no route"),
+        "cleared, key refused": (CLEARED, "", NO_KEY, AuthenticationError, "no"),
+        "another workflow": (
+            SAME,
+            "",
+            replace(RUN, workflow_id="71"),
+            LedgerError,
+            f"{NAMES} workflow 70, but for BrowserAct it is a run of workflow 71",
+        ),
+        "another bot": (
+            OF_BOT,
+            "bot",
+            replace(BOT_RUN, bot_id="71"),
+            LedgerError,
+            f"{NAMES} bot 70, but for BrowserAct it is a run of bot 71",
+        ),
+    },
+)
+def test_nothing_is_started_if_the_run_of_an_earlier_try_is_not_known(entry, kind, answer, error, text):
+    played = play(entry, answer, wants=start(kind=kind))
+    assert type(played.over) is error
+    assert str(played.over).startswith(text)
+    assert (len(played.asked), played.written) == (1, [])
+
 
 class TestCreditsOfEarlierTries:
-    @pytest.mark.parametrize(
+    @cases(
         ("entry", "answers", "spent"),
-        [
-            (BEFORE, [FAILED_RUN], 65),
-            (BEFORE, [replace(FAILED_RUN, status=TaskStatus.CANCELED)], 65),
-            (replace(BEFORE, fingerprint="f" * 64), [replace(RUN, credit=40), None], 65),
-            (replace(BEFORE, fingerprint="f" * 64), [replace(FAILED_RUN, status=TaskStatus.FINISHED)], 65),
-            (BEFORE, [replace(FAILED_RUN, credit=None, steps=(Step(1, None, None, None, None),) * 9)], 70),
-            (BEFORE, [TaskNotFoundError("gone", code=10112)], 25),
-            (replace(BEFORE, task_id=None), [page_of()], 25),
-            (replace(BEFORE, task_id=None), [page_of(RUN), FAILED_RUN], 65),
-            (replace(BEFORE, max_tries=2), [FAILED_RUN], 0),
-            (replace(BEFORE, max_tries=2), [replace(RUN, credit=40), None], 0),
-            (replace(BEFORE, task_id=None, max_tries=2), [page_of()], 0),
-            (replace(BEFORE, max_tries=None, spent=0), [FAILED_RUN], 0),
-        ],
-        ids=[
-            "failed",
-            "canceled",
-            "stopped because of other inputs",
-            "finished with other inputs",
-            "steps instead of credits",
-            "no longer exists",
-            "was never started",
-            "found by its inputs",
-            "failed before a clear",
-            "stopped because of a clear",
-            "was never started before a clear",
-            "entry of an older version",
-        ],
+        {
+            "failed": (BEFORE, [FAILED_RUN], 65),
+            "canceled": (BEFORE, [replace(FAILED_RUN, status=TaskStatus.CANCELED)], 65),
+            "stopped because of other inputs": (
+                replace(BEFORE, fingerprint="f" * 64),
+                [replace(RUN, credit=40), None],
+                65,
+            ),
+            "finished with other inputs": (
+                replace(BEFORE, fingerprint="f" * 64),
+                [replace(FINISHED_RUN, credit=40)],
+                65,
+            ),
+            "steps instead of credits": (
+                BEFORE,
+                [replace(FAILED_RUN, credit=None, steps=(Step(1, None, None, None, None),) * 9)],
+                70,
+            ),
+            "no longer exists": (BEFORE, [GONE], 25),
+            "was never started": (replace(BEFORE, task_id=None), [page_of()], 25),
+            "found by its inputs": (replace(BEFORE, task_id=None), [page_of(RUN), FAILED_RUN], 65),
+            "failed before a clear": (replace(BEFORE, max_tries=2), [FAILED_RUN], 0),
+            "stopped because of a clear": (replace(BEFORE, max_tries=2), [replace(RUN, credit=40), None], 0),
+            "was never started before a clear": (replace(BEFORE, task_id=None, max_tries=2), [page_of()], 0),
+            "entry of an older version": (replace(BEFORE, max_tries=None, spent=0), [FAILED_RUN], 0),
+        },
     )
-    def test_new_run_gets_the_credits_that_were_used_since_the_last_clear(self, entry, answers, spent):
-        played = play(entry, *answers, MADE, wants=CAP, on_orphan=OnOrphan.START)
+    # Someone may set a cap before the next try.
+    @pytest.mark.parametrize("wants", [CAP, start()], ids=["with a cap", "without a cap"])
+    def test_new_run_gets_the_credits_that_were_used_since_the_last_clear(self, entry, answers, spent, wants):
+        played = play(entry, *answers, MADE, wants=wants, on_orphan=OnOrphan.START)
         assert isinstance(played.over, StartedRun)
         assert (played.over.task_id, played.over.entry.spent) == ("9", spent)
         assert played.written[-2] == Write(replace(played.over.entry, task_id=None, profile_id=None))
 
-    @pytest.mark.parametrize(("max_tries", "spent"), [(3, 25), (2, 0)], ids=["retry", "clear"])
-    @pytest.mark.parametrize("run", [RUN, replace(RUN, status=TaskStatus.FINISHED)], ids=["running", "finished"])
-    def test_reattached_run_keeps_the_credits_before_it_until_a_clear(self, run, max_tries, spent):
-        entry = replace(BEFORE, max_tries=max_tries, deferred=False)
-        played = play(entry, run, wants=replace(CAP, deferred=False))
-        assert isinstance(played.over, StartedRun)
-        assert (played.over.entry.spent, played.over.entry.max_tries) == (spent, 3)
-
-    @pytest.mark.parametrize(("credit", "allowed"), [(74, True), (75, False), (200, False)])
-    def test_cap_that_earlier_runs_have_used_up_prevents_a_start(self, credit, allowed):
+    @pytest.mark.parametrize(
+        ("max_tries", "credit", "allowed"), [(3, 74, True), (3, 75, False), (3, 200, False), (2, 200, True)]
+    )
+    def test_cap_that_earlier_runs_have_used_up_prevents_a_start_until_a_clear(self, max_tries, credit, allowed):
         answers = [replace(FAILED_RUN, credit=credit), *([MADE] if allowed else [])]
-        played = play(BEFORE, *answers, wants=CAP)
+        played = play(replace(BEFORE, max_tries=max_tries), *answers, wants=CAP)
         assert isinstance(played.over, StartedRun if allowed else CapUsedUpError)
         assert ("run-task" in played.names) == allowed
         assert bool(played.written) == allowed
 
-    def test_cap_that_was_used_up_before_a_clear_allows_a_start(self):
-        entry = replace(BEFORE, max_tries=2)
-        assert isinstance(play(entry, replace(FAILED_RUN, credit=200), MADE, wants=CAP).over, StartedRun)
-
-    def test_reattaching_is_possible_although_the_cap_is_used_up(self):
-        played = play(replace(SAME, spent=200), RUN, wants=CAP)
-        assert isinstance(played.over, StartedRun)
-
-    def test_credits_of_earlier_tries_count_also_without_a_cap(self):
-        # Someone may set one before the next try.
-        played = play(BEFORE, FAILED_RUN, MADE)
-        assert isinstance(played.over, StartedRun)
-        assert played.over.entry.spent == 65
-
     def test_refused_start_does_not_count_an_earlier_run_twice(self):
-        full = ConcurrencyLimitError("full", code=10118)
-        refused = play(BEFORE, FAILED_RUN, full, wants=CAP)
-        assert refused.over == StartRefused(full)
+        refused = play(BEFORE, FAILED_RUN, FULL, wants=CAP)
+        assert refused.over == StartRefused(FULL)
         played = play(refused.written[-1].entry, FAILED_RUN, MADE, wants=CAP)
         assert isinstance(played.over, StartedRun)
         assert played.over.entry.spent == 65
@@ -638,21 +555,20 @@ class TestCreditsOfEarlierTries:
 
 class TestAnUnansweredStartOfAnEarlierTry:
     ENTRY = replace(SAME, task_id=None, deadline=4600.0)
+    UNKNOWN_INPUTS = replace(ENTRY, fingerprint="f" * 64)
+    LOOKING = "An earlier try was about to start a run and did not store the result. Looking for the run."
 
     def test_orphan_of_an_earlier_try_is_found_written_down_and_reattached(self):
         played = play(self.ENTRY, page_of(RUN), RUN)
         assert played.over == StartedRun(replace(self.ENTRY, task_id="7"), RUN)
         assert played.written == [Write(replace(self.ENTRY, task_id="7"))]
-        assert played.logged == [
-            "An earlier try was about to start a run and did not store the result. Looking for the run."
-        ]
-        listing = played.asked[0]
+        assert played.logged == [self.LOOKING]
         window = v2.list_tasks(
             workflow_id="70",
-            created_at_from=datetime.fromtimestamp(1000.0 - timings.CLOCK_SKEW, timezone.utc),
-            created_at_to=datetime.fromtimestamp(1100.0 + timings.CLOCK_SKEW, timezone.utc),
+            created_at_from=at(1000.0 - timings.CLOCK_SKEW),
+            created_at_to=at(1100.0 + timings.CLOCK_SKEW),
         )
-        assert listing.params == window.params
+        assert played.asked[0].params == window.params
 
     @pytest.mark.parametrize(("shown", "kept"), [("of the list", "of the list"), (None, "9")])
     def test_profile_of_an_orphan_comes_from_the_list_if_the_list_has_one(self, shown, kept):
@@ -662,33 +578,37 @@ class TestAnUnansweredStartOfAnEarlierTry:
 
     def test_orphan_is_found_by_its_inputs_although_the_api_key_has_changed(self):
         entry = replace(self.ENTRY, fingerprint="e" * 64, key_digest="f" * 16)
-        played = play(entry, page_of(replace(RUN, id="6", input_parameters="keyword=ink"), RUN), RUN)
+        played = play(entry, page_of(listed_run("6", input_parameters="keyword=ink"), RUN), RUN)
         assert played.over == StartedRun(replace(entry, task_id="7"), RUN)
-        assert played.logged[0].startswith("The inputs cannot be compared")
+        assert played.logged[0].startswith(NOT_COMPARED)
 
-    def test_list_is_read_until_the_start_must_be_in_it(self):
-        pages = [page_of()] * 3
-        played = play(self.ENTRY, *pages, MADE, now=1100.0 + timings.LISTING_DELAY - timings.ORPHAN_LIST_PAUSE - 3.0)
-        assert played.slept == [timings.ORPHAN_LIST_PAUSE, 3.0]
-        assert played.logged[1:] == ["No matching run was found."]
+    @pytest.mark.parametrize(("left", "slept"), [(0.0, []), (8.0, [5.0, 3.0])])
+    def test_list_is_read_until_the_start_must_be_in_it(self, left, slept):
+        pages = [page_of()] * (1 + len(slept))
+        played = play(self.ENTRY, *pages, MADE, now=1100.0 + timings.LISTING_DELAY - left)
+        assert (played.slept, played.logged) == (slept, [self.LOOKING, "No matching run was found."])
         assert isinstance(played.over, StartedRun)
         assert played.over.entry.earlier == ("5", "6")
 
-    def test_list_is_read_once_if_the_start_must_be_in_it_already(self):
-        assert play(self.ENTRY, page_of(), MADE, now=1100.0 + timings.LISTING_DELAY).slept == []
-
-    @pytest.mark.parametrize("on_orphan", [OnOrphan.FAIL, OnOrphan.ADOPT])
+    @pytest.mark.parametrize("on_orphan", OnOrphan)
     def test_any_run_may_be_the_one_if_the_inputs_are_not_known_any_more(self, on_orphan):
-        entry = replace(self.ENTRY, fingerprint="f" * 64)
         run = replace(RUN, input_parameters="keyword=ink")
-        played = play(entry, page_of(run), run, on_orphan=on_orphan)
-        assert isinstance(played.over, OrphanError)
+        new = [MADE] if on_orphan is OnOrphan.START else []
+        played = play(self.UNKNOWN_INPUTS, page_of(run), run, *new, on_orphan=on_orphan)
+        if new:
+            assert isinstance(played.over, StartedRun)
+            assert played.over.task_id == "9"
+        else:
+            assert isinstance(played.over, OrphanError)
 
-    def test_another_run_is_started_beside_those_that_may_be_the_one_if_so_wanted(self):
-        entry = replace(self.ENTRY, fingerprint="f" * 64)
-        played = play(entry, page_of(RUN), RUN, MADE, on_orphan=OnOrphan.START)
-        assert isinstance(played.over, StartedRun)
-        assert played.over.task_id == "9"
+    @pytest.mark.parametrize("kind", ["deferred", "bot"])
+    def test_lost_start_of_an_earlier_operator_is_looked_up_in_its_version_of_the_api(self, kind):
+        now = start(kind="bot" if kind == "deferred" else "deferred")
+        run = bot_run("7") if kind == "bot" else RUN
+        played = play(earlier(kind, task_id=None), page_of(run), run, wants=now)
+        # A person has to decide whether this is the run.
+        assert isinstance(played.over, OrphanError)
+        assert played.names == (["page-runs", "query-run"] if kind == "bot" else ["list-tasks", "get-task"])
 
     def test_one_item_of_the_list_that_cannot_be_read_is_skipped(self):
         listing = play(self.ENTRY, page_of(), MADE).asked[0]
@@ -696,6 +616,15 @@ class TestAnUnansweredStartOfAnEarlierTry:
         page = listing.read({"items": items, "total_count": 2})
         assert [task.id for task in page.items] == ["5"]
         assert len(page.skipped) == 1
+
+
+OWN = listed_run("8", 2000.0)
+"""The run that a lost start has made at second 2000."""
+
+
+def looks(*tasks: Task) -> list[object]:
+    """The pages that a look-up reads, until the run must be in the list."""
+    return [page_of(*tasks)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
 
 
 class TestAStart:
@@ -711,156 +640,100 @@ class TestAStart:
         )
 
     @pytest.mark.parametrize("entry", [None, SAME], ids=["no entry", "entry of a failed run"])
-    @pytest.mark.parametrize(
-        "error", [ConcurrencyLimitError("full", code=10118), RateLimitError("slow down", http_status=429)]
+    @cases(
+        ("answers", "error"),
+        {
+            "no slot": ([FULL], FULL),
+            "too many requests": ([LIMITED], LIMITED),
+            "refused": ([REFUSED], REFUSED),
+            "surely made no run": ([LOST, *looks()] * 3, LOST),
+            "unclear refusal": ([UNCLEAR, *looks()], UNCLEAR),
+        },
     )
-    def test_start_without_a_slot_restores_the_entry_before(self, entry, error):
-        earlier = [] if entry is None else [replace(RUN, status=TaskStatus.FAILED)]
-        played = play(entry, *earlier, error)
-        assert played.over == StartRefused(error)
-        assert played.written[1:] == [Write(entry, over=True)]
-
-    def test_refused_start_leaves_the_entry_before(self):
-        refused = InvalidRequestError("no", code=99001)
-        played = play(SAME, replace(RUN, status=TaskStatus.FAILED), refused)
-        assert played.over is refused
-        assert played.written[1:] == [Write(SAME, over=True)]
+    def test_start_that_made_no_run_restores_the_entry_before(self, entry, answers, error):
+        played = play(entry, *([] if entry is None else [FAILED_RUN]), *answers)
+        waits = isinstance(error, ConcurrencyLimitError | RateLimitError)
+        assert played.over == (StartRefused(error) if waits else error)
+        assert played.written[-1] == Write(entry, over=True)
+        # An unclear refusal is looked up and not sent again.
+        assert played.names.count("run-task") == answers.count(error)
+        assert [write.starts for write in played.written] == [True, False] * answers.count(error)
 
     def test_start_with_lost_response_is_looked_up_and_sent_at_most_three_times(self):
-        looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
-        lost = ResponseLostError("lost")
-        played = play(None, lost, *looks, lost, *looks, lost, *looks)
-        assert played.over is lost
-        assert played.names.count("run-task") == 3
+        played = play(None, *[LOST, *looks()] * 3)
         assert [text for text in played.logged if "(start" in text] == [
             f"No run was started (start {number} of 3)." for number in (1, 2, 3)
         ]
         assert played.slept == [timings.ORPHAN_LIST_PAUSE] * 12
-        assert [write.starts for write in played.written] == [True, False] * 3
-        assert played.written[-1] == Write(None, over=True)
-
-    def test_start_that_surely_made_no_run_leaves_the_entry_before(self):
-        looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
-        lost = ResponseLostError("lost")
-        played = play(SAME, replace(RUN, status=TaskStatus.FAILED), *[lost, *looks] * 3)
-        assert played.written[-1] == Write(SAME, over=True)
+        times = [write.entry.written_at for write in played.written if write.entry is not None]
+        assert times == [2000.0 + timings.LISTING_DELAY * number for number in range(3)]
 
     def test_workflow_is_read_to_tell_which_inputs_have_defaults(self):
-        run = replace(RUN, id="8", created_at=AT_2000, input_parameters="keyword=pens; max_items=10")
-        looks: list[object] = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
-        played = play(None, ResponseLostError("lost"), *looks, ServerError("down"), run)
+        run = replace(OWN, input_parameters="keyword=pens; max_items=10")
+        played = play(None, LOST, *looks(run), ServerError("down"), run)
         assert isinstance(played.over, OrphanError)
         assert (played.asked[-2].name, played.asked[-2].params) == ("get-workflow", {"workflow_id": "70"})
         assert played.logged[-1] == "The inputs of workflow 70 cannot be read: down"
 
-    def test_run_of_a_lost_response_is_adopted_with_its_profile(self):
-        run = replace(RUN, id="8", profile_id="profile of 8", created_at=AT_2000)
-        looks = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
-        played = play(None, ResponseLostError("lost"), *looks)
-        assert played.over == StartedRun(replace(NEW, earlier=(), task_id="8", profile_id="profile of 8"))
+    @cases(
+        ("error", "run", "wants", "sent"),
+        {
+            "lost": (LOST, OWN, start(), request()),
+            "profile": (LOST, replace(OWN, profile_id="profile of 8"), start(), request()),
+            "no inputs": (LOST, replace(OWN, input_parameters=None), start(inputs={}), request(inputs={})),
+            "unclear refusal": (UNCLEAR, OWN, start(), request()),
+            # The given request is stored.
+            "other inputs": (LOST, replace(OWN, input_parameters="keyword=ink"), start(), request("ink")),
+        },
+    )
+    def test_run_of_a_lost_response_is_adopted_if_it_is_a_run_of_the_request_that_was_sent(
+        self, error, run, wants, sent
+    ):
+        played = play(None, error, *looks(run), wants=wants, checked=sent)
+        kept = replace(NEW, earlier=(), task_id="8", profile_id=run.profile_id, fingerprint=wants.fingerprint)
+        assert played.over == StartedRun(kept)
         assert played.logged[-1] == "BrowserAct task 8 is the run of this start."
+        assert played.names.count("run-task") == 1
+        assert played.asked[0].body == sent.call.body
 
-    def test_run_without_inputs_is_found_in_a_list_that_shows_no_inputs(self):
-        run = replace(RUN, id="8", created_at=AT_2000, input_parameters=None)
-        looks: list[object] = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
-        played = play(None, ResponseLostError("lost"), *looks, wants=start(inputs={}))
+    @pytest.mark.parametrize("status", [408, 502, 503, 504])
+    def test_start_that_browseract_carries_out_a_minute_after_a_gateway_s_error_is_found(self, status):
+        empty = [page_of()] * int(timings.LATE_START_DELAY / timings.ORPHAN_LIST_PAUSE)
+        error = ServerError("no response", http_status=status)
+        played = play(None, error, *empty, page_of(listed_run("8", 2055.0)))
         assert isinstance(played.over, StartedRun)
+        assert played.over.task_id == "8"
+        assert sum(played.slept) == timings.LATE_START_DELAY
 
+    @pytest.mark.parametrize("error", [ServerError("x", http_status=500), LOST], ids=["500", "lost"])
+    def test_look_up_waits_no_longer_than_the_list_is_late_after_another_error(self, error):
+        assert sum(play(None, error, *looks(OWN)).slept) == timings.LISTING_DELAY
 
-def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry():
-    steps = begin(start(patience=1.0), None, lambda: 0.0)
-    before = next(steps)
-    assert isinstance(before, BeforeStart)
-    assert isinstance(steps.send(before.request), Write)
-    step = steps.send(None)
-    assert isinstance(step, Call)
-    step = steps.throw(ResponseLostError("x"))
-    assert isinstance(step, LogLine)
-    step = steps.send(None)
-    assert isinstance(step, Call)
-    # And no further Write.
-    with pytest.raises(RunStartUnknownError, match="looking for it failed: x") as caught:
-        steps.throw(ServerError("x", http_status=503, code=7, msg="m", trace_id="t"))
-    error = caught.value
-    assert (error.http_status, error.code, error.msg, error.trace_id) == (503, 7, "m", "t")
+    def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry(self):
+        played = play(None, LOST, ServerError("x", http_status=503, code=7, msg="m", trace_id="t"))
+        error = played.over
+        assert isinstance(error, RunStartUnknownError)
+        assert "looking for it failed: x" in str(error)
+        assert (error.http_status, error.code, error.msg, error.trace_id) == (503, 7, "m", "t")
+        assert [write.starts for write in played.written] == [True]
 
-
-@pytest.mark.parametrize("code", [10999, 777], ids=["of BrowserAct's kind", "of any kind"])
-@pytest.mark.parametrize("status", [200, 500])
-def test_undocumented_code_that_is_no_clear_refusal_leads_to_a_search_for_the_run(code, status):
-    call = start().request.call
-    envelope = {"code": code, "msg": "Busy", "traceId": "t"}
-    with pytest.raises(BrowserActError) as refused:
-        call.read_response(Response(status, {}, json.dumps(envelope).encode()))
-    steps = begin(start(patience=1.0), None, lambda: 0.0)
-    step = next(steps)
-    while not isinstance(step, Call):
-        step = steps.send(step.request if isinstance(step, BeforeStart) else None)
-    assert step.starts_run
-    steps.throw(refused.value)
-    step = next(steps)
-    assert isinstance(step, Call)
-    assert step.name == "list-tasks"
-
-
-GATEWAY_LOOKS = 1 + int(timings.LATE_START_DELAY / timings.ORPHAN_LIST_PAUSE)
-
-
-@pytest.mark.parametrize("status", [408, 502, 503, 504])
-def test_start_that_browseract_carries_out_a_minute_after_a_gateway_s_error_is_found(status):
-    run = replace(RUN, id="8", created_at=datetime.fromtimestamp(2055.0, timezone.utc))
-    looks = [page_of()] * (GATEWAY_LOOKS - 1) + [page_of(run)]
-    played = play(None, ServerError("no response", http_status=status), *looks)
-    assert isinstance(played.over, StartedRun)
-    assert played.over.task_id == "8"
-    assert sum(played.slept) == timings.LATE_START_DELAY
-
-
-@pytest.mark.parametrize("error", [ServerError("x", http_status=500), ResponseLostError("x")], ids=["500", "lost"])
-def test_look_up_waits_no_longer_than_the_list_is_late_after_another_error(error):
-    run = replace(RUN, id="8", created_at=AT_2000)
-    played = play(None, error, *[page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE)))
-    assert sum(played.slept) == timings.LISTING_DELAY
-
-
-def test_second_start_is_looked_up_from_the_time_at_which_it_was_sent():
-    looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
-    played = play(None, ResponseLostError("lost"), *looks, MADE)
-    times = [write.entry.written_at for write in played.written if write.entry is not None]
-    assert times == [2000.0, 2000.0 + timings.LISTING_DELAY, 2000.0 + timings.LISTING_DELAY]
-
-
-@pytest.mark.parametrize("found", [False, True], ids=["no run", "a run"])
-def test_unclear_refusal_is_looked_up_and_not_sent_again(found):
-    refused = UnknownRefusalError("Busy", code=4711, http_status=200)
-    run = replace(RUN, id="8", created_at=AT_2000)
-    looks = [page_of(run) if found else page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
-    played = play(SAME, replace(RUN, status=TaskStatus.FAILED), refused, *looks)
-    assert played.names.count("run-task") == 1
-    if found:
+    @pytest.mark.parametrize("code", [10999, 777], ids=["of BrowserAct's kind", "of any kind"])
+    @pytest.mark.parametrize("status", [200, 500])
+    def test_undocumented_code_that_is_no_clear_refusal_leads_to_a_search_for_the_run(self, code, status):
+        envelope = {"code": code, "msg": "Busy", "traceId": "t"}
+        with pytest.raises(BrowserActError) as refused:
+            start().request.call.read_response(Response(status, {}, json.dumps(envelope).encode()))
+        played = play(None, refused.value, *looks(OWN))
         assert isinstance(played.over, StartedRun)
-    else:
-        assert played.over is refused
-        assert played.written[-1] == Write(SAME, over=True)
+        assert played.names[:2] == ["run-task", "list-tasks"]
 
-
-def test_request_that_the_checks_return_is_sent_and_looked_up_and_the_given_one_is_stored():
-    sent = request("ink")
-    run = replace(RUN, id="8", created_at=AT_2000, input_parameters="keyword=ink")
-    looks = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
-    played = play(None, ResponseLostError("lost"), *looks, checked=sent)
-    assert played.asked[0].body == sent.call.body
-    assert isinstance(played.over, StartedRun)
-    assert (played.over.task_id, played.over.entry.fingerprint) == ("8", start().fingerprint)
-
-
-def test_ledger_entry_is_dated_after_slow_checks_before_the_start():
-    now = 10_000.0
-    steps = begin(start(), None, lambda: now)
-    before = next(steps)
-    assert isinstance(before, BeforeStart)
-    now += 300.0
-    written = steps.send(before.request)
-    assert isinstance(written, Write)
-    assert written.entry is not None
-    assert written.entry.written_at == now
+    def test_ledger_entry_is_dated_after_slow_checks_before_the_start(self):
+        now = 10_000.0
+        steps = begin(start(), None, lambda: now)
+        before = next(steps)
+        assert isinstance(before, BeforeStart)
+        now += 300.0
+        written = steps.send(before.request)
+        assert isinstance(written, Write)
+        assert written.entry is not None
+        assert written.entry.written_at == now
