@@ -1,26 +1,28 @@
-"""The two clients behind one face, so that each test runs with the one and the other."""
+"""The two clients behind one face, so that each test runs with the one and the other, and a server that misbehaves."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import re
+import socket
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.settings import ClientSettings
+from tests.served import listening
 
 
 class Sync:
     """Uses the synchronous client."""
 
-    def __init__(self, settings: ClientSettings, refused: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
-        self.refused = refused
 
     def send(self, *several: Call):
-        with BrowserActClient(lambda: self.settings, refused=self.refused) as client:
+        with BrowserActClient(self.settings) as client:
             return [client.send(call) for call in several][-1]
 
     def items(self, call: Call) -> list:
@@ -28,19 +30,12 @@ class Sync:
             return list(client.iter_items(call))
 
 
-class Async:
+class Async(Sync):
     """Uses the asynchronous client in the same way."""
-
-    def __init__(self, settings: ClientSettings, refused: Callable[[], object] = lambda: None) -> None:
-        self.settings = settings
-        self.refused = refused
-
-    async def _current(self) -> ClientSettings:
-        return self.settings
 
     def send(self, *several: Call):
         async def go():
-            async with AsyncBrowserActClient(self._current, refused=self.refused) as client:
+            async with AsyncBrowserActClient(self.settings) as client:
                 return [await client.send(call) for call in several][-1]
 
         return asyncio.run(go())
@@ -56,3 +51,48 @@ class Async:
 @pytest.fixture(params=[Sync, Async], ids=["requests", "httpx"])
 def kind(request):
     return request.param
+
+
+Listen = Callable[[Callable[[socket.socket], None]], int]
+
+
+@pytest.fixture(scope="module")
+def listen() -> Iterator[Listen]:
+    """Handle each connection to a port of this machine with a function, and return the port."""
+    with listening() as listen:
+        yield listen
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read a request to its end. A server that closes before would reset the connection."""
+    request, length = b"", 0
+    while (b"\r\n\r\n" not in request or len(request.partition(b"\r\n\r\n")[2]) < length) and (
+        data := connection.recv(65536)
+    ):
+        request += data
+        length = int(found[1]) if (found := re.search(rb"(?i)\r\ncontent-length: (\d+)", request)) else 0
+    return request
+
+
+class OneAnswer:
+    """A server that records what it receives, and sends the same response to each request."""
+
+    def __init__(self, listen: Listen, answer: bytes = b"", *, keep_alive: bool = False) -> None:
+        self.answer = answer
+        self.keep_alive = keep_alive
+        self.received: list[bytes] = []
+        self.connections = 0
+        self.url = f"http://127.0.0.1:{listen(self._handle)}"
+
+    def _handle(self, connection: socket.socket) -> None:
+        self.connections += 1
+        while request := read_request(connection):
+            self.received.append(request)
+            connection.sendall(self.answer)
+            if not self.keep_alive:
+                break
+
+
+@pytest.fixture
+def one_answer(listen: Listen):
+    return lambda answer, **more: OneAnswer(listen, answer, **more)

@@ -6,14 +6,11 @@ counts as a success, and a result has the status and the ids of the response. ``
 
 from __future__ import annotations
 
-import asyncio
 import codecs
 import copy
 import gzip
 import json
 import re
-import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -22,7 +19,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
@@ -35,6 +31,7 @@ from tests.cases import examples
 from tests.catalogue import DOWNLOAD, FAILING, add
 
 from . import test_v2, test_v3
+from .conftest import Async, Listen, OneAnswer, Sync
 
 EVERY_CALL = {**test_v2.EVERY_CALL, **test_v3.EVERY_CALL}
 
@@ -67,22 +64,9 @@ def write(value: Any) -> bytes:
 
 ODD_BODIES = st.sampled_from(
     [
-        b"",
-        b" ",
-        b"null",
-        b"true",
-        b"5",
-        b'"Unauthorized"',
-        b"[]",
-        b"{}",
-        b"[5]",
-        b"NaN",
-        b'{"id": NaN}',
-        b'{"id": "5", "id": "6"}',
-        b'{"code": 10112}',
-        b'{"success": false}',
+        *(b"", b" ", b"null", b"true", b"5", b'"Unauthorized"', b"[]", b"{}", b"[5]", b"NaN", b'{"id": NaN}'),
+        *(b'{"id": "5", "id": "6"}', b'{"code": 10112}', b'{"success": false}', b'{"code": 1e400}'),
         b'{"status": 404, "error": "Not Found"}',
-        b'{"code": 1e400}',
         b'{"code": ' + b"9" * 5000 + b"}",
         b'{"code": "' + b"9" * 5000 + b'", "msg": "x"}',
         deep(50).encode(),
@@ -102,21 +86,9 @@ HEADERS = st.dictionaries(
     st.sampled_from(
         [
             *("", "0", "-3", "nan", "inf", "1e400", "999999999999", "soon", "Wed, 21 Oct 2015 07:28:00 GMT"),
-            *(
-                "Mon, 01 Jan 2024 00:00:00 -99999999999999999999",
-                "http://[",
-                "/login",
-                "https://example.com/",
-                "\xff\xfe",
-            ),
-            *(
-                "text/html",
-                "application/json; charset=utf-16",
-                "application/json; charset=none",
-                "gzip",
-                "br",
-                "deflate",
-            ),
+            *("Mon, 01 Jan 2024 00:00:00 -99999999999999999999", "http://[", "/login", "https://example.com/"),
+            *("\xff\xfe", "text/html", "application/json; charset=utf-16", "application/json; charset=none"),
+            *("gzip", "br", "deflate"),
         ]
     ),
     max_size=2,
@@ -157,56 +129,15 @@ def mutated(draw: st.DrawFn, good: Any) -> bytes:
     return body * 2 if how == "twice" else body
 
 
-class Scripted:
-    """A server that responds to each request with the same bytes."""
-
-    def __init__(self) -> None:
-        self.answer = b""
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rb") as reader:
-                length = 0
-                while (line := reader.readline()) not in (b"\r\n", b""):
-                    if line.lower().startswith(b"content-length:"):
-                        length = int(line.partition(b":")[2])
-                reader.read(length)
-                connection.sendall(self.answer)
-
-
-class Clients:
-    """Both clients, used for all responses."""
-
-    def __init__(self, url: str) -> None:
-        given = ClientSettings("app-key", url, read_timeout=20.0, retries=RetryPolicy(budget=0.0))
-        self._loop = asyncio.new_event_loop()
-        self._sync = BrowserActClient(given)
-        self._async = AsyncBrowserActClient(given)
-
-    def close(self) -> None:
-        self._sync.close()
-        self._loop.run_until_complete(self._async.aclose())
-        self._loop.close()
-
-    def outcomes(self, call: Call[Any]) -> list[object]:
-        """Return what each client comes to: its result, or its error. Other exceptions leave."""
-        found: list[object] = []
-        for send in (self._sync.send, lambda one: self._loop.run_until_complete(self._async.send(one))):
-            try:
-                found.append(send(call))
-            except BrowserActError as error:
-                found.append(error)
-        return found
+def outcomes(server: OneAnswer, call: Call[Any]) -> list[object]:
+    """Return what each client comes to: its result, or its error. Other exceptions leave."""
+    found: list[object] = []
+    for kind in (Sync, Async):
+        try:
+            found.append(kind(ClientSettings("app-key", server.url, retries=RetryPolicy(budget=0.0))).send(call))
+        except BrowserActError as error:
+            found.append(error)
+    return found
 
 
 def as_text(outcome: object) -> str:
@@ -299,28 +230,24 @@ def good_responses() -> dict[str, Any]:
         "run-task-by-template": template,
         "get-task-status": call("get-task-status", task_id=created["id"]),
         "get-task": {**call("get-task", task_id=created["id"]), "id": "7"},
-        "list-tasks": call("list-tasks", limit=9),
         "stop-task": None,
         "resume-task": None,
-        "list-workflows": call("list-workflows", limit=3),
-        "get-workflow": call("get-workflow", workflow_id=EXPORT.id),
-        "list-official-workflow-templates": call("list-official-workflow-templates", limit=2),
-        "get-official-workflow-template": call(
-            "get-official-workflow-template", workflow_template_id=TEMPLATE_SEARCH.id
-        ),
-        "get-region-list": call("get-region-list"),
         "create-run": run,
         "create-template-run": template_run,
         "query-run-status": status,
         "query-run": {**call("query-run", task_id=run["task_id"]), "task_id": "7", "download_files": files},
-        "page-runs": call("page-runs"),
         "resume-run": {**status, "status": "paused"},
         "cancel-run": {**status, "status": "canceled"},
-        "page-bots": call("page-bots", limit=3),
+        "get-workflow": call("get-workflow", workflow_id=EXPORT.id),
+        "get-official-workflow-template": call(
+            "get-official-workflow-template", workflow_template_id=TEMPLATE_SEARCH.id
+        ),
         "query-bot": call("query-bot", bot_id=CONTACTS.id),
-        "page-templates": call("page-templates"),
         "query-template": call("query-template", template_id=TEMPLATE_SEARCH.id),
-        "list-regions": call("list-regions"),
+        "list-tasks": call("list-tasks", limit=9),
+        **{each: call(each, limit=3) for each in ("list-workflows", "page-bots")},
+        "list-official-workflow-templates": call("list-official-workflow-templates", limit=2),
+        **{each: call(each) for each in ("get-region-list", "page-runs", "page-templates", "list-regions")},
     }
 
 
@@ -329,31 +256,17 @@ ENVELOPE = envelope(10112, "Task is not exist.", 1_780_000_000.0)
 
 
 @pytest.fixture(scope="module")
-def scripted() -> Iterator[Scripted]:
-    scripted = Scripted()
-    yield scripted
-    scripted.close()
-
-
-@pytest.fixture(scope="module")
-def clients(scripted: Scripted) -> Iterator[Clients]:
-    clients = Clients(scripted.url)
-    yield clients
-    clients.close()
+def scripted(listen: Listen) -> OneAnswer:
+    return OneAnswer(listen)
 
 
 @pytest.mark.parametrize("endpoint", sorted(GOOD))
 def test_clients_agree_on_mutated_responses_and_report_no_failure_as_a_success(
-    endpoint: str, scripted: Scripted, clients: Clients
+    endpoint: str, scripted: OneAnswer
 ) -> None:
     good = mutated(GOOD[endpoint])
 
-    @settings(
-        max_examples=examples(50),
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
+    @settings(max_examples=examples(50), deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(
         status=STATUSES,
         headers=HEADERS,
@@ -367,7 +280,7 @@ def test_clients_agree_on_mutated_responses_and_report_no_failure_as_a_success(
         lines = [f"HTTP/1.1 {status} Whatever", "Connection: close", f"Content-Length: {len(sent)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         scripted.answer = "\r\n".join((*lines, "", "")).encode("latin-1") + sent
-        first, second = clients.outcomes(EVERY_CALL[endpoint])
+        first, second = outcomes(scripted, EVERY_CALL[endpoint])
         assert as_text(first) == as_text(second)
         # A body that is not compressed as the headers say cannot be judged here.
         if headers.get("Content-Encoding", "") != ("gzip" if compressed else ""):
@@ -381,11 +294,11 @@ def test_clients_agree_on_mutated_responses_and_report_no_failure_as_a_success(
 
 
 @pytest.mark.parametrize("endpoint", sorted(GOOD))
-def test_clients_read_the_valid_response(endpoint: str, scripted: Scripted, clients: Clients) -> None:
+def test_clients_read_the_valid_response(endpoint: str, scripted: OneAnswer) -> None:
     body = b"" if GOOD[endpoint] is None else json.dumps(GOOD[endpoint]).encode()
     head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     scripted.answer = head.encode() + body
-    first, second = clients.outcomes(EVERY_CALL[endpoint])
+    first, second = outcomes(scripted, EVERY_CALL[endpoint])
     assert not isinstance(first, BrowserActError)
     assert first == second
     assert not is_failure(endpoint, 200, body)

@@ -4,61 +4,41 @@ import pytest
 from tenacity import RetryCallState, Retrying
 
 from airflow_provider_browseract.api import errors, v2
-from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.retries import RetryPolicy, may_send_again
 
 READ = v2.get_task("7")
-START = v2.run_task("70")
 STOP = v2.stop_task("7")
 
-NEVER_ARRIVED = [errors.ConnectionFailedError, errors.RateLimitError, errors.ConcurrencyLimitError]
+NOT_NOW = [errors.ConcurrencyLimitError, errors.RateLimitError]
 NOBODY_KNOWS = [errors.ResponseLostError, errors.ServerError]
-HOPELESS = [
-    errors.AuthenticationError,
-    errors.InvalidRequestError,
-    errors.UnknownRefusalError,
-    errors.TaskNotFoundError,
-    errors.NotTheApiError,
-    errors.UnexpectedResponseError,
+TEMPORARY = [errors.ConnectionFailedError, *NOT_NOW, *NOBODY_KNOWS]
+PERMANENT = [
+    *(errors.AuthenticationError, errors.InvalidRequestError, errors.UnknownRefusalError, errors.TaskNotFoundError),
+    *(errors.NotTheApiError, errors.UnexpectedResponseError, KeyError),
 ]
 
 
-@pytest.mark.parametrize("call", [READ, STOP], ids=["a read", "a stop"])
-@pytest.mark.parametrize("kind", [*NEVER_ARRIVED, *NOBODY_KNOWS])
-def test_call_that_starts_no_run_is_sent_again_after_a_temporary_error(call, kind):
-    assert may_send_again(call, kind("x"))
+@pytest.mark.parametrize("call", [READ, STOP], ids=["read", "stop"])
+@pytest.mark.parametrize("kind", [*TEMPORARY, *PERMANENT])
+def test_call_that_starts_no_run_is_sent_again_only_after_a_temporary_error(call, kind):
+    assert may_send_again(call, kind("x")) is (kind in TEMPORARY)
 
 
-@pytest.mark.parametrize("call", [START, v2.run_task_by_template("80")], ids=["workflow", "template"])
+@pytest.mark.parametrize("call", [v2.run_task("70"), v2.run_task_by_template("80")], ids=["workflow", "template"])
 def test_start_is_sent_again_only_if_it_was_certainly_not_processed(call):
     assert may_send_again(call, errors.ConnectionFailedError("x"))
-    assert not any(may_send_again(call, kind("x")) for kind in NOBODY_KNOWS)
-
-
-@pytest.mark.parametrize("kind", [errors.ConcurrencyLimitError, errors.RateLimitError])
-def test_start_that_browseract_does_not_accept_now_is_not_sent_again_by_the_policy(kind):
-    assert not may_send_again(START, kind("x"))
-
-
-@pytest.mark.parametrize("call", [READ, START, STOP], ids=["read", "start", "stop"])
-@pytest.mark.parametrize("kind", HOPELESS)
-def test_no_call_is_sent_again_after_a_permanent_error(call, kind):
-    assert not may_send_again(call, kind("x"))
-
-
-def test_call_is_not_sent_again_after_an_unrelated_exception():
-    assert not may_send_again(READ, KeyError("x"))
+    # The queue sends a start again that BrowserAct does not accept now.
+    assert not any(may_send_again(call, kind("x")) for kind in (*NOBODY_KNOWS, *NOT_NOW, *PERMANENT))
 
 
 class Tries:
-    """Plays errors to a policy and writes down the pauses, without waiting."""
+    """Plays an error to a policy again and again, and writes down the pauses, without waiting."""
 
-    def __init__(self, policy: RetryPolicy, call: Call, *played: errors.BrowserActError) -> None:
+    def __init__(self, error: errors.BrowserActError, **policy: float) -> None:
         self.pauses: list[float] = []
-        self.played = list(played)
         self.count = 0
         self.raised: BaseException | None = None
-        controls = policy.controls(call)
+        controls = RetryPolicy(**policy).controls(READ)
         stop = controls.pop("stop")
 
         def stop_on_our_clock(state: RetryCallState) -> bool:
@@ -66,21 +46,19 @@ class Tries:
             state.outcome_timestamp = state.start_time + sum(self.pauses)
             return stop(state)
 
-        try:
-            Retrying(**controls, stop=stop_on_our_clock, sleep=self.pauses.append)(self.attempt)
-        except errors.BrowserActError as error:
-            self.raised = error
+        def attempt() -> None:
+            self.count += 1
+            raise error
 
-    def attempt(self) -> str:
-        self.count += 1
-        if self.played:
-            raise self.played[0] if len(self.played) == 1 else self.played.pop(0)
-        return "done"
+        try:
+            Retrying(**controls, stop=stop_on_our_clock, sleep=self.pauses.append)(attempt)
+        except errors.BrowserActError as last:
+            self.raised = last
 
 
 def test_pauses_between_attempts_grow_with_full_jitter_up_to_the_longest():
-    policy = RetryPolicy(budget=1000, first_pause=0.5, longest_pause=8)
-    many = [Tries(policy, READ, errors.ServerError("x")).pauses for _ in range(20)]
+    policy = {"budget": 1000, "first_pause": 0.5, "longest_pause": 8}
+    many = [Tries(errors.ServerError("x"), **policy).pauses for _ in range(20)]
     for position, bound in enumerate([0.5, 1, 2, 4, 8, 8, 8]):
         seen = [pauses[position] for pauses in many]
         assert max(seen) <= bound
@@ -90,39 +68,35 @@ def test_pauses_between_attempts_grow_with_full_jitter_up_to_the_longest():
 
 def test_only_the_first_failed_attempt_is_logged_with_the_time_that_others_may_take():
     lines: list[str] = []
-    policy = RetryPolicy(budget=1000, first_pause=0.0, longest_pause=0.0)
+    left = iter([errors.ConnectionFailedError("No connection to http://x", code=7)] * 4)
 
     def fail() -> None:
-        if len(lines) > 3 or (lines and next(left, None) is None):
-            return
-        raise errors.ConnectionFailedError("No connection to http://x", code=7)
+        if error := next(left, None):
+            raise error
 
-    left = iter(range(3))
+    policy = RetryPolicy(budget=1000, first_pause=0.0, longest_pause=0.0)
     Retrying(**policy.controls(READ, lambda text, *values: lines.append(text % values)))(fail)
     assert lines == ["No connection to http://x (code 7). Trying again for up to 1000 seconds."]
 
 
-def test_retry_after_decides_the_pause_between_attempts():
-    told = Tries(RetryPolicy(budget=100), READ, errors.RateLimitError("x", retry_after=40.0))
-    assert told.pauses == [40.0, 40.0]
+@pytest.mark.parametrize(
+    ("budget", "told", "pauses"), [(100, 40.0, [40.0, 40.0]), (20, 21.0, [])], ids=["within", "beyond the budget"]
+)
+def test_retry_after_decides_the_pauses_and_ends_the_attempts_beyond_the_budget(budget, told, pauses):
+    tries = Tries(errors.RateLimitError("x", retry_after=told), budget=budget)
+    assert (tries.pauses, tries.count) == (pauses, len(pauses) + 1)
 
 
 @pytest.mark.parametrize("told", [0.0, -3.0, 0.01], ids=["zero", "negative", "short"])
 def test_retry_after_never_shortens_the_pause_between_attempts(told):
-    policy = RetryPolicy(budget=10, first_pause=1, longest_pause=8)
-    counts = [Tries(policy, READ, errors.RateLimitError("x", retry_after=told)).count for _ in range(20)]
+    error = errors.RateLimitError("x", retry_after=told)
     # Without any pause, there would be no end.
-    assert max(counts) < 12
+    assert max(Tries(error, budget=10, first_pause=1, longest_pause=8).count for _ in range(20)) < 12
 
 
 def test_budget_bounds_all_attempts_and_the_last_error_is_raised():
     error = errors.ServerError("x")
-    tries = Tries(RetryPolicy(budget=20), READ, error)
+    tries = Tries(error, budget=20)
     assert tries.raised is error
     assert sum(tries.pauses) <= 20
     assert tries.count == len(tries.pauses) + 1
-
-
-def test_retry_after_beyond_the_budget_ends_the_attempts_at_once():
-    tries = Tries(RetryPolicy(budget=20), READ, errors.RateLimitError("x", retry_after=21.0))
-    assert (tries.count, tries.pauses) == (1, [])

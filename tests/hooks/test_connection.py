@@ -1,3 +1,5 @@
+"""What the fields of a connection mean, and which ones are refused or give a warning."""
+
 from __future__ import annotations
 
 import json
@@ -7,19 +9,23 @@ import pytest
 from airflow.models.connection import Connection as ModelConnection
 from airflow.sdk import Connection
 
+from airflow_provider_browseract.api.retries import RetryPolicy
+from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.hooks import connection
 from airflow_provider_browseract.hooks.connection import (
     ConnectionFieldError,
+    ConnectionSettings,
     connection_type,
     extra_fields,
-    no_connection,
     read_settings,
 )
 from airflow_provider_browseract.runs.budget import Budget, BudgetAction
 from tests.cases import cases
 
+ADDRESS = "https://airflow.example.com/team-a/"
 
-def read_all(**fields):
+
+def read(**fields) -> ConnectionSettings:
     extra = fields.pop("extra", None)
     stored = Connection(
         conn_type="browseract",
@@ -29,14 +35,16 @@ def read_all(**fields):
     return read_settings(stored, user_agent="test")
 
 
-def read(**fields):
-    return read_all(**fields).client
+def test_connection_with_only_an_api_key_which_may_have_spaces_around_it_has_the_defaults():
+    settings = read(password=" app-key\n")
+    client = settings.client
+    assert (client.api_key, client.base_url) == ("app-key", "https://api.browseract.com")
+    assert (client.connect_timeout, client.read_timeout, client.retries.budget) == (10, 30, 60)
+    assert (client.max_file_size, client.max_run_size) == (50 * 1024 * 1024, 100 * 50 * 1024 * 1024)
+    assert (settings.budget, settings.credits_per_step, settings.webhook_base_url) == (None, 5, None)
 
 
-def test_connection_with_only_api_key_uses_default_host_and_timeouts():
-    settings = read()
-    assert (settings.api_key, settings.base_url) == ("app-key", "https://api.browseract.com")
-    assert (settings.connect_timeout, settings.read_timeout, settings.retries.budget) == (10, 30, 60)
+GATEWAY = "https://gateway.example.com/browseract"
 
 
 @cases(
@@ -46,14 +54,8 @@ def test_connection_with_only_api_key_uses_default_host_and_timeouts():
         "trailing slash": ({"host": "https://api.example.com/"}, "https://api.example.com"),
         "host without scheme": ({"host": "api.example.com"}, "https://api.example.com"),
         "host with port": ({"host": "http://127.0.0.1:8010"}, "http://127.0.0.1:8010"),
-        "separate host, port and schema": (
-            {"host": "127.0.0.1", "port": 8010, "schema": "http"},
-            "http://127.0.0.1:8010",
-        ),
-        "host with path, and port": (
-            {"host": "https://gateway.example.com/browseract", "port": 8443},
-            "https://gateway.example.com:8443/browseract",
-        ),
+        "host, port and schema": ({"host": "127.0.0.1", "port": 8010, "schema": "http"}, "http://127.0.0.1:8010"),
+        "path and port": ({"host": GATEWAY, "port": 8443}, "https://gateway.example.com:8443/browseract"),
         "default port": ({"port": 443}, "https://api.browseract.com"),
         "port 0": ({"port": 0}, "https://api.browseract.com"),
         "other port": ({"port": 8443}, "https://api.browseract.com:8443"),
@@ -62,210 +64,160 @@ def test_connection_with_only_api_key_uses_default_host_and_timeouts():
     },
 )
 def test_host_port_and_schema_fields_set_the_api_address(fields, url):
-    assert read(**fields).base_url == url
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "ftp://x.example",
-        "https://",
-        "https://a:b@x.example",
-        "https://:b@x.example",
-        "https://x.example?y=1",
-        "x example",
-        "http://x:port",
-    ],
-)
-def test_invalid_host_raises_error_naming_the_host_field(host):
-    with pytest.raises(
-        ConnectionFieldError, match=r"(?s)the host is not an http or https address.*API address \(host\) field"
-    ):
-        read(host=host)
-
-
-@pytest.mark.parametrize("password", [None, "", "  "], ids=["no password", "empty", "spaces"])
-def test_missing_api_key_raises_error_saying_where_to_create_one(password):
-    expected = r"(?s)'browseract_default' has no API key.*Manage API Keys\) into its API key \(password\) field"
-    with pytest.raises(ConnectionFieldError, match=expected):
-        read(password=password)
-
-
-@cases("password", {"Bearer prefix": "Bearer app-key", "line break": "app\nkey", "non-ASCII": "schlüssel"})
-def test_malformed_api_key_is_refused_and_not_repeated_in_the_error(password):
-    with pytest.raises(ConnectionFieldError, match=r"API key \(password\) field is not an API key") as caught:
-        read(password=password)
-    assert password not in str(caught.value)
-
-
-def test_missing_connection_message_names_the_api_key_form_field():
-    assert "'nowhere'.\nAdd one of type BrowserAct with the API key in its API key (password) field" in no_connection(
-        "nowhere"
-    )
-
-
-@pytest.fixture
-def fresh_process(monkeypatch):
-    """Forget the warnings that this process has logged."""
-    monkeypatch.setattr(connection, "_warned", set())
-
-
-def logged(caplog):
-    return [record.getMessage() for record in caplog.records if record.name == connection.__name__]
-
-
-class TestSizeLimits:
-    def test_size_limits_default_to_those_of_browseract(self):
-        client = read()
-        assert (client.max_file_size, client.max_run_size) == (50 * 1024 * 1024, 100 * 50 * 1024 * 1024)
-
-    @pytest.mark.parametrize("value", [1000, "1000"], ids=["number", "text"])
-    def test_size_limits_in_bytes_are_read_from_number_or_text(self, value):
-        client = read(extra={"max_file_size": value, "max_run_size": value})
-        assert (client.max_file_size, client.max_run_size) == (1000, 1000)
-
-    @pytest.mark.parametrize("value", [0, -1, 1.5, True, "1e3", "50 MB"])
-    def test_invalid_max_file_size_raises_error_naming_the_extra_field(self, value):
-        with pytest.raises(ConnectionFieldError, match=r"extra 'max_file_size' is .* positive whole number of bytes"):
-            read(extra={"max_file_size": value})
-
-
-class TestBudget:
-    def test_connection_without_budget_has_none_and_the_documented_cost_of_a_step(self):
-        settings = read_all(extra={"budget_action": "warn"})
-        assert (settings.budget, settings.credits_per_step) == (None, 5)
-
-    @pytest.mark.parametrize("value", [2000, "2000"], ids=["number", "text"])
-    @pytest.mark.parametrize("name", ["daily_credits", "monthly_credits"])
-    def test_one_field_sets_a_budget_that_refuses(self, name, value):
-        limits: Any = {name: 2000}
-        assert read_all(extra={name: value}).budget == Budget("browseract_default", **limits)
-
-    def test_budget_has_both_limits_and_the_action(self):
-        extra = {"daily_credits": 100, "monthly_credits": "2000", "budget_action": "warn"}
-        assert read_all(conn_id="prod", extra=extra).budget == Budget("prod", 100, 2000, BudgetAction.WARN)
-
-    @pytest.mark.parametrize("value", [0, "0"])
-    def test_credits_per_step_can_be_0_to_count_only_reported_credits(self, value):
-        assert read_all(extra={"credits_per_step": value}).credits_per_step == 0
-
-    @pytest.mark.parametrize("value", [0, "0", -1, 1.5, True, "abc", "1e3", "2,000", [1], 10**18], ids=str)
-    @pytest.mark.parametrize("name", ["daily_credits", "monthly_credits"])
-    def test_budget_that_is_no_number_of_credits_raises_error_naming_the_extra_field(self, name, value):
-        with pytest.raises(ConnectionFieldError) as caught:
-            read_all(extra={name: value})
-        assert str(caught.value) == (
-            f"Connection 'browseract_default': extra {name!r} is {value!r}. Set it to a positive whole number of "
-            "credits."
-        )
-
-    @pytest.mark.parametrize("value", [-1, 0.5, True, "abc", 10**6], ids=str)
-    def test_cost_of_a_step_that_is_no_number_of_credits_raises_error_naming_the_extra_field(self, value):
-        wanted = "a whole number of credits, or 0 to count only the credits that BrowserAct reports"
-        with pytest.raises(ConnectionFieldError, match=rf"extra 'credits_per_step' is .*\. Set it to {wanted}\."):
-            read_all(extra={"credits_per_step": value})
-
-    @pytest.mark.parametrize("value", ["fail", "Refuse", " warn", 1, True, ["warn"]], ids=str)
-    def test_unknown_budget_action_raises_error_with_the_known_ones(self, value):
-        with pytest.raises(ConnectionFieldError, match=r"extra 'budget_action' is .*\. Set it to refuse or warn\."):
-            read_all(extra={"daily_credits": 1, "budget_action": value})
-
-    def test_form_has_a_choice_and_minimums_and_every_field_can_be_left_empty(self):
-        schemas = {name: field["schema"] for name, field in connection_type()["conn-fields"].items()}
-        assert schemas["budget_action"] == {"type": ["string", "null"], "enum": ["refuse", "warn"]}
-        assert schemas["daily_credits"] == {"type": ["integer", "null"], "minimum": 1}
-        assert schemas["credits_per_step"] == {"type": ["integer", "null"], "minimum": 0}
-
-    @pytest.mark.parametrize("nothing", [None, ""], ids=["null", "empty text"])
-    def test_empty_field_of_the_form_counts_as_missing(self, nothing):
-        fields = ("daily_credits", "monthly_credits", "budget_action", "credits_per_step")
-        assert read_all(extra=dict.fromkeys(fields, nothing)) == read_all()
-
-
-@pytest.mark.usefixtures("fresh_process")
-@pytest.mark.parametrize(
-    ("host", "warned"),
-    [
-        ("http://api.browseract.com", True),
-        ("https://api.browseract.com", False),
-        ("http://127.0.0.1:8010", False),
-        ("http://gateway.internal", False),
-    ],
-)
-def test_only_public_host_without_tls_gives_unencrypted_warning(caplog, host, warned):
-    read_all(host=host)
-    assert ("sent unencrypted" in caplog.text) is warned
-
-
-@pytest.mark.usefixtures("fresh_process")
-class TestUnknownExtraKeys:
-    def test_unknown_extra_key_warning_suggests_similar_key_and_lists_known_keys(self, caplog):
-        read_all(extra={"webhook_url": "https://airflow.example.com"})
-        [warning] = logged(caplog)
-        assert warning.startswith("Connection 'browseract_default': ")
-        assert "'webhook_url' (did you mean 'webhook_base_url'?)" in warning
-        assert (
-            "Known keys: webhook_base_url, daily_credits, monthly_credits, budget_action, credits_per_step, "
-            "connect_timeout, read_timeout, retry_budget, files_timeout, max_file_size, max_run_size." in warning
-        )
-
-    def test_unknown_extra_keys_without_similar_key_are_listed_without_suggestion(self, caplog):
-        read_all(extra={"colour": 1, "x": 2})
-        assert "unknown keys, which are ignored: 'colour', 'x'. Known" in caplog.text
-
-    def test_unknown_extra_key_warning_is_logged_once_per_connection(self, caplog):
-        for conn_id in ("one", "one", "two"):
-            read_all(conn_id=conn_id, extra={"webhook_url": "x"})
-        assert [message.partition(":")[0] for message in logged(caplog)] == ["Connection 'one'", "Connection 'two'"]
-
-    def test_value_of_unknown_extra_key_is_not_in_the_log(self, caplog):
-        read_all(extra={"token": "hunter2"})
-        assert "'token'" in caplog.text
-        assert "hunter2" not in caplog.text
-
-    def test_extra_without_unknown_keys_gives_no_warning(self, caplog):
-        numbers = {name: 1 for name, field in extra_fields().items() if field["type"] != "string"}
-        read_all(extra=numbers)
-        read_all()
-        assert logged(caplog) == []
+    assert read(**fields).client.base_url == url
 
 
 @cases(
-    "none",
-    {"no extra": None, "empty extra": {}, "null": {"webhook_base_url": None}, "empty text": {"webhook_base_url": ""}},
+    ("extra", "client", "own"),
+    {
+        **{f"{empty!r} in all": (dict.fromkeys(extra_fields(), empty), {}, {}) for empty in (None, "")},
+        "nothing": ({}, {}, {}),
+        "timeouts": ({"connect_timeout": 3, "read_timeout": "4.5"}, {"connect_timeout": 3.0, "read_timeout": 4.5}, {}),
+        "retry budget": ({"retry_budget": "4"}, {"retries": RetryPolicy(budget=4.0)}, {}),
+        "sizes": ({"max_file_size": 9, "max_run_size": "99"}, {"max_file_size": 9, "max_run_size": 99}, {}),
+        "webhook_base_url with spaces": ({"webhook_base_url": f" {ADDRESS} "}, {}, {"webhook_base_url": ADDRESS}),
+        **{f"step for {none!r}": ({"credits_per_step": none}, {}, {"credits_per_step": 0}) for none in (0, "0")},
+    },
 )
-def test_missing_or_empty_webhook_base_url_is_read_as_none(none):
-    assert read_all(extra=none).webhook_base_url is None
+def test_extra_is_read_from_numbers_and_texts(extra, client, own):
+    own_client = ClientSettings("app-key", user_agent="test", connection="browseract_prod", **client)
+    assert read(conn_id="browseract_prod", extra=extra) == ConnectionSettings(own_client, **own)
 
 
-def test_webhook_base_url_is_read_unchanged_except_for_outer_spaces():
-    extra = {"webhook_base_url": " https://airflow.example.com/team-a/ "}
-    assert read_all(extra=extra).webhook_base_url == "https://airflow.example.com/team-a/"
+@cases(
+    ("extra", "budget"),
+    {
+        "only an action": ({"budget_action": "warn"}, None),
+        **{f"{value!r} a day": ({"daily_credits": value}, Budget("prod", 2000)) for value in (2000, "2000")},
+        "a month": ({"monthly_credits": "2000"}, Budget("prod", None, 2000)),
+        "both": (
+            {"daily_credits": 100, "monthly_credits": "2000", "budget_action": "warn"},
+            Budget("prod", 100, 2000, BudgetAction.WARN),
+        ),
+    },
+)
+def test_budget_has_the_limits_and_the_action_which_is_to_refuse_by_default(extra, budget):
+    assert read(conn_id="prod", extra=extra).budget == budget
 
 
-def test_webhook_base_url_that_is_not_text_raises_connection_field_error():
-    with pytest.raises(ConnectionFieldError, match="'webhook_base_url' is 8080"):
-        read_all(extra={"webhook_base_url": 8080})
+NO_HOSTS = [
+    *("ftp://x.example", "https://", "https://a:b@x.example", "https://:b@x.example", "https://x.example?y=1"),
+    *("x example", "http://x:port"),
+]
 
 
-def test_whitespace_around_api_key_is_removed():
-    assert read(password=" app-key\n").api_key == "app-key"
+@cases(
+    ("fields", "words"),
+    {
+        **{
+            host: ({"host": host}, r"(?s)the host is not an http or https address.*API address \(host\) field")
+            for host in NO_HOSTS
+        },
+        **{
+            f"key {key!r}": (
+                {"password": key},
+                r"(?s)'browseract_default' has no API key.*Manage API Keys\) into its API key \(password\) field",
+            )
+            for key in (None, "", "  ")
+        },
+        **{
+            f"key {key!r}": ({"password": key}, r"API key \(password\) field is not an API key")
+            for key in ("Bearer app-key", "app\nkey", "schlüssel")
+        },
+    },
+)
+def test_host_or_key_that_cannot_be_used_is_refused_without_repeating_the_key(fields, words):
+    with pytest.raises(ConnectionFieldError, match=words) as caught:
+        read(**fields)
+    key = (fields.get("password") or "").strip()
+    assert not key or key not in str(caught.value)
 
 
-def test_timeouts_are_read_from_number_and_text():
-    settings = read(extra={"connect_timeout": 3, "read_timeout": "4.5", "retry_budget": None})
-    assert (settings.connect_timeout, settings.read_timeout, settings.retries.budget) == (3, 4.5, 60)
+WRONG: dict[tuple[str, ...], tuple[list[Any], str]] = {
+    ("read_timeout", "retry_budget"): ([0, -1, "soon", True, [1], 1e9, float("nan")], "a positive number of seconds"),
+    ("max_file_size",): ([0, -1, 1.5, True, "1e3", "50 MB"], "a positive whole number of bytes"),
+    ("daily_credits", "monthly_credits"): (
+        [0, "0", -1, 1.5, True, "abc", "1e3", "2,000", [1], 10**18],
+        "a positive whole number of credits",
+    ),
+    ("credits_per_step",): (
+        [-1, 0.5, True, "abc", 10**6],
+        "a whole number of credits, or 0 to count only the credits that BrowserAct reports",
+    ),
+    ("budget_action",): (["fail", "Refuse", " warn", 1, True, ["warn"]], "refuse or warn"),
+    ("webhook_base_url",): ([8080], "an address like https://airflow.example.com"),
+}
 
 
-@pytest.mark.parametrize("name", ["read_timeout", "retry_budget"])
-@pytest.mark.parametrize("value", [0, -1, "soon", True, [1], 1e9, float("nan")], ids=str)
-def test_invalid_number_of_seconds_raises_error_naming_the_extra_field(name, value):
-    with pytest.raises(ConnectionFieldError, match=rf"extra '{name}' is .*\. Set it to a positive number of seconds\."):
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [(name, value, wanted) for names, (values, wanted) in WRONG.items() for name in names for value in values],
+    ids=str,
+)
+def test_value_in_the_extra_that_cannot_be_used_is_refused_with_what_is_wanted(name, value, wanted):
+    with pytest.raises(ConnectionFieldError) as caught:
         read(extra={name: value})
+    assert str(caught.value) == f"Connection 'browseract_default': extra {name!r} is {value!r}. Set it to {wanted}."
 
 
-def test_client_settings_contain_the_connection_id():
-    assert read(conn_id="browseract_prod").connection == "browseract_prod"
+def test_form_has_a_choice_and_minimums_and_every_field_can_be_left_empty():
+    schemas = {name: field["schema"] for name, field in connection_type()["conn-fields"].items()}
+    assert schemas["budget_action"] == {"type": ["string", "null"], "enum": ["refuse", "warn"]}
+    assert schemas["daily_credits"] == {"type": ["integer", "null"], "minimum": 1}
+    assert schemas["credits_per_step"] == {"type": ["integer", "null"], "minimum": 0}
+
+
+class TestWarnings:
+    @pytest.fixture
+    def logged(self, monkeypatch, caplog):
+        """Read connections in a process that has logged no warning, and return the warnings."""
+        monkeypatch.setattr(connection, "_warned", set())
+
+        def logged(*several) -> list[str]:
+            for fields in several:
+                read(**fields)
+            return [record.getMessage() for record in caplog.records if record.name == connection.__name__]
+
+        return logged
+
+    @cases(
+        ("fields", "words"),
+        {
+            "public host without TLS": ({"host": "http://api.browseract.com"}, "sent unencrypted"),
+            "similar key": ({"extra": {"webhook_url": "x"}}, "'webhook_url' (did you mean 'webhook_base_url'?)"),
+            "other keys": (
+                {"extra": {"colour": 1, "x": 2}},
+                "unknown keys, which are ignored: 'colour', 'x'. "
+                "Known keys: webhook_base_url, daily_credits, monthly_credits, budget_action, credits_per_step, "
+                "connect_timeout, read_timeout, retry_budget, files_timeout, max_file_size, max_run_size.",
+            ),
+        },
+    )
+    def test_warning_about_a_connection_names_what_is_probably_wrong(self, logged, fields, words):
+        [warning] = logged(fields)
+        assert warning.startswith("Connection 'browseract_default': ")
+        assert words in warning
+
+    @cases(
+        "fields",
+        {
+            "nothing else": {},
+            "TLS": {"host": "https://api.browseract.com"},
+            "this machine": {"host": "http://127.0.0.1:8010"},
+            "private host": {"host": "http://gateway.internal"},
+            "every number": {"extra": {name: 1 for name, field in extra_fields().items() if field["type"] != "string"}},
+        },
+    )
+    def test_good_connection_gives_no_warning(self, logged, fields):
+        assert logged(fields) == []
+
+    def test_warning_is_logged_once_per_connection(self, logged):
+        found = logged(*({"conn_id": conn_id, "extra": {"webhook_url": "x"}} for conn_id in ("one", "one", "two")))
+        assert [message.partition(":")[0] for message in found] == ["Connection 'one'", "Connection 'two'"]
+
+    def test_value_of_unknown_extra_key_is_not_in_the_log(self, logged, caplog):
+        assert "'token'" in logged({"extra": {"token": "hunter2"}})[0]
+        assert "hunter2" not in caplog.text
 
 
 @cases(
@@ -282,12 +234,9 @@ def test_client_settings_contain_the_connection_id():
 )
 def test_worker_and_api_server_read_the_same_settings_from_uri_or_json(text, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", text)
-    in_worker = read_settings(Connection.get("browseract_default"), user_agent="test")
-    in_server = read_settings(
-        ModelConnection.get_connection_from_secrets("browseract_default"),
-        user_agent="test",
-    )
+    stored = Connection.get("browseract_default"), ModelConnection.get_connection_from_secrets("browseract_default")
+    in_worker, in_server = (read_settings(each, user_agent="test") for each in stored)
     assert in_worker == in_server
     assert in_worker.client.api_key == "app-key"
-    assert in_worker.client.base_url in ("https://api.browseract.com", "http://127.0.0.1:8010")
+    assert in_worker.client.base_url == ("http://127.0.0.1:8010" if "8010" in text else "https://api.browseract.com")
     assert in_worker.client.read_timeout == (4 if "read_timeout" in text else 30)

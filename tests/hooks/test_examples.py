@@ -53,11 +53,8 @@ def method(endpoint: str) -> str:
     return "iter_" + name.removeprefix("list_") if name.startswith("list_") else name
 
 
-HOOK_METHODS = sorted({method(endpoint) for _, endpoint in ENDPOINTS})
-
-
 @pytest.fixture
-def names(browseract_emulator, documented_responses):
+def names(browseract_emulator):
     """The names that the examples use, as the docstrings of the two classes describe them."""
     emulator, hook = browseract_emulator, BrowserActHook()
     for workflow_id in (SEARCH.id, LOG_IN.id, TEMPLATE_SEARCH.id, CONTACTS.id):
@@ -111,19 +108,10 @@ def test_docstring_example_prints_what_it_shows(run, name, monkeypatch):
     assert run(EXAMPLES[name]) == ""
 
 
-METHODS = [
-    *((BrowserActHook, "hook", name) for name in HOOK_METHODS),
-    (BrowserActHook, "hook", "async_client"),
-    (AsyncBrowserAct, "browseract", "send"),
-    (AsyncBrowserAct, "browseract", "iter_items"),
-]
-
-
-@pytest.mark.parametrize(("where", "variable", "name"), METHODS, ids=[each[2] for each in METHODS])
-def test_method_has_docstring_example_that_calls_it_and_shows_a_result(where, variable, name):
+def has_example(where: type, variable: str, name: str) -> bool:
+    """Return whether the example of a method calls it and shows a result."""
     examples = EXAMPLES[f"{where.__name__}.{name}"].examples
-    assert any(f"{variable}.{name}(" in example.source for example in examples)
-    assert examples[-1].want
+    return any(f"{variable}.{name}(" in example.source for example in examples) and bool(examples[-1].want)
 
 
 @pytest.mark.parametrize(
@@ -136,24 +124,23 @@ def test_docstring_example_with_wrong_output_is_detected(run, call):
 
 @pytest.mark.parametrize(("module", "endpoints"), [(v2, V2.endpoints), (v3, V3.endpoints)], ids=["v2", "v3"])
 def test_call_functions_match_the_api_endpoints(module, endpoints):
-    functions = [
-        name
-        for name, function in inspect.getmembers(module, inspect.isfunction)
-        if function.__module__ == module.__name__ and not name.startswith("_")
-    ]
-    assert sorted(functions) == sorted(endpoint.replace("-", "_") for endpoint in endpoints)
+    functions = inspect.getmembers(module, inspect.isfunction)
+    public = [name for name, each in functions if each.__module__ == module.__name__ and name[0] != "_"]
+    assert sorted(public) == sorted(endpoint.replace("-", "_") for endpoint in endpoints)
 
 
 @pytest.mark.parametrize(("module", "endpoint"), ENDPOINTS, ids=[endpoint for _, endpoint in ENDPOINTS])
-def test_hook_method_accepts_every_argument_of_the_endpoint_and_names_it(module, endpoint):
-    function = inspect.signature(getattr(module, endpoint.replace("-", "_")))
-    method_of_hook = getattr(BrowserActHook, method(endpoint))
-    assert set(function.parameters) - {"page", "limit"} <= set(inspect.signature(method_of_hook).parameters)
-    assert f"``{endpoint}``" in (inspect.getdoc(method_of_hook) or "")
+def test_hook_method_takes_and_describes_every_argument_of_its_endpoint_and_has_an_example(module, endpoint):
+    found = getattr(BrowserActHook, method(endpoint))
+    description, arguments = inspect.getdoc(found) or "", set(inspect.signature(found).parameters) - {"self"}
+    sent = inspect.signature(getattr(module, endpoint.replace("-", "_"))).parameters
+    assert set(sent) - {"page", "limit"} <= arguments
+    assert [name for name in arguments if f":param {name}:" not in description] == []
+    assert f"``{endpoint}``" in description
+    assert has_example(BrowserActHook, "hook", method(endpoint))
 
 
-@pytest.mark.parametrize("name", HOOK_METHODS)
-def test_hook_method_docstring_describes_all_arguments(name):
-    function = getattr(BrowserActHook, name)
-    for argument in list(inspect.signature(function).parameters)[1:]:
-        assert f":param {argument}:" in (inspect.getdoc(function) or "")
+def test_methods_of_the_asynchronous_client_have_examples():
+    assert has_example(BrowserActHook, "hook", "async_client")
+    assert has_example(AsyncBrowserAct, "browseract", "send")
+    assert has_example(AsyncBrowserAct, "browseract", "iter_items")
