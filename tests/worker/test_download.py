@@ -9,33 +9,27 @@ import socket
 import ssl
 import threading
 import time
-import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import urllib3.util.connection
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import StreamingResponse
 
 from airflow_provider_browseract.api.bodies import CHUNK_SIZE
-from airflow_provider_browseract.api.retries import RetryPolicy
-from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, ClientSettings
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.files import RunFile
 from airflow_provider_browseract.worker import download
-from airflow_provider_browseract.worker.download import (
-    Allowance,
-    FileError,
-    FileSession,
-    Interrupted,
-    no_addresses_in_logs,
-)
+from airflow_provider_browseract.worker.download import FileError, FileSession, Interrupted, no_addresses_in_logs
+from tests.cases import cases
 from tests.e2e.local_airflow import wait_for
-from tests.served import certificate_in, listening, served
+from tests.served import certificate_in
+from tests.worker.file_host import CONTENT, OK, Handle, host, listen, reply, request_of
+
+__all__ = ["host", "listen"]
 
 MIB = 1024 * 1024
 PUBLIC = "203.0.114.7"
@@ -45,171 +39,90 @@ PRIVATE = "its address points to the private host"
 CHARACTERS = "its address has characters that are not allowed in a URL"
 NO_ADDRESS = "its address is not an http or https address"
 CREDENTIALS = "its address has a user name or a password"
+UNREACHABLE = "its host cannot be reached"
 
-NEAR = [
-    # 127.0.0.1 itself, and what resolvers take for it
-    "http://127.0.0.1:{port}/secret",
-    "http://127.0.0.1.:{port}/secret",
-    "http://127.1:{port}/secret",
-    "http://2130706433:{port}/secret",
-    "http://0x7f000001:{port}/secret",
-    "http://0x7f.0.0.1:{port}/secret",
-    "http://0177.0.0.1:{port}/secret",
-    "http://0:{port}/secret",
-    "http://0.0.0.0:{port}/secret",
-    "http://localhost:{port}/secret",
-    "http://LOCALHOST:{port}/secret",
-    "http://localhost.:{port}/secret",
-    "http://a.localhost:{port}/secret",
-    "https://127.0.0.1:{port}/secret",
-    # IPv6, and IPv4 in it
-    "http://[::1]:{port}/secret",
-    "http://[0:0:0:0:0:0:0:1]:{port}/secret",
-    "http://[::]:{port}/secret",
-    "http://[::ffff:127.0.0.1]:{port}/secret",
-    "http://[::ffff:7f00:1]:{port}/secret",
-    "http://[::127.0.0.1]:{port}/secret",
-    "http://[64:ff9b::7f00:1]:{port}/secret",
-    "http://[64:ff9b:1::7f00:1]:{port}/secret",
-    "http://[2002:7f00:1::]:{port}/secret",
-    "http://[fe80::1]:{port}/secret",
-    "http://[fe80::1%25lo]:{port}/secret",
-    "http://[fc00::1]:{port}/secret",
-    "http://[fec0::1]:{port}/secret",
-    "http://[ff02::1]:{port}/secret",
-    "http://[2001:db8::1]:{port}/secret",
-    "http://%31%32%37.0.0.1:{port}/secret",
-    # other near addresses
-    "http://10.0.0.7/secret",
-    "http://172.16.0.1/secret",
-    "http://192.168.0.1/secret",
-    "http://169.254.169.254/latest/meta-data",
-    "http://168.63.129.16/machine",
-    "http://192.0.0.192/opc/v2/instance",
-    "http://100.64.0.1/secret",
-    "http://224.0.0.1/secret",
-    "http://255.255.255.255/secret",
-    "http://intranet/secret",
-    "http://files.internal/secret",
-    "http://printer.local/secret",
-    "http://metadata.google.internal/computeMetadata",
-    # two parsers that see different hosts
-    "http://127.0.0.1:{port}#@files.example/secret",
-    "http://127.0.0.1:{port}?@files.example/secret",
-    # names that lead to near addresses
-    "http://near.example:{port}/secret",
-    "http://near-too.example:{port}/secret",
-    "http://NEAR.example:{port}/secret",
-]
-WITH_CREDENTIALS = [
-    "http://user:password@api.example:{port}/secret",
-    "http://user@api.example:{port}/secret",
-    "http://files.example@127.0.0.1:{port}/secret",
-    "http://files.example:80@127.0.0.1:{port}/secret",
-]
-WITH_ODD_CHARACTERS = [
-    # Two parsers may see different hosts.
-    "http://127.0.0.1:{port}\\@files.example/secret",
-    "http://files.example\\@127.0.0.1:{port}/secret",
-    "http://127.0.0.1:{port}\\.files.example/secret",
-    "http:\\\\127.0.0.1:{port}\\secret",
-    "http://127.0.0.1:{port}/..\\secret",
-    "http://127.0.0.1:{port}/sec\nret",
-    "http://127.0.0.1:{port}/sec\tret",
-    "\thttp://127.0.0.1:{port}/secret",
-    " http://127.0.0.1:{port}/secret",
-    "http://127.0.0.1\x00.files.example/secret",
-    "http://127.0.0.1 .files.example/secret",
-    "http://127.0.0.1:{port}/\u202esecret",
-]
-NO_ADDRESSES = [
-    # characters that become digits, dots or letters
-    "http://①②⑦.⓪.⓪.①:{port}/secret",
-    "http://１２７.0.0.1:{port}/secret",  # noqa: RUF001
-    "http://127。0。0。1:{port}/secret",
-    "http://ｌocalhost:{port}/secret",  # noqa: RUF001
-    # of nothing that is fetched
-    "file:///etc/passwd",
-    "ftp://127.0.0.1/secret",
-    "gopher://127.0.0.1:{port}/secret",
-    "javascript:alert(1)",
-    "data:text/plain,x",
-    "http://",
-    "http:///secret",
-    "http://[",
-    "http://[::1",
-    "http://127.0.0.1:99999/secret",
-    "http://127.0.0.1:-1/secret",
-    "",
-]
+NEAR = """
+    127.0.0.1 127.0.0.1. 127.1 2130706433 0x7f000001 0x7f.0.0.1 0177.0.0.1 0 0.0.0.0 %31%32%37.0.0.1
+    localhost LOCALHOST localhost. a.localhost intranet files.internal printer.local metadata.google.internal
+    [::1] [0:0:0:0:0:0:0:1] [::] [::ffff:127.0.0.1] [::ffff:7f00:1] [::127.0.0.1] [64:ff9b::7f00:1] [64:ff9b:1::7f00:1]
+    [2002:7f00:1::] [fe80::1] [fe80::1%25lo] [fc00::1] [fec0::1] [ff02::1] [2001:db8::1]
+    10.0.0.7 172.16.0.1 192.168.0.1 169.254.169.254 168.63.129.16 192.0.0.192 100.64.0.1 224.0.0.1 255.255.255.255
+    near.example near-too.example NEAR.example
+"""
+"""Names and notations of this machine and of other near ones. The last three are resolved to this machine."""
+
 REFUSED = {
-    **dict.fromkeys(NEAR, PRIVATE),
-    **dict.fromkeys(WITH_CREDENTIALS, CREDENTIALS),
-    **dict.fromkeys(WITH_ODD_CHARACTERS, CHARACTERS),
-    **dict.fromkeys(NO_ADDRESSES, NO_ADDRESS),
+    **{f"http://{host}:{{port}}/secret": PRIVATE for host in NEAR.split()},
+    "https://127.0.0.1:{port}/secret": PRIVATE,
+    # Two parsers may see different hosts in these.
+    "http://127.0.0.1:{port}#@files.example/secret": PRIVATE,
+    "http://127.0.0.1:{port}?@files.example/secret": PRIVATE,
+    "http://files.example@127.0.0.1:{port}/secret": CREDENTIALS,
+    "http://files.example:80@127.0.0.1:{port}/secret": CREDENTIALS,
+    "http://user@api.example:{port}/secret": CREDENTIALS,
+    "http://127.0.0.1:{port}\\@files.example/secret": CHARACTERS,
+    "http://files.example\\@127.0.0.1:{port}/secret": CHARACTERS,
+    "http://127.0.0.1:{port}\\.files.example/secret": CHARACTERS,
+    "http:\\\\127.0.0.1:{port}\\secret": CHARACTERS,
+    "http://127.0.0.1:{port}/sec\nret": CHARACTERS,
+    "\thttp://127.0.0.1:{port}/secret": CHARACTERS,
+    " http://127.0.0.1:{port}/secret": CHARACTERS,
+    "http://127.0.0.1\x00.files.example/secret": CHARACTERS,
+    "http://127.0.0.1:{port}/\u202esecret": CHARACTERS,
+    # Characters that become digits, dots or letters.
+    "http://①②⑦.⓪.⓪.①:{port}/secret": NO_ADDRESS,
+    "http://１２７.0.0.1:{port}/secret": NO_ADDRESS,  # noqa: RUF001
+    "http://127。0。0。1:{port}/secret": NO_ADDRESS,
+    "http://ｌocalhost:{port}/secret": NO_ADDRESS,  # noqa: RUF001
+    "file:///etc/passwd": NO_ADDRESS,
+    "ftp://127.0.0.1/secret": NO_ADDRESS,
+    "javascript:alert(1)": NO_ADDRESS,
+    "http://": NO_ADDRESS,
+    "http:///secret": NO_ADDRESS,
+    "http://[::1": NO_ADDRESS,
+    "http://127.0.0.1:99999/secret": NO_ADDRESS,
+    "http://127.0.0.1:-1/secret": NO_ADDRESS,
+    "": NO_ADDRESS,
     # Its first IP address, to which no packet gets, is the one that was checked.
-    "http://rebinding.example:{port}/secret": "its host cannot be reached",
+    "http://rebinding.example:{port}/secret": UNREACHABLE,
+    # The check finds no IP address, and urllib3 would find this machine.
+    "http://late.example:{port}/secret": UNREACHABLE,
+    # What a Python without IPv6 returns for an IPv6 address.
+    "http://odd.example:{port}/secret": UNREACHABLE,
 }
 """Addresses that are never requested, each with the reason."""
 
-REFUSED_AS_REDIRECT = {
-    **{url: why for url, why in REFUSED.items() if url.isprintable()},
-    # The framework of the test's host encodes these.
-    **dict.fromkeys(NO_ADDRESSES[:4], CHARACTERS),
+LOOP = "its address was redirected more than 5 times"
+REDIRECTS = {
+    **{f"http://{host}:{{port}}/secret": PRIVATE for host in NEAR.split()[::5]},
+    "//127.0.0.1:{port}/secret": PRIVATE,
     " http://127.0.0.1:{port}/secret": PRIVATE,
-    # What is relative to the host's own address stays there.
-    "http://": "its address was redirected more than 5 times",
-    "http://[": "its address was redirected to an invalid address",
+    "http://files.example@127.0.0.1:{port}/secret": CREDENTIALS,
+    "http://127.0.0.1:{port}\\@files.example/secret": CHARACTERS,
+    "http://①②⑦.⓪.⓪.①:{port}/secret": CHARACTERS,
+    "file:///etc/passwd": NO_ADDRESS,
+    "ftp://127.0.0.1/secret": NO_ADDRESS,
+    "http://127.0.0.1:99999/secret": NO_ADDRESS,
+    "http://rebinding.example:{port}/secret": UNREACHABLE,
+    "http://late.example:{port}/secret": UNREACHABLE,
     "http://[::1": "its address was redirected to an invalid address",
+    # What is relative to the host's own address stays there.
+    "http://": LOOP,
 }
-del REFUSED_AS_REDIRECT[""], REFUSED_AS_REDIRECT["http:///secret"]
 
 
-class Host:
-    """A host of files, which is also that of the API."""
-
-    def __init__(self) -> None:
-        self.reached: list[str] = []
-        self.location = ""
-        self.app = FastAPI()
-        self.app.add_api_route("/{path:path}", self._answer)
-
-    async def _answer(self, path: str, request: Request) -> Response:
-        self.reached.append(path)
-        if path == "redirect":
-            # Not with a redirect of the framework, which would encode the address.
-            response = Response(status_code=302)
-            response.raw_headers.append((b"location", self.location.encode("utf-8")))
-            return response
-        if path == "gzip":
-            body = zlib.compressobj(wbits=31)
-            pieces = [body.compress(b"\0" * MIB) for _ in range(50)] + [body.flush()]
-            return StreamingResponse(iter(pieces), headers={"Content-Encoding": "gzip"})
-        if path == "twice":
-            return Response(gzip.compress(b"one, ") + gzip.compress(b"two"), headers={"Content-Encoding": "x-gzip"})
-        if path == "deflate":
-            return Response(zlib.compress(b"deflated"), headers={"Content-Encoding": "deflate"})
-        if path == "half":
-            return Response(gzip.compress(b"x" * 1000)[:-9], headers={"Content-Encoding": "gzip"})
-        if path == "no-gzip":
-            return Response(b"plain", headers={"Content-Encoding": "gzip"})
-        if path == "br":
-            return Response(b"?", headers={"Content-Encoding": "br"})
-        return Response(b"content")
+def session_for(base_url: str, stop: threading.Event | None = None, **settings: Any) -> FileSession:
+    given = {"connect_timeout": 20, "read_timeout": 20, **settings}
+    return FileSession(ClientSettings("app-secret", base_url, **given), stop or threading.Event())
 
 
-@pytest.fixture(scope="module")
-def served_host() -> Iterator[tuple[Host, int]]:
-    host = Host()
-    with served(host.app) as port:
-        yield host, port
+def opened(session: FileSession, url: str, limit: float = 60):
+    return session.opened(RunFile("a", url), time.monotonic() + limit)
 
 
 @pytest.fixture
-def world(served_host, monkeypatch) -> Iterator[SimpleNamespace]:
+def net(host, monkeypatch) -> Iterator[SimpleNamespace]:
     """A session whose API is at ``api.example``, and a DNS that knows a few names."""
-    host, port = served_host
-    host.reached.clear()
     answers = {
         "api.example": [["127.0.0.1"]],
         "near.example": [["127.0.0.1"]],
@@ -220,6 +133,8 @@ def world(served_host, monkeypatch) -> Iterator[SimpleNamespace]:
     resolve = socket.getaddrinfo
 
     def getaddrinfo(name, *arguments, **named):
+        if name == "odd.example":
+            return [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (10, b"\x00" * 20))]
         known = answers.get(str(name).lower().rstrip("."))
         if known is None:
             if any(char.isalpha() for char in str(name).replace("0x", "")) and ":" not in str(name):
@@ -231,174 +146,100 @@ def world(served_host, monkeypatch) -> Iterator[SimpleNamespace]:
         return [found for address in addresses for found in resolve(address, *arguments, **named)]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    settings = ClientSettings("app-secret", f"http://api.example:{port}", connect_timeout=0.2, read_timeout=5.0)
-    with closing(FileSession(settings, threading.Event())) as session:
-        yield SimpleNamespace(host=host, port=port, session=session, answers=answers)
+    api = f"http://api.example:{host.port}"
+    with closing(session_for(api, connect_timeout=0.2, read_timeout=5.0)) as session:
+        yield SimpleNamespace(host=host, session=session, answers=answers, api=api)
 
 
-def fetch(world, url: str, name: str = "a") -> bytes:
-    with world.session.opened(RunFile(name, url), time.monotonic() + 60) as (content, _):
+def fetch(net, url: str) -> bytes:
+    with opened(net.session, url.format(port=net.host.port)) as (content, _):
         return b"".join(content)
 
 
-def test_host_that_could_not_be_resolved_for_the_check_is_not_resolved_again_to_connect(world):
-    with pytest.raises(FileError, match="its host cannot be reached"):
-        fetch(world, f"http://late.example:{world.port}/secret")
-    assert world.host.reached == []
-
-
-def test_address_that_this_python_cannot_name_is_not_connected_to(monkeypatch):
-    # What a Python without IPv6 returns for an IPv6 address.
-    found = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (10, b"\x00" * 20))]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    settings = ClientSettings("app-secret", "https://api.example", retries=RetryPolicy(budget=0.1))
-    with (
-        closing(FileSession(settings, threading.Event())) as session,
-        pytest.raises(FileError, match="its host cannot be reached"),
-    ):
-        session.opened(RunFile("a", "https://files.example/a"), time.monotonic() + 60).__enter__()
-
-
 class TestFileUrl:
-    @pytest.mark.parametrize(("url", "why"), REFUSED.items())
-    def test_private_or_invalid_file_url_is_never_requested(self, world, url, why):
+    @cases(("url", "why"), {repr(url): (url, why) for url, why in REFUSED.items()})
+    def test_private_or_invalid_file_url_is_never_requested(self, net, url, why):
         with pytest.raises(FileError, match=f"^{why}"):
-            fetch(world, url.format(port=world.port))
-        assert world.host.reached == []
+            fetch(net, url)
+        assert net.host.paths == []
 
-    @pytest.mark.parametrize(("url", "why"), REFUSED_AS_REDIRECT.items())
-    def test_redirect_to_private_or_invalid_file_url_is_not_followed(self, world, url, why):
-        world.host.location = url.format(port=world.port)
+    @cases(("url", "why"), {repr(url): (url, why) for url, why in REDIRECTS.items()})
+    def test_redirect_to_private_or_invalid_file_url_is_not_followed(self, net, url, why):
+        net.host.redirect_to(url.format(port=net.host.port))
         with pytest.raises(FileError, match=f"^{why}"):
-            fetch(world, f"http://api.example:{world.port}/redirect")
-        assert set(world.host.reached) == {"redirect"}
+            fetch(net, f"{net.api}/redirect")
+        assert set(net.host.paths) == {"/redirect"}
 
-    def test_file_on_private_host_of_the_api_itself_is_fetched(self, world):
-        assert fetch(world, f"http://api.example:{world.port}/file") == b"content"
-
-    def test_private_address_of_the_public_api_is_refused(self, world):
-        world.answers["api.browseract.com"] = [["127.0.0.1"]]
-        settings = ClientSettings("app-secret", connect_timeout=0.2)
+    def test_of_private_hosts_only_that_of_a_private_api_is_fetched_from(self, net):
+        assert fetch(net, f"{net.api}/file") == CONTENT
+        net.host.paths.clear()
+        net.answers.update({name: [["127.0.0.1"]] for name in ("other.example", "api.browseract.com")})
+        with pytest.raises(FileError, match=r"points to the private host other\.example"):
+            fetch(net, "http://other.example:{port}/secret")
         with (
-            closing(FileSession(settings, threading.Event())) as world.session,
+            closing(session_for(DEFAULT_BASE_URL, connect_timeout=0.2)) as net.session,
             pytest.raises(FileError, match=r"points to the private host api\.browseract\.com"),
         ):
-            fetch(world, f"http://api.browseract.com:{world.port}/secret")
-        assert world.host.reached == []
+            fetch(net, "http://api.browseract.com:{port}/secret")
+        assert net.host.paths == []
 
-    def test_file_on_other_private_host_is_refused_although_api_host_is_private(self, world):
-        world.answers["other.example"] = [["127.0.0.1"]]
-        with pytest.raises(FileError, match=r"points to the private host other\.example"):
-            fetch(world, f"http://other.example:{world.port}/secret")
-
-    def test_file_host_is_resolved_once_and_the_checked_ip_address_is_used(self, world, monkeypatch):
-        world.answers["files.example"] = [["127.0.0.1"], [PUBLIC]]
+    def test_file_host_is_resolved_once_and_the_checked_ip_address_is_used(self, net, monkeypatch):
+        net.answers["files.example"] = [["127.0.0.1"], [PUBLIC]]
         monkeypatch.setattr(download, "is_private", lambda host: host != "127.0.0.1" and "example" not in host)
-        assert fetch(world, f"http://files.example:{world.port}/file") == b"content"
-        assert len(world.answers["files.example"]) == 1
+        assert fetch(net, "http://files.example:{port}/file") == CONTENT
+        assert len(net.answers["files.example"]) == 1
 
-    def test_file_host_whose_first_ip_address_fails_is_reached_at_the_next(self, world, monkeypatch):
-        world.answers["files.example"] = [["127.0.0.3", "127.0.0.1"]]
+    def test_file_host_whose_first_ip_address_fails_is_reached_at_the_next(self, net, monkeypatch):
+        net.answers["files.example"] = [["127.0.0.3", "127.0.0.1"]]
         monkeypatch.setattr(download, "is_private", lambda host: False)
-        assert fetch(world, f"http://files.example:{world.port}/file") == b"content"
+        assert fetch(net, "http://files.example:{port}/file") == CONTENT
 
     @pytest.mark.parametrize("scheme", ["https", "HTTPS"])
-    def test_file_redirect_from_https_to_http_is_refused(self, world, monkeypatch, scheme):
-        send = world.session.send
+    def test_file_redirect_from_https_to_http_is_refused(self, net, monkeypatch, scheme):
+        send = net.session.send
 
         def redirected(request, **arguments):
             request.url = request.url.replace("https://", "http://")
             return send(request, **arguments)
 
-        monkeypatch.setattr(world.session, "send", redirected)
-        world.host.location = f"http://api.example:{world.port}/file"
+        monkeypatch.setattr(net.session, "send", redirected)
+        net.host.redirect_to(f"{net.api}/file")
         with pytest.raises(FileError, match="redirected from https to another scheme"):
-            fetch(world, f"{scheme}://api.example:{world.port}/redirect")
+            fetch(net, f"{scheme}://api.example:{{port}}/redirect")
 
-    @pytest.mark.parametrize("url", ["http://10.0.0.7/secret", "http://near.example/secret"])
-    def test_private_file_url_is_not_sent_to_the_proxy(self, world, monkeypatch, url):
-        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{world.port}")
-        with pytest.raises(FileError, match="points to the private host"):
-            fetch(world, url)
-        assert world.host.reached == []
-
-    def test_file_host_that_only_the_proxy_can_resolve_is_fetched_through_it(self, world, monkeypatch):
-        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{world.port}")
-        assert fetch(world, "http://files.example/file") == b"content"
+    def test_proxy_gets_only_requests_for_hosts_that_are_not_private(self, net, monkeypatch):
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{net.host.port}")
+        for url in ("http://10.0.0.7/secret", "http://near.example/secret"):
+            with pytest.raises(FileError, match="points to the private host"):
+                fetch(net, url)
+        assert net.host.paths == []
+        # Only the proxy can resolve this one.
+        assert fetch(net, "http://files.example/file") == CONTENT
 
 
-class TestFileResponse:
-    def url(self, world, path: str) -> str:
-        return f"http://api.example:{world.port}/{path}"
-
-    def test_gzip_file_response_is_decompressed_in_bounded_chunks_and_memory(self, world):
-        largest = size = 0
-        tracemalloc.start()
-        with world.session.opened(RunFile("a", self.url(world, "gzip")), time.monotonic() + 60) as (content, _):
-            for chunk in content:
-                largest, size = max(largest, len(chunk)), size + len(chunk)
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        assert size == 50 * MIB
-        assert largest <= CHUNK_SIZE
-        # The server of this process has its part in it, too.
-        assert peak < 64 * MIB
-
-    @pytest.mark.parametrize(
-        ("path", "content"), [("twice", b"one, two"), ("deflate", b"deflated")], ids=["x-gzip", "deflate"]
-    )
-    def test_file_response_in_x_gzip_or_deflate_is_decoded(self, world, path, content):
-        assert fetch(world, self.url(world, path)) == content
-
-    @pytest.mark.parametrize(
-        ("path", "why"),
-        [
-            ("half", "its host closed the connection too early"),
-            ("no-gzip", "its content is not gzip, although its host announced that coding"),
-            ("br", "content coding 'br', which the request does not accept"),
-        ],
-        ids=["truncated gzip", "no gzip", "br"],
-    )
-    def test_undecodable_file_response_raises_file_error(self, world, path, why):
-        with pytest.raises(FileError, match=why):
-            fetch(world, self.url(world, path))
+@cases(
+    ("coding", "body", "content"),
+    {
+        "gzip": ("gzip", gzip.compress(CONTENT), CONTENT),
+        "x-gzip in two parts": ("x-gzip", gzip.compress(b"one, ") + gzip.compress(b"two"), b"one, two"),
+        "deflate": ("deflate", zlib.compress(b"deflated"), b"deflated"),
+        "truncated": ("gzip", gzip.compress(CONTENT)[:-9], "its host closed the connection too early"),
+        "not gzip": ("gzip", b"plain", "its content is not gzip, although its host announced that coding"),
+        "br": ("br", b"?", "content coding 'br', which the request does not accept"),
+    },
+)
+def test_file_response_in_a_content_coding_is_decoded_or_raises_file_error(net, coding, body, content):
+    net.host.replies["file"] = reply(body, f"Content-Encoding: {coding}")
+    if isinstance(content, bytes):
+        assert fetch(net, f"{net.api}/file") == content
+    else:
+        with pytest.raises(FileError, match=content):
+            fetch(net, f"{net.api}/file")
 
 
-def test_max_run_size_allowance_is_shared_by_all_files():
-    allowance = Allowance(10)
-    allowance.take(6)
-    allowance.take(4)
-    with pytest.raises(FileError, match=r"exceed 10 bytes \(max_run_size\)"):
-        allowance.take(1)
-
-
-OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-
-SLOW = {
-    "status line": (b"", b"HTTP/1.1 200 OK OK OK OK OK OK "),
-    "header": (OK + b"X-Header: ", b"x"),
-    "headers": (OK, b"X: 1\r\n"),
-    "headers of an informational response": (b"HTTP/1.1 100 Continue\r\n", b"X: 1\r\n"),
-    "body of unknown length": (OK + b"\r\n", b"x"),
-    "body of known length": (OK + b"Content-Length: 1000000\r\n\r\n", b"x"),
-    "size of a chunk": (CHUNKED, b"0"),
-    "extension of a chunk": (CHUNKED + b"8;", b"x"),
-    "chunk": (CHUNKED + b"fffff\r\n", b"x"),
-    "trailer": (CHUNKED + b"1\r\nx\r\n0\r\nX-Trailer: ", b"x"),
-    "trailers": (CHUNKED + b"1\r\nx\r\n0\r\n", b"X: 1\r\n"),
-}
-"""The beginning of a response, and the bytes that then arrive one by one, for as long as the client waits."""
-
 LIMIT = 0.6
 """The time limit of a file in these tests, in seconds."""
-
-
-def request_of(connection: socket.socket) -> bytes:
-    request = b""
-    while not request.endswith(b"\r\n\r\n"):
-        request += connection.recv(65536) or b"\r\n\r\n"
-    return request
 
 
 def drip(connection: socket.socket, slow: bytes, send: Callable[[Any, bytes], object] = socket.socket.send) -> None:
@@ -411,39 +252,69 @@ def drip(connection: socket.socket, slow: bytes, send: Callable[[Any, bytes], ob
         time.sleep(0.05)
 
 
-def drips(begin: bytes, slow: bytes) -> Callable[[socket.socket], None]:
-    def handle(connection: socket.socket) -> None:
-        request_of(connection)
-        connection.sendall(begin)
-        drip(connection, slow)
-
-    return handle
+def drips(begin: bytes, slow: bytes, connection: socket.socket, **how: Any) -> None:
+    request_of(connection)
+    connection.sendall(begin)
+    drip(connection, slow, **how)
 
 
-def silent(begin: bytes) -> Callable[[socket.socket], None]:
-    def handle(connection: socket.socket) -> None:
-        request_of(connection)
-        connection.sendall(begin)
-        connection.recv(1)
+def silent(begin: bytes, connection: socket.socket) -> None:
+    request_of(connection)
+    connection.sendall(begin)
+    connection.recv(1)
 
-    return handle
+
+def redirects(connection: socket.socket) -> None:
+    request_of(connection)
+    time.sleep(0.25)
+    connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: /next\r\nContent-Length: 0\r\n\r\n")
+
+
+def drips_handshake(connection: socket.socket) -> None:
+    connection.sendall(b"\x16\x03\x03\x10\x00")
+    drip(connection, b"\x02")
+
+
+def drips_within_a_record(connection: ssl.SSLSocket) -> None:
+    request_of(connection)
+    connection.sendall(OK)
+    socket.socket.send(connection, b"\x17\x03\x03\x10\x00")
+    drip(connection, b"x")
+
+
+TRAILER = CHUNKED + b"1\r\nx\r\n0\r\n"
+SLOW: dict[str, tuple[str, Handle]] = {
+    "status line": ("http", partial(drips, b"", b"HTTP/1.1 200 OK OK OK OK OK OK ")),
+    "header": ("http", partial(drips, OK + b"X-Header: ", b"x")),
+    "headers": ("http", partial(drips, OK, b"X: 1\r\n")),
+    "informational response": ("http", partial(drips, b"HTTP/1.1 100 Continue\r\n", b"X: 1\r\n")),
+    "body of unknown length": ("http", partial(drips, OK + b"\r\n", b"x")),
+    "body of known length": ("http", partial(drips, OK + b"Content-Length: 1000000\r\n\r\n", b"x")),
+    "size of a chunk": ("http", partial(drips, CHUNKED, b"0")),
+    "extension of a chunk": ("http", partial(drips, CHUNKED + b"8;", b"x")),
+    "chunk": ("http", partial(drips, CHUNKED + b"fffff\r\n", b"x")),
+    "trailer": ("http", partial(drips, TRAILER + b"X-Trailer: ", b"x")),
+    "trailers": ("http", partial(drips, TRAILER, b"X: 1\r\n")),
+    "silence": ("http", partial(silent, b"")),
+    "redirects": ("http", redirects),
+    "TLS handshake": ("https", drips_handshake),
+    "TLS records": ("secured", partial(drips, OK, b"X: 1\r\n", send=ssl.SSLSocket.send)),
+    "TLS record": ("secured", drips_within_a_record),
+    "proxy": ("http_proxy", partial(drips, OK, b"X: 1")),
+    "proxy with TLS": ("https_proxy", partial(drips, OK, b"X: 1")),
+}
+"""Hosts that keep a client waiting, mostly by sending bytes one by one, with the scheme of the address."""
 
 
 @pytest.fixture
-def listen() -> Iterator[Callable[[Callable[[socket.socket], None]], int]]:
-    with listening() as listen:
-        yield listen
-
-
-@pytest.fixture
-def secured(tmp_path, monkeypatch) -> Callable[[Callable[[ssl.SSLSocket], None]], Callable[[socket.socket], None]]:
+def secured(tmp_path, monkeypatch) -> Callable[[Handle], Handle]:
     """Make a function that handles a connection with TLS, whose certificate is trusted."""
     pem = certificate_in(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
 
-    def secure(handle: Callable[[ssl.SSLSocket], None]) -> Callable[[socket.socket], None]:
+    def secure(handle: Handle) -> Handle:
         def handle_secured(connection: socket.socket) -> None:
             with context.wrap_socket(connection, server_side=True) as secured:
                 handle(secured)
@@ -456,10 +327,9 @@ def secured(tmp_path, monkeypatch) -> Callable[[Callable[[ssl.SSLSocket], None]]
 def fetch_from(port: int, *, scheme: str = "http", limit: float = 60, **settings: Any) -> bytes:
     """Fetch a file from a port, and check that no connection stays in the record of the session."""
     url = f"{scheme}://127.0.0.1:{port}"
-    given = ClientSettings("app-secret", url, connect_timeout=20, read_timeout=20, **settings)
-    with closing(FileSession(given, threading.Event())) as session:
+    with closing(session_for(url, **settings)) as session:
         try:
-            with session.opened(RunFile("a", f"{url}/a?signature=x"), time.monotonic() + limit) as (content, _):
+            with opened(session, f"{url}/a?signature=x", limit) as (content, _):
                 return b"".join(content)
         finally:
             assert not session.reading
@@ -476,77 +346,17 @@ def ended_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class TestTimeLimit:
-    @pytest.mark.parametrize(("begin", "slow"), SLOW.values(), ids=SLOW)
-    def test_file_whose_host_drips_a_part_of_its_response_ends_at_the_time_limit(
-        self, listen, monkeypatch, begin, slow
+    @cases(("how", "handle"), SLOW)
+    def test_file_whose_host_keeps_the_client_waiting_ends_at_the_time_limit(
+        self, listen, secured, monkeypatch, how, handle
     ):
-        port = listen(drips(begin, slow))
+        port = listen(secured(handle) if how == "secured" else handle)
+        if how.endswith("proxy"):
+            monkeypatch.setenv(how, f"http://127.0.0.1:{port}")
+            monkeypatch.setenv("no_proxy", "")
+            port = 1
         with ended_at_the_limit(monkeypatch):
-            fetch_from(port, limit=LIMIT)
-
-    def test_silent_file_host_is_not_waited_for_beyond_the_time_limit(self, listen, monkeypatch):
-        port = listen(silent(b""))
-        with ended_at_the_limit(monkeypatch):
-            fetch_from(port, limit=LIMIT)
-
-    def test_redirects_of_a_file_count_towards_one_time_limit(self, listen, monkeypatch):
-        def redirects(connection: socket.socket) -> None:
-            request_of(connection)
-            time.sleep(0.25)
-            connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: /next\r\nContent-Length: 0\r\n\r\n")
-
-        port = listen(redirects)
-        with ended_at_the_limit(monkeypatch):
-            fetch_from(port, limit=LIMIT)
-
-    def test_file_host_that_drips_its_tls_handshake_ends_at_the_time_limit(self, listen, monkeypatch):
-        def handle(connection: socket.socket) -> None:
-            connection.sendall(b"\x16\x03\x03\x10\x00")
-            drip(connection, b"\x02")
-
-        port = listen(handle)
-        with ended_at_the_limit(monkeypatch):
-            fetch_from(port, scheme="https", limit=LIMIT)
-
-    def test_tls_handshake_gets_the_time_that_connecting_has_left(self, listen, monkeypatch):
-        timeouts: list[float] = []
-        connect = urllib3.util.connection.create_connection
-
-        def connect_slowly(*arguments, **named):
-            time.sleep(LIMIT / 2)
-            return connect(*arguments, **named)
-
-        def wrap(sock, **_):
-            timeouts.append(sock.gettimeout())
-            raise OSError
-
-        monkeypatch.setattr("urllib3.util.connection.create_connection", connect_slowly)
-        monkeypatch.setattr("urllib3.connection.ssl_wrap_socket", wrap)
-        with pytest.raises(FileError):
-            fetch_from(listen(silent(b"")), scheme="https", limit=LIMIT)
-        assert 0 < timeouts[0] <= LIMIT / 2
-
-    @pytest.mark.parametrize("within_a_record", [False, True], ids=["record by record", "within a record"])
-    def test_file_host_that_drips_with_tls_ends_at_the_time_limit(self, listen, secured, monkeypatch, within_a_record):
-        def handle(connection: ssl.SSLSocket) -> None:
-            request_of(connection)
-            connection.sendall(OK)
-            if within_a_record:
-                socket.socket.send(connection, b"\x17\x03\x03\x10\x00")
-                drip(connection, b"x")
-            else:
-                drip(connection, b"X: 1\r\n", ssl.SSLSocket.send)
-
-        port = listen(secured(handle))
-        with ended_at_the_limit(monkeypatch):
-            fetch_from(port, scheme="https", limit=LIMIT)
-
-    @pytest.mark.parametrize("scheme", ["http", "https"])
-    def test_proxy_that_drips_headers_ends_at_the_time_limit(self, listen, monkeypatch, scheme):
-        monkeypatch.setenv(f"{scheme}_proxy", f"http://127.0.0.1:{listen(drips(OK, b'X: 1'))}")
-        monkeypatch.setenv("no_proxy", "")
-        with ended_at_the_limit(monkeypatch):
-            fetch_from(1, scheme=scheme, limit=LIMIT)
+            fetch_from(port, scheme="http" if how in ("http", "http_proxy") else "https", limit=LIMIT)
 
     def test_next_ip_addresses_are_not_tried_after_the_time_limit(self, listen, monkeypatch):
         tried: list[str] = []
@@ -566,17 +376,17 @@ class TestTimeLimit:
 
 class TestStop:
     @pytest.mark.parametrize("begin", [b"", OK, CHUNKED, CHUNKED + b"8\r\n"], ids=["status", "header", "size", "body"])
-    @pytest.mark.parametrize("host", [lambda begin: drips(begin, b"0"), silent], ids=["dripping", "silent"])
+    @pytest.mark.parametrize("dripping", [True, False], ids=["dripping", "silent"])
     @pytest.mark.parametrize("scheme", ["http", "https"])
-    def test_stopped_download_ends_at_once(self, listen, secured, begin, host, scheme):
+    def test_stopped_download_ends_at_once(self, listen, secured, begin, dripping, scheme):
         stop, reasons = threading.Event(), []
-        url = f"{scheme}://127.0.0.1:{listen(secured(host(begin)) if scheme == 'https' else host(begin))}"
-        settings = ClientSettings("app-secret", url, connect_timeout=20, read_timeout=60)
-        session = FileSession(settings, stop)
+        handle = partial(drips, begin, b"0") if dripping else partial(silent, begin)
+        url = f"{scheme}://127.0.0.1:{listen(secured(handle) if scheme == 'https' else handle)}"
+        session = session_for(url, stop, read_timeout=60)
 
         def fetch_until_stopped() -> None:
             try:
-                with session.opened(RunFile("a", f"{url}/a"), time.monotonic() + 60) as (content, _):
+                with opened(session, f"{url}/a") as (content, _):
                     b"".join(content)
             except (FileError, Interrupted) as error:
                 reasons.append(type(error))
@@ -594,12 +404,9 @@ class TestStop:
 def test_stopped_download_does_not_decode_the_rest_of_what_has_arrived(listen):
     content = gzip.compress(bytes(10 * MIB))
     head = OK + f"Content-Encoding: gzip\r\nContent-Length: {len(content)}\r\n\r\n".encode()
-    url = f"http://127.0.0.1:{listen(silent(head + content))}"
+    url = f"http://127.0.0.1:{listen(partial(silent, head + content))}"
     stop = threading.Event()
-    with (
-        closing(FileSession(ClientSettings("app-secret", url), stop)) as session,
-        session.opened(RunFile("a", f"{url}/a"), time.monotonic() + 60) as (pieces, _),
-    ):
+    with closing(session_for(url, stop)) as session, opened(session, f"{url}/a") as (pieces, _):
         assert next(pieces) == bytes(CHUNK_SIZE)
         stop.set()
         with pytest.raises(Interrupted):
@@ -615,8 +422,8 @@ def test_download_that_is_stopped_before_its_response_does_not_read_it(listen):
         connection.sendall(OK + b"Content-Length: 1\r\n\r\nx")
 
     url = f"http://127.0.0.1:{listen(handle)}"
-    with closing(FileSession(ClientSettings("app-secret", url), stop)) as session, pytest.raises(Interrupted):
-        session.opened(RunFile("a", f"{url}/a"), time.monotonic() + 60).__enter__()
+    with closing(session_for(url, stop)) as session, pytest.raises(Interrupted):
+        opened(session, f"{url}/a").__enter__()
 
 
 ENDLESS = {
@@ -627,7 +434,7 @@ ENDLESS = {
 }
 
 
-@pytest.mark.parametrize(("begin", "more"), ENDLESS.values(), ids=ENDLESS)
+@cases(("begin", "more"), ENDLESS)
 def test_bytes_that_are_not_content_count_towards_a_limit_too(listen, begin, more):
     sent = 0
 

@@ -67,7 +67,6 @@ def resume(run, deferred, event):
 
 
 class TestRequiredAction:
-    @pytest.mark.usefixtures("documented_responses")
     @BOTH_WAYS
     def test_required_action_shows_the_live_view_and_the_last_step(self, worker, emulator, people, deferrable, capfd):
         until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=deferrable))

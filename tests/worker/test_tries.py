@@ -247,7 +247,7 @@ class TestAfterSuccess:
 class TestLostStartResponse:
     def test_start_with_refused_connection_is_sent_again_without_listing_tasks(self, tries, emulator, world, connect):
         connect({"retry_budget": 20})
-        refused = []
+        refused: list[str] = []
 
         def refuse_once(method):
             if method == "POST" and not refused:

@@ -1,0 +1,72 @@
+"""A host of files, whose responses are defined byte by byte."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.served import listening
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CONTENT = bytes(range(256)) * 40
+
+Handle = Callable[[Any], object]
+"""Handles a connection."""
+
+
+def request_of(connection: socket.socket) -> bytes:
+    """Read a request, which has no body."""
+    request = b""
+    while not request.endswith(b"\r\n\r\n"):
+        request += connection.recv(65536) or b"\r\n\r\n"
+    return request
+
+
+def reply(body: bytes = CONTENT, *headers: str, status: str = "200 OK", length: int | None = None) -> bytes:
+    """Return a response, which announces its length."""
+    lines = (f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *headers)
+    return "\r\n".join((*lines, "Connection: close", "", "")).encode() + body
+
+
+class FileHost:
+    """Answers each request with the response for the first part of its path, or with CONTENT."""
+
+    def __init__(self, listen: Callable[[Handle], int]) -> None:
+        #: By the first part of the path: a response, the responses to the first requests, or what handles each.
+        self.replies: dict[str, bytes | list[bytes] | Handle] = {}
+        self.paths: list[str] = []
+        self.heads: list[str] = []
+        self.port = listen(self._answer)
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def _answer(self, connection: socket.socket) -> None:
+        head = request_of(connection).decode()
+        path = head.split()[1]
+        self.paths.append(path)
+        self.heads.append(head.lower())
+        found = self.replies.get(path.split("/")[1].partition("?")[0], reply())
+        if isinstance(found, list):
+            found = found.pop(0) if found else reply()
+        if callable(found):
+            found(connection)
+        else:
+            connection.sendall(found)
+
+    def redirect_to(self, location: str) -> None:
+        """Answer ``/redirect`` with a redirect."""
+        self.replies["redirect"] = reply(b"", f"Location: {location}", status="302 Found")
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[[Handle], int]]:
+    """Return a function that handles each connection to a port, and returns the port."""
+    with listening() as listen:
+        yield listen  # type: ignore[misc]
+
+
+@pytest.fixture
+def host(listen) -> FileHost:
+    return FileHost(listen)

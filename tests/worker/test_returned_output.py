@@ -1,0 +1,326 @@
+"""What a worker returns and reports of a run, of a workflow or of a bot, without fetching its files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tracemalloc
+from contextlib import nullcontext
+from typing import Any, cast
+
+import pytest
+from airflow.sdk import Asset, AssetAlias
+from airflow.sdk.bases.xcom import BaseXCom
+
+from airflow_provider_browseract.api import bodies, models
+from airflow_provider_browseract.api.models import Output, Task, TaskStatus
+from airflow_provider_browseract.compat import AirflowFailException
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, ORDERS, SEARCH, EmulatedFile
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.in_airflow import showing
+from airflow_provider_browseract.in_airflow.links import LiveViewLink
+from airflow_provider_browseract.operators.browseract import RunBotOperator
+from airflow_provider_browseract.runs import outputs
+from airflow_provider_browseract.runs.outcome import RunFailedError, RunTimedOutError
+from airflow_provider_browseract.runs.outputs import LARGE_OUTPUT, OutputFormat
+from airflow_provider_browseract.worker.conclusion import Conclusion
+from tests.cases import cases
+from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
+from tests.demos import show_defaults
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, FakeTaskInstance, refuse_xcoms
+from tests.world import emulator, worker, world
+
+__all__ = ["emulator", "worker", "world"]
+
+LIVE, TASK, PANEL = "_link_LiveViewLink", "_link_BrowserActTaskLink", "_link_PanelLink"
+
+TEXT: dict[str, Any] = {"workflow_id": PLAIN_TEXT.id}
+BOT: dict[str, Any] = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": {"company_name": "Example"}}
+BUILT: dict[str, Any] = {"operator_class": RunBotOperator, "bot_id": PLAIN_TEXT.id}
+EXPORTS: dict[str, Any] = {"workflow_id": EXPORT.id, "input_parameters": PENS}
+DOWNLOADS: dict[str, Any] = {"workflow_id": DOWNLOAD.id, "input_parameters": PENS}
+
+
+@pytest.fixture
+def run_with(worker, emulator):
+    """Return a function that makes a worker whose run has an output and other settings."""
+
+    def make(what, output_format="auto", deferrable=False, store=None, **settings):
+        emulator.set_workflow(what.get("bot_id") or what["workflow_id"], **settings)
+        return worker(**what, output_format=output_format, deferrable=deferrable, store=store)
+
+    return make
+
+
+@pytest.fixture
+def read_log(capfd):
+    return lambda: "".join(capfd.readouterr())
+
+
+RESERVED = "because Airflow cannot store the parsed value: it has the key {}, which Airflow reserves"
+SET = '{"__type": "set", "__var": [1]}'
+DEEP = "because Airflow cannot store the parsed value: it is nested more than 64 levels deep"
+LARGE = "Set output_path to write it to object storage and pass on only its path"
+DOUBT = "declared as csv, but "
+RETURNED = {
+    "csv": (TEXT, "\ufeffname,price\r\npen,1\r\n", "csv", [{"name": "pen", "price": "1"}], ""),
+    "csv of a workflow-built bot": (BUILT, "name,price\npen,1\n", "csv", [{"name": "pen", "price": "1"}], ""),
+    "json with __id__": (TEXT, '[{"__id__": "a1"}]', "json", '[{"__id__": "a1"}]', RESERVED.format("__id__")),
+    "auto with __type": (TEXT, SET, "auto", SET, RESERVED.format("__type")),
+    "csv with __id__": (TEXT, "__id__,b\n1,2\n", "csv", "__id__,b\n1,2\n", RESERVED.format("__id__")),
+    "too deep": (TEXT, "[" * 260 + "]" * 260, "json", "[" * 260 + "]" * 260, DEEP),
+    "message as csv": (TEXT, "No results", "csv", [], f"{DOUBT}it has a header line without any values"),
+    "semicolons": (TEXT, "a;b\npen;1\n", "csv", [{"a;b": "pen;1"}], "has a semicolon in its name"),
+    "at the size limit": (TEXT, "x" * LARGE_OUTPUT, "auto", "x" * LARGE_OUTPUT, ""),
+    "over the size limit": (TEXT, "x" * (LARGE_OUTPUT + 1), "auto", "x" * (LARGE_OUTPUT + 1), LARGE),
+    "object of a bot": (BOT, {"a": None, "b": [1.5, True]}, "auto", {"a": None, "b": [1.5, True]}, ""),
+    "false of a bot": (BOT, False, "auto", False, ""),
+    "number of a bot": (BOT, 12, "auto", 12, ""),
+    "digits of a bot": (BOT, "007", "auto", "007", ""),
+    "bot with __id__": (BOT, {"__id__": 1}, "auto", '{"__id__": 1}', RESERVED.format("__id__")),
+}
+
+
+@BOTH_WAYS
+@cases(("what", "output", "output_format", "value", "warning"), RETURNED)
+def test_output_is_returned_as_a_value_that_airflow_can_store_and_doubts_are_logged(
+    run_with, read_log, deferrable, what, output, output_format, value, warning
+):
+    run = run_with(what, output_format, deferrable, output=output)
+    returned = run.run()
+    assert (returned, type(returned)) == (value, type(value))
+    # What Airflow does next with the value.
+    BaseXCom.serialize_value(returned)
+    log = read_log()
+    assert warning in log
+    assert any(text in log for text in ("cannot store", DOUBT, LARGE)) is bool(warning)
+    doubted = DOUBT in log
+    assert run.ti.xcoms.get("output_text") == (output if doubted else None)
+    assert ("The text is stored in the XCom output_text." in log) is doubted
+
+
+KEPT = " stored in the XCom "
+JSON_OF_BOT = (
+    rf"of bot {CONTACTS.id} finished, but its output is not csv: the output is JSON\..*Fix output_format or the b"
+)
+REFUSED = {
+    "broken": (TEXT, "json", '[{"a":', rf"is not json: Expecting .*{KEPT}output_text", '[{"a":', 0),
+    "empty": (TEXT, "json", "", r"is not json: the output is empty\. Fix output_format or the workflow", None, 0),
+    "with a file": (EXPORTS, "json", "{", f"{KEPT}output_files", "{", 1),
+    "json of a bot": (BOT, "csv", [1], JSON_OF_BOT, "[1]", 4),
+}
+
+
+@BOTH_WAYS
+@cases(("what", "output_format", "output", "error", "text", "files"), REFUSED)
+def test_output_in_the_wrong_format_fails_without_a_retry_and_is_kept_in_xcoms(
+    run_with, deferrable, what, output_format, output, error, text, files
+):
+    run = run_with(what, output_format, deferrable, output=output)
+    with pytest.raises(AirflowFailException, match=error):
+        run.run()
+    assert run.ti.xcoms.get("output_text") == text
+    assert len(run.ti.xcoms.get("output_files", ())) == files
+
+
+def test_text_in_the_wrong_format_is_reported_even_if_it_cannot_be_kept(run_with, read_log):
+    run = run_with(TEXT, "csv", output="No results")
+    refuse_xcoms(run, "output_text", reason="SlowDown")
+    assert run.run() == []
+    assert "could not be pushed as an XCom (OSError: SlowDown)" in read_log()
+    run.arguments["output_format"] = "json"
+    with pytest.raises(AirflowFailException, match=r"is not json: .* pushed as an XCom \(OSError: SlowDown\)"):
+        run.run()
+
+
+def names_of(returned) -> list[str]:
+    return sorted(url.rpartition("/")[2].partition("?")[0] for url in returned["files"])
+
+
+def test_files_are_returned_as_addresses_beside_the_value(run_with, emulator, read_log):
+    report = EmulatedFile("report.pdf", b"%PDF", "application/pdf")
+    returned = run_with(BOT, output=[1], downloads=(report,)).run()
+    assert (returned["output"], names_of(returned)) == ([1], ["report.pdf"])
+    files = (EmulatedFile("a.csv", b"a"), EmulatedFile("late.csv", b"b", prepared_after=600.0))
+    returned = run_with(DOWNLOADS, "json", downloads=files).run()
+    # A run that has files needs no text in the declared format.
+    assert (returned["output"], names_of(returned)) == (None, ["a.csv"])
+    assert "still preparing 1 of the run's files" in read_log()
+    # In the vendor's example, the output is null beside its files.
+    emulator.as_in_the_demos = True
+    returned = run_with(BOT, output={}, downloads=()).run()
+    assert returned["output"] is None
+    assert names_of(returned) == ["result.csv", "result.json", "result.md", "result.xml"]
+
+
+@BOTH_WAYS
+@cases(("what", "output"), {"workflow": (TEXT, "All is well."), "bot without steps": (BOT, [1])})
+def test_output_that_comes_after_the_status_is_returned_and_not_none(
+    run_with, emulator, read_log, deferrable, what, output
+):
+    # In the vendor's example, a finished run of a bot has no steps.
+    emulator.as_in_the_demos = what is BOT
+    run = run_with(what, deferrable=deferrable, output=output, files=(), output_after=10.0)
+    assert run.run() == output
+    assert "has finished without output or files" in read_log()
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("output_after", [0.0, 10.0], ids=["at once", "late"])
+@pytest.mark.parametrize("remembered", [False, True], ids=["not remembered", "remembered"])
+def test_output_that_is_too_large_fails_without_a_retry_and_pays_for_no_other_run(
+    run_with, emulator, store, monkeypatch, deferrable, output_after, remembered
+):
+    monkeypatch.setattr(bodies, "MAX_RESPONSE", 100_000)
+    run = run_with(
+        TEXT,
+        deferrable=deferrable,
+        store=store if remembered else None,
+        output="x" * 200_000,
+        output_after=output_after,
+    )
+    for _ in range(1 + remembered):
+        with pytest.raises(AirflowFailException) as caught:
+            run.run()
+    message = str(caught.value)
+    assert f"BrowserAct task {emulator.tasks[0].id} finished, but its output was not read" in message
+    assert "The response to get-task is larger than 100000 bytes, and a worker reads no more." in message
+    assert f"still available at {run.ti.xcoms[TASK]}" in message
+    assert "Let the workflow return less" in message
+    assert len(emulator.tasks) == 1
+    # The page of the run, which was pushed after the start.
+    assert emulator.tasks[0].id in run.ti.xcoms[TASK]
+
+
+def test_too_many_files_to_return_fail_without_a_retry_and_keep_what_was_read(run_with, monkeypatch):
+    monkeypatch.setattr(models, "MAX_FILES", 2)
+    files = tuple(EmulatedFile(f"{number}.csv", b"a") for number in range(5))
+    run = run_with(DOWNLOADS, deferrable=True, downloads=files, output="words")
+    with pytest.raises(AirflowFailException, match=r"3 of its files were not read.* still available at http"):
+        run.run()
+    assert (run.ti.xcoms["output_text"], len(run.ti.xcoms["output_files"])) == ("words", 2)
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["returned", "written"])
+@cases(
+    ("text", "output_format"),
+    {
+        "csv": ("name,price\n" + "ballpoint pen blue,1.50\n" * 40_000, "csv"),
+        "lists": ("[" + "[]," * 300_000 + "1]", "json"),
+    },
+)
+def test_output_that_is_too_large_to_parse_needs_little_more_memory_than_its_size(
+    emulator, monkeypatch, tmp_path, written, text, output_format
+):
+    monkeypatch.setattr(outputs, "LARGEST_PARSED", 500_000)
+    task, context = Task("7", TaskStatus.FINISHED, output=Output(text)), cast("Any", {"ti": FakeTaskInstance()})
+    path, log = (str(tmp_path) if written else None), logging.getLogger("airflow.task")
+    concluded = Conclusion(task, context, OutputFormat(output_format), path, BrowserActHook(), [], False, "", log)
+    concluded.result()
+    tracemalloc.start()
+    try:
+        result = concluded.result()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (result["output"]["size"] if written else len(result)) == len(text)
+    assert peak < 1.5 * len(text)
+
+
+# What is reported of a run
+
+
+def every_value_of(run, xcom: str) -> list:
+    """Return a list that records the values of an XCom of a worker."""
+    values, push = [], run.ti.xcom_push
+
+    def noting(key, value):
+        if key == xcom:
+            values.append(value)
+        push(key, value)
+
+    run.ti.xcom_push = noting
+    return values
+
+
+def test_log_and_xcom_task_have_the_facts_of_the_run_while_it_runs_and_after_its_end(worker, emulator, read_log):
+    run = worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True)
+    facts = every_value_of(run, "task")
+    run.run()
+    assert [each["status"] for each in facts] in (["running", "finished"], ["created", "finished"])
+    assert facts[-1]["credits"] == 20
+    assert facts[-1]["counts"] == {"steps": 4, "output_files": 0, "download_files": 0}
+    assert "pens" not in json.dumps(facts)
+    log = read_log()
+    assert "ended as finished after 60 s, 20 credits used, 4 steps." in log
+    assert log.count("step 2: Search for the keyword (succeed)") == 1
+
+
+def test_failed_push_of_links_and_facts_does_not_lose_the_result(worker, emulator, read_log):
+    run = worker(workflow_id=ORDERS.id, deferrable=True)
+    refuse_xcoms(run, "task", LIVE, TASK, PANEL, reason="SlowDown")
+    assert run.run() == ORDERS_RESULT
+    assert [task.status for task in emulator.tasks] == ["finished"]
+    assert "could not be pushed (OSError: SlowDown)" in read_log()
+
+
+def test_run_without_urls_has_only_the_button_to_the_panel():
+    ti = FakeTaskInstance()
+    showing.show_run(ti, Task("7", TaskStatus.RUNNING), "second account", ("live_view",), logging.getLogger(__name__))
+    assert list(ti.xcoms) == [PANEL, "task"]
+    assert (ti.xcoms["task"]["connection"], ti.xcoms["task"]["hidden"]) == ("second account", ["live_view"])
+
+
+def test_each_concluded_run_is_counted_once_with_its_credits_if_it_took_any(run_with, monkeypatch):
+    counted = []
+    monkeypatch.setattr(showing, "count_in_task", lambda name, **how: counted.append((name, how)))
+    run_with({"workflow_id": SEARCH.id, "input_parameters": PENS}).run()
+    run_with(TEXT, credits_per_step=0).run()
+    with pytest.raises(RunFailedError):
+        run_with({"workflow_id": FAILING.id}).run()
+    assert counted == [
+        ("browseract.runs", {"tags": {"status": "finished"}}),
+        ("browseract.credits", {"by": 20}),
+        ("browseract.runs", {"tags": {"status": "finished"}}),
+        ("browseract.runs", {"tags": {"status": "failed"}}),
+        ("browseract.credits", {"by": 10}),
+    ]
+
+
+@pytest.mark.parametrize("timeout", [600.0, 30.0], ids=["run ends", "run times out"])
+def test_live_view_link_is_pushed_at_the_start_and_marked_as_over_at_the_end(worker, emulator, timeout):
+    run = worker(workflow_id=ORDERS.id, timeout=timeout)
+    links = every_value_of(run, LIVE)
+    with pytest.raises(RunTimedOutError) if timeout < 60.0 else nullcontext():
+        run.run()
+    assert emulator.tasks[0].id in links[0]
+    assert links[-1] == LiveViewLink.OVER == "browseract/run-is-over"
+    assert emulator.tasks[0].id in run.ti.xcoms[TASK]
+
+
+@pytest.mark.parametrize("events", [{}, None], ids=["unknown asset", "no events"])
+def test_outlet_events_that_cannot_be_changed_do_not_cost_the_result(worker, emulator, read_log, events):
+    run = worker(workflow_id=ORDERS.id, outlets=[AssetAlias("pens"), Asset("pens")])
+    run.context["outlet_events"] = events
+    assert run.run() == ORDERS_RESULT
+    assert "The run could not be added to the asset events" in read_log()
+
+
+@BOTH_WAYS
+def test_secret_default_of_a_bot_that_its_agent_quotes_is_in_no_log_and_no_xcom(
+    worker, emulator, read_log, deferrable, tmp_path
+):
+    secret = "hunter2ofthisbot"
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {"company_name": {"type": "string"}, "password": {"type": "string", "default": secret}},
+    }
+    show_defaults(emulator)
+    emulator.set_workflow(CONTACTS.id, input_schema=schema, steps=(f"Type {secret}", "Wait"), files=())
+    run = worker(**BOT, deferrable=deferrable, output_path=str(tmp_path))
+    run.run()
+    [facts] = tmp_path.glob("*/task.json")
+    log = read_log()
+    assert "Type ***" in log
+    for text in (log, facts.read_text(), json.dumps([run.ti.xcoms, run.events])):
+        assert secret not in text
