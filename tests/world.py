@@ -13,6 +13,7 @@ import random
 import selectors
 import time
 from functools import cached_property, partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -173,21 +174,6 @@ class World:
             loop.close()
 
 
-class WorldWorker(Worker):
-    """A worker in a world, whose times are those of a real run."""
-
-    def __init__(self, world, **arguments):
-        super().__init__(**arguments)
-        self.world = world
-        given = ("task_id", "durable", *arguments)
-        self.arguments = {name: value for name, value in self.arguments.items() if name in given}
-
-    def wait_in_triggerer(self, deferred):
-        self.deferrals.append(deferred)
-        self.events.append(self.world.fire(deferred.trigger))
-        return self.events[-1]
-
-
 class TaskInstance:
     """A task instance over its tries: each try has new XComs, and all have one task state."""
 
@@ -245,7 +231,9 @@ class _Adapter(BaseAdapter):
             found = self.world.respond(request.method, request.url, request.headers, request.body)
         except Lost as lost:
             if "refused" in lost.args:
-                raise requests.ConnectionError(MaxRetryError(None, "/", NewConnectionError(None, "refused"))) from None
+                nobody: Any = None
+                refused = NewConnectionError(nobody, "refused")
+                raise requests.ConnectionError(MaxRetryError(nobody, "/", refused)) from None
             raise (requests.ReadTimeout if "hung" in lost.args else requests.ConnectionError)(str(lost)) from None
         response = requests.Response()
         response.status_code, response.url, response.request = found.status, request.url, request
@@ -279,9 +267,8 @@ def world(monkeypatch):
 
 
 @pytest.fixture
-def emulator(world, request):
+def emulator(world):
     """The emulator of the world, whose runs take a minute."""
-    world.emulator.as_in_the_demos = request.config.getoption("--as-in-the-demos")
     for each in world.emulator.of_kind("workflow", "bot", "template"):
         world.emulator.set_workflow(each.id, duration=60.0)
     return world.emulator
@@ -294,12 +281,6 @@ def browseract_emulator(emulator):
 
 
 @pytest.fixture
-def documented_responses(emulator):
-    """Let the emulator respond as the vendor's document describes it, for a test of what the examples do not have."""
-    emulator.as_in_the_demos = False
-
-
-@pytest.fixture
 def worker(world):
     """Return a function that makes a worker in the world."""
-    return partial(WorldWorker, world)
+    return partial(Worker, fire=world.fire, interval=None)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
-from tests.workers import emulator, store, worker
+from tests.workers import store
+from tests.world import emulator, worker, world
 
-__all__ = ["emulator", "store", "worker"]
+__all__ = ["emulator", "store", "worker", "world"]

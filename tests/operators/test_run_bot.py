@@ -1,50 +1,110 @@
-"""Bots and the templates that run as bots: another start, a checked input, and everything else as with workflows."""
+"""What differs between workflows, bots and official templates: the start, the checked input and the checked output."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import traceback
 from typing import Any
 
 import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException
-from airflow_provider_browseract.emulator import CONTACTS, SEARCH, TEMPLATE_SEARCH, Output, RequestFault
+from airflow_provider_browseract.emulator import AGENT_HUMAN, CONTACTS, SEARCH, TEMPLATE_SEARCH, Output, RequestFault
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunBotTemplateOperator,
+    RunTemplateOperator,
+    RunWorkflowOperator,
 )
 from tests.cases import cases
 from tests.catalogue import PRICES
+from tests.runs.inputs import SCHEMAS, accepted_inputs, refused_inputs, rendered_inputs
 from tests.workers import BOTH_WAYS, PENS, calls_of
 
 # In the vendor's example, the output is null beside its files.
-pytestmark = pytest.mark.usefixtures("documented_responses")
-
 COMPANY = {"company_name": "Example Corp", "max_pages": 2}
-BOT = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": COMPANY}
+TEXTS = {"keyword": "pens", "max_items": "2"}
+WORKFLOW: dict[str, Any] = {
+    "operator_class": RunWorkflowOperator,
+    "workflow_id": SEARCH.id,
+    "input_parameters": PENS,
+}
+TEMPLATE: dict[str, Any] = {
+    "operator_class": RunTemplateOperator,
+    "workflow_template_id": TEMPLATE_SEARCH.id,
+    "input_parameters": PENS,
+    "region": "DE",
+}
+BOT: dict[str, Any] = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": COMPANY}
+LIST = {**BOT, "bot_id": PRICES.id, "input": {"products": ["pens"], "country": "DE"}}
+"""A bot whose output is a list."""
+BOT_TEMPLATE: dict[str, Any] = {
+    "operator_class": RunBotTemplateOperator,
+    "template_id": TEMPLATE_SEARCH.id,
+    "input": TEXTS,
+    "region": "DE",
+}
 SECRET = "hunter2ofthistest"
 
 
-@pytest.fixture(autouse=True)
-def _short_patience(connect, emulator):
-    connect({"retry_budget": 0.2, "read_timeout": 10, "webhook_base_url": "http://127.0.0.1:1"})
-    for each in emulator.of_kind("template"):
-        emulator.set_workflow(each.id, duration=0.2)
-
-
 @BOTH_WAYS
-def test_bot_runs_with_typed_input_and_returns_its_output_as_a_value(worker, emulator, deferrable):
-    run = worker(**BOT, deferrable=deferrable)
+@cases(
+    ("given", "started", "inputs"),
+    {
+        "workflow": (WORKFLOW, ("v2", "workflow", None), TEXTS),
+        "template": (TEMPLATE, ("v2", "template", "DE"), TEXTS),
+        "bot": (BOT, ("v3", "bot", None), COMPANY),
+        "template as a bot": (BOT_TEMPLATE, ("v3", "template", "DE"), TEXTS),
+    },
+)
+def test_run_is_started_with_its_inputs_and_its_output_is_returned(
+    worker, world, emulator, given, started, inputs, deferrable
+):
+    world.connect(extra={"webhook_base_url": "https://airflow.example"})
+    run = worker(**given, deferrable=deferrable)
     result = run.run()
-    assert (result["company_name"], len(result["pages"])) == ("Example Corp", 2)
+    assert len(result["pages"] if given is BOT else result) == 2
     [task] = emulator.tasks
-    assert (task.api_version, dict(task.inputs)) == ("v3", COMPANY)
+    assert (task.api_version, task.workflow.kind, task.proxy_region) == started
+    assert dict(task.inputs) == inputs
     assert run.ti.xcoms["task_id"] == task.id
-    assert "profile_id" not in run.ti.xcoms
-    assert "Example Corp" not in json.dumps(run.ti.xcoms["task"])
-    if deferrable:
-        assert task.callback_url is not None
+    assert ("profile_id" in run.ti.xcoms) is (given is WORKFLOW)
+    assert not any(text in json.dumps(run.ti.xcoms["task"]) for text in ("Example Corp", "pens"))
+    assert len(run.deferrals) == deferrable
+    assert (task.callback_url is not None) is deferrable
+
+
+@cases(
+    "given",
+    {"workflow": WORKFLOW, "template": TEMPLATE, "bot": BOT, "template as a bot": BOT_TEMPLATE},
+)
+def test_later_try_reattaches_to_the_run_of_the_same_input(worker, emulator, store, given):
+    for _ in range(2):
+        assert worker(**given, store=store, wait_for_completion=False).run() == emulator.tasks[0].id
+    assert len(emulator.tasks) == 1
+
+
+def test_later_try_reattaches_to_the_run_of_an_input_that_is_converted(worker, emulator, store):
+    given = {**BOT, "input": {**COMPANY, "max_pages": "2"}}
+    for _ in range(2):
+        assert worker(**given, store=store, wait_for_completion=False).run() == emulator.tasks[0].id
+    assert len(emulator.tasks) == calls_of(emulator, "query-bot") == 1
+
+
+@cases(
+    ("given", "calls"),
+    {
+        "workflow": (WORKFLOW, ["get-workflow", "run-task", "get-task"]),
+        "bot": (BOT, ["query-bot", "create-run", "query-run"]),
+    },
+)
+def test_run_that_ends_at_once_needs_three_requests_and_is_not_deferred(worker, emulator, given, calls):
+    emulator.set_workflow(SEARCH.id, duration=0.0)
+    emulator.set_workflow(CONTACTS.id, duration=0.0)
+    run = worker(**given, deferrable=True)
+    assert len(run.run()) >= 2
+    assert run.deferrals == []
+    assert [request.endpoint for request in emulator.requests] == calls
 
 
 def test_bot_without_an_input_gets_an_empty_object(worker, emulator):
@@ -55,75 +115,47 @@ def test_bot_without_an_input_gets_an_empty_object(worker, emulator):
     assert dict(emulator.tasks[0].inputs) == {}
 
 
-def test_bot_and_workflow_need_the_same_number_of_requests(worker, emulator):
-    emulator.set_workflow(SEARCH.id, duration=0.0)
-    emulator.set_workflow(CONTACTS.id, duration=0.0)
-    worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True).run()
-    of_workflow = [request.endpoint for request in emulator.requests]
-    worker(**BOT, deferrable=True).run()
-    of_bot = [request.endpoint for request in emulator.requests][len(of_workflow) :]
-    assert of_workflow == ["get-workflow", "run-task", "get-task"]
-    assert of_bot == ["query-bot", "create-run", "query-run"]
-
-
-@BOTH_WAYS
-def test_template_runs_as_a_bot_with_its_region(worker, emulator, deferrable):
-    run = worker(
-        operator_class=RunBotTemplateOperator,
-        template_id=TEMPLATE_SEARCH.id,
-        region="DE",
-        input={"keyword": "pens", "max_items": "2"},
-        deferrable=deferrable,
-    )
-    assert len(run.run()) == 2
-    [task] = emulator.tasks
-    assert (task.api_version, task.workflow.kind, task.proxy_region) == ("v3", "template", "DE")
-    assert "profile_id" not in run.ti.xcoms
-
-
 def test_bot_without_a_language_model_fails_without_a_retry_and_names_the_remedy(worker, emulator):
     emulator.fault("create-run", RequestFault.refused(10021))
     with pytest.raises(AirflowFailException, match="choose its language model"):
         worker(**BOT).run()
 
 
-class TestDurableTries:
-    @pytest.mark.parametrize("given", [COMPANY, {**COMPANY, "max_pages": "2"}], ids=["typed", "converted"])
-    def test_later_try_reattaches_to_the_run_of_the_same_input(self, worker, emulator, store, given):
-        emulator.set_workflow(CONTACTS.id, duration=60.0)
-        for _ in range(2):
-            run = worker(**{**BOT, "input": given}, store=store, wait_for_completion=False)
-            assert run.run() == emulator.tasks[0].id
-        assert len(emulator.tasks) == calls_of(emulator, "query-bot") == 1
+class TestTemplate:
+    def test_unreadable_regions_log_a_warning_and_the_run_still_finishes(self, worker, emulator, capfd):
+        emulator.fault("get-region-list", RequestFault.status(500), times=None)
+        assert len(worker(**TEMPLATE).run()) == 2
+        assert "The region was not checked" in "".join(capfd.readouterr())
+        with pytest.raises(AirflowFailException, match=r"'Keyword' \(did you mean 'keyword'\?\)"):
+            worker(**{**TEMPLATE, "input_parameters": {"Keyword": "pens"}}).run()
 
-    def test_later_try_with_another_input_stops_the_run_of_the_earlier_one(self, worker, emulator, store):
-        emulator.set_workflow(CONTACTS.id, duration=60.0)
-        for pages in (2, 3):
-            worker(**{**BOT, "input": {**COMPANY, "max_pages": pages}}, store=store, wait_for_completion=False).run()
-        assert [task.status for task in emulator.tasks] == ["canceled", "running"]
+    def test_lost_template_start_fails_and_names_the_run_which_is_adopted_if_so_wanted(self, worker, emulator, store):
+        emulator.fault("run-task-by-template", RequestFault.lost_response(), times=1)
+        with pytest.raises(AirflowFailException) as failed:
+            worker(**TEMPLATE, store=store).run()
+        [task] = emulator.tasks
+        assert f"may have created one of these BrowserAct tasks: {task.id} (" in str(failed.value)
+        assert f"/logs/{task.id})" in str(failed.value)
+        assert len(worker(**TEMPLATE, store=store, on_orphan="adopt").run()) == 2
+        assert len(emulator.tasks) == 1
 
-    def test_kill_stops_the_run_of_a_bot(self, worker, emulator):
-        emulator.set_workflow(CONTACTS.id, duration=60.0)
-        run = worker(**BOT)
-        operator = run.operator()
-        send = operator.hook.client.send
-
-        def killed_at_the_first_read(call):
-            if call.name == "query-run":
-                operator.on_kill()
-            return send(call)
-
-        operator.hook.client.send = killed_at_the_first_read
-        with pytest.raises(Exception, match="Killed"):
-            operator.execute(run.context)
-        assert [task.status for task in emulator.tasks] == ["canceled"]
+    def test_lost_template_start_fails_and_names_a_similar_run_of_a_workflow(self, worker, emulator):
+        # A run that was not started by us, of a workflow with the same inputs.
+        worker(**WORKFLOW, wait_for_completion=False).run()
+        emulator.fault("run-task-by-template", RequestFault.reset(), times=1)
+        with pytest.raises(AirflowFailException, match=f"may have created one of these.*{emulator.tasks[0].id}"):
+            worker(**TEMPLATE).run()
+        assert len(emulator.tasks) == 1
 
 
 class TestValidateOutput:
     @BOTH_WAYS
-    def test_output_that_matches_the_schema_is_returned_after_one_more_request(self, worker, emulator, deferrable):
-        assert worker(**BOT, deferrable=deferrable, validate_output=True).run()["pages"]
-        assert [request.endpoint for request in emulator.requests].count("query-bot") == 2
+    @cases("given", {"dict": BOT, "list": LIST})
+    def test_output_that_matches_the_schema_is_returned_after_one_more_request(
+        self, worker, emulator, given, deferrable
+    ):
+        assert worker(**given, deferrable=deferrable, validate_output=True).run()
+        assert calls_of(emulator, "query-bot") == 2
 
     def test_output_is_not_compared_by_default(self, worker, emulator):
         emulator.set_workflow(CONTACTS.id, output={"company_name": 7})
@@ -148,12 +180,12 @@ class TestValidateOutput:
         assert len(emulator.tasks) == 1
 
     def test_output_that_does_not_match_is_in_the_store(self, worker, emulator, tmp_path):
-        emulator.set_workflow(CONTACTS.id, output={"company_name": 7})
+        emulator.set_workflow(CONTACTS.id, output={"company_name": 7}, files=())
         with pytest.raises(AirflowFailException, match="The text is stored in") as failed:
             worker(**BOT, output_path=str(tmp_path), validate_output=True).run()
         [kept] = tmp_path.glob("*/output.json")
         assert str(kept) in str(failed.value)
-        assert json.loads(Path(kept).read_text()) == {"company_name": 7}
+        assert json.loads(kept.read_text()) == {"company_name": 7}
 
     def test_bot_without_an_output_does_not_match(self, worker, emulator):
         emulator.set_workflow(CONTACTS.id, behaviour=lambda run: Output())
@@ -161,26 +193,78 @@ class TestValidateOutput:
             worker(**BOT, validate_output=True).run()
 
     @cases(
-        ("settings", "warning"),
+        ("prepare", "warning"),
         {
-            "no schema": ({"output_schema": None}, f"BrowserAct has no output schema for bot {CONTACTS.id}."),
+            "no schema": (
+                lambda emulator: emulator.set_workflow(CONTACTS.id, output_schema=None),
+                f"BrowserAct has no output schema for bot {CONTACTS.id}.",
+            ),
             "unusable schema": (
-                {"output_schema": {"$ref": "#/nowhere"}},
+                lambda emulator: emulator.set_workflow(CONTACTS.id, output_schema={"$ref": "#/nowhere"}),
                 f"the output schema of bot {CONTACTS.id} cannot be used: ",
+            ),
+            "bot cannot be read after the run": (
+                lambda emulator: emulator.fault("query-bot", RequestFault.status(500), times=None, skip=1),
+                "BrowserAct failed at query-bot",
             ),
         },
     )
-    def test_schema_that_cannot_be_used_logs_a_warning(self, worker, emulator, capfd, settings, warning):
-        emulator.set_workflow(CONTACTS.id, **settings)
+    def test_output_that_cannot_be_compared_is_returned_with_a_warning(self, worker, emulator, capfd, prepare, warning):
+        prepare(emulator)
         assert worker(**BOT, validate_output=True).run()
         assert f"The output was not checked: {warning}" in "".join(capfd.readouterr())
 
-    def test_bot_that_cannot_be_read_after_the_run_logs_a_warning(self, worker, emulator, capfd):
-        emulator.fault("query-bot", RequestFault.status(500), times=None, skip=1)
-        assert worker(**BOT, validate_output=True).run()
-        assert "The output was not checked: BrowserAct failed at query-bot" in "".join(capfd.readouterr())
 
-    def test_output_that_is_a_list_is_compared(self, worker, emulator):
-        given: dict[str, Any] = {"products": ["pens"], "country": "DE"}
-        run = worker(operator_class=RunBotOperator, bot_id=PRICES.id, input=given, validate_output=True)
-        assert run.run()[0]["product"] == "pens"
+BOTS = dict(zip(SCHEMAS, (CONTACTS.id, PRICES.id, AGENT_HUMAN.id), strict=True))
+"""The bot for each schema."""
+
+
+@pytest.fixture
+def bots(emulator):
+    """Let the bots have schemas with everything that inputs can have."""
+    emulator.concurrency = 1000
+    for name, bot_id in BOTS.items():
+        # The emulator does not know `nullable`, which is no word of JSON Schema.
+        schema = json.loads(json.dumps(SCHEMAS[name]).replace('"nullable": true', '"type": ["string", "null"]'))
+        emulator.set_workflow(bot_id, input_schema=schema, duration=3600.0)
+
+
+def prepared(worker, schema: str, value: Any, params: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    """Return a worker and the operator in it, whose input is rendered, for the bot with a schema."""
+    run = worker(operator_class=RunBotOperator, bot_id=BOTS[schema], input=value, wait_for_completion=False)
+    operator = run.operator()
+    operator.render_template_fields({**run.context, "params": params or {}})
+    return run, operator
+
+
+def sent(emulator) -> list[Any]:
+    """Return what the last run was started with."""
+    task = emulator.tasks[-1]
+    return [task.workflow_id, dict(task.inputs)]
+
+
+def test_100_wrong_inputs_are_refused_without_a_start_and_without_their_values(worker, emulator, bots, caplog, capfd):
+    for case in refused_inputs(100):
+        run, operator = prepared(worker, case.schema, case.input)
+        with pytest.raises(AirflowFailException) as failed:
+            operator.execute(run.context)
+        assert case.place in str(failed.value), case.id
+        shown_error = "".join(traceback.format_exception(failed.value))
+        shown = f"{shown_error} {caplog.text} {''.join(capfd.readouterr())} {run.ti.xcoms}"
+        assert not [mark for mark in case.marks if mark in shown], case.id
+    assert calls_of(emulator, "create-run") == 0
+    assert emulator.tasks == []
+
+
+def test_100_right_inputs_are_sent_unchanged(worker, emulator, bots):
+    for name, value in accepted_inputs(100):
+        run, operator = prepared(worker, name, value)
+        operator.execute(run.context)
+        assert sent(emulator) == [BOTS[name], value]
+
+
+def test_50_rendered_inputs_are_sent_with_the_right_types(worker, emulator, bots):
+    for case in rendered_inputs(50):
+        run, operator = prepared(worker, case.schema, case.templates, case.params)
+        operator.execute(run.context)
+        assert sent(emulator) == [BOTS[case.schema], case.params], case.id

@@ -8,6 +8,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,18 +19,18 @@ from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import CONTACTS, HUMAN, LOG_IN, ORDERS, SEARCH
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
 from airflow_provider_browseract.runs.outcome import RunFailedError
 from airflow_provider_browseract.runs.request import RunRequest, Source, read_input_parameters
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, PENS, FakeStore, FakeTaskInstance, Worker, emulator, store, worker
-
-__all__ = ["emulator", "store", "worker"]
+from tests.workers import BOTH_WAYS, PENS, FakeStore, FakeTaskInstance, Worker
 
 SECRET = "hunter2ofthistest"
 HEX = re.compile("([0-9a-f]{2})+")
 GOAL = f"Type '{SECRET}' into the field"
+DECORATED = pytest.mark.parametrize("decorated", [False, True], ids=["operator", "decorated"])
 
 
 @pytest.fixture(autouse=True)
@@ -54,8 +55,8 @@ class RenderingWorker(Worker):
 
 
 @pytest.fixture
-def rendering(short_timings):
-    return RenderingWorker
+def rendering(world):
+    return partial(RenderingWorker, fire=world.fire, interval=None)
 
 
 def stored_by(run: Worker, store: FakeStore) -> str:
@@ -70,7 +71,6 @@ class TestGuesses:
 
     @pytest.fixture
     def stored(self, rendering, emulator, store) -> str:
-        emulator.set_workflow(LOG_IN.id, duration=0.4)
         run = rendering(store=store, workflow_id=LOG_IN.id, input_parameters=self.INPUTS, deferrable=True)
         run.run()
         return stored_by(run, store)
@@ -113,18 +113,16 @@ class TestGuesses:
         assert self.guessed(hashlib.sha256(self.canonical(self.SECRET)).hexdigest()) == [self.SECRET]
 
 
-class TestRotatedKey:
-    def test_later_try_reattaches_with_a_new_api_key_and_logs_that_inputs_were_not_compared(
-        self, worker, emulator, store, connect, capfd
-    ):
-        emulator.set_workflow(LOG_IN.id, duration=60.0)
-        arguments = {"workflow_id": LOG_IN.id, "input_parameters": {"username": "a", "password": "b"}}
-        first = worker(store=store, wait_for_completion=False, **arguments).run()
-        emulator.api_key = "app-rotated"
-        connect(password="app-rotated")
-        assert worker(store=store, wait_for_completion=False, **arguments).run() == first
-        assert len(emulator.tasks) == 1
-        assert "The inputs cannot be compared with those of the earlier try" in "".join(capfd.readouterr())
+def test_later_try_reattaches_with_a_new_api_key_and_logs_that_inputs_were_not_compared(
+    worker, world, emulator, store, capfd
+):
+    arguments = {"workflow_id": LOG_IN.id, "input_parameters": {"username": "a", "password": "b"}}
+    first = worker(store=store, wait_for_completion=False, **arguments).run()
+    emulator.api_key = "app-rotated"
+    world.connect()
+    assert worker(store=store, wait_for_completion=False, **arguments).run() == first
+    assert len(emulator.tasks) == 1
+    assert "The inputs cannot be compared with those of the earlier try" in "".join(capfd.readouterr())
 
 
 def shown_fields(operator: Any) -> str:
@@ -135,87 +133,84 @@ def shown_fields(operator: Any) -> str:
     return json.dumps({name: redact(value, name) for name, value in _serialize_rendered_fields(operator).items()})
 
 
+PASSWORD, PIN = {"password": "{{ secret }}"}, {"password": "{{ pin }}"}
+"""Templates of a secret, and of one that is shorter than those that Airflow masks everywhere."""
+
+
+def as_list(inputs: dict[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in inputs.items()]
+
+
+def rendered(**arguments: Any) -> Any:
+    """Return an operator whose templates were rendered, with its context."""
+    operator: Any = RunBotOperator if "input" in arguments else RunWorkflowOperator
+    source = {"bot_id": CONTACTS.id} if "input" in arguments else {"workflow_id": LOG_IN.id}
+    made = operator(task_id="run", **source, **arguments)
+    context: Any = {"secret": SECRET, "pin": "4711", "user": None, "ti": FakeTaskInstance()}
+    made.render_template_fields(context)
+    return made, context
+
+
 class TestRenderedFields:
-    def rendered(self, **arguments: Any) -> Any:
-        operator = RunWorkflowOperator(task_id="run", workflow_id=LOG_IN.id, **arguments)
-        context: Any = {"secret": SECRET, "pin": "4711"}
-        operator.render_template_fields(context)
-        return operator
-
-    @pytest.mark.parametrize("value", ["{{ secret }}", "{{ pin }}"], ids=["long", "shorter than Airflow masks"])
-    @pytest.mark.parametrize("form", [dict, list], ids=["dict", "list"])
-    def test_secret_input_is_hidden_in_dict_and_list_form(self, emulator, form, value):
-        inputs: Any = {"username": "bob", "password": value}
-        if form is list:
-            inputs = [{"name": name, "value": each} for name, each in inputs.items()]
-        operator = self.rendered(input_parameters=inputs)
-        shown = shown_fields(operator)
-        assert "bob" in shown
-        assert SECRET not in shown
-        assert "4711" not in shown
-        sent = read_input_parameters(operator.input_parameters)
-        assert sent["password"] == (SECRET if "secret" in value else "4711")
-
-    @pytest.mark.parametrize("value", ["{{ secret }}", "{{ pin }}"], ids=["long", "shorter than Airflow masks"])
-    def test_secret_in_the_input_of_a_bot_is_hidden(self, value):
-        given = {"username": "bob", "logins": [{"password": value}]}
-        operator = RunBotOperator(task_id="run", bot_id=CONTACTS.id, input=given)
-        context: Any = {"secret": SECRET, "pin": "4711"}
-        operator.render_template_fields(context)
-        shown = shown_fields(operator)
-        assert "bob" in shown
-        assert SECRET not in shown
-        assert "4711" not in shown
-        assert operator.input == {**given, "logins": [{"password": SECRET if "secret" in value else "4711"}]}
-        assert SECRET not in repr(operator.kind)
-
-    @pytest.mark.parametrize(
-        "given", [[{"name": "password", "value": "{{ pin }}"}], '{"password": "{{ pin }}"}'], ids=["list", "JSON text"]
+    @cases(
+        ("given", "password"),
+        {
+            "dict": ({"input_parameters": {"username": "bob", **PASSWORD}}, SECRET),
+            "dict, short": ({"input_parameters": {"username": "bob", **PIN}}, "4711"),
+            "list": ({"input_parameters": as_list({"username": "bob", **PASSWORD})}, SECRET),
+            "list, short": ({"input_parameters": as_list({"username": "bob", **PIN})}, "4711"),
+            "bot": ({"input": {"username": "bob", "logins": [PASSWORD]}}, SECRET),
+            "bot, short": ({"input": {"username": "bob", "logins": [PIN]}}, "4711"),
+        },
     )
-    def test_secret_in_an_input_of_a_wrong_form_is_hidden_although_it_is_refused(self, emulator, given):
-        operator = RunBotOperator(task_id="run", bot_id=CONTACTS.id, input=given)
-        context: Any = {"pin": "4711", "ti": FakeTaskInstance()}
-        operator.render_template_fields(context)
-        assert "4711" not in shown_fields(operator)
-        with pytest.raises(AirflowFailException, match=r"^input is a "):
-            operator.execute(context)
+    def test_secret_input_is_hidden_and_sent_in_all_forms(self, given, password):
+        operator, _ = rendered(**given)
+        shown = shown_fields(operator)
+        assert "bob" in shown
+        assert SECRET not in shown + repr(operator.kind)
+        assert "4711" not in shown
+        if "input" in given:
+            assert operator.input == {"username": "bob", "logins": [{"password": password}]}
+        else:
+            assert read_input_parameters(operator.input_parameters)["password"] == password
 
     @cases(
         "inputs",
         {
-            "JSON text": {"form": '{"password": "{{ secret }}"}'},
-            "nested list": {"form": {"fields": [{"name": "password", "value": "{{ secret }}"}]}},
-            "JSON text in a list": [{"name": "form", "value": '{"password": "{{ secret }}"}'}],
+            "JSON text": {"form": json.dumps(PASSWORD)},
+            "nested list": {"form": {"fields": as_list(PASSWORD)}},
+            "JSON text in a list": as_list({"form": json.dumps(PASSWORD)}),
         },
     )
     def test_secret_in_json_text_or_in_a_nested_list_is_hidden(self, inputs):
-        assert SECRET not in shown_fields(self.rendered(input_parameters=inputs))
+        assert SECRET not in shown_fields(rendered(input_parameters=inputs)[0])
+
+    @cases("given", {"list": as_list(PIN), "JSON text": json.dumps(PIN)})
+    def test_secret_in_an_input_of_a_wrong_form_is_hidden_although_it_is_refused(self, world, given):
+        operator, context = rendered(input=given)
+        assert "4711" not in shown_fields(operator)
+        with pytest.raises(AirflowFailException, match=r"^input is a "):
+            operator.execute(context)
 
     @pytest.mark.parametrize("argument", ["callback_url", "status_change_callback_url"])
     def test_callback_address_shows_only_its_host(self, argument):
-        shown = shown_fields(self.rendered(**{argument: "https://cb.example.com/{{ secret }}?x=1"}))
+        shown = shown_fields(rendered(**{argument: "https://cb.example.com/{{ secret }}?x=1"})[0])
         assert "https://cb.example.com***" in shown
         assert SECRET not in shown
 
-    def test_inputs_without_a_secret_keep_their_list_form(self):
-        given = [{"name": "keyword", "value": "pens"}]
-        assert self.rendered(input_parameters=given).input_parameters == given
-
-    def test_list_that_is_rendered_to_none_is_still_refused_with_its_position(self):
-        operator = RunWorkflowOperator(
-            task_id="run",
-            workflow_id=LOG_IN.id,
-            input_parameters=[{"name": "password", "value": "x"}, {"name": "username", "value": "{{ user }}"}],
-        )
-        context: Any = {"user": None, "ti": FakeTaskInstance()}
-        operator.render_template_fields(context)
+    def test_list_that_is_rendered_to_none_is_still_refused_with_its_position(self, world):
+        operator, context = rendered(input_parameters=as_list({"password": "x", "username": "{{ user }}"}))
         message = r"^input_parameters\[1\]\['value'\] was given, but Airflow rendered it"
         with pytest.raises(AirflowFailException, match=message):
             operator.execute(context)
 
-    @pytest.mark.parametrize("inputs", [7, "[broken", [{"name": "password"}], [None], {"password": None}], ids=repr)
-    def test_wrong_inputs_do_not_fail_the_rendering(self, inputs):
-        assert self.rendered(input_parameters=inputs).input_parameters == inputs
+    @pytest.mark.parametrize(
+        "inputs",
+        [as_list({"keyword": "pens"}), 7, "[broken", [{"name": "password"}], [None], {"password": None}],
+        ids=repr,
+    )
+    def test_inputs_without_a_secret_and_wrong_inputs_are_rendered_unchanged(self, inputs):
+        assert rendered(input_parameters=inputs)[0].input_parameters == inputs
 
 
 class TestGoals:
@@ -223,7 +218,7 @@ class TestGoals:
 
     @pytest.fixture(autouse=True)
     def _agent_quotes_the_secret(self, emulator):
-        emulator.set_workflow(LOG_IN.id, steps=(GOAL, "Wait"), duration=0.6)
+        emulator.set_workflow(LOG_IN.id, steps=(GOAL, "Wait"))
 
     def run(self, make: Any, **arguments: Any) -> Worker:
         inputs = [{"name": "username", "value": "bob"}, {"name": "password", "value": SECRET}]
@@ -234,7 +229,7 @@ class TestGoals:
         run: Worker = make(workflow_id=LOG_IN.id, **given, **arguments)
         return run
 
-    @pytest.mark.parametrize("decorated", [False, True], ids=["operator", "decorated"])
+    @DECORATED
     @BOTH_WAYS
     def test_quoted_secret_is_neither_in_the_log_nor_in_task_json(
         self, rendering, store, tmp_path, capfd, deferrable, decorated
@@ -242,7 +237,7 @@ class TestGoals:
         run = self.run(rendering, store=store, deferrable=deferrable, decorated=decorated, output_path=str(tmp_path))
         run.run()
         logged = "".join(capfd.readouterr())
-        assert "step 1: " in logged
+        assert "step 1: Type '***' into the field" in logged
         [facts] = tmp_path.glob("*/task.json")
         assert len(json.loads(facts.read_text())["steps"]) == 2
         for text in (logged, facts.read_text(), stored_by(run, store)):
@@ -252,7 +247,7 @@ class TestGoals:
         "secret", {"several lines and spaces": "correct horse\u00a0 battery\nstaple", "longer than a goal": "x" * 1430}
     )
     def test_secret_that_a_goal_has_in_another_form_is_hidden(self, rendering, emulator, tmp_path, capfd, secret):
-        emulator.set_workflow(LOG_IN.id, steps=(f"Type {secret}", "Wait"), duration=0.6)
+        emulator.set_workflow(LOG_IN.id, steps=(f"Type {secret}", "Wait"))
         inputs = {"username": "bob", "password": secret}
         rendering(workflow_id=LOG_IN.id, input_parameters=inputs, output_path=str(tmp_path)).run()
         [facts] = tmp_path.glob("*/task.json")
@@ -261,7 +256,6 @@ class TestGoals:
             assert "horse" not in text
             assert "x" * 20 not in text
 
-    @pytest.mark.usefixtures("documented_responses")
     def test_secret_that_the_agent_of_a_bot_quotes_is_hidden(self, rendering, emulator, store, capfd):
         emulator.set_workflow(CONTACTS.id, input_schema={"type": "object"}, steps=(GOAL, "Wait"))
         inputs = {"company_name": "bob", "password": SECRET}
@@ -285,11 +279,9 @@ class TestGoals:
         rendering(workflow_id=LOG_IN.id, input_parameters=inputs).run()
         assert SECRET not in "".join(capfd.readouterr())
 
-    def test_worker_shows_the_rest_of_a_goal_that_quotes_a_secret(self, rendering, capfd):
-        self.run(rendering).run()
-        assert "step 1: Type '***' into the field" in "".join(capfd.readouterr())
-
-    def test_triggerer_hides_whole_goals_of_a_run_with_secret_inputs(self, rendering, emulator, capfd):
+    def test_triggerer_hides_whole_goals_of_a_run_with_secret_inputs_and_the_worker_logs_them_afterwards(
+        self, rendering, capfd
+    ):
         run = self.run(rendering, deferrable=True)
         deferred = run.defer()
         capfd.readouterr()
@@ -297,26 +289,22 @@ class TestGoals:
         logged = "".join(capfd.readouterr())
         assert "step 2: *** (" in logged
         assert "Wait" not in logged
-
-    def test_worker_logs_the_steps_with_their_goals_after_the_triggerer_has_hidden_them(self, rendering, capfd):
-        self.run(rendering, deferrable=True).run()
-        logged = "".join(capfd.readouterr())
-        assert "step 2: *** (" in logged
-        assert "step 2: Wait (succeed)" in logged
+        run.resume(deferred)
+        assert "step 2: Wait (succeed)" in "".join(capfd.readouterr())
 
     def test_triggerer_shows_goals_of_a_run_without_secret_inputs(self, rendering, capfd):
         rendering(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True).run()
         assert "step 2: Search for the keyword" in "".join(capfd.readouterr())
 
-    @pytest.mark.parametrize("decorated", [False, True], ids=["operator", "decorated"])
+    @DECORATED
     @BOTH_WAYS
     def test_error_of_a_run_over_the_cap_does_not_quote_a_secret(self, rendering, emulator, deferrable, decorated):
-        emulator.set_workflow(LOG_IN.id, steps=(GOAL,) * 4, duration=8.0)
+        emulator.set_workflow(LOG_IN.id, steps=(GOAL,) * 4)
         with pytest.raises(AirflowFailException, match=r"was stopped at step \d: .*\*\*\*") as raised:
             self.run(rendering, deferrable=deferrable, decorated=decorated, max_credits=4).run()
         assert SECRET not in str(raised.value)
 
-    @pytest.mark.parametrize("decorated", [False, True], ids=["operator", "decorated"])
+    @DECORATED
     @BOTH_WAYS
     def test_error_of_a_failed_run_does_not_quote_a_secret(self, rendering, emulator, deferrable, decorated):
         emulator.set_workflow(LOG_IN.id, outcome="failed", failure=(1011, f"{SECRET} was refused"), steps=("Log in",))
@@ -327,7 +315,6 @@ class TestGoals:
         hidden = "BrowserAct's reason may quote secret inputs, so it is only in BrowserAct's log of the run (code 1011)"
         assert (hidden if deferrable and decorated else "*** was refused (code 1011)") in message
 
-    @pytest.mark.usefixtures("documented_responses")
     def test_required_action_does_not_quote_a_secret(self, rendering, emulator, people):
         emulator.set_workflow(HUMAN.id, steps=(GOAL,), inputs=LOG_IN.inputs)
         mask_secret(SECRET)
@@ -340,10 +327,11 @@ class TestGoals:
 class TestLiveView:
     @BOTH_WAYS
     @pytest.mark.parametrize("shown", [True, False], ids=["shown", "hidden"])
+    @pytest.mark.parametrize("as_in_the_demos", [False, True], ids=["as documented", "as in the demos"])
     def test_live_view_is_in_log_and_xcoms_only_if_it_is_to_be_shown(
-        self, worker, emulator, store, capfd, deferrable, shown
+        self, worker, emulator, store, capfd, deferrable, shown, as_in_the_demos
     ):
-        emulator.set_workflow(SEARCH.id, duration=0.6)
+        emulator.as_in_the_demos = as_in_the_demos
         pushed: dict[str, list[object]] = defaultdict(list)
         run = worker(
             store=store,
@@ -365,7 +353,7 @@ class TestLiveView:
         assert (live in logged) is shown
         assert (live in json.dumps(pushed)) is shown
         # In the vendor's examples, a run has no other page.
-        assert (live in stored_by(run, store)) is (shown and emulator.as_in_the_demos)
+        assert (live in stored_by(run, store)) is (shown and as_in_the_demos)
 
     def test_required_action_and_notifiers_get_no_live_view_that_is_not_to_be_shown(self, worker, emulator, people):
         notified: list[Any] = []
@@ -374,12 +362,11 @@ class TestLiveView:
         body = people.question["body"]
         assert "/live/" not in body
         assert "Live view" not in body
-        assert ("[Log](http" in body) is not emulator.as_in_the_demos
+        assert "[Log](http" in body
         assert notified[0]["browseract_task"]["links"]["live"] is None
 
     @BOTH_WAYS
     def test_sensor_keeps_the_live_view_out_of_log_and_xcoms(self, worker, emulator, capfd, deferrable):
-        emulator.set_workflow(SEARCH.id, duration=60.0)
         hidden: Any = {"show_live_view": False}
         task_id = worker(workflow_id=SEARCH.id, input_parameters=PENS, wait_for_completion=False, **hidden).run()
         run = worker(operator_class=TaskSensor, browseract_task_id=task_id, deferrable=deferrable, **hidden)
@@ -391,11 +378,8 @@ class TestLiveView:
         assert f"BrowserAct task {task_id} is running." in logged
         assert "/live/" not in logged + json.dumps(run.ti.xcoms)
 
-    @pytest.mark.usefixtures("documented_responses")
     def test_run_in_the_hook_of_a_user_keeps_its_live_view_and_goals(self, worker, emulator):
-        from airflow_provider_browseract.hooks.browseract import BrowserActHook
-
-        emulator.set_workflow(ORDERS.id, steps=(GOAL,), duration=60.0)
+        emulator.set_workflow(ORDERS.id, steps=(GOAL,))
         mask_secret(SECRET)
         hook = BrowserActHook()
         task = hook.get_task(hook.run_task(ORDERS.id).id)

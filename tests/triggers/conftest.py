@@ -1,14 +1,26 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from airflow_provider_browseract.emulator import ORDERS
-from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.stored import from_json
+from tests.world import emulator, world
+
+__all__ = ["emulator", "world"]
 
 
 @pytest.fixture
-def emulator(browseract_emulator, connect, monkeypatch):
-    connect({"retry_budget": 0.2, "read_timeout": 3})
-    browseract_emulator.set_workflow(ORDERS.id, duration=0.3)
-    monkeypatch.setattr(timings, "POLL_PATIENCE", 0.3)
-    return browseract_emulator
+def wait(world):
+    """Return a function that runs a trigger in the world, and returns its only event."""
+
+    def run(trigger) -> WaitEvent:
+        async def events():
+            return [event.payload async for event in trigger.run()]
+
+        [payload] = world.run(events())
+        assert json.loads(json.dumps(payload)) == payload
+        return from_json(WaitEvent, payload)
+
+    return run

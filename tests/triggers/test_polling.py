@@ -3,71 +3,115 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import time
 from typing import Any
 
 import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
-from airflow_provider_browseract.runs.waiting import End, Wait
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.waiting import End, WaitPolicy
 from airflow_provider_browseract.triggers import polling
+from airflow_provider_browseract.triggers import run as triggers
 from airflow_provider_browseract.triggers.run import TaskTrigger
-from tests.triggers.waits import start, start_bot, trigger, wait
+from airflow_provider_browseract.triggers.slot import SlotTrigger
+from tests.cases import cases
+from tests.triggers.waits import start, start_bot, trigger
+from tests.workers import calls_of, stored_trigger
 
 log: Any = logging.getLogger(__name__)
 
 
-def test_task_trigger_does_not_poll_before_its_first_poll_time(emulator):
-    task_id = start()
-    first = time.time() + 0.4
-    wait(trigger(task_id, first_poll_at=first))
+def test_task_trigger_polls_from_its_first_poll_time_until_the_run_has_ended(world, emulator, wait):
+    task_id, first = start(), world.clock.now + 40
+    event = wait(trigger(task_id, first_poll_at=first))
+    assert (event.wait.browseract_task_id, event.end, event.reason) == (task_id, End.ENDED, None)
     polls = [request for request in emulator.requests if request.endpoint == "get-task"]
     assert polls[0].at.timestamp() >= first
 
 
-def test_task_trigger_with_past_deadline_still_reports_ended_run(emulator):
-    task_id = start()
-    emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-    assert wait(trigger(task_id, deadline=time.time() - 60)).end is End.ENDED
+@cases(
+    ("duration", "within", "end"),
+    {
+        "ended before a past deadline": (0.0, -60, End.ENDED),
+        "past deadline": (600.0, -60, End.DEADLINE),
+        "later deadline": (600.0, 30, End.DEADLINE),
+    },
+)
+def test_task_trigger_reports_deadline_if_the_run_has_not_ended_and_run_keeps_running(
+    world, emulator, wait, duration, within, end
+):
+    emulator.set_workflow(ORDERS.id, duration=duration)
+    deadline = world.clock.now + within
+    assert wait(trigger(start(), deadline=deadline)).end is end
+    assert world.clock.now >= deadline
+    assert emulator.tasks[0].status == ("finished" if end is End.ENDED else "running")
 
 
-def test_task_trigger_reports_deadline_and_run_keeps_running(emulator):
-    emulator.set_workflow(ORDERS.id, duration=60.0)
-    event = wait(trigger(start(), deadline=time.time() + 0.3))
-    assert event.end is End.DEADLINE
-    assert emulator.tasks[0].status == "running"
+@cases(
+    ("fields", "end", "free"),
+    {
+        "ended": ({}, End.ENDED, True),
+        "stopped at the cap": ({"policy": WaitPolicy(max_credits=100), "spent_before": 101}, End.MAX_CREDITS, True),
+        "still running": ({"deadline": 0.0}, End.DEADLINE, False),
+    },
+)
+def test_slot_of_a_run_that_is_over_is_counted_as_free_at_once(emulator, wait, monkeypatch, fields, end, free):
+    counted = []
+    monkeypatch.setattr(triggers, "run_has_ended", lambda *names: counted.append(names))
+    assert wait(trigger(start(), key_digest="k", **fields)).end is end
+    assert counted == ([("browseract_default", "k")] if free else [])
 
 
-def test_task_trigger_gives_up_with_reason_when_service_stays_down(emulator):
-    task_id = start()
+@cases(
+    ("conn_id", "reason"),
+    {"service stays down": ("browseract_default", "HTTP 503"), "connection is missing": ("nowhere", "nowhere")},
+)
+def test_task_trigger_gives_up_with_reason_when_it_cannot_poll_for_long(world, emulator, wait, conn_id, reason):
+    emulator.set_workflow(ORDERS.id, duration=7200.0)
     emulator.fault("get-task", RequestFault.status(503), times=None)
-    event = wait(trigger(task_id))
+    began = world.clock.now
+    event = wait(TaskTrigger(browseract_conn_id=conn_id, wait=trigger(start()).wait))
     assert event.end is End.GIVEN_UP
-    assert event.reason is not None
-    assert "HTTP 503" in event.reason
+    assert reason in event.reason
+    assert world.clock.now - began >= timings.POLL_PATIENCE
 
 
-async def test_api_key_rotated_during_the_wait_fails_no_poll(emulator, connect, caplog):
-    emulator.set_workflow(ORDERS.id, duration=3.0)
-    polls = asyncio.create_task(polling.poll_until_end(trigger(start()).wait, "browseract_default", log))
-    await asyncio.to_thread(emulator.wait_until, lambda: emulator.requests[-1].endpoint == "get-task")
-    connect({"retry_budget": 0.2}, password="app-new")
-    emulator.api_key = "app-new"
-    event, _ = await polls
+@pytest.mark.parametrize(("within", "seconds"), [(3600, 600), (30, 30)], ids=["patience", "until the deadline"])
+def test_task_trigger_gives_up_with_reason_after_an_unexpected_error(
+    world, emulator, wait, monkeypatch, capfd, within, seconds
+):
+    async def broken(*_):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(polling, "run_steps_async", broken)
+    began = world.clock.now
+    event = wait(trigger(start(), deadline=began + within))
+    assert (event.end, event.reason) == (End.GIVEN_UP, "ZeroDivisionError: a bug")
+    assert f"unexpected error. A worker continues in {seconds} seconds" in "".join(capfd.readouterr())
+    assert world.clock.now == pytest.approx(began + seconds, abs=1)
+
+
+def test_api_key_rotated_during_the_wait_fails_no_poll(world, emulator, caplog):
+    async def rotated():
+        polls = asyncio.create_task(polling.poll_until_end(trigger(start()).wait, "browseract_default", log))
+        await asyncio.sleep(20)
+        emulator.api_key = "app-new"
+        world.connect(password="app-new")
+        return await polls
+
+    event, _ = world.run(rotated())
     assert event.end is End.ENDED
     assert 401 in [request.status for request in emulator.requests]
     assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
 
-def test_task_trigger_reports_run_with_large_output_as_ended_without_keeping_it(emulator, monkeypatch):
+def test_task_trigger_reports_run_with_large_output_as_ended_without_keeping_it(world, emulator, monkeypatch):
     monkeypatch.setattr(polling, "LARGEST_RESPONSE", 10_000)
-    emulator.next_run(ORDERS.id, duration=0.3, output="x" * 20_000)
-    event, seen = asyncio.run(polling.poll_until_end(trigger(start()).wait, "browseract_default", log))
+    emulator.next_run(ORDERS.id, output="x" * 20_000)
+    event, seen = world.run(polling.poll_until_end(trigger(start()).wait, "browseract_default", log))
     assert event.end is End.ENDED
-    assert seen is not None
     assert (seen.output, seen.unread) == (None, "The response to get-task is larger than 10000 bytes (max_response)")
 
 
@@ -76,26 +120,32 @@ def test_task_trigger_reports_run_with_large_output_as_ended_without_keeping_it(
     [(polling.LARGEST_RESPONSE, {"query-run"}), (100, {"query-run", "query-run-status"})],
     ids=["whole", "too large for the triggerer"],
 )
-def test_run_of_a_bot_is_polled_with_version_3_of_the_api(emulator, monkeypatch, largest, endpoints):
+def test_run_of_a_bot_is_polled_with_version_3_of_the_api(emulator, wait, monkeypatch, largest, endpoints):
     monkeypatch.setattr(polling, "LARGEST_RESPONSE", largest)
-    started = trigger(start_bot(), api_version=ApiVersion.V3)
-    _, arguments = started.serialize()
-    assert wait(TaskTrigger(**json.loads(json.dumps(arguments)))).end is End.ENDED
+    assert wait(stored_trigger(trigger(start_bot(), api_version=ApiVersion.V3))).end is End.ENDED
     assert {request.endpoint for request in emulator.requests[1:]} == endpoints
 
 
-def test_task_trigger_gives_up_with_reason_after_an_unexpected_error(emulator, monkeypatch, capfd):
-    async def broken(*_):
-        raise ZeroDivisionError("a bug")
+def test_triggerer_shutdown_does_not_stop_the_run(world, emulator):
+    async def shut_down():
+        dying = trigger(start())
+        pending = asyncio.ensure_future(anext(aiter(dying.run())))
+        await asyncio.sleep(20)
+        pending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pending
+        await dying.cleanup()
 
-    monkeypatch.setattr(polling, "run_steps_async", broken)
-    event = wait(trigger(start()))
-    assert (event.end, event.reason) == (End.GIVEN_UP, "ZeroDivisionError: a bug")
-    assert "failed with an unexpected error. A worker continues in " in "".join(capfd.readouterr())
+    world.run(shut_down())
+    assert emulator.tasks[0].status == "running"
+    assert calls_of(emulator, "get-task") > 1
+    assert calls_of(emulator, "stop-task") == 0
 
 
-def test_task_trigger_gives_up_with_reason_when_connection_is_missing(emulator):
-    event = wait(TaskTrigger(browseract_conn_id="nowhere", wait=Wait("7", time.time() + 5, interval=1.0)))
-    assert event.end is End.GIVEN_UP
-    assert event.reason is not None
-    assert "nowhere" in event.reason
+@cases("stored", {"empty": {}, "no deadline": {"browseract_task_id": "7"}, "text": "7", "null": None})
+def test_trigger_with_an_unreadable_stored_wait_fails_as_triggerers_expect_it(stored):
+    # Of all exceptions in __init__, a triggerer survives TypeError only.
+    with pytest.raises(TypeError, match="the stored Wait cannot be read: "):
+        TaskTrigger(browseract_conn_id="browseract_default", wait=stored)
+    with pytest.raises(TypeError, match="the stored QueueWait cannot be read: "):
+        SlotTrigger(browseract_conn_id="browseract_default", wait=stored)

@@ -5,19 +5,17 @@ The values are those of the version before. A new field of this version is not i
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
 
 from airflow_provider_browseract import triggers
-from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.runs.ledger import Entry
-from airflow_provider_browseract.runs.queueing import Queued, QueueWait
+from airflow_provider_browseract.runs.queueing import Queued
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
-from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.runs.watching import Cursor
 
 DIGEST = "ab" * 32
@@ -101,23 +99,18 @@ def kept(before: Any, after: Any) -> bool:
     return bool(before == after)
 
 
-def read_and_stored_again(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    module, _, trigger = f"airflow_provider_browseract.{name}".rpartition(".")
-    path, again = getattr(importlib.import_module(module), trigger)(**arguments).serialize()
-    return path, again
+def stored_again(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return what a trigger stores that is made from its stored arguments."""
+    path, again = resolve_name(f"airflow_provider_browseract.{name}")(**arguments).serialize()
+    assert path == f"airflow_provider_browseract.{name}"
+    return again
 
 
 @pytest.mark.parametrize("name", TRIGGERS)
-def test_stored_trigger_of_the_version_before_keeps_its_arguments(name):
-    path, again = read_and_stored_again(name, TRIGGERS[name])
-    assert path == f"airflow_provider_browseract.{name}"
+def test_stored_trigger_of_the_version_before_keeps_its_arguments_and_is_of_version_2_of_the_api(name):
+    again = stored_again(name, TRIGGERS[name])
     assert kept(TRIGGERS[name], again)
-
-
-def test_stored_trigger_without_a_version_of_the_api_is_of_version_2():
-    for name, arguments in TRIGGERS.items():
-        _, again = read_and_stored_again(name, arguments)
-        assert again.get("wait", again)["api_version"] == "v2"
+    assert again.get("wait", again)["api_version"] == "v2"
 
 
 def test_stored_triggers_cover_every_trigger_of_the_provider():
@@ -127,32 +120,23 @@ def test_stored_triggers_cover_every_trigger_of_the_provider():
 
 
 @pytest.mark.parametrize("name", ["triggers.run.TaskTrigger", "triggers.slot.SlotTrigger"])
-def test_unknown_field_of_a_newer_version_is_ignored(name):
-    arguments = TRIGGERS[name]
-    newer = {**arguments, "wait": {**arguments["wait"], "new_in_0_2": 1}}
-    assert read_and_stored_again(name, newer) == read_and_stored_again(name, arguments)
+class TestWaits:
+    def test_unknown_field_of_a_newer_version_is_ignored(self, name):
+        arguments = TRIGGERS[name]
+        newer = {**arguments, "wait": {**arguments["wait"], "new_in_0_2": 1}}
+        assert stored_again(name, newer) == stored_again(name, arguments)
+
+    def test_stored_trigger_for_the_run_of_a_bot_keeps_its_version_of_the_api(self, name):
+        bot = {**TRIGGERS[name], "wait": {**TRIGGERS[name]["wait"], "api_version": "v3"}}
+        assert kept(bot, stored_again(name, bot))
+        unknown = {**bot, "wait": {**bot["wait"], "api_version": "v4"}}
+        with pytest.raises(TypeError, match=r"cannot be read: api_version: .*'v2' or 'v3'"):
+            stored_again(name, unknown)
 
 
-def test_stored_wait_without_a_version_of_the_api_is_one_of_version_2():
-    assert from_json(Wait, WAIT).api_version is ApiVersion.V2
-    assert from_json(QueueWait, TRIGGERS["triggers.slot.SlotTrigger"]["wait"]).api_version is ApiVersion.V2
-
-
-@pytest.mark.parametrize("name", ["triggers.run.TaskTrigger", "triggers.slot.SlotTrigger"])
-def test_stored_trigger_for_the_run_of_a_bot_keeps_its_version_of_the_api(name):
-    bot = {**TRIGGERS[name], "wait": {**TRIGGERS[name]["wait"], "api_version": "v3"}}
-    assert kept(bot, read_and_stored_again(name, bot)[1])
-    unknown = {**bot, "wait": {**bot["wait"], "api_version": "v4"}}
-    with pytest.raises(TypeError, match=r"cannot be read: api_version: .*'v2' or 'v3'"):
-        read_and_stored_again(name, unknown)
-
-
-def test_stored_event_of_the_version_before_can_be_read():
-    assert kept(EVENT, to_json(from_json(WaitEvent, EVENT)))
-
-
-def test_stored_place_in_the_queue_of_the_version_before_can_be_read():
-    assert kept(QUEUED, to_json(from_json(Queued, QUEUED)))
+@pytest.mark.parametrize(("what", "stored"), [(WaitEvent, EVENT), (Queued, QUEUED)])
+def test_stored_event_and_place_in_the_queue_of_the_version_before_can_be_read(what, stored):
+    assert kept(stored, to_json(from_json(what, stored)))
 
 
 def test_stored_state_of_a_run_of_the_version_before_keeps_everything_but_its_fingerprint():

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
+from functools import wraps
 
 from airflow_provider_browseract.api import v3
 from airflow_provider_browseract.emulator import HUMAN, ORDERS
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.runs.resuming import WaitEvent
-from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import OnPaused, Wait, WaitPolicy
 from airflow_provider_browseract.triggers.run import TaskTrigger
 
@@ -21,19 +19,20 @@ LIMIT = 60.0
 WAITS, ASKS = WaitPolicy(), WaitPolicy(on_paused=OnPaused.ASK)
 
 
+def in_world(test):
+    """Run an asynchronous test in the time of its fixture ``world``."""
+
+    @wraps(test)
+    def run(*instance, **fixtures):
+        fixtures["world"].run(test(*instance, **fixtures))
+
+    return run
+
+
 def trigger(task_id: str, *, policy: WaitPolicy = WAITS, cancel_on_kill: bool = True, **fields) -> TaskTrigger:
     now = time.time()
-    wait = Wait(task_id, policy=policy, **{"interval": 0.05, "first_poll_at": now, "deadline": now + 30, **fields})
+    wait = Wait(task_id, policy=policy, **{"interval": 5.0, "first_poll_at": now, "deadline": now + 3600, **fields})
     return TaskTrigger(browseract_conn_id="browseract_default", wait=wait, cancel_on_kill=cancel_on_kill)
-
-
-def wait(trigger: TaskTrigger) -> WaitEvent:
-    async def events():
-        return [event.payload async for event in trigger.run()]
-
-    [payload] = asyncio.run(events())
-    assert json.loads(json.dumps(payload)) == payload
-    return from_json(WaitEvent, payload)
 
 
 def start() -> str:
@@ -47,7 +46,7 @@ def start_bot() -> str:
 
 def start_paused(emulator) -> str:
     """Start a run that waits for a person when this returns."""
-    emulator.set_workflow(HUMAN.id, duration=0.2, pause_at=0.1, pause_limit=600.0)
+    emulator.set_workflow(HUMAN.id, pause_at=0.1, pause_limit=7200.0)
     task_id = BrowserActHook().run_task(HUMAN.id).id
     emulator.wait_until(lambda: emulator.tasks[-1].status == "paused")
     return task_id

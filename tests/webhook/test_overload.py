@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import selectors
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import pytest
 
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.webhook.overload import BusyError, NewestFirst, RareLog
 from airflow_provider_browseract.webhook.receiver import LOOKUP_THREADS, MAX_WAITING_REQUESTS
+from tests.world import Clock
 
 
 class Turns:
-    """Requests that want a turn, and the order in which they got one."""
+    """Requests that want one of the turns of a queue, and the order in which they got one."""
 
-    def __init__(self, queue: NewestFirst) -> None:
-        self.queue = queue
+    def __init__(self, waiting: int = 10) -> None:
+        self.queue = NewestFirst(1, waiting)
         self.had: list[str] = []
 
     async def want(self, name: str) -> None:
@@ -37,31 +36,19 @@ class Turns:
         return tasks
 
 
-@asynccontextmanager
-async def taken(queue: NewestFirst) -> AsyncIterator[Turns]:
-    """Hold the only turn for the length of a ``with`` block."""
-    async with queue.turn():
-        yield Turns(queue)
-
-
-async def test_newest_waiting_request_gets_the_next_turn():
-    async with taken(NewestFirst(1, 10)) as turns:
-        tasks = await turns.waiting("first", "second", "third")
-    await asyncio.gather(*tasks)
-    assert turns.had == ["third", "second", "first"]
-
-
-async def test_oldest_waiting_request_is_sent_away_when_too_many_wait():
-    async with taken(NewestFirst(1, 2)) as turns:
-        first, *others = await turns.waiting("first", "second", "third")
+async def test_newest_waiting_request_gets_the_next_turn_and_the_oldest_is_sent_away_when_too_many_wait():
+    turns = Turns(waiting=3)
+    async with turns.queue.turn():
+        first, *others = await turns.waiting("first", "second", "third", "fourth")
         with pytest.raises(BusyError):
             await first
     await asyncio.gather(*others)
-    assert turns.had == ["third", "second"]
+    assert turns.had == ["fourth", "third", "second"]
 
 
 async def test_request_cancelled_while_it_waits_takes_no_turn():
-    async with taken(NewestFirst(1, 10)) as turns:
+    turns = Turns()
+    async with turns.queue.turn():
         first, second = await turns.waiting("first", "second")
         second.cancel()
         await asyncio.wait([second])
@@ -71,8 +58,8 @@ async def test_request_cancelled_while_it_waits_takes_no_turn():
 
 
 async def test_request_cancelled_just_as_it_gets_its_turn_passes_it_on():
-    queue = NewestFirst(1, 10)
-    async with taken(queue) as turns:
+    turns = Turns()
+    async with turns.queue.turn():
         first, second = await turns.waiting("first", "second")
     # It was given the turn when the block ended, and has not run since.
     second.cancel()
@@ -84,43 +71,23 @@ async def test_request_cancelled_just_as_it_gets_its_turn_passes_it_on():
 
 
 async def test_turn_is_given_back_after_an_error():
-    queue = NewestFirst(1, 10)
+    turns = Turns()
     with pytest.raises(RuntimeError, match="broken"):
-        async with queue.turn():
+        async with turns.queue.turn():
             raise RuntimeError("broken")
-    turns = Turns(queue)
     await asyncio.wait_for(turns.want("next"), 10)
     assert turns.had == ["next"]
 
 
 async def test_request_that_has_waited_too_long_is_sent_away_and_leaves_the_queue(monkeypatch):
     monkeypatch.setattr(timings, "LONGEST_CALLBACK_WAIT", 0.05)
-    queue = NewestFirst(1, 10)
-    async with taken(queue) as turns:
+    turns = Turns()
+    async with turns.queue.turn():
         [first] = await turns.waiting("first")
         with pytest.raises(BusyError):
             await asyncio.wait_for(first, 10)
     await asyncio.wait_for(turns.want("next"), 10)
     assert turns.had == ["next"]
-
-
-class SimulatedTime(asyncio.SelectorEventLoop):
-    """An event loop in which time passes only while nothing else is to be done, and then at once."""
-
-    class _Selector(selectors.SelectSelector):
-        passed = 0.0
-
-        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            self.passed += timeout or 0.0
-            return super().select(0)
-
-    def __init__(self) -> None:
-        self._simulated = self._Selector()
-        super().__init__(self._simulated)
-
-    def time(self) -> float:
-        """Return the seconds that have passed."""
-        return self._simulated.passed
 
 
 ATTEMPTS = 3
@@ -160,7 +127,8 @@ async def flood(forged: int, seconds: float) -> float:
             await asyncio.sleep(1)
         lost.append(refused or loop.time() - sent > PATIENCE)
 
-    while loop.time() < seconds:
+    end = loop.time() + seconds
+    while loop.time() < end:
         task = asyncio.create_task(send() if chance.random() < 0.02 else forge())
         under_way.add(task)
         task.add_done_callback(under_way.discard)
@@ -170,7 +138,7 @@ async def flood(forged: int, seconds: float) -> float:
 
 
 def simulated(forged: int, seconds: float = 150.0) -> float:
-    loop = SimulatedTime()
+    loop = Clock().loop()
     try:
         return loop.run_until_complete(flood(forged, seconds))
     finally:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import http.server
+import json
 import re
 import shutil
 import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import anyio.to_thread
 import pytest
 import requests
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
 
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.e2e.local_airflow import free_port, wait_for
@@ -26,6 +26,28 @@ PAGE = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text()
 NGINX = shutil.which("nginx")
 ENDED = {"id": "7", "status": "finished"}
 JSON = {"Content-Type": "application/json"}
+
+
+OTHER_PATHS = (
+    "/",
+    "/api/v2/dags",
+    "/browseract/",
+    "/browseract/docs",
+    "/browseract/callback/../../api/v2/dags",
+    "/browseract/callback/a/../../../api/v2/dags",
+    "/browseract/callback/%2e%2e/%2e%2e/api/v2/dags",
+    "/browseract/callback/..%2f..%2fapi/v2/dags",
+    "/browseract/panel",
+    "/browseract/panel/",
+    "/browseract/panel/runs/7/stop?conn=browseract_default",
+    "/browseract/callback/../panel/runs",
+    "/browseract/callback/a/b/%2e%2e/%2e%2e/%2e%2e/panel/",
+    "/browseract/callback/..%2fpanel/runs",
+    "/browseract/callback/a/b/c",
+    "/browseract/callback/a/%0ab",
+    "/browseract/callback/a/b%0a",
+    "/api/v2/x/%2e%2e/%2e%2e/%2e%2e/browseract/callback/a/b/c",
+)
 
 
 def raw(address: str, method: str, path: str) -> tuple[int, bytes]:
@@ -99,91 +121,20 @@ def nginx(tmp_path, backend, base) -> Iterator[str]:
 
 
 @pytest.fixture
-def connection_through(connect, base):
-    """Create a hook whose connection has a relay's address."""
-
-    def hook_through(relay: str) -> BrowserActHook:
-        connect({"webhook_base_url": f"{relay}{base}"})
-        return BrowserActHook()
-
-    return hook_through
-
-
-class TestNginx:
-    def test_nginx_relay_forwards_callback(self, nginx, base, deferred):
-        response = requests.post(f"{nginx}{base}{deferred.path}", json=ENDED, timeout=10)
-        assert (response.status_code, response.json()) == (200, {"outcome": "resumed"})
-        assert deferred.state == "scheduled"
-
-    def test_nginx_relay_forwards_callback_with_three_megabyte_body(self, nginx, base, deferred):
-        body = {**ENDED, "output": {"string": "x" * 3_000_000}}
-        assert requests.post(f"{nginx}{base}{deferred.path}", json=body, timeout=10).status_code == 413
-        assert deferred.state == "scheduled"
-
-    @pytest.mark.parametrize(
-        "path",
-        [
-            "/",
-            "/api/v2/dags",
-            "/browseract/",
-            "/browseract/docs",
-            "/browseract/callback/../../api/v2/dags",
-            "/browseract/callback/%2e%2e/%2e%2e/api/v2/dags",
-            "/browseract/callback/..%2f..%2fapi/v2/dags",
-            "/browseract/panel",
-            "/browseract/panel/",
-            "/browseract/panel/runs/7/stop?conn=browseract_default",
-            "/browseract/callback/../panel/runs",
-            "/browseract/callback/a/b/%2e%2e/%2e%2e/%2e%2e/panel/",
-            "/browseract/callback/..%2fpanel/runs",
-            "/browseract/callback/a/b/c",
-            "/browseract/callback/a/%0ab",
-            "/api/v2/x/%2e%2e/%2e%2e/%2e%2e/browseract/callback/a/b/c",
-        ],
-    )
-    @pytest.mark.parametrize("method", ["GET", "POST"])
-    def test_nginx_relay_blocks_every_other_path(self, nginx, base, deferred, path, method):
-        assert raw(nginx, method, base + path)[0] in (403, 404, 405)
-
-    def test_nginx_relay_forwards_the_normalized_path(self, nginx, base, deferred):
-        path = f"/api/v2/x/%2e%2e/%2e%2e/%2e%2e{base}{deferred.path}"
-        assert raw(nginx, "POST", path) == (200, b'{"outcome":"resumed"}')
-        assert raw(nginx, "GET", path)[0] == 403
-
-    def test_connection_test_succeeds_through_nginx_relay(self, nginx, connection_through):
-        good, message = connection_through(nginx).test_connection()
-        assert good, message
-        assert "The callback route responds" in message
-
-    def test_nginx_relay_logs_contain_no_callback_token(self, nginx, base, deferred, tmp_path):
-        requests.post(f"{nginx}{base}{deferred.path}", json=ENDED, timeout=10)
-        requests.get(f"{nginx}{base}{deferred.path}", timeout=10)
-        requests.get(f"{nginx}{base}/elsewhere", timeout=10)
-        assert "/elsewhere" in (tmp_path / "access.log").read_text()
-        for log in ("access.log", "error.log"):
-            assert deferred.token not in (tmp_path / log).read_text()
-
-
-@pytest.fixture
-def function(backend, base, monkeypatch) -> Callable[..., dict[str, Any]]:
+def documented_function(backend, base, monkeypatch) -> Callable[..., dict[str, Any]]:
     """The documented function, in front of the API server."""
     monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{backend}")
     monkeypatch.setenv("AIRFLOW_TOKEN", "t0ken-of-the-login")
     monkeypatch.setenv("AIRFLOW_PATH", base)
     monkeypatch.setattr(http.client, "HTTPSConnection", http.client.HTTPConnection)
     [shown] = re.findall(r"```python\n(import base64.*?)```", PAGE, re.DOTALL)
-    return handler_of(shown)
-
-
-def handler_of(source: str) -> Callable[..., dict[str, Any]]:
-    """Load the function from its text."""
     names: dict[str, Any] = {}
-    exec(compile(source, "callbacks.md", "exec"), names)
+    exec(compile(shown, "callbacks.md", "exec"), names)
     handler: Callable[..., dict[str, Any]] = names["handler"]
     return handler
 
 
-def event(path: str, method: str = "POST", body: str = '{"status": "finished"}', **more: Any) -> dict[str, Any]:
+def event(path: str, method: str = "POST", body: str = json.dumps(ENDED), **more: Any) -> dict[str, Any]:
     """What AWS hands to a function behind a URL."""
     return {
         "rawPath": path,
@@ -194,78 +145,105 @@ def event(path: str, method: str = "POST", body: str = '{"status": "finished"}',
     }
 
 
-class TestForwardingFunction:
-    def test_forwarding_function_forwards_callback(self, function, base, deferred):
-        response = function(event(base + deferred.path), None)
-        assert response == {"statusCode": 200, "headers": JSON, "body": '{"outcome":"resumed"}'}
+@pytest.fixture
+def function_url(documented_function) -> Iterator[str]:
+    """Serve the documented function as AWS does; yield its address."""
+    urls = FastAPI()
+
+    @urls.api_route("/{path:path}", methods=["GET", "POST"])
+    async def call(request: Request) -> Response:
+        sent = event(request.url.path, request.method, (await request.body()).decode())
+        response = await anyio.to_thread.run_sync(documented_function, sent, None)
+        return Response(response.get("body"), response["statusCode"], response.get("headers"))
+
+    with served(urls) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(params=["nginx", "function_url"])
+def relay(request) -> str:
+    """The address of a relay."""
+    address: str = request.getfixturevalue(request.param)
+    return address
+
+
+class TestRelay:
+    def test_relay_forwards_callback(self, relay, base, deferred):
+        response = requests.post(f"{relay}{base}{deferred.path}", json=ENDED, timeout=10)
+        assert (response.status_code, response.json()) == (200, {"outcome": "resumed"})
+        assert response.headers["Content-Type"] == "application/json"
         assert deferred.state == "scheduled"
 
-    def test_forwarding_function_forwards_plain_and_base64_bodies(self, function, base, deferred):
+    def test_connection_test_succeeds_through_relay(self, relay, base, connect):
+        connect({"webhook_base_url": f"{relay}{base}"})
+        good, message = BrowserActHook().test_connection()
+        assert good, message
+        assert "The callback route responds" in message
+
+
+class TestNginx:
+    @pytest.mark.parametrize("path", OTHER_PATHS)
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    def test_nginx_relay_blocks_every_other_path(self, nginx, base, deferred, path, method):
+        assert raw(nginx, method, base + path)[0] in (403, 404, 405)
+
+    def test_nginx_relay_forwards_callback_with_three_megabyte_body(self, nginx, base, deferred):
+        body = {**ENDED, "output": {"string": "x" * 3_000_000}}
+        assert requests.post(f"{nginx}{base}{deferred.path}", json=body, timeout=10).status_code == 413
+        assert deferred.state == "scheduled"
+
+    def test_nginx_relay_forwards_the_normalized_path(self, nginx, base, deferred):
+        path = f"/api/v2/x/%2e%2e/%2e%2e/%2e%2e{base}{deferred.path}"
+        assert raw(nginx, "POST", path) == (200, b'{"outcome":"resumed"}')
+        assert raw(nginx, "GET", path)[0] == 403
+
+    def test_nginx_relay_logs_contain_no_callback_token(self, nginx, base, deferred, tmp_path):
+        requests.post(f"{nginx}{base}{deferred.path}", json=ENDED, timeout=10)
+        requests.get(f"{nginx}{base}{deferred.path}", timeout=10)
+        requests.get(f"{nginx}{base}/elsewhere", timeout=10)
+        assert "/elsewhere" in (tmp_path / "access.log").read_text()
+        for log in ("access.log", "error.log"):
+            assert deferred.token not in (tmp_path / log).read_text()
+
+
+class TestForwardingFunction:
+    def test_forwarding_function_forwards_plain_and_base64_bodies(self, documented_function, base, deferred):
         going, encoded = '{"status": "running"}', "eyJzdGF0dXMiOiAicnVubmluZyJ9"
         for sent in (
             event(base + deferred.path, body=going),
             event(base + deferred.path, body=encoded, isBase64Encoded=True),
         ):
-            assert function(sent, None)["body"] == '{"outcome":"run active"}'
+            assert documented_function(sent, None)["body"] == '{"outcome":"run active"}'
         assert deferred.state == "deferred"
 
-    def test_connection_test_succeeds_through_forwarding_function(self, function, base, connection_through):
-        urls = FastAPI()
-
-        @urls.post("/{path:path}")
-        async def function_url(request: Request) -> Response:
-            sent = event(request.url.path, body=(await request.body()).decode())
-            response = await anyio.to_thread.run_sync(function, sent, None)
-            return Response(response.get("body"), response["statusCode"], response.get("headers"))
-
-        with served(urls) as port:
-            good, message = connection_through(f"http://127.0.0.1:{port}").test_connection()
-        assert good, message
-        assert "The callback route responds" in message
-
     def test_forwarding_function_sends_login_token_and_responds_to_redirect_with_503(
-        self, function, base, deferred, api_server, monkeypatch
+        self, documented_function, base, deferred, monkeypatch
     ):
         seen: list[str | None] = []
+        airflow = FastAPI()
 
-        class Login(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                seen.append(self.headers["Authorization"])
-                self.send_response(302)
-                self.send_header("Location", "/login")
-                self.end_headers()
+        @airflow.post("/{path:path}")
+        def login(request: Request) -> Response:
+            seen.append(request.headers["Authorization"])
+            return RedirectResponse("/login", 302)
 
-            def log_message(self, format, *args):
-                pass
-
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Login) as login:
-            threading.Thread(target=login.serve_forever, daemon=True).start()
-            monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{login.server_address[1]}")
-            assert function(event(base + deferred.path), None)["statusCode"] == 503
-            login.shutdown()
+        with served(airflow) as port:
+            monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{port}")
+            assert documented_function(event(base + deferred.path), None)["statusCode"] == 503
         assert seen == ["Bearer t0ken-of-the-login"]
 
-    @pytest.mark.parametrize(
-        ("path", "method"),
-        [
-            ("/api/v2/dags", "GET"),
-            ("/api/v2/dags", "POST"),
-            ("/browseract/panel/", "GET"),
-            ("/browseract/panel/runs/7/stop", "POST"),
-            ("/browseract/callback/../panel/", "POST"),
-            ("/browseract/callback/a/../../../api/v2/dags", "POST"),
-            ("/browseract/callback/a/b/c", "POST"),
-            ("/browseract/callback/a/b?x=1", "POST"),
-            ("/browseract/callback/a/b\n", "POST"),
-            ("/browseract/callback/a/b", "GET"),
-        ],
-    )
+    @pytest.mark.parametrize("path", OTHER_PATHS)
+    @pytest.mark.parametrize("method", ["GET", "POST"])
     def test_forwarding_function_responds_to_other_requests_with_404_without_forwarding(
-        self, function, base, path, method, monkeypatch
+        self, documented_function, base, path, method, monkeypatch
     ):
         monkeypatch.setattr(http.client, "HTTPSConnection", None)
-        assert function(event(base + path, method), None) == {"statusCode": 404}
+        for each in (path, "/browseract/callback/a/b?x=1", "/browseract/callback/a/b\n"):
+            assert documented_function(event(base + each, method), None) == {"statusCode": 404}
+        assert documented_function(event(f"{base}/browseract/callback/a/b", "GET"), None) == {"statusCode": 404}
 
-    def test_forwarding_function_responds_with_503_while_airflow_is_down(self, function, base, deferred, monkeypatch):
+    def test_forwarding_function_responds_with_503_while_airflow_is_down(
+        self, documented_function, base, deferred, monkeypatch
+    ):
         monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{free_port()}")
-        assert function(event(base + deferred.path), None)["statusCode"] == 503
+        assert documented_function(event(base + deferred.path), None)["statusCode"] == 503
