@@ -8,7 +8,6 @@
 #   make weekly                     what takes too long for each change, such as make random, pods, site and cluster
 #   make random [SEED=...]          the property-based tests, with many new examples
 #   make short-faults, pods, site   a short round of faults; tries in pods; the documentation in a browser
-#   make demos                      make units with an emulator that responds like the vendor's examples
 #   make databases                  what uses Airflow's database on PostgreSQL and MySQL (BROWSERACT_MYSQLD)
 #   make pins                       dev/constraints, the versions of all packages of each Airflow
 #   make check                      lint, types, import rules
@@ -78,7 +77,7 @@ E2E := $(if $(IS_NEWEST),tests/e2e --ignore=tests/e2e/test_pods.py --ignore=test
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo test units demos e2e cell short-faults matrix weekly random pods site databases pins check format bench coverage mutants faults cluster live contract docs tables links pictures clean
+.PHONY: env demo test units e2e cell short-faults matrix weekly random pods site databases pins check format bench coverage mutants faults cluster live contract docs tables links pictures clean
 
 env: $(READY) $(STORES)
 
@@ -122,10 +121,6 @@ units: $(READY) $(STORES)
 
 e2e: $(READY) $(STORES)
 	@$(RUN) pytest $(E2E) $(PYTEST_ARGS)
-
-# The units with an emulator that responds like the vendor's examples. tests/runs has responses of its own.
-demos: $(READY) $(STORES)
-	@$(RUN) pytest $(SIDE_BY_SIDE) --as-in-the-demos --ignore=tests/runs $(UNITS)
 
 short-faults: $(READY)
 	@$(RUN) pytest tests/faults

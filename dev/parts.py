@@ -89,7 +89,7 @@ def lanes_of(which: str) -> list[list[Part]]:
             ["e2e WHEEL=1", f"e2e WHEEL=1 {OLDEST}", "short-faults WHEEL=1"],
         ],
         "weekly": [
-            ["random", "site", "databases", "demos", f"demos {OLDEST}"],
+            ["random", "site", "databases"],
             ["pods", "cluster"],
         ],
     }

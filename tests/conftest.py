@@ -51,11 +51,6 @@ MAY_BE_SKIPPED = ("before Airflow 3.3", "before Airflow 3.4", "mysql is left out
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--as-in-the-demos",
-        action="store_true",
-        help="let emulators respond like the vendor's examples",
-    )
-    parser.addoption(
         "--signals", type=int, default=20, help="signals at random moments of a run (default: %(default)s)"
     )
 
@@ -138,20 +133,14 @@ def api_server(airflow_database):
 
 
 @pytest.fixture
-def browseract_emulator(browseract_emulator, request):
+def browseract_emulator(browseract_emulator):
     """The fixture of the package, on a plan of 5, where any workflow may have several runs at once."""
     emulator = catalogue.add(respond_as_in_the_demos(browseract_emulator))
-    emulator.as_in_the_demos = request.config.getoption("--as-in-the-demos")
+    emulator.as_in_the_demos = False
     emulator.concurrency = 5
     for workflow in (LOG_IN, ORDERS):
         emulator.set_workflow(workflow.id, one_at_a_time=False)
     return browseract_emulator
-
-
-@pytest.fixture
-def documented_responses(browseract_emulator) -> None:
-    """Let the emulator respond as the vendor's document describes it, for a test of what the examples do not have."""
-    browseract_emulator.as_in_the_demos = False
 
 
 @pytest.fixture

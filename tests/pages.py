@@ -14,9 +14,6 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT /
 YOUR_WORKFLOW = "84512076390412755"
 """The id that stands for a workflow of the reader."""
 
-AIRFLOW = re.compile(r"(?:[A-Z_]+=\S+ )?airflow ")
-"""How a shell command of Airflow begins."""
-
 
 class Block(NamedTuple):
     """A code block: where it is, and what it says."""
@@ -53,7 +50,7 @@ class Block(NamedTuple):
         return kinds[found and found[1]]
 
     def _shell_kind(self) -> str:
-        words = {"airflow" if AIRFLOW.match(line) else line.partition(" ")[0] for line in self.lines}
+        words = {line.partition(" ")[0] for line in self.lines}
         if words <= {"cat", "export"}:
             return "environment"
         if all(line.startswith("python -m airflow_provider_browseract ") for line in self.lines):

@@ -34,7 +34,7 @@ class People:
     def answer(self, option: str, by: str | None = "ada") -> dict[str, Any]:
         """Answer the Required Action, and return the event with which Airflow 3.3 resumes the task."""
         person = None if by is None else {"id": "1", "name": by}
-        self.question.update(chosen=[option], by=person, at=datetime.now(timezone.utc))
+        self.question.update(chosen=[option], by=person, at=datetime.fromtimestamp(time.time(), timezone.utc))
         return {
             "chosen_options": [option],
             "params_input": {},
@@ -70,4 +70,4 @@ class People:
         found = self._find(ti_id)
         if found["chosen"] is not None:
             raise RuntimeError("409 already answered")
-        found.update(chosen=chosen_options, by=None, at=datetime.now(timezone.utc))
+        found.update(chosen=chosen_options, by=None, at=datetime.fromtimestamp(time.time(), timezone.utc))

@@ -1,32 +1,13 @@
-"""The two loops that carry out steps."""
+"""The loop that carries out steps in the triggerer."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Generator
 from typing import Any
 
-import pytest
-
-from airflow_provider_browseract.loops import run_steps, run_steps_async
+from airflow_provider_browseract.loops import run_steps_async
 from airflow_provider_browseract.runs.steps import LogLine
-
-log: Any = logging.getLogger(__name__)
-
-
-def unknown_step() -> Generator[Any, Any, None]:
-    yield "stand on your head"
-
-
-def test_unknown_step_is_an_error_in_the_worker():
-    with pytest.raises(TypeError, match="unknown step 'stand on your head'"):
-        run_steps(unknown_step(), None, log)  # type: ignore[arg-type]
-
-
-def test_unknown_step_is_an_error_in_the_triggerer():
-    with pytest.raises(TypeError, match="unknown step 'stand on your head'"):
-        asyncio.run(run_steps_async(unknown_step(), None, log))  # type: ignore[arg-type]
 
 
 def test_other_triggers_get_a_turn_between_any_two_log_lines():

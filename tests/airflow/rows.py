@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -16,7 +17,8 @@ from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, event, func, insert, select, update
+from sqlalchemy.engine import Engine
 
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey, new_token
@@ -30,7 +32,6 @@ from airflow_provider_browseract.webhook.database import AS_STORED, SLOT_TRIGGER
 DAG_ID = "example_browseract_search"
 LONG_AGO = 60.0
 
-
 TABLE: Any = TaskInstance.__table__
 INDEX = "map_index" if "map_index" in TABLE.c else "region_index"
 """The column of the map index, which has another name from Airflow 3.4 on."""
@@ -40,6 +41,22 @@ def dialect() -> str:
     """Return the kind of Airflow's database, as SQLAlchemy names it."""
     with create_session() as session:
         return session.get_bind().dialect.name
+
+
+@contextmanager
+def selects() -> Iterator[list[str]]:
+    """Collect the statements with which Airflow's database is read in the meantime, each in one line."""
+    found: list[str] = []
+
+    def add(connection, cursor, statement, *_):
+        if statement.startswith("SELECT"):
+            found.append(" ".join(statement.split()))
+
+    event.listen(Engine, "before_cursor_execute", add)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", add)
 
 
 class Deferred:
@@ -105,16 +122,17 @@ class Deferred:
             ti.prepare_db_for_next_try(session)
         self.start()
 
+    def leave_trigger(self, state: TaskInstanceState) -> None:
+        """End the deferral without a callback."""
+        with create_session() as session:
+            ti = self.row(session)
+            ti.trigger_id, ti.state = None, state
+
     def forget_trigger(self) -> None:
         """Delete the trigger, as the triggerer does with one that no task instance waits for."""
-        self.change(lambda ti: setattr(ti, "trigger_id", None))
+        self.leave_trigger(TaskInstanceState.SCHEDULED)
         with create_session() as session:
             session.execute(delete(Trigger).where(Trigger.classpath.startswith("airflow_provider_browseract")))
-
-    def change(self, change: Callable[[Any], None]) -> None:
-        """Change the row by hand."""
-        with create_session() as session:
-            change(self.row(session))
 
     @property
     def state(self) -> str:
@@ -174,14 +192,18 @@ class Queue:
             trigger = Trigger.from_object(SlotTrigger(browseract_conn_id=conn_id, wait=wait))
             trigger.created_date = datetime.now(timezone.utc) - timedelta(seconds=ago)
             if team is not None:
-                _add_team(session, team)
+                from airflow.models.team import Team
+
+                session.merge(Team(name=team))
+                session.flush()
                 trigger.team_name = team
             session.add(trigger)
             session.flush()
             first = session.execute(select(TABLE).where(*self._is(TABLE), TABLE.c[INDEX] == -1)).mappings().one()
             highest: Any = session.scalar(select(func.max(TABLE.c[INDEX])).where(*self._is(TABLE)))
             index = highest + 1
-            own = {"id": self._new_id(first["id"]), INDEX: index, "trigger_id": trigger.id, "state": "deferred"}
+            new_id = str(uuid.uuid4()) if isinstance(first["id"], str) else uuid.uuid4()
+            own = {"id": new_id, INDEX: index, "trigger_id": trigger.id, "state": "deferred"}
             session.execute(insert(TABLE).values({**first, **own, "next_method": "execute_queued"}))
         return TaskInstanceKey(**self._of, map_index=index)
 
@@ -196,14 +218,19 @@ class Queue:
             session.execute(delete(TABLE).where(*self._is(TABLE), TABLE.c[INDEX] >= 0))
             session.execute(delete(Trigger).where(Trigger.classpath == SLOT_TRIGGER))
 
+    def make_unreadable(self, key: TaskInstanceKey) -> None:
+        """Let the trigger of a task instance be one that another version of this package has stored."""
+        with create_session() as session:
+            of = select(TABLE.c.trigger_id).where(*self._is(TABLE), TABLE.c[INDEX] == key.map_index)
+            trigger = session.get(Trigger, session.scalar(of))
+            assert trigger is not None
+            trigger.kwargs = {"browseract_conn_id": "browseract_default", "wait": {"place": 1}}
+
     def mark(self, key: TaskInstanceKey, state: str) -> None:
         """Set the state of a task instance, as a person does."""
         with create_session() as session:
-            session.execute(
-                update(TABLE)
-                .where(*self._is(TABLE), TABLE.c[INDEX] == key.map_index)
-                .values(state=state, trigger_id=None)
-            )
+            of = *self._is(TABLE), TABLE.c[INDEX] == key.map_index
+            session.execute(update(TABLE).where(*of).values(state=state, trigger_id=None))
 
     def resumed(self) -> list[int]:
         """Return the indexes of those that were resumed."""
@@ -216,18 +243,6 @@ class Queue:
     def _is(self, of: Any) -> list[Any]:
         columns = getattr(of, "c", of)
         return [getattr(columns, name) == value for name, value in self._of.items()]
-
-    @staticmethod
-    def _new_id(like: Any) -> Any:
-        return str(uuid.uuid4()) if isinstance(like, str) else uuid.uuid4()
-
-
-def _add_team(session: Any, name: str) -> None:
-    from airflow.models.team import Team
-
-    if session.get(Team, name) is None:
-        session.add(Team(name=name))
-        session.flush()
 
 
 _run_ids: list[str] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from airflow_provider_browseract.emulator import (
     EmulatedFile,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from tests.cases import cases
 from tests.conftest import EXAMPLES
 from tests.e2e.local_airflow import wait_for
 
@@ -38,8 +38,9 @@ def run(run_dag, browseract_emulator):
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
-def test_example_names_the_ids_to_replace_in_its_docs(example, parse):
+def test_example_has_two_retries_and_names_the_ids_to_replace_in_its_docs(example, parse):
     [dag] = parse(example).values()
+    assert {task.retries for task in dag.tasks} == {2}
     constants = re.findall(r"^([A-Z_]+) = ", example.read_text(), re.MULTILINE)
     assert constants
     _, heading, replaced = dag.doc_md.partition("\n\nReplace before you use it:\n\n")
@@ -72,38 +73,30 @@ def test_profile_example_reuses_login_profile_in_two_runs(run, browseract_emulat
     assert {order["customer"] for order in result.xcom("orders")} == {"ada"}
 
 
-def test_keywords_example_starts_one_run_per_keyword(run, browseract_emulator):
-    result = run("example_browseract_keywords", {"keywords": ["laptops", "phones"]})
-    assert result.state == "success"
-    assert len(browseract_emulator.tasks) == 2
-    assert len(result.xcom("titles")) == 4
-
-
-def test_template_example_returns_three_rows(run, browseract_emulator):
+@cases(
+    "name, conf, rows_of_runs",
+    {
+        "keywords": ("keywords", {"keywords": ["laptops", "phones"]}, [2, 2]),
+        "template": ("template", None, [3]),
+        "bot template": ("bot_template", None, [3, 3]),
+        "decorated": ("decorated", None, [2, 2]),
+    },
+)
+def test_example_starts_one_run_for_each_input_and_returns_its_rows(run, browseract_emulator, name, conf, rows_of_runs):
     browseract_emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
-    assert len(run("example_browseract_template").xcom("search")) == 3
+    result = run(f"example_browseract_{name}", conf)
+    assert result.state == "success"
+    assert len(browseract_emulator.tasks) == len(rows_of_runs)
+    indexes = [-1] if len(rows_of_runs) == 1 else range(len(rows_of_runs))
+    assert [len(result.xcom("search", map_index=index)) for index in indexes] == rows_of_runs
 
 
-@pytest.mark.usefixtures("documented_responses")
 def test_bot_example_sends_an_integer_for_a_rendered_text_and_passes_a_value_of_the_output_on(run, browseract_emulator):
     browseract_emulator.set_workflow(CONTACTS.id, duration=0.2)
     result = run("example_browseract_bot")
     assert result.state == "success"
     assert dict(browseract_emulator.tasks[0].inputs) == {"company_name": "Example Corp", "max_pages": 2}
     assert result.xcom("website") == result.xcom("find")["official_website_url"]
-
-
-def test_bot_template_example_starts_one_run_per_keyword(run, browseract_emulator):
-    browseract_emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
-    result = run("example_browseract_bot_template")
-    assert result.state == "success"
-    assert [len(result.xcom("search", map_index=index)) for index in range(2)] == [3, 3]
-
-
-def test_decorated_example_gets_inputs_of_each_run_from_function(run, browseract_emulator):
-    result = run("example_browseract_decorated")
-    assert result.state == "success"
-    assert [len(result.xcom("search", map_index=index)) for index in range(2)] == [2, 2]
 
 
 def test_elsewhere_example_starts_run_in_one_task_and_waits_in_another(run, browseract_emulator):
@@ -129,11 +122,6 @@ def test_person_example_notifies_with_links_and_succeeds_after_resume(run, brows
     assert result.state == "success"
     # The log of the Airflow UI makes a link of everything up to the next space.
     assert re.search(rf"Help at http://\S+/live/{browseract_emulator.tasks[0].id} and answer at ", caplog.text)
-
-
-@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
-def test_every_task_of_example_dag_has_two_retries(parse, file):
-    assert {task.retries for task in parse(file)[file.stem].tasks} == {2}
 
 
 def test_outside_example_watches_for_runs_that_finished(parse):
@@ -171,15 +159,13 @@ class TestExportExample:
         assert result.state == "success"
         assert [result.xcom("load", map_index=index) for index in range(2)] == [[{"rank": "1"}], [{"rank": "2"}]]
 
-    def test_export_example_writes_to_s3_and_loads_each_file(self, run_export, s3, capsys):
+    def test_export_example_writes_to_s3_and_loads_each_file(self, run_export, s3):
         manifest, file = run_export("s3://local_s3@results/browseract")
         folder = manifest["path"].removeprefix("s3://local_s3@results/")
         listed = s3.list_objects_v2(Bucket="results", Prefix=folder)["Contents"]
         found = {each["Key"]: each["Size"] for each in listed}
         assert found.keys() == {f"{folder}/results.csv", f"{folder}/task.json"}
         assert found[f"{folder}/results.csv"] == file["size"]
-        with capsys.disabled():
-            print("\nManifest of a run whose results lie in S3:", json.dumps(manifest, indent=2))
 
     def test_export_example_with_missing_s3_bucket_fails_without_starting_a_run(self, run, s3, browseract_emulator):
         result = run("example_browseract_export", {"store": "s3://local_s3@nowhere/browseract"})

@@ -10,11 +10,14 @@ import os
 import sys
 from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
 
 import pytest
+
+from tests.cases import cases
 
 pytestmark = pytest.mark.xdist_group("imports")
 
@@ -53,11 +56,6 @@ def load_operator() -> None:
     assert not any(name.startswith("triggers.") for name in found), found
 
 
-def test_import_of_the_operators_loads_no_http_library_client_schema_checker_or_trigger(in_a_new_process):
-    # Each parse of a DAG file imports it.
-    in_a_new_process(load_operator)
-
-
 def parse_all_operators() -> None:
     # Airflow itself loads jsonschema for this module, 3.1 only when an operator is made.
     import airflow.serialization.serialized_objects  # noqa: F401
@@ -87,10 +85,6 @@ def parse_all_operators() -> None:
     assert "runs.schemas" in loaded()
 
 
-def test_parsing_of_a_dag_with_all_operators_imports_no_jsonschema(in_a_new_process):
-    in_a_new_process(parse_all_operators)
-
-
 def load_plugin() -> None:
     import airflow.plugins_manager  # noqa: F401
 
@@ -102,17 +96,9 @@ def load_plugin() -> None:
     assert not found & {"fastapi", "jinja2", "starlette"}, found
 
 
-def test_import_of_the_plugin_loads_only_what_it_needs_before_the_first_request(in_a_new_process):
-    in_a_new_process(load_plugin)
-
-
 def load_provider_info() -> None:
     import_module(f"{PACKAGE}.get_provider_info").get_provider_info()
     assert "api.models" not in loaded(), loaded()
-
-
-def test_provider_info_which_every_airflow_process_reads_loads_no_models(in_a_new_process):
-    in_a_new_process(load_provider_info)
 
 
 def load_without_airflow() -> None:
@@ -122,20 +108,12 @@ def load_without_airflow() -> None:
         import_module(f"{PACKAGE}.{module}")
 
 
-def test_api_and_runs_modules_can_be_imported_without_airflow(in_a_new_process):
-    in_a_new_process(load_without_airflow)
-
-
 def load_without_http() -> None:
     for name in HTTP:
         sys.modules.pop(name, None)
     for module in WITHOUT_AIRFLOW:
         import_module(f"{PACKAGE}.{module}")
     assert not HTTP & set(sys.modules), HTTP & set(sys.modules)
-
-
-def test_calls_and_runs_modules_import_no_http_library(in_a_new_process):
-    in_a_new_process(load_without_http)
 
 
 def read_default_deferrable(default: bool) -> None:
@@ -148,9 +126,21 @@ def read_default_deferrable(default: bool) -> None:
     assert TaskSensor(task_id="wait", browseract_task_id="7").deferrable is default
 
 
-@pytest.mark.parametrize("default", [True, False])
-def test_sensor_and_operator_take_deferrable_default_from_airflow_config(default, in_a_new_process):
-    in_a_new_process(read_default_deferrable, default)
+@cases(
+    "function",
+    {
+        "operators, which each DAG file imports, load no HTTP library, client or trigger": load_operator,
+        "DAG with all operators loads no jsonschema": parse_all_operators,
+        "plugin loads only what it needs before the first request": load_plugin,
+        "provider info, which every process reads, loads no models": load_provider_info,
+        "API and decisions load no Airflow": load_without_airflow,
+        "calls and decisions load no HTTP library": load_without_http,
+        "deferrable is the default of Airflow's configuration": partial(read_default_deferrable, True),
+        "deferrable is not the default of Airflow's configuration": partial(read_default_deferrable, False),
+    },
+)
+def test_in_a_new_process(function, in_a_new_process):
+    in_a_new_process(function)
 
 
 def read_from_secrets_backend(path: str) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Callable
 from importlib import import_module
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import httpx
@@ -17,7 +16,7 @@ from fastapi import FastAPI
 from airflow_provider_browseract import plugin
 from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
-from airflow_provider_browseract.in_airflow.links import PanelLink
+from airflow_provider_browseract.in_airflow.links import LiveViewLink, PanelLink
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunBotTemplateOperator,
@@ -25,7 +24,6 @@ from airflow_provider_browseract.operators.browseract import (
     RunWorkflowOperator,
 )
 from airflow_provider_browseract.plugin import BrowserActPlugin, LazyApp
-from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.routes import PANEL
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 
@@ -63,7 +61,9 @@ async def test_panel_and_callback_route_are_served_at_their_paths(airflow, panel
     panel_module(True)
     assert (await airflow.get("/browseract/panel/runs/7")).json() == "page runs/7"
     assert (await airflow.get("/browseract/panel/")).json() == "page "
-    assert "The run is over" in (await airflow.get("/browseract/run-is-over")).text
+    assert "The run is over" in (await airflow.get(f"/{LiveViewLink.OVER}")).text
+    without_slash = await airflow.get("/browseract/panel")
+    assert (without_slash.status_code, without_slash.headers["location"]) == (307, "/browseract/panel/")
 
 
 async def test_icon_of_the_menu_entry_is_served_without_login_and_the_overview_is_not(airflow):
@@ -85,16 +85,6 @@ async def test_panel_that_cannot_be_loaded_responds_with_a_readable_503_and_leav
     assert line.startswith("The panel cannot be loaded (ModuleNotFoundError: ")
     assert line.endswith(". Runs and callbacks are not affected.")
     assert (await airflow.get("/browseract/run-is-over")).status_code == 200
-
-
-async def test_panel_is_loaded_again_a_minute_after_a_failure(airflow, panel_module, monkeypatch):
-    panel_module(False)
-    assert (await airflow.get("/browseract/panel/")).status_code == 503
-    panel_module(True)
-    assert (await airflow.get("/browseract/panel/")).status_code == 503
-    later = time.monotonic() + timings.ROUTE_LOAD_PAUSE
-    monkeypatch.setattr(plugin, "time", SimpleNamespace(monotonic=lambda: later))
-    assert (await airflow.get("/browseract/panel/")).status_code == 200
 
 
 async def test_panel_works_while_the_callback_route_cannot_be_loaded(airflow, panel_module, monkeypatch):

@@ -9,7 +9,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import jsonschema
-import pytest
 from airflow.providers_manager import ProvidersManager
 
 import airflow_provider_browseract
@@ -18,19 +17,18 @@ from airflow_provider_browseract.get_provider_info import get_provider_info
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import extra_fields
 from airflow_provider_browseract.in_airflow.links import PushedLink
+from tests.cases import cases
 
 NAME = "airflow-provider-browseract"
 ROOT = Path(__file__).parents[2]
 PROJECT_URLS = dict(each.split(", ") for each in metadata(NAME).get_all("Project-URL", []))
 
 
-def test_provider_info_is_valid_for_airflow_schema():
+def test_provider_info_is_valid_for_airflow_schema_and_leaves_the_plugin_to_its_entry_point():
     schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
     jsonschema.validate(get_provider_info(), schema)
-
-
-def test_link_in_the_description_is_at_its_end_where_the_list_of_providers_breaks_no_sentence():
-    assert get_provider_info()["description"].endswith(" `BrowserAct <https://www.browseract.com/>`__.")
+    # Airflow loads what the info names only with lazy_discover_providers=False, and then calls the second one an error.
+    assert "plugins" not in get_provider_info()
 
 
 def test_provider_info_name_and_version_match_the_distribution():
@@ -76,9 +74,8 @@ def test_provider_info_lists_every_guide_of_the_documentation():
 def test_logo_of_provider_info_is_a_picture_in_the_repository():
     [integration] = get_provider_info()["integrations"]
     raw = PROJECT_URLS["Source"].replace("github.com", "raw.githubusercontent.com")
-    path = ROOT / integration["logo"].removeprefix(f"{raw}/main/")
-    assert path == ROOT / "docs" / "logo.svg"
-    assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert integration["logo"] == f"{raw}/main/docs/logo.svg"
+    assert ElementTree.parse(ROOT / "docs" / "logo.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_readme_on_pypi_has_only_whole_addresses():
@@ -94,13 +91,6 @@ def test_readme_on_pypi_has_only_whole_addresses():
     assert pictures == [f"{PROJECT_URLS['Source']}/raw/main/docs/panel_steps{mode}.png" for mode in ("_dark", "")]
 
 
-def test_plugin_is_registered_only_by_its_entry_point():
-    # Airflow loads what the info names only with lazy_discover_providers=False, and then calls the second one an error.
-    assert "plugins" not in get_provider_info()
-    [entry] = [entry for entry in distribution(NAME).entry_points if entry.group == "airflow.plugins"]
-    assert entry.load().name == "browseract"
-
-
 def test_airflow_discovers_provider_hook_and_link():
     manager = ProvidersManager()
     assert NAME in manager.providers
@@ -113,7 +103,6 @@ def test_airflow_discovers_provider_hook_and_link():
 
 def test_airflow_connection_form_shows_every_field(monkeypatch):
     from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
-    from airflow.providers_manager import ProvidersManager
 
     singletons = type(ProvidersManager)
     if hasattr(singletons, "_instances"):
@@ -121,17 +110,14 @@ def test_airflow_connection_form_shows_every_field(monkeypatch):
         monkeypatch.setattr(singletons, "_instances", {})
     form = next(meta for meta in HookMetaService.hook_meta_data() if meta.connection_type == "browseract")
     assert form.standard_fields is not None
-    assert form.standard_fields.password is not None
-    assert form.standard_fields.password.title == "API key"
-    assert form.standard_fields.host is not None
-    assert form.standard_fields.host.placeholder == "https://api.browseract.com"
+    standard = form.standard_fields.model_dump()
+    assert standard["password"]["title"] == "API key"
+    assert standard["host"]["placeholder"] == "https://api.browseract.com"
     # Without a port in the connection, the response to the Test button of Airflow 3.3 is 400.
-    assert form.standard_fields.port is not None
-    assert not form.standard_fields.port.hidden
-    assert (form.standard_fields.port.title, form.standard_fields.port.placeholder) == ("API port", "443")
-    for hidden in (form.standard_fields.login, form.standard_fields.url_schema):
-        assert hidden is not None
-        assert hidden.hidden
+    port = {name: standard["port"][name] for name in ("hidden", "title", "placeholder")}
+    assert port == {"hidden": False, "title": "API port", "placeholder": "443"}
+    assert standard["login"]["hidden"]
+    assert standard["url_schema"]["hidden"]
     assert form.extra_fields is not None
     assert set(form.extra_fields) == set(extra_fields())
     for name, field in extra_fields().items():
@@ -141,21 +127,10 @@ def test_airflow_connection_form_shows_every_field(monkeypatch):
         assert set(shown["schema"]["type"]) == {"string" if field["type"] == "string" else "integer", "null"}
 
 
-@pytest.mark.parametrize("point", ["airflow.plugins", "apache_airflow_provider", "pytest11"])
+@cases("point", {"plugin": "airflow.plugins", "provider": "apache_airflow_provider", "fixtures": "pytest11"})
 def test_entry_point_can_be_loaded(point):
-    found = [entry for entry in distribution(NAME).entry_points if entry.group == point]
-    assert len(found) == 1
-    assert found[0].load() is not None
-
-
-def test_airflow_cli_lists_provider_with_all_its_parts(cli):
-    assert NAME in cli("providers", "list")
-    assert "browseract" in cli("providers", "hooks")
-    assert "browseract" in cli("plugins")
-    listed = cli("providers", "get", NAME, "--full", "--output", "json")
-    [provider] = json.loads(listed[listed.index("[{") :])
-    for part in ("hooks", "operators", "sensors", "triggers", "task-decorators", "extra-links"):
-        assert "airflow_provider_browseract." in str(provider[part])
+    [found] = [entry for entry in distribution(NAME).entry_points if entry.group == point]
+    assert found.load() is not None
 
 
 def test_airflow_cli_adds_browseract_connection(cli):

@@ -78,24 +78,24 @@ ACCOUNT = {"conn_type": "browseract", "password": "app-1", "host": "https://api.
 
 
 def test_dags_run_in_a_database_of_their_own_also_if_airflow_was_imported_before(tmp_path):
-    (tmp_path / "dags").mkdir()
-    for name in ("one", "two"):
-        (tmp_path / "dags" / f"{name}.py").write_text(DAG.format(name=name))
-    (tmp_path / "dags" / "helper.py").write_text("VALUE = 1\nDAG = 'airflow'\n")
-    (tmp_path / "dags" / "broken.py").write_text("from airflow.sdk import DAG\nimport no_such_module\n")
-    (tmp_path / "test_dags.py").write_text(TESTS)
     connections = tmp_path / "connections.json"
-    connections.write_text(json.dumps({"browseract_default": ACCOUNT}))
+    files = {
+        **{f"dags/{name}.py": DAG.format(name=name) for name in ("one", "two")},
+        "dags/helper.py": "VALUE = 1\nDAG = 'airflow'\n",
+        "dags/broken.py": "from airflow.sdk import DAG\nimport no_such_module\n",
+        "test_dags.py": TESTS,
+        connections.name: json.dumps({"browseract_default": ACCOUNT}),
+        # The configuration file has the database once more.
+        "home/airflow.cfg": f"[database]\nsql_alchemy_conn_async = sqlite+aiosqlite:///{tmp_path}/own.db\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
     own = {
         "AIRFLOW_HOME": str(tmp_path / "home"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/own.db",
         "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
         "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"connections_file_path": str(connections)}),
     }
-    # Its configuration file has the database once more.
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "airflow.cfg").write_text(
-        f"[database]\nsql_alchemy_conn_async = sqlite+aiosqlite:///{tmp_path}/own.db\n"
-    )
     assert_passed(8, tmp_path, tmp_path, own)
     assert not (tmp_path / "own.db").exists()

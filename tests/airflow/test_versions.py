@@ -2,58 +2,61 @@
 
 from __future__ import annotations
 
-import pytest
+from importlib import import_module
+
 from airflow.sdk.log import mask_secret
 
 from airflow_provider_browseract import compat
 from airflow_provider_browseract.emulator import ORDERS
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from tests.cases import cases
 
 
-def test_durable_is_the_default_from_airflow_3_3_on():
-    assert RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id).durable is compat.AIRFLOW_V_3_3_PLUS
-
-
-def test_triggers_are_notified_of_kills_from_airflow_3_3_on():
+def test_airflow_3_3_brings_durable_runs_and_tells_triggers_of_kills():
     from airflow.triggers.base import BaseTrigger
 
+    assert RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id).durable is compat.AIRFLOW_V_3_3_PLUS
     assert hasattr(BaseTrigger, "on_kill") is compat.AIRFLOW_V_3_3_PLUS
 
 
-def test_metrics_of_tasks_are_those_of_the_worker(monkeypatch):
+@cases(
+    "count, module, sent",
+    {
+        "API server": (lambda: compat.count("runs"), "airflow.observability.stats", (("runs",), {})),
+        "task": (
+            lambda: compat.count_in_task("credits", by=7),
+            "airflow.sdk.observability.stats",
+            (("credits", 7), {"tags": None}),
+        ),
+    },
+)
+def test_metrics_are_counted_and_their_errors_are_ignored(monkeypatch, count, module, sent):
     try:
-        from airflow.sdk.observability import stats
+        stats = import_module(module).Stats
     except ImportError:  # before Airflow 3.2
-        from airflow import stats  # type: ignore[no-redef,attr-defined,unused-ignore]
+        stats = import_module("airflow.stats").Stats
     counted = []
-    monkeypatch.setattr(stats.Stats, "incr", lambda *what, **how: counted.append((what, how)))
-    compat.count_in_task("browseract.credits", by=7)
-    assert counted == [(("browseract.credits", 7), {"tags": None})]
+    monkeypatch.setattr(stats, "incr", lambda *what, **how: counted.append((what, how)))
+    count()
+    monkeypatch.setattr(stats, "incr", lambda *_, **__: 1 / 0)
+    count()
+    assert counted == [sent]
 
 
-@pytest.mark.parametrize(("name", "secret"), [("password", True), ("keyword", False)])
-def test_names_of_secrets_are_those_of_airflow(name, secret):
-    assert compat.is_secret(name) is secret
-
-
-def test_secrets_that_airflow_masks_are_redacted():
+def test_secrets_are_those_of_airflow():
+    assert compat.is_secret("password")
+    assert not compat.is_secret("keyword")
     mask_secret("hunter2-of-the-versions")
     assert compat.redact("the key hunter2-of-the-versions, and more") == "the key ***, and more"
 
 
-def test_xcom_is_read_written_and_serialized_with_functions_that_this_airflow_has():
+def test_this_airflow_has_the_functions_that_are_called():
     assert {"get_one", "set"} <= set(dir(compat.xcom()))
     assert compat.sent_xcom({"a": [1]}) == {"a": [1]}
     serde = compat.xcom_serde()
     assert serde.deserialize(serde.serialize({"a": [1]})) == {"a": [1]}
-
-
-def test_required_actions_have_the_functions_that_are_called():
-    assert {
-        "upsert_hitl_detail",
-        "get_hitl_detail_content_detail",
-        "update_hitl_detail_response",
-    } <= set(dir(compat.required_actions()))
+    called = {"upsert_hitl_detail", "get_hitl_detail_content_detail", "update_hitl_detail_response"}
+    assert called <= set(dir(compat.required_actions()))
 
 
 def test_function_gets_the_values_of_the_context_that_it_names():

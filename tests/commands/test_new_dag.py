@@ -13,7 +13,6 @@ import pytest
 from airflow_provider_browseract import __main__
 from airflow_provider_browseract.commands import dag_writer
 from airflow_provider_browseract.emulator import (
-    AGENT_HUMAN,
     CONTACTS,
     LOG_IN,
     SEARCH,
@@ -79,14 +78,21 @@ def refused(new, tmp_path):
     return run
 
 
-def test_dag_is_in_the_dags_folder_and_its_test_beside_that_folder(new, dags_folder):
+NAME = "search_029437"
+
+
+def test_dag_is_in_the_dags_folder_and_its_test_beside_that_folder_and_nothing_is_run(
+    new, dags_folder, browseract_emulator
+):
     code, out, err = new(SEARCH.id, "--input", "keyword=laptops")
     assert (code, err) == (0, "")
-    dag, test = dags_folder / "search_029437.py", dags_folder.parent / "tests" / "test_search_029437.py"
+    dag, test = dags_folder / f"{NAME}.py", dags_folder.parent / "tests" / f"test_{NAME}.py"
     assert '"keyword": Param("laptops", type="string", minLength=1),' in dag.read_text()
-    assert 'browseract_load_dag("../dags/search_029437.py")' in test.read_text()
+    assert f'browseract_load_dag("../dags/{NAME}.py")' in test.read_text()
     lines = [line.strip() for line in out.splitlines()]
-    assert {str(dag), str(test), "airflow dags test search_029437", f"python -m pytest {test}"} <= set(lines)
+    assert {str(dag), str(test), f"airflow dags test {NAME}", f"python -m pytest {test}"} <= set(lines)
+    assert [each.endpoint for each in browseract_emulator.requests] == ["get-workflow"]
+    assert not browseract_emulator.tasks
 
 
 def test_printed_command_has_the_inputs_that_nobody_has_given(new):
@@ -96,11 +102,11 @@ def test_printed_command_has_the_inputs_that_nobody_has_given(new):
 
 
 def test_json_has_paths_and_commands(new, dags_folder):
-    found = new(CONTACTS.id, "--kind", "bot", "--json").json
-    assert found == {
+    test = dags_folder.parent / "tests" / "test_find_a_contact_027715.py"
+    assert new(CONTACTS.id, "--kind", "bot", "--json").json == {
         "dag_id": "find_a_contact_027715",
         "dag_file": str(dags_folder / "find_a_contact_027715.py"),
-        "test_file": str(dags_folder.parent / "tests" / "test_find_a_contact_027715.py"),
+        "test_file": str(test),
         "kind": "bot",
         "id": CONTACTS.id,
         "name": CONTACTS.name,
@@ -109,7 +115,7 @@ def test_json_has_paths_and_commands(new, dags_folder):
         "secrets": {},
         "notes": [],
         "run_command": "airflow dags test find_a_contact_027715",
-        "test_command": f"python -m pytest {dags_folder.parent / 'tests' / 'test_find_a_contact_027715.py'}",
+        "test_command": f"python -m pytest {test}",
     }
 
 
@@ -124,39 +130,28 @@ def test_secret_is_stored_in_a_connection_that_the_command_names(new, dags_folde
     assert "{{ conn.log_in_029411_password.password }}" in (dags_folder / "log_in_029411.py").read_text()
 
 
-def test_name_of_the_output_is_the_id_of_the_dag(new, tmp_path):
-    (tmp_path / "here" / "dags").mkdir()
-    code, out, _ = new(SEARCH.id, "--output", "dags/prices.py")
-    assert (code, files_in(tmp_path)) == (0, ["here/dags/prices.py", "here/tests/test_prices.py"])
-    assert 'with DAG(\n    "prices",' in (tmp_path / "here" / "dags" / "prices.py").read_text()
-    assert "Copy the DAG file there" in out
-
-
-def test_test_of_a_dag_in_the_current_directory_is_below_it(new, tmp_path):
-    assert new(SEARCH.id, "--output", "prices.py").code == 0
-    assert files_in(tmp_path) == ["here/prices.py", "here/tests/test_prices.py"]
-
-
-def test_test_of_a_dag_in_the_dags_folder_is_never_in_that_folder(new, dags_folder, monkeypatch):
-    (dags_folder / "team").mkdir(parents=True)
-    monkeypatch.chdir(dags_folder)
-    assert new(SEARCH.id, "--output", "prices.py").code == 0
-    assert new(SEARCH.id, "--output", "team/more.py").code == 0
-    tests = dags_folder.parent / "tests"
-    assert files_in(dags_folder.parent) == [
-        "dags/prices.py",
-        "dags/team/more.py",
-        "tests/test_more.py",
-        "tests/test_prices.py",
-    ]
-    assert 'browseract_load_dag("../dags/team/more.py")' in (tests / "test_more.py").read_text()
-
-
-def test_folders_can_be_given_instead_of_files(new, tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-    assert new(SEARCH.id, "--output", "../a", "--test", "../b").code == 0
-    assert files_in(tmp_path) == ["a/search_029437.py", "b/test_search_029437.py"]
+@cases(
+    "directory, words, dag, test",
+    {
+        "file below the current directory": ("here", ["dags/a.py"], "here/dags/a.py", "here/tests/test_a.py"),
+        "file in the current directory": ("here", ["a.py"], "here/a.py", "here/tests/test_a.py"),
+        "in the DAGs folder": ("airflow/dags", ["a.py"], "airflow/dags/a.py", "airflow/tests/test_a.py"),
+        "below it": ("airflow/dags", ["team/a.py"], "airflow/dags/team/a.py", "airflow/tests/test_a.py"),
+        "folders": ("here", ["tests", "--test", "dags"], f"here/tests/{NAME}.py", f"here/dags/test_{NAME}.py"),
+    },
+)
+def test_name_of_the_output_is_the_id_of_the_dag_and_its_test_is_never_in_the_dags_folder(
+    new, tmp_path, dags_folder, monkeypatch, directory, words, dag, test
+):
+    for folder in (dags_folder / "team", tmp_path / "here" / "dags", tmp_path / "here" / "tests"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / directory)
+    code, out, _ = new(SEARCH.id, "--output", *words)
+    assert (code, files_in(tmp_path)) == (0, sorted([dag, test]))
+    assert f'with DAG(\n    "{Path(dag).stem}",' in (tmp_path / dag).read_text()
+    path = os.path.relpath(tmp_path / dag, (tmp_path / test).parent)
+    assert f'browseract_load_dag("{path}")' in (tmp_path / test).read_text()
+    assert ("Copy the DAG file there" in out) == (directory == "here")
 
 
 def test_values_of_a_bot_get_the_types_of_its_schema(new, dags_folder):
@@ -178,26 +173,23 @@ def test_value_is_checked_also_if_the_bot_has_a_secret_with_rules_of_its_own(new
     assert "pattern" not in (dags_folder.parent / "tests" / "test_log_in_9.py").read_text()
 
 
-def test_list_has_a_line_for_each_source_with_a_printable_name(new, browseract_emulator):
+def test_list_has_a_line_for_each_source_with_a_printable_name_and_is_bounded(new, browseract_emulator, monkeypatch):
     browseract_emulator.add_workflow(EmulatedWorkflow(id="1", name="\x1b[31mred\nline\u202e"))
     code, out, _ = new("--list")
     assert code == 0
     assert "workflow      1  [31mred line" in out.splitlines()
     assert f"bot           {CONTACTS.id}  {CONTACTS.name}" in out.splitlines()
     assert f"bot-template  {TEMPLATE_SEARCH.id}  {TEMPLATE_SEARCH.name}" in out.splitlines()
+    monkeypatch.setattr(dag_writer, "MAX_LISTED", 3)
+    out = new("--list").out
+    assert len([line for line in out.splitlines() if line.startswith("workflow ")]) == 3
+    assert "There are more workflows. Only 3 are listed." in out
 
 
 def test_list_of_one_kind_as_json(new):
     found = new("--list", "--kind", "template", "--json").json
     assert {"kind": "template", "id": TEMPLATE_SEARCH.id, "name": TEMPLATE_SEARCH.name} in found
     assert {each["kind"] for each in found} == {"template"}
-
-
-def test_list_is_bounded(new, browseract_emulator, monkeypatch):
-    monkeypatch.setattr(dag_writer, "MAX_LISTED", 3)
-    out = new("--list").out
-    assert len([line for line in out.splitlines() if line.startswith("workflow ")]) == 3
-    assert "There are more workflows. Only 3 are listed." in out
 
 
 def test_empty_list_names_what_to_do():
@@ -209,21 +201,10 @@ def test_missing_pytest_is_installed_first(new, monkeypatch):
     assert "  pip install pytest\n  python -m pytest " in new(SEARCH.id).out
 
 
-def test_only_what_the_account_declares_is_requested_and_nothing_is_run(new, browseract_emulator):
-    assert new(SEARCH.id).code == 0
-    assert [each.endpoint for each in browseract_emulator.requests] == ["get-workflow"]
-    assert not browseract_emulator.tasks
-
-
 def test_bot_that_is_not_published_is_reported(new, browseract_emulator):
     browseract_emulator.add_workflow(EmulatedWorkflow(kind="bot", id="9", name="Draft", published=False))
     code, out, _ = new("9", "--kind", "bot")
-    assert code == 0
-    assert "The bot is not published" in out
-
-
-def test_bot_without_inputs(new):
-    assert new(AGENT_HUMAN.id, "--kind", "bot").code == 0
+    assert (code, "The bot is not published" in out) == (0, True)
 
 
 def test_hostile_names_of_inputs_are_written_as_they_are(new, browseract_emulator, dags_folder):
@@ -247,14 +228,11 @@ def test_hostile_names_of_inputs_are_written_as_they_are(new, browseract_emulato
         "name instead of id": (["search"], [f"(did you mean {SEARCH.id}, 'Search'?)"]),
         "id with a slash": (["a/b", "--kind", "bot"], ["There is no bot with the id 'a/b'."]),
         "empty id": ([""], ["There is no workflow with the id ''."]),
-        "id of a template": (
-            [TEMPLATE_SEARCH.id],
-            [f"'{TEMPLATE_SEARCH.id}' is not the id of a workflow, but of the template", "Add --kind template."],
-        ),
+        "id of a template": ([TEMPLATE_SEARCH.id], ["is not the id of a workflow, but of the template"]),
         "id of a bot": ([CONTACTS.id], ["but of the bot 'Find a contact'", "Add --kind bot."]),
-        "id of a workflow as a template": (
+        "id of a workflow": (
             [SEARCH.id, "--kind", "template"],
-            ["is not the id of a template, but of the workflow 'Search'", "Add --kind workflow."],
+            ["is not the id of a template", "Add --kind workflow."],
         ),
         "no connection": (
             [SEARCH.id, "--conn-id", "nowhere"],
@@ -295,40 +273,33 @@ def test_secret_is_refused_and_not_repeated(refused):
         assert "hunter2" not in reason
 
 
-def test_wrong_key_is_named(refused, connect):
-    connect(password="app-wrong")
-    assert "Put a valid API key" in refused(SEARCH.id)
-
-
-def test_address_where_nothing_listens_is_named(refused, connect, monkeypatch):
+@cases(
+    "fields, reason",
+    {
+        "wrong key": ({"password": "app-wrong"}, "Put a valid API key"),
+        "nothing listens": ({"host": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
+        "no key": ({"password": ""}, "has no API key"),
+    },
+)
+def test_connection_that_cannot_be_used_is_named(refused, connect, monkeypatch, fields, reason):
     monkeypatch.setattr(dag_writer, "REQUEST_LIMIT", 0.5)
-    connect(host="http://127.0.0.1:9")
-    assert "http://127.0.0.1:9" in refused(SEARCH.id)
-
-
-def test_connection_that_cannot_be_read_is_named(refused, connect):
-    connect(password="")
-    assert "has no API key" in refused(SEARCH.id)
+    connect(**fields)
+    assert reason in refused(SEARCH.id)
 
 
 @pytest.mark.parametrize("existing", ["dags/search_029437.py", "tests/test_search_029437.py"])
-def test_existing_file_is_kept_and_the_other_one_not_written(refused, dags_folder, existing):
+@pytest.mark.parametrize("is_link", [False, True], ids=["file", "link that leads nowhere"])
+def test_existing_file_is_kept_and_the_other_one_not_written(refused, dags_folder, existing, is_link):
     path = dags_folder.parent / existing
     path.parent.mkdir(parents=True)
-    path.write_text("# mine")
+    path.symlink_to("nowhere") if is_link else path.write_text("# mine")
     assert f"{path} exists" in refused(SEARCH.id)
-    assert path.read_text() == "# mine"
+    assert path.is_symlink() if is_link else path.read_text() == "# mine"
 
 
 def test_dag_file_and_test_file_are_two(refused, tmp_path):
     path = str(tmp_path / "both.py")
     assert f"--test is the DAG file itself, {path}" in refused(SEARCH.id, "--output", path, "--test", path)
-
-
-def test_link_that_leads_nowhere_is_an_existing_file(refused, dags_folder):
-    dags_folder.mkdir(parents=True)
-    (dags_folder / "search_029437.py").symlink_to("nowhere")
-    assert "exists" in refused(SEARCH.id)
 
 
 @pytest.mark.parametrize(

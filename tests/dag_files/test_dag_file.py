@@ -11,17 +11,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_browseract.api.bots import Bot, BotTemplate
-from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.api.workflows import Template, Workflow
+from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import dags_of, is_secret
 from airflow_provider_browseract.dag_files.dag_file import DagFile, dag_file
 from airflow_provider_browseract.dag_files.runnable import Input, Runnable
-from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, Emulator
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDERS, SEARCH, Emulator
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from tests.cases import cases
 from tests.catalogue import PLAIN_TEXT, PRICES
 
 ID = "71002814653029437"
+BOT = SourceKind.BOT
 HOSTILE = (
     "",
     " ",
@@ -47,7 +47,6 @@ HOSTILE = (
 """Texts that a file must only have in literals."""
 
 TEXTS = st.text(st.characters(), max_size=30) | st.sampled_from(HOSTILE)
-
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
@@ -90,9 +89,8 @@ def arguments_of(file: DagFile) -> dict[str, ast.expr]:
     return {word.arg: word.value for call in calls for word in call.keywords if word.arg}
 
 
-def inputs_of(file: DagFile) -> dict[str, str]:
-    found: dict[str, str] = ast.literal_eval(arguments_of(file)["input_parameters"])
-    return found
+def inputs_of(file: DagFile) -> Any:
+    return ast.literal_eval(arguments_of(file)["input_parameters"])
 
 
 def rendered(template: str, **params: str) -> str:
@@ -162,7 +160,7 @@ def test_value_of_a_workflow_is_the_default_of_its_param(name, value):
 
 @given(JSON, JSON)
 def test_values_and_examples_of_a_bot_render_to_themselves(value, other):
-    file = made(Input("a", False), Input("b", True, other), kind=SourceKind.BOT, values={"a": value})
+    file = made(Input("a", False), Input("b", True, other), kind=BOT, values={"a": value})
     found = rendered_values(ast.literal_eval(arguments_of(file)["input"]))
     assert found == file.inputs == {"a": value, "b": other}
     assert file.examples == ("b",)
@@ -186,7 +184,7 @@ def test_secrets_are_read_from_connections_of_their_own_and_are_nowhere_in_the_f
 
 
 def test_secret_of_a_bot_is_read_from_a_connection_if_it_is_a_text():
-    file = made(Input("password", True, "text"), Input("secrets", True, {"a": 1}), kind=SourceKind.BOT)
+    file = made(Input("password", True, "text"), Input("secrets", True, {"a": 1}), kind=BOT)
     assert list(file.secrets) == ["password"]
     assert ast.literal_eval(arguments_of(file)["input"])["secrets"] == {"a": 1}
 
@@ -200,67 +198,44 @@ def test_dag_id_is_a_short_id_and_file_name_whatever_the_names(name, source_id):
     assert file.file_name == f"{file.dag_id}.py"
 
 
-@pytest.mark.parametrize(
-    ("name", "dag_id"),
-    [
-        ("Search", "search_029437"),
-        ("Pr\u00fcfe  Preise (DE)", "prufe_preise_de_029437"),
-        ("\u641c\u7d22", "workflow_029437"),
-        ("", "workflow_029437"),
-        ("x" * 1_000_000, f"{'x' * 50}_029437"),
-    ],
+@cases(
+    "name, source_id, dag_id",
+    {
+        "name": ("Search", ID, "search_029437"),
+        "name of another workflow": ("Search", "71002814653029411", "search_029411"),
+        "other letters": ("Pr\u00fcfe  Preise (DE)", ID, "prufe_preise_de_029437"),
+        "no letters": ("\u641c\u7d22", ID, "workflow_029437"),
+        "no name": ("", ID, "workflow_029437"),
+        "long name": ("x" * 1_000_000, ID, f"{'x' * 50}_029437"),
+    },
 )
-def test_dag_id_has_the_words_of_the_name_and_the_end_of_the_id(name, dag_id):
-    assert made(name=name).dag_id == dag_id
+def test_dag_id_has_the_words_of_the_name_and_the_end_of_the_id(name, source_id, dag_id):
+    assert made(name=name, source_id=source_id).dag_id == dag_id
 
 
-def test_workflows_with_the_same_name_have_different_dag_ids():
-    assert made(source_id="71002814653029411").dag_id != made(source_id="71002814653029423").dag_id
+@cases(
+    "inputs, options, text, count",
+    {
+        "optional input of a workflow": (optional_inputs("pages"), {}, '            # "pages": "...",\n', 1),
+        "optional input that is required too": ([*required("a"), *optional_inputs("a")], {}, '            # "a"', 0),
+        "optional inputs are no params": (optional_inputs("pages"), {}, "Param", 0),
+        "optional input of a bot": ([Input("pages", False, 3)], {"kind": BOT}, '            # "pages": 3,\n', 1),
+        "bot with values": ([Input("pages", True, 3)], {"kind": BOT}, "params", 0),
+        "bot template without inputs": ([], {"kind": SourceKind.BOT_TEMPLATE}, "input=", 0),
+        "cost of retries": ([], {}, "After a failed run, each retry pays for another one.", 1),
+        "default connection": ([], {}, "browseract_conn_id", 0),
+        "another connection": ([], {"conn_id": "second"}, 'browseract_conn_id="second"', 1),
+    },
+)
+def test_file_names_what_the_reader_can_add_and_nothing_that_is_the_default(inputs, options, text, count):
+    assert made(*inputs, **options).source.count(text) == count
 
 
-def test_declared_inputs_are_params_if_required_and_comments_if_not():
-    file = made(*required("keyword"), *optional_inputs("max_items", "keyword"))
-    assert inputs_of(file) == {"keyword": "{{ params.keyword }}"}
-    assert '            # "max_items": "...",\n' in file.source
-    assert "Param" not in made(*optional_inputs("max_items")).source
-
-
-def test_values_of_a_bot_are_literals_that_are_sent_as_they_are():
-    values: dict[str, Any] = {"a": 1.5, "b": [True, None, {"c": "{{ 7 }}"}], "d": 'x"\n', "{{ e }}": "f"}
-    file = made(*(Input(name, True, value) for name, value in values.items()), kind=SourceKind.BOT)
-    found = ast.literal_eval(arguments_of(file)["input"])
-    assert found["b"][2]["c"] == "{{ '{{ 7 }}' }}"
-    assert rendered_values(found) == values
-    assert "params" not in file.source
-
-
-def test_optional_inputs_of_a_bot_are_comments_with_examples():
-    file = made(Input("pages", False, 3), kind=SourceKind.BOT)
-    assert '            # "pages": 3,\n' in file.source
-    assert "input=" not in made(kind=SourceKind.BOT_TEMPLATE).source
-
-
-def test_cost_of_retries_is_named():
-    assert "After a failed run, each retry pays for another one." in made().source
-
-
-def test_connection_is_named_unless_it_is_the_default():
-    assert "browseract_conn_id" not in made().source
-    assert ast.literal_eval(arguments_of(made(conn_id="second"))["browseract_conn_id"]) == "second"
-
-
-def file_of(source: Workflow | Template | Bot | BotTemplate) -> DagFile:
-    runnable = Runnable.of(KINDS[type(source)], source)
-    return dag_file(runnable, "browseract_default")
-
-
-KINDS = {
-    Workflow: SourceKind.WORKFLOW,
-    Template: SourceKind.TEMPLATE,
-    Bot: SourceKind.BOT,
-    BotTemplate: SourceKind.BOT_TEMPLATE,
-}
 VALUES = {"keyword": "pens", "username": "ada", "password": "hunter2"}
+
+
+def source_of(kind: SourceKind, source_id: str) -> Any:
+    return BrowserActHook().client.send(SOURCES[kind].read(source_id))
 
 
 class TestInAirflow:
@@ -281,12 +256,13 @@ class TestInAirflow:
 
     @pytest.fixture
     def run(self, copied, emulator, worker):
-        """Run the tasks of a file with values for its form, and return the XComs of the first one."""
+        """Run the tasks of the file of a source with values for its form, and return the XComs of the first one."""
 
-        def run_(source: Workflow | Template | Bot | BotTemplate) -> dict[str, Any]:
+        def run_(kind: SourceKind, source: Any) -> dict[str, Any]:
             emulator.set_workflow(source.id, duration=0.2)
-            file = file_of(source)
+            file = dag_file(Runnable.of(kind, source), "browseract_default")
             dag = copied(file)
+            assert dag.tags == {"browseract"}
             first = worker()
             secrets = {conn_id: SimpleNamespace(password=VALUES[name]) for name, conn_id in file.secrets.items()}
             names = {"params": {name: VALUES[name] for name in dag.params}, "conn": SimpleNamespace(**secrets)}
@@ -305,8 +281,8 @@ class TestInAirflow:
 
     @pytest.mark.parametrize("emulated", [LOG_IN, ORDERS, SEARCH, EXPORT, PLAIN_TEXT], ids=lambda each: each.name)
     def test_dag_of_an_emulated_workflow_runs_to_its_end(self, run, emulated, emulator):
-        workflow = BrowserActHook().get_workflow(emulated.id)
-        xcoms = run(workflow)
+        workflow = source_of(SourceKind.WORKFLOW, emulated.id)
+        xcoms = run(SourceKind.WORKFLOW, workflow)
         [task] = emulator.tasks
         declared = {each.name for each in workflow.input_parameters}
         assert dict(task.inputs) == {name: value for name, value in VALUES.items() if name in declared}
@@ -314,28 +290,21 @@ class TestInAirflow:
 
     @pytest.mark.parametrize("emulated", [CONTACTS, PRICES], ids=lambda each: each.name)
     def test_dag_of_an_emulated_bot_runs_to_its_end(self, run, emulated, emulator):
-        xcoms = run(BrowserActHook().get_bot(emulated.id))
+        xcoms = run(BOT, source_of(BOT, emulated.id))
         [task] = emulator.tasks
         assert xcoms["task"]["bot_id"] == emulated.id
-        required = emulated.input_schema["required"]
-        assert [name for name, _ in task.inputs] == required
+        assert [name for name, _ in task.inputs] == emulated.input_schema["required"]
 
-    def test_dag_of_an_emulated_bot_template_runs_to_its_end(self, run):
-        run(BrowserActHook().get_bot_template(TEMPLATE_SEARCH.id))
-
+    @pytest.mark.parametrize("kind", [SourceKind.TEMPLATE, SourceKind.BOT_TEMPLATE])
     @pytest.mark.parametrize("emulated", Emulator().of_kind("template"), ids=lambda each: each.name)
-    def test_dag_of_an_emulated_template_runs_to_its_end(self, run, emulated):
-        run(BrowserActHook().get_official_workflow_template(emulated.id))
+    def test_dag_of_an_emulated_template_runs_to_its_end(self, run, emulated, emulator, kind):
+        run(kind, source_of(kind, emulated.id))
+        [task] = emulator.tasks
+        assert (task.workflow.id, task.api_version) == (emulated.id, SOURCES[kind].api_version)
 
     def test_log_of_the_second_task_has_the_number_of_rows(self, run, capfd):
-        run(BrowserActHook().get_workflow(SEARCH.id))
+        run(SourceKind.WORKFLOW, source_of(SourceKind.WORKFLOW, SEARCH.id))
         assert "10 rows" in "".join(capfd.readouterr())
-
-    @pytest.mark.parametrize("emulated", Emulator().of_kind("workflow"), ids=lambda each: each.name)
-    def test_every_file_can_be_parsed_and_its_dag_has_the_tag_of_the_tabs(self, copied, browseract_emulator, emulated):
-        dag = copied(file_of(BrowserActHook().get_workflow(emulated.id)))
-        assert dag.tags == {"browseract"}
-        assert {task.task_id for task in dag.tasks} == {"run", "use"}
 
     def test_file_with_hostile_names_can_be_parsed(self, copied):
         dag = copied(made(*required(*HOSTILE), *optional_inputs(*HOSTILE), name=HOSTILE[3], conn_id="{{ 7 }}"))

@@ -439,10 +439,6 @@ class LocalAirflow:
             response = self._http.post(path, json=body, timeout=60)
         response.raise_for_status()
 
-    def delete_connection(self, conn_id: str) -> None:
-        """Delete a connection from the database."""
-        self._http.delete(f"{self.url}/api/v2/connections/{conn_id}", timeout=60).raise_for_status()
-
     def unpause(self, dag_id: str) -> None:
         """Start a DAG run once the DAG has been parsed."""
 

@@ -253,7 +253,7 @@ def panel_world(airflow: LocalAirflow, shop: Emulator) -> Iterator[PanelWorld]:
         shop.concurrency = 20
         add_history(shop, 5)
         world = PanelWorld(airflow, shop, quiet, browser)
-        world.connect("browseract_default", shop, extra=json.dumps({"daily_credits": 2000}))
+        world.connect("browseract_default", shop, extra=json.dumps({"daily_credits": 20_000}))
         world.connect("quiet", quiet)
         world.idle = add_run(quiet, ENDLESS, 180)
         world.opened = Shop.opened(airflow, shop)

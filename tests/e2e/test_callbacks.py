@@ -60,7 +60,6 @@ class Runs:
         self.airflow = world.airflow
         self.emulator = world.emulator
         self.world = world
-        self.own_receiver = f"{world.service.url}/mine"
         self.first_request = len(self.emulator.requests)
         self.name = f"scenario {next(self.numbers)}, run "
         self.run_id = ""
@@ -81,7 +80,7 @@ class Runs:
             for index in range(self.number)
         ]
         for arguments in wanted[1::2]:
-            arguments["callback_url"] = self.own_receiver
+            arguments["callback_url"] = f"{self.world.service.url}/mine"
         self.run_id = self.airflow.trigger("callbacks", {"runs": wanted})
 
     @property

@@ -20,6 +20,7 @@ from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.emulator.catalogue import contact_of, results_for
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
+from tests.cases import cases
 from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT, TEMPLATE_TEXT
 
 from .conftest import HELD, World
@@ -105,6 +106,11 @@ def ended(world: World, dag_id: str, run_id: str, expected: str = "success") -> 
             print(*world.airflow.log(dag_id, run_id, ti["task_id"], map_index=ti["map_index"]), sep="\n")
     assert state == expected
     return run_id
+
+
+def log_of(world: World, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
+    """Read the log of all tries of a task instance."""
+    return "\n".join(world.airflow.log(dag_id, run_id, task_id, map_index=map_index))
 
 
 def task_id_of(world: World, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str | None:
@@ -256,7 +262,7 @@ def test_marking_deferred_task_failed_keeps_run_where_cancel_on_kill_is_false(wo
     world.mark("failed", "limits", run_id, "kept")
     # The trigger writes this into the task's log when Airflow calls its on_kill.
     line = f"BrowserAct task {task_id} keeps running and using credits because cancel_on_kill=False."
-    wait_for("The trigger's line", lambda: line in "\n".join(world.airflow.log("limits", run_id, "kept")), timeout=150)
+    wait_for("The trigger's line", lambda: line in log_of(world, "limits", run_id, "kept"), timeout=150)
     assert world.task(task_id).status == "running"
     world.send(stop_task(task_id))
 
@@ -265,7 +271,7 @@ def test_run_that_is_running_at_its_deadline_is_stopped_and_fails_task(world, st
     run_id = ended(world, "limits", started["limits"], expected="failed")
     task_id = task_id_of(world, "limits", run_id, "overdue")
     assert world.task(task_id).status == "canceled"
-    log = "\n".join(world.airflow.log("limits", run_id, "overdue"))
+    log = log_of(world, "limits", run_id, "overdue")
     assert f"BrowserAct task {task_id} did not end within 20 seconds.\nThe run was stopped." in log.replace("\\n", "\n")
 
 
@@ -291,7 +297,7 @@ class TestKilledTriggerer:
         run_id, task_id = answered.resumed.run_id, answered.resumed.task_id
         ended(world, PERSON, run_id)
         assert world.task(task_id).status == "finished"
-        assert "chose Resume" in "\n".join(world.airflow.log(PERSON, run_id, "solve"))
+        assert "chose Resume" in log_of(world, PERSON, run_id, "solve")
 
 
 class TestRequiredAction:
@@ -300,7 +306,7 @@ class TestRequiredAction:
         [pending] = answered.pending
         assert pending["options"] == ["Resume", "Stop"]
         assert f"{world.service.url}/live/{task_id}" in pending["body"]
-        told = "\n".join(world.airflow.log(PERSON, answered.resumed.run_id, "solve"))
+        told = log_of(world, PERSON, answered.resumed.run_id, "solve")
         assert f"Help at {world.service.url}/live/{task_id} and answer at {world.airflow.url}/dags/{PERSON}" in told
 
     def test_required_action_is_closed_once_run_is_resumed_in_browseract(self, world, answered):
@@ -324,7 +330,7 @@ def test_tasks_without_a_slot_wait_in_the_triggerer_and_run_one_after_the_other(
     tasks = [world.task(task_id_of(world, "queue", run_id, "read", index)) for index in range(3)]
     tasks.sort(key=lambda task: task.created_at)
     assert all(earlier.finished_at <= later.created_at for earlier, later in itertools.pairwise(tasks))
-    logs = ["\n".join(world.airflow.log("queue", run_id, "read", map_index=index)) for index in range(3)]
+    logs = [log_of(world, "queue", run_id, "read", index) for index in range(3)]
     refused = [log for log in logs if "BrowserAct has no free slot now" in log]
     # On a busy machine, the last one may start for the first time after the others have ended.
     assert refused
@@ -346,16 +352,11 @@ def test_mapped_runs_stay_within_pool(world, started):
     assert len(world.airflow.xcom(dag_id, run_id, "titles", "return_value")) == 10
 
 
-def test_search_example_succeeds(world, started):
+def test_task_of_search_example_cleared_after_success_starts_new_run(world, started, answered):
     dag_id = "example_browseract_search"
     run_id = ended(world, dag_id, started[dag_id])
     assert world.airflow.xcom(dag_id, run_id, "search", "task")["credits"] == 20
     assert world.airflow.xcom(dag_id, run_id, "cheapest", "return_value")["price"] > 0
-
-
-def test_task_cleared_after_success_starts_new_run(world, started, answered):
-    dag_id = "example_browseract_search"
-    run_id = ended(world, dag_id, started[dag_id])
     again = task_id_of(world, dag_id, run_id, "search")
     assert again != answered.searched
     assert [world.task(task_id).status for task_id in (answered.searched, again)] == ["finished", "finished"]
@@ -421,21 +422,27 @@ def test_task_with_connection_saved_by_form_waits_in_worker(world, started):
     assert world.airflow.xcom("form", run_id, "orders", "return_value")["logged_in"] is False
 
 
-def test_failed_run_fails_try_which_logs_reason_and_next_try_starts_another_run(world, started):
-    run_id = ended(world, "blocked", started["blocked"], expected="failed")
-    log = "\n".join(world.airflow.log("blocked", run_id, "blocked"))
-    assert log.count("Started BrowserAct task") == 2
-    assert "RunFailedError" in log
-    assert f"of workflow {FAILING.id} failed" in log
-    assert "(code 1011)" in log
+REASON = ["RunFailedError", "(code 1011)"]
 
 
-def test_wrong_input_fails_task_without_retry_and_without_run(world, started):
-    run_id = ended(world, "mistaken", started["mistaken"], expected="failed")
-    [ti] = world.airflow.task_instances("mistaken", run_id)
-    assert ti["try_number"] == 1
-    assert "Check workflow_id" in "\n".join(world.airflow.log("mistaken", run_id, "mistaken"))
-    assert task_id_of(world, "mistaken", run_id, "mistaken") is None
+@cases(
+    "dag_id, states, tries, starts, texts",
+    {
+        "run fails in each try": ("blocked", ("failed", "failed"), 2, 2, [f"of workflow {FAILING.id} failed", *REASON]),
+        "wrong workflow_id": ("mistaken", ("failed", "failed"), 1, 0, ["Check workflow_id"]),
+        "dry run": ("dry", ("success", "skipped"), 1, 0, ["The request would be POST"]),
+    },
+)
+def test_task_without_a_result_ends_after_its_tries_and_its_log_says_why(
+    world, started, dag_id, states, tries, starts, texts
+):
+    run_id = ended(world, dag_id, started[dag_id], expected=states[0])
+    [ti] = world.airflow.task_instances(dag_id, run_id)
+    assert (ti["state"], ti["try_number"]) == (states[1], tries)
+    log = log_of(world, dag_id, run_id, ti["task_id"])
+    assert log.count("Started BrowserAct task") == starts
+    assert [text for text in texts if text not in log] == []
+    assert bool(task_id_of(world, dag_id, run_id, ti["task_id"])) == bool(starts)
 
 
 def worker_processes(world: World, dag_id: str, run_id: str, task_id: str) -> int:
@@ -467,7 +474,7 @@ def test_sensor_waits_deferred_or_rescheduled_and_fails_once_for_failed_run(worl
         assert world.airflow.xcom("elsewhere", run_id, sensor, "return_value")["logged_in"] is False
     [failed] = [ti for ti in world.airflow.task_instances("elsewhere", run_id) if ti["state"] == "failed"]
     assert (failed["task_id"], failed["try_number"]) == ("failed", 1)
-    assert "(code 1011)" in "\n".join(world.airflow.log("elsewhere", run_id, "failed"))
+    assert "(code 1011)" in log_of(world, "elsewhere", run_id, "failed")
 
 
 def test_template_runs_in_requested_region(world, started):
@@ -511,7 +518,7 @@ def test_callbacks_resume_mapped_runs_of_bot_template_in_requested_region(world,
         assert world.airflow.xcom(dag_id, run_id, "search", "wait", map_index=index)["woken_by"] == "callback"
         found = world.airflow.xcom(dag_id, run_id, "search", "return_value", map_index=index)
         assert found == results_for(keyword, 3)
-        log = "\n".join(world.airflow.log(dag_id, run_id, "search", map_index=index))
+        log = log_of(world, dag_id, run_id, "search", index)
         assert f"Started BrowserAct task {task.id} of bot template {TEMPLATE_SEARCH.id}" in log
         assert keyword not in log
 
@@ -523,13 +530,6 @@ def test_decorated_function_provides_inputs_of_mapped_runs(world, started):
     assert [dict(task.inputs)["keyword"].partition(" ")[0] for task in tasks] == ["pens", "ink"]
     for index in range(2):
         assert len(world.airflow.xcom(dag_id, run_id, "search", "return_value", map_index=index)) == 2
-
-
-def test_dry_run_is_skipped_and_starts_nothing(world, started):
-    run_id = ended(world, "dry", started["dry"])
-    assert [ti["state"] for ti in world.airflow.task_instances("dry", run_id)] == ["skipped"]
-    assert "The request would be POST" in "\n".join(world.airflow.log("dry", run_id, "orders"))
-    assert task_id_of(world, "dry", run_id, "orders") is None
 
 
 def test_every_browseract_task_belongs_to_one_task_instance(world, started, killed, answered):

@@ -1,11 +1,8 @@
-"""The panel as an application, with viewers of different roles, and a BrowserAct account with runs of every kind.
-
-The rows of Airflow's database are made as for the callback route.
-"""
+"""The panel as an application, with viewers of different roles, and a BrowserAct account with runs of every kind."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -21,9 +18,6 @@ from airflow_provider_browseract.panel import access, app, database, web
 from airflow_provider_browseract.panel.database import RecordKeeper
 from airflow_provider_browseract.panel.records import Link, QueueEntry, Records
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
-from tests.airflow.rows import deferred, queue
-
-__all__ = ["deferred", "queue"]
 
 CONN = "browseract_default"
 ROOT = "/team-a"
@@ -107,7 +101,7 @@ class World:
 
 
 @pytest.fixture
-def world(browseract_emulator, documented_responses, connect, monkeypatch) -> World:
+def world(browseract_emulator, connect, monkeypatch) -> World:
     """An account with nothing in it, and an Airflow that knows nothing of it."""
     connect()
     made = World(browseract_emulator, url=browseract_emulator.connection["host"])
@@ -119,9 +113,6 @@ def world(browseract_emulator, documented_responses, connect, monkeypatch) -> Wo
     for name in ("dag_team", "connection_team"):
         monkeypatch.setattr(database, name, lambda _: None)
     return made
-
-
-Get = Callable[..., Any]
 
 
 @pytest.fixture

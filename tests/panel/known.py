@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -17,6 +18,7 @@ NOW = datetime(2026, 11, 27, 12, 0, tzinfo=timezone.utc)
 CONN = "browseract_default"
 
 
+@dataclass
 class Viewer:
     """Rights, as :class:`~airflow_provider_browseract.panel.access.Access` returns them.
 
@@ -24,17 +26,11 @@ class Viewer:
     :param changes: DAGs of which the viewer may clear task instances.
     """
 
-    def __init__(
-        self,
-        reads: Iterable[str] = (),
-        changes: Iterable[str] = (),
-        *,
-        account: bool = False,
-        steps: bool = True,
-        edits: bool = False,
-    ) -> None:
-        self.reads, self.changes = set(reads), set(changes)
-        self.account, self.steps, self.edits = account, steps, edits
+    reads: Collection[str] = ()
+    changes: Collection[str] = ()
+    account: bool = False
+    steps: bool = True
+    edits: bool = False
 
     def reads_connection(self, conn_id: str) -> bool:
         return self.account

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
@@ -20,6 +20,7 @@ from airflow_provider_browseract.panel import accounts as module
 from airflow_provider_browseract.panel import client, days, listing
 from airflow_provider_browseract.panel.accounts import Accounts
 from airflow_provider_browseract.runs.budget import Budget
+from tests.cases import cases
 from tests.triggers.waits import until
 from tests.workers import calls_of
 
@@ -61,17 +62,11 @@ def emulator(browseract_emulator, connect):
     return browseract_emulator
 
 
-def add_run(emulator, created, status="finished", *, workflow=SEARCH, inputs=(), output=None, api_version="v2") -> str:
+def add_run(emulator, created, status="finished", *, inputs=(), output=None, api_version="v2") -> str:
     """Add a run that was created in the past, with seconds since the epoch, and return its id."""
-    workflow = emulator.workflows[workflow.id].having(duration=1.0, output=output)
-    run = Run(
-        id=emulator.new_id(),
-        workflow=workflow,
-        shown_workflow_id=workflow.id,
-        inputs=list(inputs),
-        created=created,
-        api_version=api_version,
-    )
+    workflow = emulator.workflows[SEARCH.id].having(duration=1.0, output=output)
+    of = {"id": emulator.new_id(), "workflow": workflow, "shown_workflow_id": SEARCH.id, "inputs": list(inputs)}
+    run = Run(**of, created=created, api_version=api_version)
     if status != "finished":
         run.phases, run.outcome = [("created", 0.0), ("running", 1.0 if status in ENDED else math.inf)], status
     run.begun = 3 if status in ENDED else 2
@@ -100,6 +95,15 @@ def texts_in(root: object) -> set[str]:
 
 def ids(account) -> list[str]:
     return [task.id for task in account.tasks]
+
+
+async def start(workflow=ENDLESS) -> str:
+    """Start a run now, and return its id."""
+    return await asyncio.to_thread(lambda: BrowserActHook().run_task(workflow.id).id)
+
+
+async def stop(task_id: str) -> None:
+    await asyncio.to_thread(BrowserActHook().stop_task, task_id)
 
 
 class TestRuns:
@@ -148,13 +152,13 @@ class TestRuns:
 
     async def test_end_of_a_run_and_a_run_that_is_listed_late_appear(self, emulator, accounts, clock):
         emulator.set_workflow(ORDERS.id, duration=60.0, listed_after=1.0)
-        task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ORDERS.id).id)
+        task_id = await start(ORDERS)
         assert ids(await accounts.account(CONN, LONG)) == []
         await until(lambda: time.time() > emulator.runs[task_id].created + 1.0)
         clock.now += 10
         [task] = (await accounts.account(CONN, LONG)).tasks
         assert (task.id, task.status.ended) == (task_id, False)
-        await asyncio.to_thread(BrowserActHook().stop_task, task_id)
+        await stop(task_id)
         clock.now += 10
         [task] = (await accounts.account(CONN, LONG)).tasks
         assert (task.id, task.status) == (task_id, TaskStatus.CANCELED)
@@ -185,22 +189,12 @@ class TestRuns:
         account = await accounts.account(CONN, LONG)
         assert (len(account.tasks), account.error) == (4, None)
 
-    async def test_two_connections_are_read_side_by_side_and_apart(self, emulator, accounts, monkeypatch, clock):
-        add_run(emulator, clock.now - 60)
-        wrong = {"conn_type": "browseract", "host": emulator.url, "password": "app-wrong"}
-        monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(wrong))
-        own, other = await asyncio.gather(accounts.account(CONN, LONG), accounts.account("other", LONG))
-        assert (len(own.tasks), own.error) == (1, None)
-        assert len(other.tasks) == 0
-        assert "HTTP 401" in other.error
-        assert "'other'" in other.remedy
-
     async def test_at_most_some_connections_are_kept_and_the_one_asked_longest_ago_goes(
-        self, emulator, accounts, monkeypatch, browseract_emulator
+        self, emulator, accounts, monkeypatch
     ):
         monkeypatch.setattr(module, "MAX_CONNECTIONS", 2)
         for name in ("A", "B", "C"):
-            monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(browseract_emulator.connection))
+            monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(emulator.connection))
         for name in ("a", "b", "a", "c", "a", "b"):
             await accounts.account(name, LONG)
         assert calls_of(emulator, "list-tasks") == 4
@@ -208,15 +202,6 @@ class TestRuns:
 
 class TestBots:
     """The list of version 3, beside that of version 2."""
-
-    async def test_runs_of_both_versions_are_listed_once_with_their_versions(self, emulator, accounts, clock):
-        workflow = add_run(emulator, clock.now - 60)
-        bot = add_run(emulator, clock.now - 30, api_version="v3")
-        account = await accounts.account(CONN, LONG)
-        assert [(task.id, task.api_version) for task in account.tasks] == [(bot, ApiVersion.V3), (workflow, V2)]
-        assert account.tasks[0].input is None
-        assert accounts.version_of(CONN, bot) is ApiVersion.V3
-        assert accounts.version_of(CONN, "1") is accounts.version_of("other", "1") is None
 
     async def test_list_is_read_every_10_seconds_with_runs_of_bots_and_every_60_without(
         self, emulator, accounts, clock
@@ -241,23 +226,6 @@ class TestBots:
         assert [(task.id, task.api_version) for task in account.tasks] == [(task_id, V2)]
         assert calls_of(emulator, "page-runs") == 2
 
-    async def test_list_that_cannot_be_read_leaves_the_other_one_alone(self, emulator, accounts, clock):
-        workflow, bot = add_run(emulator, clock.now - 60), add_run(emulator, clock.now - 60, api_version="v3")
-        with emulator.fault("page-runs", RequestFault.status(404)):
-            account = await accounts.account(CONN, LONG)
-        assert (ids(account), account.error) == ([workflow], None)
-        assert "HTTP 404" in account.bots_failure.error
-        clock.now += 30
-        account = await accounts.account(CONN, LONG)
-        assert (set(ids(account)), account.bots_failure.error) == ({workflow, bot}, None)
-
-    async def test_run_is_read_without_input_and_output(self, emulator, accounts, clock):
-        bot = add_run(emulator, clock.now - 60, api_version="v3", inputs=[("keyword", "planted")], output="planted")
-        read = await accounts.task(CONN, ApiVersion.V3, bot, LONG)
-        assert (read.task.id, read.task.input, read.task.output, read.redacted) == (bot, None, None, True)
-        assert not [text for text in texts_in(accounts) if "planted" in text]
-        assert (await accounts.task(CONN, V2, bot, LONG)).not_found
-
 
 class TestErrors:
     async def test_slow_service_gives_old_data_within_the_patience(self, emulator, accounts, clock):
@@ -270,12 +238,6 @@ class TestErrors:
         assert (ids(account), account.as_of, account.error) == ([task_id], first.as_of, None)
         assert (await accounts.account(CONN, LONG)).as_of > first.as_of
         assert calls_of(emulator, "list-tasks") == 2
-
-    async def test_first_caller_of_a_slow_service_gets_an_empty_account_without_error(self, emulator, accounts):
-        with emulator.fault("list-tasks", RequestFault.slow(0.5)):
-            account = await accounts.account(CONN, 0.0)
-            assert (account.tasks, account.as_of, account.error) == ((), None, None)
-            assert (await accounts.account(CONN, LONG)).as_of
 
     async def test_error_leaves_old_data_and_is_tried_again_after_a_pause(self, emulator, accounts, clock):
         task_id = add_run(emulator, clock.now - 60)
@@ -319,31 +281,45 @@ class TestErrors:
         connect()
         assert ids(await accounts.account(CONN, LONG)) == [task_id]
 
-    async def test_data_of_another_key_are_not_shown(self, emulator, accounts, connect, clock):
+    @cases(
+        "changed, error, remedy",
+        {
+            "deleted": (None, "There is no connection 'browseract_default'", "Add one of type BrowserAct"),
+            "another key": ({"password": "app-other"}, "HTTP 401", "Put a valid API key"),
+            "no key": ({"password": ""}, "Connection 'browseract_default' has no API key", "Put one"),
+            "another service": (
+                {"conn_type": "postgres"},
+                "Connection 'browseract_default' is not of type BrowserAct",
+                "Only those have pages",
+            ),
+        },
+    )
+    async def test_data_of_the_earlier_connection_are_not_shown(
+        self, emulator, accounts, clock, connect, monkeypatch, changed, error, remedy
+    ):
         task_id = add_run(emulator, clock.now - 60)
-        await accounts.account(CONN, LONG)
-        await accounts.task(CONN, V2, task_id, LONG)
-        connect(password="app-other")
+        assert (await accounts.account(CONN, LONG)).tasks
+        assert (await accounts.task(CONN, V2, task_id, LONG)).task
+        if changed is None:
+            monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
+        else:
+            connect(**changed)
         clock.now += 60
         account = await accounts.account(CONN, LONG)
         assert (account.tasks, account.names, account.as_of) == ((), {}, None)
-        assert "HTTP 401" in account.error
-        assert (await accounts.task(CONN, V2, task_id, LONG)).task is None
-
-    async def test_data_of_a_deleted_connection_are_not_shown(self, emulator, accounts, clock, monkeypatch):
-        add_run(emulator, clock.now - 60)
-        assert (await accounts.account(CONN, LONG)).tasks
-        monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
-        clock.now += 60
-        account = await accounts.account(CONN, LONG)
-        assert (account.tasks, account.error) == ((), "There is no connection 'browseract_default'")
-        assert account.remedy.startswith("Add one of type BrowserAct")
-        assert (await accounts.task(CONN, V2, "1", LONG)).error == account.error
-        assert (await accounts.sources(CONN, SourceKind.WORKFLOW, LONG)).error == account.error
-        assert (await accounts.source(CONN, SourceKind.WORKFLOW, "1", LONG)).error == account.error
-        assert (await accounts.days(CONN)).error == account.error
-        with pytest.raises(BrowserActError, match="There is no connection"):
-            await accounts.stop(CONN, V2, "1")
+        assert error in account.error
+        assert account.remedy.startswith(remedy)
+        for read in (
+            await accounts.task(CONN, V2, task_id, LONG),
+            await accounts.sources(CONN, SourceKind.WORKFLOW, LONG),
+            await accounts.source(CONN, SourceKind.WORKFLOW, SEARCH.id, LONG),
+        ):
+            assert error in read.error
+            assert (read.as_of, getattr(read, "task", None), getattr(read, "source", None)) == (None, None, None)
+        if changed is None:
+            assert error in (await accounts.days(CONN)).error
+            with pytest.raises(BrowserActError, match=error):
+                await accounts.stop(CONN, V2, task_id)
 
     async def test_failed_look_up_of_the_connection_keeps_what_was_read(self, emulator, accounts, clock, monkeypatch):
         add_run(emulator, clock.now - 60)
@@ -354,28 +330,16 @@ class TestErrors:
             assert (await accounts.account(CONN, LONG)).tasks
         assert (await accounts.account(CONN, LONG)).tasks
 
-    async def test_connection_that_became_one_of_another_service_is_forgotten(self, emulator, accounts, clock, connect):
-        add_run(emulator, clock.now - 60)
-        assert (await accounts.account(CONN, LONG)).tasks
-        connect(conn_type="postgres")
-        clock.now += 60
-        account = await accounts.account(CONN, LONG)
-        assert account.tasks == ()
-        assert account.error == "Connection 'browseract_default' is not of type BrowserAct"
-
-    async def test_more_connections_than_are_kept_do_no_harm_to_those_that_are_read(
-        self, accounts, monkeypatch, browseract_emulator
+    async def test_more_connections_than_are_kept_are_read_side_by_side_and_apart(
+        self, accounts, monkeypatch, emulator, clock
     ):
+        task_id = add_run(emulator, clock.now - 60)
+        wrong = {**emulator.connection, "password": "app-wrong"}
         monkeypatch.setattr(module, "MAX_CONNECTIONS", 1)
-        monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(browseract_emulator.connection))
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(wrong))
         found = await asyncio.gather(*(accounts.account(conn_id, LONG) for conn_id in (CONN, "missing", "other")))
-        assert [account.conn_id for account in found] == [CONN, "missing", "other"]
-
-    async def test_connection_without_a_key_is_an_error_that_says_so(self, accounts, connect):
-        connect(password="")
-        account = await accounts.account(CONN, LONG)
-        assert account.error == "Connection 'browseract_default' has no API key"
-        assert account.remedy.startswith("Put one")
+        assert [(each.conn_id, ids(each)) for each in found] == [(CONN, [task_id]), ("missing", []), ("other", [])]
+        assert (found[0].error, "'other'" in found[2].remedy) == (None, True)
 
     async def test_cancelled_caller_does_not_stop_the_read_for_others(self, emulator, accounts):
         with emulator.fault("list-tasks", RequestFault.slow(0.5)):
@@ -399,13 +363,13 @@ class TestErrors:
 class TestSingleRuns:
     async def test_run_is_kept_for_5_seconds_while_active_and_for_60_afterwards(self, emulator, accounts, clock):
         emulator.set_workflow(ENDLESS.id, duration=3600.0)
-        task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ENDLESS.id).id)
+        task_id = await start()
         await asyncio.gather(*(accounts.task(CONN, V2, task_id, LONG) for _ in range(20)))
         clock.now += 4
         await accounts.task(CONN, V2, task_id, LONG)
         assert calls_of(emulator, "get-task") == 1
         clock.now += 1
-        await asyncio.to_thread(BrowserActHook().stop_task, task_id)
+        await stop(task_id)
         assert (await accounts.task(CONN, V2, task_id, LONG)).task.status is TaskStatus.CANCELED
         clock.now += 59
         await accounts.task(CONN, V2, task_id, LONG)
@@ -414,15 +378,9 @@ class TestSingleRuns:
         await accounts.task(CONN, V2, task_id, LONG)
         assert calls_of(emulator, "get-task") == 3
 
-    async def test_run_that_does_not_exist_is_not_found(self, emulator, accounts):
-        read = await accounts.task(CONN, V2, "123", LONG)
-        assert (read.task, read.not_found) == (None, True)
-        assert (await accounts.task(CONN, V2, "x" * 1000, LONG)).not_found
-        assert calls_of(emulator, "get-task") == 1
-
     async def test_steps_of_a_long_run_are_left_out_in_the_middle(self, emulator, accounts, clock):
         emulator.set_workflow(ENDLESS.id, step_every=0.001)
-        task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ENDLESS.id).id)
+        task_id = await start()
         await until(lambda: len(emulator.tasks[-1].steps) > 300)
         task = (await accounts.task(CONN, V2, task_id, LONG)).task
         assert (len(task.steps), task.steps[0].number) == (200, 1)
@@ -435,12 +393,15 @@ class TestSingleRuns:
             await accounts.task(CONN, V2, task_id, LONG)
         assert calls_of(emulator, "get-task") == 4
 
-    async def test_neither_inputs_nor_outputs_are_kept(self, emulator, accounts, clock):
-        secrets = {"inputs": [("keyword", "hunter2-input")], "output": "hunter2-output"}
+    @pytest.mark.parametrize("api_version", ApiVersion)
+    async def test_neither_inputs_nor_outputs_are_kept(self, emulator, accounts, clock, api_version):
+        secrets = {"inputs": [("keyword", "hunter2-input")], "output": "hunter2-output", "api_version": api_version}
         task_id = add_run(emulator, clock.now - 60, **secrets)
         add_run(emulator, clock.now - 86400, **secrets)
         assert (await accounts.account(CONN, LONG)).tasks
-        assert (await accounts.task(CONN, V2, task_id, LONG)).task
+        read = await accounts.task(CONN, api_version, task_id, LONG)
+        assert (read.task.id, read.task.input_parameters, read.task.input, read.task.output) == (task_id, *[None] * 3)
+        assert read.redacted
         await accounts.days(CONN)
         await until(lambda: accounts._connections[CONN].data.days._loading is None)
         texts = texts_in(accounts)
@@ -469,30 +430,16 @@ class TestSources:
         assert {(len(each.name), len(each.description)) for each in read.items} == {(1000, 1000)}
         assert {len(name) for name in (await accounts.account(CONN, LONG)).names.values()} == {1000}
 
-    @pytest.mark.parametrize(
-        ("kind", "source_id", "endpoint"),
-        [
-            (SourceKind.WORKFLOW, SEARCH.id, "get-workflow"),
-            (SourceKind.TEMPLATE, TEMPLATE_SEARCH.id, "get-official-workflow-template"),
-            (SourceKind.BOT, SEARCH.id, "query-bot"),
-            (SourceKind.BOT_TEMPLATE, TEMPLATE_SEARCH.id, "query-template"),
-        ],
-        ids=list(SourceKind),
-    )
-    async def test_one_source_is_read_with_its_inputs_and_kept_for_60_seconds(
-        self, emulator, accounts, clock, kind, source_id, endpoint
-    ):
+    async def test_one_source_is_kept_for_60_seconds(self, emulator, accounts, clock):
         for _ in range(2):
-            read = await accounts.source(CONN, kind, source_id, LONG)
+            assert (await accounts.source(CONN, SourceKind.WORKFLOW, SEARCH.id, LONG)).source.inputs
             clock.now += 59
-        assert [each.name for each in read.source.inputs] == ["keyword", "max_items"]
-        assert calls_of(emulator, endpoint) == 1
-        assert (await accounts.source(CONN, kind, "5", LONG)).not_found
+        assert calls_of(emulator, "get-workflow") == 1
 
 
 class TestStop:
     async def test_stopped_run_is_read_again_by_the_next_caller(self, emulator, accounts):
-        task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ENDLESS.id).id)
+        task_id = await start()
         assert not (await accounts.task(CONN, V2, task_id, LONG)).task.status.ended
         assert not (await accounts.account(CONN, LONG)).tasks[0].status.ended
         assert await accounts.stop(CONN, V2, task_id) is True
@@ -500,27 +447,20 @@ class TestStop:
         assert (await accounts.account(CONN, LONG)).tasks[0].status is TaskStatus.CANCELED
         assert await accounts.stop(CONN, V2, task_id) is False
 
-    async def test_stop_of_an_unknown_run_is_none(self, emulator, accounts):
-        assert await accounts.stop(CONN, V2, "123") is False
-
-    async def test_stop_that_fails_raises(self, emulator, accounts):
-        with emulator.fault("stop-task", RequestFault.status(503)), pytest.raises(BrowserActError, match="HTTP 503"):
-            await accounts.stop(CONN, V2, "123")
-
     async def test_stop_is_sent_although_the_viewer_has_left(self, emulator, accounts):
-        task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ENDLESS.id).id)
+        task_id = await start()
         stopping = asyncio.ensure_future(accounts.stop(CONN, V2, task_id))
         await asyncio.sleep(0)
         stopping.cancel()
         await until(lambda: emulator.tasks[-1].status == "canceled")
 
 
-@pytest.mark.usefixtures("documented_responses")
 class TestDays:
     @pytest.fixture(autouse=True)
-    def _noon(self, clock):
-        # At noon, it stays the same day.
+    def today(self, clock) -> date:
+        """The day, at noon, so that it stays the same for a while."""
         clock.now = time.time() // 86400 * 86400 - 12 * 3600
+        return datetime.fromtimestamp(clock.now, timezone.utc).date()
 
     async def load(self, accounts):
         """Ask for the days, and return them once nothing more is loaded now."""
@@ -528,47 +468,35 @@ class TestDays:
         await until(lambda: accounts._connections[CONN].data.days._loading is None)
         return await accounts.days(CONN)
 
-    def days_listed(self, emulator) -> list[str]:
+    def days_listed(self, emulator) -> list[date]:
         """The days that were requested, in this order."""
         queries = [each.query for each in emulator.requests if "created_at_to" in each.query]
-        return [query.split("created_at_from=")[1][:10] for query in queries]
+        return [date.fromisoformat(query.split("created_at_from=")[1][:10]) for query in queries]
 
     async def test_days_are_read_from_yesterday_backwards_at_most_two_requests_a_second(
-        self, emulator, accounts, clock
+        self, emulator, accounts, clock, today
     ):
-        today = datetime.fromtimestamp(clock.now, timezone.utc).date()
-        midnight = datetime(today.year, today.month, today.day, tzinfo=timezone.utc).timestamp()
-        expected = {}
-        for age in (40, 30, 3, 1, 0):
-            expected[today - timedelta(days=age)] = add_run(emulator, midnight - age * 86400)
+        midnight = clock.now - 12 * 3600
+        created = {age: add_run(emulator, midnight - age * 86400) for age in (40, 30, 3, 1, 0)}
         read = await self.load(accounts)
-        assert self.days_listed(emulator) == [str(today - timedelta(days=age)) for age in range(1, 31)]
+        assert self.days_listed(emulator) == [today - timedelta(days=age) for age in range(1, 31)]
         assert calls_of(emulator, "list-tasks") == 1 + 30
         assert clock.slept == [0.0] + 29 * [0.5]
-        assert sorted(read.days) == [today - timedelta(days=age) for age in range(30, -1, -1)]
-        assert read.error is None
-        del expected[today - timedelta(days=40)]
-        found = {day: run.browseract_task_id for day, known in read.days.items() for run in known.runs}
-        assert found == expected
+        assert (sorted(read.days), read.error) == ([today - timedelta(days=age) for age in range(30, -1, -1)], None)
+        found = {(today - day).days: run.browseract_task_id for day, known in read.days.items() for run in known.runs}
+        assert found == {age: task_id for age, task_id in created.items() if age <= 30}
         [run] = read.days[today - timedelta(days=1)].runs
         assert (run.source, run.failed, run.ended, run.credit > 0) == (SEARCH.id, False, True, True)
 
-    async def test_day_has_the_runs_of_both_versions_once_each(self, emulator, accounts, clock):
+    async def test_day_has_the_runs_of_both_versions_once_each(self, emulator, accounts, clock, today):
         yesterday = clock.now - 86400
         workflow, bot = add_run(emulator, yesterday), add_run(emulator, yesterday, api_version="v3")
         today_bot = add_run(emulator, clock.now - 60, api_version="v3")
         emulator.shared_runs = True
-        read = await self.load(accounts)
-        day = datetime.fromtimestamp(yesterday, timezone.utc).date()
-        assert {run.browseract_task_id for run in read.days[day].runs} == {workflow, bot}
-        assert len(read.days[day].runs) == 2
-        assert [run.browseract_task_id for run in read.days[day + timedelta(days=1)].runs] == [today_bot]
-
-    async def test_runs_of_bots_have_the_name_of_the_bot(self, emulator, accounts, clock):
-        add_run(emulator, clock.now - 86400, api_version="v3")
-        read = await self.load(accounts)
-        day = datetime.fromtimestamp(clock.now - 86400, timezone.utc).date()
-        assert [run.source for run in read.days[day].runs] == ["bot Search"]
+        days = (await self.load(accounts)).days
+        found = sorted((run.browseract_task_id, run.source) for run in days[today - timedelta(days=1)].runs)
+        assert found == sorted([(workflow, SEARCH.id), (bot, SEARCH.id)])
+        assert [run.browseract_task_id for run in days[today].runs] == [today_bot]
 
     async def test_account_without_bots_pays_one_request_more(self, emulator, accounts, clock):
         add_run(emulator, clock.now - 86400)
@@ -576,21 +504,18 @@ class TestDays:
         # The runs of a day, and whether there were any in the month.
         assert calls_of(emulator, "page-runs") == 2
 
-    async def test_days_without_bots_are_read_again_once_bots_can_be_read(self, emulator, accounts, clock):
-        bot = add_run(emulator, clock.now - 3 * 86400, api_version="v3")
-        day = datetime.fromtimestamp(clock.now - 3 * 86400, timezone.utc).date()
+    async def test_days_without_bots_are_read_again_once_bots_can_be_read(self, emulator, accounts, clock, today):
+        bot, day = add_run(emulator, clock.now - 3 * 86400, api_version="v3"), today - timedelta(days=3)
         with emulator.fault("page-runs", RequestFault.status(404)):
             read = await self.load(accounts)
         assert (read.error, len(read.days), read.days[day].runs) == (None, 31, ())
         clock.now += 30
         read = await self.load(accounts)
-        assert [run.browseract_task_id for run in read.days[day].runs] == [bot]
+        assert [(run.browseract_task_id, run.source) for run in read.days[day].runs] == [(bot, "bot Search")]
 
-    async def test_closed_days_are_not_read_again_and_others_every_60_seconds(self, emulator, accounts, clock):
-        today = datetime.fromtimestamp(clock.now, timezone.utc).date()
-        midnight = datetime(today.year, today.month, today.day, tzinfo=timezone.utc).timestamp()
+    async def test_closed_days_are_not_read_again_and_others_every_60_seconds(self, emulator, accounts, clock, today):
         for age in (2, 5):
-            add_run(emulator, midnight - age * 86400 + 60, "running")
+            add_run(emulator, clock.now - 12 * 3600 - age * 86400 + 60, "running")
         await self.load(accounts)
         listed = len(self.days_listed(emulator))
         clock.now += 40
@@ -598,7 +523,7 @@ class TestDays:
         assert len(self.days_listed(emulator)) == listed
         clock.now += 60
         await self.load(accounts)
-        assert self.days_listed(emulator)[listed:] == [str(today - timedelta(days=2))]
+        assert self.days_listed(emulator)[listed:] == [today - timedelta(days=2)]
 
     async def test_loading_stops_when_nobody_asks(self, emulator, accounts, clock, monkeypatch):
         monkeypatch.setattr(days, "REQUEST_PAUSE", 10.0)
@@ -622,50 +547,28 @@ class TestDays:
         assert self.days_listed(emulator)[-1] == self.days_listed(emulator)[0]
 
     async def test_today_is_listed_if_the_runs_of_the_account_are_truncated(
-        self, emulator, accounts, clock, monkeypatch
+        self, emulator, accounts, clock, monkeypatch, today
     ):
         monkeypatch.setattr(listing, "PAGE_SIZE", 1)
         monkeypatch.setattr(listing, "MAX_REQUESTS", 1)
         for _ in range(2):
             add_run(emulator, clock.now - 1)
         read = await self.load(accounts)
-        today = datetime.fromtimestamp(clock.now, timezone.utc).date()
-        assert self.days_listed(emulator)[0] == str(today)
-        assert len(read.days[today].runs) == 2
-        assert not read.days[today].truncated
+        assert self.days_listed(emulator)[0] == today
+        assert (len(read.days[today].runs), read.days[today].truncated) == (2, False)
 
-    async def test_new_day_begins_without_the_runs_of_yesterday(self, emulator, accounts, clock):
+    async def test_new_day_begins_without_the_runs_of_yesterday(self, emulator, accounts, clock, today):
         add_run(emulator, clock.now - 60)
-        today = datetime.fromtimestamp(clock.now, timezone.utc).date()
         assert len((await self.load(accounts)).days[today].runs) == 1
         clock.now += 86400
         read = await self.load(accounts)
-        assert len(read.days[today].runs) == 1
-        assert read.days[today + timedelta(days=1)].runs == ()
+        assert [len(read.days[today + timedelta(days=more)].runs) for more in (0, 1)] == [1, 0]
         assert min(read.days) == today - timedelta(days=29)
 
-    async def test_two_connections_share_the_pace(self, emulator, accounts, clock, monkeypatch, browseract_emulator):
-        monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(browseract_emulator.connection))
+    async def test_two_connections_share_the_pace(self, emulator, accounts, clock, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(emulator.connection))
         monkeypatch.setattr(days, "DAYS", 4)
         await asyncio.gather(accounts.days(CONN), accounts.days("other"))
         await until(lambda: all(each.data.days._loading is None for each in accounts._connections.values()))
         assert len(self.days_listed(emulator)) == 6
         assert clock.slept == [0.0] + 5 * [0.5]
-
-
-async def test_connection_in_the_database_is_read_in_a_server_process(
-    airflow_database, browseract_emulator, accounts, monkeypatch
-):
-    from airflow.models import Connection
-    from airflow.utils.session import create_session
-
-    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
-    with create_session() as session:
-        connection = Connection(conn_id="in_database", **browseract_emulator.connection)
-        session.add(connection)
-    try:
-        account = await accounts.account("in_database", LONG)
-        assert (account.error, account.host) == (None, browseract_emulator.url)
-    finally:
-        with create_session() as session:
-            session.delete(session.merge(connection))

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,7 @@ from airflow_provider_browseract.panel.views import (
     SourcesPage,
     StepView,
 )
+from tests.cases import cases
 
 PANEL = Path(rendering.__file__).parent
 NOW = datetime.now(timezone.utc)
@@ -46,18 +48,18 @@ FILTERS = (
 )
 
 
-def frame(**changed: object) -> Frame:
+def frame(**changed: Any) -> Frame:
     shown = Frame("/team-a/", "runs", conn_id="c", connections=("c",), as_of=NOW, refresh=10, sees_account=True)
-    return replace(shown, **changed)  # type: ignore[arg-type]
+    return replace(shown, **changed)
 
 
 def instance(text: str = "prices / search [3]") -> InstanceView:
     return InstanceView(text, "dags/prices/runs/r/tasks/search", 1)
 
 
-def run_row(text: str = "Search", **changed: object) -> RunRow:
+def run_row(text: str = "Search", **changed: Any) -> RunRow:
     row = RunRow("83912", TaskStatus.RUNNING, text, instance(text), False, False, NOW - timedelta(minutes=2), None, 25)
-    return replace(row, **changed)  # type: ignore[arg-type]
+    return replace(row, **changed)
 
 
 def table(*rows: RunRow, search: str = "") -> RunTable:
@@ -68,12 +70,11 @@ def place(text: str = "prices / search [17]", number: int = 1) -> QueuePlace:
     return QueuePlace(number, instance(text), 10, 250, 3)
 
 
-def overview(*rows: RunRow, **changed: object) -> Overview:
-    shown = Overview(Slots(18, 20), (place(),), 1, 250, 2, BudgetShare(1620, 2000), table(*rows))
-    return replace(shown, **changed)  # type: ignore[arg-type]
+def overview(*rows: RunRow, **changed: Any) -> Overview:
+    return replace(Overview(Slots(18, 20), (place(),), 1, 250, 2, BudgetShare(1620, 2000), table(*rows)), **changed)
 
 
-def run_page(text: str = "Search", link: str = "https://b.example/p.png?s=1", **changed: object) -> RunPage:
+def run_page(text: str = "Search", link: str = "https://b.example/p.png?s=1", **changed: Any) -> RunPage:
     page = RunPage(
         run=run_row(text),
         source_id=text,
@@ -94,7 +95,7 @@ def run_page(text: str = "Search", link: str = "https://b.example/p.png?s=1", **
             run_row("2", status=TaskStatus.CANCELED, started=None, credits=None),
         ),
     )
-    return replace(page, **changed)  # type: ignore[arg-type]
+    return replace(page, **changed)
 
 
 def credits_page(text: str = "Search", loaded: int = 2) -> CreditsPage:
@@ -104,66 +105,35 @@ def credits_page(text: str = "Search", loaded: int = 2) -> CreditsPage:
 
 
 def source_page(text: str = "Search", link: str = "https://b.example/t") -> SourcePage:
-    return SourcePage(
-        SourceKind.WORKFLOW,
-        text,
-        text,
-        text,
-        (InputView(text, True), InputView("n", False)),
-        text,
-        text,
-        text,
-        3,
-        21.4,
-        link,
-    )
+    inputs = (InputView(text, True), InputView("n", False))
+    return SourcePage(SourceKind.WORKFLOW, text, text, text, inputs, text, text, text, 3, 21.4, link)
 
 
 def pages(text: str, link: str) -> dict[str, tuple[str, object]]:
     """Return a page for each template, with a text and an address from outside wherever one can be."""
     row = run_row(text, unread=True, stoppable=True, required_action="required_actions", id=text)
+    queue = (place(text), replace(place(), instance=None, for_budget=True))
+    sources = SourcesPage(FILTERS, SourceKind.WORKFLOW, (SourceRow(text, text, text),), text, True)
+    failed = run_page(text, link, run=run_row(text, status=TaskStatus.FAILED, took=48.0))
     return {
-        "overview": (
-            "overview.html",
-            overview(row, queue=(place(text), replace(place(), instance=None, for_budget=True))),
-        ),
+        "overview": ("overview.html", overview(row, queue=queue)),
         "search": ("overview.html", overview(runs=table(search=text))),
         "run": ("run.html", run_page(text, link)),
-        "failed run": ("run.html", run_page(text, link, run=run_row(text, status=TaskStatus.FAILED, took=48.0))),
+        "failed run": ("run.html", failed),
         "task instance": ("instance.html", InstancePage(instance(text), run_page(text, link), None)),
         "waiting": ("instance.html", InstancePage(instance(text), None, place(text))),
         "dag": ("dag.html", DagPage(text, text, table(row), 25)),
         "credits": ("credits.html", credits_page(text)),
-        "workflows": (
-            "workflows.html",
-            SourcesPage(FILTERS, SourceKind.WORKFLOW, (SourceRow(text, text, text),), text, True),
-        ),
+        "workflows": ("workflows.html", sources),
         "workflow": ("workflow.html", source_page(text, link)),
         "error": ("error.html", None),
     }
 
 
+NOTHING = RunPage(run_row(instance=None, started=None, credits=None), None, None, None, None, None, "", (), 0, "", ())
 EMPTY: dict[str, tuple[str, object]] = {
-    "overview": (
-        "overview.html",
-        overview(slots=Slots(0), queue=(), queue_length=0, longest_wait=None, paused=0, today=None),
-    ),
-    "run": (
-        "run.html",
-        run_page(
-            run=run_row(instance=None, started=None, credits=None),
-            source_id=None,
-            profile_id=None,
-            ended=None,
-            log_url=None,
-            live_url=None,
-            failure="",
-            steps=(),
-            steps_left_out=0,
-            wait="",
-            others=(),
-        ),
-    ),
+    "overview": ("overview.html", Overview(Slots(0), (), 0, None, 0, None, table())),
+    "run": ("run.html", NOTHING),
     "run without rights": ("run.html", run_page(run=run_row(instance=None, instance_hidden=True), steps=None)),
     "task instance": ("instance.html", InstancePage(instance(), None, None)),
     "dag": ("dag.html", DagPage("prices", None, RunTable((), 0, 0, None, None), 0)),
@@ -220,20 +190,17 @@ def check_content_security(html: str) -> Elements:
     return elements
 
 
-@pytest.mark.parametrize("fragment", [False, True], ids=["page", "fragment"])
+as_page_or_fragment = pytest.mark.parametrize("fragment", [False, True], ids=["page", "fragment"])
+
+
+@as_page_or_fragment
 @pytest.mark.parametrize("name", pages("", ""))
-@pytest.mark.parametrize(
-    ("text", "link"), [("Search", "https://b.example/p.png?s=1"), (HOSTILE, SCRIPTS)], ids=["typical", "hostile"]
-)
+@cases("text, link", {"typical": ("Search", "https://b.example/p.png?s=1"), "hostile": (HOSTILE, SCRIPTS)})
 def test_page_has_no_inline_code_and_shows_foreign_texts_as_text(
     name: str, fragment: bool, text: str, link: str
 ) -> None:
-    template, page = pages(text, link)[name]
-
-    html = shown(
-        template, page, fragment=fragment, notices=(Notice("error", text, text),), connections=("c", text), title=text
-    )
-
+    notices = (Notice("error", text, text),)
+    html = shown(*pages(text, link)[name], fragment=fragment, notices=notices, connections=("c", text), title=text)
     elements = check_content_security(html)
     assert text in elements.text
     assert "<img src=x" not in html
@@ -242,19 +209,16 @@ def test_page_has_no_inline_code_and_shows_foreign_texts_as_text(
     assert len([tag for tag, _ in elements.found if tag == "script"]) == (0 if fragment else 1)
 
 
-@pytest.mark.parametrize("fragment", [False, True], ids=["page", "fragment"])
-@pytest.mark.parametrize("as_of", [None, NOW], ids=["not read yet", "read"])
+@as_page_or_fragment
+@cases("as_of", {"not read yet": None, "read": NOW})
 @pytest.mark.parametrize("name", EMPTY)
 def test_page_without_data_renders(name: str, as_of: datetime | None, fragment: bool) -> None:
-    template, page = EMPTY[name]
-
-    check_content_security(shown(template, page, fragment=fragment, as_of=as_of))
+    check_content_security(shown(*EMPTY[name], fragment=fragment, as_of=as_of))
 
 
 @pytest.mark.parametrize("name", pages("", ""))
 def test_ids_of_a_page_are_unique_and_labels_refer_to_them(name: str) -> None:
     elements = Elements(shown(*pages("Search", "https://b.example/")[name]))
-
     ids = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
     assert len(ids) == len(set(ids))
     for _, attributes in elements.found:
@@ -271,142 +235,97 @@ def test_fragment_is_what_is_inside_the_main_element_of_the_page(monkeypatch: py
             return NOW
 
     monkeypatch.setattr(rendering, "datetime", Clock)
-
-    whole = shown("overview.html", overview(run_row()))
-    fragment = shown("overview.html", overview(run_row()), fragment=True)
-
+    whole, fragment = (shown("overview.html", overview(run_row()), fragment=each) for each in (False, True))
     inside = whole.split('data-refresh="10">\n', 1)[1].split("</main>")[0]
     assert inside.strip() == fragment.strip()
 
 
-def test_first_page_without_data_is_a_loading_state_that_the_script_refreshes_at_once() -> None:
-    html = shown("overview.html", overview(), as_of=None)
-
-    assert "data-loading" in html
-    assert "Reading the runs from BrowserAct" in html
-    assert 'id="runs"' not in html
-
-
-def test_data_that_could_not_be_read_are_no_loading_state() -> None:
-    html = shown("overview.html", overview(), as_of=None, notices=(Notice("error", "Wrong key."),))
-
-    assert "data-loading" not in html
-    assert "The runs could not be read" in html
+OVERVIEW = ("overview.html", overview())
+UNREAD = ("overview.html", overview(run_row(unread=True, instance=None, stoppable=True)))
+ODD_ID = ("overview.html", overview(run_row(id="a/b?c#d+e~\u00e9")))
+NOT_READ: dict[str, object] = {"as_of": None}
+WRONG_KEY = {"as_of": None, "notices": (Notice("error", "Wrong key."),)}
+NO_CONNECTION = {"as_of": None, "conn_id": None, "connections": ()}
+PATH = "/team-a/browseract/panel"
 
 
-def test_page_without_a_connection_says_how_to_add_one() -> None:
-    html = shown("overview.html", overview(), conn_id=None, connections=(), as_of=None)
+@cases(
+    "page, viewed, text",
+    {
+        "first page without data is read again at once": (OVERVIEW, NOT_READ, "data-loading"),
+        "first page without data": (OVERVIEW, NOT_READ, "Reading the runs from BrowserAct"),
+        "data that could not be read": (OVERVIEW, WRONG_KEY, "The runs could not be read"),
+        "no connection": (OVERVIEW, NO_CONNECTION, 'href="/team-a/connections" data-airflow'),
+        "run that nobody waits for stands out": (UNREAD, {}, '<tr data-run="83912" class="unread">'),
+        "run that nobody waits for": (UNREAD, {}, "Nobody waits for it</span>"),
+        "run that can be stopped": (UNREAD, {}, f'data-stop="83912" data-url="{PATH}/runs/83912/stop?conn=c"'),
+        "ids": (ODD_ID, {"conn_id": "c&d e"}, f'href="{PATH}/runs/a%2Fb%3Fc%23d%2Be~%C3%A9?conn=c%26d+e"'),
+        "budget that is exceeded": (("credits.html", credits_page()), {}, "over the budget of 2,000"),
+        "days that are being read": (("credits.html", credits_page(loaded=1)), {}, "1 of 2 days read so far"),
+        "live view": (("run.html", run_page()), {}, 'data-live="https://b.example/p.png?s=1"'),
+    },
+)
+def test_page_shows(page, viewed, text) -> None:
+    assert text in shown(*page, **viewed)
 
-    assert 'href="/team-a/connections" data-airflow' in html
-    assert "data-loading" not in html
 
-
-def test_run_that_nobody_waits_for_stands_out_in_words_and_can_be_stopped() -> None:
-    html = shown("overview.html", overview(run_row(unread=True, instance=None, stoppable=True)))
-
-    assert '<tr data-run="83912" class="unread">' in html
-    assert "Nobody waits for it</span>" in html
-    assert 'data-stop="83912" data-url="/team-a/browseract/panel/runs/83912/stop?conn=c"' in html
+@cases(
+    "page, viewed, text",
+    {
+        "runs that were not read yet": (OVERVIEW, NOT_READ, 'id="runs"'),
+        "loading of data that could not be read": (OVERVIEW, WRONG_KEY, "data-loading"),
+        "loading without a connection": (OVERVIEW, NO_CONNECTION, "data-loading"),
+        "credits without rights on the connection": (OVERVIEW, {"sees_account": False}, "browseract/panel/credits"),
+        "workflows without rights on the connection": (OVERVIEW, {"sees_account": False}, "browseract/panel/workflows"),
+        "credits of today that are not known": (("overview.html", overview(today=None)), {}, 'data-tile="today"'),
+        "live view that nobody asked for": (("run.html", run_page()), {}, "<iframe"),
+    },
+)
+def test_page_does_not_show(page, viewed, text) -> None:
+    assert text not in shown(*page, **viewed)
 
 
 def test_the_rest_of_the_queue_is_counted() -> None:
     queue = tuple(place(number=number) for number in range(1, 21))
-
     html = shown("overview.html", overview(queue=queue, queue_length=205))
-
     assert html.split('id="queue"')[1].split("</section>")[0].count("<tr>") == 21
     assert "and 185 more" in html
 
 
 def test_search_keeps_connection_and_filter_and_starts_at_the_first_page() -> None:
-    elements = Elements(shown("overview.html", overview(run_row())))
-
-    hidden = {
-        each["name"]: each["value"] for tag, each in elements.found if tag == "input" and each["type"] == "hidden"
-    }
+    found = Elements(shown("overview.html", overview(run_row()))).found
+    hidden = {each["name"]: each["value"] for tag, each in found if tag == "input" and each["type"] == "hidden"}
     assert hidden == {"conn": "c", "show": "paused"}
 
 
 def test_failed_run_shows_the_failed_step_first_and_every_step_once() -> None:
     elements = Elements(shown("run.html", run_page(run=run_row(status=TaskStatus.FAILED))))
-
-    steps = [
-        each["class"]
-        for tag, each in elements.found
-        if (each.get("class") or "").startswith("step ") or each.get("class") == "step"
-    ]
-    assert steps == ["step attention failed", "step", "step"]
+    classes = [attributes.get("class") or "" for _, attributes in elements.found]
+    assert [each for each in classes if each.split()[:1] == ["step"]] == ["step attention failed", "step", "step"]
 
 
 def test_pictures_load_late_and_without_a_referrer() -> None:
     elements = Elements(shown("run.html", run_page(), fragment=True))
-
     pictures = [attributes for tag, attributes in elements.found if tag == "img"]
     assert len(pictures) == 2
     assert {(each["loading"], each["referrerpolicy"]) for each in pictures} == {("lazy", "no-referrer")}
     assert all("Search" in (each["alt"] or "") for each in pictures)
 
 
-def test_live_view_is_only_an_address_until_the_viewer_asks_for_it() -> None:
-    html = shown("run.html", run_page())
-
-    assert "<iframe" not in html
-    assert 'data-live="https://b.example/p.png?s=1"' in html
-
-
-def test_ids_are_encoded_in_addresses() -> None:
-    html = shown("overview.html", overview(run_row(id="a/b?c#d+e~\u00e9")), conn_id="c&d e")
-
-    assert 'href="/team-a/browseract/panel/runs/a%2Fb%3Fc%23d%2Be~%C3%A9?conn=c%26d+e"' in html
-
-
-def test_viewer_without_rights_on_the_connection_is_offered_no_pages_about_the_account() -> None:
-    html = shown("overview.html", overview(today=None), sees_account=False)
-
-    assert "browseract/panel/credits" not in html
-    assert "browseract/panel/workflows" not in html
-    assert 'data-tile="today"' not in html
-
-
-def test_budget_that_is_exceeded_is_named_in_words() -> None:
-    assert "over the budget of 2,000" in shown("credits.html", credits_page())
-
-
-def test_days_that_are_being_read_are_counted() -> None:
-    assert "1 of 2 days read so far" in shown("credits.html", credits_page(loaded=1))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-3, "0 s"),
-        (59.9, "59 s"),
-        (60, "1 min"),
-        (3599, "59 min"),
-        (3600, "1 h"),
-        (11520, "3 h 12 min"),
-        (93600, "1 d 2 h"),
-    ],
-)
-def test_duration_has_at_most_two_units_and_is_never_negative(seconds: float, text: str) -> None:
-    assert rendering.duration(seconds) == text
+def test_duration_has_at_most_two_units_and_is_never_negative() -> None:
+    durations = {-3: "0 s", 59.9: "59 s", 60: "1 min", 3599: "59 min", 3600: "1 h", 11520: "3 h 12 min"}
+    durations[93600] = "1 d 2 h"
+    assert {seconds: rendering.duration(seconds) for seconds in durations} == durations
 
 
 def test_page_with_100_rows_has_less_than_300_kilobytes() -> None:
     rows = [run_row("W" * 200, id=str(number), unread=True, stoppable=True) for number in range(100)]
-
     assert len(shown("overview.html", overview(*rows))) < 300_000
 
 
-def test_style_sheet_and_script_fit_the_content_security_policy() -> None:
+def test_style_sheet_and_script_fit_the_content_security_policy_and_the_plot() -> None:
     style, script = ((PANEL / "static" / name).read_text() for name in ("panel.css", "panel.js"))
-
     assert "@import" not in style
     assert "url(" not in style
     assert not re.findall(r"innerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", script)
-
-
-def test_style_sheet_has_all_colors_of_the_plot() -> None:
-    style = (PANEL / "static" / "panel.css").read_text()
-
     assert all(f".c{number} {{" in style for number in range(COLORS))

@@ -32,20 +32,27 @@ def read(*, second: int = 0, credit: int = 5) -> Day:
     return Day((DayRun("1", "71", credit, False, True),), as_of, False, True)
 
 
-def test_days_that_are_known_are_not_made_again(asked, monkeypatch):
+def of_today(credit: int) -> dict:
+    return {TODAY: {("71", "prices"): (1, credit, 0)}}
+
+
+def test_days_that_are_known_are_not_made_again_and_forgotten_when_they_are_too_old(asked, monkeypatch):
     kept, days = SumsOfDays(), {TODAY - timedelta(days=back): read() for back in range(DAYS)}
     first = kept.of("c", days, TODAY)
-    assert first[TODAY] == {("71", "prices"): (1, 5, 0)}
+    assert first[TODAY] == of_today(5)[TODAY]
     monkeypatch.setattr(sums, "sums_of", lambda *_: 1 / 0)
     assert kept.of("c", days, TODAY) == first
     assert asked == list(days)
+    kept.of("c", {}, TODAY + timedelta(days=DAYS))
+    assert (kept._sums, kept._links) == ({}, {})
 
 
-def test_day_that_was_read_again_is_made_again_without_reading_its_links(asked):
+def test_day_that_was_read_again_is_made_again_and_other_connections_share_its_links(asked):
     kept = SumsOfDays()
-    kept.of("c", {TODAY: read()}, TODAY)
-    again = kept.of("c", {TODAY: read(second=10, credit=7)}, TODAY)
-    assert again[TODAY] == {("71", "prices"): (1, 7, 0)}
+    assert kept.of("c", {TODAY: read()}, TODAY) == of_today(5)
+    assert kept.of("c", {TODAY: read(second=10, credit=7)}, TODAY) == of_today(7)
+    assert kept.of("other", {TODAY: read(credit=8)}, TODAY) == of_today(8)
+    assert kept.of("c", {TODAY: read()}, TODAY) == of_today(5)
     assert asked == [TODAY]
 
 
@@ -55,19 +62,3 @@ def test_links_of_yesterday_are_read_again_after_a_while(asked, monkeypatch):
     monkeypatch.setattr(sums, "NEWEST_DAYS_AGE", 0.0)
     kept.of("c", days, TODAY)
     assert asked == [YESTERDAY, BEFORE, YESTERDAY]
-
-
-def test_connections_have_sums_of_their_own_and_share_links(asked):
-    kept = SumsOfDays()
-    kept.of("c", {TODAY: read()}, TODAY)
-    assert kept.of("other", {TODAY: read(credit=8)}, TODAY) == {TODAY: {("71", "prices"): (1, 8, 0)}}
-    assert kept.of("c", {TODAY: read()}, TODAY) == {TODAY: {("71", "prices"): (1, 5, 0)}}
-    assert asked == [TODAY]
-
-
-def test_days_that_are_too_old_are_forgotten(asked):
-    kept = SumsOfDays()
-    kept.of("c", {TODAY: read()}, TODAY)
-    kept.of("c", {}, TODAY + timedelta(days=DAYS))
-    assert not kept._sums
-    assert not kept._links

@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -21,8 +20,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import delete, event, insert, select, update
-from sqlalchemy.engine import Engine
+from sqlalchemy import delete, insert, select, update
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.panel import database
@@ -32,11 +30,13 @@ from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
-from airflow_provider_browseract.webhook.database import AS_STORED, RUN_TRIGGER, SLOT_TRIGGER
-from tests.airflow.rows import DAG_ID, INDEX, TABLE
+from airflow_provider_browseract.webhook.database import AS_STORED, RUN_TRIGGER
+from tests.airflow.rows import DAG_ID, INDEX, TABLE, selects
 from tests.cases import cases
 
 SHOP = TaskInstanceKey("shop", "manual__2026-11-27T07:00:00.5+00:00~1", "prices.größe_搜索", -1)
+WORKFLOW = {"workflow_id": "5"}
+V2, V3 = ({"api_version": version} for version in ApiVersion)
 SENSOR = {"browseract_conn_id": "shop_account", "browseract_task_id": "1"}
 
 
@@ -72,7 +72,7 @@ class Airflow:
             own |= {"state": state, "next_method": None, "trigger_id": None}
             like = {"run_id": self._like.run_id, "task_id": self._like.task_id, INDEX: -1}
             _copy(session, TABLE, like, **own)
-        self.render(key, **(rendered or {"browseract_conn_id": "shop_account", "workflow_id": "5"}))
+        self.render(key, **(rendered or {"browseract_conn_id": "shop_account", **WORKFLOW}))
         return key
 
     def render(self, key: TaskInstanceKey, **fields: Any) -> None:
@@ -87,16 +87,7 @@ class Airflow:
         with create_session() as session:
             session.execute(delete(RenderedTaskInstanceFields).filter_by(**of))
 
-    def push(
-        self,
-        key: TaskInstanceKey,
-        run: str = "1",
-        value: Any = None,
-        *,
-        ago: float = 0.0,
-        as_text: bool = False,
-        **more: Any,
-    ) -> None:
+    def push(self, key: TaskInstanceKey, run: str = "1", value: Any = None, *, ago=0.0, as_text=False, **more) -> None:
         """Push the XCom of a run, as workers do, some seconds ago.
 
         :param value: another value.
@@ -185,22 +176,6 @@ def airflow(deferred) -> Iterator[Airflow]:
     made.clear()
 
 
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """Collect the statements that read."""
-    found: list[str] = []
-
-    def collect(connection, cursor, statement, *others):
-        if statement.startswith("SELECT"):
-            found.append(statement)
-
-    event.listen(Engine, "after_cursor_execute", collect)
-    try:
-        yield found
-    finally:
-        event.remove(Engine, "after_cursor_execute", collect)
-
-
 @pytest.fixture(autouse=True)
 def always_refresh(monkeypatch) -> None:
     """Let each call read the database."""
@@ -223,11 +198,6 @@ class TestLinks:
         assert not link.required_action
         assert link.wait is None
         assert abs(now() - link.pushed_at) < timedelta(seconds=30)
-
-    def test_json_text_of_airflow_3_1_is_read(self, airflow):
-        key = airflow.add()
-        airflow.push(key, as_text=True)
-        assert link_of().key == key
 
     def test_deferred_task_instance_without_xcom_is_linked_by_its_trigger(self, airflow):
         key = airflow.add()
@@ -267,28 +237,32 @@ class TestLinks:
         airflow.push(key, value=value)
         assert not RecordKeeper().read().of_instance(key)
 
-    def test_edited_xcom_of_a_sensor_names_no_confirmed_run(self, airflow):
-        airflow.push(airflow.add(**SENSOR), "2")
-        assert not link_of("2").confirmed
-
     @cases(
-        "hidden, read",
+        "rendered, more, expected",
         {
-            "nothing": ([], set()),
-            "both": (["live_view", "secret_inputs"], {"live_view", "secret_inputs"}),
-            "unknown words": (["live_view", "x", 7, ["y"]], {"live_view"}),
-            "no list": ("live_view", set()),
-            "an XCom of an older version": (None, set()),
+            "JSON text of Airflow 3.1": (WORKFLOW, {"as_text": True}, {"key": SHOP, "hidden": set()}),
+            "hidden": (
+                WORKFLOW,
+                {"hidden": ["live_view", "secret_inputs"]},
+                {"hidden": {"live_view", "secret_inputs"}},
+            ),
+            "unknown words": (WORKFLOW, {"hidden": ["live_view", "x", 7, ["y"]]}, {"hidden": {"live_view"}}),
+            "no list of words": (WORKFLOW, {"hidden": "live_view"}, {"hidden": set()}),
+            "edited connection": (WORKFLOW, {"connection": "victim"}, {"conn_id": "shop_account", "confirmed": True}),
+            "edited XCom of a sensor": (SENSOR, {"run": "2"}, {"browseract_task_id": "2", "confirmed": False}),
+            "bot": ({"bot_id": "5"}, V3, {"source_id": "5", "started": True, **V3}),
+            "bot template": ({"template_id": "5"}, V3, {"source_id": None, "started": True, **V3}),
+            "version 2": (WORKFLOW, {"api_version": "v2"}, V2),
+            "unknown version": (WORKFLOW, {"api_version": "v9"}, V2),
+            "list as version": (WORKFLOW, {"api_version": ["v3"]}, V2),
+            "NUL, lone surrogate": ({"workflow_id": 5, "x": "\0 \ud800"}, {}, {"source_id": "5", "confirmed": True}),
+            "long rendered fields": ({**WORKFLOW, "text": "x" * 60_000}, {}, {"confirmed": False}),
         },
     )
-    def test_xcom_states_what_is_hidden_of_the_run(self, airflow, hidden, read):
-        airflow.push(airflow.add(), hidden=hidden)
-        assert link_of().hidden == read
-
-    def test_rendered_connection_counts_and_not_that_of_the_edited_xcom(self, airflow):
-        airflow.push(airflow.add(), connection="victim")
-        link = link_of()
-        assert (link.conn_id, link.confirmed) == ("shop_account", True)
+    def test_link_has_what_the_rendered_fields_confirm_and_the_xcom_states(self, airflow, rendered, more, expected):
+        airflow.push(airflow.add(SHOP, **{"browseract_conn_id": "shop_account", **rendered}), **more)
+        link = link_of(more.get("run", "1"))
+        assert {name: getattr(link, name) for name in expected} == expected
 
     def test_without_rendered_fields_the_connection_of_the_xcom_is_not_confirmed(self, airflow):
         key = airflow.add()
@@ -296,21 +270,6 @@ class TestLinks:
         airflow.push(key, connection="shop_account")
         link = link_of()
         assert (link.conn_id, link.source_id, link.confirmed) == ("shop_account", None, False)
-
-    def test_run_of_a_bot_has_its_bot_and_version(self, airflow):
-        airflow.push(airflow.add(SHOP, browseract_conn_id="shop_account", bot_id="5", input={}), api_version="v3")
-        link = link_of()
-        assert (link.source_id, link.started, link.api_version) == ("5", True, ApiVersion.V3)
-
-    def test_run_of_a_bot_template_is_started_without_a_known_bot(self, airflow):
-        airflow.push(airflow.add(SHOP, browseract_conn_id="shop_account", template_id="5"), api_version="v3")
-        link = link_of()
-        assert (link.source_id, link.started, link.api_version) == (None, True, ApiVersion.V3)
-
-    @cases("word", {"version 2": "v2", "unknown": "v9", "no text": ["v3"]})
-    def test_any_other_word_is_version_2(self, airflow, word):
-        airflow.push(airflow.add(), api_version=word)
-        assert link_of().api_version is ApiVersion.V2
 
     def test_version_of_the_trigger_counts_more_than_that_of_the_xcom(self, airflow):
         key = airflow.add()
@@ -328,14 +287,6 @@ class TestLinks:
         link = link_of(keeper=keeper)
         assert (link.conn_id, link.source_id, link.confirmed) == ("shop_account", "5", True)
         assert link.waits
-
-    def test_rendered_fields_with_nul_and_lone_surrogate_are_read(self, airflow):
-        airflow.push(airflow.add(SHOP, browseract_conn_id="shop_account", workflow_id=5, text="\0 \ud800"))
-        assert link_of()[3:6] == ("shop_account", "5", True)
-
-    def test_long_rendered_fields_are_not_read(self, airflow):
-        airflow.push(airflow.add(SHOP, browseract_conn_id="shop_account", workflow_id="5", text="x" * 60_000))
-        assert not link_of().confirmed
 
     def test_run_belongs_to_the_operator_and_is_waited_for_by_the_sensor(self, airflow):
         sensor = airflow.add(SHOP._replace(task_id="wait"), **SENSOR)
@@ -372,24 +323,17 @@ class TestLinks:
         assert "1" not in RecordKeeper().read().links
 
 
+WAITING = ("running", "deferred", "up_for_reschedule", "up_for_retry")
+
+
 class TestWhoWaits:
-    @cases(
-        ("state", "waits"),
-        {
-            "running": ("running", True),
-            "deferred, but its trigger is read too late": ("deferred", True),
-            "rescheduled": ("up_for_reschedule", True),
-            "up for retry": ("up_for_retry", True),
-            "cleared": (None, False),
-            "failed": ("failed", False),
-            "success": ("success", False),
-        },
-    )
-    def test_state_decides_whether_a_task_instance_waits(self, airflow, state, waits):
+    # A deferred task instance without a trigger was read at the moment of its end.
+    @pytest.mark.parametrize("state", [*WAITING, None, "failed", "success"])
+    def test_state_decides_whether_a_task_instance_waits(self, airflow, state):
         key = airflow.add(state="running")
         airflow.push(key)
         airflow.change(key, state=state)
-        assert link_of().waits is waits
+        assert link_of().waits is (state in WAITING)
 
     def test_resumed_task_instance_waits_until_it_ends(self, airflow):
         key = airflow.add()
@@ -427,7 +371,8 @@ class TestWhoWaits:
         airflow.start_next_try(key)
         assert not link_of("1", keeper).waits
         airflow.push(key, "2")
-        assert [(each.browseract_task_id, each.try_number, each.waits) for each in keeper.read().of_instance(key)] == [
+        links = keeper.read().of_instance(key)
+        assert [(each.browseract_task_id, each.try_number, each.waits) for each in links] == [
             ("2", 2, True),
             ("1", 1, False),
         ]
@@ -501,10 +446,7 @@ class TestQueue:
         assert not keeper.read().queue
 
     def test_wait_stored_by_another_version_is_passed_over(self, queue):
-        queue.add(1.0)
-        with create_session() as session:
-            [trigger] = session.scalars(select(Trigger).where(Trigger.classpath == SLOT_TRIGGER))
-            trigger.kwargs = {"browseract_conn_id": "browseract_default", "wait": {"place": 1}}
+        queue.make_unreadable(queue.add(1.0))
         readable = queue.add(2.0)
         assert [entry.key for entry in RecordKeeper().read().queue] == [readable]
 
@@ -515,6 +457,24 @@ class TestQueue:
         assert len(RecordKeeper().read().queue) == 2
 
 
+@pytest.fixture
+def slow_refresh(monkeypatch) -> Callable[[], tuple[threading.Event, threading.Event]]:
+    """From the call on, let a refresh set the first event that is returned, and wait for the second one."""
+
+    def begin() -> tuple[threading.Event, threading.Event]:
+        refreshing, go_on, refresh = threading.Event(), threading.Event(), RecordKeeper._refresh
+
+        def slowly(keeper: RecordKeeper) -> None:
+            refreshing.set()
+            assert go_on.wait(60)
+            refresh(keeper)
+
+        monkeypatch.setattr(RecordKeeper, "_refresh", slowly)
+        return refreshing, go_on
+
+    return begin
+
+
 class TestRefresh:
     def test_later_read_reads_only_newer_xcoms_and_no_trigger_twice(self, airflow, queue):
         for index, ago in enumerate((1200.0, 600.0, 0.0)):
@@ -522,9 +482,9 @@ class TestRefresh:
         airflow.defer(airflow.add(SHOP._replace(map_index=3)), "3")
         queue.add(1.0)
         keeper = RecordKeeper()
-        with statements() as first:
+        with selects() as first:
             keeper.read()
-        with statements() as second:
+        with selects() as second:
             records = keeper.read()
         # Who waits, triggers of both kinds, XComs; at first also both kinds of waits, and rendered fields.
         assert (len(first), len(second)) == (7, 4)
@@ -536,36 +496,21 @@ class TestRefresh:
         airflow.push(airflow.add(SHOP._replace(map_index=4)), "4")
         assert "4" in keeper.read().links
 
-    def test_xcom_with_an_older_timestamp_is_found_within_the_overlap(self, airflow):
-        airflow.push(airflow.add(SHOP._replace(map_index=0)), "1")
+    @cases(
+        "first, second",
+        {"older, within the overlap": (0.0, 50.0), "after one of a clock that is ahead": (-3600.0, 0.0)},
+    )
+    def test_later_xcom_is_found_whatever_the_clocks_show(self, airflow, first, second):
+        airflow.push(airflow.add(SHOP._replace(map_index=0)), "1", ago=first)
         keeper = RecordKeeper()
         keeper.read()
-        airflow.push(airflow.add(SHOP._replace(map_index=1)), "2", ago=50.0)
+        airflow.push(airflow.add(SHOP._replace(map_index=1)), "2", ago=second)
         assert "2" in keeper.read().links
 
-    def test_xcom_from_a_clock_that_is_ahead_hides_no_others(self, airflow):
-        airflow.push(airflow.add(SHOP._replace(map_index=0)), "1", ago=-3600.0)
+    def test_while_one_thread_refreshes_others_get_the_last_records(self, airflow, slow_refresh):
         keeper = RecordKeeper()
-        keeper.read()
-        airflow.push(airflow.add(SHOP._replace(map_index=1)), "2")
-        assert "2" in keeper.read().links
-
-    def test_records_are_kept_for_a_moment(self, airflow, monkeypatch):
-        monkeypatch.setattr(database, "MAX_AGE", 600.0)
-        keeper = RecordKeeper()
-        assert keeper.read() is keeper.read()
-
-    def test_while_one_thread_refreshes_others_get_the_last_records(self, airflow, monkeypatch):
-        keeper, refreshing, go_on = RecordKeeper(), threading.Event(), threading.Event()
         before = keeper.read()
-        active = database._active
-
-        def wait(*arguments):
-            refreshing.set()
-            assert go_on.wait(60)
-            return active(*arguments)
-
-        monkeypatch.setattr(database, "_active", wait)
+        refreshing, go_on = slow_refresh()
         with ThreadPoolExecutor(1) as pool:
             refreshed = pool.submit(keeper.read)
             assert refreshing.wait(60)
@@ -573,17 +518,11 @@ class TestRefresh:
             go_on.set()
             assert refreshed.result(60) is not before
 
-    def test_records_of_long_ago_are_given_to_nobody(self, airflow, monkeypatch):
-        keeper, refreshing, go_on, refresh = RecordKeeper(), threading.Event(), threading.Event(), RecordKeeper._refresh
+    def test_records_of_long_ago_are_given_to_nobody(self, airflow, slow_refresh):
+        keeper = RecordKeeper()
         old = keeper.read()
         keeper._read_at -= database.OLDEST + 1
-
-        def slowly(self):
-            refreshing.set()
-            assert go_on.wait(60)
-            refresh(self)
-
-        monkeypatch.setattr(RecordKeeper, "_refresh", slowly)
+        refreshing, go_on = slow_refresh()
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(keeper.read)
             assert refreshing.wait(60)
@@ -592,7 +531,7 @@ class TestRefresh:
             assert first.result(60) is not old
             assert second.result(60) is not old
 
-    def test_first_threads_wait_for_one_refresh(self, airflow, monkeypatch):
+    def test_first_threads_wait_for_one_refresh_which_is_kept_for_a_moment(self, airflow, monkeypatch):
         monkeypatch.setattr(database, "MAX_AGE", 600.0)
         keeper, count, refresh = RecordKeeper(), [], RecordKeeper._refresh
 
@@ -604,7 +543,7 @@ class TestRefresh:
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(lambda _: keeper.read(), range(4)))
         assert len(count) == 1
-        assert all(each is found[0] for each in found)
+        assert {id(each) for each in found} == {id(keeper.read())}
 
     def test_failed_refresh_raises_and_the_next_call_tries_again(self, airflow, monkeypatch):
         airflow.push(airflow.add())
@@ -636,6 +575,7 @@ class TestLookUps:
         assert database.links_of(key._replace(run_id="\0")) == []
 
     def test_teams_are_read_only_where_airflow_has_them(self, airflow, monkeypatch):
+        assert (database.dag_team(DAG_ID), database.connection_team("browseract_default")) == (None, None)
         for model in (DagModel, Connection):
             monkeypatch.setattr(model, "get_team_name", lambda of, **_: f"team of {of}")
         assert (database.dag_team("shop"), database.connection_team("c")) == (None, None)
@@ -653,8 +593,3 @@ class TestLookUps:
         finally:
             with create_session() as session:
                 session.execute(delete(Connection).where(Connection.conn_id.in_(["http_1", "browseract_1"])))
-
-    def test_without_teams_there_is_none(self, airflow):
-        assert database.dag_team(DAG_ID) is None
-        assert database.dag_team("\0") is None
-        assert database.connection_team("browseract_default") is None
