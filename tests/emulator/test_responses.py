@@ -183,6 +183,9 @@ class TestCatalogue:
         workflow = account.call("get-workflow", workflow_id=SEARCH.id)
         inputs = [{"name": "keyword", "default_enabled": False}, {"name": "max_items", "default_enabled": True}]
         assert (workflow["publish_at"], workflow["input_parameters"]) == (SEARCH.published_at, inputs)
+        bot, text = account.call("query-bot", bot_id=SEARCH.id), {"type": "string"}
+        schema = {"type": "object", "properties": {"keyword": text, "max_items": text}, "required": ["keyword"]}
+        assert (bot["bot_type"], bot["input_schema"]) == ("workflow", {**schema, "additionalProperties": False})
         assert "publish_at" not in account.call("get-workflow", workflow_id=UNPUBLISHED.id)
         bot = account.call("query-bot", bot_id=UNPUBLISHED.id)
         assert (bot["published_at"], bot["input_schema"], bot["output_schema"]) == (None, None, None)

@@ -58,7 +58,8 @@ def test_run(account, settings, requests, seen):
         done = statuses.count("succeed")
         found.append(f"{done}{ {'running': '+', 'failed': '-'}[statuses[-1]] if len(statuses) > done else '' }")
         assert task["credit"] == 5 * len(statuses)
-        assert [step["step_goal"] for step in task["steps"]] == [SEARCH.steps[n % 4] for n in range(len(statuses))]
+        steps = [(f"{task_id}{n + 1:02}", SEARCH.steps[n % 4]) for n in range(len(statuses))]
+        assert [(step["id"], step["step_goal"]) for step in task["steps"]] == steps
         live = {"width": 1280, "height": 1024, "live_url": f"{account.emulator.url}/live/{task_id}"}
         assert task.get("live_url_info") == (live if status in ("running", "paused") else None)
         assert ("output" in task) == ("finished_at" in task) == (status in ("finished", "failed", "canceled"))
@@ -184,7 +185,7 @@ class TestStarts:
         "no output": (SEARCH, PAPER, lambda _: None, 10000, "TypeError"),
         "wrong password": (LOG_IN, {"username": "ada", "password": "wrong"}, LOG_IN.behaviour, 10002, "of ada"),
         "no number": (SEARCH, {"keyword": "pens", "max_items": "three"}, SEARCH.behaviour, 10003, "three"),
-        "setting": (FAILING, {}, FAILING.behaviour, *FAILING.failure),
+        "setting": (FAILING, {}, lambda _: 1 / 0, *FAILING.failure),
     },
 )
 def test_failure_of_a_behaviour_fails_only_its_own_run_which_has_no_output(
