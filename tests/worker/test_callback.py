@@ -15,7 +15,7 @@ from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
-from tests.workers import ORDERS_RESULT
+from tests.workers import ORDERS_RESULT, refuse_xcoms
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -48,18 +48,6 @@ def wait_of(deferral: TaskDeferred) -> dict:
 def callback_event(deferral: TaskDeferred) -> dict:
     """The event that the callback route creates from the trigger's wait."""
     return to_json(WaitEvent(from_json(Wait, wait_of(deferral)), End.ENDED, WokenBy.CALLBACK))
-
-
-def refuse_the_xcom_wait(ti, monkeypatch) -> None:
-    """Make the XCom backend of a task instance refuse the XCom ``wait``."""
-    push = ti.xcom_push
-
-    def refuse(key, value):
-        if key == "wait":
-            raise OSError("S3: SlowDown")
-        push(key, value)
-
-    monkeypatch.setattr(ti, "xcom_push", refuse)
 
 
 class TestCallbackUrl:
@@ -284,33 +272,29 @@ class TestCallback:
         assert "seconds_after_end" not in run.ti.xcoms["wait"]
         assert "Woken by a callback." in "".join(capfd.readouterr())
 
-    def test_callback_token_that_cannot_be_stored_switches_to_polling(
-        self, worker, emulator, webhooks, monkeypatch, capfd
-    ):
+    def test_callback_token_that_cannot_be_stored_switches_to_polling(self, worker, emulator, webhooks, capfd):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        refuse_the_xcom_wait(run.ti, monkeypatch)
+        refuse_xcoms(run, "wait")
         assert wait_of(run.defer())[TOKEN_KEY] is None
         assert emulator.tasks[0].callback_url is None
         assert "This task polls, because no callback can resume it" in "".join(capfd.readouterr())
 
     def test_callback_token_that_cannot_be_stored_in_a_later_try_keeps_the_run_running(
-        self, worker, emulator, webhooks, store, monkeypatch
+        self, worker, emulator, webhooks, store
     ):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         first = worker(workflow_id=ORDERS.id, deferrable=True, store=store)
         first.defer()
         last = worker(workflow_id=ORDERS.id, deferrable=True, store=store)
-        refuse_the_xcom_wait(last.ti, monkeypatch)
+        refuse_xcoms(last, "wait")
         last.defer()
         assert [task.status for task in emulator.tasks] == ["running"]
 
-    def test_callback_returns_the_result_even_if_the_xcom_cannot_be_pushed(
-        self, worker, emulator, webhooks, monkeypatch
-    ):
+    def test_callback_returns_the_result_even_if_the_xcom_cannot_be_pushed(self, worker, emulator, webhooks):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         deferral = run.defer()
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-        refuse_the_xcom_wait(run.ti, monkeypatch)
+        refuse_xcoms(run, "wait")
         assert run.operator().execute_complete(run.context, callback_event(deferral)) == ORDERS_RESULT
 
 

@@ -50,10 +50,6 @@ class TestInputNames:
             worker(workflow_id=SEARCH.id, input_parameters=inputs).run()
         assert endpoints(emulator) == ["get-workflow"]
 
-    def test_check_of_input_names_costs_one_request(self, worker, emulator):
-        worker(workflow_id=SEARCH.id, input_parameters=PENS, wait_for_completion=False).run()
-        assert endpoints(emulator).count("get-workflow") == 1
-
     def test_input_names_are_not_checked_again_while_waiting_for_a_slot(self, worker, emulator):
         emulator.concurrency = 1
         emulator.set_workflow(ORDERS.id, duration=1.0)

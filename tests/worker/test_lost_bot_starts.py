@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -145,29 +144,3 @@ def test_runs_of_others_at_the_same_time_do_not_count(worker, emulator, argument
     attempt = worker(**arguments)
     attempt.run()
     assert [task.id for task in emulator.tasks][3:] == [attempt.ti.xcoms["task_id"]]
-
-
-@pytest.mark.parametrize(
-    "arguments", [CONTACT, {**BOT, "input": TEXTS}], ids=["typed input", "texts that the operator converts"]
-)
-def test_worker_lost_during_the_start_leads_to_the_same_run_on_retry(worker, emulator, store, monkeypatch, arguments):
-    class CrashError(BaseException):
-        """Simulates a SIGKILL."""
-
-    attempt = worker(**arguments, store=store)
-    operator = attempt.operator()
-    send = operator.hook.client.send
-
-    def die(call):
-        sent = send(call)
-        if call.starts_run:
-            raise CrashError
-        return sent
-
-    monkeypatch.setattr(operator.hook.client, "send", die)
-    with pytest.raises(CrashError):
-        operator.execute(attempt.context)
-    second = worker(**arguments, store=store)
-    second.run()
-    assert [task.id for task in emulator.tasks] == [second.ti.xcoms["task_id"]]
-    assert not re.search("laptops|Example", store.values["browseract_run"])

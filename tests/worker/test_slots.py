@@ -7,14 +7,12 @@ import time
 import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.compat import TaskDeferralError, TaskDeferred
+from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.ledger import STATE_KEY
-from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
-from airflow_provider_browseract.worker.slots import _in_words
+from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError
 from airflow_provider_browseract.worker.tries import PLACE_KEY
 from tests.workers import BOTH_WAYS, is_killed_at_each_call, refuse_xcoms
 from tests.world import browseract_emulator, emulator, worker, world
@@ -199,14 +197,6 @@ def test_refusal_for_a_slot_waits_for_slots_and_outlives_the_trigger(worker, emu
     assert wait.key_digest == BrowserActHook().settings.client.key_digest
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.34, "0.3 seconds"), (90, "90 seconds"), (120, "2 min"), (3599.9, "1 h 0 min"), (25198, "7 h 0 min")],
-)
-def test_limit_is_logged_in_hours_and_minutes(seconds, text):
-    assert _in_words(seconds) == text
-
-
 @pytest.mark.parametrize(("retry_after", "pause"), [(77, 77), (10**9, timings.LONGEST_RETRY_AFTER)])
 def test_retry_after_sets_the_pause_of_the_slot_wait_trigger_within_limits(worker, emulator, retry_after, pause):
     emulator.fault("run-task", RequestFault.status(429, retry_after=retry_after))
@@ -239,18 +229,6 @@ def test_kill_while_there_is_no_free_slot_starts_no_run(worker, emulator, monkey
     with pytest.raises(RunCanceledError, match="Killed before a run was started"):
         operator.execute(run.context)
     assert emulator.tasks == []
-
-
-def test_run_deferral_ended_by_airflow_is_not_reported_as_a_slot_wait_error(worker, emulator, store):
-    emulator.next_run(SEARCH.id, duration=60.0)
-    run = search(worker, deferrable=True, store=store)
-    run.defer()
-    assert STATE_KEY in store.values
-    with pytest.raises(
-        RunLostError, match=r"^Stopped waiting for BrowserAct task .*, because Airflow ended the deferral: "
-    ) as given_up:
-        run.operator().resume_execution("__fail__", {"error": "Trigger failure"}, run.context)
-    assert not isinstance(given_up.value, TaskDeferralError)
 
 
 def test_active_runs_that_cannot_be_counted_do_not_end_the_wait_for_a_slot(worker, emulator, capfd):
