@@ -143,7 +143,7 @@ STORIES = {
         ],
         "canceled",
     ),
-    "pause": ([Try(run={"pause_at": 0.5, "pause_limit": 600.0}, says="waits for a person")], "finished"),
+    "pause": ([Try(run={"pause_at": 0.5, "pause_limit": 600.0}, says="waits for a person: http")], "finished"),
     "pause with on_paused=fail": (
         [Try(RunPausedError, run={"pause_at": 0.5}, args={"on_paused": "fail", **KEPT}, says="paused for a person")],
         "canceled",
