@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 
 import pytest
+import requests
 from airflow import __version__ as airflow_version
 from airflow.models.connection import Connection
 from airflow.utils.session import create_session
@@ -370,6 +371,14 @@ class TestApiServer:
     )
     def test_address_that_nothing_responds_at_is_reported_without_its_login(self, server, address, shown):
         assert problems(server(address)).startswith(f"FAIL API server nothing responds at {shown}")
+
+    def test_server_that_closes_each_further_connection(self, server, monkeypatch):
+        def fail(*_, **__):
+            raise requests.ConnectionError
+
+        monkeypatch.setattr(requests, "get", fail)
+        with responding(Response(status_code=404)) as address:
+            assert "is not the address of an Airflow API server" in problems(server(address))
 
     def test_default_address_is_the_port_on_this_machine(self, check, monkeypatch, airflow):
         monkeypatch.delenv("AIRFLOW__API__BASE_URL")
