@@ -39,9 +39,7 @@ def test_refused_bot_counts_runs_of_both_versions_and_a_refused_workflow_those_o
 
     def refused(**arguments):
         before = len(emulator.requests)
-        run = worker(**arguments, deferrable=True)
-        deferral = run.defer()
-        wait = deferral.trigger.wait
+        wait = worker(**arguments, deferrable=True).defer().trigger.wait
         return wait.api_version, wait.active, [each.endpoint for each in emulator.requests[before + 2 :]]
 
     workflow = {"workflow_id": SEARCH.id, "input_parameters": {"keyword": "pens"}}
