@@ -51,6 +51,9 @@ LANES = (os.cpu_count() or 1) + 1
 MOST_TESTS = 800
 """How many tests try a change at most."""
 
+FIRST_CASES = 5
+"""How many cases of a test are tried before other tests."""
+
 LIMIT = 300.0
 """Seconds after which a change that makes tests hang counts as noticed."""
 
@@ -230,14 +233,25 @@ def _failed(child: int) -> bool:
 
 
 def plan(names: Collection[str], results: Path) -> dict[str, list[str]]:
-    """Return the tests for each change: of those that enter its function, first those that enter few others."""
+    """Return the tests for each change: of those that enter its function, first those that enter few others.
+
+    Of a test with many cases, only some come before the other tests, which otherwise could be left out.
+    """
     tests = defaultdict(list)
     for file in results.glob("*.jsonl"):
         for slow, number, test, functions in map(json.loads, file.read_text().splitlines()):
             for function in functions:
                 tests[function].append((slow, number, test))
-    ordered = {name: sorted(tests[name.partition("__mutmut_")[0]]) for name in names}
-    return {name: [test for *_, test in found[:MOST_TESTS]] for name, found in ordered.items()}
+    ordered = {}
+    for name in names:
+        cases: Counter[str] = Counter()
+        ranked = []
+        for slow, number, test in sorted(tests[name.partition("__mutmut_")[0]]):
+            function = test.partition("[")[0]
+            ranked.append((slow, cases[function] // FIRST_CASES, number, test))
+            cases[function] += 1
+        ordered[name] = [test for *_, test in sorted(ranked)[:MOST_TESTS]]
+    return ordered
 
 
 def paths_of(wanted: Collection[str]) -> list[Path]:

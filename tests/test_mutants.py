@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -111,3 +112,12 @@ def test_all_code_that_decides_about_money_is_tried():
     paths = [path.relative_to(ROOT / mutants.PACKAGE) for path in mutants.paths_of([])]
     assert {path.parts[0] for path in paths} == {"api", "runs", "triggers", "webhook", "worker"}
     assert len(paths) > 50
+
+
+def test_test_with_many_cases_does_not_keep_others_from_being_tried(tmp_path, monkeypatch):
+    monkeypatch.setattr(mutants, "MOST_TESTS", 6)
+    entered = [[False, 1, f"test_story[{number}]", ["start"]] for number in range(9)]
+    entered.append([False, 7, "test_secrets", ["start"]])
+    (tmp_path / "1.jsonl").write_text("\n".join(map(json.dumps, entered)))
+    [tests] = mutants.plan(["start__mutmut_1"], tmp_path).values()
+    assert tests == [*(f"test_story[{number}]" for number in range(5)), "test_secrets"]

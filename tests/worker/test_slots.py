@@ -13,6 +13,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError
+from airflow_provider_browseract.worker.slots import _in_words
 from airflow_provider_browseract.worker.tries import PLACE_KEY
 from tests.workers import BOTH_WAYS, is_killed_at_each_call, refuse_xcoms
 from tests.world import browseract_emulator, emulator, worker, world
@@ -124,6 +125,8 @@ def test_refusal_although_nothing_is_active_is_reported_once(worker, emulator, c
     logged = "".join(capfd.readouterr())
     warning = "BrowserAct refuses the start although it lists no active run."
     assert logged.count(warning) == 1
+    assert "no free slot now; it lists no active run: the run that has the slot has only just started" in logged
+    assert "no free slot now; it lists no active run any more" in logged
     # The only run may end right before the first refusal.
     assert "refused the start once" in logged.partition(warning)[0]
     assert "refused the start 3 times" in logged.partition(warning)[2]
@@ -193,6 +196,14 @@ def test_refusal_for_a_slot_waits_for_slots_and_outlives_the_trigger(worker, emu
     assert deferred.timeout.total_seconds() == pytest.approx(500 + timings.TIMEOUT_BACKSTOP, abs=60)
     assert deferred.trigger.browseract_conn_id == "browseract_default"
     assert wait.key_digest == BrowserActHook().settings.client.key_digest
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.34, "0.3 seconds"), (90, "90 seconds"), (120, "2 min"), (3599.9, "1 h 0 min"), (25198, "7 h 0 min")],
+)
+def test_limit_is_logged_in_hours_and_minutes(seconds, text):
+    assert _in_words(seconds) == text
 
 
 @pytest.mark.parametrize(("retry_after", "pause"), [(77, 77), (10**9, timings.LONGEST_RETRY_AFTER)])
