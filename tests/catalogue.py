@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from airflow_provider_browseract.emulator import (
     EXPORT,
+    LOG_IN,
+    ORDERS,
     EmulatedWorkflow,
     Emulator,
     Output,
@@ -14,6 +17,7 @@ from airflow_provider_browseract.emulator import (
 )
 from airflow_provider_browseract.emulator.catalogue import number_from
 from airflow_provider_browseract.emulator.workflow import BLOCKED, TEXT, object_of
+from tests.demos import respond_as_in_the_demos
 
 
 def _download(run: RunContext) -> Output:
@@ -133,6 +137,14 @@ PRICES = EmulatedWorkflow(
 )
 
 ADDED = (DOWNLOAD, PLAIN_TEXT, FAILING, UNPUBLISHED, TEMPLATE_TEXT, TEMPLATE_EXPORT, PRICES)
+
+
+def prepare(emulator: Any) -> Any:
+    """Add them to an emulator on a plan of 5, where any workflow may have several runs at once, and return it."""
+    emulator.concurrency = 5
+    for workflow in (LOG_IN, ORDERS):
+        emulator.set_workflow(workflow.id, one_at_a_time=False)
+    return respond_as_in_the_demos(add(emulator))
 
 
 def add(emulator: Emulator) -> Emulator:

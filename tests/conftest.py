@@ -31,10 +31,8 @@ os.environ.update(
 import hypothesis
 import pytest
 
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS
 from airflow_provider_browseract.runs import timings
 from tests import catalogue
-from tests.demos import respond_as_in_the_demos
 from tests.e2e.local_airflow import free_port
 
 IN_CI = bool(os.environ.get("BROWSERACT_CI"))
@@ -135,12 +133,7 @@ def api_server(airflow_database):
 @pytest.fixture
 def browseract_emulator(browseract_emulator):
     """The fixture of the package, on a plan of 5, where any workflow may have several runs at once."""
-    emulator = catalogue.add(respond_as_in_the_demos(browseract_emulator))
-    emulator.as_in_the_demos = False
-    emulator.concurrency = 5
-    for workflow in (LOG_IN, ORDERS):
-        emulator.set_workflow(workflow.id, one_at_a_time=False)
-    return browseract_emulator
+    return catalogue.prepare(browseract_emulator)
 
 
 @pytest.fixture

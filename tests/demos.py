@@ -103,7 +103,7 @@ REWRITES: dict[str, Callable[[Emulator, Body], Body]] = {
 
 def respond_as_in_the_demos(emulator: Any) -> Any:
     """Let an emulator respond like the vendor's examples while its attribute ``as_in_the_demos`` is true."""
-    emulator.as_in_the_demos = True
+    emulator.as_in_the_demos = False
 
     def rewrite(endpoint: str, body: Body) -> Body:
         if not emulator.as_in_the_demos:

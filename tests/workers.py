@@ -110,12 +110,8 @@ class Worker:
 
     def resume(self, deferred: TaskDeferred):
         """Run the trigger, then the operator from there, as often as it defers."""
-        while True:
-            event = self.wait_in_triggerer(deferred)
-            try:
-                return resume_operator(self.operator(), deferred, event, self.context)
-            except TaskDeferred as again:
-                deferred = again
+        _, result = resume_until_end(self.operator, self.wait_in_triggerer, deferred, self.context)
+        return result
 
     def wait_in_triggerer(self, deferred: TaskDeferred) -> dict:
         """Run the trigger, created again from its stored arguments, and return the payload of its only event."""
@@ -128,11 +124,13 @@ class Worker:
 def fire_in_real_time(trigger: Any) -> dict:
     """Run a trigger, created again from its stored arguments, and return the payload of its only event."""
 
-    async def wait() -> list[dict]:
-        return [event.payload async for event in stored_trigger(trigger).run()]
-
-    [event] = asyncio.run(wait())
+    [event] = asyncio.run(payloads_of(stored_trigger(trigger)))
     return event
+
+
+async def payloads_of(trigger: Any) -> list[dict]:
+    """Run a trigger, and return the payloads of its events."""
+    return [event.payload async for event in trigger.run()]
 
 
 def stored_trigger(trigger: Any) -> Any:
@@ -145,6 +143,22 @@ def resume_operator(operator: Any, deferred: TaskDeferred, event: dict, context:
     """Resume an operator after a deferral, with the arguments that Airflow stores and the payload of the event."""
     kwargs = {**json.loads(json.dumps(deferred.kwargs or {})), "event": event}
     return operator.resume_execution(deferred.method_name, kwargs, context)
+
+
+def resume_until_end(
+    make: Callable[[], Any], wait: Callable[[TaskDeferred], dict], deferred: TaskDeferred, context: Any
+):
+    """Wait, and continue in a new process, as often as an operator defers, and return the last one and its result.
+
+    :param make: makes the operator again
+    :param wait: runs the trigger of a deferral, and returns the payload of its event
+    """
+    while True:
+        event, operator = wait(deferred), make()
+        try:
+            return operator, resume_operator(operator, deferred, event, context)
+        except TaskDeferred as again:
+            deferred = again
 
 
 def calls_of(emulator, endpoint: str) -> int:

@@ -26,10 +26,9 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
 from airflow_provider_browseract.compat import TaskDeferred
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator
-from tests.catalogue import add
-from tests.demos import respond_as_in_the_demos
-from tests.workers import FakeStore, FakeTaskInstance, Worker, resume_operator, stored_trigger
+from airflow_provider_browseract.emulator import Emulator
+from tests.catalogue import prepare
+from tests.workers import FakeStore, FakeTaskInstance, Worker, payloads_of, resume_until_end, stored_trigger
 
 STATES = "airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states"
 START = 1_780_000_000.0
@@ -85,10 +84,7 @@ class World:
     def __init__(self, monkeypatch):
         self.monkeypatch = monkeypatch
         self.clock = Clock()
-        self.emulator = respond_as_in_the_demos(add(Emulator(concurrency=5, clock=self.clock.time)))
-        self.emulator.as_in_the_demos = False
-        for workflow in (LOG_IN, ORDERS):
-            self.emulator.set_workflow(workflow.id, one_at_a_time=False)
+        self.emulator = prepare(Emulator(clock=self.clock.time))
         # Callbacks to a private address are refused unless the API has one too.
         self.emulator.url = "http://127.0.0.1:1"
         self.emulator.wait_until = self.wait_until
@@ -147,12 +143,7 @@ class World:
 
     def fire(self, trigger):
         """Run a trigger, made again from its stored arguments, and return the payload of its only event."""
-        made = stored_trigger(trigger)
-
-        async def events():
-            return [event.payload async for event in made.run()]
-
-        [event] = self.run(events())
+        [event] = self.run(payloads_of(stored_trigger(trigger)))
         return event
 
     def run(self, coroutine):
@@ -203,20 +194,12 @@ class TaskInstance:
         except TaskDeferred as deferred:
             if defers:
                 raise
-            operator, result = self.resume(deferred, context)
+            operator, result = resume_until_end(
+                self.make, lambda waiting: self.world.fire(waiting.trigger), deferred, context
+            )
         for callback in operator.on_success_callback:
             callback(context)
         return result
-
-    def resume(self, deferred, context):
-        """Wait in the triggerer, and continue in a new process, as often as the operator defers."""
-        while True:
-            event = self.world.fire(deferred.trigger)
-            operator = self.make()
-            try:
-                return operator, resume_operator(operator, deferred, event, context)
-            except TaskDeferred as again:
-                deferred = again
 
 
 class _Adapter(BaseAdapter):
@@ -269,8 +252,7 @@ def world(monkeypatch):
 @pytest.fixture
 def emulator(world):
     """The emulator of the world, whose runs take a minute."""
-    for each in world.emulator.of_kind("workflow", "bot", "template"):
-        world.emulator.set_workflow(each.id, duration=60.0)
+    world.emulator.set_workflow("*", duration=60.0)
     return world.emulator
 
 

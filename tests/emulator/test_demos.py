@@ -22,7 +22,7 @@ TASK = {
 @pytest.fixture
 def account():
     account = Account()
-    respond_as_in_the_demos(account.emulator)
+    respond_as_in_the_demos(account.emulator).as_in_the_demos = True
     account.emulator.set_workflow(PLAIN_TEXT.id, duration=4.0, output="")
     return account
 

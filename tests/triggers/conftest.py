@@ -6,6 +6,7 @@ import pytest
 
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
+from tests.workers import payloads_of
 from tests.world import emulator, world
 
 __all__ = ["emulator", "world"]
@@ -16,10 +17,7 @@ def wait(world):
     """Return a function that runs a trigger in the world, and returns its only event."""
 
     def run(trigger) -> WaitEvent:
-        async def events():
-            return [event.payload async for event in trigger.run()]
-
-        [payload] = world.run(events())
+        [payload] = world.run(payloads_of(trigger))
         assert json.loads(json.dumps(payload)) == payload
         return from_json(WaitEvent, payload)
 

@@ -37,7 +37,7 @@ class TestPausedRun:
         assert f"Resuming BrowserAct task {emulator.tasks[0].id} (1 of at most {MAX_RESUMES} times)." in logged
         assert f"BrowserAct task {emulator.tasks[0].id} was resumed." in logged
 
-    def test_paused_run_that_cannot_be_resumed_gets_limited_attempts_and_times_out(self, worker, emulator, capfd):
+    def test_paused_run_that_cannot_be_resumed_gets_limited_attempts_and_times_out(self, worker, emulator):
         emulator.fault("resume-task", RequestFault.refused(10127))
         with pytest.raises(RunTimedOutError):
             worker(workflow_id=HUMAN.id, on_paused="resume", timeout=600).run()
