@@ -134,10 +134,14 @@ class World:
         with BrowserActClient(ClientSettings(self.service.api_key, self.service.url)) as client:
             return client.send(call)
 
+    def requests(self, endpoint: str, task_id: str) -> int:
+        """Return how often an endpoint was called for a BrowserAct task."""
+        requests = self.emulator.requests
+        return sum(request.endpoint == endpoint and task_id in request.query for request in requests)
+
     def polls(self, task_id: str) -> int:
         """Return how often a BrowserAct task was requested."""
-        requests = self.emulator.requests
-        return sum(request.endpoint == "get-task" and task_id in request.query for request in requests)
+        return self.requests("get-task", task_id)
 
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
         """Clear the task instances of a task, as a person does in the UI."""

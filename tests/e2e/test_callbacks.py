@@ -9,7 +9,6 @@ import statistics
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 import pytest
 import requests
@@ -37,14 +36,10 @@ FAULTS = (
 
 @pytest.fixture(scope="module")
 def world(worlds: dict[str, World]) -> World:
-    """The account whose runs are called back."""
-    return worlds["callbacks"]
-
-
-@pytest.fixture
-def runs(world: World) -> Runs:
-    """Start runs and check their results."""
-    return Runs(world)
+    """The account whose runs are called back. All of them are held."""
+    world = worlds["callbacks"]
+    world.emulator.set_workflow(SEARCH.id, **HELD)
+    return world
 
 
 NEXT_TRY = "next try"
@@ -60,21 +55,13 @@ class Runs:
         self.airflow = world.airflow
         self.emulator = world.emulator
         self.world = world
-        self.first_request = len(self.emulator.requests)
         self.name = f"scenario {next(self.numbers)}, run "
         self.run_id = ""
         self.number = 0
 
-    def start(self, *faults: CallbackFault | None, duration: float | None = None, poll_interval: float = 10.0) -> None:
-        """Start a run for each fault; every second run has its own receiver for the end.
-
-        :param duration: seconds that each takes; None if they end once they are released.
-        """
-        self.number = len(faults)
-        for fault in faults:
-            settings: dict[str, Any] = HELD.copy() if duration is None else {"duration": duration}
-            settings["callback_fault"] = fault
-            self.emulator.next_run(SEARCH.id, **settings)
+    def start(self, number: int = 1, poll_interval: float = 10.0) -> Runs:
+        """Start runs that are held; every second one has its own receiver for the end."""
+        self.number = number
         wanted: list[dict[str, object]] = [
             {"input_parameters": {"keyword": f"{self.name}{index}"}, "poll_interval": poll_interval}
             for index in range(self.number)
@@ -82,6 +69,7 @@ class Runs:
         for arguments in wanted[1::2]:
             arguments["callback_url"] = f"{self.world.service.url}/mine"
         self.run_id = self.airflow.trigger("callbacks", {"runs": wanted})
+        return self
 
     @property
     def tasks(self) -> list[Run]:
@@ -92,10 +80,6 @@ class Runs:
         """What BrowserAct has on record of one of them: of its latest run."""
         keyword = f"{self.name}{map_index}"
         return next((task for task in reversed(self.tasks) if dict(task.inputs)["keyword"] == keyword), None)
-
-    def asked(self, endpoint: str) -> int:
-        """Return how often an endpoint was called."""
-        return sum(request.endpoint == endpoint for request in self.emulator.requests[self.first_request :])
 
     def task_instances(self) -> list[dict]:
         """The mapped task instances in Airflow."""
@@ -167,7 +151,7 @@ class Runs:
             after[wait["woken_by"]].append(wait["seconds_after_end"])
             assert f"Woken by a {wait['woken_by']}, {wait['seconds_after_end']:g} seconds after the end" in log
         assert len(seen) == len(started) == self.number
-        assert self.asked("stop-task") == 0
+        assert [self.world.requests("stop-task", task_id) for task_id in seen] == [0] * self.number
         for by, seconds in after.items():
             print(
                 f"{len(seconds)} woken by {by}: {statistics.median(seconds):.1f} s after the end at the median, "
@@ -176,46 +160,23 @@ class Runs:
         return woken
 
 
-def test_callbacks_resume_tasks_while_no_triggerer_is_running(runs, capsys):
-    runs.start(*FAULTS, duration=20.0)
-    wait_for("A first deferral", lambda: runs.in_state("deferred"), timeout=90)
-    triggerers = runs.world.triggerers
-    runs.airflow.stop(*triggerers, with_signal=9)
-    try:
-        runs.emulator.wait_until(
-            lambda: len(runs.tasks) == len(FAULTS) and all(task.finished_at for task in runs.tasks), timeout=300
-        )
-
-        def was_not_reached(ti: dict) -> bool:
-            deliveries = runs.our_deliveries(runs.xcom(ti["map_index"], "task_id"))
-            return bool(deliveries) and all(delivery.http_status in (None, 202) for delivery in deliveries)
-
-        def only_the_others_wait() -> bool:
-            found = runs.in_state("deferred", "success")
-            return len(found) == len(FAULTS) and all(was_not_reached(ti) for ti in found if ti["state"] == "deferred")
-
-        wait_for("The tasks whose callback arrived", only_the_others_wait, timeout=200, every=2.0)
-        alone = len(runs.in_state("success"))
-    finally:
-        runs.airflow.start(*triggerers)
-    runs.wait_until_all_are("success", timeout=300)
-    with capsys.disabled():
-        print(f"\n{len(FAULTS)} runs, all triggerers killed: {alone} ended without any, the others with one:")
-        woken = runs.check()
-    assert alone >= len(FAULTS) // 2
-    assert woken["callback"] + woken[NEXT_TRY] >= alone - 1
-    assert woken["poll"] + woken[NEXT_TRY] >= len(FAULTS) // 6
-
-
 @pytest.fixture(scope="module")
 def called_back(world: World) -> Runs:
     """A run with normal callbacks, while a test sends additional ones."""
-    runs = Runs(world)
-    runs.start(None)
-    return runs
+    return Runs(world).start(poll_interval=5.0)
 
 
-def test_callbacks_before_end_of_run_resume_task_once_and_it_waits_again(called_back):
+@pytest.fixture(scope="module")
+def waiting(world: World, called_back: Runs) -> dict[str, Runs]:
+    """Runs for the other tests, which are deferred while the first test is running."""
+    return {
+        "marked": Runs(world).start(),
+        "faults": Runs(world).start(len(FAULTS)),
+        "polled": Runs(world).start(poll_interval=5.0),
+    }
+
+
+def test_callbacks_before_end_of_run_resume_task_once_and_it_waits_again(called_back, waiting):
     runs, index = called_back, 0
     task = wait_for("The start", lambda: runs.task(index), timeout=150)
 
@@ -252,8 +213,8 @@ def test_callbacks_before_end_of_run_resume_task_once_and_it_waits_again(called_
     assert runs.xcom(index, "wait")["woken_by"] == "callback"
 
 
-def test_person_who_marks_waiting_task_successful_stops_run(runs):
-    runs.start(None)
+def test_person_who_marks_waiting_task_successful_stops_run(waiting):
+    runs = waiting["marked"]
     not_found = runs.triggerers_said("XCom not found")
     task = wait_for("The start", lambda: runs.task(0), timeout=150)
     # The trigger has to run before Airflow can call its on_kill; the worker polls once itself.
@@ -262,6 +223,38 @@ def test_person_who_marks_waiting_task_successful_stops_run(runs):
     runs.emulator.wait_until(lambda: runs.world.task(task.id).status == "canceled", timeout=150)
     # Airflow logs an error for each requested XCom that does not exist.
     assert runs.triggerers_said("XCom not found") == not_found
+
+
+def test_callbacks_resume_tasks_while_no_triggerer_is_running(waiting, capsys):
+    runs = waiting["faults"]
+    runs.wait_until_all_are("deferred", timeout=150)
+    triggerers = runs.world.triggerers
+    runs.airflow.stop(*triggerers, with_signal=9)
+    try:
+        for task, fault in zip(runs.tasks, FAULTS, strict=True):
+            if fault is not None:
+                runs.emulator.fault("callback", fault, task_id=task.id)
+            runs.world.release(task.id)
+
+        def was_not_reached(ti: dict) -> bool:
+            deliveries = runs.our_deliveries(runs.xcom(ti["map_index"], "task_id"))
+            return bool(deliveries) and all(delivery.http_status in (None, 202) for delivery in deliveries)
+
+        def only_the_others_wait() -> bool:
+            found = runs.in_state("deferred", "success")
+            return len(found) == len(FAULTS) and all(was_not_reached(ti) for ti in found if ti["state"] == "deferred")
+
+        wait_for("The tasks whose callback arrived", only_the_others_wait, timeout=200, every=2.0)
+        alone = len(runs.in_state("success"))
+    finally:
+        runs.airflow.start(*triggerers)
+    runs.wait_until_all_are("success", timeout=300)
+    with capsys.disabled():
+        print(f"\n{len(FAULTS)} runs, all triggerers killed: {alone} ended without any, the others with one:")
+        woken = runs.check()
+    assert alone >= len(FAULTS) // 2
+    assert woken["callback"] + woken[NEXT_TRY] >= alone - 1
+    assert woken["poll"] + woken[NEXT_TRY] >= len(FAULTS) // 6
 
 
 @pytest.fixture
@@ -277,15 +270,18 @@ def second_triggerer(world: World) -> Iterator[str]:
             airflow.stop(name)
 
 
-def test_triggerer_taken_for_dead_that_comes_back_stops_no_run(runs, second_triggerer):
-    runs.start(CallbackFault.lost(), poll_interval=5.0)
-    runs.emulator.wait_until(lambda: runs.asked("get-task") > 1, timeout=150)
+def test_triggerer_taken_for_dead_that_comes_back_stops_no_run(waiting, second_triggerer):
+    runs = waiting["polled"]
+    [task] = runs.tasks
+    runs.emulator.fault("callback", CallbackFault.lost(), task_id=task.id)
+    before = runs.world.polls(task.id)
+    runs.emulator.wait_until(lambda: runs.world.polls(task.id) > before, timeout=150)
     with runs.airflow.frozen("triggerer"):
-        before = runs.asked("get-task")
+        before = runs.world.polls(task.id)
         runs.airflow.start(second_triggerer)
-        runs.emulator.wait_until(lambda: runs.asked("get-task") > before, timeout=150)
+        runs.emulator.wait_until(lambda: runs.world.polls(task.id) > before, timeout=150)
     wait_for("The end of the first trigger", lambda: "waits for it elsewhere" in runs.log(0), timeout=150)
-    runs.world.release(runs.tasks[0].id)
+    runs.world.release(task.id)
     runs.wait_until_all_are("success", timeout=150)
     assert runs.check() == {"poll": 1}
 

@@ -135,10 +135,10 @@ def asked(world: World, run_id: str, other_than: str | None = None) -> str | Non
     return task_id if ti["state"] == "deferred" and waits_for == "person" and task_id != other_than else None
 
 
-def wait_for_poll(world: World, task_id: str) -> None:
-    """Wait until the trigger has polled once more. Before that, the scheduler may mistake an answer for a crash."""
-    before = world.polls(task_id)
-    wait_for("A poll", lambda: world.polls(task_id) > before, timeout=150)
+def wait_for_polls(world: World, *task_ids: str) -> None:
+    """Wait until the triggers have polled once more. Before that, the scheduler may mistake an answer for a crash."""
+    before = {task_id: world.polls(task_id) for task_id in task_ids}
+    wait_for("Polls", lambda: all(world.polls(each) > before[each] for each in task_ids), timeout=150)
 
 
 def run_outside(world: World) -> str:
@@ -184,12 +184,17 @@ def reported_is_stored(world: World, task_id: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def killed(world: World, started: dict[str, str]) -> SimpleNamespace:
+def persons(world: World) -> list[str]:
+    """Start three runs of the DAG with a Required Action, and return them."""
+    return [world.airflow.trigger(PERSON) for _ in range(3)]
+
+
+@pytest.fixture(scope="module")
+def killed(world: World, started: dict[str, str], persons: list[str]) -> SimpleNamespace:
     """Kill all triggerers while a run is running and a Required Action is open; let a run end; start them again.
 
     What could be seen before is kept for the tests.
     """
-    persons = [world.airflow.trigger(PERSON) for _ in range(3)]
     before = looks(world)
     wait_for("The first look", lambda: looks(world) > before, timeout=150)
     first = run_outside(world)
@@ -205,13 +210,15 @@ def killed(world: World, started: dict[str, str]) -> SimpleNamespace:
     wait_for("The state of the watcher", lambda: reported_is_stored(world, first), timeout=150)
     world.airflow.stop(*world.triggerers, with_signal=signal.SIGKILL)
     missed = run_outside(world)
+    seen = looks(world)
     world.airflow.start(*world.triggerers)
-    wait_for_poll(world, long_task)
+    wait_for_polls(world, long_task, *questions)
     world.release(long_task)
     return SimpleNamespace(
         first=first,
         events=events,
         missed=missed,
+        looks=seen,
         long_task=long_task,
         waiting=waiting,
         persons=persons,
@@ -234,14 +241,11 @@ def answered(world: World, started: dict[str, str], killed: SimpleNamespace) -> 
     pending = world.airflow.api(
         "GET", f"dags/{PERSON}/dagRuns/{resumed}/hitlDetails", params={"response_received": "false"}
     )["hitl_details"]
-    # A Required Action outlasts the process that waits for its answer.
-    for task_id in killed.questions:
-        wait_for_poll(world, task_id)
     world.release(unneeded_task)
     world.airflow.answer(PERSON, resumed, "solve", "Resume")
     world.clear(PERSON, stopped, "solve")
     again = wait_for("A Required Action of the next run", lambda: asked(world, stopped, stopped_task), timeout=200)
-    wait_for_poll(world, again)
+    wait_for_polls(world, again)
     tries = world.airflow.task_instances(PERSON, stopped)[0]["try_number"]
     world.airflow.answer(PERSON, stopped, "solve", "Stop")
     return SimpleNamespace(
@@ -254,7 +258,7 @@ def answered(world: World, started: dict[str, str], killed: SimpleNamespace) -> 
     )
 
 
-def test_marking_deferred_task_failed_keeps_run_where_cancel_on_kill_is_false(world, started):
+def test_marking_deferred_task_failed_keeps_run_where_cancel_on_kill_is_false(world, started, persons):
     run_id = started["limits"]
     task_id = wait_for("The start", lambda: task_id_of(world, "limits", run_id, "kept"), timeout=150)
     # The worker polls once itself before the trigger does.
@@ -285,13 +289,6 @@ class TestKilledTriggerer:
         run_id = ended(world, "long", started["long"])
         assert world.task(killed.long_task).status == "finished"
         assert task_id_of(world, "long", run_id, "read") == killed.long_task
-
-    def test_run_that_ended_while_no_triggerer_was_running_is_reported_once(self, world, killed):
-        wait_for("The missed run", lambda: killed.missed in read_outside(world), timeout=200)
-        before = looks(world)
-        wait_for("Two more looks", lambda: looks(world) >= before + 2, timeout=150)
-        assert (events_of(world, killed.missed), events_of(world, killed.first)) == (1, 1)
-        world.airflow.api("PATCH", f"dags/{OUTSIDE}", json={"is_paused": True})
 
     def test_required_action_survives_kill_of_triggerer_and_its_answer_resumes_run(self, world, answered):
         run_id, task_id = answered.resumed.run_id, answered.resumed.task_id
@@ -530,6 +527,14 @@ def test_decorated_function_provides_inputs_of_mapped_runs(world, started):
     assert [dict(task.inputs)["keyword"].partition(" ")[0] for task in tasks] == ["pens", "ink"]
     for index in range(2):
         assert len(world.airflow.xcom(dag_id, run_id, "search", "return_value", map_index=index)) == 2
+
+
+def test_run_that_ended_while_no_triggerer_was_running_is_reported_once(world, killed):
+    wait_for("The missed run", lambda: killed.missed in read_outside(world), timeout=200)
+    # The first look reports it.
+    wait_for("Two more looks", lambda: looks(world) >= killed.looks + 3, timeout=150)
+    assert (events_of(world, killed.missed), events_of(world, killed.first)) == (1, 1)
+    world.airflow.api("PATCH", f"dags/{OUTSIDE}", json={"is_paused": True})
 
 
 def test_every_browseract_task_belongs_to_one_task_instance(world, started, killed, answered):

@@ -90,32 +90,30 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(world, tries):
 
     for task_id in ("marked_deferred", "cleared_deferred", "marked", "cleared", "lost"):
         wait(f"A run of {task_id}", runs_of, task_id)
-    for task_id in ("marked_deferred", "marked"):
-        world.mark("failed", "tries", run_id, task_id)
-    for task_id in ("cleared_deferred", "cleared"):
-        world.clear("tries", run_id, task_id)
-        wait(f"The second run of {task_id}", runs_of, task_id, 2)
-    stopped = ["marked", "cleared", *(["marked_deferred", "cleared_deferred"] if AIRFLOW_V_3_3_PLUS else [])]
-    for task_id in stopped:
-        wait(f"The stop of the run of {task_id}", first_is_canceled, task_id)
-
-    release("cleared")
-    wait("The end of cleared", lambda: state_of("cleared") == "success")
-
+    hanging = "marked_while_airflow_hangs"
+    wait(f"A run of {hanging}", runs_of, hanging)
+    _, process = wait(f"The worker of {hanging}", worker_of, hanging)
     # It takes half a minute until Airflow notices.
     lost = wait("The worker of lost", worker_of, "lost")
     for each in lost:
         each.kill()
-
-    hanging = "marked_while_airflow_hangs"
-    wait(f"A run of {hanging}", runs_of, hanging)
-    _, process = wait(f"The worker of {hanging}", worker_of, hanging)
     world.mark("failed", "tries", run_id, hanging)
     with airflow.frozen("api-server"):
         process.terminate()
         # For longer than Airflow usually lets a killed process live.
         threading.Event().wait(15)
-    wait(f"The stop of the run of {hanging}", first_is_canceled, hanging)
+
+    for task_id in ("marked_deferred", "marked"):
+        world.mark("failed", "tries", run_id, task_id)
+    for task_id in ("cleared_deferred", "cleared"):
+        world.clear("tries", run_id, task_id)
+    for task_id in ("cleared_deferred", "cleared"):
+        wait(f"The second run of {task_id}", runs_of, task_id, 2)
+    stopped = ["marked", "cleared", hanging, *(["marked_deferred", "cleared_deferred"] if AIRFLOW_V_3_3_PLUS else [])]
+    for task_id in stopped:
+        wait(f"The stop of the run of {task_id}", first_is_canceled, task_id)
+    release("cleared")
+    wait("The end of cleared", lambda: state_of("cleared") == "success")
 
     wait("A try after a lost worker", lambda: state_of("lost") == "running" and worker_of("lost") not in (None, lost))
     if not AIRFLOW_V_3_3_PLUS:
