@@ -184,17 +184,12 @@ def reported_is_stored(world: World, task_id: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def persons(world: World) -> list[str]:
-    """Start three runs of the DAG with a Required Action, and return them."""
-    return [world.airflow.trigger(PERSON) for _ in range(3)]
-
-
-@pytest.fixture(scope="module")
-def killed(world: World, started: dict[str, str], persons: list[str]) -> SimpleNamespace:
+def killed(world: World, started: dict[str, str]) -> SimpleNamespace:
     """Kill all triggerers while a run is running and a Required Action is open; let a run end; start them again.
 
     What could be seen before is kept for the tests.
     """
+    persons = [world.airflow.trigger(PERSON) for _ in range(3)]
     before = looks(world)
     wait_for("The first look", lambda: looks(world) > before, timeout=150)
     first = run_outside(world)
@@ -258,27 +253,6 @@ def answered(world: World, started: dict[str, str], killed: SimpleNamespace) -> 
     )
 
 
-def test_marking_deferred_task_failed_keeps_run_where_cancel_on_kill_is_false(world, started, persons):
-    run_id = started["limits"]
-    task_id = wait_for("The start", lambda: task_id_of(world, "limits", run_id, "kept"), timeout=150)
-    # The worker polls once itself before the trigger does.
-    wait_for("Polls", lambda: world.polls(task_id) > 1, timeout=150)
-    world.mark("failed", "limits", run_id, "kept")
-    # The trigger writes this into the task's log when Airflow calls its on_kill.
-    line = f"BrowserAct task {task_id} keeps running and using credits because cancel_on_kill=False."
-    wait_for("The trigger's line", lambda: line in log_of(world, "limits", run_id, "kept"), timeout=150)
-    assert world.task(task_id).status == "running"
-    world.send(stop_task(task_id))
-
-
-def test_run_that_is_running_at_its_deadline_is_stopped_and_fails_task(world, started):
-    run_id = ended(world, "limits", started["limits"], expected="failed")
-    task_id = task_id_of(world, "limits", run_id, "overdue")
-    assert world.task(task_id).status == "canceled"
-    log = log_of(world, "limits", run_id, "overdue")
-    assert f"BrowserAct task {task_id} did not end within 20 seconds.\nThe run was stopped." in log.replace("\\n", "\n")
-
-
 def test_run_started_outside_airflow_triggers_dag_once(world, killed):
     assert killed.events == 1
     assert json.loads(read_outside(world)[killed.first])["logged_in"] is False
@@ -320,6 +294,27 @@ class TestRequiredAction:
     def test_clearing_task_with_required_action_stops_run_and_asks_about_new_one(self, world, answered):
         assert answered.stopped.task_id != answered.cleared.task_id
         assert world.task(answered.cleared.task_id).status == "canceled"
+
+
+def test_marking_deferred_task_failed_keeps_run_where_cancel_on_kill_is_false(world, started):
+    run_id = started["limits"]
+    task_id = wait_for("The start", lambda: task_id_of(world, "limits", run_id, "kept"), timeout=150)
+    # The worker polls once itself before the trigger does.
+    wait_for("Polls", lambda: world.polls(task_id) > 1, timeout=150)
+    world.mark("failed", "limits", run_id, "kept")
+    # The trigger writes this into the task's log when Airflow calls its on_kill.
+    line = f"BrowserAct task {task_id} keeps running and using credits because cancel_on_kill=False."
+    wait_for("The trigger's line", lambda: line in log_of(world, "limits", run_id, "kept"), timeout=150)
+    assert world.task(task_id).status == "running"
+    world.send(stop_task(task_id))
+
+
+def test_run_that_is_running_at_its_deadline_is_stopped_and_fails_task(world, started):
+    run_id = ended(world, "limits", started["limits"], expected="failed")
+    task_id = task_id_of(world, "limits", run_id, "overdue")
+    assert world.task(task_id).status == "canceled"
+    log = log_of(world, "limits", run_id, "overdue")
+    assert f"BrowserAct task {task_id} did not end within 20 seconds.\nThe run was stopped." in log.replace("\\n", "\n")
 
 
 def test_tasks_without_a_slot_wait_in_the_triggerer_and_run_one_after_the_other(world, started):
