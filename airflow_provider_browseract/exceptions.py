@@ -1,43 +1,330 @@
-"""The errors of this package, to be imported from here. The documentation has the cause and the remedy of each."""
+"""The errors of this package, one class for each kind of error that a user can act on. Import them from here.
 
-from airflow_provider_browseract.api.arguments import InputError as InputError
-from airflow_provider_browseract.api.errors import AuthenticationError as AuthenticationError
-from airflow_provider_browseract.api.errors import BotNotReadyError as BotNotReadyError
-from airflow_provider_browseract.api.errors import BrowserActError as BrowserActError
-from airflow_provider_browseract.api.errors import ConcurrencyLimitError as ConcurrencyLimitError
-from airflow_provider_browseract.api.errors import ConnectionFailedError as ConnectionFailedError
-from airflow_provider_browseract.api.errors import InsufficientCreditsError as InsufficientCreditsError
-from airflow_provider_browseract.api.errors import InvalidRequestError as InvalidRequestError
-from airflow_provider_browseract.api.errors import MissingInputError as MissingInputError
-from airflow_provider_browseract.api.errors import NotFoundError as NotFoundError
-from airflow_provider_browseract.api.errors import NotTheApiError as NotTheApiError
-from airflow_provider_browseract.api.errors import PermissionDeniedError as PermissionDeniedError
-from airflow_provider_browseract.api.errors import PlainHttpError as PlainHttpError
-from airflow_provider_browseract.api.errors import RateLimitError as RateLimitError
-from airflow_provider_browseract.api.errors import RegionNotFoundError as RegionNotFoundError
-from airflow_provider_browseract.api.errors import ResponseLostError as ResponseLostError
-from airflow_provider_browseract.api.errors import ResponseTooLargeError as ResponseTooLargeError
-from airflow_provider_browseract.api.errors import ResumeNotSupportedError as ResumeNotSupportedError
-from airflow_provider_browseract.api.errors import RunStartUnknownError as RunStartUnknownError
-from airflow_provider_browseract.api.errors import ServerError as ServerError
-from airflow_provider_browseract.api.errors import TaskEndedError as TaskEndedError
-from airflow_provider_browseract.api.errors import TaskNotFoundError as TaskNotFoundError
-from airflow_provider_browseract.api.errors import TaskNotPausedError as TaskNotPausedError
-from airflow_provider_browseract.api.errors import TemplateNotFoundError as TemplateNotFoundError
-from airflow_provider_browseract.api.errors import UnexpectedResponseError as UnexpectedResponseError
-from airflow_provider_browseract.api.errors import UnknownRefusalError as UnknownRefusalError
-from airflow_provider_browseract.api.errors import UntrustedCertificateError as UntrustedCertificateError
-from airflow_provider_browseract.api.errors import WorkflowNotFoundError as WorkflowNotFoundError
-from airflow_provider_browseract.api.errors import WorkflowNotPublishedError as WorkflowNotPublishedError
-from airflow_provider_browseract.hooks.connection import ConnectionFieldError as ConnectionFieldError
-from airflow_provider_browseract.runs.callback_url import NoCallbackError as NoCallbackError
-from airflow_provider_browseract.runs.outcome import BudgetUnknownError as BudgetUnknownError
-from airflow_provider_browseract.runs.outcome import NoSlotError as NoSlotError
-from airflow_provider_browseract.runs.outcome import ResultError as ResultError
-from airflow_provider_browseract.runs.outcome import RunCanceledError as RunCanceledError
-from airflow_provider_browseract.runs.outcome import RunError as RunError
-from airflow_provider_browseract.runs.outcome import RunFailedError as RunFailedError
-from airflow_provider_browseract.runs.outcome import RunLostError as RunLostError
-from airflow_provider_browseract.runs.outcome import RunPausedError as RunPausedError
-from airflow_provider_browseract.runs.outcome import RunTimedOutError as RunTimedOutError
-from airflow_provider_browseract.runs.outcome import StorageError as StorageError
+No error contains a secret, such as the API key, the body of a request or a callback address.
+"""
+
+from __future__ import annotations
+
+THE_CONNECTION = "the Airflow connection"
+"""How a remedy refers to the connection. The text of an error adds the connection's id if it is known."""
+
+NEWEST_TASKS = (
+    "check the newest tasks of the workflow or bot in the BrowserAct dashboard (or BrowserActHook.iter_tasks, or "
+    "iter_bot_tasks for runs of bots)"
+)
+AGAIN = f"If the call only reads, try again. Before you repeat a start, {NEWEST_TASKS}."
+"""The remedy where it is not known whether BrowserAct processed a call."""
+
+
+class InputError(ValueError):
+    """An argument cannot be used. The message names it, and the valid values or what to change."""
+
+
+class ConnectionFieldError(InputError):
+    """A field of the connection cannot be used. The message names it, and what to change."""
+
+
+class NoCallbackError(InputError):
+    """Callbacks are not possible for this task; it can still poll.
+
+    Leave ``callback_url`` or ``status_change_callback_url`` free, shorten the ids of DAG and task, or set
+    ``webhook=False``.
+    """
+
+
+class BrowserActError(Exception):
+    """A call to BrowserAct failed. This is the base class of all errors of calls.
+
+    ``str(error)`` has up to three lines: the reason, the remedy, and the codes. :attr:`brief` is one line.
+
+    :param message: what happened, in one sentence.
+    :param http_status: HTTP status of the response, if there was one.
+    :param code: BrowserAct's own code from the error envelope, if there was one.
+    :param msg: BrowserAct's own message from the error envelope.
+    :param trace_id: id that BrowserAct's support asks for.
+    :param retry_after: seconds to wait before the next call, as the response requires.
+    :param remedy: what the user can do. Default: the remedy of the class.
+    :param temporary: whether the same call may succeed a little later without any change. Default: that of the class.
+    :param not_processed: whether BrowserAct certainly did not process the call, so that a start has started no run.
+        Default: that of the class.
+    :param connection: id of the Airflow connection that was used. The clients set it.
+    """
+
+    remedy: str = ""
+    temporary: bool = False
+    not_processed: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        http_status: int | None = None,
+        code: int | None = None,
+        msg: str | None = None,
+        trace_id: str | None = None,
+        retry_after: float | None = None,
+        remedy: str | None = None,
+        temporary: bool | None = None,
+        not_processed: bool | None = None,
+        connection: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message, self.http_status, self.code, self.msg = message, http_status, code, msg
+        self.trace_id, self.retry_after, self.connection = trace_id, retry_after, connection
+        for name, value in (("remedy", remedy), ("temporary", temporary), ("not_processed", not_processed)):
+            if value is not None:
+                setattr(self, name, value)
+
+    @property
+    def brief(self) -> str:
+        """Reason and codes in one line, without the remedy and without a full stop, for use in a sentence."""
+        reason = self._reason.rstrip(".")
+        return f"{reason} ({self._codes})" if self._codes else reason
+
+    @property
+    def advice(self) -> str:
+        """The remedy, with the id of the connection where it refers to the connection."""
+        if self.connection is None:
+            return self.remedy
+        return self.remedy.replace(THE_CONNECTION, f"{THE_CONNECTION} {self.connection!r}")
+
+    def __str__(self) -> str:
+        reason = self._reason
+        if not reason.endswith((".", "!", "?")):
+            reason += "."
+        return "\n".join(line for line in (reason, self.advice, self._codes) if line)
+
+    @property
+    def _reason(self) -> str:
+        return " ".join(self.message.split())
+
+    @property
+    def _codes(self) -> str:
+        named = (("code", self.code), ("HTTP", self.http_status), ("traceId", self.trace_id))
+        return ", ".join(f"{name} {value}" for name, value in named if value is not None)
+
+
+class AuthenticationError(BrowserActError):
+    """The API key is missing, wrong or deleted."""
+
+    remedy = (
+        "Put a valid API key (BrowserAct dashboard: Integrations, Manage API Keys) into the API key (password) field "
+        f"of {THE_CONNECTION}."
+    )
+    not_processed = True
+
+
+class PermissionDeniedError(BrowserActError):
+    """The API key is valid, but may not do this."""
+
+    remedy = (
+        "Put an API key of the account that owns the workflow or bot into the API key (password) field of "
+        f"{THE_CONNECTION}."
+    )
+    not_processed = True
+
+
+class NotFoundError(BrowserActError):
+    """An id does not exist, or is not visible to this API key."""
+
+    remedy = "Check the id, and that it belongs to the account of the API key."
+    not_processed = True
+
+
+class TaskNotFoundError(NotFoundError):
+    """There is no such BrowserAct task, or it is not visible to this API key."""
+
+    remedy = (
+        "Check the id. It must be the id of a BrowserAct task, not Airflow's task_id, and the API key must be of the "
+        "account of that task. The run of a bot needs api_version='v3', that of a workflow 'v2'."
+    )
+
+
+class InvalidRequestError(BrowserActError):
+    """BrowserAct refused the content of a call, such as an input that is missing, or a workflow or bot that cannot run.
+
+    The remedy depends on BrowserAct's code.
+    """
+
+    remedy = (
+        "Fix the arguments that the message names. A profile (profile_id) must have been saved by a run of the same "
+        "account."
+    )
+    not_processed = True
+
+
+class UnknownRefusalError(BrowserActError):
+    """BrowserAct refused a call with a code that its documentation does not list, or without a code.
+
+    A start that is refused like this is not sent again. If the response is BrowserAct's error envelope with an HTTP
+    status of 4xx, nothing was started. Otherwise this is not known, and operators look the run up first.
+    """
+
+    remedy = (
+        "This version of the provider does not know the code. Read BrowserAct's reason above, or contact BrowserAct's "
+        "support with the traceId."
+    )
+
+
+class InsufficientCreditsError(UnknownRefusalError):
+    """BrowserAct refused a start, and its message is about credits. No code for this is documented."""
+
+    remedy = (
+        "If the account has no credits left, add some in the BrowserAct dashboard. Until then, BrowserAct refuses "
+        "every start."
+    )
+
+
+class ConcurrencyLimitError(BrowserActError):
+    """The plan has no free slot, so no run was started."""
+
+    remedy = "Limit the runs with an Airflow pool of the plan's size (include deferred tasks), or upgrade the plan."
+    temporary = True
+    not_processed = True
+
+
+class RateLimitError(BrowserActError):
+    """There were too many calls; wait before the next one."""
+
+    remedy = "Poll less often (poll_interval), or let fewer Airflow tasks run at once."
+    temporary = True
+    not_processed = True
+
+
+class TaskEndedError(BrowserActError):
+    """The task has already ended, so it cannot be stopped or resumed."""
+
+    not_processed = True
+
+
+class TaskNotPausedError(BrowserActError):
+    """Only a paused task can be resumed."""
+
+    not_processed = True
+
+
+class ResumeNotSupportedError(BrowserActError):
+    """BrowserAct resumes this task itself, so a call cannot resume it. That is so for runs of agent-built bots."""
+
+    remedy = "Help the bot in the live view of the run. BrowserAct then continues the run by itself."
+    not_processed = True
+
+
+class ServerError(BrowserActError):
+    """BrowserAct failed. It is not known whether it processed the call."""
+
+    remedy = f"{AGAIN} If the error persists, contact BrowserAct's support."
+    temporary = True
+
+
+class ConnectionFailedError(BrowserActError):
+    """No connection to the API could be opened, so the call was not sent."""
+
+    remedy = (
+        f"Check the host of {THE_CONNECTION} (field API address), and that this machine can reach it (DNS, proxy, "
+        "firewall)."
+    )
+    temporary = True
+    not_processed = True
+
+
+class ResponseLostError(BrowserActError):
+    """The call was sent, but the complete response did not arrive. It is not known whether the call was processed."""
+
+    remedy = f"{AGAIN} If responses need more time, raise read_timeout in the extra of {THE_CONNECTION}."
+    temporary = True
+
+
+class ResponseTooLargeError(BrowserActError):
+    """The response is larger than the caller accepts, so the rest of it was not read."""
+
+    remedy = (
+        "Use a call with a smaller response, such as get_task_status, or let the workflow return less, for example by "
+        "writing its output to a file."
+    )
+
+
+class UnexpectedResponseError(BrowserActError):
+    """The response is not what the API documents for this call, or it is not from BrowserAct's API at all."""
+
+    remedy = "If BrowserAct changed its API, a newer version of the provider may understand the response."
+
+
+class RunStartUnknownError(BrowserActError):
+    """A call that starts a run got no usable response. A run may be running and using credits with an unknown id."""
+
+    remedy = (
+        f"{NEWEST_TASKS[0].upper()}{NEWEST_TASKS[1:]}, and stop the one that no Airflow task waits for, before you "
+        "clear the Airflow task."
+    )
+
+
+NOTHING_TO_STOP = (TaskEndedError, TaskNotFoundError)
+"""Errors of a stop that mean that the task is not running, so it need not be stopped."""
+
+
+class RunError(Exception):
+    """A run has no result. This is the base class of all errors of a run. Airflow's retries apply."""
+
+
+class RunFailedError(RunError):
+    """BrowserAct reports that the run failed. The message has the failed step and a screenshot.
+
+    Fix the workflow or its inputs, and clear the Airflow task. A retry starts a new run.
+    """
+
+
+class RunCanceledError(RunError):
+    """The run was stopped: in BrowserAct, through its API, or because the Airflow task was killed.
+
+    Clear the Airflow task to start a new run, as a retry does.
+    """
+
+
+class RunTimedOutError(RunError):
+    """The run took longer than the operator's ``timeout``, or did not start within its ``start_timeout``.
+
+    Raise the argument that the message names, or make the workflow shorter. A retry starts a new run.
+    """
+
+
+class RunPausedError(RunError):
+    """The run paused for a person, and the operator did not wait for one, or nobody answered in time.
+
+    Use ``on_paused="ask"`` or ``"wait"``, or give people more time (``AskPerson``).
+    """
+
+
+class NoSlotError(RunError):
+    """BrowserAct had no free slot for as long as the operator may wait for one. No run was started.
+
+    Raise ``queue_timeout``, limit the runs with a pool, or upgrade the plan.
+    """
+
+
+class BudgetUnknownError(RunError):
+    """The credits of the account cannot be counted, so its budget does not allow a start. No run was started.
+
+    A retry counts again. To start runs in this case, set ``budget_action`` to ``warn`` in the extra of the connection.
+    """
+
+
+class RunLostError(RunError):
+    """The status of the run could not be read. The message states whether the run was stopped or keeps running.
+
+    Check the network and the API key. On Airflow 3.3, a retry reattaches to a run that keeps running.
+    """
+
+
+class ResultError(RunError):
+    """The run finished, but not all of its results could be read and stored. BrowserAct still has them.
+
+    Fix the store that the message names. On Airflow 3.3, the next try reads the same run again.
+    """
+
+
+class StorageError(RunError):
+    """The store of ``output_path`` does not respond as expected. This is checked before a start or a wait.
+
+    Check the store and its Airflow connection, and that the workers reach the store.
+    """

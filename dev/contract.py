@@ -37,7 +37,6 @@ import httpx
 
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
-from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import ApiVersion, BotType, TaskStatus
 from airflow_provider_browseract.api.retries import RetryPolicy
@@ -53,6 +52,7 @@ from airflow_provider_browseract.emulator import (
     TEMPLATE_SEARCH,
     Emulator,
 )
+from airflow_provider_browseract.exceptions import BrowserActError
 from tests.catalogue import DOWNLOAD, FAILING, PRICES, add
 
 PRISM = "@stoplight/prism-cli@5.14.2"

@@ -17,8 +17,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
-from airflow_provider_browseract.api.errors import BY_CODE, BrowserActError, ConcurrencyLimitError, RateLimitError
-from airflow_provider_browseract.api.exchange import Call, Response
+from airflow_provider_browseract.api.exchange import CODES, Call, Response
+from airflow_provider_browseract.exceptions import BrowserActError, ConcurrencyLimitError, RateLimitError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outputs import number_of
 
@@ -42,7 +42,7 @@ WHILE_ACTIVE = "How is a start answered while a run is active?"
 
 PLAN_HAS_SLOTS = "Not seen: the plan allows another run. Use an account of the free plan."
 
-ERRORS, EXCHANGE = (f"airflow_provider_browseract/api/{name}.py" for name in ("errors", "exchange"))
+EXCHANGE = "airflow_provider_browseract/api/exchange.py"
 
 SHOWN_CREDITS = 3
 """How many of the first and of the last values of the credits are reported."""
@@ -333,14 +333,15 @@ def place_of(call: Call[Any], response: httpx.Response) -> str:
         known, code = error, error.code
     else:
         return f"No. {outcome(response)} is not a refusal."
-    if code in BY_CODE:
-        if BY_CODE[code] is ConcurrencyLimitError:
-            return f"Yes: BY_CODE in {ERRORS} has code {code}."
-        return f"No: BY_CODE in {ERRORS} has code {code} as {BY_CODE[code].__name__}. Report it with the words."
+    if code in CODES:
+        kind, _ = CODES[code]
+        if kind is ConcurrencyLimitError:
+            return f"Yes: CODES in {EXCHANGE} has code {code}."
+        return f"No: CODES in {EXCHANGE} has code {code} as {kind.__name__}. Report it with the words."
     if code:
         what = "by its words only" if isinstance(known, ConcurrencyLimitError) else "no"
         return (
-            f"{what.capitalize()}. Add the line '{code}: ConcurrencyLimitError,' to BY_CODE in {ERRORS}, and "
+            f"{what.capitalize()}. Add the line '{code}: (ConcurrencyLimitError, None),' to CODES in {EXCHANGE}, and "
             f"'{code}: errors.ConcurrencyLimitError,' to CODES in tests/api/test_exchange.py."
         )
     if isinstance(known, ConcurrencyLimitError | RateLimitError):

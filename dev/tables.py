@@ -10,9 +10,11 @@ import ast
 import re
 from collections.abc import Callable
 from functools import partial
-from inspect import getsource
+from inspect import getdoc, getsource
 from pathlib import Path
 
+from airflow_provider_browseract import exceptions
+from airflow_provider_browseract.api.exchange import CODES
 from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator
 from airflow_provider_browseract.emulator.__main__ import DELAYS, command_line
 from airflow_provider_browseract.emulator.pages import render
@@ -56,13 +58,37 @@ def options() -> str:
     return f"The command line has {', '.join(named[:-1])} and {named[-1]}, which apply to every workflow."
 
 
+def errors(base: type[Exception]) -> str:
+    """Return the table of the errors that have a base class, in the order of their definition."""
+    rows = []
+    for name, kind in vars(exceptions).items():
+        if isinstance(kind, type) and issubclass(kind, base):
+            text = " ".join((getdoc(kind) or "").partition("\n\n``str(")[0].split()).replace("``", "`")
+            rows.append(f"| `{name}` | {text} {getattr(kind, 'remedy', '')}".rstrip() + " |")
+    return "\n".join(("| Exception | Cause and remedy |", "| --- | --- |", *rows))
+
+
+def codes() -> str:
+    """Return the table of BrowserAct's codes."""
+    rows = (f"| {code} | `{kind.__name__}` | {remedy or ''} |" for code, (kind, remedy) in CODES.items())
+    return "\n".join(
+        ("| Code | Exception | Remedy, if the exception has a more general one |", "| --- | --- | --- |", *rows)
+    )
+
+
 PARTS: dict[str, dict[str, Callable[[], object]]] = {
     "emulator.md": {
         "account": account_settings,
         "workflow": workflow_settings,
         "options": options,
         "differences": partial(render, "differences.md"),
-    }
+    },
+    "reference/exceptions.md": {
+        "runs": partial(errors, exceptions.RunError),
+        "arguments": partial(errors, exceptions.InputError),
+        "calls": partial(errors, exceptions.BrowserActError),
+        "codes": codes,
+    },
 }
 """What makes each part, by page and name."""
 

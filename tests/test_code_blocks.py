@@ -24,7 +24,6 @@ import yaml
 from requests.utils import get_environ_proxies
 
 from airflow_provider_browseract.__main__ import main
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.emulator import (
     CONTACTS,
     EXPORT,
@@ -40,6 +39,7 @@ from airflow_provider_browseract.emulator import (
     WorkflowInput,
 )
 from airflow_provider_browseract.emulator.__main__ import command_line
+from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import extra_fields, read_settings
 from airflow_provider_browseract.runs import timings

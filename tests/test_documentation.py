@@ -12,8 +12,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from airflow_provider_browseract import emulator, exceptions
-from airflow_provider_browseract.api import errors
+from airflow_provider_browseract import emulator
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
@@ -21,7 +20,6 @@ from airflow_provider_browseract.emulator.__main__ import command_line
 from airflow_provider_browseract.hooks.connection import extra_fields
 from airflow_provider_browseract.operators.base import InputParametersOperator, RunOperator
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.runs import outcome
 from airflow_provider_browseract.runs.budget import Budget, Verdict
 from airflow_provider_browseract.runs.callback_url import CallbackOutcome
 from airflow_provider_browseract.runs.report import facts
@@ -142,15 +140,6 @@ def test_connection_fields_page_describes_every_extra_field():
     assert re.findall(r"^\| Extra `(\w+)` \| (.*?) \|", page, re.MULTILINE) == [
         (name, field["description"].replace(" to BrowserAct", "")) for name, field in extra_fields().items()
     ]
-
-
-def test_exceptions_page_gives_cause_and_remedy_of_every_exception():
-    described = re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \|$", PAGES["docs/reference/exceptions.md"], re.MULTILINE)
-    ours = {name: member for name, member in vars(exceptions).items() if inspect.isclass(member)}
-    for module in (outcome, errors):
-        defined = {member for member in vars(module).values() if inspect.isclass(member)}
-        assert {each for each in defined if issubclass(each, Exception)} <= set(ours.values())
-    assert sorted(described) == sorted([*ours, "AirflowFailException", "AirflowSensorTimeout"])
 
 
 OTHER_MESSAGES = (

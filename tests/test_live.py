@@ -62,7 +62,7 @@ def ask(emulator: Emulator, name: str = "WORKFLOW_ID", source_id: str = SEARCH.i
 OF_BOTH = {
     "How is a wrong API key answered?": "HTTP 401, code 401: Invalid authorization",
     WHILE_ACTIVE: "HTTP 400, code 10118: Running tasks number exceeds.",
-    KNOWN: "Yes: BY_CODE in airflow_provider_browseract/api/errors.py has code 10118.",
+    KNOWN: "Yes: CODES in airflow_provider_browseract/api/exchange.py has code 10118.",
     "Which statuses were seen?": "finished",
     "Is the output there with the status?": "after 0.",
     "Are its credits final in the first response after the end?": ", also 1 s later.",
@@ -128,9 +128,13 @@ def test_second_run_that_a_larger_plan_allows_is_stopped_at_once(name, source_id
 @cases(
     "code, message, expected",
     {
-        "unknown code": (20118, "No browser left", "No. Add the line '20118: ConcurrencyLimitError,' to BY_CODE in"),
-        "known words": (20118, "Too many parallel browsers", "By its words only. Add the line '20118: Concurrency"),
-        "code of another error": (99001, "No browser left", "No: BY_CODE in airflow_provider_browseract/api/errors.py"),
+        "unknown code": (
+            20118,
+            "No browser left",
+            "No. Add the line '20118: (ConcurrencyLimitError, None),' to",
+        ),
+        "known words": (20118, "Too many parallel browsers", "By its words only. Add the line '20118: (Concurrency"),
+        "code of another error": (99001, "No browser left", "No: CODES in airflow_provider_browseract/api/exchange.py"),
         "unknown words": (0, "No browser left", "No, and it has no code. Add its words to NO_SLOT_WORDS in airflow"),
         "no code": (0, "Too many parallel browsers", "Yes, without a code: it is a ConcurrencyLimitError."),
     },

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import Any, TypeVar
 
+from airflow_provider_browseract.exceptions import InputError
+
 E = TypeVar("E", bound=Enum)
 
 LONGEST_TIME = 366 * 24 * 3600.0
@@ -27,10 +29,6 @@ _WHERE = {
     "profile_id": 'the XCom with the id, such as log_in.output["profile_id"]',
 }
 """Which id an argument takes, if the output of a task is a likely mistake."""
-
-
-class InputError(ValueError):
-    """An argument cannot be used. The message names it, and the valid values or what to change."""
 
 
 def read_id(argument: str, value: Any) -> str:

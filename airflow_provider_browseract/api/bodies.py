@@ -7,8 +7,8 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from airflow_provider_browseract.api.errors import ResponseTooLargeError
 from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.exceptions import ResponseTooLargeError
 
 MAX_RESPONSE = 256 * 1024 * 1024
 """Bytes of an uncompressed body after which a client stops reading.

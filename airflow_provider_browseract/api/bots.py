@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from pydantic import Field, PlainValidator
 
 from airflow_provider_browseract.api.arguments import is_path_id
-from airflow_provider_browseract.api.errors import UnexpectedResponseError
 from airflow_provider_browseract.api.fields import Id, Json, Link, OptionalText, Time, kind_of, optional_id, read_count
 from airflow_provider_browseract.api.models import (
     MAX_FILES,
@@ -26,6 +25,7 @@ from airflow_provider_browseract.api.models import (
     read_nothing,
     read_status,
 )
+from airflow_provider_browseract.exceptions import UnexpectedResponseError
 
 Schema = Annotated[Any, PlainValidator(lambda value: value)]
 """A JSON Schema as it was sent. It may be anything."""

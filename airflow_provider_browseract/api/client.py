@@ -27,19 +27,18 @@ from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from airflow_provider_browseract.api.bodies import CHUNK_SIZE, Body
-from airflow_provider_browseract.api.errors import (
-    AuthenticationError,
-    BrowserActError,
-    ConnectionFailedError,
-    NotTheApiError,
-    PlainHttpError,
-    ResponseLostError,
-    UntrustedCertificateError,
-)
 from airflow_provider_browseract.api.exchange import Call, Response
 from airflow_provider_browseract.api.models import Page
 from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.exceptions import (
+    THE_CONNECTION,
+    AuthenticationError,
+    BrowserActError,
+    ConnectionFailedError,
+    ResponseLostError,
+    UnexpectedResponseError,
+)
 
 T = TypeVar("T")
 
@@ -64,6 +63,14 @@ thread too, for about 10 milliseconds per megabyte. Pass ``max_response`` if tha
 
 PLAIN_HTTP_REASONS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"})
 """Reasons that OpenSSL reports if a server does not use TLS, depending on the first bytes of its response."""
+
+PLAIN_HTTP = f"If the host does not use HTTPS, write http:// in front of the host of {THE_CONNECTION}."
+UNTRUSTED = (
+    f"Check the host of {THE_CONNECTION} (field API address). If a private authority issued the certificate, set "
+    "REQUESTS_CA_BUNDLE on workers, triggerers and API servers to a file with all certificates to trust, also the "
+    "public ones."
+)
+"""The remedies of errors of TLS."""
 
 
 class BrowserActClient:
@@ -179,7 +186,7 @@ class AsyncBrowserActClient:
     :param settings: as for :class:`BrowserActClient`; a function is awaited.
     :param refused: as for :class:`BrowserActClient`.
     :param max_response: bytes of an uncompressed body after which the client stops reading and raises
-        :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. It limits the memory, and the time for
+        :class:`~airflow_provider_browseract.exceptions.ResponseTooLargeError`. It limits the memory, and the time for
         which parsing blocks the event loop. Default: 256 MiB.
     """
 
@@ -349,8 +356,8 @@ def _complete(error: BrowserActError, settings: ClientSettings, refused: Callabl
     error.connection = settings.connection
     if isinstance(error, AuthenticationError):
         refused()
-    if isinstance(error, NotTheApiError):
-        error.name_address(settings.base_url)
+    if isinstance(error, UnexpectedResponseError):
+        error.message = f"{error.message} (API address {settings.base_url})"
 
 
 @cache
@@ -427,9 +434,11 @@ def _not_connected(call: Call[Any], settings: ClientSettings, error: BaseExcepti
     failure = f"No connection to {settings.base_url} for {call.name}"
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if isinstance(tls, ssl.SSLCertVerificationError):
-        return UntrustedCertificateError(f"{failure}: its certificate is not trusted ({tls.verify_message})")
+        what = f"{failure}: its certificate is not trusted ({tls.verify_message})"
+        return ConnectionFailedError(what, remedy=UNTRUSTED, temporary=False)
     if tls is not None and tls.reason in PLAIN_HTTP_REASONS:
-        return PlainHttpError(f"{failure}: the host uses plain HTTP, not HTTPS")
+        what = f"{failure}: the host uses plain HTTP, not HTTPS"
+        return ConnectionFailedError(what, remedy=PLAIN_HTTP, temporary=False)
     if tls is not None:
         return ConnectionFailedError(f"{failure}: the TLS handshake failed ({tls.reason or type(tls).__name__})")
     known = [cause for cause in causes if not isinstance(cause, _NotConnectedError)]

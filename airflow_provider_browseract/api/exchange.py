@@ -15,23 +15,73 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 
-from airflow_provider_browseract.api.errors import (
-    BY_CODE,
+from airflow_provider_browseract.api.fields import is_envelope_of_success, one_line
+from airflow_provider_browseract.api.models import Page
+from airflow_provider_browseract.exceptions import (
+    THE_CONNECTION,
+    AuthenticationError,
     BrowserActError,
     ConcurrencyLimitError,
     InsufficientCreditsError,
-    NotTheApiError,
+    InvalidRequestError,
+    NotFoundError,
     PermissionDeniedError,
     RateLimitError,
+    ResumeNotSupportedError,
     ServerError,
+    TaskEndedError,
+    TaskNotFoundError,
+    TaskNotPausedError,
     UnexpectedResponseError,
     UnknownRefusalError,
-    error_class,
 )
-from airflow_provider_browseract.api.fields import is_envelope_of_success, one_line
-from airflow_provider_browseract.api.models import Page
 
 T = TypeVar("T")
+
+NOT_PUBLISHED = 10020
+"""BrowserAct's code for a workflow or bot that cannot run yet."""
+
+CODES: dict[int, tuple[type[BrowserActError], str | None]] = {
+    401: (AuthenticationError, None),
+    10013: (NotFoundError, "Use a code from BrowserActHook.get_region_list (for bots, with api_version='v3')."),
+    NOT_PUBLISHED: (InvalidRequestError, "Publish the workflow or bot in the BrowserAct dashboard."),
+    10021: (
+        InvalidRequestError,
+        "Open the bot in the BrowserAct dashboard, choose its language model, and test the bot there.",
+    ),
+    10111: (
+        NotFoundError,
+        "Check the id of the workflow or bot (dashboard, or BrowserActHook.iter_workflows and iter_bots), and that the "
+        "API key is of the account that owns it. RunWorkflowOperator runs workflows, RunBotOperator runs bots, and "
+        "RunTemplateOperator and RunBotTemplateOperator run official templates.",
+    ),
+    10112: (TaskNotFoundError, None),
+    10118: (ConcurrencyLimitError, None),
+    10121: (TaskEndedError, None),
+    10127: (TaskNotPausedError, None),
+    **dict.fromkeys(
+        (10142, 10143),
+        (
+            InvalidRequestError,
+            "Give each required input a value that is not empty. BrowserActHook.get_workflow and get_bot return the "
+            "inputs.",
+        ),
+    ),
+    10176: (
+        NotFoundError,
+        "Check the id of the template (BrowserActHook.iter_official_workflow_templates, or iter_bot_templates).",
+    ),
+    10879: (ResumeNotSupportedError, None),
+    99001: (InvalidRequestError, None),
+    99002: (PermissionDeniedError, None),
+}
+"""The error for each code of BrowserAct's error envelope, and its remedy where that of the class is too general."""
+
+BY_STATUS = {401: AuthenticationError, 403: PermissionDeniedError, 429: RateLimitError}
+"""The error for an HTTP status with any other code."""
+
+DATA = ("data", "id", "task_id")
+"""What the envelope of an error does not have."""
 
 SUCCESS_CODES = (None, 0, "0")
 """Values of ``code`` in a successful response. Most responses have none."""
@@ -68,7 +118,6 @@ class Call(Generic[T]):
     :param read: converts the decoded JSON of a successful response to a model.
     :param body: JSON body, kept out of ``repr`` because inputs may be confidential.
     :param starts_run: whether sending the call twice would start, and bill, two runs.
-    :param remedies: what the user can do about an error, where the call knows more than the class of the error.
     """
 
     name: str
@@ -78,95 +127,87 @@ class Call(Generic[T]):
     params: Mapping[str, str | int] = field(default_factory=dict)
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     starts_run: bool = False
-    remedies: Mapping[type[BrowserActError], str] = field(default_factory=dict, repr=False)
 
     def read_response(self, response: Response) -> T:
         """Convert an HTTP response to the result of the call.
 
         :raises BrowserActError: the call failed. The class depends on BrowserAct's code, or on the HTTP status.
         """
+        status, body = response.status, response.body.strip()
+        complete, data = True, None
         try:
-            return self._read_response(response)
+            data = json.loads(body) if body else None
+        except (ValueError, RecursionError):
+            complete = False
+        if not complete and body.startswith(b"<") and (status < 300 or status in (401, 403)):
+            raise self._not_the_api(status)
+        envelope = data if isinstance(data, dict) else {}
+        # No documented error has status 200, but such an error would still be an error.
+        if not 200 <= status < 300 or envelope.get("code") not in SUCCESS_CODES:
+            raise self._refusal(response, envelope)
+        try:
+            if not complete:
+                raise UnexpectedResponseError("it is not complete JSON")
+            result = self.read(_unwrapped(data))
+        except UnexpectedResponseError as error:
+            raise self._unusable(error.message, status) from None
         except RecursionError:
             # Reading, writing and comparing JSON are recursive in Python.
-            raise UnexpectedResponseError(
-                f"BrowserAct's response to {self.name} cannot be used: it is nested too deeply",
-                http_status=response.status,
-            ) from None
+            raise self._unusable("it is nested too deeply", status) from None
+        return replace(result, served_at=_served_at(response)) if isinstance(result, Page) else result
 
-    def _read_response(self, response: Response) -> T:
-        if 200 <= response.status < 300:
-            try:
-                data = _decode(response)
-                # No documented error has status 200, but such an error would still be an error.
-                if isinstance(data, Mapping) and data.get("code") not in SUCCESS_CODES:
-                    raise self._error(response, data)
-                result = self.read(_unwrapped(data))
-                return replace(result, served_at=_served_at(response)) if isinstance(result, Page) else result
-            except UnexpectedResponseError as error:
-                raise type(error)(
-                    f"BrowserAct's response to {self.name} cannot be used: {error.message}",
-                    http_status=response.status,
-                ) from None
-        is_page = False
-        try:
-            data = _decode(response)
-        except UnexpectedResponseError as error:
-            data, is_page = None, isinstance(error, NotTheApiError)
-        raise self._error(response, data if isinstance(data, Mapping) else {}, is_page=is_page)
+    def _unusable(self, why: str, status: int) -> BrowserActError:
+        return UnexpectedResponseError(
+            f"BrowserAct's response to {self.name} cannot be used: {why}", http_status=status
+        )
 
-    def _error(self, response: Response, envelope: Mapping[str, Any], *, is_page: bool = False) -> BrowserActError:
-        given = envelope.get("code")
+    def _not_the_api(self, status: int) -> BrowserActError:
+        return UnexpectedResponseError(
+            f"The response to {self.name} is not from BrowserAct's API",
+            http_status=status,
+            not_processed=True,
+            remedy=(
+                f"Set the host of {THE_CONNECTION} (field API address) to the address of BrowserAct's API without a "
+                "path such as /v2, or leave it empty. If it is right, the response comes from a proxy or a firewall "
+                "between this machine and BrowserAct."
+            ),
+        )
+
+    def _refusal(self, response: Response, envelope: Mapping[str, Any]) -> BrowserActError:
+        status, given = response.status, envelope.get("code")
         msg, trace_id = (one_line(envelope.get(name)) for name in ("msg", "traceId"))
         code = _code(given)
-        kind = error_class(
-            response.status, code, is_envelope=given is not None or bool(msg or trace_id), is_page=is_page
-        )
-        if issubclass(kind, NotTheApiError):
-            return kind(f"The response to {self.name} is not from BrowserAct's API", http_status=response.status)
-        # After any other status, such as a gateway's, it is not known whether the start was processed.
-        undocumented = self.starts_run and code not in BY_CODE
-        refused = 400 <= response.status < 500 and response.status != 408
-        no_slot = undocumented and refused and NO_SLOT_WORDS.search(msg or "")
-        if no_slot:
-            kind = ConcurrencyLimitError
-        elif undocumented and CREDIT_WORDS.search(msg or ""):
-            kind = InsufficientCreditsError if issubclass(kind, UnknownRefusalError | PermissionDeniedError) else kind
+        kind, remedy = CODES.get(code or 0, (BY_STATUS.get(status, UnknownRefusalError), None))
+        documented, refused = code in CODES, 400 <= status < 500 and status != 408
+        if not documented and (status >= 500 or status == 408):
+            kind = ServerError
+        if kind is UnknownRefusalError and given is None and not (msg or trace_id):
+            return self._not_the_api(status)
+        if self.starts_run and not documented:
+            if refused and NO_SLOT_WORDS.search(msg or ""):
+                kind, documented = ConcurrencyLimitError, True
+            elif kind in (UnknownRefusalError, PermissionDeniedError) and CREDIT_WORDS.search(msg or ""):
+                kind = InsufficientCreditsError
         what = "BrowserAct refused the start: " if self.starts_run else f"BrowserAct refused {self.name}: "
-        if issubclass(kind, ServerError):
+        if kind is ServerError:
             what = f"BrowserAct failed at {self.name}: "
         word = None if code is not None else one_line(given)
-        error = kind(
+        # Every documented error is refused before a task exists: with HTTP 4xx and an envelope with code, message and
+        # trace id, without data. No gateway writes such an envelope, so a start that is refused like this started
+        # nothing, although its code is not documented. After any other response to a start, the run is looked up.
+        whole = refused and status != 401 and code and msg and trace_id
+        # HTTP 429 itself means that nothing was processed.
+        by_class = documented or not given or kind is RateLimitError
+        return kind(
             what + (": ".join(filter(None, (word, msg))) or "no reason given"),
-            http_status=response.status,
+            http_status=status,
             code=code,
             msg=msg,
             trace_id=trace_id,
             retry_after=_retry_after(response.headers.get("retry-after")),
-            remedy=self.remedies.get(kind),
+            remedy=remedy,
+            not_processed=None if by_class else bool(whole and not any(map(envelope.get, DATA))),
         )
-        # HTTP 429 itself means that nothing was processed.
-        if given and code not in BY_CODE and not isinstance(error, RateLimitError) and not no_slot:
-            error.not_processed = _is_refusal(response.status, error, envelope)
-        return error
-
-
-def _is_refusal(status: int, error: BrowserActError, envelope: Mapping[str, Any]) -> bool:
-    """Return whether BrowserAct itself has certainly refused a call, although its code is not documented.
-
-    Every error that the vendor documents is refused before a task exists: with HTTP 4xx, and an envelope with code,
-    message and trace id, without data. No gateway writes such an envelope. So the start need not be looked up, which
-    would take a minute and call a plain refusal, such as that of an account without credits, an unknown start.
-
-    If BrowserAct nevertheless refused a start after it had created a task, a paid run would be active without an
-    Airflow task that waits for it, but not more than one: the start is not sent again, and the Airflow task fails
-    without retries (unless the reason is a lack of credits, without which nothing runs). After HTTP 408, 5xx or 200 and
-    in any other form, the run is looked up, because something may have failed after the start. The same applies to 401,
-    after which the start is sent again, perhaps with a new key.
-    """
-    is_whole = bool(error.code) and bool(error.msg) and bool(error.trace_id)
-    has_data = any(envelope.get(name) for name in ("data", "id", "task_id"))
-    return 400 <= status < 500 and status not in (401, 408) and is_whole and not has_data
 
 
 def _code(given: Any) -> int | None:
@@ -180,17 +221,6 @@ def _code(given: Any) -> int | None:
 def _unwrapped(data: Any) -> Any:
     """Return the data of a response. According to the document, a few have it in ``{"code": 0, "data": ...}``."""
     return data["data"] if is_envelope_of_success(data) and "data" in data else data
-
-
-def _decode(response: Response) -> Any:
-    if not response.body.strip():
-        return None
-    try:
-        return json.loads(response.body)
-    except (ValueError, RecursionError):
-        if response.body.lstrip().startswith(b"<"):
-            raise NotTheApiError("it is a web page instead of JSON") from None
-        raise UnexpectedResponseError("it is not complete JSON") from None
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -1,7 +1,7 @@
 """BrowserAct's responses as frozen values, which pydantic reads from the declarations of their fields.
 
 Missing, null and new fields are accepted, but a response without its essential field (an id, a status) is refused with
-:class:`~airflow_provider_browseract.api.errors.UnexpectedResponseError`.
+:class:`~airflow_provider_browseract.exceptions.UnexpectedResponseError`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 from pydantic import AliasChoices, AliasPath, Field, PlainValidator, TypeAdapter, ValidationError, ValidationInfo
 
-from airflow_provider_browseract.api.errors import UnexpectedResponseError
 from airflow_provider_browseract.api.fields import (
     Id,
     Json,
@@ -35,6 +34,7 @@ from airflow_provider_browseract.api.fields import (
     optional_id,
     read_count,
 )
+from airflow_provider_browseract.exceptions import UnexpectedResponseError
 
 if TYPE_CHECKING:
     from typing_extensions import Self

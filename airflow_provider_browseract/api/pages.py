@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from airflow_provider_browseract.api.errors import BrowserActError, ResponseTooLargeError, UnexpectedResponseError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Page
+from airflow_provider_browseract.exceptions import BrowserActError, ResponseTooLargeError, UnexpectedResponseError
 
 U = TypeVar("U")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tenacity import RetryCallState, retry_if_exception, stop_before_delay
 from tenacity.wait import wait_base, wait_random_exponential
 
-from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyLimitError, RateLimitError
+from airflow_provider_browseract.exceptions import BrowserActError, ConcurrencyLimitError, RateLimitError
 
 if TYPE_CHECKING:
     # Every process of Airflow imports this module with the provider info, and most of them need no models.

@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from airflow_provider_browseract.api.arguments import (
-    InputError,
     given,
     read_choice,
     read_id,
@@ -23,13 +22,6 @@ from airflow_provider_browseract.api.arguments import (
     read_optional_id,
     read_optional_path_id,
     read_path_id,
-)
-from airflow_provider_browseract.api.errors import (
-    BrowserActError,
-    InvalidRequestError,
-    MissingInputError,
-    UnexpectedResponseError,
-    WorkflowNotFoundError,
 )
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import (
@@ -44,6 +36,10 @@ from airflow_provider_browseract.api.models import (
     read_status,
 )
 from airflow_provider_browseract.api.workflows import Template, Workflow
+from airflow_provider_browseract.exceptions import (
+    InputError,
+    UnexpectedResponseError,
+)
 
 T = TypeVar("T")
 
@@ -69,13 +65,7 @@ def run_task(
         callback_url=callback_url,
         status_change_callback_url=status_change_callback_url,
     )
-    remedies = _remedies(workflow_id) | _remedies_of_empty(input_parameters)
-    if profile_id is not None:
-        remedies[InvalidRequestError] = (
-            f"{InvalidRequestError.remedy} A run of the same account must have saved the profile {profile_id!r} "
-            "(profile_id)."
-        )
-    return _call("run-task", "POST", CreatedTask.read, body=body, starts_run=True, remedies=remedies)
+    return _call("run-task", "POST", CreatedTask.read, body=body, starts_run=True)
 
 
 def run_task_by_template(
@@ -94,8 +84,7 @@ def run_task_by_template(
         callback_url=callback_url,
         status_change_callback_url=status_change_callback_url,
     )
-    remedies = _remedies_of_empty(input_parameters)
-    return _call("run-task-by-template", "POST", CreatedTask.read, body=body, starts_run=True, remedies=remedies)
+    return _call("run-task-by-template", "POST", CreatedTask.read, body=body, starts_run=True)
 
 
 def get_task_status(task_id: str) -> Call[TaskStatus]:
@@ -136,7 +125,7 @@ def list_tasks(
         page=page,
         limit=limit,
     )
-    return _call("list-tasks", "GET", read_page(Task.read), params, remedies=_remedies(workflow_id))
+    return _call("list-tasks", "GET", read_page(Task.read), params)
 
 
 def stop_task(task_id: str, *, biz_code: int | None = None) -> Call[None]:
@@ -159,7 +148,7 @@ def list_workflows(*, page: int = 1, limit: int = PAGE_LIMIT) -> Call[Page[Workf
 def get_workflow(workflow_id: str) -> Call[Workflow]:
     """Read a workflow with the inputs that it takes (``GET /v2/workflow/get-workflow``)."""
     params = {"workflow_id": read_path_id("workflow_id", workflow_id)}
-    return _call("get-workflow", "GET", Workflow.read, params, remedies=_remedies(workflow_id))
+    return _call("get-workflow", "GET", Workflow.read, params)
 
 
 def list_official_workflow_templates(
@@ -185,20 +174,6 @@ def _call(
     name: str, method: str, read: Callable[[Any], T], params: Mapping[str, str | int] | None = None, **more: Any
 ) -> Call[T]:
     return Call(name, method, f"/v2/workflow/{name}", read, params or {}, **more)
-
-
-def _remedies(workflow_id: str | None) -> dict[type[BrowserActError], str]:
-    """Return the remedies of a call with the id that it sends."""
-    if workflow_id is None:
-        return {}
-    named = f"workflow_id {workflow_id!r}"
-    return {WorkflowNotFoundError: WorkflowNotFoundError.remedy.replace("workflow_id", named, 1)}
-
-
-def _remedies_of_empty(inputs: Mapping[str, str] | None) -> dict[type[BrowserActError], str]:
-    """Return the remedy of a start whose inputs have empty values, which BrowserAct calls missing."""
-    empty = [f"input_parameters[{name!r}]" for name, text in (inputs or {}).items() if not text.strip()]
-    return {MissingInputError: f"Set a value for {', '.join(empty)}, which is empty."} if empty else {}
 
 
 def _pairs(inputs: Mapping[str, str] | None) -> list[dict[str, str]]:

@@ -14,7 +14,6 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from airflow_provider_browseract.api.arguments import (
-    InputError,
     given,
     read_bot_id,
     read_choice,
@@ -31,15 +30,6 @@ from airflow_provider_browseract.api.bots import (
     read_run_of,
     read_status_of,
 )
-from airflow_provider_browseract.api.errors import (
-    BrowserActError,
-    MissingInputError,
-    PermissionDeniedError,
-    RegionNotFoundError,
-    TemplateNotFoundError,
-    WorkflowNotFoundError,
-    WorkflowNotPublishedError,
-)
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import (
     BotType,
@@ -51,6 +41,9 @@ from airflow_provider_browseract.api.models import (
     read_list,
     read_page,
 )
+from airflow_provider_browseract.exceptions import (
+    InputError,
+)
 
 T = TypeVar("T")
 
@@ -59,20 +52,6 @@ PAGE_LIMIT = 100
 
 TEMPLATE_PAGE_LIMIT = 500
 """The largest page of templates."""
-
-_REMEDIES: dict[type[BrowserActError], str] = {
-    PermissionDeniedError: PermissionDeniedError.remedy.replace("workflow", "bot"),
-    WorkflowNotPublishedError: "Publish the bot in the BrowserAct dashboard.",
-    MissingInputError: (
-        "Add the missing name to input. BrowserActHook.get_bot and get_bot_template return the schema of the input."
-    ),
-    RegionNotFoundError: "Use a code from BrowserActHook.get_region_list(api_version='v3').",
-    TemplateNotFoundError: (
-        "Check template_id (BrowserActHook.iter_bot_templates). If it is the id of a template of version 2, use "
-        "RunTemplateOperator; if it is the id of a bot, use RunBotOperator."
-    ),
-}
-"""What the user can do about errors whose classes speak of version 2."""
 
 
 def create_run(
@@ -83,9 +62,9 @@ def create_run(
     status_change_callback_url: str | None = None,
 ) -> Call[CreatedTask]:
     """Start a run of a bot (``POST /v3/bots/{bot_id}/runs``)."""
-    bot_id = read_bot_id(bot_id)
+    path = f"{read_bot_id(bot_id)}/runs"
     body = given(input=_input(input), callback_url=callback_url, status_change_callback_url=status_change_callback_url)
-    return _call("create-run", "POST", f"{bot_id}/runs", read_created, bot_id=bot_id, body=body, starts_run=True)
+    return _call("create-run", "POST", path, read_created, body=body, starts_run=True)
 
 
 def create_template_run(
@@ -142,7 +121,7 @@ def page_runs(
         page=page,
         limit=limit,
     )
-    return _call("page-runs", "GET", "runs", read_page(read_run), params, bot_id=bot_id)
+    return _call("page-runs", "GET", "runs", read_page(read_run), params)
 
 
 def resume_run(task_id: str) -> Call[None]:
@@ -172,8 +151,7 @@ def page_bots(
 
 def query_bot(bot_id: str) -> Call[Bot]:
     """Read a bot with its schemas (``GET /v3/bots/{bot_id}``)."""
-    bot_id = read_bot_id(bot_id)
-    return _call("query-bot", "GET", bot_id, Bot.read, bot_id=bot_id)
+    return _call("query-bot", "GET", read_bot_id(bot_id), Bot.read)
 
 
 def page_templates(
@@ -201,18 +179,9 @@ def _call(
     path: str,
     read: Callable[[Any], T],
     params: Mapping[str, str | int] | None = None,
-    *,
-    bot_id: str | None = None,
     **more: Any,
 ) -> Call[T]:
-    named = "bot_id" if bot_id is None else f"bot_id {bot_id!r}"
-    unknown = (
-        f"Check {named} (dashboard, or BrowserActHook.iter_bots), and that the API key is of the account that owns the "
-        "bot. If it is the id of an official template, use RunBotTemplateOperator; if it is the id of a workflow, use "
-        "RunWorkflowOperator."
-    )
-    remedies = {**_REMEDIES, WorkflowNotFoundError: unknown}
-    return Call(name, method, f"/v3/bots/{path}".rstrip("/"), read, params or {}, remedies=remedies, **more)
+    return Call(name, method, f"/v3/bots/{path}".rstrip("/"), read, params or {}, **more)
 
 
 def _input(value: Any) -> dict[str, Any]:

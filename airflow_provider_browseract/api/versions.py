@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.bots import read_run_summary
-from airflow_provider_browseract.api.errors import TaskNotFoundError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import (
     ApiVersion,
@@ -60,26 +59,6 @@ APIS = {
     ApiVersion.V3: Api(v3.query_run, v3.query_run_status, _page_runs, v3.cancel_run, v3.resume_run, v3.list_regions),
 }
 """How a run is followed, by the version of the API that has started it."""
-
-OTHER_VERSION = {
-    ApiVersion.V2: "If it is the run of a bot, set api_version='v3'.",
-    ApiVersion.V3: "If it is the run of a workflow, set api_version='v2'.",
-}
-"""What to try if a version of the API does not know a task."""
-
-
-def remedy_of_unknown(argument: str, task_id: str, api_version: ApiVersion) -> str:
-    """Return the remedy for a task that is not found, and whose id and version are arguments of the user."""
-    return (
-        f"Check {argument} {task_id!r}. It must be the id of a BrowserAct task, not Airflow's task_id, and the API key "
-        f"must be of the account of that task. {OTHER_VERSION[api_version]}"
-    )
-
-
-def naming_other_version(call: Call[T], api_version: ApiVersion, task_id: str, *, argument: str = "task_id") -> Call[T]:
-    """Return a call about a task with :func:`remedy_of_unknown`."""
-    remedy = remedy_of_unknown(argument, task_id, api_version)
-    return replace(call, remedies={**call.remedies, TaskNotFoundError: remedy})
 
 
 class SourceKind(Word):

@@ -13,13 +13,12 @@ import requests
 from airflow import __version__ as airflow_version
 
 from airflow_provider_browseract import __version__
-from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.commands import database
 from airflow_provider_browseract.commands.check import Line, State
 from airflow_provider_browseract.commands.database import Component, ComponentKind, NoDatabaseError
 from airflow_provider_browseract.compat import AirflowNotFoundException, conf
+from airflow_provider_browseract.exceptions import BrowserActError, InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, no_connection, unreadable, warning_about
 from airflow_provider_browseract.hooks.probe import (

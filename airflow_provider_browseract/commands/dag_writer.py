@@ -16,10 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.bots import Bot
 from airflow_provider_browseract.api.client import BrowserActClient
-from airflow_provider_browseract.api.errors import BrowserActError, NotFoundError
 from airflow_provider_browseract.api.fields import one_line
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
@@ -28,6 +26,7 @@ from airflow_provider_browseract.compat import AirflowNotFoundException, conf, i
 from airflow_provider_browseract.dag_files.dag_file import DagFile, dag_file
 from airflow_provider_browseract.dag_files.pytest_file import dag_test_file, schema_without_secrets
 from airflow_provider_browseract.dag_files.runnable import WORDS, Runnable
+from airflow_provider_browseract.exceptions import BrowserActError, InputError, NotFoundError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.hints import did_you_mean
 from airflow_provider_browseract.runs.request import without_secrets

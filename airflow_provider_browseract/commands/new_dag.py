@@ -6,9 +6,8 @@ import argparse
 import json
 import sys
 
-from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.exceptions import BrowserActError, InputError
 
 PROGRAM = "python -m airflow_provider_browseract new-dag"
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import call_with_context, set_during_execution
+from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
 
 if TYPE_CHECKING:

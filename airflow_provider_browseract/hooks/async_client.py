@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_browseract.api.errors import BrowserActError, RunStartUnknownError
 from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.exceptions import BrowserActError, RunStartUnknownError
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import AsyncBrowserActClient
@@ -77,7 +77,7 @@ def lost_start_is_unknown(call: Call[Any], log: Log) -> Iterator[None]:
     try:
         yield
     except BrowserActError as error:
-        if error.started_nothing or not call.starts_run:
+        if error.not_processed or not call.starts_run:
             raise
         raise RunStartUnknownError(
             f"It is not known whether BrowserAct started a run: {error.message}",

@@ -87,7 +87,7 @@ class ConnectedHook(BaseHook):
         :param within: seconds after which a call fails, retries included. Default: as the connection's timeouts and
             ``retry_budget`` say.
         :param max_response: bytes of a response after which a call stops reading and raises
-            :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. Default: 256 MiB.
+            :class:`~airflow_provider_browseract.exceptions.ResponseTooLargeError`. Default: 256 MiB.
 
         >>> import asyncio
         >>> from airflow_provider_browseract.api import v2

@@ -133,7 +133,7 @@ class BotHook(ConnectedHook):
 
         :param bot_id: the bot to read.
         :returns: the bot. Its ``input_schema`` is ``None`` if it is not published.
-        :raises WorkflowNotFoundError: there is no such bot.
+        :raises NotFoundError: there is no such bot.
 
         >>> list(hook.get_bot("82000518364027715").input_schema["properties"])
         ['company_name', 'max_pages']
@@ -156,7 +156,7 @@ class BotHook(ConnectedHook):
 
         :param template_id: the template to read.
         :returns: the template.
-        :raises TemplateNotFoundError: there is no such template.
+        :raises NotFoundError: there is no such template.
 
         >>> hook.get_bot_template("52000417936205143").input_schema["required"]
         ['keyword']

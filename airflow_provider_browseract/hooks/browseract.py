@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.arguments import read_choice
-from airflow_provider_browseract.api.errors import TaskEndedError, TaskNotFoundError
 from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.api.versions import APIS, naming_other_version
+from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.exceptions import TaskEndedError, TaskNotFoundError
 from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.hooks.bots import BotHook
 from airflow_provider_browseract.runs import timings
@@ -34,7 +34,7 @@ class BrowserActHook(BotHook):
 
     The hook reads the connection at the first call, and again after BrowserAct has refused the API key. If it then has
     another key, the call is sent again, unless it starts a run. Every method raises a subclass of
-    :class:`~airflow_provider_browseract.api.errors.BrowserActError` if the call fails, and
+    :class:`~airflow_provider_browseract.exceptions.BrowserActError` if the call fails, and
     :class:`~airflow_provider_browseract.api.arguments.InputError` if an argument or the connection cannot be used.
 
     The examples run against the package's emulator, whose ids they use. In them, ``hook`` is ``BrowserActHook()``, and
@@ -142,7 +142,7 @@ class BrowserActHook(BotHook):
         'https://examplecorp.example'
         """
         version = _read_version(api_version)
-        return self.client.send(naming_other_version(APIS[version].get_task(task_id), version, task_id))
+        return self.client.send(APIS[version].get_task(task_id))
 
     def get_task_status(self, task_id: str, *, api_version: str = ApiVersion.V2.value) -> TaskStatus:
         """Read only the status of a task, the cheapest way to poll (``get-task-status``, ``query-run-status``).
@@ -158,7 +158,7 @@ class BrowserActHook(BotHook):
         True
         """
         version = _read_version(api_version)
-        return self.client.send(naming_other_version(APIS[version].get_task_status(task_id), version, task_id))
+        return self.client.send(APIS[version].get_task_status(task_id))
 
     def iter_tasks(
         self,
@@ -245,7 +245,7 @@ class BrowserActHook(BotHook):
         False
         """
         version = _read_version(api_version)
-        call = naming_other_version(APIS[version].stop_task(task_id, biz_code=biz_code), version, task_id)
+        call = APIS[version].stop_task(task_id, biz_code=biz_code)
         try:
             self.client.send(call)
         except TaskEndedError:
@@ -271,7 +271,7 @@ class BrowserActHook(BotHook):
         running
         """
         version = _read_version(api_version)
-        self.client.send(naming_other_version(APIS[version].resume_task(task_id), version, task_id))
+        self.client.send(APIS[version].resume_task(task_id))
 
     def iter_workflows(self) -> Iterator[Workflow]:
         """Iterate over the account's workflows (``list-workflows``); each page is read when it is needed.
@@ -288,7 +288,7 @@ class BrowserActHook(BotHook):
 
         :param workflow_id: the workflow to read.
         :returns: the workflow.
-        :raises WorkflowNotFoundError: there is no such workflow.
+        :raises NotFoundError: there is no such workflow.
 
         >>> [entry.name for entry in hook.get_workflow("71002814653029437").input_parameters]
         ['keyword', 'max_items']
@@ -311,7 +311,7 @@ class BrowserActHook(BotHook):
 
         :param workflow_template_id: the template to read.
         :returns: the template.
-        :raises TemplateNotFoundError: there is no such template.
+        :raises NotFoundError: there is no such template.
 
         >>> [entry.name for entry in hook.get_official_workflow_template("52000417936205143").input_parameters]
         ['keyword', 'max_items']

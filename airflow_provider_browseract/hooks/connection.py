@@ -17,8 +17,6 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError, WithJsonSchema
 
-from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.errors import ConnectionFailedError
 from airflow_provider_browseract.api.settings import (
     CREDITS_PER_STEP,
     DEFAULT_BASE_URL,
@@ -26,6 +24,7 @@ from airflow_provider_browseract.api.settings import (
     form_field,
     not_a_flag,
 )
+from airflow_provider_browseract.exceptions import ConnectionFailedError, ConnectionFieldError
 from airflow_provider_browseract.runs.addresses import is_private
 from airflow_provider_browseract.runs.hints import did_you_mean
 
@@ -138,10 +137,6 @@ def form_widgets() -> dict[str, Any]:
 
 Credits = Annotated[int, Field(gt=0, lt=10**18), BeforeValidator(not_a_flag)]
 CREDITS = form_field("a positive whole number of credits")
-
-
-class ConnectionFieldError(InputError):
-    """The connection cannot be used. The message names the field, and what to change."""
 
 
 @dataclass(frozen=True)

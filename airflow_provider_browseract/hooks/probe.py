@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import requests
 
 from airflow_provider_browseract.api import v2
-from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.errors import (
+from airflow_provider_browseract.exceptions import (
     AuthenticationError,
     BrowserActError,
     ConnectionFailedError,
-    NotTheApiError,
+    InputError,
     ResponseLostError,
 )
 from airflow_provider_browseract.runs import callback_url
@@ -91,8 +90,6 @@ def probe(client: BrowserActClient, hook: BrowserActHook) -> tuple[bool, str]:
         workflows = count_workflows(client)
     except AuthenticationError as error:
         return False, f"The API key is wrong: {error}"
-    except NotTheApiError as error:
-        return False, f"The host is wrong: {error}"
     except (ConnectionFailedError, ResponseLostError) as error:
         return False, f"No usable connection to the API address: {error}"
     except (BrowserActError, InputError) as error:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import (
     AIRFLOW_V_3_3_PLUS,
     TaskDeferralError,
@@ -21,6 +20,7 @@ from airflow_provider_browseract.compat import (
     is_unmapped,
     set_during_execution,
 )
+from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links

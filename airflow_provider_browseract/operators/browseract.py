@@ -9,23 +9,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_browseract.api.arguments import InputError, read_choice, read_flag, read_ids
-from airflow_provider_browseract.api.errors import BrowserActError, TaskEndedError, TaskNotPausedError
+from airflow_provider_browseract.api.arguments import read_choice, read_flag, read_ids
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
-from airflow_provider_browseract.api.versions import APIS, Api, naming_other_version
+from airflow_provider_browseract.api.versions import APIS, Api
 from airflow_provider_browseract.compat import AirflowFailException, is_unmapped
+from airflow_provider_browseract.exceptions import (
+    BrowserActError,
+    InputError,
+    RunError,
+    TaskEndedError,
+    TaskNotPausedError,
+)
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.base import InputOperator, InputParametersOperator
 from airflow_provider_browseract.runs.hints import naming_similar_arguments, naming_task
 from airflow_provider_browseract.runs.options import AskPerson
-from airflow_provider_browseract.runs.outcome import RunError
 from airflow_provider_browseract.worker.kinds import BotRun, BotTemplateRun, TemplateRun, WorkflowRun
 from airflow_provider_browseract.worker.reading import no_retry_on_bad_arguments
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_browseract.api.exchange import Call
 
 T = TypeVar("T")
 
@@ -324,15 +328,7 @@ class TaskOperator(BaseOperator):
 
     @property
     def _calls(self) -> Api:
-        return APIS[self._version]
-
-    @property
-    def _version(self) -> ApiVersion:
-        return ApiVersion(self.api_version)
-
-    def _send(self, call: Call[T], browseract_task_id: str) -> T:
-        named = naming_other_version(call, self._version, browseract_task_id, argument="browseract_task_id")
-        return self.hook.client.send(named)
+        return APIS[ApiVersion(self.api_version)]
 
     @abstractmethod
     def act(self, browseract_task_id: str) -> str:
@@ -372,7 +368,7 @@ class StopTaskOperator(TaskOperator):
     def act(self, browseract_task_id: str) -> str:
         """Stop the task, unless it has already ended."""
         try:
-            self._send(self._calls.stop_task(browseract_task_id), browseract_task_id)
+            self.hook.client.send(self._calls.stop_task(browseract_task_id))
         except TaskEndedError:
             return "ended"
         return "stopped"
@@ -389,9 +385,9 @@ class ResumeTaskOperator(TaskOperator):
     def act(self, browseract_task_id: str) -> str:
         """Resume the task, if it is paused."""
         try:
-            self._send(self._calls.resume_task(browseract_task_id), browseract_task_id)
+            self.hook.client.send(self._calls.resume_task(browseract_task_id))
         except TaskNotPausedError:
-            status = self._send(self._calls.get_task_status(browseract_task_id), browseract_task_id)
+            status = self.hook.client.send(self._calls.get_task_status(browseract_task_id))
             if status.ended:
                 raise InputError(
                     f"it has ended as {status} and cannot be resumed. Remove its id from browseract_task_id."

@@ -20,8 +20,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from airflow_provider_browseract.api.arguments import InputError, is_path_id
-from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, ConnectionFailedError
+from airflow_provider_browseract.api.arguments import is_path_id
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.fields import optional_id
 from airflow_provider_browseract.api.models import ApiVersion, Task, Word
@@ -29,6 +28,7 @@ from airflow_provider_browseract.api.pages import Listing, list_items
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.dag_files.runnable import Runnable
+from airflow_provider_browseract.exceptions import NOTHING_TO_STOP, ConnectionFailedError, InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, ConnectionSettings
 from airflow_provider_browseract.hooks.hiding import Hiding, without

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
 from airflow_provider_browseract.api.client import AsyncBrowserActClient
-from airflow_provider_browseract.api.errors import ResponseLostError
 from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.exceptions import ResponseLostError
 from airflow_provider_browseract.hooks.connection import ConnectionSettings
 from airflow_provider_browseract.loops import AsyncSender, run_steps_async
 from airflow_provider_browseract.panel.kept import Kept

@@ -10,12 +10,12 @@ from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from airflow_provider_browseract.api.errors import UnexpectedResponseError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.dag_files.runnable import source_of
+from airflow_provider_browseract.exceptions import UnexpectedResponseError
 from airflow_provider_browseract.in_airflow.shielding import outlasting
 from airflow_provider_browseract.loops import AsyncSender
 from airflow_provider_browseract.panel.client import AccountClient, only

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.errors import (
+from airflow_provider_browseract.compat import AirflowNotFoundException
+from airflow_provider_browseract.exceptions import (
     BrowserActError,
+    InputError,
     NotFoundError,
     ResponseLostError,
     ResponseTooLargeError,
     ServerError,
 )
-from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.in_airflow.shielding import outlasting
 from airflow_provider_browseract.runs.budget import moment

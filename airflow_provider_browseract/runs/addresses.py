@@ -7,7 +7,7 @@ import socket
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.exceptions import InputError
 
 URL_LENGTH = 2048
 """The longest callback address that the API accepts, in characters."""

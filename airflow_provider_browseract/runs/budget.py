@@ -14,13 +14,17 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any, NamedTuple, TypeAlias
 
-from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError, NotFoundError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus, Word
 from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.exceptions import (
+    AuthenticationError,
+    BrowserActError,
+    BudgetUnknownError,
+    InputError,
+    NotFoundError,
+)
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outcome import BudgetUnknownError
 from airflow_provider_browseract.runs.outputs import number_of
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.spend import (

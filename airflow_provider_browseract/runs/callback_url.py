@@ -12,8 +12,8 @@ import re
 import secrets
 from typing import Any, NamedTuple
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Word
+from airflow_provider_browseract.exceptions import InputError, NoCallbackError
 from airflow_provider_browseract.runs.addresses import URL_LENGTH, check_callback_url
 from airflow_provider_browseract.runs.routes import CALLBACK_PATH, URL_PREFIX
 from airflow_provider_browseract.runs.waiting import Wait, WokenBy
@@ -41,10 +41,6 @@ AIRFLOW_ID_LENGTH = 250
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff\U00010000-\U0010ffff]")
-
-
-class NoCallbackError(InputError):
-    """Callbacks are not possible for this task; it can still poll."""
 
 
 class CallbackOutcome(Word):

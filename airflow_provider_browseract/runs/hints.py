@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.exceptions import InputError
 
 RENAMED = {
     "reattach": "durable",

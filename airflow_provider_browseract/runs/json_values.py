@@ -10,8 +10,8 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.fields import one_line
+from airflow_provider_browseract.exceptions import InputError
 
 Path: TypeAlias = tuple[str | int, ...]
 """The names and positions that lead to a value."""

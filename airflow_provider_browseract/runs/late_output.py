@@ -10,9 +10,9 @@ import logging
 from collections.abc import Generator
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
+from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.files import has_files
 from airflow_provider_browseract.runs.steps import LogLine, Sleep

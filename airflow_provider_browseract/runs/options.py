@@ -14,8 +14,9 @@ from functools import cached_property
 from inspect import iscoroutinefunction
 from typing import Any
 
-from airflow_provider_browseract.api.arguments import InputError, read_choice, read_credits, read_flag, read_seconds
+from airflow_provider_browseract.api.arguments import read_choice, read_credits, read_flag, read_seconds
 from airflow_provider_browseract.api.models import Word
+from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.orphans import OnOrphan
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.waiting import Answer, OnPaused, WaitPolicy

@@ -10,12 +10,12 @@ from datetime import timezone
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api.bots import Bot
-from airflow_provider_browseract.api.errors import BrowserActError, RunStartUnknownError, UnexpectedResponseError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Page, Task, Word
 from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.versions import APIS, SOURCES
 from airflow_provider_browseract.api.workflows import Workflow
+from airflow_provider_browseract.exceptions import BrowserActError, RunStartUnknownError, UnexpectedResponseError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.matching import Declared, Orphan, match_task
 from airflow_provider_browseract.runs.steps import LogLine, Sleep

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from airflow_provider_browseract.api.models import ApiVersion, Step, Task, TaskStatus
+from airflow_provider_browseract.exceptions import RunCanceledError, RunFailedError, RunLostError
 from airflow_provider_browseract.runs.report import MAX_STEP_LINES, describe, name_step, what_ran
 
 REMEDIES = {
@@ -26,46 +27,6 @@ WORDS = {
     ApiVersion.V3: {"inputs": "input", "start_with": "give it a Standard Browser"},
 }
 """The words of a remedy that depend on the version of the API."""
-
-
-class RunError(Exception):
-    """A run has no result. Airflow's retries apply."""
-
-
-class RunFailedError(RunError):
-    """BrowserAct reports that the run failed."""
-
-
-class RunCanceledError(RunError):
-    """The run was stopped before it finished."""
-
-
-class RunTimedOutError(RunError):
-    """The run took longer than the operator's ``timeout``, or did not start within its ``start_timeout``."""
-
-
-class RunPausedError(RunError):
-    """The run paused for a person, and the operator did not wait for one, or nobody answered in time."""
-
-
-class NoSlotError(RunError):
-    """BrowserAct had no free slot for as long as the operator may wait for one. No run was started."""
-
-
-class BudgetUnknownError(RunError):
-    """The credits of the account cannot be counted, so its budget does not allow a start. No run was started."""
-
-
-class RunLostError(RunError):
-    """The status of the run could not be read. The run may keep running."""
-
-
-class ResultError(RunError):
-    """The run finished, but not all of its results could be read and stored. BrowserAct still has them."""
-
-
-class StorageError(RunError):
-    """The store of ``output_path`` does not respond as expected."""
 
 
 def check_finished(task: Task) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api.errors import BrowserActError, ResponseLostError
 from airflow_provider_browseract.api.models import ApiVersion, Step, Task, TaskStatus
+from airflow_provider_browseract.exceptions import BrowserActError, ResponseLostError
 
 GOAL_LENGTH = 200
 """Characters of a step's goal that a log line shows."""

@@ -6,8 +6,8 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN, describe
 from airflow_provider_browseract.runs.steps import LogLine

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import attrs
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
-from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.hints import check_not_expanded_dict, not_a_dict
 from airflow_provider_browseract.runs.json_values import Path, comparable, convert, copy_json, cut, place_of
 from airflow_provider_browseract.runs.mismatches import Found, first_of, similar_of

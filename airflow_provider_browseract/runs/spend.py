@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
-from airflow_provider_browseract.api.errors import UnexpectedResponseError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
 from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
 from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.exceptions import UnexpectedResponseError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outputs import number_of
 from airflow_provider_browseract.runs.request import Source

@@ -14,7 +14,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api.errors import (
+from airflow_provider_browseract.api.models import CreatedTask, Task, TaskStatus
+from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
+from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.exceptions import (
     NOTHING_TO_STOP,
     BrowserActError,
     ConcurrencyLimitError,
@@ -22,9 +25,6 @@ from airflow_provider_browseract.api.errors import (
     TaskNotFoundError,
     UnknownRefusalError,
 )
-from airflow_provider_browseract.api.models import CreatedTask, Task, TaskStatus
-from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
-from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import orphans, timings
 from airflow_provider_browseract.runs.budget import Budget, BudgetStep, Verdict, check_again, check_budget, refused_by
 from airflow_provider_browseract.runs.cap import check_cap, credits_of
@@ -336,7 +336,7 @@ def _start(
         try:
             created: CreatedTask = yield request.call
         except BrowserActError as error:
-            if error.started_nothing:
+            if error.not_processed:
                 yield Write(before, over=True)
                 if isinstance(error, ConcurrencyLimitError | RateLimitError):
                     return StartRefused(error)

@@ -12,16 +12,16 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api.errors import (
+from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus, Word
+from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
+from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.exceptions import (
     NOTHING_TO_STOP,
     BrowserActError,
     NotFoundError,
     ResponseTooLargeError,
 )
-from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus, Word
-from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
-from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import WARN_FROM, credits_of, near_cap_line, unread_credits_line
 from airflow_provider_browseract.runs.report import log_url, not_stopped, status_line, status_of, step_lines

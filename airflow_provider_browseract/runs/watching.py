@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_provider_browseract.api.errors import BrowserActError, TaskNotFoundError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
 from airflow_provider_browseract.api.pages import MAX_PAGES, Listing, Pages
 from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.exceptions import BrowserActError, TaskNotFoundError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.stored import Moment, from_json

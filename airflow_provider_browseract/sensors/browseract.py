@@ -14,14 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_browseract.api.arguments import read_choice, read_flag, read_path_id
-from airflow_provider_browseract.api.errors import (
-    AuthenticationError,
-    BrowserActError,
-    PermissionDeniedError,
-    TaskNotFoundError,
-)
 from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.api.versions import remedy_of_unknown
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -30,13 +23,20 @@ from airflow_provider_browseract.compat import (
     conf,
     is_unmapped,
 )
+from airflow_provider_browseract.exceptions import (
+    AuthenticationError,
+    BrowserActError,
+    PermissionDeniedError,
+    ResultError,
+    RunError,
+    RunLostError,
+)
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.hints import check_rendered, naming_similar_arguments, naming_task
-from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.report import polling_line, status_line, step_lines
 from airflow_provider_browseract.runs.resuming import (
@@ -221,7 +221,7 @@ class TaskSensor(BaseSensorOperator):
         seen = get_task_or_error(self.hook, self.browseract_task_id, self._version)
         if isinstance(seen, BrowserActError):
             if self._is_final(seen, context):
-                raise self._failure(seen) from None
+                raise AirflowFailException(str(seen)) from None
             self.log.warning("Poll of BrowserAct task %s failed: %s", self.browseract_task_id, seen.brief)
             return None
         self._refused_since = None
@@ -264,16 +264,11 @@ class TaskSensor(BaseSensorOperator):
                 "running.\nRaise timeout if it needs longer."
             )
         if over.error is not None and is_hopeless(over.error):
-            return self._failure(over.error)
+            return AirflowFailException(str(over.error))
         return RunLostError(
             f"Stopped waiting for BrowserAct task {task_id}, because {over.why}.\nThe run may keep running.\n"
             f"{over.remedy}"
         )
-
-    def _failure(self, error: BrowserActError) -> AirflowFailException:
-        if isinstance(error, TaskNotFoundError):
-            error.remedy = remedy_of_unknown("browseract_task_id", self.browseract_task_id, self._version)
-        return AirflowFailException(str(error))
 
     def _conclude(self, context: Context, task: Task) -> Any:
         conclusion = Conclusion(

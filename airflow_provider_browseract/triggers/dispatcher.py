@@ -7,7 +7,7 @@ import logging
 import time
 from contextlib import aclosing, suppress
 
-from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import run_steps_async
 from airflow_provider_browseract.runs import timings

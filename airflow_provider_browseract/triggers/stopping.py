@@ -7,10 +7,10 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import DELETED, FINAL_STATES, is_of_earlier_try, task_instance_state
+from airflow_provider_browseract.exceptions import NOTHING_TO_STOP, BrowserActError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
 from airflow_provider_browseract.in_airflow.shielding import in_empty_context

@@ -11,14 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airflow_provider_browseract.api.arguments import (
-    InputError,
-    read_bot_id,
-    read_choice,
-    read_optional_path_id,
-    read_seconds,
-)
+from airflow_provider_browseract.api.arguments import read_bot_id, read_choice, read_optional_path_id, read_seconds
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
+from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import run_steps_async

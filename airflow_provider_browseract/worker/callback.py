@@ -6,11 +6,11 @@ from typing import Any
 
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.exceptions import InputError, NoCallbackError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.showing import show_wait
 from airflow_provider_browseract.loops import Log
-from airflow_provider_browseract.runs.callback_url import NoCallbackError, TaskInstanceKey, address, new_token
+from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, address, new_token
 from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.request import RunRequest
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_browseract.api.errors import (
+from airflow_provider_browseract.api.exchange import NOT_PUBLISHED
+from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, AirflowSkipException, is_secret
+from airflow_provider_browseract.exceptions import (
     AuthenticationError,
     BrowserActError,
     ConnectionFailedError,
     NotFoundError,
-    WorkflowNotPublishedError,
 )
-from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, AirflowSkipException, is_secret
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import Log
@@ -122,9 +122,11 @@ def check_before_start(
     try:
         return operator.kind.check_inputs(request, hook, log, again=again)
     # The start would fail too. Without a connection, it would be tried for as long again.
-    except (NotFoundError, WorkflowNotPublishedError, AuthenticationError, ConnectionFailedError):
+    except (NotFoundError, AuthenticationError, ConnectionFailedError):
         raise
     except BrowserActError as error:
+        if error.code == NOT_PUBLISHED:
+            raise
         log.warning("The inputs were not checked: %s", error.brief)
         run.unconverted = request.source.api_version is ApiVersion.V3
         return request

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset
 
-from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import MAX_FILES
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE, AirflowFailException, AirflowTaskTimeout
+from airflow_provider_browseract.exceptions import BrowserActError, ResultError, RunError, StorageError
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
 from airflow_provider_browseract.in_airflow.showing import count_run, show_run
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
@@ -23,7 +23,7 @@ from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs.addresses import read_output_path
 from airflow_provider_browseract.runs.files import addresses_of, pending_line
 from airflow_provider_browseract.runs.late_output import read_late_output
-from airflow_provider_browseract.runs.outcome import ResultError, RunError, StorageError, check_finished
+from airflow_provider_browseract.runs.outcome import check_finished
 from airflow_provider_browseract.runs.outputs import (
     LARGE_OUTPUT,
     FormatError,

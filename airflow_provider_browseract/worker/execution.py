@@ -21,8 +21,8 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_browseract.api.arguments import InputError, read_credits
-from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.arguments import read_credits
+from airflow_provider_browseract.exceptions import BrowserActError, InputError
 from airflow_provider_browseract.in_airflow.required_action import read_event
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs.budget import BudgetStep, forecast_run

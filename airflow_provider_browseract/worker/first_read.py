@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.in_airflow.showing import show_run, show_wait
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs.report import log_url

@@ -6,11 +6,12 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_browseract.api.arguments import InputError, is_missing, read_flag, read_id
+from airflow_provider_browseract.api.arguments import is_missing, read_flag, read_id
 from airflow_provider_browseract.api.bots import Bot
-from airflow_provider_browseract.api.errors import BrowserActError, WorkflowNotPublishedError
+from airflow_provider_browseract.api.exchange import CODES, NOT_PUBLISHED
 from airflow_provider_browseract.api.fields import one_line
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
+from airflow_provider_browseract.exceptions import BrowserActError, InputError
 from airflow_provider_browseract.runs.outputs import LARGEST_PARSED, TOO_LARGE_TO_PARSE
 from airflow_provider_browseract.runs.request import (
     RunRequest,
@@ -253,11 +254,10 @@ def _check_names(request: RunRequest, given: Any, hook: BrowserActHook, log: Log
 def _conformed(request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
     """Compare the input of a bot with its schema, and return the request to send."""
     source = request.source
-    reading: Call[Any] = SOURCES[source.kind].read(source.id)
-    read = hook.client.send(reading)
+    read = hook.client.send(SOURCES[source.kind].read(source.id))
     if isinstance(read, Bot) and read.published_at is None and read.input_schema is None:
-        remedy = reading.remedies.get(WorkflowNotPublishedError)
-        raise WorkflowNotPublishedError(f"The {source} is not published", remedy=remedy)
+        kind, remedy = CODES[NOT_PUBLISHED]
+        raise kind(f"The {source} is not published", code=NOT_PUBLISHED, remedy=remedy)
     request = replace(request, source_name=one_line(read.name, NAME_LENGTH))
     if read.input_schema is None:
         log.warning("The inputs were not checked: BrowserAct has no schema for %s.", source)

@@ -15,11 +15,10 @@ import tenacity
 from airflow.sdk import ObjectStoragePath
 from fsspec.implementations.local import LocalFileSystem
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import AirflowNotFoundException
+from airflow_provider_browseract.exceptions import InputError, StorageError
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outcome import StorageError
 from airflow_provider_browseract.worker.download import FileError
 
 UPLOAD_BLOCK = 5 * 1024 * 1024

@@ -10,17 +10,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
+from airflow_provider_browseract.exceptions import (
+    NOTHING_TO_STOP,
+    BrowserActError,
+    ResultError,
+    RunCanceledError,
+    RunError,
+    RunLostError,
+)
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.orphans import Claim, ReadClaims
-from airflow_provider_browseract.runs.outcome import ResultError, RunCanceledError, RunError, RunLostError
 from airflow_provider_browseract.runs.report import kept_running, log_url, not_stopped
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.starting import TriesStep, Write

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.api.errors import BrowserActError, ResumeNotSupportedError, TaskNotPausedError
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AirflowFailException, in_dag_test
+from airflow_provider_browseract.exceptions import (
+    BrowserActError,
+    ResumeNotSupportedError,
+    RunPausedError,
+    TaskNotPausedError,
+)
 from airflow_provider_browseract.in_airflow.required_action import ask
 from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outcome import RunPausedError
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.resuming import Answered, Decision, GiveUp, Paused, WaitAgain
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES, Answer, End, OnPaused, Wait

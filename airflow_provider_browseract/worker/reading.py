@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
+from airflow_provider_browseract.exceptions import BrowserActError, InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection, unreadable
 from airflow_provider_browseract.loops import Log, run_steps

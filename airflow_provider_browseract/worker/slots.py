@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyLimitError
+from airflow_provider_browseract.exceptions import BrowserActError, ConcurrencyLimitError, NoSlotError
 from airflow_provider_browseract.in_airflow.showing import show_wait_before_start
 from airflow_provider_browseract.loops import run_steps, sleep
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outcome import NoSlotError
 from airflow_provider_browseract.runs.queueing import (
     Active,
     Queued,

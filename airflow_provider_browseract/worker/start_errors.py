@@ -6,24 +6,23 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NoReturn
 
-from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.errors import (
+from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, AirflowTaskTimeout
+from airflow_provider_browseract.exceptions import (
     AuthenticationError,
     BrowserActError,
+    InputError,
     InsufficientCreditsError,
     InvalidRequestError,
+    RunLostError,
     RunStartUnknownError,
     UnknownRefusalError,
-    WorkflowNotPublishedError,
 )
-from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, AirflowTaskTimeout
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.loops import sleep
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.ledger import STATE_KEY, LedgerError, UnknownRunError
 from airflow_provider_browseract.runs.orphans import OrphanError
-from airflow_provider_browseract.runs.outcome import RunLostError
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from airflow_provider_browseract.worker.tries import Tries
 
@@ -125,10 +124,9 @@ def _verdict(error: Exception, run: OwnedRun, tries: Tries) -> tuple[str, bool]:
     if isinstance(error, BrowserActError):
         # A response of a gateway, a firewall or a maintenance page has no BrowserAct code, and is temporary.
         # An earlier run stays valuable whatever error the API returns.
-        certain = error.code is not None or isinstance(error, WorkflowNotPublishedError)
         if run.unconverted and isinstance(error, InvalidRequestError):
             return message, False
-        return message, not error.temporary and certain and tries.earlier is None
+        return message, not error.temporary and error.code is not None and tries.earlier is None
     if run.start_under_way and not tries.remembered:
         return f"{type(error).__name__}: {message.rstrip('.')}.\n{RunStartUnknownError.remedy}", True
     return message, False

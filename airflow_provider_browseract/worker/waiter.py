@@ -9,16 +9,21 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, count_in_task, in_dag_test
+from airflow_provider_browseract.exceptions import (
+    BrowserActError,
+    RunError,
+    RunLostError,
+    RunPausedError,
+    RunTimedOutError,
+)
 from airflow_provider_browseract.in_airflow.showing import count_run, show_run, show_wait
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import over_cap_text
 from airflow_provider_browseract.runs.options import RunOptions
-from airflow_provider_browseract.runs.outcome import RunError, RunLostError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, end_line, log_url, polling_line
 from airflow_provider_browseract.runs.resuming import (
     Answered,

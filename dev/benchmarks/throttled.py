@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
-from airflow_provider_browseract.api.errors import RateLimitError
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import Emulator, RequestFault
+from airflow_provider_browseract.exceptions import RateLimitError
 
 BUDGET = 20.0
 """Seconds for which a call is tried."""

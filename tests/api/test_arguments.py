@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_provider_browseract.api.arguments import InputError, read_id, read_ids, read_path_id, read_seconds
+from airflow_provider_browseract.api.arguments import read_id, read_ids, read_path_id, read_seconds
+from airflow_provider_browseract.exceptions import InputError
 from tests.cases import cases
 
 ADDRESS = "https://www.browseract.com"

@@ -15,9 +15,9 @@ import jsonschema
 import pytest
 
 from airflow_provider_browseract.api import v3
-from airflow_provider_browseract.api.errors import BY_CODE, BrowserActError
-from airflow_provider_browseract.api.exchange import Call, Response
+from airflow_provider_browseract.api.exchange import CODES, Call, Response
 from airflow_provider_browseract.api.models import ApiVersion, BotType, Page, TaskStatus
+from airflow_provider_browseract.exceptions import BrowserActError
 
 from . import test_v2, test_v3
 
@@ -124,7 +124,7 @@ def test_statuses_and_types_are_exactly_those_of_the_vendors_documents():
 def test_every_error_code_of_the_vendors_document_has_its_exception():
     codes = {int(code) for code in re.findall(r"`(\d{5})`", json.dumps(document(ApiVersion.V3)))}
     assert len(codes) > 10
-    assert codes <= BY_CODE.keys()
+    assert codes <= CODES.keys()
 
 
 @pytest.mark.parametrize("name", CALLS_OF_V3)

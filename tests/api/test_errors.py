@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from airflow_provider_browseract.api import errors
+from airflow_provider_browseract import exceptions as errors
 from tests.cases import cases
 
 EVERY_CLASS = [

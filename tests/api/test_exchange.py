@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api import errors, v2, v3
+from airflow_provider_browseract import exceptions as errors
+from airflow_provider_browseract.api import exchange, v2, v3
 from airflow_provider_browseract.api.exchange import Call, Response
 from airflow_provider_browseract.api.models import CreatedTask, Output, Task, TaskStatus
 from tests.cases import cases
@@ -22,17 +23,17 @@ HTML = b"<html>Request blocked</html>"
 
 CODES: dict[int, type[errors.BrowserActError]] = {
     401: errors.AuthenticationError,
-    10013: errors.RegionNotFoundError,
-    10020: errors.WorkflowNotPublishedError,
-    10021: errors.BotNotReadyError,
-    10111: errors.WorkflowNotFoundError,
+    10013: errors.NotFoundError,
+    10020: errors.InvalidRequestError,
+    10021: errors.InvalidRequestError,
+    10111: errors.NotFoundError,
     10112: errors.TaskNotFoundError,
     10118: errors.ConcurrencyLimitError,
     10121: errors.TaskEndedError,
     10127: errors.TaskNotPausedError,
-    10142: errors.MissingInputError,
-    10143: errors.MissingInputError,
-    10176: errors.TemplateNotFoundError,
+    10142: errors.InvalidRequestError,
+    10143: errors.InvalidRequestError,
+    10176: errors.NotFoundError,
     10879: errors.ResumeNotSupportedError,
     99001: errors.InvalidRequestError,
     99002: errors.PermissionDeniedError,
@@ -64,7 +65,7 @@ def error(call: Call, response: Response) -> errors.BrowserActError:
 
 
 def test_known_error_codes_are_exactly_the_documented_ones():
-    assert errors.BY_CODE.keys() == CODES.keys()
+    assert exchange.CODES.keys() == CODES.keys()
 
 
 @pytest.mark.parametrize(("code", "kind"), CODES.items(), ids=lambda value: getattr(value, "__name__", value))
@@ -80,8 +81,8 @@ def test_error_code_decides_the_error_class_whatever_the_http_status(code, kind)
 
 
 UNEXPECTED, UNKNOWN = errors.UnexpectedResponseError, errors.UnknownRefusalError
-NO_RIGHT, BOT = errors.PermissionDeniedError, v3.create_run("70")
-NO_API, NO_WORKFLOW, NO_TASK = errors.NotTheApiError, errors.WorkflowNotFoundError, errors.TaskNotFoundError
+INVALID, NOT_FOUND, NO_TASK = errors.InvalidRequestError, errors.NotFoundError, errors.TaskNotFoundError
+NO_API, BOT = "not from the API", v3.create_run("70")
 NO_SUCCESSES = [
     *({"success": False}, {"status": 404, "error": "Not Found"}, {"msg": "no"}, {"code": False}),
     *({"code": None, "msg": "Task is not exist."}, {"code": None, "data": None}, [1], [], "Unauthorized", False, 0),
@@ -102,9 +103,14 @@ NO_SLOT = {"msg": "Too many running tasks"}
         },
         "words about credits, but no start": (READ, answer(400, {"code": 1, "msg": "credits"}), UNKNOWN, "credits"),
         "words about slots, but no start": (READ, answer(400, NO_SLOT), UNKNOWN, "running tasks"),
-        "bot of another account": (BOT, answer(400, {"code": 99002}), NO_RIGHT, "account that owns the bot into"),
-        "workflow of a start": (START, answer(400, {"code": 10111}), NO_WORKFLOW, "Check workflow_id '70' (dashboard"),
-        "workflow": (v2.get_workflow("70"), answer(400, {"code": 10111}), NO_WORKFLOW, "use RunTemplateOperator"),
+        "other account": (BOT, answer(400, {"code": 99002}), errors.PermissionDeniedError, "account that owns the"),
+        "source": (START, answer(400, {"code": 10111}), NOT_FOUND, "RunBotOperator runs bots"),
+        "template": (START, answer(400, {"code": 10176}), NOT_FOUND, "iter_bot_templates"),
+        "region": (START, answer(400, {"code": 10013}), NOT_FOUND, "get_region_list"),
+        "not published": (START, answer(400, {"code": 10020}), INVALID, "Publish the workflow or bot"),
+        "no language model": (BOT, answer(400, {"code": 10021}), INVALID, "choose its language model"),
+        **{f"input, {code}": (BOT, answer(400, {"code": code}), INVALID, "not empty") for code in (10142, 10143)},
+        "arguments": (START, answer(400, {"code": 99001}), INVALID, "A profile (profile_id) must"),
         "code with 200": (STOP, answer(200, {"code": 10112, "id": "5", "msg": "No."}), NO_TASK, "No."),
         "code alone with 200": (START, answer(200, {"code": 10112, "id": "5"}), NO_TASK, "no reason given"),
         **{f"code {odd!r} with 200": (START, answer(200, {"code": odd, "id": "5"}), UNKNOWN, "") for odd in ODD_CODES},
@@ -130,7 +136,8 @@ NO_SLOT = {"msg": "Too many running tasks"}
 )
 def test_response_and_call_decide_the_error(call, response, kind, words):
     found = error(call, response)
-    assert type(found) is kind
+    assert type(found) is (UNEXPECTED if kind is NO_API else kind)
+    assert found.not_processed or kind is not NO_API
     assert words in str(found)
     assert str(found).count(f"HTTP {response.status}") == 1
     # The page of a firewall says nothing about the key.
@@ -142,7 +149,7 @@ def test_response_and_call_decide_the_error(call, response, kind, words):
 def test_error_envelope_of_browseract_with_http_4xx_proves_that_nothing_was_started(status, code):
     found = error(START, answer(status, {"code": code, "msg": "Not today.", "data": None, "ts": 1, "traceId": "t"}))
     assert str(found).startswith("BrowserAct refused the start: Not today")
-    assert found.started_nothing
+    assert found.not_processed
     assert found.temporary is False
 
 
@@ -172,7 +179,7 @@ TIMEOUT = {"code": 50000, "msg": "java.util.concurrent.TimeoutException", "trace
 )
 def test_no_other_refusal_proves_that_nothing_was_started(status, body):
     found = error(START, answer(status, body))
-    assert (found.started_nothing, found.not_processed) == (False, False)
+    assert found.not_processed is False
     assert found.temporary is (status in (408, 500, 503, 504))
     assert (found.msg or "") == body["msg"]
     assert str(body.get("code") or "") in found.brief
@@ -192,7 +199,7 @@ def test_no_other_refusal_proves_that_nothing_was_started(status, body):
 def test_start_refused_without_a_free_slot_is_recognized_by_its_words(words, code):
     found = error(START, answer(400, {"msg": words, **code}))
     assert type(found) is errors.ConcurrencyLimitError
-    assert found.started_nothing
+    assert found.not_processed
 
 
 def test_error_message_of_the_api_becomes_one_line_of_bounded_length():

@@ -9,7 +9,6 @@ import pytest
 
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.arguments import MAX_ID_LENGTH
-from airflow_provider_browseract.api.errors import UnexpectedResponseError
 from airflow_provider_browseract.api.fields import MAX_LINE_LENGTH, MAX_LINK_LENGTH
 from airflow_provider_browseract.api.models import (
     MAX_FILES,
@@ -28,6 +27,7 @@ from airflow_provider_browseract.api.models import (
 )
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.api.workflows import InputParameter, Template, Workflow
+from airflow_provider_browseract.exceptions import UnexpectedResponseError
 from airflow_provider_browseract.runs.report import facts
 from tests.cases import cases
 

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_browseract.api import v2, v3
-from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.exchange import Call, Response
 from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, TEMPLATE_SEARCH, Emulator
 from airflow_provider_browseract.emulator.account import ENDPOINTS
 from airflow_provider_browseract.emulator.records import envelope
+from airflow_provider_browseract.exceptions import BrowserActError
 from tests.cases import cases, examples
 from tests.catalogue import DOWNLOAD, FAILING, add
 
@@ -199,13 +199,14 @@ def every_call() -> dict[str, Sent]:
     for call in (v2.get_task(task), v2.get_task_status(task), v3.query_run(run), v3.query_run_status(run)):
         send(call, run if call.path.startswith("/v3") else task)
     sent["resume-run"] = Sent(v3.resume_run(run), run, {**sent["query-run-status"].good, "status": "running"})
-    for call in (
+    others: tuple[Call[Any], ...] = (
         *(v2.list_tasks(limit=9), v2.list_workflows(limit=3), v2.list_official_workflow_templates(limit=2)),
         *(v2.get_workflow(EXPORT.id), v2.get_official_workflow_template(TEMPLATE_SEARCH.id), v2.get_region_list()),
         *(v3.page_runs(), v3.page_bots(limit=3), v3.page_templates(), v3.list_regions()),
         *(v3.query_bot(CONTACTS.id), v3.query_template(TEMPLATE_SEARCH.id)),
-    ):
-        send(call)
+    )
+    for other in others:
+        send(other)
     return sent
 
 

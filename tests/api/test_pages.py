@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import pytest
 
-from airflow_provider_browseract.api import errors
+from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api import pages as module
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Page, Region, read_page

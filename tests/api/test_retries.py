@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from tenacity import RetryCallState, Retrying
 
-from airflow_provider_browseract.api import errors, v2
+from airflow_provider_browseract import exceptions as errors
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.retries import RetryPolicy, may_send_again
 
 READ = v2.get_task("7")
@@ -14,7 +15,7 @@ NOBODY_KNOWS = [errors.ResponseLostError, errors.ServerError]
 TEMPORARY = [errors.ConnectionFailedError, *NOT_NOW, *NOBODY_KNOWS]
 PERMANENT = [
     *(errors.AuthenticationError, errors.InvalidRequestError, errors.UnknownRefusalError, errors.TaskNotFoundError),
-    *(errors.NotTheApiError, errors.UnexpectedResponseError, KeyError),
+    *(errors.UnexpectedResponseError, KeyError),
 ]
 
 
@@ -22,6 +23,7 @@ PERMANENT = [
 @pytest.mark.parametrize("kind", [*TEMPORARY, *PERMANENT])
 def test_call_that_starts_no_run_is_sent_again_only_after_a_temporary_error(call, kind):
     assert may_send_again(call, kind("x")) is (kind in TEMPORARY)
+    assert not may_send_again(call, errors.ConnectionFailedError("x", temporary=False))
 
 
 @pytest.mark.parametrize("call", [v2.run_task("70"), v2.run_task_by_template("80")], ids=["workflow", "template"])

@@ -12,7 +12,8 @@ from contextlib import suppress
 
 import pytest
 
-from airflow_provider_browseract.api import client, errors, v2
+from airflow_provider_browseract import exceptions as errors
+from airflow_provider_browseract.api import client, v2
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import Emulator
@@ -154,7 +155,7 @@ class TestFailedHandshake:
     def test_untrusted_certificate_is_a_permanent_error_that_names_the_remedy(self, tls, start):
         received = []
         error = start(tls(lambda secured: received.append(read_request(secured))))
-        assert isinstance(error, errors.UntrustedCertificateError)
+        assert isinstance(error, errors.ConnectionFailedError)
         assert "certificate is not trusted (self-signed certificate)" in error.brief
         assert "set REQUESTS_CA_BUNDLE" in str(error)
         assert "connection 'shop'" in str(error)
@@ -164,14 +165,14 @@ class TestFailedHandshake:
     @pytest.mark.usefixtures("trusted")
     def test_certificate_for_another_host_is_reported_with_the_host_name(self, kind, tls):
         settings = ClientSettings("app-key", f"https://localhost:{tls(close)}")
-        with pytest.raises(errors.UntrustedCertificateError, match="not valid for 'localhost'"):
+        with pytest.raises(errors.ConnectionFailedError, match="not valid for 'localhost'"):
             kind(settings).send(START)
 
     def test_host_that_uses_plain_http_is_reported_with_the_remedy(self, start):
         with Emulator().serve() as running:
             error = start(int(running.url.rpartition(":")[2]))
             assert running.requests == []
-        assert isinstance(error, errors.PlainHttpError)
+        assert isinstance(error, errors.ConnectionFailedError)
         assert "the host uses plain HTTP" in error.brief
         assert "write http:// in front of the host of the Airflow connection 'shop'" in str(error)
         assert (error.not_processed, error.temporary) == (True, False)

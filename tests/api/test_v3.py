@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api import v3
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.bots import Bot, BotTemplate
-from airflow_provider_browseract.api.errors import UnexpectedResponseError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.fields import MAX_LEVELS
 from airflow_provider_browseract.api.models import (
@@ -22,6 +20,7 @@ from airflow_provider_browseract.api.models import (
     TaskStatus,
 )
 from airflow_provider_browseract.emulator.v3 import V3
+from airflow_provider_browseract.exceptions import InputError, UnexpectedResponseError
 from tests.cases import cases
 
 CALLBACKS = {"callback_url": "https://example.com/a", "status_change_callback_url": "https://example.com/b"}

@@ -214,7 +214,7 @@ LOGIN = {"webhook_base_url": "http://ada:hunter2@127.0.0.1:9"}
             "for list-workflows: Connection refused | Check the host of",
         ),
         "wrong key": ({"password": "app-wrong"}, "FAIL API", "BrowserAct refused list-workflows: "),
-        "path of the API": ({"host": "{api}/v2"}, "FAIL API", "Remove '/v2' from the host of the Airflow connection"),
+        "path of the API": ({"host": "{api}/v2"}, "FAIL API", "without a path such as /v2"),
         "callbacks to nobody": ({"extra": {"webhook_base_url": NOWHERE}}, "FAIL callbacks", "refused | Check the addr"),
         "callbacks with the route": (
             {"extra": ROUTE},

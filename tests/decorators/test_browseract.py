@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG, task
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BotDecoratedOperator, BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH
-from airflow_provider_browseract.runs.outcome import RunLostError
+from airflow_provider_browseract.exceptions import InputError, RunLostError
 from tests.cases import cases
 from tests.workers import BOTH_WAYS, Worker
 

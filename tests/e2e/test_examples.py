@@ -421,7 +421,7 @@ REASON = ["RunFailedError", "(code 1011)"]
     "dag_id, states, tries, starts, texts",
     {
         "run fails in each try": ("blocked", ("failed", "failed"), 2, 2, [f"of workflow {FAILING.id} failed", *REASON]),
-        "wrong workflow_id": ("mistaken", ("failed", "failed"), 1, 0, ["Check workflow_id"]),
+        "wrong workflow_id": ("mistaken", ("failed", "failed"), 1, 0, ["Check the id of the workflow"]),
         "dry run": ("dry", ("success", "skipped"), 1, 0, ["The request would be POST"]),
     },
 )

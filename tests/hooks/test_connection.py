@@ -11,9 +11,9 @@ from airflow.sdk import Connection
 
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.exceptions import ConnectionFieldError
 from airflow_provider_browseract.hooks import connection
 from airflow_provider_browseract.hooks.connection import (
-    ConnectionFieldError,
     ConnectionSettings,
     connection_type,
     extra_fields,

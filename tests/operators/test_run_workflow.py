@@ -12,7 +12,6 @@ from airflow.sdk import DAG, BaseOperatorLink
 from airflow.sdk.execution_time.context import VariableAccessor
 
 from airflow_provider_browseract.api.client import BrowserActClient
-from airflow_provider_browseract.api.errors import ConnectionFailedError, NotTheApiError
 from airflow_provider_browseract.api.models import CreatedTask
 from airflow_provider_browseract.compat import (
     AirflowFailException,
@@ -21,10 +20,15 @@ from airflow_provider_browseract.compat import (
     TaskDeferred,
 )
 from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, RequestFault
+from airflow_provider_browseract.exceptions import (
+    ConnectionFailedError,
+    RunLostError,
+    RunTimedOutError,
+    UnexpectedResponseError,
+)
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator, StopTaskOperator
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outcome import RunLostError, RunTimedOutError
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker import start_errors
 from tests.cases import cases
@@ -301,7 +305,7 @@ class TestInterruptedStart:
     def test_host_that_responds_with_a_web_page_raises_and_starts_no_run(self, orders, emulator):
         emulator.fault("run-task", RequestFault.html(), times=None)
         # It may be a maintenance page, so Airflow's retries apply.
-        with pytest.raises(NotTheApiError, match="host of the Airflow connection 'browseract_default'"):
+        with pytest.raises(UnexpectedResponseError, match="host of the Airflow connection 'browseract_default'"):
             orders().run()
         assert emulator.tasks == []
 

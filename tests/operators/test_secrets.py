@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import CONTACTS, HUMAN, LOG_IN, ORDERS, SEARCH
+from airflow_provider_browseract.exceptions import InputError, RunFailedError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
-from airflow_provider_browseract.runs.outcome import RunFailedError
 from airflow_provider_browseract.runs.request import RunRequest, Source, read_input_parameters
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.cases import cases

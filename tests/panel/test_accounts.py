@@ -10,11 +10,11 @@ from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import ENDLESS, ORDERS, SEARCH, TEMPLATE_SEARCH, Output, RequestFault
 from airflow_provider_browseract.emulator.runs import ENDED, Run
+from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import accounts as module
 from airflow_provider_browseract.panel import client, days, listing
@@ -246,7 +246,7 @@ class TestErrors:
         with emulator.fault("list-tasks", RequestFault.html(200)):
             account = await accounts.account(CONN, LONG)
             assert ids(account) == [task_id]
-            assert account.error.startswith("BrowserAct's response to list-tasks cannot be used")
+            assert account.error.startswith("The response to list-tasks is not from BrowserAct's API")
             assert account.remedy.startswith("Set the host of the Airflow connection 'browseract_default'")
             sent = calls_of(emulator, "list-tasks")
             clock.now += 29

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_browseract.api.errors import (
+from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.exceptions import (
     AuthenticationError,
+    BudgetUnknownError,
+    NotFoundError,
     ResponseTooLargeError,
     ServerError,
-    WorkflowNotFoundError,
 )
-from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import (
     Budget,
@@ -25,7 +26,6 @@ from airflow_provider_browseract.runs.budget import (
     forecast_run,
     refused_by,
 )
-from airflow_provider_browseract.runs.outcome import BudgetUnknownError
 from airflow_provider_browseract.runs.request import Source
 from tests.cases import cases, examples
 from tests.runs.account import NOON, Account, listed, listed_bot
@@ -114,7 +114,7 @@ def days_ago(number, days, credit, **kwargs):
     return listed(number, NOON - timedelta(days=days), credit, **kwargs)
 
 
-UNKNOWN_WORKFLOW = WorkflowNotFoundError("there is no such workflow", code=10109)
+UNKNOWN_WORKFLOW = NotFoundError("there is no such workflow", code=10109)
 TEMPLATE = Source(SourceKind.TEMPLATE, SOURCE.id)
 OF_71 = {"workflow_id": "71"}
 OF_YESTERDAY = [

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_browseract.api.errors import ResponseLostError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import SEARCH, Emulator
+from airflow_provider_browseract.exceptions import ResponseLostError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import Budget, ReadDaySums, WriteDaySums
 from airflow_provider_browseract.runs.orphans import ReadClaims

@@ -5,12 +5,11 @@ import json
 
 import pytest
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.exceptions import InputError, NoCallbackError
 from airflow_provider_browseract.runs.addresses import URL_LENGTH
 from airflow_provider_browseract.runs.callback_url import (
     TOKEN_KEY,
-    NoCallbackError,
     TaskInstanceKey,
     address,
     is_resumed_wait,

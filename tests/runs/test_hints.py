@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.hints import check_rendered
 from tests.cases import cases
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from airflow_provider_browseract.api import v2, v3
-from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import ApiVersion, DownloadFile, Output, OutputFile, Step, Task, TaskStatus
+from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.late_output import read_late_output
 from tests.cases import cases

@@ -12,16 +12,16 @@ import pytest
 
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.bots import Bot
-from airflow_provider_browseract.api.errors import (
+from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
+from airflow_provider_browseract.api.workflows import InputParameter, Workflow
+from airflow_provider_browseract.exceptions import (
     BrowserActError,
     ResponseLostError,
     ResponseTooLargeError,
     RunStartUnknownError,
     ServerError,
 )
-from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
-from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.matching import Orphan
 from airflow_provider_browseract.runs.orphans import OnOrphan, OrphanError, find_orphan

@@ -3,12 +3,8 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion, Failure, Output, Step, Task, TaskStatus
-from airflow_provider_browseract.runs.outcome import (
-    RunCanceledError,
-    RunFailedError,
-    RunLostError,
-    check_finished,
-)
+from airflow_provider_browseract.exceptions import RunCanceledError, RunFailedError, RunLostError
+from airflow_provider_browseract.runs.outcome import check_finished
 from tests.cases import cases
 
 

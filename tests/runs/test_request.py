@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.api.workflows import InputParameter
+from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.request import (
     RunRequest,
     Source,

@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from airflow_provider_browseract.api.errors import (
+from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.models import Step, Task, TaskStatus
+from airflow_provider_browseract.exceptions import (
     AuthenticationError,
     BrowserActError,
     ServerError,
     TaskNotFoundError,
 )
-from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN
 from airflow_provider_browseract.runs.resuming import (

@@ -18,7 +18,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from jsonschema import Draft201909Validator, Draft202012Validator
 
-from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs import schemas
 from airflow_provider_browseract.runs.json_values import Path, place_of
 from airflow_provider_browseract.runs.mismatches import MAX_NAMED

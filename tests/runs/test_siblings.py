@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.errors import BrowserActError, ResponseLostError, ServerError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
 from airflow_provider_browseract.api.workflows import Workflow
+from airflow_provider_browseract.exceptions import BrowserActError, ResponseLostError, ServerError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.orphans import Claim, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.starting import BeforeStart, StartedRun, begin

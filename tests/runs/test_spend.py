@@ -7,9 +7,9 @@ from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_browseract.api.errors import BrowserActError, ResponseTooLargeError
 from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.exceptions import BrowserActError, ResponseTooLargeError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.spend import (

@@ -14,7 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.bots import Bot
-from airflow_provider_browseract.api.errors import (
+from airflow_provider_browseract.api.exchange import Call, Response
+from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, Page, Step, Task, TaskStatus
+from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.api.workflows import InputParameter, Workflow
+from airflow_provider_browseract.exceptions import (
     AuthenticationError,
     BrowserActError,
     ConcurrencyLimitError,
@@ -29,10 +33,6 @@ from airflow_provider_browseract.api.errors import (
     TaskNotFoundError,
     UnknownRefusalError,
 )
-from airflow_provider_browseract.api.exchange import Call, Response
-from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, Page, Step, Task, TaskStatus
-from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError, UnknownRunError

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.errors import (
+from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.models import Step, Task, TaskStatus
+from airflow_provider_browseract.exceptions import (
     AuthenticationError,
     BrowserActError,
     InvalidRequestError,
-    NotTheApiError,
     PermissionDeniedError,
     ResponseTooLargeError,
     ServerError,
@@ -20,8 +21,6 @@ from airflow_provider_browseract.api.errors import (
     TaskNotFoundError,
     UnexpectedResponseError,
 )
-from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import GOAL_LENGTH, MAX_STEP_LINES, STATUS_LENGTH
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
@@ -247,7 +246,7 @@ NOT_BROWSERACTS_WORD_ABOUT_THE_TASK = cases(
         "503": DOWN,
         "a refused key": AuthenticationError("Invalid authorization", code=401, http_status=401),
         "403 of a firewall": PermissionDeniedError("no reason given", http_status=403),
-        "a web page": NotTheApiError("a page", http_status=200),
+        "a web page": UnexpectedResponseError("a page", http_status=200, not_processed=True),
         "an odd refusal": InvalidRequestError("?"),
         "403 of the API": PermissionDeniedError("no", code=99002),
         "an unreadable response": UnexpectedResponseError("the id is missing"),

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.errors import ServerError, TaskNotFoundError
 from airflow_provider_browseract.api.exchange import Response
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
+from airflow_provider_browseract.exceptions import ServerError, TaskNotFoundError
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import (
     END_STATUSES,

@@ -19,9 +19,9 @@ from airflow_provider_browseract.compat import (
     TaskDeferred,
 )
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDERS, RequestFault
+from airflow_provider_browseract.exceptions import ResultError, RunLostError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outcome import ResultError, RunLostError
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait
@@ -32,11 +32,8 @@ from tests.workers import BOTH_WAYS, ORDERS_RESULT, FakeTaskInstance, calls_of
 
 REFUSED = RequestFault.refused(401, "Invalid API key", http_status=401)
 OTHER_VERSIONS = cases(
-    ("start", "api_version", "remedy"),
-    {
-        "bot as v2": (BrowserActHook.run_bot, "v2", "If it is the run of a bot, set api_version='v3'."),
-        "workflow as v3": (BrowserActHook.run_task, "v3", "If it is the run of a workflow, set api_version='v2'."),
-    },
+    ("start", "api_version"),
+    {"bot as v2": (BrowserActHook.run_bot, "v2"), "workflow as v3": (BrowserActHook.run_task, "v3")},
 )
 
 
@@ -123,18 +120,16 @@ class TestVersions:
     @OTHER_VERSIONS
     @BOTH_WAYS
     def test_sensor_for_task_of_another_version_fails_without_retry_and_names_that_version(
-        self, emulator, wait, start, api_version, remedy, deferrable
+        self, emulator, wait, start, api_version, deferrable
     ):
         task_id = start(BrowserActHook(), ORDERS.id).id
-        with pytest.raises(AirflowFailException, match=f"Check browseract_task_id '{task_id}'.* {remedy}"):
+        with pytest.raises(AirflowFailException, match="The run of a bot needs api_version='v3'"):
             wait(task_id, api_version=api_version, deferrable=deferrable)
 
     @OTHER_VERSIONS
-    def test_resumed_sensor_for_task_of_another_version_names_that_version(
-        self, world, emulator, start, api_version, remedy
-    ):
+    def test_resumed_sensor_for_task_of_another_version_names_that_version(self, world, emulator, start, api_version):
         task_id = start(BrowserActHook(), ORDERS.id).id
-        with pytest.raises(AirflowFailException, match=remedy):
+        with pytest.raises(AirflowFailException, match="The run of a bot needs api_version='v3'"):
             resume(world, task_id, End.GIVEN_UP, "HTTP 503", api_version=api_version)
 
     def test_resumed_sensor_asks_the_version_of_its_argument_and_not_that_of_the_event(self, world, emulator):

@@ -9,8 +9,8 @@ import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
+from airflow_provider_browseract.exceptions import RunCanceledError, RunFailedError, RunLostError
 from airflow_provider_browseract.in_airflow import showing
-from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import MAX_STOPS, End, WaitPolicy, WokenBy

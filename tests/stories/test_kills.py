@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_browseract.emulator import SEARCH
-from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostError
+from airflow_provider_browseract.exceptions import RunCanceledError, RunLostError
 from tests.stories.player import KINDS, WAYS, Try
 
 STATES = {

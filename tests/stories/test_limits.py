@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
-from airflow_provider_browseract.runs.outcome import (
+from airflow_provider_browseract.exceptions import (
     BudgetUnknownError,
     NoSlotError,
     RunFailedError,

@@ -8,10 +8,9 @@ import re
 import pytest
 from airflow.sdk import DAG
 
-from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.errors import InsufficientCreditsError, NotTheApiError
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import CONTACTS, ORDERS, SEARCH, TEMPLATE_SEARCH
+from airflow_provider_browseract.exceptions import InputError, InsufficientCreditsError, UnexpectedResponseError
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunBotTemplateOperator,
@@ -101,7 +100,7 @@ NO_ID, TO_NONE = "12345", "was given, but Airflow rendered it to None"
 A_LIST, QUOTES = "Pass a list of dicts, one for each run", "remove the quotes around it"
 VALUES = [
     (WORKFLOW, {"workflow_id": ""}, "workflow_id is ''"),
-    (WORKFLOW, {"workflow_id": NO_ID}, "Check workflow_id"),
+    (WORKFLOW, {"workflow_id": NO_ID}, "Check the id of the workflow"),
     (WORKFLOW, {"workflow_id": CONTACTS.id}, "RunBotOperator"),
     (WORKFLOW, {"workflow_id": TEMPLATE_SEARCH.id}, "RunTemplateOperator"),
     (WORKFLOW, {"workflow_id": f"https://x.example/{SEARCH.id}/"}, f"the id is '{SEARCH.id}', the end of this address"),
@@ -112,7 +111,7 @@ VALUES = [
     (WORKFLOW, {"input_parameters": 7}, "input_parameters is of type int"),
     (WORKFLOW, {"input_parameters": {}}, "input_parameters lacks the required name 'keyword'"),
     (WORKFLOW, {"input_parameters": {}, "dry_run": True}, "lacks the required name 'keyword'"),
-    (WORKFLOW, {"input_parameters": {}, "validate_inputs": False}, "Add the missing name to input_parameters"),
+    (WORKFLOW, {"input_parameters": {}, "validate_inputs": False}, "Give each required input a value"),
     (WORKFLOW, {"input_parameters": {"keywrod": "a"}}, "'keywrod' (did you mean 'keyword'?)"),
     (WORKFLOW, {"input_parameters": {"rank": 1, "url": "x"}}, "the unknown names 'rank', 'url'"),
     (WORKFLOW, {"input_parameters": {"keyword": ""}}, "Required input is missing"),
@@ -136,9 +135,9 @@ VALUES = [
     (WORKFLOW, {"webhook": True, "deferrable": True}, "webhook=True needs webhook_base_url in the extra of connection"),
     (BOT, {"bot_id": "../runs"}, "bot_id is '../runs'"),
     (BOT, {"bot_id": "templates"}, "bot_id is 'templates', which is no id"),
-    (BOT, {"bot_id": NO_ID}, f"Check bot_id '{NO_ID}'"),
+    (BOT, {"bot_id": NO_ID}, "Check the id of the workflow or bot"),
     (BOT, {"bot_id": TEMPLATE_SEARCH.id}, "RunBotTemplateOperator"),
-    (BOT, {"bot_id": UNPUBLISHED.id}, "Publish the bot in the BrowserAct dashboard"),
+    (BOT, {"bot_id": UNPUBLISHED.id}, "Publish the workflow or bot in the BrowserAct dashboard"),
     (BOT, {"input": [{"name": "company_name", "value": "a"}]}, "RunWorkflowOperator"),
     (BOT, {"input": "company_name"}, "input is a text instead of a dict"),
     (BOT, {"input": ("company_name", "a")}, A_LIST),
@@ -148,11 +147,11 @@ VALUES = [
     (BOT, {"input": {"company_name": "a", "max_pages": "two"}}, "must be an integer, but a text was given"),
     (BOT, {"input": {"company_name": "{{ nothing }}"}}, f"input['company_name'] {TO_NONE}"),
     (TEMPLATE, {"workflow_template_id": ""}, "workflow_template_id is ''"),
-    (TEMPLATE, {"workflow_template_id": NO_ID}, "Check workflow_template_id"),
+    (TEMPLATE, {"workflow_template_id": NO_ID}, "Check the id of the template"),
     (TEMPLATE, {"region": "XX"}, "region is 'XX', which BrowserAct does not have. Use one of: US (United States), UK"),
     (TEMPLATE, {"region": ""}, "region is ''"),
     (TEMPLATE, {"input_parameters": {"Keyword": "pens"}}, "'Keyword' (did you mean 'keyword'?)"),
-    (BOT_TEMPLATE, {"template_id": NO_ID}, "Check template_id"),
+    (BOT_TEMPLATE, {"template_id": NO_ID}, "Check the id of the template"),
     (BOT_TEMPLATE, {"region": "XX"}, "region is 'XX', which BrowserAct does not have. Use one of: US"),
     (BOT_TEMPLATE, {"input": {"Keyword": "pens"}}, "'Keyword' (did you mean 'keyword'?)"),
     (SENSOR, {"browseract_task_id": "404"}, "It must be the id of a BrowserAct task, not Airflow's task_id"),
@@ -188,7 +187,7 @@ CONNECTIONS = [
         AirflowFailException,
         "Remove /browseract/callback",
     ),
-    ({"host": "http://browseract.invalid/v2"}, NotTheApiError, "API address http://browseract.invalid/v2"),
+    ({"host": "http://browseract.invalid/v2"}, UnexpectedResponseError, "API address http://browseract.invalid/v2"),
 ]
 
 

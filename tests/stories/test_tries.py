@@ -6,15 +6,17 @@ import itertools
 
 import pytest
 
-from airflow_provider_browseract.api.errors import InsufficientCreditsError, ResponseLostError, RunStartUnknownError
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import ORDERS, SEARCH, RequestFault
-from airflow_provider_browseract.runs.outcome import (
+from airflow_provider_browseract.exceptions import (
+    InsufficientCreditsError,
     NoSlotError,
+    ResponseLostError,
     RunCanceledError,
     RunFailedError,
     RunLostError,
     RunPausedError,
+    RunStartUnknownError,
     RunTimedOutError,
 )
 from tests.stories.player import DEFERS, DIES, KINDS, SHAPES, WAYS, Try

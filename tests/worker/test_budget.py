@@ -12,11 +12,11 @@ import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
+from airflow_provider_browseract.exceptions import BudgetUnknownError, RunCanceledError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import day_sums
 from airflow_provider_browseract.runs.budget import ReadDaySums, WriteDaySums
 from airflow_provider_browseract.runs.ledger import STATE_KEY
-from airflow_provider_browseract.runs.outcome import BudgetUnknownError, RunCanceledError
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.worker import budget
 from airflow_provider_browseract.worker.tries import PLACE_KEY

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_browseract.api.errors import ConnectionFailedError, InvalidRequestError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
+from airflow_provider_browseract.exceptions import ConnectionFailedError, InvalidRequestError, RunCanceledError
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunBotTemplateOperator,
 )
-from airflow_provider_browseract.runs.outcome import RunCanceledError
 from tests.demos import convert_input
 from tests.workers import PENS, is_killed_at_each_call
 from tests.world import browseract_emulator, emulator, worker, world
@@ -80,7 +79,7 @@ class TestInputNames:
         assert "BrowserAct lists none for workflow" in "".join(capfd.readouterr())
 
     def test_unknown_workflow_fails_after_a_single_request(self, worker, emulator, capfd):
-        with pytest.raises(AirflowFailException, match="Check workflow_id"):
+        with pytest.raises(AirflowFailException, match="Check the id of the workflow"):
             worker(workflow_id="123").run()
         assert endpoints(emulator) == ["get-workflow"]
         assert "not known whether" not in "".join(capfd.readouterr())

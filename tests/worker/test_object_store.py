@@ -7,9 +7,8 @@ import traceback
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import AirflowNotFoundException
-from airflow_provider_browseract.runs.outcome import StorageError
+from airflow_provider_browseract.exceptions import InputError, StorageError
 from airflow_provider_browseract.worker.object_store import Folder
 
 

@@ -18,12 +18,12 @@ from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import DELETED, AirflowFailException, AirflowTaskTimeout, TaskDeferred, conf
 from airflow_provider_browseract.emulator import ENDLESS, ORDERS, SEARCH, RequestFault
+from airflow_provider_browseract.exceptions import RunCanceledError, RunError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import STATE_KEY, Entry
-from airflow_provider_browseract.runs.outcome import RunCanceledError, RunError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json

@@ -12,14 +12,13 @@ import pytest
 from airflow.sdk import DAG, BaseNotifier
 from airflow.serialization import serialized_objects
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import ApiVersion, BotType, Step, Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import AGENT_HUMAN, HUMAN, RequestFault
+from airflow_provider_browseract.exceptions import InputError, RunLostError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import required_action
 from airflow_provider_browseract.operators.browseract import AskPerson, RunBotOperator, RunWorkflowOperator
-from airflow_provider_browseract.runs.outcome import RunLostError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End, Wait

@@ -19,11 +19,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_browseract.api.errors import ServerError
 from airflow_provider_browseract.api.models import DownloadFile, Output, OutputFile, Step, Task, TaskStatus
 from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.exceptions import ServerError, StorageError
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outcome import StorageError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.worker import results
 from airflow_provider_browseract.worker.download import Allowance, RunSizeError

@@ -16,12 +16,12 @@ from airflow_provider_browseract.api import bodies, models
 from airflow_provider_browseract.api.models import Output, Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, ORDERS, SEARCH, EmulatedFile
+from airflow_provider_browseract.exceptions import RunFailedError, RunTimedOutError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import showing
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import outputs
-from airflow_provider_browseract.runs.outcome import RunFailedError, RunTimedOutError
 from airflow_provider_browseract.runs.outputs import LARGE_OUTPUT, OutputFormat
 from airflow_provider_browseract.worker.conclusion import Conclusion
 from tests.cases import cases

@@ -18,8 +18,8 @@ import pytest
 
 import airflow_provider_browseract.api
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
+from airflow_provider_browseract.exceptions import RunCanceledError, RunError, RunLostError
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outcome import RunCanceledError, RunError, RunLostError
 from tests.workers import PENS, calls_of
 
 IMPORTED = "airflow_provider_browseract.api.retries"

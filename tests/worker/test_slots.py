@@ -9,10 +9,10 @@ import pytest
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
+from airflow_provider_browseract.exceptions import NoSlotError, RunCanceledError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError
 from airflow_provider_browseract.worker.slots import _in_words
 from airflow_provider_browseract.worker.tries import PLACE_KEY
 from tests.workers import BOTH_WAYS, is_killed_at_each_call, refuse_xcoms

@@ -7,16 +7,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_browseract.api.errors import ResponseLostError, RunStartUnknownError
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowTaskTimeout,
 )
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
+from airflow_provider_browseract.exceptions import (
+    ResponseLostError,
+    RunCanceledError,
+    RunLostError,
+    RunStartUnknownError,
+)
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM
 from airflow_provider_browseract.runs.ledger import STATE_KEY
-from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostError
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End
