@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from inspect import getdoc, getsource
 from pathlib import Path
+from textwrap import fill
 
 from airflow_provider_browseract import exceptions
 from airflow_provider_browseract.api.exchange import CODES
@@ -59,13 +60,15 @@ def options() -> str:
 
 
 def errors(base: type[Exception]) -> str:
-    """Return the table of the errors that have a base class, in the order of their definition."""
-    rows = []
-    for name, kind in vars(exceptions).items():
+    """Return the descriptions of the errors that have a base class, in the order of their definition."""
+    found = []
+    for kind in vars(exceptions).values():
         if isinstance(kind, type) and issubclass(kind, base):
-            text = " ".join((getdoc(kind) or "").partition("\n\n``str(")[0].split()).replace("``", "`")
-            rows.append(f"| `{name}` | {text} {getattr(kind, 'remedy', '')}".rstrip() + " |")
-    return "\n".join(("| Exception | Cause and remedy |", "| --- | --- |", *rows))
+            text = (getdoc(kind) or "").partition("\n\n``str(")[0].replace("``", "`")
+            remedy = fill(getattr(kind, "remedy", ""), 118, break_long_words=False, break_on_hyphens=False)
+            parts = (f"```{{py:exception}} {kind.__module__}.{kind.__name__}", text, remedy)
+            found.append("\n\n".join(filter(None, parts)) + "\n```")
+    return "\n\n".join(found)
 
 
 def codes() -> str:

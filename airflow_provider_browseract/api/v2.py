@@ -5,7 +5,7 @@ A call is a plain value that can be compared, logged and tested without a networ
 The methods of :class:`~airflow_provider_browseract.hooks.browseract.BrowserActHook` describe the arguments. Here the
 inputs of a run are texts by name, and a list also takes the number of a page, from 1, and how many items it has, 1 to
 500. For an argument that cannot be used, the functions raise
-:class:`~airflow_provider_browseract.api.arguments.InputError`.
+:class:`~airflow_provider_browseract.exceptions.InputError`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The functions have the names of the API's operations. As in :mod:`~airflow_provi
 the calls, and the methods of :class:`~airflow_provider_browseract.hooks.browseract.BrowserActHook` describe the
 arguments. A list also takes the number of a page, from 1, and how many items it has, 1 to 100; that of templates, 1 to
 500. For an argument that cannot be used, the functions raise
-:class:`~airflow_provider_browseract.api.arguments.InputError`.
+:class:`~airflow_provider_browseract.exceptions.InputError`.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class BrowserActHook(BotHook):
     The hook reads the connection at the first call, and again after BrowserAct has refused the API key. If it then has
     another key, the call is sent again, unless it starts a run. Every method raises a subclass of
     :class:`~airflow_provider_browseract.exceptions.BrowserActError` if the call fails, and
-    :class:`~airflow_provider_browseract.api.arguments.InputError` if an argument or the connection cannot be used.
+    :class:`~airflow_provider_browseract.exceptions.InputError` if an argument or the connection cannot be used.
 
     The examples run against the package's emulator, whose ids they use. In them, ``hook`` is ``BrowserActHook()``, and
     ``task_id``, ``finished_task_id`` and ``paused_task_id`` are the ids of three tasks, of which the first is running.
