@@ -53,6 +53,8 @@ USERS = {"ada": "admin", "grace": "viewer", "linus": "op"}
 
 SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "12",
+    # A busy Airflow may take a task that ends quickly for dead (see LocalAirflow.taken_for_dead), and runs it again.
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "5",
     # A DAG that is unpaused watches its assets from the next reading of its file on, and there is only one.
     "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
     # A new DAG file is found within seconds.
