@@ -6,10 +6,11 @@ are not here: only the modules ``database.py`` of ``webhook``, ``panel`` and ``c
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from importlib import import_module
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from airflow import __version__ as airflow_version
@@ -53,6 +54,14 @@ AIRFLOW_V_3_4_PLUS = version.parse(airflow_version) >= version.parse("3.4.dev0")
 
 UI_FOLLOWS_FRAME = version.parse(airflow_version) >= version.parse("3.3.2")
 """Whether Airflow's UI can open any page of a plugin, because its address follows the frame."""
+
+
+DAG_FILE_IMPORTERS = (
+    "airflow.models.dagbag",  # before Airflow 3.2
+    "airflow.dag_processing.importers.python_importer",
+    "airflow.sdk.importers.python_importer",  # from Airflow 3.4 on
+)
+"""The modules of Airflow that import DAG files, in the DAG processor and in workers."""
 
 
 CLEAR_KEEPS_STATE = not AIRFLOW_V_3_4_PLUS
@@ -168,6 +177,16 @@ def in_dag_test() -> bool:
     from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
 
     return isinstance(getattr(task_runner, "SUPERVISOR_COMMS", None), InProcessSupervisorComms)
+
+
+def imports_dag_file() -> bool:
+    """Return whether Airflow is importing a DAG file now, and this code is run by that."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") in DAG_FILE_IMPORTERS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def reconfigure() -> None:

@@ -136,7 +136,7 @@ class TaskNotFoundError(NotFoundError):
 
     remedy = (
         "Check the id. It must be the id of a BrowserAct task, not Airflow's task_id, and the API key must be of the "
-        "account of that task. The run of a bot needs api_version='v3', that of a workflow 'v2'."
+        "account of that task."
     )
 
 

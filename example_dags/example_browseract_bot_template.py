@@ -4,7 +4,7 @@ Replace before you use it:
 
 - `SEARCH_TEMPLATE`: the id of a template. This id belongs to the emulator; `BrowserActHook().iter_bot_templates()`
   lists the templates of BrowserAct.
-- `region`: a code from `BrowserActHook().get_region_list(api_version="v3")`.
+- `region`: a code from `BrowserActHook().get_bot_region_list()`.
 """
 
 from __future__ import annotations

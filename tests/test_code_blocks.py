@@ -532,12 +532,11 @@ def test_documented_dags_stop_and_resume_runs(block, documented, emulator):
     assert [task.status for task in emulator.tasks] == ["canceled", "running"]
 
 
-@dags("stop_bot_runs")
-def test_documented_dag_stops_runs_of_bots(block, documented, emulator):
-    emulator.set_workflow(CONTACTS.id, duration=60.0)
-    task_id = BrowserActHook().run_bot(CONTACTS.id, {"company_name": "Example Corp"}).id
-    assert documented.run(block, ids=[task_id]).xcom("stop") == {task_id: "stopped"}
-    assert emulator.tasks[0].status == "canceled"
+@dags("short_run")
+def test_documented_task_of_the_hook_starts_and_stops_a_run(block, documented, emulator):
+    emulator.set_workflow(SEARCH.id, duration=60.0)
+    assert documented.run(block).xcom("start_and_stop") == "canceled"
+    assert [task.status for task in emulator.tasks] == ["canceled"]
 
 
 @dags("active_runs")
@@ -630,7 +629,6 @@ def test_documented_script_runs(block, browseract_emulator, tmp_path, capsys):
     printed = capsys.readouterr().out
     expected = {
         '"pausing"': active.id,
-        "async_client": f"{SEARCH.id} Search",
         "stop_task": "canceled",
         "run_bot": "running",
     }

@@ -43,7 +43,7 @@ NOT_PUBLISHED = 10020
 
 CODES: dict[int, tuple[type[BrowserActError], str | None]] = {
     401: (AuthenticationError, None),
-    10013: (NotFoundError, "Use a code from BrowserActHook.get_region_list (for bots, with api_version='v3')."),
+    10013: (NotFoundError, "Use a code from BrowserActHook.get_region_list, or get_bot_region_list for bots."),
     NOT_PUBLISHED: (InvalidRequestError, "Publish the workflow or bot in the BrowserAct dashboard."),
     10021: (
         InvalidRequestError,

@@ -2,49 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_browseract.api import v2
-from airflow_provider_browseract.api.arguments import read_choice
+from airflow.sdk import BaseHook
+
+from airflow_provider_browseract import __version__
+from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.api.versions import APIS
-from airflow_provider_browseract.exceptions import TaskEndedError, TaskNotFoundError
+from airflow_provider_browseract.api.versions import APIS, Api
+from airflow_provider_browseract.compat import AirflowNotFoundException, imports_dag_file, in_dag_test, in_task
+from airflow_provider_browseract.exceptions import (
+    BrowserActError,
+    InputError,
+    RunStartUnknownError,
+    TaskEndedError,
+    TaskNotFoundError,
+)
 from airflow_provider_browseract.hooks import connection as form
-from airflow_provider_browseract.hooks.bots import BotHook
+from airflow_provider_browseract.hooks.hiding import NOTHING
+from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.request import read_run, read_template_run
+from airflow_provider_browseract.runs.request import (
+    RunRequest,
+    read_bot_run,
+    read_bot_template_run,
+    read_run,
+    read_template_run,
+)
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.models import CreatedTask, Region, Task, TaskStatus
+    from airflow.sdk import Connection
+
+    from airflow_provider_browseract.api.bots import Bot, BotTemplate
+    from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
+    from airflow_provider_browseract.api.exchange import Call
+    from airflow_provider_browseract.api.models import BotType, CreatedTask, Region, Task, TaskStatus
+    from airflow_provider_browseract.api.settings import ClientSettings
     from airflow_provider_browseract.api.workflows import Template, Workflow
     from airflow_provider_browseract.runs.spend import Spend
 
+T = TypeVar("T")
 
-class BrowserActHook(BotHook):
-    """Call BrowserAct with an Airflow connection of type ``browseract``.
 
-    Each endpoint of the API has a method, which blocks. For code that runs in an event loop, :meth:`async_client` opens
-    a client that sends the calls of :mod:`airflow_provider_browseract.api.v2` and
-    :mod:`airflow_provider_browseract.api.v3`.
-
-    A task is known only to the version of the API that has started it. Where a method takes a task id, its argument
-    ``api_version`` names that version: ``"v2"``, the default, or ``"v3"`` for the runs of bots and bot templates.
+class BrowserActHook(BaseHook):
+    """Call BrowserAct with an Airflow connection of type ``browseract``. Each endpoint has a method, which blocks.
 
     The hook reads the connection at the first call, and again after BrowserAct has refused the API key. If it then has
     another key, the call is sent again, unless it starts a run. Every method raises a subclass of
     :class:`~airflow_provider_browseract.exceptions.BrowserActError` if the call fails, and
     :class:`~airflow_provider_browseract.exceptions.InputError` if an argument or the connection cannot be used.
 
-    The examples run against the package's emulator, whose ids they use. In them, ``hook`` is ``BrowserActHook()``, and
-    ``task_id``, ``finished_task_id`` and ``paused_task_id`` are the ids of three tasks, of which the first is running.
-    ``finished_bot_task_id`` is that of the run of a bot.
+    A method that takes the id of a task looks for the task among the runs of workflows (version 2 of the API) and then,
+    if BrowserAct does not know it there, among the runs of bots (version 3).
+
+    The methods that start a run raise :class:`~airflow_provider_browseract.exceptions.InputError` while Airflow reads a
+    DAG file: code at the top of a file would start, and bill, a run each time.
 
     :param browseract_conn_id: id of the Airflow connection.
     """
 
-    # Airflow reads these two methods from this class only, not from its bases.
+    conn_name_attr = "browseract_conn_id"
+    default_conn_name = "browseract_default"
+    conn_type = form.CONNECTION_TYPE
+    hook_name = form.HOOK_NAME
+
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Describe the form's extra fields to Airflow 3.1; newer cores read the provider info."""
@@ -54,6 +79,101 @@ class BrowserActHook(BotHook):
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Describe the form's standard fields to Airflow 3.1; newer cores read the provider info."""
         return form.field_behaviour()
+
+    def __init__(self, browseract_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.browseract_conn_id = browseract_conn_id
+        self._settings: form.ConnectionSettings | None = None
+        self._key_refused = False
+        self._versions: dict[str, ApiVersion] = {}
+        self.hiding = NOTHING
+        """What :attr:`client` removes from the runs that it returns. Operators and sensors set it."""
+
+    @property
+    def settings(self) -> form.ConnectionSettings:
+        """The settings of the connection."""
+        # Another thread may let the hook forget them.
+        settings = self._settings
+        if settings is None:
+            settings = self._settings = _read(self.get_connection(self.browseract_conn_id))
+        return settings
+
+    @cached_property
+    def client(self) -> BrowserActClient:
+        """The client that sends the calls of workers."""
+        from airflow_provider_browseract.api.client import BrowserActClient
+
+        return BrowserActClient(
+            self._current, refused=self._forget, shown=lambda result: self.hiding.apply(result), warn=self.log.warning
+        )
+
+    def get_conn(self) -> BrowserActClient:
+        """Return :attr:`client`. All hooks of Airflow have a method with this name."""
+        return self.client
+
+    def client_within(self, seconds: float | None) -> AbstractContextManager[BrowserActClient]:
+        """Return a client for calls that must end in time.
+
+        :param seconds: seconds after which a call fails, retries included; ``None`` for :attr:`client`, whose limits
+            are those of the connection.
+        """
+        if seconds is None:
+            return nullcontext(self.client)
+        from airflow_provider_browseract.api.client import BrowserActClient
+
+        return BrowserActClient(lambda: self._current(seconds), refused=self._forget)
+
+    @asynccontextmanager
+    async def async_client(
+        self, *, within: float | None = None, max_response: int | None = None
+    ) -> AsyncIterator[AsyncBrowserActClient]:
+        """Open a client for an event loop, for triggers and the panel. Reading the connection does not block the loop.
+
+        :param within: seconds after which a call fails, retries included. Default: as the connection's timeouts and
+            ``retry_budget`` say.
+        :param max_response: bytes of a response after which a call stops reading and raises
+            :class:`~airflow_provider_browseract.exceptions.ResponseTooLargeError`. Default: 256 MiB.
+        """
+        from airflow_provider_browseract.api.client import AsyncBrowserActClient
+
+        async def settings() -> ClientSettings:
+            current = self._settings
+            if current is None:
+                with self._failing_the_call():
+                    current = self._settings = await self._read_without_blocking()
+            return current.client.within(within)
+
+        await settings()
+        async with AsyncBrowserActClient(settings, refused=self._forget, max_response=max_response) as client:
+            yield client
+
+    def _current(self, within: float | None = None) -> ClientSettings:
+        with self._failing_the_call():
+            return self.settings.client.within(within)
+
+    def _forget(self) -> None:
+        """Read the connection again when it is needed next, because someone may have replaced the API key."""
+        self._settings, self._key_refused = None, True
+
+    @contextmanager
+    def _failing_the_call(self) -> Iterator[None]:
+        """Let the call fail if the connection cannot be read again, so that a wait for a run continues."""
+        try:
+            yield
+        except Exception as error:
+            if not self._key_refused:
+                raise
+            raise form.unreadable(self.browseract_conn_id, error) from error
+
+    async def _read_without_blocking(self) -> form.ConnectionSettings:
+        try:
+            return _read(await uninterrupted(self.aget_connection(self.browseract_conn_id)))
+        except AirflowNotFoundException:
+            # In a task of Airflow 3.1 and under dag.test(), only the blocking method finds the connections that Airflow
+            # stores.
+            if not (in_task() or in_dag_test()):
+                raise
+            return _read(self.get_connection(self.browseract_conn_id))
 
     def run_task(
         self,
@@ -76,21 +196,18 @@ class BrowserActHook(BotHook):
         :returns: the id of the task and, with ``save_browser_data``, of the profile.
         :raises RunStartUnknownError: the call may have started a run, but the response was lost or cannot be used.
         :raises ConcurrencyLimitError: as many runs as the plan allows are running. The hook does not wait for a slot.
-
-        >>> created = hook.run_task("71002814653029437", {"keyword": "laptops"})
-        >>> print(hook.get_task_status(created.id))
-        running
         """
-        request = read_run(
-            workflow_id,
-            input_parameters,
-            save_browser_data=save_browser_data,
-            profile_id=profile_id,
-            callback_url=callback_url,
-            status_change_callback_url=status_change_callback_url,
-            api_base_url=self.settings.client.base_url,
+        return self._start(
+            lambda: read_run(
+                workflow_id,
+                input_parameters,
+                save_browser_data=save_browser_data,
+                profile_id=profile_id,
+                callback_url=callback_url,
+                status_change_callback_url=status_change_callback_url,
+                api_base_url=self.settings.client.base_url,
+            )
         )
-        return self._start(request.call)
 
     def run_task_by_template(
         self,
@@ -111,54 +228,144 @@ class BrowserActHook(BotHook):
         :returns: the id of the task. Runs of templates have no profiles.
         :raises RunStartUnknownError: as :meth:`run_task`.
         :raises ConcurrencyLimitError: as :meth:`run_task`.
-
-        >>> created = hook.run_task_by_template("52000417936205143", {"keyword": "laptops"}, region="DE")
-        >>> print(hook.get_task_status(created.id))
-        running
         """
-        request = read_template_run(
-            workflow_template_id,
-            input_parameters,
-            region=region,
-            callback_url=callback_url,
-            status_change_callback_url=status_change_callback_url,
-            api_base_url=self.settings.client.base_url,
+        return self._start(
+            lambda: read_template_run(
+                workflow_template_id,
+                input_parameters,
+                region=region,
+                callback_url=callback_url,
+                status_change_callback_url=status_change_callback_url,
+                api_base_url=self.settings.client.base_url,
+            )
         )
-        return self._start(request.call)
 
-    def get_task(self, task_id: str, *, api_version: str = ApiVersion.V2.value) -> Task:
+    def run_bot(
+        self,
+        bot_id: str,
+        input: Mapping[str, Any] | None = None,
+        *,
+        callback_url: str | None = None,
+        status_change_callback_url: str | None = None,
+    ) -> CreatedTask:
+        """Start a run of a bot (``create-run``). Check all arguments before sending anything.
+
+        The hook does not compare the input with the schema of the bot. BrowserAct refuses an input that does not match.
+
+        :param bot_id: the bot to run.
+        :param input: the input by name: any JSON values, as the bot's schema (:meth:`get_bot`) describes them.
+        :param callback_url: public address that BrowserAct calls once, when the task ends.
+        :param status_change_callback_url: public address that BrowserAct calls at each change of status.
+        :returns: the id of the task. Runs of bots have no profiles.
+        :raises RunStartUnknownError: as :meth:`run_task`.
+        :raises ConcurrencyLimitError: as :meth:`run_task`.
+        """
+        return self._start(
+            lambda: read_bot_run(
+                bot_id,
+                input,
+                callback_url=callback_url,
+                status_change_callback_url=status_change_callback_url,
+                api_base_url=self.settings.client.base_url,
+            )
+        )
+
+    def run_bot_template(
+        self,
+        template_id: str,
+        input: Mapping[str, Any] | None = None,
+        *,
+        region: str | None = None,
+        callback_url: str | None = None,
+        status_change_callback_url: str | None = None,
+    ) -> CreatedTask:
+        """Start a run of an official template as a bot (``create-template-run``). Check all arguments first.
+
+        :param template_id: the template to run.
+        :param input: as in :meth:`run_bot`; :meth:`get_bot_template` returns the schema.
+        :param region: code of the proxy region. Default: ``US``, the API's.
+        :param callback_url: public address that BrowserAct calls once, when the task ends.
+        :param status_change_callback_url: public address that BrowserAct calls at each change of status.
+        :returns: the id of the task.
+        :raises RunStartUnknownError: as :meth:`run_task`.
+        :raises ConcurrencyLimitError: as :meth:`run_task`.
+        """
+        return self._start(
+            lambda: read_bot_template_run(
+                template_id,
+                input,
+                region=region,
+                callback_url=callback_url,
+                status_change_callback_url=status_change_callback_url,
+                api_base_url=self.settings.client.base_url,
+            )
+        )
+
+    def _start(self, request: Callable[[], RunRequest]) -> CreatedTask:
+        """Send a start.
+
+        :raises RunStartUnknownError: it failed, and may have started a run.
+        """
+        if imports_dag_file():
+            raise InputError(
+                "This line would start a paid run each time Airflow reads this file. Move it into a @task."
+            )
+        call = request().call
+        try:
+            return self.client.send(call)
+        except BrowserActError as error:
+            if error.not_processed:
+                raise
+            raise RunStartUnknownError(
+                f"It is not known whether BrowserAct started a run: {error.message}",
+                http_status=error.http_status,
+                code=error.code,
+                msg=error.msg,
+                trace_id=error.trace_id,
+                connection=error.connection,
+            ) from error
+        except BaseException:
+            # For example Airflow's execution_timeout, which can interrupt the code at any point.
+            self.log.error(
+                "Interrupted during %s. A run may be running and using credits, and its id is not known.", call.name
+            )
+            raise
+
+    def send_about(self, task_id: str, call: Callable[[Api], Call[T]]) -> T:
+        """Send a call about a task that a person names, in the version of the API that knows the task.
+
+        :param call: makes the call of a version. Version 3 is asked only if version 2 does not know the task.
+        :raises TaskNotFoundError: neither version knows the task.
+        """
+        known = self._versions.get(task_id)
+        for version in ApiVersion if known is None else (known,):
+            try:
+                result = self.client.send(call(APIS[version]))
+            except TaskNotFoundError:
+                if version is (known or ApiVersion.V3):
+                    raise
+            else:
+                self._versions[task_id] = version
+                return result
+        raise AssertionError("the last version has returned or raised")
+
+    def get_task(self, task_id: str) -> Task:
         """Read everything about a task (``get-task``, ``query-run``).
 
         :param task_id: the task to read.
-        :param api_version: the version of the API that has started it.
         :returns: the task with its steps so far and, once it has ended, its output or the reason of its failure.
         :raises TaskNotFoundError: there is no such task.
-
-        >>> import json
-        >>> task = hook.get_task(finished_task_id)
-        >>> print(task.status, task.credit, json.loads(task.output.string)[0]["title"])
-        finished 20 laptops 824
-        >>> json.loads(hook.get_task(finished_bot_task_id, api_version="v3").output.string)["official_website_url"]
-        'https://examplecorp.example'
         """
-        version = _read_version(api_version)
-        return self.client.send(APIS[version].get_task(task_id))
+        return self.send_about(task_id, lambda api: api.get_task(task_id))
 
-    def get_task_status(self, task_id: str, *, api_version: str = ApiVersion.V2.value) -> TaskStatus:
+    def get_task_status(self, task_id: str) -> TaskStatus:
         """Read only the status of a task, the cheapest way to poll (``get-task-status``, ``query-run-status``).
 
         :param task_id: the task to read.
-        :param api_version: the version of the API that has started it.
         :returns: the status. If its ``ended`` is ``True``, it does not change any more.
         :raises TaskNotFoundError: there is no such task.
-
-        >>> hook.get_task_status(task_id)
-        <TaskStatus.RUNNING: 'running'>
-        >>> hook.get_task_status(finished_task_id).ended
-        True
         """
-        version = _read_version(api_version)
-        return self.client.send(APIS[version].get_task_status(task_id))
+        return self.send_about(task_id, lambda api: api.get_task_status(task_id))
 
     def iter_tasks(
         self,
@@ -177,16 +384,38 @@ class BrowserActHook(BotHook):
         :param created_at_from: only tasks created at this time or later. It needs a time zone.
         :param created_at_to: only tasks created at this time or earlier. It needs a time zone.
         :returns: the tasks, without steps and downloads, which only :meth:`get_task` returns.
-
-        >>> import pendulum
-        >>> yesterday = pendulum.now("UTC").subtract(days=1)
-        >>> tasks = hook.iter_tasks(workflow_name="search", status="finished", created_at_from=yesterday)
-        >>> sum(task.credit or 0 for task in tasks)
-        20
         """
         call = v2.list_tasks(
             workflow_id=workflow_id,
             workflow_name=workflow_name,
+            status=status,
+            created_at_from=created_at_from,
+            created_at_to=created_at_to,
+        )
+        return self.client.iter_items(call)
+
+    def iter_bot_tasks(
+        self,
+        *,
+        bot_id: str | None = None,
+        bot_name: str | None = None,
+        status: TaskStatus | str | None = None,
+        created_at_from: datetime | None = None,
+        created_at_to: datetime | None = None,
+    ) -> Iterator[Task]:
+        """Iterate over the runs of bots and their templates that match (``page-runs``); pages are read when needed.
+
+        :param bot_id: only runs of this bot. Runs of templates have no ``bot_id``.
+        :param bot_name: only runs of bots whose name contains this.
+        :param status: only runs with this status. Version 3 of the API has no ``unknown``.
+        :param created_at_from: only runs created at this time or later. It needs a time zone.
+        :param created_at_to: only runs created at this time or earlier. It needs a time zone.
+        :returns: the runs, without output, steps and downloads, which only :meth:`get_task` returns. Their order is not
+            documented.
+        """
+        call = v3.page_runs(
+            bot_id=bot_id,
+            bot_name=bot_name,
             status=status,
             created_at_from=created_at_from,
             created_at_to=created_at_to,
@@ -208,11 +437,6 @@ class BrowserActHook(BotHook):
         :param workflow_id: only runs of this workflow.
         :param bot_id: only runs of this bot; together with ``workflow_id``, the runs of both.
         :returns: the sums by day and workflow or bot. The credits of active runs can be incomplete.
-
-        >>> import pendulum
-        >>> spend = hook.get_spend(pendulum.today("UTC"), workflow_id="71002814653029437")
-        >>> [(row.source_id, row.credits >= 20) for row in spend.rows]
-        [('71002814653029437', True)]
         """
         from airflow_provider_browseract.runs.spend import ListedRun, Spend
 
@@ -231,55 +455,37 @@ class BrowserActHook(BotHook):
             if created_at_from <= run.created_at and (created_at_to is None or run.created_at < created_at_to)
         )
 
-    def stop_task(self, task_id: str, *, biz_code: int | None = None, api_version: str = ApiVersion.V2.value) -> bool:
+    def stop_task(self, task_id: str, *, biz_code: int | None = None) -> bool:
         """Stop a task (``stop-task``, ``cancel-run``).
 
         :param task_id: the task to stop.
         :param biz_code: a number for your own statistics.
-        :param api_version: the version of the API that has started it.
         :returns: ``False`` if the task had already ended or does not exist. If it does not exist, a warning is logged.
-
-        >>> hook.stop_task(task_id)
-        True
-        >>> hook.stop_task(finished_task_id)
-        False
         """
-        version = _read_version(api_version)
-        call = APIS[version].stop_task(task_id, biz_code=biz_code)
         try:
-            self.client.send(call)
+            self.send_about(task_id, lambda api: api.stop_task(task_id, biz_code=biz_code))
         except TaskEndedError:
             return False
         except TaskNotFoundError as error:
-            # With the wrong version, a task that is running looks like one that is gone.
+            # With the key of another account, a task that is running looks like one that is gone.
             self.log.warning("BrowserAct task %s was not stopped: %s. %s", task_id, error.brief, error.advice)
             return False
         return True
 
-    def resume_task(self, task_id: str, *, api_version: str = ApiVersion.V2.value) -> None:
-        """Resume a paused task (``resume-task``, ``resume-run``).
+    def resume_task(self, task_id: str) -> None:
+        """Resume a paused task (``resume-task``, ``resume-run``). The run of a bot may still be paused for a moment.
 
         :param task_id: the task that waits for a person.
-        :param api_version: the version of the API that has started it. With ``"v3"``, the task may still be paused for
-            a moment when this returns.
         :raises TaskNotPausedError: the task is not paused.
         :raises ResumeNotSupportedError: the task is the run of an agent-built bot, which BrowserAct resumes itself.
         :raises TaskNotFoundError: there is no such task.
-
-        >>> hook.resume_task(paused_task_id)
-        >>> print(hook.get_task_status(paused_task_id))
-        running
         """
-        version = _read_version(api_version)
-        self.client.send(APIS[version].resume_task(task_id))
+        self.send_about(task_id, lambda api: api.resume_task(task_id))
 
     def iter_workflows(self) -> Iterator[Workflow]:
         """Iterate over the account's workflows (``list-workflows``); each page is read when it is needed.
 
         :returns: the workflows, without their inputs, which only :meth:`get_workflow` returns.
-
-        >>> [workflow.id for workflow in hook.iter_workflows() if workflow.name == "Search"]
-        ['71002814653029437']
         """
         return self.client.iter_items(v2.list_workflows())
 
@@ -289,9 +495,6 @@ class BrowserActHook(BotHook):
         :param workflow_id: the workflow to read.
         :returns: the workflow.
         :raises NotFoundError: there is no such workflow.
-
-        >>> [entry.name for entry in hook.get_workflow("71002814653029437").input_parameters]
-        ['keyword', 'max_items']
         """
         return self.client.send(v2.get_workflow(workflow_id))
 
@@ -300,9 +503,6 @@ class BrowserActHook(BotHook):
 
         :param keyword: only templates whose name or description contains this.
         :returns: the templates, without their inputs, which only :meth:`get_official_workflow_template` returns.
-
-        >>> [(template.id, template.name) for template in hook.iter_official_workflow_templates("product search")]
-        [('52000417936205143', 'Product search')]
         """
         return self.client.iter_items(v2.list_official_workflow_templates(keyword=keyword))
 
@@ -312,23 +512,57 @@ class BrowserActHook(BotHook):
         :param workflow_template_id: the template to read.
         :returns: the template.
         :raises NotFoundError: there is no such template.
-
-        >>> [entry.name for entry in hook.get_official_workflow_template("52000417936205143").input_parameters]
-        ['keyword', 'max_items']
         """
         return self.client.send(v2.get_official_workflow_template(workflow_template_id))
 
-    def get_region_list(self, *, api_version: str = ApiVersion.V2.value) -> tuple[Region, ...]:
-        """Read the proxy regions for runs of templates (``get-region-list``, ``list-regions``).
+    def iter_bots(self, *, bot_type: BotType | str | None = None, keyword: str | None = None) -> Iterator[Bot]:
+        """Iterate over the bots of the account that can run (``page-bots``); each page is read when it is needed.
 
-        :param api_version: ``"v2"`` for the regions of :meth:`run_task_by_template`, ``"v3"`` for those of
-            :meth:`run_bot_template`.
-        :returns: the regions, whose codes these methods take.
-
-        >>> [region.code for region in hook.get_region_list()]
-        ['US', 'UK', 'DE', 'JP']
+        :param bot_type: only bots that were built like this: ``"workflow"`` or ``"agent"``.
+        :param keyword: only bots whose name contains this. Case does not matter.
+        :returns: the bots, without their schemas, which only :meth:`get_bot` returns.
         """
-        return self.client.send(APIS[_read_version(api_version)].list_regions())
+        return self.client.iter_items(v3.page_bots(bot_type=bot_type, keyword=keyword))
+
+    def get_bot(self, bot_id: str) -> Bot:
+        """Read a bot, with the JSON Schemas of its input and its output (``query-bot``).
+
+        :param bot_id: the bot to read.
+        :returns: the bot. Its ``input_schema`` is ``None`` if it is not published.
+        :raises NotFoundError: there is no such bot.
+        """
+        return self.client.send(v3.query_bot(bot_id))
+
+    def iter_bot_templates(self, keyword: str | None = None) -> Iterator[BotTemplate]:
+        """Iterate over the official templates that run as bots (``page-templates``); pages are read when needed.
+
+        :param keyword: only templates whose name or description contains this.
+        :returns: the templates, without their schemas, which only :meth:`get_bot_template` returns.
+        """
+        return self.client.iter_items(v3.page_templates(keyword=keyword))
+
+    def get_bot_template(self, template_id: str) -> BotTemplate:
+        """Read an official template, with the JSON Schema of its input (``query-template``).
+
+        :param template_id: the template to read.
+        :returns: the template.
+        :raises NotFoundError: there is no such template.
+        """
+        return self.client.send(v3.query_template(template_id))
+
+    def get_region_list(self) -> tuple[Region, ...]:
+        """Read the proxy regions for :meth:`run_task_by_template` (``get-region-list``).
+
+        :returns: the regions, whose codes that method takes.
+        """
+        return self.client.send(v2.get_region_list())
+
+    def get_bot_region_list(self) -> tuple[Region, ...]:
+        """Read the proxy regions for :meth:`run_bot_template` (``list-regions``).
+
+        :returns: the regions, whose codes that method takes.
+        """
+        return self.client.send(v3.list_regions())
 
     def test_connection(self) -> tuple[bool, str]:
         """Check API key, address and network by listing one workflow, which uses no credits; then check callbacks.
@@ -344,5 +578,8 @@ class BrowserActHook(BotHook):
         return good, message.replace(f" of connection {conn_id}", "").replace(f"onnection {conn_id}", "onnection")
 
 
-def _read_version(value: str) -> ApiVersion:
-    return read_choice("api_version", value, ApiVersion)
+def _read(connection: Connection) -> form.ConnectionSettings:
+    from airflow import __version__ as airflow_version
+
+    user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
+    return form.read_settings(connection, user_agent=user_agent)

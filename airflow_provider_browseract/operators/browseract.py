@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_browseract.api.arguments import read_choice, read_flag, read_ids
-from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
-from airflow_provider_browseract.api.versions import APIS, Api
+from airflow_provider_browseract.api.arguments import read_flag, read_ids
+from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, is_unmapped
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
@@ -258,7 +257,7 @@ class RunBotTemplateOperator(InputOperator):
     :class:`RunTemplateOperator` runs the templates of API v2.
 
     :param template_id: id of the template to run, as ``BrowserActHook.iter_bot_templates`` lists it. Templated.
-    :param region: code of the proxy region, as ``BrowserActHook.get_region_list(api_version="v3")`` lists it. Default:
+    :param region: code of the proxy region, as ``BrowserActHook.get_bot_region_list`` lists it. Default:
         the default of the API. Templated.
     :param kwargs: ``input`` as in :class:`RunBotOperator`, and the arguments of :class:`RunWorkflowOperator`, from
         ``callback_url`` on.
@@ -291,10 +290,7 @@ class TaskOperator(BaseOperator):
     """Act on one or several BrowserAct tasks. If one of them fails, the others are still processed.
 
     :param browseract_task_id: id of the BrowserAct task, or a list of ids. Templated.
-    :param api_version: version of the API that has started the tasks: ``"v3"`` for runs of bots and bot templates,
-        ``"v2"`` for all others. Default: ``"v2"``.
     :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``. Templated.
-    :raises InputError: ``api_version`` has another value. It is raised when the DAG is parsed.
     :returns: the outcome for each task, by its id.
     :raises AirflowFailException: an argument is wrong, or the action can never succeed for one of the tasks.
     :raises RunError: the action failed for some of the tasks, and may succeed later. Airflow's retries apply; repeating
@@ -308,27 +304,18 @@ class TaskOperator(BaseOperator):
         self,
         *,
         browseract_task_id: str | Sequence[str],
-        api_version: str = ApiVersion.V2.value,
         browseract_conn_id: str = BrowserActHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
         with naming_similar_arguments(type(self), kwargs):
             super().__init__(**kwargs)
         self.browseract_task_id = browseract_task_id
-        self.api_version = api_version
         self.browseract_conn_id = browseract_conn_id
-        if not is_unmapped(self):
-            with naming_task(self.task_id):
-                read_choice("api_version", api_version, ApiVersion)
 
     @cached_property
     def hook(self) -> BrowserActHook:
         """The hook for the operator's connection."""
         return BrowserActHook(self.browseract_conn_id)
-
-    @property
-    def _calls(self) -> Api:
-        return APIS[ApiVersion(self.api_version)]
 
     @abstractmethod
     def act(self, browseract_task_id: str) -> str:
@@ -344,8 +331,6 @@ class TaskOperator(BaseOperator):
         done: dict[str, str] = {}
         failed: dict[str, Exception] = {}
         with no_retry_on_bad_arguments(self.browseract_conn_id):
-            # Those of a mapped task were not checked before.
-            read_choice("api_version", self.api_version, ApiVersion)
             for task_id in read_ids("browseract_task_id", self.browseract_task_id):
                 try:
                     done[task_id] = self.act(task_id)
@@ -368,7 +353,7 @@ class StopTaskOperator(TaskOperator):
     def act(self, browseract_task_id: str) -> str:
         """Stop the task, unless it has already ended."""
         try:
-            self.hook.client.send(self._calls.stop_task(browseract_task_id))
+            self.hook.send_about(browseract_task_id, lambda api: api.stop_task(browseract_task_id))
         except TaskEndedError:
             return "ended"
         return "stopped"
@@ -385,9 +370,9 @@ class ResumeTaskOperator(TaskOperator):
     def act(self, browseract_task_id: str) -> str:
         """Resume the task, if it is paused."""
         try:
-            self.hook.client.send(self._calls.resume_task(browseract_task_id))
+            self.hook.send_about(browseract_task_id, lambda api: api.resume_task(browseract_task_id))
         except TaskNotPausedError:
-            status = self.hook.client.send(self._calls.get_task_status(browseract_task_id))
+            status = self.hook.send_about(browseract_task_id, lambda api: api.get_task_status(browseract_task_id))
             if status.ended:
                 raise InputError(
                     f"it has ended as {status} and cannot be resumed. Remove its id from browseract_task_id."

@@ -390,6 +390,6 @@ def _add_deferred(known: _Known, row: Row[Any], wait: Wait, conn_id: str, render
         try_number=row.try_number,
         conn_id=conn_id,
         confirmed=True,
-        api_version=wait.api_version,
+        api_version=wait.api_version or ApiVersion.V2,
         hidden=link.hidden | {name for name, hide in hidden.items() if hide},
     )

@@ -15,12 +15,13 @@ from typing import Any, TypeAlias
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus, Word
 from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
-from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.api.versions import APIS, Api
 from airflow_provider_browseract.exceptions import (
     NOTHING_TO_STOP,
     BrowserActError,
     NotFoundError,
     ResponseTooLargeError,
+    TaskNotFoundError,
 )
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import WARN_FROM, credits_of, near_cap_line, unread_credits_line
@@ -177,7 +178,8 @@ class Wait:
     :param began_at: moment at which the wait began.
     :param first_poll_at: moment of the first poll. It distinguishes the waits of a run.
     :param interval: seconds between two polls, or at most so many while the polls become rarer (:meth:`until_next`).
-    :param api_version: version of the API that has started the run.
+    :param api_version: version of the API that has started the run; None if a person has given the id, and no poll has
+        found the run yet.
     :param spent_before: credits that earlier runs of the task instance have used.
     :param cap_warned: the log has a warning about ``max_credits``.
     :param source_name: the name of the workflow, bot or template, if it is known.
@@ -202,10 +204,15 @@ class Wait:
     began_at: Moment = 0.0
     first_poll_at: Moment = 0.0
     interval: Seconds = timings.DEFAULT_POLL_INTERVAL
-    api_version: ApiVersion = ApiVersion.V2
+    api_version: ApiVersion | None = ApiVersion.V2
     spent_before: Count = 0
     cap_warned: bool = False
     source_name: Text | None = None
+
+    @property
+    def api(self) -> Api:
+        """The calls of the version of the API that has started the run."""
+        return APIS[self.api_version or ApiVersion.V2]
 
     @property
     def waits_for(self) -> WokenBy:
@@ -290,7 +297,12 @@ class Wait:
             number, status = max(self.steps_logged, task.step_count), status_of(task.steps[-1])
         still_paused = self.pause_known and task.status in (TaskStatus.PAUSED, TaskStatus.UNKNOWN)
         return lines, replace(
-            self, last_seen=task.status, steps_logged=number, step_status=status, pause_known=still_paused
+            self,
+            last_seen=task.status,
+            steps_logged=number,
+            step_status=status,
+            pause_known=still_paused,
+            api_version=self.api_version or task.api_version,
         )
 
 
@@ -393,8 +405,16 @@ def _first_poll(wait: Wait, now: float) -> tuple[float, float]:
     return earliest, min(interval, max(overdue, min(JITTER * interval, timings.FIRST_POLL_JITTER)))
 
 
-def poll_run(browseract_task_id: str, api_version: ApiVersion) -> Generator[Call[Any], Any, Task]:
-    """Read a task, or only its status if the task is too large to be read here."""
+def poll_run(browseract_task_id: str, api_version: ApiVersion | None) -> Generator[Call[Any], Any, Task]:
+    """Read a task, or only its status if the task is too large to be read here.
+
+    :param api_version: None if a person has given the id. Version 3 is asked if version 2 does not know the task.
+    """
+    if api_version is None:
+        try:
+            return (yield from poll_run(browseract_task_id, ApiVersion.V2))
+        except TaskNotFoundError:
+            api_version = ApiVersion.V3
     api = APIS[api_version]
     try:
         task: Task = yield api.get_task(browseract_task_id)

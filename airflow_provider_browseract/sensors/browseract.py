@@ -68,8 +68,6 @@ class TaskSensor(BaseSensorOperator):
     The sensor never starts or stops a run, whatever happens to the Airflow task.
 
     :param browseract_task_id: id of the BrowserAct task. Templated.
-    :param api_version: the version of the API that has started the task: ``"v2"``, or ``"v3"`` for the run of a bot or
-        of its template. The id does not show which version it is. Default: ``"v2"``.
     :param output_format: format of the output's text: ``"json"``, ``"csv"`` (returned as a list of dicts), ``"text"``,
         or ``"auto"``, which reads the text as JSON if possible and returns it as text otherwise. Default: ``"auto"``.
         With ``"json"`` or ``"csv"``, the task fails if the text does not have that format. A text of more than 10
@@ -103,7 +101,6 @@ class TaskSensor(BaseSensorOperator):
         self,
         *,
         browseract_task_id: str,
-        api_version: str = ApiVersion.V2.value,
         output_format: str = OutputFormat.AUTO.value,
         output_path: str | ObjectStoragePath | None = None,
         browseract_conn_id: str = BrowserActHook.default_conn_name,
@@ -114,7 +111,6 @@ class TaskSensor(BaseSensorOperator):
         with naming_similar_arguments(type(self), kwargs):
             super().__init__(**kwargs)
         self.browseract_task_id = browseract_task_id
-        self.api_version = api_version
         self.output_format = output_format
         self.output_path = output_path
         self.browseract_conn_id = browseract_conn_id
@@ -122,22 +118,18 @@ class TaskSensor(BaseSensorOperator):
         self.show_live_view = show_live_view
         # A refusal before BrowserAct has accepted the API key counts as one that has lasted too long.
         self._refused_since: float | None = -math.inf
+        self._version: ApiVersion | None = None
         # Rendering may replace a given value with None.
         self._given = {name: getattr(self, name) for name in self.template_fields}
         if not is_unmapped(self):
             with naming_task(self.task_id):
                 self._check_constants()
 
-    @property
-    def _version(self) -> ApiVersion:
-        return ApiVersion(self.api_version)
-
     @cached_property
     def hook(self) -> BrowserActHook:
         """The hook for the sensor's connection."""
         hook = BrowserActHook(self.browseract_conn_id)
-        # Only version 3 returns the input of a run as an object, in which secrets have names.
-        hook.hiding = Hiding(live_view=not self.show_live_view, secrets=self.api_version == ApiVersion.V3)
+        hook.hiding = Hiding(live_view=not self.show_live_view, secrets=True)
         return hook
 
     def execute(self, context: Context) -> Any:
@@ -147,11 +139,11 @@ class TaskSensor(BaseSensorOperator):
             self._check()
             if self.deferrable:
                 deadline = time.time() + self.timeout
-                wait = Wait(self.browseract_task_id, deadline, api_version=self._version)
+                wait = Wait(self.browseract_task_id, deadline, api_version=None)
                 if (task := self._poll(context)) is not None:
                     if task.status.ended:
                         return self._conclude(context, task)
-                    wait = replace(wait, last_seen=task.status)
+                    wait = replace(wait, last_seen=task.status, api_version=task.api_version)
                 self._defer(wait)
         # Pokes again and again, and skips by itself if a poke fails.
         return super().execute(context)
@@ -164,9 +156,7 @@ class TaskSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Read the run from the API, whatever the event says; then return its output, wait again or fail."""
-        read = from_json(WaitEvent, event)
-        wait = replace(read.wait, api_version=self._version)
-        decision, _ = decide_after_deferral(self.hook, replace(read, wait=wait), self.log)
+        decision, _ = decide_after_deferral(self.hook, from_json(WaitEvent, event), self.log)
         match decision:
             case Conclude(task):
                 return self._conclude(context, task)
@@ -199,7 +189,6 @@ class TaskSensor(BaseSensorOperator):
             raise
 
     def _check_constants(self) -> None:
-        read_choice("api_version", self.api_version, ApiVersion)
         read_choice("output_format", self.output_format, OutputFormat)
         read_flag("deferrable", self.deferrable)
         read_flag("show_live_view", self.show_live_view)
@@ -224,7 +213,7 @@ class TaskSensor(BaseSensorOperator):
                 raise AirflowFailException(str(seen)) from None
             self.log.warning("Poll of BrowserAct task %s failed: %s", self.browseract_task_id, seen.brief)
             return None
-        self._refused_since = None
+        self._refused_since, self._version = None, seen.api_version
         show_run(context["ti"], seen, self.browseract_conn_id, self.hook.hiding.hidden, self.log)
         for line in step_lines(seen, 0) if seen.status.ended else [status_line(seen)]:
             self.log.info("%s", line)

@@ -19,8 +19,8 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.waiting import End, Wait, wait_for_end
 
 if TYPE_CHECKING:
+    from airflow_provider_browseract.api.client import AsyncBrowserActClient
     from airflow_provider_browseract.api.models import Task
-    from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class PatientClient:
         self._within = within
         self._hiding = hiding
         self._open = AsyncExitStack()
-        self._client: AsyncBrowserAct | None = None
+        self._client: AsyncBrowserActClient | None = None
 
     async def send(self, call: Call[T]) -> T:
         """Send a call.
@@ -64,7 +64,7 @@ class PatientClient:
 async def poll_until_end(wait: Wait, conn_id: str, log: Log) -> tuple[WaitEvent, Task | None]:
     """Poll a run until its wait ends; return how it ended, and the run as the last poll returned it."""
     try:
-        hiding = Hiding(live_view=not wait.policy.show_live_view, secrets=wait.api_version is ApiVersion.V3)
+        hiding = Hiding(live_view=not wait.policy.show_live_view, secrets=wait.api_version is not ApiVersion.V2)
         async with aclosing(PatientClient(conn_id, hiding=hiding)) as client:
             over = await run_steps_async(wait_for_end(wait, time.time, random.random), client, log)
     except Exception as error:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any
 
 from airflow_provider_browseract.api.models import TaskStatus
-from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import DELETED, FINAL_STATES, is_of_earlier_try, task_instance_state
 from airflow_provider_browseract.exceptions import NOTHING_TO_STOP, BrowserActError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -31,7 +30,7 @@ async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log:
         return
     try:
         async with BrowserActHook(conn_id).async_client(within=timings.ON_KILL_CALL_LIMIT) as client:
-            await client.send(APIS[wait.api_version].stop_task(task_id))
+            await client.send(wait.api.stop_task(task_id))
     except NOTHING_TO_STOP:
         log.warning("Interrupted (Ctrl-C). BrowserAct task %s had already ended.", task_id)
     except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
@@ -60,7 +59,7 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) ->
         async with BrowserActHook(conn_id).async_client(within=timings.ON_KILL_CALL_LIMIT) as client:
             # The API does not document what a stop does to an ended run, whose result someone may be reading now.
             with suppress(BrowserActError):
-                status = await client.send(APIS[wait.api_version].get_task_status(task_id))
+                status = await client.send(wait.api.get_task_status(task_id))
                 if status.ended:
                     # The next try of a cleared task may be faster, and its log states that it has stopped the run.
                     by = ", perhaps because the next try has stopped it" if status is TaskStatus.CANCELED else ""
@@ -68,7 +67,7 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) ->
                         "BrowserAct task %s need not be stopped: it has already ended as %s%s.", task_id, status, by
                     )
                     return
-            await client.send(APIS[wait.api_version].stop_task(task_id))
+            await client.send(wait.api.stop_task(task_id))
     except NOTHING_TO_STOP:
         log.info("BrowserAct task %s need not be stopped: it has already ended.", task_id)
     except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped

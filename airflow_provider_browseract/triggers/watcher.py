@@ -24,7 +24,7 @@ from airflow_provider_browseract.runs.watching import END_STATUSES, Cursor, Ende
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
+    from airflow_provider_browseract.api.client import AsyncBrowserActClient
 
 LARGEST_PAGE = 8 * 1024 * 1024
 """Maximum bytes of a page of tasks. Parsing it blocks the event loop for up to a tenth of a second."""
@@ -184,7 +184,7 @@ class TaskFinishedTrigger(BaseEventTrigger):
             await store.aset(self._cursor_key, to_json(cursor))
 
 
-async def _list(window: Window, client: AsyncBrowserAct) -> list[Task]:
+async def _list(window: Window, client: AsyncBrowserActClient) -> list[Task]:
     """Return the tasks that may have changed, also those whose output is too large for the list."""
     listing = await run_steps_async(list_changes(window), client, log)
     if listing.skipped:

@@ -110,7 +110,7 @@ class RunExecution:
                 remedy="Check that all components of Airflow have the same version of this provider.",
             )
         task_id = read.wait.browseract_task_id
-        self.run.follow(task_id, read.wait.api_version)
+        self.run.follow(task_id, read.wait.api_version or self.kind.source.api_version)
 
         def result() -> Any:
             # The arguments may have changed since the deferral.

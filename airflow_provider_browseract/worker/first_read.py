@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.in_airflow.showing import show_run, show_wait
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
@@ -49,7 +48,7 @@ def read_first(run: OwnedRun, ti: Any, kind: RunKind, started: StartedRun, optio
         source_name=started.source_name,
     )
     try:
-        task = started.task or run.hook.client.send(APIS[wait.api_version].get_task(started.task_id))
+        task = started.task or run.hook.client.send(wait.api.get_task(started.task_id))
     except BrowserActError as error:
         log.warning("BrowserAct task %s was started, but cannot be read yet: %s", started.task_id, error.brief)
         return WaitAgain(wait)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AirflowFailException, in_dag_test
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
@@ -80,7 +79,7 @@ def _resume(wait: Wait, run: OwnedRun) -> Wait:
     """Resume the run, and return the wait that follows."""
     task_id, log = wait.browseract_task_id, run.log
     try:
-        run.hook.client.send(APIS[wait.api_version].resume_task(task_id))
+        run.hook.client.send(wait.api.resume_task(task_id))
     except TaskNotPausedError:
         log.info("BrowserAct task %s is no longer paused.", task_id)
     except ResumeNotSupportedError:

@@ -16,12 +16,12 @@ from airflow_provider_browseract.runs.resuming import Decision, WaitEvent, after
 from airflow_provider_browseract.runs.waiting import poll_run
 
 
-def get_run(hook: BrowserActHook, task_id: str, api_version: ApiVersion) -> Task:
-    """Read a task, or only its status if the task is too large to be read."""
+def get_run(hook: BrowserActHook, task_id: str, api_version: ApiVersion | None) -> Task:
+    """Read a task, or only its status if the task is too large to be read; see :func:`poll_run`."""
     return run_steps(poll_run(task_id, api_version), hook.client, hook.log)
 
 
-def get_task_or_error(hook: BrowserActHook, task_id: str, api_version: ApiVersion) -> Task | BrowserActError:
+def get_task_or_error(hook: BrowserActHook, task_id: str, api_version: ApiVersion | None) -> Task | BrowserActError:
     """Read a task as :func:`get_run`; return the error if that fails, also if Airflow does not find the connection.
 
     :raises InputError: the connection or the id cannot be used.

@@ -72,9 +72,9 @@ def parse_all_operators() -> None:
         browseract.RunTemplateOperator: {"workflow_template_id": "7"},
         browseract.RunBotOperator: {"bot_id": "7", "input": {"pages": "{{ params.pages }}"}, "validate_output": True},
         browseract.RunBotTemplateOperator: {"template_id": "7", "input": {"keyword": "pens"}},
-        browseract.StopTaskOperator: {"browseract_task_id": "7", "api_version": "v3"},
-        browseract.ResumeTaskOperator: {"browseract_task_id": "7", "api_version": "v3"},
-        TaskSensor: {"browseract_task_id": "7", "api_version": "v3"},
+        browseract.StopTaskOperator: {"browseract_task_id": "7"},
+        browseract.ResumeTaskOperator: {"browseract_task_id": "7"},
+        TaskSensor: {"browseract_task_id": "7"},
     }
     assert {each.__name__ for each in needed} >= {name for name in browseract.__all__ if name.endswith("Operator")}
     with DAG("all", schedule=None):

@@ -17,9 +17,9 @@ import pytest
 from fastapi import FastAPI, Response
 
 from airflow_provider_browseract import exceptions as errors
-from airflow_provider_browseract.api import v2, v3
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.models import TaskStatus
-from airflow_provider_browseract.compat import AirflowNotFoundException
+from airflow_provider_browseract.compat import AirflowNotFoundException, dags_of
 from airflow_provider_browseract.emulator import (
     AGENT_HUMAN,
     CONTACTS,
@@ -87,21 +87,29 @@ def test_hook_methods_work_for_tasks_workflows_templates_and_regions(emulator, c
 def test_hook_methods_work_for_bots_and_their_templates(emulator):
     hook = BrowserActHook()
     created = hook.run_bot(CONTACTS.id, {"company_name": "Example Corp", "max_pages": 2})
-    assert hook.get_task_status(created.id, api_version="v3") in ("created", "running")
-    task = hook.get_task(created.id, api_version="v3")
+    assert hook.get_task_status(created.id) in ("created", "running")
+    task = hook.get_task(created.id)
     assert (task.bot_id, task.input) == (CONTACTS.id, {"company_name": "Example Corp", "max_pages": 2})
     from_template = hook.run_bot_template(TEMPLATE_SEARCH.id, {"keyword": "pens"}, region="DE")
     assert [task.id for task in hook.iter_bot_tasks(bot_id=CONTACTS.id)] == [created.id]
     assert [task.id for task in hook.iter_bot_tasks(bot_name="contact")] == [created.id]
     assert {task.id for task in hook.iter_bot_tasks()} == {created.id, from_template.id}
-    assert hook.stop_task(created.id, api_version="v3", biz_code=7) is True
-    assert hook.stop_task(created.id, api_version="v3") is False
+    assert hook.stop_task(created.id, biz_code=7) is True
+    assert hook.stop_task(created.id) is False
     assert [task.biz_code for task in emulator.tasks] == [7, None]
     assert hook.get_bot(CONTACTS.id).input_schema["required"] == ["company_name"]
     assert {bot.id for bot in hook.iter_bots()} > {SEARCH.id, CONTACTS.id}
-    assert "US" in {region.code for region in hook.get_region_list(api_version="v3")}
+    assert "US" in {region.code for region in hook.get_bot_region_list()}
     assert {request.endpoint for request in emulator.requests} == {
-        *("create-run", "create-template-run", "query-run-status", "query-run", "page-runs", "cancel-run"),
+        *(
+            "create-run",
+            "create-template-run",
+            "get-task-status",
+            "query-run-status",
+            "query-run",
+            "page-runs",
+            "cancel-run",
+        ),
         *("query-bot", "page-bots", "list-regions"),
     }
 
@@ -114,25 +122,36 @@ def test_resume_task_resumes_paused_tasks_except_those_that_browseract_resumes_i
     hook.resume_task(task.id)
     with pytest.raises(errors.TaskNotPausedError):
         hook.resume_task(task.id)
-    hook.resume_task(built.id, api_version="v3")
+    hook.resume_task(built.id)
     with pytest.raises(errors.ResumeNotSupportedError, match="continues the run by itself"):
-        hook.resume_task(agent.id, api_version="v3")
+        hook.resume_task(agent.id)
     assert [task.status for task in emulator.tasks] == ["running", "running", "paused"]
 
 
-@cases(("run", "api_version"), {"bot as v2": ("run_bot", "v2"), "workflow as v3": ("run_task", "v3")})
-def test_task_of_another_version_is_not_found_and_not_stopped_and_the_remedy_names_that_version(
-    emulator, run, api_version, capfd
-):
+@pytest.mark.parametrize("run", ["run_task", "run_bot"])
+def test_task_is_looked_for_in_both_versions_and_the_one_that_knows_it_is_remembered(emulator, run):
     hook = BrowserActHook()
     task_id = getattr(hook, run)(ORDERS.id).id
+    assert [hook.get_task(task_id).id, hook.get_task_status(task_id)] == [task_id, "running"]
+    assert hook.stop_task(task_id) is True
+    names = [request.endpoint for request in emulator.requests[1:]]
+    of_bots = ["get-task", "query-run", "query-run-status", "cancel-run"]
+    assert names == (["get-task", "get-task-status", "stop-task"] if run == "run_task" else of_bots)
+
+
+def test_task_is_unknown_only_if_both_versions_say_so(emulator, capfd):
+    hook = BrowserActHook()
     for read in (hook.get_task, hook.get_task_status, hook.resume_task):
-        with pytest.raises(errors.TaskNotFoundError, match="The run of a bot needs api_version='v3'"):
-            read(task_id, api_version=api_version)
-    assert hook.stop_task(task_id, api_version=api_version) is False
-    line = rf"BrowserAct task {task_id} was not stopped: .*code 10112"
-    assert re.search(line, "".join(capfd.readouterr()))
-    assert emulator.tasks[0].status == "running"
+        with pytest.raises(errors.TaskNotFoundError):
+            read("404")
+    assert hook.stop_task("404") is False
+    assert re.search("BrowserAct task 404 was not stopped: .*code 10112", "".join(capfd.readouterr()))
+    assert [request.status for request in emulator.requests] == [400] * 8
+    # Another error, of the one version or the other, does not mean that there is no such task.
+    for endpoint in ("get-task", "query-run"):
+        refused = RequestFault.refused(99002, http_status=403)
+        with emulator.fault(endpoint, refused), pytest.raises(errors.PermissionDeniedError):
+            hook.get_task("404")
 
 
 def in_january(day, hour=0, **more):
@@ -204,10 +223,6 @@ TAKE_AN_ID = [
     ("name", "arguments", "options"),
     [
         *((name, [odd], {}) for name in TAKE_AN_ID for odd in ("", "None", None)),
-        *((name, ["1"], {"api_version": "v1"}) for name in ("get_task", "get_task_status", "stop_task", "resume_task")),
-        ("get_task", ["1"], {"api_version": None}),
-        ("get_region_list", [], {"api_version": "v1"}),
-        ("stop_task", ["a/b"], {"api_version": "v3"}),
         # The addresses of other endpoints.
         *(("run_bot", [each], {}) for each in ("templates", "runs", "regions")),
         ("run_task", [ORDERS.id, "keyword=pens"], {}),
@@ -232,11 +247,8 @@ def test_invalid_argument_raises_input_error_before_any_request(emulator, name, 
     "start",
     {
         "run_task": lambda hook: hook.run_task(ORDERS.id),
-        "run_task in event loop": lambda hook: sent(hook, v2.run_task(ORDERS.id)),
         "run_task_by_template": lambda hook: hook.run_task_by_template(TEMPLATE_TEXT.id),
-        "run_task_by_template in event loop": lambda hook: sent(hook, v2.run_task_by_template(TEMPLATE_TEXT.id)),
         "run_bot": lambda hook: hook.run_bot(ORDERS.id),
-        "create_run in event loop": lambda hook: sent(hook, v3.create_run(ORDERS.id)),
         "run_bot_template": lambda hook: hook.run_bot_template(TEMPLATE_TEXT.id),
     },
 )
@@ -262,16 +274,38 @@ class TestStart:
         assert "not known" not in str(caught.value)
 
 
-async def test_async_start_cancelled_before_response_logs_that_a_run_may_exist(emulator, monkeypatch):
-    emulator.fault("run-task", RequestFault.hung())
+def test_interrupted_start_logs_that_a_run_may_exist(emulator, monkeypatch):
     hook, logged = BrowserActHook(), []
     monkeypatch.setattr(hook.log, "error", lambda message, *values: logged.append(message % values))
-    starting = asyncio.create_task(awaited(hook, v2.run_task(ORDERS.id)))
-    await asyncio.to_thread(emulator.wait_until, lambda: emulator.requests)
-    starting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await starting
+    monkeypatch.setattr(hook, "client", SimpleNamespace(send=interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        hook.run_task(ORDERS.id)
     assert logged == ["Interrupted during run-task. A run may be running and using credits, and its id is not known."]
+
+
+def interrupt(call):
+    raise KeyboardInterrupt
+
+
+DAG_FILE = """
+from airflow.sdk import DAG
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+
+{line}
+with DAG("costly", schedule=None):
+    pass
+"""
+
+
+@pytest.mark.parametrize("name", TAKE_AN_ID[:4])
+def test_start_at_the_top_of_a_dag_file_is_refused_and_nothing_is_sent(emulator, airflow_database, tmp_path, name):
+    file = tmp_path / "costly.py"
+    file.write_text(DAG_FILE.format(line=f'BrowserActHook().{name}("71002814653029437")'))
+    with pytest.raises(ImportError, match="Move it into a @task"):
+        dags_of(str(file))
+    assert emulator.requests == []
+    file.write_text(DAG_FILE.format(line="list(BrowserActHook().iter_workflows())"))
+    assert list(dags_of(str(file))) == ["costly"]
 
 
 class TestRotatedApiKey:

@@ -42,7 +42,7 @@ def resume(task_id, **arguments):
 @IN_BOTH_VERSIONS
 def test_stop_of_several_browseract_tasks_stops_each_once(emulator, started, api_version):
     ids = [started(api_version) for _ in range(2)]
-    assert stop([*ids, ids[0]], api_version=api_version) == dict.fromkeys(ids, "stopped")
+    assert stop([*ids, ids[0]]) == dict.fromkeys(ids, "stopped")
     assert calls_of(emulator, STOP_CALLS[api_version]) == 2
     assert [task.status for task in emulator.tasks] == ["canceled"] * 2
 
@@ -53,15 +53,15 @@ def test_second_stop_of_the_same_browseract_task_succeeds(emulator, started, ok,
     if ok:
         accept_stops_of_ended_runs(emulator)
     task_id = started(api_version)
-    assert stop(task_id, api_version=api_version) == {task_id: "stopped"}
-    assert stop(task_id, api_version=api_version) == {task_id: "stopped" if ok else "ended"}
+    assert stop(task_id) == {task_id: "stopped"}
+    assert stop(task_id) == {task_id: "stopped" if ok else "ended"}
 
 
 @IN_BOTH_VERSIONS
 def test_stop_of_an_unknown_browseract_task_fails_but_the_others_are_stopped(emulator, started, api_version):
     task_id = started(api_version)
     with pytest.raises(AirflowFailException, match=r"^BrowserAct task 404: "):
-        stop(["404", task_id], api_version=api_version)
+        stop(["404", task_id])
     assert emulator.tasks[0].status == "canceled"
 
 
@@ -71,17 +71,17 @@ def test_stop_that_fails_temporarily_raises_and_succeeds_on_a_second_call(emulat
     call = STOP_CALLS[api_version]
     emulator.fault(call, RequestFault.status(503), times=None)
     with pytest.raises(RunError, match=f"BrowserAct task {task_id}: BrowserAct failed at {call}"):
-        stop(task_id, api_version=api_version)
+        stop(task_id)
     emulator.clear_faults()
-    assert stop(task_id, api_version=api_version) == {task_id: "stopped"}
+    assert stop(task_id) == {task_id: "stopped"}
 
 
 @IN_BOTH_VERSIONS
 def test_resume_lets_a_paused_browseract_task_finish(emulator, started, api_version):
     task_id = started(api_version, HUMAN)
-    assert resume([task_id], api_version=api_version) == {task_id: "running"}
+    assert resume([task_id]) == {task_id: "running"}
     emulator.wait_until(lambda: emulator.tasks[0].status == "paused")
-    assert resume(task_id, api_version=api_version) == {task_id: "resumed"}
+    assert resume(task_id) == {task_id: "resumed"}
     emulator.wait_until(lambda: emulator.tasks[0].status == "finished")
     assert emulator.tasks[0].output == '{"confirmed": true}'
 
@@ -110,18 +110,7 @@ def test_resume_of_the_run_of_an_agent_built_bot_fails_without_a_retry_and_names
     emulator.wait_until(lambda: emulator.tasks[0].status == "paused")
     message = rf"^BrowserAct task {task_id}: BrowserAct refused resume-run: .*\nHelp the bot in the live view"
     with pytest.raises(AirflowFailException, match=message):
-        resume(task_id, api_version="v3")
-
-
-@pytest.mark.parametrize("act", [stop, resume])
-@pytest.mark.parametrize(("right", "wrong"), [("v3", "v2"), ("v2", "v3")])
-def test_task_of_the_other_version_of_the_api_is_not_found_and_the_error_names_that_version(
-    emulator, started, act, right, wrong
-):
-    task_id = started(right)
-    with pytest.raises(AirflowFailException, match="The run of a bot needs api_version='v3'"):
-        act(task_id, api_version=wrong)
-    assert emulator.tasks[0].status == "running"
+        resume(task_id)
 
 
 @pytest.mark.parametrize("act", [stop, resume])

@@ -31,10 +31,6 @@ from tests.catalogue import FAILING, PLAIN_TEXT
 from tests.workers import BOTH_WAYS, ORDERS_RESULT, FakeTaskInstance, calls_of
 
 REFUSED = RequestFault.refused(401, "Invalid API key", http_status=401)
-OTHER_VERSIONS = cases(
-    ("start", "api_version"),
-    {"bot as v2": (BrowserActHook.run_bot, "v2"), "workflow as v3": (BrowserActHook.run_task, "v3")},
-)
 
 
 def started(emulator, workflow=ORDERS, **settings) -> str:
@@ -58,7 +54,7 @@ def wait(worker):
 def resume(world, task_id: str, end: End, reason: str | None = None, within: float = 3600, **arguments) -> Any:
     """Continue a deferred sensor after the end of its wait."""
     sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, **arguments)
-    event = to_json(WaitEvent(Wait(task_id, world.clock.now + within), end, reason=reason))
+    event = to_json(WaitEvent(Wait(task_id, world.clock.now + within, api_version=None), end, reason=reason))
     return sensor.resume_execution("execute_complete", {"event": event}, {"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
 
 
@@ -91,17 +87,10 @@ class TestResult:
     ):
         emulator.set_workflow(LOG_IN.id, steps=("Type hunter2 into the form", "Read the page"))
         task_id = BrowserActHook().run_bot(LOG_IN.id, {"username": "ada", "password": "hunter2"}).id
-        wait(task_id, api_version="v3", deferrable=deferrable)
+        wait(task_id, deferrable=deferrable)
         logged = "".join(capfd.readouterr())
         assert "Type *** into the form" in logged
         assert "hunter2" not in logged
-
-    @BOTH_WAYS
-    def test_sensor_for_the_run_of_a_bot_asks_only_version_3(self, emulator, wait, deferrable):
-        task_id = BrowserActHook().run_bot(CONTACTS.id, {"company_name": "Example Corp"}).id
-        contact = wait(task_id, api_version="v3", deferrable=deferrable)
-        assert contact["official_website_url"] == "https://examplecorp.example"
-        assert {request.endpoint for request in emulator.requests} == {"create-run", "query-run"}
 
     @BOTH_WAYS
     def test_sensor_parses_output_text_in_declared_format(self, emulator, wait, deferrable):
@@ -116,28 +105,35 @@ class TestResult:
         assert (tmp_path / manifest["path"] / "output.json").exists()
 
 
-class TestVersions:
-    @OTHER_VERSIONS
+class TestRunOfABot:
+    """The sensor looks for an id among the runs of workflows, and then among those of bots."""
+
     @BOTH_WAYS
-    def test_sensor_for_task_of_another_version_fails_without_retry_and_names_that_version(
-        self, emulator, wait, start, api_version, deferrable
-    ):
-        task_id = start(BrowserActHook(), ORDERS.id).id
-        with pytest.raises(AirflowFailException, match="The run of a bot needs api_version='v3'"):
-            wait(task_id, api_version=api_version, deferrable=deferrable)
+    def test_its_run_is_found_and_then_only_version_3_is_asked(self, emulator, wait, deferrable):
+        task_id = BrowserActHook().run_bot(CONTACTS.id, {"company_name": "Example Corp"}).id
+        contact = wait(task_id, deferrable=deferrable)
+        assert contact["official_website_url"] == "https://examplecorp.example"
+        assert calls_of(emulator, "get-task") == 1
+        assert {request.endpoint for request in emulator.requests} == {"create-run", "get-task", "query-run"}
 
-    @OTHER_VERSIONS
-    def test_resumed_sensor_for_task_of_another_version_names_that_version(self, world, emulator, start, api_version):
-        task_id = start(BrowserActHook(), ORDERS.id).id
-        with pytest.raises(AirflowFailException, match="The run of a bot needs api_version='v3'"):
-            resume(world, task_id, End.GIVEN_UP, "HTTP 503", api_version=api_version)
+    @BOTH_WAYS
+    def test_id_that_neither_version_knows_fails_without_a_retry(self, emulator, wait, deferrable):
+        with pytest.raises(AirflowFailException, match=r"(?s)It must be the id of a BrowserAct task.*code 10112"):
+            wait("404", deferrable=deferrable)
+        assert [request.endpoint for request in emulator.requests] == ["get-task", "query-run"]
 
-    def test_resumed_sensor_asks_the_version_of_its_argument_and_not_that_of_the_event(self, world, emulator):
+    @BOTH_WAYS
+    def test_its_run_is_waited_for_although_version_3_fails_for_a_while(self, emulator, wait, deferrable):
+        emulator.set_workflow(CONTACTS.id, duration=900.0)
+        task_id = BrowserActHook().run_bot(CONTACTS.id, {"company_name": "Example Corp"}).id
+        emulator.fault("query-run", RequestFault.status(503), times=40)
+        assert wait(task_id, deferrable=deferrable)["official_website_url"] == "https://examplecorp.example"
+
+    def test_resumed_sensor_finds_its_run_if_no_poll_has_found_it(self, world, emulator):
         task_id = BrowserActHook().run_bot(ORDERS.id).id
         with pytest.raises(TaskDeferred) as again:
-            resume(world, task_id, End.GIVEN_UP, "HTTP 503", api_version="v3")
+            resume(world, task_id, End.GIVEN_UP, "HTTP 503")
         assert again.value.trigger.wait.api_version == "v3"
-        assert calls_of(emulator, "get-task") == 0
 
 
 STUCK, UNWRITABLE = {"timeout": 30, "poke_interval": 10}, {"output_path": "/proc/no/such"}

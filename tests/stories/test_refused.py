@@ -65,9 +65,7 @@ CONSTANTS = [
     (BOT, {"validate_output": "yes"}, f"validate_output is 'yes'{FLAG}"),
     (BOT, {"validate_output": True, "wait_for_completion": False}, "needs wait_for_completion=True"),
     (SENSOR, {"output_format": "xml"}, "output_format is 'xml'"),
-    (SENSOR, {"api_version": "3"}, "api_version is '3'. Use one of 'v2', 'v3'"),
     (SENSOR, {"deferrable": "yes"}, f"deferrable is 'yes'{FLAG}"),
-    (STOP, {"api_version": "3"}, "api_version is '3'. Use one of 'v2', 'v3'"),
 ]
 OF_OTHERS = [
     (BOT, "profile_id", "Set the bot's browser to Standard Browser in the BrowserAct dashboard"),
@@ -158,7 +156,7 @@ VALUES = [
     (SENSOR, {"browseract_task_id": [{"title": "x"}]}, 'search.output["task_id"]'),
     (SENSOR, {"browseract_task_id": '{"title": "x"}'}, "browseract_task_id is the text of a dict"),
     (SENSOR, {"browseract_task_id": ""}, "browseract_task_id is ''"),
-    (SENSOR, {"browseract_task_id": "1/status", "api_version": "v3"}, "browseract_task_id is '1/status'"),
+    (SENSOR, {"browseract_task_id": "1/status"}, "browseract_task_id is '1/status'"),
     (SENSOR, {"output_path": "None"}, "output_path is 'None'"),
     (SENSOR, {"output_path": "here"}, "Use an absolute path"),
     (SENSOR, {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
