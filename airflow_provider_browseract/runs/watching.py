@@ -212,9 +212,12 @@ class Cursor:
         self.reported = {task_id: moment for task_id, moment in self.reported.items() if moment >= self.floor}
 
 
-def matching(ended: Iterable[EndedTask], source_id: str | None, statuses: Collection[TaskStatus]) -> list[EndedTask]:
-    """Return the tasks of a workflow or bot, or of all of them, that ended with one of the statuses."""
-    return [each for each in ended if each.task.status in statuses and source_id in (None, each.task.source_id)]
+def matching(
+    ended: Iterable[EndedTask], source_ids: Collection[str], statuses: Collection[TaskStatus]
+) -> list[EndedTask]:
+    """Return the tasks of some workflows or bots, or of all without any id, that ended with one of the statuses."""
+    wanted = [each for each in ended if each.task.status in statuses]
+    return [each for each in wanted if each.task.source_id in source_ids] if source_ids else wanted
 
 
 def _created(task: Task) -> float:

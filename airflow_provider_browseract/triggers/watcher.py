@@ -7,11 +7,12 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Sequence
 from contextlib import aclosing
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airflow_provider_browseract.api.arguments import read_bot_id, read_choice, read_optional_path_id, read_seconds
+from airflow_provider_browseract.api.arguments import read_bot_id, read_optional_path_id, read_seconds
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -37,16 +38,15 @@ class TaskFinishedTrigger(BaseEventTrigger):
     the last event (:meth:`~airflow_provider_browseract.runs.watching.EndedTask.facts`). The trigger reports tasks that
     end after its first poll.
 
-    On Airflow 3.3 and later, all watchers with the same connection, version and interval share their polls. The
-    reported tasks are stored in the state of the asset. After a restart, the triggerer reports the tasks that ended in
-    the meantime, up to 24 hours late. A task is reported twice if the triggerer is killed within seconds after the
-    first report, or if the state could not be stored. Before Airflow 3.3, each watcher polls for itself, and tasks that
-    end while no triggerer is running are not reported.
+    On Airflow 3.3 and later, watchers with the same connection and interval share their polls. The reported tasks are
+    stored in the state of the asset. After a restart, the triggerer reports the tasks that ended in the meantime, up to
+    24 hours late. A task is reported twice if the triggerer is killed within seconds after the first report, or if the
+    state could not be stored. Before Airflow 3.3, each watcher polls for itself, and tasks that end while no triggerer
+    is running are not reported.
 
-    :param workflow_id: report only tasks of this workflow. Default: tasks of all workflows and templates.
-    :param bot_id: report only tasks of this bot, with ``api_version="v3"``. Default: tasks of all bots and templates.
-    :param api_version: the version of the API that has started the tasks: ``"v2"``, or ``"v3"`` for the runs of bots
-        and of their templates. One watcher reports the tasks of one version. Default: ``"v2"``.
+    :param workflow_id: report only tasks of this workflow.
+    :param bot_id: report only tasks of this bot; together with ``workflow_id``, the tasks of both. Without any id, the
+        tasks of all workflows, bots and templates are reported.
     :param status: report only tasks with this status, or with one of these: ``"finished"``, ``"failed"``,
         ``"canceled"``. Default: all three.
     :param poll_interval: seconds between two polls, at least 10. A shorter interval reports a task sooner, but sends
@@ -60,21 +60,11 @@ class TaskFinishedTrigger(BaseEventTrigger):
         *,
         workflow_id: str | None = None,
         bot_id: str | None = None,
-        api_version: str = ApiVersion.V2.value,
         status: str | Sequence[str] | None = None,
         poll_interval: float = 60.0,
         browseract_conn_id: str = BrowserActHook.default_conn_name,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.api_version = read_choice("api_version", api_version, ApiVersion)
-        if self.api_version is not ApiVersion.V2 and workflow_id is not None:
-            raise InputError(
-                f"workflow_id is {workflow_id!r}, but api_version is 'v3'. Use bot_id, or api_version='v2'."
-            )
-        if self.api_version is not ApiVersion.V3 and bot_id is not None:
-            raise InputError(
-                f"bot_id is {bot_id!r}, but api_version is 'v2'. Set api_version='v3', or use workflow_id."
-            )
         self.workflow_id = read_optional_path_id("workflow_id", workflow_id)
         self.bot_id = None if bot_id is None else read_bot_id(bot_id)
         self.status = [each.value for each in _read_ends(status)]
@@ -90,7 +80,6 @@ class TaskFinishedTrigger(BaseEventTrigger):
         return "airflow_provider_browseract.triggers.watcher.TaskFinishedTrigger", {
             "workflow_id": self.workflow_id,
             "bot_id": self.bot_id,
-            "api_version": self.api_version.value,
             "status": self.status,
             "poll_interval": self.poll_interval,
             "browseract_conn_id": self.browseract_conn_id,
@@ -106,8 +95,9 @@ class TaskFinishedTrigger(BaseEventTrigger):
                 yield event
 
     def shared_stream_key(self) -> Hashable | None:
-        """Share the polls with all watchers of the same connection, version and interval."""
-        return (type(self).__qualname__, self.browseract_conn_id, self.api_version, self.poll_interval)
+        """Share the polls with the watchers of the same connection and interval that list the same versions."""
+        versions = _versions(self.workflow_id, self.bot_id)
+        return (type(self).__qualname__, self.browseract_conn_id, self.poll_interval, *versions)
 
     @classmethod
     async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncGenerator[tuple[EndedTask, ...], None]:
@@ -118,7 +108,8 @@ class TaskFinishedTrigger(BaseEventTrigger):
 
         :param kwargs: the arguments of one of the watchers.
         """
-        window = Window(time.time(), ApiVersion(kwargs["api_version"]))
+        versions = _versions(kwargs["workflow_id"], kwargs["bot_id"])
+        windows = [Window(time.time(), version) for version in versions]
         while True:
             # Whatever it is, someone may fix it.
             with tolerate_errors(log.error, "The BrowserAct tasks could not be listed; trying again: %s"):
@@ -126,7 +117,9 @@ class TaskFinishedTrigger(BaseEventTrigger):
                 async with hook.async_client(max_response=LARGEST_PAGE) as client:
                     while True:
                         polled_at = time.time()
-                        yield window.add(await _list(window, client), polled_at)
+                        listed = [await _list(window, client) for window in windows]
+                        ended = [window.add(tasks, polled_at) for window, tasks in zip(windows, listed, strict=True)]
+                        yield tuple(chain.from_iterable(ended))
                         await asyncio.sleep(kwargs["poll_interval"])
             await asyncio.sleep(kwargs["poll_interval"])
 
@@ -137,7 +130,7 @@ class TaskFinishedTrigger(BaseEventTrigger):
         statuses = [TaskStatus(status) for status in self.status]
         cursor = await self._kept_cursor()
         async for ended in shared_stream:
-            wanted = matching(ended, self.workflow_id or self.bot_id, statuses)
+            wanted = matching(ended, {*filter(None, (self.workflow_id, self.bot_id))}, statuses)
             if cursor is None:
                 cursor = Cursor.beginning(wanted, time.time())
             elif news := cursor.news(wanted):
@@ -153,9 +146,8 @@ class TaskFinishedTrigger(BaseEventTrigger):
     @property
     def _cursor_key(self) -> str:
         # A watcher with other arguments starts with its own state.
-        version = [] if self.api_version is ApiVersion.V2 else [self.api_version.value]
-        source_id = self.workflow_id or self.bot_id or "*"
-        return ":".join(["browseract", self.browseract_conn_id, source_id, *self.status, *version])
+        sources = (self.workflow_id or "*", self.bot_id or "*")
+        return ":".join(["browseract", self.browseract_conn_id, *sources, *self.status])
 
     async def _kept_cursor(self) -> Cursor | None:
         store = getattr(self, "asset_state_store", None)
@@ -182,6 +174,12 @@ class TaskFinishedTrigger(BaseEventTrigger):
         text = "The watcher state could not be stored. After a restart, runs may be reported again: %s"
         with tolerate_errors(self.log.warning, text):
             await store.aset(self._cursor_key, to_json(cursor))
+
+
+def _versions(workflow_id: str | None, bot_id: str | None) -> tuple[ApiVersion, ...]:
+    """Return the versions of the API whose tasks are listed: both without any id."""
+    wanted = {ApiVersion.V2: workflow_id, ApiVersion.V3: bot_id}
+    return tuple(version for version, source_id in wanted.items() if source_id is not None) or tuple(ApiVersion)
 
 
 async def _list(window: Window, client: AsyncBrowserActClient) -> list[Task]:

@@ -279,14 +279,19 @@ class TestACursor:
 
 
 @pytest.mark.parametrize(
-    ("source_id", "statuses", "found"),
-    [(None, END_STATUSES, "12345"), ("w", END_STATUSES, "12"), ("w", [FAILED], "2"), ("b", END_STATUSES, "4")],
+    ("source_ids", "statuses", "found"),
+    [
+        ((), END_STATUSES, "12345"),
+        (["w"], END_STATUSES, "12"),
+        (["w"], [FAILED], "2"),
+        (["w", "b"], END_STATUSES, "124"),
+    ],
 )
-def test_ended_tasks_are_filtered_by_workflow_or_bot_and_end_status(source_id, statuses, found):
+def test_ended_tasks_are_filtered_by_workflow_or_bot_and_end_status(source_ids, statuses, found):
     tasks = [ended("1"), ended("2", status=FAILED), ended("3", workflow="other")]
     # Runs of templates belong to no bot.
     tasks += [EndedTask(Task("4", FINISHED, bot_id="b"), NOW), EndedTask(Task("5", FINISHED), NOW)]
-    assert "".join(ids(matching(tasks, source_id, statuses))) == found
+    assert "".join(ids(matching(tasks, source_ids, statuses))) == found
 
 
 def test_ended_task_event_is_plain_json_with_only_listed_facts():

@@ -85,10 +85,7 @@ WATCHED = [
     ({"status": "running"}, "status is 'running'. Use one or several of: finished, canceled, failed"),
     ({"status": []}, "status is []"),
     ({"workflow_id": ""}, "workflow_id"),
-    ({"api_version": "3"}, "api_version is '3'. Use one of 'v2', 'v3'"),
-    ({"bot_id": "7"}, "bot_id is '7', but api_version is 'v2'. Set api_version='v3', or use workflow_id"),
-    ({"workflow_id": "7", "api_version": "v3"}, "workflow_id is '7', but api_version is 'v3'. Use bot_id"),
-    ({"bot_id": "a/b", "api_version": "v3"}, "bot_id is 'a/b'"),
+    ({"bot_id": "a/b"}, "bot_id is 'a/b'"),
     ({"poll_interval": 0}, "poll_interval is 0. Use a positive number"),
     # Airflow can miss an event that follows another within moments.
     ({"poll_interval": 9}, "poll_interval is 9. Use at least 10 seconds"),

@@ -121,13 +121,29 @@ async def test_watcher_reports_only_matching_workflow_and_status(world, emulator
 
 
 @in_world
-async def test_watcher_of_version_3_reports_only_runs_of_bots_and_templates(world, emulator):
-    v3 = watching(api_version="v3"), watching(api_version="v3", bot_id=CONTACTS.id)
-    async with v3[0] as every, v3[1] as contacts, watching() as workflows:
-        task_id, bots = end(), end_bots()
+async def test_watcher_reports_runs_of_workflows_bots_and_templates_or_those_of_its_ids(world, emulator):
+    async with (
+        watching() as every,
+        watching(bot_id=CONTACTS.id) as contacts,
+        watching(workflow_id=ORDERS.id, bot_id=CONTACTS.id) as two,
+    ):
+        orders, search, bots = end(), end(SEARCH), end_bots()
         await asyncio.sleep(POLLS)
-    assert (ids(every), ids(contacts), ids(workflows)) == (sorted(bots), [bots[0]], [task_id])
+    assert (ids(every), ids(contacts)) == (sorted([orders, search, *bots]), [bots[0]])
+    assert ids(two) == sorted([orders, bots[0]])
     assert not any("status=" in request.query for request in emulator.requests)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "endpoints"),
+    [({"workflow_id": "7"}, {"list-tasks"}), ({"bot_id": "7"}, {"page-runs"}), ({}, {"list-tasks", "page-runs"})],
+    ids=["workflow", "bot", "all"],
+)
+@in_world
+async def test_watcher_lists_only_what_it_may_report(world, emulator, arguments, endpoints):
+    async with watching(**arguments):
+        await asyncio.sleep(POLLS)
+    assert {request.endpoint for request in emulator.requests} == endpoints
 
 
 @in_world
@@ -168,17 +184,15 @@ class TestWatcherRestart:
         assert reported == ([sorted(meanwhile), [later]] if stored else [[later]])
 
     @in_world
-    async def test_restarted_watcher_of_version_3_reports_runs_that_ended_meanwhile_and_not_those_of_version_2(
-        self, world, emulator
-    ):
+    async def test_restarted_watcher_of_a_bot_reports_its_runs_that_ended_meanwhile(self, world, emulator):
         state = State()
-        async with watching(state), watching(state, api_version="v3"):
+        async with watching(state), watching(state, bot_id=CONTACTS.id):
             assert len(state.values) == 2
         end()
         bots = end_bots()
-        async with watching(state, api_version="v3") as payloads:
+        async with watching(state, bot_id=CONTACTS.id) as payloads:
             await asyncio.sleep(POLLS)
-        assert ids(payloads) == sorted(bots)
+        assert ids(payloads) == [bots[0]]
 
     @in_world
     async def test_restarted_watcher_repeats_event_that_airflow_may_not_have_stored(self, world, emulator):
@@ -320,18 +334,20 @@ class TestLargeOutputs:
 @cases(
     ("arguments", "shares"),
     {
-        "filters": ({"workflow_id": "7", "status": "failed"}, True),
-        "version": ({"api_version": "v3"}, False),
+        "statuses": ({"status": "failed"}, True),
+        "bot": ({"bot_id": "7"}, False),
+        "workflow": ({"workflow_id": "7"}, False),
+        "workflow and bot": ({"workflow_id": "7", "bot_id": "7"}, True),
         "connection": ({"browseract_conn_id": "other"}, False),
         "interval": ({"poll_interval": 15}, False),
     },
 )
-def test_watchers_share_polls_only_with_same_connection_version_and_interval(arguments, shares):
+def test_watchers_share_polls_only_with_same_connection_versions_and_interval(arguments, shares):
     key = TaskFinishedTrigger().shared_stream_key()
     assert (TaskFinishedTrigger(**arguments).shared_stream_key() == key) is shares
 
 
 def test_watcher_of_bots_recreated_from_its_arguments_serializes_identically():
-    original = TaskFinishedTrigger(bot_id="7", api_version="v3", status=["failed", "finished"], poll_interval=30)
+    original = TaskFinishedTrigger(bot_id="7", status=["failed", "finished"], poll_interval=30)
     _, arguments = original.serialize()
     assert TaskFinishedTrigger(**json.loads(json.dumps(arguments))).serialize() == original.serialize()
