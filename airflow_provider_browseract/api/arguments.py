@@ -53,8 +53,8 @@ def read_id(argument: str, value: Any) -> str:
 
 def is_missing(value: Any) -> bool:
     """Return whether there is no value, or a template had none."""
-    # Jinja renders a missing value as the word None.
-    return value is None or (isinstance(value, str) and value.strip() in ("", "None"))
+    # Jinja renders a missing value as the word None, and a missing Variable as NOTSET.
+    return value is None or (isinstance(value, str) and value.strip() in ("", "None", "NOTSET"))
 
 
 def read_path_id(argument: str, value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -95,6 +96,10 @@ def _list_of_dicts(argument: str) -> str:
     return f'a list of dicts, one for each run: expand({argument}=[{{"keyword": "laptops"}}, {{"keyword": "phones"}}]).'
 
 
+_MISSING_VARIABLE = re.compile(r"NOTSET|<[\w.]+\.ArgNotSet object at 0x\w+>")
+"""The text of what ``var.value.get`` of a missing Variable is; the second one on Airflow 3.1."""
+
+
 def check_rendered(argument: str, given: Any, rendered: Any) -> None:
     """Raise an error if Airflow rendered a given value to ``None``.
 
@@ -103,13 +108,17 @@ def check_rendered(argument: str, given: Any, rendered: Any) -> None:
 
     :param given: its value before rendering: a template, an XCom, or a dict or list that contains them.
     :param rendered: its value after rendering.
-    :raises InputError: a part of the value is ``None``, or the text ``None`` that a template was rendered to.
+    :raises InputError: a part of the value is ``None`` or a missing Variable, or the text of one that a template was
+        rendered to.
     """
     template = isinstance(given, str) and "{" in given
-    if given is not None and (rendered is None or (template and rendered == "None")):
+    text = rendered if isinstance(rendered, str) and template else ""
+    unset = type(rendered).__name__ == "ArgNotSet" or _MISSING_VARIABLE.fullmatch(text) is not None
+    if given is not None and (rendered is None or text == "None" or unset):
+        word = "NOTSET, as it does for a missing Variable" if unset else "None"
         raise InputError(
-            f"{argument} was given, but Airflow rendered it to None.\n"
-            f"Check the task or the template that the value comes from, or remove {argument}."
+            f"{argument} was given, but Airflow rendered it to {word}.\n"
+            f"Check the task, the Variable or the template that the value comes from, or remove {argument}."
         )
     if isinstance(given, Mapping) and isinstance(rendered, Mapping):
         for name in given.keys() & rendered.keys():

@@ -32,7 +32,7 @@ def test_value_is_read(read, value, result):
 @cases(
     ("read", "value", "words"),
     {
-        **{f"{value!r} as id": (read_id, value, "is ") for value in ("", " ", None, "None", True, 1.5)},
+        **{f"{value!r} as id": (read_id, value, "is ") for value in ("", " ", None, "None", "NOTSET", True, 1.5)},
         "address": (read_path_id, f"{ADDRESS}/workflow/710028", "Perhaps the id is '710028', the end of this address."),
         "slash at the end": (read_path_id, f"{ADDRESS}/workflow/710028/", "Perhaps the id is '710028'"),
         "query": (read_path_id, f"{ADDRESS}/edit?id=710028", "Perhaps the id is '710028'"),
