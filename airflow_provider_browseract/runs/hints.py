@@ -5,28 +5,26 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from airflow_provider_browseract.exceptions import InputError
 
-RENAMED = {
-    "reattach": "durable",
-    "on_paused_timeout": "on_paused=AskPerson(timeout=...)",
-    "on_paused_default": "on_paused=AskPerson(default=...)",
-}
-"""Arguments of earlier development versions, with what has replaced them."""
+MEANT = {"inputs": ("input_parameters", "input"), "conn_id": ("browseract_conn_id",)}
+"""Arguments that people expect, and those that they resemble too little."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], meant: Collection[str] = ()) -> str:
     """Return the known names that a wrong name resembles, as an addition to a message; "" if there are none.
 
     :param name: the wrong name. If it differs from a known name only in case or spaces, only that one is returned.
+    :param meant: names that are returned instead, as far as they are known.
     """
     folded = {one.casefold(): one for one in known}
     same = name.strip().casefold()
-    near = [same] if same in folded else difflib.get_close_matches(name.casefold(), folded, n=3)
+    near = [same] if same in folded else [one for one in meant if one in folded]
+    near = near or difflib.get_close_matches(name.casefold(), folded, n=3)
     return f" (did you mean {' or '.join(repr(folded[one]) for one in near)}?)" if near else ""
 
 
@@ -55,11 +53,7 @@ def naming_similar_arguments(operator: type, given: Iterable[str]) -> Iterator[N
     except TypeError as error:
         constructors = [vars(each)["__init__"] for each in operator.__mro__ if "__init__" in vars(each)]
         known = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
-        similar = [
-            f"{name!r} (now {RENAMED[name]})" if name in RENAMED else f"{name!r}{did_you_mean(name, known)}"
-            for name in given
-            if name not in known
-        ]
+        similar = [f"{name!r}{did_you_mean(name, known, MEANT.get(name, ()))}" for name in given if name not in known]
         if not similar:
             raise
         raise TypeError(f"{error}\nUnknown: {', '.join(similar)}.") from None

@@ -27,7 +27,12 @@ from airflow_provider_browseract.exceptions import (
     UnexpectedResponseError,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator, StopTaskOperator
+from airflow_provider_browseract.operators.browseract import (
+    RunBotOperator,
+    RunTemplateOperator,
+    RunWorkflowOperator,
+    StopTaskOperator,
+)
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker import start_errors
@@ -482,9 +487,9 @@ def test_logs_contain_no_api_key_password_input_or_callback_token(worker, deferr
         (RunWorkflowOperator, "input_params", "'input_parameters'"),
         (RunWorkflowOperator, "deferable", "'deferrable'"),
         (RunWorkflowOperator, "retry", "'retries'"),
-        (RunWorkflowOperator, "reattach", "'reattach' (now durable)"),
-        (RunWorkflowOperator, "on_paused_timeout", "(now on_paused=AskPerson(timeout=...))"),
-        (RunTemplateOperator, "on_paused_default", "(now on_paused=AskPerson(default=...))"),
+        (RunWorkflowOperator, "inputs", "'inputs' (did you mean 'input_parameters'?)"),
+        (RunWorkflowOperator, "conn_id", "'conn_id' (did you mean 'browseract_conn_id'?)"),
+        (RunBotOperator, "inputs", "'inputs' (did you mean 'input'?)"),
         (RunTemplateOperator, "Region", "'region'"),
         (RunTemplateOperator, "profile_id", "profile_id"),
         (RunTemplateOperator, "save_browser_data", "save_browser_data"),
@@ -493,7 +498,7 @@ def test_logs_contain_no_api_key_password_input_or_callback_token(worker, deferr
     ],
 )
 def test_unknown_argument_is_an_error_that_names_a_similar_argument(operator, wrong, meant):
-    names = {RunWorkflowOperator: "workflow_id", RunTemplateOperator: "workflow_template_id"}
+    names = {RunWorkflowOperator: "workflow_id", RunTemplateOperator: "workflow_template_id", RunBotOperator: "bot_id"}
     required: Any = {names.get(operator, "browseract_task_id"): "7"}
     with pytest.raises(TypeError, match=rf"Invalid arguments were passed to {operator.__name__}") as error:
         operator(task_id="t", **{wrong: "x"}, **required)
