@@ -63,8 +63,10 @@ DAGS: dict[str, dict[str, Any]] = {
 def world(worlds: dict[str, World]) -> World:
     """The account of the examples."""
     world = worlds["examples"]
-    for workflow in (EXPORT, LOG_IN, ORDERS, SEARCH):
+    for workflow in (EXPORT, LOG_IN, ORDERS):
         world.emulator.set_workflow(workflow.id, duration=4.0, one_at_a_time=False)
+    # Long enough for mapped runs to overlap, however slow the machine is.
+    world.emulator.set_workflow(SEARCH.id, duration=15.0, one_at_a_time=False)
     # A person has the time to answer, and the run is still running when the trigger polls after the answer.
     world.emulator.set_workflow(HUMAN.id, duration=30.0, pause_at=1 / 30, pause_limit=600.0)
     return world
