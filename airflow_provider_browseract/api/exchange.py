@@ -150,6 +150,9 @@ class Call(Generic[T]):
                 raise UnexpectedResponseError("it is not complete JSON")
             result = self.read(_unwrapped(data))
         except UnexpectedResponseError as error:
+            # What BrowserAct returns when it is asked for something is an object or a list.
+            if complete and not isinstance(data, dict | list) and self.method == "GET":
+                raise self._not_the_api(status) from None
             raise self._unusable(error.message, status) from None
         except RecursionError:
             # Reading, writing and comparing JSON are recursive in Python.

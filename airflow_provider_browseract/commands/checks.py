@@ -20,7 +20,7 @@ from airflow_provider_browseract.commands.database import Component, ComponentKi
 from airflow_provider_browseract.compat import AirflowNotFoundException, conf
 from airflow_provider_browseract.exceptions import BrowserActError, InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, no_connection, unreadable, warning_about
+from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, no_connection, unencrypted, unreadable
 from airflow_provider_browseract.hooks.probe import (
     PROBE_TIMEOUT,
     Arrival,
@@ -121,9 +121,9 @@ def _check_connection(hook: BrowserActHook, missing: str) -> Line:
             facts = f"Connection {conn_id!r} is of type {connection.conn_type!r}"
             advice = f"Add a connection of type BrowserAct, and check that one.{_others(missing)}"
             return Line(State.FAIL, CONNECTION, facts, advice)
+        hook.settings.check_for_start()
         # Airflow's logger has written the same, but nobody sees it.
-        warning = warning_about(connection)
-        hook.settings  # noqa: B018 - reads the fields
+        warning = unencrypted(hook.settings.client.base_url)
     except AirflowNotFoundException:
         if missing:
             facts = f"There is no connection {conn_id!r} in the environment or a secrets backend. {missing}"

@@ -310,6 +310,7 @@ class BrowserActHook(BaseHook):
             raise InputError(
                 "This line would start a paid run each time Airflow reads this file. Move it into a @task."
             )
+        self.settings.check_for_start()
         call = request().call
         try:
             return self.client.send(call)

@@ -150,6 +150,7 @@ class ConnectionSettings:
     :param budget_action: what to do about a start that a budget does not allow.
     :param credits_per_step: credits that a step costs, which count while BrowserAct reports fewer; 0 to
         count only the credits that it reports.
+    :param unknown: a sentence about unknown keys in the extra; None if there are none.
     """
 
     client: ClientSettings
@@ -201,6 +202,21 @@ class ConnectionSettings:
         BeforeValidator(not_a_flag),
         form_field("a whole number of credits, or 0 to count only the credits that BrowserAct reports", minimum=0),
     ] = CREDITS_PER_STEP
+    unknown: str | None = None
+
+    def check_for_start(self) -> None:
+        """Refuse the start of a run with a connection that has unknown keys: a misspelled budget would be none.
+
+        Calls about a run that was started ignore unknown keys.
+
+        :raises ConnectionFieldError: the extra has unknown keys.
+        """
+        if self.unknown is not None:
+            known = ", ".join(extra_fields())
+            raise ConnectionFieldError(
+                f"Connection {self.client.connection!r}: {self.unknown}.\n"
+                f"No run is started. Correct or remove them. The known keys are {known}."
+            )
 
     @property
     def budget(self) -> Budget | None:
@@ -229,7 +245,7 @@ def extra_fields() -> dict[str, dict[str, Any]]:
 def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSettings:
     """Read the settings of a connection.
 
-    Log a warning about unknown keys in its extra, and about a public address without TLS, once per process and
+    Log warnings about unknown keys in its extra, and about a public address without TLS, once per process and
     connection.
 
     :param connection: the password is the API key. The host overrides the address of the API; it may have a port, and
@@ -238,14 +254,15 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
     """
     extra, conn_id = connection.extra_dejson, connection.conn_id
     base_url = _base_url(connection)
-    warning = warning_about(connection)
-    if warning and (conn_id, warning) not in _warned:
-        _warned.add((conn_id, warning))
-        log.warning("Connection %r: %s", conn_id, warning)
+    unknown = _unknown_keys(extra)
+    for warning in (f"{unknown}. They are ignored, and no run is started." if unknown else None, unencrypted(base_url)):
+        if warning and (conn_id, warning) not in _warned:
+            _warned.add((conn_id, warning))
+            log.warning("Connection %r: %s", conn_id, warning)
     given = {name: extra[name] for name in extra_fields() if extra.get(name) not in (None, "")}
     own = {"api_key": _api_key(connection), "base_url": base_url, "user_agent": user_agent, "connection": conn_id}
     try:
-        return _adapter().validate_python({**given, "client": {**given, **own}})
+        return _adapter().validate_python({**given, "client": {**given, **own}, "unknown": unknown})
     except ValidationError as error:
         wrong = next(name for each in error.errors() for name in each["loc"] if name in given)
         raise ConnectionFieldError(
@@ -253,26 +270,14 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
         ) from None
 
 
-def warning_about(connection: Connection) -> str | None:
-    """Return a warning about fields of a connection that can be used, but are probably wrong.
-
-    :raises ConnectionFieldError: the host cannot be used.
-    """
-    unencrypted = _unencrypted(_base_url(connection))
-    return " ".join(filter(None, (_unknown_keys(connection.extra_dejson), unencrypted))) or None
-
-
 def _unknown_keys(extra: Mapping[str, Any]) -> str | None:
-    """Return a warning about unknown keys in a connection's extra, with the known key that each of them resembles."""
+    """Return a sentence about unknown keys in a connection's extra, with the known key that each of them resembles."""
     known = list(extra_fields())
-    unknown = [key for key in extra if key not in known]
-    if not unknown:
-        return None
-    named = ", ".join(f"{key!r}{did_you_mean(key, known)}" for key in unknown)
-    return f"The extra has unknown keys, which are ignored: {named}. Known keys: {', '.join(known)}."
+    named = ", ".join(f"{key!r}{did_you_mean(key, known)}" for key in extra if key not in known)
+    return f"The extra has unknown keys: {named}" if named else None
 
 
-def _unencrypted(base_url: str) -> str | None:
+def unencrypted(base_url: str) -> str | None:
     """Return a warning if the API key would be sent over the internet unencrypted."""
     parts = urlsplit(base_url)
     if parts.scheme == "https" or is_private(parts.hostname or ""):

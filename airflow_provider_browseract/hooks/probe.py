@@ -87,6 +87,7 @@ def probe(client: BrowserActClient, hook: BrowserActHook) -> tuple[bool, str]:
     :param client: a client of the hook with a limit for the time that a call may take.
     """
     try:
+        hook.settings.check_for_start()
         workflows = count_workflows(client)
     except AuthenticationError as error:
         return False, f"The API key is wrong: {error}"

@@ -17,6 +17,7 @@ from airflow_provider_browseract.exceptions import (
     BrowserActError,
     ConnectionFailedError,
     NotFoundError,
+    UnexpectedResponseError,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
@@ -111,6 +112,7 @@ def check_before_start(
     :param again: this was checked before the wait for a slot.
     """
     hook, log = operator.hook, operator.log
+    hook.settings.check_for_start()
     run.unconverted = False
     if not again:
         if operator.durable is True and not AIRFLOW_V_3_3_PLUS:
@@ -121,11 +123,12 @@ def check_before_start(
         return request
     try:
         return operator.kind.check_inputs(request, hook, log, again=again)
-    # The start would fail too. Without a connection, it would be tried for as long again.
+    # The start would fail too, or go to something else than BrowserAct. Without a connection, it would be tried for as
+    # long again.
     except (NotFoundError, AuthenticationError, ConnectionFailedError):
         raise
     except BrowserActError as error:
-        if error.code == NOT_PUBLISHED:
+        if error.code == NOT_PUBLISHED or (isinstance(error, UnexpectedResponseError) and error.not_processed):
             raise
         log.warning("The inputs were not checked: %s", error.brief)
         run.unconverted = request.source.api_version is ApiVersion.V3

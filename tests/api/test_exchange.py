@@ -115,7 +115,9 @@ NO_SLOT = {"msg": "Too many running tasks"}
         "code alone with 200": (START, answer(200, {"code": 10112, "id": "5"}), NO_TASK, "no reason given"),
         **{f"code {odd!r} with 200": (START, answer(200, {"code": odd, "id": "5"}), UNKNOWN, "") for odd in ODD_CODES},
         "code of thousands of digits": (START, answer(400, {"code": "9" * 5000, "msg": "x"}), UNKNOWN, "x"),
-        "empty with 200": (READ, web(200, b""), UNEXPECTED, "response to get-task cannot be used"),
+        "empty with 200": (READ, web(200, b""), NO_API, "host of the Airflow connection"),
+        "text with 200": (READ, answer(200, "ok"), NO_API, "host of the Airflow connection"),
+        "empty start with 200": (START, web(200, b""), UNEXPECTED, "response to run-task cannot be used"),
         "another task": (READ, answer(200, {"id": "8", "status": "finished"}), UNEXPECTED, "it is about another task"),
         "part of JSON": (START, web(200, b'{"id": "123", "profile'), UNEXPECTED, "not complete JSON"),
         **{

@@ -207,7 +207,11 @@ LOGIN = {"webhook_base_url": "http://ada:hunter2@127.0.0.1:9"}
         "another type": ({"conn_type": "http"}, "FAIL connection", "is of type 'http' | Add a connection of type Bro"),
         "no key": ({"password": ""}, "FAIL connection", "'browseract_default' has no API key | Put one (BrowserAct"),
         "field": ({"extra": {"read_timeout": "long"}}, "FAIL connection", "extra 'read_timeout' is 'long'"),
-        "unknown key": ({"extra": {"webhook_url": ""}}, "warn connection", "keys, which are ignored: 'webhook_url'"),
+        "unknown key": (
+            {"extra": {"webhook_url": ""}},
+            "FAIL connection",
+            "extra has unknown keys: 'webhook_url'",
+        ),
         "nothing listens": (
             {"host": NOWHERE},
             "FAIL API",
@@ -515,7 +519,7 @@ class TestCommandLine:
         assert "hunter2" not in done.stderr
 
     def test_command_prints_only_its_lines_to_stdout(self, airflow, connect):
-        connect({"webhook_base_url": airflow, "unknown": 1})
+        connect({"webhook_base_url": airflow})
         done = self.run("--json", AIRFLOW__LOGGING__LOGGING_LEVEL="DEBUG")
         assert done.returncode == 0
         assert json.loads(done.stdout)["ok"] is True

@@ -56,7 +56,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
 
 def test_sigterm_to_waiting_worker_leaves_run_running_and_next_try_reattaches(parts, capsys):
     airflow, emulator = parts.airflow, parts.api.emulator
-    emulator.next_run(SEARCH.id, duration=45.0)
+    emulator.next_run(SEARCH.id, duration=25.0)
     run_id = airflow.trigger("faults", {"deferred": [], "in_the_worker": ["evicted"]})
     # The first request for a run follows its start, and the second one is a poll.
     polled = lambda: [request.endpoint for request in emulator.requests].count("get-task") >= 2  # noqa: E731

@@ -187,9 +187,7 @@ class TestWarnings:
             "similar key": ({"extra": {"webhook_url": "x"}}, "'webhook_url' (did you mean 'webhook_base_url'?)"),
             "other keys": (
                 {"extra": {"colour": 1, "x": 2}},
-                "unknown keys, which are ignored: 'colour', 'x'. "
-                "Known keys: webhook_base_url, daily_credits, monthly_credits, budget_action, credits_per_step, "
-                "connect_timeout, read_timeout, retry_budget, files_timeout, max_file_size, max_run_size.",
+                "The extra has unknown keys: 'colour', 'x'. They are ignored, and no run is started.",
             ),
         },
     )

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
 import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
-from airflow_provider_browseract.exceptions import ConnectionFailedError, InvalidRequestError, RunCanceledError
+from airflow_provider_browseract.exceptions import (
+    ConnectionFailedError,
+    ConnectionFieldError,
+    InvalidRequestError,
+    RunCanceledError,
+    UnexpectedResponseError,
+)
+from airflow_provider_browseract.hooks import connection
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunBotTemplateOperator,
+    StopTaskOperator,
 )
+from airflow_provider_browseract.runs.waiting import Wait
+from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c
+from tests.cases import cases
 from tests.demos import convert_input
 from tests.workers import PENS, is_killed_at_each_call
 from tests.world import browseract_emulator, emulator, worker, world
@@ -25,6 +40,41 @@ def _short_patience(connect):
 
 def endpoints(emulator) -> list[str | None]:
     return [request.endpoint for request in emulator.requests]
+
+
+class TestUnknownKeyInTheExtra:
+    TYPO = {"daily_credit": 5}
+
+    def test_no_run_is_started_and_the_error_names_the_key_and_the_known_ones(self, worker, emulator, connect):
+        connect(self.TYPO)
+        words = "(?s)unknown keys: 'daily_credit' .did you mean 'daily_credits'.*known keys are webhook_base_url, "
+        with pytest.raises(AirflowFailException, match=words):
+            worker(workflow_id=ORDERS.id).run()
+        with pytest.raises(ConnectionFieldError, match=words):
+            BrowserActHook().run_task(ORDERS.id)
+        assert "run-task" not in endpoints(emulator)
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_run_that_waits_while_it_is_saved_returns_its_result(
+        self, worker, emulator, connect, caplog, monkeypatch, deferrable
+    ):
+        def saved(body):
+            connect(self.TYPO)
+            return body
+
+        monkeypatch.setattr(connection, "_warned", set())
+        emulator.rewrite("get-task", saved)
+        assert worker(workflow_id=ORDERS.id, deferrable=deferrable).run()
+        assert ("They are ignored, and no run is started." in caplog.text) is deferrable
+
+    def test_run_that_was_started_is_stopped_by_a_kill_and_by_a_person(self, emulator, connect):
+        emulator.set_workflow(ORDERS.id, duration=600.0)
+        started = [BrowserActHook().run_task(ORDERS.id).id for _ in range(2)]
+        connect(self.TYPO)
+        wait = Wait(started[0], 2e9)
+        asyncio.run(stop_after_ctrl_c(wait, "browseract_default", True, logging.getLogger(__name__)))
+        assert StopTaskOperator(task_id="stop", browseract_task_id=started[1]).execute({}) == {started[1]: "stopped"}
+        assert [task.status for task in emulator.tasks] == ["canceled"] * 2
 
 
 class TestInputNames:
@@ -66,6 +116,26 @@ class TestInputNames:
     def test_input_names_are_not_checked_with_validate_inputs_false(self, worker, emulator):
         worker(workflow_id=SEARCH.id, input_parameters=PENS, validate_inputs=False).run()
         assert "get-workflow" not in endpoints(emulator)
+
+    @cases(
+        "answer",
+        {
+            "web page": (RequestFault.html(), None),
+            "redirect": (RequestFault.redirect(), None),
+            "nothing": (None, lambda body: None),
+            "another service": (None, lambda body: "ok"),
+        },
+    )
+    def test_no_start_is_sent_to_something_that_does_not_respond_like_browseract(self, worker, emulator, answer):
+        fault, rewrite = answer
+        if fault is not None:
+            emulator.fault("get-workflow", fault)
+        else:
+            emulator.rewrite("get-workflow", rewrite)
+        with pytest.raises(UnexpectedResponseError, match="Set the host of the Airflow connection"):
+            worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
+        assert emulator.tasks == []
+        assert "run-task" not in endpoints(emulator)
 
     def test_unreadable_input_names_log_a_warning_and_the_run_still_finishes(self, worker, emulator, capfd):
         emulator.fault("get-workflow", RequestFault.status(500))
