@@ -151,7 +151,7 @@ class Call(Generic[T]):
             result = self.read(_unwrapped(data))
         except UnexpectedResponseError as error:
             # What BrowserAct returns when it is asked for something is an object or a list.
-            if complete and not isinstance(data, dict | list) and self.method == "GET":
+            if self.method == "GET" and not isinstance(data, dict | list) and body[:1] not in (b"{", b"["):
                 raise self._not_the_api(status) from None
             raise self._unusable(error.message, status) from None
         except RecursionError:

@@ -117,6 +117,8 @@ NO_SLOT = {"msg": "Too many running tasks"}
         "code of thousands of digits": (START, answer(400, {"code": "9" * 5000, "msg": "x"}), UNKNOWN, "x"),
         "empty with 200": (READ, web(200, b""), NO_API, "host of the Airflow connection"),
         "text with 200": (READ, answer(200, "ok"), NO_API, "host of the Airflow connection"),
+        "no JSON with 200": (READ, web(200, b"Please log in"), NO_API, "host of the Airflow connection"),
+        "part of JSON that is read": (READ, web(200, b'{"id": "7", '), UNEXPECTED, "not complete JSON"),
         "empty start with 200": (START, web(200, b""), UNEXPECTED, "response to run-task cannot be used"),
         "another task": (READ, answer(200, {"id": "8", "status": "finished"}), UNEXPECTED, "it is about another task"),
         "part of JSON": (START, web(200, b'{"id": "123", "profile'), UNEXPECTED, "not complete JSON"),
