@@ -98,6 +98,8 @@ def test_hook_methods_work_for_bots_and_their_templates(emulator):
     assert hook.stop_task(created.id) is False
     assert [task.biz_code for task in emulator.tasks] == [7, None]
     assert hook.get_bot(CONTACTS.id).input_schema["required"] == ["company_name"]
+    [template] = hook.iter_bot_templates("product search")
+    assert hook.get_bot_template(template.id).input_schema["required"] == ["keyword"]
     assert {bot.id for bot in hook.iter_bots()} > {SEARCH.id, CONTACTS.id}
     assert "US" in {region.code for region in hook.get_bot_region_list()}
     assert {request.endpoint for request in emulator.requests} == {
@@ -110,7 +112,7 @@ def test_hook_methods_work_for_bots_and_their_templates(emulator):
             "page-runs",
             "cancel-run",
         ),
-        *("query-bot", "page-bots", "list-regions"),
+        *("query-bot", "page-bots", "page-templates", "query-template", "list-regions"),
     }
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from airflow_provider_browseract.exceptions import InputError
-from airflow_provider_browseract.runs.hints import check_rendered
+from airflow_provider_browseract.runs.hints import check_rendered, did_you_mean
 from tests.cases import cases
 
 
@@ -20,16 +20,36 @@ class ArgNotSet:
         "template to text None": ("{{ x }}", "None", ""),
         "object to None": (object(), None, ""),
         "dict value": ({"a": "{{ x }}"}, {"a": "None"}, "['a']"),
-        "missing Variable": ("{{ x }}", "NOTSET", ""),
-        "missing Variable on Airflow 3.1": ("{{ x }}", "<airflow.sdk.types.ArgNotSet object at 0x7f8f>", ""),
-        "missing Variable as an object": ("{{ x }}", ArgNotSet(), ""),
         "nested list item": ({"a": {"b": ["{{ x }}", 1]}}, {"a": {"b": [None, 1]}}, "['a']['b'][0]"),
     },
 )
 def test_value_rendered_to_nothing_is_refused_with_its_location(given, rendered, where):
-    message = re.escape(f"profile_id{where} was given, but Airflow rendered it to N")
+    message = re.escape(f"profile_id{where} was given, but Airflow rendered it to None.")
     with pytest.raises(InputError, match=f"^{message}"):
         check_rendered("profile_id", given, rendered)
+
+
+@cases(
+    "rendered",
+    {"text": "NOTSET", "Airflow 3.1": "<airflow.sdk.types.ArgNotSet object at 0x7f8f>", "object": ArgNotSet()},
+)
+def test_missing_variable_is_refused(rendered):
+    message = r"input\['a'\] was given, but Airflow rendered it to NOTSET, as it does for a missing Variable\."
+    with pytest.raises(InputError, match=f"^{message}"):
+        check_rendered("input", {"a": "{{ x }}"}, {"a": rendered})
+
+
+@cases(
+    ("name", "meant", "named"),
+    {
+        "other case": ("Input", (), " (did you mean 'input'?)"),
+        "similar": ("imputs", (), " (did you mean 'inputs' or 'input'?)"),
+        "meant": ("imputs", ["conn"], " (did you mean 'conn'?)"),
+        "meant, but not known": ("x", ["y"], ""),
+    },
+)
+def test_known_names_that_a_wrong_name_resembles_are_named(name, meant, named):
+    assert did_you_mean(name, ["input", "inputs", "conn"], meant) == named
 
 
 @cases(
