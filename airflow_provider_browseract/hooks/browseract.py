@@ -338,17 +338,16 @@ class BrowserActHook(BaseHook):
         :param call: makes the call of a version. Version 3 is asked only if version 2 does not know the task.
         :raises TaskNotFoundError: neither version knows the task.
         """
-        known = self._versions.get(task_id)
-        for version in ApiVersion if known is None else (known,):
-            try:
-                result = self.client.send(call(APIS[version]))
-            except TaskNotFoundError:
-                if version is (known or ApiVersion.V3):
-                    raise
-            else:
-                self._versions[task_id] = version
-                return result
-        raise AssertionError("the last version has returned or raised")
+        version = self._versions.get(task_id, ApiVersion.V2)
+        try:
+            result = self.client.send(call(APIS[version]))
+        except TaskNotFoundError:
+            if task_id in self._versions:
+                raise
+            version = ApiVersion.V3
+            result = self.client.send(call(APIS[version]))
+        self._versions[task_id] = version
+        return result
 
     def get_task(self, task_id: str) -> Task:
         """Read everything about a task (``get-task``, ``query-run``).
