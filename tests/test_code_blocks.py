@@ -383,11 +383,12 @@ def test_documented_query_adds_up_credits_by_dag(block, documented, emulator):
 
 @dags("capped")
 def test_documented_cap_stops_a_run_that_never_ends(block, documented, emulator):
-    emulator.set_workflow(SEARCH.id, step_every=0.05)
+    # On a busy machine, seconds can pass between the step above the cap and the stop.
+    emulator.set_workflow(SEARCH.id, step_every=0.3)
     documented.run(block, "failed")
     [task] = emulator.tasks
     assert task.status == "canceled"
-    assert task.credit > 200
+    assert 200 < task.credit < 400
 
 
 @dags("prices_by_day")
