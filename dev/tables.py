@@ -75,7 +75,7 @@ def codes() -> str:
     """Return the table of BrowserAct's codes."""
     rows = (f"| {code} | `{kind.__name__}` | {remedy or ''} |" for code, (kind, remedy) in CODES.items())
     return "\n".join(
-        ("| Code | Exception | Remedy, if the exception has a more general one |", "| --- | --- | --- |", *rows)
+        ("| Code | Exception | Remedy, if that of the exception is too general |", "| --- | --- | --- |", *rows)
     )
 
 
