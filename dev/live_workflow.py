@@ -102,7 +102,7 @@ def ask_beside_the_run(live: Live, profile: object) -> None:
         if question == session.WHILE_ACTIVE:
             live.tell(
                 "Does the provider know a full plan by it?",
-                session.PLAN_HAS_SLOTS if stopped else place_of(v2.run_task("1"), response),
+                session.PLAN_HAS_SLOTS if stopped else place_of(v2.run("1"), response),
             )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from textwrap import fill
 
 from airflow_provider_browseract import exceptions
-from airflow_provider_browseract.api.exchange import CODES
+from airflow_provider_browseract.api.calls import CODES
 from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator
 from airflow_provider_browseract.emulator.__main__ import DELAYS, command_line
 from airflow_provider_browseract.emulator.pages import render

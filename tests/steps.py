@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
+
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.models import Model
 
 T = TypeVar("T")
 
@@ -21,3 +26,15 @@ def carry_out(steps: Generator[Any, Any, T], answer: Callable[[Any], object]) ->
     except StopIteration as stop:
         over: T = stop.value
         return over
+
+
+def read(call: Call[T], data: object) -> T:
+    """Return the result of a call whose response has the status 200 and this JSON."""
+    return call.read(200, json.dumps(data).encode(), {})
+
+
+def replace(value: T, **changes: Any) -> T:
+    """Return a dataclass or a model with other values of some fields."""
+    if isinstance(value, Model):
+        return value.model_copy(update=changes)
+    return dataclasses.replace(value, **changes)  # type: ignore[type-var]

@@ -64,7 +64,7 @@ def test_badges_of_the_readme_are_true():
 def test_documented_public_names_exist():
     section = PAGES["docs/compatibility.md"].partition("## Public API")[2]
     rows = re.findall(r"^\| (`.*) \| `([\w.]+)` \|$", section, re.MULTILINE)
-    assert len(rows) == 9
+    assert len(rows) == 7
     for names, module in rows:
         for name in re.findall(r"`(\w+)`", names):
             assert hasattr(importlib.import_module(module), name), (module, name)
@@ -181,7 +181,7 @@ def test_xcom_table_describes_every_fact_of_a_run():
     page = PAGES["docs/xcoms-and-metrics.md"]
     section = page[page.index("### The XCom `task`") : page.index("### Copy ids")]
     keys = [key for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)]
-    assert sorted(keys) == sorted([*facts(Task("1", TaskStatus.FINISHED), "browseract_default"), "hidden"])
+    assert sorted(keys) == sorted([*facts(Task(id="1", status=TaskStatus.FINISHED), "browseract_default"), "hidden"])
 
 
 def test_xcom_table_describes_every_number_of_a_budget():

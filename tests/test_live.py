@@ -62,7 +62,7 @@ def ask(emulator: Emulator, name: str = "WORKFLOW_ID", source_id: str = SEARCH.i
 OF_BOTH = {
     "How is a wrong API key answered?": "HTTP 401, code 401: Invalid authorization",
     WHILE_ACTIVE: "HTTP 400, code 10118: Running tasks number exceeds.",
-    KNOWN: "Yes: CODES in airflow_provider_browseract/api/exchange.py has code 10118.",
+    KNOWN: "Yes: CODES in airflow_provider_browseract/api/calls.py has code 10118.",
     "Which statuses were seen?": "finished",
     "Is the output there with the status?": "after 0.",
     "Are its credits final in the first response after the end?": ", also 1 s later.",
@@ -134,7 +134,7 @@ def test_second_run_that_a_larger_plan_allows_is_stopped_at_once(name, source_id
             "No. Add the line '20118: (ConcurrencyLimitError, None),' to",
         ),
         "known words": (20118, "Too many parallel browsers", "By its words only. Add the line '20118: (Concurrency"),
-        "code of another error": (99001, "No browser left", "No: CODES in airflow_provider_browseract/api/exchange.py"),
+        "code of another error": (99001, "No browser left", "No: CODES in airflow_provider_browseract/api/calls.py"),
         "unknown words": (0, "No browser left", "No, and it has no code. Add its words to NO_SLOT_WORDS in airflow"),
         "no code": (0, "Too many parallel browsers", "Yes, without a code: it is a ConcurrencyLimitError."),
     },

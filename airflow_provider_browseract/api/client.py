@@ -10,9 +10,7 @@ import asyncio
 import os
 import socket
 import ssl
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
-from contextlib import closing
 from functools import cache, cached_property
 from types import TracebackType
 from typing import Any, TypeVar
@@ -24,10 +22,9 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from airflow_provider_browseract.api.bodies import CHUNK_SIZE, Body
-from airflow_provider_browseract.api.exchange import Call, Response
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import Page
 from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.settings import ClientSettings
@@ -37,6 +34,7 @@ from airflow_provider_browseract.exceptions import (
     BrowserActError,
     ConnectionFailedError,
     ResponseLostError,
+    ResponseTooLargeError,
     UnexpectedResponseError,
 )
 
@@ -53,13 +51,8 @@ blocks the event loop for milliseconds. (One client for all triggers would keep 
 all of them for each request. With 500 triggers, this blocked the event loop for tens of milliseconds.)
 """
 
-
-LARGE_BODY = 256 * 1024
-"""Bytes from which the body of a response is parsed in a thread instead of the event loop.
-
-This keeps the event loop free while models are created. Parsing the JSON itself holds the interpreter's lock in a
-thread too, for about 10 milliseconds per megabyte. Pass ``max_response`` if that matters.
-"""
+MAX_RESPONSE = 8 * 1024 * 1024
+"""Bytes of a response that an asynchronous client reads, because many tasks share its process."""
 
 PLAIN_HTTP_REASONS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"})
 """Reasons that OpenSSL reports if a server does not use TLS, depending on the first bytes of its response."""
@@ -150,7 +143,6 @@ class BrowserActClient:
         while pages.call is not None:
             with pages.dividing():
                 yield from pages.take(self.send(pages.call))
-        pages.raise_if_unreadable()
 
     def _send_once(self, call: Call[T]) -> T:
         settings = self._settings()
@@ -163,31 +155,19 @@ class BrowserActClient:
                 auth=_RequestsBearer(settings.api_key),
                 timeout=(settings.connect_timeout, settings.read_timeout),
                 allow_redirects=False,
-                stream=True,
             )
         except requests.RequestException as error:
             raise _requests_error(call, settings, error) from None
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        body = Body(call, response.status_code, headers)
-        with closing(response):
-            try:
-                for chunk in response.raw.stream(CHUNK_SIZE, decode_content=False):
-                    body.add(chunk)
-                content = body.whole()
-            except (HTTPError, zlib.error) as error:
-                raise _lost(call, settings, error) from None
-        del body
-        return call.read_response(Response(response.status_code, headers, content))
+        return call.read(response.status_code, response.content, response.headers)
 
 
 class AsyncBrowserActClient:
     """Send calls with ``httpx`` over one connection pool, without blocking the event loop.
 
+    It builds only what the results of the calls declare, and reads at most ``MAX_RESPONSE`` bytes of a response.
+
     :param settings: as for :class:`BrowserActClient`; a function is awaited.
     :param refused: as for :class:`BrowserActClient`.
-    :param max_response: bytes of an uncompressed body after which the client stops reading and raises
-        :class:`~airflow_provider_browseract.exceptions.ResponseTooLargeError`. It limits the memory, and the time for
-        which parsing blocks the event loop. Default: 256 MiB.
     """
 
     def __init__(
@@ -195,11 +175,9 @@ class AsyncBrowserActClient:
         settings: ClientSettings | Callable[[], Awaitable[ClientSettings]],
         *,
         refused: Callable[[], object] = lambda: None,
-        max_response: int | None = None,
     ) -> None:
         self._given = settings
         self._refused = refused
-        self.max_response = max_response
         self._opened: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> AsyncBrowserActClient:
@@ -257,7 +235,6 @@ class AsyncBrowserActClient:
             with pages.dividing():
                 for item in pages.take(await self.send(pages.call)):
                     yield item
-        pages.raise_if_unreadable()
 
     async def _send_once(self, call: Call[T]) -> T:
         client, settings, progress = await self._client(), await self._settings(), _Progress()
@@ -269,25 +246,22 @@ class AsyncBrowserActClient:
                 json=call.body,
                 auth=_HttpxBearer(settings.api_key),
                 timeout=httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout),
+                # A few compressed bytes can expand to very many.
+                headers={"Accept-Encoding": "identity"},
                 extensions={"trace": progress.note},
             ) as streamed:
-                body = Body(call, streamed.status_code, streamed.headers, self.max_response)
-                async for chunk in streamed.aiter_raw():
-                    body.add(chunk)
+                content = bytearray()
+                async for chunk in streamed.aiter_bytes():
+                    content += chunk
+                    if len(content) > MAX_RESPONSE:
+                        raise ResponseTooLargeError(
+                            f"The response to {call.name} is larger than {MAX_RESPONSE} bytes",
+                            http_status=streamed.status_code,
+                        )
         # httpx does not wrap a TLS error that occurs after the handshake.
         except (httpx.HTTPError, OSError) as error:
             raise _httpx_error(call, settings, error, progress) from None
-        except zlib.error as error:
-            raise _lost(call, settings, error) from None
-
-        def read() -> T:
-            try:
-                content = body.whole()
-            except zlib.error as error:
-                raise _lost(call, settings, error) from None
-            return call.read_response(Response(streamed.status_code, streamed.headers, content))
-
-        return await asyncio.to_thread(read) if body.size > LARGE_BODY else read()
+        return call.read(streamed.status_code, bytes(content), streamed.headers, shared=True)
 
 
 class _Progress:

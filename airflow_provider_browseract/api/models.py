@@ -1,59 +1,47 @@
-"""BrowserAct's responses as frozen values, which pydantic reads from the declarations of their fields.
+"""BrowserAct's responses as frozen models, for both versions of the API.
 
-Missing, null and new fields are accepted, but a response without its essential field (an id, a status) is refused with
-:class:`~airflow_provider_browseract.exceptions.UnexpectedResponseError`.
+One rule for surprises: unknown fields are ignored, and an optional field that cannot be read has its default. Only a
+required field (an id, the status of a task) and the output of a run that has ended, which was paid for, fail the whole
+response.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from functools import cache, partial
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import AliasChoices, AliasPath, Field, PlainValidator, TypeAdapter, ValidationError, ValidationInfo
-
-from airflow_provider_browseract.api.fields import (
-    Id,
-    Json,
-    JsonObject,
-    Line,
-    Link,
-    Number,
-    OptionalId,
-    OptionalText,
-    Time,
-    is_envelope_of_success,
-    kind_of,
-    one_line,
-    optional_id,
-    read_count,
+import pendulum
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AliasGenerator,
+    AliasPath,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
 )
-from airflow_provider_browseract.exceptions import UnexpectedResponseError
+
+from airflow_provider_browseract.api.arguments import PATH_ID
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-log = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
-MAX_REASON_LENGTH = 300
-"""Characters of the reason why an item is skipped that a message contains."""
+MAX_LINE_LENGTH = 1000
+"""Characters of a text from a response that people read, such as a goal or a message."""
 
-MAX_STEPS = 10_000
-"""Steps of a task that are read. Of more, the first and the last ones are read, and the others only counted.
-
-A run of 7 hours, the longest that BrowserAct allows, would need a step every 2.5 seconds to reach it.
-"""
-
-MAX_FILES = 1000
-"""Downloads, and files of the output, that are read. Others are only counted. BrowserAct's own limit is 100 files."""
+MAX_LINK_LENGTH = 2048
+"""Characters of an address that is shown to people. BrowserAct accepts as many in a callback's address."""
 
 
 class Word(str, Enum):
@@ -63,7 +51,7 @@ class Word(str, Enum):
         return str(self.value)
 
     @classmethod
-    def of(cls, word: Json) -> Self | None:
+    def of(cls, word: Any) -> Self | None:
         """Return the member for a word from outside; None if it is not documented, or no word."""
         return next((each for each in cls if each.value == word), None)
 
@@ -103,229 +91,235 @@ class TaskStatus(Word):
     @property
     def ended(self) -> bool:
         """Whether a task with this status will never change again."""
-        return self in _ENDED
+        return self in (TaskStatus.FINISHED, TaskStatus.CANCELED, TaskStatus.FAILED)
 
 
-_ENDED = frozenset({TaskStatus.FINISHED, TaskStatus.CANCELED, TaskStatus.FAILED})
+def one_line(value: Any, length: int = MAX_LINE_LENGTH) -> str | None:
+    """Return a value as one printable line of limited length for logs and messages, or None if it is empty.
+
+    Texts from web pages could otherwise forge lines of a log or control the terminal that shows it.
+    """
+    text = "" if value is None else str(value)[: 2 * length]
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(text.split())[:length] or None
 
 
-def _status(word: Json) -> TaskStatus:
-    try:
-        return TaskStatus(word)
-    except ValueError:
-        raise UnexpectedResponseError(f"{one_line(word)!r} is not a task status that the API documents") from None
+def _line(value: Any) -> str | None:
+    return one_line(value) if isinstance(value, str) else None
 
 
-def _string(value: Json) -> str | None:
+def _link(url: str) -> str:
+    if not url.lower().startswith(("http://", "https://")) or " " in url:
+        raise ValueError("it is not an address that can be shown")
+    return url
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it has characters that cannot be shown")
+    return text
+
+
+def _time(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value
+    # pendulum reads some words as times, such as "now".
+    if not value[:1].isdigit():
+        raise ValueError("it is not a time")
+    return pendulum.parse(value)
+
+
+def _status(word: Any) -> Any:
+    if TaskStatus.of(word) is None:
+        raise ValueError(f"{one_line(word, 100)!r} is not a task status that the API documents")
+    return word
+
+
+def _string(value: Any) -> str | None:
     return value if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False)
 
 
-def _files(value: Json) -> tuple[str, ...]:
-    files = value or []
-    if not isinstance(files, list) or not all(isinstance(url, str) for url in files):
-        raise UnexpectedResponseError("the files of an output should be a list of addresses")
-    return tuple(files[:MAX_FILES])
+def _objects(items: Any) -> list[Any]:
+    return [item for item in items if isinstance(item, Mapping | Model)]
 
 
-def _output(value: Json, info: ValidationInfo) -> Output | None:
-    # The output is the only part of a task that is read strictly, because a paid result must not be lost silently. The
-    # output before the end of a task is not documented, and not needed.
-    status = info.data.get("status")
-    if value is not None and status is not None and status.ended:
-        return Output.read(value)
-    return _readable(Output, value)
-
-
-def _inputs(value: Json) -> str | None:
+def _inputs(value: Any) -> Any:
     # Some of the vendor's examples show the list of pairs that was sent. With anything but texts, it is another one.
     if not isinstance(value, list):
-        return value if isinstance(value, str) else None
-    pairs = [(pair.get("name"), pair.get("value")) for pair in value if isinstance(pair, Mapping)]
-    if len(pairs) < len(value) or not all(isinstance(text, str) for pair in pairs for text in pair):
-        return None
+        return value
+    pairs = [(pair["name"], pair["value"]) for pair in value]
+    if not all(isinstance(text, str) for pair in pairs for text in pair):
+        raise ValueError("these are not the texts that were sent")
     return "; ".join(f"{name}={text}" for name, text in pairs)
 
 
-Status = Annotated[TaskStatus, PlainValidator(_status)]
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
 
 
-class Model:
-    """A value that is read as its fields are declared."""
+Id = Annotated[str, Field(pattern=f"^{PATH_ID.pattern}$")]
+"""An id. It is a string, because ids have 17 digits, and it can be a part of an address."""
 
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+"""A name that people have given, or an id that is never a part of an address."""
+
+Line = Annotated[str | None, BeforeValidator(_line)]
+"""A text for people: one printable line of limited length."""
+
+Link = Annotated[str, Field(max_length=MAX_LINK_LENGTH), AfterValidator(_printable), AfterValidator(_link)]
+"""An address that is shown to people as a link: http or https, without spaces, and of limited length."""
+
+Number = Annotated[int, Field(gt=-(10**18), lt=10**18)]
+"""A whole number that can be shown."""
+
+Time = Annotated[datetime, BeforeValidator(_time)]
+"""A moment."""
+
+Status = Annotated[TaskStatus, BeforeValidator(_status)]
+"""A status that the API documents. Any other is an error, never a success."""
+
+
+class Model(BaseModel):
+    """A value that BrowserAct sends, with names in snake or camel case."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        defer_build=True,
+        coerce_numbers_to_str=True,
+        populate_by_name=True,
+        alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(name, _camel(name))),
+    )
+    paid: ClassVar[tuple[str, ...]] = ()
+    """Optional fields that have to be readable if there is a value."""
+
+    @field_validator("*", mode="wrap")
     @classmethod
-    def read(cls, data: Json) -> Self:
-        """Read decoded JSON.
-
-        :raises UnexpectedResponseError: it is not an object, or it has no essential field.
-        """
+    def _or_default(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        name = info.field_name or ""
+        field = cls.model_fields[name]
         try:
-            result: Self = cls._adapter().validate_python(_with_profile_id(data))
-        except ValidationError as error:
-            where = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
-            name = re.sub(r"(?<!^)([A-Z])", r" \1", cls.__name__).lower()
-            raise UnexpectedResponseError(
-                f"the response should be {'an' if name[0] in 'aeiou' else 'a'} {name}, but "
-                + (f"has no {where[0]}" if where else f"is {kind_of(data)}")
-            ) from None
-        return result
-
-    @classmethod
-    @cache
-    def _adapter(cls) -> TypeAdapter[Any]:
-        return TypeAdapter(cls)
+            return read(value)
+        except Exception:
+            # pendulum raises more than ValueError.
+            if field.is_required() or (value is not None and name in cls.paid and _has_ended(info.data)):
+                raise
+            return field.get_default(call_default_factory=True)
 
 
-def _with_profile_id(data: Json) -> Json:
-    """Return an object with the profile's id as ``profile_id``. The vendor's own demos use ``profileId``."""
-    if isinstance(data, Mapping) and not data.get("profile_id") and data.get("profileId"):
-        return {**data, "profile_id": data["profileId"]}
-    return data
+def _has_ended(fields: Mapping[str, Any]) -> bool:
+    # The output before the end of a task is not documented, and not needed.
+    return bool(getattr(fields.get("status"), "ended", True))
 
 
-M = TypeVar("M", bound=Model)
-
-
-def _readable(model: type[M], value: Json) -> M | None:
-    if value is None:
-        return None
-    try:
-        return model.read(value)
-    except UnexpectedResponseError:
-        return None
-
-
-def _array(value: Json) -> list[Json]:
-    return value if isinstance(value, list) else []
-
-
-def _items(model: type[M], limits: Callable[[], tuple[int, int]]) -> PlainValidator:
-    """Return a validator that reads the first and the last items of a list, and skips those that cannot be read."""
-
-    def read(value: Json) -> tuple[M, ...]:
-        items, (first, last) = _array(value), limits()
-        several = (_readable(model, item) for item in items[:first] + items[max(first, len(items) - last) :])
-        return tuple(item for item in several if item is not None)
-
-    return PlainValidator(read)
-
-
-def _beyond(limit: Callable[[], int]) -> PlainValidator:
-    """Return a validator that counts the items beyond the limit."""
-    return PlainValidator(lambda value: max(0, len(_array(value)) - limit()))
-
-
-@dataclass(frozen=True)
 class CreatedTask(Model):
-    """Response to ``run-task`` and ``run-task-by-template``."""
+    """The response to a start."""
 
-    id: Id
-    profile_id: OptionalId = None
+    id: Annotated[Id, Field(validation_alias=AliasChoices("task_id", "id"))]
+    profile_id: Annotated[Name | None, Field(validation_alias=AliasChoices("profileId", "profile_id"))] = None
 
 
-@dataclass(frozen=True)
 class Step(Model):
     """One step of a task: its goal, and the evaluation of the previous step."""
 
-    number: Annotated[Number, Field(validation_alias="step")] = None
+    number: Annotated[Number | None, Field(validation_alias="step")] = None
     status: Line = None
     goal: Annotated[Line, Field(validation_alias="step_goal")] = None
     evaluation_previous_goal: Line = None
-    screenshots_url: Link = None
+    screenshots_url: Link | None = None
 
 
-@dataclass(frozen=True)
 class Failure(Model):
     """The reason why a task failed, as BrowserAct reports it (``task_failure_info``)."""
 
-    code: Number = None
+    code: Number | None = None
     message: Line = None
 
 
-@dataclass(frozen=True)
-class OutputFile:
+class OutputFile(Model):
     """The output of a bot as a file of one format. ``url`` is pre-signed, so it is kept out of ``repr``.
 
     Only beside a value, which is the same output, ``url`` may be None.
     """
 
     format: str
-    name: str | None
-    size: int | None
-    url: str | None = field(repr=False)
+    name: Annotated[str | None, Field(validation_alias="file_name")] = None
+    size: Annotated[NonNegativeInt | None, Field(validation_alias="file_size")] = None
+    url: Annotated[str | None, Field(validation_alias="download_url", min_length=1, repr=False)] = None
 
 
-@dataclass(frozen=True)
 class Output(Model):
-    """A task's output in the response: one text, and the addresses of files, of which some may be left out.
+    """A task's output in the response: one text, and the addresses of files.
 
     Only runs of bots have ``formats``, the same output as files, and ``is_json``: whether the output is a JSON value,
     whose JSON text ``string`` is, or a text. Of version 2, this is not known.
     """
 
-    string: Annotated[str | None, PlainValidator(_string)] = None
-    files: Annotated[tuple[str, ...], PlainValidator(_files)] = ()
-    files_left_out: Annotated[int, Field(validation_alias="files"), _beyond(lambda: MAX_FILES)] = 0
-    formats: Annotated[tuple[OutputFile, ...], PlainValidator(lambda _: ())] = ()
-    is_json: Annotated[bool | None, PlainValidator(lambda _: None)] = None
+    paid: ClassVar = ("string", "files", "formats")
+
+    string: Annotated[str | None, BeforeValidator(_string)] = None
+    files: tuple[str, ...] = ()
+    formats: tuple[OutputFile, ...] = ()
+    is_json: bool | None = None
+
+    @model_validator(mode="after")
+    def _check_files(self) -> Self:
+        if self.string is None and any(each.url is None for each in self.formats):
+            raise ValueError("the output is only in files, and one of them has no download_url")
+        return self
 
 
-@dataclass(frozen=True)
 class DownloadFile(Model):
     """A file that a task downloaded. ``download_url`` is pre-signed and expires, so it is kept out of ``repr``."""
 
-    guid: OptionalText = None
-    file_name: Annotated[OptionalText, Field(validation_alias=AliasChoices("fileName", "file_name"))] = None
-    file_size: Annotated[Number, Field(validation_alias=AliasChoices("fileSize", "file_size"))] = None
+    guid: str | None = None
+    file_name: str | None = None
+    file_size: Number | None = None
     status: Line = None
-    error_message: Annotated[Line, Field(validation_alias=AliasChoices("errorMessage", "error_message"))] = None
-    expires_at: Annotated[Number, Field(validation_alias=AliasChoices("expiresAt", "expires_at"))] = None
-    download_url: Annotated[OptionalText, Field(validation_alias=AliasChoices("downloadUrl", "download_url"))] = field(
-        default=None, repr=False
-    )
+    error_message: Line = None
+    expires_at: Number | None = None
+    download_url: Annotated[str | None, Field(repr=False)] = None
 
 
-@dataclass(frozen=True)
 class Task(Model):
-    """A task as ``get-task`` and ``list-tasks`` return it.
+    """A task with everything. ``finished_at`` does not mean that it has ended: only ``status`` shows that.
 
-    ``list-tasks`` does not return ``steps``, ``download_files`` and ``log_detail_url``. ``input_parameters`` is one
-    text, ``key=value; key=value``, and not the list that was sent. ``finished_at`` may be set on a task that is still
-    running: only ``status`` shows whether it has ended.
+    ``input_parameters`` is one text, ``key=value; key=value``, and not the list that was sent.
 
     Only runs of bots have ``bot_id``, ``bot_name``, ``bot_type`` and ``input``, the JSON object that was sent. The run
     of a template has no ``bot_id``.
 
     ``api_version`` is the version of the API that has returned the task. ``unread`` states why only the status is
-    known, if so. ``steps_left_out`` and ``downloads_left_out`` count what was beyond ``MAX_STEPS`` and ``MAX_FILES``.
+    known, if so. ``steps_left_out`` counts the steps that the task has beside ``steps``.
     """
 
-    id: Id
+    paid: ClassVar[tuple[str, ...]] = ("output",)
+
+    id: Annotated[Id, Field(validation_alias=AliasChoices("task_id", "id"))]
     status: Status
-    workflow_id: OptionalId = None
-    created_at: Time = None
-    finished_at: Time = None
-    steps: Annotated[tuple[Step, ...], _items(Step, lambda: (MAX_STEPS // 2, MAX_STEPS // 2))] = ()
-    output: Annotated[Output | None, PlainValidator(_output)] = None
-    failure: Annotated[
-        Failure | None, Field(validation_alias="task_failure_info"), PlainValidator(partial(_readable, Failure))
-    ] = None
-    profile_id: OptionalId = None
-    credit: Number = None
+    workflow_id: Id | None = None
+    created_at: Time | None = None
+    finished_at: Time | None = None
+    steps: Annotated[tuple[Step, ...], BeforeValidator(_objects)] = ()
+    output: Output | None = None
+    failure: Annotated[Failure | None, Field(validation_alias="task_failure_info")] = None
+    profile_id: Annotated[Name | None, Field(validation_alias=AliasChoices("profileId", "profile_id"))] = None
+    credit: Number | None = None
     live_url: Annotated[
-        Link, Field(validation_alias=AliasChoices(AliasPath("live_url_info", "live_url"), "live_url"))
+        Link | None, Field(validation_alias=AliasChoices(AliasPath("live_url_info", "live_url"), "live_url"))
     ] = None
-    log_detail_url: Link = None
-    input_parameters: Annotated[str | None, PlainValidator(_inputs)] = None
-    download_files: Annotated[tuple[DownloadFile, ...], _items(DownloadFile, lambda: (MAX_FILES, 0))] = ()
-    files_expires_at: Number = None
-    steps_left_out: Annotated[int, Field(validation_alias="steps"), _beyond(lambda: MAX_STEPS)] = 0
-    downloads_left_out: Annotated[int, Field(validation_alias="download_files"), _beyond(lambda: MAX_FILES)] = 0
-    unread: Annotated[str | None, PlainValidator(lambda _: None)] = None
-    api_version: Annotated[ApiVersion, PlainValidator(lambda _: ApiVersion.V2)] = ApiVersion.V2
-    bot_id: OptionalId = None
+    log_detail_url: Link | None = None
+    input_parameters: Annotated[str | None, BeforeValidator(_inputs)] = None
+    download_files: Annotated[tuple[DownloadFile, ...], BeforeValidator(_objects)] = ()
+    files_expires_at: Number | None = None
+    steps_left_out: NonNegativeInt = 0
+    unread: str | None = None
+    api_version: ApiVersion = ApiVersion.V2
+    bot_id: Id | None = None
     bot_name: Line = None
-    bot_type: Annotated[BotType | None, PlainValidator(BotType.of)] = None
-    input: JsonObject = field(default=None, repr=False, hash=False)
+    bot_type: BotType | None = None
+    input: Annotated[dict[str, Any] | None, Field(repr=False)] = None
 
     @property
     def source_id(self) -> str | None:
@@ -337,107 +331,108 @@ class Task(Model):
         """How many steps the task has."""
         return len(self.steps) + self.steps_left_out
 
-    @property
-    def files_left_out(self) -> int:
-        """How many files the task has beyond those that were read."""
-        return self.downloads_left_out + (self.output.files_left_out if self.output else 0)
 
+class BotTask(Task):
+    """A run of a bot. Its output is a JSON value, and the same as files of several formats."""
+
+    api_version: ApiVersion = ApiVersion.V3
+
+    @model_validator(mode="before")
     @classmethod
-    def read_summary(cls, data: Json) -> Task:
-        """Read a task of a list tolerantly: without its output, steps and downloads, and with any status.
+    def _with_output(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or isinstance(data.get("output"), Output):
+            return data
+        value, files = data.get("output"), data.get("output_files")
+        if value is None and not files:
+            return data
+        if isinstance(files, dict):
+            # What cannot be read of a file is only missing beside a value.
+            files = [{**(file if isinstance(file, dict) else {}), "format": name} for name, file in files.items()]
+        is_json = None if value is None else not isinstance(value, str)
+        return {**data, "output": {"string": value, "formats": files, "is_json": is_json}}
 
-        A status that the API does not document becomes ``UNKNOWN``. Only a task without an id is an error.
-        """
-        given = data if isinstance(data, Mapping) else {}
-        fields = {**given, "output": None, "steps": None, "download_files": None}
-        try:
-            return cls.read(fields)
-        except UnexpectedResponseError:
-            return cls.read({**fields, "status": TaskStatus.UNKNOWN.value})
+
+class ListedTask(Task):
+    """A task of a list, which has no steps and no downloads. A status that is not documented is ``UNKNOWN``."""
+
+    paid: ClassVar = ()
+
+    status: Status = TaskStatus.UNKNOWN
 
 
-@dataclass(frozen=True)
+class ListedBotTask(ListedTask):
+    """A run of a bot of a list, which has no output either."""
+
+    api_version: ApiVersion = ApiVersion.V3
+
+
+class TaskState(Model):
+    """The response to a request for the status."""
+
+    id: Annotated[Id | None, Field(validation_alias="task_id")] = None
+    status: Status
+
+
+class BotTaskState(TaskState):
+    """The status of a run of a bot. Without the run's id, it may be the status of a gateway."""
+
+    id: Annotated[Id, Field(validation_alias="task_id")]
+
+
+def _none_if_empty(data: Any) -> Any:
+    return None if data == {} else data
+
+
+Done = Annotated[BotTaskState | None, BeforeValidator(_none_if_empty)]
+"""The response to a stop or a resume: nothing, or in version 3 the status, which may still be the one before."""
+
+
+class InputParameter(Model):
+    """An input that a workflow or template declares. If ``default_enabled`` is ``False``, the input is required."""
+
+    name: str
+    default_enabled: bool | None = None
+
+
+class SourceInfo(Model):
+    """A workflow, a bot, or an official template. Only the request for a single one returns its inputs.
+
+    Workflows and their templates have ``input_parameters``, which are none if one of them cannot be read. Bots and
+    their templates have ``input_schema``, a JSON Schema, which is null if the bot is not published. ``output_schema``
+    is the JSON Schema of a bot's output, and null if there is none.
+    """
+
+    id: Annotated[Id, Field(validation_alias=AliasChoices("bot_id", "template_id", "templateId", "id"))]
+    name: str | None = None
+    type: Annotated[BotType | None, Field(validation_alias="bot_type")] = None
+    description: str | None = None
+    recommendation: Annotated[str | None, Field(validation_alias=AliasChoices("recommend_desc", "recommendDesc"))] = (
+        None
+    )
+    detail_url: Link | None = None
+    created_at: Annotated[Time | None, Field(validation_alias=AliasChoices("created_at", "create_at"))] = None
+    published_at: Annotated[Time | None, Field(validation_alias=AliasChoices("published_at", "publish_at"))] = None
+    input_parameters: tuple[InputParameter, ...] = ()
+    input_schema: Annotated[Any, Field(repr=False)] = None
+    output_schema: Annotated[Any, Field(repr=False)] = None
+
+
 class Region(Model):
     """A proxy region in which template tasks can run."""
 
-    code: Id
+    code: Name
     name: Line = None
 
 
-@dataclass(frozen=True)
-class Page(Generic[T]):
-    """One page of a list call.
+class Page(Model, Generic[T]):
+    """One page of a list.
 
-    :param items: the items that could be read.
     :param total_count: how many items all pages have together, if the response contains it.
     :param total_pages: how many pages of this size there are, if the response contains it.
-    :param skipped: the items that could not be read: the id of each, if it has one, and the reason.
     :param served_at: the time of the response by the server's clock, in whole seconds, if the response contains it.
     """
 
     items: tuple[T, ...]
-    total_count: int | None = None
-    skipped: tuple[str, ...] = ()
+    total_count: NonNegativeInt | None = None
+    total_pages: NonNegativeInt | None = None
     served_at: datetime | None = None
-    total_pages: int | None = None
-
-
-def read_page(read_item: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
-    """Return a function that reads a page, given one that reads an item."""
-
-    def read(data: Json) -> Page[T]:
-        fields = data if isinstance(data, Mapping) else {}
-        if not isinstance(fields.get("items"), list):
-            raise UnexpectedResponseError("the response should be a page, but has no list of items")
-        items, skipped = read_items(fields["items"], read_item)
-        total_count, total_pages = (read_count(fields.get(each)) for each in ("total_count", "total_pages"))
-        return Page(items, total_count, skipped, total_pages=total_pages)
-
-    return read
-
-
-def read_list(read_item: Callable[[Json], T]) -> Callable[[Json], tuple[T, ...]]:
-    """Return a function that reads a JSON array, given one that reads an item."""
-
-    def read(data: Json) -> tuple[T, ...]:
-        if not isinstance(data, list):
-            raise UnexpectedResponseError(f"the response should be a list, but is {kind_of(data)}")
-        return read_items(data, read_item)[0]
-
-    return read
-
-
-def read_status(data: Json) -> TaskStatus:
-    """Read the status in a response. A status that the API does not document is an error, never a success."""
-    if not isinstance(data, Mapping):
-        raise UnexpectedResponseError(f"the response should be a task status, but is {kind_of(data)}")
-    return _status(data.get("status"))
-
-
-def read_nothing(data: Json) -> None:
-    """Read the response to stop and resume, which is empty or contains only code 0."""
-    # Anything else, such as the refusal of another service, must not count as a success.
-    if data not in (None, {}) and not is_envelope_of_success(data):
-        raise UnexpectedResponseError(f"the response should be empty, but is {kind_of(data)}")
-
-
-_ID_FIELDS = ("id", "task_id", "bot_id", "template_id", "templateId")
-
-
-def read_items(items: list[Json], read: Callable[[Json], T]) -> tuple[tuple[T, ...], tuple[str, ...]]:
-    """Return the items of a list, and descriptions of those that cannot be read, which must not hide the others."""
-    found: list[T] = []
-    skipped: list[str] = []
-    for item in items:
-        try:
-            found.append(read(item))
-        except UnexpectedResponseError as error:
-            given = item if isinstance(item, Mapping) else {}
-            item_id = next(filter(None, (optional_id(given.get(name)) for name in _ID_FIELDS)), None)
-            skipped.append(f"{item_id or 'one without an id'}: {error.message}"[:MAX_REASON_LENGTH])
-    if skipped:
-        named = "; ".join(skipped[:5]) + ("; ..." if len(skipped) > 5 else "")
-        log.warning(
-            "%d of %d items of a BrowserAct list cannot be read and are skipped: %s", len(skipped), len(items), named
-        )
-    return tuple(found), tuple(skipped)

@@ -13,7 +13,7 @@ from airflow_provider_browseract.exceptions import BrowserActError, ConcurrencyL
 
 if TYPE_CHECKING:
     # Every process of Airflow imports this module with the provider info, and most of them need no models.
-    from airflow_provider_browseract.api.exchange import Call
+    from airflow_provider_browseract.api.calls import Call
 
 
 def may_send_again(call: Call[Any], error: BaseException) -> bool:

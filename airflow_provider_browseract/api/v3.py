@@ -1,17 +1,13 @@
 """Every endpoint of BrowserAct's API v3, which runs bots, as a function that returns a call.
 
-The functions have the names of the API's operations. As in :mod:`~airflow_provider_browseract.api.v2`, a client sends
-the calls, and the methods of :class:`~airflow_provider_browseract.hooks.browseract.BrowserActHook` describe the
-arguments. A list also takes the number of a page, from 1, and how many items it has, 1 to 100; that of templates, 1 to
-500. For an argument that cannot be used, the functions raise
-:class:`~airflow_provider_browseract.exceptions.InputError`.
+The functions have the names of those in :mod:`~airflow_provider_browseract.api.v2`, and the calls those of the API.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from airflow_provider_browseract.api.arguments import (
     given,
@@ -21,31 +17,20 @@ from airflow_provider_browseract.api.arguments import (
     read_optional_id,
     read_path_id,
 )
-from airflow_provider_browseract.api.bots import (
-    Bot,
-    BotTemplate,
-    read_action_on,
-    read_created,
-    read_run,
-    read_run_of,
-    read_status_of,
-)
-from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import (
+    BotTask,
+    BotTaskState,
     BotType,
     CreatedTask,
+    Done,
+    ListedBotTask,
     Page,
     Region,
-    Task,
+    SourceInfo,
     TaskStatus,
-    read_list,
-    read_page,
 )
-from airflow_provider_browseract.exceptions import (
-    InputError,
-)
-
-T = TypeVar("T")
+from airflow_provider_browseract.exceptions import InputError
 
 PAGE_LIMIT = 100
 """The largest page of bots and runs."""
@@ -54,134 +39,106 @@ TEMPLATE_PAGE_LIMIT = 500
 """The largest page of templates."""
 
 
-def create_run(
-    bot_id: str,
-    input: Mapping[str, Any] | None = None,
-    *,
-    callback_url: str | None = None,
-    status_change_callback_url: str | None = None,
-) -> Call[CreatedTask]:
+def run(bot_id: str, inputs: Mapping[str, Any] | None = None, **callbacks: str | None) -> Call[CreatedTask]:
     """Start a run of a bot (``POST /v3/bots/{bot_id}/runs``)."""
-    path = f"{read_bot_id(bot_id)}/runs"
-    body = given(input=_input(input), callback_url=callback_url, status_change_callback_url=status_change_callback_url)
-    return _call("create-run", "POST", path, read_created, body=body, starts_run=True)
+    body = given(input=_input(inputs), **callbacks)
+    return _call("create-run", "POST", f"/{read_bot_id(bot_id)}/runs", CreatedTask, body=body, starts_run=True)
 
 
-def create_template_run(
-    template_id: str,
-    input: Mapping[str, Any] | None = None,
-    *,
-    region: str | None = None,
-    callback_url: str | None = None,
-    status_change_callback_url: str | None = None,
+def run_template(
+    template_id: str, inputs: Mapping[str, Any] | None = None, *, region: str | None = None, **callbacks: str | None
 ) -> Call[CreatedTask]:
     """Start a run of an official template (``POST /v3/bots/templates/{template_id}/runs``)."""
-    path = f"templates/{read_path_id('template_id', template_id)}/runs"
-    body = given(
-        input=_input(input),
-        proxy_region=read_optional_id("region", region),
-        callback_url=callback_url,
-        status_change_callback_url=status_change_callback_url,
-    )
-    return _call("create-template-run", "POST", path, read_created, body=body, starts_run=True)
+    path = f"/templates/{read_path_id('template_id', template_id)}/runs"
+    body = given(input=_input(inputs), proxy_region=read_optional_id("region", region), **callbacks)
+    return _call("create-template-run", "POST", path, CreatedTask, body=body, starts_run=True)
 
 
-def query_run_status(task_id: str) -> Call[TaskStatus]:
+def get_task_status(task_id: str) -> Call[BotTaskState]:
     """Read only the status of a run (``GET /v3/bots/runs/{task_id}/status``)."""
-    task_id = read_path_id("task_id", task_id)
-    return _call("query-run-status", "GET", f"runs/{task_id}/status", read_status_of(task_id))
+    return _about("query-run-status", "GET", task_id, "/status", BotTaskState)
 
 
-def query_run(task_id: str) -> Call[Task]:
+def get_task(task_id: str) -> Call[BotTask]:
     """Read everything about a run (``GET /v3/bots/runs/{task_id}``)."""
-    task_id = read_path_id("task_id", task_id)
-    return _call("query-run", "GET", f"runs/{task_id}", read_run_of(task_id))
+    return _about("query-run", "GET", task_id, "", BotTask)
 
 
-def page_runs(
+def list_tasks(
     *,
-    bot_id: str | None = None,
-    bot_name: str | None = None,
+    source_id: str | None = None,
+    name: str | None = None,
     status: TaskStatus | str | None = None,
     created_at_from: datetime | None = None,
     created_at_to: datetime | None = None,
-    page: int = 1,
     limit: int = PAGE_LIMIT,
-) -> Call[Page[Task]]:
+) -> Call[Page[ListedBotTask]]:
     """List runs of bots and templates (``GET /v3/bots/runs``). They have no output."""
     wanted = None if status is None else read_choice("status", status, TaskStatus)
     if wanted is TaskStatus.UNKNOWN:
         raise InputError("status is 'unknown', which version 3 of the API does not have. Use another one, or None.")
     params = given(
-        bot_id=None if bot_id is None else read_bot_id(bot_id),
-        bot_name=bot_name,
+        bot_id=None if source_id is None else read_bot_id(source_id),
+        bot_name=name,
         status=None if wanted is None else wanted.value,
         created_at_from=read_moment("created_at_from", created_at_from),
         created_at_to=read_moment("created_at_to", created_at_to),
-        page=page,
-        limit=limit,
+        page=1,
+        limit=min(limit, PAGE_LIMIT),
     )
-    return _call("page-runs", "GET", "runs", read_page(read_run), params)
+    return _call("page-runs", "GET", "/runs", Page[ListedBotTask], params)
 
 
-def resume_run(task_id: str) -> Call[None]:
-    """Resume a paused run of a workflow-built bot (``POST /v3/bots/runs/{task_id}/resume``)."""
-    task_id = read_path_id("task_id", task_id)
-    return _call("resume-run", "POST", f"runs/{task_id}/resume", read_action_on(task_id))
-
-
-def cancel_run(task_id: str, *, biz_code: int | None = None) -> Call[None]:
+def stop_task(task_id: str, *, biz_code: int | None = None) -> Call[Any]:
     """Cancel a run (``POST /v3/bots/runs/{task_id}/cancel``)."""
-    task_id, params = read_path_id("task_id", task_id), given(biz_code=biz_code)
-    return _call("cancel-run", "POST", f"runs/{task_id}/cancel", read_action_on(task_id), params)
+    return _about("cancel-run", "POST", task_id, "/cancel", Done, given(biz_code=biz_code))
 
 
-def page_bots(
-    *, bot_type: BotType | str | None = None, keyword: str | None = None, page: int = 1, limit: int = PAGE_LIMIT
-) -> Call[Page[Bot]]:
+def resume_task(task_id: str) -> Call[Any]:
+    """Resume a paused run of a workflow-built bot (``POST /v3/bots/runs/{task_id}/resume``)."""
+    return _about("resume-run", "POST", task_id, "/resume", Done)
+
+
+def list_sources(
+    *, bot_type: BotType | str | None = None, keyword: str | None = None, limit: int = PAGE_LIMIT
+) -> Call[Page[SourceInfo]]:
     """List the bots that can run (``GET /v3/bots``)."""
-    params = given(
-        bot_type=None if bot_type is None else read_choice("bot_type", bot_type, BotType).value,
-        keyword=keyword,
-        page=page,
-        limit=limit,
-    )
-    return _call("page-bots", "GET", "", read_page(Bot.read), params)
+    wanted = None if bot_type is None else read_choice("bot_type", bot_type, BotType).value
+    params = given(bot_type=wanted, keyword=keyword, page=1, limit=limit)
+    return _call("page-bots", "GET", "", Page[SourceInfo], params)
 
 
-def query_bot(bot_id: str) -> Call[Bot]:
+def get_source(bot_id: str) -> Call[SourceInfo]:
     """Read a bot with its schemas (``GET /v3/bots/{bot_id}``)."""
-    return _call("query-bot", "GET", read_bot_id(bot_id), Bot.read)
+    return _call("query-bot", "GET", f"/{read_bot_id(bot_id)}", SourceInfo)
 
 
-def page_templates(
-    *, keyword: str | None = None, page: int = 1, limit: int = TEMPLATE_PAGE_LIMIT
-) -> Call[Page[BotTemplate]]:
+def list_templates(*, keyword: str | None = None, limit: int = TEMPLATE_PAGE_LIMIT) -> Call[Page[SourceInfo]]:
     """List the official templates that run as bots (``GET /v3/bots/templates``)."""
-    params = given(keyword=keyword, page=page, limit=limit)
-    return _call("page-templates", "GET", "templates", read_page(BotTemplate.read), params)
+    return _call("page-templates", "GET", "/templates", Page[SourceInfo], given(keyword=keyword, page=1, limit=limit))
 
 
-def query_template(template_id: str) -> Call[BotTemplate]:
+def get_template(template_id: str) -> Call[SourceInfo]:
     """Read a template with the schema of its input (``GET /v3/bots/templates/{template_id}``)."""
-    path = f"templates/{read_path_id('template_id', template_id)}"
-    return _call("query-template", "GET", path, BotTemplate.read)
+    return _call("query-template", "GET", f"/templates/{read_path_id('template_id', template_id)}", SourceInfo)
 
 
 def list_regions() -> Call[tuple[Region, ...]]:
     """List the proxy regions for runs of templates (``GET /v3/bots/regions``)."""
-    return _call("list-regions", "GET", "regions", read_list(Region.read))
+    return _call("list-regions", "GET", "/regions", tuple[Region, ...])
+
+
+def _about(
+    name: str, method: str, task_id: str, end: str, result: Any, params: Mapping[str, Any] | None = None
+) -> Call[Any]:
+    task_id = read_path_id("task_id", task_id)
+    return _call(name, method, f"/runs/{task_id}{end}", result, params, about=task_id)
 
 
 def _call(
-    name: str,
-    method: str,
-    path: str,
-    read: Callable[[Any], T],
-    params: Mapping[str, str | int] | None = None,
-    **more: Any,
-) -> Call[T]:
-    return Call(name, method, f"/v3/bots/{path}".rstrip("/"), read, params or {}, **more)
+    name: str, method: str, path: str, result: Any, params: Mapping[str, Any] | None = None, **more: Any
+) -> Call[Any]:
+    return Call(name, method, f"/v3/bots{path}", result, params or {}, **more)
 
 
 def _input(value: Any) -> dict[str, Any]:

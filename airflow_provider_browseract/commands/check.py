@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from enum import Enum
 
-from airflow_provider_browseract.api.fields import one_line
+from airflow_provider_browseract.api.models import one_line
 
 LONGEST_TEXT = 600
 """Characters of a text that may come from outside."""

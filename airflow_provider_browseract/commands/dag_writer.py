@@ -16,10 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_browseract.api.bots import Bot
 from airflow_provider_browseract.api.client import BrowserActClient
-from airflow_provider_browseract.api.fields import one_line
-from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.api.models import ApiVersion, one_line
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.commands.new_dag import PROGRAM, option_of
 from airflow_provider_browseract.compat import AirflowNotFoundException, conf, is_secret
@@ -190,7 +188,7 @@ def write_dag(
     test_text = dag_test_file(source, runnable, file, _relative(path, test_path.parent), conn_id)
     _write_both({test_path: test_text, path: file.source})
     notes = []
-    if isinstance(source, Bot) and source.published_at is None:
+    if runnable.kind is SourceKind.BOT and source.published_at is None:
         notes.append("The bot is not published, so BrowserAct refuses to run it. Publish it in BrowserAct's dashboard.")
     if not path.is_relative_to(dags_folder):
         notes.append(f"Airflow reads DAGs from {dags_folder}. Copy the DAG file there before you run the DAG.")

@@ -10,8 +10,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from airflow_provider_browseract.api.fields import one_line
-from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.api.models import ApiVersion, one_line
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import is_secret
 from airflow_provider_browseract.dag_files.python_source import call_of, expression, lines_of, literal

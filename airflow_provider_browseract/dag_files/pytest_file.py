@@ -6,11 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_browseract.api.bots import Bot, BotTemplate
-from airflow_provider_browseract.api.fields import one_line
-from airflow_provider_browseract.api.models import BotType
-from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.api.workflows import Template, Workflow
+from airflow_provider_browseract.api.models import ApiVersion, BotType, SourceInfo, one_line
+from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import is_secret
 from airflow_provider_browseract.dag_files.dag_file import DagFile
 from airflow_provider_browseract.dag_files.python_source import call_of, lines_of, literal
@@ -88,9 +85,7 @@ def test_dag_fails_if_the_run_fails(emulator, dag):
 '''
 
 
-def dag_test_file(
-    source: Workflow | Template | Bot | BotTemplate, runnable: Runnable, file: DagFile, path: str, conn_id: str
-) -> str:
+def dag_test_file(source: SourceInfo, runnable: Runnable, file: DagFile, path: str, conn_id: str) -> str:
     """Return the text of a test for a DAG file.
 
     :param source: what the DAG runs.
@@ -98,15 +93,15 @@ def dag_test_file(
     :param path: the path of the DAG file, relative to the test or absolute.
     """
     constant, kind = EMULATED[runnable.kind]
-    if isinstance(source, Bot) and source.type is BotType.WORKFLOW:
+    if source.type is BotType.WORKFLOW:
         kind = "workflow"  # API v3 runs each workflow as a bot with the same id.
     declaration = [] if kind == "workflow" else [f'    kind="{kind}",']
     declaration += lines_of("id=", runnable.id, ",", 4)
     declaration += lines_of("name=", one_line(runnable.name) or WORDS[runnable.kind].one, ",", 4)
     output: Any = None
     more = ""
-    if isinstance(source, Bot | BotTemplate):
-        if isinstance(source, Bot):
+    if SOURCES[runnable.kind].api_version is ApiVersion.V3:
+        if runnable.kind is SourceKind.BOT:
             output = output_example(source.output_schema)
         declaration += lines_of("input_schema=", _schema(source.input_schema), ",", 4)
     elif runnable.inputs:

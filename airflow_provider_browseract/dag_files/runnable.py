@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
-from airflow_provider_browseract.api.bots import Bot, BotTemplate
-from airflow_provider_browseract.api.models import ApiVersion, Task
-from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.api.workflows import Template, Workflow
+from airflow_provider_browseract.api.models import ApiVersion, SourceInfo, Task
+from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import is_secret
 from airflow_provider_browseract.runs.request import without_secrets
 
@@ -97,16 +95,15 @@ class Runnable:
     detail_url: str | None = None
 
     @classmethod
-    def of(cls, kind: SourceKind, source: Workflow | Template | Bot | BotTemplate) -> Runnable:
+    def of(cls, kind: SourceKind, source: SourceInfo) -> Runnable:
         """Return a runnable without what is too long to be shown."""
-        if isinstance(source, Workflow | Template):
+        if SOURCES[kind].api_version is ApiVersion.V2:
             declared = source.input_parameters[:MAX_INPUTS]
             inputs = tuple(Input(each.name, each.default_enabled is False) for each in declared)
         else:
             inputs = inputs_of(source.input_schema)
         name, description = ((text or "")[:MAX_TEXT] for text in (source.name, source.description))
-        detail_url = source.detail_url if isinstance(source, Template | BotTemplate) else None
-        return cls(kind, source.id, name, description, inputs, detail_url)
+        return cls(kind, source.id, name, description, inputs, source.detail_url)
 
 
 def source_of(task: Task) -> str | None:

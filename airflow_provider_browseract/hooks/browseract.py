@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from datetime import datetime
 from functools import cached_property
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import BaseHook
@@ -13,7 +14,7 @@ from airflow.sdk import BaseHook
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.api.versions import APIS, Api
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AirflowNotFoundException, imports_dag_file, in_dag_test, in_task
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
@@ -37,12 +38,18 @@ from airflow_provider_browseract.runs.request import (
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-    from airflow_provider_browseract.api.bots import Bot, BotTemplate
+    from airflow_provider_browseract.api.calls import Call
     from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
-    from airflow_provider_browseract.api.exchange import Call
-    from airflow_provider_browseract.api.models import BotType, CreatedTask, Region, Task, TaskStatus
+    from airflow_provider_browseract.api.models import (
+        BotType,
+        CreatedTask,
+        Region,
+        SourceInfo,
+        Task,
+        TaskState,
+        TaskStatus,
+    )
     from airflow_provider_browseract.api.settings import ClientSettings
-    from airflow_provider_browseract.api.workflows import Template, Workflow
     from airflow_provider_browseract.runs.spend import Spend
 
 T = TypeVar("T")
@@ -124,15 +131,11 @@ class BrowserActHook(BaseHook):
         return BrowserActClient(lambda: self._current(seconds), refused=self._forget)
 
     @asynccontextmanager
-    async def async_client(
-        self, *, within: float | None = None, max_response: int | None = None
-    ) -> AsyncIterator[AsyncBrowserActClient]:
+    async def async_client(self, *, within: float | None = None) -> AsyncIterator[AsyncBrowserActClient]:
         """Open a client for an event loop, for triggers and the panel. Reading the connection does not block the loop.
 
         :param within: seconds after which a call fails, retries included. Default: as the connection's timeouts and
             ``retry_budget`` say.
-        :param max_response: bytes of a response after which a call stops reading and raises
-            :class:`~airflow_provider_browseract.exceptions.ResponseTooLargeError`. Default: 256 MiB.
         """
         from airflow_provider_browseract.api.client import AsyncBrowserActClient
 
@@ -144,7 +147,7 @@ class BrowserActHook(BaseHook):
             return current.client.within(within)
 
         await settings()
-        async with AsyncBrowserActClient(settings, refused=self._forget, max_response=max_response) as client:
+        async with AsyncBrowserActClient(settings, refused=self._forget) as client:
             yield client
 
     def _current(self, within: float | None = None) -> ClientSettings:
@@ -332,7 +335,7 @@ class BrowserActHook(BaseHook):
             )
             raise
 
-    def send_about(self, task_id: str, call: Callable[[Api], Call[T]]) -> T:
+    def send_about(self, task_id: str, call: Callable[[ModuleType], Call[T]]) -> T:
         """Send a call about a task that a person names, in the version of the API that knows the task.
 
         :param call: makes the call of a version. Version 3 is asked only if version 2 does not know the task.
@@ -356,7 +359,8 @@ class BrowserActHook(BaseHook):
         :returns: the task with its steps so far and, once it has ended, its output or the reason of its failure.
         :raises TaskNotFoundError: there is no such task.
         """
-        return self.send_about(task_id, lambda api: api.get_task(task_id))
+        task: Task = self.send_about(task_id, lambda api: api.get_task(task_id))
+        return task
 
     def get_task_status(self, task_id: str) -> TaskStatus:
         """Read only the status of a task, the cheapest way to poll (``get-task-status``, ``query-run-status``).
@@ -365,7 +369,8 @@ class BrowserActHook(BaseHook):
         :returns: the status. If its ``ended`` is ``True``, it does not change any more.
         :raises TaskNotFoundError: there is no such task.
         """
-        return self.send_about(task_id, lambda api: api.get_task_status(task_id))
+        state: TaskState = self.send_about(task_id, lambda api: api.get_task_status(task_id))
+        return state.status
 
     def iter_tasks(
         self,
@@ -386,8 +391,8 @@ class BrowserActHook(BaseHook):
         :returns: the tasks, without steps and downloads, which only :meth:`get_task` returns.
         """
         call = v2.list_tasks(
-            workflow_id=workflow_id,
-            workflow_name=workflow_name,
+            source_id=workflow_id,
+            name=workflow_name,
             status=status,
             created_at_from=created_at_from,
             created_at_to=created_at_to,
@@ -413,9 +418,9 @@ class BrowserActHook(BaseHook):
         :returns: the runs, without output, steps and downloads, which only :meth:`get_task` returns. Their order is not
             documented.
         """
-        call = v3.page_runs(
-            bot_id=bot_id,
-            bot_name=bot_name,
+        call = v3.list_tasks(
+            source_id=bot_id,
+            name=bot_name,
             status=status,
             created_at_from=created_at_from,
             created_at_to=created_at_to,
@@ -482,80 +487,80 @@ class BrowserActHook(BaseHook):
         """
         self.send_about(task_id, lambda api: api.resume_task(task_id))
 
-    def iter_workflows(self) -> Iterator[Workflow]:
+    def iter_workflows(self) -> Iterator[SourceInfo]:
         """Iterate over the account's workflows (``list-workflows``); each page is read when it is needed.
 
         :returns: the workflows, without their inputs, which only :meth:`get_workflow` returns.
         """
-        return self.client.iter_items(v2.list_workflows())
+        return self.client.iter_items(v2.list_sources())
 
-    def get_workflow(self, workflow_id: str) -> Workflow:
+    def get_workflow(self, workflow_id: str) -> SourceInfo:
         """Read a workflow and the inputs that it takes (``get-workflow``).
 
         :param workflow_id: the workflow to read.
         :returns: the workflow.
         :raises NotFoundError: there is no such workflow.
         """
-        return self.client.send(v2.get_workflow(workflow_id))
+        return self.client.send(v2.get_source(workflow_id))
 
-    def iter_official_workflow_templates(self, keyword: str | None = None) -> Iterator[Template]:
+    def iter_official_workflow_templates(self, keyword: str | None = None) -> Iterator[SourceInfo]:
         """Iterate over the official templates (``list-official-workflow-templates``); each page is read when needed.
 
         :param keyword: only templates whose name or description contains this.
         :returns: the templates, without their inputs, which only :meth:`get_official_workflow_template` returns.
         """
-        return self.client.iter_items(v2.list_official_workflow_templates(keyword=keyword))
+        return self.client.iter_items(v2.list_templates(keyword=keyword))
 
-    def get_official_workflow_template(self, workflow_template_id: str) -> Template:
+    def get_official_workflow_template(self, workflow_template_id: str) -> SourceInfo:
         """Read an official template and the inputs that it takes (``get-official-workflow-template``).
 
         :param workflow_template_id: the template to read.
         :returns: the template.
         :raises NotFoundError: there is no such template.
         """
-        return self.client.send(v2.get_official_workflow_template(workflow_template_id))
+        return self.client.send(v2.get_template(workflow_template_id))
 
-    def iter_bots(self, *, bot_type: BotType | str | None = None, keyword: str | None = None) -> Iterator[Bot]:
+    def iter_bots(self, *, bot_type: BotType | str | None = None, keyword: str | None = None) -> Iterator[SourceInfo]:
         """Iterate over the bots of the account that can run (``page-bots``); each page is read when it is needed.
 
         :param bot_type: only bots that were built like this: ``"workflow"`` or ``"agent"``.
         :param keyword: only bots whose name contains this. Case does not matter.
         :returns: the bots, without their schemas, which only :meth:`get_bot` returns.
         """
-        return self.client.iter_items(v3.page_bots(bot_type=bot_type, keyword=keyword))
+        return self.client.iter_items(v3.list_sources(bot_type=bot_type, keyword=keyword))
 
-    def get_bot(self, bot_id: str) -> Bot:
+    def get_bot(self, bot_id: str) -> SourceInfo:
         """Read a bot, with the JSON Schemas of its input and its output (``query-bot``).
 
         :param bot_id: the bot to read.
         :returns: the bot. Its ``input_schema`` is ``None`` if it is not published.
         :raises NotFoundError: there is no such bot.
         """
-        return self.client.send(v3.query_bot(bot_id))
+        return self.client.send(v3.get_source(bot_id))
 
-    def iter_bot_templates(self, keyword: str | None = None) -> Iterator[BotTemplate]:
+    def iter_bot_templates(self, keyword: str | None = None) -> Iterator[SourceInfo]:
         """Iterate over the official templates that run as bots (``page-templates``); pages are read when needed.
 
         :param keyword: only templates whose name or description contains this.
         :returns: the templates, without their schemas, which only :meth:`get_bot_template` returns.
         """
-        return self.client.iter_items(v3.page_templates(keyword=keyword))
+        return self.client.iter_items(v3.list_templates(keyword=keyword))
 
-    def get_bot_template(self, template_id: str) -> BotTemplate:
+    def get_bot_template(self, template_id: str) -> SourceInfo:
         """Read an official template, with the JSON Schema of its input (``query-template``).
 
         :param template_id: the template to read.
         :returns: the template.
         :raises NotFoundError: there is no such template.
         """
-        return self.client.send(v3.query_template(template_id))
+        return self.client.send(v3.get_template(template_id))
 
     def get_region_list(self) -> tuple[Region, ...]:
         """Read the proxy regions for :meth:`run_task_by_template` (``get-region-list``).
 
         :returns: the regions, whose codes that method takes.
         """
-        return self.client.send(v2.get_region_list())
+        return self.client.send(v2.list_regions())
 
     def get_bot_region_list(self) -> tuple[Region, ...]:
         """Read the proxy regions for :meth:`run_bot_template` (``list-regions``).

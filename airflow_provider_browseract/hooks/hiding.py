@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from airflow_provider_browseract.api.fields import MAX_LINE_LENGTH
-from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.api.declared import MAX_INPUT
+from airflow_provider_browseract.api.models import MAX_LINE_LENGTH, ApiVersion, Task
 from airflow_provider_browseract.compat import is_secret, redact
 from airflow_provider_browseract.runs.request import without_secrets
 
@@ -25,6 +26,9 @@ MAX_SECRETS = 200
 """With more secrets in an input, replacing them takes too long, so whole texts are hidden."""
 
 
+_NAME = re.compile(r"(?:^|; )([^=;]+)=")
+
+
 @dataclass(frozen=True)
 class Hiding:
     """Remove from each run that is read what may not reach logs, XComs, links, Required Actions and stored facts.
@@ -34,14 +38,12 @@ class Hiding:
         which also has defaults, because the agent may quote inputs.
     :param texts: remove everything in which the agent may quote inputs, because this process does not know them.
     :param secret_inputs: the run has secret inputs.
-    :param redact: replaces the secrets in a text.
     """
 
     live_view: bool = False
     secrets: bool = False
     texts: bool = False
     secret_inputs: bool = False
-    redact: Callable[[str], str] = redact
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -58,7 +60,7 @@ class Hiding:
         if not isinstance(result, Task):
             return result
         if self.live_view:
-            result = replace(result, live_url=None)
+            result = result.model_copy(update={"live_url": None})
         if self.secrets or self.texts:
             returned = _secrets_of(result.input)
 
@@ -66,12 +68,18 @@ class Hiding:
                 return self._text(text, returned)
 
             steps = tuple(
-                replace(step, goal=shown(step.goal), evaluation_previous_goal=shown(step.evaluation_previous_goal))
+                step.model_copy(
+                    update={
+                        "goal": shown(step.goal),
+                        "evaluation_previous_goal": shown(step.evaluation_previous_goal),
+                    }
+                )
                 for step in result.steps
             )
             reason = result.failure and shown(result.failure.message)
-            failure = result.failure and replace(result.failure, message=HIDDEN_REASON if reason == HIDDEN else reason)
-            result = replace(result, steps=steps, failure=failure)
+            reason = HIDDEN_REASON if reason == HIDDEN else reason
+            failure = result.failure and result.failure.model_copy(update={"message": reason})
+            result = result.model_copy(update={"steps": steps, "failure": failure})
         return result
 
     def _text(self, text: str | None, secrets: list[str] | None) -> str | None:
@@ -80,7 +88,10 @@ class Hiding:
         if len(text) >= MAX_LINE_LENGTH:
             # The end was cut off, perhaps in the middle of a secret.
             text = text.rpartition(" ")[0]
-        return without(secrets, self.redact(text)) or HIDDEN
+        text = redact(text)
+        for secret in secrets:
+            text = text.replace(secret, HIDDEN)
+        return text or HIDDEN
 
 
 def _secrets_of(given: Mapping[str, Any] | None) -> list[str] | None:
@@ -90,20 +101,16 @@ def _secrets_of(given: Mapping[str, Any] | None) -> list[str] | None:
         without_secrets(given, is_secret, found)
     except RecursionError:
         return None
-    return longest_first(found)
-
-
-def longest_first(found: set[str]) -> list[str] | None:
-    """Return secrets in the order in which they can be replaced; None if there are too many."""
     secrets = sorted((text for text in found if len(text) >= FEWEST_CHARACTERS), key=len, reverse=True)
     return secrets if len(secrets) <= MAX_SECRETS else None
 
 
-def without(secrets: list[str], text: str) -> str:
-    """Return a text with ``***`` for each secret."""
-    for secret in secrets:
-        text = text.replace(secret, HIDDEN)
-    return text
+def has_secret_names(task: Task) -> bool:
+    """Return whether names of a run's inputs tell that some are secret, or are not known, without reading any value."""
+    if task.api_version is ApiVersion.V2:
+        text = task.input_parameters or ""
+        return len(text) > MAX_INPUT or any(map(is_secret, _NAME.findall(text)))
+    return task.input is None or any(map(is_secret, task.input))
 
 
 NOTHING = Hiding()

@@ -104,7 +104,7 @@ def count_workflows(client: BrowserActClient) -> int:
 
     :raises BrowserActError: the API cannot be reached, or does not accept the key.
     """
-    return client.send(v2.list_workflows(limit=1)).total_count or 0
+    return client.send(v2.list_sources(limit=1)).total_count or 0
 
 
 def _probe_callbacks(hook: BrowserActHook) -> tuple[bool, str]:

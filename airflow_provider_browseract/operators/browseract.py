@@ -372,7 +372,7 @@ class ResumeTaskOperator(TaskOperator):
         try:
             self.hook.send_about(browseract_task_id, lambda api: api.resume_task(browseract_task_id))
         except TaskNotPausedError:
-            status = self.hook.send_about(browseract_task_id, lambda api: api.get_task_status(browseract_task_id))
+            status = self.hook.get_task_status(browseract_task_id)
             if status.ended:
                 raise InputError(
                     f"it has ended as {status} and cannot be resumed. Remove its id from browseract_task_id."

@@ -13,7 +13,7 @@ menu entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -120,25 +120,28 @@ class Rights(NamedTuple):
     act: bool
 
 
-def rights_on(access: Access, conn_id: str, task: Task, link: Link | None) -> Rights:
+def rights_on(access: Access, conn_id: str, task: Task, link: Link | None, others: Iterable[Link] = ()) -> Rights:
     """Return what a viewer may see of a run.
 
     The rights on a DAG count only for runs that certainly belong to it, because a person with the right to edit XComs
-    could name another run.
+    could name another run. Each task instance with the run gives rights by itself.
 
-    :param link: the task instance that has started the run, if it is known.
+    :param link: the task instance that is shown with the run, if it is known.
+    :param others: other task instances with the run.
     """
     reads_account = access.reads_connection(conn_id)
-    dag_id = link.key.dag_id if link is not None and is_trusted(link, conn_id, task) else None
-    # For a template, what it runs is not known, so only the trigger proves which run it is.
-    is_certain = link is not None and (link.wait is not None or link.source_id is not None)
-    run = reads_account or (dag_id is not None and access.reads_runs(dag_id))
+    trusted = [each for each in (link, *others) if each is not None and is_trusted(each, conn_id, task)]
+    own = [each for each in trusted if access.reads_runs(each.key.dag_id)]
+    run = reads_account or bool(own)
     return Rights(
         run=run,
         instance=run and link is not None and access.reads_runs(link.key.dag_id),
-        steps=run and (reads_account or (dag_id is not None and access.reads_steps(dag_id))),
+        steps=reads_account or any(access.reads_steps(each.key.dag_id) for each in own),
         act=run
-        and (access.edits_connection(conn_id) or (is_certain and dag_id is not None and access.changes_runs(dag_id))),
+        and (
+            access.edits_connection(conn_id)
+            or any(access.changes_runs(each.key.dag_id) for each in own if each.proves_its_run)
+        ),
     )
 
 

@@ -14,15 +14,13 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from airflow_provider_browseract.api.arguments import is_path_id
-from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.fields import optional_id
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, Word
 from airflow_provider_browseract.api.pages import Listing, list_items
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
@@ -31,13 +29,12 @@ from airflow_provider_browseract.dag_files.runnable import Runnable
 from airflow_provider_browseract.exceptions import NOTHING_TO_STOP, ConnectionFailedError, InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, ConnectionSettings
-from airflow_provider_browseract.hooks.hiding import Hiding, without
+from airflow_provider_browseract.hooks.hiding import has_secret_names
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.panel.client import CALL_LIMIT, AccountClient, only
 from airflow_provider_browseract.panel.days import Days, DaysRead, Pace
 from airflow_provider_browseract.panel.kept import NO_FAILURE, Failure, Kept, Patience, Read
 from airflow_provider_browseract.panel.listing import RunLists
-from airflow_provider_browseract.panel.secret_inputs import secrets_of
 from airflow_provider_browseract.runs.budget import Budget
 from airflow_provider_browseract.runs.report import with_fewer_steps
 
@@ -94,11 +91,11 @@ class Account(Read):
 class TaskRead(Read):
     """One run, without its inputs, output and files. Of many steps, only the first and the last ones are kept.
 
-    :param redacted: its inputs are known, so the texts that may quote them are without secret inputs.
+    :param secret_inputs: the names of its inputs tell that some are secret, or are not known.
     """
 
     task: Task | None = None
-    redacted: bool = False
+    secret_inputs: bool = False
     not_found: bool = False
 
 
@@ -250,7 +247,7 @@ class Accounts:
             return SourcesRead(**state)
         kept = data.sources[kind]
         await wait.wait_for(kept)
-        listing = kept.value or Listing([], [], False)
+        listing = kept.value or Listing([], 0, False)
         return SourcesRead(tuple(listing.items), listing.truncated, **kept.state)
 
     async def source(self, conn_id: str, kind: SourceKind, source_id: str, patience: float) -> SourceRead:
@@ -338,24 +335,14 @@ class Accounts:
 
 def _is_id(api_version: ApiVersion, text: str) -> bool:
     """Return whether a text can be an id. In version 3, ids are parts of addresses."""
-    return optional_id(text) is not None and (api_version is ApiVersion.V2 or is_path_id(text))
+    return is_path_id(text)
 
 
 async def _read_task(client: AccountClient, api_version: ApiVersion, task_id: str) -> tuple[Task, bool]:
     """Read a run, and drop what no page may show: inputs often contain passwords."""
     task = await client.send(only(APIS[api_version].get_task(task_id)))
-    secrets = secrets_of(task)
-    shown = replace(
-        with_fewer_steps(task, MAX_STEPS),
-        input_parameters=None,
-        input=None,
-        output=None,
-        download_files=(),
-        files_expires_at=None,
-    )
-    if secrets:
-        shown = Hiding(secrets=True, redact=partial(without, secrets)).apply(shown)
-    return shown, secrets is not None
+    hidden = {"input_parameters": None, "input": None, "download_files": (), "files_expires_at": None}
+    return with_fewer_steps(task, MAX_STEPS).model_copy(update=hidden), has_secret_names(task)
 
 
 def _keep_task(read: tuple[Task, bool]) -> float:

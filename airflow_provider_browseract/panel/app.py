@@ -315,8 +315,9 @@ class Panel:
         if not links and not await self._in_thread(viewing.may_know, task_id):
             raise PageError(403, FORBIDDEN)
         link = links[0] if links else viewing.records.links.get(task_id)
-        known = link.api_version if link is not None else self._accounts.version_of(viewing.conn_id, task_id)
-        version = known or Query.of(request).api_version or ApiVersion.V2
+        # An XCom can be edited.
+        listed = self._accounts.version_of(viewing.conn_id, task_id)
+        version = listed or (link.api_version if link else Query.of(request).api_version) or ApiVersion.V2
         read = await self._accounts.task(viewing.conn_id, version, task_id, patience)
         if read.task is None and read.not_found:
             raise PageError(404, NO_SUCH_RUN)

@@ -83,7 +83,7 @@ class Knowledge:
 
     def rights_on(self, task: Task, link: Link | None) -> Rights:
         """Return what the viewer may see of a run."""
-        return rights_on(self.access, self.account.conn_id, task, link)
+        return rights_on(self.access, self.account.conn_id, task, link, self.records.of_run(task.id))
 
     def is_unread(self, task: Task, link: Link | None) -> bool:
         """Return whether a run is active and nobody waits for it, so that it uses credits without effect."""
@@ -267,7 +267,7 @@ def run_page(
     assert read.task is not None
     known_links = filter(None, (link, known.records.links.get(read.task.id)))
     hidden = frozenset[str]().union(*(each.hidden for each in known_links))
-    hiding = Hiding(LIVE_VIEW in hidden, texts=SECRET_INPUTS in hidden and not read.redacted)
+    hiding = Hiding(LIVE_VIEW in hidden, texts=SECRET_INPUTS in hidden or read.secret_inputs)
     task: Task = hiding.apply(with_fewer_steps(read.task, MAX_STEPS_SHOWN))
     failure = task.failure.message if task.failure else None
     return RunPage(
@@ -299,10 +299,11 @@ def _step_view(step: Step) -> StepView:
 def _wait_line(link: Link | None) -> str:
     if link is None or not link.waits:
         return ""
-    if link.wait is None:
+    wait = link.wait or link.other_wait
+    if wait is None:
         return "A worker polls it."
-    by = f"The triggerer polls it every {link.wait.interval:g} s"
-    return f"{by}, and a callback can end the wait sooner." if link.wait.callback_token_sha256 else f"{by}."
+    by = f"The triggerer polls it every {wait.interval:g} s"
+    return f"{by}, and a callback can end the wait sooner." if wait.callback_token_sha256 else f"{by}."
 
 
 def instance_page(known: Knowledge, key: TaskInstanceKey, run: RunPage | None) -> InstancePage:

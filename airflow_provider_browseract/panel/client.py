@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.client import AsyncBrowserActClient
-from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.exceptions import ResponseLostError
 from airflow_provider_browseract.hooks.connection import ConnectionSettings
 from airflow_provider_browseract.loops import AsyncSender, run_steps_async
@@ -23,9 +23,6 @@ CALL_LIMIT = 8.0
 
 READ_LIMIT = 60.0
 """Seconds that all calls of one read may take together. Only the first read of a large account has many."""
-
-MAX_RESPONSE = 8 * 1024 * 1024
-"""Bytes of a response. Parsing it holds the interpreter's lock for up to a tenth of a second."""
 
 READS_AT_ONCE = 4
 """Reads of one account at the same moment."""
@@ -56,7 +53,7 @@ class AccountClient:
     ) -> T:
         """Send calls, and return what the steps return."""
         settings = self.settings.client.within(CALL_LIMIT)
-        async with self._slots, AsyncBrowserActClient(settings, max_response=MAX_RESPONSE) as client:
+        async with self._slots, AsyncBrowserActClient(settings) as client:
             try:
                 return await asyncio.wait_for(run_steps_async(steps, through(client), log), READ_LIMIT)
             except asyncio.TimeoutError:

@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.api.versions import APIS
@@ -232,5 +232,5 @@ class Days:
         if not self._had_bots and not is_within(OPEN_DAY_INTERVAL, self._had_bots_at, self._clock()):
             begins = begin_of(self._wanted()[-1])
             page = await self._client.send(only(APIS[ApiVersion.V3].list_tasks(created_at_from=begins, limit=1)))
-            self._had_bots, self._had_bots_at = bool(page.items or page.skipped), self._clock()
+            self._had_bots, self._had_bots_at = bool(page.items), self._clock()
         return self._had_bots

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import NamedTuple
 
 from airflow_provider_browseract.api.models import ApiVersion, Task
@@ -24,6 +25,7 @@ class Link(NamedTuple):
     :param started: the task instance starts runs; False for a sensor, which waits for a run that was started elsewhere.
     :param waits: a task instance waits for the run now, in its current try: this one, or a sensor.
     :param wait: how it waits, if it is deferred.
+    :param other_wait: how another task instance waits for the run, if one is deferred.
     :param required_action: a Required Action waits for an answer.
     :param hidden: what must not be shown of the run, in the words of the XCom.
     :param api_version: the version of the API that knows the run.
@@ -39,9 +41,15 @@ class Link(NamedTuple):
     started: bool = True
     waits: bool = False
     wait: Wait | None = None
+    other_wait: Wait | None = None
     required_action: bool = False
     hidden: frozenset[str] = frozenset()
     api_version: ApiVersion = ApiVersion.V2
+
+    @property
+    def proves_its_run(self) -> bool:
+        """Whether more than an XCom names the run. For a template, only its trigger does."""
+        return self.wait is not None or self.source_id is not None
 
     def may_be_of(self, task: Task) -> bool:
         """Return whether the task instance can have started a run, by what both say about the workflow or bot."""
@@ -73,6 +81,17 @@ class Records:
     queue: tuple[QueueEntry, ...]
     others: tuple[Link, ...] = ()
 
+    def of_run(self, task_id: str) -> list[Link]:
+        """Return the links of all task instances with a run."""
+        return self._by_run.get(task_id, [])
+
+    @cached_property
+    def _by_run(self) -> dict[str, list[Link]]:
+        found: dict[str, list[Link]] = {}
+        for link in (*self.links.values(), *self.others):
+            found.setdefault(link.browseract_task_id, []).append(link)
+        return found
+
     def of_instance(self, key: TaskInstanceKey) -> list[Link]:
         """Return the runs of a task instance that are known, newest first."""
         found = [link for link in (*self.links.values(), *self.others) if link.key == key]
@@ -99,11 +118,11 @@ def arrange(links: Iterable[Link]) -> tuple[dict[str, Link], list[Link]]:
         best[browseract_task_id] = group[0]
         if len(group) == 1:
             continue
-        # What a trigger has stored cannot be edited.
+        # What a trigger has stored cannot be edited. What gives rights is not taken from one link into another.
         group.sort(key=lambda link: (link.started, link.confirmed, link.wait is not None), reverse=True)
         best[browseract_task_id] = group[0]._replace(
             waits=any(link.waits for link in group),
-            wait=next((link.wait for link in group if link.wait is not None), None),
+            other_wait=next((link.wait for link in group[1:] if link.wait is not None), None),
             required_action=any(link.required_action for link in group),
             hidden=frozenset[str]().union(*(link.hidden for link in group)),
         )

@@ -33,9 +33,8 @@ class Viewing:
 
     def may_know(self, task_id: str) -> bool:
         """Return whether BrowserAct may be asked about a run for the viewer."""
-        link = self.records.links.get(task_id)
-        of_dag = link is not None and link.confirmed and self.access.reads_runs(link.key.dag_id)
-        return of_dag or self.reads_account
+        links = self.records.of_run(task_id)
+        return self.reads_account or any(each.confirmed and self.access.reads_runs(each.key.dag_id) for each in links)
 
 
 def view(user: Any, records: Records, wanted: str) -> Viewing:

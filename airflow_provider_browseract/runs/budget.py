@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any, NamedTuple, TypeAlias
 
-from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus, Word
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.exceptions import (

@@ -108,7 +108,7 @@ def pending_line(task: Task) -> str | None:
     """Return a log line if files are not returned because BrowserAct is still preparing them, or None."""
     if task.output and task.output.string is not None:
         # Beside a value, no format of it is returned.
-        task = replace(task, output=replace(task.output, formats=()))
+        task = task.model_copy(update={"output": task.output.model_copy(update={"formats": ()})})
     pending = sum(file.pending for file in files_of(task))
     if not pending:
         return None

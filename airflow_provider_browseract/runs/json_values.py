@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api.fields import one_line
+from airflow_provider_browseract.api.models import one_line
 from airflow_provider_browseract.exceptions import InputError
 
 Path: TypeAlias = tuple[str | int, ...]

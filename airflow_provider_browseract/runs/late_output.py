@@ -10,7 +10,7 @@ import logging
 from collections.abc import Generator
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.runs import timings
@@ -57,7 +57,7 @@ def read_late_output(task: Task, now: float) -> Steps:
 
 def _lacks_output(task: Task) -> bool:
     """Return whether a run has finished and should have output, but has neither output nor files."""
-    if task.status is not TaskStatus.FINISHED or task.unread is not None:
+    if task.status is not TaskStatus.FINISHED:
         return False
     # Agent-built bots may have no steps.
     has_worked = bool(task.steps) or task.api_version is ApiVersion.V3

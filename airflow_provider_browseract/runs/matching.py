@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_provider_browseract.api.bots import Bot
-from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.models import InputParameter, SourceInfo, Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import Entry
 from airflow_provider_browseract.runs.request import RunRequest
@@ -73,11 +71,9 @@ class Declared:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def by(cls, source: Workflow | Bot) -> Declared:
+    def by(cls, source: SourceInfo) -> Declared:
         """Return what a workflow or bot declares."""
-        if isinstance(source, Workflow):
-            return cls(source.input_parameters)
-        return cls(defaults=declared_defaults(source.input_schema))
+        return cls(source.input_parameters, declared_defaults(source.input_schema))
 
 
 def match_task(task: Task, orphan: Orphan, declared: Declared) -> bool | None:

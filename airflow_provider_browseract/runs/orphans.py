@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import timezone
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api.bots import Bot
-from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import Page, Task, Word
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.models import Page, SourceInfo, Task, Word
 from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.versions import APIS, SOURCES
-from airflow_provider_browseract.api.workflows import Workflow
 from airflow_provider_browseract.exceptions import BrowserActError, RunStartUnknownError, UnexpectedResponseError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.matching import Declared, Orphan, match_task
@@ -87,7 +85,7 @@ def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float])
     """
     limit = _Limit(clock, max(clock(), orphan.listed_from) + timings.LOOK_UP_LIMIT)
     try:
-        matches, skipped = yield from _compare_listed(orphan, limit)
+        matches = yield from _compare_listed(orphan, limit)
     except BrowserActError as error:
         if on_orphan is OnOrphan.START:
             yield LogLine(f"Looking for a run failed: {error.brief}", logging.WARNING)
@@ -114,21 +112,11 @@ def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float])
         if chosen is None or (yield from _claim(chosen, orphan, read_at, limit)):
             return chosen
         given_up.add(chosen.id)
-    if skipped and on_orphan is not OnOrphan.START:
-        raise RunStartUnknownError(
-            "It is not known whether BrowserAct started a run: an item in the list of tasks cannot be read "
-            f"({skipped[0]})"
-        )
     return None
 
 
-def _compare_listed(
-    orphan: Orphan, limit: _Limit
-) -> Generator[Step, Any, tuple[list[tuple[Task, bool | None]], list[str]]]:
-    """List tasks until the run must be among them, and return each with whether it is the run; None if undecided.
-
-    :returns: also descriptions of the items that cannot be read.
-    """
+def _compare_listed(orphan: Orphan, limit: _Limit) -> Generator[Step, Any, list[tuple[Task, bool | None]]]:
+    """List tasks until the run must be among them, and return each with whether it is the run; None if undecided."""
     source = orphan.entry.source
     is_template = source.is_template
     call = APIS[source.api_version].list_tasks(
@@ -138,7 +126,7 @@ def _compare_listed(
         created_at_to=orphan.until,
     )
     while True:
-        tasks, skipped, behind = yield from _list_tasks(call, limit)
+        tasks, behind = yield from _list_tasks(call, limit)
         if limit.clock() >= orphan.listed_from:
             break
         yield Sleep(min(timings.ORPHAN_LIST_PAUSE, orphan.listed_from - limit.clock()))
@@ -149,7 +137,7 @@ def _compare_listed(
     if orphan.request is not None and not is_template and any(match is None for _, match in matches):
         declared = yield from _read_declared(orphan)
         matches = [(task, _match(task, orphan, limit, declared) if match is None else match) for task, match in matches]
-    return matches, skipped
+    return matches
 
 
 def _claim(task: Task, orphan: Orphan, read_at: float, limit: _Limit) -> Generator[Step, Any, bool]:
@@ -230,10 +218,10 @@ def _names_of(tasks: Sequence[Task]) -> str:
     return ", ".join(names) + (f", and {len(tasks) - MAX_NAMED} more" if len(tasks) > MAX_NAMED else "")
 
 
-def _list_tasks(call: Call[Page[Task]], limit: _Limit) -> Generator[Step, Any, tuple[list[Task], list[str], float]]:
+def _list_tasks(call: Call[Page[Task]], limit: _Limit) -> Generator[Step, Any, tuple[list[Task], float]]:
     """Return the tasks of all pages of a list.
 
-    :returns: also descriptions of the items that cannot be read, and the seconds by which BrowserAct's clock is
+    :returns: also the seconds by which BrowserAct's clock is
         certainly behind ours, as each page shows.
     :raises BrowserActError: the list cannot be read, is too long, or takes too long.
     """
@@ -248,9 +236,9 @@ def _list_tasks(call: Call[Page[Task]], limit: _Limit) -> Generator[Step, Any, t
             found += pages.take(page)
             behind.append(_seconds_behind(page, sent_at))
         limit.check()
-        if len(found) + len(pages.skipped) > MAX_LISTED:
+        if len(found) > MAX_LISTED:
             raise UnexpectedResponseError(f"{call.name} lists more than {MAX_LISTED} items")
-    return found, pages.skipped, min(behind, default=0.0)
+    return found, min(behind, default=0.0)
 
 
 def _seconds_behind(page: Page[Task], sent_at: float) -> float:
@@ -286,7 +274,7 @@ def _read_declared(orphan: Orphan) -> Generator[Step, Any, Declared]:
     """Read what the workflow or bot declares about its inputs; return nothing if that fails."""
     source = orphan.entry.source
     try:
-        read: Workflow | Bot = yield SOURCES[source.kind].read(source.id)
+        read: SourceInfo = yield SOURCES[source.kind].read(source.id)
     except BrowserActError as error:
         yield LogLine(f"The inputs of {source} cannot be read: {error.brief}", logging.WARNING)
         return Declared()

@@ -98,7 +98,7 @@ def read_output(task: Task, output_format: OutputFormat, why_unstorable: WhyUnst
     """
     output = task.output
     if output and output.string and output.formats:
-        task = replace(task, output=replace(output, formats=()))
+        task = task.model_copy(update={"output": output.model_copy(update={"formats": ()})})
     if not has_files(task):
         return read_text(output, output_format, why_unstorable)
     # The text is empty if the workflow writes its output to a file.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
-from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import timings

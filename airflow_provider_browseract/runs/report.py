@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api.models import ApiVersion, Step, Task, TaskStatus
@@ -83,7 +82,9 @@ Gap: TypeAlias = int
 
 def _steps_to_show(task: Task, since: int = 0) -> Iterator[Step | Gap]:
     """Yield the steps of a run after the first ``since``; of many, only the first and the last."""
-    steps, half = task.steps[since:], MAX_STEP_LINES // 2
+    # Of very many steps, only the first and the last ones are known.
+    begin = max(min(since, len(task.steps) // 2), since - task.steps_left_out)
+    steps, half = task.steps[begin:], MAX_STEP_LINES // 2
     first, last = steps[:half], steps[half:][-half:]
     yield from first
     if (left_out := task.step_count - since - len(first) - len(last)) > 0:
@@ -96,7 +97,7 @@ def with_fewer_steps(task: Task, most: int) -> Task:
     steps, half = task.steps, most // 2
     if len(steps) > most:
         steps = steps[:half] + steps[-half:]
-    return replace(task, steps=steps, steps_left_out=task.step_count - len(steps))
+    return task.model_copy(update={"steps": steps, "steps_left_out": task.step_count - len(steps)})
 
 
 def step_lines(task: Task, since: int, *, hide_goals: bool = False) -> Iterator[str]:
@@ -105,7 +106,7 @@ def step_lines(task: Task, since: int, *, hide_goals: bool = False) -> Iterator[
         if isinstance(step, Gap):
             yield f"BrowserAct task {task.id}: ... {step:,} more steps"
         else:
-            named = name_step(replace(step, goal="***") if hide_goals else step)
+            named = name_step(step.model_copy(update={"goal": "***"}) if hide_goals else step)
             yield f"BrowserAct task {task.id}, {named} ({status_of(step) or 'no status given'})"
 
 
@@ -153,8 +154,8 @@ def facts(task: Task, conn_id: str | None = None) -> dict[str, Any]:
         "links": {"task": task.log_detail_url, "live": None if task.status.ended else task.live_url},
         "counts": {
             "steps": task.step_count,
-            "output_files": len(output.files) + len(output.formats) + output.files_left_out if output else 0,
-            "download_files": len(task.download_files) + task.downloads_left_out,
+            "output_files": len(output.files) + len(output.formats) if output else 0,
+            "download_files": len(task.download_files),
         },
     }
 

@@ -12,11 +12,9 @@ from functools import cache, cached_property
 from typing import Any
 
 from airflow_provider_browseract.api.arguments import read_bot_id, read_id, read_optional_id, read_path_id
-from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.fields import one_line
-from airflow_provider_browseract.api.models import ApiVersion, CreatedTask
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, InputParameter, one_line
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
-from airflow_provider_browseract.api.workflows import InputParameter
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.addresses import check_callback_url
 from airflow_provider_browseract.runs.hints import check_not_expanded_dict, did_you_mean, not_a_dict

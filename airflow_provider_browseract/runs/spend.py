@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
-from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
 from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
@@ -204,7 +204,7 @@ def list_runs(
                     # Both versions list all runs, and the pages of version 3 are small.
                     break
         if pages.skipped:
-            raise UnexpectedResponseError(f"an item in the list of tasks cannot be read ({pages.skipped[0]})")
+            raise UnexpectedResponseError("an item in the list of tasks is too large to be read")
     return [run for run in unite(found) if since <= run.created_at and (until is None or run.created_at < until)]
 
 

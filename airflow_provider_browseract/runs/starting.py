@@ -352,7 +352,7 @@ def _start(
                 if number < MAX_STARTS and not isinstance(error, UnknownRefusalError):
                     continue
                 raise
-            created = CreatedTask(found.id, found.profile_id)
+            created = CreatedTask(id=found.id, profile_id=found.profile_id)
             yield LogLine(f"BrowserAct task {found.id} is the run of this start.")
         entry = replace(entry, task_id=created.id, profile_id=created.profile_id)
         yield Write(entry)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus, Word
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskState, TaskStatus, Word
 from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
-from airflow_provider_browseract.api.versions import APIS, Api
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.exceptions import (
     NOTHING_TO_STOP,
     BrowserActError,
@@ -210,7 +211,7 @@ class Wait:
     source_name: Text | None = None
 
     @property
-    def api(self) -> Api:
+    def api(self) -> ModuleType:
         """The calls of the version of the API that has started the run."""
         return APIS[self.api_version or ApiVersion.V2]
 
@@ -420,8 +421,8 @@ def poll_run(browseract_task_id: str, api_version: ApiVersion | None) -> Generat
         task: Task = yield api.get_task(browseract_task_id)
     except ResponseTooLargeError as error:
         # Outputs can be large. A triggerer does not need them, and a worker explains why there is no result.
-        status: TaskStatus = yield api.get_task_status(browseract_task_id)
-        return Task(browseract_task_id, status, unread=error.message, api_version=api_version)
+        state: TaskState = yield api.get_task_status(browseract_task_id)
+        return Task(id=browseract_task_id, status=state.status, unread=error.message, api_version=api_version)
     return task
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskState, TaskStatus
 from airflow_provider_browseract.api.pages import MAX_PAGES, Listing, Pages
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.exceptions import BrowserActError, TaskNotFoundError
@@ -81,7 +81,8 @@ class Window:
     def call(self, page_size: int = PAGE_SIZE) -> Call[Page[Task]]:
         """Return the call that lists the tasks that may have changed."""
         begin = datetime.fromtimestamp(self._from, timezone.utc)
-        return self._api.list_tasks(created_at_from=begin, limit=page_size)
+        call: Call[Page[Task]] = self._api.list_tasks(created_at_from=begin, limit=page_size)
+        return call
 
     def missing(self, tasks: Iterable[Task]) -> list[Task]:
         """Return tasks that should be listed, because they were active in the last poll, and are not.
@@ -104,7 +105,7 @@ class Window:
         begins = [now - WATCH_OVERLAP]
         for listed in tasks:
             # Inputs are not reported, and may be large.
-            task = replace(listed, input_parameters=None, input=None)
+            task = listed.model_copy(update={"input_parameters": None, "input": None})
             created = task.created_at.timestamp() if task.created_at else now
             if not task.status.ended:
                 active[task.id] = task
@@ -135,14 +136,14 @@ def list_changes(
     listing = yield from _list_newest(window.call(page_size), max_requests)
     for task in window.missing(listing.items):
         try:
-            status: TaskStatus = yield APIS[task.api_version].get_task_status(task.id)
+            state: TaskState = yield APIS[task.api_version].get_task_status(task.id)
         except TaskNotFoundError:
             continue
         except BrowserActError:
             # It is still one to watch.
             listing.items.append(task)
         else:
-            listing.items.append(replace(task, status=status, finished_at=None))
+            listing.items.append(task.model_copy(update={"status": state.status, "finished_at": None}))
     return listing
 
 

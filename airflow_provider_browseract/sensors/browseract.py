@@ -32,7 +32,7 @@ from airflow_provider_browseract.exceptions import (
     RunLostError,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.hiding import Hiding
+from airflow_provider_browseract.hooks.hiding import SECRET_INPUTS, Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.runs import timings
@@ -139,11 +139,13 @@ class TaskSensor(BaseSensorOperator):
             self._check()
             if self.deferrable:
                 deadline = time.time() + self.timeout
-                wait = Wait(self.browseract_task_id, deadline, api_version=None)
+                # The triggerer does not read the inputs, so it logs no goals if they are secret or not known.
+                wait = Wait(self.browseract_task_id, deadline, api_version=None, policy=WaitPolicy(hide_goals=True))
                 if (task := self._poll(context)) is not None:
                     if task.status.ended:
                         return self._conclude(context, task)
-                    wait = replace(wait, last_seen=task.status, api_version=task.api_version)
+                    policy = WaitPolicy(hide_goals=SECRET_INPUTS in self.hook.hiding.hidden)
+                    wait = replace(wait, last_seen=task.status, api_version=task.api_version, policy=policy)
                 self._defer(wait)
         # Pokes again and again, and skips by itself if a poke fails.
         return super().execute(context)
@@ -214,6 +216,7 @@ class TaskSensor(BaseSensorOperator):
             self.log.warning("Poll of BrowserAct task %s failed: %s", self.browseract_task_id, seen.brief)
             return None
         self._refused_since, self._version = None, seen.api_version
+        self.hook.hiding = self.hook.hiding.of_run(seen)
         show_run(context["ti"], seen, self.browseract_conn_id, self.hook.hiding.hidden, self.log)
         for line in step_lines(seen, 0) if seen.status.ended else [status_line(seen)]:
             self.log.info("%s", line)
@@ -234,7 +237,8 @@ class TaskSensor(BaseSensorOperator):
     def _defer(self, wait: Wait) -> NoReturn:
         from airflow_provider_browseract.triggers.run import TaskTrigger
 
-        policy = WaitPolicy(poll_interval=max(self.poke_interval, 1.0), show_live_view=self.show_live_view)
+        interval = max(self.poke_interval, 1.0)
+        policy = replace(wait.policy, poll_interval=interval, show_live_view=self.show_live_view)
         now = time.time()
         wait = replace(wait, policy=policy).deferred(now)
         self.log.info("%s", polling_line(wait.interval))

@@ -8,8 +8,7 @@ import time
 from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, TypeVar
 
-from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import unreadable
 from airflow_provider_browseract.hooks.hiding import NOTHING, Hiding
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
 
 T = TypeVar("T")
-
-LARGEST_RESPONSE = 4 * 1024 * 1024
-"""Maximum bytes of a response that a triggerer reads. A larger run is read by the worker that resumes the task."""
 
 
 class PatientClient:
@@ -48,7 +44,7 @@ class PatientClient:
         :raises BrowserActError: the call failed, or the connection cannot be read.
         """
         if self._client is None:
-            opening = BrowserActHook(self._conn_id).async_client(max_response=LARGEST_RESPONSE, within=self._within)
+            opening = BrowserActHook(self._conn_id).async_client(within=self._within)
             try:
                 self._client = await self._open.enter_async_context(opening)
             except Exception as error:
@@ -64,7 +60,8 @@ class PatientClient:
 async def poll_until_end(wait: Wait, conn_id: str, log: Log) -> tuple[WaitEvent, Task | None]:
     """Poll a run until its wait ends; return how it ended, and the run as the last poll returned it."""
     try:
-        hiding = Hiding(live_view=not wait.policy.show_live_view, secrets=wait.api_version is not ApiVersion.V2)
+        # Whether goals of steps are hidden was decided in the worker, which knows the inputs.
+        hiding = Hiding(live_view=not wait.policy.show_live_view)
         async with aclosing(PatientClient(conn_id, hiding=hiding)) as client:
             over = await run_steps_async(wait_for_end(wait, time.time, random.random), client, log)
     except Exception as error:

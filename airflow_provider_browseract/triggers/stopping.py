@@ -59,7 +59,7 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) ->
         async with BrowserActHook(conn_id).async_client(within=timings.ON_KILL_CALL_LIMIT) as client:
             # The API does not document what a stop does to an ended run, whose result someone may be reading now.
             with suppress(BrowserActError):
-                status = await client.send(wait.api.get_task_status(task_id))
+                status = (await client.send(wait.api.get_task_status(task_id))).status
                 if status.ended:
                     # The next try of a cleared task may be faster, and its log states that it has stopped the run.
                     by = ", perhaps because the next try has stopped it" if status is TaskStatus.CANCELED else ""

@@ -27,9 +27,6 @@ log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import AsyncBrowserActClient
 
-LARGEST_PAGE = 8 * 1024 * 1024
-"""Maximum bytes of a page of tasks. Parsing it blocks the event loop for up to a tenth of a second."""
-
 
 class TaskFinishedTrigger(BaseEventTrigger):
     """Report each BrowserAct task that ends, whoever started it. Use it in an Airflow ``AssetWatcher``.
@@ -114,7 +111,7 @@ class TaskFinishedTrigger(BaseEventTrigger):
             # Whatever it is, someone may fix it.
             with tolerate_errors(log.error, "The BrowserAct tasks could not be listed; trying again: %s"):
                 hook = BrowserActHook(kwargs["browseract_conn_id"])
-                async with hook.async_client(max_response=LARGEST_PAGE) as client:
+                async with hook.async_client() as client:
                     while True:
                         polled_at = time.time()
                         listed = [await _list(window, client) for window in windows]
@@ -187,10 +184,9 @@ async def _list(window: Window, client: AsyncBrowserActClient) -> list[Task]:
     listing = await run_steps_async(list_changes(window), client, log)
     if listing.skipped:
         log.warning(
-            "%d of the listed BrowserAct tasks cannot be read: %s. The end of such a task is reported only if the poll "
-            "before has found it active. The status of those that are missing since then is read instead.",
-            len(listing.skipped),
-            "; ".join(listing.skipped[:5]),
+            "%d of the listed BrowserAct tasks are too large to be read. The end of such a task is reported only if "
+            "the poll before has found it active. The status of those that are missing since then is read instead.",
+            listing.skipped,
         )
     return listing.items
 

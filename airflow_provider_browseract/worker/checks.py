@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_browseract.api.exchange import NOT_PUBLISHED
+from airflow_provider_browseract.api.calls import NOT_PUBLISHED
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, AirflowSkipException, is_secret
 from airflow_provider_browseract.exceptions import (

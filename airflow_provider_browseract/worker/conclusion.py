@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset
 
-from airflow_provider_browseract.api.models import MAX_FILES
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE, AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.exceptions import BrowserActError, ResultError, RunError, StorageError
-from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
 from airflow_provider_browseract.in_airflow.showing import count_run, show_run
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
@@ -102,8 +100,6 @@ class Conclusion:
             finally:
                 self._report()
             check_finished(self.task)
-            if self.task.unread is not None:
-                raise AirflowFailException(self._too_large(self.task.unread))
             with self._no_new_run_on_error("written" if self.output_path else "read"):
                 store = open_store(self.output_path, self.hook, self.log)
                 result = self._read() if store is None else self._keep(store)
@@ -149,19 +145,6 @@ class Conclusion:
         self.log.info("%s", end_line(self.task))
         show_run(self.context["ti"], self.task, self.hook.browseract_conn_id, self.hook.hiding.hidden, self.log)
 
-    def _too_large(self, why: str) -> str:
-        """Return the error of a finished run that is too large to be read, for this try and every other."""
-        ti = self.context["ti"]
-        url = None
-        with tolerate_errors():
-            # The response would have had the address. It was also pushed after the start.
-            url = ti.xcom_pull(task_ids=ti.task_id, key=BrowserActTaskLink().xcom_key, map_indexes=ti.map_index)
-        return (
-            f"{describe(self.task)} finished, but its output was not read: {why}, and a worker reads no more. "
-            f"{_still_available('Its output is', url)} Let the {what_ran(self.task)} return less, for example by "
-            "writing its output to a file."
-        )
-
     @property
     def _text(self) -> str:
         return (self.task.output.string if self.task.output else None) or ""
@@ -187,9 +170,6 @@ class Conclusion:
             self.log.warning("%s", doubtful_line(read.doubt, kept, what_ran(self.task)))
         if pending := pending_line(self.task):
             self.log.warning("%s", pending)
-        if self.task.files_left_out:
-            kept = _describe_kept(*self._keep_unread(text))
-            raise AirflowFailException(self._too_many_files(f"No result is returned. {kept}"))
         return read.value
 
     def _keep_unread(self, text: str) -> tuple[list[str], Exception | None]:
@@ -223,8 +203,6 @@ class Conclusion:
                 f"The others are in {results.path}",
                 lost=results.lost,
             )
-        if self.task.files_left_out:
-            raise AirflowFailException(self._too_many_files(f"The others and the text are in {results.path}."))
         # Without a stored text, the output is empty, which the reason states.
         where = f"The text is stored in {results.output.path}." if results.output else ""
         if results.format_error:
@@ -234,13 +212,6 @@ class Conclusion:
         if doubt := doubt_about(self._text, self.output_format):
             self.log.warning("%s", doubtful_line(doubt, where, what_ran(self.task)))
         return results.manifest()
-
-    def _too_many_files(self, kept: str) -> str:
-        return (
-            f"{describe(self.task)} finished, but {self.task.files_left_out} of its files were not read, because it "
-            f"has more than {MAX_FILES}. {kept} {_still_available('All files are', log_url(self.task))} Let the "
-            f"{what_ran(self.task)} write fewer files."
-        )
 
     def _wrong_format(self, why: object, kept: str) -> str:
         reason = f"{describe(self.task)} finished, but its output is not {self.output_format}: {why}."
@@ -273,15 +244,6 @@ class Conclusion:
             for outlet in self.outlets:
                 if isinstance(outlet, Asset):
                     self.context["outlet_events"][outlet].extra.update(extra)
-
-
-def _still_available(what: str, url: str | None) -> str:
-    """Return sentences about a result that no other try can read.
-
-    :param what: subject and verb of the first sentence.
-    """
-    where = f"at {url}" if url else "in the BrowserAct dashboard"
-    return f"{what} still available {where} for some days. The task is not retried, because a retry cannot read more."
 
 
 def _describe_kept(pushed: list[str], error: Exception | None) -> str:

@@ -27,7 +27,6 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 from urllib3.util import parse_url
 
-from airflow_provider_browseract.api.bodies import CHUNK_SIZE, GZIP, Decompressor
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.addresses import is_private
 
@@ -49,6 +48,12 @@ EXPIRED_STATUSES = frozenset({401, 403, 404, 410})
 
 LEVELS_WITHOUT_ADDRESSES = {"urllib3.connectionpool": logging.INFO, "urllib3.connection": logging.ERROR}
 """urllib3's loggers that log addresses, one of them with a warning about malformed headers, and levels without them."""
+
+CHUNK_SIZE = 256 * 1024
+"""Bytes that are read, written or decompressed at a time."""
+
+GZIP = 16 + zlib.MAX_WBITS
+"""The format gzip, as zlib numbers it."""
 
 CONTENT_CODINGS = {"gzip": GZIP, "x-gzip": GZIP, "deflate": zlib.MAX_WBITS}
 """Content codings that some stores use although the request accepts none, with zlib's value for each."""
@@ -360,13 +365,21 @@ def _broken_off(error: Exception) -> FileError:
 
 
 def _decoder(coding: str) -> Callable[[bytes], Iterator[bytes]]:
-    """Return a function that decodes content piece by piece; ``b""`` marks the end."""
-    decompressor = Decompressor(CONTENT_CODINGS[coding])
+    """Return a function that decodes content in pieces of limited size; ``b""`` marks the end.
+
+    A few compressed bytes can expand to very many. The content can consist of several compressed streams.
+    """
+    stream = zlib.decompressobj(CONTENT_CODINGS[coding])
 
     def decode(chunk: bytes) -> Iterator[bytes]:
-        if not chunk and not decompressor.complete:
+        nonlocal stream
+        if not chunk and not stream.eof:
             raise FileError("its host closed the connection too early", temporary=True)
-        return decompressor.pieces_of(chunk)
+        while chunk:
+            if stream.eof:
+                stream = zlib.decompressobj(CONTENT_CODINGS[coding])
+            yield stream.decompress(chunk, CHUNK_SIZE)
+            chunk = stream.unconsumed_tail or stream.unused_data
 
     return decode
 

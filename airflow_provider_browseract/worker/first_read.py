@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.in_airflow.showing import show_run, show_wait
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
@@ -51,6 +52,9 @@ def read_first(run: OwnedRun, ti: Any, kind: RunKind, started: StartedRun, optio
         task = started.task or run.hook.client.send(wait.api.get_task(started.task_id))
     except BrowserActError as error:
         log.warning("BrowserAct task %s was started, but cannot be read yet: %s", started.task_id, error.brief)
+        if wait.api_version is ApiVersion.V3:
+            # The input that BrowserAct returns also has defaults, and they may be secret.
+            run.hook.hiding = replace(run.hook.hiding, secret_inputs=True)
         return WaitAgain(wait)
     run.url = log_url(task)
     run.hook.hiding = run.hook.hiding.of_run(task)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_browseract.api.arguments import is_missing, read_flag, read_id
-from airflow_provider_browseract.api.bots import Bot
-from airflow_provider_browseract.api.exchange import CODES, NOT_PUBLISHED
-from airflow_provider_browseract.api.fields import one_line
+from airflow_provider_browseract.api.calls import CODES, NOT_PUBLISHED
+from airflow_provider_browseract.api.models import one_line
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
 from airflow_provider_browseract.exceptions import BrowserActError, InputError
 from airflow_provider_browseract.runs.outputs import LARGEST_PARSED, TOO_LARGE_TO_PARSE
@@ -26,7 +25,6 @@ from airflow_provider_browseract.runs.request import (
 from airflow_provider_browseract.runs.schemas import SchemaUnusableError, conform, mismatch
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.exchange import Call
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.loops import Log
@@ -191,8 +189,7 @@ class BotRun(RunKind):
         source = Source(SourceKind.BOT, task.bot_id or self.source.id)
         text, is_json = (task.output.string, task.output.is_json) if task.output else (None, None)
         try:
-            reading: Call[Bot] = SOURCES[source.kind].read(source.id)
-            schema = hook.client.send(reading).output_schema
+            schema = hook.client.send(SOURCES[source.kind].read(source.id)).output_schema
             if schema is None:
                 why = f"BrowserAct has no output schema for {source}"
             elif text is not None and len(text) > LARGEST_PARSED:
@@ -241,8 +238,7 @@ def _check_names(request: RunRequest, given: Any, hook: BrowserActHook, log: Log
     if line := json_texts_line(given):
         log.info("%s", line)
     source = request.source
-    reading: Call[Any] = SOURCES[source.kind].read(source.id)
-    read = hook.client.send(reading)
+    read = hook.client.send(SOURCES[source.kind].read(source.id))
     declared = read.input_parameters
     if declared:
         check_names(request.inputs, declared, str(source))
@@ -255,7 +251,7 @@ def _conformed(request: RunRequest, hook: BrowserActHook, log: Log, *, again: bo
     """Compare the input of a bot with its schema, and return the request to send."""
     source = request.source
     read = hook.client.send(SOURCES[source.kind].read(source.id))
-    if isinstance(read, Bot) and read.published_at is None and read.input_schema is None:
+    if source.kind is SourceKind.BOT and read.published_at is None and read.input_schema is None:
         kind, remedy = CODES[NOT_PUBLISHED]
         raise kind(f"The {source} is not published", code=NOT_PUBLISHED, remedy=remedy)
     request = replace(request, source_name=one_line(read.name, NAME_LENGTH))

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import tenacity
 
-from airflow_provider_browseract.api.bodies import CHUNK_SIZE
 from airflow_provider_browseract.exceptions import BrowserActError, StorageError
 from airflow_provider_browseract.loops import CHECK_INTERVAL, sleep
 from airflow_provider_browseract.runs import timings
@@ -25,6 +24,7 @@ from airflow_provider_browseract.runs.files import TEXT_NAMES, RunFile, files_of
 from airflow_provider_browseract.runs.outputs import FormatError, OutputFormat, format_of, number_of, size_of
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.worker.download import (
+    CHUNK_SIZE,
     PARALLEL_DOWNLOADS,
     Allowance,
     FileError,

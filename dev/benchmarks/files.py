@@ -113,7 +113,7 @@ def _fetch_gzip(url: str, folder: str) -> None:
     # The file is on the host of the API, which alone may be a private one.
     store = ResultStore(f"file://{folder}", ClientSettings("app-emulator", url), logging.getLogger())
     store.folder.check()
-    run = Task("7", TaskStatus.FINISHED, output=Output(None, (url,)))
+    run = Task(id="7", status=TaskStatus.FINISHED, output=Output(string=None, files=(url,)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     results = store.save(run, OutputFormat.AUTO, lambda: run)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -159,7 +159,7 @@ def _serve() -> None:
     exported = tuple(EmulatedFile(f"{number}.bin", content) for number in range(FILES))
     emulator.set_workflow(EXPORT.id, files=exported, duration=0.1)
     with emulator.serve() as running, BrowserActClient(ClientSettings("app-emulator", running.url)) as client:
-        created = client.send(v2.run_task(EXPORT.id, input_parameters={"keyword": "pens"}))
+        created = client.send(v2.run(EXPORT.id, {"keyword": "pens"}))
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         output = client.send(v2.get_task(created.id)).output
         assert output

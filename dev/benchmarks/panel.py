@@ -300,7 +300,8 @@ def _insert(made: list[Made], xcoms: int = 1) -> None:
         )
         started = [each for each in made if each.run is not None]
         shown = {
-            each.key: facts(Task(each.run or "", TaskStatus.RUNNING, workflow_id=SEARCH.id)) | {"connection": CONN}
+            each.key: facts(Task(id=each.run or "", status=TaskStatus.RUNNING, workflow_id=SEARCH.id))
+            | {"connection": CONN}
             for each in started
         }
         add(

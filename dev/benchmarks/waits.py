@@ -8,9 +8,9 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.settings import ClientSettings
-from airflow_provider_browseract.api.v2 import run_task
 from airflow_provider_browseract.emulator import ORDERS, Emulator
 from airflow_provider_browseract.runs import timings
 from dev.benchmarks import webhook
@@ -50,7 +50,7 @@ def waits() -> None:
     emulator.set_workflow(ORDERS.id, duration=100_000.0, one_at_a_time=False)
     with emulator.serve() as running:
         with BrowserActClient(ClientSettings(api_key=running.api_key, base_url=running.url)) as client:
-            task_ids = [client.send(run_task(ORDERS.id)).id for _ in range(NUMBERS[-1])]
+            task_ids = [client.send(v2.run(ORDERS.id)).id for _ in range(NUMBERS[-1])]
         with webhook.only_the_route(
             AIRFLOW_CONN_BROWSERACT_DEFAULT=json.dumps(running.connection),
             AIRFLOW__TRIGGERER__CAPACITY=str(2 * NUMBERS[-1]),

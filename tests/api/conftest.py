@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
-from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.settings import ClientSettings
 from tests.served import listening
 

@@ -6,41 +6,41 @@ import pytest
 
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api import pages as module
-from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import Page, Region, read_page
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.models import Page, SourceInfo
 from airflow_provider_browseract.api.pages import Listing, list_items
 from tests.cases import cases
 from tests.steps import carry_out
 
 
-def call(limit: int = 2) -> Call[Page[Region]]:
-    return Call("list", "GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": limit})
+def call(limit: int = 2) -> Call[Page[SourceInfo]]:
+    return Call("list", "GET", "/v2/workflow/list", Page[SourceInfo], {"page": 1, "limit": limit})
 
 
 class Shop:
-    """A service with a list of regions, as careless about it as a test wants.
+    """A service with a list of sources, as careless about it as a test wants.
 
     :param count: how many there are.
     :param size: how many a page has, if not as many as were asked for.
-    :param large: the regions that are too large for any page.
+    :param large: the sources that are too large for any page.
     :param numbers: what comes with each page.
     """
 
     def __init__(self, count: int, *, size: int | None = None, large: Collection[int] = (), **numbers) -> None:
-        self.items = [Region(str(number)) for number in range(count)]
+        self.items = [SourceInfo(id=str(number)) for number in range(count)]
         self.size, self.large, self.numbers = size, large, numbers
         self.asked: list[int] = []
 
-    def answer(self, sent: Call[Page[Region]]) -> Page[Region] | Exception:
+    def answer(self, sent: Call[Page[SourceInfo]]) -> Page[SourceInfo] | Exception:
         number, limit = int(sent.params["page"]), int(sent.params["limit"])
         self.asked.append(number)
         size = self.size or limit
         items = self.items[(number - 1) * size : number * size]
-        if any(item.code.isdecimal() and int(item.code) in self.large for item in items):
+        if any(item.id.isdecimal() and int(item.id) in self.large for item in items):
             return errors.ResponseTooLargeError("too large")
-        return Page(tuple(items), **self.numbers)
+        return Page(items=tuple(items), **self.numbers)
 
-    def listing(self, limit: int = 2, **more) -> Listing[Region]:
+    def listing(self, limit: int = 2, **more) -> Listing[SourceInfo]:
         return carry_out(list_items(call(limit), **more), self.answer)
 
 
@@ -50,7 +50,7 @@ class Shop:
 def test_list_is_read_to_its_end(count, size, numbers):
     known = "total_count" in numbers
     shop = Shop(count, size=size, **({"total_count": count} if known else numbers))
-    assert shop.listing() == Listing(shop.items, [], False)
+    assert shop.listing() == Listing(shop.items, 0, False)
     pages = -(-count // size)
     # Without a count, an empty page shows the end.
     assert shop.asked == list(range(1, (max(1, pages) if known else pages + 1) + 1))
@@ -72,7 +72,7 @@ def test_count_that_does_not_fit_the_items_raises(numbers, words):
 @pytest.mark.parametrize("numbers", [{}, {"total_count": 9}], ids=str)
 def test_same_page_again_and_again_raises(numbers):
     shop = Shop(2, **numbers)
-    shop.answer = lambda sent: Page(tuple(shop.items), **numbers)  # type: ignore[method-assign]
+    shop.answer = lambda sent: Page(items=tuple(shop.items), **numbers)  # type: ignore[method-assign]
     with pytest.raises(errors.UnexpectedResponseError, match="page 2 has nothing new, after 2 items"):
         shop.listing()
 
@@ -97,8 +97,8 @@ def test_other_error_ends_the_list():
 @pytest.mark.parametrize("numbers", [{"total_count": 20}, {}], ids=str)
 def test_pages_that_are_too_large_are_divided_down_to_single_items_which_are_skipped(limit, large, numbers):
     shop = Shop(20, large=large, **numbers)
-    left = [region for region in shop.items if int(region.code) not in large]
-    assert shop.listing(limit) == Listing(left, ["one without an id: too large"] * len(large), False)
+    left = [source for source in shop.items if int(source.id) not in large]
+    assert shop.listing(limit) == Listing(left, len(large), False)
     # Each item that is too large costs only a few pages of each size.
     assert len(shop.asked) <= 22 + 20 * len(large)
 
@@ -106,7 +106,7 @@ def test_pages_that_are_too_large_are_divided_down_to_single_items_which_are_ski
 @pytest.mark.parametrize(("max_requests", "count", "truncated"), [(1, 2, True), (2, 4, True), (3, 5, False)])
 def test_list_is_truncated_after_the_last_allowed_request(max_requests, count, truncated):
     shop = Shop(5, total_count=5)
-    assert shop.listing(max_requests=max_requests) == Listing(shop.items[:count], [], truncated)
+    assert shop.listing(max_requests=max_requests) == Listing(shop.items[:count], 0, truncated)
 
 
 def test_item_that_moves_to_the_next_page_is_given_once():
@@ -115,16 +115,10 @@ def test_item_that_moves_to_the_next_page_is_given_once():
 
     def answer_after_an_insert(sent):
         if sent.params["page"] == 2:
-            shop.items.insert(0, Region("new"))
+            shop.items.insert(0, SourceInfo(id="new"))
             shop.numbers = {"total_count": 5}
             shop.answer = answer  # type: ignore[method-assign]
         return answer(sent)
 
     shop.answer = answer_after_an_insert  # type: ignore[method-assign]
-    assert [region.code for region in shop.listing().items] == ["0", "1", "2", "3"]
-
-
-def test_item_that_cannot_be_read_counts_and_is_named():
-    shop, skipped = Shop(2, total_count=3), ("one without an id",)
-    shop.answer = lambda sent: Page(tuple(shop.items), 3, skipped)  # type: ignore[method-assign]
-    assert shop.listing(3) == Listing(shop.items, [*skipped], False)
+    assert [source.id for source in shop.listing().items] == ["0", "1", "2", "3"]

@@ -26,7 +26,7 @@ def test_call_that_starts_no_run_is_sent_again_only_after_a_temporary_error(call
     assert not may_send_again(call, errors.ConnectionFailedError("x", temporary=False))
 
 
-@pytest.mark.parametrize("call", [v2.run_task("70"), v2.run_task_by_template("80")], ids=["workflow", "template"])
+@pytest.mark.parametrize("call", [v2.run("70"), v2.run_template("80")], ids=["workflow", "template"])
 def test_start_is_sent_again_only_if_it_was_certainly_not_processed(call):
     assert may_send_again(call, errors.ConnectionFailedError("x"))
     # The queue sends a start again that BrowserAct does not accept now.

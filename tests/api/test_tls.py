@@ -22,7 +22,7 @@ from tests.served import certificate_in
 
 from .conftest import read_request
 
-START = v2.run_task("70")
+START = v2.run("70")
 HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
 """A TLS record with the fatal alert 40."""
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api import v2
-from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import TaskStatus
 
 EVERY_CALL: dict[str, Call[Any]] = {
-    "run-task": v2.run_task(
+    "run-task": v2.run(
         "70",
         {"a": "1"},
         save_browser_data=True,
@@ -18,23 +18,23 @@ EVERY_CALL: dict[str, Call[Any]] = {
         callback_url="https://example.com/a",
         status_change_callback_url="https://example.com/b",
     ),
-    "run-task-by-template": v2.run_task_by_template("80", {"a": "1"}, region="US"),
+    "run-task-by-template": v2.run_template("80", {"a": "1"}, region="US"),
     "get-task-status": v2.get_task_status("7"),
     "get-task": v2.get_task("7"),
     "list-tasks": v2.list_tasks(
-        workflow_id="70",
-        workflow_name="shop",
+        source_id="70",
+        name="shop",
         status=TaskStatus.FAILED,
         created_at_from=datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
         created_at_to=datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2))),
     ),
     "stop-task": v2.stop_task("7", biz_code=1),
     "resume-task": v2.resume_task("7"),
-    "list-workflows": v2.list_workflows(),
-    "get-workflow": v2.get_workflow("70"),
-    "list-official-workflow-templates": v2.list_official_workflow_templates(keyword="maps"),
-    "get-official-workflow-template": v2.get_official_workflow_template("80"),
-    "get-region-list": v2.get_region_list(),
+    "list-workflows": v2.list_sources(),
+    "get-workflow": v2.get_source("70"),
+    "list-official-workflow-templates": v2.list_templates(keyword="maps"),
+    "get-official-workflow-template": v2.get_template("80"),
+    "get-region-list": v2.list_regions(),
 }
 
 
@@ -47,7 +47,7 @@ def test_each_call_has_the_path_and_name_of_its_endpoint(name, call):
 
 
 def test_optional_fields_not_given_are_not_sent_with_a_start():
-    assert v2.run_task("70").body == {"workflow_id": "70", "input_parameters": [], "save_browser_data": False}
+    assert v2.run("70").body == {"workflow_id": "70", "input_parameters": [], "save_browser_data": False}
 
 
 def test_times_are_sent_in_utc_and_refused_without_a_time_zone():

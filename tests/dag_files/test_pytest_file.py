@@ -10,10 +10,8 @@ from typing import Any
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_browseract.api.bots import Bot
-from airflow_provider_browseract.api.models import ApiVersion, BotType
+from airflow_provider_browseract.api.models import ApiVersion, BotType, InputParameter, SourceInfo
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
-from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.dag_files.dag_file import dag_file
 from airflow_provider_browseract.dag_files.pytest_file import dag_test_file
 from airflow_provider_browseract.dag_files.runnable import Runnable
@@ -37,13 +35,18 @@ def text_of(source: Any, kind: SourceKind, conn_id: str = "browseract_default", 
     return files_of(source, kind, conn_id, **options)[1]
 
 
-def workflow(*names: str, optional: tuple[str, ...] = (), name: str = "Search", workflow_id: str = "71") -> Workflow:
-    declared = [*(InputParameter(each, False) for each in names), *(InputParameter(each, True) for each in optional)]
-    return Workflow(workflow_id, name, input_parameters=tuple(declared))
+def workflow(*names: str, optional: tuple[str, ...] = (), name: str = "Search", workflow_id: str = "71") -> SourceInfo:
+    declared = [
+        *(InputParameter(name=each, default_enabled=False) for each in names),
+        *(InputParameter(name=each, default_enabled=True) for each in optional),
+    ]
+    return SourceInfo(id=workflow_id, name=name, input_parameters=tuple(declared))
 
 
-def bot(schema: Any = SCHEMA, output_schema: Any = None, type: BotType = BotType.AGENT, name: str = "Search") -> Bot:
-    return Bot("82", type, name, input_schema=schema, output_schema=output_schema)
+def bot(
+    schema: Any = SCHEMA, output_schema: Any = None, type: BotType = BotType.AGENT, name: str = "Search"
+) -> SourceInfo:
+    return SourceInfo(id="82", type=type, name=name, input_schema=schema, output_schema=output_schema)
 
 
 def values_of(test: str) -> dict[str, Any]:

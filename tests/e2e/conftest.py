@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.client import BrowserActClient
-from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.api.v2 import resume_task
 from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.settings import ClientSettings
-from airflow_provider_browseract.api.v2 import run_task
 from airflow_provider_browseract.emulator import (
     ENDLESS,
     EXPORT,
@@ -178,7 +178,7 @@ class Visitor:
 def start_run(service: Emulator, workflow_id: str) -> str:
     """Start a run without Airflow, and return its id."""
     with BrowserActClient(ClientSettings(service.api_key, service.url)) as client:
-        return client.send(run_task(workflow_id)).id
+        return client.send(v2.run(workflow_id)).id
 
 
 def add_run(emulator: Emulator, workflow: EmulatedWorkflow, seconds_ago: float) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from airflow_provider_browseract.api.v2 import run_task, stop_task
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.emulator.catalogue import contact_of, results_for
@@ -146,7 +146,7 @@ def wait_for_polls(world: World, *task_ids: str) -> None:
 def run_outside(world: World) -> str:
     """Start a run without Airflow, wait for its end, and return its id."""
     world.emulator.next_run(ORDERS.id, duration=0.0)
-    task_id = world.send(run_task(ORDERS.id)).id
+    task_id = world.send(v2.run(ORDERS.id)).id
     world.emulator.wait_until(lambda: world.task(task_id).finished_at, timeout=60)
     return task_id
 
@@ -308,7 +308,7 @@ def test_marking_deferred_task_failed_keeps_run_where_cancel_on_kill_is_false(wo
     line = f"BrowserAct task {task_id} keeps running and using credits because cancel_on_kill=False."
     wait_for("The trigger's line", lambda: line in log_of(world, "limits", run_id, "kept"), timeout=150)
     assert world.task(task_id).status == "running"
-    world.send(stop_task(task_id))
+    world.send(v2.stop_task(task_id))
 
 
 def test_run_that_is_running_at_its_deadline_is_stopped_and_fails_task(world, started):

@@ -330,8 +330,8 @@ class TestRotatedApiKey:
             emulator.api_key = "app-newest"
             connect(password="app-newest")
             with pytest.raises(errors.AuthenticationError):
-                await browseract.send(v2.run_task(ORDERS.id))
-            await browseract.send(v2.run_task(ORDERS.id))
+                await browseract.send(v2.run(ORDERS.id))
+            await browseract.send(v2.run(ORDERS.id))
         assert [request.status for request in emulator.requests[2:]] == [401, 200]
 
     @pytest.mark.parametrize("within", [None, 5])
@@ -343,7 +343,7 @@ class TestRotatedApiKey:
     async def test_open_async_client_and_its_hook_both_switch_to_rotated_api_key(self, emulator, hook):
         async with hook.async_client() as browseract:
             for _ in range(2):
-                await browseract.send(v2.get_region_list())
+                await browseract.send(v2.list_regions())
                 hook.get_region_list()
         assert [request.status for request in emulator.requests] == [401, 200, 200, 200, 200]
         assert hook.settings.client.api_key == "app-new"
@@ -358,13 +358,13 @@ class TestRotatedApiKey:
                 with pytest.raises(
                     errors.ConnectionFailedError, match="connection 'browseract_default' cannot be read"
                 ):
-                    await browseract.send(v2.get_region_list())
+                    await browseract.send(v2.list_regions())
                 with pytest.raises(
                     errors.ConnectionFailedError, match="connection 'browseract_default' cannot be read"
                 ):
                     hook.get_region_list()
             monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", stored)
-            await browseract.send(v2.get_region_list())
+            await browseract.send(v2.list_regions())
 
     def test_another_error_does_not_count_as_a_refused_api_key(self, emulator, monkeypatch):
         hook = BrowserActHook()
@@ -395,22 +395,18 @@ class TestAsyncCalls:
 
         monkeypatch.setattr(httpx, "AsyncClient", Recorded)
         async with BrowserActHook().async_client() as browseract:
-            await asyncio.gather(*(browseract.send(v2.get_workflow(one.id)) for one in emulator.of_kind("workflow")))
-            async for one in browseract.iter_items(v2.list_workflows()):
-                await browseract.send(v2.get_workflow(one.id))
+            await asyncio.gather(*(browseract.send(v2.get_source(one.id)) for one in emulator.of_kind("workflow")))
+            async for one in browseract.iter_items(v2.list_sources()):
+                await browseract.send(v2.get_source(one.id))
             assert [client.is_closed for client in opened] == [False]
         assert [client.is_closed for client in opened] == [True]
-
-    async def test_async_client_obeys_its_response_size_limit(self, emulator):
-        with pytest.raises(errors.ResponseTooLargeError, match="larger than 10 bytes"):
-            await awaited(BrowserActHook(), v2.get_region_list(), max_response=10)
 
     async def test_call_of_an_async_client_with_a_time_limit_ends_within_it(self, emulator):
         emulator.fault("get-region-list", RequestFault.hung(), times=None)
         assert BrowserActHook().settings.client.within(1.0).longest_call == 1.0
         before = time.monotonic()
         with pytest.raises(errors.ResponseLostError, match="No complete response to get-region-list"):
-            await awaited(BrowserActHook(), v2.get_region_list(), within=1.0)
+            await awaited(BrowserActHook(), v2.list_regions(), within=1.0)
         assert time.monotonic() - before < 15
 
     def test_async_client_used_twice_reads_connection_once_without_blocking(self, emulator, monkeypatch):
@@ -430,7 +426,7 @@ class TestAsyncCalls:
 
         async def use():
             for _ in range(2):
-                assert await awaited(hook, v2.get_region_list())
+                assert await awaited(hook, v2.list_regions())
 
         asyncio.run(use())
         assert looked_up == ["browseract_default"]
@@ -472,7 +468,7 @@ class TestConnectionInTask:
             set_current_context({}) if in_a_task else nullcontext(),
             nullcontext() if found else pytest.raises(AirflowNotFoundException),
         ):
-            assert await awaited(BrowserActHook(conn_id), v2.get_region_list())
+            assert await awaited(BrowserActHook(conn_id), v2.list_regions())
 
 
 def test_user_agent_contains_provider_and_airflow_versions(emulator):

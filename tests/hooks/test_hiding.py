@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_browseract.api.declared import MAX_INPUT
 from airflow_provider_browseract.api.models import ApiVersion, Failure, Step, Task, TaskStatus
-from airflow_provider_browseract.hooks.hiding import HIDDEN_REASON, MAX_SECRETS, NOTHING, Hiding
+from airflow_provider_browseract.hooks import hiding
+from airflow_provider_browseract.hooks.hiding import HIDDEN_REASON, MAX_SECRETS, NOTHING, Hiding, has_secret_names
 from tests.cases import cases
 
 SECRET = "hunter2ofthisbot"
@@ -20,9 +22,9 @@ for _ in range(5000):
 
 
 def run(goal: str, given: dict[str, Any] | None) -> Task:
-    steps = (Step(1, "failed", goal, goal, None),)
-    failure = Failure(9, goal)
-    return Task("7", TaskStatus.FAILED, steps=steps, failure=failure, api_version=ApiVersion.V3, input=given)
+    steps = (Step(number=1, status="failed", goal=goal, evaluation_previous_goal=goal),)
+    failure = Failure(code=9, message=goal)
+    return Task(id="7", status=TaskStatus.FAILED, steps=steps, failure=failure, api_version=ApiVersion.V3, input=given)
 
 
 @cases(
@@ -49,8 +51,11 @@ def run(goal: str, given: dict[str, Any] | None) -> Task:
         "too deep": (f"Type {SECRET}", {"form": NESTED}, {"***", HIDDEN_REASON}),
     },
 )
-def test_secret_that_only_the_input_in_the_response_has_is_hidden_in_all_texts_of_the_agent(goal, given, shown):
-    task = Hiding(secrets=True, redact=lambda text: text).apply(run(goal, given))
+def test_secret_that_only_the_input_in_the_response_has_is_hidden_in_all_texts_of_the_agent(
+    monkeypatch, goal, given, shown
+):
+    monkeypatch.setattr(hiding, "redact", lambda text: text)
+    task = Hiding(secrets=True).apply(run(goal, given))
     [step] = task.steps
     assert {step.goal, step.evaluation_previous_goal, task.failure.message} == shown
 
@@ -65,3 +70,22 @@ def test_other_processes_hide_texts_of_a_run_whose_input_in_the_response_has_sec
 def test_hook_of_a_user_hides_nothing():
     task = run(f"Type {SECRET}", {"password": SECRET})
     assert NOTHING.apply(task) is task
+
+
+V3 = ApiVersion.V3
+
+
+@cases(
+    ("fields", "secret"),
+    {
+        "no inputs": ({}, False),
+        "texts": ({"input_parameters": "keyword=pens; password of the shop=x"}, True),
+        "texts without secrets": ({"input_parameters": "keyword=password; pages=2"}, False),
+        "very long texts": ({"input_parameters": "keyword=" + "x" * MAX_INPUT}, True),
+        "names": ({"input": {"api_key": None}, "api_version": V3}, True),
+        "names without secrets": ({"input": {"keyword": None}, "api_version": V3}, False),
+        "names that are not known": ({"api_version": V3}, True),
+    },
+)
+def test_names_of_inputs_tell_whether_they_are_secret(fields, secret):
+    assert has_secret_names(Task(id="7", status=TaskStatus.RUNNING, **fields)) is secret

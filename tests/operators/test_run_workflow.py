@@ -12,7 +12,6 @@ from airflow.sdk import DAG, BaseOperatorLink
 from airflow.sdk.execution_time.context import VariableAccessor
 
 from airflow_provider_browseract.api.client import BrowserActClient
-from airflow_provider_browseract.api.models import CreatedTask
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowNotFoundException,
@@ -135,8 +134,7 @@ class TestXComs:
         assert len(emulator.tasks) == 1
 
     def test_profile_id_that_only_get_task_returns_is_pushed(self, orders, emulator, monkeypatch):
-        read = CreatedTask.read
-        monkeypatch.setattr(CreatedTask, "read", lambda data: read({"id": data["id"]}))
+        emulator.rewrite("run-task", lambda body: {"id": body["id"]})
         run = orders(save_browser_data=True)
         run.run()
         assert run.ti.xcoms["profile_id"] == emulator.tasks[0].profile_id

@@ -58,7 +58,7 @@ def task(number: int, status: TaskStatus = TaskStatus.RUNNING, *, minutes: float
     given = {"workflow_id": "71", "created_at": NOW - timedelta(minutes=minutes), "credit": 5, **fields}
     if status.ended:
         given.setdefault("finished_at", NOW - timedelta(minutes=minutes - 1))
-    return Task(f"83{number:03}", status, **given)
+    return Task(id=f"83{number:03}", status=status, **given)
 
 
 def link(of: Task, dag_id: str = "prices", *, waits: bool = True, map_index: int = -1, **fields: Any) -> Link:

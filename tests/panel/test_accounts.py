@@ -17,7 +17,7 @@ from airflow_provider_browseract.emulator.runs import ENDED, Run
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import accounts as module
-from airflow_provider_browseract.panel import client, days, listing
+from airflow_provider_browseract.panel import days, listing
 from airflow_provider_browseract.panel.accounts import Accounts
 from airflow_provider_browseract.runs.budget import Budget
 from tests.cases import cases
@@ -183,7 +183,7 @@ class TestRuns:
     async def test_outputs_that_are_too_large_for_a_page_are_read_in_parts(
         self, emulator, accounts, clock, monkeypatch
     ):
-        monkeypatch.setattr(client, "MAX_RESPONSE", 3_000_000)
+        monkeypatch.setattr("airflow_provider_browseract.api.client.MAX_RESPONSE", 3_000_000)
         for number in range(4):
             add_run(emulator, clock.now - 100 + number, output="x" * 1_000_000)
         account = await accounts.account(CONN, LONG)
@@ -401,7 +401,7 @@ class TestSingleRuns:
         assert (await accounts.account(CONN, LONG)).tasks
         read = await accounts.task(CONN, api_version, task_id, LONG)
         assert (read.task.id, read.task.input_parameters, read.task.input, read.task.output) == (task_id, *[None] * 3)
-        assert read.redacted
+        assert not read.secret_inputs
         await accounts.days(CONN)
         await until(lambda: accounts._connections[CONN].data.days._loading is None)
         texts = texts_in(accounts)

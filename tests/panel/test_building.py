@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -15,11 +14,13 @@ from airflow_provider_browseract.dag_files.runnable import Input, Runnable
 from airflow_provider_browseract.panel import building, credits
 from airflow_provider_browseract.panel.accounts import TaskRead
 from airflow_provider_browseract.panel.days import DayRun
+from airflow_provider_browseract.panel.records import Records, arrange
 from airflow_provider_browseract.panel.sums import sums_of
 from airflow_provider_browseract.panel.views import BudgetShare, Overview, Slots, foreign_text
 from airflow_provider_browseract.runs.budget import Budget
 from airflow_provider_browseract.runs.waiting import Wait
 from tests.cases import cases
+from tests.steps import replace
 
 from .known import ADMIN, CONN, NOW, Viewer, known, link, queued, task
 
@@ -70,6 +71,21 @@ def test_xcom_that_names_a_foreign_run_gives_no_rights_on_it(edited):
     edited_link = link(run, **edited)
     assert not known(run, viewer=USER_OF_PRICES).rights_on(run, edited_link).run
     assert known(run).rights_on(run, edited_link).instance
+
+
+def test_forged_xcom_takes_no_right_from_the_trigger_of_another_task_instance_and_gives_it_none():
+    run = task(1)
+    sensor = link(run, "shop", source_id=None, started=False, wait=POLLS)
+    forged = link(run, source_id=None)
+    best, others = arrange([sensor, forged])
+    records = Records(best, (), tuple(others))
+
+    def rights(viewer):
+        return replace(known(run, viewer=viewer), records=records).rights_on(run, best[run.id])
+
+    assert best[run.id].key == forged.key
+    assert rights(USER_OF_PRICES)[::3] == (True, False)
+    assert rights(Viewer({"shop"}, {"shop"}))[::3] == (True, True)
 
 
 def test_bot_gives_no_rights_on_the_run_of_a_template_and_a_template_only_those_to_look():
@@ -221,9 +237,16 @@ class TestTable:
 LIVE: dict[str, Any] = {"live_url": "https://live.example"}
 LOG: dict[str, Any] = {"log_detail_url": "https://log.example"}
 NO_LIVE, LOGGED = {"live_url": None}, {"log_url": "https://log.example"}
-FAILED_STEP = Step(2, "failed", "Log in", None, "https://pictures.example/2.png")
-STEPS = (Step(1, "succeed", "Open the shop"), FAILED_STEP)
-FAILED_RUN = task(1, TaskStatus.FAILED, steps=STEPS, failure=Failure(7, "The <b>button</b>\u202e is gone"), **LOG)
+FAILED_STEP = Step(
+    number=2,
+    status="failed",
+    goal="Log in",
+    screenshots_url="https://pictures.example/2.png",
+)
+STEPS = (Step(number=1, status="succeed", goal="Open the shop"), FAILED_STEP)
+FAILED_RUN = task(
+    1, TaskStatus.FAILED, steps=STEPS, failure=Failure(code=7, message="The <b>button</b>\u202e is gone"), **LOG
+)
 HIDES_LIVE_VIEW = {"hidden": frozenset({"live_view"})}
 NO_LOGS = {"steps": None, "failure": "", "log_url": None, "attention": None}
 POLLS, CALLED_BACK = Wait("83001", 0.0), Wait("83001", 0.0, callback_token_sha256="0" * 64)
@@ -232,10 +255,10 @@ SOONER = f"{POLLED}, and a callback can end the wait sooner."
 
 
 class TestRunPage:
-    def page(self, run, viewer=ADMIN, *, redacted=True, **fields):
+    def page(self, run, viewer=ADMIN, *, secret_inputs=False, **fields):
         of = link(run, **fields)
         data = known(run, links=[of], viewer=viewer)
-        return building.run_page(data, TaskRead(run, redacted=redacted), of, data.rights_on(run, of))
+        return building.run_page(data, TaskRead(run, secret_inputs=secret_inputs), of, data.rights_on(run, of))
 
     @cases(
         "run, viewer, linked, shown",
@@ -246,7 +269,7 @@ class TestRunPage:
             "ended": (task(1, TaskStatus.FINISHED, **LIVE), ADMIN, {}, NO_LIVE),
             "live view that the operator hides": (task(1, **LIVE), ADMIN, HIDES_LIVE_VIEW, NO_LIVE),
             "viewer without logs": (FAILED_RUN, WITHOUT_LOGS, {}, NO_LOGS),
-            "failed run": (FAILED_RUN, ADMIN, {}, {"failure": "The <b>button</b>  is gone"}),
+            "failed run": (FAILED_RUN, ADMIN, {}, {"failure": "The <b>button</b> is gone"}),
             "failed step of a good run": (task(1, TaskStatus.FINISHED, steps=STEPS), ADMIN, {}, {"attention": None}),
             "waits in a worker": (task(1), ADMIN, {}, {"wait": "A worker polls it."}),
             "waits deferred": (task(1), ADMIN, {"wait": POLLS}, {"wait": f"{POLLED}."}),
@@ -263,17 +286,20 @@ class TestRunPage:
         assert page.attention == page.steps[1]
         assert page.attention.picture == FAILED_STEP.screenshots_url
 
-    def test_texts_of_a_run_with_secret_inputs_are_shown_only_if_the_secrets_were_replaced(self):
-        run = task(1, TaskStatus.FAILED, steps=STEPS, failure=Failure(7, "wrong: hunter2"))
-        hidden = frozenset({"secret_inputs"})
-        assert self.page(run, hidden=hidden).steps[0].goal == "Open the shop"
-        page = self.page(run, hidden=hidden, redacted=False)
+    @pytest.mark.parametrize(
+        ("hidden", "secret_inputs"),
+        [({"secret_inputs"}, False), ((), True)],
+        ids=["XCom or trigger", "names"],
+    )
+    def test_texts_of_a_run_with_secret_inputs_are_not_shown(self, hidden, secret_inputs):
+        run = task(1, TaskStatus.FAILED, steps=STEPS, failure=Failure(code=7, message="wrong: hunter2"))
+        page = self.page(run, hidden=frozenset(hidden), secret_inputs=secret_inputs)
         assert [step.goal for step in page.steps] == ["***", "***"]
         assert "hunter2" not in page.failure
-        assert self.page(run, redacted=False).steps[0].goal == "Open the shop"
+        assert self.page(run).steps[0].goal == "Open the shop"
 
     def test_of_many_steps_the_first_and_the_last_are_shown(self):
-        steps = tuple(Step(number, "succeed", "x") for number in range(300))
+        steps = tuple(Step(number=number, status="succeed", goal="x") for number in range(300))
         page = self.page(task(1, steps=steps, steps_left_out=50))
         assert (len(page.steps), page.steps[0].number, page.steps[-1].number) == (100, 0, 299)
         assert page.steps_left_out == 250

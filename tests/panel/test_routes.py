@@ -305,6 +305,11 @@ class TestHidden:
         assert account["free"] not in shown
         assert account["failed"] in shown
 
+    async def test_version_of_a_listed_run_is_that_of_the_list_whatever_an_xcom_says(self, see, world, account):
+        world.link(account["own"], "prices", api_version=ApiVersion.V3)
+        await see("/?conn={conn}")
+        assert account["own"] in await see("/runs/{own}?conn={conn}")
+
     async def test_run_of_a_template_can_be_acted_on_only_while_its_trigger_names_it(self, see, world, account):
         world.link(account["free"], "prices", source_id=None)
         assert "data-live" not in await see("/runs/{free}?conn={conn}", "user")

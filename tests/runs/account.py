@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
-from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.runs.budget import Budget, ReadDaySums, ShowBudget, Verdict, WriteDaySums, check_budget
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from tests.runs.starts import SOURCE
-from tests.steps import carry_out
+from tests.steps import carry_out, read
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
 """The time at which the tests check a budget, unless they say otherwise."""
@@ -89,7 +89,7 @@ class Account:
         match step:
             case Call():
                 self.calls.append(step)
-                return self.fault(step) or step.read(self._page(step.name == "page-runs", step.params))
+                return self.fault(step) or read(step, self._page(step.name == "page-runs", step.params))
             case ReadDaySums():
                 return self.stored
             case WriteDaySums():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.exceptions import BrowserActError
@@ -77,17 +77,17 @@ def listed_run(
 ) -> Task:
     """A run of workflow 70 as the API lists it."""
     given = {"workflow_id": "70", "input_parameters": PENS_LISTED, **fields}
-    return Task(task_id, status, created_at=None if created is None else at(created), **given)
+    return Task(id=task_id, status=status, created_at=None if created is None else at(created), **given)
 
 
 def bot_run(task_id: str, created_at: datetime | None = AT_1000, **fields: Any) -> Task:
     """A run of bot 70 as the API lists it."""
     given = {"status": TaskStatus.RUNNING, "bot_id": "70", "input": {"keyword": "pens"}, **fields}
-    return Task(task_id, created_at=created_at, api_version=ApiVersion.V3, **given)
+    return Task(id=task_id, created_at=created_at, api_version=ApiVersion.V3, **given)
 
 
 def page_of(*tasks: Task) -> Page[Task]:
-    return Page(tasks, total_count=len(tasks))
+    return Page(items=tasks, total_count=len(tasks))
 
 
 SAME = replace(ENTRY, fingerprint=start().fingerprint, deadline=1000.0 + start().timeout)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import SEARCH, Emulator
@@ -82,7 +82,7 @@ class Account:
             headers = {"authorization": "Bearer app-emulator", "content-type": "application/json"}
             response = self.browseract.handle(step.method, step.path, urlencode(step.params), headers, body)
             assert response.status == 200, response.body
-            return step.read(json.loads(response.body or b"null"))
+            return step.read(response.status, response.body, {})
         return None
 
     def start(self) -> StartedRun | BudgetUsedUp:

@@ -9,12 +9,19 @@ from airflow_provider_browseract.runs.cap import CapUsedUpError, check_cap, cred
 from tests.cases import cases
 
 LOOPING = Task(
-    "123",
-    TaskStatus.CANCELED,
-    steps=tuple(Step(number, "succeed", "Open the next page.", None, None) for number in range(1, 42)),
+    id="123",
+    status=TaskStatus.CANCELED,
+    steps=tuple(
+        Step(
+            number=number,
+            status="succeed",
+            goal="Open the next page.",
+        )
+        for number in range(1, 42)
+    ),
     log_detail_url="https://browseract.example/123",
 )
-BARE = Task("123", TaskStatus.RUNNING)
+BARE = Task(id="123", status=TaskStatus.RUNNING)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +37,7 @@ BARE = Task("123", TaskStatus.RUNNING)
     ],
 )
 def test_larger_of_reported_credits_and_cost_of_all_steps_counts(credit, left_out, cost, used):
-    run = Task("7", TaskStatus.RUNNING, steps=LOOPING.steps, steps_left_out=left_out, credit=credit)
+    run = Task(id="7", status=TaskStatus.RUNNING, steps=LOOPING.steps, steps_left_out=left_out, credit=credit)
     assert credits_of(run, cost) == used
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -19,6 +18,7 @@ from airflow_provider_browseract.runs.files import (
     source_of,
 )
 from tests.cases import cases
+from tests.steps import replace
 
 
 @cases(
@@ -70,7 +70,7 @@ def downloads(*names: str | None) -> list[DownloadFile]:
 
 def task(*downloads: DownloadFile, files: tuple[str, ...] = (), formats: tuple[OutputFile, ...] = ()) -> Task:
     output = Output(files=files, formats=formats)
-    return Task("7", TaskStatus.FINISHED, output=output, download_files=downloads)
+    return Task(id="7", status=TaskStatus.FINISHED, output=output, download_files=downloads)
 
 
 def test_ready_downloads_are_returned_once_and_after_the_files_of_the_output():
@@ -84,17 +84,16 @@ def test_ready_downloads_are_returned_once_and_after_the_files_of_the_output():
     assert pending_line(replace(run, download_files=downloads[:2])) is None
 
 
-def test_format_that_is_in_preparation_is_missed_only_without_a_value():
-    formats = (OutputFile("csv", "r.csv", None, None),)
-    assert pending_line(task(formats=formats)) is not None
-    assert pending_line(replace(task(), output=Output("{}", formats=formats, is_json=True))) is None
+def test_format_that_is_in_preparation_is_not_missed_beside_a_value():
+    formats = (OutputFile(format="csv", name="r.csv"),)
+    assert pending_line(replace(task(), output=Output(string="{}", formats=formats, is_json=True))) is None
 
 
 BY_GUID, BY_PATH = [f"https://g/get?id={number}" for number in (1, 2)], "https://f/x%2Fy.csv?s"
 FORMATS = (
-    OutputFile("csv", "../r.csv", 9, "https://f/r.csv?s"),
-    OutputFile("md", None, None, "https://f/x/r.md?s"),
-    OutputFile("../xml", None, None, "http://["),
+    OutputFile(format="csv", name="../r.csv", size=9, url="https://f/r.csv?s"),
+    OutputFile(format="md", url="https://f/x/r.md?s"),
+    OutputFile(format="../xml", url="http://["),
 )
 
 
@@ -162,7 +161,7 @@ def test_files_of_equal_name_get_the_same_names_in_any_listing_order():
 
 def test_formats_of_equal_or_reserved_name_are_named_after_the_format_in_any_order():
     names = {"csv": "result", "md": "RESULT", "json": "output.json", "../xml": "result", "txt": "task.json"}
-    formats = [OutputFile(kind, name, None, f"https://f/{kind}?token=1") for kind, name in names.items()]
+    formats = [OutputFile(format=kind, name=name, url=f"https://f/{kind}?token=1") for kind, name in names.items()]
     for listed in (formats, formats[::-1]):
         assert {file.key: file.name for file in files_of(task(formats=tuple(listed)))} == {
             "csv": "result (csv)",
@@ -174,7 +173,9 @@ def test_formats_of_equal_or_reserved_name_are_named_after_the_format_in_any_ord
 
 
 def test_formats_whose_urls_differ_only_in_their_signature_are_all_kept():
-    formats = tuple(OutputFile(kind, f"r.{kind}", None, f"https://f/get?token={kind}") for kind in ("csv", "md"))
+    formats = tuple(
+        OutputFile(format=kind, name=f"r.{kind}", url=f"https://f/get?token={kind}") for kind in ("csv", "md")
+    )
     run = task(download("r", download_url="https://f/get?token=pdf"), formats=formats)
     assert [file.name for file in files_of(run)] == ["r", "r.csv", "r.md"]
     assert len(addresses_of(run)) == 3

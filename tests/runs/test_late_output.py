@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timezone
 
 from airflow_provider_browseract.api import v2, v3
@@ -10,8 +9,13 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.late_output import read_late_output
 from tests.cases import cases
 from tests.runs.starts import Played
+from tests.steps import replace
 
-EMPTY = Task("7", TaskStatus.FINISHED, steps=(Step(1, "succeed", "Open the page", None, None),))
+EMPTY = Task(
+    id="7",
+    status=TaskStatus.FINISHED,
+    steps=(Step(number=1, status="succeed", goal="Open the page"),),
+)
 OF_BOT = replace(EMPTY, api_version=ApiVersion.V3, steps=())
 WITH_TEXT = replace(EMPTY, output=Output(string="text", files=()))
 BROKEN = BrowserActError("Internal error")
@@ -21,7 +25,7 @@ def play(task: Task, *answers: Task | BrowserActError) -> Played:
     """Execute the steps at second 1000 with these responses."""
     left = list(answers)
     played = Played(lambda call: left.pop(0), now=1000.0).play(read_late_output(task, 1000.0))
-    expected = v3.query_run("7") if task.api_version is ApiVersion.V3 else v2.get_task("7")
+    expected = v3.get_task("7") if task.api_version is ApiVersion.V3 else v2.get_task("7")
     assert [(call.path, call.params) for call in played.asked] == [(expected.path, expected.params)] * len(answers)
     return played
 
@@ -35,14 +39,25 @@ def ended_at(seconds: float) -> Task:
     {
         "text": WITH_TEXT,
         "output file": replace(EMPTY, output=Output(string="", files=("https://files.example/1",))),
-        "download": replace(EMPTY, download_files=(DownloadFile("1", "a.csv", None, "uploading", None, None, None),)),
+        "download": replace(
+            EMPTY,
+            download_files=(
+                DownloadFile(
+                    guid="1",
+                    file_name="a.csv",
+                    status="uploading",
+                ),
+            ),
+        ),
         "no steps": replace(EMPTY, steps=()),
         "failed": replace(EMPTY, status=TaskStatus.FAILED),
         "canceled": replace(EMPTY, status=TaskStatus.CANCELED),
-        "formats": replace(OF_BOT, output=Output(formats=(OutputFile("csv", "a.csv", 3, "https://files.example/1"),))),
-        "value": replace(OF_BOT, output=Output("0", is_json=True)),
+        "formats": replace(
+            OF_BOT,
+            output=Output(formats=(OutputFile(format="csv", name="a.csv", size=3, url="https://files.example/1"),)),
+        ),
+        "value": replace(OF_BOT, output=Output(string="0", is_json=True)),
         "failed bot": replace(OF_BOT, status=TaskStatus.FAILED),
-        "too large to be read": replace(OF_BOT, unread="it is too large"),
         "ended long ago": ended_at(999.0 - timings.LATE_OUTPUT_LIMIT),
     },
 )
@@ -58,7 +73,7 @@ def test_run_with_output_or_without_a_reason_for_any_is_not_read_again(task):
         "no text": (replace(EMPTY, output=Output(string=None, files=())), WITH_TEXT),
         "an empty text": (replace(EMPTY, output=Output(string="", files=())), WITH_TEXT),
         "ended lately": (ended_at(1000.0 - timings.LATE_OUTPUT_LIMIT), WITH_TEXT),
-        "a bot, which needs no steps": (OF_BOT, replace(OF_BOT, output=Output("[1]", is_json=True))),
+        "a bot, which needs no steps": (OF_BOT, replace(OF_BOT, output=Output(string="[1]", is_json=True))),
     },
 )
 def test_finished_run_without_output_is_read_again_until_it_has_some(empty, late):

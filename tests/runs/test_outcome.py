@@ -35,12 +35,25 @@ def test_only_a_finished_run_has_a_result_whatever_its_output_is(status, error):
 
 def test_failed_run_error_names_reason_code_step_screenshot_log_and_remedy():
     steps = (
-        Step(1, "succeed", "open the page", None, None),
-        Step(2, "failed", "solve the captcha", "the page was open", "https://shots.example/2.png"),
-        Step(3, "running", "read the rows", "the captcha stands", None),
+        Step(number=1, status="succeed", goal="open the page"),
+        Step(
+            number=2,
+            status="failed",
+            goal="solve the captcha",
+            evaluation_previous_goal="the page was open",
+            screenshots_url="https://shots.example/2.png",
+        ),
+        Step(
+            number=3,
+            status="running",
+            goal="read the rows",
+            evaluation_previous_goal="the captcha stands",
+        ),
     )
     found = failed(
-        failure=Failure(1011, "Captcha blocked the run"), steps=steps, log_detail_url="https://log.example/7"
+        failure=Failure(code=1011, message="Captcha blocked the run"),
+        steps=steps,
+        log_detail_url="https://log.example/7",
     )
     assert found == (
         "BrowserAct task 7 of workflow 70 failed: Captcha blocked the run (code 1011).\n"
@@ -54,24 +67,47 @@ def test_failed_run_error_names_reason_code_step_screenshot_log_and_remedy():
     )
 
 
-SUCCEEDED = Step(1, "succeed", "open the page", None, None)
+SUCCEEDED = Step(number=1, status="succeed", goal="open the page")
 
 
 @cases(
     ("steps", "lines"),
     {
         "no step": ((), []),
-        "no step failed": ((SUCCEEDED, Step(2, "succeed", "read", None, None)), ["At step 2: read"]),
+        "no step failed": (
+            (
+                SUCCEEDED,
+                Step(number=2, status="succeed", goal="read"),
+            ),
+            ["At step 2: read"],
+        ),
         "step that is not judged yet": (
-            (Step(1, "failed", "read", "the page was open", None),),
+            (
+                Step(
+                    number=1,
+                    status="failed",
+                    goal="read",
+                    evaluation_previous_goal="the page was open",
+                ),
+            ),
             ["At step 1: read", "Evaluation of the previous step: the page was open"],
         ),
         "signed screenshot": (
-            (Step(1, "failed", "read", None, "https://shots.example/1.png?X-Amz-Signature=secret"),),
+            (
+                Step(
+                    number=1,
+                    status="failed",
+                    goal="read",
+                    screenshots_url="https://shots.example/1.png?X-Amz-Signature=secret",
+                ),
+            ),
             ["At step 1: read"],
         ),
         "failed step long before the end": (
-            (Step(1, "failed", "open", None, None), *[Step(2, "succeed", "read", None, None)] * 100_000),
+            (
+                Step(number=1, status="failed", goal="open"),
+                *[Step(number=2, status="succeed", goal="read")] * 100_000,
+            ),
             ["At step 2: read"],
         ),
     },
@@ -84,12 +120,12 @@ def test_failed_run_error_names_the_step_that_failed_or_the_last_one(steps, line
 @cases(
     ("failure", "remedy"),
     {
-        "page": (Failure(10001, "Navigation timeout"), "The page did not load in time"),
-        "captcha": (Failure(1011, "A captcha could not be solved"), "A captcha stopped the run"),
-        "another message": (Failure(10001, "The site did not accept the password of ada"), None),
-        "no message": (Failure(10001, None), None),
-        "message of another code": (Failure(1011, "The account is blocked"), None),
-        "another code": (Failure(4711, "Navigation timeout"), None),
+        "page": (Failure(code=10001, message="Navigation timeout"), "The page did not load in time"),
+        "captcha": (Failure(code=1011, message="A captcha could not be solved"), "A captcha stopped the run"),
+        "another message": (Failure(code=10001, message="The site did not accept the password of ada"), None),
+        "no message": (Failure(code=10001, message=None), None),
+        "message of another code": (Failure(code=1011, message="The account is blocked"), None),
+        "another code": (Failure(code=4711, message="Navigation timeout"), None),
     },
 )
 def test_remedy_is_given_only_if_the_message_of_the_failure_fits_it(failure, remedy):
@@ -99,9 +135,12 @@ def test_remedy_is_given_only_if_the_message_of_the_failure_fits_it(failure, rem
 @cases(
     ("failure", "last"),
     {
-        "any": (Failure(9, "gone"), "Fix the bot or its input, and clear the Airflow task that started it."),
+        "any": (
+            Failure(code=9, message="gone"),
+            "Fix the bot or its input, and clear the Airflow task that started it.",
+        ),
         "captcha": (
-            Failure(1011, "A captcha"),
+            Failure(code=1011, message="A captcha"),
             "A captcha stopped the run: let the bot pause for a person at this point, give it a Standard Browser that "
             "is already logged in, or slow down the bot. Fix the bot or its input, and clear the Airflow task that "
             "started it.",
@@ -127,7 +166,7 @@ def test_text_of_a_page_can_neither_forge_lines_of_the_error_nor_control_a_termi
         "log_detail_url": f"https://log.example/{text}",
     }
     with pytest.raises(RunFailedError) as caught:
-        check_finished(Task.read(fields))
+        check_finished(Task.model_validate(fields))
     lines = str(caught.value).split("\n")
     assert [line.split(":")[0].split(" ")[0] for line in lines] == ["BrowserAct", "At", "Evaluation", "Fix"]
     assert all(line.isprintable() and len(line) < 1100 for line in lines)

@@ -38,8 +38,8 @@ def read(
     downloads: tuple[DownloadFile, ...] = (),
 ) -> ReturnValue:
     """Read an output. Of a bot, it is known whether the output is a JSON value or a text."""
-    output = Output(text, files, formats=formats, is_json=is_json)
-    task = Task("7", TaskStatus.FINISHED, output=output, download_files=downloads)
+    output = Output(string=text, files=files, formats=formats, is_json=is_json)
+    task = Task(id="7", status=TaskStatus.FINISHED, output=output, download_files=downloads)
     return read_output(task, output_format, why_unstorable)
 
 
@@ -94,7 +94,7 @@ UNSTORABLE = {
 def test_output_in_auto_format_is_parsed_as_json_or_kept_as_text(text, value, found):
     # A text that was not declared as JSON, and is no list or dict, is no reason for a warning.
     assert read(text) == ReturnValue(value)
-    assert format_of(Output(text), AUTO) is found
+    assert format_of(Output(string=text), AUTO) is found
 
 
 class TestUnstorableValue:
@@ -170,7 +170,7 @@ MILLION = "x" * 1_000_000
 )
 def test_output_is_read_in_its_declared_format(text, declared, value):
     assert read(text, declared) == ReturnValue(value)
-    assert format_of(Output(text), declared) is declared
+    assert format_of(Output(string=text), declared) is declared
 
 
 @cases(
@@ -196,7 +196,7 @@ def test_output_without_its_declared_format_raises_with_the_reason(text, declare
     with pytest.raises(FormatError, match=why):
         read(text, declared)
     with pytest.raises(FormatError, match=why):
-        format_of(Output(text), declared)
+        format_of(Output(string=text), declared)
 
 
 @cases(
@@ -243,7 +243,7 @@ class TestLargeText:
     def test_large_text_is_returned_unparsed_with_the_reason_if_it_is_no_plain_text(self, text, declared, found, warns):
         returned = read(text, declared, lambda value: pytest.fail("a value was created"))
         assert returned == ReturnValue(text, outputs.TOO_LARGE_TO_PARSE if warns else None)
-        assert format_of(Output(text), declared) is found
+        assert format_of(Output(string=text), declared) is found
 
     @cases(
         ("text", "declared", "why"),
@@ -265,8 +265,19 @@ class TestLargeText:
 
 
 URL, DOWNLOAD_URL = "https://files.example/1", "https://f/a.pdf?s"
-FORMATS = (OutputFile("csv", "r.csv", 3, "https://f/r.csv?s"), OutputFile("md", None, None, "https://f/r.md?s"))
-DOWNLOADS = (DownloadFile("g", "a.pdf", 3, "completed", None, None, DOWNLOAD_URL),)
+FORMATS = (
+    OutputFile(format="csv", name="r.csv", size=3, url="https://f/r.csv?s"),
+    OutputFile(format="md", url="https://f/r.md?s"),
+)
+DOWNLOADS = (
+    DownloadFile(
+        guid="g",
+        file_name="a.pdf",
+        file_size=3,
+        status="completed",
+        download_url=DOWNLOAD_URL,
+    ),
+)
 
 
 @cases(
@@ -298,7 +309,7 @@ def test_output_with_files_is_returned_together_with_their_urls(text, how, value
 
 
 def test_missing_output_is_returned_as_none():
-    assert read_output(Task("7", TaskStatus.FINISHED), AUTO, stores_everything) == ReturnValue(None)
+    assert read_output(Task(id="7", status=TaskStatus.FINISHED), AUTO, stores_everything) == ReturnValue(None)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +340,7 @@ def test_missing_output_is_returned_as_none():
 def test_value_of_a_bot_keeps_its_type_and_text_is_json_only_as_object_or_array(text, is_json, declared, value, found):
     returned = read(text, declared, is_json=is_json)
     assert (returned, type(returned.value)) == (ReturnValue(value), type(value))
-    assert format_of(Output(text, is_json=is_json), declared) is found
+    assert format_of(Output(string=text, is_json=is_json), declared) is found
 
 
 @pytest.mark.parametrize(("text", "is_json"), [("12", True), ('{"a": 1}', True), ('{"a": 1}', False)])
@@ -337,4 +348,4 @@ def test_json_value_of_a_bot_is_not_csv(text, is_json):
     with pytest.raises(FormatError, match="the output is JSON"):
         read(text, CSV, is_json=is_json)
     with pytest.raises(FormatError, match="the output is JSON"):
-        format_of(Output(text, is_json=is_json), CSV)
+        format_of(Output(string=text, is_json=is_json), CSV)

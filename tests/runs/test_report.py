@@ -20,20 +20,20 @@ from tests.cases import cases
 
 BEGAN = datetime(2026, 11, 25, 8, tzinfo=timezone.utc)
 LIVE = "https://live"
-STEP = Step(1, "succeed", "read", None, None)
+STEP = Step(number=1, status="succeed", goal="read")
 
 
 def task(status: TaskStatus = TaskStatus.FINISHED, **fields) -> Task:
     times = {"created_at": BEGAN, "finished_at": BEGAN + timedelta(seconds=23.4)}
-    return Task("7", status, workflow_id="70", **{**times, **fields})
+    return Task(id="7", status=status, workflow_id="70", **{**times, **fields})
 
 
 @cases(
     ("run", "line"),
     {
         "all": (task(credit=10, steps=(STEP, STEP)), "finished after 23 s, 10 credits used, 2 steps."),
-        "nothing": (Task("7", TaskStatus.CANCELED), "canceled."),
-        "one step": (Task("7", TaskStatus.FAILED, steps=(STEP,)), "failed, 1 step."),
+        "nothing": (Task(id="7", status=TaskStatus.CANCELED), "canceled."),
+        "one step": (Task(id="7", status=TaskStatus.FAILED, steps=(STEP,)), "failed, 1 step."),
     },
 )
 def test_end_of_a_run_is_reported_with_what_is_known_of_duration_credits_and_steps(run, line):
@@ -41,8 +41,8 @@ def test_end_of_a_run_is_reported_with_what_is_known_of_duration_credits_and_ste
 
 
 def test_step_goal_is_shortened_to_one_line():
-    read = Step.read({"step": 3, "status": "running", "step_goal": "Open\nthe  page " + "x" * 500})
-    [line] = step_lines(task(steps=(read,)), 0)
+    step = Step(number=3, status="running", goal="Open\nthe  page " + "x" * 500)
+    [line] = step_lines(task(steps=(step,)), 0)
     assert line.startswith("BrowserAct task 7, step 3: Open the page xxx")
     assert "\n" not in line
     assert len(line) < GOAL_LENGTH + 60
@@ -69,8 +69,16 @@ def test_run_facts_are_plain_json_without_inputs_and_outputs():
         log_detail_url="https://log",
         profile_id="9",
         input_parameters="password=hunter2",
-        output=Output("secret rows", ("https://signed/a", "https://signed/b")),
-        download_files=(DownloadFile("g", "a.pdf", 3, "uploaded", None, None, "https://signed"),),
+        output=Output(string="secret rows", files=("https://signed/a", "https://signed/b")),
+        download_files=(
+            DownloadFile(
+                guid="g",
+                file_name="a.pdf",
+                file_size=3,
+                status="uploaded",
+                download_url="https://signed",
+            ),
+        ),
     )
     assert log_url(full) == "https://log"
     assert json.loads(json.dumps(facts(full))) == {
@@ -92,22 +100,22 @@ def test_run_facts_are_plain_json_without_inputs_and_outputs():
 
 
 def test_facts_of_a_bot_run_name_the_bot_and_count_its_formats_and_have_no_input():
-    formats = (OutputFile("csv", "a.csv", 3, "https://signed"),)
+    formats = (OutputFile(format="csv", name="a.csv", size=3, url="https://signed"),)
     of_bot = Task(
-        "7",
-        TaskStatus.FINISHED,
+        id="7",
+        status=TaskStatus.FINISHED,
         api_version=ApiVersion.V3,
         bot_id="82",
         bot_name="Contacts",
         bot_type=BotType.AGENT,
         input={"password": "hunter2"},
         live_url=LIVE,
-        output=Output("[1]", formats=formats, files_left_out=2, is_json=True),
+        output=Output(string="[1]", formats=formats, is_json=True),
     )
     found = json.loads(json.dumps(facts(of_bot)))
     named = ("api_version", "workflow_id", "bot_id", "bot_name", "bot_type", "profile_id")
     assert [found[name] for name in named] == ["v3", None, "82", "Contacts", "agent", None]
-    assert found["counts"]["output_files"] == 3
+    assert found["counts"]["output_files"] == 1
     assert found["links"]["live"] is None
     assert not any(secret in json.dumps(found) for secret in ("hunter2", "signed"))
 

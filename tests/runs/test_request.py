@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_browseract.api.models import InputParameter
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.api.workflows import InputParameter
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.request import (
     RunRequest,
@@ -235,7 +235,11 @@ def test_only_a_list_of_inputs_becomes_a_dict(given, expected):
 
 
 def test_only_an_input_that_is_declared_as_disabled_by_default_is_required():
-    declared = [InputParameter("a", False), InputParameter("b", True), InputParameter("c", None)]
+    declared = [
+        InputParameter(name="a", default_enabled=False),
+        InputParameter(name="b", default_enabled=True),
+        InputParameter(name="c"),
+    ]
     check_names(["a"], declared, "workflow 7")
     with pytest.raises(
         InputError, match=r"lacks the required name 'a'\. The inputs of workflow 7 are: a \(required\), b, c\."

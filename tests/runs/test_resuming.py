@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.exceptions import (
     AuthenticationError,
@@ -69,10 +69,10 @@ def event_of(end: End, wait: Wait = WAIT, **fields: Any) -> WaitEvent:
 @cases(
     ("over", "decision"),
     {
-        "ended": (WaitEnd(End.ENDED, WAIT, Task("7", F)), Conclude(Task("7", F))),
-        "paused": (WaitEnd(End.PAUSED, WAIT, Task("7", P)), Paused(WAIT, Task("7", P))),
-        "deadline": (WaitEnd(End.DEADLINE, WAIT, Task("7", R)), GiveUp(WAIT, End.DEADLINE)),
-        "not started": (WaitEnd(End.NOT_STARTED, WAIT, Task("7", C)), GiveUp(WAIT, End.NOT_STARTED)),
+        "ended": (WaitEnd(End.ENDED, WAIT, Task(id="7", status=F)), Conclude(Task(id="7", status=F))),
+        "paused": (WaitEnd(End.PAUSED, WAIT, Task(id="7", status=P)), Paused(WAIT, Task(id="7", status=P))),
+        "deadline": (WaitEnd(End.DEADLINE, WAIT, Task(id="7", status=R)), GiveUp(WAIT, End.DEADLINE)),
+        "not started": (WaitEnd(End.NOT_STARTED, WAIT, Task(id="7", status=C)), GiveUp(WAIT, End.NOT_STARTED)),
         "given up": (WaitEnd(End.GIVEN_UP, WAIT, None, DOWN), GiveUp(WAIT, End.GIVEN_UP, DOWN.brief, DOWN)),
     },
 )
@@ -83,19 +83,19 @@ def test_wait_in_a_worker_is_followed_by_what_it_came_to(over, decision):
 @pytest.mark.parametrize("end", End)
 @pytest.mark.parametrize("status", [status for status in TaskStatus if status.ended])
 def test_ended_run_is_concluded_whatever_the_event_reports(end, status):
-    decision, lines = after_deferral(event_of(end), Task("7", status), START + 1.0)
+    decision, lines = after_deferral(event_of(end), Task(id="7", status=status), START + 1.0)
     if status is CANCELED and end is End.MAX_CREDITS:
-        assert decision == GiveUp(WAIT, end, task=Task("7", status))
+        assert decision == GiveUp(WAIT, end, task=Task(id="7", status=status))
     else:
-        assert decision == Conclude(Task("7", status))
+        assert decision == Conclude(Task(id="7", status=status))
     useless = [LogLine("The run has ended, so the answer Resume has no effect.")]
     assert lines == [LogLine(f"BrowserAct task 7 is {status}."), *(useless if end is End.ANSWERED else [])]
 
 
 def test_steps_that_no_poll_has_logged_are_logged_at_the_end():
-    steps = tuple(Step(number, "succeed", "read", None, None) for number in (1, 2, 3))
+    steps = tuple(Step(number=number, status="succeed", goal="read") for number in (1, 2, 3))
     wait = replace(WAIT, last_seen=R, steps_logged=2, step_status="running")
-    _, lines = after_deferral(WaitEvent(wait, End.ENDED, WokenBy.CALLBACK), Task("7", F, steps=steps), START)
+    _, lines = after_deferral(WaitEvent(wait, End.ENDED, WokenBy.CALLBACK), Task(id="7", status=F, steps=steps), START)
     assert [line.text for line in lines] == [
         "BrowserAct task 7, step 2: read (succeed)",
         "BrowserAct task 7, step 3: read (succeed)",
@@ -110,7 +110,7 @@ class TestOverTheCap:
         [(CANCELED, 61, True), (F, 61, False), (FAILED, 61, False), (CANCELED, 60, False)],
     )
     def test_canceled_run_is_given_up_and_any_other_ended_run_is_concluded(self, end, status, credit, given_up):
-        seen = Task("7", status, credit=credit)
+        seen = Task(id="7", status=status, credit=credit)
         decision, _ = after_deferral(event_of(end, CAPPED), seen, START - 1.0)
         given_up = given_up or (status is CANCELED and end is End.MAX_CREDITS)
         assert decision == (GiveUp(CAPPED, End.MAX_CREDITS, task=seen) if given_up else Conclude(seen))
@@ -121,7 +121,7 @@ class TestOverTheCap:
         # An older triggerer ignores the cap.
         wait = ASKING if end is End.ANSWERED else WAIT
         event = replace(event_of(end), wait=replace(wait, policy=CAPPED.policy, spent_before=40))
-        seen = Task("7", status, credit=61)
+        seen = Task(id="7", status=status, credit=61)
         decision, lines = after_deferral(event, seen, START - 1.0)
         assert isinstance(decision, GiveUp)
         assert (decision.end, decision.task) == (End.MAX_CREDITS, seen)
@@ -130,14 +130,14 @@ class TestOverTheCap:
     # Its credits do not show why it was stopped; or it has used exactly the cap.
     @pytest.mark.parametrize(("end", "credit", "kind"), [(End.MAX_CREDITS, None, GiveUp), (End.ENDED, 60, WaitAgain)])
     def test_active_run_is_given_up_if_it_was_stopped_and_waited_for_at_the_cap(self, end, credit, kind):
-        decision, _ = after_deferral(event_of(end, CAPPED), Task("7", R, credit=credit), START - 1.0)
+        decision, _ = after_deferral(event_of(end, CAPPED), Task(id="7", status=R, credit=credit), START - 1.0)
         assert type(decision) is kind
 
 
 @pytest.mark.parametrize("status", [status for status in TaskStatus if not status.ended])
 @pytest.mark.parametrize("woken_by", [WokenBy.POLL, WokenBy.CALLBACK])
 def test_reported_end_that_the_api_does_not_confirm_is_waited_for_again(status, woken_by):
-    decision, lines = after_deferral(WaitEvent(WAIT, End.ENDED, woken_by), Task("7", status), START - 1.0)
+    decision, lines = after_deferral(WaitEvent(WAIT, End.ENDED, woken_by), Task(id="7", status=status), START - 1.0)
     assert isinstance(decision, WaitAgain)
     assert decision.wait.callbacks_in_vain == (woken_by is WokenBy.CALLBACK)
     assert decision.wait.callback_missed == (woken_by is WokenBy.POLL)
@@ -185,7 +185,7 @@ SKEW = timings.AIRFLOW_CLOCK_SKEW
     ids=lambda value: value.__name__ if isinstance(value, type) else str(value),
 )
 def test_other_ends_are_checked_against_the_status_or_the_error_and_the_deadline(end, seen, after, kind):
-    run = seen if isinstance(seen, BrowserActError) else Task("7", seen)
+    run = seen if isinstance(seen, BrowserActError) else Task(id="7", status=seen)
     decision, lines = after_deferral(event_of(end), run, START + after)
     assert type(decision) is kind
     if isinstance(decision, GiveUp) and isinstance(run, BrowserActError):
@@ -214,8 +214,8 @@ def test_wait_without_a_status_has_a_reason_and_a_remedy(reason, error, why, rem
 
 
 def test_wait_that_was_given_up_at_the_deadline_of_a_readable_run_is_a_timeout():
-    decision, _ = after_deferral(event_of(End.GIVEN_UP, reason="HTTP 503"), Task("7", R), START)
-    assert decision == GiveUp(WAIT.news(Task("7", R))[1], End.DEADLINE, "HTTP 503")
+    decision, _ = after_deferral(event_of(End.GIVEN_UP, reason="HTTP 503"), Task(id="7", status=R), START)
+    assert decision == GiveUp(WAIT.news(Task(id="7", status=R))[1], End.DEADLINE, "HTTP 503")
 
 
 TWO_MINUTES_LEFT = (
@@ -269,7 +269,7 @@ EARLIER = WaitEvent(WAIT, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answ
     },
 )
 def test_run_is_waited_for_again_without_a_required_action_and_with_the_reason(event, seen, pause_known, line):
-    run = seen if seen is DOWN else Task("7", seen)
+    run = seen if seen is DOWN else Task(id="7", status=seen)
     decision, lines = after_deferral(event, run, START - 120.0)
     assert isinstance(decision, WaitAgain)
     assert (decision.wait.required_action, decision.wait.pause_known) == (None, pause_known)
@@ -277,7 +277,11 @@ def test_run_is_waited_for_again_without_a_required_action_and_with_the_reason(e
 
 
 def test_news_of_the_run_are_logged_once():
-    task = Task("7", R, steps=(Step(1, "running", "Open the page", None, None),))
+    task = Task(
+        id="7",
+        status=R,
+        steps=(Step(number=1, status="running", goal="Open the page"),),
+    )
     decision, lines = after_deferral(event_of(End.NOT_STARTED), task, START - 1.0)
     assert isinstance(decision, WaitAgain)
     expected = ["BrowserAct task 7, step 1: Open the page (running)", "BrowserAct task 7 is running."]
@@ -338,7 +342,7 @@ class WaitingForARun(RuleBasedStateMachine):
     def _resume(self, event: WaitEvent) -> None:
         """Do what is decided when Airflow resumes the operator."""
         read = from_json(WaitEvent, json.loads(json.dumps(to_json(event))))
-        seen: Task | BrowserActError = DOWN if self.failures > 0 else Task("7", self.status)
+        seen: Task | BrowserActError = DOWN if self.failures > 0 else Task(id="7", status=self.status)
         self.failures = max(0, self.failures - 1)
         decision, _ = after_deferral(read, seen, self.now)
         match decision:
@@ -401,7 +405,7 @@ class WaitingForARun(RuleBasedStateMachine):
     def _answer(self, call: Call[Any]) -> None:
         assert self.passed >= self.grace_ends, "nothing is asked within the grace"
         assert call.name == "get-task", "a wait starts, resumes and stops nothing"
-        self.reply = Task("7", self.status)
+        self.reply = Task(id="7", status=self.status)
         self._advance()
 
     @precondition(_goes_on)

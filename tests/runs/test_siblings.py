@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
-from airflow_provider_browseract.api.workflows import Workflow
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.models import CreatedTask, Page, SourceInfo, Task, TaskStatus
 from airflow_provider_browseract.exceptions import BrowserActError, ResponseLostError, ServerError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.orphans import Claim, OrphanError, ReadClaims
@@ -98,16 +97,24 @@ class World:
             if fate == "never arrived":
                 return self.chance.choice([ServerError("x", http_status=503), ResponseLostError("x")])
             task_id = str(100 + len(self.runs))
-            self.runs.append(Task(task_id, TaskStatus.RUNNING, "70", at(int(self.now)), input_parameters=PENS_LISTED))
+            self.runs.append(
+                Task(
+                    id=task_id,
+                    status=TaskStatus.RUNNING,
+                    workflow_id="70",
+                    created_at=at(int(self.now)),
+                    input_parameters=PENS_LISTED,
+                )
+            )
             self.listed_after[task_id] = self.now + self.chance.uniform(0.0, timings.LISTING_DELAY - 1.0)
-            return CreatedTask(task_id) if fate == "well" else ResponseLostError("x")
+            return CreatedTask(id=task_id) if fate == "well" else ResponseLostError("x")
         if step.name == "get-workflow":
-            return Workflow("70")
+            return SourceInfo(id="70")
         if step.name == "get-task":
             return next(run for run in self.runs if run.id == step.params["task_id"])
         assert step.name == "list-tasks"
         listed = [run for run in self.runs if self.listed_after[run.id] <= self.now]
-        return Page(tuple(listed), total_count=len(listed))
+        return Page(items=tuple(listed), total_count=len(listed))
 
     @property
     def adopted_twice(self) -> bool:

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.api.models import ListedTask
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.exceptions import BrowserActError, ResponseTooLargeError
 from airflow_provider_browseract.runs import timings
@@ -33,7 +33,7 @@ MIDNIGHT = NOON.replace(hour=0)
 
 
 def as_listed(*runs):
-    return [ListedRun.of(Task.read_summary(run)) for run in runs]
+    return [ListedRun.of(ListedTask.model_validate(run)) for run in runs]
 
 
 def forecast(account, *, source=SOURCE, cap=None):
@@ -175,7 +175,7 @@ def contradicting(page, number):
     ("runs", "page_size", "why"),
     {
         "81 pages": ([listed(number) for number in range(801)], 10, "counting them takes more than 80 requests"),
-        "item without id": ([{**listed(1), "id": None}], 500, "cannot be read (one without an id"),
+        "item without id": ([{**listed(1), "id": None}], 500, "items.0.id: Input should be a valid string"),
         "item without creation time": (
             [{**listed(1), "created_at": None}],
             500,

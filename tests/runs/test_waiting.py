@@ -3,13 +3,12 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import Step, Task, TaskStatus
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.models import Step, Task, TaskState, TaskStatus
 from airflow_provider_browseract.exceptions import (
     AuthenticationError,
     BrowserActError,
@@ -38,7 +37,7 @@ from airflow_provider_browseract.runs.waiting import (
     wait_for_end,
 )
 from tests.cases import cases
-from tests.steps import carry_out
+from tests.steps import carry_out, replace
 
 START = 1_000_000.0
 LIVE = "https://live.example/7"
@@ -97,7 +96,7 @@ class World:
         self.asked.append(step.name)
         assert step.params == {"task_id": "7"}
         if step.name == "get-task-status":
-            return self.statuses.pop(0)
+            return TaskState(status=self.statuses.pop(0))
         if step.name == "stop-task":
             return self.stops.pop(0) if self.stops else None
         assert step.name == "get-task"
@@ -182,7 +181,10 @@ def test_wait_lasts_until_the_end_of_the_run_or_the_deadline(status):
     assert world.took == (19.0 if status.ended else 100.0)
 
 
-FIRST, SECOND = Step(1, "running", "Open the page", None, None), Step(2, "running", "Read the rows", None, None)
+FIRST, SECOND = (
+    Step(number=1, status="running", goal="Open the page"),
+    Step(number=2, status="running", goal="Read the rows"),
+)
 ENDED = replace(SECOND, status="succeed")
 IS_RUNNING, IS_PAUSED, IS_FINISHED = (
     f"is running. Live view: {LIVE}",
@@ -218,11 +220,11 @@ def test_each_step_and_status_is_logged_once(row, texts):
 
 
 def steps_until(last: int) -> tuple[Step, ...]:
-    return tuple(Step(number, "running", "read", None, None) for number in range(1, last + 1))
+    return tuple(Step(number=number, status="running", goal="read") for number in range(1, last + 1))
 
 
 def test_response_with_a_hundred_thousand_steps_adds_about_fifty_lines_of_limited_length():
-    long = Step(7, "s" * 5000, "g" * 5000, None, None)
+    long = Step(number=7, status="s" * 5000, goal="g" * 5000)
     world = World(R, R, F, steps=[(long,) * 100_000, (long,) * 100_000])
     assert len(world.texts) == MAX_STEP_LINES + 3
     assert world.texts[MAX_STEP_LINES // 2] == "BrowserAct task 7: ... 99,950 more steps"
@@ -286,7 +288,7 @@ def test_404_from_a_gateway_does_not_end_the_wait():
 
 def test_response_too_large_for_the_triggerer_ends_the_wait_by_status_alone():
     world = World(R, LARGE, LARGE, statuses=[R, F])
-    assert (world.end, world.over.task) == (End.ENDED, Task("7", F, unread=LARGE.message))
+    assert (world.end, world.over.task) == (End.ENDED, Task(id="7", status=F, unread=LARGE.message))
     assert world.asked == ["get-task", "get-task", "get-task-status", "get-task", "get-task-status"]
 
 
@@ -457,7 +459,7 @@ def polls_of(length: float, wait: Wait = CALLED_BACK, chance: Callable[[], float
             now += step.seconds
         if isinstance(step, Call):
             polls.append(now - START)
-            return Task("7", F if polls[-1] >= length else R)
+            return Task(id="7", status=F if polls[-1] >= length else R)
         return None
 
     over = carry_out(wait_for_end(wait.deferred(START), lambda: now, chance), answer)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_browseract.api import client
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.runs import timings
@@ -108,20 +109,20 @@ def test_api_key_rotated_during_the_wait_fails_no_poll(world, emulator, caplog):
 
 
 def test_task_trigger_reports_run_with_large_output_as_ended_without_keeping_it(world, emulator, monkeypatch):
-    monkeypatch.setattr(polling, "LARGEST_RESPONSE", 10_000)
+    monkeypatch.setattr(client, "MAX_RESPONSE", 10_000)
     emulator.next_run(ORDERS.id, output="x" * 20_000)
     event, seen = world.run(polling.poll_until_end(trigger(start()).wait, "browseract_default", log))
     assert event.end is End.ENDED
-    assert (seen.output, seen.unread) == (None, "The response to get-task is larger than 10000 bytes (max_response)")
+    assert (seen.output, seen.unread) == (None, "The response to get-task is larger than 10000 bytes")
 
 
 @pytest.mark.parametrize(
     ("largest", "endpoints"),
-    [(polling.LARGEST_RESPONSE, {"query-run"}), (100, {"query-run", "query-run-status"})],
+    [(client.MAX_RESPONSE, {"query-run"}), (100, {"query-run", "query-run-status"})],
     ids=["whole", "too large for the triggerer"],
 )
 def test_run_of_a_bot_is_polled_with_version_3_of_the_api(emulator, wait, monkeypatch, largest, endpoints):
-    monkeypatch.setattr(polling, "LARGEST_RESPONSE", largest)
+    monkeypatch.setattr(client, "MAX_RESPONSE", largest)
     assert wait(stored_trigger(trigger(start_bot(), api_version=ApiVersion.V3))).end is End.ENDED
     assert {request.endpoint for request in emulator.requests[1:]} == endpoints
 

@@ -77,7 +77,7 @@ async def counts() -> None:
 
 def start(number: int = 1, api_version: ApiVersion = ApiVersion.V2) -> list[str]:
     """Start runs, in version 3 of the API as those of a bot."""
-    run = v3.create_run if api_version is ApiVersion.V3 else v2.run_task
+    run = v3.run if api_version is ApiVersion.V3 else v2.run
     return [BrowserActHook().client.send(run(ORDERS.id)).id for _ in range(number)]
 
 

@@ -14,7 +14,6 @@ import pytest
 from airflow_provider_browseract.emulator import CONTACTS, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.triggers import watcher
 from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
 from tests.cases import cases
 from tests.catalogue import FAILING, TEMPLATE_TEXT
@@ -297,7 +296,7 @@ class TestLargeOutputs:
 
     @pytest.fixture(autouse=True)
     def _small_pages(self, monkeypatch):
-        monkeypatch.setattr(watcher, "LARGEST_PAGE", 50_000)
+        monkeypatch.setattr("airflow_provider_browseract.api.client.MAX_RESPONSE", 50_000)
 
     @in_world
     async def test_watcher_reads_large_outputs_in_small_pages_and_reports_each_end_once(self, world, emulator):
@@ -328,7 +327,7 @@ class TestLargeOutputs:
             large, small = end(), end()
             await asyncio.sleep(POLLS)
         assert set(ids(payloads)) - {large} == {small}
-        assert "1 of the listed BrowserAct tasks cannot be read" in caplog.text
+        assert "1 of the listed BrowserAct tasks are too large" in caplog.text
 
 
 @cases(

@@ -41,7 +41,7 @@ def start() -> str:
 
 def start_bot() -> str:
     """Start the same with version 3 of the API, in which each workflow of the emulator is a bot."""
-    return BrowserActHook().client.send(v3.create_run(ORDERS.id)).id
+    return BrowserActHook().client.send(v3.run(ORDERS.id)).id
 
 
 def start_paused(emulator) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -15,6 +14,7 @@ from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
+from tests.steps import replace
 from tests.workers import ORDERS_RESULT, refuse_xcoms
 from tests.world import browseract_emulator, emulator, worker, world
 

@@ -14,7 +14,6 @@ import pytest
 from airflow.sdk import Asset
 
 from airflow_provider_browseract import loops as steps
-from airflow_provider_browseract.api import models
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
@@ -295,17 +294,6 @@ class TestErrors:
             run.run()
         assert (folder / emulator.tasks[0].id / "good.csv").read_bytes() == b"a"
 
-    def test_too_many_files_to_write_fail_without_a_retry_and_the_first_are_written(
-        self, download, emulator, folder, monkeypatch
-    ):
-        monkeypatch.setattr(models, "MAX_FILES", 2)
-        run = download(*(EmulatedFile(f"{number}.csv", b"a") for number in range(5)))
-        emulator.set_workflow(DOWNLOAD.id, output="words")
-        with pytest.raises(AirflowFailException, match=rf"3 of its files were not read.* are in {folder}"):
-            run.run()
-        written = {path.name for path in (folder / emulator.tasks[0].id).iterdir()}
-        assert written == {"0.csv", "1.csv", "output.txt", "task.json"}
-
     def test_text_in_the_wrong_format_is_still_written_and_reported_with_its_path(
         self, worker, emulator, folder, capfd
     ):
@@ -434,7 +422,7 @@ def test_outlet_event_and_openlineage_have_the_run_its_facts_and_its_paths(expor
 def test_openlineage_names_what_was_run_and_the_storage_of_output_path(path, kind, dataset, name):
     from airflow_provider_browseract.worker.lineage import lineage_of
 
-    done: Any = SimpleNamespace(results=Results(f"{path}/7"), task=Task("7", TaskStatus.FINISHED))
+    done: Any = SimpleNamespace(results=Results(f"{path}/7"), task=Task(id="7", status=TaskStatus.FINISHED))
     lineage = lineage_of(Source(kind, "82"), "https://api.browseract.com", done)
     named = [(each.namespace, each.name) for each in (*lineage.inputs, *lineage.outputs)]
     assert named == [("browseract://api.browseract.com", name), dataset]

@@ -18,12 +18,17 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.bodies import CHUNK_SIZE
 from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, ClientSettings
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.files import RunFile
 from airflow_provider_browseract.worker import download
-from airflow_provider_browseract.worker.download import FileError, FileSession, Interrupted, no_addresses_in_logs
+from airflow_provider_browseract.worker.download import (
+    CHUNK_SIZE,
+    FileError,
+    FileSession,
+    Interrupted,
+    no_addresses_in_logs,
+)
 from tests.cases import cases
 from tests.e2e.local_airflow import wait_for
 from tests.served import certificate_in

@@ -135,9 +135,9 @@ def test_possible_run_of_a_template_is_adopted_or_left_if_so_wanted(worker, emul
 @pytest.mark.parametrize("arguments", [CONTACT, TEMPLATE], ids=["bot", "template"])
 def test_runs_of_others_at_the_same_time_do_not_count(worker, emulator, arguments):
     client = BrowserActHook().client
-    client.send(v3.create_run(CONTACTS.id, {"company_name": "Other Corp"}))
-    client.send(v3.create_run(PRICES.id, {"products": ["pens"], "country": "DE"}))
-    client.send(v3.create_template_run(TEMPLATE_SEARCH.id, {"keyword": "ink"}))
+    client.send(v3.run(CONTACTS.id, {"company_name": "Other Corp"}))
+    client.send(v3.run(PRICES.id, {"products": ["pens"], "country": "DE"}))
+    client.send(v3.run_template(TEMPLATE_SEARCH.id, {"keyword": "ink"}))
     for endpoint in ("create-run", "create-template-run"):
         # The request is lost, so no run is created.
         emulator.fault(endpoint, RequestFault.reset(), times=1)

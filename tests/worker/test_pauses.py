@@ -103,9 +103,15 @@ class TestRequiredAction:
     )
     def test_required_action_shows_texts_of_strangers_as_code_so_that_no_address_becomes_a_link(self, text, shown):
         # Airflow renders the text with remark-gfm, which makes links of addresses also where they are escaped.
-        step = Step(1, "running", text, None, None)
+        step = Step(number=1, status="running", goal=text)
         body = required_action._what_to_do(
-            Task(text, TaskStatus.PAUSED, "70", steps=(step,), live_url="https://live.example/a)(b?c=d"),
+            Task.model_construct(
+                id=text,
+                status=TaskStatus.PAUSED,
+                workflow_id="70",
+                steps=(step,),
+                live_url="https://live.example/a)(b?c=d",
+            ),
             Wait("7", time.time() + 600, source_name=text),
             cancel_on_timeout=True,
         )
@@ -125,7 +131,7 @@ class TestRequiredAction:
         ],
     )
     def test_required_action_of_a_bot_names_it_and_states_what_resume_does(self, worker, people, bot_type, resume):
-        task = Task("7", TaskStatus.PAUSED, api_version=ApiVersion.V3, bot_id="82", bot_type=bot_type)
+        task = Task(id="7", status=TaskStatus.PAUSED, api_version=ApiVersion.V3, bot_id="82", bot_type=bot_type)
         required_action.ask(FakeTaskInstance(), task, Wait("7", time.time() + 600), cancel_on_timeout=True)
         assert people.question["subject"] == "run: BrowserAct bot 82 waits for a person"
         assert people.question["options"] == ["Resume", "Stop"]
@@ -141,7 +147,9 @@ class TestRequiredAction:
     def test_required_action_of_a_mapped_task_begins_with_task_and_index(self, worker, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
         run.ti.map_index = 0
-        required_action.ask(run.ti, Task("7", TaskStatus.PAUSED), Wait("7", time.time() + 600), cancel_on_timeout=True)
+        required_action.ask(
+            run.ti, Task(id="7", status=TaskStatus.PAUSED), Wait("7", time.time() + 600), cancel_on_timeout=True
+        )
         assert people.question["subject"] == "run[0]: a run in BrowserAct waits for a person"
 
     def test_required_action_names_the_default_answer_and_its_time_limit(self, worker, emulator, people):

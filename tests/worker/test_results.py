@@ -13,7 +13,6 @@ import threading
 import time
 import tracemalloc
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +28,7 @@ from airflow_provider_browseract.worker.download import Allowance, RunSizeError
 from airflow_provider_browseract.worker.results import ResultStore
 from tests.cases import cases
 from tests.e2e.local_airflow import wait_for
+from tests.steps import replace
 from tests.worker.file_host import CONTENT, OK, host, listen, reply
 
 __all__ = ["host", "listen"]
@@ -96,8 +96,8 @@ def store(host, tmp_path, short_timings) -> SimpleNamespace:
 
 
 def task(*files: DownloadFile, text: str | None = None, urls: tuple[str, ...] = (), **fields) -> Task:
-    output = Output(text, urls)
-    return Task("7", TaskStatus.FINISHED, "70", output=output, download_files=files, **fields)
+    output = Output(string=text, files=urls)
+    return Task(id="7", status=TaskStatus.FINISHED, workflow_id="70", output=output, download_files=files, **fields)
 
 
 def download(name: str, url: str | None = "/plain/a", **fields) -> DownloadFile:
@@ -107,8 +107,8 @@ def download(name: str, url: str | None = "/plain/a", **fields) -> DownloadFile:
 
 def of_formats(**urls: str) -> Task:
     """A run whose output is JSON, and has other formats."""
-    formats = tuple(OutputFile(kind, "result", SIZE, url) for kind, url in urls.items())
-    return Task("7", TaskStatus.FINISHED, output=Output("[1]", formats=formats, is_json=True))
+    formats = tuple(OutputFile(format=kind, name="result", size=SIZE, url=url) for kind, url in urls.items())
+    return Task(id="7", status=TaskStatus.FINISHED, output=Output(string="[1]", formats=formats, is_json=True))
 
 
 def written(folder: Path) -> dict[str, bytes]:
@@ -137,7 +137,7 @@ class TestWrittenResults:
         assert bool(kept.format_error) is ("broken" in text)
 
     def test_run_without_text_is_an_error_only_without_files_and_if_a_format_was_declared(self, store):
-        kept = store.save(Task("7", TaskStatus.FINISHED))
+        kept = store.save(Task(id="7", status=TaskStatus.FINISHED))
         assert (kept.format_error, kept.output) == (None, None)
         assert written(store.folder).keys() == {"task.json"}
         kept = store.save(task(text=""), output_format=OutputFormat.CSV)
@@ -172,7 +172,14 @@ class TestWrittenResults:
             text="[1]",
             credit=5,
             input_parameters="password=hunter2",
-            steps=(Step(1, "succeed", "read", None, "https://shots/1.png?signature=x"),),
+            steps=(
+                Step(
+                    number=1,
+                    status="succeed",
+                    goal="read",
+                    screenshots_url="https://shots/1.png?signature=x",
+                ),
+            ),
         )
         store.save(run)
         text = (store.folder / "task.json").read_text()

@@ -12,7 +12,6 @@ import pytest
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.bases.xcom import BaseXCom
 
-from airflow_provider_browseract.api import bodies, models
 from airflow_provider_browseract.api.models import Output, Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, ORDERS, SEARCH, EmulatedFile
@@ -154,6 +153,14 @@ def test_files_are_returned_as_addresses_beside_the_value(run_with, emulator, re
 
 
 @BOTH_WAYS
+def test_output_that_a_triggerer_cannot_read_is_returned(run_with, emulator, deferrable):
+    # Half an emoji, as the end of a text that was cut.
+    run = run_with(TEXT, deferrable=deferrable, output="All is well \ud83d")
+    assert run.run() == "All is well ?"
+    assert ("get-task-status" in [request.endpoint for request in emulator.requests]) is deferrable
+
+
+@BOTH_WAYS
 @cases(("what", "output"), {"workflow": (TEXT, "All is well."), "bot without steps": (BOT, [1])})
 def test_output_that_comes_after_the_status_is_returned_and_not_none(
     run_with, emulator, read_log, deferrable, what, output
@@ -163,42 +170,6 @@ def test_output_that_comes_after_the_status_is_returned_and_not_none(
     run = run_with(what, deferrable=deferrable, output=output, files=(), output_after=10.0)
     assert run.run() == output
     assert "has finished without output or files" in read_log()
-
-
-@BOTH_WAYS
-@pytest.mark.parametrize("output_after", [0.0, 10.0], ids=["at once", "late"])
-@pytest.mark.parametrize("remembered", [False, True], ids=["not remembered", "remembered"])
-def test_output_that_is_too_large_fails_without_a_retry_and_pays_for_no_other_run(
-    run_with, emulator, store, monkeypatch, deferrable, output_after, remembered
-):
-    monkeypatch.setattr(bodies, "MAX_RESPONSE", 100_000)
-    run = run_with(
-        TEXT,
-        deferrable=deferrable,
-        store=store if remembered else None,
-        output="x" * 200_000,
-        output_after=output_after,
-    )
-    for _ in range(1 + remembered):
-        with pytest.raises(AirflowFailException) as caught:
-            run.run()
-    message = str(caught.value)
-    assert f"BrowserAct task {emulator.tasks[0].id} finished, but its output was not read" in message
-    assert "The response to get-task is larger than 100000 bytes, and a worker reads no more." in message
-    assert f"still available at {run.ti.xcoms[TASK]}" in message
-    assert "Let the workflow return less" in message
-    assert len(emulator.tasks) == 1
-    # The page of the run, which was pushed after the start.
-    assert emulator.tasks[0].id in run.ti.xcoms[TASK]
-
-
-def test_too_many_files_to_return_fail_without_a_retry_and_keep_what_was_read(run_with, monkeypatch):
-    monkeypatch.setattr(models, "MAX_FILES", 2)
-    files = tuple(EmulatedFile(f"{number}.csv", b"a") for number in range(5))
-    run = run_with(DOWNLOADS, deferrable=True, downloads=files, output="words")
-    with pytest.raises(AirflowFailException, match=r"3 of its files were not read.* still available at http"):
-        run.run()
-    assert (run.ti.xcoms["output_text"], len(run.ti.xcoms["output_files"])) == ("words", 2)
 
 
 @pytest.mark.parametrize("written", [False, True], ids=["returned", "written"])
@@ -213,7 +184,10 @@ def test_output_that_is_too_large_to_parse_needs_little_more_memory_than_its_siz
     emulator, monkeypatch, tmp_path, written, text, output_format
 ):
     monkeypatch.setattr(outputs, "LARGEST_PARSED", 500_000)
-    task, context = Task("7", TaskStatus.FINISHED, output=Output(text)), cast("Any", {"ti": FakeTaskInstance()})
+    task, context = (
+        Task(id="7", status=TaskStatus.FINISHED, output=Output(string=text)),
+        cast("Any", {"ti": FakeTaskInstance()}),
+    )
     path, log = (str(tmp_path) if written else None), logging.getLogger("airflow.task")
     concluded = Conclusion(task, context, OutputFormat(output_format), path, BrowserActHook(), [], False, "", log)
     concluded.result()
@@ -266,7 +240,9 @@ def test_failed_push_of_links_and_facts_does_not_lose_the_result(worker, emulato
 
 def test_run_without_urls_has_only_the_button_to_the_panel():
     ti = FakeTaskInstance()
-    showing.show_run(ti, Task("7", TaskStatus.RUNNING), "second account", ("live_view",), logging.getLogger(__name__))
+    showing.show_run(
+        ti, Task(id="7", status=TaskStatus.RUNNING), "second account", ("live_view",), logging.getLogger(__name__)
+    )
     assert list(ti.xcoms) == [PANEL, "task"]
     assert (ti.xcoms["task"]["connection"], ti.xcoms["task"]["hidden"]) == ("second account", ["live_view"])
 

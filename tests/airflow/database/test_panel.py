@@ -94,7 +94,7 @@ class Airflow:
         :param as_text: store it as JSON text, as the API server of Airflow 3.1 does.
         :param more: more keys of the facts about the run.
         """
-        shown = facts(Task(run, TaskStatus.RUNNING, workflow_id="5")) | more if value is None else value
+        shown = facts(Task(id=run, status=TaskStatus.RUNNING, workflow_id="5")) | more if value is None else value
         how: dict[str, Any] = {} if as_text else AS_STORED
         with create_session() as session:
             XComModel.set("task", shown, **key._asdict(), **how, session=session)
@@ -297,7 +297,7 @@ class TestLinks:
         records = RecordKeeper().read()
         link = records.links["1"]
         assert (link.key, link.started, link.waits) == (operator, True, True)
-        assert link.wait is not None
+        assert (link.wait, link.other_wait is None) == (None, False)
         [own] = records.of_instance(sensor)
         assert (own.started, own.waits) == (False, True)
 

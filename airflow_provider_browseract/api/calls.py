@@ -1,6 +1,6 @@
 """A call to BrowserAct's API as a value, and what its response means.
 
-Nothing here depends on the version of the API: a call brings its name, its path, and how its response is read.
+Nothing here depends on the version of the API: a call brings its name, its path, and what its response is read as.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, Generic, TypeVar
 
-from airflow_provider_browseract.api.fields import is_envelope_of_success, one_line
-from airflow_provider_browseract.api.models import Page
+from pydantic import TypeAdapter, ValidationError
+
+from airflow_provider_browseract.api.declared import decode_declared
+from airflow_provider_browseract.api.models import Page, one_line
 from airflow_provider_browseract.exceptions import (
     THE_CONNECTION,
     AuthenticationError,
@@ -27,6 +30,7 @@ from airflow_provider_browseract.exceptions import (
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
+    ResponseTooLargeError,
     ResumeNotSupportedError,
     ServerError,
     TaskEndedError,
@@ -86,6 +90,9 @@ DATA = ("data", "id", "task_id")
 SUCCESS_CODES = (None, 0, "0")
 """Values of ``code`` in a successful response. Most responses have none."""
 
+MAX_REFUSAL = 64 * 1024
+"""Bytes of a response without declared fields, such as a refusal, that a shared process reads."""
+
 NO_SLOT_WORDS = re.compile(r"running tasks|concurren|parallel|one active task", re.IGNORECASE)
 """Words with which BrowserAct refuses a start without a free slot in responses whose code is not documented.
 
@@ -98,45 +105,38 @@ CREDIT_WORDS = re.compile(r"\bcredits?\b|\bbalance\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Response:
-    """An HTTP response, from either HTTP library.
-
-    :param headers: header names in lower case, with their values.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-@dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request to the API, and how to read its response.
+    """One request to the API, and what its response is read as.
 
     :param name: the endpoint's name in the API, such as ``get-task``, for messages.
     :param path: path below the base URL, with the version of the API.
-    :param read: converts the decoded JSON of a successful response to a model.
+    :param result: the type of the result, which pydantic reads.
     :param body: JSON body, kept out of ``repr`` because inputs may be confidential.
     :param starts_run: whether sending the call twice would start, and bill, two runs.
+    :param about: the task that the response must be about, if it names one.
     """
 
     name: str
     method: str
     path: str
-    read: Callable[[Any], T] = field(repr=False)
-    params: Mapping[str, str | int] = field(default_factory=dict)
+    result: Any
+    params: Mapping[str, Any] = field(default_factory=dict)
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     starts_run: bool = False
+    about: str | None = None
 
-    def read_response(self, response: Response) -> T:
-        """Convert an HTTP response to the result of the call.
+    def read(self, status: int, body: bytes, headers: Mapping[str, str], *, shared: bool = False) -> T:
+        """Convert a response to the result of the call.
 
+        :param headers: with names in lower case.
+        :param shared: build only what the result declares, because many tasks share this process.
+        :raises ResponseTooLargeError: a shared process cannot read the response.
         :raises BrowserActError: the call failed. The class depends on BrowserAct's code, or on the HTTP status.
         """
-        status, body = response.status, response.body.strip()
+        body = body.strip()
         complete, data = True, None
         try:
-            data = json.loads(body) if body else None
+            data = self._decode(body, status, shared) if body else None
         except (ValueError, RecursionError):
             complete = False
         if not complete and body.startswith(b"<") and (status < 300 or status in (401, 403)):
@@ -144,25 +144,41 @@ class Call(Generic[T]):
         envelope = data if isinstance(data, dict) else {}
         # No documented error has status 200, but such an error would still be an error.
         if not 200 <= status < 300 or envelope.get("code") not in SUCCESS_CODES:
-            raise self._refusal(response, envelope)
+            raise self._refusal(status, headers, envelope)
         try:
             if not complete:
-                raise UnexpectedResponseError("it is not complete JSON")
-            result = self.read(_unwrapped(data))
-        except UnexpectedResponseError as error:
+                raise ValueError("it is not complete JSON")
+            if envelope.get("code") is not None:
+                # According to the document, a few responses have their data in {"code": 0, "data": ...}.
+                inner = {name: value for name, value in envelope.items() if name not in ("code", "msg", "traceId")}
+                data = inner.get("data", inner)
+            found = _reader(self.result)(data)
+            if self.about is not None and getattr(found, "id", None) not in (None, self.about):
+                raise ValueError("it is about another task")
+        except (ValueError, RecursionError) as error:
             # What BrowserAct returns when it is asked for something is an object or a list.
-            if self.method == "GET" and not isinstance(data, dict | list) and body[:1] not in (b"{", b"["):
+            if self.method == "GET" and body[:1] not in (b"{", b"["):
                 raise self._not_the_api(status) from None
-            raise self._unusable(error.message, status) from None
-        except RecursionError:
-            # Reading, writing and comparing JSON are recursive in Python.
-            raise self._unusable("it is nested too deeply", status) from None
-        return replace(result, served_at=_served_at(response)) if isinstance(result, Page) else result
+            if shared and not complete:
+                raise ResponseTooLargeError(
+                    f"The response to {self.name} has what only a worker reads", http_status=status
+                ) from None
+            raise UnexpectedResponseError(
+                f"BrowserAct's response to {self.name} cannot be used: {_shortly(error)}", http_status=status
+            ) from None
+        if isinstance(found, Page):
+            found = found.model_copy(update={"served_at": _served_at(headers)})
+        result: T = found
+        return result
 
-    def _unusable(self, why: str, status: int) -> BrowserActError:
-        return UnexpectedResponseError(
-            f"BrowserAct's response to {self.name} cannot be used: {why}", http_status=status
-        )
+    def _decode(self, body: bytes, status: int, shared: bool) -> Any:
+        if not shared:
+            return json.loads(body)
+        if 200 <= status < 300 and isinstance(self.result, type):
+            return decode_declared(body, self.result)
+        if len(body) > MAX_REFUSAL:
+            raise ValueError
+        return json.loads(body)
 
     def _not_the_api(self, status: int) -> BrowserActError:
         return UnexpectedResponseError(
@@ -176,8 +192,8 @@ class Call(Generic[T]):
             ),
         )
 
-    def _refusal(self, response: Response, envelope: Mapping[str, Any]) -> BrowserActError:
-        status, given = response.status, envelope.get("code")
+    def _refusal(self, status: int, headers: Mapping[str, str], envelope: Mapping[str, Any]) -> BrowserActError:
+        given = envelope.get("code")
         msg, trace_id = (one_line(envelope.get(name)) for name in ("msg", "traceId"))
         code = _code(given)
         kind, remedy = CODES.get(code or 0, (BY_STATUS.get(status, UnknownRefusalError), None))
@@ -207,7 +223,7 @@ class Call(Generic[T]):
             code=code,
             msg=msg,
             trace_id=trace_id,
-            retry_after=_retry_after(response.headers.get("retry-after")),
+            retry_after=_retry_after(headers.get("retry-after")),
             remedy=remedy,
             not_processed=None if by_class else bool(whole and not any(map(envelope.get, DATA))),
         )
@@ -221,9 +237,20 @@ def _code(given: Any) -> int | None:
     return int(given) if isinstance(given, int) else None
 
 
-def _unwrapped(data: Any) -> Any:
-    """Return the data of a response. According to the document, a few have it in ``{"code": 0, "data": ...}``."""
-    return data["data"] if is_envelope_of_success(data) and "data" in data else data
+def _shortly(error: ValueError | RecursionError) -> str:
+    """Return why a response cannot be used, without its values."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where or 'it'}: {first['msg'].removeprefix('Value error, ')}"
+
+
+@cache
+def _reader(result: Any) -> Callable[[Any], Any]:
+    return TypeAdapter(result).validate_python
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -237,9 +264,9 @@ def _retry_after(value: str | None) -> float | None:
     return None if moment is None else max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
 
 
-def _served_at(response: Response) -> datetime | None:
+def _served_at(headers: Mapping[str, str]) -> datetime | None:
     """Return the time of a response by the server's clock; None if there is none, or if it comes from a cache."""
-    return None if "age" in response.headers else _http_date(response.headers.get("date", ""))
+    return None if "age" in headers else _http_date(headers.get("date", ""))
 
 
 def _http_date(value: str) -> datetime | None:

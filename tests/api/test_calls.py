@@ -7,17 +7,17 @@ import sys
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from airflow_provider_browseract import exceptions as errors
-from airflow_provider_browseract.api import exchange, v2, v3
-from airflow_provider_browseract.api.exchange import Call, Response
+from airflow_provider_browseract.api import calls, v2, v3
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import CreatedTask, Output, Task, TaskStatus
 from tests.cases import cases
 
-START, READ, STOP, RESUME = v2.run_task("70"), v2.get_task("7"), v2.stop_task("7"), v2.resume_task("7")
+START, READ, STOP, RESUME = v2.run("70"), v2.get_task("7"), v2.stop_task("7"), v2.resume_task("7")
 NEW = {"code": 4711, "msg": "new"}
 HTML = b"<html>Request blocked</html>"
 
@@ -50,6 +50,15 @@ OTHERS: dict[int, type[errors.BrowserActError]] = {
 """What an HTTP status means together with any other code."""
 
 
+class Response(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def to(self, call: Call[Any], *, shared: bool = False) -> Any:
+        return call.read(self.status, self.body, self.headers, shared=shared)
+
+
 def answer(status: int, data: object = None, **headers: str) -> Response:
     return Response(status, {"content-type": "application/json", **headers}, json.dumps(data).encode())
 
@@ -60,12 +69,12 @@ def web(status: int, body: bytes = HTML) -> Response:
 
 def error(call: Call, response: Response) -> errors.BrowserActError:
     with pytest.raises(errors.BrowserActError) as caught:
-        call.read_response(response)
+        response.to(call)
     return caught.value
 
 
 def test_known_error_codes_are_exactly_the_documented_ones():
-    assert exchange.CODES.keys() == CODES.keys()
+    assert calls.CODES.keys() == CODES.keys()
 
 
 @pytest.mark.parametrize(("code", "kind"), CODES.items(), ids=lambda value: getattr(value, "__name__", value))
@@ -82,9 +91,9 @@ def test_error_code_decides_the_error_class_whatever_the_http_status(code, kind)
 
 UNEXPECTED, UNKNOWN = errors.UnexpectedResponseError, errors.UnknownRefusalError
 INVALID, NOT_FOUND, NO_TASK = errors.InvalidRequestError, errors.NotFoundError, errors.TaskNotFoundError
-NO_API, BOT = "not from the API", v3.create_run("70")
+NO_API, BOT = "not from the API", v3.run("70")
 NO_SUCCESSES = [
-    *({"success": False}, {"status": 404, "error": "Not Found"}, {"msg": "no"}, {"code": False}),
+    *({"success": False}, {"status": 404, "error": "Not Found"}, {"msg": "no"}),
     *({"code": None, "msg": "Task is not exist."}, {"code": None, "data": None}, [1], [], "Unauthorized", False, 0),
 ]
 ODD_CODES: list[Any] = ["E1", 1.5, True, [], -1]
@@ -123,7 +132,7 @@ NO_SLOT = {"msg": "Too many running tasks"}
         "another task": (READ, answer(200, {"id": "8", "status": "finished"}), UNEXPECTED, "it is about another task"),
         "part of JSON": (START, web(200, b'{"id": "123", "profile'), UNEXPECTED, "not complete JSON"),
         **{
-            f"{call.name}: {body}": (call, answer(200, body), UNEXPECTED, "should be empty")
+            f"{call.name}: {body}": (call, answer(200, body), UNEXPECTED, "cannot be used")
             for call, body in product((STOP, RESUME), NO_SUCCESSES)
         },
         "empty with 401": (READ, web(401, b""), errors.AuthenticationError, "API key"),
@@ -222,7 +231,7 @@ def test_response_that_is_nested_too_deeply_raises_the_same_error_whatever_fails
     for levels in (*range(limit - 100, limit + 1), *range(2 * limit, 200 * limit, 7 * limit)):
         body = '{"id": "7", ' + field % ("[" * levels + "]" * levels) + "}"
         try:
-            READ.read_response(Response(200, {}, body.encode()))
+            READ.read(200, body.encode(), {})
         except errors.UnexpectedResponseError:
             failed += 1
     assert failed
@@ -243,16 +252,24 @@ FINISHED = {"id": "7", "status": "finished", "output": {"string": HALF}}
 @cases(
     ("call", "response", "result"),
     {
-        "start": (START, answer(200, CREATED), CreatedTask("5", "9")),
-        "envelope": (START, answer(200, {"code": 0, "msg": "success", "data": CREATED}), CreatedTask("5", "9")),
-        "code as text": (START, answer(200, {"code": "0", "data": CREATED}), CreatedTask("5", "9")),
-        "half an emoji": (READ, answer(200, FINISHED), Task("7", TaskStatus.FINISHED, output=Output(HALF))),
+        "start": (START, answer(200, CREATED), CreatedTask(id="5", profile_id="9")),
+        "envelope": (
+            START,
+            answer(200, {"code": 0, "msg": "success", "data": CREATED}),
+            CreatedTask(id="5", profile_id="9"),
+        ),
+        "code as text": (START, answer(200, {"code": "0", "data": CREATED}), CreatedTask(id="5", profile_id="9")),
+        "half an emoji": (
+            READ,
+            answer(200, FINISHED),
+            Task(id="7", status=TaskStatus.FINISHED, output=Output(string=HALF)),
+        ),
         **{f"stop: {name}": (STOP, response, None) for name, response in DONE.items()},
         **{f"resume: {name}": (RESUME, response, None) for name, response in DONE.items()},
     },
 )
 def test_successful_response_is_read(call, response, result):
-    assert call.read_response(response) == result
+    assert response.to(call) == result
 
 
 @cases(
@@ -293,4 +310,4 @@ NOON = datetime(2026, 11, 27, 12, 0, tzinfo=timezone.utc)
     },
 )
 def test_page_has_the_time_of_its_response(headers, moment):
-    assert v2.list_tasks().read_response(answer(200, {"items": []}, **headers)).served_at == moment
+    assert answer(200, {"items": []}, **headers).to(v2.list_tasks()).served_at == moment

@@ -1,0 +1,83 @@
+"""What a shared process builds of a response: no output, no values of an input, and only some of many steps."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_browseract.api import v2, v3
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.declared import MAX_INPUT, MAX_ITEMS
+from airflow_provider_browseract.exceptions import ResponseTooLargeError, TaskNotFoundError, UnexpectedResponseError
+from tests.cases import cases
+
+RUN = {"task_id": "7", "status": "running"}
+GET, LIST = v3.get_task("7"), v3.list_tasks()
+
+
+def read(call: Call[Any], data: object, status: int = 200) -> Any:
+    body = data if isinstance(data, bytes) else json.dumps(data).encode()
+    return call.read(status, body, {}, shared=True)
+
+
+@cases(
+    ("fields", "built"),
+    {
+        "output": ({"output": [[]] * 1000, "output_files": {"csv": {}}, "status": "finished"}, {"output": None}),
+        "input": ({"input": {"password": "hunter2", "n": [1]}}, {"input": {"password": None, "n": None}}),
+        "large input": ({"input": {"text": "x" * MAX_INPUT}}, {"input": None}),
+        "list as input": ({"input": [1]}, {"input": None}),
+        "unknown fields": ({"brand_new": [[]] * 1000, "credit": 5}, {"credit": 5}),
+        "live view": ({"live_url_info": {"live_url": "https://live.example"}}, {"live_url": "https://live.example"}),
+        "failure": ({"task_failure_info": "broken"}, {"failure": None}),
+        "no list of steps": ({"steps": 5}, {"steps": (), "step_count": 0}),
+        "odd steps": ({"steps": [None, 5, {"step": 3}]}, {"step_count": 1}),
+    },
+)
+def test_shared_process_builds_only_what_it_may_show(fields, built):
+    task = read(GET, {**RUN, **fields})
+    assert {name: getattr(task, name) for name in built} == built
+
+
+def test_of_very_many_steps_the_first_and_last_are_built_and_all_are_counted():
+    task = read(GET, {**RUN, "steps": [{"step": number} for number in range(100_000)]})
+    assert (task.step_count, len(task.steps)) == (100_000, 200)
+    assert [task.steps[at].number for at in (0, 99, 100, 199)] == [0, 99, 99_900, 99_999]
+
+
+@pytest.mark.parametrize("data", [RUN, {"code": 0, "msg": "success", "data": RUN}], ids=["bare", "in an envelope"])
+def test_task_is_read_with_and_without_an_envelope(data):
+    assert (read(GET, data).id, read(GET, data).status) == ("7", "running")
+
+
+def test_refusal_keeps_its_meaning():
+    with pytest.raises(TaskNotFoundError, match="No such task"):
+        read(v2.get_task("7"), {"code": 10112, "msg": "No such task"}, 400)
+    with pytest.raises(TaskNotFoundError):
+        read(v2.get_task("7"), {"code": 10112, "msg": "No such task"})
+
+
+def nested(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
+@cases(
+    ("call", "body", "error"),
+    {
+        "half an emoji": (GET, rb'{"task_id": "7", "status": "running", "output": "\ud83d"}', ResponseTooLargeError),
+        "NaN": (GET, b'{"task_id": "7", "status": "running", "output": NaN}', ResponseTooLargeError),
+        "deep nesting": (GET, b'{"task_id": "7", "output": ' + nested(100_000) + b"}", ResponseTooLargeError),
+        "part of JSON": (GET, b'{"task_id": "7", ', ResponseTooLargeError),
+        "more items than a page can have": (LIST, {"items": [RUN] * (MAX_ITEMS + 1)}, ResponseTooLargeError),
+        "large response to a stop": (v2.stop_task("7"), {"x": "x" * 100_000}, ResponseTooLargeError),
+        "web page": (GET, b"<html>Sign in</html>", UnexpectedResponseError),
+        "another task": (GET, {**RUN, "task_id": "8"}, UnexpectedResponseError),
+        "no task": (GET, {"status": "running"}, UnexpectedResponseError),
+        "odd item of a list": (LIST, {"items": [None]}, UnexpectedResponseError),
+    },
+)
+def test_what_a_shared_process_cannot_read_is_an_error(call, body, error):
+    with pytest.raises(error):
+        read(call, body)
