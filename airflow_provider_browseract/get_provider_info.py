@@ -10,44 +10,6 @@ from airflow_provider_browseract.hooks.connection import connection_type
 _INTEGRATION = "BrowserAct"
 _DOCS = "https://github.com/browseract-ai/airflow-provider-browseract/blob/main/docs"
 _LOGO = "https://raw.githubusercontent.com/browseract-ai/airflow-provider-browseract/main/docs/logo.svg"
-_GUIDES = (
-    "tutorial",
-    "examples",
-    "glossary",
-    "operator",
-    "bots",
-    "templates",
-    "decorator",
-    "profiles",
-    "results",
-    "people",
-    "slots",
-    "cost",
-    "stop-resume",
-    "sensor",
-    "watching",
-    "hook",
-    "recipes",
-    "connection",
-    "commands",
-    "callbacks",
-    "proxies",
-    "deployment",
-    "docker",
-    "managed",
-    "security",
-    "data",
-    "troubleshooting",
-    "panel",
-    "tries",
-    "faults",
-    "lifecycle",
-    "xcoms-and-metrics",
-    "testing",
-    "ci",
-    "emulator",
-)
-"""The pages of docs/index.md, in its order, without the groups Reference and Project."""
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -62,7 +24,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": _INTEGRATION,
                 "external-doc-url": "https://docs.browseract.com/",
-                "how-to-guide": [f"{_DOCS}/{page}.md" for page in _GUIDES],
+                "how-to-guide": [f"{_DOCS}/index.md"],
                 "logo": _LOGO,
                 "tags": ["service"],
             }

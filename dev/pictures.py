@@ -22,7 +22,7 @@ from playwright.sync_api import FloatRect, FrameLocator, Locator, Page
 
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.client import BrowserActClient
-from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator
 from tests.browser import LOOKS, running_browser
 from tests.catalogue import add
@@ -145,7 +145,7 @@ def outside(studio: Studio) -> bytes:
     emulator = studio.service
     # A watcher reports what ends after its first look.
     studio.wait_for("A look of the watcher", lambda: any(each.endpoint == "list-tasks" for each in emulator.requests))
-    with BrowserActClient(ClientSettings(studio.service.api_key, studio.service.url)) as client:
+    with BrowserActClient(Settings(api_key=studio.service.api_key, base_url=studio.service.url)) as client:
         task_id = client.send(v2.run(ORDERS.id)).id
     run_id = studio.wait_for("The DAG run", partial(run_that_read, studio.airflow, task_id))
     studio.open(f"dags/{OUTSIDE}/runs/{run_id}/asset_events")

@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import Model
 
 T = TypeVar("T")
 
@@ -35,6 +36,6 @@ def read(call: Call[T], data: object) -> T:
 
 def replace(value: T, **changes: Any) -> T:
     """Return a dataclass or a model with other values of some fields."""
-    if isinstance(value, Model):
+    if isinstance(value, BaseModel):
         return value.model_copy(update=changes)
     return dataclasses.replace(value, **changes)  # type: ignore[type-var]

@@ -24,6 +24,7 @@ import yaml
 from requests.utils import get_environ_proxies
 
 from airflow_provider_browseract.__main__ import main
+from airflow_provider_browseract.api.settings import EXTRA_FIELDS
 from airflow_provider_browseract.emulator import (
     CONTACTS,
     EXPORT,
@@ -41,7 +42,7 @@ from airflow_provider_browseract.emulator import (
 from airflow_provider_browseract.emulator.__main__ import command_line
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import extra_fields, read_settings
+from airflow_provider_browseract.hooks.connection import read_settings
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.schemas import conform
 from tests.conftest import DagResult
@@ -353,8 +354,8 @@ def test_documented_containers_have_the_default_connection_and_that_of_the_emula
         [(name, value)] = service["environment"].items()
         assert name == "AIRFLOW_CONN_BROWSERACT_DEFAULT"
         settings = read_settings(Connection.from_json(value, conn_id="browseract_default"), user_agent="")
-        assert settings.client.base_url == f"http://{options.host}:{options.port}"
-        assert settings.client.api_key == options.api_key
+        assert settings.base_url == f"http://{options.host}:{options.port}"
+        assert settings.api_key == options.api_key
         assert settings.webhook_base_url == "http://airflow-apiserver:8080"
     assert [each["envName"] for each in documented_yaml("values.yaml")["secret"]] == ["AIRFLOW_CONN_BROWSERACT_DEFAULT"]
 
@@ -706,8 +707,8 @@ def test_documented_airflow_command_is_complete_and_its_connection_can_be_read(b
             found = Connection(conn_id=given.pop("id"), conn_type=given.pop("type"), **given)
             settings = read_settings(found, user_agent="")
             # A connection with unknown keys can be read too.
-            assert found.extra_dejson.keys() <= extra_fields().keys()
-            assert settings.client.base_url == (args.conn_host or "https://api.browseract.com")
+            assert found.extra_dejson.keys() <= EXTRA_FIELDS.keys()
+            assert settings.base_url == (args.conn_host or "https://api.browseract.com")
 
 
 COMPANY_CA = "-----BEGIN CERTIFICATE-----\nof the company\n-----END CERTIFICATE-----\n"
@@ -730,7 +731,7 @@ def test_documented_variables_have_their_effect(block, tmp_path, monkeypatch):
         match name:
             case "AIRFLOW_CONN_BROWSERACT_DEFAULT":
                 settings = read_settings(Connection.get("browseract_default"), user_agent="")
-                assert settings.client.api_key == "app-..."
+                assert settings.api_key == "app-..."
             case "HTTPS_PROXY":
                 assert get_environ_proxies("https://api.browseract.com")["https"] == value
             case "NO_PROXY":

@@ -14,10 +14,10 @@ import pytest
 
 from airflow_provider_browseract import emulator
 from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.settings import EXTRA_FIELDS
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.emulator.__main__ import command_line
-from airflow_provider_browseract.hooks.connection import extra_fields
 from airflow_provider_browseract.operators.base import InputParametersOperator, RunOperator
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.budget import Budget, Verdict
@@ -138,7 +138,7 @@ def test_arguments_table_describes_every_operator_argument_and_no_other():
 def test_connection_fields_page_describes_every_extra_field():
     page = PAGES["docs/reference/connection-fields.md"]
     assert re.findall(r"^\| Extra `(\w+)` \| (.*?) \|", page, re.MULTILINE) == [
-        (name, field["description"].replace(" to BrowserAct", "")) for name, field in extra_fields().items()
+        (name, (field.description or "").replace(" to BrowserAct", "")) for name, field in EXTRA_FIELDS.items()
     ]
 
 

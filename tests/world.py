@@ -24,7 +24,8 @@ from requests.structures import CaseInsensitiveDict
 from urllib3 import HTTPResponse
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
-from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
+from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
+from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import Emulator
 from tests.catalogue import prepare
@@ -103,12 +104,14 @@ class World:
         def session(client):
             made = requests.Session()
             made.trust_env = False
-            made.headers.update(client._settings().headers)
+            made.headers["User-Agent"] = client._settings().user_agent
             made.mount("http://", _Adapter(world))
             return made
 
         async def client(asynchronous):
-            return httpx.AsyncClient(transport=_Transport(world), headers=(await asynchronous._settings()).headers)
+            return httpx.AsyncClient(
+                transport=_Transport(world), headers={"User-Agent": (await asynchronous._settings()).user_agent}
+            )
 
         opened = cached_property(session)
         opened.__set_name__(BrowserActClient, "_session")

@@ -1,4 +1,4 @@
-"""A call to BrowserAct's API as a value, and what its response means.
+"""A call to BrowserAct's API as a value, what its response means, and whether it is sent again.
 
 Nothing here depends on the version of the API: a call brings its name, its path, and what its response is read as.
 """
@@ -17,9 +17,12 @@ from functools import cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from tenacity import RetryCallState, retry_if_exception, stop_before_delay
+from tenacity.wait import wait_base, wait_random_exponential
 
 from airflow_provider_browseract.api.declared import decode_declared
 from airflow_provider_browseract.api.models import Page, one_line
+from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import (
     THE_CONNECTION,
     AuthenticationError,
@@ -275,3 +278,54 @@ def _http_date(value: str) -> datetime | None:
     except (ValueError, OverflowError):
         return None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
+
+
+def may_send_again(call: Call[Any], error: BaseException) -> bool:
+    """Return whether a call that ended with an error may be sent again.
+
+    Any call may be sent again after a temporary error, except one that starts a run. A start is sent again only if it
+    certainly was not processed, and not if BrowserAct accepts no further start now. After a timeout, a reset or a 5xx,
+    it is not known whether it was processed, and a second start would start, and bill, a second run.
+    """
+    if not isinstance(error, BrowserActError) or not error.temporary:
+        return False
+    if call.starts_run and isinstance(error, ConcurrencyLimitError | RateLimitError):
+        # Many starts may be refused together. The caller decides how long to wait and which start comes next.
+        return False
+    return not call.starts_run or error.not_processed
+
+
+def controls(call: Call[Any], settings: Settings, warn: Callable[..., Any] | None = None) -> dict[str, Any]:
+    """Return the arguments for ``tenacity.Retrying`` or ``tenacity.AsyncRetrying`` with which a call is sent.
+
+    No further try begins ``retry_budget`` seconds after the first one. A ``Retry-After`` beyond this limit ends the
+    tries at once. A pause is random within its bound, and at least as long as ``Retry-After`` requires.
+
+    :param warn: called with the reason, as the arguments of a log call, when the first try has failed.
+    """
+
+    def before_sleep(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if warn is not None and state.attempt_number == 1 and isinstance(error, BrowserActError):
+            warn("%s. Trying again for up to %g seconds.", error.brief, settings.retry_budget)
+
+    return {
+        "before_sleep": before_sleep,
+        "retry": retry_if_exception(lambda error: may_send_again(call, error)),
+        "wait": _AtLeastRetryAfter(
+            wait_random_exponential(multiplier=settings.first_pause, max=settings.longest_pause)
+        ),
+        "stop": stop_before_delay(settings.retry_budget),
+        "reraise": True,
+    }
+
+
+class _AtLeastRetryAfter(wait_base):
+    """Our own pause, but at least as long as the response requires with ``Retry-After``."""
+
+    def __init__(self, own: wait_base) -> None:
+        self.own = own
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        return max(self.own(retry_state), getattr(error, "retry_after", None) or 0.0)

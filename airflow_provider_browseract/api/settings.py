@@ -1,17 +1,18 @@
-"""The settings of both clients. Those with a title are fields in the extra of the Airflow connection."""
+"""The settings of a connection, each declared once: the form, the checks and the documentation follow from it."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api.arguments import LONGEST_TIME
-from airflow_provider_browseract.api.retries import RetryPolicy
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DEFAULT_BASE_URL = "https://api.browseract.com"
 
@@ -19,109 +20,134 @@ CREDITS_PER_STEP = 5
 """Credits that a step costs, according to BrowserAct's documents."""
 
 
-def not_a_flag(value: Any) -> Any:
+def _not_a_flag(value: Any) -> Any:
     # For pydantic, True is the number 1.
     if isinstance(value, bool):
-        raise ValueError("it is not a number")
+        raise ValueError("it should be a number")
     return value
 
 
-def form_field(wanted: str, *, minimum: int = 1) -> WithJsonSchema:
-    """Describe a number in the form of the connection.
-
-    :param wanted: a valid value, in words, for error messages.
-    """
-    return WithJsonSchema({"type": "integer", "minimum": minimum, "wanted": wanted})
+def _text(title: str, description: str, **schema: Any) -> Any:
+    """Describe a field of the extra that is a text in the form."""
+    return Field(title=title, description=description, json_schema_extra={"type": "string", **schema})
 
 
-SECONDS = form_field("a positive number of seconds")
-Duration = Annotated[float, Field(gt=0, le=LONGEST_TIME), BeforeValidator(not_a_flag), SECONDS]
-Bytes = Annotated[int, Field(gt=0), BeforeValidator(not_a_flag), form_field("a positive whole number of bytes")]
+def _number(title: str, description: str, minimum: int = 1) -> Any:
+    return Field(title=title, description=description, json_schema_extra={"type": "integer", "minimum": minimum})
 
 
-def _policy(budget: Any) -> RetryPolicy:
-    return RetryPolicy(budget=TypeAdapter(Duration).validate_python(budget))
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_TIME), BeforeValidator(_not_a_flag)]
+Count = Annotated[int, Field(gt=0, lt=10**18), BeforeValidator(_not_a_flag)]
 
 
-@dataclass(frozen=True)
-class ClientSettings:
-    """The settings of both clients.
+class Settings(BaseModel):
+    """The settings of a connection. Those with a title are fields of its extra.
 
     :param base_url: address of the API without the version.
-    :param connection: id of the Airflow connection that the settings come from, for error messages.
+    :param connection: id of the Airflow connection, for error messages.
+    :param first_pause: upper bound in seconds of the pause before the second try of a call. It doubles with each try.
+    :param longest_pause: upper bound in seconds of any pause without ``Retry-After``.
+    :param unknown: a sentence about unknown keys in the extra; None if there are none.
     """
 
-    api_key: str = field(repr=False)
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    api_key: Annotated[str, Field(repr=False)]
     base_url: str = DEFAULT_BASE_URL
-    connect_timeout: Annotated[
-        Duration,
-        Field(title="Connect timeout", description="Seconds to wait for a connection to BrowserAct. Default: 10."),
-    ] = 10.0
-    read_timeout: Annotated[
-        Duration,
-        Field(title="Read timeout", description="Seconds to wait for the next bytes of a response. Default: 30."),
-    ] = 30.0
-    retries: Annotated[
-        RetryPolicy,
-        Field(
-            validation_alias="retry_budget",
-            title="Retry budget",
-            description="Seconds during which a call is retried after a temporary error. Default: 60.",
-        ),
-        BeforeValidator(_policy),
-        SECONDS,
-    ] = field(default_factory=RetryPolicy)
     user_agent: str = f"airflow-provider-browseract/{__version__}"
     connection: str | None = None
+    first_pause: float = 0.5
+    longest_pause: float = 15.0
+    unknown: str | None = None
+
+    webhook_base_url: Annotated[
+        str | None,
+        StringConstraints(strip_whitespace=True),
+        _text(
+            "Webhook base URL",
+            "Public address of the Airflow API server, with its path. BrowserAct then calls back when a run ends.",
+        ),
+    ] = None
+    daily_credits: Annotated[
+        Count | None,
+        _number("Daily credits", "Credits that all runs of the account may use on a day (UTC). Default: no budget."),
+    ] = None
+    monthly_credits: Annotated[
+        Count | None,
+        _number(
+            "Monthly credits", "Credits that all runs of the account may use in a month (UTC). Default: no budget."
+        ),
+    ] = None
+    budget_action: Annotated[
+        Literal["refuse", "warn"],
+        _text(
+            "Budget action",
+            "What to do about a start that a budget does not allow: refuse, or only warn. Default: refuse.",
+            enum=["refuse", "warn"],
+        ),
+    ] = "refuse"
+    credits_per_step: Annotated[
+        int,
+        Field(ge=0, lt=10**6),
+        BeforeValidator(_not_a_flag),
+        _number(
+            "Credits per step",
+            "Credits that a step costs. They count for max_credits while BrowserAct reports fewer. Default: 5.",
+            minimum=0,
+        ),
+    ] = CREDITS_PER_STEP
+    connect_timeout: Annotated[
+        Seconds, _number("Connect timeout", "Seconds to wait for a connection to BrowserAct. Default: 10.")
+    ] = 10.0
+    read_timeout: Annotated[
+        Seconds, _number("Read timeout", "Seconds to wait for the next bytes of a response. Default: 30.")
+    ] = 30.0
+    retry_budget: Annotated[
+        Seconds,
+        _number("Retry budget", "Seconds during which a call is retried after a temporary error. Default: 60."),
+    ] = 60.0
     # After 30 minutes, BrowserAct does not prepare any more files.
     files_timeout: Annotated[
-        Duration,
-        Field(
-            title="Files timeout",
-            description=(
-                "Seconds to wait, after the end of a run, for files that BrowserAct is still preparing. Default: 1800."
-            ),
+        Seconds,
+        _number(
+            "Files timeout",
+            "Seconds to wait, after the end of a run, for files that BrowserAct is still preparing. Default: 1800.",
         ),
     ] = 1800.0
     # The limits are BrowserAct's own.
     max_file_size: Annotated[
-        Bytes,
-        Field(title="Largest file", description="Bytes that a file of a run may have. Default: 52428800 (50 MiB)."),
+        Count, _number("Largest file", "Bytes that a file of a run may have. Default: 52428800 (50 MiB).")
     ] = 50 * 1024 * 1024
     max_run_size: Annotated[
-        Bytes,
-        Field(
-            title="Largest run",
-            description=("Bytes that all files of a run may have together. Default: 5242880000 (100 files of 50 MiB)."),
+        Count,
+        _number(
+            "Largest run",
+            "Bytes that all files of a run may have together. Default: 5242880000 (100 files of 50 MiB).",
         ),
     ] = 100 * 50 * 1024 * 1024
 
     @property
     def longest_call(self) -> float:
         """Seconds that a call can take with all its tries, unless the response arrives byte by byte."""
-        return self.retries.budget + self.connect_timeout + self.read_timeout
+        return self.retry_budget + self.connect_timeout + self.read_timeout
 
-    def within(self, seconds: float | None) -> ClientSettings:
+    def within(self, seconds: float | None) -> Self:
         """Return settings with which a call ends within some seconds; ``None`` changes nothing."""
         if seconds is None:
             return self
         # Together they are the limit. Opening a connection is quick, and a stop can take a while.
-        return replace(
-            self,
-            connect_timeout=seconds / 4,
-            read_timeout=seconds / 2,
-            retries=RetryPolicy(budget=seconds / 4, longest_pause=seconds / 4),
-        )
+        quarter = seconds / 4
+        limits = {"connect_timeout": quarter, "read_timeout": 2 * quarter, "retry_budget": quarter}
+        return self.model_copy(update={**limits, "longest_pause": quarter})
 
     @property
     def key_digest(self) -> str:
         """A digest of the API key that may be stored. Connections with the same key have the same digest."""
         return _digest_of_key(self.api_key)
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """Headers of every request, without the key."""
-        return {"User-Agent": self.user_agent, "Accept": "application/json", "Accept-Encoding": "gzip"}
+
+EXTRA_FIELDS = {name: field for name, field in Settings.model_fields.items() if field.title}
+"""The fields of the extra."""
 
 
 @cache

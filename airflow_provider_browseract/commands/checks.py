@@ -20,7 +20,14 @@ from airflow_provider_browseract.commands.database import Component, ComponentKi
 from airflow_provider_browseract.compat import AirflowNotFoundException, conf
 from airflow_provider_browseract.exceptions import BrowserActError, InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, no_connection, unencrypted, unreadable
+from airflow_provider_browseract.hooks.connection import (
+    CONNECTION_TYPE,
+    budget_of,
+    check_for_start,
+    no_connection,
+    unencrypted,
+    unreadable,
+)
 from airflow_provider_browseract.hooks.probe import (
     PROBE_TIMEOUT,
     Arrival,
@@ -105,7 +112,7 @@ def checks(conn_id: str) -> Iterator[Line]:
         yield _skipped(SLOTS, API)
         return
     yield _check_slots(hook)
-    if (budget := hook.settings.budget) is not None:
+    if (budget := budget_of(hook.settings)) is not None:
         yield _check_budget(hook, budget)
 
 
@@ -121,9 +128,9 @@ def _check_connection(hook: BrowserActHook, missing: str) -> Line:
             facts = f"Connection {conn_id!r} is of type {connection.conn_type!r}"
             advice = f"Add a connection of type BrowserAct, and check that one.{_others(missing)}"
             return Line(State.FAIL, CONNECTION, facts, advice)
-        hook.settings.check_for_start()
+        check_for_start(hook.settings)
         # Airflow's logger has written the same, but nobody sees it.
-        warning = unencrypted(hook.settings.client.base_url)
+        warning = unencrypted(hook.settings.base_url)
     except AirflowNotFoundException:
         if missing:
             facts = f"There is no connection {conn_id!r} in the environment or a secrets backend. {missing}"
@@ -152,7 +159,7 @@ def _check_api(hook: BrowserActHook) -> Line:
             workflows = count_workflows(client)
     except BrowserActError as error:
         return Line(State.FAIL, API, error.brief, error.advice)
-    address = hook.settings.client.base_url
+    address = hook.settings.base_url
     return Line(State.OK, API, f"{address} accepts the API key; {number_of(workflows, 'workflow')} can be seen")
 
 
@@ -288,7 +295,7 @@ def _check_slots(hook: BrowserActHook) -> Line:
     number = "an unknown number of runs" if active is None else number_of(active.number, "run")
     facts = f"active: {number}"
     try:
-        waits = database.waits_for_slots(hook.browseract_conn_id, hook.settings.client.key_digest)
+        waits = database.waits_for_slots(hook.browseract_conn_id, hook.settings.key_digest)
     except NoDatabaseError:
         return Line(State.OK, SLOTS, facts, f"The queue is not known: {NO_DATABASE}. {WHERE_TO_RUN}")
     now = time.time()
@@ -303,7 +310,7 @@ def _check_budget(hook: BrowserActHook, budget: Budget) -> Line:
     def read_sums(step: BudgetStep) -> Mapping[date, int] | None:
         # Only workers write sums.
         is_read = isinstance(step, ReadDaySums)
-        return read_day_sums(budget.conn_id, hook.settings.client.key_digest, log) if is_read else None
+        return read_day_sums(budget.conn_id, hook.settings.key_digest, log) if is_read else None
 
     try:
         with hook.client_within(API_LIMIT) as client:

@@ -38,8 +38,9 @@ from airflow_provider_browseract.runs.request import (
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
+    from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
     from airflow_provider_browseract.api.calls import Call
-    from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
+    from airflow_provider_browseract.api.client import BrowserActClient
     from airflow_provider_browseract.api.models import (
         BotType,
         CreatedTask,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
         TaskState,
         TaskStatus,
     )
-    from airflow_provider_browseract.api.settings import ClientSettings
+    from airflow_provider_browseract.api.settings import Settings
     from airflow_provider_browseract.runs.spend import Spend
 
 T = TypeVar("T")
@@ -90,14 +91,14 @@ class BrowserActHook(BaseHook):
     def __init__(self, browseract_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.browseract_conn_id = browseract_conn_id
-        self._settings: form.ConnectionSettings | None = None
+        self._settings: Settings | None = None
         self._key_refused = False
         self._versions: dict[str, ApiVersion] = {}
         self.hiding = NOTHING
         """What :attr:`client` removes from the runs that it returns. Operators and sensors set it."""
 
     @property
-    def settings(self) -> form.ConnectionSettings:
+    def settings(self) -> Settings:
         """The settings of the connection."""
         # Another thread may let the hook forget them.
         settings = self._settings
@@ -137,22 +138,22 @@ class BrowserActHook(BaseHook):
         :param within: seconds after which a call fails, retries included. Default: as the connection's timeouts and
             ``retry_budget`` say.
         """
-        from airflow_provider_browseract.api.client import AsyncBrowserActClient
+        from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
 
-        async def settings() -> ClientSettings:
+        async def settings() -> Settings:
             current = self._settings
             if current is None:
                 with self._failing_the_call():
                     current = self._settings = await self._read_without_blocking()
-            return current.client.within(within)
+            return current.within(within)
 
         await settings()
         async with AsyncBrowserActClient(settings, refused=self._forget) as client:
             yield client
 
-    def _current(self, within: float | None = None) -> ClientSettings:
+    def _current(self, within: float | None = None) -> Settings:
         with self._failing_the_call():
-            return self.settings.client.within(within)
+            return self.settings.within(within)
 
     def _forget(self) -> None:
         """Read the connection again when it is needed next, because someone may have replaced the API key."""
@@ -168,7 +169,7 @@ class BrowserActHook(BaseHook):
                 raise
             raise form.unreadable(self.browseract_conn_id, error) from error
 
-    async def _read_without_blocking(self) -> form.ConnectionSettings:
+    async def _read_without_blocking(self) -> Settings:
         try:
             return _read(await uninterrupted(self.aget_connection(self.browseract_conn_id)))
         except AirflowNotFoundException:
@@ -208,7 +209,7 @@ class BrowserActHook(BaseHook):
                 profile_id=profile_id,
                 callback_url=callback_url,
                 status_change_callback_url=status_change_callback_url,
-                api_base_url=self.settings.client.base_url,
+                api_base_url=self.settings.base_url,
             )
         )
 
@@ -239,7 +240,7 @@ class BrowserActHook(BaseHook):
                 region=region,
                 callback_url=callback_url,
                 status_change_callback_url=status_change_callback_url,
-                api_base_url=self.settings.client.base_url,
+                api_base_url=self.settings.base_url,
             )
         )
 
@@ -269,7 +270,7 @@ class BrowserActHook(BaseHook):
                 input,
                 callback_url=callback_url,
                 status_change_callback_url=status_change_callback_url,
-                api_base_url=self.settings.client.base_url,
+                api_base_url=self.settings.base_url,
             )
         )
 
@@ -300,7 +301,7 @@ class BrowserActHook(BaseHook):
                 region=region,
                 callback_url=callback_url,
                 status_change_callback_url=status_change_callback_url,
-                api_base_url=self.settings.client.base_url,
+                api_base_url=self.settings.base_url,
             )
         )
 
@@ -313,7 +314,7 @@ class BrowserActHook(BaseHook):
             raise InputError(
                 "This line would start a paid run each time Airflow reads this file. Move it into a @task."
             )
-        self.settings.check_for_start()
+        form.check_for_start(self.settings)
         call = request().call
         try:
             return self.client.send(call)
@@ -583,7 +584,7 @@ class BrowserActHook(BaseHook):
         return good, message.replace(f" of connection {conn_id}", "").replace(f"onnection {conn_id}", "onnection")
 
 
-def _read(connection: Connection) -> form.ConnectionSettings:
+def _read(connection: Connection) -> Settings:
     from airflow import __version__ as airflow_version
 
     user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"

@@ -1,37 +1,25 @@
-"""The ``browseract`` connection: its fields, their meaning, and how the form shows them.
+"""The ``browseract`` connection: how its settings are read, and how the form shows them.
 
-The fields of the extra are the fields of :class:`ConnectionSettings` and
-:class:`~airflow_provider_browseract.api.settings.ClientSettings` that have a title. Newer cores read the form from the
-provider info (:func:`connection_type`). Airflow 3.1 gets it from the hook (:func:`form_widgets`,
-:func:`field_behaviour`).
+Newer cores read the form from the provider info (:func:`connection_type`). Airflow 3.1 gets it from the hook
+(:func:`form_widgets`, :func:`field_behaviour`).
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic import ValidationError
 
-from airflow_provider_browseract.api.settings import (
-    CREDITS_PER_STEP,
-    DEFAULT_BASE_URL,
-    ClientSettings,
-    form_field,
-    not_a_flag,
-)
+from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, EXTRA_FIELDS, Settings
 from airflow_provider_browseract.exceptions import ConnectionFailedError, ConnectionFieldError
 from airflow_provider_browseract.runs.addresses import is_private
-from airflow_provider_browseract.runs.hints import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from airflow.sdk import Connection
+    from pydantic.fields import FieldInfo
 
     from airflow_provider_browseract.runs.budget import Budget
 
@@ -95,25 +83,16 @@ def connection_type() -> dict[str, Any]:
             "placeholders": PLACEHOLDERS,
         },
         "conn-fields": {
-            name: {
-                "label": field["title"],
-                "description": field["description"],
-                "schema": _form_schema(field),
-            }
-            for name, field in extra_fields().items()
+            name: {"label": field.title, "description": field.description, "schema": _form_schema(field)}
+            for name, field in EXTRA_FIELDS.items()
         },
     }
 
 
-def _form_schema(field: dict[str, Any]) -> dict[str, Any]:
+def _form_schema(field: FieldInfo) -> dict[str, Any]:
     """Return the JSON schema of a field of the form, which can always be left empty."""
-    schema: dict[str, Any] = {"type": [field["type"], "null"]}
-    if "enum" in field:
-        # The form would show a null in the list as the word null.
-        schema["enum"] = field["enum"]
-    if "minimum" in field:
-        schema["minimum"] = field["minimum"]
-    return schema
+    schema = cast("dict[str, Any]", field.json_schema_extra)
+    return {**schema, "type": [schema["type"], "null"]}
 
 
 def field_behaviour() -> dict[str, Any]:
@@ -127,122 +106,40 @@ def form_widgets() -> dict[str, Any]:
     from wtforms import IntegerField, StringField
     from wtforms.validators import Optional
 
+    widgets = {"string": StringField, "integer": IntegerField}
     return {
-        name: (StringField if field["type"] == "string" else IntegerField)(
-            field["title"], validators=[Optional()], description=field["description"]
+        name: widgets[cast("dict[str, Any]", field.json_schema_extra)["type"]](
+            field.title, validators=[Optional()], description=field.description
         )
-        for name, field in extra_fields().items()
+        for name, field in EXTRA_FIELDS.items()
     }
 
 
-Credits = Annotated[int, Field(gt=0, lt=10**18), BeforeValidator(not_a_flag)]
-CREDITS = form_field("a positive whole number of credits")
+def check_for_start(settings: Settings) -> None:
+    """Refuse the start of a run with a connection that has unknown keys: a misspelled budget would be none.
 
+    Calls about a run that was started ignore unknown keys.
 
-@dataclass(frozen=True)
-class ConnectionSettings:
-    """The settings of a connection.
-
-    :param client: how to reach the BrowserAct API.
-    :param webhook_base_url: address at which BrowserAct reaches the Airflow API server; empty to use no callbacks.
-    :param daily_credits: credits that all runs of the account may use on a day (UTC); None for no daily budget.
-    :param monthly_credits: the same for a calendar month (UTC).
-    :param budget_action: what to do about a start that a budget does not allow.
-    :param credits_per_step: credits that a step costs, which count while BrowserAct reports fewer; 0 to
-        count only the credits that it reports.
-    :param unknown: a sentence about unknown keys in the extra; None if there are none.
+    :raises ConnectionFieldError: the extra has unknown keys.
     """
-
-    client: ClientSettings
-    webhook_base_url: Annotated[
-        str | None,
-        Field(
-            title="Webhook base URL",
-            description=(
-                "Public address of the Airflow API server, with its path. BrowserAct then calls back when a run ends."
-            ),
-        ),
-        StringConstraints(strip_whitespace=True),
-        WithJsonSchema({"type": "string", "wanted": "an address like https://airflow.example.com"}),
-    ] = None
-    daily_credits: Annotated[
-        Credits | None,
-        Field(
-            title="Daily credits",
-            description="Credits that all runs of the account may use on a day (UTC). Default: no budget.",
-        ),
-        CREDITS,
-    ] = None
-    monthly_credits: Annotated[
-        Credits | None,
-        Field(
-            title="Monthly credits",
-            description="Credits that all runs of the account may use in a month (UTC). Default: no budget.",
-        ),
-        CREDITS,
-    ] = None
-    budget_action: Annotated[
-        Literal["refuse", "warn"],
-        Field(
-            title="Budget action",
-            description="What to do about a start that a budget does not allow: refuse, or only warn. Default: refuse.",
-        ),
-        WithJsonSchema({"type": "string", "enum": ["refuse", "warn"], "wanted": "refuse or warn"}),
-    ] = "refuse"
-    credits_per_step: Annotated[
-        int,
-        Field(
-            ge=0,
-            lt=10**6,
-            title="Credits per step",
-            description=(
-                "Credits that a step costs. They count for max_credits while BrowserAct reports fewer. Default: 5."
-            ),
-        ),
-        BeforeValidator(not_a_flag),
-        form_field("a whole number of credits, or 0 to count only the credits that BrowserAct reports", minimum=0),
-    ] = CREDITS_PER_STEP
-    unknown: str | None = None
-
-    def check_for_start(self) -> None:
-        """Refuse the start of a run with a connection that has unknown keys: a misspelled budget would be none.
-
-        Calls about a run that was started ignore unknown keys.
-
-        :raises ConnectionFieldError: the extra has unknown keys.
-        """
-        if self.unknown is not None:
-            known = ", ".join(extra_fields())
-            raise ConnectionFieldError(
-                f"Connection {self.client.connection!r}: {self.unknown}.\n"
-                f"No run is started. Correct or remove them. The known keys are {known}."
-            )
-
-    @property
-    def budget(self) -> Budget | None:
-        """The budget of the account; None if there is none."""
-        if self.daily_credits is None and self.monthly_credits is None:
-            return None
-        from airflow_provider_browseract.runs.budget import Budget, BudgetAction
-
-        action = BudgetAction(self.budget_action)
-        return Budget(self.client.connection or "", self.daily_credits, self.monthly_credits, action)
+    if settings.unknown is not None:
+        raise ConnectionFieldError(
+            f"Connection {settings.connection!r}: {settings.unknown}.\n"
+            f"No run is started. Correct or remove them. The known keys are {', '.join(EXTRA_FIELDS)}."
+        )
 
 
-@cache
-def _adapter() -> TypeAdapter[ConnectionSettings]:
-    return TypeAdapter(ConnectionSettings)
+def budget_of(settings: Settings) -> Budget | None:
+    """Return the budget of the account; None if there is none."""
+    if settings.daily_credits is None and settings.monthly_credits is None:
+        return None
+    from airflow_provider_browseract.runs.budget import Budget, BudgetAction
+
+    action = BudgetAction(settings.budget_action)
+    return Budget(settings.connection or "", settings.daily_credits, settings.monthly_credits, action)
 
 
-@cache
-def extra_fields() -> dict[str, dict[str, Any]]:
-    """Return the JSON schema of each field of the extra, with its title and description."""
-    schema = _adapter().json_schema()
-    found = {**schema["properties"], **schema["$defs"][ClientSettings.__name__]["properties"]}
-    return {name: field for name, field in found.items() if "description" in field}
-
-
-def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSettings:
+def read_settings(connection: Connection, *, user_agent: str) -> Settings:
     """Read the settings of a connection.
 
     Log warnings about unknown keys in its extra, and about a public address without TLS, once per process and
@@ -254,27 +151,20 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
     """
     extra, conn_id = connection.extra_dejson, connection.conn_id
     base_url = _base_url(connection)
-    unknown = _unknown_keys(extra)
+    others = ", ".join(repr(key) for key in extra if key not in EXTRA_FIELDS)
+    unknown = f"The extra has unknown keys: {others}" if others else None
     for warning in (f"{unknown}. They are ignored, and no run is started." if unknown else None, unencrypted(base_url)):
         if warning and (conn_id, warning) not in _warned:
             _warned.add((conn_id, warning))
             log.warning("Connection %r: %s", conn_id, warning)
-    given = {name: extra[name] for name in extra_fields() if extra.get(name) not in (None, "")}
-    own = {"api_key": _api_key(connection), "base_url": base_url, "user_agent": user_agent, "connection": conn_id}
+    given = {name: extra[name] for name in EXTRA_FIELDS if extra.get(name) not in (None, "")}
+    given |= {"base_url": base_url, "user_agent": user_agent, "connection": conn_id, "unknown": unknown}
     try:
-        return _adapter().validate_python({**given, "client": {**given, **own}, "unknown": unknown})
+        return Settings(api_key=_api_key(connection), **given)
     except ValidationError as error:
-        wrong = next(name for each in error.errors() for name in each["loc"] if name in given)
-        raise ConnectionFieldError(
-            f"Connection {conn_id!r}: extra {wrong!r} is {given[wrong]!r}. Set it to {extra_fields()[wrong]['wanted']}."
-        ) from None
-
-
-def _unknown_keys(extra: Mapping[str, Any]) -> str | None:
-    """Return a sentence about unknown keys in a connection's extra, with the known key that each of them resembles."""
-    known = list(extra_fields())
-    named = ", ".join(f"{key!r}{did_you_mean(key, known)}" for key in extra if key not in known)
-    return f"The extra has unknown keys: {named}" if named else None
+        wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        why = wrong["msg"].removeprefix("Value error, ")
+        raise ConnectionFieldError(f"Connection {conn_id!r}: extra {wrong['loc'][0]!r}: {why}.") from None
 
 
 def unencrypted(base_url: str) -> str | None:
@@ -291,7 +181,6 @@ def _api_key(connection: Connection) -> str:
         raise ConnectionFieldError(
             f"Connection {connection.conn_id!r} has no API key.\n"
             "Put one (BrowserAct dashboard: Integrations, Manage API Keys) into its API key (password) field."
-            f"{_misplaced_key(connection)}"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConnectionFieldError(
@@ -299,16 +188,6 @@ def _api_key(connection: Connection) -> str:
             "it has spaces or characters that no key has.\nEnter only the key, without 'Bearer' before it."
         )
     return key
-
-
-def _misplaced_key(connection: Connection) -> str:
-    """Return where in a connection the key may be instead, and that the connection has another type, as sentences."""
-    places = ["the field login"] if connection.login else []
-    places += [f"{name!r} of the extra" for name in connection.extra_dejson if name not in extra_fields()][:3]
-    hint = f" If the API key is in {' or '.join(places)}, move it there." if places else ""
-    if connection.conn_type not in (None, "", CONNECTION_TYPE):
-        hint += f" The type of the connection is {connection.conn_type!r}. Change it to {CONNECTION_TYPE!r}."
-    return hint
 
 
 def _base_url(connection: Connection) -> str:

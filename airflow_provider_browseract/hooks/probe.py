@@ -21,6 +21,7 @@ from airflow_provider_browseract.exceptions import (
     InputError,
     ResponseLostError,
 )
+from airflow_provider_browseract.hooks.connection import check_for_start
 from airflow_provider_browseract.runs import callback_url
 from airflow_provider_browseract.runs.callback_url import CallbackOutcome, TaskInstanceKey
 from airflow_provider_browseract.runs.routes import URL_PREFIX
@@ -87,7 +88,7 @@ def probe(client: BrowserActClient, hook: BrowserActHook) -> tuple[bool, str]:
     :param client: a client of the hook with a limit for the time that a call may take.
     """
     try:
-        hook.settings.check_for_start()
+        check_for_start(hook.settings)
         workflows = count_workflows(client)
     except AuthenticationError as error:
         return False, f"The API key is wrong: {error}"
@@ -96,7 +97,7 @@ def probe(client: BrowserActClient, hook: BrowserActHook) -> tuple[bool, str]:
     except (BrowserActError, InputError) as error:
         return False, str(error)
     good, callbacks = _probe_callbacks(hook)
-    return good, f"Connected to {hook.settings.client.base_url}: {workflows} workflows are visible. {callbacks}"
+    return good, f"Connected to {hook.settings.base_url}: {workflows} workflows are visible. {callbacks}"
 
 
 def count_workflows(client: BrowserActClient) -> int:
@@ -132,7 +133,7 @@ def address_to_test(hook: BrowserActHook, key: TaskInstanceKey, token: str) -> s
     :raises InputError: BrowserAct would not accept it.
     """
     settings = hook.settings
-    of = {"conn_id": hook.browseract_conn_id, "api_base_url": settings.client.base_url}
+    of = {"conn_id": hook.browseract_conn_id, "api_base_url": settings.base_url}
     return callback_url.address(settings.webhook_base_url or "", key, token, **of)
 
 

@@ -241,7 +241,7 @@ class RunOperator(BaseOperator):
         """Return for OpenLineage what was run and where its results are. The OpenLineage provider calls this method."""
         from airflow_provider_browseract.worker.lineage import lineage_of
 
-        return lineage_of(self.kind.source, self.hook.settings.client.base_url, self._owned_run.conclusion)
+        return lineage_of(self.kind.source, self.hook.settings.base_url, self._owned_run.conclusion)
 
 
 class InputParametersOperator(RunOperator):

@@ -23,12 +23,13 @@ from airflow_provider_browseract.api.arguments import is_path_id
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, Word
 from airflow_provider_browseract.api.pages import Listing, list_items
+from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.dag_files.runnable import Runnable
 from airflow_provider_browseract.exceptions import NOTHING_TO_STOP, ConnectionFailedError, InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, ConnectionSettings
+from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, budget_of
 from airflow_provider_browseract.hooks.hiding import has_secret_names
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.panel.client import CALL_LIMIT, AccountClient, only
@@ -135,9 +136,9 @@ class _Data:
         return Account(
             self.client.connection.conn_id,
             *lists.runs,
-            settings.budget,
+            budget_of(settings),
             names,
-            settings.client.base_url,
+            settings.base_url,
             lists.bots.failure,
             **state,
         )
@@ -166,7 +167,7 @@ class _Connection:
             self._accounts.forget(self.data.client)
             self.data = None
 
-    async def _read(self) -> ConnectionSettings:
+    async def _read(self) -> Settings:
         try:
             settings = await anyio.to_thread.run_sync(
                 _read_connection, self.settings.conn_id, limiter=self._accounts.threads
@@ -184,7 +185,7 @@ class _Connection:
         return settings
 
 
-def _read_connection(conn_id: str) -> ConnectionSettings:
+def _read_connection(conn_id: str) -> Settings:
     hook = BrowserActHook(conn_id)
     # The password of another service must not be sent to BrowserAct, or to wherever the connection points.
     if hook.get_connection(conn_id).conn_type != CONNECTION_TYPE:

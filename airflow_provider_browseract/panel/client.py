@@ -7,10 +7,10 @@ import logging
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
+from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.client import AsyncBrowserActClient
+from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import ResponseLostError
-from airflow_provider_browseract.hooks.connection import ConnectionSettings
 from airflow_provider_browseract.loops import AsyncSender, run_steps_async
 from airflow_provider_browseract.panel.kept import Kept
 
@@ -34,7 +34,7 @@ class AccountClient:
     :param connection: the connection. It is read again after a failure, because someone may have changed it.
     """
 
-    def __init__(self, settings: ConnectionSettings, connection: Kept[ConnectionSettings]) -> None:
+    def __init__(self, settings: Settings, connection: Kept[Settings]) -> None:
         self.settings, self.connection = settings, connection
         self.closed = False
         self._slots = asyncio.Semaphore(READS_AT_ONCE)
@@ -42,7 +42,7 @@ class AccountClient:
     @property
     def owner(self) -> tuple[str, str]:
         """What decides whose account it is."""
-        return self.settings.client.base_url, self.settings.client.api_key
+        return self.settings.base_url, self.settings.api_key
 
     def kept(self, read: Callable[[], Awaitable[T]], keep: Callable[[T], float]) -> Kept[T]:
         """Return a value of this account that is read when it is needed."""
@@ -52,7 +52,7 @@ class AccountClient:
         self, steps: Generator[Any, Any, T], through: Callable[[AsyncSender], AsyncSender] = lambda client: client
     ) -> T:
         """Send calls, and return what the steps return."""
-        settings = self.settings.client.within(CALL_LIMIT)
+        settings = self.settings.within(CALL_LIMIT)
         async with self._slots, AsyncBrowserActClient(settings) as client:
             try:
                 return await asyncio.wait_for(run_steps_async(steps, through(client), log), READ_LIMIT)

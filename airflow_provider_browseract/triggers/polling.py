@@ -18,7 +18,7 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.waiting import End, Wait, wait_for_end
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.client import AsyncBrowserActClient
+    from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
     from airflow_provider_browseract.api.models import Task
 
 T = TypeVar("T")

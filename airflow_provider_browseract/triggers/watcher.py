@@ -25,7 +25,7 @@ from airflow_provider_browseract.runs.watching import END_STATUSES, Cursor, Ende
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.client import AsyncBrowserActClient
+    from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
 
 
 class TaskFinishedTrigger(BaseEventTrigger):

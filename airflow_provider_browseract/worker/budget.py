@@ -25,9 +25,9 @@ def carry_out(step: BudgetStep, run: OwnedRun, ti: Any) -> Any:
     conn_id, log = run.hook.browseract_conn_id, run.log
     match step:
         case ReadDaySums():
-            return read_day_sums(conn_id, run.hook.settings.client.key_digest, log)
+            return read_day_sums(conn_id, run.hook.settings.key_digest, log)
         case WriteDaySums(sums):
-            return write_day_sums(conn_id, run.hook.settings.client.key_digest, sums, log)
+            return write_day_sums(conn_id, run.hook.settings.key_digest, sums, log)
         case ShowBudget(xcom, counter):
             show_budget(ti, xcom, log)
             if counter is not None:
@@ -84,7 +84,7 @@ class BudgetWait:
             until,
             source=str(self.run.source),
             handed_over=settings.webhook_base_url is not None,
-            key_digest=settings.client.key_digest,
+            key_digest=settings.key_digest,
             api_version=self.run.source.api_version,
             not_before=begins,
         )

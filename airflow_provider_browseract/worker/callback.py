@@ -44,7 +44,7 @@ def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, options: R
             key,
             token,
             conn_id=hook.browseract_conn_id,
-            api_base_url=settings.client.base_url,
+            api_base_url=settings.base_url,
         )
     except NoCallbackError as error:
         if options.webhook:

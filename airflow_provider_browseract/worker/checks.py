@@ -20,6 +20,7 @@ from airflow_provider_browseract.exceptions import (
     UnexpectedResponseError,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.connection import check_for_start
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs.addresses import read_output_path
@@ -112,7 +113,7 @@ def check_before_start(
     :param again: this was checked before the wait for a slot.
     """
     hook, log = operator.hook, operator.log
-    hook.settings.check_for_start()
+    check_for_start(hook.settings)
     run.unconverted = False
     if not again:
         if operator.durable is True and not AIRFLOW_V_3_3_PLUS:
@@ -140,7 +141,7 @@ def end_dry_run(operator: Operator, request: RunRequest) -> NoReturn:
     operator.log.info(
         "Dry run: nothing is started. The request would be %s %s%s with %s",
         request.call.method,
-        operator.hook.settings.client.base_url,
+        operator.hook.settings.base_url,
         request.call.path,
         json.dumps(request.shown(is_secret), ensure_ascii=False),
     )

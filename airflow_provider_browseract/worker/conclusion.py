@@ -264,4 +264,4 @@ def open_store(output_path: str | ObjectStoragePath | None, hook: BrowserActHook
         return None
     from airflow_provider_browseract.worker.results import ResultStore
 
-    return ResultStore(read_output_path(output_path), hook.settings.client, log)
+    return ResultStore(read_output_path(output_path), hook.settings, log)

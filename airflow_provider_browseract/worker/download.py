@@ -31,7 +31,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.addresses import is_private
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.settings import ClientSettings
+    from airflow_provider_browseract.api.settings import Settings
     from airflow_provider_browseract.runs.files import RunFile
 
 PARALLEL_DOWNLOADS = 4
@@ -116,8 +116,8 @@ class FileSession(requests.Session):
         next bytes arrive.
     """
 
-    def __init__(self, settings: ClientSettings, stop: threading.Event) -> None:
-        from airflow_provider_browseract.api.client import trusted_certificates
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        from airflow_provider_browseract.api.failures import trusted_certificates
         from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL
 
         super().__init__()

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_browseract.api.arguments import read_credits
 from airflow_provider_browseract.exceptions import BrowserActError, InputError
+from airflow_provider_browseract.hooks.connection import budget_of
 from airflow_provider_browseract.in_airflow.required_action import read_event
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs.budget import BudgetStep, forecast_run
@@ -57,7 +58,7 @@ from airflow_provider_browseract.worker.owned_run import (
     started_version,
 )
 from airflow_provider_browseract.worker.slots import SlotWait, queue_left
-from airflow_provider_browseract.worker.start_errors import rounds
+from airflow_provider_browseract.worker.start_errors import failing_to_start
 from airflow_provider_browseract.worker.tries import Tries
 from airflow_provider_browseract.worker.waiter import Waiter
 
@@ -158,15 +159,13 @@ class RunExecution:
                 return self._conclude(self.run.read(task_id))
 
     def _begin(self, queued: Queued) -> Started:
-        """Carry out the steps 1 to 3, again if someone may be changing the connection right now."""
-        for this_round in rounds(self.run, self.tries):
-            with this_round:
-                if self.operator._dry is True:
-                    self._dry_run()
-                if (entry := self.tries.read()) is not None:
-                    self.run.follow(entry.task_id, entry.source.api_version)
-                return self._reattach_or_start(self._check(), queued)
-        raise AssertionError("the last round has returned or raised")
+        """Carry out the steps 1 to 3."""
+        with failing_to_start(self.run, self.tries):
+            if self.operator._dry is True:
+                self._dry_run()
+            if (entry := self.tries.read()) is not None:
+                self.run.follow(entry.task_id, entry.source.api_version)
+            return self._reattach_or_start(self._check(), queued)
 
     # 2. Check the arguments
 
@@ -176,7 +175,7 @@ class RunExecution:
         request, secret_inputs = read_request(self.operator, self.context)
         self._hide_inputs(secret_inputs)
         called = with_callback(request, self.ti, self.hook, options, self.log)
-        client = self.hook.settings.client
+        client = self.hook.settings
         return Start(
             called if register(called, self.ti, self.log) else request,
             options.timeout,
@@ -188,7 +187,7 @@ class RunExecution:
             key_digest=client.key_digest,
             max_credits=options.cap,
             credits_per_step=self.hook.settings.credits_per_step,
-            budget=self.hook.settings.budget,
+            budget=budget_of(self.hook.settings),
         )
 
     # 3. Reattach to the run of an earlier try, or start a new one
@@ -221,7 +220,7 @@ class RunExecution:
         request, _ = read_request(self.operator, self.context)
         with_callback(request, self.ti, self.hook, options, self.log)
         request = check_before_start(self.operator, self.run, request, validate_inputs=options.validate_inputs)
-        forecast = forecast_run(self.hook.settings.budget, request.source, options.cap, time.time)
+        forecast = forecast_run(budget_of(self.hook.settings), request.source, options.cap, time.time)
         run_steps(forecast, self.hook.client, self.log, lambda step: carry_out(step, self.run, self.ti))
         end_dry_run(self.operator, request)
 

@@ -43,7 +43,7 @@ def read_first(run: OwnedRun, ti: Any, kind: RunKind, started: StartedRun, optio
         started.entry.callback_token_sha256,
         start_by=None if limit is None else started.entry.written_at + limit,
         policy=replace(options.policy, credits_per_step=run.hook.settings.credits_per_step),
-        key_digest=run.hook.settings.client.key_digest,
+        key_digest=run.hook.settings.key_digest,
         api_version=started.entry.source.api_version,
         spent_before=started.entry.spent,
         source_name=started.source_name,

@@ -101,7 +101,7 @@ class WorkflowRun(RunKind):
             self.input_parameters,
             save_browser_data=self.save_browser_data,
             profile_id=self.profile_id,
-            api_base_url=hook.settings.client.base_url,
+            api_base_url=hook.settings.base_url,
             **common,
         )
 
@@ -139,7 +139,7 @@ class TemplateRun(RunKind):
             self.workflow_template_id,
             self.input_parameters,
             region=self.region,
-            api_base_url=hook.settings.client.base_url,
+            api_base_url=hook.settings.base_url,
             **common,
         )
 
@@ -176,7 +176,7 @@ class BotRun(RunKind):
     def request(self, hook: BrowserActHook, **common: Any) -> RunRequest:
         """Check bot and input."""
         self.check_constants()
-        return read_bot_run(self.bot_id, self.input, api_base_url=hook.settings.client.base_url, **common)
+        return read_bot_run(self.bot_id, self.input, api_base_url=hook.settings.base_url, **common)
 
     def check_inputs(self, request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
         """Compare the input with the schema of the bot (``query-bot``), and convert what is only of the wrong type."""
@@ -219,7 +219,7 @@ class BotTemplateRun(RunKind):
 
     def request(self, hook: BrowserActHook, **common: Any) -> RunRequest:
         """Check template, region and input."""
-        base_url = hook.settings.client.base_url
+        base_url = hook.settings.base_url
         return read_bot_template_run(self.template_id, self.input, region=self.region, api_base_url=base_url, **common)
 
     def check_inputs(self, request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:

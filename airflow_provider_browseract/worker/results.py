@@ -37,7 +37,7 @@ from airflow_provider_browseract.worker.object_store import Folder, storage_erro
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
-    from airflow_provider_browseract.api.settings import ClientSettings
+    from airflow_provider_browseract.api.settings import Settings
     from airflow_provider_browseract.loops import Log
 
 STORE_ATTEMPTS = 3
@@ -102,7 +102,7 @@ class ResultStore:
     :param settings: timeouts and limits for the files, and the address of the API.
     """
 
-    def __init__(self, output_path: str, settings: ClientSettings, log: Log) -> None:
+    def __init__(self, output_path: str, settings: Settings, log: Log) -> None:
         self.folder = Folder(output_path)
         self._settings = settings
         self._log = log

@@ -82,7 +82,7 @@ class SlotWait:
             active=None if active is None else active.number,
             pause=None if self._about_slots else pause,
             handed_over=run.hook.settings.webhook_base_url is not None,
-            key_digest=run.hook.settings.client.key_digest,
+            key_digest=run.hook.settings.key_digest,
             api_version=run.source.api_version,
         )
         self.defer(

@@ -1,9 +1,9 @@
-"""Errors of a start: which of them another round or a retry can fix, and what happens to the run of an earlier try."""
+"""Errors of a start: which of them a retry can fix, and what happens to the run of an earlier try."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import NoReturn
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, AirflowTaskTimeout
@@ -18,8 +18,6 @@ from airflow_provider_browseract.exceptions import (
     UnknownRefusalError,
 )
 from airflow_provider_browseract.hooks.connection import no_connection
-from airflow_provider_browseract.loops import sleep
-from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.ledger import STATE_KEY, LedgerError, UnknownRunError
 from airflow_provider_browseract.runs.orphans import OrphanError
@@ -27,33 +25,13 @@ from airflow_provider_browseract.worker.owned_run import OwnedRun
 from airflow_provider_browseract.worker.tries import Tries
 
 
-def rounds(run: OwnedRun, tries: Tries) -> Iterator[AbstractContextManager[None]]:
-    """Return the contexts in which to start the run, until one of them succeeds or fails.
-
-    Another one follows if someone may be changing the connection right now.
-    """
-    for pause in (*timings.RECHECK_PAUSES, None):
-        yield _round(run, tries, pause)
-
-
 @contextmanager
-def _round(run: OwnedRun, tries: Tries, pause: float | None) -> Iterator[None]:
-    """Start the run in this context.
-
-    :param pause: seconds to wait before another round; None if this is the last one.
-    """
+def failing_to_start(run: OwnedRun, tries: Tries) -> Iterator[None]:
+    """Start the run in this context. If that fails, state what happens to the run of an earlier try."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - another round follows, or it is raised again
-        if pause is None or not _connection_may_change(error):
-            _fail_to_start(error, run, tries)
-        run.log.warning(
-            "%s\nTrying again in %g seconds, because someone may be changing the connection right now, or Airflow "
-            "could not read it.",
-            error.brief if isinstance(error, BrowserActError) else no_connection(run.hook.browseract_conn_id),
-            pause,
-        )
-        sleep(pause, run.raise_if_killed)
+    except Exception as error:  # noqa: BLE001 - it is raised again
+        _fail_to_start(error, run, tries)
     except AirflowTaskTimeout:
         if tries.remembered or not run.start_under_way:
             raise
@@ -70,13 +48,6 @@ def _round(run: OwnedRun, tries: Tries, pause: float | None) -> Iterator[None]:
                 "The next try looks for it." if another else RunStartUnknownError.remedy,
             )
             run.start_under_way = False
-
-
-def _connection_may_change(error: Exception) -> bool:
-    """Return whether a start failed because of the connection, and a change of the connection can fix that."""
-    if isinstance(error, AuthenticationError):
-        return error.code is not None
-    return isinstance(error, AirflowNotFoundException)
 
 
 def _fail_to_start(error: Exception, run: OwnedRun, tries: Tries) -> NoReturn:
@@ -101,6 +72,8 @@ def _fail_to_start(error: Exception, run: OwnedRun, tries: Tries) -> NoReturn:
         message = f"{message}\nAn earlier try may have started a run. {RunStartUnknownError.remedy}"
     if final:
         raise AirflowFailException(message) from None
+    if isinstance(error, AirflowNotFoundException):
+        raise AirflowNotFoundException(message) from None
     raise error
 
 
@@ -109,14 +82,14 @@ def _verdict(error: Exception, run: OwnedRun, tries: Tries) -> tuple[str, bool]:
     message = str(error)
     if isinstance(error, AirflowNotFoundException):
         # Airflow also raises this if its database or a secrets backend does not respond.
-        return no_connection(run.hook.browseract_conn_id), tries.earlier is None
+        return no_connection(run.hook.browseract_conn_id), False
     if isinstance(error, InputError | OrphanError | CapUsedUpError):
         return message, True
     if isinstance(error, RunStartUnknownError):
         # The next try knows the time of this start, and looks for the run again.
         return message, not tries.remembered
-    if isinstance(error, InsufficientCreditsError):
-        # Someone may add credits before the next try. Until then, a start costs nothing.
+    if isinstance(error, InsufficientCreditsError | AuthenticationError):
+        # Someone may add credits or replace the key before the next try. Until then, a start costs nothing.
         return message, False
     if isinstance(error, UnknownRefusalError) and run.task_id is None:
         # Nobody knows what the code means, so a later try must not send the start once more.

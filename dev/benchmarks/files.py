@@ -87,11 +87,11 @@ def _curl(urls: list[str], folder: Path) -> float:
 def _fetch(task: dict[str, str], folder: str) -> None:
     from airflow_provider_browseract.api import v2
     from airflow_provider_browseract.api.client import BrowserActClient
-    from airflow_provider_browseract.api.settings import ClientSettings
+    from airflow_provider_browseract.api.settings import Settings
     from airflow_provider_browseract.runs.outputs import OutputFormat
     from airflow_provider_browseract.worker.results import ResultStore
 
-    settings = ClientSettings("app-emulator", task["base_url"])
+    settings = Settings(api_key="app-emulator", base_url=task["base_url"])
     with BrowserActClient(settings) as client:
         run = client.send(v2.get_task(task["id"]))
     store = ResultStore(f"file://{folder}/ours", settings, logging.getLogger())
@@ -106,12 +106,12 @@ def _fetch(task: dict[str, str], folder: str) -> None:
 
 def _fetch_gzip(url: str, folder: str) -> None:
     from airflow_provider_browseract.api.models import Output, Task, TaskStatus
-    from airflow_provider_browseract.api.settings import ClientSettings
+    from airflow_provider_browseract.api.settings import Settings
     from airflow_provider_browseract.runs.outputs import OutputFormat
     from airflow_provider_browseract.worker.results import ResultStore
 
     # The file is on the host of the API, which alone may be a private one.
-    store = ResultStore(f"file://{folder}", ClientSettings("app-emulator", url), logging.getLogger())
+    store = ResultStore(f"file://{folder}", Settings(api_key="app-emulator", base_url=url), logging.getLogger())
     store.folder.check()
     run = Task(id="7", status=TaskStatus.FINISHED, output=Output(string=None, files=(url,)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -151,14 +151,17 @@ def _serve() -> None:
 
     from airflow_provider_browseract.api import v2
     from airflow_provider_browseract.api.client import BrowserActClient
-    from airflow_provider_browseract.api.settings import ClientSettings
+    from airflow_provider_browseract.api.settings import Settings
     from airflow_provider_browseract.emulator import EXPORT, EmulatedFile, Emulator
 
     emulator = Emulator()
     content = os.urandom(SIZE)
     exported = tuple(EmulatedFile(f"{number}.bin", content) for number in range(FILES))
     emulator.set_workflow(EXPORT.id, files=exported, duration=0.1)
-    with emulator.serve() as running, BrowserActClient(ClientSettings("app-emulator", running.url)) as client:
+    with (
+        emulator.serve() as running,
+        BrowserActClient(Settings(api_key="app-emulator", base_url=running.url)) as client,
+    ):
         created = client.send(v2.run(EXPORT.id, {"keyword": "pens"}))
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         output = client.send(v2.get_task(created.id)).output

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.client import BrowserActClient
-from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.emulator import ORDERS, Emulator
 from airflow_provider_browseract.runs import timings
 from dev.benchmarks import webhook
@@ -49,7 +49,7 @@ def waits() -> None:
     emulator = Emulator(concurrency=NUMBERS[-1])
     emulator.set_workflow(ORDERS.id, duration=100_000.0, one_at_a_time=False)
     with emulator.serve() as running:
-        with BrowserActClient(ClientSettings(api_key=running.api_key, base_url=running.url)) as client:
+        with BrowserActClient(Settings(api_key=running.api_key, base_url=running.url)) as client:
             task_ids = [client.send(v2.run(ORDERS.id)).id for _ in range(NUMBERS[-1])]
         with webhook.only_the_route(
             AIRFLOW_CONN_BROWSERACT_DEFAULT=json.dumps(running.connection),

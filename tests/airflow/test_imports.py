@@ -52,7 +52,7 @@ def load_operator() -> None:
     import_module(f"{PACKAGE}.operators.browseract")
     found = loaded(before)
     assert "operators.browseract" in found
-    assert not found & {*HTTP, "jsonschema", "pydantic", "referencing", "api.client"}, found
+    assert not found & {*HTTP, "jsonschema", "pydantic", "referencing", "api.client", "api.async_client"}, found
     assert not any(name.startswith("triggers.") for name in found), found
 
 
@@ -104,7 +104,7 @@ def load_provider_info() -> None:
 def load_without_airflow() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "airflow"]:
         sys.modules[name] = None  # type: ignore[assignment]
-    for module in (*WITHOUT_AIRFLOW, "api.client"):
+    for module in (*WITHOUT_AIRFLOW, "api.client", "api.async_client"):
         import_module(f"{PACKAGE}.{module}")
 
 
@@ -149,7 +149,7 @@ def read_from_secrets_backend(path: str) -> None:
     os.environ["AIRFLOW__SECRETS__BACKEND_KWARGS"] = json.dumps({"connections_file_path": path})
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
 
-    assert BrowserActHook().settings.client.api_key == "app-from-backend"
+    assert BrowserActHook().settings.api_key == "app-from-backend"
 
 
 def test_hook_reads_connection_from_secrets_backend(tmp_path, in_a_new_process):

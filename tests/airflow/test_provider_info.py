@@ -13,9 +13,9 @@ from airflow.providers_manager import ProvidersManager
 
 import airflow_provider_browseract
 from airflow_provider_browseract import __version__
+from airflow_provider_browseract.api.settings import EXTRA_FIELDS
 from airflow_provider_browseract.get_provider_info import get_provider_info
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import extra_fields
 from airflow_provider_browseract.in_airflow.links import PushedLink
 from tests.cases import cases
 
@@ -55,20 +55,6 @@ def test_provider_info_names_every_part_of_the_package():
     assert [decorator["name"] for decorator in info["task-decorators"]] == ["browseract"]
     shown = {path.rpartition(".")[2] for path in info["extra-links"]}
     assert shown == {link.__name__ for link in PushedLink.__subclasses__()}
-
-
-def guides_of_index() -> list[str]:
-    """Return the pages that the index of the documentation lists outside of the groups Reference and Project."""
-    lists = dict(re.findall(r":caption: (.+)\n\n((?:[\w/-]+\n)+)```", (ROOT / "docs" / "index.md").read_text()))
-    del lists["Reference"], lists["Project"]
-    return " ".join(lists.values()).split()
-
-
-def test_provider_info_lists_every_guide_of_the_documentation():
-    [integration] = get_provider_info()["integrations"]
-    docs = PROJECT_URLS["Documentation"].removesuffix("/index.md")
-    assert integration["how-to-guide"] == [f"{docs}/{page}.md" for page in guides_of_index()]
-    assert all((ROOT / "docs" / f"{page}.md").is_file() for page in guides_of_index())
 
 
 def test_logo_of_provider_info_is_a_picture_in_the_repository():
@@ -119,12 +105,13 @@ def test_airflow_connection_form_shows_every_field(monkeypatch):
     assert standard["login"]["hidden"]
     assert standard["url_schema"]["hidden"]
     assert form.extra_fields is not None
-    assert set(form.extra_fields) == set(extra_fields())
-    for name, field in extra_fields().items():
+    assert set(form.extra_fields) == set(EXTRA_FIELDS)
+    for name, field in EXTRA_FIELDS.items():
         shown = form.extra_fields[name]
-        assert shown["description"] == field["description"]
-        assert shown["schema"]["title"] == field["title"]
-        assert set(shown["schema"]["type"]) == {"string" if field["type"] == "string" else "integer", "null"}
+        assert shown["description"] == (field.description or "")
+        assert shown["schema"]["title"] == field.title
+        is_text = name in ("webhook_base_url", "budget_action")
+        assert set(shown["schema"]["type"]) == {"string" if is_text else "integer", "null"}
 
 
 @cases("point", {"plugin": "airflow.plugins", "provider": "apache_airflow_provider", "fixtures": "pytest11"})

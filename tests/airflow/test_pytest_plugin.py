@@ -18,7 +18,7 @@ OWN_ASYNC = settings.SQL_ALCHEMY_CONN_ASYNC
 
 
 def address():
-    return BrowserActHook().settings.client.base_url
+    return BrowserActHook().settings.base_url
 
 
 def test_own_settings_before():

@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
-from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.client import BrowserActClient
+from airflow_provider_browseract.api.settings import Settings
 from tests.served import listening
 
 
 class Sync:
     """Uses the synchronous client."""
 
-    def __init__(self, settings: ClientSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     def send(self, *several: Call):

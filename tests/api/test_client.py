@@ -7,22 +7,21 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from airflow_provider_browseract import exceptions as errors
-from airflow_provider_browseract.api import client as client_module
+from airflow_provider_browseract.api import async_client as client_module
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.retries import RetryPolicy
-from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.emulator import ORDERS, Emulator, RequestFault
 from tests.api.conftest import Async
 from tests.cases import cases
+from tests.steps import replace
 
-QUICK = RetryPolicy(budget=5.0, first_pause=0.01, longest_pause=0.02)
+QUICK: dict[str, Any] = {"retry_budget": 5.0, "first_pause": 0.01, "longest_pause": 0.02}
 REGIONS = b'[{"code": "US"}]'
 
 
@@ -36,7 +35,7 @@ def emulator() -> Iterator:
 
 @pytest.fixture
 def settings(emulator):
-    return ClientSettings("app-emulator", emulator.url, retries=QUICK, connection="shop")
+    return Settings(api_key="app-emulator", base_url=emulator.url, connection="shop", **QUICK)
 
 
 @pytest.fixture
@@ -123,7 +122,7 @@ def test_client_waits_as_long_as_retry_after_requests(client, emulator):
 def test_failed_connection_raises_an_error_with_url_and_reason_that_proves_the_start_was_not_processed(
     kind, url, reason
 ):
-    settings = ClientSettings("app-key", url, retries=RetryPolicy(budget=0.1), connection="browseract_prod")
+    settings = Settings(api_key="app-key", base_url=url, retry_budget=0.1, connection="browseract_prod")
     with pytest.raises(errors.ConnectionFailedError) as caught:
         kind(settings).send(v2.run("70"))
     assert str(caught.value).startswith(f"No connection to {url} for run-task: {reason}")
@@ -153,7 +152,7 @@ def test_redirect_is_not_followed_so_the_api_key_is_not_sent_elsewhere(kind, one
     server = one_answer(b"HTTP/1.1 %d Moved\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % (status, target))
     for call in (v2.list_regions(), v2.run("70")):
         with pytest.raises(errors.UnexpectedResponseError):
-            kind(ClientSettings("app-key", server.url)).send(call)
+            kind(Settings(api_key="app-key", base_url=server.url)).send(call)
     assert elsewhere.received == []
 
 
@@ -174,8 +173,9 @@ def test_response_to_a_start_that_cannot_be_read_is_lost_and_the_start_not_sent_
     if proxy:
         monkeypatch.setenv("http_proxy", server.url)
         monkeypatch.delenv("no_proxy", raising=False)
+    url = "http://api.example" if proxy else server.url
     with pytest.raises(errors.ResponseLostError):
-        kind(ClientSettings("app-key", "http://api.example" if proxy else server.url, retries=QUICK)).send(v2.run("70"))
+        kind(Settings(api_key="app-key", base_url=url, **QUICK)).send(v2.run("70"))
     assert len(server.received) == 1
 
 
@@ -183,7 +183,7 @@ def test_request_has_user_agent_and_api_key_whatever_netrc_contains(kind, one_an
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login someone password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     server = one_answer(answering(b"[]"))
-    kind(ClientSettings("app-key", server.url, user_agent="provider/1 airflow/2")).send(v2.list_regions())
+    kind(Settings(api_key="app-key", base_url=server.url, user_agent="provider/1 airflow/2")).send(v2.list_regions())
     request = server.received[0].decode().lower()
     assert "authorization: bearer app-key" in request
     assert "user-agent: provider/1 airflow/2" in request
@@ -191,17 +191,17 @@ def test_request_has_user_agent_and_api_key_whatever_netrc_contains(kind, one_an
 
 def test_client_sends_consecutive_calls_over_one_connection(kind, one_answer):
     server = one_answer(answering(b"[]"), keep_alive=True)
-    kind(ClientSettings("app-key", server.url)).send(*[v2.list_regions()] * 5)
+    kind(Settings(api_key="app-key", base_url=server.url)).send(*[v2.list_regions()] * 5)
     assert (len(server.received), server.connections) == (5, 1)
 
 
 def test_compressed_response_is_read(kind, one_answer):
     server = one_answer(answering(GZIP, b"Content-Encoding: gzip"))
-    assert kind(ClientSettings("app-key", server.url)).send(v2.list_regions())[0].code == "US"
+    assert kind(Settings(api_key="app-key", base_url=server.url)).send(v2.list_regions())[0].code == "US"
 
 
 def send_in_event_loop(server, call: Call[Any]):
-    return Async(ClientSettings("app-key", server.url)).send(call)
+    return Async(Settings(api_key="app-key", base_url=server.url)).send(call)
 
 
 # A server without an end announces more than it sends, so reading to the end would be a lost response after 30 seconds.
@@ -235,8 +235,8 @@ def test_list_whose_pages_are_too_large_is_read_in_smaller_pages(settings, emula
 
 
 def test_key_digest_is_the_same_for_the_same_key_and_shows_nothing_of_it():
-    digest = ClientSettings("app-123", connect_timeout=1.0).key_digest
-    assert digest == ClientSettings("app-123", base_url="https://elsewhere.example").key_digest
-    assert digest != ClientSettings("app-124").key_digest
+    digest = Settings(api_key="app-123", connect_timeout=1.0).key_digest
+    assert digest == Settings(api_key="app-123", base_url="https://elsewhere.example").key_digest
+    assert digest != Settings(api_key="app-124").key_digest
     assert len(digest) == 16
     assert "app" not in digest

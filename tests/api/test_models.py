@@ -23,7 +23,7 @@ from airflow_provider_browseract.api.models import (
     Task,
     TaskStatus,
 )
-from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import UnexpectedResponseError
 from tests.cases import cases
 from tests.steps import read
@@ -215,7 +215,7 @@ SIGNED = "https://files.example/s3cret"
 @cases(
     "value",
     {
-        "API key": ClientSettings("s3cret"),
+        "API key": Settings(api_key="s3cret"),
         "inputs of a start": v2.run("70", {"password": "s3cret"}),
         "input of a start": v3.run("70", {"password": "s3cret"}),
         "input of a run": read(v3.get_task("7"), {**BOT_RUN, "input": {"password": "s3cret"}}),

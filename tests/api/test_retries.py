@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tenacity import RetryCallState, Retrying
 
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api import v2
-from airflow_provider_browseract.api.retries import RetryPolicy, may_send_again
+from airflow_provider_browseract.api.calls import controls, may_send_again
+from airflow_provider_browseract.api.settings import Settings
 
 READ = v2.get_task("7")
 STOP = v2.stop_task("7")
@@ -36,12 +39,12 @@ def test_start_is_sent_again_only_if_it_was_certainly_not_processed(call):
 class Tries:
     """Plays an error to a policy again and again, and writes down the pauses, without waiting."""
 
-    def __init__(self, error: errors.BrowserActError, **policy: float) -> None:
+    def __init__(self, error: errors.BrowserActError, **policy: Any) -> None:
         self.pauses: list[float] = []
         self.count = 0
         self.raised: BaseException | None = None
-        controls = RetryPolicy(**policy).controls(READ)
-        stop = controls.pop("stop")
+        how = controls(READ, Settings(api_key="app-key", **policy))
+        stop = how.pop("stop")
 
         def stop_on_our_clock(state: RetryCallState) -> bool:
             # tenacity's clock would show how fast the test is; ours counts the pauses as time.
@@ -53,7 +56,7 @@ class Tries:
             raise error
 
         try:
-            Retrying(**controls, stop=stop_on_our_clock, sleep=self.pauses.append)(attempt)
+            Retrying(**how, stop=stop_on_our_clock, sleep=self.pauses.append)(attempt)
         except errors.BrowserActError as last:
             self.raised = last
 
@@ -76,8 +79,8 @@ def test_only_the_first_failed_attempt_is_logged_with_the_time_that_others_may_t
         if error := next(left, None):
             raise error
 
-    policy = RetryPolicy(budget=1000, first_pause=0.0, longest_pause=0.0)
-    Retrying(**policy.controls(READ, lambda text, *values: lines.append(text % values)))(fail)
+    settings = Settings(api_key="app-key", retry_budget=1000, first_pause=0.0, longest_pause=0.0)
+    Retrying(**controls(READ, settings, lambda text, *values: lines.append(text % values)))(fail)
     assert lines == ["No connection to http://x (code 7). Trying again for up to 1000 seconds."]
 
 
@@ -85,7 +88,7 @@ def test_only_the_first_failed_attempt_is_logged_with_the_time_that_others_may_t
     ("budget", "told", "pauses"), [(100, 40.0, [40.0, 40.0]), (20, 21.0, [])], ids=["within", "beyond the budget"]
 )
 def test_retry_after_decides_the_pauses_and_ends_the_attempts_beyond_the_budget(budget, told, pauses):
-    tries = Tries(errors.RateLimitError("x", retry_after=told), budget=budget)
+    tries = Tries(errors.RateLimitError("x", retry_after=told), retry_budget=budget)
     assert (tries.pauses, tries.count) == (pauses, len(pauses) + 1)
 
 
@@ -93,12 +96,12 @@ def test_retry_after_decides_the_pauses_and_ends_the_attempts_beyond_the_budget(
 def test_retry_after_never_shortens_the_pause_between_attempts(told):
     error = errors.RateLimitError("x", retry_after=told)
     # Without any pause, there would be no end.
-    assert max(Tries(error, budget=10, first_pause=1, longest_pause=8).count for _ in range(20)) < 12
+    assert max(Tries(error, retry_budget=10, first_pause=1, longest_pause=8).count for _ in range(20)) < 12
 
 
 def test_budget_bounds_all_attempts_and_the_last_error_is_raised():
     error = errors.ServerError("x")
-    tries = Tries(error, budget=20)
+    tries = Tries(error, retry_budget=20)
     assert tries.raised is error
     assert sum(tries.pauses) <= 20
     assert tries.count == len(tries.pauses) + 1

@@ -13,9 +13,8 @@ from contextlib import suppress
 import pytest
 
 from airflow_provider_browseract import exceptions as errors
-from airflow_provider_browseract.api import client, v2
-from airflow_provider_browseract.api.retries import RetryPolicy
-from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api import async_client, v2
+from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.emulator import Emulator
 from tests.cases import cases
 from tests.served import certificate_in
@@ -41,9 +40,9 @@ def no_variables(monkeypatch) -> Iterator[None]:
     """No variable names certificates."""
     for name in (*CERTIFICATES, "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
-    client._ssl_context.cache_clear()
+    async_client._ssl_context.cache_clear()
     yield
-    client._ssl_context.cache_clear()
+    async_client._ssl_context.cache_clear()
 
 
 @pytest.fixture(params=CERTIFICATES)
@@ -73,9 +72,14 @@ def start(kind):
     """Send a start to a port of this machine over TLS, and return the error that it ends with."""
 
     def start_(port: int, connect_timeout: float = 20.0) -> errors.BrowserActError:
-        policy = RetryPolicy(budget=0.05, first_pause=0.01)
-        settings = ClientSettings(
-            "app-key", f"https://127.0.0.1:{port}", connect_timeout, 20, policy, connection="shop"
+        settings = Settings(
+            api_key="app-key",
+            base_url=f"https://127.0.0.1:{port}",
+            connect_timeout=connect_timeout,
+            read_timeout=20,
+            connection="shop",
+            retry_budget=0.05,
+            first_pause=0.01,
         )
         with pytest.raises(errors.BrowserActError) as caught:
             kind(settings).send(START)
@@ -164,7 +168,7 @@ class TestFailedHandshake:
 
     @pytest.mark.usefixtures("trusted")
     def test_certificate_for_another_host_is_reported_with_the_host_name(self, kind, tls):
-        settings = ClientSettings("app-key", f"https://localhost:{tls(close)}")
+        settings = Settings(api_key="app-key", base_url=f"https://localhost:{tls(close)}")
         with pytest.raises(errors.ConnectionFailedError, match="not valid for 'localhost'"):
             kind(settings).send(START)
 
@@ -198,7 +202,7 @@ class TestErrorAfterHandshake:
 
     def test_complete_response_after_the_tls_handshake_is_read(self, kind, tls):
         port = tls(after_request(write(b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"id": "7"}')))
-        assert kind(ClientSettings("app-key", f"https://127.0.0.1:{port}")).send(START).id == "7"
+        assert kind(Settings(api_key="app-key", base_url=f"https://127.0.0.1:{port}")).send(START).id == "7"
 
 
 def pipe(source: socket.socket, target: socket.socket) -> None:

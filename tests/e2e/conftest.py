@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.client import BrowserActClient
-from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.api.v2 import resume_task
 from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE
 from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH, Emulator, Run
@@ -133,7 +133,7 @@ class World:
 
     def send(self, call: Call[T]) -> T:
         """Call BrowserAct as a user without Airflow does, and return the result."""
-        with BrowserActClient(ClientSettings(self.service.api_key, self.service.url)) as client:
+        with BrowserActClient(Settings(api_key=self.service.api_key, base_url=self.service.url)) as client:
             return client.send(call)
 
     def requests(self, endpoint: str, task_id: str) -> int:

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.client import BrowserActClient
-from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.emulator import (
     ENDLESS,
     EXPORT,
@@ -177,7 +177,7 @@ class Visitor:
 
 def start_run(service: Emulator, workflow_id: str) -> str:
     """Start a run without Airflow, and return its id."""
-    with BrowserActClient(ClientSettings(service.api_key, service.url)) as client:
+    with BrowserActClient(Settings(api_key=service.api_key, base_url=service.url)) as client:
         return client.send(v2.run(workflow_id)).id
 
 

@@ -316,7 +316,7 @@ class TestRotatedApiKey:
     @pytest.fixture
     def hook(self, emulator, connect):
         hook = BrowserActHook()
-        assert hook.settings.client.api_key == "app-emulator"
+        assert hook.settings.api_key == "app-emulator"
         emulator.api_key = "app-new"
         connect(password="app-new")
         return hook
@@ -346,7 +346,7 @@ class TestRotatedApiKey:
                 await browseract.send(v2.list_regions())
                 hook.get_region_list()
         assert [request.status for request in emulator.requests] == [401, 200, 200, 200, 200]
-        assert hook.settings.client.api_key == "app-new"
+        assert hook.settings.api_key == "app-new"
 
     async def test_call_fails_if_the_connection_cannot_be_read_again_and_works_once_it_can(
         self, emulator, hook, monkeypatch
@@ -403,7 +403,7 @@ class TestAsyncCalls:
 
     async def test_call_of_an_async_client_with_a_time_limit_ends_within_it(self, emulator):
         emulator.fault("get-region-list", RequestFault.hung(), times=None)
-        assert BrowserActHook().settings.client.within(1.0).longest_call == 1.0
+        assert BrowserActHook().settings.within(1.0).longest_call == 1.0
         before = time.monotonic()
         with pytest.raises(errors.ResponseLostError, match="No complete response to get-region-list"):
             await awaited(BrowserActHook(), v2.list_regions(), within=1.0)
@@ -476,7 +476,7 @@ def test_user_agent_contains_provider_and_airflow_versions(emulator):
 
     from airflow_provider_browseract import __version__
 
-    agent = BrowserActHook().settings.client.headers["User-Agent"]
+    agent = BrowserActHook().settings.user_agent
     assert agent == f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
 
 

@@ -9,23 +9,17 @@ import pytest
 from airflow.models.connection import Connection as ModelConnection
 from airflow.sdk import Connection
 
-from airflow_provider_browseract.api.retries import RetryPolicy
-from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.settings import EXTRA_FIELDS, Settings
 from airflow_provider_browseract.exceptions import ConnectionFieldError
 from airflow_provider_browseract.hooks import connection
-from airflow_provider_browseract.hooks.connection import (
-    ConnectionSettings,
-    connection_type,
-    extra_fields,
-    read_settings,
-)
+from airflow_provider_browseract.hooks.connection import budget_of, connection_type, read_settings
 from airflow_provider_browseract.runs.budget import Budget, BudgetAction
 from tests.cases import cases
 
 ADDRESS = "https://airflow.example.com/team-a/"
 
 
-def read(**fields) -> ConnectionSettings:
+def read(**fields) -> Settings:
     extra = fields.pop("extra", None)
     stored = Connection(
         conn_type="browseract",
@@ -37,11 +31,10 @@ def read(**fields) -> ConnectionSettings:
 
 def test_connection_with_only_an_api_key_which_may_have_spaces_around_it_has_the_defaults():
     settings = read(password=" app-key\n")
-    client = settings.client
-    assert (client.api_key, client.base_url) == ("app-key", "https://api.browseract.com")
-    assert (client.connect_timeout, client.read_timeout, client.retries.budget) == (10, 30, 60)
-    assert (client.max_file_size, client.max_run_size) == (50 * 1024 * 1024, 100 * 50 * 1024 * 1024)
-    assert (settings.budget, settings.credits_per_step, settings.webhook_base_url) == (None, 5, None)
+    assert (settings.api_key, settings.base_url) == ("app-key", "https://api.browseract.com")
+    assert (settings.connect_timeout, settings.read_timeout, settings.retry_budget) == (10, 30, 60)
+    assert (settings.max_file_size, settings.max_run_size) == (50 * 1024 * 1024, 100 * 50 * 1024 * 1024)
+    assert (budget_of(settings), settings.credits_per_step, settings.webhook_base_url) == (None, 5, None)
 
 
 GATEWAY = "https://gateway.example.com/browseract"
@@ -64,24 +57,24 @@ GATEWAY = "https://gateway.example.com/browseract"
     },
 )
 def test_host_port_and_schema_fields_set_the_api_address(fields, url):
-    assert read(**fields).client.base_url == url
+    assert read(**fields).base_url == url
 
 
 @cases(
-    ("extra", "client", "own"),
+    ("extra", "read_as"),
     {
-        **{f"{empty!r} in all": (dict.fromkeys(extra_fields(), empty), {}, {}) for empty in (None, "")},
-        "nothing": ({}, {}, {}),
-        "timeouts": ({"connect_timeout": 3, "read_timeout": "4.5"}, {"connect_timeout": 3.0, "read_timeout": 4.5}, {}),
-        "retry budget": ({"retry_budget": "4"}, {"retries": RetryPolicy(budget=4.0)}, {}),
-        "sizes": ({"max_file_size": 9, "max_run_size": "99"}, {"max_file_size": 9, "max_run_size": 99}, {}),
-        "webhook_base_url with spaces": ({"webhook_base_url": f" {ADDRESS} "}, {}, {"webhook_base_url": ADDRESS}),
-        **{f"step for {none!r}": ({"credits_per_step": none}, {}, {"credits_per_step": 0}) for none in (0, "0")},
+        **{f"{empty!r} in all": (dict.fromkeys(EXTRA_FIELDS, empty), {}) for empty in (None, "")},
+        "nothing": ({}, {}),
+        "timeouts": ({"connect_timeout": 3, "read_timeout": "4.5"}, {"connect_timeout": 3.0, "read_timeout": 4.5}),
+        "retry budget": ({"retry_budget": "4"}, {"retry_budget": 4.0}),
+        "sizes": ({"max_file_size": 9, "max_run_size": "99"}, {"max_file_size": 9, "max_run_size": 99}),
+        "webhook_base_url with spaces": ({"webhook_base_url": f" {ADDRESS} "}, {"webhook_base_url": ADDRESS}),
+        **{f"step for {none!r}": ({"credits_per_step": none}, {"credits_per_step": 0}) for none in (0, "0")},
     },
 )
-def test_extra_is_read_from_numbers_and_texts(extra, client, own):
-    own_client = ClientSettings("app-key", user_agent="test", connection="browseract_prod", **client)
-    assert read(conn_id="browseract_prod", extra=extra) == ConnectionSettings(own_client, **own)
+def test_extra_is_read_from_numbers_and_texts(extra, read_as):
+    wanted = Settings(api_key="app-key", user_agent="test", connection="browseract_prod", **read_as)
+    assert read(conn_id="browseract_prod", extra=extra) == wanted
 
 
 @cases(
@@ -97,7 +90,7 @@ def test_extra_is_read_from_numbers_and_texts(extra, client, own):
     },
 )
 def test_budget_has_the_limits_and_the_action_which_is_to_refuse_by_default(extra, budget):
-    assert read(conn_id="prod", extra=extra).budget == budget
+    assert budget_of(read(conn_id="prod", extra=extra)) == budget
 
 
 NO_HOSTS = [
@@ -133,31 +126,24 @@ def test_host_or_key_that_cannot_be_used_is_refused_without_repeating_the_key(fi
     assert not key or key not in str(caught.value)
 
 
-WRONG: dict[tuple[str, ...], tuple[list[Any], str]] = {
-    ("read_timeout", "retry_budget"): ([0, -1, "soon", True, [1], 1e9, float("nan")], "a positive number of seconds"),
-    ("max_file_size",): ([0, -1, 1.5, True, "1e3", "50 MB"], "a positive whole number of bytes"),
-    ("daily_credits", "monthly_credits"): (
-        [0, "0", -1, 1.5, True, "abc", "1e3", "2,000", [1], 10**18],
-        "a positive whole number of credits",
-    ),
-    ("credits_per_step",): (
-        [-1, 0.5, True, "abc", 10**6],
-        "a whole number of credits, or 0 to count only the credits that BrowserAct reports",
-    ),
-    ("budget_action",): (["fail", "Refuse", " warn", 1, True, ["warn"]], "refuse or warn"),
-    ("webhook_base_url",): ([8080], "an address like https://airflow.example.com"),
+WRONG: dict[tuple[str, ...], list[Any]] = {
+    ("read_timeout", "retry_budget"): [0, -1, "soon", True, [1], 1e9, float("nan")],
+    ("max_file_size",): [0, -1, 1.5, True, "1e3", "50 MB"],
+    ("daily_credits", "monthly_credits"): [0, "0", -1, 1.5, True, "abc", "1e3", "2,000", [1], 10**18],
+    ("credits_per_step",): [-1, 0.5, True, "abc", 10**6],
+    ("budget_action",): ["fail", "Refuse", " warn", 1, True, ["warn"]],
+    ("webhook_base_url",): [8080],
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "wanted"),
-    [(name, value, wanted) for names, (values, wanted) in WRONG.items() for name in names for value in values],
-    ids=str,
+    ("name", "value"), [(name, value) for names, values in WRONG.items() for name in names for value in values], ids=str
 )
-def test_value_in_the_extra_that_cannot_be_used_is_refused_with_what_is_wanted(name, value, wanted):
-    with pytest.raises(ConnectionFieldError) as caught:
+def test_value_in_the_extra_that_cannot_be_used_is_refused_without_being_shown(name, value):
+    words = f"^Connection 'browseract_default': extra '{name}': .*should"
+    with pytest.raises(ConnectionFieldError, match=words) as wrong:
         read(extra={name: value})
-    assert str(caught.value) == f"Connection 'browseract_default': extra {name!r} is {value!r}. Set it to {wanted}."
+    assert not isinstance(value, str) or value == "0" or value not in str(wrong.value)
 
 
 def test_form_has_a_choice_and_minimums_and_every_field_can_be_left_empty():
@@ -184,7 +170,6 @@ class TestWarnings:
         ("fields", "words"),
         {
             "public host without TLS": ({"host": "http://api.browseract.com"}, "sent unencrypted"),
-            "similar key": ({"extra": {"webhook_url": "x"}}, "'webhook_url' (did you mean 'webhook_base_url'?)"),
             "other keys": (
                 {"extra": {"colour": 1, "x": 2}},
                 "The extra has unknown keys: 'colour', 'x'. They are ignored, and no run is started.",
@@ -203,7 +188,7 @@ class TestWarnings:
             "TLS": {"host": "https://api.browseract.com"},
             "this machine": {"host": "http://127.0.0.1:8010"},
             "private host": {"host": "http://gateway.internal"},
-            "every number": {"extra": {name: 1 for name, field in extra_fields().items() if field["type"] != "string"}},
+            "every number": {"extra": dict.fromkeys(EXTRA_FIELDS.keys() - {"webhook_base_url", "budget_action"}, 1)},
         },
     )
     def test_good_connection_gives_no_warning(self, logged, fields):
@@ -235,6 +220,6 @@ def test_worker_and_api_server_read_the_same_settings_from_uri_or_json(text, mon
     stored = Connection.get("browseract_default"), ModelConnection.get_connection_from_secrets("browseract_default")
     in_worker, in_server = (read_settings(each, user_agent="test") for each in stored)
     assert in_worker == in_server
-    assert in_worker.client.api_key == "app-key"
-    assert in_worker.client.base_url == ("http://127.0.0.1:8010" if "8010" in text else "https://api.browseract.com")
-    assert in_worker.client.read_timeout == (4 if "read_timeout" in text else 30)
+    assert in_worker.api_key == "app-key"
+    assert in_worker.base_url == ("http://127.0.0.1:8010" if "8010" in text else "https://api.browseract.com")
+    assert in_worker.read_timeout == (4 if "read_timeout" in text else 30)

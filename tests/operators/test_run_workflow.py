@@ -20,12 +20,12 @@ from airflow_provider_browseract.compat import (
 )
 from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, RequestFault
 from airflow_provider_browseract.exceptions import (
+    AuthenticationError,
     ConnectionFailedError,
     RunLostError,
     RunTimedOutError,
     UnexpectedResponseError,
 )
-from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunTemplateOperator,
@@ -34,7 +34,6 @@ from airflow_provider_browseract.operators.browseract import (
 )
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.sensors.browseract import TaskSensor
-from airflow_provider_browseract.worker import start_errors
 from tests.cases import cases
 from tests.demos import report_status
 from tests.workers import BOTH_WAYS, ORDERS_RESULT, Worker, calls_of, refuse_xcoms
@@ -361,28 +360,31 @@ class TestTemplatedMaxCredits:
 
 
 class TestChangingConnection:
-    def test_api_key_rotated_before_the_connection_changes_does_not_fail_the_try(
-        self, orders, world, emulator, monkeypatch, capfd
+    @cases(
+        ("variable", "error", "words"),
+        {
+            "missing": (None, AirflowNotFoundException, "or set AIRFLOW_CONN_BROWSERACT_DEFAULT"),
+            "unreadable": (
+                "{",
+                AirflowNotFoundException,
+                "Airflow cannot read the value of",
+            ),
+            "key in quotes": ({"password": '"app-emulator"'}, AuthenticationError, "Invalid authorization"),
+        },
+    )
+    def test_fault_of_the_connection_ends_the_try_at_once_and_leaves_it_to_the_retries_of_airflow(
+        self, orders, world, emulator, monkeypatch, variable, error, words
     ):
-        # The connection is changed in the pause before it is read again.
-        monkeypatch.setattr(start_errors, "sleep", lambda *_: world.connect())
-        emulator.api_key = "app-new"
-        assert orders().run() == ORDERS_RESULT
-        assert len(emulator.tasks) == 1
-        expected = "Trying again in 5 seconds, because someone may be changing the connection right now"
-        assert expected in "".join(capfd.readouterr())
-
-    def test_connection_reported_as_missing_once_is_read_again(self, orders, emulator, monkeypatch):
-        get_connection = BrowserActHook.get_connection
-        answers = [AirflowNotFoundException("The conn_id isn't defined")]
-
-        def now_and_then(conn_id):
-            if answers:
-                raise answers.pop()
-            return get_connection(conn_id)
-
-        monkeypatch.setattr(BrowserActHook, "get_connection", staticmethod(now_and_then))
-        assert orders().run() == ORDERS_RESULT
+        if isinstance(variable, dict):
+            world.connect(**variable)
+        else:
+            monkeypatch.delenv(CONNECTION)
+            if variable:
+                monkeypatch.setenv(CONNECTION, variable)
+        began = world.clock.now
+        with pytest.raises(error, match=words):
+            orders().run()
+        assert (emulator.tasks, world.clock.now) == ([], began)
 
     def test_missing_connection_keeps_the_run_of_an_earlier_try_for_the_next_try(
         self, orders, emulator, store, monkeypatch

@@ -183,7 +183,7 @@ class TestRuns:
     async def test_outputs_that_are_too_large_for_a_page_are_read_in_parts(
         self, emulator, accounts, clock, monkeypatch
     ):
-        monkeypatch.setattr("airflow_provider_browseract.api.client.MAX_RESPONSE", 3_000_000)
+        monkeypatch.setattr("airflow_provider_browseract.api.async_client.MAX_RESPONSE", 3_000_000)
         for number in range(4):
             add_run(emulator, clock.now - 100 + number, output="x" * 1_000_000)
         account = await accounts.account(CONN, LONG)

@@ -10,7 +10,12 @@ from airflow.sdk import DAG
 
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import CONTACTS, ORDERS, SEARCH, TEMPLATE_SEARCH
-from airflow_provider_browseract.exceptions import InputError, InsufficientCreditsError, UnexpectedResponseError
+from airflow_provider_browseract.exceptions import (
+    AuthenticationError,
+    InputError,
+    InsufficientCreditsError,
+    UnexpectedResponseError,
+)
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunBotTemplateOperator,
@@ -120,8 +125,6 @@ VALUES = [
     (WORKFLOW, {"profile_id": {}}, "profile_id is of type dict"),
     (WORKFLOW, {"profile_id": '{"token": "x"}'}, 'log_in.output["profile_id"]'),
     (WORKFLOW, {"profile_id": "404"}, "refused the start"),
-    (WORKFLOW, {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
-    (WORKFLOW, {"browseract_conn_id": "nowhere", "dry_run": True}, "AIRFLOW_CONN_NOWHERE"),
     (WORKFLOW, {"output_path": ""}, "output_path is ''"),
     (WORKFLOW, {"output_path": "None"}, "output_path is 'None'"),
     (WORKFLOW, {"output_path": "here"}, "Use an absolute path"),
@@ -164,15 +167,27 @@ CONNECTIONS = [
     ({"password": "", "login": "app-emulator"}, AirflowFailException, "has no API key"),
     ({"password": "", "extra": {"api_key": "app-emulator"}}, AirflowFailException, "has no API key"),
     ({"password": "Bearer app-emulator"}, AirflowFailException, "has spaces or characters that no key has"),
-    ({"password": "app-wrong"}, AirflowFailException, "API key (password) field of the Airflow connection"),
+    ({"password": "app-wrong"}, AuthenticationError, "API key (password) field of the Airflow connection"),
     ({"host": "gopher://x"}, AirflowFailException, "the host is not an http or https address"),
-    ({"extra": {"read_timeout": "soon"}}, AirflowFailException, f"{IN_THE_EXTRA} 'read_timeout' is 'soon'"),
-    ({"extra": {"daily_credits": 0}}, AirflowFailException, f"{IN_THE_EXTRA} 'daily_credits' is 0"),
-    ({"extra": {"daily_credits": "abc"}}, AirflowFailException, f"{IN_THE_EXTRA} 'daily_credits' is 'abc'"),
+    (
+        {"extra": {"read_timeout": "soon"}},
+        AirflowFailException,
+        f"{IN_THE_EXTRA} 'read_timeout': Input should",
+    ),
+    (
+        {"extra": {"daily_credits": 0}},
+        AirflowFailException,
+        f"{IN_THE_EXTRA} 'daily_credits': Input should",
+    ),
+    (
+        {"extra": {"daily_credits": "abc"}},
+        AirflowFailException,
+        f"{IN_THE_EXTRA} 'daily_credits': Input should",
+    ),
     (
         {"extra": {"daily_credits": 9, "budget_action": "stop"}},
         AirflowFailException,
-        "'budget_action' is 'stop'. Set it to refuse or warn",
+        f"{IN_THE_EXTRA} 'budget_action': Input should be 'refuse' or 'warn'",
     ),
     ({"extra": {"webhook_base_url": "ftp://airflow.example"}}, AirflowFailException, "webhook_base_url of connection"),
     ({"extra": {"webhook_base_url": "airflow.example"}}, AirflowFailException, "webhook_base_url of connection"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api import client
+from airflow_provider_browseract.api import async_client as client
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.runs import timings

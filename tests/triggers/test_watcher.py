@@ -296,7 +296,7 @@ class TestLargeOutputs:
 
     @pytest.fixture(autouse=True)
     def _small_pages(self, monkeypatch):
-        monkeypatch.setattr("airflow_provider_browseract.api.client.MAX_RESPONSE", 50_000)
+        monkeypatch.setattr("airflow_provider_browseract.api.async_client.MAX_RESPONSE", 50_000)
 
     @in_world
     async def test_watcher_reads_large_outputs_in_small_pages_and_reports_each_end_once(self, world, emulator):

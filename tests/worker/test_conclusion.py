@@ -405,7 +405,7 @@ def test_outlet_event_and_openlineage_have_the_run_its_facts_and_its_paths(expor
     lineage = operator.get_openlineage_facets_on_complete(None)
     [workflow] = lineage.inputs
     assert workflow.name == f"workflow/{EXPORT.id}"
-    assert f"http://{workflow.namespace.removeprefix('browseract://')}" == operator.hook.settings.client.base_url
+    assert f"http://{workflow.namespace.removeprefix('browseract://')}" == operator.hook.settings.base_url
     assert [dataset.name for dataset in lineage.outputs] == [f"{folder}/{emulator.tasks[0].id}"]
     assert lineage.run_facets["browseract_task"].task["status"] == "finished"
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, ClientSettings
+from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, Settings
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.files import RunFile
 from airflow_provider_browseract.worker import download
@@ -118,7 +118,7 @@ REDIRECTS = {
 
 def session_for(base_url: str, stop: threading.Event | None = None, **settings: Any) -> FileSession:
     given = {"connect_timeout": 20, "read_timeout": 20, **settings}
-    return FileSession(ClientSettings("app-secret", base_url, **given), stop or threading.Event())
+    return FileSession(Settings(api_key="app-secret", base_url=base_url, **given), stop or threading.Event())
 
 
 def opened(session: FileSession, url: str, limit: float = 60):

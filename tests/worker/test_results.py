@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_browseract.api.models import DownloadFile, Output, OutputFile, Step, Task, TaskStatus
-from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import ServerError, StorageError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outputs import OutputFormat
@@ -66,7 +66,7 @@ def store(host, tmp_path, short_timings) -> SimpleNamespace:
     """A store in a folder, and how to save a run there, whose addresses without a host are those of the host."""
     root = tmp_path / "results"
     host.replies.update(REPLIES)
-    own = ClientSettings("app-secret", host.url, read_timeout=5.0)
+    own = Settings(api_key="app-secret", base_url=host.url, read_timeout=5.0)
 
     def at_host(path):
         return host.url + path if path and path.startswith("/") else path

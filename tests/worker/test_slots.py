@@ -194,7 +194,7 @@ def test_refusal_for_a_slot_waits_for_slots_and_outlives_the_trigger(worker, emu
     # Airflow's own limit comes after the limit of the trigger.
     assert deferred.timeout.total_seconds() == pytest.approx(500 + timings.TIMEOUT_BACKSTOP, abs=60)
     assert deferred.trigger.browseract_conn_id == "browseract_default"
-    assert wait.key_digest == BrowserActHook().settings.client.key_digest
+    assert wait.key_digest == BrowserActHook().settings.key_digest
 
 
 @pytest.mark.parametrize(

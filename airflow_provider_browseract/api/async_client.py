@@ -1,0 +1,172 @@
+"""The client of event loops, in triggers and the panel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+import httpx
+import tenacity
+
+from airflow_provider_browseract.api.calls import Call, controls
+from airflow_provider_browseract.api.failures import complete, lost, not_connected, trusted_certificates
+from airflow_provider_browseract.api.models import Page
+from airflow_provider_browseract.api.pages import Pages
+from airflow_provider_browseract.api.settings import Settings
+from airflow_provider_browseract.exceptions import AuthenticationError, BrowserActError, ResponseTooLargeError
+
+T = TypeVar("T")
+
+MAX_CONNECTIONS = 10
+"""Maximum number of connections that an asynchronous client opens. Further calls wait for one."""
+
+KEEP_ALIVE = 30.0
+"""Seconds for which an asynchronous client keeps an idle connection.
+
+This is longer than the usual pause between two polls. Otherwise each poll would begin with a TLS handshake, which
+blocks the event loop for milliseconds. (One client for all triggers would keep fewer connections, but its pool checks
+all of them for each request. With 500 triggers, this blocked the event loop for tens of milliseconds.)
+"""
+
+MAX_RESPONSE = 8 * 1024 * 1024
+"""Bytes of a response that an asynchronous client reads, because many tasks share its process."""
+
+
+class AsyncBrowserActClient:
+    """Send calls with ``httpx`` over one connection pool, without blocking the event loop.
+
+    It builds only what the results of the calls declare, and reads at most ``MAX_RESPONSE`` bytes of a response.
+
+    :param settings: as for :class:`~airflow_provider_browseract.api.client.BrowserActClient`; a function is awaited.
+    :param refused: as there.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | Callable[[], Awaitable[Settings]],
+        *,
+        refused: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._given = settings
+        self._refused = refused
+        self._opened: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> AsyncBrowserActClient:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
+
+    async def _settings(self) -> Settings:
+        return await self._given() if callable(self._given) else self._given
+
+    async def _client(self) -> httpx.AsyncClient:
+        if self._opened is None:
+            user_agent, context = (await self._settings()).user_agent, await asyncio.to_thread(_ssl_context)
+            # Several first calls may have waited for the context. Nothing is awaited from here on, so only one of them
+            # opens the client.
+            if self._opened is None:
+                self._opened = httpx.AsyncClient(
+                    # A few compressed bytes can expand to very many.
+                    headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
+                    verify=context,
+                    limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE),
+                    follow_redirects=False,
+                )
+        return self._opened
+
+    async def aclose(self) -> None:
+        """Close the connections. The client can still be used and then opens new ones."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.aclose()
+
+    async def send(self, call: Call[T]) -> T:
+        """Send a call."""
+        settings = await self._settings()
+        try:
+            return await self._send_with_retries(call, settings)
+        except AuthenticationError:
+            if call.starts_run or (renewed := await self._settings()).api_key == settings.api_key:
+                raise
+            return await self._send_with_retries(call, renewed)
+
+    async def _send_with_retries(self, call: Call[T], settings: Settings) -> T:
+        try:
+            return await tenacity.AsyncRetrying(**controls(call, settings))(self._send_once, call)
+        except BrowserActError as error:
+            complete(error, settings, self._refused)
+            raise
+
+    async def iter_items(self, call: Call[Page[T]]) -> AsyncIterator[T]:
+        """Iterate over the items of a list call, page by page, each item once."""
+        pages = Pages(call)
+        while pages.call is not None:
+            with pages.dividing():
+                for item in pages.take(await self.send(pages.call)):
+                    yield item
+
+    async def _send_once(self, call: Call[T]) -> T:
+        client, settings, progress = await self._client(), await self._settings(), _Progress()
+        try:
+            async with client.stream(
+                call.method,
+                settings.base_url + call.path,
+                params=dict(call.params),
+                json=call.body,
+                auth=_HttpxBearer(settings.api_key),
+                timeout=httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout),
+                extensions={"trace": progress.note},
+            ) as streamed:
+                content = bytearray()
+                async for chunk in streamed.aiter_bytes():
+                    content += chunk
+                    if len(content) > MAX_RESPONSE:
+                        raise ResponseTooLargeError(
+                            f"The response to {call.name} is larger than {MAX_RESPONSE} bytes",
+                            http_status=streamed.status_code,
+                        )
+        # httpx does not wrap a TLS error that occurs after the handshake.
+        except (httpx.HTTPError, OSError) as error:
+            never_sent = httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
+            failed = not_connected if isinstance(error, never_sent) or progress.opening_tunnel else lost
+            raise failed(call, settings, error) from None
+        return call.read(streamed.status_code, bytes(content), streamed.headers, shared=True)
+
+
+class _Progress:
+    """Track which request a connection of httpx has begun to send last."""
+
+    def __init__(self) -> None:
+        self.opening_tunnel = False
+
+    async def note(self, event: str, info: Mapping[str, Any]) -> None:
+        """Handle an event of httpcore's ``trace`` extension."""
+        if event.endswith("send_request_headers.started"):
+            self.opening_tunnel = getattr(info.get("request"), "method", None) == b"CONNECT"
+
+
+class _HttpxBearer(httpx.Auth):
+    def __init__(self, api_key: str) -> None:
+        self.api_key = api_key
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = f"Bearer {self.api_key}"
+        yield request
+
+
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    # Reading the certificates blocks long enough to delay other triggers, and a copy takes about 500 KiB. So this is
+    # done once per process, in a thread.
+    certificates = trusted_certificates()
+    if certificates is None:
+        return httpx.create_ssl_context()
+    is_folder = os.path.isdir(certificates)
+    return ssl.create_default_context(
+        cafile=None if is_folder else certificates, capath=certificates if is_folder else None
+    )
