@@ -236,12 +236,9 @@ class ResponseLostError(BrowserActError):
 
 
 class ResponseTooLargeError(BrowserActError):
-    """The response is larger than the caller accepts, so the rest of it was not read."""
+    """A triggerer or an API server cannot read a response: it is too large, or has what only a worker reads."""
 
-    remedy = (
-        "Use a call with a smaller response, such as get_task_status, or let the workflow return less, for example by "
-        "writing its output to a file."
-    )
+    remedy = "A worker reads it. Let the workflow return less, for example by writing its output to a file."
 
 
 class UnexpectedResponseError(BrowserActError):

@@ -64,11 +64,9 @@ def read_path_id(argument: str, value: Any) -> str:
     """
     found = read_id(argument, value)
     if not is_path_id(found):
-        at_end = re.search(r"[/=]([0-9]{1,50})[/#]?$", found[-SHOWN_LENGTH:])
-        guess = f" Perhaps the id is {at_end[1]!r}, the end of this address." if at_end else ""
         raise InputError(
             f"{argument} is {found[:SHOWN_LENGTH]!r}. Use the id that the BrowserAct dashboard or an earlier task "
-            f"shows: letters, digits, hyphens and underscores.{guess}"
+            "shows: letters, digits, hyphens and underscores."
         )
     return found
 

@@ -202,15 +202,13 @@ class BrowserActHook(BaseHook):
         :raises ConcurrencyLimitError: as many runs as the plan allows are running. The hook does not wait for a slot.
         """
         return self._start(
-            lambda: read_run(
-                workflow_id,
-                input_parameters,
-                save_browser_data=save_browser_data,
-                profile_id=profile_id,
-                callback_url=callback_url,
-                status_change_callback_url=status_change_callback_url,
-                api_base_url=self.settings.base_url,
-            )
+            read_run,
+            workflow_id,
+            input_parameters,
+            save_browser_data=save_browser_data,
+            profile_id=profile_id,
+            callback_url=callback_url,
+            status_change_callback_url=status_change_callback_url,
         )
 
     def run_task_by_template(
@@ -234,14 +232,12 @@ class BrowserActHook(BaseHook):
         :raises ConcurrencyLimitError: as :meth:`run_task`.
         """
         return self._start(
-            lambda: read_template_run(
-                workflow_template_id,
-                input_parameters,
-                region=region,
-                callback_url=callback_url,
-                status_change_callback_url=status_change_callback_url,
-                api_base_url=self.settings.base_url,
-            )
+            read_template_run,
+            workflow_template_id,
+            input_parameters,
+            region=region,
+            callback_url=callback_url,
+            status_change_callback_url=status_change_callback_url,
         )
 
     def run_bot(
@@ -265,13 +261,11 @@ class BrowserActHook(BaseHook):
         :raises ConcurrencyLimitError: as :meth:`run_task`.
         """
         return self._start(
-            lambda: read_bot_run(
-                bot_id,
-                input,
-                callback_url=callback_url,
-                status_change_callback_url=status_change_callback_url,
-                api_base_url=self.settings.base_url,
-            )
+            read_bot_run,
+            bot_id,
+            input,
+            callback_url=callback_url,
+            status_change_callback_url=status_change_callback_url,
         )
 
     def run_bot_template(
@@ -295,18 +289,16 @@ class BrowserActHook(BaseHook):
         :raises ConcurrencyLimitError: as :meth:`run_task`.
         """
         return self._start(
-            lambda: read_bot_template_run(
-                template_id,
-                input,
-                region=region,
-                callback_url=callback_url,
-                status_change_callback_url=status_change_callback_url,
-                api_base_url=self.settings.base_url,
-            )
+            read_bot_template_run,
+            template_id,
+            input,
+            region=region,
+            callback_url=callback_url,
+            status_change_callback_url=status_change_callback_url,
         )
 
-    def _start(self, request: Callable[[], RunRequest]) -> CreatedTask:
-        """Send a start.
+    def _start(self, read: Callable[..., RunRequest], source_id: str, inputs: Any, **arguments: Any) -> CreatedTask:
+        """Read the arguments of a start, and send it.
 
         :raises RunStartUnknownError: it failed, and may have started a run.
         """
@@ -315,7 +307,7 @@ class BrowserActHook(BaseHook):
                 "This line would start a paid run each time Airflow reads this file. Move it into a @task."
             )
         form.check_for_start(self.settings)
-        call = request().call
+        call = read(source_id, inputs, api_base_url=self.settings.base_url, **arguments).call
         try:
             return self.client.send(call)
         except BrowserActError as error:

@@ -1,9 +1,8 @@
-"""Remove from a run what Airflow must not show."""
+"""Remove from a run what Airflow must not show: the live view, and secrets of its input that an agent quotes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,16 +21,12 @@ HIDDEN_REASON = "BrowserAct's reason may quote secret inputs, so it is only in B
 FEWEST_CHARACTERS = 5
 """Shorter secrets of an input are not replaced, as Airflow's logs do not mask them by default."""
 
-MAX_SECRETS = 200
-"""With more secrets in an input, replacing them takes too long, so whole texts are hidden."""
-
-
 _NAME = re.compile(r"(?:^|; )([^=;]+)=")
 
 
 @dataclass(frozen=True)
 class Hiding:
-    """Remove from each run that is read what may not reach logs, XComs, links, Required Actions and stored facts.
+    """What is removed from each run before it reaches logs, XComs, links, Required Actions and stored facts.
 
     :param live_view: remove the address of the live view.
     :param secrets: replace the secrets that this process masks in logs, and those in the input that the API returns,
@@ -53,56 +48,43 @@ class Hiding:
 
     def of_run(self, task: Task) -> Hiding:
         """Return the same for this run, whose input has secrets of its own if the bot has secret defaults."""
-        return replace(self, secret_inputs=self.secret_inputs or _secrets_of(task.input) != [])
+        return replace(self, secret_inputs=self.secret_inputs or bool(_secrets_of(task)))
 
     def apply(self, result: Any) -> Any:
         """Return the result of a call without what is to be hidden."""
         if not isinstance(result, Task):
             return result
-        if self.live_view:
-            result = result.model_copy(update={"live_url": None})
+        changed: dict[str, Any] = {"live_url": None} if self.live_view else {}
         if self.secrets or self.texts:
-            returned = _secrets_of(result.input)
+            secrets = sorted(_secrets_of(result), key=len, reverse=True)
 
             def shown(text: str | None) -> str | None:
-                return self._text(text, returned)
+                if not text or self.texts:
+                    return text and HIDDEN
+                if len(text) >= MAX_LINE_LENGTH:
+                    # The end was cut off, perhaps in the middle of a secret.
+                    text = text.rpartition(" ")[0]
+                text = redact(text)
+                for secret in secrets:
+                    text = text.replace(secret, HIDDEN)
+                return text or HIDDEN
 
-            steps = tuple(
-                step.model_copy(
-                    update={
-                        "goal": shown(step.goal),
-                        "evaluation_previous_goal": shown(step.evaluation_previous_goal),
-                    }
-                )
-                for step in result.steps
+            names = ("goal", "evaluation_previous_goal")
+            changed["steps"] = tuple(
+                step.model_copy(update={name: shown(getattr(step, name)) for name in names}) for step in result.steps
             )
-            reason = result.failure and shown(result.failure.message)
-            reason = HIDDEN_REASON if reason == HIDDEN else reason
-            failure = result.failure and result.failure.model_copy(update={"message": reason})
-            result = result.model_copy(update={"steps": steps, "failure": failure})
-        return result
-
-    def _text(self, text: str | None, secrets: list[str] | None) -> str | None:
-        if not text or self.texts or secrets is None:
-            return text and HIDDEN
-        if len(text) >= MAX_LINE_LENGTH:
-            # The end was cut off, perhaps in the middle of a secret.
-            text = text.rpartition(" ")[0]
-        text = redact(text)
-        for secret in secrets:
-            text = text.replace(secret, HIDDEN)
-        return text or HIDDEN
+            if result.failure is not None:
+                reason = shown(result.failure.message)
+                reason = HIDDEN_REASON if reason == HIDDEN else reason
+                changed["failure"] = result.failure.model_copy(update={"message": reason})
+        return result.model_copy(update=changed)
 
 
-def _secrets_of(given: Mapping[str, Any] | None) -> list[str] | None:
-    """Return the texts under which secrets of an input can appear, the longest first; None if there are too many."""
+def _secrets_of(task: Task) -> set[str]:
+    """Return the texts under which secrets of the input that the API returns can appear."""
     found: set[str] = set()
-    try:
-        without_secrets(given, is_secret, found)
-    except RecursionError:
-        return None
-    secrets = sorted((text for text in found if len(text) >= FEWEST_CHARACTERS), key=len, reverse=True)
-    return secrets if len(secrets) <= MAX_SECRETS else None
+    without_secrets(task.input, is_secret, found)
+    return {text for text in found if len(text) >= FEWEST_CHARACTERS}
 
 
 def has_secret_names(task: Task) -> bool:

@@ -33,9 +33,6 @@ def test_value_is_read(read, value, result):
     ("read", "value", "words"),
     {
         **{f"{value!r} as id": (read_id, value, "is ") for value in ("", " ", None, "None", "NOTSET", True, 1.5)},
-        "address": (read_path_id, f"{ADDRESS}/workflow/710028", "Perhaps the id is '710028', the end of this address."),
-        "slash at the end": (read_path_id, f"{ADDRESS}/workflow/710028/", "Perhaps the id is '710028'"),
-        "query": (read_path_id, f"{ADDRESS}/edit?id=710028", "Perhaps the id is '710028'"),
         "address without an id": (read_path_id, f"{ADDRESS}/workflow/new", "and underscores."),
         "name": (read_path_id, "Amazon search 5", "and underscores."),
         **{f"{text} as ids": (read_ids, text, A_LIST) for text in ("['1', '2']", "LazySelectSequence([])", "1, 2")},

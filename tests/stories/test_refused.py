@@ -103,7 +103,7 @@ VALUES = [
     (WORKFLOW, {"workflow_id": NO_ID}, "Check the id of the workflow"),
     (WORKFLOW, {"workflow_id": CONTACTS.id}, "RunBotOperator"),
     (WORKFLOW, {"workflow_id": TEMPLATE_SEARCH.id}, "RunTemplateOperator"),
-    (WORKFLOW, {"workflow_id": f"https://x.example/{SEARCH.id}/"}, f"the id is '{SEARCH.id}', the end of this address"),
+    (WORKFLOW, {"workflow_id": f"https://x.example/{SEARCH.id}/"}, "letters, digits, hyphens"),
     (WORKFLOW, {"workflow_id": UNPUBLISHED.id}, "Publish the workflow"),
     (WORKFLOW, {"input_parameters": "keyword=pens"}, "input_parameters is a text instead of a dict"),
     (WORKFLOW, {"input_parameters": '{"keyword": "pens"}'}, QUOTES),

@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import (
+    AuthenticationError,
     InsufficientCreditsError,
     NoSlotError,
     ResponseLostError,
@@ -156,8 +157,8 @@ STORIES = {
         "",
     ),
     "key is refused": (
-        [Try(AirflowFailException, faults={"*": (WRONG_KEY, None)})],
-        "",
+        [Try(AuthenticationError, faults={"*": (WRONG_KEY, None)}), Try()],
+        "finished",
     ),
     "sibling has the other run": (
         [Try(others=1, claims="task_id", faults={"start": (LOST, 1)})],

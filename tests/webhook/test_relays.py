@@ -201,7 +201,8 @@ class TestNginx:
         requests.post(f"{nginx}{base}{deferred.path}", json=ENDED, timeout=10)
         requests.get(f"{nginx}{base}{deferred.path}", timeout=10)
         requests.get(f"{nginx}{base}/elsewhere", timeout=10)
-        assert "/elsewhere" in (tmp_path / "access.log").read_text()
+        # nginx writes the line after the response.
+        wait_for("the line", lambda: "/elsewhere" in (tmp_path / "access.log").read_text(), timeout=10)
         for log in ("access.log", "error.log"):
             assert deferred.token not in (tmp_path / log).read_text()
 

@@ -22,7 +22,7 @@ from airflow_provider_browseract.exceptions import RunCanceledError, RunError, R
 from airflow_provider_browseract.runs import timings
 from tests.workers import PENS, calls_of
 
-IMPORTED = "airflow_provider_browseract.api.retries"
+IMPORTED = "airflow_provider_browseract.api.pages"
 """A module that a stop imports."""
 
 LIMIT = 20.0
@@ -154,7 +154,7 @@ def in_an_xcom_push(attempt, operator, channel, emulator, monkeypatch) -> None:
 
 
 def in_an_import(attempt, operator, channel, emulator, monkeypatch) -> None:
-    monkeypatch.setattr(airflow_provider_browseract.api, "retries", sys.modules[IMPORTED])
+    monkeypatch.setattr(airflow_provider_browseract.api, "pages", sys.modules[IMPORTED])
     push, interrupt = attempt.ti.xcom_push, once(terminate)
 
     def importing(key: str, value: Any) -> None:
