@@ -78,16 +78,15 @@ python_maximum_signature_line_length = 100
 # What compat.py imports is defined in Airflow, and differs from version to version.
 suppress_warnings = ["autoapi.python_import_resolution"]
 
-RESPONSES = ("models", "workflows", "bots")
-SOURCES = [(ROOT / f"airflow_provider_browseract/api/{name}.py").read_text() for name in ("fields", *RESPONSES)]
+SOURCE = (ROOT / "airflow_provider_browseract/api/models.py").read_text()
 FIELD_TYPES = dict(
-    re.findall(r"^(\w+) = Annotated\[(.+?), (?:Field|PlainValidator)\(", "\n".join(SOURCES), re.MULTILINE)
+    re.findall(r"^(\w+) = Annotated\[(.+?), (?:Field|BeforeValidator|AfterValidator)\(", SOURCE, re.MULTILINE)
 )
 
 
 def plain(annotation: str) -> str:
     """Return the type of a field without what reads it."""
-    annotation = annotation.replace("airflow_provider_browseract.api.fields.", "")
+    annotation = annotation.replace("airflow_provider_browseract.api.models.", "")
     if annotated := re.match(r"Annotated\[(.+?), \w+\(", annotation):
         annotation = annotated[1]
     return plain(FIELD_TYPES[annotation]) if annotation in FIELD_TYPES else annotation
@@ -95,7 +94,7 @@ def plain(annotation: str) -> str:
 
 def show_plain_types(app: Any) -> None:
     for name, shown in app.env.autoapi_all_objects.items():
-        if re.match(rf"\w+\.api\.({'|'.join(RESPONSES)})\.", name) and getattr(shown, "annotation", None):
+        if re.match(r"\w+\.api\.models\.", name) and getattr(shown, "annotation", None):
             shown.annotation = plain(shown.annotation)
 
 

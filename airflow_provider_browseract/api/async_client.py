@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -14,8 +14,6 @@ import tenacity
 
 from airflow_provider_browseract.api.calls import Call, controls
 from airflow_provider_browseract.api.failures import complete, lost, not_connected, trusted_certificates
-from airflow_provider_browseract.api.models import Page
-from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import AuthenticationError, BrowserActError, ResponseTooLargeError
 
@@ -101,14 +99,6 @@ class AsyncBrowserActClient:
         except BrowserActError as error:
             complete(error, settings, self._refused)
             raise
-
-    async def iter_items(self, call: Call[Page[T]]) -> AsyncIterator[T]:
-        """Iterate over the items of a list call, page by page, each item once."""
-        pages = Pages(call)
-        while pages.call is not None:
-            with pages.dividing():
-                for item in pages.take(await self.send(pages.call)):
-                    yield item
 
     async def _send_once(self, call: Call[T]) -> T:
         client, settings, progress = await self._client(), await self._settings(), _Progress()

@@ -16,12 +16,13 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from pydantic import TypeAdapter, ValidationError
 from tenacity import RetryCallState, retry_if_exception, stop_before_delay
 from tenacity.wait import wait_base, wait_random_exponential
 
 from airflow_provider_browseract.api.declared import decode_declared
-from airflow_provider_browseract.api.models import Page, one_line
+from airflow_provider_browseract.api.models import Model, Page, one_line
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import (
     THE_CONNECTION,
@@ -90,6 +91,9 @@ BY_STATUS = {401: AuthenticationError, 403: PermissionDeniedError, 429: RateLimi
 DATA = ("data", "id", "task_id")
 """What the envelope of an error does not have."""
 
+ENVELOPE = ("code", "msg", "traceId", "ts", "time")
+"""What an envelope has around its data."""
+
 SUCCESS_CODES = (None, 0, "0")
 """Values of ``code`` in a successful response. Most responses have none."""
 
@@ -140,7 +144,7 @@ class Call(Generic[T]):
         complete, data = True, None
         try:
             data = self._decode(body, status, shared) if body else None
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, msgspec.MsgspecError):
             complete = False
         if not complete and body.startswith(b"<") and (status < 300 or status in (401, 403)):
             raise self._not_the_api(status)
@@ -153,7 +157,7 @@ class Call(Generic[T]):
                 raise ValueError("it is not complete JSON")
             if envelope.get("code") is not None:
                 # According to the document, a few responses have their data in {"code": 0, "data": ...}.
-                inner = {name: value for name, value in envelope.items() if name not in ("code", "msg", "traceId")}
+                inner = {name: value for name, value in envelope.items() if name not in ENVELOPE}
                 data = inner.get("data", inner)
             found = _reader(self.result)(data)
             if self.about is not None and getattr(found, "id", None) not in (None, self.about):
@@ -177,7 +181,7 @@ class Call(Generic[T]):
     def _decode(self, body: bytes, status: int, shared: bool) -> Any:
         if not shared:
             return json.loads(body)
-        if 200 <= status < 300 and isinstance(self.result, type):
+        if 200 <= status < 300 and isinstance(self.result, type(Model)):
             return decode_declared(body, self.result)
         if len(body) > MAX_REFUSAL:
             raise ValueError

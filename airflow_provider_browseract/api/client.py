@@ -101,8 +101,7 @@ class BrowserActClient:
         """
         pages = Pages(call)
         while pages.call is not None:
-            with pages.dividing():
-                yield from pages.take(self.send(pages.call))
+            yield from pages.take(self.send(pages.call))
 
     def _send_once(self, call: Call[T]) -> T:
         settings = self._settings()

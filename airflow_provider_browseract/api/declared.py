@@ -6,6 +6,7 @@ process for seconds. To skip 8 MB of them takes milliseconds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, get_args, get_origin
@@ -25,10 +26,16 @@ MAX_ITEMS = 500
 MAX_INPUT = 64 * 1024
 """Bytes of an input whose names are built."""
 
+MAX_NESTED = 256 * 1024
+"""Bytes of an object or a list in a field, such as a schema, that is built."""
+
 NEVER_BUILT = ("output", "output_files")
 
 ENVELOPE = ("code", "msg", "traceId", "data")
 """What a response can have around its data."""
+
+_HALVES = re.compile(rb"(\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w)|\\u[dD][89a-fA-F]\w\w")
+"""Whole characters that are written as two escapes, or halves of them."""
 
 _names = msgspec.json.Decoder(dict[str, Raw]).decode
 _items = msgspec.json.Decoder(list[Raw]).decode
@@ -40,12 +47,18 @@ def decode_declared(text: bytes | Raw, model: type[Model]) -> dict[str, Any]:
     It is without the output of a run. The input of a run has its names without the values, and is null if it is large.
     Of the lists of a task, only the first and the last items are built; ``steps_left_out`` counts the other steps.
 
-    :raises ValueError: it is no object, has what msgspec refuses, such as half an emoji or NaN, or is a page with more
-        items than any page of the API.
+    :raises ValueError: it is no object, has what msgspec refuses, such as NaN, or is a page with more items than
+        any page of the API.
     :raises RecursionError: it is nested too deeply.
     """
     items_of, decode = _declared(model)
-    found = decode(text)
+    try:
+        found = decode(text)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        # Half an emoji, as at the end of a text that was cut, is JSON that msgspec refuses.
+        found = decode(_HALVES.sub(lambda half: half[1] or rb"\ufffd", bytes(text)))
     built: dict[str, Any] = {}
     for name, item in items_of.items():
         raw = getattr(found, name)
@@ -58,7 +71,8 @@ def decode_declared(text: bytes | Raw, model: type[Model]) -> dict[str, Any]:
             elif name == "input":
                 built[name] = dict.fromkeys(_names(raw)) if size <= MAX_INPUT else None
             elif item is None:
-                built[name] = msgspec.json.decode(raw)
+                is_nested = bytes(memoryview(raw)[:1]) in (b"{", b"[")
+                built[name] = None if is_nested and size > MAX_NESTED else msgspec.json.decode(raw)
             else:
                 items = _items(raw)
                 if issubclass(model, Page):

@@ -194,6 +194,12 @@ class Model(BaseModel):
     paid: ClassVar[tuple[str, ...]] = ()
     """Optional fields that have to be readable if there is a value."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        # Of two names of a field, one may be null.
+        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
+
     @field_validator("*", mode="wrap")
     @classmethod
     def _or_default(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
@@ -259,7 +265,7 @@ class Output(Model):
     paid: ClassVar = ("string", "files", "formats")
 
     string: Annotated[str | None, BeforeValidator(_string)] = None
-    files: tuple[str, ...] = ()
+    files: Annotated[tuple[str, ...], BeforeValidator(lambda files: files or ())] = ()
     formats: tuple[OutputFile, ...] = ()
     is_json: bool | None = None
 
@@ -348,6 +354,8 @@ class BotTask(Task):
         if isinstance(files, dict):
             # What cannot be read of a file is only missing beside a value.
             files = [{**(file if isinstance(file, dict) else {}), "format": name} for name, file in files.items()]
+        elif value is not None:
+            files = ()
         is_json = None if value is None else not isinstance(value, str)
         return {**data, "output": {"string": value, "formats": files, "is_json": is_json}}
 

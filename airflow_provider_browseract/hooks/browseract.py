@@ -439,7 +439,6 @@ class BrowserActHook(BaseHook):
         from airflow_provider_browseract.runs.spend import ListedRun, Spend
 
         of = {ApiVersion.V2: workflow_id, ApiVersion.V3: bot_id}
-        # These calls do not read the outputs.
         calls = [
             APIS[version].list_tasks(source_id=given, created_at_from=created_at_from, created_at_to=created_at_to)
             for version, given in of.items()

@@ -38,6 +38,7 @@ from airflow_provider_browseract.panel.kept import NO_FAILURE, Failure, Kept, Pa
 from airflow_provider_browseract.panel.listing import RunLists
 from airflow_provider_browseract.runs.budget import Budget
 from airflow_provider_browseract.runs.report import with_fewer_steps
+from airflow_provider_browseract.runs.waiting import poll_run
 
 T = TypeVar("T")
 
@@ -279,7 +280,7 @@ class Accounts:
         if data is None:
             why = state["error"] or f"Connection {conn_id!r} could not be read in time"
             raise ConnectionFailedError(why, remedy=state["remedy"])
-        if not _is_id(api_version, task_id):
+        if not is_path_id(task_id):
             return False
         try:
             with suppress(*NOTHING_TO_STOP):
@@ -323,7 +324,7 @@ class Accounts:
         data, state = await self._data(conn_id, wait)
         if data is None:
             return None, state
-        if not _is_id(what if isinstance(what, ApiVersion) else SOURCES[what].api_version, item_id):
+        if not is_path_id(item_id):
             return None, {"not_found": True}
         key, client = (data.client, what, item_id), data.client
         kept: Kept[T] = self._singles.setdefault(key, client.kept(lambda: read(client), keep))
@@ -334,14 +335,9 @@ class Accounts:
         return kept.value, {**kept.state, "not_found": kept.failure.not_found}
 
 
-def _is_id(api_version: ApiVersion, text: str) -> bool:
-    """Return whether a text can be an id. In version 3, ids are parts of addresses."""
-    return is_path_id(text)
-
-
 async def _read_task(client: AccountClient, api_version: ApiVersion, task_id: str) -> tuple[Task, bool]:
     """Read a run, and drop what no page may show: inputs often contain passwords."""
-    task = await client.send(only(APIS[api_version].get_task(task_id)))
+    task = await client.send(poll_run(task_id, api_version))
     hidden = {"input_parameters": None, "input": None, "download_files": (), "files_expires_at": None}
     return with_fewer_steps(task, MAX_STEPS).model_copy(update=hidden), has_secret_names(task)
 

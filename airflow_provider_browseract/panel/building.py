@@ -282,6 +282,7 @@ def run_page(
         steps_left_out=task.steps_left_out,
         wait=_wait_line(link),
         others=_other_runs(known, task, others),
+        unread=task.unread is not None,
     )
 
 

@@ -84,7 +84,7 @@ def _reader(client: AccountClient, api_version: ApiVersion) -> Callable[[], Awai
         listing = await client.send(list_changes(window, PAGE_SIZE, MAX_REQUESTS))
         window.add(listing.items, now)
         listed_at = now
-        if listing.truncated:
+        if listing.truncated or listing.skipped:
             truncated_at = now
         return Runs(tuple(window.tasks), now - truncated_at < REPORT_WINDOW)
 

@@ -253,6 +253,7 @@ class RunPage:
     :param steps_left_out: how many further steps it has.
     :param wait: how the task instance waits for it, as a sentence; empty if it does not wait.
     :param others: other runs of the same task instance.
+    :param unread: only the status could be read.
     """
 
     run: RunRow
@@ -266,6 +267,7 @@ class RunPage:
     steps_left_out: int
     wait: str
     others: tuple[RunRow, ...] = ()
+    unread: bool = False
 
     @property
     def attention(self) -> StepView | None:

@@ -221,8 +221,7 @@ def _names_of(tasks: Sequence[Task]) -> str:
 def _list_tasks(call: Call[Page[Task]], limit: _Limit) -> Generator[Step, Any, tuple[list[Task], float]]:
     """Return the tasks of all pages of a list.
 
-    :returns: also the seconds by which BrowserAct's clock is
-        certainly behind ours, as each page shows.
+    :returns: also the seconds by which BrowserAct's clock is certainly behind ours, as each page shows.
     :raises BrowserActError: the list cannot be read, is too long, or takes too long.
     """
     pages = Pages(call)
@@ -230,11 +229,9 @@ def _list_tasks(call: Call[Page[Task]], limit: _Limit) -> Generator[Step, Any, t
     behind: list[float] = []
     while pages.call is not None:
         sent_at = limit.clock()
-        # The items contain outputs, which can be large.
-        with pages.dividing():
-            page: Page[Task] = yield pages.call
-            found += pages.take(page)
-            behind.append(_seconds_behind(page, sent_at))
+        page: Page[Task] = yield pages.call
+        found += pages.take(page)
+        behind.append(_seconds_behind(page, sent_at))
         limit.check()
         if len(found) > MAX_LISTED:
             raise UnexpectedResponseError(f"{call.name} lists more than {MAX_LISTED} items")

@@ -264,6 +264,7 @@ class TaskSensor(BaseSensorOperator):
         )
 
     def _conclude(self, context: Context, task: Task) -> Any:
+        self.hook.hiding = self.hook.hiding.of_run(task)
         conclusion = Conclusion(
             task,
             context,

@@ -184,8 +184,9 @@ async def _list(window: Window, client: AsyncBrowserActClient) -> list[Task]:
     listing = await run_steps_async(list_changes(window), client, log)
     if listing.skipped:
         log.warning(
-            "%d of the listed BrowserAct tasks are too large to be read. The end of such a task is reported only if "
-            "the poll before has found it active. The status of those that are missing since then is read instead.",
+            "%d of the listed BrowserAct tasks cannot be read here, or are too large. The end of such a task is "
+            "reported only if the poll before has found it active. The status of those that are missing since then is "
+            "read instead.",
             listing.skipped,
         )
     return listing.items

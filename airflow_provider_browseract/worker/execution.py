@@ -310,5 +310,7 @@ class RunExecution:
             else:
                 if task.status.ended:
                     self.log.warning("The run has ended, so its result is read, although %s.", why.rstrip("."))
+                    self._hide_inputs(self.operator.hide_secrets())
+                    self.hook.hiding = self.hook.hiding.of_run(task)
                     return self._conclude(task)
         raise self.run.give_up(task_id, why, remedy=remedy, overdue=overdue, unknown=unknown)

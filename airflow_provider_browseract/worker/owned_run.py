@@ -333,7 +333,7 @@ class OwnedRun:
             self.kill()
 
     def read(self, browseract_task_id: str) -> Task:
-        """Read the run, or only its status if it is too large to be read."""
+        """Read the run."""
         task = get_run(self.hook, browseract_task_id, self.api_version)
         self.url = log_url(task)
         return task

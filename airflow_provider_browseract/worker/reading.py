@@ -17,7 +17,7 @@ from airflow_provider_browseract.runs.waiting import poll_run
 
 
 def get_run(hook: BrowserActHook, task_id: str, api_version: ApiVersion | None) -> Task:
-    """Read a task, or only its status if the task is too large to be read; see :func:`poll_run`."""
+    """Read a task; see :func:`poll_run`."""
     return run_steps(poll_run(task_id, api_version), hook.client, hook.log)
 
 

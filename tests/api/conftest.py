@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -12,8 +13,12 @@ import pytest
 from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.client import BrowserActClient
+from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.api.settings import Settings
+from airflow_provider_browseract.loops import run_steps_async
 from tests.served import listening
+
+log = logging.getLogger(__name__)
 
 
 class Sync:
@@ -44,7 +49,7 @@ class Async(Sync):
     def items(self, call: Call) -> list:
         async def go():
             async with AsyncBrowserActClient(self.settings) as client:
-                return [item async for item in client.iter_items(call)]
+                return (await run_steps_async(list_items(call), client, log)).items
 
         return asyncio.run(go())
 

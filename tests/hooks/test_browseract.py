@@ -396,8 +396,6 @@ class TestAsyncCalls:
         monkeypatch.setattr(httpx, "AsyncClient", Recorded)
         async with BrowserActHook().async_client() as browseract:
             await asyncio.gather(*(browseract.send(v2.get_source(one.id)) for one in emulator.of_kind("workflow")))
-            async for one in browseract.iter_items(v2.list_sources()):
-                await browseract.send(v2.get_source(one.id))
             assert [client.is_closed for client in opened] == [False]
         assert [client.is_closed for client in opened] == [True]
 

@@ -237,12 +237,7 @@ class TestTable:
 LIVE: dict[str, Any] = {"live_url": "https://live.example"}
 LOG: dict[str, Any] = {"log_detail_url": "https://log.example"}
 NO_LIVE, LOGGED = {"live_url": None}, {"log_url": "https://log.example"}
-FAILED_STEP = Step(
-    number=2,
-    status="failed",
-    goal="Log in",
-    screenshots_url="https://pictures.example/2.png",
-)
+FAILED_STEP = Step(number=2, status="failed", goal="Log in", screenshots_url="https://pictures.example/2.png")
 STEPS = (Step(number=1, status="succeed", goal="Open the shop"), FAILED_STEP)
 FAILED_RUN = task(
     1, TaskStatus.FAILED, steps=STEPS, failure=Failure(code=7, message="The <b>button</b>\u202e is gone"), **LOG

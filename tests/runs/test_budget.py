@@ -14,7 +14,6 @@ from airflow_provider_browseract.exceptions import (
     AuthenticationError,
     BudgetUnknownError,
     NotFoundError,
-    ResponseTooLargeError,
     ServerError,
 )
 from airflow_provider_browseract.runs import timings
@@ -123,11 +122,6 @@ OF_YESTERDAY = [
     *(active(number, workflow_id=workflow_id) for number, workflow_id in ((6, SOURCE.id), (7, "71"), (8, None))),
 ]
 ODD_BOT = [*runs_of(3, 45), listed_bot(9, credit=None, status="running", bot_id="../runs")]
-MANY = [days_ago(number, 2, 45) for number in range(60)]
-
-
-def too_large(call):
-    return ResponseTooLargeError("too large") if "workflow_id" in call.params and call.params["limit"] > 50 else None
 
 
 @cases(
@@ -142,7 +136,6 @@ def too_large(call):
         ),
         "odd id of the bot of an active run": (ODD_BOT, {}, SOURCE, (135, 1, 5, 45)),
         "template with the id of a workflow": ([*runs_of(3, 45), active(9, 0)], {}, TEMPLATE, (135, 1, 45, 300)),
-        "page of the forecast that is too large": (MANY, {"fault": too_large}, SOURCE, (0, 0, 0, 45)),
     },
 )
 def test_active_runs_count_with_the_forecast_of_their_workflow_or_the_cost_of_a_step(runs, how, source, expected):

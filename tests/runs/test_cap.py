@@ -11,14 +11,7 @@ from tests.cases import cases
 LOOPING = Task(
     id="123",
     status=TaskStatus.CANCELED,
-    steps=tuple(
-        Step(
-            number=number,
-            status="succeed",
-            goal="Open the next page.",
-        )
-        for number in range(1, 42)
-    ),
+    steps=tuple(Step(number=number, status="succeed", goal="Open the next page.") for number in range(1, 42)),
     log_detail_url="https://browseract.example/123",
 )
 BARE = Task(id="123", status=TaskStatus.RUNNING)

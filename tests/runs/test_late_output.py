@@ -11,11 +11,7 @@ from tests.cases import cases
 from tests.runs.starts import Played
 from tests.steps import replace
 
-EMPTY = Task(
-    id="7",
-    status=TaskStatus.FINISHED,
-    steps=(Step(number=1, status="succeed", goal="Open the page"),),
-)
+EMPTY = Task(id="7", status=TaskStatus.FINISHED, steps=(Step(number=1, status="succeed", goal="Open the page"),))
 OF_BOT = replace(EMPTY, api_version=ApiVersion.V3, steps=())
 WITH_TEXT = replace(EMPTY, output=Output(string="text", files=()))
 BROKEN = BrowserActError("Internal error")
@@ -39,16 +35,7 @@ def ended_at(seconds: float) -> Task:
     {
         "text": WITH_TEXT,
         "output file": replace(EMPTY, output=Output(string="", files=("https://files.example/1",))),
-        "download": replace(
-            EMPTY,
-            download_files=(
-                DownloadFile(
-                    guid="1",
-                    file_name="a.csv",
-                    status="uploading",
-                ),
-            ),
-        ),
+        "download": replace(EMPTY, download_files=(DownloadFile(guid="1", file_name="a.csv", status="uploading"),)),
         "no steps": replace(EMPTY, steps=()),
         "failed": replace(EMPTY, status=TaskStatus.FAILED),
         "canceled": replace(EMPTY, status=TaskStatus.CANCELED),

@@ -15,7 +15,6 @@ from airflow_provider_browseract.api.models import CreatedTask, InputParameter, 
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
     ResponseLostError,
-    ResponseTooLargeError,
     RunStartUnknownError,
     ServerError,
 )
@@ -338,14 +337,6 @@ class TestBounds:
         assert {name: played.names.count(name) for name in played.names} == calls
         # With on_orphan='start', this leads to a new run.
         assert self.look(respond, ANOTHER, takes=takes).over is None
-
-    def test_page_that_is_too_large_is_read_in_smaller_pages(self):
-        def respond(call: Call[Any]) -> object:
-            large = int(call.params["limit"]) > 100
-            return ResponseTooLargeError("too large") if large else page_of(listed_run("8", 1001.0))
-
-        played = self.look(respond)
-        assert (played.over.id, played.names) == ("8", ["list-tasks"] * 4)
 
     @pytest.mark.parametrize(("takes", "number"), [(0.0, 10), (60.0, 4)], ids=["in number", "in time"])
     def test_reading_the_links_of_possible_runs_is_limited(self, takes, number):

@@ -43,12 +43,7 @@ def test_failed_run_error_names_reason_code_step_screenshot_log_and_remedy():
             evaluation_previous_goal="the page was open",
             screenshots_url="https://shots.example/2.png",
         ),
-        Step(
-            number=3,
-            status="running",
-            goal="read the rows",
-            evaluation_previous_goal="the captcha stands",
-        ),
+        Step(number=3, status="running", goal="read the rows", evaluation_previous_goal="the captcha stands"),
     )
     found = failed(
         failure=Failure(code=1011, message="Captcha blocked the run"),
@@ -74,22 +69,9 @@ SUCCEEDED = Step(number=1, status="succeed", goal="open the page")
     ("steps", "lines"),
     {
         "no step": ((), []),
-        "no step failed": (
-            (
-                SUCCEEDED,
-                Step(number=2, status="succeed", goal="read"),
-            ),
-            ["At step 2: read"],
-        ),
+        "no step failed": ((SUCCEEDED, Step(number=2, status="succeed", goal="read")), ["At step 2: read"]),
         "step that is not judged yet": (
-            (
-                Step(
-                    number=1,
-                    status="failed",
-                    goal="read",
-                    evaluation_previous_goal="the page was open",
-                ),
-            ),
+            (Step(number=1, status="failed", goal="read", evaluation_previous_goal="the page was open"),),
             ["At step 1: read", "Evaluation of the previous step: the page was open"],
         ),
         "signed screenshot": (
@@ -104,10 +86,7 @@ SUCCEEDED = Step(number=1, status="succeed", goal="open the page")
             ["At step 1: read"],
         ),
         "failed step long before the end": (
-            (
-                Step(number=1, status="failed", goal="open"),
-                *[Step(number=2, status="succeed", goal="read")] * 100_000,
-            ),
+            (Step(number=1, status="failed", goal="open"), *[Step(number=2, status="succeed", goal="read")] * 100_000),
             ["At step 2: read"],
         ),
     },

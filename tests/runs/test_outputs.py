@@ -269,15 +269,7 @@ FORMATS = (
     OutputFile(format="csv", name="r.csv", size=3, url="https://f/r.csv?s"),
     OutputFile(format="md", url="https://f/r.md?s"),
 )
-DOWNLOADS = (
-    DownloadFile(
-        guid="g",
-        file_name="a.pdf",
-        file_size=3,
-        status="completed",
-        download_url=DOWNLOAD_URL,
-    ),
-)
+DOWNLOADS = (DownloadFile(guid="g", file_name="a.pdf", file_size=3, status="completed", download_url=DOWNLOAD_URL),)
 
 
 @cases(

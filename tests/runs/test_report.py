@@ -71,13 +71,7 @@ def test_run_facts_are_plain_json_without_inputs_and_outputs():
         input_parameters="password=hunter2",
         output=Output(string="secret rows", files=("https://signed/a", "https://signed/b")),
         download_files=(
-            DownloadFile(
-                guid="g",
-                file_name="a.pdf",
-                file_size=3,
-                status="uploaded",
-                download_url="https://signed",
-            ),
+            DownloadFile(guid="g", file_name="a.pdf", file_size=3, status="uploaded", download_url="https://signed"),
         ),
     )
     assert log_url(full) == "https://log"

@@ -277,11 +277,7 @@ def test_run_is_waited_for_again_without_a_required_action_and_with_the_reason(e
 
 
 def test_news_of_the_run_are_logged_once():
-    task = Task(
-        id="7",
-        status=R,
-        steps=(Step(number=1, status="running", goal="Open the page"),),
-    )
+    task = Task(id="7", status=R, steps=(Step(number=1, status="running", goal="Open the page"),))
     decision, lines = after_deferral(event_of(End.NOT_STARTED), task, START - 1.0)
     assert isinstance(decision, WaitAgain)
     expected = ["BrowserAct task 7, step 1: Open the page (running)", "BrowserAct task 7 is running."]

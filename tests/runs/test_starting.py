@@ -533,17 +533,7 @@ class TestCreditsOfEarlierTries:
                 [replace(FINISHED_RUN, credit=40)],
                 65,
             ),
-            "steps instead of credits": (
-                BEFORE,
-                [
-                    replace(
-                        FAILED_RUN,
-                        credit=None,
-                        steps=(Step(number=1),) * 9,
-                    )
-                ],
-                70,
-            ),
+            "steps instead of credits": (BEFORE, [replace(FAILED_RUN, credit=None, steps=(Step(number=1),) * 9)], 70),
             "no longer exists": (BEFORE, [GONE], 25),
             "was never started": (replace(BEFORE, task_id=None), [page_of()], 25),
             "found by its inputs": (replace(BEFORE, task_id=None), [page_of(RUN), FAILED_RUN], 65),

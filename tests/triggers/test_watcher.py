@@ -327,7 +327,7 @@ class TestLargeOutputs:
             large, small = end(), end()
             await asyncio.sleep(POLLS)
         assert set(ids(payloads)) - {large} == {small}
-        assert "1 of the listed BrowserAct tasks are too large" in caplog.text
+        assert "1 of the listed BrowserAct tasks cannot be read here" in caplog.text
 
 
 @cases(

@@ -172,14 +172,7 @@ class TestWrittenResults:
             text="[1]",
             credit=5,
             input_parameters="password=hunter2",
-            steps=(
-                Step(
-                    number=1,
-                    status="succeed",
-                    goal="read",
-                    screenshots_url="https://shots/1.png?signature=x",
-                ),
-            ),
+            steps=(Step(number=1, status="succeed", goal="read", screenshots_url="https://shots/1.png?signature=x"),),
         )
         store.save(run)
         text = (store.folder / "task.json").read_text()

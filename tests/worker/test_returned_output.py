@@ -153,11 +153,9 @@ def test_files_are_returned_as_addresses_beside_the_value(run_with, emulator, re
 
 
 @BOTH_WAYS
-def test_output_that_a_triggerer_cannot_read_is_returned(run_with, emulator, deferrable):
-    # Half an emoji, as the end of a text that was cut.
-    run = run_with(TEXT, deferrable=deferrable, output="All is well \ud83d")
-    assert run.run() == "All is well ?"
-    assert ("get-task-status" in [request.endpoint for request in emulator.requests]) is deferrable
+def test_output_that_ends_in_half_an_emoji_is_returned(run_with, deferrable):
+    # As the end of a text that was cut. msgspec refuses it.
+    assert run_with(TEXT, deferrable=deferrable, output="All is well \ud83d").run() == "All is well ?"
 
 
 @BOTH_WAYS
