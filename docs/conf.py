@@ -86,10 +86,12 @@ FIELD_TYPES = dict(
 
 def plain(annotation: str) -> str:
     """Return the type of a field without what reads it."""
-    annotation = annotation.replace("airflow_provider_browseract.api.models.", "")
+    annotation = annotation.replace("airflow_provider_browseract.api.models.", "").replace(
+        "pydantic.NonNegativeInt", "int"
+    )
     if annotated := re.match(r"Annotated\[(.+?), \w+\(", annotation):
         annotation = annotated[1]
-    return plain(FIELD_TYPES[annotation]) if annotation in FIELD_TYPES else annotation
+    return re.sub(r"\b\w+\b", lambda name: FIELD_TYPES.get(name[0], name[0]), annotation)
 
 
 def show_plain_types(app: Any) -> None:
