@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from tenacity import RetryCallState, retry_if_exception, stop_before_delay
 from tenacity.wait import wait_base, wait_random_exponential
 
-from airflow_provider_browseract.api.declared import decode_declared
+from airflow_provider_browseract.api.declared import ENVELOPE, decode_declared
 from airflow_provider_browseract.api.models import Model, Page, one_line
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import (
@@ -91,9 +91,6 @@ BY_STATUS = {401: AuthenticationError, 403: PermissionDeniedError, 429: RateLimi
 DATA = ("data", "id", "task_id")
 """What the envelope of an error does not have."""
 
-ENVELOPE = ("code", "msg", "traceId", "ts", "time")
-"""What an envelope has around its data."""
-
 SUCCESS_CODES = (None, 0, "0")
 """Values of ``code`` in a successful response. Most responses have none."""
 
@@ -155,7 +152,7 @@ class Call(Generic[T]):
         try:
             if not complete:
                 raise ValueError("it is not complete JSON")
-            if envelope.get("code") is not None:
+            if str(envelope.get("code")) == "0":
                 # According to the document, a few responses have their data in {"code": 0, "data": ...}.
                 inner = {name: value for name, value in envelope.items() if name not in ENVELOPE}
                 data = inner.get("data", inner)

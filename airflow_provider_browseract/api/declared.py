@@ -31,11 +31,14 @@ MAX_NESTED = 256 * 1024
 
 NEVER_BUILT = ("output", "output_files")
 
-ENVELOPE = ("code", "msg", "traceId", "data")
+ENVELOPE = ("code", "msg", "traceId", "ts", "time")
 """What a response can have around its data."""
 
-_HALVES = re.compile(rb"(\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w)|\\u[dD][89a-fA-F]\w\w")
-"""Whole characters that are written as two escapes, or halves of them."""
+_HALVES = re.compile(rb"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F]..)", re.DOTALL)
+"""Escapes of half a character without the other half."""
+
+MAX_HALVES = 1000
+"""Halves of characters that are replaced. A response with more of them is not read."""
 
 _names = msgspec.json.Decoder(dict[str, Raw]).decode
 _items = msgspec.json.Decoder(list[Raw]).decode
@@ -47,8 +50,8 @@ def decode_declared(text: bytes | Raw, model: type[Model]) -> dict[str, Any]:
     It is without the output of a run. The input of a run has its names without the values, and is null if it is large.
     Of the lists of a task, only the first and the last items are built; ``steps_left_out`` counts the other steps.
 
-    :raises ValueError: it is no object, has what msgspec refuses, such as NaN, or is a page with more items than
-        any page of the API.
+    :raises msgspec.MsgspecError: it is no object, or has what msgspec refuses, such as NaN.
+    :raises ValueError: it is a page with more items than any page of the API.
     :raises RecursionError: it is nested too deeply.
     """
     items_of, decode = _declared(model)
@@ -58,7 +61,7 @@ def decode_declared(text: bytes | Raw, model: type[Model]) -> dict[str, Any]:
         raise
     except msgspec.DecodeError:
         # Half an emoji, as at the end of a text that was cut, is JSON that msgspec refuses.
-        found = decode(_HALVES.sub(lambda half: half[1] or rb"\ufffd", bytes(text)))
+        found = decode(_HALVES.sub(rb"\\ufffd", bytes(text), count=MAX_HALVES))
     built: dict[str, Any] = {}
     for name, item in items_of.items():
         raw = getattr(found, name)
@@ -98,7 +101,7 @@ def _object(raw: Raw, model: type[Model]) -> dict[str, Any] | None:
 @cache
 def _declared(model: type[Model]) -> tuple[dict[str, type[Model] | None], Callable[[bytes | Raw], Any]]:
     """Return the names that a model reads, with the model of the items if it is a list of objects, and a decoder."""
-    names: dict[str, type[Model] | None] = dict.fromkeys(ENVELOPE)
+    names: dict[str, type[Model] | None] = dict.fromkeys((*ENVELOPE, "data"))
     for field, info in model.model_fields.items():
         first = next(iter(get_args(info.annotation)), None)
         is_list = get_origin(info.annotation) is tuple and isinstance(first, type) and issubclass(first, Model)

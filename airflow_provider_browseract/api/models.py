@@ -252,7 +252,7 @@ class OutputFile(Model):
     format: str
     name: Annotated[str | None, Field(validation_alias="file_name")] = None
     size: Annotated[NonNegativeInt | None, Field(validation_alias="file_size")] = None
-    url: Annotated[str | None, Field(validation_alias="download_url", min_length=1, repr=False)] = None
+    url: Annotated[str | None, Field(validation_alias="download_url", min_length=1, strict=True, repr=False)] = None
 
 
 class Output(Model):
@@ -338,10 +338,23 @@ class Task(Model):
         return len(self.steps) + self.steps_left_out
 
 
-class BotTask(Task):
-    """A run of a bot. Its output is a JSON value, and the same as files of several formats."""
+ONLY_IN_V2 = ("workflow_id", "workflowId", "profile_id", "profileId", "input_parameters", "inputParameters")
+"""Names of fields that version 3 does not have, or that mean something else there."""
+
+
+class OfBot(Model):
+    """What version 3 returns about a run."""
 
     api_version: ApiVersion = ApiVersion.V3
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_3(cls, data: Any) -> Any:
+        return {name: data[name] for name in data if name not in ONLY_IN_V2} if isinstance(data, dict) else data
+
+
+class BotTask(OfBot, Task):
+    """A run of a bot. Its output is a JSON value, and the same as files of several formats."""
 
     @model_validator(mode="before")
     @classmethod
@@ -349,13 +362,14 @@ class BotTask(Task):
         if not isinstance(data, dict) or isinstance(data.get("output"), Output):
             return data
         value, files = data.get("output"), data.get("output_files")
-        if value is None and not files:
+        if value is None and files is None:
             return data
         if isinstance(files, dict):
             # What cannot be read of a file is only missing beside a value.
             files = [{**(file if isinstance(file, dict) else {}), "format": name} for name, file in files.items()]
-        elif value is not None:
-            files = ()
+        else:
+            # Without a value, files in another form must not be lost.
+            files = "unreadable" if value is None else ()
         is_json = None if value is None else not isinstance(value, str)
         return {**data, "output": {"string": value, "formats": files, "is_json": is_json}}
 
@@ -368,10 +382,8 @@ class ListedTask(Task):
     status: Status = TaskStatus.UNKNOWN
 
 
-class ListedBotTask(ListedTask):
+class ListedBotTask(OfBot, ListedTask):
     """A run of a bot of a list, which has no output either."""
-
-    api_version: ApiVersion = ApiVersion.V3
 
 
 class TaskState(Model):

@@ -47,7 +47,7 @@ class Hiding:
         return tuple(name for name, hide in hidden.items() if hide)
 
     def of_run(self, task: Task) -> Hiding:
-        """Return the same for this run, whose input has secrets of its own if the bot has secret defaults."""
+        """Return the same for this run, whose input also has secrets if the bot has secret defaults."""
         return replace(self, secret_inputs=self.secret_inputs or has_secret_names(task) or _secrets_of(task) != set())
 
     def apply(self, result: Any) -> Any:
@@ -78,7 +78,7 @@ class Hiding:
                 reason = shown(result.failure.message)
                 reason = HIDDEN_REASON if reason == HIDDEN else reason
                 changed["failure"] = result.failure.model_copy(update={"message": reason})
-        return result.model_copy(update=changed)
+        return result.model_copy(update=changed) if changed else result
 
 
 def _secrets_of(task: Task) -> set[str] | None:

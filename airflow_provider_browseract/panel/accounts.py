@@ -37,7 +37,6 @@ from airflow_provider_browseract.panel.days import Days, DaysRead, Pace
 from airflow_provider_browseract.panel.kept import NO_FAILURE, Failure, Kept, Patience, Read
 from airflow_provider_browseract.panel.listing import RunLists
 from airflow_provider_browseract.runs.budget import Budget
-from airflow_provider_browseract.runs.report import with_fewer_steps
 from airflow_provider_browseract.runs.waiting import poll_run
 
 T = TypeVar("T")
@@ -63,8 +62,7 @@ THREADS = 4
 MAX_CONNECTIONS = 20
 MAX_SINGLES = 200
 MAX_SOURCES = 500
-MAX_STEPS = 200
-"""How much is kept: connections, runs and sources that were read one by one, sources of a list, and steps of a run."""
+"""How much is kept: connections, runs and sources that were read one by one, and sources of a list."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class Account(Read):
 class TaskRead(Read):
     """One run, without its inputs, output and files. Of many steps, only the first and the last ones are kept.
 
-    :param secret_inputs: the names of its inputs tell that some are secret, or are not known.
+    :param secret_inputs: by their names, some of its inputs are secret, or they are not known.
     """
 
     task: Task | None = None
@@ -339,7 +337,7 @@ async def _read_task(client: AccountClient, api_version: ApiVersion, task_id: st
     """Read a run, and drop what no page may show: inputs often contain passwords."""
     task = await client.send(poll_run(task_id, api_version))
     hidden = {"input_parameters": None, "input": None, "download_files": (), "files_expires_at": None}
-    return with_fewer_steps(task, MAX_STEPS).model_copy(update=hidden), has_secret_names(task)
+    return task.model_copy(update=hidden), has_secret_names(task)
 
 
 def _keep_task(read: tuple[Task, bool]) -> float:

@@ -93,7 +93,7 @@ UNEXPECTED, UNKNOWN = errors.UnexpectedResponseError, errors.UnknownRefusalError
 INVALID, NOT_FOUND, NO_TASK = errors.InvalidRequestError, errors.NotFoundError, errors.TaskNotFoundError
 NO_API, BOT = "not from the API", v3.run("70")
 NO_SUCCESSES = [
-    *({"success": False}, {"status": 404, "error": "Not Found"}, {"msg": "no"}),
+    *({"success": False}, {"status": 404, "error": "Not Found"}, {"msg": "no"}, {"code": False}),
     *({"code": None, "msg": "Task is not exist."}, {"code": None, "data": None}, [1], [], "Unauthorized", False, 0),
 ]
 ODD_CODES: list[Any] = ["E1", 1.5, True, [], -1]

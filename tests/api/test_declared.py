@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.declared import MAX_INPUT, MAX_ITEMS
+from airflow_provider_browseract.api.declared import MAX_HALVES, MAX_INPUT, MAX_ITEMS
 from airflow_provider_browseract.exceptions import ResponseTooLargeError, TaskNotFoundError, UnexpectedResponseError
 from tests.cases import cases
 
@@ -35,6 +35,14 @@ def read(call: Call[Any], data: object, status: int = 200) -> Any:
         "no list of steps": ({"steps": 5}, {"steps": (), "step_count": 0}),
         "odd steps": ({"steps": [None, 5, {"step": 3}]}, {"step_count": 1}),
         "half an emoji": ({"output": "a\ud83d", "bot_name": "\ud83d\ude00\ud83d"}, {"bot_name": "\U0001f600\ufffd"}),
+        **{
+            f"{text!a}": ({"bot_name": text}, {"bot_name": shown})
+            for text, shown in {
+                "\ud83d\ud83d\ude00": "\ufffd\U0001f600",
+                "\ud83d\ude00\ude00\ud83d": "\U0001f600\ufffd\ufffd",
+                "\ude00a\ud83d\ude00": "\ufffda\U0001f600",
+            }.items()
+        },
         "large object": ({"bot_name": [[]] * 100_000}, {"bot_name": None}),
     },
 )
@@ -68,6 +76,7 @@ def nested(levels: int) -> bytes:
 @cases(
     ("call", "body", "error"),
     {
+        "too many halves": (GET, {**RUN, "output": "\ud83d" * (MAX_HALVES + 1)}, ResponseTooLargeError),
         "NaN": (GET, b'{"task_id": "7", "status": "running", "output": NaN}', ResponseTooLargeError),
         "deep nesting": (GET, b'{"task_id": "7", "output": ' + nested(100_000) + b"}", ResponseTooLargeError),
         "part of JSON": (GET, b'{"task_id": "7", ', ResponseTooLargeError),

@@ -89,6 +89,7 @@ NO_IDS = ["7\n8", "\x1b[31m7", "\u202e7", "7" * (MAX_ID_LENGTH + 1)]
         "numbers of thousands of digits": ({"credit": 10**4000, "steps": [{"step": 10**4000}]}, {"steps": (Step(),)}),
         **{f"{time!a} as time": ({"created_at": time, "finished_at": time}, {}) for time in (*NO_TIMES, "\ud800", 5)},
         **{f"{each!a:.12} as other ids": ({"workflow_id": each, "profile_id": each}, {}) for each in (*NO_IDS, "")},
+        "fraction as id": ({"workflow_id": 1.5}, {}),
         "older name of live_url": ({"live_url": "https://old"}, {"live_url": "https://old"}),
         **{f"{odd} as profile": ({"profileId": "5", "profile_id": odd}, {"profile_id": "5"}) for odd in (None, "")},
         "pairs as inputs": ({"input_parameters": PAIRS}, {"input_parameters": "a=1; b=2"}),
@@ -143,6 +144,7 @@ GET, START, STATUS = v2.get_task("7"), v2.run("70"), v2.get_task_status("7")
             f"{word} as status": (STATUS, {"status": word}, "is not a task status that the API documents")
             for word in ("queued", "Finished", "", 3)
         },
+        "null as status": (STATUS, {"status": None}, "status: Field required"),
         "no object as status": (STATUS, [], "it: Input should be a valid dictionary"),
         **{f"{data} in a list": (v2.list_tasks(), {"items": [data]}, r"items\.0") for data in (RUNNING, "?", None)},
         "page without items": (v2.list_tasks(), {"items": None}, "items: Field required"),

@@ -206,7 +206,11 @@ LOGIN = {"webhook_base_url": "http://ada:hunter2@127.0.0.1:9"}
     {
         "another type": ({"conn_type": "http"}, "FAIL connection", "is of type 'http' | Add a connection of type Bro"),
         "no key": ({"password": ""}, "FAIL connection", "'browseract_default' has no API key | Put one (BrowserAct"),
-        "field": ({"extra": {"read_timeout": "long"}}, "FAIL connection", "extra 'read_timeout': Input should"),
+        "field": (
+            {"extra": {"read_timeout": "long"}},
+            "FAIL connection",
+            "extra 'read_timeout': Input should be a valid number",
+        ),
         "unknown key": (
             {"extra": {"webhook_url": ""}},
             "FAIL connection",

@@ -61,7 +61,7 @@ def test_other_processes_hide_texts_of_a_run_whose_input_in_the_response_has_sec
 
 def test_hook_of_a_user_hides_nothing():
     task = run(f"Type {SECRET}", {"password": SECRET})
-    assert NOTHING.apply(task) == task
+    assert NOTHING.apply(task) is task
 
 
 V3 = ApiVersion.V3

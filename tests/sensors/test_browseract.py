@@ -247,7 +247,7 @@ class TestResumed:
     def test_resumed_sensor_fails_without_retry_when_connection_was_made_invalid(self, world, emulator):
         task_id = started(emulator)
         world.connect(extra={"read_timeout": "soon"})
-        with pytest.raises(AirflowFailException, match="extra 'read_timeout': Input should"):
+        with pytest.raises(AirflowFailException, match="extra 'read_timeout': Input should be a valid number"):
             resume(world, task_id, End.ENDED)
 
     def test_resumed_sensor_defers_again_when_connection_is_unreadable(self, world, emulator, monkeypatch):

@@ -161,6 +161,8 @@ VALUES = [
     (SENSOR, {"output_path": "here"}, "Use an absolute path"),
     (SENSOR, {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
 ]
+NUMBER, WHOLE = "Input should be a valid number", "Input should be a valid integer"
+POSITIVE = "Input should be greater than 0"
 IN_THE_EXTRA = "Connection 'browseract_default': extra"
 CONNECTIONS = [
     ({"password": ""}, AirflowFailException, "Connection 'browseract_default' has no API key"),
@@ -172,17 +174,17 @@ CONNECTIONS = [
     (
         {"extra": {"read_timeout": "soon"}},
         AirflowFailException,
-        f"{IN_THE_EXTRA} 'read_timeout': Input should",
+        f"{IN_THE_EXTRA} 'read_timeout': {NUMBER}",
     ),
     (
         {"extra": {"daily_credits": 0}},
         AirflowFailException,
-        f"{IN_THE_EXTRA} 'daily_credits': Input should",
+        f"{IN_THE_EXTRA} 'daily_credits': {POSITIVE}",
     ),
     (
         {"extra": {"daily_credits": "abc"}},
         AirflowFailException,
-        f"{IN_THE_EXTRA} 'daily_credits': Input should",
+        f"{IN_THE_EXTRA} 'daily_credits': {WHOLE}",
     ),
     (
         {"extra": {"daily_credits": 9, "budget_action": "stop"}},
