@@ -62,7 +62,7 @@ IS_NEWEST := $(filter $(NEWEST),$(AIRFLOW))
 
 # Most of these tests wait most of the time. On other versions, only what depends on Airflow, or on libraries that come
 # with it.
-SIDE_BY_SIDE := --numprocesses=4 --dist=loadgroup
+SIDE_BY_SIDE := --numprocesses=3 --dist=loadgroup
 UNITS := $(if $(IS_NEWEST),--ignore=tests/e2e --ignore=tests/faults,tests/airflow tests/api tests/hooks)
 
 # The property-based tests.
