@@ -8,12 +8,12 @@ from __future__ import annotations
 THE_CONNECTION = "the Airflow connection"
 """How a remedy refers to the connection. The text of an error adds the connection's id if it is known."""
 
-NEWEST_TASKS = (
-    "check the newest tasks of the workflow or bot in the BrowserAct dashboard (or BrowserActHook.iter_tasks, or "
-    "iter_bot_tasks for runs of bots)"
+KEY_FIELD = f"the API key (password) field of {THE_CONNECTION}"
+CHECK_NEWEST = (
+    "Before you repeat a start, check the newest tasks of the workflow or bot in the BrowserAct dashboard (or "
+    "BrowserActHook.iter_tasks, or iter_bot_tasks for runs of bots), and stop the one that no Airflow task waits for."
 )
-AGAIN = f"If the call only reads, try again. Before you repeat a start, {NEWEST_TASKS}."
-"""The remedy where it is not known whether BrowserAct processed a call."""
+"""The remedy where it is not known whether BrowserAct started a run."""
 
 
 class InputError(ValueError):
@@ -69,8 +69,8 @@ class BrowserActError(Exception):
         connection: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.message, self.http_status, self.code, self.msg = message, http_status, code, msg
-        self.trace_id, self.retry_after, self.connection = trace_id, retry_after, connection
+        self.message, self.retry_after, self.connection = " ".join(message.split()), retry_after, connection
+        self.http_status, self.code, self.msg, self.trace_id = http_status, code, msg, trace_id
         for name, value in (("remedy", remedy), ("temporary", temporary), ("not_processed", not_processed)):
             if value is not None:
                 setattr(self, name, value)
@@ -78,7 +78,7 @@ class BrowserActError(Exception):
     @property
     def brief(self) -> str:
         """Reason and codes in one line, without the remedy and without a full stop, for use in a sentence."""
-        reason = self._reason.rstrip(".")
+        reason = self.message.rstrip(".")
         return f"{reason} ({self._codes})" if self._codes else reason
 
     @property
@@ -89,14 +89,8 @@ class BrowserActError(Exception):
         return self.remedy.replace(THE_CONNECTION, f"{THE_CONNECTION} {self.connection!r}")
 
     def __str__(self) -> str:
-        reason = self._reason
-        if not reason.endswith((".", "!", "?")):
-            reason += "."
-        return "\n".join(line for line in (reason, self.advice, self._codes) if line)
-
-    @property
-    def _reason(self) -> str:
-        return " ".join(self.message.split())
+        reason = self.message if self.message.endswith((".", "!", "?")) else f"{self.message}."
+        return "\n".join(filter(None, (reason, self.advice, self._codes)))
 
     @property
     def _codes(self) -> str:
@@ -107,20 +101,14 @@ class BrowserActError(Exception):
 class AuthenticationError(BrowserActError):
     """The API key is missing, wrong or deleted."""
 
-    remedy = (
-        "Put a valid API key (BrowserAct dashboard: Integrations, Manage API Keys) into the API key (password) field "
-        f"of {THE_CONNECTION}."
-    )
+    remedy = f"Put a valid API key (BrowserAct dashboard: Integrations, Manage API Keys) into {KEY_FIELD}."
     not_processed = True
 
 
 class PermissionDeniedError(BrowserActError):
     """The API key is valid, but may not do this."""
 
-    remedy = (
-        "Put an API key of the account that owns the workflow or bot into the API key (password) field of "
-        f"{THE_CONNECTION}."
-    )
+    remedy = f"Put an API key of the account that owns the workflow or bot into {KEY_FIELD}."
     not_processed = True
 
 
@@ -134,10 +122,7 @@ class NotFoundError(BrowserActError):
 class TaskNotFoundError(NotFoundError):
     """There is no such BrowserAct task, or it is not visible to this API key."""
 
-    remedy = (
-        "Check the id. It must be the id of a BrowserAct task, not Airflow's task_id, and the API key must be of the "
-        "account of that task."
-    )
+    remedy = "It must be the id of a BrowserAct task, not Airflow's task_id, and of the account of the API key."
 
 
 class InvalidRequestError(BrowserActError):
@@ -146,10 +131,7 @@ class InvalidRequestError(BrowserActError):
     The remedy depends on BrowserAct's code.
     """
 
-    remedy = (
-        "Fix the arguments that the message names. A profile (profile_id) must have been saved by a run of the same "
-        "account."
-    )
+    remedy = "Fix the arguments that the message names. A profile (profile_id) must be of a run of the account."
     not_processed = True
 
 
@@ -160,19 +142,13 @@ class UnknownRefusalError(BrowserActError):
     status of 4xx, nothing was started. Otherwise this is not known, and operators look the run up first.
     """
 
-    remedy = (
-        "This version of the provider does not know the code. Read BrowserAct's reason above, or contact BrowserAct's "
-        "support with the traceId."
-    )
+    remedy = "Read BrowserAct's reason above, or contact BrowserAct's support with the traceId."
 
 
 class InsufficientCreditsError(UnknownRefusalError):
     """BrowserAct refused a start, and its message is about credits. No code for this is documented."""
 
-    remedy = (
-        "If the account has no credits left, add some in the BrowserAct dashboard. Until then, BrowserAct refuses "
-        "every start."
-    )
+    remedy = "If the account has no credits left, add some in the BrowserAct dashboard."
 
 
 class ConcurrencyLimitError(BrowserActError):
@@ -213,17 +189,14 @@ class ResumeNotSupportedError(BrowserActError):
 class ServerError(BrowserActError):
     """BrowserAct failed. It is not known whether it processed the call."""
 
-    remedy = f"{AGAIN} If the error persists, contact BrowserAct's support."
+    remedy = f"{CHECK_NEWEST} If the error persists, contact BrowserAct's support."
     temporary = True
 
 
 class ConnectionFailedError(BrowserActError):
     """No connection to the API could be opened, so the call was not sent."""
 
-    remedy = (
-        f"Check the host of {THE_CONNECTION} (field API address), and that this machine can reach it (DNS, proxy, "
-        "firewall)."
-    )
+    remedy = f"Check the host of {THE_CONNECTION} (field API address), and DNS, proxy and firewall of this machine."
     temporary = True
     not_processed = True
 
@@ -231,7 +204,7 @@ class ConnectionFailedError(BrowserActError):
 class ResponseLostError(BrowserActError):
     """The call was sent, but the complete response did not arrive. It is not known whether the call was processed."""
 
-    remedy = f"{AGAIN} If responses need more time, raise read_timeout in the extra of {THE_CONNECTION}."
+    remedy = f"{CHECK_NEWEST} If responses need more time, raise read_timeout in the extra of {THE_CONNECTION}."
     temporary = True
 
 
@@ -250,10 +223,7 @@ class UnexpectedResponseError(BrowserActError):
 class RunStartUnknownError(BrowserActError):
     """A call that starts a run got no usable response. A run may be running and using credits with an unknown id."""
 
-    remedy = (
-        f"{NEWEST_TASKS[0].upper()}{NEWEST_TASKS[1:]}, and stop the one that no Airflow task waits for, before you "
-        "clear the Airflow task."
-    )
+    remedy = CHECK_NEWEST
 
 
 NOTHING_TO_STOP = (TaskEndedError, TaskNotFoundError)

@@ -353,7 +353,7 @@ def test_documented_containers_have_the_default_connection_and_that_of_the_emula
     for service in services.values():
         [(name, value)] = service["environment"].items()
         assert name == "AIRFLOW_CONN_BROWSERACT_DEFAULT"
-        settings = read_settings(Connection.from_json(value, conn_id="browseract_default"), user_agent="")
+        settings = read_settings(Connection.from_json(value, conn_id="browseract_default"))
         assert settings.base_url == f"http://{options.host}:{options.port}"
         assert settings.api_key == options.api_key
         assert settings.webhook_base_url == "http://airflow-apiserver:8080"
@@ -705,7 +705,7 @@ def test_documented_airflow_command_is_complete_and_its_connection_can_be_read(b
                 name: getattr(args, f"conn_{name}") for name in ("id", "type", "password", "host", "port", "extra")
             }
             found = Connection(conn_id=given.pop("id"), conn_type=given.pop("type"), **given)
-            settings = read_settings(found, user_agent="")
+            settings = read_settings(found)
             # A connection with unknown keys can be read too.
             assert found.extra_dejson.keys() <= EXTRA_FIELDS.keys()
             assert settings.base_url == (args.conn_host or "https://api.browseract.com")
@@ -730,7 +730,7 @@ def test_documented_variables_have_their_effect(block, tmp_path, monkeypatch):
             monkeypatch.setenv(name, value)
         match name:
             case "AIRFLOW_CONN_BROWSERACT_DEFAULT":
-                settings = read_settings(Connection.get("browseract_default"), user_agent="")
+                settings = read_settings(Connection.get("browseract_default"))
                 assert settings.api_key == "app-..."
             case "HTTPS_PROXY":
                 assert get_environ_proxies("https://api.browseract.com")["https"] == value

@@ -108,7 +108,7 @@ class World:
             made.mount("http://", _Adapter(world))
             return made
 
-        async def client(asynchronous):
+        async def open_client(asynchronous):
             return httpx.AsyncClient(
                 transport=_Transport(world), headers={"User-Agent": (await asynchronous._settings()).user_agent}
             )
@@ -116,7 +116,7 @@ class World:
         opened = cached_property(session)
         opened.__set_name__(BrowserActClient, "_session")
         monkeypatch.setattr(BrowserActClient, "_session", opened)
-        monkeypatch.setattr(AsyncBrowserActClient, "_client", client)
+        monkeypatch.setattr(AsyncBrowserActClient, "_open", open_client)
 
     def connect(self, **fields):
         """Set the connection ``browseract_default``, with other fields."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -20,22 +20,22 @@ from airflow_provider_browseract.exceptions import AuthenticationError, BrowserA
 T = TypeVar("T")
 
 MAX_CONNECTIONS = 10
-"""Maximum number of connections that an asynchronous client opens. Further calls wait for one."""
+"""Connections that a client opens. Further calls wait for one."""
 
 KEEP_ALIVE = 30.0
-"""Seconds for which an asynchronous client keeps an idle connection.
+"""Seconds for which a client keeps an idle connection.
 
 This is longer than the usual pause between two polls. Otherwise each poll would begin with a TLS handshake, which
-blocks the event loop for milliseconds. (One client for all triggers would keep fewer connections, but its pool checks
-all of them for each request. With 500 triggers, this blocked the event loop for tens of milliseconds.)
+blocks the event loop for milliseconds. (The pool of one client for all triggers checks all its connections for each
+request. With 500 triggers, this blocked the event loop for tens of milliseconds.)
 """
 
 MAX_RESPONSE = 8 * 1024 * 1024
-"""Bytes of a response that an asynchronous client reads, because many tasks share its process."""
+"""Bytes of a response that a client reads, because many tasks share its process."""
 
 
 class AsyncBrowserActClient:
-    """Send calls with ``httpx`` over one connection pool, without blocking the event loop.
+    """Send calls with ``httpx`` over one connection pool, without blocking the event loop, in an ``async with``.
 
     It builds only what the results of the calls declare, and reads at most ``MAX_RESPONSE`` bytes of a response.
 
@@ -51,37 +51,25 @@ class AsyncBrowserActClient:
     ) -> None:
         self._given = settings
         self._refused = refused
-        self._opened: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> AsyncBrowserActClient:
+        self._http = await self._open()
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self.aclose()
+        await self._http.aclose()
 
     async def _settings(self) -> Settings:
         return await self._given() if callable(self._given) else self._given
 
-    async def _client(self) -> httpx.AsyncClient:
-        if self._opened is None:
-            user_agent, context = (await self._settings()).user_agent, await asyncio.to_thread(_ssl_context)
-            # Several first calls may have waited for the context. Nothing is awaited from here on, so only one of them
-            # opens the client.
-            if self._opened is None:
-                self._opened = httpx.AsyncClient(
-                    # A few compressed bytes can expand to very many.
-                    headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
-                    verify=context,
-                    limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE),
-                    follow_redirects=False,
-                )
-        return self._opened
-
-    async def aclose(self) -> None:
-        """Close the connections. The client can still be used and then opens new ones."""
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            await opened.aclose()
+    async def _open(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            # A few compressed bytes can expand to very many.
+            headers={"User-Agent": (await self._settings()).user_agent, "Accept-Encoding": "identity"},
+            verify=await asyncio.to_thread(_ssl_context),
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE),
+            follow_redirects=False,
+        )
 
     async def send(self, call: Call[T]) -> T:
         """Send a call."""
@@ -101,14 +89,14 @@ class AsyncBrowserActClient:
             raise
 
     async def _send_once(self, call: Call[T]) -> T:
-        client, settings, progress = await self._client(), await self._settings(), _Progress()
+        settings, progress = await self._settings(), _Progress()
         try:
-            async with client.stream(
+            async with self._http.stream(
                 call.method,
                 settings.base_url + call.path,
                 params=dict(call.params),
                 json=call.body,
-                auth=_HttpxBearer(settings.api_key),
+                headers={"Authorization": f"Bearer {settings.api_key}"},
                 timeout=httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout),
                 extensions={"trace": progress.note},
             ) as streamed:
@@ -131,22 +119,12 @@ class AsyncBrowserActClient:
 class _Progress:
     """Track which request a connection of httpx has begun to send last."""
 
-    def __init__(self) -> None:
-        self.opening_tunnel = False
+    opening_tunnel = False
 
     async def note(self, event: str, info: Mapping[str, Any]) -> None:
         """Handle an event of httpcore's ``trace`` extension."""
         if event.endswith("send_request_headers.started"):
             self.opening_tunnel = getattr(info.get("request"), "method", None) == b"CONNECT"
-
-
-class _HttpxBearer(httpx.Auth):
-    def __init__(self, api_key: str) -> None:
-        self.api_key = api_key
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        request.headers["Authorization"] = f"Bearer {self.api_key}"
-        yield request
 
 
 @cache

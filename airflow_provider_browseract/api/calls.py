@@ -19,93 +19,59 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 from tenacity import RetryCallState, retry_if_exception, stop_before_delay
-from tenacity.wait import wait_base, wait_random_exponential
+from tenacity.wait import wait_random_exponential
 
+from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.declared import ENVELOPE, decode_declared
 from airflow_provider_browseract.api.models import Model, Page, one_line
 from airflow_provider_browseract.api.settings import Settings
-from airflow_provider_browseract.exceptions import (
-    THE_CONNECTION,
-    AuthenticationError,
-    BrowserActError,
-    ConcurrencyLimitError,
-    InsufficientCreditsError,
-    InvalidRequestError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitError,
-    ResponseTooLargeError,
-    ResumeNotSupportedError,
-    ServerError,
-    TaskEndedError,
-    TaskNotFoundError,
-    TaskNotPausedError,
-    UnexpectedResponseError,
-    UnknownRefusalError,
-)
+from airflow_provider_browseract.exceptions import THE_CONNECTION, BrowserActError
 
 T = TypeVar("T")
 
 NOT_PUBLISHED = 10020
 """BrowserAct's code for a workflow or bot that cannot run yet."""
 
+MISSING_INPUT = "Give each required input a value that is not empty (BrowserActHook.get_workflow, get_bot)."
+
 CODES: dict[int, tuple[type[BrowserActError], str | None]] = {
-    401: (AuthenticationError, None),
-    10013: (NotFoundError, "Use a code from BrowserActHook.get_region_list, or get_bot_region_list for bots."),
-    NOT_PUBLISHED: (InvalidRequestError, "Publish the workflow or bot in the BrowserAct dashboard."),
-    10021: (
-        InvalidRequestError,
-        "Open the bot in the BrowserAct dashboard, choose its language model, and test the bot there.",
-    ),
+    401: (errors.AuthenticationError, None),
+    10013: (errors.NotFoundError, "Use a code from BrowserActHook.get_region_list, or get_bot_region_list for bots."),
+    NOT_PUBLISHED: (errors.InvalidRequestError, "Publish the workflow or bot in the BrowserAct dashboard."),
+    10021: (errors.InvalidRequestError, "In the BrowserAct dashboard, open the bot and choose its language model."),
     10111: (
-        NotFoundError,
-        "Check the id of the workflow or bot (dashboard, or BrowserActHook.iter_workflows and iter_bots), and that the "
-        "API key is of the account that owns it. RunWorkflowOperator runs workflows, RunBotOperator runs bots, and "
-        "RunTemplateOperator and RunBotTemplateOperator run official templates.",
+        errors.NotFoundError,
+        "Check the id of the workflow or bot, and that the API key is of the account that owns it. RunWorkflowOperator "
+        "runs workflows, RunBotOperator runs bots, and RunTemplateOperator and RunBotTemplateOperator run templates.",
     ),
-    10112: (TaskNotFoundError, None),
-    10118: (ConcurrencyLimitError, None),
-    10121: (TaskEndedError, None),
-    10127: (TaskNotPausedError, None),
-    **dict.fromkeys(
-        (10142, 10143),
-        (
-            InvalidRequestError,
-            "Give each required input a value that is not empty. BrowserActHook.get_workflow and get_bot return the "
-            "inputs.",
-        ),
-    ),
+    10112: (errors.TaskNotFoundError, None),
+    10118: (errors.ConcurrencyLimitError, None),
+    10121: (errors.TaskEndedError, None),
+    10127: (errors.TaskNotPausedError, None),
+    10142: (errors.InvalidRequestError, MISSING_INPUT),
+    10143: (errors.InvalidRequestError, MISSING_INPUT),
     10176: (
-        NotFoundError,
-        "Check the id of the template (BrowserActHook.iter_official_workflow_templates, or iter_bot_templates).",
+        errors.NotFoundError,
+        "Check the id of the template (iter_official_workflow_templates, iter_bot_templates).",
     ),
-    10879: (ResumeNotSupportedError, None),
-    99001: (InvalidRequestError, None),
-    99002: (PermissionDeniedError, None),
+    10879: (errors.ResumeNotSupportedError, None),
+    99001: (errors.InvalidRequestError, None),
+    99002: (errors.PermissionDeniedError, None),
 }
 """The error for each code of BrowserAct's error envelope, and its remedy where that of the class is too general."""
 
-BY_STATUS = {401: AuthenticationError, 403: PermissionDeniedError, 429: RateLimitError}
+BY_STATUS = {401: errors.AuthenticationError, 403: errors.PermissionDeniedError, 429: errors.RateLimitError}
 """The error for an HTTP status with any other code."""
 
 DATA = ("data", "id", "task_id")
 """What the envelope of an error does not have."""
 
-SUCCESS_CODES = (None, 0, "0")
-"""Values of ``code`` in a successful response. Most responses have none."""
-
 MAX_REFUSAL = 64 * 1024
 """Bytes of a response without declared fields, such as a refusal, that a shared process reads."""
 
 NO_SLOT_WORDS = re.compile(r"running tasks|concurren|parallel|one active task", re.IGNORECASE)
-"""Words with which BrowserAct refuses a start without a free slot in responses whose code is not documented.
-
-BrowserAct's own scripts look for words like these instead of a code. No code is documented for the second run of a
-Standard Browser, which allows one run at a time.
-"""
-
 CREDIT_WORDS = re.compile(r"\bcredits?\b|\bbalance\b", re.IGNORECASE)
-"""Words in BrowserAct's refusal of a start that are about credits. No code is documented for that."""
+"""Words with which BrowserAct refuses a start without a documented code. Its own scripts look for such words."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +113,7 @@ class Call(Generic[T]):
             raise self._not_the_api(status)
         envelope = data if isinstance(data, dict) else {}
         # No documented error has status 200, but such an error would still be an error.
-        if not 200 <= status < 300 or envelope.get("code") not in SUCCESS_CODES:
+        if not 200 <= status < 300 or envelope.get("code") not in (None, 0, "0"):
             raise self._refusal(status, headers, envelope)
         try:
             if not complete:
@@ -164,10 +130,10 @@ class Call(Generic[T]):
             if self.method == "GET" and body[:1] not in (b"{", b"["):
                 raise self._not_the_api(status) from None
             if shared and not complete:
-                raise ResponseTooLargeError(
+                raise errors.ResponseTooLargeError(
                     f"The response to {self.name} has what only a worker reads", http_status=status
                 ) from None
-            raise UnexpectedResponseError(
+            raise errors.UnexpectedResponseError(
                 f"BrowserAct's response to {self.name} cannot be used: {_shortly(error)}", http_status=status
             ) from None
         if isinstance(found, Page):
@@ -185,7 +151,7 @@ class Call(Generic[T]):
         return json.loads(body)
 
     def _not_the_api(self, status: int) -> BrowserActError:
-        return UnexpectedResponseError(
+        return errors.UnexpectedResponseError(
             f"The response to {self.name} is not from BrowserAct's API",
             http_status=status,
             not_processed=True,
@@ -200,19 +166,19 @@ class Call(Generic[T]):
         given = envelope.get("code")
         msg, trace_id = (one_line(envelope.get(name)) for name in ("msg", "traceId"))
         code = _code(given)
-        kind, remedy = CODES.get(code or 0, (BY_STATUS.get(status, UnknownRefusalError), None))
+        kind, remedy = CODES.get(code or 0, (BY_STATUS.get(status, errors.UnknownRefusalError), None))
         documented, refused = code in CODES, 400 <= status < 500 and status != 408
         if not documented and (status >= 500 or status == 408):
-            kind = ServerError
-        if kind is UnknownRefusalError and given is None and not (msg or trace_id):
+            kind = errors.ServerError
+        if kind is errors.UnknownRefusalError and given is None and not (msg or trace_id):
             return self._not_the_api(status)
         if self.starts_run and not documented:
             if refused and NO_SLOT_WORDS.search(msg or ""):
-                kind, documented = ConcurrencyLimitError, True
-            elif kind in (UnknownRefusalError, PermissionDeniedError) and CREDIT_WORDS.search(msg or ""):
-                kind = InsufficientCreditsError
+                kind, documented = errors.ConcurrencyLimitError, True
+            elif kind in (errors.UnknownRefusalError, errors.PermissionDeniedError) and CREDIT_WORDS.search(msg or ""):
+                kind = errors.InsufficientCreditsError
         what = "BrowserAct refused the start: " if self.starts_run else f"BrowserAct refused {self.name}: "
-        if kind is ServerError:
+        if kind is errors.ServerError:
             what = f"BrowserAct failed at {self.name}: "
         word = None if code is not None else one_line(given)
         # Every documented error is refused before a task exists: with HTTP 4xx and an envelope with code, message and
@@ -220,7 +186,7 @@ class Call(Generic[T]):
         # nothing, although its code is not documented. After any other response to a start, the run is looked up.
         whole = refused and status != 401 and code and msg and trace_id
         # HTTP 429 itself means that nothing was processed.
-        by_class = documented or not given or kind is RateLimitError
+        by_class = documented or not given or kind is errors.RateLimitError
         return kind(
             what + (": ".join(filter(None, (word, msg))) or "no reason given"),
             http_status=status,
@@ -235,10 +201,8 @@ class Call(Generic[T]):
 
 def _code(given: Any) -> int | None:
     """Read the code of an envelope, a number that may be sent as text."""
-    if isinstance(given, str):
-        # Python refuses to read numbers of thousands of digits.
-        return int(given) if given.isdecimal() and len(given) < 20 else None
-    return int(given) if isinstance(given, int) else None
+    text = str(given)
+    return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def _shortly(error: ValueError | RecursionError) -> str:
@@ -285,15 +249,13 @@ def may_send_again(call: Call[Any], error: BaseException) -> bool:
     """Return whether a call that ended with an error may be sent again.
 
     Any call may be sent again after a temporary error, except one that starts a run. A start is sent again only if it
-    certainly was not processed, and not if BrowserAct accepts no further start now. After a timeout, a reset or a 5xx,
-    it is not known whether it was processed, and a second start would start, and bill, a second run.
+    certainly was not processed: after a timeout, a reset or a 5xx, a second start could start, and bill, a second run.
+    It is not sent again if BrowserAct accepts no start now: the caller decides which start comes next.
     """
     if not isinstance(error, BrowserActError) or not error.temporary:
         return False
-    if call.starts_run and isinstance(error, ConcurrencyLimitError | RateLimitError):
-        # Many starts may be refused together. The caller decides how long to wait and which start comes next.
-        return False
-    return not call.starts_run or error.not_processed
+    no_start_now = isinstance(error, errors.ConcurrencyLimitError | errors.RateLimitError)
+    return not call.starts_run or (error.not_processed and not no_start_now)
 
 
 def controls(call: Call[Any], settings: Settings, warn: Callable[..., Any] | None = None) -> dict[str, Any]:
@@ -304,29 +266,19 @@ def controls(call: Call[Any], settings: Settings, warn: Callable[..., Any] | Non
 
     :param warn: called with the reason, as the arguments of a log call, when the first try has failed.
     """
+    own_pause = wait_random_exponential(multiplier=settings.first_pause, max=settings.longest_pause)
 
-    def before_sleep(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        if warn is not None and state.attempt_number == 1 and isinstance(error, BrowserActError):
-            warn("%s. Trying again for up to %g seconds.", error.brief, settings.retry_budget)
+    def error_of(state: RetryCallState) -> Any:
+        return state.outcome.exception() if state.outcome else None
+
+    def report(state: RetryCallState) -> None:
+        if warn is not None and state.attempt_number == 1:
+            warn("%s. Trying again for up to %g seconds.", error_of(state).brief, settings.retry_budget)
 
     return {
-        "before_sleep": before_sleep,
+        "before_sleep": report,
         "retry": retry_if_exception(lambda error: may_send_again(call, error)),
-        "wait": _AtLeastRetryAfter(
-            wait_random_exponential(multiplier=settings.first_pause, max=settings.longest_pause)
-        ),
+        "wait": lambda state: max(own_pause(state), error_of(state).retry_after or 0.0),
         "stop": stop_before_delay(settings.retry_budget),
         "reraise": True,
     }
-
-
-class _AtLeastRetryAfter(wait_base):
-    """Our own pause, but at least as long as the response requires with ``Retry-After``."""
-
-    def __init__(self, own: wait_base) -> None:
-        self.own = own
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        error = retry_state.outcome.exception() if retry_state.outcome else None
-        return max(self.own(retry_state), getattr(error, "retry_after", None) or 0.0)

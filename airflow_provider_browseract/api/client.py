@@ -13,9 +13,7 @@ from typing import Any, TypeVar
 import requests
 import tenacity
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 from urllib3.connection import HTTPSConnection
-from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from airflow_provider_browseract.api.calls import Call, controls
@@ -59,7 +57,9 @@ class BrowserActClient:
 
     @cached_property
     def _session(self) -> requests.Session:
-        session = _Session()
+        session = requests.Session()
+        # requests reads the target of a redirect even without following it.
+        session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
         session.verify = trusted_certificates() or True
         session.mount("https://", _Adapter())
         session.headers["User-Agent"] = self._settings().user_agent
@@ -111,30 +111,22 @@ class BrowserActClient:
                 settings.base_url + call.path,
                 params=dict(call.params),
                 json=call.body,
-                auth=_RequestsBearer(settings.api_key),
+                headers={"Authorization": f"Bearer {settings.api_key}"},
+                # Otherwise an entry in ~/.netrc would replace the key.
+                auth=lambda request: request,
                 timeout=(settings.connect_timeout, settings.read_timeout),
                 allow_redirects=False,
             )
         except requests.RequestException as error:
-            raise _requests_error(call, settings, error) from None
+            raise _error_of(call, settings, error) from None
         return call.read(response.status_code, response.content, response.headers)
-
-
-class _NotConnectedError(NewConnectionError):
-    """A connection that failed while it was opened: in the TLS handshake, or in the CONNECT request to a proxy."""
-
-
-class _Session(requests.Session):
-    """A session that ignores the target of a redirect. requests would read it even without following it."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
 
 
 class _HttpsConnection(HTTPSConnection):
     """Distinguish failures to connect, which happen before the request is sent, from later failures.
 
-    urllib3 does so only for TCP. For urllib3, a failed TLS handshake looks like a response that cannot be read.
+    urllib3 does so only for TCP. For urllib3, a failed TLS handshake or CONNECT request to a proxy looks like a
+    response that cannot be read.
     """
 
     def connect(self) -> None:
@@ -143,45 +135,21 @@ class _HttpsConnection(HTTPSConnection):
         except (ConnectTimeoutError, NewConnectionError):
             raise
         except Exception as error:
-            raise _NotConnectedError(self, type(error).__name__) from error
-
-
-class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _HttpsConnection
+            raise NewConnectionError(self, type(error).__name__) from error
 
 
 class _Adapter(HTTPAdapter):
-    """The adapter of requests with :class:`_HttpsConnection` for each address that begins with ``https://``."""
+    """The adapter of requests with :class:`_HttpsConnection`, also behind a proxy."""
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        _use_https_pool(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        _use_https_pool(manager)
-        return manager
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        # A SOCKS proxy has its own connection class. Its failures count as lost responses.
+        if pool.ConnectionCls is HTTPSConnection:
+            pool.ConnectionCls = _HttpsConnection
+        return pool
 
 
-def _use_https_pool(manager: Any) -> None:
-    classes = manager.pool_classes_by_scheme
-    # A SOCKS proxy has its own connection class. Its failures count as lost responses.
-    if classes["https"] is HTTPSConnectionPool:
-        manager.pool_classes_by_scheme = {**classes, "https": _HttpsPool}
-
-
-class _RequestsBearer(AuthBase):
-    """Set the key as authentication of requests. Otherwise an entry in ~/.netrc would replace it."""
-
-    def __init__(self, api_key: str) -> None:
-        self.api_key = api_key
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self.api_key}"
-        return request
-
-
-def _requests_error(call: Call[Any], settings: Settings, error: requests.RequestException) -> BrowserActError:
+def _error_of(call: Call[Any], settings: Settings, error: requests.RequestException) -> BrowserActError:
     # urllib3 stores the cause in `reason`. Behind a proxy, where it also reports a reset as a proxy error, the cause is
     # in `original_error`. Only the causes below certainly occurred before the request was sent.
     reason = getattr(error.args[0] if error.args else None, "reason", None)

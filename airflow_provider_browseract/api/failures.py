@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_browseract.api.calls import Call
@@ -58,36 +58,22 @@ def lost(call: Call[Any], settings: Settings, error: BaseException) -> ResponseL
 
 
 def not_connected(call: Call[Any], settings: Settings, error: BaseException) -> ConnectionFailedError:
-    """Return the error of a connection that could not be opened, with the reason of TLS, if any."""
-    causes = list(_causes(error))
+    """Return the error of a connection that could not be opened, with the reason of the operating system or of TLS."""
     failure = f"No connection to {settings.base_url} for {call.name}"
-    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
-    if isinstance(tls, ssl.SSLCertVerificationError):
-        what = f"{failure}: its certificate is not trusted ({tls.verify_message})"
+    cause: Any = error
+    while cause is not None and not isinstance(cause, TimeoutError) and getattr(cause, "errno", None) is None:
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        what = f"{failure}: its certificate is not trusted ({cause.verify_message})"
         return ConnectionFailedError(what, remedy=UNTRUSTED, temporary=False)
-    if tls is not None and tls.reason in PLAIN_HTTP_REASONS:
+    if isinstance(cause, ssl.SSLError) and cause.reason in PLAIN_HTTP_REASONS:
         what = f"{failure}: the host uses plain HTTP, not HTTPS"
         return ConnectionFailedError(what, remedy=PLAIN_HTTP, temporary=False)
-    if tls is not None:
-        return ConnectionFailedError(f"{failure}: the TLS handshake failed ({tls.reason or type(tls).__name__})")
-    # The text of any other exception can contain addresses with queries.
-    texts = [_text_of(cause) for cause in causes if isinstance(cause, OSError)]
-    return ConnectionFailedError(f"{failure}: {next(filter(None, texts), type(causes[-1]).__name__)}")
-
-
-def _text_of(error: OSError) -> str | None:
-    """Return the operating system's text for an error."""
-    if isinstance(error, socket.gaierror):
-        return f"the name of the host cannot be resolved ({error.strerror})"
-    if isinstance(error, TimeoutError):
-        return "timed out"
-    return os.strerror(error.errno) if error.errno else None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Iterate over an exception and its causes."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
+    reason = type(error).__name__
+    if isinstance(cause, ssl.SSLError):
+        reason = f"the TLS handshake failed ({cause.reason or type(cause).__name__})"
+    elif isinstance(cause, socket.gaierror):
+        reason = f"the name of the host cannot be resolved ({cause.strerror})"
+    elif cause is not None:
+        reason = "timed out" if isinstance(cause, TimeoutError) else os.strerror(cause.errno)
+    return ConnectionFailedError(f"{failure}: {reason}")

@@ -29,6 +29,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.alias_generators import to_camel
 
 from airflow_provider_browseract.api.arguments import PATH_ID
 
@@ -57,36 +58,22 @@ class Word(str, Enum):
 
 
 class ApiVersion(Word):
-    """The versions of the API. A task is known only to the version that has started it."""
+    """The versions of the API: 2 runs workflows, 3 runs bots. Only the one that has started a task knows the task."""
 
-    V2 = "v2"
-    """Workflows and official templates, with browser profiles."""
-
-    V3 = "v3"
-    """Bots, and the official templates that run as bots."""
+    V2, V3 = "v2", "v3"
 
 
 class BotType(Word):
-    """How a bot was built."""
+    """How a bot was built: from the nodes of BrowserAct's editor, or from a description."""
 
-    WORKFLOW = "workflow"
-    """From the nodes of BrowserAct's editor."""
-
-    AGENT = "agent"
-    """From a description."""
+    WORKFLOW, AGENT = "workflow", "agent"
 
 
 class TaskStatus(Word):
     """The statuses that the API documents for a task."""
 
-    CREATED = "created"
-    RUNNING = "running"
-    PAUSING = "pausing"
-    PAUSED = "paused"
-    FINISHED = "finished"
-    CANCELED = "canceled"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
+    CREATED, RUNNING, PAUSING, PAUSED = "created", "running", "pausing", "paused"
+    FINISHED, CANCELED, FAILED, UNKNOWN = "finished", "canceled", "failed", "unknown"
 
     @property
     def ended(self) -> bool:
@@ -107,12 +94,6 @@ def one_line(value: Any, length: int = MAX_LINE_LENGTH) -> str | None:
 
 def _line(value: Any) -> str | None:
     return one_line(value) if isinstance(value, str) else None
-
-
-def _link(url: str) -> str:
-    if not url.lower().startswith(("http://", "https://")) or " " in url:
-        raise ValueError("it is not an address that can be shown")
-    return url
 
 
 def _printable(text: str) -> str:
@@ -154,11 +135,6 @@ def _inputs(value: Any) -> Any:
     return "; ".join(f"{name}={text}" for name, text in pairs)
 
 
-def _camel(name: str) -> str:
-    first, *others = name.split("_")
-    return first + "".join(map(str.capitalize, others))
-
-
 Id = Annotated[str, Field(pattern=f"^{PATH_ID.pattern}$")]
 """An id. It is a string, because ids have 17 digits, and it can be a part of an address."""
 
@@ -168,7 +144,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_print
 Line = Annotated[str | None, BeforeValidator(_line)]
 """A text for people: one printable line of limited length."""
 
-Link = Annotated[str, Field(max_length=MAX_LINK_LENGTH), AfterValidator(_printable), AfterValidator(_link)]
+Link = Annotated[str, Field(max_length=MAX_LINK_LENGTH, pattern="^(?i:https?)://[^ ]*$"), AfterValidator(_printable)]
 """An address that is shown to people as a link: http or https, without spaces, and of limited length."""
 
 Number = Annotated[int, Field(gt=-(10**18), lt=10**18)]
@@ -189,7 +165,7 @@ class Model(BaseModel):
         defer_build=True,
         coerce_numbers_to_str=True,
         populate_by_name=True,
-        alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(name, _camel(name))),
+        alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(name, to_camel(name))),
     )
     paid: ClassVar[tuple[str, ...]] = ()
     """Optional fields that have to be readable if there is a value."""
@@ -222,16 +198,16 @@ def _has_ended(fields: Mapping[str, Any]) -> bool:
 class CreatedTask(Model):
     """The response to a start."""
 
-    id: Annotated[Id, Field(validation_alias=AliasChoices("task_id", "id"))]
-    profile_id: Annotated[Name | None, Field(validation_alias=AliasChoices("profileId", "profile_id"))] = None
+    id: Id = Field(validation_alias=AliasChoices("task_id", "id"))
+    profile_id: Name | None = Field(default=None, validation_alias=AliasChoices("profileId", "profile_id"))
 
 
 class Step(Model):
     """One step of a task: its goal, and the evaluation of the previous step."""
 
-    number: Annotated[Number | None, Field(validation_alias="step")] = None
+    number: Number | None = Field(default=None, validation_alias="step")
     status: Line = None
-    goal: Annotated[Line, Field(validation_alias="step_goal")] = None
+    goal: Line = Field(default=None, validation_alias="step_goal")
     evaluation_previous_goal: Line = None
     screenshots_url: Link | None = None
 
@@ -250,9 +226,9 @@ class OutputFile(Model):
     """
 
     format: str
-    name: Annotated[str | None, Field(validation_alias="file_name")] = None
-    size: Annotated[NonNegativeInt | None, Field(validation_alias="file_size")] = None
-    url: Annotated[str | None, Field(validation_alias="download_url", min_length=1, strict=True, repr=False)] = None
+    name: str | None = Field(default=None, validation_alias="file_name")
+    size: NonNegativeInt | None = Field(default=None, validation_alias="file_size")
+    url: str | None = Field(default=None, validation_alias="download_url", min_length=1, strict=True, repr=False)
 
 
 class Output(Model):
@@ -285,7 +261,7 @@ class DownloadFile(Model):
     status: Line = None
     error_message: Line = None
     expires_at: Number | None = None
-    download_url: Annotated[str | None, Field(repr=False)] = None
+    download_url: str | None = Field(default=None, repr=False)
 
 
 class Task(Model):
@@ -302,19 +278,19 @@ class Task(Model):
 
     paid: ClassVar[tuple[str, ...]] = ("output",)
 
-    id: Annotated[Id, Field(validation_alias=AliasChoices("task_id", "id"))]
+    id: Id = Field(validation_alias=AliasChoices("task_id", "id"))
     status: Status
     workflow_id: Id | None = None
     created_at: Time | None = None
     finished_at: Time | None = None
     steps: Annotated[tuple[Step, ...], BeforeValidator(_objects)] = ()
     output: Output | None = None
-    failure: Annotated[Failure | None, Field(validation_alias="task_failure_info")] = None
-    profile_id: Annotated[Name | None, Field(validation_alias=AliasChoices("profileId", "profile_id"))] = None
+    failure: Failure | None = Field(default=None, validation_alias="task_failure_info")
+    profile_id: Name | None = Field(default=None, validation_alias=AliasChoices("profileId", "profile_id"))
     credit: Number | None = None
-    live_url: Annotated[
-        Link | None, Field(validation_alias=AliasChoices(AliasPath("live_url_info", "live_url"), "live_url"))
-    ] = None
+    live_url: Link | None = Field(
+        default=None, validation_alias=AliasChoices(AliasPath("live_url_info", "live_url"), "live_url")
+    )
     log_detail_url: Link | None = None
     input_parameters: Annotated[str | None, BeforeValidator(_inputs)] = None
     download_files: Annotated[tuple[DownloadFile, ...], BeforeValidator(_objects)] = ()
@@ -325,7 +301,7 @@ class Task(Model):
     bot_id: Id | None = None
     bot_name: Line = None
     bot_type: BotType | None = None
-    input: Annotated[dict[str, Any] | None, Field(repr=False)] = None
+    input: dict[str, Any] | None = Field(default=None, repr=False)
 
     @property
     def source_id(self) -> str | None:
@@ -389,14 +365,14 @@ class ListedBotTask(OfBot, ListedTask):
 class TaskState(Model):
     """The response to a request for the status."""
 
-    id: Annotated[Id | None, Field(validation_alias="task_id")] = None
+    id: Id | None = Field(default=None, validation_alias="task_id")
     status: Status
 
 
 class BotTaskState(TaskState):
     """The status of a run of a bot. Without the run's id, it may be the status of a gateway."""
 
-    id: Annotated[Id, Field(validation_alias="task_id")]
+    id: Id = Field(validation_alias="task_id")
 
 
 def _none_if_empty(data: Any) -> Any:
@@ -422,19 +398,17 @@ class SourceInfo(Model):
     is the JSON Schema of a bot's output, and null if there is none.
     """
 
-    id: Annotated[Id, Field(validation_alias=AliasChoices("bot_id", "template_id", "templateId", "id"))]
+    id: Id = Field(validation_alias=AliasChoices("bot_id", "template_id", "templateId", "id"))
     name: str | None = None
-    type: Annotated[BotType | None, Field(validation_alias="bot_type")] = None
+    type: BotType | None = Field(default=None, validation_alias="bot_type")
     description: str | None = None
-    recommendation: Annotated[str | None, Field(validation_alias=AliasChoices("recommend_desc", "recommendDesc"))] = (
-        None
-    )
+    recommendation: str | None = Field(default=None, validation_alias=AliasChoices("recommend_desc", "recommendDesc"))
     detail_url: Link | None = None
-    created_at: Annotated[Time | None, Field(validation_alias=AliasChoices("created_at", "create_at"))] = None
-    published_at: Annotated[Time | None, Field(validation_alias=AliasChoices("published_at", "publish_at"))] = None
+    created_at: Time | None = Field(default=None, validation_alias=AliasChoices("created_at", "create_at"))
+    published_at: Time | None = Field(default=None, validation_alias=AliasChoices("published_at", "publish_at"))
     input_parameters: tuple[InputParameter, ...] = ()
-    input_schema: Annotated[Any, Field(repr=False)] = None
-    output_schema: Annotated[Any, Field(repr=False)] = None
+    input_schema: Any = Field(default=None, repr=False)
+    output_schema: Any = Field(default=None, repr=False)
 
 
 class Region(Model):

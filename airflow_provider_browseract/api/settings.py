@@ -27,13 +27,15 @@ def _not_a_flag(value: Any) -> Any:
     return value
 
 
-def _text(title: str, description: str, **schema: Any) -> Any:
+def _text(default: str | None, title: str, description: str, **schema: Any) -> Any:
     """Describe a field of the extra that is a text in the form."""
-    return Field(title=title, description=description, json_schema_extra={"type": "string", **schema})
+    extra = {"type": "string", **schema}
+    return Field(default, title=title, description=description, json_schema_extra=extra)
 
 
-def _number(title: str, description: str, minimum: int = 1) -> Any:
-    return Field(title=title, description=description, json_schema_extra={"type": "integer", "minimum": minimum})
+def _number(default: float | None, title: str, description: str, minimum: int = 1) -> Any:
+    extra: dict[str, Any] = {"type": "integer", "minimum": minimum}
+    return Field(default, title=title, description=description, json_schema_extra=extra)
 
 
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_TIME), BeforeValidator(_not_a_flag)]
@@ -60,71 +62,53 @@ class Settings(BaseModel):
     longest_pause: float = 15.0
     unknown: str | None = None
 
-    webhook_base_url: Annotated[
-        str | None,
-        StringConstraints(strip_whitespace=True),
-        _text(
-            "Webhook base URL",
-            "Public address of the Airflow API server, with its path. BrowserAct then calls back when a run ends.",
-        ),
-    ] = None
-    daily_credits: Annotated[
-        Count | None,
-        _number("Daily credits", "Credits that all runs of the account may use on a day (UTC). Default: no budget."),
-    ] = None
-    monthly_credits: Annotated[
-        Count | None,
-        _number(
-            "Monthly credits", "Credits that all runs of the account may use in a month (UTC). Default: no budget."
-        ),
-    ] = None
-    budget_action: Annotated[
-        Literal["refuse", "warn"],
-        _text(
-            "Budget action",
-            "What to do about a start that a budget does not allow: refuse, or only warn. Default: refuse.",
-            enum=["refuse", "warn"],
-        ),
-    ] = "refuse"
-    credits_per_step: Annotated[
-        int,
-        Field(ge=0, lt=10**6),
-        BeforeValidator(_not_a_flag),
-        _number(
-            "Credits per step",
-            "Credits that a step costs. They count for max_credits while BrowserAct reports fewer. Default: 5.",
-            minimum=0,
-        ),
-    ] = CREDITS_PER_STEP
-    connect_timeout: Annotated[
-        Seconds, _number("Connect timeout", "Seconds to wait for a connection to BrowserAct. Default: 10.")
-    ] = 10.0
-    read_timeout: Annotated[
-        Seconds, _number("Read timeout", "Seconds to wait for the next bytes of a response. Default: 30.")
-    ] = 30.0
-    retry_budget: Annotated[
-        Seconds,
-        _number("Retry budget", "Seconds during which a call is retried after a temporary error. Default: 60."),
-    ] = 60.0
+    webhook_base_url: Annotated[str, StringConstraints(strip_whitespace=True)] | None = _text(
+        None,
+        "Webhook base URL",
+        "Public address of the Airflow API server, with its path. BrowserAct then calls back when a run ends.",
+    )
+    daily_credits: Count | None = _number(
+        None, "Daily credits", "Credits that all runs of the account may use on a day (UTC). Default: no budget."
+    )
+    monthly_credits: Count | None = _number(
+        None, "Monthly credits", "Credits that all runs of the account may use in a month (UTC). Default: no budget."
+    )
+    budget_action: Literal["refuse", "warn"] = _text(
+        "refuse",
+        "Budget action",
+        "What to do about a start that a budget does not allow: refuse, or only warn. Default: refuse.",
+        enum=["refuse", "warn"],
+    )
+    credits_per_step: Annotated[int, Field(ge=0, lt=10**6), BeforeValidator(_not_a_flag)] = _number(
+        CREDITS_PER_STEP,
+        "Credits per step",
+        "Credits that a step costs. They count for max_credits while BrowserAct reports fewer. Default: 5.",
+        minimum=0,
+    )
+    connect_timeout: Seconds = _number(
+        10.0, "Connect timeout", "Seconds to wait for a connection to BrowserAct. Default: 10."
+    )
+    read_timeout: Seconds = _number(
+        30.0, "Read timeout", "Seconds to wait for the next bytes of a response. Default: 30."
+    )
+    retry_budget: Seconds = _number(
+        60.0, "Retry budget", "Seconds during which a call is retried after a temporary error. Default: 60."
+    )
     # After 30 minutes, BrowserAct does not prepare any more files.
-    files_timeout: Annotated[
-        Seconds,
-        _number(
-            "Files timeout",
-            "Seconds to wait, after the end of a run, for files that BrowserAct is still preparing. Default: 1800.",
-        ),
-    ] = 1800.0
+    files_timeout: Seconds = _number(
+        1800.0,
+        "Files timeout",
+        "Seconds to wait, after the end of a run, for files that BrowserAct is still preparing. Default: 1800.",
+    )
     # The limits are BrowserAct's own.
-    max_file_size: Annotated[
-        Count, _number("Largest file", "Bytes that a file of a run may have. Default: 52428800 (50 MiB).")
-    ] = 50 * 1024 * 1024
-    max_run_size: Annotated[
-        Count,
-        _number(
-            "Largest run",
-            "Bytes that all files of a run may have together. Default: 5242880000 (100 files of 50 MiB).",
-        ),
-    ] = 100 * 50 * 1024 * 1024
+    max_file_size: Count = _number(
+        50 * 2**20, "Largest file", "Bytes that a file of a run may have. Default: 52428800 (50 MiB)."
+    )
+    max_run_size: Count = _number(
+        100 * 50 * 2**20,
+        "Largest run",
+        "Bytes that all files of a run may have together. Default: 5242880000 (100 files of 50 MiB).",
+    )
 
     @property
     def longest_call(self) -> float:

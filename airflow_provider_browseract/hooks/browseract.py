@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import BaseHook
 
-from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.api.versions import APIS, SourceKind
 from airflow_provider_browseract.compat import AirflowNotFoundException, imports_dag_file, in_dag_test, in_task
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
@@ -27,17 +26,8 @@ from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.hooks.hiding import NOTHING
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.request import (
-    RunRequest,
-    read_bot_run,
-    read_bot_template_run,
-    read_run,
-    read_template_run,
-)
 
 if TYPE_CHECKING:
-    from airflow.sdk import Connection
-
     from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
     from airflow_provider_browseract.api.calls import Call
     from airflow_provider_browseract.api.client import BrowserActClient
@@ -64,11 +54,18 @@ class BrowserActHook(BaseHook):
     :class:`~airflow_provider_browseract.exceptions.BrowserActError` if the call fails, and
     :class:`~airflow_provider_browseract.exceptions.InputError` if an argument or the connection cannot be used.
 
-    A method that takes the id of a task looks for the task among the runs of workflows (version 2 of the API) and then,
-    if BrowserAct does not know it there, among the runs of bots (version 3).
+    The methods ``run_...`` start a run. They check all arguments before they send anything, return the id of the task,
+    and do not wait for a free slot
+    (:class:`~airflow_provider_browseract.exceptions.ConcurrencyLimitError`) or for the end of the run. They raise
+    :class:`~airflow_provider_browseract.exceptions.RunStartUnknownError` if the call may have started a run, but the
+    response was lost or cannot be used, and :class:`~airflow_provider_browseract.exceptions.InputError` while Airflow
+    reads a DAG file: code at the top of a file would start, and bill, a run each time.
 
-    The methods that start a run raise :class:`~airflow_provider_browseract.exceptions.InputError` while Airflow reads a
-    DAG file: code at the top of a file would start, and bill, a run each time.
+    A method that takes the id of a task looks for the task among the runs of workflows (version 2 of the API) and then,
+    if BrowserAct does not know it there, among the runs of bots (version 3). It raises
+    :class:`~airflow_provider_browseract.exceptions.TaskNotFoundError` if there is no such task.
+
+    The methods ``iter_...`` read each page of a list when it is needed.
 
     :param browseract_conn_id: id of the Airflow connection.
     """
@@ -78,15 +75,9 @@ class BrowserActHook(BaseHook):
     conn_type = form.CONNECTION_TYPE
     hook_name = form.HOOK_NAME
 
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Describe the form's extra fields to Airflow 3.1; newer cores read the provider info."""
-        return form.form_widgets()
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Describe the form's standard fields to Airflow 3.1; newer cores read the provider info."""
-        return form.field_behaviour()
+    # Airflow 3.1 gets the form from these methods, and newer versions from the provider info.
+    get_connection_form_widgets = staticmethod(form.form_widgets)
+    get_ui_field_behaviour = staticmethod(form.field_behaviour)
 
     def __init__(self, browseract_conn_id: str = default_conn_name) -> None:
         super().__init__()
@@ -103,17 +94,48 @@ class BrowserActHook(BaseHook):
         # Another thread may let the hook forget them.
         settings = self._settings
         if settings is None:
-            settings = self._settings = _read(self.get_connection(self.browseract_conn_id))
+            with self._failing_the_call():
+                settings = self._settings = form.read_settings(self.get_connection(self.browseract_conn_id))
         return settings
+
+    async def _asettings(self) -> Settings:
+        settings = self._settings
+        if settings is None:
+            with self._failing_the_call():
+                try:
+                    found = await uninterrupted(self.aget_connection(self.browseract_conn_id))
+                except AirflowNotFoundException:
+                    # In a task of Airflow 3.1 and under dag.test(), only the blocking method finds the connections that
+                    # Airflow stores.
+                    if not (in_task() or in_dag_test()):
+                        raise
+                    found = self.get_connection(self.browseract_conn_id)
+                settings = self._settings = form.read_settings(found)
+        return settings
+
+    @contextmanager
+    def _failing_the_call(self) -> Iterator[None]:
+        """Let the call fail if the connection cannot be read again, so that a wait for a run continues."""
+        try:
+            yield
+        except Exception as error:
+            if not self._key_refused:
+                raise
+            raise form.unreadable(self.browseract_conn_id, error) from error
+
+    def _forget(self) -> None:
+        """Read the connection again when it is needed next, because someone may have replaced the API key."""
+        self._settings, self._key_refused = None, True
 
     @cached_property
     def client(self) -> BrowserActClient:
         """The client that sends the calls of workers."""
         from airflow_provider_browseract.api.client import BrowserActClient
 
-        return BrowserActClient(
-            self._current, refused=self._forget, shown=lambda result: self.hiding.apply(result), warn=self.log.warning
-        )
+        return BrowserActClient(lambda: self.settings, refused=self._forget, shown=self._shown, warn=self.log.warning)
+
+    def _shown(self, result: Any) -> Any:
+        return self.hiding.apply(result)
 
     def get_conn(self) -> BrowserActClient:
         """Return :attr:`client`. All hooks of Airflow have a method with this name."""
@@ -129,55 +151,21 @@ class BrowserActHook(BaseHook):
             return nullcontext(self.client)
         from airflow_provider_browseract.api.client import BrowserActClient
 
-        return BrowserActClient(lambda: self._current(seconds), refused=self._forget)
+        return BrowserActClient(lambda: self.settings.within(seconds), refused=self._forget)
 
     @asynccontextmanager
     async def async_client(self, *, within: float | None = None) -> AsyncIterator[AsyncBrowserActClient]:
         """Open a client for an event loop, for triggers and the panel. Reading the connection does not block the loop.
 
-        :param within: seconds after which a call fails, retries included. Default: as the connection's timeouts and
-            ``retry_budget`` say.
+        :param within: as ``seconds`` of :meth:`client_within`.
         """
         from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
 
         async def settings() -> Settings:
-            current = self._settings
-            if current is None:
-                with self._failing_the_call():
-                    current = self._settings = await self._read_without_blocking()
-            return current.within(within)
+            return (await self._asettings()).within(within)
 
-        await settings()
         async with AsyncBrowserActClient(settings, refused=self._forget) as client:
             yield client
-
-    def _current(self, within: float | None = None) -> Settings:
-        with self._failing_the_call():
-            return self.settings.within(within)
-
-    def _forget(self) -> None:
-        """Read the connection again when it is needed next, because someone may have replaced the API key."""
-        self._settings, self._key_refused = None, True
-
-    @contextmanager
-    def _failing_the_call(self) -> Iterator[None]:
-        """Let the call fail if the connection cannot be read again, so that a wait for a run continues."""
-        try:
-            yield
-        except Exception as error:
-            if not self._key_refused:
-                raise
-            raise form.unreadable(self.browseract_conn_id, error) from error
-
-    async def _read_without_blocking(self) -> Settings:
-        try:
-            return _read(await uninterrupted(self.aget_connection(self.browseract_conn_id)))
-        except AirflowNotFoundException:
-            # In a task of Airflow 3.1 and under dag.test(), only the blocking method finds the connections that Airflow
-            # stores.
-            if not (in_task() or in_dag_test()):
-                raise
-            return _read(self.get_connection(self.browseract_conn_id))
 
     def run_task(
         self,
@@ -189,27 +177,18 @@ class BrowserActHook(BaseHook):
         callback_url: str | None = None,
         status_change_callback_url: str | None = None,
     ) -> CreatedTask:
-        """Start a run of a workflow (``run-task``). Check all arguments before sending anything.
+        """Start a run of a workflow (``run-task``).
 
         :param workflow_id: the workflow to run.
         :param input_parameters: the inputs, as a dict or as the API's list of name/value pairs.
         :param save_browser_data: save cookies and logins of the run in a profile. The result then contains its id.
         :param profile_id: profile of an earlier run to start with.
         :param callback_url: public address that BrowserAct calls once, when the task ends.
-        :param status_change_callback_url: public address that BrowserAct calls at each change of status.
-        :returns: the id of the task and, with ``save_browser_data``, of the profile.
-        :raises RunStartUnknownError: the call may have started a run, but the response was lost or cannot be used.
-        :raises ConcurrencyLimitError: as many runs as the plan allows are running. The hook does not wait for a slot.
+        :param status_change_callback_url: public address that BrowserAct calls at each change of the status.
         """
-        return self._start(
-            read_run,
-            workflow_id,
-            input_parameters,
-            save_browser_data=save_browser_data,
-            profile_id=profile_id,
-            callback_url=callback_url,
-            status_change_callback_url=status_change_callback_url,
-        )
+        browser = {"save_browser_data": save_browser_data, "profile_id": profile_id}
+        callbacks = {"callback_url": callback_url, "status_change_callback_url": status_change_callback_url}
+        return self._start(SourceKind.WORKFLOW, workflow_id, input_parameters, **browser, **callbacks)
 
     def run_task_by_template(
         self,
@@ -220,25 +199,16 @@ class BrowserActHook(BaseHook):
         callback_url: str | None = None,
         status_change_callback_url: str | None = None,
     ) -> CreatedTask:
-        """Start a run of an official template (``run-task-by-template``). Check all arguments before sending anything.
+        """Start a run of an official template (``run-task-by-template``). Runs of templates have no profiles.
 
         :param workflow_template_id: the template to run.
-        :param input_parameters: the inputs, as a dict or as the API's list of name/value pairs.
+        :param input_parameters: as in :meth:`run_task`.
         :param region: code of the proxy region. Default: ``US``, the API's.
-        :param callback_url: public address that BrowserAct calls once, when the task ends.
-        :param status_change_callback_url: public address that BrowserAct calls at each change of status.
-        :returns: the id of the task. Runs of templates have no profiles.
-        :raises RunStartUnknownError: as :meth:`run_task`.
-        :raises ConcurrencyLimitError: as :meth:`run_task`.
+        :param callback_url: as in :meth:`run_task`.
+        :param status_change_callback_url: as in :meth:`run_task`.
         """
-        return self._start(
-            read_template_run,
-            workflow_template_id,
-            input_parameters,
-            region=region,
-            callback_url=callback_url,
-            status_change_callback_url=status_change_callback_url,
-        )
+        callbacks = {"callback_url": callback_url, "status_change_callback_url": status_change_callback_url}
+        return self._start(SourceKind.TEMPLATE, workflow_template_id, input_parameters, region=region, **callbacks)
 
     def run_bot(
         self,
@@ -248,25 +218,17 @@ class BrowserActHook(BaseHook):
         callback_url: str | None = None,
         status_change_callback_url: str | None = None,
     ) -> CreatedTask:
-        """Start a run of a bot (``create-run``). Check all arguments before sending anything.
+        """Start a run of a bot (``create-run``). Runs of bots have no profiles.
 
         The hook does not compare the input with the schema of the bot. BrowserAct refuses an input that does not match.
 
         :param bot_id: the bot to run.
         :param input: the input by name: any JSON values, as the bot's schema (:meth:`get_bot`) describes them.
-        :param callback_url: public address that BrowserAct calls once, when the task ends.
-        :param status_change_callback_url: public address that BrowserAct calls at each change of status.
-        :returns: the id of the task. Runs of bots have no profiles.
-        :raises RunStartUnknownError: as :meth:`run_task`.
-        :raises ConcurrencyLimitError: as :meth:`run_task`.
+        :param callback_url: as in :meth:`run_task`.
+        :param status_change_callback_url: as in :meth:`run_task`.
         """
-        return self._start(
-            read_bot_run,
-            bot_id,
-            input,
-            callback_url=callback_url,
-            status_change_callback_url=status_change_callback_url,
-        )
+        callbacks = {"callback_url": callback_url, "status_change_callback_url": status_change_callback_url}
+        return self._start(SourceKind.BOT, bot_id, input, **callbacks)
 
     def run_bot_template(
         self,
@@ -277,37 +239,27 @@ class BrowserActHook(BaseHook):
         callback_url: str | None = None,
         status_change_callback_url: str | None = None,
     ) -> CreatedTask:
-        """Start a run of an official template as a bot (``create-template-run``). Check all arguments first.
+        """Start a run of an official template as a bot (``create-template-run``).
 
         :param template_id: the template to run.
         :param input: as in :meth:`run_bot`; :meth:`get_bot_template` returns the schema.
         :param region: code of the proxy region. Default: ``US``, the API's.
-        :param callback_url: public address that BrowserAct calls once, when the task ends.
-        :param status_change_callback_url: public address that BrowserAct calls at each change of status.
-        :returns: the id of the task.
-        :raises RunStartUnknownError: as :meth:`run_task`.
-        :raises ConcurrencyLimitError: as :meth:`run_task`.
+        :param callback_url: as in :meth:`run_task`.
+        :param status_change_callback_url: as in :meth:`run_task`.
         """
-        return self._start(
-            read_bot_template_run,
-            template_id,
-            input,
-            region=region,
-            callback_url=callback_url,
-            status_change_callback_url=status_change_callback_url,
-        )
+        callbacks = {"callback_url": callback_url, "status_change_callback_url": status_change_callback_url}
+        return self._start(SourceKind.BOT_TEMPLATE, template_id, input, region=region, **callbacks)
 
-    def _start(self, read: Callable[..., RunRequest], source_id: str, inputs: Any, **arguments: Any) -> CreatedTask:
-        """Read the arguments of a start, and send it.
+    def _start(self, kind: SourceKind, source_id: str, inputs: Any, **arguments: Any) -> CreatedTask:
+        # DAG files import this module.
+        from airflow_provider_browseract.runs.request import READERS
 
-        :raises RunStartUnknownError: it failed, and may have started a run.
-        """
         if imports_dag_file():
             raise InputError(
                 "This line would start a paid run each time Airflow reads this file. Move it into a @task."
             )
         form.check_for_start(self.settings)
-        call = read(source_id, inputs, api_base_url=self.settings.base_url, **arguments).call
+        call = READERS[kind](source_id, inputs, api_base_url=self.settings.base_url, **arguments).call
         try:
             return self.client.send(call)
         except BrowserActError as error:
@@ -332,7 +284,6 @@ class BrowserActHook(BaseHook):
         """Send a call about a task that a person names, in the version of the API that knows the task.
 
         :param call: makes the call of a version. Version 3 is asked only if version 2 does not know the task.
-        :raises TaskNotFoundError: neither version knows the task.
         """
         version = self._versions.get(task_id, ApiVersion.V2)
         try:
@@ -350,7 +301,6 @@ class BrowserActHook(BaseHook):
 
         :param task_id: the task to read.
         :returns: the task with its steps so far and, once it has ended, its output or the reason of its failure.
-        :raises TaskNotFoundError: there is no such task.
         """
         task: Task = self.send_about(task_id, lambda api: api.get_task(task_id))
         return task
@@ -360,10 +310,37 @@ class BrowserActHook(BaseHook):
 
         :param task_id: the task to read.
         :returns: the status. If its ``ended`` is ``True``, it does not change any more.
-        :raises TaskNotFoundError: there is no such task.
         """
         state: TaskState = self.send_about(task_id, lambda api: api.get_task_status(task_id))
         return state.status
+
+    def stop_task(self, task_id: str, *, biz_code: int | None = None) -> bool:
+        """Stop a task (``stop-task``, ``cancel-run``).
+
+        :param task_id: the task to stop.
+        :param biz_code: a number for your own statistics.
+        :returns: ``False`` if the task had already ended or does not exist. If it does not exist, a warning is logged.
+        """
+        try:
+            self.send_about(task_id, lambda api: api.stop_task(task_id, biz_code=biz_code))
+        except TaskEndedError:
+            return False
+        except TaskNotFoundError as error:
+            # With the key of another account, a task that is running looks like one that is gone.
+            self.log.warning("BrowserAct task %s was not stopped: %s. %s", task_id, error.brief, error.advice)
+            return False
+        return True
+
+    def resume_task(self, task_id: str) -> None:
+        """Resume a task that waits for a person (``resume-task``, ``resume-run``).
+
+        The run of a bot may still be paused for a moment.
+
+        :param task_id: the paused task.
+        :raises TaskNotPausedError: the task is not paused.
+        :raises ResumeNotSupportedError: the task is the run of an agent-built bot, which BrowserAct resumes itself.
+        """
+        self.send_about(task_id, lambda api: api.resume_task(task_id))
 
     def iter_tasks(
         self,
@@ -374,7 +351,7 @@ class BrowserActHook(BaseHook):
         created_at_from: datetime | None = None,
         created_at_to: datetime | None = None,
     ) -> Iterator[Task]:
-        """Iterate over the tasks of version 2 that match (``list-tasks``); each page is read when it is needed.
+        """Iterate over the tasks of version 2 that match (``list-tasks``).
 
         :param workflow_id: only tasks of this workflow.
         :param workflow_name: only tasks of workflows whose name contains this. Case does not matter.
@@ -383,14 +360,10 @@ class BrowserActHook(BaseHook):
         :param created_at_to: only tasks created at this time or earlier. It needs a time zone.
         :returns: the tasks, without steps and downloads, which only :meth:`get_task` returns.
         """
-        call = v2.list_tasks(
-            source_id=workflow_id,
-            name=workflow_name,
-            status=status,
-            created_at_from=created_at_from,
-            created_at_to=created_at_to,
+        created: dict[str, Any] = {"created_at_from": created_at_from, "created_at_to": created_at_to}
+        return self.client.iter_items(
+            v2.list_tasks(source_id=workflow_id, name=workflow_name, status=status, **created)
         )
-        return self.client.iter_items(call)
 
     def iter_bot_tasks(
         self,
@@ -401,24 +374,17 @@ class BrowserActHook(BaseHook):
         created_at_from: datetime | None = None,
         created_at_to: datetime | None = None,
     ) -> Iterator[Task]:
-        """Iterate over the runs of bots and their templates that match (``page-runs``); pages are read when needed.
+        """Iterate over the runs of bots and their templates that match (``page-runs``).
 
         :param bot_id: only runs of this bot. Runs of templates have no ``bot_id``.
         :param bot_name: only runs of bots whose name contains this.
         :param status: only runs with this status. Version 3 of the API has no ``unknown``.
-        :param created_at_from: only runs created at this time or later. It needs a time zone.
-        :param created_at_to: only runs created at this time or earlier. It needs a time zone.
-        :returns: the runs, without output, steps and downloads, which only :meth:`get_task` returns. Their order is not
-            documented.
+        :param created_at_from: as in :meth:`iter_tasks`.
+        :param created_at_to: as in :meth:`iter_tasks`.
+        :returns: the runs, without output, steps and downloads. Their order is not documented.
         """
-        call = v3.list_tasks(
-            source_id=bot_id,
-            name=bot_name,
-            status=status,
-            created_at_from=created_at_from,
-            created_at_to=created_at_to,
-        )
-        return self.client.iter_items(call)
+        created: dict[str, Any] = {"created_at_from": created_at_from, "created_at_to": created_at_to}
+        return self.client.iter_items(v3.list_tasks(source_id=bot_id, name=bot_name, status=status, **created))
 
     def get_spend(
         self,
@@ -452,54 +418,21 @@ class BrowserActHook(BaseHook):
             if created_at_from <= run.created_at and (created_at_to is None or run.created_at < created_at_to)
         )
 
-    def stop_task(self, task_id: str, *, biz_code: int | None = None) -> bool:
-        """Stop a task (``stop-task``, ``cancel-run``).
-
-        :param task_id: the task to stop.
-        :param biz_code: a number for your own statistics.
-        :returns: ``False`` if the task had already ended or does not exist. If it does not exist, a warning is logged.
-        """
-        try:
-            self.send_about(task_id, lambda api: api.stop_task(task_id, biz_code=biz_code))
-        except TaskEndedError:
-            return False
-        except TaskNotFoundError as error:
-            # With the key of another account, a task that is running looks like one that is gone.
-            self.log.warning("BrowserAct task %s was not stopped: %s. %s", task_id, error.brief, error.advice)
-            return False
-        return True
-
-    def resume_task(self, task_id: str) -> None:
-        """Resume a paused task (``resume-task``, ``resume-run``). The run of a bot may still be paused for a moment.
-
-        :param task_id: the task that waits for a person.
-        :raises TaskNotPausedError: the task is not paused.
-        :raises ResumeNotSupportedError: the task is the run of an agent-built bot, which BrowserAct resumes itself.
-        :raises TaskNotFoundError: there is no such task.
-        """
-        self.send_about(task_id, lambda api: api.resume_task(task_id))
-
     def iter_workflows(self) -> Iterator[SourceInfo]:
-        """Iterate over the account's workflows (``list-workflows``); each page is read when it is needed.
-
-        :returns: the workflows, without their inputs, which only :meth:`get_workflow` returns.
-        """
+        """Iterate over the account's workflows (``list-workflows``), without their inputs."""
         return self.client.iter_items(v2.list_sources())
 
     def get_workflow(self, workflow_id: str) -> SourceInfo:
         """Read a workflow and the inputs that it takes (``get-workflow``).
 
         :param workflow_id: the workflow to read.
-        :returns: the workflow.
-        :raises NotFoundError: there is no such workflow.
         """
         return self.client.send(v2.get_source(workflow_id))
 
     def iter_official_workflow_templates(self, keyword: str | None = None) -> Iterator[SourceInfo]:
-        """Iterate over the official templates (``list-official-workflow-templates``); each page is read when needed.
+        """Iterate over the official templates (``list-official-workflow-templates``), without their inputs.
 
         :param keyword: only templates whose name or description contains this.
-        :returns: the templates, without their inputs, which only :meth:`get_official_workflow_template` returns.
         """
         return self.client.iter_items(v2.list_templates(keyword=keyword))
 
@@ -507,17 +440,14 @@ class BrowserActHook(BaseHook):
         """Read an official template and the inputs that it takes (``get-official-workflow-template``).
 
         :param workflow_template_id: the template to read.
-        :returns: the template.
-        :raises NotFoundError: there is no such template.
         """
         return self.client.send(v2.get_template(workflow_template_id))
 
     def iter_bots(self, *, bot_type: BotType | str | None = None, keyword: str | None = None) -> Iterator[SourceInfo]:
-        """Iterate over the bots of the account that can run (``page-bots``); each page is read when it is needed.
+        """Iterate over the bots of the account that can run (``page-bots``), without their schemas.
 
         :param bot_type: only bots that were built like this: ``"workflow"`` or ``"agent"``.
         :param keyword: only bots whose name contains this. Case does not matter.
-        :returns: the bots, without their schemas, which only :meth:`get_bot` returns.
         """
         return self.client.iter_items(v3.list_sources(bot_type=bot_type, keyword=keyword))
 
@@ -526,15 +456,13 @@ class BrowserActHook(BaseHook):
 
         :param bot_id: the bot to read.
         :returns: the bot. Its ``input_schema`` is ``None`` if it is not published.
-        :raises NotFoundError: there is no such bot.
         """
         return self.client.send(v3.get_source(bot_id))
 
     def iter_bot_templates(self, keyword: str | None = None) -> Iterator[SourceInfo]:
-        """Iterate over the official templates that run as bots (``page-templates``); pages are read when needed.
+        """Iterate over the official templates that run as bots (``page-templates``), without their schemas.
 
         :param keyword: only templates whose name or description contains this.
-        :returns: the templates, without their schemas, which only :meth:`get_bot_template` returns.
         """
         return self.client.iter_items(v3.list_templates(keyword=keyword))
 
@@ -542,23 +470,15 @@ class BrowserActHook(BaseHook):
         """Read an official template, with the JSON Schema of its input (``query-template``).
 
         :param template_id: the template to read.
-        :returns: the template.
-        :raises NotFoundError: there is no such template.
         """
         return self.client.send(v3.get_template(template_id))
 
     def get_region_list(self) -> tuple[Region, ...]:
-        """Read the proxy regions for :meth:`run_task_by_template` (``get-region-list``).
-
-        :returns: the regions, whose codes that method takes.
-        """
+        """Read the proxy regions for :meth:`run_task_by_template` (``get-region-list``)."""
         return self.client.send(v2.list_regions())
 
     def get_bot_region_list(self) -> tuple[Region, ...]:
-        """Read the proxy regions for :meth:`run_bot_template` (``list-regions``).
-
-        :returns: the regions, whose codes that method takes.
-        """
+        """Read the proxy regions for :meth:`run_bot_template` (``list-regions``)."""
         return self.client.send(v3.list_regions())
 
     def test_connection(self) -> tuple[bool, str]:
@@ -573,10 +493,3 @@ class BrowserActHook(BaseHook):
         # The id tells nothing new: the command was given it, and the Test button tests a copy that has a random one.
         conn_id = repr(self.browseract_conn_id)
         return good, message.replace(f" of connection {conn_id}", "").replace(f"onnection {conn_id}", "onnection")
-
-
-def _read(connection: Connection) -> Settings:
-    from airflow import __version__ as airflow_version
-
-    user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
-    return form.read_settings(connection, user_agent=user_agent)

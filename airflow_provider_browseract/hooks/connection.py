@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from airflow import __version__ as airflow_version
 from pydantic import ValidationError
 
+from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, EXTRA_FIELDS, Settings
 from airflow_provider_browseract.exceptions import ConnectionFailedError, ConnectionFieldError
 from airflow_provider_browseract.runs.addresses import is_private
@@ -27,13 +30,17 @@ log = logging.getLogger(__name__)
 
 CONNECTION_TYPE = "browseract"
 HOOK_NAME = "BrowserAct"
-HOOK_CLASS = "airflow_provider_browseract.hooks.browseract.BrowserActHook"
 
-HIDDEN_FIELDS = ["login", "schema"]
-RELABELING = {"password": "API key", "host": "API address", "port": "API port"}
-# The Test button of Airflow 3.3 sends port 0 for a connection without a port. The API server then treats the connection
-# as changed and responds with 400. So the form shows the port, although hardly anybody needs it otherwise.
-PLACEHOLDERS = {"host": DEFAULT_BASE_URL, "password": "app-...", "port": "443"}
+USER_AGENT = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
+
+STANDARD_FIELDS: dict[str, Any] = {
+    "hidden_fields": ["login", "schema"],
+    "relabeling": {"password": "API key", "host": "API address", "port": "API port"},
+    # The Test button of Airflow 3.3 sends port 0 for a connection without a port. The API server then treats the
+    # connection as changed and responds with 400. So the form shows the port, although hardly anybody needs it.
+    "placeholders": {"host": DEFAULT_BASE_URL, "password": "app-...", "port": "443"},
+}
+"""How the form shows the standard fields."""
 
 _warned: set[tuple[str | None, str]] = set()
 """Connections and warnings that this process has logged."""
@@ -75,13 +82,9 @@ def connection_type() -> dict[str, Any]:
     """Describe the connection type as provider info does (``connection-types``)."""
     return {
         "connection-type": CONNECTION_TYPE,
-        "hook-class-name": HOOK_CLASS,
+        "hook-class-name": "airflow_provider_browseract.hooks.browseract.BrowserActHook",
         "hook-name": HOOK_NAME,
-        "ui-field-behaviour": {
-            "hidden-fields": HIDDEN_FIELDS,
-            "relabeling": RELABELING,
-            "placeholders": PLACEHOLDERS,
-        },
+        "ui-field-behaviour": {name.replace("_", "-"): shown for name, shown in STANDARD_FIELDS.items()},
         "conn-fields": {
             name: {"label": field.title, "description": field.description, "schema": _form_schema(field)}
             for name, field in EXTRA_FIELDS.items()
@@ -97,7 +100,7 @@ def _form_schema(field: FieldInfo) -> dict[str, Any]:
 
 def field_behaviour() -> dict[str, Any]:
     """Describe the standard fields as a hook of Airflow 3.1 does (``get_ui_field_behaviour``)."""
-    return {"hidden_fields": HIDDEN_FIELDS, "relabeling": RELABELING, "placeholders": PLACEHOLDERS}
+    return STANDARD_FIELDS
 
 
 def form_widgets() -> dict[str, Any]:
@@ -108,7 +111,7 @@ def form_widgets() -> dict[str, Any]:
 
     widgets = {"string": StringField, "integer": IntegerField}
     return {
-        name: widgets[cast("dict[str, Any]", field.json_schema_extra)["type"]](
+        name: widgets[_form_schema(field)["type"][0]](
             field.title, validators=[Optional()], description=field.description
         )
         for name, field in EXTRA_FIELDS.items()
@@ -139,7 +142,7 @@ def budget_of(settings: Settings) -> Budget | None:
     return Budget(settings.connection or "", settings.daily_credits, settings.monthly_credits, action)
 
 
-def read_settings(connection: Connection, *, user_agent: str) -> Settings:
+def read_settings(connection: Connection) -> Settings:
     """Read the settings of a connection.
 
     Log warnings about unknown keys in its extra, and about a public address without TLS, once per process and
@@ -158,7 +161,7 @@ def read_settings(connection: Connection, *, user_agent: str) -> Settings:
             _warned.add((conn_id, warning))
             log.warning("Connection %r: %s", conn_id, warning)
     given = {name: extra[name] for name in EXTRA_FIELDS if extra.get(name) not in (None, "")}
-    given |= {"base_url": base_url, "user_agent": user_agent, "connection": conn_id, "unknown": unknown}
+    given |= {"base_url": base_url, "user_agent": USER_AGENT, "connection": conn_id, "unknown": unknown}
     try:
         return Settings(api_key=_api_key(connection), **given)
     except ValidationError as error:
@@ -196,15 +199,9 @@ def _base_url(connection: Connection) -> str:
     try:
         parts = urlsplit(url)
         port = parts.port or connection.port
-        usable = (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and not (parts.query or parts.fragment or "@" in parts.netloc)
-            and not any(char.isspace() for char in url)
-        )
     except ValueError:
-        usable = False
-    if not usable:
+        parts, port = urlsplit(""), None
+    if not re.fullmatch(r"(?i)https?://[^\s?#@]+", url) or not parts.hostname:
         raise ConnectionFieldError(
             f"Connection {connection.conn_id!r}: the host is not an http or https address.\n"
             f"Put one like {DEFAULT_BASE_URL} into the API address (host) field, or leave the field empty."

@@ -9,7 +9,6 @@ from typing import Any
 from airflow_provider_browseract.api.declared import MAX_INPUT
 from airflow_provider_browseract.api.models import MAX_LINE_LENGTH, ApiVersion, Task
 from airflow_provider_browseract.compat import is_secret, redact
-from airflow_provider_browseract.runs.request import without_secrets
 
 HIDDEN = "***"
 
@@ -83,6 +82,8 @@ class Hiding:
 
 def _secrets_of(task: Task) -> set[str] | None:
     """Return the texts under which secrets of the input that the API returns can appear; None if it is too deep."""
+    from airflow_provider_browseract.runs.request import without_secrets
+
     found: set[str] = set()
     try:
         without_secrets(task.input, is_secret, found)

@@ -16,10 +16,11 @@ from uuid import UUID
 
 from airflow_provider_browseract.api.models import BotType, Task
 from airflow_provider_browseract.compat import required_actions
+from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.report import goal_of, log_url, what_ran
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
-from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
+from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
 
 
 class Found(NamedTuple):

@@ -26,12 +26,15 @@ from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.hints import naming_similar_arguments, naming_task
-from airflow_provider_browseract.runs.options import AskPerson, OnBudget, PauseCallbacks, RunOptions
-from airflow_provider_browseract.runs.orphans import OnOrphan
-from airflow_provider_browseract.runs.outputs import OutputFormat
-from airflow_provider_browseract.runs.request import with_names_as_keys, without_secrets
-from airflow_provider_browseract.runs.waiting import OnPaused
-from airflow_provider_browseract.worker.kinds import RunKind
+from airflow_provider_browseract.runs.options import (
+    AskPerson,
+    OnBudget,
+    OnOrphan,
+    OnPaused,
+    OutputFormat,
+    PauseCallbacks,
+    RunOptions,
+)
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from airflow_provider_browseract.worker.tries import forget_run
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
 
     from airflow_provider_browseract.worker.execution import RunExecution
+    from airflow_provider_browseract.worker.kinds import RunKind
 
 InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
@@ -256,6 +260,7 @@ class InputParametersOperator(RunOperator):
 
     def hide_secrets(self) -> bool:
         """Mask the secret inputs. If there are any, give Airflow's UI a dict, because it hides values by keys."""
+        from airflow_provider_browseract.runs.request import with_names_as_keys
         from airflow_provider_browseract.worker.checks import mask_secrets
 
         found = mask_secrets(self, self.input_parameters)
@@ -276,6 +281,7 @@ class InputOperator(RunOperator):
 
     def hide_secrets(self) -> bool:
         """Mask the secret values of the input. Remove them from one that is no dict: it is refused, but shown."""
+        from airflow_provider_browseract.runs.request import without_secrets
         from airflow_provider_browseract.worker.checks import mask_secrets
 
         found = mask_secrets(self, self.input)

@@ -23,11 +23,11 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.base import InputOperator, InputParametersOperator
 from airflow_provider_browseract.runs.hints import naming_similar_arguments, naming_task
 from airflow_provider_browseract.runs.options import AskPerson
-from airflow_provider_browseract.worker.kinds import BotRun, BotTemplateRun, TemplateRun, WorkflowRun
-from airflow_provider_browseract.worker.reading import no_retry_on_bad_arguments
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_provider_browseract.worker.kinds import BotRun, BotTemplateRun, TemplateRun, WorkflowRun
 
 
 T = TypeVar("T")
@@ -166,6 +166,8 @@ class RunWorkflowOperator(InputParametersOperator):
     @property
     def kind(self) -> WorkflowRun:
         """The workflow with its profile."""
+        from airflow_provider_browseract.worker.kinds import WorkflowRun
+
         return WorkflowRun(
             self.workflow_id,
             self.input_parameters,
@@ -199,6 +201,8 @@ class RunTemplateOperator(InputParametersOperator):
     @property
     def kind(self) -> TemplateRun:
         """The template with its region."""
+        from airflow_provider_browseract.worker.kinds import TemplateRun
+
         return TemplateRun(self.workflow_template_id, self.input_parameters, self.region)
 
 
@@ -248,6 +252,8 @@ class RunBotOperator(InputOperator):
     @property
     def kind(self) -> BotRun:
         """The bot with its input."""
+        from airflow_provider_browseract.worker.kinds import BotRun
+
         return BotRun(self.bot_id, self.input, self.validate_output, self.wait_for_completion)
 
 
@@ -283,6 +289,8 @@ class RunBotTemplateOperator(InputOperator):
     @property
     def kind(self) -> BotTemplateRun:
         """The template with its input and region."""
+        from airflow_provider_browseract.worker.kinds import BotTemplateRun
+
         return BotTemplateRun(self.template_id, self.input, self.region)
 
 
@@ -328,6 +336,8 @@ class TaskOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, str]:
         """Act on each task, and return the outcomes."""
+        from airflow_provider_browseract.worker.reading import no_retry_on_bad_arguments
+
         done: dict[str, str] = {}
         failed: dict[str, Exception] = {}
         with no_retry_on_bad_arguments(self.browseract_conn_id):

@@ -13,9 +13,6 @@ from typing import Any
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.stored import Count, Moment, Text, from_json, to_json
 
-STATE_KEY = "browseract_run"
-"""Key of the entry in Airflow's task state. It does not contain the try number."""
-
 VERSION = 2
 """Version of the stored state. A newer version is refused, because this code may not understand it.
 

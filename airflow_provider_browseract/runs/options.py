@@ -12,17 +12,81 @@ from datetime import timedelta
 from enum import Enum
 from functools import cached_property
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api.arguments import read_choice, read_credits, read_flag, read_seconds
 from airflow_provider_browseract.api.models import Word
 from airflow_provider_browseract.exceptions import InputError
-from airflow_provider_browseract.runs.orphans import OnOrphan
-from airflow_provider_browseract.runs.outputs import OutputFormat
-from airflow_provider_browseract.runs.waiting import Answer, OnPaused, WaitPolicy
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.runs.waiting import WaitPolicy
 
 PauseCallback = Callable[[Any], Any]
 PauseCallbacks = PauseCallback | Sequence[PauseCallback] | None
+
+
+MAX_RESUMES = 3
+"""How many pauses each try resumes with ``on_paused="resume"``, so that no run pauses and resumes forever."""
+
+
+class OutputFormat(Word):
+    """Format of an output's text."""
+
+    AUTO = "auto"
+    """JSON if the text can be read as JSON, and text otherwise. A bot's text is JSON only with an object or array."""
+
+    JSON = "json"
+    """A JSON value."""
+
+    CSV = "csv"
+    """Comma-separated values with a header line."""
+
+    TEXT = "text"
+    """Plain text."""
+
+
+class OnOrphan(Word):
+    """What to do if it cannot be determined which run, if any, an earlier start created."""
+
+    FAIL = "fail"
+    """Fail, and name the possible runs."""
+
+    ADOPT = "adopt"
+    """Adopt the newest of them."""
+
+    START = "start"
+    """Start a new run, unless exactly one run matches for certain. The possible runs keep running."""
+
+
+class OnPaused(Word):
+    """What to do when a run pauses for a person."""
+
+    WAIT = "wait"
+    """Keep waiting until the deadline."""
+
+    FAIL = "fail"
+    """Stop the run and fail."""
+
+    RESUME = "resume"
+    """Resume the run at most :data:`MAX_RESUMES` times, then wait until the deadline."""
+
+    ASK = "ask"
+    """Ask people in Airflow with a Required Action."""
+
+
+class Answer(Word):
+    """An answer to the Required Action of a paused run."""
+
+    RESUME = "resume"
+    """Resume the run."""
+
+    STOP = "stop"
+    """Stop the run."""
+
+    @property
+    def option(self) -> str:
+        """The label of the button that a person presses."""
+        return self.value.capitalize()
 
 
 class OnBudget(Word):
@@ -177,6 +241,9 @@ class RunOptions:
     @cached_property
     def policy(self) -> WaitPolicy:
         """The settings of each wait for the run."""
+        # Only workers need it, and DAG files import this module.
+        from airflow_provider_browseract.runs.waiting import WaitPolicy
+
         ask = self.on_paused if isinstance(self.on_paused, AskPerson) else AskPerson()
         return WaitPolicy(
             poll_interval=self.poll_interval,

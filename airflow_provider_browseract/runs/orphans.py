@@ -10,12 +10,13 @@ from datetime import timezone
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import Page, SourceInfo, Task, Word
+from airflow_provider_browseract.api.models import Page, SourceInfo, Task
 from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.versions import APIS, SOURCES
 from airflow_provider_browseract.exceptions import BrowserActError, RunStartUnknownError, UnexpectedResponseError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.matching import Declared, Orphan, match_task
+from airflow_provider_browseract.runs.options import OnOrphan
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 
 MAX_LISTED = 5000
@@ -26,19 +27,6 @@ MAX_READ_ALONE = 20
 
 MAX_NAMED = 10
 """Possible runs that a message names."""
-
-
-class OnOrphan(Word):
-    """What to do if it cannot be determined which run, if any, an earlier start created."""
-
-    FAIL = "fail"
-    """Fail, and name the possible runs."""
-
-    ADOPT = "adopt"
-    """Adopt the newest of them."""
-
-    START = "start"
-    """Start a new run, unless exactly one run matches for certain. The possible runs keep running."""
 
 
 class OrphanError(Exception):

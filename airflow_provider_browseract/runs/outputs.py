@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from airflow_provider_browseract.api.models import Output, Task, Word
+from airflow_provider_browseract.api.models import Output, Task
 from airflow_provider_browseract.runs.files import addresses_of, has_files
+from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.stored import storable
 
 MAX_DEPTH = 64
@@ -45,22 +46,6 @@ TOO_LARGE_TO_PARSE = (
     f"it has more than {LARGEST_PARSED // 1024**2} million characters, so parsing it could need too much memory"
 )
 """Why a large text is not parsed."""
-
-
-class OutputFormat(Word):
-    """Format of an output's text."""
-
-    AUTO = "auto"
-    """JSON if the text can be read as JSON, and text otherwise. A bot's text is JSON only with an object or array."""
-
-    JSON = "json"
-    """A JSON value."""
-
-    CSV = "csv"
-    """Comma-separated values with a header line."""
-
-    TEXT = "text"
-    """Plain text."""
 
 
 class FormatError(ValueError):

@@ -294,6 +294,15 @@ def read_bot_template_run(
     )
 
 
+READERS: dict[SourceKind, Callable[..., RunRequest]] = {
+    SourceKind.WORKFLOW: read_run,
+    SourceKind.TEMPLATE: read_template_run,
+    SourceKind.BOT: read_bot_run,
+    SourceKind.BOT_TEMPLATE: read_bot_template_run,
+}
+"""What checks the arguments of a start, and makes its request, by what is run."""
+
+
 def _checked_urls(api_base_url: str, callback_url: Any, status_change_callback_url: Any) -> dict[str, Any]:
     urls = {"callback_url": callback_url, "status_change_callback_url": status_change_callback_url}
     return {name: check_callback_url(name, url, api_base_url=api_base_url) for name, url in urls.items()}

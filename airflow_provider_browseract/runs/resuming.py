@@ -9,9 +9,10 @@ from typing import TypeAlias
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN, describe
 from airflow_provider_browseract.runs.steps import LogLine
-from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WaitEnd, WokenBy, is_hopeless
+from airflow_provider_browseract.runs.waiting import End, Wait, WaitEnd, WokenBy, is_hopeless
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from airflow_provider_browseract.runs.budget import Budget, BudgetStep, Verdict,
 from airflow_provider_browseract.runs.cap import check_cap, credits_of
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError, UnknownRunError
 from airflow_provider_browseract.runs.matching import Orphan
-from airflow_provider_browseract.runs.orphans import OnOrphan, find_orphan
+from airflow_provider_browseract.runs.options import OnOrphan
+from airflow_provider_browseract.runs.orphans import find_orphan
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN, not_stopped
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.steps import LogLine

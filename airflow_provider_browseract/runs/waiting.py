@@ -26,6 +26,7 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import WARN_FROM, credits_of, near_cap_line, unread_credits_line
+from airflow_provider_browseract.runs.options import Answer, OnPaused
 from airflow_provider_browseract.runs.report import log_url, not_stopped, status_line, status_of, step_lines
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text
@@ -38,9 +39,6 @@ MIN_FAILED_POLLS = 5
 
 MIN_UNKNOWN_POLLS = 30
 """How many polls in a row must have shown the status ``unknown`` before the wait is given up."""
-
-MAX_RESUMES = 3
-"""How many pauses each try resumes with ``on_paused="resume"``, so that no run pauses and resumes forever."""
 
 MAX_CALLBACKS_IN_VAIN = 5
 """How many callbacks may resume a task instance whose run has not ended. Further callbacks are ignored. Otherwise,
@@ -77,37 +75,6 @@ class End(Word):
 
     GIVEN_UP = "given_up"
     """The status could not be read. The run may still be running."""
-
-
-class OnPaused(Word):
-    """What to do when a run pauses for a person."""
-
-    WAIT = "wait"
-    """Keep waiting until the deadline."""
-
-    FAIL = "fail"
-    """Stop the run and fail."""
-
-    RESUME = "resume"
-    """Resume the run at most :data:`MAX_RESUMES` times, then wait until the deadline."""
-
-    ASK = "ask"
-    """Ask people in Airflow with a Required Action."""
-
-
-class Answer(Word):
-    """An answer to the Required Action of a paused run."""
-
-    RESUME = "resume"
-    """Resume the run."""
-
-    STOP = "stop"
-    """Stop the run."""
-
-    @property
-    def option(self) -> str:
-        """The label of the button that a person presses."""
-        return self.value.capitalize()
 
 
 class WokenBy(Word):

@@ -37,7 +37,7 @@ from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_p
 from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.hints import check_rendered, naming_similar_arguments, naming_task
-from airflow_provider_browseract.runs.outputs import OutputFormat
+from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.report import polling_line, status_line, step_lines
 from airflow_provider_browseract.runs.resuming import (
     Answered,

@@ -11,8 +11,9 @@ from airflow_provider_browseract.in_airflow.shielding import ask_airflow
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.options import Answer, OnPaused
 from airflow_provider_browseract.runs.resuming import WaitEvent
-from airflow_provider_browseract.runs.waiting import Answer, End, OnPaused, Wait, WokenBy
+from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
 
 
 async def await_answer(wait: Wait, log: Log) -> WaitEvent:

@@ -14,10 +14,11 @@ from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import in_dag_test
 from airflow_provider_browseract.in_airflow.shielding import outlasting
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.report import kept_running
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import read_argument, to_json
-from airflow_provider_browseract.runs.waiting import Answer, End, Wait
+from airflow_provider_browseract.runs.waiting import End, Wait
 from airflow_provider_browseract.triggers import answers
 from airflow_provider_browseract.triggers.dispatcher import run_has_ended
 from airflow_provider_browseract.triggers.polling import poll_until_end

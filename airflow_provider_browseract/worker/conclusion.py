@@ -21,11 +21,11 @@ from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs.addresses import read_output_path
 from airflow_provider_browseract.runs.files import addresses_of, pending_line
 from airflow_provider_browseract.runs.late_output import read_late_output
+from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.outcome import check_finished
 from airflow_provider_browseract.runs.outputs import (
     LARGE_OUTPUT,
     FormatError,
-    OutputFormat,
     as_text_line,
     doubt_about,
     doubtful_line,

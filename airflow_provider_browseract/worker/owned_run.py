@@ -26,14 +26,12 @@ from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.orphans import Claim, ReadClaims
 from airflow_provider_browseract.runs.report import kept_running, log_url, not_stopped
-from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.runs.starting import TriesStep, Write
-from airflow_provider_browseract.worker.reading import get_run
 from airflow_provider_browseract.worker.tries import NEXT_TRY, NO_LATER_TRY, Kill, Tries
 
 if TYPE_CHECKING:
+    from airflow_provider_browseract.runs.request import Source
+    from airflow_provider_browseract.runs.starting import TriesStep, Write
     from airflow_provider_browseract.worker.conclusion import Conclusion
 
 IF_NEXT_TRY = (
@@ -334,6 +332,8 @@ class OwnedRun:
 
     def read(self, browseract_task_id: str) -> Task:
         """Read the run."""
+        from airflow_provider_browseract.worker.reading import get_run
+
         task = get_run(self.hook, browseract_task_id, self.api_version)
         self.url = log_url(task)
         return task
@@ -351,6 +351,9 @@ class OwnedRun:
 
     def carry_out(self, step: TriesStep) -> Any:
         """Carry out a step of a start that reads or stores what tries and mapped siblings share."""
+        from airflow_provider_browseract.runs.orphans import Claim, ReadClaims
+        from airflow_provider_browseract.runs.starting import Write
+
         assert self.tries is not None
         match step:
             case ReadClaims():

@@ -17,9 +17,10 @@ from airflow_provider_browseract.exceptions import (
 from airflow_provider_browseract.in_airflow.required_action import ask
 from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.options import MAX_RESUMES, Answer, OnPaused
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.resuming import Answered, Decision, GiveUp, Paused, WaitAgain
-from airflow_provider_browseract.runs.waiting import MAX_RESUMES, Answer, End, OnPaused, Wait
+from airflow_provider_browseract.runs.waiting import End, Wait
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -21,7 +21,8 @@ from airflow_provider_browseract.exceptions import BrowserActError, StorageError
 from airflow_provider_browseract.loops import CHECK_INTERVAL, sleep
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.files import TEXT_NAMES, RunFile, files_of, has_files, media_type_of, safe_name
-from airflow_provider_browseract.runs.outputs import FormatError, OutputFormat, format_of, number_of, size_of
+from airflow_provider_browseract.runs.options import OutputFormat
+from airflow_provider_browseract.runs.outputs import FormatError, format_of, number_of, size_of
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.worker.download import (
     CHUNK_SIZE,

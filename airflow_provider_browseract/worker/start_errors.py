@@ -19,10 +19,10 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.runs.cap import CapUsedUpError
-from airflow_provider_browseract.runs.ledger import STATE_KEY, LedgerError, UnknownRunError
+from airflow_provider_browseract.runs.ledger import LedgerError, UnknownRunError
 from airflow_provider_browseract.runs.orphans import OrphanError
 from airflow_provider_browseract.worker.owned_run import OwnedRun
-from airflow_provider_browseract.worker.tries import Tries
+from airflow_provider_browseract.worker.tries import STATE_KEY, Tries
 
 
 @contextmanager

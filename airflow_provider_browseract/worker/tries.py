@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_browseract.compat import DELETED, FINAL_STATES, task_instance_state
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.ledger import STATE_KEY, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow.sdk import Context
+
+    from airflow_provider_browseract.runs.ledger import Entry
+
+STATE_KEY = "browseract_run"
+"""Key of the entry in Airflow's task state. It does not contain the try number."""
 
 STATE_RETENTION = timedelta(days=30)
 """How long Airflow keeps the stored state of a run if nothing deletes it."""
@@ -97,6 +101,8 @@ class Tries:
 
         :raises LedgerError: it cannot be read.
         """
+        from airflow_provider_browseract.runs.ledger import Entry
+
         self.earlier = None
         kept = self._store.get(STATE_KEY) if self.remembered else None
         self.earlier = None if kept is None else Entry.read(kept)

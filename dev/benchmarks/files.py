@@ -88,7 +88,7 @@ def _fetch(task: dict[str, str], folder: str) -> None:
     from airflow_provider_browseract.api import v2
     from airflow_provider_browseract.api.client import BrowserActClient
     from airflow_provider_browseract.api.settings import Settings
-    from airflow_provider_browseract.runs.outputs import OutputFormat
+    from airflow_provider_browseract.runs.options import OutputFormat
     from airflow_provider_browseract.worker.results import ResultStore
 
     settings = Settings(api_key="app-emulator", base_url=task["base_url"])
@@ -107,7 +107,7 @@ def _fetch(task: dict[str, str], folder: str) -> None:
 def _fetch_gzip(url: str, folder: str) -> None:
     from airflow_provider_browseract.api.models import Output, Task, TaskStatus
     from airflow_provider_browseract.api.settings import Settings
-    from airflow_provider_browseract.runs.outputs import OutputFormat
+    from airflow_provider_browseract.runs.options import OutputFormat
     from airflow_provider_browseract.worker.results import ResultStore
 
     # The file is on the host of the API, which alone may be a private one.

@@ -12,7 +12,7 @@ from airflow.sdk import Connection
 from airflow_provider_browseract.api.settings import EXTRA_FIELDS, Settings
 from airflow_provider_browseract.exceptions import ConnectionFieldError
 from airflow_provider_browseract.hooks import connection
-from airflow_provider_browseract.hooks.connection import budget_of, connection_type, read_settings
+from airflow_provider_browseract.hooks.connection import USER_AGENT, budget_of, connection_type, read_settings
 from airflow_provider_browseract.runs.budget import Budget, BudgetAction
 from tests.cases import cases
 
@@ -26,7 +26,7 @@ def read(**fields) -> Settings:
         extra=json.dumps(extra) if extra else None,
         **{"conn_id": "browseract_default", "password": "app-key", **fields},
     )
-    return read_settings(stored, user_agent="test")
+    return read_settings(stored)
 
 
 def test_connection_with_only_an_api_key_which_may_have_spaces_around_it_has_the_defaults():
@@ -73,7 +73,7 @@ def test_host_port_and_schema_fields_set_the_api_address(fields, url):
     },
 )
 def test_extra_is_read_from_numbers_and_texts(extra, read_as):
-    wanted = Settings(api_key="app-key", user_agent="test", connection="browseract_prod", **read_as)
+    wanted = Settings(api_key="app-key", user_agent=USER_AGENT, connection="browseract_prod", **read_as)
     assert read(conn_id="browseract_prod", extra=extra) == wanted
 
 
@@ -230,7 +230,7 @@ class TestWarnings:
 def test_worker_and_api_server_read_the_same_settings_from_uri_or_json(text, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", text)
     stored = Connection.get("browseract_default"), ModelConnection.get_connection_from_secrets("browseract_default")
-    in_worker, in_server = (read_settings(each, user_agent="test") for each in stored)
+    in_worker, in_server = (read_settings(each) for each in stored)
     assert in_worker == in_server
     assert in_worker.api_key == "app-key"
     assert in_worker.base_url == ("http://127.0.0.1:8010" if "8010" in text else "https://api.browseract.com")

@@ -13,7 +13,8 @@ from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError, UnknownRunError
-from airflow_provider_browseract.runs.orphans import Claim, OnOrphan, OrphanError, ReadClaims
+from airflow_provider_browseract.runs.options import OnOrphan
+from airflow_provider_browseract.runs.orphans import Claim, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.request import RunRequest, Source
 from airflow_provider_browseract.runs.starting import BeforeStart, Start, Write
 from airflow_provider_browseract.runs.steps import LogLine, Sleep

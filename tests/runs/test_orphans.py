@@ -20,7 +20,8 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.matching import Orphan
-from airflow_provider_browseract.runs.orphans import OnOrphan, OrphanError, find_orphan
+from airflow_provider_browseract.runs.options import OnOrphan
+from airflow_provider_browseract.runs.orphans import OrphanError, find_orphan
 from airflow_provider_browseract.runs.starting import StartedRun, begin
 from tests.cases import cases
 from tests.runs.starts import SAME, Played, at, bot_run, listed_run, page_of, request, start

@@ -7,10 +7,10 @@ import pytest
 
 from airflow_provider_browseract.api.models import DownloadFile, Output, OutputFile, Task, TaskStatus
 from airflow_provider_browseract.runs import outputs
+from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.outputs import (
     MAX_DEPTH,
     FormatError,
-    OutputFormat,
     ReturnValue,
     WhyUnstorable,
     as_text_line,

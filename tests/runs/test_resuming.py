@@ -21,6 +21,7 @@ from airflow_provider_browseract.exceptions import (
     TaskNotFoundError,
 )
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.options import Answer, OnPaused
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN
 from airflow_provider_browseract.runs.resuming import (
     Answered,
@@ -36,9 +37,7 @@ from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import (
     MIN_FAILED_POLLS,
-    Answer,
     End,
-    OnPaused,
     Wait,
     WaitEnd,
     WaitPolicy,

@@ -43,7 +43,8 @@ from airflow_provider_browseract.exceptions import (
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError, UnknownRunError
-from airflow_provider_browseract.runs.orphans import Claim, OnOrphan, OrphanError, ReadClaims
+from airflow_provider_browseract.runs.options import OnOrphan
+from airflow_provider_browseract.runs.orphans import Claim, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN
 from airflow_provider_browseract.runs.request import RunRequest, Source, digest
 from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin

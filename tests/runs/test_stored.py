@@ -10,9 +10,10 @@ import pytest
 
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
+from airflow_provider_browseract.runs.options import Answer, OnPaused
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
-from airflow_provider_browseract.runs.waiting import Answer, End, OnPaused, Wait, WaitPolicy, WokenBy
+from airflow_provider_browseract.runs.waiting import End, Wait, WaitPolicy, WokenBy
 from airflow_provider_browseract.runs.watching import Cursor
 from tests.cases import cases
 from tests.runs.starts import ENTRY

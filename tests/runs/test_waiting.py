@@ -21,6 +21,7 @@ from airflow_provider_browseract.exceptions import (
     UnexpectedResponseError,
 )
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.options import OnPaused
 from airflow_provider_browseract.runs.report import GOAL_LENGTH, MAX_STEP_LINES, STATUS_LENGTH
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.waiting import (
@@ -29,7 +30,6 @@ from airflow_provider_browseract.runs.waiting import (
     MIN_FAILED_POLLS,
     MIN_UNKNOWN_POLLS,
     End,
-    OnPaused,
     Wait,
     WaitEnd,
     WaitPolicy,

@@ -13,9 +13,10 @@ from airflow_provider_browseract.emulator import RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import shielding
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
-from airflow_provider_browseract.runs.waiting import Answer, End, WokenBy
+from airflow_provider_browseract.runs.waiting import End, WokenBy
 from airflow_provider_browseract.triggers import answers, polling
 from airflow_provider_browseract.triggers import run as triggers
 from tests.cases import cases

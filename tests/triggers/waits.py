@@ -10,7 +10,8 @@ from functools import wraps
 from airflow_provider_browseract.api import v3
 from airflow_provider_browseract.emulator import HUMAN, ORDERS
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.runs.waiting import OnPaused, Wait, WaitPolicy
+from airflow_provider_browseract.runs.options import OnPaused
+from airflow_provider_browseract.runs.waiting import Wait, WaitPolicy
 from airflow_provider_browseract.triggers.run import TaskTrigger
 
 LIMIT = 60.0

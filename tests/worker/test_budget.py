@@ -16,10 +16,9 @@ from airflow_provider_browseract.exceptions import BudgetUnknownError, RunCancel
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import day_sums
 from airflow_provider_browseract.runs.budget import ReadDaySums, WriteDaySums
-from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.worker import budget
-from airflow_provider_browseract.worker.tries import PLACE_KEY
+from airflow_provider_browseract.worker.tries import PLACE_KEY, STATE_KEY
 from tests.cases import cases
 from tests.workers import BOTH_WAYS, PENS, calls_of
 from tests.world import emulator, worker, world

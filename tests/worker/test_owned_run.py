@@ -23,14 +23,15 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.ledger import STATE_KEY, Entry
+from airflow_provider_browseract.runs.ledger import Entry
+from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
+from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
 from airflow_provider_browseract.worker import execution, first_read
 from airflow_provider_browseract.worker.owned_run import OwnedRun
-from airflow_provider_browseract.worker.tries import STATE_RETENTION, ReasonOfKill
+from airflow_provider_browseract.worker.tries import STATE_KEY, STATE_RETENTION, ReasonOfKill
 from tests.workers import PENS, Worker, calls_of, is_killed_at_each_call, set_retry_policy
 
 REATTACHES = "The run keeps running, and the next try reattaches to it. Its page is http"

@@ -19,9 +19,10 @@ from airflow_provider_browseract.exceptions import InputError, RunLostError, Run
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import required_action
 from airflow_provider_browseract.operators.browseract import AskPerson, RunBotOperator, RunWorkflowOperator
+from airflow_provider_browseract.runs.options import MAX_RESUMES
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End, Wait
+from airflow_provider_browseract.runs.waiting import End, Wait
 from airflow_provider_browseract.worker import pauses, waiter
 from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of
 from tests.world import browseract_emulator, emulator, worker, world

@@ -22,7 +22,7 @@ from airflow_provider_browseract.api.models import DownloadFile, Output, OutputF
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import ServerError, StorageError
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outputs import OutputFormat
+from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.worker import results
 from airflow_provider_browseract.worker.download import Allowance, RunSizeError
 from airflow_provider_browseract.worker.results import ResultStore

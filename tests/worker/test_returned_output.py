@@ -21,7 +21,8 @@ from airflow_provider_browseract.in_airflow import showing
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import outputs
-from airflow_provider_browseract.runs.outputs import LARGE_OUTPUT, OutputFormat
+from airflow_provider_browseract.runs.options import OutputFormat
+from airflow_provider_browseract.runs.outputs import LARGE_OUTPUT
 from airflow_provider_browseract.worker.conclusion import Conclusion
 from tests.cases import cases
 from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT

@@ -20,12 +20,11 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM
-from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End
 from airflow_provider_browseract.worker import checks
-from airflow_provider_browseract.worker.tries import CLAIM_KEY, PLACE_KEY, STATE_RETENTION, Tries, forget_run
+from airflow_provider_browseract.worker.tries import CLAIM_KEY, PLACE_KEY, STATE_KEY, STATE_RETENTION, Tries, forget_run
 from tests.cases import cases
 from tests.workers import PENS, calls_of, set_retry_policy
 from tests.world import browseract_emulator, emulator, worker, world

@@ -12,9 +12,10 @@ from airflow_provider_browseract.exceptions import RunTimedOutError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.options import MAX_RESUMES
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
-from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End
+from airflow_provider_browseract.runs.waiting import End
 from airflow_provider_browseract.worker import waiter
 from tests.workers import BOTH_WAYS, calls_of
 from tests.world import browseract_emulator, emulator, worker, world
