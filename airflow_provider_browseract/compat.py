@@ -6,11 +6,11 @@ are not here: only the modules ``database.py`` of ``webhook``, ``panel`` and ``c
 
 from __future__ import annotations
 
-import sys
+import traceback
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from importlib import import_module
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from airflow import __version__ as airflow_version
@@ -44,17 +44,17 @@ except ImportError:  # before Airflow 3.2
     from airflow.plugins_manager import AirflowPlugin  # type: ignore[assignment,no-redef,unused-ignore]
 
 
-AIRFLOW_V_3_3_PLUS = version.parse(airflow_version) >= version.parse("3.3")
-"""Whether this is Airflow 3.3 or later."""
+_VERSION = version.parse(airflow_version)
 
+AIRFLOW_V_3_3_PLUS = version.parse("3.3") <= _VERSION
+AIRFLOW_V_3_4_PLUS = version.parse("3.4.dev0") <= _VERSION
+"""Whether this is that version of Airflow, a preview of it, or a later one."""
 
-AIRFLOW_V_3_4_PLUS = version.parse(airflow_version) >= version.parse("3.4.dev0")
-"""Whether this is Airflow 3.4 or later, or a preview of it."""
-
-
-UI_FOLLOWS_FRAME = version.parse(airflow_version) >= version.parse("3.3.2")
+UI_FOLLOWS_FRAME = version.parse("3.3.2") <= _VERSION
 """Whether Airflow's UI can open any page of a plugin, because its address follows the frame."""
 
+CLEAR_KEEPS_STATE = not AIRFLOW_V_3_4_PLUS
+"""Whether clearing a task keeps its state. From Airflow 3.4 on, a person decides that at each clear."""
 
 DAG_FILE_IMPORTERS = (
     "airflow.models.dagbag",  # before Airflow 3.2
@@ -63,9 +63,11 @@ DAG_FILE_IMPORTERS = (
 )
 """The modules of Airflow that import DAG files, in the DAG processor and in workers."""
 
+DELETED = "deleted"
+"""Returned by :func:`task_instance_state` if Airflow has no such task instance."""
 
-CLEAR_KEEPS_STATE = not AIRFLOW_V_3_4_PLUS
-"""Whether clearing a task keeps its state. From Airflow 3.4 on, a person decides that at each clear."""
+FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
+"""States in which Airflow does not retry a task instance by itself."""
 
 
 def count(name: str) -> None:
@@ -88,19 +90,8 @@ def count_in_task(name: str, by: int = 1, tags: dict[str, str] | None = None) ->
         Stats.incr(name, by, tags=tags)
 
 
-DELETED = "deleted"
-"""Returned by :func:`task_instance_state` if Airflow has no such task instance."""
-
-
-FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
-"""States in which Airflow does not retry a task instance by itself."""
-
-
 def task_instance_state(ti: Any) -> str | None:
-    """Return the state of a task instance in its current try, with one request to Airflow.
-
-    :returns: the state; None if it has none, as before it is scheduled; :data:`DELETED` if there is no task instance.
-    """
+    """Return the state of a task instance in its current try, with one request to Airflow; None before it has one."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     states = RuntimeTaskInstance.get_task_states(
@@ -123,10 +114,7 @@ def xcom() -> Any:
 
 
 def sent_xcom(value: Any) -> Any:
-    """Return a serialized value as Airflow's supervisor receives it for an XCom.
-
-    :raises Exception: the value cannot be sent.
-    """
+    """Return a serialized value as Airflow's supervisor receives it for an XCom, or raise if it cannot be sent."""
     from airflow.sdk.execution_time.comms import SetXCom
 
     return SetXCom(key="return_value", value=value, dag_id="", run_id="", task_id="").value
@@ -145,10 +133,7 @@ def set_during_execution() -> Any:
 
 
 def call_with_context(function: Callable[..., Any], args: Collection[Any], context: Mapping[str, Any]) -> Any:
-    """Call a function of the user with the values of the context that it takes by name.
-
-    :param context: the context, together with keyword arguments of the function.
-    """
+    """Call a function of the user with the values of the context, or keyword arguments, that it takes by name."""
     try:
         from airflow.sdk.bases.decorator import determine_kwargs
     except ImportError:  # before Airflow 3.2
@@ -181,12 +166,8 @@ def in_dag_test() -> bool:
 
 def imports_dag_file() -> bool:
     """Return whether Airflow is importing a DAG file now, and this code is run by that."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_globals.get("__name__") in DAG_FILE_IMPORTERS:
-            return True
-        frame = frame.f_back
-    return False
+    modules = (frame.f_globals.get("__name__") for frame, _ in traceback.walk_stack(None))
+    return any(name in DAG_FILE_IMPORTERS for name in modules)
 
 
 def reconfigure() -> None:
@@ -222,10 +203,7 @@ def create_tables() -> None:
 
 
 def dags_of(file: str) -> dict[str, Any]:
-    """Return the DAGs of a file by their ids, as Airflow reads them.
-
-    :raises ImportError: the file has an error. The message contains the traceback.
-    """
+    """Return the DAGs of a file by their ids, as Airflow reads them; an error of the file is an ``ImportError``."""
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:  # before Airflow 3.2
@@ -260,18 +238,3 @@ def redact(text: str) -> str:
     except ImportError:
         return "***"
     return str(redact_known(text))  # type: ignore[no-untyped-call,unused-ignore]
-
-
-# What is only imported here. Everything that is defined here can be imported too.
-__all__ = [
-    "AirflowFailException",
-    "AirflowNotFoundException",
-    "AirflowPlugin",
-    "AirflowSensorTimeout",
-    "AirflowSkipException",
-    "AirflowTaskTimeout",
-    "TaskDeferralError",
-    "TaskDeferralTimeout",
-    "TaskDeferred",
-    "conf",
-]

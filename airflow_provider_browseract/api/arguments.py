@@ -1,9 +1,13 @@
-"""Checks of single arguments, before a call is sent and uses credits."""
+"""Checks of single arguments, before a call is sent and uses credits.
+
+Each function takes the name of an argument, for messages, and its value. It returns the value as it is used, or raises
+:class:`~airflow_provider_browseract.exceptions.InputError`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import Any, TypeVar
@@ -11,20 +15,19 @@ from typing import Any, TypeVar
 from airflow_provider_browseract.exceptions import InputError
 
 E = TypeVar("E", bound=Enum)
+T = TypeVar("T")
 
 LONGEST_TIME = 366 * 24 * 3600.0
 """The longest duration that an argument accepts, in seconds."""
-
 
 MAX_ID_LENGTH = 200
 """Characters of an id. BrowserAct's ids have 17 to 32."""
 
 PATH_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID_LENGTH}}}")
+"""An id that can be a part of an address without any change."""
 
-SHOWN_LENGTH = 100
-"""Characters of a wrong id that a message shows."""
-
-_WHERE = {
+ID = "the id that the BrowserAct dashboard or an earlier task shows"
+XCOMS = {
     "browseract_task_id": 'the XCom with the id, such as search.output["task_id"]',
     "profile_id": 'the XCom with the id, such as log_in.output["profile_id"]',
 }
@@ -32,22 +35,17 @@ _WHERE = {
 
 
 def read_id(argument: str, value: Any) -> str:
-    """Check a required id, and return it as a string.
-
-    :param value: the id, a string or a whole number.
-    :raises InputError: the value is empty, ``None``, or of another type.
-    """
+    """Check a required id: a string or a whole number."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    where = _WHERE.get(argument.partition("[")[0], "the id that the BrowserAct dashboard or an earlier task shows")
+    where = XCOMS.get(argument.partition("[")[0], ID)
     # The output of a task can be long or confidential.
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        kind = "dict" if value.lstrip().startswith("{") else "list"
-        raise InputError(f"{argument} is the text of a {kind}. Use {where}.")
-    if not isinstance(value, str | int | float | None):
+        raise InputError(f"{argument} is the text of a dict or a list. Use {where}.")
+    if not isinstance(value, str | float | bool | None):
         raise InputError(f"{argument} is of type {type(value).__name__}. Use {where}.")
     if not isinstance(value, str) or is_missing(value):
-        raise InputError(f"{argument} is {value!r}. Use the id that the BrowserAct dashboard or an earlier task shows.")
+        raise InputError(f"{argument} is {value!r}. Use {ID}.")
     return value.strip()
 
 
@@ -58,51 +56,29 @@ def is_missing(value: Any) -> bool:
 
 
 def read_path_id(argument: str, value: Any) -> str:
-    """Check a required id that may have only letters, digits, hyphens and underscores, and return it as a string.
-
-    :raises InputError: the value cannot be an id, or could lead to another address.
-    """
+    """Check a required id that may be a part of an address. With other characters, it could lead to another one."""
     found = read_id(argument, value)
-    if not is_path_id(found):
-        raise InputError(
-            f"{argument} is {found[:SHOWN_LENGTH]!r}. Use the id that the BrowserAct dashboard or an earlier task "
-            "shows: letters, digits, hyphens and underscores."
-        )
+    if not PATH_ID.fullmatch(found):
+        raise InputError(f"{argument} is {found[:100]!r}. Use {ID}: letters, digits, hyphens and underscores.")
     return found
 
 
 def read_bot_id(value: Any) -> str:
-    """Check the id of a bot.
-
-    :raises InputError: the value cannot be an id, or could lead to another endpoint.
-    """
+    """Check the argument ``bot_id``."""
     found = read_path_id("bot_id", value)
     # The API has other endpoints at these addresses.
     if found in ("runs", "templates", "regions"):
-        raise InputError(f"bot_id is {found!r}, which is no id. Use the id that the BrowserAct dashboard shows.")
+        raise InputError(f"bot_id is {found!r}, which is no id. Use {ID}.")
     return found
 
 
-def is_path_id(value: str) -> bool:
-    """Return whether a text can be a part of an address without any change."""
-    return PATH_ID.fullmatch(value) is not None
-
-
-def read_optional_path_id(argument: str, value: Any) -> str | None:
-    """Check an id that may be ``None``, as :func:`read_path_id` does."""
-    return None if value is None else read_path_id(argument, value)
-
-
-def read_optional_id(argument: str, value: Any) -> str | None:
-    """Check an id that may be ``None``."""
-    return None if value is None else read_id(argument, value)
+def optional(read: Callable[[str, Any], T], argument: str, value: Any) -> T | None:
+    """Check an argument that may be ``None``, and any other value as ``read`` does."""
+    return None if value is None else read(argument, value)
 
 
 def read_choice(argument: str, value: Any, choices: type[E]) -> E:
-    """Check an argument that has a fixed set of values.
-
-    :raises InputError: the value is not one of them.
-    """
+    """Check an argument that has a fixed set of values."""
     try:
         return choices(value)
     except ValueError:
@@ -111,16 +87,12 @@ def read_choice(argument: str, value: Any, choices: type[E]) -> E:
 
 
 def read_ids(argument: str, value: Any) -> list[str]:
-    """Check one id or several, and return each once.
-
-    :param value: an id, or a sequence of ids, such as the XComs of mapped tasks.
-    :raises InputError: there is no id, or one of them cannot be used.
-    """
+    """Check one id or a sequence of ids, such as the XComs of mapped tasks. Return each once."""
     if isinstance(value, str) and any(char in value for char in "[](),{} "):
-        where = _WHERE.get(argument, "one id")
         raise InputError(
             f"{argument} is a text with spaces, commas or brackets. If it is a list that was rendered to a text, set "
-            f"render_template_as_native_obj=True on the DAG, or pass the XCom itself. Otherwise use {where}."
+            f"render_template_as_native_obj=True on the DAG, or pass the XCom itself. Otherwise use "
+            f"{XCOMS.get(argument, 'one id')}."
         )
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         return [read_path_id(argument, value)]
@@ -129,24 +101,15 @@ def read_ids(argument: str, value: Any) -> list[str]:
     return list(dict.fromkeys(read_path_id(f"{argument}[{index}]", each) for index, each in enumerate(value)))
 
 
-def read_moment(argument: str, value: datetime | None) -> str | None:
-    """Check a moment that may be ``None``, and return it as the API takes it: in UTC and whole seconds.
-
-    :raises InputError: the moment has no time zone.
-    """
-    if value is None:
-        return None
+def read_moment(argument: str, value: datetime) -> str:
+    """Check a moment, and return it as the API takes it: in UTC and whole seconds."""
     if value.tzinfo is None:
         raise InputError(f"{argument} is {value.isoformat()}, which has no time zone. Pass a datetime with one.")
     return value.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def read_seconds(argument: str, value: Any) -> float:
-    """Check a duration, and return it in seconds.
-
-    :param value: seconds, or a ``timedelta``.
-    :raises InputError: the value is not a duration, not positive, or longer than a year.
-    """
+    """Check a duration, a positive number of seconds or a ``timedelta``, and return it in seconds."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_TIME:
         raise InputError(f"{argument} is {value!r}. Use a positive number of seconds or a timedelta, at most a year.")
@@ -154,11 +117,7 @@ def read_seconds(argument: str, value: Any) -> float:
 
 
 def read_credits(argument: str, value: Any) -> int:
-    """Check a number of credits.
-
-    :param value: a whole number, at least 1, or its text, because templates are rendered to text.
-    :raises InputError: the value is something else.
-    """
+    """Check a whole number of credits, at least 1, or its text, because templates are rendered to text."""
     number = int(value) if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", value) else value
     if isinstance(number, bool) or not isinstance(number, int) or not 0 < number < 10**18:
         raise InputError(f"{argument} is {value!r}. Use a whole number of credits, at least 1.")
@@ -166,10 +125,7 @@ def read_credits(argument: str, value: Any) -> int:
 
 
 def read_flag(argument: str, value: Any) -> bool:
-    """Check an argument that is ``True`` or ``False``.
-
-    :raises InputError: the value is neither.
-    """
+    """Check an argument that is ``True`` or ``False``."""
     if not isinstance(value, bool):
         raise InputError(f"{argument} is {value!r}. Use True or False.")
     return value

@@ -11,27 +11,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from airflow_provider_browseract.api.arguments import (
-    given,
-    read_choice,
-    read_id,
-    read_moment,
-    read_optional_id,
-    read_optional_path_id,
-    read_path_id,
-)
+from airflow_provider_browseract.api import models
+from airflow_provider_browseract.api.arguments import given, optional, read_choice, read_id, read_moment, read_path_id
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import (
-    CreatedTask,
-    Done,
-    ListedTask,
-    Page,
-    Region,
-    SourceInfo,
-    Task,
-    TaskState,
-    TaskStatus,
-)
 from airflow_provider_browseract.exceptions import InputError
 
 PAGE_LIMIT = 500
@@ -45,7 +27,7 @@ def run(
     save_browser_data: bool = False,
     profile_id: str | None = None,
     **callbacks: str | None,
-) -> Call[CreatedTask]:
+) -> Call[models.CreatedTask]:
     """Start a run of a workflow (``POST /v2/workflow/run-task``).
 
     :param callbacks: ``callback_url`` and ``status_change_callback_url``, here and in the other starts.
@@ -54,93 +36,93 @@ def run(
         workflow_id=read_path_id("workflow_id", workflow_id),
         input_parameters=_pairs(inputs),
         save_browser_data=save_browser_data,
-        profile_id=read_optional_id("profile_id", profile_id),
+        profile_id=optional(read_id, "profile_id", profile_id),
         **callbacks,
     )
-    return _call("run-task", "POST", CreatedTask, body=body, starts_run=True)
+    return _call("run-task", "POST", models.CreatedTask, body=body, starts_run=True)
 
 
 def run_template(
     template_id: str, inputs: Mapping[str, str] | None = None, *, region: str | None = None, **callbacks: str | None
-) -> Call[CreatedTask]:
+) -> Call[models.CreatedTask]:
     """Start a run of an official template (``POST /v2/workflow/run-task-by-template``). Templates have no profiles."""
     body = given(
         workflow_template_id=read_path_id("workflow_template_id", template_id),
-        proxyRegion=read_optional_id("region", region),
+        proxyRegion=optional(read_id, "region", region),
         input_parameters=_pairs(inputs),
         **callbacks,
     )
-    return _call("run-task-by-template", "POST", CreatedTask, body=body, starts_run=True)
+    return _call("run-task-by-template", "POST", models.CreatedTask, body=body, starts_run=True)
 
 
-def get_task_status(task_id: str) -> Call[TaskState]:
+def get_task_status(task_id: str) -> Call[models.TaskState]:
     """Read only the status, the cheapest way to poll (``GET /v2/workflow/get-task-status``)."""
-    return _call("get-task-status", "GET", TaskState, {"task_id": read_id("task_id", task_id)})
+    return _call("get-task-status", "GET", models.TaskState, {"task_id": read_id("task_id", task_id)})
 
 
-def get_task(task_id: str) -> Call[Task]:
+def get_task(task_id: str) -> Call[models.Task]:
     """Read everything about a task (``GET /v2/workflow/get-task``)."""
     task_id = read_id("task_id", task_id)
-    return _call("get-task", "GET", Task, {"task_id": task_id}, about=task_id)
+    return _call("get-task", "GET", models.Task, {"task_id": task_id}, about=task_id)
 
 
 def list_tasks(
     *,
     source_id: str | None = None,
     name: str | None = None,
-    status: TaskStatus | str | None = None,
+    status: models.TaskStatus | str | None = None,
     created_at_from: datetime | None = None,
     created_at_to: datetime | None = None,
     limit: int = PAGE_LIMIT,
-) -> Call[Page[ListedTask]]:
+) -> Call[models.Page[models.ListedTask]]:
     """List tasks by creation time (``GET /v2/workflow/list-tasks``)."""
     params = given(
-        workflow_id=read_optional_path_id("workflow_id", source_id),
+        workflow_id=optional(read_path_id, "workflow_id", source_id),
         workflow_name=name,
-        status=None if status is None else read_choice("status", status, TaskStatus).value,
-        created_at_from=read_moment("created_at_from", created_at_from),
-        created_at_to=read_moment("created_at_to", created_at_to),
+        status=None if status is None else read_choice("status", status, models.TaskStatus).value,
+        created_at_from=optional(read_moment, "created_at_from", created_at_from),
+        created_at_to=optional(read_moment, "created_at_to", created_at_to),
         page=1,
         limit=min(limit, PAGE_LIMIT),
     )
-    return _call("list-tasks", "GET", Page[ListedTask], params)
+    return _call("list-tasks", "GET", models.Page[models.ListedTask], params)
 
 
 def stop_task(task_id: str, *, biz_code: int | None = None) -> Call[Any]:
     """Cancel a task at once (``PUT /v2/workflow/stop-task``)."""
-    return _call("stop-task", "PUT", Done, given(task_id=read_id("task_id", task_id), biz_code=biz_code))
+    return _call("stop-task", "PUT", models.Done, given(task_id=read_id("task_id", task_id), biz_code=biz_code))
 
 
 def resume_task(task_id: str) -> Call[Any]:
     """Resume a paused task (``PUT /v2/workflow/resume-task``)."""
-    return _call("resume-task", "PUT", Done, {"task_id": read_id("task_id", task_id)})
+    return _call("resume-task", "PUT", models.Done, {"task_id": read_id("task_id", task_id)})
 
 
-def list_sources(*, limit: int = PAGE_LIMIT) -> Call[Page[SourceInfo]]:
+def list_sources(*, limit: int = PAGE_LIMIT) -> Call[models.Page[models.SourceInfo]]:
     """List the account's workflows (``GET /v2/workflow/list-workflows``)."""
-    return _call("list-workflows", "GET", Page[SourceInfo], {"page": 1, "limit": limit})
+    return _call("list-workflows", "GET", models.Page[models.SourceInfo], {"page": 1, "limit": limit})
 
 
-def get_source(workflow_id: str) -> Call[SourceInfo]:
+def get_source(workflow_id: str) -> Call[models.SourceInfo]:
     """Read a workflow with the inputs that it takes (``GET /v2/workflow/get-workflow``)."""
-    return _call("get-workflow", "GET", SourceInfo, {"workflow_id": read_path_id("workflow_id", workflow_id)})
+    return _call("get-workflow", "GET", models.SourceInfo, {"workflow_id": read_path_id("workflow_id", workflow_id)})
 
 
-def list_templates(*, keyword: str | None = None, limit: int = PAGE_LIMIT) -> Call[Page[SourceInfo]]:
+def list_templates(*, keyword: str | None = None, limit: int = PAGE_LIMIT) -> Call[models.Page[models.SourceInfo]]:
     """List official templates (``GET /v2/workflow/list-official-workflow-templates``)."""
     params = given(keyword=keyword, page=1, limit=limit)
-    return _call("list-official-workflow-templates", "GET", Page[SourceInfo], params)
+    return _call("list-official-workflow-templates", "GET", models.Page[models.SourceInfo], params)
 
 
-def get_template(template_id: str) -> Call[SourceInfo]:
+def get_template(template_id: str) -> Call[models.SourceInfo]:
     """Read a template with the inputs that it takes (``GET /v2/workflow/get-official-workflow-template``)."""
     params = {"workflow_template_id": read_path_id("workflow_template_id", template_id)}
-    return _call("get-official-workflow-template", "GET", SourceInfo, params)
+    return _call("get-official-workflow-template", "GET", models.SourceInfo, params)
 
 
-def list_regions() -> Call[tuple[Region, ...]]:
+def list_regions() -> Call[tuple[models.Region, ...]]:
     """List the proxy regions for template runs (``GET /v2/workflow/get-region-list``)."""
-    return _call("get-region-list", "GET", tuple[Region, ...])
+    return _call("get-region-list", "GET", tuple[models.Region, ...])
 
 
 def _call(name: str, method: str, result: Any, params: Mapping[str, Any] | None = None, **more: Any) -> Call[Any]:

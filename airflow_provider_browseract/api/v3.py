@@ -9,129 +9,110 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from airflow_provider_browseract.api.arguments import (
-    given,
-    read_bot_id,
-    read_choice,
-    read_moment,
-    read_optional_id,
-    read_path_id,
-)
+from airflow_provider_browseract.api import arguments, models
+from airflow_provider_browseract.api.arguments import given, optional
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import (
-    BotTask,
-    BotTaskState,
-    BotType,
-    CreatedTask,
-    Done,
-    ListedBotTask,
-    Page,
-    Region,
-    SourceInfo,
-    TaskStatus,
-)
 from airflow_provider_browseract.exceptions import InputError
 
 PAGE_LIMIT = 100
-"""The largest page of bots and runs."""
-
-TEMPLATE_PAGE_LIMIT = 500
-"""The largest page of templates."""
+"""The largest page of bots and runs. A page of templates can have 500."""
 
 
-def run(bot_id: str, inputs: Mapping[str, Any] | None = None, **callbacks: str | None) -> Call[CreatedTask]:
+def run(bot_id: str, inputs: Mapping[str, Any] | None = None, **callbacks: str | None) -> Call[models.CreatedTask]:
     """Start a run of a bot (``POST /v3/bots/{bot_id}/runs``)."""
-    body = given(input=_input(inputs), **callbacks)
-    return _call("create-run", "POST", f"/{read_bot_id(bot_id)}/runs", CreatedTask, body=body, starts_run=True)
+    path, body = f"/{arguments.read_bot_id(bot_id)}/runs", given(input=_input(inputs), **callbacks)
+    return _call("create-run", "POST", path, models.CreatedTask, body=body, starts_run=True)
 
 
 def run_template(
     template_id: str, inputs: Mapping[str, Any] | None = None, *, region: str | None = None, **callbacks: str | None
-) -> Call[CreatedTask]:
+) -> Call[models.CreatedTask]:
     """Start a run of an official template (``POST /v3/bots/templates/{template_id}/runs``)."""
-    path = f"/templates/{read_path_id('template_id', template_id)}/runs"
-    body = given(input=_input(inputs), proxy_region=read_optional_id("region", region), **callbacks)
-    return _call("create-template-run", "POST", path, CreatedTask, body=body, starts_run=True)
+    path = f"/templates/{arguments.read_path_id('template_id', template_id)}/runs"
+    body = given(input=_input(inputs), proxy_region=optional(arguments.read_id, "region", region), **callbacks)
+    return _call("create-template-run", "POST", path, models.CreatedTask, body=body, starts_run=True)
 
 
-def get_task_status(task_id: str) -> Call[BotTaskState]:
+def get_task_status(task_id: str) -> Call[models.BotTaskState]:
     """Read only the status of a run (``GET /v3/bots/runs/{task_id}/status``)."""
-    return _about("query-run-status", "GET", task_id, "/status", BotTaskState)
+    return _about("query-run-status", "GET", task_id, "/status", models.BotTaskState)
 
 
-def get_task(task_id: str) -> Call[BotTask]:
+def get_task(task_id: str) -> Call[models.BotTask]:
     """Read everything about a run (``GET /v3/bots/runs/{task_id}``)."""
-    return _about("query-run", "GET", task_id, "", BotTask)
+    return _about("query-run", "GET", task_id, "", models.BotTask)
 
 
 def list_tasks(
     *,
     source_id: str | None = None,
     name: str | None = None,
-    status: TaskStatus | str | None = None,
+    status: models.TaskStatus | str | None = None,
     created_at_from: datetime | None = None,
     created_at_to: datetime | None = None,
     limit: int = PAGE_LIMIT,
-) -> Call[Page[ListedBotTask]]:
+) -> Call[models.Page[models.ListedBotTask]]:
     """List runs of bots and templates (``GET /v3/bots/runs``). They have no output."""
-    wanted = None if status is None else read_choice("status", status, TaskStatus)
-    if wanted is TaskStatus.UNKNOWN:
+    wanted = None if status is None else arguments.read_choice("status", status, models.TaskStatus)
+    if wanted is models.TaskStatus.UNKNOWN:
         raise InputError("status is 'unknown', which version 3 of the API does not have. Use another one, or None.")
     params = given(
-        bot_id=None if source_id is None else read_bot_id(source_id),
+        bot_id=None if source_id is None else arguments.read_bot_id(source_id),
         bot_name=name,
         status=None if wanted is None else wanted.value,
-        created_at_from=read_moment("created_at_from", created_at_from),
-        created_at_to=read_moment("created_at_to", created_at_to),
+        created_at_from=optional(arguments.read_moment, "created_at_from", created_at_from),
+        created_at_to=optional(arguments.read_moment, "created_at_to", created_at_to),
         page=1,
         limit=min(limit, PAGE_LIMIT),
     )
-    return _call("page-runs", "GET", "/runs", Page[ListedBotTask], params)
+    return _call("page-runs", "GET", "/runs", models.Page[models.ListedBotTask], params)
 
 
 def stop_task(task_id: str, *, biz_code: int | None = None) -> Call[Any]:
     """Cancel a run (``POST /v3/bots/runs/{task_id}/cancel``)."""
-    return _about("cancel-run", "POST", task_id, "/cancel", Done, given(biz_code=biz_code))
+    return _about("cancel-run", "POST", task_id, "/cancel", models.Done, given(biz_code=biz_code))
 
 
 def resume_task(task_id: str) -> Call[Any]:
     """Resume a paused run of a workflow-built bot (``POST /v3/bots/runs/{task_id}/resume``)."""
-    return _about("resume-run", "POST", task_id, "/resume", Done)
+    return _about("resume-run", "POST", task_id, "/resume", models.Done)
 
 
 def list_sources(
-    *, bot_type: BotType | str | None = None, keyword: str | None = None, limit: int = PAGE_LIMIT
-) -> Call[Page[SourceInfo]]:
+    *, bot_type: models.BotType | str | None = None, keyword: str | None = None, limit: int = PAGE_LIMIT
+) -> Call[models.Page[models.SourceInfo]]:
     """List the bots that can run (``GET /v3/bots``)."""
-    wanted = None if bot_type is None else read_choice("bot_type", bot_type, BotType).value
+    wanted = None if bot_type is None else arguments.read_choice("bot_type", bot_type, models.BotType).value
     params = given(bot_type=wanted, keyword=keyword, page=1, limit=limit)
-    return _call("page-bots", "GET", "", Page[SourceInfo], params)
+    return _call("page-bots", "GET", "", models.Page[models.SourceInfo], params)
 
 
-def get_source(bot_id: str) -> Call[SourceInfo]:
+def get_source(bot_id: str) -> Call[models.SourceInfo]:
     """Read a bot with its schemas (``GET /v3/bots/{bot_id}``)."""
-    return _call("query-bot", "GET", f"/{read_bot_id(bot_id)}", SourceInfo)
+    return _call("query-bot", "GET", f"/{arguments.read_bot_id(bot_id)}", models.SourceInfo)
 
 
-def list_templates(*, keyword: str | None = None, limit: int = TEMPLATE_PAGE_LIMIT) -> Call[Page[SourceInfo]]:
+def list_templates(*, keyword: str | None = None, limit: int = 500) -> Call[models.Page[models.SourceInfo]]:
     """List the official templates that run as bots (``GET /v3/bots/templates``)."""
-    return _call("page-templates", "GET", "/templates", Page[SourceInfo], given(keyword=keyword, page=1, limit=limit))
+    params = given(keyword=keyword, page=1, limit=limit)
+    return _call("page-templates", "GET", "/templates", models.Page[models.SourceInfo], params)
 
 
-def get_template(template_id: str) -> Call[SourceInfo]:
+def get_template(template_id: str) -> Call[models.SourceInfo]:
     """Read a template with the schema of its input (``GET /v3/bots/templates/{template_id}``)."""
-    return _call("query-template", "GET", f"/templates/{read_path_id('template_id', template_id)}", SourceInfo)
+    path = f"/templates/{arguments.read_path_id('template_id', template_id)}"
+    return _call("query-template", "GET", path, models.SourceInfo)
 
 
-def list_regions() -> Call[tuple[Region, ...]]:
+def list_regions() -> Call[tuple[models.Region, ...]]:
     """List the proxy regions for runs of templates (``GET /v3/bots/regions``)."""
-    return _call("list-regions", "GET", "/regions", tuple[Region, ...])
+    return _call("list-regions", "GET", "/regions", tuple[models.Region, ...])
 
 
 def _about(
     name: str, method: str, task_id: str, end: str, result: Any, params: Mapping[str, Any] | None = None
 ) -> Call[Any]:
-    task_id = read_path_id("task_id", task_id)
+    task_id = arguments.read_path_id("task_id", task_id)
     return _call(name, method, f"/runs/{task_id}{end}", result, params, about=task_id)
 
 

@@ -18,19 +18,9 @@ APIS: dict[ApiVersion, ModuleType] = {ApiVersion.V2: v2, ApiVersion.V3: v3}
 
 
 class SourceKind(Word):
-    """What can be run."""
+    """What can be run: a workflow or a bot of the account, or an official template, as a workflow or as a bot."""
 
-    WORKFLOW = "workflow"
-    """A workflow of the account."""
-
-    TEMPLATE = "template"
-    """An official template of BrowserAct."""
-
-    BOT = "bot"
-    """A bot of the account."""
-
-    BOT_TEMPLATE = "bot_template"
-    """An official template of BrowserAct that runs as a bot."""
+    WORKFLOW, TEMPLATE, BOT, BOT_TEMPLATE = "workflow", "template", "bot", "bot_template"
 
 
 class SourceCalls(NamedTuple):

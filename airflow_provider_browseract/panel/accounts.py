@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from airflow_provider_browseract.api.arguments import is_path_id
+from airflow_provider_browseract.api.arguments import PATH_ID
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, Word
 from airflow_provider_browseract.api.pages import Listing, list_items
@@ -278,7 +278,7 @@ class Accounts:
         if data is None:
             why = state["error"] or f"Connection {conn_id!r} could not be read in time"
             raise ConnectionFailedError(why, remedy=state["remedy"])
-        if not is_path_id(task_id):
+        if not PATH_ID.fullmatch(task_id):
             return False
         try:
             with suppress(*NOTHING_TO_STOP):
@@ -322,7 +322,7 @@ class Accounts:
         data, state = await self._data(conn_id, wait)
         if data is None:
             return None, state
-        if not is_path_id(item_id):
+        if not PATH_ID.fullmatch(item_id):
             return None, {"not_found": True}
         key, client = (data.client, what, item_id), data.client
         kept: Kept[T] = self._singles.setdefault(key, client.kept(lambda: read(client), keep))

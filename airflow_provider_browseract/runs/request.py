@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
-from airflow_provider_browseract.api.arguments import read_bot_id, read_id, read_optional_id, read_path_id
+from airflow_provider_browseract.api.arguments import optional, read_bot_id, read_id, read_path_id
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, InputParameter, one_line
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
@@ -246,7 +246,7 @@ def read_template_run(
     return RunRequest(
         Source(SourceKind.TEMPLATE, read_path_id("workflow_template_id", workflow_template_id)),
         read_input_parameters(input_parameters),
-        region=read_optional_id("region", region),
+        region=optional(read_id, "region", region),
         **_checked_urls(api_base_url, callback_url, status_change_callback_url),
     )
 
@@ -289,7 +289,7 @@ def read_bot_template_run(
     return RunRequest(
         Source(SourceKind.BOT_TEMPLATE, read_path_id("template_id", template_id)),
         read_input(input),
-        region=read_optional_id("region", region),
+        region=optional(read_id, "region", region),
         **_checked_urls(api_base_url, callback_url, status_change_callback_url),
     )
 
