@@ -10,8 +10,8 @@ THE_CONNECTION = "the Airflow connection"
 
 KEY_FIELD = f"the API key (password) field of {THE_CONNECTION}"
 CHECK_NEWEST = (
-    "Before you repeat a start, check the newest tasks of the workflow or bot in the BrowserAct dashboard (or "
-    "BrowserActHook.iter_tasks, or iter_bot_tasks for runs of bots), and stop the one that no Airflow task waits for."
+    "Check the newest tasks of the workflow or bot in the BrowserAct dashboard (or BrowserActHook.iter_tasks, or "
+    "iter_bot_tasks for runs of bots), and stop the one that no Airflow task waits for."
 )
 """The remedy where it is not known whether BrowserAct started a run."""
 
@@ -189,7 +189,7 @@ class ResumeNotSupportedError(BrowserActError):
 class ServerError(BrowserActError):
     """BrowserAct failed. It is not known whether it processed the call."""
 
-    remedy = f"{CHECK_NEWEST} If the error persists, contact BrowserAct's support."
+    remedy = f"If the call was a start: {CHECK_NEWEST} If the error persists, contact BrowserAct's support."
     temporary = True
 
 
@@ -204,7 +204,10 @@ class ConnectionFailedError(BrowserActError):
 class ResponseLostError(BrowserActError):
     """The call was sent, but the complete response did not arrive. It is not known whether the call was processed."""
 
-    remedy = f"{CHECK_NEWEST} If responses need more time, raise read_timeout in the extra of {THE_CONNECTION}."
+    remedy = (
+        f"If the call was a start: {CHECK_NEWEST} If responses need more time, raise read_timeout in the extra of "
+        f"{THE_CONNECTION}."
+    )
     temporary = True
 
 

@@ -13,9 +13,9 @@ import httpx
 import tenacity
 
 from airflow_provider_browseract.api.calls import Call, controls
-from airflow_provider_browseract.api.failures import complete, lost, not_connected, trusted_certificates
+from airflow_provider_browseract.api.failures import completing, lost, not_connected, trusted_certificates
 from airflow_provider_browseract.api.settings import Settings
-from airflow_provider_browseract.exceptions import AuthenticationError, BrowserActError, ResponseTooLargeError
+from airflow_provider_browseract.exceptions import AuthenticationError, ResponseTooLargeError
 
 T = TypeVar("T")
 
@@ -74,46 +74,39 @@ class AsyncBrowserActClient:
     async def send(self, call: Call[T]) -> T:
         """Send a call."""
         settings = await self._settings()
+        retrying = tenacity.AsyncRetrying(**controls(call, settings))
         try:
-            return await self._send_with_retries(call, settings)
+            return await retrying(self._send_once, call)
         except AuthenticationError:
-            if call.starts_run or (renewed := await self._settings()).api_key == settings.api_key:
+            if call.starts_run or (await self._settings()).api_key == settings.api_key:
                 raise
-            return await self._send_with_retries(call, renewed)
-
-    async def _send_with_retries(self, call: Call[T], settings: Settings) -> T:
-        try:
-            return await tenacity.AsyncRetrying(**controls(call, settings))(self._send_once, call)
-        except BrowserActError as error:
-            complete(error, settings, self._refused)
-            raise
+            return await retrying(self._send_once, call)
 
     async def _send_once(self, call: Call[T]) -> T:
         settings, progress = await self._settings(), _Progress()
-        try:
-            async with self._http.stream(
-                call.method,
-                settings.base_url + call.path,
-                params=dict(call.params),
-                json=call.body,
-                headers={"Authorization": f"Bearer {settings.api_key}"},
-                timeout=httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout),
-                extensions={"trace": progress.note},
-            ) as streamed:
-                content = bytearray()
-                async for chunk in streamed.aiter_bytes():
-                    content += chunk
-                    if len(content) > MAX_RESPONSE:
-                        raise ResponseTooLargeError(
-                            f"The response to {call.name} is larger than {MAX_RESPONSE} bytes",
-                            http_status=streamed.status_code,
-                        )
-        # httpx does not wrap a TLS error that occurs after the handshake.
-        except (httpx.HTTPError, OSError) as error:
-            never_sent = httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
-            failed = not_connected if isinstance(error, never_sent) or progress.opening_tunnel else lost
-            raise failed(call, settings, error) from None
-        return call.read(streamed.status_code, bytes(content), streamed.headers, shared=True)
+        with completing(settings, self._refused):
+            try:
+                async with self._http.stream(
+                    call.method,
+                    settings.base_url + call.path,
+                    params=dict(call.params),
+                    json=call.body,
+                    headers={"Authorization": f"Bearer {settings.api_key}"},
+                    timeout=httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout),
+                    extensions={"trace": progress.note},
+                ) as streamed:
+                    content = bytearray()
+                    async for chunk in streamed.aiter_bytes():
+                        content += chunk
+                        if len(content) > MAX_RESPONSE:
+                            what = f"The response to {call.name} is larger than {MAX_RESPONSE} bytes"
+                            raise ResponseTooLargeError(what, http_status=streamed.status_code)
+            # httpx does not wrap a TLS error that occurs after the handshake.
+            except (httpx.HTTPError, OSError) as error:
+                never_sent = httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
+                failed = not_connected if isinstance(error, never_sent) or progress.opening_tunnel else lost
+                raise failed(call, settings, error) from None
+            return call.read(streamed.status_code, bytes(content), streamed.headers, shared=True)
 
 
 class _Progress:

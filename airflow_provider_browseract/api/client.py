@@ -17,7 +17,7 @@ from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from airflow_provider_browseract.api.calls import Call, controls
-from airflow_provider_browseract.api.failures import complete, lost, not_connected, trusted_certificates
+from airflow_provider_browseract.api.failures import completing, lost, not_connected, trusted_certificates
 from airflow_provider_browseract.api.models import Page
 from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.settings import Settings
@@ -76,23 +76,16 @@ class BrowserActClient:
         :raises BrowserActError: the call failed. The class depends on what a user can do about it.
         """
         settings = self._settings()
+        retrying = tenacity.Retrying(**controls(call, settings, self._warn))
         try:
-            received = self._send_with_retries(call, settings)
+            received = retrying(self._send_once, call)
         except AuthenticationError:
             # Someone may have replaced the key. Before a start is sent again, its caller checks everything again.
-            if call.starts_run or (renewed := self._settings()).api_key == settings.api_key:
+            if call.starts_run or self._settings().api_key == settings.api_key:
                 raise
-            received = self._send_with_retries(call, renewed)
+            received = retrying(self._send_once, call)
         result: T = self._shown(received)
         return result
-
-    def _send_with_retries(self, call: Call[T], settings: Settings) -> T:
-        try:
-            received: T = tenacity.Retrying(**controls(call, settings, self._warn))(self._send_once, call)
-        except BrowserActError as error:
-            complete(error, settings, self._refused)
-            raise
-        return received
 
     def iter_items(self, call: Call[Page[T]]) -> Iterator[T]:
         """Iterate over the items of a list call, page by page, each item once.
@@ -105,21 +98,22 @@ class BrowserActClient:
 
     def _send_once(self, call: Call[T]) -> T:
         settings = self._settings()
-        try:
-            response = self._session.request(
-                call.method,
-                settings.base_url + call.path,
-                params=dict(call.params),
-                json=call.body,
-                headers={"Authorization": f"Bearer {settings.api_key}"},
-                # Otherwise an entry in ~/.netrc would replace the key.
-                auth=lambda request: request,
-                timeout=(settings.connect_timeout, settings.read_timeout),
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
-            raise _error_of(call, settings, error) from None
-        return call.read(response.status_code, response.content, response.headers)
+        with completing(settings, self._refused):
+            try:
+                response = self._session.request(
+                    call.method,
+                    settings.base_url + call.path,
+                    params=dict(call.params),
+                    json=call.body,
+                    headers={"Authorization": f"Bearer {settings.api_key}"},
+                    # Otherwise an entry in ~/.netrc would replace the key.
+                    auth=lambda request: request,
+                    timeout=(settings.connect_timeout, settings.read_timeout),
+                    allow_redirects=False,
+                )
+            except requests.RequestException as error:
+                raise _error_of(call, settings, error) from None
+            return call.read(response.status_code, response.content, response.headers)
 
 
 class _HttpsConnection(HTTPSConnection):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from airflow_provider_browseract.api.calls import Call
@@ -31,13 +32,18 @@ UNTRUSTED = (
 """The remedies of errors of TLS."""
 
 
-def complete(error: BrowserActError, settings: Settings, refused: Callable[[], object]) -> None:
-    """Add to an error of a call what only the settings know."""
-    error.connection = settings.connection
-    if isinstance(error, AuthenticationError):
-        refused()
-    if isinstance(error, UnexpectedResponseError):
-        error.message = f"{error.message} (API address {settings.base_url})"
+@contextmanager
+def completing(settings: Settings, refused: Callable[[], object]) -> Iterator[None]:
+    """Add to the errors of a call what only the settings know, and report a refused API key."""
+    try:
+        yield
+    except BrowserActError as error:
+        error.connection = settings.connection
+        if isinstance(error, AuthenticationError):
+            refused()
+        if isinstance(error, UnexpectedResponseError):
+            error.message = f"{error.message} (API address {settings.base_url})"
+        raise
 
 
 def trusted_certificates() -> str | None:
