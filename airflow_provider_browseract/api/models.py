@@ -29,7 +29,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 
 from airflow_provider_browseract.api.arguments import PATH_ID
 
@@ -135,6 +134,11 @@ def _inputs(value: Any) -> Any:
     return "; ".join(f"{name}={text}" for name, text in pairs)
 
 
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
+
 Id = Annotated[str, Field(pattern=f"^{PATH_ID.pattern}$")]
 """An id. It is a string, because ids have 17 digits, and it can be a part of an address."""
 
@@ -165,7 +169,7 @@ class Model(BaseModel):
         defer_build=True,
         coerce_numbers_to_str=True,
         populate_by_name=True,
-        alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(name, to_camel(name))),
+        alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(name, _camel(name))),
     )
     paid: ClassVar[tuple[str, ...]] = ()
     """Optional fields that have to be readable if there is a value."""
