@@ -8,6 +8,7 @@ from airflow_provider_browseract import __version__
 from airflow_provider_browseract.hooks.connection import connection_type
 
 _INTEGRATION = "BrowserAct"
+_PACKAGE = "airflow_provider_browseract"
 _DOCS = "https://github.com/browseract-ai/airflow-provider-browseract/blob/main/docs"
 _LOGO = "https://raw.githubusercontent.com/browseract-ai/airflow-provider-browseract/main/docs/logo.svg"
 
@@ -29,27 +30,13 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "hooks": [_modules("hooks.browseract")],
-        "operators": [_modules("operators.browseract")],
-        "sensors": [_modules("sensors.browseract")],
-        "triggers": [_modules("triggers.browseract")],
-        "task-decorators": [
-            {
-                "class-name": "airflow_provider_browseract.decorators.browseract.browseract_task",
-                "name": "browseract",
-            }
-        ],
+        **{
+            room: [{"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.{room}.browseract"]}]
+            for room in ("hooks", "operators", "sensors", "triggers")
+        },
+        "task-decorators": [{"class-name": f"{_PACKAGE}.decorators.browseract.browseract_task", "name": "browseract"}],
         "connection-types": [connection_type()],
         "extra-links": [
-            "airflow_provider_browseract.in_airflow.links.BrowserActTaskLink",
-            "airflow_provider_browseract.in_airflow.links.LiveViewLink",
-            "airflow_provider_browseract.in_airflow.links.PanelLink",
+            f"{_PACKAGE}.in_airflow.links.{name}" for name in ("BrowserActTaskLink", "LiveViewLink", "PanelLink")
         ],
-    }
-
-
-def _modules(*names: str) -> dict[str, Any]:
-    return {
-        "integration-name": _INTEGRATION,
-        "python-modules": [f"airflow_provider_browseract.{name}" for name in names],
     }

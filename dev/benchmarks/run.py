@@ -50,7 +50,7 @@ def imports() -> None:
         # Airflow has loaded jsonschema by then. Another import of it fails.
         "from airflow.sdk import DAG, BaseOperator\nimport sys\nsys.modules['jsonschema'] = None",
         "import airflow_provider_browseract.operators.browseract",
-        limit="10 %",
+        limit="3 %",
     )
     _import(
         "the plugin, on top of a task process's own imports",
