@@ -13,7 +13,6 @@ from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.spend import (
-    MAX_REQUESTS,
     Forecast,
     ListedRun,
     RequestLimit,
@@ -36,8 +35,8 @@ def as_listed(*runs):
     return [ListedRun.of(ListedTask.model_validate(run)) for run in runs]
 
 
-def forecast(account, *, source=SOURCE, cap=None):
-    return carry_out(forecast_for(RequestLimit(), source, as_listed(*account.runs), cap, NOON), account)
+def forecast(account, found=(), source=SOURCE, cap=200):
+    return carry_out(forecast_for(RequestLimit(), source, as_listed(*found), cap, NOON), account)
 
 
 def days_ago(days, number, credit):
@@ -77,51 +76,44 @@ def test_no_mean_of_runs_whose_workflow_is_unknown():
     assert mean_of(None, as_listed(listed(1, workflow_id=None))) is None
 
 
+BOT, TEMPLATE = Source(SourceKind.BOT, "82"), Source(SourceKind.TEMPLATE, "70")
+
+
 def test_forecast_from_three_counted_runs_takes_no_request():
-    account = Account(*(listed(number) for number in range(3)))
-    assert forecast(account) == Forecast(45, 3)
+    account = Account()
+    assert forecast(account, [listed(number) for number in range(3)]) == Forecast(45, 3)
     assert account.calls == []
 
 
-def test_forecast_from_fewer_runs_lists_one_page_of_the_last_seven_days_of_the_workflow():
-    # What is older is not listed, and the list needs no creation times for this.
-    account = Account(days_ago(8, 1, 1000))
-    found = as_listed(listed(2), listed(3))
-    account.runs += [days_ago(6, number, 30) for number in range(10, 14)] + [{**listed(4), "created_at": None}]
-    assert carry_out(forecast_for(RequestLimit(), SOURCE, found, 200, NOON), account) == Forecast(30, 4)
+# What is older is not listed, and the list needs no creation times for this.
+OF_LAST_WEEK = [*(days_ago(6, number, 30) for number in range(10, 14)), {**listed(4), "created_at": None}]
+OF_BOT = [listed_bot(number, NOON - timedelta(days=2), 30) for number in range(4)]
+
+
+@cases(
+    ("runs", "found", "source", "expected"),
+    {
+        "of a workflow": ([days_ago(8, 1, 1000), *OF_LAST_WEEK], (listed(2), listed(3)), SOURCE, Forecast(30, 4)),
+        "of a bot": ([*OF_BOT, listed_bot(9, bot_id="83")], (), BOT, Forecast(30, 4)),
+        "none of the last week": ([], (listed(1), listed(2, credit=55)), SOURCE, Forecast(50, 2)),
+    },
+)
+def test_forecast_from_fewer_runs_lists_one_page_of_the_last_seven_days(runs, found, source, expected):
+    account = Account(*runs)
+    assert forecast(account, found, source) == expected
     [call] = account.calls
-    assert call.params == {
-        "workflow_id": SOURCE.id,
-        "created_at_from": "2026-11-20T12:00:00Z",
-        "page": 1,
-        "limit": 100,
-    }
-
-
-def test_forecast_of_a_bot_lists_the_runs_of_the_bot():
-    runs = [listed_bot(number, NOON - timedelta(days=2), 30) for number in range(4)]
-    account = Account(*runs, listed_bot(9, bot_id="83"))
-    assert carry_out(forecast_for(RequestLimit(), BOT, (), 200, NOON), account) == Forecast(30, 4)
-    [call] = account.calls
-    assert (call.name, call.params["bot_id"], call.params["limit"]) == ("page-runs", "82", 100)
-
-
-def test_forecast_from_fewer_runs_is_their_mean_if_the_last_seven_days_are_not_listed():
-    found = as_listed(listed(1), listed(2, credit=55))
-    assert carry_out(forecast_for(RequestLimit(), SOURCE, found, 200, NOON), Account()) == Forecast(50, 2)
+    of_source = {"bot_id": "82"} if source is BOT else {"workflow_id": SOURCE.id}
+    assert call.name == ("page-runs" if source is BOT else "list-tasks")
+    assert call.params == {**of_source, "created_at_from": "2026-11-20T12:00:00Z", "page": 1, "limit": 100}
 
 
 @cases(("cap", "credits"), {"without a cap": (None, 5), "with a cap": (200, 200)})
 @pytest.mark.parametrize("kind", SourceKind)
 def test_forecast_without_an_ended_run_is_the_cap_or_the_cost_of_a_step(kind, cap, credits):
-    source = Source(kind, SOURCE.id)
-    account = Account(listed(1, status="running"))
-    assert forecast(account, source=source, cap=cap) == Forecast(credits, 0)
+    account = Account()
+    assert forecast(account, [listed(1, status="running")], Source(kind, SOURCE.id), cap) == Forecast(credits, 0)
     # Lists do not name templates.
     assert len(account.calls) == (kind in (SourceKind.WORKFLOW, SourceKind.BOT))
-
-
-BOT, TEMPLATE = Source(SourceKind.BOT, "82"), Source(SourceKind.TEMPLATE, "70")
 
 
 @pytest.mark.parametrize(
@@ -151,12 +143,6 @@ def test_runs_are_listed_from_one_moment_up_to_another_and_a_minute_more_is_aske
         ("2026-11-26T23:59:00Z", "2026-11-27T12:00:00Z")
     }
     assert timings.CLOCK_SKEW == 60
-
-
-def test_run_is_counted_by_its_creation_time_in_utc():
-    in_tokyo = datetime(2026, 11, 28, 8, 59, tzinfo=timezone(timedelta(hours=9)))
-    [run] = as_listed(listed(1, in_tokyo))
-    assert run.created_at.isoformat() == "2026-11-27T23:59:00+00:00"
 
 
 def contradicting(page, number):
@@ -189,41 +175,27 @@ def test_list_that_cannot_be_counted_raises(runs, page_size, why):
     assert why in caught.value.brief
 
 
-def test_list_of_79_pages_is_counted_beside_an_empty_one():
-    account = Account(*(listed(number) for number in range(790)), page_size=10)
-    assert len(list_all(account)) == 790
-    assert len(account.calls) == MAX_REQUESTS == 80
-
-
-def test_runs_of_bots_are_listed_in_pages_of_100_beside_those_of_workflows():
-    bots = (listed_bot(number) for number in range(250))
-    account = Account(*bots, *(listed(number) for number in range(300, 501)))
-    assert sorted(run.id for run in list_all(account)) == [f"{number:03}" for number in (*range(250), *range(300, 501))]
-    assert [call.name for call in account.calls] == ["list-tasks"] + ["page-runs"] * 3
-
-
-def test_run_that_both_versions_list_counts_once():
-    bots = [listed_bot(number) for number in range(150)]
-    account = Account(*bots, listed(200), shared=True)
-    found = list_all(account)
-    assert len(found) == len({run.id for run in found}) == 151
-
-
-def test_version_3_is_asked_once_if_it_lists_the_same_runs_as_version_2():
-    account = Account(*(listed(number) for number in range(900)), shared=True)
-    assert len(list_all(account)) == 900
-    assert [call.name for call in account.calls] == ["list-tasks", "list-tasks", "page-runs"]
+@cases(
+    ("bots", "workflows", "how", "pages"),
+    {
+        "as many pages as requests are sent": (0, 790, {"page_size": 10}, (79, 1)),
+        "bots in pages of 100, beside workflows": (250, 201, {}, (1, 3)),
+        "as many of bots as of workflows": (150, 150, {}, (1, 2)),
+        "runs that both versions list": (150, 1, {"shared": True}, (1, 1)),
+        "version 3 lists the same runs as version 2": (0, 900, {"shared": True}, (2, 1)),
+    },
+)
+def test_each_run_of_a_bot_or_workflow_is_listed_once(bots, workflows, how, pages):
+    runs = [*map(listed_bot, range(bots)), *map(listed, range(bots, bots + workflows))]
+    account = Account(*runs, **how)
+    assert sorted(run.id for run in list_all(account)) == [f"{number:03}" for number in range(bots + workflows)]
+    assert [call.name for call in account.calls] == ["list-tasks"] * pages[0] + ["page-runs"] * pages[1]
 
 
 def test_list_of_version_3_that_begins_with_the_runs_of_version_2_is_read_to_its_end():
     workflows, bots = [listed(number) for number in range(150)], [listed_bot(number) for number in range(200, 260)]
     lists = {"list-tasks": Account(*workflows), "page-runs": Account(*workflows, *bots, shared=True)}
     assert len(carry_out(list_runs(RequestLimit(), MIDNIGHT), lambda step: lists[step.name](step))) == 210
-
-
-def test_list_of_version_3_is_read_to_its_end_if_it_is_as_long_as_that_of_version_2():
-    account = Account(*(listed(number) for number in range(150)), *(listed_bot(number) for number in range(200, 350)))
-    assert len(list_all(account)) == 300
 
 
 def test_credits_that_only_one_list_has_count():
@@ -241,7 +213,8 @@ def test_spend_has_a_row_for_each_workflow_and_day_and_counts_each_run_once():
             listed(3, NOON, 15, "running"),
             listed(4, NOON, 5, workflow_id=None),
             listed(7, NOON, 3, workflow_id=None),
-            listed(5, MIDNIGHT - timedelta(seconds=1), 100),
+            # Written in the time of Tokyo, where it was the next day.
+            listed(5, datetime(2026, 11, 27, 8, 59, tzinfo=timezone(timedelta(hours=9))), 100),
             listed(6, NOON, 80, "canceled", workflow_id="71"),
         )
     )
@@ -254,7 +227,5 @@ def test_spend_has_a_row_for_each_workflow_and_day_and_counts_each_run_once():
     assert spend.credits == 248
     assert list(spend.by_source().items()) == [("70", 160), ("71", 80), (None, 8)]
     assert list(spend.by_day().items()) == [(date(2026, 11, 26), 100), (date(2026, 11, 27), 148)]
-
-
-def test_spend_of_no_runs_is_empty():
-    assert (Spend.of([]).rows, Spend.of([]).credits, Spend.of([]).by_day()) == ((), 0, {})
+    nothing = Spend.of([])
+    assert (nothing.rows, nothing.credits, nothing.by_day()) == ((), 0, {})
