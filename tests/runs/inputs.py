@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -83,6 +83,17 @@ COMPLETE: Mapping[str, dict[str, Any]] = {
     },
 }
 """An input for each schema, with all its names."""
+
+
+class Lazy(Sequence[str]):
+    """The texts "a" and "b", as Airflow returns the results of mapped tasks."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: Any) -> Any:
+        return ["a", "b"][index]
+
 
 MARK = 4_567_800_000
 """Numbers from here on, and texts that contain them, are in no schema and in no valid input."""

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
@@ -27,17 +26,8 @@ from airflow_provider_browseract.runs.request import (
     without_secrets,
 )
 from tests.cases import cases
+from tests.runs.inputs import Lazy
 from tests.runs.starts import SOURCE
-
-
-class Lazy(Sequence):
-    """As Airflow returns the results of mapped tasks."""
-
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        return ["a", "b"][index]
 
 
 @cases(
