@@ -27,6 +27,7 @@ from tests.steps import carry_out, read
 
 NOW = 1_000_000_000.0
 FINISHED, RUNNING, FAILED, CANCELED = TaskStatus.FINISHED, TaskStatus.RUNNING, TaskStatus.FAILED, TaskStatus.CANCELED
+UNKNOWN = TaskStatus.UNKNOWN
 
 
 def moment(seconds: float) -> datetime:
@@ -62,18 +63,17 @@ class TestAWindow:
                 window_of(task("1", RUNNING, created=-7000), task("2", TaskStatus.PAUSED, created=-3000)),
                 -7000,
             ),
-            "task that never ends": (
-                window_of(task("1", TaskStatus.UNKNOWN, created=-2 * REPORT_WINDOW)),
-                -REPORT_WINDOW,
-            ),
+            "task that never ends": (window_of(task("1", UNKNOWN, created=-2 * REPORT_WINDOW)), -REPORT_WINDOW),
         },
     )
     def test_window_lists_from_the_oldest_task_that_may_still_end(self, window, begins):
         begin = str(window.call().params["created_at_from"]).replace("Z", "+00:00")
         assert datetime.fromisoformat(begin).timestamp() - NOW == begins
 
-    def test_window_keeps_ended_tasks_that_are_missing_later_and_forgets_those_that_ended_long_ago(self):
+    def test_window_keeps_ended_tasks_that_are_active_or_missing_in_later_lists_and_forgets_old_ones(self):
         window = window_of(task("1"))
+        window.add([task("1", RUNNING)], NOW + 10)
+        assert [each.status for each in window.tasks] == [FINISHED]
         assert ids(window.add([task("2")], NOW + 60)) == ["1", "2"]
         assert window.add([], NOW + REPORT_WINDOW + WATCH_OVERLAP + 1) == ()
 
@@ -96,11 +96,6 @@ class TestAWindow:
         assert [(each.id, each.input_parameters, each.input) for each in found] == [
             (task_id, None, None) for task_id in ("2", "1", "3")
         ]
-
-    def test_window_believes_the_end_of_a_task_that_an_older_list_shows_as_active(self):
-        window = window_of(task("1"))
-        window.add([task("1", RUNNING)], NOW + 10)
-        assert [each.status for each in window.tasks] == [FINISHED]
 
     def test_window_takes_credits_that_are_listed_after_the_end_and_keeps_its_moment(self):
         window = window_of(task("1", RUNNING))
@@ -158,22 +153,16 @@ in_either_order = cases("order", ORDERS)
 
 
 @in_either_order
-def test_changes_have_all_tasks_of_several_pages_and_no_filter_by_status(order):
-    account = Account(order, 250)
-    listing = account.changes()
-    assert sorted(each.id for each in listing.items) == sorted(each.id for each in account.tasks)
-    assert [(call["page"], call["limit"]) for call in account.calls] == [(1, 100), (2, 100), (3, 100)]
-    assert not any("status" in call for call in account.calls)
-
-
-@in_either_order
-def test_changes_have_all_tasks_although_others_are_started_while_the_list_is_read(order):
+@pytest.mark.parametrize("started", [0, 1], ids=["", "while others are started"])
+def test_changes_have_all_tasks_of_several_pages_once_and_no_filter_by_status(order, started):
     account = Account(order, 250)
     before = {each.id for each in account.tasks}
-    account.before_each_page = lambda: account.tasks.append(task_of_a_bot(len(account.tasks), 0.0, RUNNING))
+    account.before_each_page = lambda: account.tasks.extend([task_of_a_bot(len(account.tasks), 0.0, RUNNING)] * started)
     found = [each.id for each in account.changes().items]
-    assert before <= set(found)
+    assert before <= set(found) <= {each.id for each in account.tasks}
     assert len(set(found)) == len(found)
+    assert [(call["page"], call["limit"]) for call in account.calls] == [(1, 100), (2, 100), (3, 100)]
+    assert not any("status" in call for call in account.calls)
 
 
 @in_either_order
