@@ -20,6 +20,7 @@ from airflow_provider_browseract.runs.queueing import (
 from tests.cases import cases
 
 from .queue_model import wait_of
+from .starts import Played
 
 BOTH = frozenset({ApiVersion.V3, ApiVersion.V2})
 
@@ -30,14 +31,8 @@ def page(ids, limit):
 
 def count(account, versions=frozenset({ApiVersion.V2})) -> tuple[Active | None, list[str]]:
     """Return the count, and the names of its calls in order."""
-    steps, found, sent = count_active(versions), None, []
-    try:
-        while True:
-            call = steps.send(found)
-            sent.append(call.name)
-            found = account(call)
-    except StopIteration as stop:
-        return stop.value, sent
+    played = Played(account).play(count_active(versions))
+    return played.over, played.names
 
 
 @pytest.mark.parametrize(
@@ -58,17 +53,8 @@ def test_missing_total_of_one_version_means_that_the_number_is_unknown(version):
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["each version lists all runs", "each lists only its own"])
-@cases(
-    ("workflows", "bots"),
-    {
-        "no run": (0, 0),
-        "only workflows": (7, 0),
-        "only bots": (0, 7),
-        "both": (5, 5),
-        "more workflows than are listed": (150, 20),
-        "more bots than are listed": (20, 150),
-    },
-)
+# In a list, there are at most 100.
+@pytest.mark.parametrize(("workflows", "bots"), [(0, 0), (7, 0), (0, 7), (5, 5), (150, 20), (20, 150)])
 @pytest.mark.parametrize("oldest_first", [True, False])
 def test_each_run_of_a_workflow_or_bot_is_counted_once(workflows, bots, shared, oldest_first):
     own = {
@@ -101,18 +87,17 @@ def candidate(since: float, conn_id: str = "conn", dag_id: str = "d", age: float
     return Candidate(wait_of(since, **wait), conn_id, dag_id, age)
 
 
-def refused(since: float, active: int = 4, age: float = 10.0, **wait: Any) -> Candidate:
-    """A task instance whose workflow was refused several times."""
-    return candidate(since, age=age, source="alone", refusals=3, active=active, **wait)
-
-
-def other(since: float, age: float = 10.0, **wait: Any) -> Candidate:
-    return candidate(since, age=age, source="other", **wait)
+def refused_before(other: Candidate, active: int = 4, age: float = 10.0, **wait: Any) -> dict[str, Candidate]:
+    """Return two task instances whose workflow was refused several times, before one that waits for something else."""
+    of_one = {"age": age, "source": "alone", "refusals": 3, "active": active, **wait}
+    return {"a": candidate(0.0, **of_one), "b": candidate(1.0, **of_one), "c": other}
 
 
 V3: dict[str, Any] = {"api_version": ApiVersion.V3}
 LONG_AGO = timings.LONGEST_SLOT_PAUSE + 1
+OTHER, OTHER_BOT = candidate(2.0, age=10.0, source="other"), candidate(2.0, age=10.0, source="other", **V3)
 OLD, SECOND, NEW = candidate(1.0), candidate(0.0, "second"), candidate(2.0, key_digest="k")
+ONE_OF_A_DAG = {"a": candidate(1.0, dag_id="late"), "b": candidate(2.0)}
 SAME_KEY = {
     "a": candidate(2.0, key_digest="k"),
     "b": candidate(1.0, "second", key_digest="k"),
@@ -126,24 +111,16 @@ SAME_KEY = {
         "connections with the same key share one queue": (SAME_KEY, {}, "ba"),
         "wait of an older version": ({"a": OLD, "b": SECOND}, {}, "a"),
         "run of an older version": ({"a": OLD, "b": SECOND, "c": NEW}, {"key_digest": None}, "ac"),
-        "DAG that does not start": (
-            {"a": candidate(1.0, dag_id="late"), "b": candidate(2.0)},
-            {"late": ["late"]},
-            "ba",
-        ),
-        "DAG that starts": ({"a": candidate(1.0, dag_id="late"), "b": candidate(2.0)}, {}, "ab"),
-        "refused although slots are free": ({"a": refused(0.0), "b": refused(1.0), "c": other(2.0)}, {}, "cab"),
+        "DAG that does not start": (ONE_OF_A_DAG, {"late": ["late"]}, "ba"),
+        "DAG that starts": (ONE_OF_A_DAG, {}, "ab"),
+        "refused although slots are free": (refused_before(OTHER), {}, "cab"),
         # As after a forged callback.
-        "refused at a full plan": ({"a": refused(0.0, 10), "b": refused(1.0, 10), "c": other(2.0)}, {}, "abc"),
-        "refused long ago": (
-            {"a": refused(0.0, age=LONG_AGO), "b": refused(1.0, age=LONG_AGO), "c": other(2.0)},
-            {},
-            "abc",
-        ),
+        "refused at a full plan": (refused_before(OTHER, active=10), {}, "abc"),
+        "refused long ago": (refused_before(OTHER, age=LONG_AGO), {}, "abc"),
         # The refusals counted no bots.
-        "refused while a bot waits": ({"a": refused(0.0), "b": refused(1.0), "c": other(2.0, **V3)}, {}, "abc"),
+        "refused while a bot waits": (refused_before(OTHER_BOT), {}, "abc"),
         "bot refused although slots are free": (
-            {"a": refused(0.0, **V3), "b": refused(1.0, **V3), "c": other(2.0, **V3), "d": candidate(3.0, age=10.0)},
+            {**refused_before(OTHER_BOT, **V3), "d": candidate(3.0, age=10.0)},
             {},
             "cdab",
         ),
