@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.exceptions import (
-    AuthenticationError,
-    BudgetUnknownError,
-    NotFoundError,
-    ServerError,
-)
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import (
     Budget,
@@ -40,7 +35,7 @@ BOT, BOT_TEMPLATE = Source(SourceKind.BOT, "82"), Source(SourceKind.BOT_TEMPLATE
 NOVEMBER = [date(2026, 11, day) for day in range(1, 27)]
 """The past days of the month at the time of the checks."""
 
-DOWN, BROKEN = ServerError("BrowserAct is down"), ServerError("The list is broken.")
+DOWN, BROKEN = errors.ServerError("BrowserAct is down"), errors.ServerError("The list is broken.")
 
 
 def numbers(verdict):
@@ -117,7 +112,7 @@ def days_ago(number, days, credit, **kwargs):
     return listed(number, NOON - timedelta(days=days), credit, **kwargs)
 
 
-UNKNOWN_WORKFLOW = NotFoundError("there is no such workflow", code=10109)
+UNKNOWN_WORKFLOW = errors.NotFoundError("there is no such workflow", code=10109)
 TEMPLATE = Source(SourceKind.TEMPLATE, SOURCE.id)
 OF_71 = {"workflow_id": "71"}
 OF_YESTERDAY = [
@@ -253,7 +248,7 @@ def test_exceeded_budget_with_the_action_warn_logs_a_warning_and_refuses_nothing
 @pytest.mark.parametrize("fault", [lambda call: BROKEN, of_workflow_71(BROKEN)], ids=["list", "forecast"])
 def test_credits_that_cannot_be_counted_refuse_the_start_or_only_warn_with_the_action_warn(fault):
     account, warning = (Account(*runs_of(3, 45), active(9, None, **OF_71), fault=fault) for _ in range(2))
-    with pytest.raises(BudgetUnknownError) as caught:
+    with pytest.raises(errors.BudgetUnknownError) as caught:
         account.check(DAILY)
     assert str(caught.value) == (
         "The credits of connection 'browseract_default' cannot be counted, so no run was started: The list is broken. "
@@ -270,8 +265,8 @@ def test_credits_that_cannot_be_counted_refuse_the_start_or_only_warn_with_the_a
 
 @pytest.mark.parametrize("budget", [DAILY, WARN], ids=["refuse", "warn"])
 def test_refused_api_key_is_an_error_of_its_own(budget):
-    account = failing(AuthenticationError("Invalid api key"))
-    with pytest.raises(AuthenticationError):
+    account = failing(errors.AuthenticationError("Invalid api key"))
+    with pytest.raises(errors.AuthenticationError):
         account.check(budget)
     assert account.shown == []
 
@@ -329,7 +324,7 @@ def test_sum_of_a_day_is_stored_from_seven_hours_and_ten_minutes_after_its_end()
 
 def test_check_sends_at_most_80_requests_and_the_next_one_continues_with_the_next_day():
     account = of_november(runs_a_day=3, page_size=1)
-    with pytest.raises(BudgetUnknownError, match="more than 80 requests"):
+    with pytest.raises(errors.BudgetUnknownError, match="more than 80 requests"):
         account.check(MONTHLY)
     assert len(account.calls) == 80
     assert sorted(account.stored) == NOVEMBER[:20]
@@ -508,7 +503,7 @@ ASSUMED = "The run is expected to use 5 credits (assumed, because no ended run o
         "budget does not allow": (Account(*runs_of(3, 45)), 179, f"{MEAN} The budget does not allow this run."),
         "down": (failing(DOWN), None, UNKNOWN),
         "down, with a budget": (failing(DOWN), 180, UNKNOWN),
-        "key refused": (failing(AuthenticationError("BrowserAct is down")), 180, UNKNOWN),
+        "key refused": (failing(errors.AuthenticationError("BrowserAct is down")), 180, UNKNOWN),
     },
 )
 def test_forecast_of_a_dry_run_is_one_line_and_never_fails(account, limit, line):

@@ -9,15 +9,10 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, SourceInfo, Task, TaskStatus
-from airflow_provider_browseract.exceptions import (
-    BrowserActError,
-    ResponseLostError,
-    RunStartUnknownError,
-    ServerError,
-)
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.matching import Orphan
 from airflow_provider_browseract.runs.options import OnOrphan
@@ -27,7 +22,7 @@ from tests.cases import cases
 from tests.runs.starts import SAME, Played, at, bot_run, listed_run, page_of, request, start
 from tests.steps import replace
 
-DOWN = ServerError("down")
+DOWN = errors.ServerError("down")
 FAIL, ADOPT, ANOTHER = OnOrphan.FAIL, OnOrphan.ADOPT, OnOrphan.START
 
 
@@ -35,8 +30,8 @@ def look_up(
     page: Page[Task] | Iterator[Page[Task]],
     on_orphan: OnOrphan = FAIL,
     kind: str = "deferred",
-    source: SourceInfo | SourceInfo | BrowserActError = DOWN,
-    read: Task | BrowserActError = DOWN,
+    source: SourceInfo | SourceInfo | errors.BrowserActError = DOWN,
+    read: Task | errors.BrowserActError = DOWN,
 ) -> Played:
     """Lose the response to a start at second 1000, and look up the run in pages of tasks.
 
@@ -46,7 +41,7 @@ def look_up(
     :param read: a listed task, if it is read alone.
     """
     pages = itertools.repeat(page) if isinstance(page, Page) else page
-    starts: Iterator[object] = iter([ResponseLostError("x"), CreatedTask(id="9")])
+    starts: Iterator[object] = iter([errors.ResponseLostError("x"), CreatedTask(id="9")])
 
     def respond(call: Call[Any]) -> object:
         if call.starts_run:
@@ -65,7 +60,7 @@ def outcome(played: Played) -> str:
     """Return the id of the run; or that the look-up cannot decide, or cannot find out, which it is."""
     if isinstance(played.over, StartedRun):
         return played.over.task_id
-    return {OrphanError: UNDECIDED, RunStartUnknownError: UNKNOWN}[type(played.over)]
+    return {OrphanError: UNDECIDED, errors.RunStartUnknownError: UNKNOWN}[type(played.over)]
 
 
 @pytest.mark.parametrize(
@@ -333,7 +328,7 @@ class TestBounds:
         self, respond, takes, why, calls
     ):
         played = self.look(respond, takes=takes)
-        assert isinstance(played.over, RunStartUnknownError)
+        assert isinstance(played.over, errors.RunStartUnknownError)
         assert why in str(played.over)
         assert {name: played.names.count(name) for name in played.names} == calls
         # With on_orphan='start', this leads to a new run.

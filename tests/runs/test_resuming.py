@@ -12,14 +12,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
-from airflow_provider_browseract.exceptions import (
-    AuthenticationError,
-    BrowserActError,
-    ServerError,
-    TaskNotFoundError,
-)
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer, OnPaused
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN
@@ -49,9 +44,9 @@ from tests.cases import cases, examples
 START = 1_000_000.0
 C, R, P, F = TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
 UNKNOWN, FAILED, CANCELED = TaskStatus.UNKNOWN, TaskStatus.FAILED, TaskStatus.CANCELED
-DOWN = ServerError("down", http_status=503)
-REFUSED = AuthenticationError("Invalid authorization", code=401, http_status=401)
-GONE = TaskNotFoundError("gone", code=10112)
+DOWN = errors.ServerError("down", http_status=503)
+REFUSED = errors.AuthenticationError("Invalid authorization", code=401, http_status=401)
+GONE = errors.TaskNotFoundError("gone", code=10112)
 
 WAIT = Wait("7", START, "0" * 64)
 ASKING = WAIT.asking("q")
@@ -184,12 +179,12 @@ SKEW = timings.AIRFLOW_CLOCK_SKEW
     ids=lambda value: value.__name__ if isinstance(value, type) else str(value),
 )
 def test_other_ends_are_checked_against_the_status_or_the_error_and_the_deadline(end, seen, after, kind):
-    run = seen if isinstance(seen, BrowserActError) else Task(id="7", status=seen)
+    run = seen if isinstance(seen, errors.BrowserActError) else Task(id="7", status=seen)
     decision, lines = after_deferral(event_of(end), run, START + after)
     assert type(decision) is kind
-    if isinstance(decision, GiveUp) and isinstance(run, BrowserActError):
+    if isinstance(decision, GiveUp) and isinstance(run, errors.BrowserActError):
         assert decision == GiveUp(decision.wait, end, run.brief, run)
-    if isinstance(decision, WaitAgain) and isinstance(run, BrowserActError):
+    if isinstance(decision, WaitAgain) and isinstance(run, errors.BrowserActError):
         logged = f"BrowserAct task 7 cannot be read yet: {run.brief}. Waiting again."
         assert lines == [LogLine(logged, logging.WARNING)]
 
@@ -315,7 +310,7 @@ class WaitingForARun(RuleBasedStateMachine):
         self.steps = wait_for_end(self.wait, lambda: self.now, lambda: 0.5)
         self._advance()
 
-    def _advance(self, error: BrowserActError | None = None) -> None:
+    def _advance(self, error: errors.BrowserActError | None = None) -> None:
         try:
             self.pending = self.steps.throw(error) if error else self.steps.send(self.reply)
             if isinstance(self.pending, Sleep):
@@ -337,7 +332,7 @@ class WaitingForARun(RuleBasedStateMachine):
     def _resume(self, event: WaitEvent) -> None:
         """Do what is decided when Airflow resumes the operator."""
         read = from_json(WaitEvent, json.loads(json.dumps(to_json(event))))
-        seen: Task | BrowserActError = DOWN if self.failures > 0 else Task(id="7", status=self.status)
+        seen: Task | errors.BrowserActError = DOWN if self.failures > 0 else Task(id="7", status=self.status)
         self.failures = max(0, self.failures - 1)
         decision, _ = after_deferral(read, seen, self.now)
         match decision:
@@ -348,7 +343,7 @@ class WaitingForARun(RuleBasedStateMachine):
                 self.result = self.status
             case GiveUp(wait):
                 # A run with a result was not given up while the API could be reached.
-                assert isinstance(seen, BrowserActError) or not self.status.ended
+                assert isinstance(seen, errors.BrowserActError) or not self.status.ended
                 last_moment = wait.deadline + timings.TIMEOUT_BACKSTOP
                 assert read.end not in (End.ENDED, End.NO_LONGER_PAUSED) or self.now >= last_moment
                 self.given_up = read.end

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import (
@@ -25,21 +26,6 @@ from airflow_provider_browseract.api.models import (
     TaskStatus,
 )
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.exceptions import (
-    AuthenticationError,
-    BrowserActError,
-    ConcurrencyLimitError,
-    ConnectionFailedError,
-    InvalidRequestError,
-    NotFoundError,
-    RateLimitError,
-    ResponseLostError,
-    RunStartUnknownError,
-    ServerError,
-    TaskEndedError,
-    TaskNotFoundError,
-    UnknownRefusalError,
-)
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError, UnknownRunError
@@ -126,7 +112,7 @@ class Service:
         task = known[str(call.params.get("task_id") or call.path.split("/")[4])]
         if call.name in ("stop-task", "cancel-run"):
             if task.status.ended:
-                raise TaskEndedError("x", code=10121)
+                raise errors.TaskEndedError("x", code=10121)
             self.runs[task.id] = replace(task, status=TaskStatus.CANCELED)
             return None
         return task
@@ -173,7 +159,7 @@ class TriesOfATask(RuleBasedStateMachine):
         self.stored: str | None = None
         self.steps: Any = None
         self.reply: Any = None
-        self.error: BrowserActError | None = None
+        self.error: errors.BrowserActError | None = None
         self.keyword = "pens"
         self.max_tries = 3
         self.pending: Any = None
@@ -195,7 +181,7 @@ class TriesOfATask(RuleBasedStateMachine):
             self.steps = None
             self._take_outcome(stop.value)
             return None
-        except (BrowserActError, OrphanError):
+        except (errors.BrowserActError, OrphanError):
             # The try fails; another may come. There is never more than one run that may be the one.
             self.steps = None
             return None
@@ -271,18 +257,18 @@ class TriesOfATask(RuleBasedStateMachine):
 
     def _carry_out(self, call: Call[Any], fate: str) -> None:
         if fate == "never arrived":
-            self.error = ConnectionFailedError("x")
+            self.error = errors.ConnectionFailedError("x")
         elif fate == "broken":
-            self.error = ServerError("x")
+            self.error = errors.ServerError("x")
         elif fate == "no slot" and call.starts_run:
-            self.error = ConcurrencyLimitError("x")
+            self.error = errors.ConcurrencyLimitError("x")
         elif fate == "lost":
             self._do(call)
-            self.error = ResponseLostError("x")
+            self.error = errors.ResponseLostError("x")
         else:
             try:
                 self.reply = self._do(call)
-            except BrowserActError as error:
+            except errors.BrowserActError as error:
                 self.error = error
 
     def _do(self, call: Call[Any]) -> Any:
@@ -358,10 +344,10 @@ MADE = CreatedTask(id="9", profile_id="profile of 9")
 NEW = Entry(SOURCE, SAME.fingerprint, 2000.0, 5600.0, None, None, None, ("5", "6", "7"), 3, KEY_DIGEST)
 """What is written down before another run is started at second 2000."""
 
-GONE = TaskNotFoundError("gone", code=10112)
-LOST = ResponseLostError("lost")
-FULL, LIMITED = ConcurrencyLimitError("full", code=10118), RateLimitError("slow down", http_status=429)
-REFUSED, UNCLEAR = InvalidRequestError("no", code=99001), UnknownRefusalError("Busy", code=4711)
+GONE = errors.TaskNotFoundError("gone", code=10112)
+LOST = errors.ResponseLostError("lost")
+FULL, LIMITED = errors.ConcurrencyLimitError("full", code=10118), errors.RateLimitError("slow down", http_status=429)
+REFUSED, UNCLEAR = errors.InvalidRequestError("no", code=99001), errors.UnknownRefusalError("Busy", code=4711)
 CAP = replace(start(), max_credits=100)
 
 
@@ -429,7 +415,7 @@ def test_usable_run_of_an_earlier_try_is_reattached(entry, kind, run, kept):
 NOT_WANTED = "an earlier try had other inputs or another profile"
 WAS_STOPPED = "was stopped, because the Airflow task was cleared while it waited"
 OF_WORKFLOW = "was stopped, because it is a run of workflow 70"
-HAS_ENDED = TaskEndedError("x", code=10121)
+HAS_ENDED = errors.TaskEndedError("x", code=10121)
 CANCELED_RUN = with_status(TaskStatus.CANCELED, credit=40)
 FORGOTTEN = "BrowserAct does not know task 7 of an earlier try with this API key: gone (code 10112). "
 
@@ -477,8 +463,8 @@ def test_unusable_run_of_an_earlier_try_is_replaced_by_a_new_one(entry, kind, an
 
 
 NAMES = "it names BrowserAct task 7 as a run of"
-DOWN = ServerError("down", http_status=503)
-NO_ROUTE, NO_KEY = NotFoundError("no route", http_status=404), AuthenticationError("no", code=401)
+DOWN = errors.ServerError("down", http_status=503)
+NO_ROUTE, NO_KEY = errors.NotFoundError("no route", http_status=404), errors.AuthenticationError("no", code=401)
 
 
 @cases(
@@ -492,9 +478,9 @@ NO_ROUTE, NO_KEY = NotFoundError("no route", http_status=404), AuthenticationErr
             f"{FORGOTTEN}Nothing was started.\n{WHY_UNKNOWN} Make sure that no run is active. Then clear the task "
             "instance, which starts a new run.",
         ),
-        "cleared, down": (CLEARED, "", DOWN, ServerError, "down"),
-        "cleared, 404 of a gateway": (CLEARED, "", NO_ROUTE, NotFoundError, "no route"),
-        "cleared, key refused": (CLEARED, "", NO_KEY, AuthenticationError, "no"),
+        "cleared, down": (CLEARED, "", DOWN, errors.ServerError, "down"),
+        "cleared, 404 of a gateway": (CLEARED, "", NO_ROUTE, errors.NotFoundError, "no route"),
+        "cleared, key refused": (CLEARED, "", NO_KEY, errors.AuthenticationError, "no"),
         "another workflow": (
             SAME,
             "",
@@ -662,7 +648,7 @@ class TestAStart:
     )
     def test_start_that_made_no_run_restores_the_entry_before(self, entry, answers, error):
         played = play(entry, *([] if entry is None else [FAILED_RUN]), *answers)
-        waits = isinstance(error, ConcurrencyLimitError | RateLimitError)
+        waits = isinstance(error, errors.ConcurrencyLimitError | errors.RateLimitError)
         assert played.over == (StartRefused(error) if waits else error)
         assert played.written[-1] == Write(entry, over=True)
         # An unclear refusal is looked up and not sent again.
@@ -680,7 +666,7 @@ class TestAStart:
 
     def test_workflow_is_read_to_tell_which_inputs_have_defaults(self):
         run = replace(OWN, input_parameters="keyword=pens; max_items=10")
-        played = play(None, LOST, *looks(run), ServerError("down"), run)
+        played = play(None, LOST, *looks(run), errors.ServerError("down"), run)
         assert isinstance(played.over, OrphanError)
         assert (played.asked[-2].name, played.asked[-2].params) == ("get-workflow", {"workflow_id": "70"})
         assert played.logged[-1] == "The inputs of workflow 70 cannot be read: down"
@@ -709,20 +695,20 @@ class TestAStart:
     @pytest.mark.parametrize("status", [408, 502, 503, 504])
     def test_start_that_browseract_carries_out_a_minute_after_a_gateway_s_error_is_found(self, status):
         empty = [page_of()] * int(timings.LATE_START_DELAY / timings.ORPHAN_LIST_PAUSE)
-        error = ServerError("no response", http_status=status)
+        error = errors.ServerError("no response", http_status=status)
         played = play(None, error, *empty, page_of(listed_run("8", 2055.0)))
         assert isinstance(played.over, StartedRun)
         assert played.over.task_id == "8"
         assert sum(played.slept) == timings.LATE_START_DELAY
 
-    @pytest.mark.parametrize("error", [ServerError("x", http_status=500), LOST], ids=["500", "lost"])
+    @pytest.mark.parametrize("error", [errors.ServerError("x", http_status=500), LOST], ids=["500", "lost"])
     def test_look_up_waits_no_longer_than_the_list_is_late_after_another_error(self, error):
         assert sum(play(None, error, *looks(OWN)).slept) == timings.LISTING_DELAY
 
     def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry(self):
-        played = play(None, LOST, ServerError("x", http_status=503, code=7, msg="m", trace_id="t"))
+        played = play(None, LOST, errors.ServerError("x", http_status=503, code=7, msg="m", trace_id="t"))
         error = played.over
-        assert isinstance(error, RunStartUnknownError)
+        assert isinstance(error, errors.RunStartUnknownError)
         assert "looking for it failed: x" in str(error)
         assert (error.http_status, error.code, error.msg, error.trace_id) == (503, 7, "m", "t")
         assert [write.starts for write in played.written] == [True]
@@ -731,7 +717,7 @@ class TestAStart:
     @pytest.mark.parametrize("status", [200, 500])
     def test_undocumented_code_that_is_no_clear_refusal_leads_to_a_search_for_the_run(self, code, status):
         envelope = {"code": code, "msg": "Busy", "traceId": "t"}
-        with pytest.raises(BrowserActError) as refused:
+        with pytest.raises(errors.BrowserActError) as refused:
             start().request.call.read(status, json.dumps(envelope).encode(), {})
         played = play(None, refused.value, *looks(OWN))
         assert isinstance(played.over, StartedRun)

@@ -127,9 +127,7 @@ def test_stored_value_with_an_invalid_field_is_refused_by_field_name(value, name
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"answer": "resume"}, {"end": "answered"}, {"end": "answered", "answer": "perhaps"}],
-    ids=str,
+    "change", [{"answer": "resume"}, {"end": "answered"}, {"end": "answered", "answer": "perhaps"}], ids=str
 )
 def test_event_whose_answer_contradicts_its_end_is_refused(change):
     with pytest.raises(ValueError, match="answer"):

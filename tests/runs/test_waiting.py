@@ -7,19 +7,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import Step, Task, TaskState, TaskStatus
-from airflow_provider_browseract.exceptions import (
-    AuthenticationError,
-    BrowserActError,
-    InvalidRequestError,
-    PermissionDeniedError,
-    ResponseTooLargeError,
-    ServerError,
-    TaskEndedError,
-    TaskNotFoundError,
-    UnexpectedResponseError,
-)
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import OnPaused
 from airflow_provider_browseract.runs.report import GOAL_LENGTH, MAX_STEP_LINES, STATUS_LENGTH
@@ -60,7 +50,7 @@ class World:
 
     def __init__(
         self,
-        *answers: TaskStatus | BrowserActError,
+        *answers: TaskStatus | errors.BrowserActError,
         chance: float = 0.5,
         steps=((),),
         credit=(None,),
@@ -73,7 +63,7 @@ class World:
         self.answers = list(answers)
         self.steps: list[tuple[Step, ...]] = list(steps)
         self.credit: list[int | None] = list(credit)
-        self.stops: list[BrowserActError] = list(stops)
+        self.stops: list[errors.BrowserActError] = list(stops)
         self.sleeps: list[float] = []
         self.asked: list[str] = []
         self.logged: list[LogLine] = []
@@ -101,7 +91,7 @@ class World:
             return self.stops.pop(0) if self.stops else None
         assert step.name == "get-task"
         current, begun, used = _next(self.answers), _next(self.steps), _next(self.credit)
-        if isinstance(current, BrowserActError):
+        if isinstance(current, errors.BrowserActError):
             return current
         return Task(id="7", status=current, live_url=None if current.ended else LIVE, steps=begun, credit=used)
 
@@ -116,8 +106,8 @@ class World:
 
 C, R, P, F = TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
 U = TaskStatus.UNKNOWN
-DOWN = ServerError("down", http_status=503)
-LARGE = ResponseTooLargeError("The response to get-task is larger than 9 bytes")
+DOWN = errors.ServerError("down", http_status=503)
+LARGE = errors.ResponseTooLargeError("The response to get-task is larger than 9 bytes")
 HANDLES_PAUSES = WaitPolicy(on_paused=OnPaused.RESUME)
 WITH_ACTION = {"policy": HANDLES_PAUSES, "pause_known": True, "required_action": "q"}
 SLOW = {"interval": 900.0, "deadline": 36_000.0}
@@ -150,11 +140,7 @@ JITTERED = timings.FIRST_POLL_JITTER
         "deadline before the first poll": (wait(R, deadline=1.0), End.DEADLINE, [8.0]),
         "polls fail at the deadline": (wait(R, DOWN, deadline=12.0), End.DEADLINE, [9.0, 3.0]),
         "restart": (wait(R, began_at=-98.0, first_poll_at=-90.0, deadline=10.0), End.DEADLINE, [10.0]),
-        "restart after the deadline": (
-            wait(F, began_at=-68.0, first_poll_at=-60.0, deadline=-5.0),
-            End.ENDED,
-            [8.0],
-        ),
+        "restart after the deadline": (wait(F, began_at=-68.0, first_poll_at=-60.0, deadline=-5.0), End.ENDED, [8.0]),
         "restart a moment after the start": (
             wait(F, chance=1.0, began_at=-9.0, first_poll_at=-1.0),
             End.ENDED,
@@ -246,12 +232,12 @@ NOT_BROWSERACTS_WORD_ABOUT_THE_TASK = cases(
     "error",
     {
         "503": DOWN,
-        "a refused key": AuthenticationError("Invalid authorization", code=401, http_status=401),
-        "403 of a firewall": PermissionDeniedError("no reason given", http_status=403),
-        "a web page": UnexpectedResponseError("a page", http_status=200, not_processed=True),
-        "an odd refusal": InvalidRequestError("?"),
-        "403 of the API": PermissionDeniedError("no", code=99002),
-        "an unreadable response": UnexpectedResponseError("the id is missing"),
+        "a refused key": errors.AuthenticationError("Invalid authorization", code=401, http_status=401),
+        "403 of a firewall": errors.PermissionDeniedError("no reason given", http_status=403),
+        "a web page": errors.UnexpectedResponseError("a page", http_status=200, not_processed=True),
+        "an odd refusal": errors.InvalidRequestError("?"),
+        "403 of the API": errors.PermissionDeniedError("no", code=99002),
+        "an unreadable response": errors.UnexpectedResponseError("the id is missing"),
     },
 )
 
@@ -276,12 +262,12 @@ def test_polls_failing_for_ten_minutes_give_up_the_wait_with_the_last_error(erro
 
 
 def test_task_not_found_reported_by_browseract_gives_up_the_wait_at_once():
-    world = World(R, TaskNotFoundError("gone", code=10112), F)
+    world = World(R, errors.TaskNotFoundError("gone", code=10112), F)
     assert (world.end, len(world.asked)) == (End.GIVEN_UP, 2)
 
 
 def test_404_from_a_gateway_does_not_end_the_wait():
-    world = World(R, TaskNotFoundError("no route", http_status=404), F)
+    world = World(R, errors.TaskNotFoundError("no route", http_status=404), F)
     assert world.over.end is End.ENDED
     assert len(world.asked) == 3
 
@@ -422,8 +408,8 @@ class TestCap:
             "each fails": ((R,), [DOWN] * MAX_STOPS, End.MAX_CREDITS, MAX_STOPS, [FAILED] * MAX_STOPS),
             "second succeeds": ((R,), [DOWN], End.MAX_CREDITS, 2, [FAILED, STOPPED]),
             "run ends after the first": ((R, F), [DOWN], End.ENDED, 1, [FAILED]),
-            "run has ended": ((R,), [TaskEndedError("ended", code=10121)], End.MAX_CREDITS, 1, []),
-            "run is gone": ((R,), [TaskNotFoundError("gone", code=10112)], End.MAX_CREDITS, 1, []),
+            "run has ended": ((R,), [errors.TaskEndedError("ended", code=10121)], End.MAX_CREDITS, 1, []),
+            "run is gone": ((R,), [errors.TaskNotFoundError("gone", code=10112)], End.MAX_CREDITS, 1, []),
         },
     )
     def test_stop_that_fails_is_tried_at_three_polls_and_then_left_to_the_worker(

@@ -179,8 +179,7 @@ def test_changes_of_a_truncated_list_include_the_status_of_active_tasks_beyond_i
     page = Page(items=(task("4"), task("3", RUNNING)), total_count=9)
     answers = {"list-tasks": page, "1": TaskState(status=FAILED), "2": ServerError("it is down")}
     listing = carry_out(
-        list_changes(window, page_size=2, max_requests=1),
-        lambda call: answers[call.params.get("task_id", call.name)],
+        list_changes(window, page_size=2, max_requests=1), lambda call: answers[call.params.get("task_id", call.name)]
     )
     assert listing.truncated
     found = {each.id: each.status for each in listing.items}
