@@ -19,7 +19,7 @@ from airflow_provider_browseract.runs.options import OnOrphan
 from airflow_provider_browseract.runs.orphans import OrphanError, find_orphan
 from airflow_provider_browseract.runs.starting import StartedRun, begin
 from tests.cases import cases
-from tests.runs.starts import SAME, Played, at, bot_run, listed_run, page_of, request, start
+from tests.runs.starts import PENS_LISTED, SAME, Played, at, bot_run, listed_run, page_of, request, start
 from tests.steps import replace
 
 DOWN = errors.ServerError("down")
@@ -95,10 +95,6 @@ def outcome(played: Played) -> str:
         ("bot", {"bot_id": None}, "5"),
         ("bot", {"bot_id": "71"}, "9"),
         ("bot", {"created": None}, UNDECIDED),
-        ("bot", {"created": 1000.0 - timings.CLOCK_RESOLUTION - 1}, UNDECIDED),
-        ("bot", {"created": 1000.0 - timings.CLOCK_SKEW - 1}, "9"),
-        ("bot", {"status": TaskStatus.FAILED}, "9"),
-        ("bot", {"status": TaskStatus.FINISHED}, "5"),
         ("bot", {"input": {"keyword": "ink"}}, "9"),
         ("bot", {"input": {"keyword": "***"}}, UNDECIDED),
         ("bot", {"input": {"keyword": "pens", "max_items": 10}}, UNDECIDED),
@@ -154,19 +150,17 @@ CONTRADICTORY: Page[Task] = Page(items=(), total_count=3)
     ("page", "kind", "by_fail", "by_adopt"),
     {
         "several possible runs": (possible_runs(), "deferred", UNDECIDED, "6"),
+        "two runs that certainly match": (page_of(*map(listed_run, "56")), "deferred", UNDECIDED, "5"),
         "a run of a template": (page_of(OF_TEMPLATE), "template", UNDECIDED, "5"),
         "a run of a bot template": (page_of(OF_BOT_TEMPLATE), "bot template", UNDECIDED, "5"),
         "a list that contradicts itself": (CONTRADICTORY, "deferred", UNKNOWN, UNKNOWN),
     },
 )
 def test_undecided_look_up_fails_adopts_the_newest_or_starts_another_run_as_is_wanted(page, kind, by_fail, by_adopt):
-    found = [outcome(look_up(page, on_orphan, kind=kind)) for on_orphan in (FAIL, ADOPT, ANOTHER)]
-    assert found == [by_fail, by_adopt, "9"]
-
-
-def test_look_up_that_could_not_read_the_list_does_not_report_that_there_is_no_run():
+    found = [look_up(page, on_orphan, kind=kind) for on_orphan in (FAIL, ADOPT, ANOTHER)]
+    assert [outcome(each) for each in found] == [by_fail, by_adopt, "9"]
     error = "looking for it failed: BrowserAct's responses to list-tasks contradict"
-    assert error in str(look_up(CONTRADICTORY).over)
+    assert (error in str(found[0].over)) == (page is CONTRADICTORY)
 
 
 def test_several_possible_runs_are_named_in_the_error_the_newest_first():
@@ -193,29 +187,19 @@ def test_possible_run_of_a_template_is_named_with_its_link(on_orphan):
     assert any(named in line for line in [*played.logged, str(played.over)])
 
 
-BESIDE = {
-    "nothing": (),
-    "a run that ended 20 s before the start, with the same inputs": (listed_run("4", 970.0, TaskStatus.FINISHED),),
-    "a finished run, 40 s older, whose inputs are not listed": (
-        listed_run("4", 960.0, TaskStatus.FINISHED, input_parameters=None),
-    ),
-    "a finished run, 40 s older, with other inputs": (
-        listed_run("4", 960.0, TaskStatus.FINISHED, input_parameters="keyword=ink"),
-    ),
-    "a newer run whose inputs are not listed": (listed_run("4", 1003.0, TaskStatus.FINISHED, input_parameters=None),),
-}
-
-
 @pytest.mark.parametrize("on_orphan", list(OnOrphan))
-@cases("beside", BESIDE)
-def test_the_one_run_that_certainly_matches_is_adopted_beside_undecided_ones(beside, on_orphan):
-    assert outcome(look_up(page_of(listed_run("5", 1001.0), *beside), on_orphan)) == "5"
-
-
-def test_two_runs_that_certainly_match_stay_an_error():
-    played = look_up(page_of(listed_run("5", 1001.0), listed_run("6", 1001.0)))
-    assert outcome(played) == UNDECIDED
-    assert ", 6 (" in str(played.over)
+@cases(
+    ("created", "inputs"),
+    {
+        "older, with the same inputs": (970.0, PENS_LISTED),
+        "older, whose inputs are not listed": (960.0, None),
+        "older, with other inputs": (960.0, "keyword=ink"),
+        "newer, whose inputs are not listed": (1003.0, None),
+    },
+)
+def test_the_one_run_that_certainly_matches_is_adopted_beside_an_undecided_or_another_one(created, inputs, on_orphan):
+    other = listed_run("4", created, TaskStatus.FINISHED, input_parameters=inputs)
+    assert outcome(look_up(page_of(listed_run("5", 1001.0), other), on_orphan)) == "5"
 
 
 def listed_at(clock: float, *tasks: Task) -> Page[Task]:
@@ -269,21 +253,19 @@ class TestClocksThatDiffer:
 
 
 @pytest.mark.parametrize(
-    ("created", "task_id"),
+    ("inputs", "created", "task_id"),
     [
-        (1000.0, "5"),
-        (1000.0 - timings.CLOCK_RESOLUTION - 1, UNDECIDED),
-        (1000.0 - timings.CLOCK_SKEW - 1, "9"),
-        (None, UNDECIDED),
+        (PENS_LISTED, 1000.0, "5"),
+        (PENS_LISTED, 1000.0 - timings.CLOCK_RESOLUTION - 1, UNDECIDED),
+        (PENS_LISTED, 1000.0 - timings.CLOCK_SKEW - 1, "9"),
+        (PENS_LISTED, None, UNDECIDED),
+        # It cannot be the run, so it is not read.
+        ("keyword=ink", 1000.0, "9"),
     ],
 )
-def test_run_that_is_listed_without_its_time_is_read_alone(created, task_id):
-    assert outcome(look_up(page_of(listed_run(created=None)), read=listed_run(created=created))) == task_id
-
-
-def test_run_that_cannot_be_another_is_not_read_for_its_time():
-    other = listed_run(created=None, input_parameters="keyword=ink")
-    assert outcome(look_up(page_of(other), read=listed_run())) == "9"
+def test_run_that_is_listed_without_its_time_is_read_alone(inputs, created, task_id):
+    page = page_of(listed_run(created=None, input_parameters=inputs))
+    assert outcome(look_up(page, read=listed_run(created=created))) == task_id
 
 
 class TestBounds:
@@ -383,14 +365,3 @@ def test_look_up_lists_the_runs_of_the_workflow_or_bot_or_all_if_a_template_was_
     assert (listing.name, dict(listing.params)) == (name, {**params, **of_all})
     since = v2.list_tasks(created_at_from=at(1000.0 - timings.CLOCK_SKEW))
     assert of_all["created_at_from"] == since.params["created_at_from"]
-
-
-def test_run_that_appears_late_in_the_list_is_found():
-    looks = [page_of()] * int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE) + [page_of(listed_run())]
-    assert outcome(look_up(iter(looks))) == "5"
-
-
-def test_look_up_reads_all_pages():
-    others = [listed_run(str(number), None, input_parameters="keyword=ink") for number in (1, 2)]
-    pages = [Page(items=(others[0], listed_run()), total_count=3), Page(items=(others[1],), total_count=3)]
-    assert outcome(look_up(itertools.cycle(pages))) == "5"
