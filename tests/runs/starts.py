@@ -16,7 +16,7 @@ from airflow_provider_browseract.runs.ledger import Entry, LedgerError, UnknownR
 from airflow_provider_browseract.runs.options import OnOrphan
 from airflow_provider_browseract.runs.orphans import Claim, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.request import RunRequest, Source
-from airflow_provider_browseract.runs.starting import BeforeStart, Start, Write
+from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, Write
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from tests.steps import carry_out
 
@@ -103,12 +103,14 @@ class Played:
     :param now: the time at which they begin.
     :param call_takes: seconds that each call takes.
     :param checked: what the checks before the start return; None for the given request.
+    :param checks_take: seconds that they take.
     """
 
     respond: Callable[[Call[Any]], object]
     now: float = 2000.0
     call_takes: float = 0.0
     checked: RunRequest | None = None
+    checks_take: float = 0.0
     over: Any = None
     """The result, or the error."""
     written: list[Write] = field(default_factory=list)
@@ -120,6 +122,12 @@ class Played:
     def names(self) -> list[str]:
         """The endpoints that were called."""
         return [call.name for call in self.asked]
+
+    @property
+    def started(self) -> StartedRun:
+        """The result, which must be a run."""
+        assert isinstance(self.over, StartedRun), self.over
+        return self.over
 
     def clock(self) -> float:
         return self.now
@@ -145,6 +153,7 @@ class Played:
             case Claim():
                 return -1
             case BeforeStart():
+                self.now += self.checks_take
                 return self.checked or step.request
             case Call():
                 self.asked.append(step)

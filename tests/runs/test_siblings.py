@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import CreatedTask, Page, SourceInfo, Task, TaskStatus
+from airflow_provider_browseract.api.models import CreatedTask, SourceInfo, Task
 from airflow_provider_browseract.exceptions import BrowserActError, ResponseLostError, ServerError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.orphans import Claim, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.starting import BeforeStart, StartedRun, begin
 from airflow_provider_browseract.runs.steps import Sleep
-from tests.runs.starts import PENS_LISTED, at, start
+from tests.runs.starts import listed_run, page_of, start
 
 
 @dataclass
@@ -97,15 +97,7 @@ class World:
             if fate == "never arrived":
                 return self.chance.choice([ServerError("x", http_status=503), ResponseLostError("x")])
             task_id = str(100 + len(self.runs))
-            self.runs.append(
-                Task(
-                    id=task_id,
-                    status=TaskStatus.RUNNING,
-                    workflow_id="70",
-                    created_at=at(int(self.now)),
-                    input_parameters=PENS_LISTED,
-                )
-            )
+            self.runs.append(listed_run(task_id, int(self.now)))
             self.listed_after[task_id] = self.now + self.chance.uniform(0.0, timings.LISTING_DELAY - 1.0)
             return CreatedTask(id=task_id) if fate == "well" else ResponseLostError("x")
         if step.name == "get-workflow":
@@ -113,8 +105,7 @@ class World:
         if step.name == "get-task":
             return next(run for run in self.runs if run.id == step.params["task_id"])
         assert step.name == "list-tasks"
-        listed = [run for run in self.runs if self.listed_after[run.id] <= self.now]
-        return Page(items=tuple(listed), total_count=len(listed))
+        return page_of(*(run for run in self.runs if self.listed_after[run.id] <= self.now))
 
     @property
     def adopted_twice(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -19,7 +19,6 @@ from airflow_provider_browseract.api.models import (
     ApiVersion,
     CreatedTask,
     InputParameter,
-    Page,
     SourceInfo,
     Step,
     Task,
@@ -32,7 +31,7 @@ from airflow_provider_browseract.runs.ledger import Entry, LedgerError, UnknownR
 from airflow_provider_browseract.runs.options import OnOrphan
 from airflow_provider_browseract.runs.orphans import Claim, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN
-from airflow_provider_browseract.runs.request import RunRequest, Source, digest
+from airflow_provider_browseract.runs.request import Source, digest
 from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from tests.cases import cases, examples
@@ -40,7 +39,6 @@ from tests.runs.starts import (
     KEY_DIGEST,
     KINDS,
     PATIENCE,
-    PENS_LISTED,
     SAME,
     SOURCE,
     Played,
@@ -74,14 +72,12 @@ class Service:
         """Make a run."""
         assert call.body is not None
         made = str(100 + len(self.runs))
-        created = datetime.fromtimestamp(int(self.now), timezone.utc)
         if "input" in call.body:
             bot_id = "70" if call.name == "create-run" else None
-            told = {"bot_id": bot_id, "input": call.body["input"], "api_version": ApiVersion.V3}
+            run = bot_run(made, at(int(self.now)), bot_id=bot_id, input=call.body["input"])
         else:
             inputs = "; ".join(f"{pair['name']}={pair['value']}" for pair in call.body["input_parameters"])
-            told = {"workflow_id": "70", "input_parameters": inputs}
-        run = Task(id=made, status=TaskStatus.RUNNING, created_at=created, **told)
+            run = listed_run(made, int(self.now), input_parameters=inputs)
         wanted = call.path, {name: given for name, given in call.body.items() if "callback" not in name}
         if self.runs:
             last = list(self.runs.values())[-1]
@@ -102,9 +98,10 @@ class Service:
                 datetime.fromisoformat(str(call.params[name]).replace("Z", "+00:00"))
                 for name in ("created_at_from", "created_at_to")
             )
-            listed = datetime.fromtimestamp(self.now - self.lag, timezone.utc)
-            found = [task for task in known.values() if since <= (task.created_at or since) <= min(until, listed)]
-            return Page(items=tuple(found), total_count=len(found))
+            listed = at(self.now - self.lag)
+            return page_of(
+                *(each for each in known.values() if since <= (each.created_at or since) <= min(until, listed))
+            )
         if call.name == "get-workflow":
             return SourceInfo(id="70", input_parameters=(InputParameter(name="keyword", default_enabled=False),))
         if call.name == "query-bot":
@@ -136,25 +133,14 @@ class TriesOfATask(RuleBasedStateMachine):
         self.kind = kind
         if others:
             # Runs that somebody else's tasks wait for, or that were going before anything was started here.
+            before, after = self.service.now - 30.0, self.service.now + 5.0
             self.service.others = [
-                Task(id="1", status=TaskStatus.RUNNING, workflow_id="70", input_parameters=PENS_LISTED),
-                Task(
-                    id="2",
-                    status=TaskStatus.RUNNING,
-                    workflow_id="70",
-                    created_at=self._at(-30.0),
-                    input_parameters="keyword=ink; more=yes",
-                ),
-                Task(
-                    id="3",
-                    status=TaskStatus.RUNNING,
-                    workflow_id="71",
-                    created_at=self._at(5.0),
-                    input_parameters=PENS_LISTED,
-                ),
+                listed_run("1", None),
+                listed_run("2", before, input_parameters="keyword=ink; more=yes"),
+                listed_run("3", after, workflow_id="71"),
                 bot_run("4", None),
-                bot_run("5", self._at(-30.0), input={"keyword": "ink", "more": True}),
-                bot_run("6", self._at(5.0), bot_id="71"),
+                bot_run("5", at(before), input={"keyword": "ink", "more": True}),
+                bot_run("6", at(after), bot_id="71"),
             ]
         self.stored: str | None = None
         self.steps: Any = None
@@ -165,9 +151,6 @@ class TriesOfATask(RuleBasedStateMachine):
         self.pending: Any = None
         self.decided_at = self.service.now
         self.followed: str | None = None
-
-    def _at(self, seconds: float) -> datetime:
-        return datetime.fromtimestamp(self.service.now + seconds, timezone.utc)
 
     def _advance(self) -> Any:
         """Let the try continue with its next step."""
@@ -328,11 +311,11 @@ def play(
     now: float = 2000.0,
     on_orphan: OnOrphan = OnOrphan.FAIL,
     wants: Start | None = None,
-    checked: RunRequest | None = None,
+    **checks: Any,
 ) -> Played:
     """Begin a run with an entry of an earlier try, and return the next response to each call."""
     left = list(answers)
-    played = Played(lambda call: left.pop(0), now, checked=checked)
+    played = Played(lambda call: left.pop(0), now, **checks)
     played.play(begin(replace(wants or start(), on_orphan=on_orphan), entry, played.clock))
     assert not left
     return played
@@ -462,7 +445,7 @@ def test_unusable_run_of_an_earlier_try_is_replaced_by_a_new_one(entry, kind, an
     assert played.logged == [line]
 
 
-NAMES = "it names BrowserAct task 7 as a run of"
+NAMES = "it names BrowserAct task 7 as a run of {0} 70, but for BrowserAct it is a run of {0} 71"
 DOWN = errors.ServerError("down", http_status=503)
 NO_ROUTE, NO_KEY = errors.NotFoundError("no route", http_status=404), errors.AuthenticationError("no", code=401)
 
@@ -481,20 +464,8 @@ NO_ROUTE, NO_KEY = errors.NotFoundError("no route", http_status=404), errors.Aut
         "cleared, down": (CLEARED, "", DOWN, errors.ServerError, "down"),
         "cleared, 404 of a gateway": (CLEARED, "", NO_ROUTE, errors.NotFoundError, "no route"),
         "cleared, key refused": (CLEARED, "", NO_KEY, errors.AuthenticationError, "no"),
-        "another workflow": (
-            SAME,
-            "",
-            replace(RUN, workflow_id="71"),
-            LedgerError,
-            f"{NAMES} workflow 70, but for BrowserAct it is a run of workflow 71",
-        ),
-        "another bot": (
-            OF_BOT,
-            "bot",
-            replace(BOT_RUN, bot_id="71"),
-            LedgerError,
-            f"{NAMES} bot 70, but for BrowserAct it is a run of bot 71",
-        ),
+        "another workflow": (SAME, "", replace(RUN, workflow_id="71"), LedgerError, NAMES.format("workflow")),
+        "another bot": (OF_BOT, "bot", replace(BOT_RUN, bot_id="71"), LedgerError, NAMES.format("bot")),
     },
 )
 def test_nothing_is_started_if_the_run_of_an_earlier_try_is_not_known(entry, kind, answer, error, text):
@@ -509,17 +480,9 @@ class TestCreditsOfEarlierTries:
         ("entry", "answers", "spent"),
         {
             "failed": (BEFORE, [FAILED_RUN], 65),
-            "canceled": (BEFORE, [replace(FAILED_RUN, status=TaskStatus.CANCELED)], 65),
-            "stopped because of other inputs": (
-                replace(BEFORE, fingerprint="f" * 64),
-                [replace(RUN, credit=40), None],
-                65,
-            ),
-            "finished with other inputs": (
-                replace(BEFORE, fingerprint="f" * 64),
-                [replace(FINISHED_RUN, credit=40)],
-                65,
-            ),
+            "canceled": (BEFORE, [CANCELED_RUN], 65),
+            "stopped because of other inputs": (replace(OTHER_INPUTS, spent=25), [replace(RUN, credit=40), None], 65),
+            "finished with other inputs": (replace(OTHER_INPUTS, spent=25), [replace(FINISHED_RUN, credit=40)], 65),
             "steps instead of credits": (BEFORE, [replace(FAILED_RUN, credit=None, steps=(Step(number=1),) * 9)], 70),
             "no longer exists": (BEFORE, [GONE], 25),
             "was never started": (replace(BEFORE, task_id=None), [page_of()], 25),
@@ -534,9 +497,8 @@ class TestCreditsOfEarlierTries:
     @pytest.mark.parametrize("wants", [CAP, start()], ids=["with a cap", "without a cap"])
     def test_new_run_gets_the_credits_that_were_used_since_the_last_clear(self, entry, answers, spent, wants):
         played = play(entry, *answers, MADE, wants=wants, on_orphan=OnOrphan.START)
-        assert isinstance(played.over, StartedRun)
-        assert (played.over.task_id, played.over.entry.spent) == ("9", spent)
-        assert played.written[-2] == Write(replace(played.over.entry, task_id=None, profile_id=None))
+        assert (played.started.task_id, played.started.entry.spent) == ("9", spent)
+        assert played.written[-2] == Write(replace(played.started.entry, task_id=None, profile_id=None))
 
     @pytest.mark.parametrize(
         ("max_tries", "credit", "allowed"), [(3, 74, True), (3, 75, False), (3, 200, False), (2, 200, True)]
@@ -551,9 +513,7 @@ class TestCreditsOfEarlierTries:
     def test_refused_start_does_not_count_an_earlier_run_twice(self):
         refused = play(BEFORE, FAILED_RUN, FULL, wants=CAP)
         assert refused.over == StartRefused(FULL)
-        played = play(refused.written[-1].entry, FAILED_RUN, MADE, wants=CAP)
-        assert isinstance(played.over, StartedRun)
-        assert played.over.entry.spent == 65
+        assert play(refused.written[-1].entry, FAILED_RUN, MADE, wants=CAP).started.entry.spent == 65
 
 
 class TestAnUnansweredStartOfAnEarlierTry:
@@ -575,9 +535,7 @@ class TestAnUnansweredStartOfAnEarlierTry:
 
     @pytest.mark.parametrize(("shown", "kept"), [("of the list", "of the list"), (None, "9")])
     def test_profile_of_an_orphan_comes_from_the_list_if_the_list_has_one(self, shown, kept):
-        played = play(self.ENTRY, page_of(replace(RUN, profile_id=shown)), RUN)
-        assert isinstance(played.over, StartedRun)
-        assert played.over.entry.profile_id == kept
+        assert play(self.ENTRY, page_of(replace(RUN, profile_id=shown)), RUN).started.entry.profile_id == kept
 
     def test_orphan_is_found_by_its_inputs_although_the_api_key_has_changed(self):
         entry = replace(self.ENTRY, fingerprint="e" * 64, key_digest="f" * 16)
@@ -590,19 +548,14 @@ class TestAnUnansweredStartOfAnEarlierTry:
         pages = [page_of()] * (1 + len(slept))
         played = play(self.ENTRY, *pages, MADE, now=1100.0 + timings.LISTING_DELAY - left)
         assert (played.slept, played.logged) == (slept, [self.LOOKING, "No matching run was found."])
-        assert isinstance(played.over, StartedRun)
-        assert played.over.entry.earlier == ("5", "6")
+        assert played.started.entry.earlier == ("5", "6")
 
     @pytest.mark.parametrize("on_orphan", OnOrphan)
     def test_any_run_may_be_the_one_if_the_inputs_are_not_known_any_more(self, on_orphan):
         run = replace(RUN, input_parameters="keyword=ink")
         new = [MADE] if on_orphan is OnOrphan.START else []
         played = play(self.UNKNOWN_INPUTS, page_of(run), run, *new, on_orphan=on_orphan)
-        if new:
-            assert isinstance(played.over, StartedRun)
-            assert played.over.task_id == "9"
-        else:
-            assert isinstance(played.over, OrphanError)
+        assert isinstance(played.over, StartedRun if new else OrphanError)
 
     @pytest.mark.parametrize("kind", ["deferred", "bot"])
     def test_lost_start_of_an_earlier_operator_is_looked_up_in_its_version_of_the_api(self, kind):
@@ -616,6 +569,10 @@ class TestAnUnansweredStartOfAnEarlierTry:
 
 OWN = listed_run("8", 2000.0)
 """The run that a lost start has made at second 2000."""
+
+
+def no_response(status: int) -> errors.ServerError:
+    return errors.ServerError("no response", http_status=status)
 
 
 def looks(*tasks: Task) -> list[object]:
@@ -692,18 +649,19 @@ class TestAStart:
         assert played.names.count("run-task") == 1
         assert played.asked[0].body == sent.call.body
 
-    @pytest.mark.parametrize("status", [408, 502, 503, 504])
-    def test_start_that_browseract_carries_out_a_minute_after_a_gateway_s_error_is_found(self, status):
-        empty = [page_of()] * int(timings.LATE_START_DELAY / timings.ORPHAN_LIST_PAUSE)
-        error = errors.ServerError("no response", http_status=status)
-        played = play(None, error, *empty, page_of(listed_run("8", 2055.0)))
-        assert isinstance(played.over, StartedRun)
-        assert played.over.task_id == "8"
-        assert sum(played.slept) == timings.LATE_START_DELAY
-
-    @pytest.mark.parametrize("error", [errors.ServerError("x", http_status=500), LOST], ids=["500", "lost"])
-    def test_look_up_waits_no_longer_than_the_list_is_late_after_another_error(self, error):
-        assert sum(play(None, error, *looks(OWN)).slept) == timings.LISTING_DELAY
+    # A gateway's error can come a minute before BrowserAct carries out the start.
+    @cases(
+        ("error", "delay"),
+        {
+            **{str(each): (no_response(each), timings.LATE_START_DELAY) for each in (408, 502, 503, 504)},
+            "500": (no_response(500), timings.LISTING_DELAY),
+            "lost": (LOST, timings.LISTING_DELAY),
+        },
+    )
+    def test_run_that_is_listed_at_the_last_moment_is_found_and_not_waited_for_any_longer(self, error, delay):
+        empty = [page_of()] * int(delay / timings.ORPHAN_LIST_PAUSE)
+        played = play(None, error, *empty, page_of(listed_run("8", 2000.0 + delay)))
+        assert (played.started.task_id, sum(played.slept)) == ("8", delay)
 
     def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry(self):
         played = play(None, LOST, errors.ServerError("x", http_status=503, code=7, msg="m", trace_id="t"))
@@ -720,16 +678,8 @@ class TestAStart:
         with pytest.raises(errors.BrowserActError) as refused:
             start().request.call.read(status, json.dumps(envelope).encode(), {})
         played = play(None, refused.value, *looks(OWN))
-        assert isinstance(played.over, StartedRun)
+        assert played.started.task_id == "8"
         assert played.names[:2] == ["run-task", "list-tasks"]
 
     def test_ledger_entry_is_dated_after_slow_checks_before_the_start(self):
-        now = 10_000.0
-        steps = begin(start(), None, lambda: now)
-        before = next(steps)
-        assert isinstance(before, BeforeStart)
-        now += 300.0
-        written = steps.send(before.request)
-        assert isinstance(written, Write)
-        assert written.entry is not None
-        assert written.entry.written_at == now
+        assert play(None, MADE, checks_take=300.0).started.entry.written_at == 2300.0
