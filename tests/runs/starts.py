@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -115,6 +116,7 @@ class Played:
     """The result, or the error."""
     written: list[Write] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     asked: list[Call[Any]] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
 
@@ -145,6 +147,8 @@ class Played:
                 self.written.append(step)
             case LogLine():
                 self.logged.append(step.text)
+                if step.level >= logging.WARNING:
+                    self.warnings.append(step.text)
             case Sleep():
                 self.slept.append(step.seconds)
                 self.now += step.seconds
@@ -157,7 +161,7 @@ class Played:
                 return self.checked or step.request
             case Call():
                 self.asked.append(step)
-                assert len(self.asked) < 100
+                assert len(self.asked) < 1000
                 self.now += self.call_takes
                 return self.respond(step)
         return None

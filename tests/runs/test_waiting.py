@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,6 @@ from airflow_provider_browseract.api.models import Step, Task, TaskState, TaskSt
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import OnPaused
 from airflow_provider_browseract.runs.report import GOAL_LENGTH, MAX_STEP_LINES, STATUS_LENGTH
-from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.waiting import (
     JITTER,
     MAX_STOPS,
@@ -21,24 +19,20 @@ from airflow_provider_browseract.runs.waiting import (
     MIN_UNKNOWN_POLLS,
     End,
     Wait,
-    WaitEnd,
     WaitPolicy,
     WokenBy,
     wait_for_end,
 )
 from tests.cases import cases
-from tests.steps import carry_out, replace
+from tests.runs.starts import Played
+from tests.steps import replace
 
 START = 1_000_000.0
 LIVE = "https://live.example/7"
 
 
-def _next(left):
-    return left.pop(0) if len(left) > 1 else left[0]
-
-
-class World:
-    """Replaces clock, API and log: returns a list of responses, and records the requests.
+class World(Played):
+    """What a wait does with a list of responses.
 
     :param answers: what each poll returns; the last one is returned again and again.
     :param steps: the steps of the run at each poll.
@@ -48,60 +42,26 @@ class World:
     :param plan: fields of the wait. Moments are in seconds from the start.
     """
 
-    def __init__(
-        self,
-        *answers: TaskStatus | errors.BrowserActError,
-        chance: float = 0.5,
-        steps=((),),
-        credit=(None,),
-        statuses=(),
-        stops=(),
-        **plan,
-    ):
-        self.now = START
-        self.statuses = list(statuses)
-        self.answers = list(answers)
-        self.steps: list[tuple[Step, ...]] = list(steps)
-        self.credit: list[int | None] = list(credit)
-        self.stops: list[errors.BrowserActError] = list(stops)
-        self.sleeps: list[float] = []
-        self.asked: list[str] = []
-        self.logged: list[LogLine] = []
+    def __init__(self, *answers, chance=0.5, steps=((),), credit=(None,), statuses=(), stops=(), **plan):
+        super().__init__(self._respond, START)
+        self.polls, self.statuses, self.stops = [*map(list, (answers, steps, credit))], [*statuses], [*stops]
         plan = {"interval": 10.0, "first_poll_at": 8.0, "deadline": 3600.0, "began_at": -START, **plan}
         for name in {"deadline", "start_by", "pauses_from", "began_at", "first_poll_at"} & plan.keys():
             plan[name] += START
-        over = wait_for_end(Wait("7", **plan), lambda: self.now, lambda: chance)
-        self.over: WaitEnd = carry_out(over, self._answer)
+        self.play(wait_for_end(Wait("7", **plan), self.clock, lambda: chance))
         self.end, self.took = self.over.end, self.now - START
 
-    def _answer(self, step: object) -> object:
-        if isinstance(step, Sleep):
-            self.sleeps.append(step.seconds)
-            self.now += step.seconds
-            return None
-        if isinstance(step, LogLine):
-            self.logged.append(step)
-            return None
-        assert isinstance(step, Call)
-        self.asked.append(step.name)
-        assert step.params == {"task_id": "7"}
-        if step.name == "get-task-status":
+    def _respond(self, call: Call[Any]) -> object:
+        assert call.params == {"task_id": "7"}
+        if call.name == "get-task-status":
             return TaskState(status=self.statuses.pop(0))
-        if step.name == "stop-task":
+        if call.name == "stop-task":
             return self.stops.pop(0) if self.stops else None
-        assert step.name == "get-task"
-        current, begun, used = _next(self.answers), _next(self.steps), _next(self.credit)
-        if isinstance(current, errors.BrowserActError):
-            return current
-        return Task(id="7", status=current, live_url=None if current.ended else LIVE, steps=begun, credit=used)
-
-    @property
-    def texts(self) -> list[str]:
-        return [say.text for say in self.logged]
-
-    @property
-    def warnings(self) -> list[str]:
-        return [say.text for say in self.logged if say.level >= logging.WARNING]
+        assert call.name == "get-task"
+        status, begun, used = (left.pop(0) if len(left) > 1 else left[0] for left in self.polls)
+        if isinstance(status, errors.BrowserActError):
+            return status
+        return Task(id="7", status=status, live_url=None if status.ended else LIVE, steps=begun, credit=used)
 
 
 C, R, P, F = TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
@@ -110,6 +70,7 @@ DOWN = errors.ServerError("down", http_status=503)
 LARGE = errors.ResponseTooLargeError("The response to get-task is larger than 9 bytes")
 HANDLES_PAUSES = WaitPolicy(on_paused=OnPaused.RESUME)
 WITH_ACTION = {"policy": HANDLES_PAUSES, "pause_known": True, "required_action": "q"}
+RESUMED = {"policy": HANDLES_PAUSES, "pauses_from": timings.RESUME_GRACE}
 SLOW = {"interval": 900.0, "deadline": 36_000.0}
 
 
@@ -141,7 +102,7 @@ JITTERED = timings.FIRST_POLL_JITTER
         "polls fail at the deadline": (wait(R, DOWN, deadline=12.0), End.DEADLINE, [9.0, 3.0]),
         "restart": (wait(R, began_at=-98.0, first_poll_at=-90.0, deadline=10.0), End.DEADLINE, [10.0]),
         "restart after the deadline": (wait(F, began_at=-68.0, first_poll_at=-60.0, deadline=-5.0), End.ENDED, [8.0]),
-        "restart a moment after the start": (
+        "restart soon after the start": (
             wait(F, chance=1.0, began_at=-9.0, first_poll_at=-1.0),
             End.ENDED,
             [1.0 + JITTERED],
@@ -154,8 +115,8 @@ JITTERED = timings.FIRST_POLL_JITTER
 def test_polls_follow_the_interval_and_no_limit_is_passed(row, end, sleeps):
     answers, plan = row
     world = World(*answers, **plan)
-    assert (world.end, world.sleeps) == (end, sleeps)
-    assert world.asked == ["get-task"] * len(sleeps)
+    assert (world.end, world.slept) == (end, sleeps)
+    assert world.names == ["get-task"] * len(sleeps)
 
 
 @pytest.mark.parametrize("status", TaskStatus)
@@ -200,7 +161,7 @@ IS_RUNNING, IS_PAUSED, IS_FINISHED = (
 )
 def test_each_step_and_status_is_logged_once(row, texts):
     answers, plan = row
-    assert World(*answers, **plan).texts == [
+    assert World(*answers, **plan).logged == [
         f"BrowserAct task 7{'' if text[0] == ',' else ' '}{text}" for text in texts
     ]
 
@@ -212,26 +173,27 @@ def steps_until(last: int) -> tuple[Step, ...]:
 def test_response_with_a_hundred_thousand_steps_adds_about_fifty_lines_of_limited_length():
     long = Step(number=7, status="s" * 5000, goal="g" * 5000)
     world = World(R, R, F, steps=[(long,) * 100_000, (long,) * 100_000])
-    assert len(world.texts) == MAX_STEP_LINES + 3
-    assert world.texts[MAX_STEP_LINES // 2] == "BrowserAct task 7: ... 99,950 more steps"
-    assert max(map(len, world.texts)) < GOAL_LENGTH + STATUS_LENGTH + 60
+    assert len(world.logged) == MAX_STEP_LINES + 3
+    assert world.logged[MAX_STEP_LINES // 2] == "BrowserAct task 7: ... 99,950 more steps"
+    assert max(map(len, world.logged)) < GOAL_LENGTH + STATUS_LENGTH + 60
     assert world.over.wait.steps_logged == 100_000
 
 
 def test_first_and_last_of_many_new_steps_are_logged():
     world = World(R, R, F, steps=[(FIRST,), steps_until(61)])
-    shown = [text for text in world.texts if ", step " in text]
+    shown = [text for text in world.logged if ", step " in text]
     assert [int(text.split(", step ")[1].split(":")[0]) for text in shown] == [1, *range(2, 27), *range(37, 62)]
-    assert "BrowserAct task 7: ... 10 more steps" in world.texts
+    assert "BrowserAct task 7: ... 10 more steps" in world.logged
     # A triggerer that takes over logs the steps of a long run again, within the same limit.
     begun: dict[str, Any] = {"began_at": -600.0, "first_poll_at": -592.0, "last_seen": R, "steps_logged": 3}
-    assert len(World(R, R, F, steps=[steps_until(100_000)], **begun).texts) == MAX_STEP_LINES + 2
+    assert len(World(R, R, F, steps=[steps_until(100_000)], **begun).logged) == MAX_STEP_LINES + 2
 
 
 NOT_BROWSERACTS_WORD_ABOUT_THE_TASK = cases(
     "error",
     {
         "503": DOWN,
+        "404 of a gateway": errors.TaskNotFoundError("no route", http_status=404),
         "a refused key": errors.AuthenticationError("Invalid authorization", code=401, http_status=401),
         "403 of a firewall": errors.PermissionDeniedError("no reason given", http_status=403),
         "a web page": errors.UnexpectedResponseError("a page", http_status=200, not_processed=True),
@@ -257,25 +219,19 @@ def test_polls_failing_for_ten_minutes_give_up_the_wait_with_the_last_error(erro
     assert (world.end, world.over.error) == (End.GIVEN_UP, error)
     assert 18.0 + timings.POLL_PATIENCE <= world.took < 18.0 + timings.POLL_PATIENCE + 15.0
     rare = World(R, error, **SLOW)
-    assert (rare.end, rare.over.error, len(rare.asked)) == (End.GIVEN_UP, error, 1 + MIN_FAILED_POLLS)
+    assert (rare.end, rare.over.error, len(rare.names)) == (End.GIVEN_UP, error, 1 + MIN_FAILED_POLLS)
     assert World(R, *[error] * (MIN_FAILED_POLLS - 1), F, **SLOW).end is End.ENDED
 
 
 def test_task_not_found_reported_by_browseract_gives_up_the_wait_at_once():
     world = World(R, errors.TaskNotFoundError("gone", code=10112), F)
-    assert (world.end, len(world.asked)) == (End.GIVEN_UP, 2)
-
-
-def test_404_from_a_gateway_does_not_end_the_wait():
-    world = World(R, errors.TaskNotFoundError("no route", http_status=404), F)
-    assert world.over.end is End.ENDED
-    assert len(world.asked) == 3
+    assert (world.end, len(world.names)) == (End.GIVEN_UP, 2)
 
 
 def test_response_too_large_for_the_triggerer_ends_the_wait_by_status_alone():
     world = World(R, LARGE, LARGE, statuses=[R, F])
     assert (world.end, world.over.task) == (End.ENDED, Task(id="7", status=F, unread=LARGE.message))
-    assert world.asked == ["get-task", "get-task", "get-task-status", "get-task", "get-task-status"]
+    assert world.names == ["get-task", "get-task", "get-task-status", "get-task", "get-task-status"]
 
 
 @cases(
@@ -307,10 +263,10 @@ def test_unknown_statuses_in_a_row_give_up_the_wait_after_enough_polls_and_time(
     assert World(*few, *few, F, interval=60.0, deadline=36_000.0).end is End.ENDED
     endless = World(U)
     # Every 10 seconds.
-    assert (endless.end, len(endless.asked)) == (End.GIVEN_UP, 61)
+    assert (endless.end, len(endless.names)) == (End.GIVEN_UP, 61)
     assert endless.took >= timings.POLL_PATIENCE
     rare = World(U, interval=60.0)
-    assert (rare.end, len(rare.asked)) == (End.GIVEN_UP, MIN_UNKNOWN_POLLS)
+    assert (rare.end, len(rare.names)) == (End.GIVEN_UP, MIN_UNKNOWN_POLLS)
 
 
 @cases(
@@ -326,22 +282,14 @@ def test_unknown_statuses_in_a_row_give_up_the_wait_after_enough_polls_and_time(
         "Required Action, run goes on": (wait(P, R, P, F, **WITH_ACTION), End.NO_LONGER_PAUSED, 2),
         "Required Action, run ends": (wait(P, F, **WITH_ACTION), End.ENDED, 2),
         "after an unknown status": (wait(P, U, P, F, **WITH_ACTION), End.ENDED, 4),
-        "still shown after a resume": (
-            wait(P, P, R, F, policy=HANDLES_PAUSES, pauses_from=timings.RESUME_GRACE),
-            End.ENDED,
-            4,
-        ),
-        "long after a resume": (
-            wait(P, P, P, P, F, policy=HANDLES_PAUSES, pauses_from=timings.RESUME_GRACE),
-            End.PAUSED,
-            4,
-        ),
+        "still shown after a resume": (wait(P, P, R, F, **RESUMED), End.ENDED, 4),
+        "long after a resume": (wait(P, P, P, P, F, **RESUMED), End.PAUSED, 4),
     },
 )
 def test_pause_ends_the_wait_once_and_only_if_a_worker_has_something_to_do(row, end, polls):
     answers, plan = row
     world = World(*answers, **plan)
-    assert (world.end, world.asked) == (end, ["get-task"] * polls)
+    assert (world.end, world.names) == (end, ["get-task"] * polls)
 
 
 def capped(cap: int = 100, **policy) -> WaitPolicy:
@@ -380,12 +328,12 @@ class TestCap:
     def test_run_is_stopped_at_once_when_it_is_above_the_cap(self, status, plan, stopped):
         world = World(status, F, **{"policy": capped(), **plan})
         assert world.end is (End.MAX_CREDITS if stopped else End.ENDED)
-        assert world.asked == ["get-task", "stop-task" if stopped else "get-task"]
+        assert world.names == ["get-task", "stop-task" if stopped else "get-task"]
 
     @pytest.mark.parametrize("status", [F, TaskStatus.FAILED, TaskStatus.CANCELED])
     def test_ended_run_above_the_cap_is_not_stopped_and_logs_no_warning(self, status):
         world = World(status, credit=[500], policy=capped())
-        assert (world.end, world.asked, world.warnings) == (End.ENDED, ["get-task"], [])
+        assert (world.end, world.names, world.warnings) == (End.ENDED, ["get-task"], [])
 
     def test_warning_is_logged_once_from_80_percent_of_the_cap_on(self):
         world = World(R, R, R, R, credit=[79, 80, 100, 101], policy=capped())
@@ -412,13 +360,11 @@ class TestCap:
             "run is gone": ((R,), [errors.TaskNotFoundError("gone", code=10112)], End.MAX_CREDITS, 1, []),
         },
     )
-    def test_stop_that_fails_is_tried_at_three_polls_and_then_left_to_the_worker(
-        self, answers, stops, end, tried, warnings
-    ):
+    def test_stop_that_fails_is_tried_at_three_polls_and_left_to_the_worker(self, answers, stops, end, tried, warnings):
         world = World(*answers, credit=[101], policy=capped(), stops=stops)
         assert (world.end, world.warnings) == (end, warnings)
-        assert world.asked == ["get-task", "stop-task"] * tried + ["get-task"] * (end is End.ENDED)
-        assert set(world.sleeps[1:]) <= {10.0}
+        assert world.names == ["get-task", "stop-task"] * tried + ["get-task"] * (end is End.ENDED)
+        assert set(world.slept[1:]) <= {10.0}
 
     def test_warning_about_a_run_too_large_to_be_read_is_logged_once_and_the_run_keeps_running(self):
         world = World(LARGE, LARGE, F, statuses=[R, R], policy=capped())
@@ -437,19 +383,14 @@ RANDOM = random.Random(7)
 
 def polls_of(length: float, wait: Wait = CALLED_BACK, chance: Callable[[], float] = RANDOM.random) -> list[float]:
     """Return when a run of this length is polled until a poll finds its end, in seconds after the deferral."""
-    now, polls = START, []
+    polls: list[float] = []
 
-    def answer(step: object) -> object:
-        nonlocal now
-        if isinstance(step, Sleep):
-            now += step.seconds
-        if isinstance(step, Call):
-            polls.append(now - START)
-            return Task(id="7", status=F if polls[-1] >= length else R)
-        return None
+    def respond(call: Call[Any]) -> Task:
+        polls.append(played.now - START)
+        return Task(id="7", status=F if polls[-1] >= length else R)
 
-    over = carry_out(wait_for_end(wait.deferred(START), lambda: now, chance), answer)
-    assert over.end is End.ENDED
+    played = Played(respond, START)
+    assert played.play(wait_for_end(wait.deferred(START), played.clock, chance)).over.end is End.ENDED
     return polls
 
 
@@ -483,7 +424,7 @@ class TestPollsBehindACallback:
 
 @pytest.mark.parametrize("interval", [10.0, 120.0])
 def test_first_polls_of_many_waits_that_another_triggerer_takes_over_are_spread_over_the_interval(interval):
-    firsts = [World(F, interval=interval, chance=n / 500, **BEGUN).sleeps[0] for n in range(500)]
+    firsts = [World(F, interval=interval, chance=n / 500, **BEGUN).slept[0] for n in range(500)]
     busiest = max(sum(at <= other < at + 1.0 for other in firsts) for at in firsts)
     assert busiest <= 500 / interval + 1
 
