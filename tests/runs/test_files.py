@@ -219,11 +219,7 @@ def test_name_of_combining_characters_takes_little_time():
         "empty url": ({"download_url": "", "status": "uploading"}, None, True),
         "error message": ({"error_message": "too large"}, "too large", False),
         "failed status": ({"status": "Failed"}, "its status is Failed", False),
-        "url despite an error": (
-            {"download_url": "https://f/a", "status": "expired", "error_message": "?"},
-            None,
-            False,
-        ),
+        "url with an error": ({"download_url": "https://f/a", "status": "expired", "error_message": "?"}, None, False),
     },
 )
 def test_file_without_a_url_is_pending_or_broken(fields, broken, pending):

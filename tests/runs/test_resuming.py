@@ -217,6 +217,7 @@ TWO_MINUTES_LEFT = (
     "are left. Waiting again. Compare the clocks of triggerer and worker."
 )
 UNREADABLE = "BrowserAct task 7 cannot be read yet: down (HTTP 503). Waiting again."
+KNOWN = replace(WAIT, pause_known=True)
 EARLIER = WaitEvent(WAIT, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answered_by="ada")
 
 
@@ -230,12 +231,7 @@ EARLIER = WaitEvent(WAIT, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answ
         "deadline of a Required Action": (event_of(End.DEADLINE, ASKING), P, False, TWO_MINUTES_LEFT),
         "deadline of a Required Action, running": (event_of(End.DEADLINE, ASKING), R, False, TWO_MINUTES_LEFT),
         "deadline of a Required Action, unreadable": (event_of(End.DEADLINE, ASKING), DOWN, False, UNREADABLE),
-        "deadline of a handled pause": (
-            event_of(End.DEADLINE, replace(WAIT, pause_known=True)),
-            P,
-            True,
-            TWO_MINUTES_LEFT,
-        ),
+        "deadline of a handled pause": (event_of(End.DEADLINE, KNOWN), P, True, TWO_MINUTES_LEFT),
         "given up": (
             event_of(End.GIVEN_UP, reason="HTTP 503"),
             R,

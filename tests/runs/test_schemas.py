@@ -88,22 +88,13 @@ A_TEXT = "input is a text instead of a dict.*render_template_as_native"
 @cases(
     ("value", "message"),
     {
-        "time": (
-            {"a": [datetime(2026, 1, 1)]},
-            r"input\['a'\]\[0\] is of type datetime\. Pass a JSON value: a time as",
-        ),
+        "time": ({"a": [datetime.max]}, r"input\['a'\]\[0\] is of type datetime\. Pass a JSON value: a time as"),
         "set": ({"a": [{1}]}, r"input\['a'\]\[0\] is of type set\."),
         "bytes": ({"a": [b"x"]}, r"input\['a'\]\[0\] is of type bytes\."),
         "NaN": ({"a": [float("nan")]}, r"input\['a'\]\[0\] is NaN or infinite\. JSON has no such numbers\."),
         "infinity": ({"a": [float("-inf")]}, r"input\['a'\]\[0\] is NaN or infinite"),
-        "large number": (
-            {"a": [2**1024]},
-            r"input\['a'\]\[0\] is a number of more than 1,024 bits\. Pass it as a text",
-        ),
-        "lone surrogate": (
-            {"a": ["\ud800"]},
-            r"input\['a'\]\[0\] has a text with a character that UTF-8 does not have",
-        ),
+        "long number": ({"a": [2**1024]}, r"input\['a'\]\[0\] is a number of more than 1,024 bits\. Pass it as a text"),
+        "half an emoji": ({"a": ["\ud800"]}, r"input\['a'\]\[0\] has a text with a character that UTF-8 does not have"),
         "name that is a number": ({"a": [{1: 2}]}, r"input\['a'\]\[0\] has a name of type int\. Use texts as names"),
         "name with a lone surrogate": ({"\ud800": 2}, ".*has a text with a character that UTF-8"),
         "name at the top that is a number": ({1: 2}, "input has a name of type int"),
@@ -395,11 +386,7 @@ def test_schema_that_cannot_be_used_is_named_without_the_value(value, schema):
 @cases(
     ("value", "schema", "why"),
     {
-        "exponential": (
-            {"a": 1},
-            with_defs({"$ref": "#/$defs/d0"}, **DOUBLING),
-            r"a check with it takes more than 0\.2",
-        ),
+        "doubling": ({"a": 1}, with_defs({"$ref": "#/$defs/d0"}, **DOUBLING), r"a check with it takes more than 0\.2"),
         "large patterns": ({"a": 1}, of({}, patternProperties=LARGE_PATTERNS), "its patterns are too large"),
         "patterns and names": (
             {f"a{number}": 1 for number in range(20_000)},
@@ -693,9 +680,5 @@ def put(value: Any, path: Path, new: Any) -> None:
 
 
 def test_importing_the_module_does_not_import_jsonschema():
-    source = (
-        "import sys, airflow_provider_browseract.runs.schemas; print({'jsonschema', 'referencing'} & {*sys.modules})"
-    )
-    assert (
-        subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout == "set()\n"
-    )
+    check = "assert not {'jsonschema', 'referencing'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", f"import sys, {schemas.__name__}; {check}"], check=True)

@@ -78,10 +78,7 @@ REFUSED_WITH_429 = {"1": wait_of(2.0, pause=30.0), "0": wait_of(1.0, pause=20.0)
             in_order(9),
             [(BLIND, None, "0"), (BLIND + FOLLOW, None, "1", "2"), (BLIND + 2 * FOLLOW, None, "3", "4", "5")],
         ),
-        "429, in order after the pause": (
-            REFUSED_WITH_429,
-            [(29.0, 3), (30.0, 3, "slot"), (30.0 + FOLLOW, 4, "0", "1")],
-        ),
+        "in order after a 429": (REFUSED_WITH_429, [(29.0, 3), (30.0, 3, "slot"), (30.0 + FOLLOW, 4, "0", "1")]),
         "pause of a wait that is not about slots": (in_order(1, pause=77.0), [(76.0, 0), (77.0, 0, "0")]),
         # The API server hands it over.
         "slot that is free in one count only": (in_order(1, handed_over=True), [(READY, 9), (READY + 5, 9, "0")]),
