@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta, timezone
 
-import pytest
-
 from airflow_provider_browseract.api.models import (
     ApiVersion,
     BotType,
@@ -15,7 +13,7 @@ from airflow_provider_browseract.api.models import (
     Task,
     TaskStatus,
 )
-from airflow_provider_browseract.runs.report import GOAL_LENGTH, end_line, facts, log_url, status_line, step_lines
+from airflow_provider_browseract.runs.report import GOAL_LENGTH, end_line, facts, log_url, step_lines
 from tests.cases import cases
 
 BEGAN = datetime(2026, 11, 25, 8, tzinfo=timezone.utc)
@@ -41,24 +39,10 @@ def test_end_of_a_run_is_reported_with_what_is_known_of_duration_credits_and_ste
 
 
 def test_step_goal_is_shortened_to_one_line():
-    step = Step(number=3, status="running", goal="Open\nthe  page " + "x" * 500)
-    [line] = step_lines(task(steps=(step,)), 0)
+    [line] = step_lines(task(steps=(Step(number=3, status="running", goal="Open\nthe  page " + "x" * 500),)), 0)
     assert line.startswith("BrowserAct task 7, step 3: Open the page xxx")
     assert "\n" not in line
     assert len(line) < GOAL_LENGTH + 60
-
-
-@pytest.mark.parametrize(
-    ("status", "line"),
-    [
-        (TaskStatus.RUNNING, f"BrowserAct task 7 is running. Live view: {LIVE}"),
-        (TaskStatus.PAUSED, f"BrowserAct task 7 is paused. It waits for a person: {LIVE}"),
-        (TaskStatus.FINISHED, "BrowserAct task 7 is finished."),
-    ],
-)
-def test_status_line_has_the_live_view_until_the_run_ends(status, line):
-    assert status_line(task(status, live_url=LIVE)) == line
-    assert log_url(task(status, live_url=LIVE)) == LIVE
 
 
 def test_run_facts_are_plain_json_without_inputs_and_outputs():
@@ -116,5 +100,7 @@ def test_facts_of_a_bot_run_name_the_bot_and_count_its_formats_and_have_no_input
 
 def test_run_facts_have_the_live_view_and_no_end_while_the_run_keeps_running():
     # BrowserAct may return a time of the end before the end.
-    found = facts(task(TaskStatus.RUNNING, live_url=LIVE))
+    running = task(TaskStatus.RUNNING, live_url=LIVE)
+    found = facts(running)
     assert (found["links"]["live"], found["finished_at"], found["seconds"]) == (LIVE, None, None)
+    assert log_url(running) == LIVE

@@ -61,7 +61,7 @@ class World(Played):
         status, begun, used = (left.pop(0) if len(left) > 1 else left[0] for left in self.polls)
         if isinstance(status, errors.BrowserActError):
             return status
-        return Task(id="7", status=status, live_url=None if status.ended else LIVE, steps=begun, credit=used)
+        return Task(id="7", status=status, live_url=LIVE, steps=begun, credit=used)
 
 
 C, R, P, F = TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
