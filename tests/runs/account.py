@@ -34,15 +34,9 @@ def listed(
     }
 
 
-def listed_bot(
-    number: int,
-    created_at: datetime = NOON - timedelta(hours=1),
-    credit: int | None = 45,
-    status: str = "finished",
-    bot_id: str | None = "82",
-) -> dict[str, Any]:
+def listed_bot(number: int, *args: Any, bot_id: str | None = "82", **fields: Any) -> dict[str, Any]:
     """Return a run of a bot as the list of version 3 has it."""
-    run = listed(number, created_at, credit, status)
+    run = listed(number, *args, **fields)
     del run["workflow_id"]
     return {"task_id": run.pop("id"), **run, **({} if bot_id is None else {"bot_id": bot_id})}
 

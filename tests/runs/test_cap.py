@@ -7,6 +7,7 @@ import pytest
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.runs.cap import CapUsedUpError, check_cap, credits_of, over_cap_text
 from tests.cases import cases
+from tests.steps import replace
 
 LOOPING = Task(
     id="123",
@@ -18,20 +19,12 @@ BARE = Task(id="123", status=TaskStatus.RUNNING)
 
 
 @pytest.mark.parametrize(
-    ("credit", "left_out", "cost", "used"),
-    [
-        (None, 0, 5, 205),
-        (0, 0, 5, 205),
-        (204, 0, 5, 205),
-        (206, 0, 5, 206),
-        (None, 0, 0, 0),
-        (80, 0, 0, 80),
-        (None, 1000, 5, 5205),
-    ],
+    ("credit", "cost", "used"), [(None, 5, 205), (0, 5, 205), (204, 5, 205), (206, 5, 206), (None, 0, 0), (80, 0, 80)]
 )
-def test_larger_of_reported_credits_and_cost_of_all_steps_counts(credit, left_out, cost, used):
-    run = Task(id="7", status=TaskStatus.RUNNING, steps=LOOPING.steps, steps_left_out=left_out, credit=credit)
+def test_larger_of_reported_credits_and_cost_of_all_steps_counts(credit, cost, used):
+    run = replace(LOOPING, credit=credit)
     assert credits_of(run, cost) == used
+    assert credits_of(replace(run, steps_left_out=1000), cost) == max(used, 1041 * cost)
 
 
 NOT_STOPPED = "The run could not be stopped."

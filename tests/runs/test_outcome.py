@@ -8,85 +8,68 @@ from airflow_provider_browseract.runs.outcome import check_finished
 from tests.cases import cases
 
 
-def task(status: TaskStatus, **fields) -> Task:
-    return Task(id="7", status=status, workflow_id="70", log_detail_url="https://log.example/7", **fields)
+def task(status: TaskStatus = TaskStatus.FAILED, **fields) -> Task:
+    return Task(**{"id": "7", "status": status, "workflow_id": "70", **fields})
 
 
 def failed(**fields) -> str:
     with pytest.raises(RunFailedError) as caught:
-        check_finished(Task(**{"id": "7", "status": TaskStatus.FAILED, "workflow_id": "70", **fields}))
+        check_finished(task(**fields))
     return str(caught.value)
 
 
-@cases(
-    ("status", "error"),
-    {
-        TaskStatus.CANCELED: (TaskStatus.CANCELED, RunCanceledError),
-        **{status: (status, RunLostError) for status in TaskStatus if not status.ended},
-    },
-)
-def test_only_a_finished_run_has_a_result_whatever_its_output_is(status, error):
-    fields = {"output": Output(string='{"a": 1}')}
+def step(goal: str, status: str = "succeed", number: int = 2, **fields) -> Step:
+    return Step(number=number, status=status, goal=goal, **fields)
+
+
+LOG = "https://log.example/7"
+
+
+@pytest.mark.parametrize("status", [TaskStatus.CANCELED, *(status for status in TaskStatus if not status.ended)])
+def test_only_a_finished_run_has_a_result_whatever_its_output_is(status):
+    fields = {"output": Output(string='{"a": 1}'), "log_detail_url": LOG}
     check_finished(task(TaskStatus.FINISHED, **fields))
-    what = "was canceled" if status is TaskStatus.CANCELED else f"has the status {status}"
-    with pytest.raises(error, match=f"task 7 of workflow 70 {what}.* Log: https://log.example/7"):
+    canceled = status is TaskStatus.CANCELED
+    what = "was canceled" if canceled else f"has the status {status}"
+    with pytest.raises(RunCanceledError if canceled else RunLostError, match=f"7 of workflow 70 {what}.* Log: {LOG}"):
         check_finished(task(status, **fields))
 
 
 def test_failed_run_error_names_reason_code_step_screenshot_log_and_remedy():
+    shot = "https://shots.example/2.png"
     steps = (
-        Step(number=1, status="succeed", goal="open the page"),
-        Step(
-            number=2,
-            status="failed",
-            goal="solve the captcha",
-            evaluation_previous_goal="the page was open",
-            screenshots_url="https://shots.example/2.png",
-        ),
-        Step(number=3, status="running", goal="read the rows", evaluation_previous_goal="the captcha stands"),
+        step("open the page", number=1),
+        step("solve the captcha", "failed", evaluation_previous_goal="the page was open", screenshots_url=shot),
+        step("read the rows", "running", number=3, evaluation_previous_goal="the captcha stands"),
     )
-    found = failed(
-        failure=Failure(code=1011, message="Captcha blocked the run"),
-        steps=steps,
-        log_detail_url="https://log.example/7",
-    )
-    assert found == (
+    failure = Failure(code=1011, message="Captcha blocked the run")
+    assert failed(failure=failure, steps=steps, log_detail_url=LOG) == (
         "BrowserAct task 7 of workflow 70 failed: Captcha blocked the run (code 1011).\n"
         "At step 2: solve the captcha\n"
         "Evaluation: the captcha stands\n"
         "Screenshot: https://shots.example/2.png\n"
-        "Log: https://log.example/7\n"
+        f"Log: {LOG}\n"
         "A captcha stopped the run: let the workflow pause for a person at this point, start with a profile that is "
         "already logged in, or slow down the workflow. Fix the workflow or its inputs, and clear the Airflow task that "
         "started it."
     )
 
 
-SUCCEEDED = Step(number=1, status="succeed", goal="open the page")
+SIGNED = "https://shots.example/1.png?X-Amz-Signature=secret"
 
 
 @cases(
     ("steps", "lines"),
     {
         "no step": ((), []),
-        "no step failed": ((SUCCEEDED, Step(number=2, status="succeed", goal="read")), ["At step 2: read"]),
+        "no step failed": ((step("open the page", number=1), step("read")), ["At step 2: read"]),
         "step that is not judged yet": (
-            (Step(number=1, status="failed", goal="read", evaluation_previous_goal="the page was open"),),
-            ["At step 1: read", "Evaluation of the previous step: the page was open"],
+            (step("read", "failed", evaluation_previous_goal="the page was open"),),
+            ["At step 2: read", "Evaluation of the previous step: the page was open"],
         ),
-        "signed screenshot": (
-            (
-                Step(
-                    number=1,
-                    status="failed",
-                    goal="read",
-                    screenshots_url="https://shots.example/1.png?X-Amz-Signature=secret",
-                ),
-            ),
-            ["At step 1: read"],
-        ),
+        "signed screenshot": ((step("read", "failed", screenshots_url=SIGNED),), ["At step 2: read"]),
         "failed step long before the end": (
-            (Step(number=1, status="failed", goal="open"), *[Step(number=2, status="succeed", goal="read")] * 100_000),
+            (step("open", "failed", number=1), *[step("read")] * 100_000),
             ["At step 2: read"],
         ),
     },
@@ -135,11 +118,11 @@ def test_failed_run_of_a_bot_names_the_bot_and_never_workflows_or_profiles(failu
 
 def test_text_of_a_page_can_neither_forge_lines_of_the_error_nor_control_a_terminal():
     text = "no\n[2026-11-27] INFO - fine\r::group::\x1b[31m\u202e\u2028" + "x" * 100_000
-    step = {"step": 1, "status": text, "step_goal": text, "evaluation_previous_goal": text}
+    odd_step = {"step": 1, "status": text, "step_goal": text, "evaluation_previous_goal": text}
     fields = {
         "id": "7",
         "status": "failed",
-        "steps": [{**step, "screenshots_url": "javascript:alert(1)"}],
+        "steps": [{**odd_step, "screenshots_url": "javascript:alert(1)"}],
         "task_failure_info": {"code": 10**5000, "message": text},
         "workflow_id": f"70{text}",
         "log_detail_url": f"https://log.example/{text}",

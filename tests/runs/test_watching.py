@@ -186,13 +186,11 @@ def test_changes_of_a_truncated_list_include_the_status_of_active_tasks_beyond_i
     assert found == {"4": FINISHED, "3": RUNNING, "1": FAILED, "2": RUNNING}
 
 
-@cases(
-    ("answer", "expected"),
-    {
-        "ended": (TaskState(status=FAILED), [FAILED]),
-        "not readable": (ServerError("it is down"), [RUNNING]),
-        "deleted": (TaskNotFoundError("no such task", code=10112), []),
-    },
+GONE, DOWN = TaskNotFoundError("no such task", code=10112), ServerError("it is down")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [(TaskState(status=FAILED), [FAILED]), (DOWN, [RUNNING]), (GONE, [])], ids=str
 )
 def test_active_task_that_a_complete_list_does_not_have_is_read_by_itself(answer, expected):
     window = window_of(task_of_a_bot(1, -30.0, RUNNING), api_version=ApiVersion.V3)
@@ -269,18 +267,13 @@ class TestACursor:
 
 @pytest.mark.parametrize(
     ("source_ids", "statuses", "found"),
-    [
-        ((), END_STATUSES, "12345"),
-        (["w"], END_STATUSES, "12"),
-        (["w"], [FAILED], "2"),
-        (["w", "b"], END_STATUSES, "124"),
-    ],
+    [("", END_STATUSES, "12345"), ("w", END_STATUSES, "12"), ("w", [FAILED], "2"), ("wb", END_STATUSES, "124")],
 )
 def test_ended_tasks_are_filtered_by_workflow_or_bot_and_end_status(source_ids, statuses, found):
     tasks = [ended("1"), ended("2", status=FAILED), ended("3", workflow="other")]
     # Runs of templates belong to no bot.
     tasks += [EndedTask(Task(id="4", status=FINISHED, bot_id="b"), NOW), EndedTask(Task(id="5", status=FINISHED), NOW)]
-    assert "".join(ids(matching(tasks, source_ids, statuses))) == found
+    assert "".join(ids(matching(tasks, [*source_ids], statuses))) == found
 
 
 def test_ended_task_event_is_plain_json_with_only_listed_facts():
