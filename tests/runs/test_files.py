@@ -89,6 +89,7 @@ def test_format_that_is_in_preparation_is_not_missed_beside_a_value():
     assert pending_line(replace(task(), output=Output(string="{}", formats=formats, is_json=True))) is None
 
 
+INVALID_URLS = ("http://[", "http://]", "https://f/b")
 BY_GUID, BY_PATH = [f"https://g/get?id={number}" for number in (1, 2)], "https://f/x%2Fy.csv?s"
 FORMATS = (
     OutputFile(format="csv", name="../r.csv", size=9, url="https://f/r.csv?s"),
@@ -106,10 +107,7 @@ FORMATS = (
             task(download("a.pdf", download_url=BY_GUID[0]), files=(*BY_GUID, BY_GUID[1])),
             ["a.pdf", "get"],
         ),
-        "invalid urls": (
-            task(download("a", download_url=None), files=("http://[", "http://]", "https://f/b")),
-            ["a", "file", "file (2)", "b"],
-        ),
+        "invalid urls": (task(*downloads("a"), files=INVALID_URLS), ["a", "file", "file (2)", "b"]),
         "equal names": (task(*downloads("a.pdf", "A.pdf", "x/a.pdf")), ["a.pdf", "A (2).pdf", "a (3).pdf"]),
         "numbered name that another file has": (
             task(*downloads("a", "1/a (2)", "2/a", "3/a", "4/a (2)")),
@@ -119,7 +117,6 @@ FORMATS = (
             task(*downloads("1/a.tar.gz", "1/a", "2/a.tar.gz", "2/a")),
             ["a.tar.gz", "a", "a.tar (2).gz", "a (2)"],
         ),
-        "only one of its name": (task(download("a.pdf", guid="g1")), ["a.pdf"]),
         "reserved name": (task(download("TASK.json", guid="g1")), ["TASK (g1).json"]),
         "no output": (replace(task(download("a.pdf")), output=None), ["a.pdf"]),
         "no name": (task(download(None, download_url=BY_PATH)), ["y.csv"]),
@@ -182,8 +179,7 @@ def test_formats_whose_urls_differ_only_in_their_signature_are_all_kept():
 
 
 def test_file_names_never_equal_a_reserved_name():
-    names = [file.name for file in files_of(task(*map(download, RESERVED_NAMES)))]
-    assert not set(names) & set(RESERVED_NAMES)
+    assert not {file.name for file in files_of(task(*map(download, RESERVED_NAMES)))} & {*RESERVED_NAMES}
 
 
 def test_equal_long_names_with_long_guids_stay_short_enough_for_every_store():

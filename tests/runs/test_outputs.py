@@ -75,18 +75,11 @@ UNSTORABLE = {
         "plain text with BOM": ("\ufeffplain words", "plain words", TEXT),
         "null character": ("a\0b", "a\ufffdb", TEXT),
         **{
-            f"text {text[:20]!r}": (text, text, found)
-            for text, found in [
-                ("plain words", TEXT),
-                ("name,price\npen,1\n", TEXT),
-                ('{"broken": ', TEXT),
-                ("NaN", TEXT),
-                ('{"a": Infinity}', TEXT),
-                ("1" * 30, JSON),
-                ("1e999", JSON),
-                (r'"\u0000"', TEXT),
-            ]
+            f"text {text[:20]!r}": (text, text, TEXT)
+            for text in ("plain words", "name,price\npen,1\n", '{"broken": ', "NaN", '{"a": Infinity}', r'"\u0000"')
         },
+        "number of many digits": ("1" * 30, "1" * 30, JSON),
+        "number that is too large": ("1e999", "1e999", JSON),
         "empty": ("", None, TEXT),
         "missing": (None, None, TEXT),
     },
@@ -100,12 +93,14 @@ def test_output_in_auto_format_is_parsed_as_json_or_kept_as_text(text, value, fo
 class TestUnstorableValue:
     """The text is returned in its place: the run has been paid for."""
 
-    @pytest.mark.parametrize("output_format", [AUTO, JSON])
+    @pytest.mark.parametrize(
+        ("output_format", "is_json"), [(AUTO, None), (JSON, None), (AUTO, True)], ids=["auto", "JSON", "value of a bot"]
+    )
     @pytest.mark.parametrize(("text", "why"), UNSTORABLE.items(), ids=lambda text: text[:40])
-    def test_unstorable_json_output_is_returned_as_text_with_the_reason(self, text, why, output_format):
-        returned = read(text, output_format)
+    def test_unstorable_json_output_is_returned_as_text_with_the_reason(self, text, why, output_format, is_json):
+        returned = read(text, output_format, is_json=is_json)
         assert returned.value == text.replace("\ud800", "?")
-        assert re.search(why, str(returned.kept_as_text))
+        assert re.search(f"^{outputs.UNSTORABLE}: .*({why})", str(returned.kept_as_text))
 
     @cases(
         ("text", "output_format", "is_json", "parsed"),
@@ -130,15 +125,6 @@ class TestUnstorableValue:
         with_files = read(text, output_format, refuse, is_json=is_json, files=("u",))
         assert with_files == ReturnValue({"output": text, "files": ["u"]}, why)
 
-    @pytest.mark.parametrize("text", [str(2**63), nested(MAX_DEPTH + 1)])
-    def test_value_of_a_bot_that_no_database_stores_is_returned_as_text_with_the_reason(self, text):
-        returned = read(text, is_json=True)
-        assert returned.value == text
-        assert str(returned.kept_as_text).startswith(outputs.UNSTORABLE)
-
-    def test_json_output_at_the_depth_limit_is_still_parsed(self):
-        assert json.dumps(read(nested(MAX_DEPTH), JSON).value) == nested(MAX_DEPTH)
-
     def test_unstorable_output_log_line_names_the_reason_and_both_remedies(self):
         line = as_text_line(str(read("[1]", JSON, lambda value: "it has the key __id__").kept_as_text))
         assert "because Airflow cannot store the parsed value: it has the key __id__." in line
@@ -155,6 +141,7 @@ MILLION = "x" * 1_000_000
     ("text", "declared", "value"),
     {
         "JSON with BOM": ('\ufeff[{"a": 1}]', JSON, [{"a": 1}]),
+        "JSON at the depth limit": (nested(MAX_DEPTH), JSON, json.loads(nested(MAX_DEPTH))),
         "CSV": (ROWS, CSV, PEN_AND_INK),
         "CSV with BOM": ("\ufeff" + ROWS, CSV, PEN_AND_INK),
         "empty values of one column": ("a\n1\n\n2\n", CSV, [{"a": "1"}, {"a": None}, {"a": "2"}]),

@@ -150,6 +150,11 @@ def test_fingerprint_is_the_one_that_earlier_tries_have_stored(stored, request_)
     assert request_.fingerprint(KEY) == stored
 
 
+def pairs(**inputs: Any) -> list[dict[str, Any]]:
+    """Return inputs as BrowserAct takes them."""
+    return [{"name": name, "value": value} for name, value in inputs.items()]
+
+
 def is_secret(name: str) -> bool:
     return isinstance(name, str) and "password" in name
 
@@ -158,14 +163,10 @@ def is_secret(name: str) -> bool:
     ("inputs", "shown", "found"),
     {
         "dict": ({"password": "hunter2", "user": "bob"}, {"password": "***", "user": "bob"}, {"hunter2"}),
-        "list": (
-            [{"name": "password", "value": "hunter2"}, {"name": "user", "value": "bob"}],
-            [{"name": "password", "value": "***"}, {"name": "user", "value": "bob"}],
-            {"hunter2"},
-        ),
+        "list": (pairs(password="hunter2", user="bob"), pairs(password="***", user="bob"), {"hunter2"}),
         "nested list": (
-            {"form": {"fields": [{"name": "password", "value": 483920}]}},
-            {"form": {"fields": [{"name": "password", "value": "***"}]}},
+            {"form": {"fields": pairs(password=483920)}},
+            {"form": {"fields": pairs(password="***")}},
             {"483920"},
         ),
         "JSON text": (
@@ -211,8 +212,8 @@ def test_json_text_that_is_nested_too_deeply_is_hidden_as_a_whole():
 @cases(
     ("given", "expected"),
     {
-        "pairs": ([{"name": "a", "value": 1}, {"name": "b", "value": None}], {"a": 1, "b": None}),
-        "twice": ([{"name": "a", "value": 1}, {"name": "a", "value": 2}], None),
+        "pairs": (pairs(a=1, b=None), {"a": 1, "b": None}),
+        "twice": (pairs(a=1) + pairs(a=2), None),
         "more keys": ([{"name": "a", "value": 1, "x": 2}], None),
         "number as name": ([{"name": 1, "value": 1}], None),
         "texts": (["a"], None),
@@ -225,15 +226,11 @@ def test_only_a_list_of_inputs_becomes_a_dict(given, expected):
 
 
 def test_only_an_input_that_is_declared_as_disabled_by_default_is_required():
-    declared = [
-        InputParameter(name="a", default_enabled=False),
-        InputParameter(name="b", default_enabled=True),
-        InputParameter(name="c"),
-    ]
+    a, b = (InputParameter(name=name, default_enabled=name == "b") for name in "ab")
+    declared = [a, b, InputParameter(name="c")]
     check_names(["a"], declared, "workflow 7")
-    with pytest.raises(
-        InputError, match=r"lacks the required name 'a'\. The inputs of workflow 7 are: a \(required\), b, c\."
-    ):
+    message = r"lacks the required name 'a'\. The inputs of workflow 7 are: a \(required\), b, c\."
+    with pytest.raises(InputError, match=message):
         check_names([], declared, "workflow 7")
 
 
@@ -242,11 +239,7 @@ def test_only_an_input_that_is_declared_as_disabled_by_default_is_required():
     [
         ("https://cb.example.com/hook/s3cret?a=b", {"/hook/s3cret?a=b"}),
         ("https://ada:s3cret@cb.example.com:8443?token=t", {"ada:s3cret@", "?token=t"}),
-        ("https://cb.example.com", set()),
-        ("", set()),
-        (None, set()),
-        (7, set()),
-        ("{{ var.value.callback }}", set()),
+        *((url, set()) for url in ("https://cb.example.com", "", None, 7, "{{ var.value.callback }}")),
     ],
 )
 def test_secret_parts_of_a_callback_address_are_its_login_and_what_follows_the_host(url, parts):
