@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -62,10 +63,6 @@ def test_listed_inputs_match_differ_or_remain_undecided(text, inputs, match):
     assert inputs_match(text, inputs) is match
 
 
-def test_declared_name_with_a_separator_makes_the_text_ambiguous():
-    assert inputs_match("a=1", {"a": "1"}, [InputParameter(name="x;y")]) is None
-
-
 @cases(
     ("text", "match"),
     {
@@ -85,10 +82,16 @@ def test_declared_name_with_a_separator_makes_the_text_ambiguous():
 def test_listing_may_have_inputs_with_defaults_besides_those_that_were_sent(text, match):
     declared = [InputParameter(name=name, default_enabled=name != "r") for name in ("a", "c", "d", "r")]
     assert inputs_match(text, {"a": "1", "b": "2"}, declared) is match
+    # A declared name with a separator makes any text ambiguous.
+    assert inputs_match("a=1", {"a": "1"}, [InputParameter(name="x;y")]) is None
+
+
+def with_defaults(names: Iterable[str]) -> list[InputParameter]:
+    return [InputParameter(name=name, default_enabled=True) for name in names]
 
 
 NAMES_OF_SIGNS = ["=".join("x" * (number + 1)) for number in range(40)]
-DECLARED_40 = [InputParameter(name=f"n{number}", default_enabled=True) for number in range(40)]
+DECLARED_40 = with_defaults(f"n{number}" for number in range(40))
 LISTED_40 = "; ".join(f"{one.name}=1" for one in DECLARED_40)
 INPUTS_1000 = {f"n{number}": str(number) for number in range(1000)}
 LISTED_1000 = "; ".join(f"{name}={value}" for name, value in INPUTS_1000.items())
@@ -98,17 +101,12 @@ COSTLY: dict[str, tuple[bool | None, str, dict[str, str], list[InputParameter]]]
     "40 inputs that are listed twice": (None, f"{LISTED_40}; {LISTED_40}; a=1", {"a": "1"}, DECLARED_40),
     "1,000 inputs": (True, LISTED_1000, INPUTS_1000, []),
     "1,000 inputs, one another": (False, LISTED_1000 + "0", INPUTS_1000, []),
-    "1,000 declared": (
-        True,
-        f"a=1; {LISTED_1000}",
-        {"a": "1"},
-        [InputParameter(name=name, default_enabled=True) for name in INPUTS_1000],
-    ),
-    "names that contain =": (
+    "1,000 declared": (True, f"a=1; {LISTED_1000}", {"a": "1"}, with_defaults(INPUTS_1000)),
+    "names with =": (
         None,
         "; ".join([f"{NAMES_OF_SIGNS[-1]}=1"] * 40),
         {"a": "1"},
-        [InputParameter(name=name, default_enabled=True) for name in NAMES_OF_SIGNS],
+        with_defaults(NAMES_OF_SIGNS),
     ),
     "a text of separators": (None, ";=" * 500_000, {"a": "1"}, DECLARED_40),
     "a text of names": (None, "n1=;" * 250_000, {"a": "1"}, DECLARED_40),
@@ -161,9 +159,8 @@ def test_inputs_match_only_if_some_split_of_the_listed_text_consists_of_them(inp
     sent, listed = known[: len(inputs)], "".join(text.split())
     defaults = dict.fromkeys("".join(name.split()) + "=" for name, enabled in declared if enabled)
     added = [name for name in defaults if name not in sent]
-    found = inputs_match(
-        text, inputs, [InputParameter(name=name, default_enabled=enabled) for name, enabled in declared]
-    )
+    parameters = [InputParameter(name=name, default_enabled=enabled) for name, enabled in declared]
+    found = inputs_match(text, inputs, parameters)
     possible = any(split(each, without, added, known) for each in (listed, listed.removesuffix(";")))
     # Other inputs can have the same text only if a value looks like an input, or two names are the same without spaces.
     words = (*inputs, *inputs.values(), *(name for name, _ in declared))
@@ -276,16 +273,13 @@ def test_value_and_its_json_text_are_the_same_if_nothing_is_lost(listed, sent, m
     assert bot_input_matches({"a": listed, "b": 1}, {"a": sent, "b": 1}, {}) is match
 
 
+NULL = {"a": 1, "b": None}
+
+
+# Null may be left out.
 @pytest.mark.parametrize(
     ("listed", "sent", "match"),
-    [
-        # Null may be left out.
-        ({"a": 1}, {"a": 1, "b": None}, None),
-        ({"a": 1, "b": None}, {"a": 1, "b": None}, True),
-        ({}, {}, True),
-        ({"a": 1}, {}, None),
-        (None, {}, None),
-    ],
+    [({"a": 1}, NULL, None), (NULL, NULL, True), ({}, {}, True), ({"a": 1}, {}, None), (None, {}, None)],
 )
 def test_null_and_no_input_match_only_if_they_are_listed(listed, sent, match):
     assert bot_input_matches(listed, sent, {}) is match
