@@ -217,6 +217,10 @@ TWO_MINUTES_LEFT = (
     "are left. Waiting again. Compare the clocks of triggerer and worker."
 )
 UNREADABLE = "BrowserAct task 7 cannot be read yet: down (HTTP 503). Waiting again."
+THIS_WORKER_CAN = "The triggerer could not poll BrowserAct task 7 (HTTP 503), but this worker can. Waiting again."
+UNUSABLE = "The answer to the Required Action cannot be used: no such option. Waiting again."
+FOR_AN_EARLIER_ONE = "The answer Stop was for an earlier Required Action and has no effect. Waiting again."
+NO_ANSWER_NEEDED = "BrowserAct task 7 is no longer paused, so no answer is needed."
 KNOWN = replace(WAIT, pause_known=True)
 EARLIER = WaitEvent(WAIT, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answered_by="ada")
 
@@ -232,30 +236,15 @@ EARLIER = WaitEvent(WAIT, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answ
         "deadline of a Required Action, running": (event_of(End.DEADLINE, ASKING), R, False, TWO_MINUTES_LEFT),
         "deadline of a Required Action, unreadable": (event_of(End.DEADLINE, ASKING), DOWN, False, UNREADABLE),
         "deadline of a handled pause": (event_of(End.DEADLINE, KNOWN), P, True, TWO_MINUTES_LEFT),
-        "given up": (
-            event_of(End.GIVEN_UP, reason="HTTP 503"),
-            R,
-            False,
-            "The triggerer could not poll BrowserAct task 7 (HTTP 503), but this worker can. Waiting again.",
-        ),
+        "given up": (event_of(End.GIVEN_UP, reason="HTTP 503"), R, False, THIS_WORKER_CAN),
         "answer that cannot be used": (
             event_of(End.GIVEN_UP, ASKING, reason="no such option"),
             P,
             False,
-            "The answer to the Required Action cannot be used: no such option. Waiting again.",
+            UNUSABLE,
         ),
-        "answer to an earlier Required Action": (
-            EARLIER,
-            R,
-            False,
-            "The answer Stop was for an earlier Required Action and has no effect. Waiting again.",
-        ),
-        "no longer paused": (
-            event_of(End.NO_LONGER_PAUSED, ASKING),
-            R,
-            False,
-            "BrowserAct task 7 is no longer paused, so no answer is needed.",
-        ),
+        "answer to an earlier Required Action": (EARLIER, R, False, FOR_AN_EARLIER_ONE),
+        "no longer paused": (event_of(End.NO_LONGER_PAUSED, ASKING), R, False, NO_ANSWER_NEEDED),
     },
 )
 def test_run_is_waited_for_again_without_a_required_action_and_with_the_reason(event, seen, pause_known, line):
