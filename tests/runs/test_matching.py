@@ -102,12 +102,7 @@ COSTLY: dict[str, tuple[bool | None, str, dict[str, str], list[InputParameter]]]
     "1,000 inputs": (True, LISTED_1000, INPUTS_1000, []),
     "1,000 inputs, one another": (False, LISTED_1000 + "0", INPUTS_1000, []),
     "1,000 declared": (True, f"a=1; {LISTED_1000}", {"a": "1"}, with_defaults(INPUTS_1000)),
-    "names with =": (
-        None,
-        "; ".join([f"{NAMES_OF_SIGNS[-1]}=1"] * 40),
-        {"a": "1"},
-        with_defaults(NAMES_OF_SIGNS),
-    ),
+    "names with =": (None, "; ".join([f"{NAMES_OF_SIGNS[-1]}=1"] * 40), {"a": "1"}, with_defaults(NAMES_OF_SIGNS)),
     "a text of separators": (None, ";=" * 500_000, {"a": "1"}, DECLARED_40),
     "a text of names": (None, "n1=;" * 250_000, {"a": "1"}, DECLARED_40),
     "a long text": (None, "a=" + "1" * 5_000_000, {"a": "1"}, []),

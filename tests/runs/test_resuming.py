@@ -237,12 +237,7 @@ EARLIER = WaitEvent(WAIT, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answ
         "deadline of a Required Action, unreadable": (event_of(End.DEADLINE, ASKING), DOWN, False, UNREADABLE),
         "deadline of a handled pause": (event_of(End.DEADLINE, KNOWN), P, True, TWO_MINUTES_LEFT),
         "given up": (event_of(End.GIVEN_UP, reason="HTTP 503"), R, False, THIS_WORKER_CAN),
-        "answer that cannot be used": (
-            event_of(End.GIVEN_UP, ASKING, reason="no such option"),
-            P,
-            False,
-            UNUSABLE,
-        ),
+        "answer that cannot be used": (event_of(End.GIVEN_UP, ASKING, reason="no such option"), P, False, UNUSABLE),
         "answer to an earlier Required Action": (EARLIER, R, False, FOR_AN_EARLIER_ONE),
         "no longer paused": (event_of(End.NO_LONGER_PAUSED, ASKING), R, False, NO_ANSWER_NEEDED),
     },

@@ -274,16 +274,26 @@ class TestBothVersions:
         look(queue, 60.0, 9, "workflow")
 
 
+SEEDS = pytest.mark.parametrize("seed", range(5))
+BOTH = cases("callbacks", {"callbacks": True, "polling": False})
+
+
+def played(number: int, plan: int, duration: float | tuple[float, float] = 30.0, **world: Any) -> World:
+    """Return a world in which so many task instances have come to the end of their runs."""
+    made = World(plan, **world)
+    made.submit(number, duration=duration)
+    made.play()
+    assert len(made.started) == number
+    return made
+
+
 class TestManyRuns:
     """Measured on the model of many task instances; its times are simulated."""
 
-    @pytest.mark.parametrize("seed", range(5))
+    @SEEDS
     @cases("shown_after", {"counted at once": 0.0, "counted late": 4.0})
     def test_few_starts_are_refused_after_the_first_wave_and_few_overtake(self, seed, shown_after):
-        world = World(10, shown_after=shown_after, seed=seed)
-        world.submit(200, duration=20.0)
-        world.play()
-        assert len(world.started) == 200
+        world = played(200, 10, 20.0, shown_after=shown_after, seed=seed)
         waited = list(dict.fromkeys(ti for _, ti in world.refused))
         assert world.refusals_after_the_first() <= 0.05 * len(waited)
         places = world.places(waited)
@@ -309,11 +319,7 @@ class TestManyRuns:
         assert len(world.started) - started >= 0.75 * 10 * 12
 
     def test_no_slot_is_unused_for_half_a_minute_while_something_waits(self):
-        world = World(5, seed=2)
-        world.submit(150, duration=(5.0, 60.0))
-        world.play()
-        assert len(world.started) == 150
-        assert world.longest_unused < 30
+        assert played(150, 5, (5.0, 60.0), seed=2).longest_unused < 30
 
     def test_workflow_that_runs_one_at_a_time_leaves_the_other_slots_to_others(self):
         world = World(5, one_at_a_time=frozenset({"alone"}), seed=3)
@@ -325,29 +331,22 @@ class TestManyRuns:
         assert len(world.places(others)) >= 85
         assert len(world.places(alone)) >= 10
 
-    @pytest.mark.parametrize("seed", range(5))
+    @SEEDS
     @cases("shared_runs", {"each version lists all runs": True, "each lists only its own": False})
-    @cases(
-        ("callbacks", "pause", "limit"),
-        {
-            "callbacks": (True, 0.0, 1.2),
-            "polling": (False, 0.0, 1.25),
-            "bots join later": (True, 50.0, 1.2),
-            "bots join later, polling": (False, 50.0, 1.25),
-        },
-    )
-    def test_40_bots_and_40_workflows_share_the_slots_of_a_plan(self, seed, shared_runs, callbacks, pause, limit):
+    @BOTH
+    @cases("pause", {"all at once": 0.0, "bots join later": 50.0})
+    def test_40_bots_and_40_workflows_share_the_slots_of_a_plan(self, seed, shared_runs, callbacks, pause):
         world = World(10, callbacks=callbacks, shared_runs=shared_runs, seed=seed)
         world.submit(40, duration=20.0)
         world.play(pause)
         world.submit(40, duration=20.0, dag_id="bots", source="bot", api_version=ApiVersion.V3)
         world.play()
         assert len(world.started) == 80
-        assert world.makespan <= limit * 80 / 10 * 20.0
+        assert world.makespan <= (1.2 if callbacks else 1.25) * 80 / 10 * 20.0
         assert world.refusals_after_the_first() <= 4
 
-    @pytest.mark.parametrize("seed", range(5))
-    @pytest.mark.parametrize("callbacks", [True, False])
+    @SEEDS
+    @BOTH
     def test_workflows_follow_a_plan_that_shrinks_after_bots_have_waited(self, seed, callbacks):
         def refused(bots: ApiVersion) -> int:
             world = World(10, callbacks=callbacks, seed=seed)
@@ -358,10 +357,6 @@ class TestManyRuns:
             return world.play(400).refusals_after_the_first()
 
         assert refused(ApiVersion.V3) <= refused(ApiVersion.V2) + 5
-
-
-SEEDS = pytest.mark.parametrize("seed", range(5))
-BOTH = cases("callbacks", {"callbacks": True, "polling": False})
 
 
 class TestDagThatDoesNotStart:
@@ -415,70 +410,57 @@ class TestDagThatDoesNotStart:
         assert world.refusals_after_the_first() <= 15
 
 
-class TestConnectionsWithOneKey:
-    @SEEDS
-    @BOTH
-    @pytest.mark.parametrize("triggerers", [1, 2])
-    def test_those_that_queued_early_are_among_the_first_of_110(self, seed, callbacks, triggerers):
-        world = World(5, callbacks=callbacks, triggerers=triggerers, seed=seed)
-        world.submit(5, conn_id="a", dag_id="a", within=0.1)
-        world.play(1)
-        early = world.submit(10, conn_id="b", dag_id="b", within=2.0)
-        world.play(3)
-        world.submit(95, conn_id="a", dag_id="a", within=3.0)
-        world.play()
-        assert len(world.started) == 110
-        # Without callbacks, two triggerers do not know each other's queues, and wake two for one slot.
-        assert max(world.places(early)) <= (30 if callbacks or triggerers == 1 else 40)
+@SEEDS
+@BOTH
+@pytest.mark.parametrize("triggerers", [1, 2])
+def test_those_that_queued_early_on_another_connection_are_among_the_first_of_110(seed, callbacks, triggerers):
+    world = World(5, callbacks=callbacks, triggerers=triggerers, seed=seed)
+    world.submit(5, conn_id="a", dag_id="a", within=0.1)
+    world.play(1)
+    early = world.submit(10, conn_id="b", dag_id="b", within=2.0)
+    world.play(3)
+    world.submit(95, conn_id="a", dag_id="a", within=3.0)
+    world.play()
+    assert len(world.started) == 110
+    # Without callbacks, two triggerers do not know each other's queues, and wake two for one slot.
+    assert max(world.places(early)) <= (30 if callbacks or triggerers == 1 else 40)
 
 
-class TestRunsThatCannotBeCounted:
-    @staticmethod
-    def played(seed: int, **world) -> World:
-        made = World(5, seed=seed, **world)
-        made.submit(200)
-        return made.play()
-
-    @SEEDS
-    @cases("ends_seen", {"the ends are seen": True, "no end is seen": False})
-    def test_200_on_5_slots_take_at_most_half_longer_than_with_counts(self, seed, ends_seen):
-        without = self.played(seed, counts=False, ends_seen=ends_seen)
-        assert len(without.started) == 200
-        assert without.makespan <= 1.5 * self.played(seed).makespan
-        assert without.refusals_after_the_first() <= 80
-
-    @SEEDS
-    def test_callbacks_are_as_fast_without_counts(self, seed):
-        without = self.played(seed, counts=False, callbacks=True)
-        assert without.makespan <= 1.05 * self.played(seed, callbacks=True).makespan
+@SEEDS
+@cases("ends_seen", {"the ends are seen": True, "no end is seen": False})
+def test_200_on_5_slots_take_at_most_half_longer_without_counts(seed, ends_seen):
+    without = played(200, 5, seed=seed, counts=False, ends_seen=ends_seen)
+    assert without.makespan <= 1.5 * played(200, 5, seed=seed).makespan
+    assert without.refusals_after_the_first() <= 80
 
 
-class TestMarks:
-    @SEEDS
-    def test_one_mark_each_20_seconds_leaves_hardly_more_slots_unused(self, seed):
-        def unused(every: float) -> float:
-            world = World(5, seed=seed)
-            tis = world.submit(200)
-            while any(ti.state != "over" for ti in tis):
-                world.play(every)
-                if waiting := [ti for ti in tis if ti.state == "deferred"]:
-                    world.mark(waiting[-1])
-            return world.unused / sum(ti.duration for _, ti in world.started)
-
-        assert unused(20.0) <= unused(1e6) + 0.03
+@SEEDS
+def test_callbacks_are_as_fast_without_counts(seed):
+    without = played(200, 5, seed=seed, counts=False, callbacks=True)
+    assert without.makespan <= 1.05 * played(200, 5, seed=seed, callbacks=True).makespan
 
 
-class TestTooManyRequests:
-    @SEEDS
-    @BOTH
-    def test_200_starts_with_30_a_minute_neither_stampede_nor_starve(self, seed, callbacks):
-        world = World(100, callbacks=callbacks, starts_per_minute=30, seed=seed)
-        world.submit(200)
-        world.play()
-        assert len(world.started) == 200
-        first_wave = 10.0
-        tried = sorted(at for at, _ in world.started + world.refused if at > first_wave)
-        assert max(sum(at <= other < at + 5.0 for other in tried) for at in tried) <= 20
-        # The first 30 start at once, and the others need 6 minutes at least.
-        assert world.makespan <= 1.8 * 360 + 30
-        assert world.refusals_after_the_first() <= 110
+@SEEDS
+def test_one_mark_each_20_seconds_leaves_hardly_more_slots_unused(seed):
+    def unused(every: float) -> float:
+        world = World(5, seed=seed)
+        tis = world.submit(200)
+        while any(ti.state != "over" for ti in tis):
+            world.play(every)
+            if waiting := [ti for ti in tis if ti.state == "deferred"]:
+                world.mark(waiting[-1])
+        return world.unused / sum(ti.duration for _, ti in world.started)
+
+    assert unused(20.0) <= unused(1e6) + 0.03
+
+
+@SEEDS
+@BOTH
+def test_200_starts_with_30_a_minute_neither_stampede_nor_starve(seed, callbacks):
+    world = played(200, 100, callbacks=callbacks, starts_per_minute=30, seed=seed)
+    first_wave = 10.0
+    tried = sorted(at for at, _ in world.started + world.refused if at > first_wave)
+    assert max(sum(at <= other < at + 5.0 for other in tried) for at in tried) <= 20
+    # The first 30 start at once, and the others need 6 minutes at least.
+    assert world.makespan <= 1.8 * 360 + 30
+    assert world.refusals_after_the_first() <= 110
