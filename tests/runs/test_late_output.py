@@ -1,19 +1,18 @@
 from __future__ import annotations
 
-from datetime import datetime, timezone
-
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.models import ApiVersion, DownloadFile, Output, OutputFile, Step, Task, TaskStatus
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.late_output import read_late_output
 from tests.cases import cases
-from tests.runs.starts import Played
+from tests.runs.starts import Played, at
 from tests.steps import replace
 
 EMPTY = Task(id="7", status=TaskStatus.FINISHED, steps=(Step(number=1, status="succeed", goal="Open the page"),))
 OF_BOT = replace(EMPTY, api_version=ApiVersion.V3, steps=())
 WITH_TEXT = replace(EMPTY, output=Output(string="text", files=()))
+A_FORMAT = OutputFile(format="csv", name="a.csv", size=3, url="https://files.example/1")
 BROKEN = BrowserActError("Internal error")
 
 
@@ -27,7 +26,7 @@ def play(task: Task, *answers: Task | BrowserActError) -> Played:
 
 
 def ended_at(seconds: float) -> Task:
-    return replace(EMPTY, finished_at=datetime.fromtimestamp(seconds, timezone.utc))
+    return replace(EMPTY, finished_at=at(seconds))
 
 
 @cases(
@@ -39,10 +38,7 @@ def ended_at(seconds: float) -> Task:
         "no steps": replace(EMPTY, steps=()),
         "failed": replace(EMPTY, status=TaskStatus.FAILED),
         "canceled": replace(EMPTY, status=TaskStatus.CANCELED),
-        "formats": replace(
-            OF_BOT,
-            output=Output(formats=(OutputFile(format="csv", name="a.csv", size=3, url="https://files.example/1"),)),
-        ),
+        "formats": replace(OF_BOT, output=Output(formats=(A_FORMAT,))),
         "value": replace(OF_BOT, output=Output(string="0", is_json=True)),
         "failed bot": replace(OF_BOT, status=TaskStatus.FAILED),
         "ended long ago": ended_at(999.0 - timings.LATE_OUTPUT_LIMIT),
@@ -76,8 +72,7 @@ def test_finished_run_without_output_is_read_again_until_it_has_some(empty, late
 
 def test_run_that_stays_without_output_is_believed_after_about_20_seconds():
     played = play(EMPTY, EMPTY, EMPTY, EMPTY)
-    assert played.over is EMPTY
-    assert sum(played.slept) == 20
+    assert (played.over, sum(played.slept)) == (EMPTY, 20)
     assert played.logged[-1] == "BrowserAct task 7 still has no output after 20 seconds."
 
 

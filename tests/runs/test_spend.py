@@ -67,12 +67,9 @@ def test_mean_ignores_a_run(other):
     assert mean_of(SOURCE.id, as_listed(listed(1, credit=45), other)) == Forecast(45, 1)
 
 
-def test_mean_includes_failed_runs_and_is_rounded_up():
+def test_mean_includes_failed_runs_and_is_rounded_up_and_no_source_has_none():
     runs = as_listed(listed(1, credit=10), listed(2, credit=15, status="failed"), listed(3, credit=15))
     assert mean_of(SOURCE.id, runs) == Forecast(14, 3)
-
-
-def test_no_mean_of_runs_whose_workflow_is_unknown():
     assert mean_of(None, as_listed(listed(1, workflow_id=None))) is None
 
 
@@ -116,18 +113,12 @@ def test_forecast_without_an_ended_run_is_the_cap_or_the_cost_of_a_step(kind, ca
     assert len(account.calls) == (kind in (SourceKind.WORKFLOW, SourceKind.BOT))
 
 
-@pytest.mark.parametrize(
-    ("given", "source", "text"),
-    [
-        (Forecast(45, 20), SOURCE, "(mean of 20 runs of workflow 70)"),
-        (Forecast(45, 1), SOURCE, "(mean of 1 run of workflow 70)"),
-        (Forecast(5, 0), SOURCE, "(assumed, because no ended run of workflow 70 was found)"),
-        (Forecast(45, 20), BOT, "(mean of 20 runs of bot 82)"),
-        (Forecast(5, 0), TEMPLATE, "(assumed, because lists do not name the template of a run)"),
-    ],
-)
-def test_forecast_names_its_basis(given, source, text):
-    assert given.basis(source) == text
+def test_forecast_names_its_basis():
+    assert Forecast(45, 20).basis(SOURCE) == "(mean of 20 runs of workflow 70)"
+    assert Forecast(45, 1).basis(SOURCE) == "(mean of 1 run of workflow 70)"
+    assert Forecast(5, 0).basis(SOURCE) == "(assumed, because no ended run of workflow 70 was found)"
+    assert Forecast(45, 20).basis(BOT) == "(mean of 20 runs of bot 82)"
+    assert Forecast(5, 0).basis(TEMPLATE) == "(assumed, because lists do not name the template of a run)"
 
 
 def list_all(account, since=MIDNIGHT, until=None, requests=None):
@@ -145,6 +136,10 @@ def test_runs_are_listed_from_one_moment_up_to_another_and_a_minute_more_is_aske
     assert timings.CLOCK_SKEW == 60
 
 
+UNDATED = {**listed(1), "created_at": None}
+CONTRADICTION = "contradict each other: page 2 has nothing new, after 500 items (total_count 501)"
+
+
 def contradicting(page, number):
     return page if number == 1 else {**page, "items": []}
 
@@ -154,16 +149,8 @@ def contradicting(page, number):
     {
         "81 pages": ([listed(number) for number in range(801)], 10, "counting them takes more than 80 requests"),
         "item without id": ([{**listed(1), "id": None}], 500, "items.0.task_id: Field required"),
-        "item without creation time": (
-            [{**listed(1), "created_at": None}],
-            500,
-            "BrowserAct task 001 is listed without its creation time",
-        ),
-        "pages that contradict each other": (
-            [listed(number) for number in range(501)],
-            500,
-            "contradict each other: page 2 has nothing new, after 500 items (total_count 501)",
-        ),
+        "item without creation time": ([UNDATED], 500, "BrowserAct task 001 is listed without its creation time"),
+        "pages that contradict each other": ([listed(number) for number in range(501)], 500, CONTRADICTION),
     },
 )
 def test_list_that_cannot_be_counted_raises(runs, page_size, why):
