@@ -54,24 +54,12 @@ def start(
 
     :param kind: how it is waited for, or what is special about it.
     """
-    wanted = request(keyword, kind, **other)
-    return Start(
-        wanted,
-        3600.0,
-        patience,
-        on_orphan,
-        max_tries=max_tries,
-        deferred=kind != "in the worker",
-        api_key="app-key",
-        key_digest=KEY_DIGEST,
-    )
+    wanted, deferred = request(keyword, kind, **other), kind != "in the worker"
+    return Start(wanted, 3600.0, patience, on_orphan, max_tries, deferred, api_key="app-key", key_digest=KEY_DIGEST)
 
 
 def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
-
-
-AT_1000 = at(1000.0)
 
 
 def listed_run(
@@ -82,10 +70,10 @@ def listed_run(
     return Task(id=task_id, status=status, created_at=None if created is None else at(created), **given)
 
 
-def bot_run(task_id: str, created_at: datetime | None = AT_1000, **fields: Any) -> Task:
+def bot_run(task_id: str = "5", created: float | None = 1000.0, **fields: Any) -> Task:
     """A run of bot 70 as the API lists it."""
-    given = {"status": TaskStatus.RUNNING, "bot_id": "70", "input": {"keyword": "pens"}, **fields}
-    return Task(id=task_id, created_at=created_at, api_version=ApiVersion.V3, **given)
+    of_bot = {"bot_id": "70", "input": {"keyword": "pens"}, "workflow_id": None, "input_parameters": None}
+    return listed_run(task_id, created, api_version=ApiVersion.V3, **{**of_bot, **fields})
 
 
 def page_of(*tasks: Task) -> Page[Task]:

@@ -110,13 +110,8 @@ def outcome(played: Played) -> str:
     ids=str,
 )
 def test_look_up_adopts_a_run_that_certainly_matches_and_ignores_no_possible_one(kind, fields, task_id):
-    created = fields.get("created", 1000.0)
-    given = {name: value for name, value in fields.items() if name != "created"}
-    if kind.startswith("bot"):
-        run = bot_run("5", None if created is None else at(created), **given)
-    else:
-        run = listed_run("5", created, **given)
-    played = look_up(page_of(run), kind=kind)
+    run = bot_run if kind.startswith("bot") else listed_run
+    played = look_up(page_of(run(**fields)), kind=kind)
     assert outcome(played) == task_id
     if task_id == UNDECIDED:
         what = kind if "template" in kind or kind == "bot" else "workflow"
@@ -127,12 +122,10 @@ def test_look_up_adopts_a_run_that_certainly_matches_and_ignores_no_possible_one
 @pytest.mark.parametrize(("shown", "found"), [(10, "5"), (9, UNDECIDED)], ids=["the default", "another value"])
 def test_value_that_was_not_sent_must_be_a_default_of_the_workflow_or_bot(shown, found):
     schema = {"properties": {"keyword": {"type": "string"}, "max_items": {"type": "integer", "default": 10}}}
-    run = bot_run("5", input={"keyword": "pens", "max_items": shown})
+    run = bot_run(input={"keyword": "pens", "max_items": shown})
     assert outcome(look_up(page_of(run), kind="bot", source=SourceInfo(id="70", input_schema=schema))) == found
-    declared = (
-        InputParameter(name="keyword", default_enabled=False),
-        InputParameter(name="max_items", default_enabled=found == "5"),
-    )
+    names = {"keyword": False, "max_items": found == "5"}
+    declared = tuple(InputParameter(name=name, default_enabled=enabled) for name, enabled in names.items())
     run = listed_run(input_parameters="max_items=1; 2; keyword=pens")
     assert outcome(look_up(page_of(run), source=SourceInfo(id="70", input_parameters=declared))) == found
 
@@ -142,7 +135,7 @@ def possible_runs() -> Page[Task]:
     return page_of(listed_run("5", 980.0), listed_run("6", 990.0), listed_run("7", 970.0))
 
 
-OF_TEMPLATE, OF_BOT_TEMPLATE = listed_run(workflow_id="71"), bot_run("5", bot_id=None)
+OF_TEMPLATE, OF_BOT_TEMPLATE = listed_run(workflow_id="71"), bot_run(bot_id=None)
 CONTRADICTORY: Page[Task] = Page(items=(), total_count=3)
 
 

@@ -74,7 +74,7 @@ class Service:
         made = str(100 + len(self.runs))
         if "input" in call.body:
             bot_id = "70" if call.name == "create-run" else None
-            run = bot_run(made, at(int(self.now)), bot_id=bot_id, input=call.body["input"])
+            run = bot_run(made, int(self.now), bot_id=bot_id, input=call.body["input"])
         else:
             inputs = "; ".join(f"{pair['name']}={pair['value']}" for pair in call.body["input_parameters"])
             run = listed_run(made, int(self.now), input_parameters=inputs)
@@ -139,8 +139,8 @@ class TriesOfATask(RuleBasedStateMachine):
                 listed_run("2", before, input_parameters="keyword=ink; more=yes"),
                 listed_run("3", after, workflow_id="71"),
                 bot_run("4", None),
-                bot_run("5", at(before), input={"keyword": "ink", "more": True}),
-                bot_run("6", at(after), bot_id="71"),
+                bot_run("5", before, input={"keyword": "ink", "more": True}),
+                bot_run("6", after, bot_id="71"),
             ]
         self.stored: str | None = None
         self.steps: Any = None
