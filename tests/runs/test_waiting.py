@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -72,18 +73,16 @@ HANDLES_PAUSES = WaitPolicy(on_paused=OnPaused.RESUME)
 WITH_ACTION = {"policy": HANDLES_PAUSES, "pause_known": True, "required_action": "q"}
 RESUMED = {"policy": HANDLES_PAUSES, "pauses_from": timings.RESUME_GRACE}
 SLOW = {"interval": 900.0, "deadline": 36_000.0}
-
-
-def wait(*answers, **plan):
-    """What a row of a table has of a wait."""
-    return answers, plan
-
-
 RARE = {"interval": 120.0}
 BEGUN: dict[str, Any] = {"began_at": -3600.0, "first_poll_at": -3590.0, "deadline": 36_000.0}
 """The fields of a wait that began long ago, and that another triggerer takes over."""
 
 JITTERED = timings.FIRST_POLL_JITTER
+
+
+def wait(*answers, **plan):
+    """What a row of a table has of a wait, which then is played in the test."""
+    return partial(World, *answers, **plan)
 
 
 @cases(
@@ -102,19 +101,14 @@ JITTERED = timings.FIRST_POLL_JITTER
         "polls fail at the deadline": (wait(R, DOWN, deadline=12.0), End.DEADLINE, [9.0, 3.0]),
         "restart": (wait(R, began_at=-98.0, first_poll_at=-90.0, deadline=10.0), End.DEADLINE, [10.0]),
         "restart after the deadline": (wait(F, began_at=-68.0, first_poll_at=-60.0, deadline=-5.0), End.ENDED, [8.0]),
-        "restart soon after the start": (
-            wait(F, chance=1.0, began_at=-9.0, first_poll_at=-1.0),
-            End.ENDED,
-            [1.0 + JITTERED],
-        ),
+        "soon after the start": (wait(F, chance=1.0, began_at=-9.0, first_poll_at=-1.0), End.ENDED, [1.0 + JITTERED]),
         # The grace after a deferral is not shorter.
         "clock ahead": (wait(R, began_at=-31.0, first_poll_at=-23.0, deadline=-10.0), End.DEADLINE, [8.0]),
         "takeover": (wait(R, R, R, F, **RARE, **BEGUN), End.ENDED, [70.0, 120.0, 120.0, 120.0]),
     },
 )
 def test_polls_follow_the_interval_and_no_limit_is_passed(row, end, sleeps):
-    answers, plan = row
-    world = World(*answers, **plan)
+    world = row()
     assert (world.end, world.slept) == (end, sleeps)
     assert world.names == ["get-task"] * len(sleeps)
 
@@ -128,16 +122,12 @@ def test_wait_lasts_until_the_end_of_the_run_or_the_deadline(status):
     assert world.took == (19.0 if status.ended else 100.0)
 
 
-FIRST, SECOND = (
-    Step(number=1, status="running", goal="Open the page"),
-    Step(number=2, status="running", goal="Read the rows"),
-)
+FIRST = Step(number=1, status="running", goal="Open the page")
+SECOND = Step(number=2, status="running", goal="Read the rows")
 ENDED = replace(SECOND, status="succeed")
-IS_RUNNING, IS_PAUSED, IS_FINISHED = (
-    f"is running. Live view: {LIVE}",
-    f"is paused. It waits for a person: {LIVE}",
-    "is finished.",
-)
+IS_RUNNING, IS_PAUSED = f" is running. Live view: {LIVE}", f" is paused. It waits for a person: {LIVE}"
+IS_FINISHED = " is finished."
+STEP_2 = ", step 2: Read the rows (running)"
 
 
 @cases(
@@ -145,25 +135,22 @@ IS_RUNNING, IS_PAUSED, IS_FINISHED = (
     {
         "new steps": (
             wait(R, R, R, F, steps=[(), (FIRST,), (FIRST, SECOND)]),
-            [IS_RUNNING, ", step 1: Open the page (running)", ", step 2: Read the rows (running)", IS_FINISHED],
+            [IS_RUNNING, ", step 1: Open the page (running)", STEP_2, IS_FINISHED],
         ),
         "steps that were logged before": (
             wait(R, F, last_seen=R, steps=[(FIRST,), (FIRST, SECOND)], steps_logged=1, step_status=FIRST.status),
-            [", step 2: Read the rows (running)", IS_FINISHED],
+            [STEP_2, IS_FINISHED],
         ),
         "step with another status": (
             wait(R, R, R, F, last_seen=R, steps=[(SECOND,), (SECOND,), (ENDED,), (ENDED,)]),
-            [", step 2: Read the rows (running)", ", step 2: Read the rows (succeed)", IS_FINISHED],
+            [STEP_2, ", step 2: Read the rows (succeed)", IS_FINISHED],
         ),
         "statuses": (wait(R, R, P, R, F), [IS_RUNNING, IS_PAUSED, IS_RUNNING, IS_FINISHED]),
         "status that was logged before": (wait(R, F, last_seen=R), [IS_FINISHED]),
     },
 )
 def test_each_step_and_status_is_logged_once(row, texts):
-    answers, plan = row
-    assert World(*answers, **plan).logged == [
-        f"BrowserAct task 7{'' if text[0] == ',' else ' '}{text}" for text in texts
-    ]
+    assert row().logged == [f"BrowserAct task 7{text}" for text in texts]
 
 
 def steps_until(last: int) -> tuple[Step, ...]:
@@ -248,10 +235,9 @@ def test_response_too_large_for_the_triggerer_ends_the_wait_by_status_alone():
     },
 )
 def test_every_end_of_a_wait_returns_the_wait_and_the_run_as_it_was_seen_last(row, end, seen):
-    answers, plan = row
-    over = World(*answers, steps=[(), (FIRST, SECOND)], **plan).over
+    over = row(steps=[(), (FIRST, SECOND)]).over
     assert (over.end, over.wait.browseract_task_id, over.wait.last_seen) == (end, "7", seen)
-    assert over.error is (DOWN if answers[-1] is DOWN else None)
+    assert over.error is (DOWN if row.args[-1] is DOWN else None)
     assert (over.task is None) == (seen is None)
     if over.task is not None:
         assert (over.task.id, over.task.status) == ("7", seen)
@@ -287,13 +273,15 @@ def test_unknown_statuses_in_a_row_give_up_the_wait_after_enough_polls_and_time(
     },
 )
 def test_pause_ends_the_wait_once_and_only_if_a_worker_has_something_to_do(row, end, polls):
-    answers, plan = row
-    world = World(*answers, **plan)
+    world = row()
     assert (world.end, world.names) == (end, ["get-task"] * polls)
 
 
 def capped(cap: int = 100, **policy) -> WaitPolicy:
     return WaitPolicy(max_credits=cap, **policy)
+
+
+ASKS, FREE_STEPS = {"policy": capped(on_paused=OnPaused.ASK)}, {"policy": capped(credits_per_step=0)}
 
 
 class TestCap:
@@ -306,20 +294,12 @@ class TestCap:
             "at the cap": (R, {"credit": [100]}, False),
             "above the cap": (R, {"credit": [101]}, True),
             "paused above the cap": (P, {"credit": [101]}, True),
-            "Required Action above the cap": (
-                P,
-                {**WITH_ACTION, "credit": [101], "policy": capped(on_paused=OnPaused.ASK)},
-                True,
-            ),
+            "Required Action above the cap": (P, {**WITH_ACTION, **ASKS, "credit": [101]}, True),
             "steps at the cap": (R, {"steps": [steps_until(20)]}, False),
             "steps above the cap": (R, {"steps": [steps_until(21)]}, True),
             "steps above the reported credits": (R, {"steps": [steps_until(21)], "credit": [20]}, True),
             "reported credits above the steps": (R, {"steps": [steps_until(3)], "credit": [101]}, True),
-            "steps that are not estimated": (
-                R,
-                {"steps": [steps_until(21)], "credit": [100], "policy": capped(credits_per_step=0)},
-                False,
-            ),
+            "steps that are not estimated": (R, {"steps": [steps_until(21)], "credit": [100], **FREE_STEPS}, False),
             "at the cap with earlier tries": (R, {"credit": [60], "spent_before": 40}, False),
             "above the cap with earlier tries": (R, {"credit": [61], "spent_before": 40}, True),
             "no cap": (R, {"credit": [10**6], "policy": WaitPolicy()}, False),
