@@ -58,12 +58,9 @@ class Account:
         fault: Callable[[Call[Any]], Exception | None] = lambda call: None,
     ) -> None:
         self.runs = list(runs)
-        self.shared = shared
-        self.now = now
-        self.page_size = page_size
+        self.now, self.page_size, self.shared, self.fault = now, page_size, shared, fault
         self.change: Callable[[dict[str, Any], int], dict[str, Any]] = lambda page, number: page
         """Changes a page, given its number."""
-        self.fault = fault
         self.started: list[dict[str, Any]] = []
         """The runs that are started after a check."""
         self.stored: Mapping[date, int] = {}

@@ -94,12 +94,9 @@ def test_runs_of_bots_are_those_of_the_same_account():
     used, reserved = 3 * 45 + 3 * 60, 45 + 60 + 70 + 15
     [verdict] = account.check(DAILY)
     assert numbers(verdict) == (used, 4, reserved, 45)
+    asked = [(call.name, call.params.get("bot_id")) for call in account.calls]
     # Of one bot, no run has ended today.
-    assert [(call.name, call.params.get("bot_id")) for call in account.calls] == [
-        ("list-tasks", None),
-        ("page-runs", None),
-        ("page-runs", "83"),
-    ]
+    assert asked == [("list-tasks", None), ("page-runs", None), ("page-runs", "83")]
     [verdict] = account.check(DAILY, BOT)
     assert numbers(verdict) == (used, 4, reserved, 60)
     assert "mean of 3 runs of bot 82" in verdict.line
@@ -112,7 +109,7 @@ def days_ago(number, days, credit, **kwargs):
     return listed(number, NOON - timedelta(days=days), credit, **kwargs)
 
 
-UNKNOWN_WORKFLOW = errors.NotFoundError("there is no such workflow", code=10109)
+UNKNOWN_71 = {"fault": of_workflow_71(errors.NotFoundError("there is no such workflow", code=10109))}
 TEMPLATE = Source(SourceKind.TEMPLATE, SOURCE.id)
 OF_71 = {"workflow_id": "71"}
 OF_YESTERDAY = [
@@ -120,6 +117,7 @@ OF_YESTERDAY = [
     *(days_ago(number, 1, 70, **OF_71) for number in range(2, 4)),
     *(active(number, workflow_id=workflow_id) for number, workflow_id in ((6, SOURCE.id), (7, "71"), (8, None))),
 ]
+ACTIVE_71 = [*runs_of(3, 45), active(9, None, **OF_71)]
 ODD_BOT = [*runs_of(3, 45), listed_bot(9, credit=None, status="running", bot_id="../runs")]
 
 
@@ -127,12 +125,7 @@ ODD_BOT = [*runs_of(3, 45), listed_bot(9, credit=None, status="running", bot_id=
     ("runs", "how", "source", "expected"),
     {
         "no run has ended today": (OF_YESTERDAY, {}, SOURCE, (0, 3, 45 + 70 + 5, 45)),
-        "unknown workflow of an active run": (
-            [*runs_of(3, 45), active(9, None, **OF_71)],
-            {"fault": of_workflow_71(UNKNOWN_WORKFLOW)},
-            SOURCE,
-            (135, 1, 5, 45),
-        ),
+        "unknown workflow of an active run": (ACTIVE_71, UNKNOWN_71, SOURCE, (135, 1, 5, 45)),
         "odd id of the bot of an active run": (ODD_BOT, {}, SOURCE, (135, 1, 5, 45)),
         "template with the id of a workflow": ([*runs_of(3, 45), active(9, 0)], {}, TEMPLATE, (135, 1, 45, 300)),
     },
@@ -152,15 +145,11 @@ def test_run_is_allowed_up_to_exactly_the_budget(used, allowed):
     assert account.shown == [ShowBudget(shown, None if allowed else "refused")]
 
 
-@cases(
+# If both refuse, the month does, which ends later.
+@pytest.mark.parametrize(
     ("limits", "refused"),
-    {
-        "the day": ((100, 4000), "2026-11-27"),
-        "the month": ((400, 1000), "2026-11"),
-        # That one ends later.
-        "both": ((100, 2700), "2026-11"),
-        "neither": ((400, 4000), None),
-    },
+    [((100, 4000), "2026-11-27"), ((400, 1000), "2026-11"), ((100, 2700), "2026-11"), ((400, 4000), None)],
+    ids=["the day", "the month", "both", "neither"],
 )
 def test_budget_of_the_day_or_of_the_month_refuses(limits, refused):
     account = Account(*runs_of(3, 45))
@@ -247,7 +236,7 @@ def test_exceeded_budget_with_the_action_warn_logs_a_warning_and_refuses_nothing
 
 @pytest.mark.parametrize("fault", [lambda call: BROKEN, of_workflow_71(BROKEN)], ids=["list", "forecast"])
 def test_credits_that_cannot_be_counted_refuse_the_start_or_only_warn_with_the_action_warn(fault):
-    account, warning = (Account(*runs_of(3, 45), active(9, None, **OF_71), fault=fault) for _ in range(2))
+    account, warning = (Account(*ACTIVE_71, fault=fault) for _ in range(2))
     with pytest.raises(errors.BudgetUnknownError) as caught:
         account.check(DAILY)
     assert str(caught.value) == (
@@ -360,10 +349,7 @@ BEGIN = datetime(2026, 11, 27, tzinfo=timezone.utc)
 )
 def test_each_run_counts_in_the_day_and_the_month_in_which_browseract_created_it_and_in_no_other(runs, checks):
     """By BrowserAct's clock, runs are created and end; several workers, whose clocks differ, check in turn."""
-    every = [
-        _Run(number, BEGIN + timedelta(seconds=begin), minutes, credit)
-        for number, (begin, minutes, credit) in enumerate(runs)
-    ]
+    every = [_Run(number, BEGIN + timedelta(seconds=run[0]), *run[1:]) for number, run in enumerate(runs)]
     account = Account()
     unlimited = Budget("c", daily_credits=10**9, monthly_credits=10**9)
     for second, ahead in sorted(checks):
@@ -415,10 +401,9 @@ def new(number, seconds=0, status="created", credit=0):
         "finished, with a larger id": (new(500), [new(501, status="finished", credit=45)], True),
         "failed, with a larger id": (new(500), [new(501, status="failed", credit=45)], True),
         "stopped earlier, with more credits": (new(500), [new(499, status="canceled", credit=15)], True),
-        **{
-            f"the run has {status} in the meantime": (new(500, status=status, credit=45), [new(499)], False)
-            for status in ("finished", "failed", "canceled")
-        },
+        "the run has finished": (new(500, status="finished", credit=45), [new(499)], False),
+        "the run has failed": (new(500, status="failed", credit=45), [new(499)], False),
+        "the run was canceled": (new(500, status="canceled", credit=45), [new(499)], False),
     },
 )
 def test_new_run_is_refused_only_by_runs_before_it(own, others, refused):
@@ -431,14 +416,11 @@ def test_new_run_is_refused_only_by_runs_before_it(own, others, refused):
 
 
 def test_second_check_is_only_made_near_the_limit_and_only_to_refuse():
-    for limit, action, taken in (
-        (180 + 20 * 45, BudgetAction.REFUSE, False),
-        (179 + 20 * 45, BudgetAction.REFUSE, True),
-        (180, BudgetAction.WARN, False),
-    ):
+    far, near = 180 + 20 * 45, 179 + 20 * 45
+    for limit, action in ((far, BudgetAction.REFUSE), (near, BudgetAction.REFUSE), (180, BudgetAction.WARN)):
         account = starting(new(500))
         assert check_twice(account, limit, action) is None
-        assert bool(account.calls) is taken
+        assert bool(account.calls) is (limit == near)
     account = Account()
     assert carry_out(check_again([], "500", account.clock), account) is None
     assert (account.calls, account.slept) == ([], 0)
@@ -446,11 +428,12 @@ def test_second_check_is_only_made_near_the_limit_and_only_to_refuse():
 
 def test_second_check_lists_again_until_the_new_run_appears():
     account = starting(new(499))
-    account.change = lambda page, number: (
-        {"items": [*page["items"], new(500)], "total_count": page["total_count"] + 1}
-        if page["items"] and account.slept > 6
-        else page
-    )
+
+    def appear(call):
+        if account.slept > 6:
+            account.runs = [*runs_of(3, 45), new(499), new(500)]
+
+    account.fault = appear
     assert check_twice(account) is not None
     assert account.slept == timings.SECOND_CHECK_DELAY + timings.ORPHAN_LIST_PAUSE
 

@@ -19,18 +19,11 @@ from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import SEARCH, Emulator
 from airflow_provider_browseract.exceptions import ResponseLostError
-from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs import starting, timings
 from airflow_provider_browseract.runs.budget import Budget, ReadDaySums, WriteDaySums
 from airflow_provider_browseract.runs.orphans import ReadClaims
 from airflow_provider_browseract.runs.request import RunRequest, Source
-from airflow_provider_browseract.runs.starting import (
-    BeforeStart,
-    BudgetUsedUp,
-    Start,
-    StartedRun,
-    begin,
-    stop_if_over_budget,
-)
+from airflow_provider_browseract.runs.starting import BudgetUsedUp, StartedRun
 from airflow_provider_browseract.runs.steps import Sleep
 from tests.steps import carry_out
 
@@ -59,16 +52,16 @@ class Account:
     def steps(self, kind: SourceKind = SourceKind.WORKFLOW, keyword: str = "pens") -> Generator[Any, Any, Any]:
         """Return the steps of a start."""
         request = RunRequest(Source(kind, SEARCH.id), {"keyword": keyword})
-        start = Start(request, 3600.0, 1.0, api_key="app-key", key_digest="0" * 16, budget=self.budget)
-        started = yield from begin(start, None, lambda: self.now)
+        start = starting.Start(request, 3600.0, 1.0, api_key="app-key", key_digest="0" * 16, budget=self.budget)
+        started = yield from starting.begin(start, None, lambda: self.now)
         if not isinstance(started, StartedRun):
             return started
-        return (yield from stop_if_over_budget(started, lambda: self.now)) or started
+        return (yield from starting.stop_if_over_budget(started, lambda: self.now)) or started
 
     def answer(self, step: Any) -> Any:
         if isinstance(step, Sleep):
             self.now += step.seconds
-        elif isinstance(step, BeforeStart):
+        elif isinstance(step, starting.BeforeStart):
             return step.request
         elif isinstance(step, ReadDaySums):
             return self.sums

@@ -7,16 +7,9 @@ import pytest
 
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.exceptions import InputError, NoCallbackError
+from airflow_provider_browseract.runs import callback_url
 from airflow_provider_browseract.runs.addresses import URL_LENGTH
-from airflow_provider_browseract.runs.callback_url import (
-    TOKEN_KEY,
-    TaskInstanceKey,
-    address,
-    is_resumed_wait,
-    is_token,
-    new_token,
-    resumed_wait,
-)
+from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, is_resumed_wait, is_token
 from airflow_provider_browseract.runs.request import RunRequest, Source, digest
 from airflow_provider_browseract.runs.waiting import Wait
 from tests.cases import cases
@@ -32,8 +25,8 @@ def encoded(value) -> str:
 
 def arranged(base_url="https://airflow.example.com", waiting=WAITING, api_base_url=PUBLIC, **urls):
     request = RunRequest(Source(SourceKind.WORKFLOW, "70"), **urls)
-    token = new_token()
-    url = address(base_url, waiting, token, conn_id="browseract_default", api_base_url=api_base_url)
+    token = callback_url.new_token()
+    url = callback_url.address(base_url, waiting, token, conn_id="browseract_default", api_base_url=api_base_url)
     return request.with_callback(url, token)
 
 
@@ -82,7 +75,7 @@ def test_invalid_task_instance_in_callback_url_is_refused(part):
 
 
 def test_callback_token_has_256_bits_and_does_not_repeat_and_another_text_is_none():
-    tokens = {new_token() for _ in range(100)}
+    tokens = {callback_url.new_token() for _ in range(100)}
     assert len(tokens) == 100
     assert all(is_token(token) and len(base64.urlsafe_b64decode(token + "=")) == 32 for token in tokens)
     assert digest("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -157,8 +150,8 @@ FIRST_POLL = 1795647413.0294871
 
 
 def test_wait_xcom_of_callback_names_its_wait_and_token_digest():
-    wait = resumed_wait(Wait("7", 1.0, "0" * 64, first_poll_at=FIRST_POLL))
-    assert (wait["woken_by"], wait[TOKEN_KEY]) == ("callback", "0" * 64)
+    wait = callback_url.resumed_wait(Wait("7", 1.0, "0" * 64, first_poll_at=FIRST_POLL))
+    assert (wait["woken_by"], wait[callback_url.TOKEN_KEY]) == ("callback", "0" * 64)
     assert is_resumed_wait(wait, FIRST_POLL)
     # A database may round the time.
     assert is_resumed_wait({**wait, "first_poll_at": 1795647413.02949}, FIRST_POLL)

@@ -12,9 +12,6 @@ from airflow_provider_browseract.runs.outputs import (
     MAX_DEPTH,
     FormatError,
     ReturnValue,
-    WhyUnstorable,
-    as_text_line,
-    doubt_about,
     format_of,
     read_output,
 )
@@ -30,7 +27,7 @@ def stores_everything(value: object) -> None:
 def read(
     text: str | None,
     output_format: OutputFormat = AUTO,
-    why_unstorable: WhyUnstorable = stores_everything,
+    why_unstorable: outputs.WhyUnstorable = stores_everything,
     *,
     is_json: bool | None = None,
     files: tuple[str, ...] = (),
@@ -126,7 +123,7 @@ class TestUnstorableValue:
         assert with_files == ReturnValue({"output": text, "files": ["u"]}, why)
 
     def test_unstorable_output_log_line_names_the_reason_and_both_remedies(self):
-        line = as_text_line(str(read("[1]", JSON, lambda value: "it has the key __id__").kept_as_text))
+        line = outputs.as_text_line(str(read("[1]", JSON, lambda value: "it has the key __id__").kept_as_text))
         assert "because Airflow cannot store the parsed value: it has the key __id__." in line
         assert "json.loads" in line
         assert "output_path" in line
@@ -206,8 +203,8 @@ def test_csv_that_is_probably_a_message_a_page_or_separated_otherwise_has_a_reas
     assert str(returned.doubt).startswith(why)
     # Without the declared format, it is never doubted.
     assert read(text).doubt is None
-    assert doubt_about(text, TEXT) is None
-    assert doubt_about(None, CSV) is None
+    assert outputs.doubt_about(text, TEXT) is None
+    assert outputs.doubt_about(None, CSV) is None
 
 
 class TestLargeText:

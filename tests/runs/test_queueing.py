@@ -8,15 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import (
-    PAUSE_SPREAD,
-    Active,
-    Candidate,
-    count_active,
-    hand_over_order,
-    pause_after,
-)
+from airflow_provider_browseract.runs import queueing, timings
+from airflow_provider_browseract.runs.queueing import Active, Candidate, count_active, hand_over_order
 from tests.cases import cases
 
 from .queue_model import wait_of
@@ -76,11 +69,11 @@ def test_each_run_of_a_workflow_or_bot_is_counted_once(workflows, bots, shared, 
 
 
 def test_pause_after_refused_starts_grows_up_to_a_limit_and_has_random_jitter():
-    pauses = [pause_after(refusals, lambda: 0.0) for refusals in range(1, 20)]
+    pauses = [queueing.pause_after(refusals, lambda: 0.0) for refusals in range(1, 20)]
     assert pauses[0] == timings.FIRST_SLOT_PAUSE
     assert pauses == sorted(pauses)
     assert pauses[-1] == timings.LONGEST_SLOT_PAUSE
-    assert pause_after(1, lambda: 1.0) == timings.FIRST_SLOT_PAUSE * (1 + PAUSE_SPREAD)
+    assert queueing.pause_after(1, lambda: 1.0) == timings.FIRST_SLOT_PAUSE * (1 + queueing.PAUSE_SPREAD)
 
 
 def candidate(since: float, conn_id: str = "conn", dag_id: str = "d", age: float = 60.0, **wait: Any) -> Candidate:
