@@ -2,65 +2,49 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any
-
-import jinja2
 
 from airflow_provider_browseract.runs.json_values import Path, place_of
 
+
+def closed(required: list[str], **properties: Any) -> dict[str, Any]:
+    """Return the schema of an object with these names and no others."""
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
 SCHEMAS: Mapping[str, Any] = {
-    "contacts": {
-        "type": "object",
-        "properties": {
-            "company_name": {"type": "string", "minLength": 2, "maxLength": 80},
-            "max_pages": {"type": "integer", "minimum": 1, "maximum": 100, "default": 5},
-        },
-        "required": ["company_name"],
-        "additionalProperties": False,
-    },
+    "contacts": closed(
+        ["company_name"],
+        company_name={"type": "string", "minLength": 2, "maxLength": 80},
+        max_pages={"type": "integer", "minimum": 1, "maximum": 100, "default": 5},
+    ),
     "prices": {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "properties": {
-            "currency": {"enum": ["EUR", "USD", "GBP"]},
-            "min_price": {"type": "number", "minimum": 0, "exclusiveMaximum": 1_000_000},
-            "in_stock": {"type": "boolean"},
-            "cities": {"type": "array", "items": {"type": "string", "maxLength": 40}, "minItems": 1, "maxItems": 4},
-            "filters": {
-                "type": "object",
-                "properties": {"brand": {"type": "string", "maxLength": 40}, "max_price": {"type": "number"}},
-                "required": ["brand"],
-                "additionalProperties": False,
-            },
-        },
-        "required": ["currency", "cities"],
-        "additionalProperties": False,
+        **closed(
+            ["currency", "cities"],
+            currency={"enum": ["EUR", "USD", "GBP"]},
+            min_price={"type": "number", "minimum": 0, "exclusiveMaximum": 1_000_000},
+            in_stock={"type": "boolean"},
+            cities={"type": "array", "items": {"type": "string", "maxLength": 40}, "minItems": 1, "maxItems": 4},
+            filters=closed(["brand"], brand={"type": "string", "maxLength": 40}, max_price={"type": "number"}),
+        ),
     },
     "generated": {
-        "type": "object",
-        "properties": {
-            "since": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"},
-            "limit": {"anyOf": [{"type": "integer", "maximum": 50}, {"type": "null"}]},
-            "depth": {"type": ["integer", "null"], "minimum": 0},
-            "note": {"type": "string", "nullable": True, "maxLength": 80},
-            "pages": {"type": "array", "items": {"$ref": "#/$defs/Page"}, "maxItems": 3},
-        },
-        "required": ["since"],
-        "additionalProperties": False,
-        "$defs": {
-            "Page": {
-                "type": "object",
-                "properties": {"number": {"type": "integer"}, "ratio": {"type": "number", "minimum": 0}},
-                "required": ["number"],
-                "additionalProperties": False,
-            }
-        },
+        **closed(
+            ["since"],
+            since={"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"},
+            limit={"anyOf": [{"type": "integer", "maximum": 50}, {"type": "null"}]},
+            depth={"type": ["integer", "null"], "minimum": 0},
+            note={"type": "string", "nullable": True, "maxLength": 80},
+            pages={"type": "array", "items": {"$ref": "#/$defs/Page"}, "maxItems": 3},
+        ),
+        "$defs": {"Page": closed(["number"], number={"type": "integer"}, ratio={"type": "number", "minimum": 0})},
     },
 }
 """What bots declare, as people and as libraries write it."""
@@ -130,11 +114,6 @@ class Rendered:
     templates: dict[str, str]
     params: dict[str, Any]
 
-    def render(self) -> dict[str, str]:
-        """Render the templates to texts, as Airflow does."""
-        jinja = jinja2.Environment()
-        return {name: jinja.from_string(text).render(params=self.params) for name, text in self.templates.items()}
-
 
 def refused_inputs(number: int = 100) -> list[Refused]:
     """Return inputs of all kinds that their schemas do not accept."""
@@ -142,17 +121,15 @@ def refused_inputs(number: int = 100) -> list[Refused]:
     for case in (case for name in SCHEMAS for case in _refused(name)):
         by_kind.setdefault(case.kind, []).append(case)
     # One of each kind after the other.
-    mixed = [case for cases in zip_longest(*by_kind.values()) for case in cases if case is not None]
+    mixed = [case for cases in itertools.zip_longest(*by_kind.values()) for case in cases if case is not None]
     return mixed[:number]
 
 
 def accepted_inputs(number: int = 100) -> list[tuple[str, dict[str, Any]]]:
     """Return inputs that their schemas accept as they are, with the names of the schemas."""
     chance = random.Random(2)
-    names = list(SCHEMAS)
-    return [
-        (name := names[each % len(names)], value_of(SCHEMAS[name], SCHEMAS[name], chance)) for each in range(number)
-    ]
+    names = itertools.islice(itertools.cycle(SCHEMAS), number)
+    return [(name, value_of(SCHEMAS[name], SCHEMAS[name], chance)) for name in names]
 
 
 def rendered_inputs(number: int = 50) -> list[Rendered]:
@@ -179,13 +156,10 @@ def _refused(schema_name: str) -> Iterator[Refused]:
 
     def case(kind: str, path: Path, new: Any, place: str | None = None) -> Refused:
         value = deepcopy(complete)
-        parent: Any = value
-        for step in path[:-1]:
-            parent = parent[step]
         if new is _MISSING:
-            del parent[path[-1]]
+            del at(value, path[:-1])[path[-1]]
         else:
-            parent[path[-1]] = new
+            put(value, path, new)
         where = place_of("input", path)
         return Refused(f"{schema_name}-{where}-{kind}", kind, schema_name, value, place or where, tuple(_marks(new)))
 
@@ -202,9 +176,8 @@ def _refused(schema_name: str) -> Iterator[Refused]:
             yield case("missing", (*path, name), _MISSING, f"{owner} lacks the required name '{name}'")
         for name in part["properties"]:
             wrong = name[:-1]
-            yield case(
-                "mistyped", (*path, wrong), "", f"{owner} has the unknown name '{wrong}' (did you mean '{name}'?)"
-            )
+            place = f"{owner} has the unknown name '{wrong}' (did you mean '{name}'?)"
+            yield case("mistyped", (*path, wrong), "", place)
         yield case("unknown", (*path, "zzz"), number, f"{owner} has the unknown name 'zzz'")
     pairs = [{"name": name, "value": value} for name, value in complete.items()]
     yield Refused(f"{schema_name}-pairs", "pairs", schema_name, pairs, "RunWorkflowOperator")
@@ -212,6 +185,18 @@ def _refused(schema_name: str) -> Iterator[Refused]:
 
 
 _MISSING = object()
+
+
+def at(value: Any, path: Path) -> Any:
+    """Return the value at a place within a value."""
+    for step in path:
+        value = value[step]
+    return value
+
+
+def put(value: Any, path: Path, new: Any) -> None:
+    """Replace the value at a place within a value, or add it."""
+    at(value, path[:-1])[path[-1]] = new
 
 
 def _marks(value: Any) -> Iterator[str]:

@@ -20,7 +20,7 @@ from jsonschema import Draft201909Validator, Draft202012Validator
 
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs import schemas
-from airflow_provider_browseract.runs.json_values import Path, place_of
+from airflow_provider_browseract.runs.json_values import place_of
 from airflow_provider_browseract.runs.mismatches import MAX_NAMED
 from airflow_provider_browseract.runs.schemas import (
     Conformed,
@@ -31,7 +31,7 @@ from airflow_provider_browseract.runs.schemas import (
     read_input,
 )
 from tests.cases import cases
-from tests.runs.inputs import MARK, SCHEMAS, Lazy, parts_of, refused_inputs, value_of, wrong_values
+from tests.runs.inputs import MARK, SCHEMAS, Lazy, at, closed, parts_of, put, refused_inputs, value_of, wrong_values
 
 WHAT = "bot 82000518364027715"
 INTEGER, TEXT = {"type": "integer"}, {"type": "string"}
@@ -522,8 +522,7 @@ LEAVES: list[dict[str, Any]] = [
 def objects(members: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     def with_required(properties: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
         needed = st.lists(st.sampled_from([*properties]), unique=True) if properties else st.just([])
-        closed = {"type": "object", "properties": properties, "additionalProperties": False}
-        return needed.map(lambda required: {**closed, "required": required})
+        return needed.map(lambda required: closed(required, **properties))
 
     return st.dictionaries(NAMES, members, max_size=4).flatmap(with_required)
 
@@ -647,16 +646,6 @@ class TestAnySchema:
             with suppress(SchemaUnusableError):
                 mismatch(value, schema)
             declared_defaults(schema)
-
-
-def at(value: Any, path: Path) -> Any:
-    for step in path:
-        value = value[step]
-    return value
-
-
-def put(value: Any, path: Path, new: Any) -> None:
-    at(value, path[:-1])[path[-1]] = new
 
 
 def test_importing_the_module_does_not_import_jsonschema():
