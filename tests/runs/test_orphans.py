@@ -200,6 +200,17 @@ def listed_at(clock: float, *tasks: Task) -> Page[Task]:
     return replace(page_of(*tasks), served_at=at(clock))
 
 
+def look(
+    responses: Any, on_orphan: OnOrphan = FAIL, kind: str = "deferred", takes: float = 0.0, earlier: Any = ()
+) -> Played:
+    """Look up the run of a start at second 1000, with responses by endpoint. Each call takes some seconds."""
+    wanted = request(kind=kind)
+    orphan = Orphan(replace(SAME, source=wanted.source, earlier=earlier), wanted, 2000.0, 1000.0)
+    respond = responses if callable(responses) else lambda call: responses[call.name]
+    played = Played(respond, now=1000.0, call_takes=takes)
+    return played.play(find_orphan(orphan, on_orphan, played.clock))
+
+
 class TestClocksThatDiffer:
     """The start is sent at second 1000, and the list is read from second 1000 to 1020, by our clock."""
 
@@ -235,14 +246,8 @@ class TestClocksThatDiffer:
 
     def test_slow_response_does_not_count_as_a_slow_clock(self):
         run = listed_run("5", 985.0)
-
-        def respond(call: Call[Any]) -> object:
-            listed = listed_at(played.now - played.call_takes, run)
-            return {"get-workflow": SourceInfo(id="70"), "get-task": run, "list-tasks": listed}[call.name]
-
-        played = Played(respond, now=1000.0, call_takes=25.0)
-        orphan = Orphan(replace(SAME, earlier=()), request(), 2000.0, 1000.0)
-        assert isinstance(played.play(find_orphan(orphan, FAIL, played.clock)).over, OrphanError)
+        responses = {"list-tasks": listed_at(1000.0, run), "get-workflow": SourceInfo(id="70"), "get-task": run}
+        assert isinstance(look(responses, takes=25.0).over, OrphanError)
 
 
 @pytest.mark.parametrize(
@@ -265,61 +270,44 @@ class TestBounds:
     """Everything that a look-up reads comes from outside, so its size, number and time are limited."""
 
     @staticmethod
-    def look(
-        respond: Any, on_orphan: OnOrphan = FAIL, kind: str = "deferred", takes: float = 0.0, earlier: Any = ()
-    ) -> Played:
-        """Look a run up. Each call takes some seconds."""
-        wanted = request(kind=kind)
-        orphan = Orphan(replace(SAME, source=wanted.source, earlier=earlier), wanted, 2000.0, 1000.0)
-        played = Played(respond, now=1000.0, call_takes=takes)
-        return played.play(find_orphan(orphan, on_orphan, played.clock))
-
-    @staticmethod
     def endless(call: Call[Any]) -> Page[Task]:
         number = int(call.params["page"])
         return Page(items=tuple(listed_run(f"{number}-{each}", input_parameters="keyword=ink") for each in range(500)))
 
     UNDATED = [listed_run(str(number), created=None) for number in range(21)]
-
-    @staticmethod
-    def first_20_undated(call: Call[Any]) -> object:
-        return TestBounds.UNDATED[0] if call.name == "get-task" else page_of(*TestBounds.UNDATED[:20])
+    TWENTY = {"list-tasks": page_of(*UNDATED[:20]), "get-task": UNDATED[0]}
+    NO_TIMES = "21 tasks that may be the run are listed without their creation time"
 
     @cases(
-        ("respond", "takes", "why", "calls"),
+        ("responses", "takes", "why", "calls"),
         {
             "endless": (endless, 0.0, "list-tasks lists more than 5000 items", {"list-tasks": 11}),
             "slow": (endless, 60.0, "it takes longer than 300 seconds", {"list-tasks": 6}),
-            "no times": (
-                lambda _: page_of(*TestBounds.UNDATED),
-                0.0,
-                "21 tasks that may be the run are listed without their creation time",
-                {"list-tasks": 1},
-            ),
-            "no times, slow": (first_20_undated, 60.0, "it takes longer", {"list-tasks": 1, "get-task": 5}),
+            "no times": ({"list-tasks": page_of(*UNDATED)}, 0.0, NO_TIMES, {"list-tasks": 1}),
+            "no times, slow": (TWENTY, 60.0, "it takes longer", {"list-tasks": 1, "get-task": 5}),
         },
     )
     def test_list_that_is_too_long_or_too_slow_is_given_up_and_does_not_report_that_there_is_no_run(
-        self, respond, takes, why, calls
+        self, responses, takes, why, calls
     ):
-        played = self.look(respond, takes=takes)
+        played = look(responses, takes=takes)
         assert isinstance(played.over, errors.RunStartUnknownError)
         assert why in str(played.over)
         assert {name: played.names.count(name) for name in played.names} == calls
         # With on_orphan='start', this leads to a new run.
-        assert self.look(respond, ANOTHER, takes=takes).over is None
+        assert look(responses, ANOTHER, takes=takes).over is None
 
     @pytest.mark.parametrize(("takes", "number"), [(0.0, 10), (60.0, 4)], ids=["in number", "in time"])
     def test_reading_the_links_of_possible_runs_is_limited(self, takes, number):
         runs = [listed_run(str(number), input_parameters=None) for number in range(20)]
         responses = {"list-tasks": page_of(*runs), "get-workflow": SourceInfo(id="70"), "get-task": runs[0]}
-        played = self.look(lambda call: responses[call.name], takes=takes)
+        played = look(responses, takes=takes)
         assert isinstance(played.over, OrphanError)
         assert played.names == ["list-tasks", "get-workflow", *["get-task"] * number]
 
     def test_run_of_a_template_costs_no_request_for_inputs_that_decide_nothing(self):
         run = listed_run(workflow_id="71", input_parameters=None)
-        played = self.look(lambda call: run if call.name == "get-task" else page_of(run), kind="template")
+        played = look({"list-tasks": page_of(run), "get-task": run}, kind="template")
         assert isinstance(played.over, OrphanError)
         assert played.names == ["list-tasks", "get-task"]
 
@@ -332,12 +320,12 @@ class TestBounds:
             page = int(call.params["page"])
             return Page(items=tuple(runs[100 * (page - 1) : 100 * page]), total_count=250)
 
-        played = self.look(respond, kind="bot")
+        played = look(respond, kind="bot")
         assert (played.over.id, len(played.asked)) == ("5", 3)
 
     def test_finished_run_that_was_given_up_earlier_is_not_taken_for_the_new_one(self):
         given_up = listed_run("5", 1001.0, TaskStatus.FINISHED)
-        assert self.look(lambda _: page_of(given_up), earlier=("5",)).over is None
+        assert look({"list-tasks": page_of(given_up)}, earlier=("5",)).over is None
 
 
 OF_ALL_LISTS = ("created_at_from", "created_at_to", "page", "limit")
