@@ -78,31 +78,28 @@ class Account:
             return step.read(response.status, response.body, {})
         return None
 
-    def start(self) -> StartedRun | BudgetUsedUp:
+    def start(self, pause: float = 10.0) -> StartedRun | BudgetUsedUp:
+        """Start a run, and let some time pass."""
         started: StartedRun | BudgetUsedUp = carry_out(self.steps(), self.answer)
+        self.now += pause
         return started
 
 
 def test_of_1000_starts_in_a_row_the_budget_allows_50_and_no_start_is_sent_after_that():
     account = Account(daily_credits=50 * COST)
-    allowed = 0
-    for _ in range(1000):
-        allowed += isinstance(account.start(), StartedRun)
-        account.now += 10
+    allowed = sum(isinstance(account.start(), StartedRun) for _ in range(1000))
     assert (allowed, account.calls["run-task"], account.credits) == (50, 50, 50 * COST)
 
 
 def test_start_that_is_sent_again_after_a_lost_response_checks_the_budget_again():
     account = Account(daily_credits=3 * COST)
     account.start()
-    account.now += 10
 
     def answer(step: Any) -> Any:
         if isinstance(step, Call) and step.name == "run-task" and account.calls["run-task"] == 1:
             # The response is lost, and others use the credits in the meantime.
             for _ in range(2):
                 account.start()
-                account.now += 10
             return ResponseLostError("lost")
         return account.answer(step)
 
@@ -117,7 +114,7 @@ def test_backfill_of_30_runs_spreads_over_three_days_in_the_order_of_the_queue()
     while waiting:
         refused = None
         for number in list(waiting):
-            outcome = account.start()
+            outcome = account.start(pause=0.0)
             if isinstance(outcome, BudgetUsedUp):
                 refused = outcome
                 continue
@@ -136,7 +133,6 @@ def test_of_20_starts_at_the_same_moment_those_that_fit_are_kept(room):
     for _ in range(9):
         account.browseract.next_run(SEARCH.id, duration=0.0)
         account.start()
-        account.now += 10
     kept = play_at_once(account, 20, itertools.cycle(range(20)))
     assert kept == room
     assert account.statuses() == {"finished": 9, "running": room, "canceled": 20 - room}
@@ -156,7 +152,6 @@ def test_starts_in_any_interleaving_use_the_budget_and_at_most_one_run_more(orde
     for _ in range(3):
         account.browseract.next_run(SEARCH.id, duration=0.0)
         account.start()
-        account.now += 10
     account.browseract.set_workflow(SEARCH.id, listed_after=lag)
     kept = play_at_once(account, 20, itertools.chain(order, itertools.cycle(range(20))))
     assert kept <= room

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,25 +16,20 @@ from airflow_provider_browseract.runs.waiting import End, Wait, WaitPolicy, Woke
 from airflow_provider_browseract.runs.watching import Cursor
 from tests.cases import cases
 from tests.runs.starts import ENTRY
+from tests.steps import replace
 
 WAIT = Wait("7", 9.5, "0" * 64)
-FULL_WAIT = Wait(
-    "7",
-    9.5,
-    "0" * 64,
-    start_by=9.5,
+FULL_WAIT = replace(
+    WAIT,
+    **dict.fromkeys(("start_by", "pauses_from", "answer_by", "began_at", "first_poll_at"), 9.5),
     policy=WaitPolicy(5.0, OnPaused.ASK, True, 60.0, max_credits=100, credits_per_step=0),
     last_seen=TaskStatus.PAUSED,
     steps_logged=3,
     pauses=2,
     pause_known=True,
-    pauses_from=9.5,
     required_action="q",
-    answer_by=9.5,
     callbacks_in_vain=1,
     callback_missed=True,
-    began_at=9.5,
-    first_poll_at=9.5,
     interval=5.0,
     spent_before=40,
     cap_warned=True,
