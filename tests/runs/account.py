@@ -97,11 +97,8 @@ class Account:
         return None
 
     def _page(self, bots: bool, params: Mapping[str, Any]) -> dict[str, Any]:
-        listed = (
-            run if ("task_id" in run) is bots else _by_the_other_version(run)
-            for run in self.runs
-            if self.shared or ("task_id" in run) is bots
-        )
+        runs = [run for run in self.runs if self.shared or ("task_id" in run) is bots]
+        listed = (run if ("task_id" in run) is bots else _by_the_other_version(run) for run in runs)
         found = [run for run in listed if _fits(run, params)]
         size, number = min(self.page_size, params["limit"]), params["page"]
         page = {"items": found[size * (number - 1) : size * number], "total_count": len(found)}

@@ -59,9 +59,6 @@ def of_workflow_71(error):
     return lambda call: error if call.params.get("workflow_id") == "71" else None
 
 
-# What counts
-
-
 def test_used_reserved_and_expected_are_those_of_all_workflows_of_the_day():
     account = Account(
         *runs_of(20, 45),
@@ -166,9 +163,6 @@ def test_budget_of_the_day_or_of_the_month_refuses(limits, refused):
     assert len(account.calls) == 2
 
 
-# The texts
-
-
 def spent(used, *credits_of_active):
     """An account with a mean of 45 for the workflow, active runs, and credits that ended runs have used."""
     runs = runs_of(20, 45, workflow_id=WORKFLOW.id)
@@ -231,9 +225,6 @@ def test_exceeded_budget_with_the_action_warn_logs_a_warning_and_refuses_nothing
     assert (shown.counter, shown.xcom["verdict"]) == ("exceeded", "exceeded")
 
 
-# What cannot be counted
-
-
 @pytest.mark.parametrize("fault", [lambda call: BROKEN, of_workflow_71(BROKEN)], ids=["list", "forecast"])
 def test_credits_that_cannot_be_counted_refuse_the_start_or_only_warn_with_the_action_warn(fault):
     account, warning = (Account(*ACTIVE_71, fault=fault) for _ in range(2))
@@ -258,9 +249,6 @@ def test_refused_api_key_is_an_error_of_its_own(budget):
     with pytest.raises(errors.AuthenticationError):
         account.check(budget)
     assert account.shown == []
-
-
-# The sums of past days
 
 
 def of_november(runs_a_day=1, **kwargs):
@@ -365,9 +353,6 @@ def test_each_run_counts_in_the_day_and_the_month_in_which_browseract_created_it
         assert stored == sum(run.credit for run in every if run.created_at.date() == day)
 
 
-# The second check
-
-
 def check_twice(account, limit=190, action=BudgetAction.REFUSE):
     """Check the budget, and check it again after the start of run 500."""
     verdicts = account.check(Budget("c", daily_credits=limit, action=action))
@@ -467,9 +452,6 @@ def test_second_check_around_midnight_finds_the_new_run_on_the_day_that_browsera
         assert (verdict and str(verdict.period)) == (("2026-11-30" if seconds < 0 else "2026-12-01") if rival else None)
         assert account.slept < timings.LISTING_DELAY
         account.runs = account.runs[:3]
-
-
-# The forecast of a dry run
 
 
 UNKNOWN = "The credits cannot be counted: BrowserAct is down"

@@ -94,20 +94,17 @@ def test_remedy_is_given_only_if_the_message_of_the_failure_fits_it(failure, rem
     assert failed(failure=failure).splitlines()[-1].startswith(remedy or "Fix the workflow or its inputs")
 
 
-@cases(
+FIX_THE_BOT = "Fix the bot or its input, and clear the Airflow task that started it."
+AFTER_A_CAPTCHA = (
+    "A captcha stopped the run: let the bot pause for a person at this point, give it a Standard Browser that is "
+    f"already logged in, or slow down the bot. {FIX_THE_BOT}"
+)
+
+
+@pytest.mark.parametrize(
     ("failure", "last"),
-    {
-        "any": (
-            Failure(code=9, message="gone"),
-            "Fix the bot or its input, and clear the Airflow task that started it.",
-        ),
-        "captcha": (
-            Failure(code=1011, message="A captcha"),
-            "A captcha stopped the run: let the bot pause for a person at this point, give it a Standard Browser that "
-            "is already logged in, or slow down the bot. Fix the bot or its input, and clear the Airflow task that "
-            "started it.",
-        ),
-    },
+    [(Failure(code=9, message="gone"), FIX_THE_BOT), (Failure(code=1011, message="A captcha"), AFTER_A_CAPTCHA)],
+    ids=["any", "captcha"],
 )
 def test_failed_run_of_a_bot_names_the_bot_and_never_workflows_or_profiles(failure, last):
     # The run of a template names no bot.

@@ -254,6 +254,7 @@ FORMATS = (
     OutputFile(format="md", url="https://f/r.md?s"),
 )
 DOWNLOADS = (DownloadFile(guid="g", file_name="a.pdf", file_size=3, status="completed", download_url=DOWNLOAD_URL),)
+ALL_FILES = {"formats": FORMATS, "downloads": DOWNLOADS}
 
 
 @cases(
@@ -264,15 +265,11 @@ DOWNLOADS = (DownloadFile(guid="g", file_name="a.pdf", file_size=3, status="comp
         "empty text": ("", {"output_format": JSON, "files": (URL,)}, {"output": None, "files": [URL]}),
         # They have the same in other formats.
         "formats of a value": ("[1]", {"is_json": True, "formats": FORMATS}, [1]),
-        "downloads beside a value": (
-            "[1]",
-            {"is_json": True, "formats": FORMATS, "downloads": DOWNLOADS},
-            {"output": [1], "files": [DOWNLOAD_URL]},
-        ),
+        "downloads beside a value": ("[1]", {"is_json": True, **ALL_FILES}, {"output": [1], "files": [DOWNLOAD_URL]}),
         **{
             f"formats without a value, {text!r} as {declared}": (
                 text,
-                {"output_format": declared, "formats": FORMATS, "downloads": DOWNLOADS},
+                {"output_format": declared, **ALL_FILES},
                 {"output": None, "files": [DOWNLOAD_URL, "https://f/r.csv?s", "https://f/r.md?s"]},
             )
             for text in (None, "")

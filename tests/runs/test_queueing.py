@@ -90,6 +90,7 @@ V3: dict[str, Any] = {"api_version": ApiVersion.V3}
 LONG_AGO = timings.LONGEST_SLOT_PAUSE + 1
 OTHER, OTHER_BOT = candidate(2.0, age=10.0, source="other"), candidate(2.0, age=10.0, source="other", **V3)
 OLD, SECOND, NEW = candidate(1.0), candidate(0.0, "second"), candidate(2.0, key_digest="k")
+LAST = candidate(3.0, age=10.0)
 ONE_OF_A_DAG = {"a": candidate(1.0, dag_id="late"), "b": candidate(2.0)}
 SAME_KEY = {
     "a": candidate(2.0, key_digest="k"),
@@ -112,11 +113,7 @@ SAME_KEY = {
         "refused long ago": (refused_before(OTHER, age=LONG_AGO), {}, "abc"),
         # The refusals counted no bots.
         "refused while a bot waits": (refused_before(OTHER_BOT), {}, "abc"),
-        "bot refused although slots are free": (
-            {**refused_before(OTHER_BOT, **V3), "d": candidate(3.0, age=10.0)},
-            {},
-            "cdab",
-        ),
+        "bot refused although slots are free": ({**refused_before(OTHER_BOT, **V3), "d": LAST}, {}, "cdab"),
         "too many requests": ({"a": candidate(1.0, age=20.0, pause=15.0), "b": candidate(0.0)}, {}, ""),
     },
 )

@@ -114,6 +114,7 @@ def test_input_that_is_not_json_is_refused_with_its_place(value, message):
         read_input(value)
 
 
+RULE = "does not match the schema (rule '{}')."
 TOJSON = "must be a {}, but a text was given. For a list or dict in a template, add the filter tojson."
 KEYWORD = {"properties": {"keyword": {}}, "additionalProperties": False}
 
@@ -143,18 +144,10 @@ class TestMessages:
             "missing name": ({}, {"required": ["b"]}, "lacks the required name 'b'."),
             "unknown name": ({"b": 1}, {"additionalProperties": False}, "has the unknown name 'b'."),
             "mistyped name": ({"keywrd": 1}, KEYWORD, "has the unknown name 'keywrd' (did you mean 'keyword'?)."),
-            "long name": (
-                {"b\n" * 200: 1},
-                {"additionalProperties": False},
-                "has the unknown name '" + r"b\n" * 33 + "....",
-            ),
-            "any of": (1, {"anyOf": [{"maximum": 0}, {"minimum": 2}]}, "does not match the schema (rule 'anyOf')."),
-            "two of one": (1, {"oneOf": [{}, {"minimum": 0}]}, "does not match the schema (rule 'oneOf')."),
-            "names that match": (
-                {"b": 1},
-                {"propertyNames": {"maxLength": 0}},
-                "does not match the schema (rule 'propertyNames').",
-            ),
+            "long name": ({"b\n" * 200: 1}, KEYWORD, "has the unknown name '" + r"b\n" * 33 + "...."),
+            "any of": (1, {"anyOf": [{"maximum": 0}, {"minimum": 2}]}, RULE.format("anyOf")),
+            "two of one": (1, {"oneOf": [{}, {"minimum": 0}]}, RULE.format("oneOf")),
+            "names that match": ({"b": 1}, {"propertyNames": {"maxLength": 0}}, RULE.format("propertyNames")),
             "same error twice": (3, {"allOf": [{"maximum": 2}, {"maximum": 2}]}, "must be at most 2."),
             "after the conversion": ("2000", {**INTEGER, "maximum": 100}, "must be at most 100."),
             # A filter cannot help.

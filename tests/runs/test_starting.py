@@ -400,6 +400,7 @@ WAS_STOPPED = "was stopped, because the Airflow task was cleared while it waited
 OF_WORKFLOW = "was stopped, because it is a run of workflow 70"
 HAS_ENDED = errors.TaskEndedError("x", code=10121)
 CANCELED_RUN = with_status(TaskStatus.CANCELED, credit=40)
+ELSEWHERE = "If it is active in another account, it keeps using credits."
 FORGOTTEN = "BrowserAct does not know task 7 of an earlier try with this API key: gone (code 10112). "
 
 
@@ -438,13 +439,14 @@ def test_unusable_run_of_an_earlier_try_is_replaced_by_a_new_one(entry, kind, an
     assert played.names == [*read_and_stop[: len(answers)], wants.request.call.name]
     line = f"BrowserAct task 7 {log}. Starting a new run."
     if answers == [GONE]:
-        line = (
-            f"{FORGOTTEN}{WHY_UNKNOWN} If it is active in another account, it keeps using credits. Starting a new run, "
-            f"because {log}."
-        )
+        line = f"{FORGOTTEN}{WHY_UNKNOWN} {ELSEWHERE} Starting a new run, because {log}."
     assert played.logged == [line]
 
 
+NOT_STARTED = (
+    f"{FORGOTTEN}Nothing was started.\n{WHY_UNKNOWN} Make sure that no run is active. Then clear the task instance, "
+    "which starts a new run."
+)
 NAMES = "it names BrowserAct task 7 as a run of {0} 70, but for BrowserAct it is a run of {0} 71"
 DOWN = errors.ServerError("down", http_status=503)
 NO_ROUTE, NO_KEY = errors.NotFoundError("no route", http_status=404), errors.AuthenticationError("no", code=401)
@@ -453,14 +455,7 @@ NO_ROUTE, NO_KEY = errors.NotFoundError("no route", http_status=404), errors.Aut
 @cases(
     ("entry", "kind", "answer", "error", "text"),
     {
-        "forgotten": (
-            SAME,
-            "",
-            GONE,
-            UnknownRunError,
-            f"{FORGOTTEN}Nothing was started.\n{WHY_UNKNOWN} Make sure that no run is active. Then clear the task "
-            "instance, which starts a new run.",
-        ),
+        "forgotten": (SAME, "", GONE, UnknownRunError, NOT_STARTED),
         "cleared, down": (CLEARED, "", DOWN, errors.ServerError, "down"),
         "cleared, 404 of a gateway": (CLEARED, "", NO_ROUTE, errors.NotFoundError, "no route"),
         "cleared, key refused": (CLEARED, "", NO_KEY, errors.AuthenticationError, "no"),
@@ -526,11 +521,8 @@ class TestAnUnansweredStartOfAnEarlierTry:
         assert played.over == StartedRun(replace(self.ENTRY, task_id="7"), RUN)
         assert played.written == [Write(replace(self.ENTRY, task_id="7"))]
         assert played.logged == [self.LOOKING]
-        window = v2.list_tasks(
-            source_id="70",
-            created_at_from=at(1000.0 - timings.CLOCK_SKEW),
-            created_at_to=at(1100.0 + timings.CLOCK_SKEW),
-        )
+        since, until = at(1000.0 - timings.CLOCK_SKEW), at(1100.0 + timings.CLOCK_SKEW)
+        window = v2.list_tasks(source_id="70", created_at_from=since, created_at_to=until)
         assert played.asked[0].params == window.params
 
     @pytest.mark.parametrize(("shown", "kept"), [("of the list", "of the list"), (None, "9")])
