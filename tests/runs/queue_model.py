@@ -124,18 +124,8 @@ class World:
     ) -> list[TI]:
         """Let task instances start for the first time, within some seconds."""
         lengths = duration if isinstance(duration, tuple) else (duration, duration)
-        made = [
-            TI(
-                f"{dag_id} {len(self.tis) + each}",
-                self.chance.uniform(*lengths),
-                dag_id,
-                conn_id,
-                key,
-                source,
-                api_version,
-            )
-            for each in range(number)
-        ]
+        names = [f"{dag_id} {len(self.tis) + each}" for each in range(number)]
+        made = [TI(name, self.chance.uniform(*lengths), dag_id, conn_id, key, source, api_version) for name in names]
         for ti in made:
             self._after(self.chance.uniform(0.0, within), partial(self._start, ti))
         self.tis += made

@@ -388,9 +388,6 @@ class TestPollsBehindACallback:
     def test_polls_become_rarer_unless_something_has_to_be_found_by_polls(self, change, polls):
         assert polls_of(500.0, replace(CALLED_BACK, **change), chance=lambda: 0.5) == polls
 
-    def test_run_of_20_seconds_whose_callback_is_lost_is_found_at_most_25_seconds_late(self):
-        assert max(polls_of(20.0)[-1] for _ in range(5000)) - 20.0 <= 25.0
-
     @pytest.mark.parametrize("length", [10.0, 15.0, 20.0, 45.0, 90.0, 170.0, 500.0, 5000.0])
     def test_lost_callback_costs_at_most_about_as_long_as_the_run_took(self, length):
         late = max(polls_of(length)[-1] for _ in range(500)) - length
