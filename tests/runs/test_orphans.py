@@ -26,19 +26,14 @@ DOWN = errors.ServerError("down")
 FAIL, ADOPT, ANOTHER = OnOrphan.FAIL, OnOrphan.ADOPT, OnOrphan.START
 
 
-def look_up(
-    page: Page[Task] | Iterator[Page[Task]],
-    on_orphan: OnOrphan = FAIL,
-    kind: str = "deferred",
-    source: SourceInfo | SourceInfo | errors.BrowserActError = DOWN,
-    read: Task | errors.BrowserActError = DOWN,
-) -> Played:
-    """Lose the response to a start at second 1000, and look up the run in pages of tasks.
+def look_up(page, on_orphan=FAIL, kind="deferred", source=DOWN, read=DOWN) -> Played:
+    """Lose the response to a start at second 1000, and look up the run in a list of tasks.
 
     If no run is found, another start creates task 9.
 
-    :param source: the details of the workflow or bot.
-    :param read: a listed task, if it is read alone.
+    :param page: the page that each list has, or an iterator of pages.
+    :param source: the details of the workflow or bot, or the error of reading them.
+    :param read: a listed task, if it is read alone, or the error.
     """
     pages = itertools.repeat(page) if isinstance(page, Page) else page
     starts: Iterator[object] = iter([errors.ResponseLostError("x"), CreatedTask(id="9")])
@@ -200,9 +195,7 @@ def listed_at(clock: float, *tasks: Task) -> Page[Task]:
     return replace(page_of(*tasks), served_at=at(clock))
 
 
-def look(
-    responses: Any, on_orphan: OnOrphan = FAIL, kind: str = "deferred", takes: float = 0.0, earlier: Any = ()
-) -> Played:
+def look(responses, on_orphan=FAIL, kind="deferred", takes=0.0, earlier=()) -> Played:
     """Look up the run of a start at second 1000, with responses by endpoint. Each call takes some seconds."""
     wanted = request(kind=kind)
     orphan = Orphan(replace(SAME, source=wanted.source, earlier=earlier), wanted, 2000.0, 1000.0)

@@ -24,18 +24,12 @@ def stores_everything(value: object) -> None:
     """Answer as an Airflow that can store every value."""
 
 
-def read(
-    text: str | None,
-    output_format: OutputFormat = AUTO,
-    why_unstorable: outputs.WhyUnstorable = stores_everything,
-    *,
-    is_json: bool | None = None,
-    files: tuple[str, ...] = (),
-    formats: tuple[OutputFile, ...] = (),
-    downloads: tuple[DownloadFile, ...] = (),
-) -> ReturnValue:
-    """Read an output. Of a bot, it is known whether the output is a JSON value or a text."""
-    output = Output(string=text, files=files, formats=formats, is_json=is_json)
+def read(text, output_format=AUTO, why_unstorable=stores_everything, *, downloads=(), **fields) -> ReturnValue:
+    """Read an output.
+
+    :param fields: other fields of the output. Of a bot, it is known whether it ``is_json``.
+    """
+    output = Output(string=text, **{"files": (), **fields})
     task = Task(id="7", status=TaskStatus.FINISHED, output=output, download_files=downloads)
     return read_output(task, output_format, why_unstorable)
 

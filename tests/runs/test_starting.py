@@ -305,17 +305,10 @@ TestAnyInterleaving.settings = settings(
 )
 
 
-def play(
-    entry: Entry | None,
-    *answers: object,
-    now: float = 2000.0,
-    on_orphan: OnOrphan = OnOrphan.FAIL,
-    wants: Start | None = None,
-    **checks: Any,
-) -> Played:
+def play(entry, *answers, on_orphan=OnOrphan.FAIL, wants: Start | None = None, **how) -> Played:
     """Begin a run with an entry of an earlier try, and return the next response to each call."""
     left = list(answers)
-    played = Played(lambda call: left.pop(0), now, **checks)
+    played = Played(lambda call: left.pop(0), **how)
     played.play(begin(replace(wants or start(), on_orphan=on_orphan), entry, played.clock))
     assert not left
     return played
