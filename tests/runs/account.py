@@ -61,8 +61,6 @@ class Account:
         self.now, self.page_size, self.shared, self.fault = now, page_size, shared, fault
         self.change: Callable[[dict[str, Any], int], dict[str, Any]] = lambda page, number: page
         """Changes a page, given its number."""
-        self.started: list[dict[str, Any]] = []
-        """The runs that are started after a check."""
         self.stored: Mapping[date, int] = {}
         self.calls: list[Call[Any]] = []
         self.lines: list[str] = []

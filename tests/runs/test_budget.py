@@ -353,20 +353,13 @@ def test_each_run_counts_in_the_day_and_the_month_in_which_browseract_created_it
         assert stored == sum(run.credit for run in every if run.created_at.date() == day)
 
 
-def check_twice(account, limit=190, action=BudgetAction.REFUSE):
-    """Check the budget, and check it again after the start of run 500."""
+def check_twice(account, *started, limit=190, action=BudgetAction.REFUSE):
+    """Check the budget, start runs, and check it again for run 500."""
     verdicts = account.check(Budget("c", daily_credits=limit, action=action))
     for kept in (account.calls, account.shown, account.lines):
         kept.clear()
-    account.runs += account.started
+    account.runs += started
     return carry_out(check_again(verdicts, "500", account.clock), account)
-
-
-def starting(*started):
-    """An account whose mean is 45 and that has used 135 credits, in which runs are then started."""
-    account = Account(*runs_of(3, 45))
-    account.started = list(started)
-    return account
 
 
 def new(number, seconds=0, status="created", credit=0):
@@ -392,8 +385,8 @@ def new(number, seconds=0, status="created", credit=0):
     },
 )
 def test_new_run_is_refused_only_by_runs_before_it(own, others, refused):
-    account = starting(own, *others)
-    verdict = check_twice(account)
+    account = Account(*runs_of(3, 45))
+    verdict = check_twice(account, own, *others)
     assert (verdict is not None) is refused
     assert [shown.counter for shown in account.shown] == ["refused"] * refused
     assert account.slept == timings.SECOND_CHECK_DELAY
@@ -403,8 +396,8 @@ def test_new_run_is_refused_only_by_runs_before_it(own, others, refused):
 def test_second_check_is_only_made_near_the_limit_and_only_to_refuse():
     far, near = 180 + 20 * 45, 179 + 20 * 45
     for limit, action in ((far, BudgetAction.REFUSE), (near, BudgetAction.REFUSE), (180, BudgetAction.WARN)):
-        account = starting(new(500))
-        assert check_twice(account, limit, action) is None
+        account = Account(*runs_of(3, 45))
+        assert check_twice(account, new(500), limit=limit, action=action) is None
         assert bool(account.calls) is (limit == near)
     account = Account()
     assert carry_out(check_again([], "500", account.clock), account) is None
@@ -412,27 +405,26 @@ def test_second_check_is_only_made_near_the_limit_and_only_to_refuse():
 
 
 def test_second_check_lists_again_until_the_new_run_appears():
-    account = starting(new(499))
+    account = Account(*runs_of(3, 45))
 
     def appear(call):
         if account.slept > 6:
             account.runs = [*runs_of(3, 45), new(499), new(500)]
 
     account.fault = appear
-    assert check_twice(account) is not None
+    assert check_twice(account, new(499)) is not None
     assert account.slept == timings.SECOND_CHECK_DELAY + timings.ORPHAN_LIST_PAUSE
 
 
 def test_new_run_keeps_running_if_it_is_not_listed_or_the_list_cannot_be_read():
-    account = starting(new(499))
-    assert check_twice(account) is None
+    account = Account(*runs_of(3, 45))
+    assert check_twice(account, new(499)) is None
     assert timings.LISTING_DELAY <= account.slept < timings.LISTING_DELAY + timings.ORPHAN_LIST_PAUSE + 1
     assert account.lines == [
         "The budget was not checked again after the start, because the new run is not listed. It keeps running."
     ]
-    account = starting(new(500), new(499))
-    account.fault = lambda call: DOWN if account.slept else None
-    assert check_twice(account) is None
+    account = Account(*runs_of(3, 45), fault=lambda call: DOWN if account.slept else None)
+    assert check_twice(account, new(500), new(499)) is None
     assert account.lines == ["The budget could not be checked again, so the new run keeps running: BrowserAct is down"]
 
 
@@ -445,10 +437,9 @@ def test_second_check_around_midnight_finds_the_new_run_on_the_day_that_browsera
     for ahead in (-1, 1):
         account.now = midnight + timedelta(seconds=ahead)
         created_at = midnight + timedelta(seconds=seconds)
-        rivals = range(400, 404) if rival else ()
-        account.started = [listed(500, created_at, 0, "created")]
-        account.started += [listed(number, created_at - timedelta(seconds=1), 0, "created") for number in rivals]
-        verdict = check_twice(account)
+        before = created_at - timedelta(seconds=1)
+        rivals = [listed(number, before, 0, "created") for number in range(400, 404)] if rival else []
+        verdict = check_twice(account, listed(500, created_at, 0, "created"), *rivals)
         assert (verdict and str(verdict.period)) == (("2026-11-30" if seconds < 0 else "2026-12-01") if rival else None)
         assert account.slept < timings.LISTING_DELAY
         account.runs = account.runs[:3]
