@@ -16,6 +16,8 @@ from tests.steps import carry_out, read
 NOON = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
 """The time at which the tests check a budget, unless they say otherwise."""
 
+MIDNIGHT = NOON.replace(hour=0)
+
 
 def listed(
     number: int,
@@ -32,6 +34,10 @@ def listed(
         "created_at": created_at.isoformat(),
         "credit": credit,
     }
+
+
+def days_ago(number: int, days: int, credit: int | None, **fields: Any) -> dict[str, Any]:
+    return listed(number, NOON - timedelta(days=days), credit, **fields)
 
 
 def listed_bot(number: int, *args: Any, bot_id: str | None = "82", **fields: Any) -> dict[str, Any]:

@@ -22,11 +22,10 @@ from airflow_provider_browseract.runs.budget import (
 )
 from airflow_provider_browseract.runs.request import Source
 from tests.cases import cases, examples
-from tests.runs.account import NOON, Account, listed, listed_bot
+from tests.runs.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
 from tests.runs.starts import SOURCE
 from tests.steps import carry_out
 
-MIDNIGHT = NOON.replace(hour=0)
 DAILY = Budget("browseract_default", daily_credits=2000)
 MONTHLY = Budget("browseract_default", monthly_credits=40_000)
 WARN = Budget("browseract_default", daily_credits=2000, action=BudgetAction.WARN)
@@ -100,10 +99,6 @@ def test_runs_of_bots_are_those_of_the_same_account():
     # A template is not named in lists.
     [verdict] = account.check(DAILY, BOT_TEMPLATE, cap=300)
     assert numbers(verdict) == (used, 4, reserved, 300)
-
-
-def days_ago(number, days, credit, **kwargs):
-    return listed(number, NOON - timedelta(days=days), credit, **kwargs)
 
 
 UNKNOWN_71 = {"fault": of_workflow_71(errors.NotFoundError("there is no such workflow", code=10109))}

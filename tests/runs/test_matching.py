@@ -298,10 +298,10 @@ def test_listing_may_have_defaults_of_the_schema_besides_the_names_that_were_sen
     assert bot_input_matches({"pages": 10}, {"pages": 9}, defaults) is False
 
 
-def nested(levels: int, name: str | None = None) -> Any:
+def nested(levels: int) -> Any:
     value: Any = 1
     for _ in range(levels):
-        value = [value] if name is None else {name: value}
+        value = [value]
     return value
 
 

@@ -24,11 +24,9 @@ from airflow_provider_browseract.runs.spend import (
     unite,
 )
 from tests.cases import cases
-from tests.runs.account import NOON, Account, listed, listed_bot
+from tests.runs.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
 from tests.runs.starts import SOURCE
 from tests.steps import carry_out
-
-MIDNIGHT = NOON.replace(hour=0)
 
 
 def as_listed(*runs):
@@ -37,10 +35,6 @@ def as_listed(*runs):
 
 def forecast(account, found=(), source=SOURCE, cap=200):
     return carry_out(forecast_for(RequestLimit(), source, as_listed(*found), cap, NOON), account)
-
-
-def days_ago(days, number, credit):
-    return listed(number, NOON - timedelta(days=days), credit)
 
 
 def test_mean_is_that_of_the_newest_20_runs_in_whatever_order_they_are_listed():
@@ -83,14 +77,14 @@ def test_forecast_from_three_counted_runs_takes_no_request():
 
 
 # What is older is not listed, and the list needs no creation times for this.
-OF_LAST_WEEK = [*(days_ago(6, number, 30) for number in range(10, 14)), {**listed(4), "created_at": None}]
+OF_LAST_WEEK = [*(days_ago(number, 6, 30) for number in range(10, 14)), {**listed(4), "created_at": None}]
 OF_BOT = [listed_bot(number, NOON - timedelta(days=2), 30) for number in range(4)]
 
 
 @cases(
     ("runs", "found", "source", "expected"),
     {
-        "of a workflow": ([days_ago(8, 1, 1000), *OF_LAST_WEEK], (listed(2), listed(3)), SOURCE, Forecast(30, 4)),
+        "of a workflow": ([days_ago(1, 8, 1000), *OF_LAST_WEEK], (listed(2), listed(3)), SOURCE, Forecast(30, 4)),
         "of a bot": ([*OF_BOT, listed_bot(9, bot_id="83")], (), BOT, Forecast(30, 4)),
         "none of the last week": ([], (listed(1), listed(2, credit=55)), SOURCE, Forecast(50, 2)),
     },
