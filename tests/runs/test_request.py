@@ -11,20 +11,8 @@ import pytest
 from airflow_provider_browseract.api.models import InputParameter
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.exceptions import InputError
-from airflow_provider_browseract.runs.request import (
-    RunRequest,
-    Source,
-    check_names,
-    json_texts_line,
-    read_bot_run,
-    read_bot_template_run,
-    read_input_parameters,
-    read_run,
-    read_template_run,
-    secret_parts,
-    with_names_as_keys,
-    without_secrets,
-)
+from airflow_provider_browseract.runs import request
+from airflow_provider_browseract.runs.request import RunRequest, Source, read_input_parameters, without_secrets
 from tests.cases import cases
 from tests.runs.inputs import Lazy
 from tests.runs.starts import SOURCE
@@ -87,10 +75,10 @@ def test_only_lists_and_dicts_are_named_as_sent_as_text():
         "each element, use expand."
     )
     given = {"keyword": [1], "when": {}, "n": 7}
-    assert json_texts_line(given) == line.format(", input_parameters['when'] (a dict)")
-    assert json_texts_line([{"name": "keyword", "value": [1]}]) == line.format("")
+    assert request.json_texts_line(given) == line.format(", input_parameters['when'] (a dict)")
+    assert request.json_texts_line([{"name": "keyword", "value": [1]}]) == line.format("")
     for other in (None, {}, {"keyword": "[1]"}, [{"name": "keyword", "value": 7}], [7], "text"):
-        assert json_texts_line(other) is None
+        assert request.json_texts_line(other) is None
 
 
 KEY = "app-key"
@@ -124,21 +112,21 @@ def test_fingerprint_differs_for_another_source_input_profile_setting_or_api_key
         of(save_browser_data=True),
         of(region="DE"),
     ]
-    fingerprints = [request.fingerprint(KEY) for request in requests] + [of().fingerprint("another-key")]
+    fingerprints = [each.fingerprint(KEY) for each in requests] + [of().fingerprint("another-key")]
     assert len(set(fingerprints)) == len(fingerprints)
 
 
 URLS: dict[str, Any] = {"callback_url": None, "status_change_callback_url": None, "api_base_url": "https://x.example"}
 DEEP = {"b": [1, {"z": 1, "a": None}], "a": "1"}
 STORED = {
-    "3faac2ad8d5ab1f776c8f12af03a3cb8c03e696cf29b570d0391ce2bde48cbde": read_run(
+    "3faac2ad8d5ab1f776c8f12af03a3cb8c03e696cf29b570d0391ce2bde48cbde": request.read_run(
         "70", {**DEEP, "a": "1; x=\u00e9"}, save_browser_data=True, profile_id="9", **URLS
     ),
-    "d4ad60bd806401472a3d7dde2281214228bc4dc9193536e35826c29eb0315ac3": read_template_run(
+    "d4ad60bd806401472a3d7dde2281214228bc4dc9193536e35826c29eb0315ac3": request.read_template_run(
         "70", {"a": "1"}, region="DE", **URLS
     ),
-    "a5c34a978a14eb7d42c68b193b2e6e3ad69233eb8a1ca032544d3b144996da24": read_bot_run("70", DEEP, **URLS),
-    "0ee877d71e4d8a9a0df1a9fe09f97d6a8d23c37ae946d0f6847eb76aa9e50d04": read_bot_template_run(
+    "a5c34a978a14eb7d42c68b193b2e6e3ad69233eb8a1ca032544d3b144996da24": request.read_bot_run("70", DEEP, **URLS),
+    "0ee877d71e4d8a9a0df1a9fe09f97d6a8d23c37ae946d0f6847eb76aa9e50d04": request.read_bot_template_run(
         "70", {"a": "1"}, region="DE", **URLS
     ),
 }
@@ -214,16 +202,16 @@ def test_json_text_that_is_nested_too_deeply_is_hidden_as_a_whole():
     },
 )
 def test_only_a_list_of_inputs_becomes_a_dict(given, expected):
-    assert with_names_as_keys(given) == (given if expected is None else expected)
+    assert request.with_names_as_keys(given) == (given if expected is None else expected)
 
 
 def test_only_an_input_that_is_declared_as_disabled_by_default_is_required():
     a, b = (InputParameter(name=name, default_enabled=name == "b") for name in "ab")
     declared = [a, b, InputParameter(name="c")]
-    check_names(["a"], declared, "workflow 7")
+    request.check_names(["a"], declared, "workflow 7")
     message = r"lacks the required name 'a'\. The inputs of workflow 7 are: a \(required\), b, c\."
     with pytest.raises(InputError, match=message):
-        check_names([], declared, "workflow 7")
+        request.check_names([], declared, "workflow 7")
 
 
 @pytest.mark.parametrize(
@@ -235,4 +223,4 @@ def test_only_an_input_that_is_declared_as_disabled_by_default_is_required():
     ],
 )
 def test_secret_parts_of_a_callback_address_are_its_login_and_what_follows_the_host(url, parts):
-    assert secret_parts(url) == parts
+    assert request.secret_parts(url) == parts

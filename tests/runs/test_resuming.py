@@ -15,30 +15,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
-from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.options import Answer, OnPaused
+from airflow_provider_browseract.runs import resuming, timings, waiting
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN
-from airflow_provider_browseract.runs.resuming import (
-    Answered,
-    Conclude,
-    GiveUp,
-    Paused,
-    WaitAgain,
-    WaitEvent,
-    after_deferral,
-    after_wait,
-)
+from airflow_provider_browseract.runs.resuming import Conclude, GiveUp, WaitAgain, WaitEvent, after_deferral
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.stored import from_json, to_json
-from airflow_provider_browseract.runs.waiting import (
-    MIN_FAILED_POLLS,
-    End,
-    Wait,
-    WaitEnd,
-    WaitPolicy,
-    WokenBy,
-    wait_for_end,
-)
+from airflow_provider_browseract.runs.waiting import Answer, End, OnPaused, Wait, WaitEnd, WaitPolicy, WokenBy
 from tests.cases import cases, examples
 
 START = 1_000_000.0
@@ -64,14 +46,14 @@ def event_of(end: End, wait: Wait = WAIT, **fields: Any) -> WaitEvent:
     ("over", "decision"),
     {
         "ended": (WaitEnd(End.ENDED, WAIT, Task(id="7", status=F)), Conclude(Task(id="7", status=F))),
-        "paused": (WaitEnd(End.PAUSED, WAIT, Task(id="7", status=P)), Paused(WAIT, Task(id="7", status=P))),
+        "paused": (WaitEnd(End.PAUSED, WAIT, Task(id="7", status=P)), resuming.Paused(WAIT, Task(id="7", status=P))),
         "deadline": (WaitEnd(End.DEADLINE, WAIT, Task(id="7", status=R)), GiveUp(WAIT, End.DEADLINE)),
         "not started": (WaitEnd(End.NOT_STARTED, WAIT, Task(id="7", status=C)), GiveUp(WAIT, End.NOT_STARTED)),
         "given up": (WaitEnd(End.GIVEN_UP, WAIT, None, DOWN), GiveUp(WAIT, End.GIVEN_UP, DOWN.brief, DOWN)),
     },
 )
 def test_wait_in_a_worker_is_followed_by_what_it_came_to(over, decision):
-    assert after_wait(over) == decision
+    assert resuming.after_wait(over) == decision
 
 
 @pytest.mark.parametrize("end", End)
@@ -147,9 +129,9 @@ SKEW = timings.AIRFLOW_CLOCK_SKEW
     ("end", "seen", "after", "kind"),
     [
         (End.DEADLINE, R, 1.0, GiveUp),
-        (End.PAUSED, P, -1.0, Paused),
-        (End.ANSWERED, P, -1.0, Answered),
-        (End.ANSWERED, R, 1.0, Answered),
+        (End.PAUSED, P, -1.0, resuming.Paused),
+        (End.ANSWERED, P, -1.0, resuming.Answered),
+        (End.ANSWERED, R, 1.0, resuming.Answered),
         (End.PAUSED, R, -1.0, WaitAgain),
         (End.NO_LONGER_PAUSED, R, -1.0, WaitAgain),
         (End.NO_LONGER_PAUSED, P, -1.0, WaitAgain),
@@ -174,7 +156,7 @@ SKEW = timings.AIRFLOW_CLOCK_SKEW
         (End.MAX_CREDITS, DOWN, 0.0, WaitAgain),
         (End.MAX_CREDITS, DOWN, BACKSTOP, GiveUp),
         (End.NOT_STARTED, DOWN, -60.0, WaitAgain),
-        (End.ANSWERED, DOWN, -60.0, Answered),
+        (End.ANSWERED, DOWN, -60.0, resuming.Answered),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else str(value),
 )
@@ -287,7 +269,7 @@ class WaitingForARun(RuleBasedStateMachine):
         self.failing_since = self.passed
         self.poll_failed = False
         self.reply: Any = None
-        self.steps = wait_for_end(self.wait, lambda: self.now, lambda: 0.5)
+        self.steps = waiting.wait_for_end(self.wait, lambda: self.now, lambda: 0.5)
         self._advance()
 
     def _advance(self, error: errors.BrowserActError | None = None) -> None:
@@ -302,7 +284,7 @@ class WaitingForARun(RuleBasedStateMachine):
             assert self.passed >= self.grace_ends
             assert self.now >= self.wait.deadline or over.end is not End.DEADLINE
             if over.end is End.GIVEN_UP:
-                assert self.failed_polls + 1 >= MIN_FAILED_POLLS
+                assert self.failed_polls + 1 >= waiting.MIN_FAILED_POLLS
                 # The clock may have been set back in the meantime, so that it took longer.
                 assert self.passed - self.failing_since >= timings.POLL_PATIENCE
             # There is only one Required Action for each pause.
@@ -327,10 +309,10 @@ class WaitingForARun(RuleBasedStateMachine):
                 last_moment = wait.deadline + timings.TIMEOUT_BACKSTOP
                 assert read.end not in (End.ENDED, End.NO_LONGER_PAUSED) or self.now >= last_moment
                 self.given_up = read.end
-            case Paused(wait):
+            case resuming.Paused(wait):
                 assert self.status is P
                 self._handle_pause(wait)
-            case Answered(wait):
+            case resuming.Answered(wait):
                 self.status = R if self.status is P else self.status
                 self._defer(replace(wait.unasked(), pauses_from=self.now + timings.RESUME_GRACE))
             case WaitAgain(wait):
@@ -403,7 +385,7 @@ class WaitingForARun(RuleBasedStateMachine):
     def the_run_changes(self, status: TaskStatus) -> None:
         self.status = status
 
-    @rule(failures=st.integers(1, MIN_FAILED_POLLS + 1) | st.just(300))
+    @rule(failures=st.integers(1, waiting.MIN_FAILED_POLLS + 1) | st.just(300))
     def the_api_fails_for_a_while(self, failures: int) -> None:
         self.failures = failures
 

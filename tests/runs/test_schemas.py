@@ -22,14 +22,7 @@ from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs import schemas
 from airflow_provider_browseract.runs.json_values import place_of
 from airflow_provider_browseract.runs.mismatches import MAX_NAMED
-from airflow_provider_browseract.runs.schemas import (
-    Conformed,
-    SchemaUnusableError,
-    conform,
-    declared_defaults,
-    mismatch,
-    read_input,
-)
+from airflow_provider_browseract.runs.schemas import Conformed, SchemaUnusableError, conform, mismatch, read_input
 from tests.cases import cases
 from tests.runs.inputs import MARK, SCHEMAS, Lazy, at, closed, parts_of, put, refused_inputs, value_of, wrong_values
 
@@ -458,7 +451,7 @@ def test_output_or_schema_that_cannot_be_compared_raises():
     },
 )
 def test_defaults_are_those_of_the_names_that_are_certainly_declared_at_the_top(schema, defaults):
-    assert declared_defaults(schema) == defaults
+    assert schemas.declared_defaults(schema) == defaults
 
 
 # The operators are tried with them too.
@@ -616,7 +609,7 @@ class TestAnySchema:
                 conform(value, schema, WHAT)
             with suppress(SchemaUnusableError):
                 mismatch(value, schema)
-            declared_defaults(schema)
+            schemas.declared_defaults(schema)
 
 
 def test_importing_the_module_does_not_import_jsonschema():

@@ -10,19 +10,9 @@ import pytest
 from airflow_provider_browseract.api.models import ListedTask
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.exceptions import BrowserActError
-from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs import spend, timings
 from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.runs.spend import (
-    Forecast,
-    ListedRun,
-    RequestLimit,
-    Spend,
-    SpendRow,
-    forecast_for,
-    list_runs,
-    mean_of,
-    unite,
-)
+from airflow_provider_browseract.runs.spend import Forecast, RequestLimit, Spend, forecast_for, list_runs, mean_of
 from tests.cases import cases
 from tests.runs.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
 from tests.runs.starts import SOURCE
@@ -30,7 +20,7 @@ from tests.steps import carry_out
 
 
 def as_listed(*runs):
-    return [ListedRun.of(ListedTask.model_validate(run)) for run in runs]
+    return [spend.ListedRun.of(ListedTask.model_validate(run)) for run in runs]
 
 
 def forecast(account, found=(), source=SOURCE, cap=200):
@@ -181,12 +171,12 @@ def test_list_of_version_3_that_begins_with_the_runs_of_version_2_is_read_to_its
 
 def test_credits_that_only_one_list_has_count():
     first, second = as_listed(listed(1, credit=None, status="running"), listed(1, credit=45))
-    assert [run.credit for run in unite([first, second])] == [45]
-    assert [run.credit for run in unite([second, first])] == [45]
+    assert [run.credit for run in spend.unite([first, second])] == [45]
+    assert [run.credit for run in spend.unite([second, first])] == [45]
 
 
 def test_spend_has_a_row_for_each_workflow_and_day_and_counts_each_run_once():
-    spend = Spend.of(
+    found = Spend.of(
         as_listed(
             listed(1, NOON, 45),
             listed(1, NOON, 45),
@@ -199,14 +189,14 @@ def test_spend_has_a_row_for_each_workflow_and_day_and_counts_each_run_once():
             listed(6, NOON, 80, "canceled", workflow_id="71"),
         )
     )
-    assert spend.rows == (
-        SpendRow(date(2026, 11, 26), "70", 1, 100, 0, 0),
-        SpendRow(date(2026, 11, 27), None, 2, 8, 0, 0),
-        SpendRow(date(2026, 11, 27), "70", 3, 60, 1, 1),
-        SpendRow(date(2026, 11, 27), "71", 1, 80, 0, 0),
+    assert found.rows == (
+        spend.SpendRow(date(2026, 11, 26), "70", 1, 100, 0, 0),
+        spend.SpendRow(date(2026, 11, 27), None, 2, 8, 0, 0),
+        spend.SpendRow(date(2026, 11, 27), "70", 3, 60, 1, 1),
+        spend.SpendRow(date(2026, 11, 27), "71", 1, 80, 0, 0),
     )
-    assert spend.credits == 248
-    assert list(spend.by_source().items()) == [("70", 160), ("71", 80), (None, 8)]
-    assert list(spend.by_day().items()) == [(date(2026, 11, 26), 100), (date(2026, 11, 27), 148)]
+    assert found.credits == 248
+    assert list(found.by_source().items()) == [("70", 160), ("71", 80), (None, 8)]
+    assert list(found.by_day().items()) == [(date(2026, 11, 26), 100), (date(2026, 11, 27), 148)]
     nothing = Spend.of([])
     assert (nothing.rows, nothing.credits, nothing.by_day()) == ((), 0, {})

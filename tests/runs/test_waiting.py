@@ -10,20 +10,9 @@ import pytest
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import Step, Task, TaskState, TaskStatus
-from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.options import OnPaused
+from airflow_provider_browseract.runs import timings, waiting
 from airflow_provider_browseract.runs.report import GOAL_LENGTH, MAX_STEP_LINES, STATUS_LENGTH
-from airflow_provider_browseract.runs.waiting import (
-    JITTER,
-    MAX_STOPS,
-    MIN_FAILED_POLLS,
-    MIN_UNKNOWN_POLLS,
-    End,
-    Wait,
-    WaitPolicy,
-    WokenBy,
-    wait_for_end,
-)
+from airflow_provider_browseract.runs.waiting import MAX_STOPS, End, OnPaused, Wait, WaitPolicy, WokenBy, wait_for_end
 from tests.cases import cases
 from tests.runs.starts import Played
 from tests.steps import replace
@@ -206,8 +195,8 @@ def test_polls_failing_for_ten_minutes_give_up_the_wait_with_the_last_error(erro
     assert (world.end, world.over.error) == (End.GIVEN_UP, error)
     assert 18.0 + timings.POLL_PATIENCE <= world.took < 18.0 + timings.POLL_PATIENCE + 15.0
     rare = World(R, error, **SLOW)
-    assert (rare.end, rare.over.error, len(rare.names)) == (End.GIVEN_UP, error, 1 + MIN_FAILED_POLLS)
-    assert World(R, *[error] * (MIN_FAILED_POLLS - 1), F, **SLOW).end is End.ENDED
+    assert (rare.end, rare.over.error, len(rare.names)) == (End.GIVEN_UP, error, 1 + waiting.MIN_FAILED_POLLS)
+    assert World(R, *[error] * (waiting.MIN_FAILED_POLLS - 1), F, **SLOW).end is End.ENDED
 
 
 def test_task_not_found_reported_by_browseract_gives_up_the_wait_at_once():
@@ -245,14 +234,14 @@ def test_every_end_of_a_wait_returns_the_wait_and_the_run_as_it_was_seen_last(ro
 
 
 def test_unknown_statuses_in_a_row_give_up_the_wait_after_enough_polls_and_time():
-    few = [R, *[U] * (MIN_UNKNOWN_POLLS - 1)]
+    few = [R, *[U] * (waiting.MIN_UNKNOWN_POLLS - 1)]
     assert World(*few, *few, F, interval=60.0, deadline=36_000.0).end is End.ENDED
     endless = World(U)
     # Every 10 seconds.
     assert (endless.end, len(endless.names)) == (End.GIVEN_UP, 61)
     assert endless.took >= timings.POLL_PATIENCE
     rare = World(U, interval=60.0)
-    assert (rare.end, len(rare.names)) == (End.GIVEN_UP, MIN_UNKNOWN_POLLS)
+    assert (rare.end, len(rare.names)) == (End.GIVEN_UP, waiting.MIN_UNKNOWN_POLLS)
 
 
 @cases(
@@ -391,7 +380,7 @@ class TestPollsBehindACallback:
     @pytest.mark.parametrize("length", [10.0, 15.0, 20.0, 45.0, 90.0, 170.0, 500.0, 5000.0])
     def test_lost_callback_costs_at_most_about_as_long_as_the_run_took(self, length):
         late = max(polls_of(length)[-1] for _ in range(500)) - length
-        assert late <= (1 + JITTER) * min(length, timings.SAFETY_POLL_INTERVAL)
+        assert late <= (1 + waiting.JITTER) * min(length, timings.SAFETY_POLL_INTERVAL)
 
     def test_run_of_20_to_60_seconds_is_polled_at_most_two_and_a_half_times_before_its_callback(self):
         # With the check of the inputs, the start, and a read after each of start and end: 6.5 requests.
