@@ -3,16 +3,8 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta, timezone
 
-from airflow_provider_browseract.api.models import (
-    ApiVersion,
-    BotType,
-    DownloadFile,
-    Output,
-    OutputFile,
-    Step,
-    Task,
-    TaskStatus,
-)
+from airflow_provider_browseract.api import models
+from airflow_provider_browseract.api.models import ApiVersion, DownloadFile, Output, OutputFile, Step, Task, TaskStatus
 from airflow_provider_browseract.runs.report import GOAL_LENGTH, end_line, facts, log_url, step_lines
 from tests.cases import cases
 
@@ -85,7 +77,7 @@ def test_facts_of_a_bot_run_name_the_bot_and_count_its_formats_and_have_no_input
         api_version=ApiVersion.V3,
         bot_id="82",
         bot_name="Contacts",
-        bot_type=BotType.AGENT,
+        bot_type=models.BotType.AGENT,
         input={"password": "hunter2"},
         live_url=LIVE,
         output=Output(string="[1]", formats=formats, is_json=True),

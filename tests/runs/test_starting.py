@@ -13,17 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from airflow_provider_browseract import exceptions as errors
-from airflow_provider_browseract.api import v2
+from airflow_provider_browseract.api import models, v2
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import (
-    ApiVersion,
-    CreatedTask,
-    InputParameter,
-    SourceInfo,
-    Step,
-    Task,
-    TaskStatus,
-)
+from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, SourceInfo, Step, Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError
@@ -35,20 +27,8 @@ from airflow_provider_browseract.runs.request import Source, digest
 from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from tests.cases import cases, examples
-from tests.runs.starts import (
-    KEY_DIGEST,
-    KINDS,
-    PATIENCE,
-    SAME,
-    SOURCE,
-    Played,
-    at,
-    bot_run,
-    listed_run,
-    page_of,
-    request,
-    start,
-)
+from tests.runs import starts
+from tests.runs.starts import KEY_DIGEST, KINDS, SAME, SOURCE, Played, at, bot_run, listed_run, page_of, request, start
 from tests.steps import replace
 
 
@@ -103,7 +83,7 @@ class Service:
                 *(each for each in known.values() if since <= (each.created_at or since) <= min(until, listed))
             )
         if call.name == "get-workflow":
-            return SourceInfo(id="70", input_parameters=(InputParameter(name="keyword", default_enabled=False),))
+            return SourceInfo(id="70", input_parameters=(models.InputParameter(name="keyword", default_enabled=False),))
         if call.name == "query-bot":
             return SourceInfo(id="70")
         task = known[str(call.params.get("task_id") or call.path.split("/")[4])]
@@ -269,7 +249,7 @@ class TriesOfATask(RuleBasedStateMachine):
         if self.steps is not None and (isinstance(step, Write) or (isinstance(step, Call) and step.starts_run)):
             # Between storing the entry and its start, a try is delayed by at most its patience:
             # a later try looks for the start only among the runs of that time.
-            seconds = max(0.0, min(seconds, self.decided_at + PATIENCE - self.service.now))
+            seconds = max(0.0, min(seconds, self.decided_at + starts.PATIENCE - self.service.now))
         self.service.now += seconds
 
     @rule(status=st.sampled_from([TaskStatus.FINISHED, TaskStatus.FAILED, TaskStatus.CANCELED, TaskStatus.PAUSED]))

@@ -10,24 +10,22 @@ import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskState, TaskStatus
 from airflow_provider_browseract.exceptions import ServerError, TaskNotFoundError
+from airflow_provider_browseract.runs import watching
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import (
-    END_STATUSES,
-    LONGEST_RUN,
     REPORT_WINDOW,
     WATCH_OVERLAP,
     Cursor,
     EndedTask,
     Window,
     list_changes,
-    matching,
 )
 from tests.cases import cases
 from tests.steps import carry_out, read
 
 NOW = 1_000_000_000.0
 FINISHED, RUNNING, FAILED, CANCELED = TaskStatus.FINISHED, TaskStatus.RUNNING, TaskStatus.FAILED, TaskStatus.CANCELED
-UNKNOWN = TaskStatus.UNKNOWN
+UNKNOWN, ENDS = TaskStatus.UNKNOWN, watching.END_STATUSES
 HAS_FAILED, DOWN = TaskState(status=FAILED), ServerError("it is down")
 DELETED = TaskNotFoundError("no such task", code=10112)
 
@@ -59,7 +57,7 @@ class TestAWindow:
     @cases(
         ("window", "begins"),
         {
-            "new": (Window(NOW), -(REPORT_WINDOW + LONGEST_RUN)),
+            "new": (Window(NOW), -(REPORT_WINDOW + watching.LONGEST_RUN)),
             "after the first listing": (window_of(task("1")), -WATCH_OVERLAP),
             "oldest task that has not ended": (
                 window_of(task("1", RUNNING, created=-7000), task("2", TaskStatus.PAUSED, created=-3000)),
@@ -265,13 +263,13 @@ class TestACursor:
 
 @pytest.mark.parametrize(
     ("source_ids", "statuses", "found"),
-    [("", END_STATUSES, "12345"), ("w", END_STATUSES, "12"), ("w", [FAILED], "2"), ("wb", END_STATUSES, "124")],
+    [("", ENDS, "12345"), ("w", ENDS, "12"), ("w", [FAILED], "2"), ("wb", ENDS, "124")],
 )
 def test_ended_tasks_are_filtered_by_workflow_or_bot_and_end_status(source_ids, statuses, found):
     tasks = [ended("1"), ended("2", status=FAILED), ended("3", workflow="other")]
     # Runs of templates belong to no bot.
     tasks += [EndedTask(Task(id="4", status=FINISHED, bot_id="b"), NOW), EndedTask(Task(id="5", status=FINISHED), NOW)]
-    assert "".join(ids(matching(tasks, [*source_ids], statuses))) == found
+    assert "".join(ids(watching.matching(tasks, [*source_ids], statuses))) == found
 
 
 def test_ended_task_event_is_plain_json_with_only_listed_facts():
