@@ -7,14 +7,7 @@ import pytest
 
 from airflow_provider_browseract.api.models import DownloadFile, Output, OutputFile, Task, TaskStatus
 from airflow_provider_browseract.runs import outputs
-from airflow_provider_browseract.runs.options import OutputFormat
-from airflow_provider_browseract.runs.outputs import (
-    MAX_DEPTH,
-    FormatError,
-    ReturnValue,
-    format_of,
-    read_output,
-)
+from airflow_provider_browseract.runs.outputs import MAX_DEPTH, FormatError, OutputFormat, ReturnValue, format_of
 from tests.cases import cases
 
 AUTO, JSON, CSV, TEXT = OutputFormat.AUTO, OutputFormat.JSON, OutputFormat.CSV, OutputFormat.TEXT
@@ -31,7 +24,7 @@ def read(text, output_format=AUTO, why_unstorable=stores_everything, *, download
     """
     output = Output(string=text, **{"files": (), **fields})
     task = Task(id="7", status=TaskStatus.FINISHED, output=output, download_files=downloads)
-    return read_output(task, output_format, why_unstorable)
+    return outputs.read_output(task, output_format, why_unstorable)
 
 
 def nested(levels: int) -> str:
@@ -276,7 +269,7 @@ def test_output_with_files_is_returned_together_with_their_urls(text, how, value
 
 
 def test_missing_output_is_returned_as_none():
-    assert read_output(Task(id="7", status=TaskStatus.FINISHED), AUTO, stores_everything) == ReturnValue(None)
+    assert outputs.read_output(Task(id="7", status=TaskStatus.FINISHED), AUTO, stores_everything) == ReturnValue(None)
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,7 @@ from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskS
 from airflow_provider_browseract.exceptions import ServerError, TaskNotFoundError
 from airflow_provider_browseract.runs import watching
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.watching import (
-    REPORT_WINDOW,
-    WATCH_OVERLAP,
-    Cursor,
-    EndedTask,
-    Window,
-    list_changes,
-)
+from airflow_provider_browseract.runs.watching import REPORT_WINDOW, WATCH_OVERLAP, Cursor, Window, list_changes
 from tests.cases import cases
 from tests.steps import carry_out, read
 
@@ -222,8 +215,8 @@ def test_each_end_of_many_runs_is_reported_once(order):
     assert sorted(reported) == sorted(each.id for each in account.tasks)
 
 
-def ended(task_id: str, at: float = 0.0, **what) -> EndedTask:
-    return EndedTask(task(task_id, finished=at, **what), NOW + at)
+def ended(task_id: str, at: float = 0.0, **what) -> watching.EndedTask:
+    return watching.EndedTask(task(task_id, finished=at, **what), NOW + at)
 
 
 class TestACursor:
@@ -241,7 +234,7 @@ class TestACursor:
             assert ids(each.news([ended("1", 10), ended("2", 20), ended("3", 3000)])) == ["3"]
 
     def test_cursor_reports_ended_tasks_without_a_creation_time(self):
-        undated = EndedTask(Task(id="2", status=FINISHED, finished_at=moment(10)), NOW + 10)
+        undated = watching.EndedTask(Task(id="2", status=FINISHED, finished_at=moment(10)), NOW + 10)
         assert set(ids(Cursor.beginning([], NOW).news([ended("1", 10), undated]))) == {"1", "2"}
 
     def test_cursor_reports_an_end_that_is_listed_late(self):
@@ -268,7 +261,7 @@ class TestACursor:
 def test_ended_tasks_are_filtered_by_workflow_or_bot_and_end_status(source_ids, statuses, found):
     tasks = [ended("1"), ended("2", status=FAILED), ended("3", workflow="other")]
     # Runs of templates belong to no bot.
-    tasks += [EndedTask(Task(id="4", status=FINISHED, bot_id="b"), NOW), EndedTask(Task(id="5", status=FINISHED), NOW)]
+    tasks += [ended("4", workflow=None, bot_id="b"), ended("5", workflow=None)]
     assert "".join(ids(watching.matching(tasks, [*source_ids], statuses))) == found
 
 
