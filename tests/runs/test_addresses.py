@@ -6,12 +6,11 @@ from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.addresses import check_callback_url, is_private, read_output_path
 from tests.cases import cases
 
+LONGEST = "https://example.com/".ljust(2048, "x")
+
 
 def checked(url, api="https://api.browseract.com"):
     return check_callback_url("callback_url", url, api_base_url=api)
-
-
-LONGEST = "https://example.com/".ljust(2048, "x")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from tests.cases import cases
 
 WAITING = TaskInstanceKey("shop", "scheduled__2026-11-25T06:00:00+00:00", "group.search", 3)
 PUBLIC = "https://api.browseract.com"
+FIRST_POLL = 1795647413.0294871
+MINE = "https://mine.example.com/end"
 
 
 def encoded(value) -> str:
@@ -82,9 +84,6 @@ def test_callback_token_has_256_bits_and_does_not_repeat_and_another_text_is_non
     assert not [text for text in ("", "short", "x" * 42, "x" * 44, "x" * 42 + "/", "x" * 43 + "\n") if is_token(text)]
 
 
-MINE = "https://mine.example.com/end"
-
-
 @cases(
     ("urls", "ours", "kept"),
     {
@@ -144,9 +143,6 @@ def test_callback_url_may_have_as_many_characters_as_browseract_takes():
     assert len(arranged(base_url).callback_url) == URL_LENGTH
     with pytest.raises(NoCallbackError):
         arranged(base_url + "x")
-
-
-FIRST_POLL = 1795647413.0294871
 
 
 def test_wait_xcom_of_callback_names_its_wait_and_token_digest():

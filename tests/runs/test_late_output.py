@@ -25,10 +25,6 @@ def play(task: Task, *answers: Task | BrowserActError) -> Played:
     return played
 
 
-def ended_at(seconds: float) -> Task:
-    return replace(EMPTY, finished_at=at(seconds))
-
-
 @cases(
     "task",
     {
@@ -41,7 +37,7 @@ def ended_at(seconds: float) -> Task:
         "formats": replace(OF_BOT, output=Output(formats=(A_FORMAT,))),
         "value": replace(OF_BOT, output=Output(string="0", is_json=True)),
         "failed bot": replace(OF_BOT, status=TaskStatus.FAILED),
-        "ended long ago": ended_at(999.0 - timings.LATE_OUTPUT_LIMIT),
+        "ended long ago": replace(EMPTY, finished_at=at(999.0 - timings.LATE_OUTPUT_LIMIT)),
     },
 )
 def test_run_with_output_or_without_a_reason_for_any_is_not_read_again(task):
@@ -55,7 +51,7 @@ def test_run_with_output_or_without_a_reason_for_any_is_not_read_again(task):
         "no output": (EMPTY, WITH_TEXT),
         "no text": (replace(EMPTY, output=Output(string=None, files=())), WITH_TEXT),
         "an empty text": (replace(EMPTY, output=Output(string="", files=())), WITH_TEXT),
-        "ended lately": (ended_at(1000.0 - timings.LATE_OUTPUT_LIMIT), WITH_TEXT),
+        "ended lately": (replace(EMPTY, finished_at=at(1000.0 - timings.LATE_OUTPUT_LIMIT)), WITH_TEXT),
         "a bot, which needs no steps": (OF_BOT, replace(OF_BOT, output=Output(string="[1]", is_json=True))),
     },
 )

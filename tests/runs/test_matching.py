@@ -19,6 +19,7 @@ from tests.cases import cases, examples
 AB = {"a": "1", "b": "two words"}
 LONG, CUT = "x" * 100, "x" * 64
 BX = {"a": "1; b=x", "b": "2"}
+NULL = {"a": 1, "b": None}
 
 
 @cases(
@@ -266,9 +267,6 @@ def test_listed_input_matches_differs_or_remains_undecided(listed, match):
 )
 def test_value_and_its_json_text_are_the_same_if_nothing_is_lost(listed, sent, match):
     assert bot_input_matches({"a": listed, "b": 1}, {"a": sent, "b": 1}, {}) is match
-
-
-NULL = {"a": 1, "b": None}
 
 
 # Null may be left out.

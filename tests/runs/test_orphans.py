@@ -24,6 +24,7 @@ from tests.steps import replace
 
 DOWN = errors.ServerError("down")
 FAIL, ADOPT, ANOTHER = OnOrphan.FAIL, OnOrphan.ADOPT, OnOrphan.START
+UNDECIDED, UNKNOWN = "it cannot be decided", "it is not known"
 
 
 def look_up(page, on_orphan=FAIL, kind="deferred", source=DOWN, read=DOWN) -> Played:
@@ -46,9 +47,6 @@ def look_up(page, on_orphan=FAIL, kind="deferred", source=DOWN, read=DOWN) -> Pl
 
     played = Played(respond, now=1000.0)
     return played.play(begin(start(max_tries=0, kind=kind, patience=1.0, on_orphan=on_orphan), None, played.clock))
-
-
-UNDECIDED, UNKNOWN = "it cannot be decided", "it is not known"
 
 
 def outcome(played: Played) -> str:
@@ -125,10 +123,8 @@ def test_value_that_was_not_sent_must_be_a_default_of_the_workflow_or_bot(shown,
     assert outcome(look_up(page_of(run), source=SourceInfo(id="70", input_parameters=declared))) == found
 
 
-def possible_runs() -> Page[Task]:
-    """Return a list of three runs that may be the wanted one, and look a little older; the second is the newest."""
-    return page_of(listed_run("5", 980.0), listed_run("6", 990.0), listed_run("7", 970.0))
-
+POSSIBLE = page_of(listed_run("5", 980.0), listed_run("6", 990.0), listed_run("7", 970.0))
+"""Runs that may be the wanted one, and look a little older; the second is the newest."""
 
 OF_TEMPLATE, OF_BOT_TEMPLATE = listed_run(workflow_id="71"), bot_run(bot_id=None)
 CONTRADICTORY: Page[Task] = Page(items=(), total_count=3)
@@ -137,7 +133,7 @@ CONTRADICTORY: Page[Task] = Page(items=(), total_count=3)
 @cases(
     ("page", "kind", "by_fail", "by_adopt"),
     {
-        "several possible runs": (possible_runs(), "deferred", UNDECIDED, "6"),
+        "several possible runs": (POSSIBLE, "deferred", UNDECIDED, "6"),
         "two runs that certainly match": (page_of(*map(listed_run, "56")), "deferred", UNDECIDED, "5"),
         "a run of a template": (page_of(OF_TEMPLATE), "template", UNDECIDED, "5"),
         "a run of a bot template": (page_of(OF_BOT_TEMPLATE), "bot template", UNDECIDED, "5"),
@@ -155,7 +151,7 @@ def test_several_possible_runs_are_named_in_the_error_the_newest_first():
     assert (
         "created one of these BrowserAct tasks: 6 (running, created at 1970-01-01 00:16:30 UTC), "
         "5 (running, created at 1970-01-01 00:16:20 UTC), 7 (running, created at 1970-01-01 00:16:10 UTC). In the"
-    ) in str(look_up(possible_runs()).over)
+    ) in str(look_up(POSSIBLE).over)
     many = [listed_run(str(100 + age), 990.0 - age, input_parameters=None) for age in range(30)]
     text = str(look_up(page_of(*many)).over)
     assert ": 100 (" in text
@@ -321,9 +317,6 @@ class TestBounds:
         assert look({"list-tasks": page_of(given_up)}, earlier=("5",)).over is None
 
 
-OF_ALL_LISTS = ("created_at_from", "created_at_to", "page", "limit")
-
-
 @pytest.mark.parametrize(
     ("kind", "name", "params"),
     [
@@ -335,7 +328,7 @@ OF_ALL_LISTS = ("created_at_from", "created_at_to", "page", "limit")
 )
 def test_look_up_lists_the_runs_of_the_workflow_or_bot_or_all_if_a_template_was_run(kind, name, params):
     listing = look_up(page_of(), kind=kind).asked[1]
-    of_all = {each: listing.params[each] for each in OF_ALL_LISTS}
+    of_all = {each: listing.params[each] for each in ("created_at_from", "created_at_to", "page", "limit")}
     assert (listing.name, dict(listing.params)) == (name, {**params, **of_all})
     since = v2.list_tasks(created_at_from=at(1000.0 - timings.CLOCK_SKEW))
     assert of_all["created_at_from"] == since.params["created_at_from"]

@@ -7,6 +7,8 @@ from airflow_provider_browseract.exceptions import RunCanceledError, RunFailedEr
 from airflow_provider_browseract.runs.outcome import check_finished
 from tests.cases import cases
 
+LOG, SIGNED = "https://log.example/7", "https://shots.example/1.png?X-Amz-Signature=secret"
+
 
 def task(status: TaskStatus = TaskStatus.FAILED, **fields) -> Task:
     return Task(**{"id": "7", "status": status, "workflow_id": "70", **fields})
@@ -20,9 +22,6 @@ def failed(**fields) -> str:
 
 def step(goal: str, status: str = "succeed", number: int = 2, **fields) -> Step:
     return Step(number=number, status=status, goal=goal, **fields)
-
-
-LOG = "https://log.example/7"
 
 
 @pytest.mark.parametrize("status", [TaskStatus.CANCELED, *(status for status in TaskStatus if not status.ended)])
@@ -53,9 +52,6 @@ def test_failed_run_error_names_reason_code_step_screenshot_log_and_remedy():
         "already logged in, or slow down the workflow. Fix the workflow or its inputs, and clear the Airflow task that "
         "started it."
     )
-
-
-SIGNED = "https://shots.example/1.png?X-Amz-Signature=secret"
 
 
 @cases(

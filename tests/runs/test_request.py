@@ -17,6 +17,8 @@ from tests.cases import cases
 from tests.runs.inputs import Lazy
 from tests.runs.starts import SOURCE
 
+KEY = "app-key"
+
 
 @cases(
     ("value", "text"),
@@ -79,9 +81,6 @@ def test_only_lists_and_dicts_are_named_as_sent_as_text():
     assert request.json_texts_line([{"name": "keyword", "value": [1]}]) == line.format("")
     for other in (None, {}, {"keyword": "[1]"}, [{"name": "keyword", "value": 7}], [7], "text"):
         assert request.json_texts_line(other) is None
-
-
-KEY = "app-key"
 
 
 def of(text: str = "1", **other: Any) -> RunRequest:

@@ -24,6 +24,8 @@ from airflow_provider_browseract.runs.waiting import Answer, End, OnPaused, Wait
 from tests.cases import cases, examples
 
 START = 1_000_000.0
+BACKSTOP = timings.TIMEOUT_BACKSTOP
+SKEW = timings.AIRFLOW_CLOCK_SKEW
 C, R, P, F = TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
 UNKNOWN, FAILED, CANCELED = TaskStatus.UNKNOWN, TaskStatus.FAILED, TaskStatus.CANCELED
 DOWN = errors.ServerError("down", http_status=503)
@@ -119,10 +121,6 @@ def test_reported_end_that_the_api_does_not_confirm_is_waited_for_again(status, 
     assert decision.wait.callback_missed == (woken_by is WokenBy.POLL)
     logged = f"BrowserAct task 7 is {status}, although the {woken_by} reported that it had ended. Waiting again."
     assert lines[-1] == LogLine(logged, logging.WARNING)
-
-
-BACKSTOP = timings.TIMEOUT_BACKSTOP
-SKEW = timings.AIRFLOW_CLOCK_SKEW
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,13 @@ from tests.runs.inputs import MARK, SCHEMAS, Lazy, at, closed, parts_of, put, re
 WHAT = "bot 82000518364027715"
 INTEGER, TEXT = {"type": "integer"}, {"type": "string"}
 DRAFT = "http://json-schema.org/draft-0{}/schema#"
+BACKTRACKING = "^(a+)+$"
+RULE = "does not match the schema (rule '{}')."
+TOJSON = "must be a {}, but a text was given. For a list or dict in a template, add the filter tojson."
+KEYWORD = {"properties": {"keyword": {}}, "additionalProperties": False}
+OTHER_DIGIT, HALF = "\N{ARABIC-INDIC DIGIT SEVEN}", '["\\ud800"]'
+LONG, LONG_EXPONENT = "1" + "0" * 10_000_000, "1e-" + "9" * 398
+DEEP = ["[" * levels + "]" * levels for levels in (102, 100_000)]
 
 
 def of(part: Any, **more: Any) -> dict[str, Any]:
@@ -99,11 +106,6 @@ A_TEXT = "input is a text instead of a dict.*render_template_as_native"
 def test_input_that_is_not_json_is_refused_with_its_place(value, message):
     with pytest.raises(InputError, match=f"^{message}"):
         read_input(value)
-
-
-RULE = "does not match the schema (rule '{}')."
-TOJSON = "must be a {}, but a text was given. For a list or dict in a template, add the filter tojson."
-KEYWORD = {"properties": {"keyword": {}}, "additionalProperties": False}
 
 
 class TestMessages:
@@ -180,11 +182,6 @@ class TestMessages:
         began = time.thread_time()
         refusal(value, {"properties": known, "additionalProperties": False})
         assert time.thread_time() - began < 5
-
-
-OTHER_DIGIT, HALF = "\N{ARABIC-INDIC DIGIT SEVEN}", '["\\ud800"]'
-LONG, LONG_EXPONENT = "1" + "0" * 10_000_000, "1e-" + "9" * 398
-DEEP = ["[" * levels + "]" * levels for levels in (102, 100_000)]
 
 
 class TestConversion:
@@ -366,9 +363,6 @@ def test_schema_that_takes_too_long_cannot_be_used(value, schema, why, monkeypat
     monkeypatch.setattr(schemas, "MAX_SECONDS", 5.0 if "patterns are" in why else 0.2)
     with pytest.raises(SchemaUnusableError, match=f"^{why}"):
         conform(value, schema, WHAT)
-
-
-BACKTRACKING = "^(a+)+$"
 
 
 @cases(

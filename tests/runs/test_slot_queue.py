@@ -20,6 +20,10 @@ READY = timings.CORE_RACE_GRACE
 """Seconds after which a task instance that has just deferred may be woken."""
 
 PROBE = timings.LONGEST_SLOT_PROBE_PAUSE
+FOLLOW, BLIND = timings.FOLLOW_DELAY, timings.SLOT_PROBE_PAUSE
+REFUSED_WITH_429 = {"1": wait_of(2.0, pause=30.0), "0": wait_of(1.0, pause=20.0), "slot": wait_of(0.0)}
+SEEDS = pytest.mark.parametrize("seed", range(5))
+BOTH = cases("callbacks", {"callbacks": True, "polling": False})
 
 
 def runs(number: int, first: int = 0) -> Active:
@@ -56,10 +60,6 @@ def test_refused_task_returns_to_its_place():
     look(queue, READY, 9, "0")
     queue.join("0", wait_of(0.0, refusals=2), READY + 1)
     assert queue.order() == ["0", "1"]
-
-
-FOLLOW, BLIND = timings.FOLLOW_DELAY, timings.SLOT_PROBE_PAUSE
-REFUSED_WITH_429 = {"1": wait_of(2.0, pause=30.0), "0": wait_of(1.0, pause=20.0), "slot": wait_of(0.0)}
 
 
 @cases(
@@ -272,10 +272,6 @@ class TestBothVersions:
         queue.join("bot", wait_of(1.0, active=None, pause=60.0, api_version=ApiVersion.V3), 0.0)
         # Nobody knows whether the plan has more than nine slots.
         look(queue, 60.0, 9, "workflow")
-
-
-SEEDS = pytest.mark.parametrize("seed", range(5))
-BOTH = cases("callbacks", {"callbacks": True, "polling": False})
 
 
 def played(number: int, plan: int, duration: float | tuple[float, float] = 30.0, **world: Any) -> World:

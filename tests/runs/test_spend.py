@@ -18,6 +18,10 @@ from tests.runs.account import MIDNIGHT, NOON, Account, days_ago, listed, listed
 from tests.runs.starts import SOURCE
 from tests.steps import carry_out
 
+BOT, TEMPLATE = Source(SourceKind.BOT, "82"), Source(SourceKind.TEMPLATE, "70")
+UNDATED = {**listed(1), "created_at": None}
+CONTRADICTION = "contradict each other: page 2 has nothing new, after 500 items (total_count 501)"
+
 
 def as_listed(*runs):
     return [spend.ListedRun.of(ListedTask.model_validate(run)) for run in runs]
@@ -55,9 +59,6 @@ def test_mean_includes_failed_runs_and_is_rounded_up_and_no_source_has_none():
     runs = as_listed(listed(1, credit=10), listed(2, credit=15, status="failed"), listed(3, credit=15))
     assert mean_of(SOURCE.id, runs) == Forecast(14, 3)
     assert mean_of(None, as_listed(listed(1, workflow_id=None))) is None
-
-
-BOT, TEMPLATE = Source(SourceKind.BOT, "82"), Source(SourceKind.TEMPLATE, "70")
 
 
 def test_forecast_from_three_counted_runs_takes_no_request():
@@ -120,14 +121,6 @@ def test_runs_are_listed_from_one_moment_up_to_another_and_a_minute_more_is_aske
     assert timings.CLOCK_SKEW == 60
 
 
-UNDATED = {**listed(1), "created_at": None}
-CONTRADICTION = "contradict each other: page 2 has nothing new, after 500 items (total_count 501)"
-
-
-def contradicting(page, number):
-    return page if number == 1 else {**page, "items": []}
-
-
 @cases(
     ("runs", "page_size", "why"),
     {
@@ -140,7 +133,7 @@ def contradicting(page, number):
 def test_list_that_cannot_be_counted_raises(runs, page_size, why):
     account = Account(*runs, page_size=page_size)
     if "contradict" in why:
-        account.change = contradicting
+        account.change = lambda page, number: page if number == 1 else {**page, "items": []}
     with pytest.raises(BrowserActError) as caught:
         list_all(account)
     assert why in caught.value.brief

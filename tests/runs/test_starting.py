@@ -307,18 +307,14 @@ REFUSED, UNCLEAR = errors.InvalidRequestError("no", code=99001), errors.UnknownR
 CAP = replace(start(), max_credits=100)
 
 
-def with_status(status: TaskStatus, **fields: Any) -> Task:
-    return replace(RUN, status=status, **fields)
-
-
 def earlier(kind: str, **fields: Any) -> Entry:
     """The entry of an earlier try that ran something else than a workflow."""
     wanted = start(kind=kind)
     return replace(SAME, source=wanted.request.source, fingerprint=wanted.fingerprint, **fields)
 
 
-FINISHED_RUN = with_status(TaskStatus.FINISHED)
-FAILED_RUN = with_status(TaskStatus.FAILED, credit=40)
+FINISHED_RUN = listed_run("7", status=TaskStatus.FINISHED)
+FAILED_RUN = listed_run("7", status=TaskStatus.FAILED, credit=40)
 BEFORE = replace(SAME, spent=25)
 """The entry of an earlier try, after yet another one has used 25 credits."""
 
@@ -338,9 +334,9 @@ BOT_RUN = bot_run("7")
     ("entry", "kind", "run", "kept"),
     {
         "running": (SAME, "", RUN, SAME),
-        "paused": (SAME, "", with_status(TaskStatus.PAUSED), SAME),
+        "paused": (SAME, "", listed_run("7", status=TaskStatus.PAUSED), SAME),
         "finished": (SAME, "", FINISHED_RUN, SAME),
-        "unknown": (SAME, "", with_status(TaskStatus.UNKNOWN), SAME),
+        "unknown": (SAME, "", listed_run("7", status=TaskStatus.UNKNOWN), SAME),
         "changed timeout": (replace(SAME, deadline=9.0), "", RUN, SAME),
         "finished, then cleared": (CLEARED, "", FINISHED_RUN, SAME),
         "in a worker, then cleared": (replace(IN_A_WORKER, max_tries=2), "in the worker", RUN, IN_A_WORKER),
@@ -372,7 +368,7 @@ NOT_WANTED = "an earlier try had other inputs or another profile"
 WAS_STOPPED = "was stopped, because the Airflow task was cleared while it waited"
 OF_WORKFLOW = "was stopped, because it is a run of workflow 70"
 HAS_ENDED = errors.TaskEndedError("x", code=10121)
-CANCELED_RUN = with_status(TaskStatus.CANCELED, credit=40)
+CANCELED_RUN = listed_run("7", status=TaskStatus.CANCELED, credit=40)
 ELSEWHERE = "If it is active in another account, it keeps using credits."
 FORGOTTEN = "BrowserAct does not know task 7 of an earlier try with this API key: gone (code 10112). "
 

@@ -19,6 +19,8 @@ from tests.steps import replace
 
 START = 1_000_000.0
 LIVE = "https://live.example/7"
+CALLED_BACK = Wait("7", START + 36_000.0, "0" * 64)
+RANDOM = random.Random(7)
 
 
 class World(Played):
@@ -61,6 +63,8 @@ LARGE = errors.ResponseTooLargeError("The response to get-task is larger than 9 
 HANDLES_PAUSES = WaitPolicy(on_paused=OnPaused.RESUME)
 WITH_ACTION = {"policy": HANDLES_PAUSES, "pause_known": True, "required_action": "q"}
 RESUMED = {"policy": HANDLES_PAUSES, "pauses_from": timings.RESUME_GRACE}
+ASKS = {"policy": WaitPolicy(on_paused=OnPaused.ASK, max_credits=100)}
+FREE_STEPS = {"policy": WaitPolicy(max_credits=100, credits_per_step=0)}
 SLOW = {"interval": 900.0, "deadline": 36_000.0}
 RARE = {"interval": 120.0}
 BEGUN: dict[str, Any] = {"began_at": -3600.0, "first_poll_at": -3590.0, "deadline": 36_000.0}
@@ -270,9 +274,6 @@ def capped(cap: int = 100, **policy) -> WaitPolicy:
     return WaitPolicy(max_credits=cap, **policy)
 
 
-ASKS, FREE_STEPS = {"policy": capped(on_paused=OnPaused.ASK)}, {"policy": capped(credits_per_step=0)}
-
-
 class TestCap:
     NEAR = "BrowserAct task 7 has used {} of 100 credits (max_credits). It is stopped when it uses more than 100."
     STOPPED = "BrowserAct task 7 was stopped, because more credits were used than max_credits=100 allows."
@@ -344,10 +345,6 @@ class TestCap:
         ]
         assert World(LARGE, F, statuses=[R]).warnings == []
         assert World(LARGE, statuses=[F], policy=capped()).warnings == []
-
-
-CALLED_BACK = Wait("7", START + 36_000.0, "0" * 64)
-RANDOM = random.Random(7)
 
 
 def polls_of(length: float, wait: Wait = CALLED_BACK, chance: Callable[[], float] = RANDOM.random) -> list[float]:
