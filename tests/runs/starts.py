@@ -1,4 +1,4 @@
-"""A start as the tests of starting and of orphans want it, and what it does with given responses."""
+"""A start as the tests of starting and of orphans want it, and what steps do with given responses."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ SAME = replace(ENTRY, fingerprint=start().fingerprint, deadline=1000.0 + start()
 
 @dataclass
 class Played:
-    """What the steps of a start did.
+    """What steps did, such as those of a start.
 
     :param respond: returns the response to a call.
     :param now: the time at which they begin.

@@ -21,6 +21,21 @@ START = 1_000_000.0
 LIVE = "https://live.example/7"
 CALLED_BACK = Wait("7", START + 36_000.0, "0" * 64)
 RANDOM = random.Random(7)
+C, R, P, F = TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
+U = TaskStatus.UNKNOWN
+DOWN = errors.ServerError("down", http_status=503)
+LARGE = errors.ResponseTooLargeError("The response to get-task is larger than 9 bytes")
+HANDLES_PAUSES = WaitPolicy(on_paused=OnPaused.RESUME)
+WITH_ACTION = {"policy": HANDLES_PAUSES, "pause_known": True, "required_action": "q"}
+RESUMED = {"policy": HANDLES_PAUSES, "pauses_from": timings.RESUME_GRACE}
+ASKS = {"policy": WaitPolicy(on_paused=OnPaused.ASK, max_credits=100)}
+FREE_STEPS = {"policy": WaitPolicy(max_credits=100, credits_per_step=0)}
+SLOW = {"interval": 900.0, "deadline": 36_000.0}
+RARE = {"interval": 120.0}
+BEGUN: dict[str, Any] = {"began_at": -3600.0, "first_poll_at": -3590.0, "deadline": 36_000.0}
+"""The fields of a wait that began long ago, and that another triggerer takes over."""
+
+JITTERED = timings.FIRST_POLL_JITTER
 
 
 class World(Played):
@@ -36,7 +51,8 @@ class World(Played):
 
     def __init__(self, *answers, chance=0.5, steps=((),), credit=(None,), statuses=(), stops=(), **plan):
         super().__init__(self._respond, START)
-        self.polls, self.statuses, self.stops = [*map(list, (answers, steps, credit))], [*statuses], [*stops]
+        self.polls = [list(each) for each in (answers, steps, credit)]
+        self.statuses, self.stops = list(statuses), list(stops)
         plan = {"interval": 10.0, "first_poll_at": 8.0, "deadline": 3600.0, "began_at": -START, **plan}
         for name in {"deadline", "start_by", "pauses_from", "began_at", "first_poll_at"} & plan.keys():
             plan[name] += START
@@ -54,23 +70,6 @@ class World(Played):
         if isinstance(status, errors.BrowserActError):
             return status
         return Task(id="7", status=status, live_url=LIVE, steps=begun, credit=used)
-
-
-C, R, P, F = TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
-U = TaskStatus.UNKNOWN
-DOWN = errors.ServerError("down", http_status=503)
-LARGE = errors.ResponseTooLargeError("The response to get-task is larger than 9 bytes")
-HANDLES_PAUSES = WaitPolicy(on_paused=OnPaused.RESUME)
-WITH_ACTION = {"policy": HANDLES_PAUSES, "pause_known": True, "required_action": "q"}
-RESUMED = {"policy": HANDLES_PAUSES, "pauses_from": timings.RESUME_GRACE}
-ASKS = {"policy": WaitPolicy(on_paused=OnPaused.ASK, max_credits=100)}
-FREE_STEPS = {"policy": WaitPolicy(max_credits=100, credits_per_step=0)}
-SLOW = {"interval": 900.0, "deadline": 36_000.0}
-RARE = {"interval": 120.0}
-BEGUN: dict[str, Any] = {"began_at": -3600.0, "first_poll_at": -3590.0, "deadline": 36_000.0}
-"""The fields of a wait that began long ago, and that another triggerer takes over."""
-
-JITTERED = timings.FIRST_POLL_JITTER
 
 
 def wait(*answers, **plan):
