@@ -24,7 +24,7 @@ from airflow_provider_browseract.runs.json_values import place_of
 from airflow_provider_browseract.runs.mismatches import MAX_NAMED
 from airflow_provider_browseract.runs.schemas import Conformed, SchemaUnusableError, conform, mismatch, read_input
 from tests.cases import cases
-from tests.runs.inputs import MARK, SCHEMAS, Lazy, at, closed, parts_of, put, refused_inputs, value_of, wrong_values
+from tests.runs.inputs import MARK, Lazy, at, closed, parts_of, put, refused_inputs, value_of, wrong_values
 
 WHAT = "bot 82000518364027715"
 INTEGER, TEXT = {"type": "integer"}, {"type": "string"}
@@ -448,17 +448,7 @@ def test_defaults_are_those_of_the_names_that_are_certainly_declared_at_the_top(
     assert schemas.declared_defaults(schema) == defaults
 
 
-# The operators are tried with them too.
-@pytest.mark.parametrize("case", refused_inputs(), ids=lambda case: case.id)
-def test_invalid_input_is_refused_at_its_place_without_its_values(case):
-    with pytest.raises(InputError) as raised:
-        conform(read_input(case.input), SCHEMAS[case.schema], WHAT)
-    assert case.place in str(raised.value)
-    for mark in case.marks:
-        assert mark not in "".join(traceback.format_exception(raised.value))
-
-
-def test_refused_inputs_are_of_all_kinds():
+def test_refused_inputs_of_the_tests_of_operators_are_of_all_kinds():
     assert {case.kind for case in refused_inputs()} == {case.kind for case in refused_inputs(1000)}
 
 

@@ -55,7 +55,7 @@ def test_mean_ignores_a_run(other):
     assert mean_of(SOURCE.id, as_listed(listed(1, credit=45), other)) == Forecast(45, 1)
 
 
-def test_mean_includes_failed_runs_and_is_rounded_up_and_no_source_has_none():
+def test_mean_includes_failed_runs_is_rounded_up_and_does_not_exist_for_an_unknown_workflow():
     runs = as_listed(listed(1, credit=10), listed(2, credit=15, status="failed"), listed(3, credit=15))
     assert mean_of(SOURCE.id, runs) == Forecast(14, 3)
     assert mean_of(None, as_listed(listed(1, workflow_id=None))) is None

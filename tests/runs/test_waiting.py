@@ -73,7 +73,7 @@ class World(Played):
 
 
 def wait(*answers, **plan):
-    """What a row of a table has of a wait, which then is played in the test."""
+    """Return a wait, as a row of a table has it, that is played when it is called."""
     return partial(World, *answers, **plan)
 
 
