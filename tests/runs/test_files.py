@@ -7,16 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_browseract.api.models import DownloadFile, Output, OutputFile, Task, TaskStatus
-from airflow_provider_browseract.runs.files import (
-    NAME_BYTES,
-    RESERVED_NAMES,
-    addresses_of,
-    files_of,
-    media_type_of,
-    pending_line,
-    safe_name,
-    source_of,
-)
+from airflow_provider_browseract.runs import files
+from airflow_provider_browseract.runs.files import NAME_BYTES, files_of, safe_name, source_of
 from tests.cases import cases
 from tests.steps import replace
 
@@ -76,15 +68,15 @@ def task(*downloads: DownloadFile, files: tuple[str, ...] = (), formats: tuple[O
 def test_ready_downloads_are_returned_once_and_after_the_files_of_the_output():
     downloads = (download("a.csv"), download("b.csv"), download("late.csv", status="uploading", download_url=None))
     run = task(*downloads, files=("https://f/a.csv?token=other",))
-    assert addresses_of(run) == ["https://f/a.csv?token=other", "https://f/b.csv?signed"]
-    assert pending_line(run) == (
+    assert files.addresses_of(run) == ["https://f/a.csv?token=other", "https://f/b.csv?signed"]
+    assert files.pending_line(run) == (
         "BrowserAct is still preparing 1 of the run's files, so they are not returned. Set output_path to wait for "
         "them and write them to object storage."
     )
-    assert pending_line(replace(run, download_files=downloads[:2])) is None
+    assert files.pending_line(replace(run, download_files=downloads[:2])) is None
     # A format in preparation is not missed beside a value.
     formats = (OutputFile(format="csv", name="r.csv"),)
-    assert pending_line(replace(task(), output=Output(string="{}", formats=formats, is_json=True))) is None
+    assert files.pending_line(replace(task(), output=Output(string="{}", formats=formats, is_json=True))) is None
 
 
 INVALID_URLS = ("http://[", "http://]", "https://f/b")
@@ -169,11 +161,11 @@ def test_formats_whose_urls_differ_only_in_their_signature_are_all_kept():
     )
     run = task(download("r", download_url="https://f/get?token=pdf"), formats=formats)
     assert [file.name for file in files_of(run)] == ["r", "r.csv", "r.md"]
-    assert len(addresses_of(run)) == 3
+    assert len(files.addresses_of(run)) == 3
 
 
 def test_file_names_never_equal_a_reserved_name():
-    assert not {file.name for file in files_of(task(*map(download, RESERVED_NAMES)))} & {*RESERVED_NAMES}
+    assert not {file.name for file in files_of(task(*map(download, files.RESERVED_NAMES)))} & {*files.RESERVED_NAMES}
 
 
 def test_equal_long_names_with_long_guids_stay_short_enough_for_every_store():
@@ -219,7 +211,7 @@ def test_file_without_a_url_is_pending_or_broken(fields, broken, pending):
 
 
 def test_media_type_of_a_file_follows_its_ending():
-    found = [media_type_of(f"a.{ending}") for ending in ("json", "csv", "nonsense")]
+    found = [files.media_type_of(f"a.{ending}") for ending in ("json", "csv", "nonsense")]
     assert found == ["application/json", "text/csv", "application/octet-stream"]
 
 
