@@ -294,6 +294,12 @@ def play(entry, *answers, on_orphan=OnOrphan.FAIL, wants: Start | None = None, *
     return played
 
 
+def earlier(kind: str, **fields: Any) -> Entry:
+    """The entry of an earlier try that ran something else than a workflow."""
+    wanted = start(kind=kind)
+    return replace(SAME, source=wanted.request.source, fingerprint=wanted.fingerprint, **fields)
+
+
 RUN = listed_run("7")
 BOT = Source(SourceKind.BOT, "70")
 MADE = CreatedTask(id="9", profile_id="profile of 9")
@@ -305,16 +311,11 @@ LOST = errors.ResponseLostError("lost")
 FULL, LIMITED = errors.ConcurrencyLimitError("full", code=10118), errors.RateLimitError("slow down", http_status=429)
 REFUSED, UNCLEAR = errors.InvalidRequestError("no", code=99001), errors.UnknownRefusalError("Busy", code=4711)
 CAP = replace(start(), max_credits=100)
-
-
-def earlier(kind: str, **fields: Any) -> Entry:
-    """The entry of an earlier try that ran something else than a workflow."""
-    wanted = start(kind=kind)
-    return replace(SAME, source=wanted.request.source, fingerprint=wanted.fingerprint, **fields)
-
-
 FINISHED_RUN = listed_run("7", status=TaskStatus.FINISHED)
 FAILED_RUN = listed_run("7", status=TaskStatus.FAILED, credit=40)
+OWN = listed_run("8", 2000.0)
+"""The run that a lost start has made at second 2000."""
+
 BEFORE = replace(SAME, spent=25)
 """The entry of an earlier try, after yet another one has used 25 credits."""
 
@@ -324,8 +325,6 @@ OTHER_KEY = replace(SAME, fingerprint="e" * 64, key_digest="f" * 16)
 OF_VERSION_1 = replace(SAME, fingerprint=None, key_digest=None)
 IN_A_WORKER = replace(SAME, deferred=False)
 NOT_COMPARED = "The inputs cannot be compared with those of the earlier try"
-
-
 OF_BOT, OF_TEMPLATE = earlier("bot"), earlier("template")
 BOT_RUN = bot_run("7")
 
@@ -526,10 +525,6 @@ class TestAnUnansweredStartOfAnEarlierTry:
         # A person has to decide whether this is the run.
         assert isinstance(played.over, OrphanError)
         assert played.names == (["page-runs", "query-run"] if kind == "bot" else ["list-tasks", "get-task"])
-
-
-OWN = listed_run("8", 2000.0)
-"""The run that a lost start has made at second 2000."""
 
 
 def no_response(status: int) -> errors.ServerError:
