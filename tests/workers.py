@@ -166,16 +166,29 @@ def calls_of(emulator, endpoint: str) -> int:
     return sum(request.endpoint == endpoint for request in emulator.requests)
 
 
-def is_killed_at_each_call(operator, monkeypatch, endpoint: str = "") -> None:
-    """Kill an operator before each of its calls, or those of an endpoint; Airflow lets the code continue after that."""
-    send = operator.hook.client.send
+def raises(error: BaseException) -> Callable[..., Any]:
+    """Return a function that raises an error, whatever it is given."""
 
-    def killed_meanwhile(call):
-        if endpoint in ("", call.name):
-            operator.on_kill()
-        return send(call)
+    def fail(*_, **__):
+        raise error
 
-    monkeypatch.setattr(operator.hook.client, "send", killed_meanwhile)
+    return fail
+
+
+def at_calls(operator, *names: str, before=lambda: None, after=lambda: None) -> None:
+    """Let something happen before and after the calls of an operator that have one of these names, or all its calls."""
+    client = operator.hook.client
+    send = client.send
+
+    def sent(call):
+        if names and call.name not in names:
+            return send(call)
+        before()
+        received = send(call)
+        after()
+        return received
+
+    client.send = sent
 
 
 @pytest.fixture

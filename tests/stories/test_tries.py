@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,9 @@ KEPT = {"cancel_on_kill": False, "cancel_on_timeout": False}
 LOST, RESET, DOWN = RequestFault.lost_response(), RequestFault.reset(), RequestFault.status(503)
 GONE, FULL = RequestFault.refused(10112), RequestFault.refused(10118)
 LOCKED, WRONG_KEY = RequestFault.refused(4711, "Locked."), RequestFault.refused(401, http_status=401)
+MARKED: dict[str, Any] = {"killed": "read", "state": "failed"}
+KEPT_BY_SETTING = "The run keeps running and using credits because cancel_on_kill=False. Stop it "
+NOT_STOPPED = "). It may keep running and using credits until you stop it "
 NO_CREDITS = RequestFault.refused(90002, "Insufficient credits.")
 
 STORIES = {
@@ -60,14 +64,8 @@ STORIES = {
         [Try(RunTimedOutError, run={"duration": 900}, args={"timeout": 300, "cancel_on_timeout": False}), Try()],
         "finished",
     ),
-    "other inputs": (
-        [Try(DIES, dies="after read"), Try(args=INK, says="had other inputs")],
-        "canceled finished",
-    ),
-    "another workflow": (
-        [Try(DIES, dies="after read"), Try(args=OTHER, says="it is a run of")],
-        "canceled finished",
-    ),
+    "other inputs": ([Try(DIES, dies="after read"), Try(args=INK, says="had other inputs")], "canceled finished"),
+    "another workflow": ([Try(DIES, dies="after read"), Try(args=OTHER, says="it is a run of")], "canceled finished"),
     "other inputs after the end": ([Try(DIES, dies="after read"), Try(args=INK, later=600)], "finished finished"),
     "other inputs, and the stop fails": (
         [Try(DIES, dies="after read"), Try(RunLostError, args=INK, faults={"stop": (DOWN, None)}, says="503")],
@@ -119,14 +117,17 @@ STORIES = {
         [Try(RunCanceledError, killed="read", args={"durable": False}), Try(args={"durable": False})],
         "canceled finished",
     ),
-    "marked as failed": ([Try(RunCanceledError, killed="read", state="failed")], "canceled"),
+    "marked as failed": ([Try(RunCanceledError, **MARKED)], "canceled"),
     "marked as failed with cancel_on_kill=False": (
-        [Try(RunLostError, killed="read", state="failed", args={"cancel_on_kill": False})],
+        [Try(RunLostError, **MARKED, args={"cancel_on_kill": False}, says=KEPT_BY_SETTING)],
         "running",
     ),
-    "killed before the start": ([Try(RunCanceledError, killed="look", says="before a run"), Try()], "finished"),
+    "killed before the start": (
+        [Try(RunCanceledError, killed="look", says="RunCanceledError('Killed before a run was started.')"), Try()],
+        "finished",
+    ),
     "killed, and the stop fails": (
-        [Try(RunCanceledError, killed="read", state="failed", faults={"stop": (DOWN, None)}, says="using credits")],
+        [Try(RunCanceledError, **MARKED, faults={"stop": (DOWN, None)}, says=NOT_STOPPED)],
         "running",
     ),
     "plan is full": ([Try(faults={"start": (FULL, 3)}, says="no free slot")], "finished"),
@@ -152,22 +153,10 @@ STORIES = {
         "canceled",
     ),
     "no credits": ([Try(InsufficientCreditsError, faults={"start": (NO_CREDITS, 1)}, says="add"), Try()], "finished"),
-    "start is refused": (
-        [Try(AirflowFailException, faults={"start": (LOCKED, 1)}, says="Locked.")],
-        "",
-    ),
-    "key is refused": (
-        [Try(AuthenticationError, faults={"*": (WRONG_KEY, None)}), Try()],
-        "finished",
-    ),
-    "sibling has the other run": (
-        [Try(others=1, claims="task_id", faults={"start": (LOST, 1)})],
-        "finished finished",
-    ),
-    "sibling claims the other run": (
-        [Try(others=1, claims="claim", faults={"start": (LOST, 1)})],
-        "finished finished",
-    ),
+    "start is refused": ([Try(AirflowFailException, faults={"start": (LOCKED, 1)}, says="Locked.")], ""),
+    "key is refused": ([Try(AuthenticationError, faults={"*": (WRONG_KEY, None)}), Try()], "finished"),
+    "sibling has the other run": ([Try(others=1, claims="task_id", faults={"start": (LOST, 1)})], "finished finished"),
+    "sibling claims the other run": ([Try(others=1, claims="claim", faults={"start": (LOST, 1)})], "finished finished"),
     "sibling claims the only run": ([Try(others=1, claims="claim", faults={"start": (RESET, 1)})], "finished finished"),
     "cleared after success": ([Try(), Try(cleared=True)], "finished finished"),
     "BrowserAct is down without durable": (

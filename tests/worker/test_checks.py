@@ -13,7 +13,6 @@ from airflow_provider_browseract.exceptions import (
     ConnectionFailedError,
     ConnectionFieldError,
     InvalidRequestError,
-    RunCanceledError,
     UnexpectedResponseError,
 )
 from airflow_provider_browseract.hooks import connection
@@ -27,7 +26,7 @@ from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c
 from tests.cases import cases
 from tests.demos import convert_input
-from tests.workers import PENS, is_killed_at_each_call
+from tests.workers import PENS
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -268,24 +267,6 @@ def test_api_that_cannot_be_reached_is_logged_at_once_and_costs_one_retry_budget
     logged = "".join(capfd.readouterr())
     assert logged.count("Trying again for up to 20 seconds.") == 1
     assert logged.count("No connection to") == 1
-
-
-class TestKillDuringInputCheck:
-    @pytest.mark.parametrize(
-        "arguments",
-        [
-            {"workflow_id": SEARCH.id, "input_parameters": PENS},
-            {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": RENDERED},
-        ],
-        ids=["workflow", "bot"],
-    )
-    def test_kill_during_the_check_of_inputs_prevents_the_start(self, worker, emulator, monkeypatch, arguments):
-        run = worker(**arguments)
-        operator = run.operator()
-        is_killed_at_each_call(operator, monkeypatch)
-        with pytest.raises(RunCanceledError, match="Killed before a run was started"):
-            operator.execute(run.context)
-        assert emulator.tasks == []
 
 
 class TestDryRun:

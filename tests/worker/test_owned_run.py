@@ -8,7 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,10 +33,18 @@ from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
 from airflow_provider_browseract.worker import execution, first_read
 from airflow_provider_browseract.worker.owned_run import OwnedRun
-from airflow_provider_browseract.worker.tries import STATE_KEY, STATE_RETENTION, ReasonOfKill
-from tests.workers import PENS, Worker, calls_of, is_killed_at_each_call, set_retry_policy
+from airflow_provider_browseract.worker.tries import STATE_RETENTION, ReasonOfKill, Tries
+from tests.cases import cases
+from tests.workers import PENS, Worker, at_calls, calls_of, raises, set_retry_policy
 
+AWAY = raises(RuntimeError("no API server"))
 REATTACHES = "The run keeps running, and the next try reattaches to it. Its page is http"
+
+
+def kill_and_decide(operator) -> None:
+    """Kill an operator, and wait until the decision about its run is carried out."""
+    operator.on_kill()
+    operator._owned_run.await_decision()
 
 
 class Airflow:
@@ -49,6 +59,9 @@ class Airflow:
         self.answers: Callable[[], None] = lambda: None
         self._get = store.get
         store.get = self.get
+
+    def become(self, state, superseded=False) -> None:
+        self.state, self.superseded = state, superseded
 
     def get(self, key):
         self.answers()
@@ -83,34 +96,53 @@ def tries(worker, store, airflow, connect, emulator):
 
 
 @pytest.fixture
-def killed(emulator) -> Iterator[Callable[..., BaseException]]:
-    """Run a try and end its process with SIGTERM while it waits, as Airflow handles that signal."""
-    before = signal.getsignal(signal.SIGTERM)
+def hasty(monkeypatch) -> None:
+    """Let a kill wait only for a moment for a response of Airflow."""
+    monkeypatch.setattr(timings, "KILL_LIMIT", 0.2)
+    monkeypatch.setattr(timings, "KILL_PATIENCE", 0.4)
+
+
+@contextmanager
+def sigterm_after(operator, wait: Callable[[], object], times: int = 1) -> Iterator[None]:
+    """Send SIGTERM to this process after a wait, as Airflow handles it: call on_kill, and let the code continue."""
+    before = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+
+    def send() -> None:
+        wait()
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    try:
+        yield
+    finally:
+        sending.join()
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def killed(emulator) -> Callable[..., BaseException]:
+    """Return a function that runs a try and ends its process with SIGTERM while it waits."""
 
     def kill(attempt, *, happens: Callable[[], Any] = lambda: None, times: int = 1, polls: int = 2) -> BaseException:
-        operator = attempt.operator()
-        # Airflow's handler calls on_kill and lets the code continue.
-        signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
-        polled = calls_of(emulator, "get-task")
+        operator, polled = attempt.operator(), calls_of(emulator, "get-task")
 
-        def send() -> None:
+        def wait() -> None:
             # One poll after the start, for the links, and then those of the wait.
             emulator.wait_until(lambda: calls_of(emulator, "get-task") - polled >= polls)
             happens()
-            for _ in range(times):
-                os.kill(os.getpid(), signal.SIGTERM)
 
-        sending = threading.Thread(target=send)
-        sending.start()
-        try:
-            with pytest.raises((RunLostError, RunCanceledError)) as raised:
-                operator.execute(attempt.context)
-        finally:
-            sending.join()
+        with sigterm_after(operator, wait, times), pytest.raises((RunLostError, RunCanceledError)) as raised:
+            operator.execute(attempt.context)
         return raised.value
 
-    yield kill
-    signal.signal(signal.SIGTERM, before)
+    return kill
+
+
+NO_LATER_TRY = cases(
+    "arguments", {"no task state": {"store": None}, "last try": {"max_tries": 0}, "durable=False": {"durable": False}}
+)
 
 
 class TestUnexpectedSigterm:
@@ -129,14 +161,9 @@ class TestUnexpectedSigterm:
         assert len(tries(try_number=2).run()) == 2
         assert len(emulator.tasks) == 1
 
-    def test_unexpected_sigterm_in_a_reattached_try_keeps_the_run_running(self, tries, killed, emulator):
-        killed(tries(max_tries=2))
-        killed(tries(max_tries=2, try_number=2))
-        [task] = emulator.tasks
-        assert task.status == "running"
-
-    def test_unexpected_sigterm_in_the_last_try_stops_the_run(self, tries, killed, emulator):
-        attempt = tries(max_tries=0)
+    @NO_LATER_TRY
+    def test_unexpected_sigterm_without_a_later_try_stops_the_run(self, tries, killed, emulator, arguments):
+        attempt = tries(**arguments)
         error = killed(attempt)
         assert isinstance(error, RunCanceledError)
         assert str(error).endswith(
@@ -145,15 +172,6 @@ class TestUnexpectedSigterm:
         assert emulator.tasks[0].status == "canceled"
         # A kill leaves no time for a request to Airflow that is only about a link.
         assert LiveViewLink.OVER not in attempt.ti.xcoms.values()
-
-    def test_unexpected_sigterm_without_airflow_task_state_stops_the_run(self, tries, killed, emulator):
-        error = killed(tries(store=None))
-        assert "no later try can reattach to the run" in str(error)
-        assert emulator.tasks[0].status == "canceled"
-
-    def test_unexpected_sigterm_with_durable_false_stops_the_run(self, tries, killed, emulator):
-        killed(tries(durable=False))
-        assert emulator.tasks[0].status == "canceled"
 
     def test_unexpected_sigterm_interrupts_a_long_sleep_between_two_polls(self, tries, killed):
         began = time.monotonic()
@@ -167,22 +185,15 @@ class TestUnexpectedSigterm:
 
     @pytest.mark.parametrize("state", ["running", None], ids=["has not accepted it yet", "does not respond"])
     def test_kill_while_airflow_handles_the_deferral_keeps_the_run_for_the_triggerer(
-        self, tries, airflow, emulator, state, monkeypatch, capfd
+        self, tries, airflow, emulator, state, hasty, capfd
     ):
-        monkeypatch.setattr(timings, "KILL_LIMIT", 0.2)
-        monkeypatch.setattr(timings, "KILL_PATIENCE", 0.4)
         attempt = tries(deferrable=True, max_tries=0)
         operator = attempt.operator()
         with pytest.raises(TaskDeferred):
             operator.execute(attempt.context)
-
-        def away() -> None:
-            raise RuntimeError("no API server")
-
         if state is None:
-            airflow.answers = away
-        operator.on_kill()
-        operator._owned_run.await_decision()
+            airflow.answers = AWAY
+        kill_and_decide(operator)
         assert emulator.tasks[0].status == "running"
         kept = "The run keeps running, and the triggerer waits for it if Airflow has accepted the deferral. Its page is"
         assert kept in "".join(capfd.readouterr())
@@ -203,9 +214,7 @@ class TestUnexpectedSigterm:
         assert f"Killed while waiting for BrowserAct task {task_id}: the Airflow task has deferred." in logged
         assert "The run keeps running, and the triggerer waits for it. Its page is http" in logged
 
-    def test_request_to_an_unresponsive_airflow_holds_no_process(self, tries, killed, airflow, monkeypatch):
-        monkeypatch.setattr(timings, "KILL_LIMIT", 0.2)
-        monkeypatch.setattr(timings, "KILL_PATIENCE", 0.4)
+    def test_request_to_an_unresponsive_airflow_holds_no_process(self, tries, killed, airflow, hasty):
         answering, before = threading.Event(), set(threading.enumerate())
         try:
             killed(tries(), happens=lambda: setattr(airflow, "answers", answering.wait))
@@ -214,121 +223,66 @@ class TestUnexpectedSigterm:
         finally:
             answering.set()
 
-    @pytest.mark.parametrize(
-        "arguments",
-        [{"store": None}, {"max_tries": 0}, {"durable": False}],
-        ids=["no task state", "last try", "durable=False"],
-    )
-    def test_sigterm_after_the_run_has_ended_still_returns_its_result(
-        self, tries, airflow, emulator, arguments, monkeypatch, capfd
-    ):
+    @NO_LATER_TRY
+    def test_sigterm_after_the_run_has_ended_still_returns_its_result(self, tries, airflow, emulator, arguments, capfd):
         emulator.next_run(SEARCH.id, duration=0.2)
         attempt = tries(poll_interval=60, **arguments)
         operator = attempt.operator()
-        before = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
-
-        def send() -> None:
-            emulator.wait_until(lambda: emulator.tasks and emulator.tasks[0].finished_at)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        sending = threading.Thread(target=send)
-        sending.start()
-        try:
+        ended = partial(emulator.wait_until, lambda: emulator.tasks and emulator.tasks[0].finished_at)
+        with sigterm_after(operator, ended):
             assert len(operator.execute(attempt.context)) == 2
-        finally:
-            sending.join()
-            signal.signal(signal.SIGTERM, before)
         assert [task.status for task in emulator.tasks] == ["finished"]
         assert "The run had already ended. Reading its result." in "".join(capfd.readouterr())
 
-    def test_kill_during_the_start_of_a_run_that_ends_at_once_still_returns_its_result(
-        self, tries, emulator, monkeypatch
-    ):
+    def test_kill_during_the_start_of_a_run_that_ends_at_once_still_returns_its_result(self, tries, emulator):
         emulator.next_run(SEARCH.id, duration=0.0)
         attempt = tries(store=None)
         operator = attempt.operator()
-        send = operator.hook.client.send
-
-        def killed_meanwhile(call):
-            if call.starts_run:
-                operator.on_kill()
-            answer = send(call)
-            if call.starts_run:
-                emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-            return answer
-
-        monkeypatch.setattr(operator.hook.client, "send", killed_meanwhile)
+        ended = partial(emulator.wait_until, lambda: emulator.tasks[0].finished_at)
+        at_calls(operator, "run-task", before=operator.on_kill, after=ended)
         assert len(operator.execute(attempt.context)) == 2
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[0].id
 
     def test_ctrl_c_during_the_start_logs_that_a_run_may_exist_and_the_next_try_reattaches(
-        self, tries, emulator, connect, monkeypatch, capfd
+        self, tries, emulator, connect, capfd
     ):
         # The next try looks for the run for as long as the start could have taken.
         connect({"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3})
         emulator.next_run(SEARCH.id, duration=1.0)
         attempt = tries()
         operator = attempt.operator()
-        send = operator.hook.client.send
-
-        def interrupted(call):
-            answer = send(call)
-            if call.starts_run:
-                raise KeyboardInterrupt
-            return answer
-
-        monkeypatch.setattr(operator.hook.client, "send", interrupted)
+        at_calls(operator, "run-task", after=raises(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             operator.execute(attempt.context)
         assert "It is not known whether BrowserAct started a run" in "".join(capfd.readouterr())
         assert len(tries(try_number=2).run()) == 2
         assert [task.status for task in emulator.tasks] == ["finished"]
 
-    def test_ctrl_c_while_an_earlier_run_is_looked_up_stops_that_run(self, tries, killed, emulator, monkeypatch, capfd):
+    def test_ctrl_c_while_an_earlier_run_is_looked_up_stops_that_run(self, tries, killed, emulator, capfd):
         killed(tries())
         attempt = tries(try_number=2)
         operator = attempt.operator()
-        send = operator.hook.client.send
-
-        def interrupted(call):
-            if call.name == "get-task":
-                monkeypatch.setattr(operator.hook.client, "send", send)
-                raise KeyboardInterrupt
-            return send(call)
-
-        monkeypatch.setattr(operator.hook.client, "send", interrupted)
+        at_calls(operator, "get-task", before=raises(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             operator.execute(attempt.context)
         assert [task.status for task in emulator.tasks] == ["canceled"]
         assert f"BrowserAct task {emulator.tasks[0].id}: interrupted (Ctrl-C)." in "".join(capfd.readouterr())
 
     def test_ctrl_c_after_a_kill_does_not_stop_the_run_that_was_left_to_the_next_try(
-        self, tries, airflow, emulator, monkeypatch, capfd
+        self, tries, airflow, emulator, capfd
     ):
         attempt = tries()
         operator = attempt.operator()
-        send = operator.hook.client.send
 
-        def killed_and_interrupted(call):
-            if call.name == "get-task":
-                operator.on_kill()
-                operator._owned_run.await_decision()
-                raise KeyboardInterrupt
-            return send(call)
+        def killed_and_interrupted() -> None:
+            kill_and_decide(operator)
+            raise KeyboardInterrupt
 
-        monkeypatch.setattr(operator.hook.client, "send", killed_and_interrupted)
+        at_calls(operator, "get-task", before=killed_and_interrupted)
         with pytest.raises(KeyboardInterrupt):
             operator.execute(attempt.context)
         assert [task.status for task in emulator.tasks] == ["running"]
         assert "".join(capfd.readouterr()).count("Killed while waiting") == 1
-
-    def test_kill_before_the_start_is_sent_starts_no_run(self, tries, emulator, monkeypatch):
-        attempt = tries()
-        operator = attempt.operator()
-        monkeypatch.setattr(execution, "check_before_start", lambda *_, **__: operator.on_kill())
-        with pytest.raises(RunCanceledError, match=r"^Killed before a run was started\.$"):
-            operator.execute(attempt.context)
-        assert emulator.tasks == []
 
 
 class TestOperatorOfAnotherVersionOfTheApi:
@@ -357,18 +311,10 @@ class TestOperatorOfAnotherVersionOfTheApi:
         why = f"was stopped, because it is a run of {earlier.source}."
         assert f"BrowserAct task {earlier.task_id} {why}" in "".join(capfd.readouterr())
 
-    def test_kill_before_the_first_read_stops_the_run(self, changed, airflow, emulator, earlier, monkeypatch):
+    def test_kill_before_the_first_read_stops_the_run(self, changed, airflow, emulator, earlier):
         operator = changed.operator()
-        send = operator.hook.client.send
-
-        def killed_before(call):
-            if call.name in ("get-task", "query-run"):
-                airflow.state = "failed"
-                operator.on_kill()
-                operator._owned_run.await_decision()
-            return send(call)
-
-        monkeypatch.setattr(operator.hook.client, "send", killed_before)
+        airflow.state = "failed"
+        at_calls(operator, "get-task", "query-run", before=partial(kill_and_decide, operator))
         with pytest.raises(RunCanceledError, match=f"{earlier.task_id}: the Airflow task was set to a final state"):
             operator.execute(changed.context)
         assert [task.status for task in emulator.tasks] == ["canceled"]
@@ -382,8 +328,7 @@ class TestOperatorOfAnotherVersionOfTheApi:
             keep(key, value, **keywords)
             if value.get("task_id") not in (None, earlier.task_id):
                 airflow.state = "failed"
-                operator.on_kill()
-                operator._owned_run.await_decision()
+                kill_and_decide(operator)
 
         store.set = killed_after
         with pytest.raises(RunCanceledError, match="the Airflow task was set to a final state"):
@@ -432,12 +377,9 @@ class TestRetryPolicy:
     def test_retry_policy_is_evaluated_for_the_error_also_when_airflow_is_unreachable(
         self, tries, killed, airflow, emulator
     ):
-        def away() -> None:
-            raise RuntimeError("no API server")
-
         attempt = tries()
         asked_with = set_retry_policy(attempt, SimpleNamespace(value="fail"))
-        error = killed(attempt, happens=lambda: setattr(airflow, "answers", away))
+        error = killed(attempt, happens=lambda: setattr(airflow, "answers", AWAY))
         assert isinstance(asked_with[0], RunLostError)
         assert str(error).endswith("The run was stopped.")
         assert emulator.tasks[0].status == "canceled"
@@ -451,8 +393,6 @@ class TestRetryPolicy:
     def test_retry_policy_rules_of_airflow_decide_whether_another_try_follows(self):
         from airflow.sdk.definitions import retry_policy
 
-        from airflow_provider_browseract.worker.tries import Tries
-
         policy = retry_policy.ExceptionRetryPolicy(
             rules=[retry_policy.RetryRule(exception=RunLostError, action=retry_policy.RetryAction.FAIL)],
         )
@@ -463,62 +403,44 @@ class TestRetryPolicy:
 
 
 class TestUserActionInAirflow:
-    @pytest.mark.parametrize("state", ["failed", "success", "skipped"])
-    def test_setting_the_task_instance_to_a_final_state_stops_the_run(self, tries, killed, airflow, emulator, state):
-        error = killed(tries(), happens=lambda: setattr(airflow, "state", state))
+    @cases(
+        ("state", "superseded", "why"),
+        {
+            "marked": ("failed", False, "the Airflow task was set to a final state"),
+            # Before Airflow 3.4, the task instance has another identity by then.
+            "cleared, Airflow 3.3": ("restarting", True, "the Airflow task was cleared"),
+            "cleared, Airflow 3.4": ("restarting", False, "the Airflow task was cleared"),
+            "deleted": (DELETED, True, "the task instance was deleted in Airflow"),
+        },
+    )
+    def test_person_who_ends_the_task_instance_stops_the_run_that_earlier_tries_have_kept_running(
+        self, tries, killed, airflow, emulator, state, superseded, why
+    ):
+        for number in (1, 2):
+            assert isinstance(killed(tries(max_tries=3, try_number=number)), RunLostError)
+            assert emulator.tasks[0].status == "running"
+        error = killed(tries(max_tries=3, try_number=3), happens=partial(airflow.become, state, superseded))
         assert isinstance(error, RunCanceledError)
-        assert str(error).endswith("the Airflow task was set to a final state.\nThe run was stopped.")
-        assert emulator.tasks[0].status == "canceled"
+        assert str(error).endswith(f"{why}.\nThe run was stopped.")
+        assert [task.status for task in emulator.tasks] == ["canceled"]
 
-    def clear(self, airflow, superseded: bool = True) -> None:
-        airflow.state, airflow.superseded = "restarting", superseded
-
-    @pytest.mark.parametrize("superseded", [True, False], ids=["Airflow 3.3", "Airflow 3.4"])
-    def test_clearing_the_task_instance_stops_the_run(self, tries, killed, airflow, emulator, superseded):
-        # Before Airflow 3.4, the task instance has another identity by then.
-        error = killed(tries(), happens=lambda: self.clear(airflow, superseded))
-        assert str(error).endswith("the Airflow task was cleared.\nThe run was stopped.")
-        assert emulator.tasks[0].status == "canceled"
-
-    def test_clearing_a_reattached_task_instance_stops_the_run(self, tries, killed, airflow, emulator):
-        killed(tries(max_tries=2))
-        killed(tries(max_tries=2, try_number=2), happens=lambda: self.clear(airflow))
-        [task] = emulator.tasks
-        assert task.status == "canceled"
-
-    def test_marking_the_task_instance_failed_with_cancel_on_kill_false_keeps_the_run_running(
-        self, tries, killed, airflow, emulator
-    ):
-        error = killed(tries(cancel_on_kill=False), happens=lambda: setattr(airflow, "state", "failed"))
-        assert "The run keeps running and using credits because cancel_on_kill=False. Stop it at http" in str(error)
-        assert emulator.tasks[0].status == "running"
-
-    def test_marking_the_task_instance_failed_reports_a_run_that_cannot_be_stopped(
-        self, tries, killed, airflow, emulator
-    ):
-        emulator.fault("stop-task", RequestFault.status(503), times=None)
-        error = killed(tries(), happens=lambda: setattr(airflow, "state", "failed"))
-        assert "The run could not be stopped (" in str(error)
-        assert "It may keep running and using credits" in str(error)
-
-    def test_marking_the_task_instance_failed_during_the_start_stops_the_run_and_logs_a_warning(
-        self, tries, airflow, emulator, monkeypatch, capfd
+    @pytest.mark.parametrize("endpoint", ["run-task", "get-task"])
+    def test_marking_the_task_instance_failed_during_a_call_stops_the_run_and_logs_a_warning_if_it_was_the_start(
+        self, tries, airflow, emulator, endpoint, capfd
     ):
         attempt = tries()
         operator = attempt.operator()
-        send = operator.hook.client.send
 
-        def marked_meanwhile(call):
-            if call.starts_run:
-                airflow.state = "failed"
-                operator.on_kill()
-            return send(call)
+        def marked() -> None:
+            airflow.become("failed")
+            operator.on_kill()
 
-        monkeypatch.setattr(operator.hook.client, "send", marked_meanwhile)
+        at_calls(operator, endpoint, before=marked)
         with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):
             operator.execute(attempt.context)
         assert emulator.tasks[0].status == "canceled"
-        assert "a run may be running and using credits" in "".join(capfd.readouterr())
+        warned = "a run may be running and using credits" in "".join(capfd.readouterr())
+        assert warned is (endpoint == "run-task")
 
     def test_marking_the_task_instance_failed_just_before_the_deferral_stops_the_run(
         self, tries, airflow, emulator, monkeypatch
@@ -537,25 +459,16 @@ class TestUserActionInAirflow:
             operator.execute(attempt.context)
         assert emulator.tasks[0].status == "canceled"
 
-    def test_deleting_the_task_instance_stops_the_run(self, tries, killed, airflow, emulator):
-        def delete() -> None:
-            airflow.state, airflow.superseded = DELETED, True
-
-        error = killed(tries(), happens=delete)
-        assert "the task instance was deleted in Airflow.\nThe run was stopped." in str(error)
-        assert emulator.tasks[0].status == "canceled"
-
-    @pytest.mark.parametrize(
+    @cases(
         ("state", "superseded"),
-        [("failed", False), ("restarting", True), (DELETED, True)],
-        ids=["marked failed", "cleared", "deleted"],
+        {"marked": ("failed", False), "cleared": ("restarting", True), "deleted": (DELETED, True)},
     )
     def test_result_of_a_run_that_had_ended_is_not_returned_when_a_person_ends_the_task_instance(
         self, tries, killed, airflow, emulator, state, superseded
     ):
         def ended_by_a_person() -> None:
             emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-            airflow.state, airflow.superseded = state, superseded
+            airflow.become(state, superseded)
 
         emulator.next_run(SEARCH.id, duration=0.3)
         # Between its polls the worker does not see the end.
@@ -564,59 +477,25 @@ class TestUserActionInAirflow:
         assert str(error).endswith("\nThe run had already ended.")
         assert emulator.tasks[0].status == "finished"
 
-    def test_marking_the_task_instance_failed_during_a_poll_is_reported_as_the_reason(
-        self, tries, airflow, emulator, monkeypatch
-    ):
-        attempt = tries()
-        operator = attempt.operator()
-        send = operator.hook.client.send
-
-        def marked_meanwhile(call):
-            if call.name == "get-task":
-                monkeypatch.setattr(operator.hook.client, "send", send)
-                airflow.state = "failed"
-                operator.on_kill()
-            return send(call)
-
-        monkeypatch.setattr(operator.hook.client, "send", marked_meanwhile)
-        with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):
-            operator.execute(attempt.context)
-
-    def test_task_instance_defers_without_any_user_action(self, tries, emulator):
-        attempt = tries(deferrable=True)
-        attempt.defer()
-
 
 def test_worker_considered_dead_by_airflow_keeps_the_run_for_the_try_that_replaced_it(tries, killed, airflow, emulator):
-    def superseded() -> None:
-        airflow.superseded = True
-
-    error = killed(tries(), happens=superseded)
+    error = killed(tries(), happens=partial(airflow.become, "running", superseded=True))
     assert "Airflow considered this try dead and started another one.\n" + REATTACHES in str(error)
     assert emulator.tasks[0].status == "running"
 
 
 class TestUnreachableAirflow:
-    def away(self) -> None:
-        raise RuntimeError("no API server")
-
-    def hang(self) -> None:
-        threading.Event().wait(30)
-
     def test_kill_while_airflow_is_unreachable_keeps_the_run_and_says_that_perhaps_nothing_waits_for_it(
-        self, tries, killed, airflow, emulator, monkeypatch, capfd
+        self, tries, killed, airflow, emulator, hasty, capfd
     ):
-        monkeypatch.setattr(timings, "KILL_LIMIT", 0.3)
-        monkeypatch.setattr(timings, "KILL_PATIENCE", 0.9)
-        error = killed(tries(), happens=lambda: setattr(airflow, "answers", self.away))
+        error = killed(tries(), happens=lambda: setattr(airflow, "answers", AWAY))
         left = (
             "The run keeps running, and the next try reattaches to it if Airflow starts one. If Airflow starts none, "
             "nothing waits for the run: stop it in BrowserAct. Its page is http"
         )
         assert f"Airflow did not report why.\n{left}" in str(error)
-        assert f"Airflow has not reported yet whether a person has ended the task. {left}" in "".join(
-            capfd.readouterr()
-        )
+        logged = "".join(capfd.readouterr())
+        assert f"Airflow has not reported yet whether a person has ended the task. {left}" in logged
         assert emulator.tasks[0].status == "running"
 
     def test_mark_while_airflow_does_not_respond_within_the_limit_of_a_kill_still_stops_the_run(
@@ -627,7 +506,7 @@ class TestUnreachableAirflow:
 
         def marked() -> None:
             marked_at.append(time.monotonic())
-            airflow.state = "failed"
+            airflow.become("failed")
             airflow.answers = lambda: time.sleep(1.0)
 
         error = killed(tries(), happens=marked)
@@ -638,12 +517,12 @@ class TestUnreachableAirflow:
 
     def test_stop_that_takes_longer_than_a_second_is_reported_as_a_stop(self, tries, killed, airflow, emulator):
         emulator.fault("stop-task", RequestFault.slow(1.5))
-        error = killed(tries(), happens=lambda: setattr(airflow, "state", "failed"))
+        error = killed(tries(), happens=lambda: airflow.become("failed"))
         assert str(error).endswith("The run was stopped.")
         assert emulator.tasks[0].status == "canceled"
 
     def test_kill_while_airflow_is_unreachable_in_the_last_try_stops_the_run(self, tries, killed, airflow, emulator):
-        error = killed(tries(max_tries=0), happens=lambda: setattr(airflow, "answers", self.away))
+        error = killed(tries(max_tries=0), happens=lambda: setattr(airflow, "answers", AWAY))
         assert "Airflow did not report why; no later try can reattach to the run" in str(error)
         assert str(error).endswith("The run was stopped.")
         assert emulator.tasks[0].status == "canceled"
@@ -664,18 +543,10 @@ class TestUnreachableAirflow:
 
         monkeypatch.setattr(ReasonOfKill, "found", waited)
         monkeypatch.setattr(BrowserActHook, "client_within", noted)
-        error = killed(tries(max_tries=0), happens=lambda: setattr(airflow, "answers", self.hang))
+        hang = partial(threading.Event().wait, 30)
+        error = killed(tries(max_tries=0), happens=lambda: setattr(airflow, "answers", hang))
         assert "Airflow did not report why" in str(error)
         assert limits == [timings.KILL_LIMIT / 2, timings.KILL_LIMIT / 2]
-
-    def test_kill_waits_for_a_slow_response_of_airflow_and_stops_the_run(self, tries, killed, airflow, emulator):
-        def marked() -> None:
-            airflow.state = "failed"
-            airflow.answers = lambda: time.sleep(0.3)
-
-        error = killed(tries(), happens=marked)
-        assert "the Airflow task was set to a final state" in str(error)
-        assert emulator.tasks[0].status == "canceled"
 
 
 def test_kill_grace_is_shorter_than_the_escalation_delay_of_airflow():
@@ -691,15 +562,14 @@ class TestKillAfterTheDecision:
     """SIGTERM comes when this process has already decided about its run, and is about to end."""
 
     @pytest.mark.parametrize("state", ["running", "failed"], ids=["infrastructure", "marked failed"])
-    @pytest.mark.parametrize(
+    @cases(
         ("arguments", "fault"),
-        [
-            ({"timeout": 0.2, "cancel_on_timeout": False}, None),
-            ({}, ("get-task", RequestFault.status(503))),
-            ({"timeout": 0.2}, ("stop-task", RequestFault.status(503))),
-            ({"timeout": 0.2}, None),
-        ],
-        ids=["kept by a setting", "left to the next try", "could not be stopped", "stopped"],
+        {
+            "kept by a setting": ({"timeout": 0.2, "cancel_on_timeout": False}, None),
+            "left to the next try": ({}, ("get-task", RequestFault.status(503))),
+            "could not be stopped": ({"timeout": 0.2}, ("stop-task", RequestFault.status(503))),
+            "stopped": ({"timeout": 0.2}, None),
+        },
     )
     def test_run_that_this_try_has_finished_with_is_not_stopped_by_a_kill(
         self, tries, airflow, emulator, capfd, state, arguments, fault
@@ -713,8 +583,7 @@ class TestKillAfterTheDecision:
         emulator.clear_faults()
         stops = calls_of(emulator, "stop-task")
         airflow.state = state
-        operator.on_kill()
-        operator._owned_run.await_decision()
+        kill_and_decide(operator)
         assert calls_of(emulator, "stop-task") == stops
         assert "Killed while" not in "".join(capfd.readouterr())
 
@@ -736,8 +605,7 @@ class TestKillAfterTheDecision:
         operator = attempt.operator()
         operator.execute(attempt.context)
         airflow.state = "failed"
-        operator.on_kill()
-        operator._owned_run.await_decision()
+        kill_and_decide(operator)
         assert emulator.tasks[0].status == "running"
         assert "Killed while" not in "".join(capfd.readouterr())
 
@@ -747,7 +615,7 @@ class TestKillThatTheCodeOutruns:
 
     @pytest.mark.parametrize("arguments", [{"wait_for_completion": False}, {"deferrable": True}], ids=str)
     def test_killed_try_neither_succeeds_nor_defers_after_its_run_was_stopped(
-        self, tries, airflow, emulator, monkeypatch, arguments
+        self, tries, airflow, emulator, arguments
     ):
         attempt = tries(max_tries=0, **arguments)
         operator = attempt.operator()
@@ -766,76 +634,61 @@ class TestKillThatTheCodeOutruns:
         with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped"):
             operator.execute(attempt.context)
 
-    def test_execution_timeout_during_the_decision_waits_until_the_run_is_stopped(
-        self, tries, airflow, emulator, monkeypatch
-    ):
+    def test_execution_timeout_during_the_decision_waits_until_the_run_is_stopped(self, tries, airflow, emulator):
         attempt = tries(max_tries=0)
         operator = attempt.operator()
-        asking = threading.Event()
 
-        def slow() -> None:
-            asking.set()
+        def time_out_and_respond() -> None:
+            # The thread that decides asks Airflow.
+            airflow.answers = lambda: None
+            os.kill(os.getpid(), signal.SIGALRM)
             time.sleep(1.0)
 
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
-
-        def timed_out(*_):
-            raise AirflowTaskTimeout("Timeout")
-
-        signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
-        signal.signal(signal.SIGALRM, timed_out)
-
-        def send() -> None:
+        def marked() -> None:
             emulator.wait_until(lambda: calls_of(emulator, "get-task") >= 2)
-            airflow.state, airflow.answers = "failed", slow
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert asking.wait(10)
-            os.kill(os.getpid(), signal.SIGALRM)
+            airflow.state, airflow.answers = "failed", time_out_and_respond
 
-        sending = threading.Thread(target=send)
-        sending.start()
+        before = signal.signal(signal.SIGALRM, raises(AirflowTaskTimeout("Timeout")))
         try:
-            operator.execute(attempt.context)
+            with sigterm_after(operator, marked):
+                operator.execute(attempt.context)
         except AirflowTaskTimeout:
             operator.on_kill()
         except RunCanceledError:
             pytest.fail("the decision came before the timeout")
         finally:
-            sending.join()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            signal.signal(signal.SIGALRM, before)
         assert emulator.tasks[0].status == "canceled"
 
 
 class TestExecutionTimeout:
-    def timed_out(self, attempt, emulator, monkeypatch) -> Any:
-        """End the time at the second poll, as Airflow does: with an exception, and on_kill while that is handled."""
-        operator = attempt.operator()
-        send = operator.hook.client.send
-
-        def over(call):
-            if call.name == "get-task" and calls_of(emulator, "get-task"):
-                raise AirflowTaskTimeout("Timeout")
-            return send(call)
-
-        monkeypatch.setattr(operator.hook.client, "send", over)
+    def execute(self, operator, attempt) -> None:
+        """Handle execution_timeout as Airflow does: with an exception, and on_kill while that is handled."""
         try:
             operator.execute(attempt.context)
         except AirflowTaskTimeout:
             operator.on_kill()
-        return operator
 
-    def test_execution_timeout_stops_the_run_even_if_a_retry_follows(self, tries, emulator, monkeypatch, capfd):
-        self.timed_out(tries(), emulator, monkeypatch)
+    def time_out(self, attempt, emulator) -> None:
+        """Run a try, and end its time at the second poll."""
+        operator = attempt.operator()
+
+        def over() -> None:
+            if calls_of(emulator, "get-task"):
+                raise AirflowTaskTimeout("Timeout")
+
+        at_calls(operator, "get-task", before=over)
+        self.execute(operator, attempt)
+
+    def test_execution_timeout_stops_the_run_even_if_a_retry_follows(self, tries, emulator, capfd):
+        self.time_out(tries(), emulator)
         assert emulator.tasks[0].status == "canceled"
         logged = "".join(capfd.readouterr())
         assert "execution_timeout ended the Airflow task.\nThe run was stopped." in logged.replace("\\n", "\n")
 
-    def test_execution_timeout_does_not_read_the_result_of_a_run_that_has_ended(
-        self, tries, emulator, monkeypatch, capfd
-    ):
+    def test_execution_timeout_does_not_read_the_result_of_a_run_that_has_ended(self, tries, emulator, capfd):
         emulator.fault("stop-task", RequestFault.refused(10121), times=1)
-        self.timed_out(tries(), emulator, monkeypatch)
+        self.time_out(tries(), emulator)
         logged = "".join(capfd.readouterr())
         assert "The run had already ended." in logged
         assert "Reading its result" not in logged
@@ -853,10 +706,7 @@ class TestExecutionTimeout:
             return client_within(within)
 
         monkeypatch.setattr(operator.hook, "client_within", over)
-        try:
-            operator.execute(attempt.context)
-        except AirflowTaskTimeout:
-            operator.on_kill()
+        self.execute(operator, attempt)
         assert emulator.tasks[0].status == "canceled"
         # Airflow sets no limit to the time after execution_timeout.
         assert stops == [None, None]
@@ -866,14 +716,14 @@ class TestKillDuringTheReadAfterADeferral:
     """SIGTERM comes while a resumed try reads its run, and Airflow lets the code continue."""
 
     @pytest.fixture
-    def killed_while_reading(self, tries, airflow, monkeypatch):
+    def killed_while_reading(self, tries, airflow):
         """Resume a try with an event, and kill it while it reads its run."""
 
         def resume(event_of: Callable[[Wait], WaitEvent], **arguments) -> BaseException:
             attempt = tries(deferrable=True, **arguments)
             deferral = attempt.defer()
             operator = attempt.operator()
-            is_killed_at_each_call(operator, monkeypatch)
+            at_calls(operator, before=operator.on_kill)
             event = to_json(event_of(deferral.trigger.wait))
             with pytest.raises((RunError, AirflowFailException)) as raised:
                 operator.execute_complete(attempt.context, event)
@@ -909,22 +759,18 @@ class TestKillDuringTheReadAfterADeferral:
 
 
 def test_run_that_ends_between_the_read_after_a_deferral_and_the_stop_of_a_kill_still_returns_its_result(
-    tries, emulator, monkeypatch
+    tries, emulator
 ):
     emulator.next_run(SEARCH.id, duration=1.0)
     attempt = tries(deferrable=True, max_tries=0)
     deferral = attempt.defer()
     operator = attempt.operator()
-    send = operator.hook.client.send
 
-    def killed_after_the_read(call):
-        answer = send(call)
-        if call.name == "get-task" and not operator._owned_run.killed:
-            emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-            operator.on_kill()
-        return answer
+    def killed_after_the_read() -> None:
+        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+        operator.on_kill()
 
-    monkeypatch.setattr(operator.hook.client, "send", killed_after_the_read)
+    at_calls(operator, "get-task", after=killed_after_the_read)
     event = to_json(WaitEvent(deferral.trigger.wait, End.ENDED))
     assert len(operator.execute_complete(attempt.context, event)) == 2
 
