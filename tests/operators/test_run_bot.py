@@ -24,11 +24,7 @@ from tests.workers import BOTH_WAYS, PENS, calls_of
 # In the vendor's example, the output is null beside its files.
 COMPANY = {"company_name": "Example Corp", "max_pages": 2}
 TEXTS = {"keyword": "pens", "max_items": "2"}
-WORKFLOW: dict[str, Any] = {
-    "operator_class": RunWorkflowOperator,
-    "workflow_id": SEARCH.id,
-    "input_parameters": PENS,
-}
+WORKFLOW: dict[str, Any] = {"operator_class": RunWorkflowOperator, "workflow_id": SEARCH.id, "input_parameters": PENS}
 TEMPLATE: dict[str, Any] = {
     "operator_class": RunTemplateOperator,
     "workflow_template_id": TEMPLATE_SEARCH.id,
@@ -74,10 +70,7 @@ def test_run_is_started_with_its_inputs_and_its_output_is_returned(
     assert (task.callback_url is not None) is deferrable
 
 
-@cases(
-    "given",
-    {"workflow": WORKFLOW, "template": TEMPLATE, "bot": BOT, "template as a bot": BOT_TEMPLATE},
-)
+@cases("given", {"workflow": WORKFLOW, "template": TEMPLATE, "bot": BOT, "template as a bot": BOT_TEMPLATE})
 def test_later_try_reattaches_to_the_run_of_the_same_input(worker, emulator, store, given):
     for _ in range(2):
         assert worker(**given, store=store, wait_for_completion=False).run() == emulator.tasks[0].id

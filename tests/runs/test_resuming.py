@@ -16,11 +16,12 @@ from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.runs import resuming, timings, waiting
+from airflow_provider_browseract.runs.options import Answer, OnPaused
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN
 from airflow_provider_browseract.runs.resuming import Conclude, GiveUp, WaitAgain, WaitEvent, after_deferral
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.stored import from_json, to_json
-from airflow_provider_browseract.runs.waiting import Answer, End, OnPaused, Wait, WaitEnd, WaitPolicy, WokenBy
+from airflow_provider_browseract.runs.waiting import End, Wait, WaitEnd, WaitPolicy, WokenBy
 from tests.cases import cases, examples
 
 START = 1_000_000.0

@@ -11,8 +11,9 @@ from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import Step, Task, TaskState, TaskStatus
 from airflow_provider_browseract.runs import timings, waiting
+from airflow_provider_browseract.runs.options import OnPaused
 from airflow_provider_browseract.runs.report import GOAL_LENGTH, MAX_STEP_LINES, STATUS_LENGTH
-from airflow_provider_browseract.runs.waiting import MAX_STOPS, End, OnPaused, Wait, WaitPolicy, WokenBy, wait_for_end
+from airflow_provider_browseract.runs.waiting import MAX_STOPS, End, Wait, WaitPolicy, WokenBy, wait_for_end
 from tests.cases import cases
 from tests.runs.starts import Played
 from tests.steps import replace

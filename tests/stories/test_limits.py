@@ -20,6 +20,7 @@ TOO_MANY = RequestFault.refused(12345, "Too many concurrent tasks")
 IN_USE = RequestFault.refused(12346, "A Standard Browser allows only one active task at a time.")
 BUDGET, ENOUGH = {"daily_credits": 30}, {"daily_credits": 40}
 SHORT = {"timeout": 300}
+NOT_STOPPED = "could not be stopped ... may keep running and using credits until you stop it at"
 TAKES_LONG, NO_WAIT = {"duration": 7200.0}, {"wait_for_completion": False}
 
 STORIES = {
@@ -49,7 +50,7 @@ STORIES = {
         "running",
     ),
     "deadline, and the stop fails": (
-        [Try(RunTimedOutError, run=TAKES_LONG, args=SHORT, faults={"stop": (DOWN, None)}, says="until you stop it at")],
+        [Try(RunTimedOutError, run=TAKES_LONG, args=SHORT, faults={"stop": (DOWN, None)}, says=NOT_STOPPED)],
         "running",
     ),
     "deadline of a run that ends before its stop": (

@@ -171,21 +171,9 @@ CONNECTIONS = [
     ({"password": "Bearer app-emulator"}, AirflowFailException, "has spaces or characters that no key has"),
     ({"password": "app-wrong"}, AuthenticationError, "API key (password) field of the Airflow connection"),
     ({"host": "gopher://x"}, AirflowFailException, "the host is not an http or https address"),
-    (
-        {"extra": {"read_timeout": "soon"}},
-        AirflowFailException,
-        f"{IN_THE_EXTRA} 'read_timeout': {NUMBER}",
-    ),
-    (
-        {"extra": {"daily_credits": 0}},
-        AirflowFailException,
-        f"{IN_THE_EXTRA} 'daily_credits': {POSITIVE}",
-    ),
-    (
-        {"extra": {"daily_credits": "abc"}},
-        AirflowFailException,
-        f"{IN_THE_EXTRA} 'daily_credits': {WHOLE}",
-    ),
+    ({"extra": {"read_timeout": "soon"}}, AirflowFailException, f"{IN_THE_EXTRA} 'read_timeout': {NUMBER}"),
+    ({"extra": {"daily_credits": 0}}, AirflowFailException, f"{IN_THE_EXTRA} 'daily_credits': {POSITIVE}"),
+    ({"extra": {"daily_credits": "abc"}}, AirflowFailException, f"{IN_THE_EXTRA} 'daily_credits': {WHOLE}"),
     (
         {"extra": {"daily_credits": 9, "budget_action": "stop"}},
         AirflowFailException,
@@ -232,17 +220,6 @@ def test_argument_of_another_operator_is_refused_with_what_to_do(row, with_id):
     with pytest.raises(InputError, match=rf"^Task 'run': {operator.__name__} has no {argument}\b") as refused:
         operator(task_id="run", **required, **{argument: "x"})
     assert words in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("what", "argument", "right"),
-    [(WORKFLOW, "input_parameter", "input_parameters"), (BOT, "validate_outputs", "validate_output")],
-    ids=["workflow", "bot"],
-)
-def test_misspelled_argument_is_named_with_the_right_one(what, argument, right):
-    operator, given = what
-    with pytest.raises(TypeError, match=f"did you mean '{right}'"):
-        operator(task_id="run", **given, **{argument: {}})
 
 
 @pytest.mark.parametrize(("arguments", "words"), WATCHED, ids=str)

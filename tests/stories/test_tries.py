@@ -31,7 +31,7 @@ GONE, FULL = RequestFault.refused(10112), RequestFault.refused(10118)
 LOCKED, WRONG_KEY = RequestFault.refused(4711, "Locked."), RequestFault.refused(401, http_status=401)
 MARKED: dict[str, Any] = {"killed": "read", "state": "failed"}
 KEPT_BY_SETTING = "The run keeps running and using credits because cancel_on_kill=False. Stop it "
-NOT_STOPPED = "). It may keep running and using credits until you stop it "
+NOT_STOPPED = "The run could not be stopped (BrowserAct failed at ... It may keep running and using credits until"
 NO_CREDITS = RequestFault.refused(90002, "Insufficient credits.")
 
 STORIES = {

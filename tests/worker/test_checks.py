@@ -17,11 +17,7 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.hooks import connection
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators.browseract import (
-    RunBotOperator,
-    RunBotTemplateOperator,
-    StopTaskOperator,
-)
+from airflow_provider_browseract.operators.browseract import RunBotOperator, RunBotTemplateOperator, StopTaskOperator
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c
 from tests.cases import cases
@@ -262,7 +258,9 @@ class TestInputOfBots:
 def test_api_that_cannot_be_reached_is_logged_at_once_and_costs_one_retry_budget(worker, world, connect, capfd):
     connect({"retry_budget": 20})
     world.unreachable = lambda _: True
-    with pytest.raises(ConnectionFailedError, match=r"^No connection to http://127.0.0.1:1 for get-workflow"):
+    with pytest.raises(
+        ConnectionFailedError, match=r"(?s)^No connection to http://127.0.0.1:1 for get-workflow.*Check the host"
+    ):
         worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
     logged = "".join(capfd.readouterr())
     assert logged.count("Trying again for up to 20 seconds.") == 1

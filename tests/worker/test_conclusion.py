@@ -29,7 +29,7 @@ from airflow_provider_browseract.worker.object_store import Folder
 from airflow_provider_browseract.worker.results import Results, ResultStore
 from tests.cases import cases
 from tests.catalogue import DOWNLOAD, PLAIN_TEXT
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, calls_of
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, calls_of, raises
 
 pytestmark = pytest.mark.usefixtures("short_patience", "short_timings")
 
@@ -58,15 +58,6 @@ def download(worker, emulator, folder):
         return worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_path=str(folder), **arguments)
 
     return make
-
-
-def raises(error):
-    """Return a function that raises an error, whatever it is given."""
-
-    def fail(*_, **__):
-        raise error
-
-    return fail
 
 
 @pytest.fixture

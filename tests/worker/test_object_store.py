@@ -10,18 +10,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.exceptions import InputError, StorageError
 from airflow_provider_browseract.worker.object_store import Folder
+from tests.workers import raises
 
 
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "results"
-
-
-def raises(error):
-    def fails(*_, **__):
-        raise error
-
-    return fails
 
 
 def test_store_check_leaves_nothing_behind(root):
@@ -59,7 +53,7 @@ def test_store_check_on_full_store_raises_storage_error(root, monkeypatch):
     )
     # Python prints only one traceback, which ends where the store failed.
     assert caught.value.__suppress_context__
-    assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "fails"
+    assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "fail"
 
 
 def test_writing_waits_for_a_store_that_completes_its_copy_late(root, short_timings, monkeypatch):

@@ -394,7 +394,7 @@ class TestRetryPolicy:
         from airflow.sdk.definitions import retry_policy
 
         policy = retry_policy.ExceptionRetryPolicy(
-            rules=[retry_policy.RetryRule(exception=RunLostError, action=retry_policy.RetryAction.FAIL)],
+            rules=[retry_policy.RetryRule(exception=RunLostError, action=retry_policy.RetryAction.FAIL)]
         )
         ti = SimpleNamespace(try_number=1, max_tries=3, task=SimpleNamespace(retry_policy=policy))
         known: Any = {"ti": ti, "task_state_store": object()}

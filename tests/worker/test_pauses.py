@@ -21,9 +21,10 @@ from airflow_provider_browseract.in_airflow import required_action
 from airflow_provider_browseract.operators.browseract import AskPerson, RunBotOperator, RunWorkflowOperator
 from airflow_provider_browseract.runs.options import MAX_RESUMES
 from airflow_provider_browseract.runs.resuming import WaitEvent
-from airflow_provider_browseract.runs.stored import to_json
+from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import End, Wait
 from airflow_provider_browseract.worker import pauses, waiter
+from tests.cases import cases
 from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of
 from tests.world import browseract_emulator, emulator, worker, world
 
@@ -58,6 +59,17 @@ def until_asked(run) -> TaskDeferred:
     return deferred
 
 
+@pytest.fixture
+def asked(worker):
+    """Return a function that makes a worker whose run has paused, with an open Required Action, and its deferral."""
+
+    def make(on_paused="ask", **arguments):
+        run = worker(**{"workflow_id": HUMAN.id, "deferrable": True, **arguments}, on_paused=on_paused)
+        return run, until_asked(run)
+
+    return make
+
+
 def resume(run, deferred, event):
     """Continue with an event, as Airflow 3.3 does with the answer itself."""
     try:
@@ -78,9 +90,8 @@ class TestRequiredAction:
         # A default would be highlighted in the UI, and so would both options without a list.
         assert (question["options"], question["defaults"]) == (["Resume", "Stop"], [])
         assert question["subject"] == (f"run: {HUMAN.name} (BrowserAct workflow {HUMAN.id}) waits for a person")
-        assert (
-            f"BrowserAct task `{emulator.tasks[0].id}` of `{HUMAN.name}` has paused. Last step 2: `Wait for a human"
-        ) in question["body"]
+        first = f"BrowserAct task `{emulator.tasks[0].id}` of `{HUMAN.name}` has paused. Last step 2: `Wait for a human"
+        assert first in question["body"]
         assert f"/live/{emulator.tasks[0].id})" in question["body"]
         ended = "Otherwise the Airflow task fails because its `timeout` expires, and the run is stopped."
         assert ended in question["body"]
@@ -131,7 +142,7 @@ class TestRequiredAction:
             ),
         ],
     )
-    def test_required_action_of_a_bot_names_it_and_states_what_resume_does(self, worker, people, bot_type, resume):
+    def test_required_action_of_a_bot_names_it_and_states_what_resume_does(self, people, bot_type, resume):
         task = Task(id="7", status=TaskStatus.PAUSED, api_version=ApiVersion.V3, bot_id="82", bot_type=bot_type)
         required_action.ask(FakeTaskInstance(), task, Wait("7", time.time() + 600), cancel_on_timeout=True)
         assert people.question["subject"] == "run: BrowserAct bot 82 waits for a person"
@@ -145,35 +156,38 @@ class TestRequiredAction:
         which = "BrowserAct workflow 71002814653029999"
         assert people.question["subject"] == f"run: {name} ({which}) waits for a person"
 
-    def test_required_action_of_a_mapped_task_begins_with_task_and_index(self, worker, people):
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
-        run.ti.map_index = 0
-        required_action.ask(
-            run.ti, Task(id="7", status=TaskStatus.PAUSED), Wait("7", time.time() + 600), cancel_on_timeout=True
-        )
+    def test_required_action_of_a_mapped_task_begins_with_task_and_index(self, people):
+        ti = FakeTaskInstance()
+        ti.map_index = 0
+        task = Task(id="7", status=TaskStatus.PAUSED)
+        required_action.ask(ti, task, Wait("7", time.time() + 600), cancel_on_timeout=True)
         assert people.question["subject"] == "run[0]: a run in BrowserAct waits for a person"
 
     def test_required_action_names_the_default_answer_and_its_time_limit(self, worker, emulator, people):
         before, grace = time.time(), 0.1
-        run = worker(workflow_id=HUMAN.id, on_paused=AskPerson(600, "resume"))
-        trigger = until_asked(run).trigger
-        assert before + 600 <= trigger.wait.answer_by <= time.time() + 600
-        answer_by = datetime.fromtimestamp(trigger.wait.answer_by, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+        wait = until_asked(worker(workflow_id=HUMAN.id, on_paused=AskPerson(600, "resume"))).trigger.wait
+        assert before + 600 <= wait.answer_by <= time.time() + 600
+        answer_by = datetime.fromtimestamp(wait.answer_by, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
         assert f"Answer by **{answer_by}**. Otherwise **Resume** is chosen." in people.question["body"]
         # No sooner may the task be resumed: the scheduler could take that for a crash.
-        assert trigger.wait.first_poll_at >= trigger.wait.began_at + grace
+        assert wait.first_poll_at >= wait.began_at + grace
 
+    # From Airflow 3.3 on, Airflow itself resumes the task with the answer.
+    BY_WHOM = pytest.mark.parametrize("by_airflow", [False, True], ids=["read by the trigger", "passed on by Airflow"])
+
+    @BY_WHOM
     @BOTH_WAYS
-    def test_answer_resume_resumes_the_run_and_returns_its_result(self, worker, emulator, people, deferrable, capfd):
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=deferrable)
-        deferred = until_asked(run)
-        people.answer("Resume")
-        assert run.resume(deferred) == CONFIRMED
+    def test_answer_resume_resumes_the_run_and_returns_its_result(
+        self, asked, emulator, people, deferrable, by_airflow, capfd
+    ):
+        run, deferred = asked(deferrable=deferrable)
+        answer = people.answer("Resume")
+        assert (resume(run, deferred, answer) if by_airflow else run.resume(deferred)) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
         assert calls_of(emulator, "resume-task") == 1
         assert ": ada chose Resume." in "".join(capfd.readouterr())
 
-    @pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+    @BOTH_WAYS
     def test_run_that_takes_time_to_pause_and_to_continue_is_resumed_once(self, worker, emulator, deferrable):
         def while_it_changes(body):
             """Report the run for a while as pausing before its pause, and as paused after it."""
@@ -192,33 +206,18 @@ class TestRequiredAction:
         assert run.run() == CONFIRMED
         assert calls_of(emulator, "resume-task") == 1
 
-    def test_answer_stop_stops_the_run_and_fails_without_a_retry(self, worker, emulator, people):
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
-        deferred = until_asked(run)
-        people.answer("Stop")
-        with pytest.raises(
-            AirflowFailException, match=r"paused for a person, and ada chose Stop\.\nThe run was stopped\."
-        ):
-            run.resume(deferred)
+    @BY_WHOM
+    def test_answer_stop_stops_the_run_and_fails_without_a_retry(self, asked, emulator, people, by_airflow):
+        run, deferred = asked()
+        answer = people.answer("Stop")
+        stopped = r"paused for a person, and ada chose Stop\.\nThe run was stopped\."
+        with pytest.raises(AirflowFailException, match=stopped):
+            resume(run, deferred, answer) if by_airflow else run.resume(deferred)
         assert emulator.tasks[0].status == "canceled"
 
     @pytest.mark.parametrize("option", ["Resume", "Stop"])
-    def test_answer_passed_in_the_event_by_airflow_resumes_or_stops_the_run(self, worker, emulator, people, option):
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
-        deferred = until_asked(run)
-        answer = people.answer(option)
-        if option == "Resume":
-            assert resume(run, deferred, answer) == CONFIRMED
-            assert emulator.tasks[0].status == "finished"
-        else:
-            with pytest.raises(AirflowFailException, match="ada chose Stop"):
-                resume(run, deferred, answer)
-            assert emulator.tasks[0].status == "canceled"
-
-    @pytest.mark.parametrize("option", ["Resume", "Stop"])
-    def test_answer_after_the_run_has_ended_is_ignored_and_logged(self, worker, emulator, people, option, capfd):
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
-        deferred = until_asked(run)
+    def test_answer_after_the_run_has_ended_is_ignored_and_logged(self, asked, emulator, people, option, capfd):
+        run, deferred = asked()
         BrowserActHook().resume_task(emulator.tasks[0].id)
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         assert resume(run, deferred, people.answer(option)) == CONFIRMED
@@ -226,20 +225,18 @@ class TestRequiredAction:
         assert calls_of(emulator, "stop-task") == 0
         assert f"so the answer {option} has no effect" in "".join(capfd.readouterr())
 
-    def test_answer_resume_keeps_waiting_if_browseract_reports_the_run_as_not_paused(self, worker, emulator, people):
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
-        deferred = until_asked(run)
+    def test_answer_resume_keeps_waiting_if_browseract_reports_the_run_as_not_paused(self, asked, emulator, people):
+        run, deferred = asked()
         emulator.fault("resume-task", RequestFault.refused(10127), times=1)
         answer = people.answer("Resume")
         with pytest.raises(TaskDeferred) as going_on:
             go_on(run, deferred, answer)
         assert going_on.value.trigger.wait.required_action is None
 
-    def test_required_action_is_created_again_when_the_resume_fails(self, worker, emulator, people, connect):
+    def test_required_action_is_created_again_when_the_resume_fails(self, asked, emulator, people, connect):
         connect({"retry_budget": 0.1})
         emulator.fault("resume-task", RequestFault.status(500))
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
-        deferred = until_asked(run)
+        run, deferred = asked()
         answer = people.answer("Resume")
         with pytest.raises(TaskDeferred) as again:
             go_on(run, deferred, answer)
@@ -251,39 +248,32 @@ class TestRequiredAction:
         assert people.asked == 2
         assert people.question["chosen"] is None
 
-    def test_run_resumed_elsewhere_returns_its_result_without_an_answer(self, worker, emulator, people):
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
-        deferred = until_asked(run)
+    def test_run_resumed_elsewhere_returns_its_result_without_an_answer(self, asked, emulator, people):
+        run, deferred = asked()
         BrowserActHook().resume_task(emulator.tasks[0].id)
         assert run.resume(deferred) == CONFIRMED
 
-    def test_required_action_stays_open_when_the_wait_ends_while_the_run_is_paused(self, worker, emulator, people):
+    def test_required_action_stays_open_when_the_wait_ends_while_the_run_is_paused(self, asked, people):
         told: list[Any] = []
-        run = worker(workflow_id=HUMAN.id, on_paused=AskPerson(60), deferrable=True, on_paused_callback=told.append)
-        deferred = until_asked(run)
-        trigger = deferred.trigger
-        event = to_json(WaitEvent(trigger.wait, End.ENDED))
+        run, deferred = asked(AskPerson(60), on_paused_callback=told.append)
+        wait = deferred.trigger.wait
         with pytest.raises(TaskDeferred) as again:
-            go_on(run, deferred, event)
-        next_one = again.value.trigger
-        assert next_one.wait.required_action == trigger.wait.required_action
-        assert next_one.wait.answer_by == trigger.wait.answer_by
-        assert next_one.wait.pause_known
+            go_on(run, deferred, to_json(WaitEvent(wait, End.ENDED)))
+        next_wait = again.value.trigger.wait
+        assert (next_wait.required_action, next_wait.answer_by) == (wait.required_action, wait.answer_by)
+        assert next_wait.pause_known
         assert (people.asked, len(told)) == (1, 1)
         people.answer("Resume")
         assert run.resume(again.value) == CONFIRMED
 
     @pytest.mark.parametrize("end", [End.NO_LONGER_PAUSED, End.GIVEN_UP], ids=["keeps running", "unknown answer"])
-    def test_required_action_is_created_again_if_the_run_is_paused_after_the_first_is_over(
-        self, worker, emulator, people, end
-    ):
-        run = worker(workflow_id=HUMAN.id, on_paused=AskPerson(60), deferrable=True)
-        deferred = until_asked(run)
+    def test_required_action_is_created_again_if_the_run_is_paused_after_the_first_is_over(self, asked, people, end):
+        run, deferred = asked(AskPerson(60))
         event = to_json(WaitEvent(deferred.trigger.wait, end, reason="?"))
         with pytest.raises(TaskDeferred) as again:
             go_on(run, deferred, event)
-        assert (again.value.trigger.wait.required_action, again.value.trigger.wait.answer_by) == (None, None)
-        assert not again.value.trigger.wait.pause_known
+        wait = again.value.trigger.wait
+        assert (wait.required_action, wait.answer_by, wait.pause_known) == (None, None, False)
         with pytest.raises(TaskDeferred) as asked_anew:
             go_on(run, again.value, run.wait_in_triggerer(again.value))
         assert asked_anew.value.trigger.wait.required_action
@@ -310,31 +300,30 @@ class TestRequiredAction:
         assert people.asked == 0
         assert "dag.test() has no UI for Required Actions" in "".join(capfd.readouterr())
 
-    def test_run_with_an_open_required_action_is_stopped_at_its_deadline(self, worker, emulator, people):
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, timeout=600)
+    def test_run_with_an_open_required_action_is_stopped_at_its_deadline(self, asked, people):
+        run, deferred = asked(timeout=600)
         with pytest.raises(RunTimedOutError, match="The run was stopped"):
-            run.resume(until_asked(run))
+            run.resume(deferred)
 
-    def test_unknown_answer_to_a_required_action_raises_an_error(self, worker, emulator, people):
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
-        deferred = until_asked(run)
+    def test_unknown_answer_to_a_required_action_raises_an_error(self, asked, people):
+        run, deferred = asked()
         with pytest.raises(RunLostError, match=r"cannot be read: the answer is \['Perhaps'\]"):
             resume(run, deferred, people.answer("Perhaps"))
 
 
 class TestAnswerTimeout:
-    def test_no_answer_before_the_timeout_of_ask_person_stops_the_run(self, worker, emulator, people):
-        run = worker(workflow_id=HUMAN.id, on_paused=AskPerson(timedelta(minutes=2)), deferrable=True)
+    def test_no_answer_before_the_timeout_of_ask_person_stops_the_run(self, asked, emulator, people):
+        run, deferred = asked(AskPerson(timedelta(minutes=2)))
         with pytest.raises(RunPausedError, match=r"nobody answered within 120 seconds\.\nThe run was stopped"):
-            run.resume(until_asked(run))
+            run.resume(deferred)
         assert emulator.tasks[0].status == "canceled"
         assert people.question["chosen"] == ["Stop"]
 
     def test_no_answer_before_the_timeout_of_ask_person_resumes_the_run_if_that_is_the_default(
-        self, worker, emulator, people
+        self, asked, emulator, people
     ):
-        run = worker(workflow_id=HUMAN.id, on_paused=AskPerson(30, default="resume"), deferrable=True)
-        assert run.resume(until_asked(run)) == CONFIRMED
+        run, deferred = asked(AskPerson(30, default="resume"))
+        assert run.resume(deferred) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
 
 
@@ -407,8 +396,9 @@ class TestPauseNotification:
         assert "failed: the chat is away" in "".join(capfd.readouterr())
 
     @BOTH_WAYS
-    def test_on_paused_callback_does_not_increase_the_number_of_resume_attempts(self, worker, emulator, deferrable):
-        emulator.fault("resume-task", RequestFault.refused(10112))
+    @pytest.mark.parametrize("code", [10112, 10127], ids=["unknown run", "not paused"])
+    def test_refused_resume_is_repeated_a_few_times_whatever_a_callback_does(self, worker, emulator, deferrable, code):
+        emulator.fault("resume-task", RequestFault.refused(code))
         told: list[Any] = []
         arguments = {"on_paused": "resume", "on_paused_callback": told.append, "timeout": 600}
         with pytest.raises(RunTimedOutError):
@@ -417,12 +407,12 @@ class TestPauseNotification:
         assert len(told) == MAX_RESUMES + 1
 
 
-@pytest.mark.parametrize(
+@cases(
     ("arguments", "message"),
-    [
-        ({"timeout": 0}, "timeout of AskPerson is 0. Use a positive number of seconds or a timedelta"),
-        ({"default": "Perhaps"}, "default of AskPerson is 'Perhaps'. Use one of 'resume', 'stop'"),
-    ],
+    {
+        "timeout": ({"timeout": 0}, "timeout of AskPerson is 0. Use a positive number of seconds or a timedelta"),
+        "default": ({"default": "Perhaps"}, "default of AskPerson is 'Perhaps'. Use one of 'resume', 'stop'"),
+    },
 )
 def test_invalid_argument_of_ask_person_fails_at_dag_parse(arguments, message):
     with pytest.raises(InputError, match=message):
@@ -451,6 +441,26 @@ def test_poll_interval_with_callbacks_is_shorter_when_on_paused_is_ask(worker, c
     run = worker(workflow_id=HUMAN.id, on_paused=on_paused, deferrable=True, poll_interval=None)
     deferral = run.defer()
     assert deferral.trigger.wait.interval == seconds
+
+
+class TestWithoutAsking:
+    @BOTH_WAYS
+    def test_paused_run_is_resumed_and_finishes_with_on_paused_resume(self, worker, emulator, deferrable, capfd):
+        worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable).run()
+        assert emulator.tasks[0].status == "finished"
+        logged = "".join(capfd.readouterr())
+        assert f"Resuming BrowserAct task {emulator.tasks[0].id} (1 of at most {MAX_RESUMES} times)." in logged
+        assert f"BrowserAct task {emulator.tasks[0].id} was resumed." in logged
+
+    def test_run_resumed_elsewhere_still_finishes_with_on_paused_fail(self, worker, emulator):
+        run = worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=True)
+        deferral = run.defer()
+        event = run.wait_in_triggerer(deferral)
+        assert from_json(WaitEvent, event).end is End.PAUSED
+        BrowserActHook().resume_task(emulator.tasks[0].id)
+        emulator.set_workflow(HUMAN.id, duration=60.0)
+        resume(run, deferral, event)
+        assert emulator.tasks[0].status == "finished"
 
 
 class TestBots:

@@ -273,6 +273,20 @@ def test_live_view_link_is_pushed_at_the_start_and_marked_as_over_at_the_end(wor
     assert emulator.tasks[0].id in run.ti.xcoms[TASK]
 
 
+def test_stop_is_reported_although_the_live_view_cannot_be_marked_as_over(worker, emulator):
+    run = worker(workflow_id=ORDERS.id, timeout=30)
+    push = run.ti.xcom_push
+
+    def fail_at_the_end(key, value):
+        if value == LiveViewLink.OVER:
+            raise OSError("no API server")
+        push(key, value)
+
+    run.ti.xcom_push = fail_at_the_end
+    with pytest.raises(RunTimedOutError, match="The run was stopped"):
+        run.run()
+
+
 @pytest.mark.parametrize("events", [{}, None], ids=["unknown asset", "no events"])
 def test_outlet_events_that_cannot_be_changed_do_not_cost_the_result(worker, emulator, read_log, events):
     run = worker(workflow_id=ORDERS.id, outlets=[AssetAlias("pens"), Asset("pens")])

@@ -7,10 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_browseract.compat import (
-    AirflowFailException,
-    AirflowTaskTimeout,
-)
+from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import (
     ResponseLostError,
