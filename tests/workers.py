@@ -184,9 +184,10 @@ def at_calls(operator, *names: str, before=lambda: None, after=lambda: None) -> 
         if names and call.name not in names:
             return send(call)
         before()
-        received = send(call)
-        after()
-        return received
+        try:
+            return send(call)
+        finally:
+            after()
 
     client.send = sent
 
@@ -194,6 +195,12 @@ def at_calls(operator, *names: str, before=lambda: None, after=lambda: None) -> 
 @pytest.fixture
 def worker(short_timings):
     return Worker
+
+
+@pytest.fixture
+def logs(capfd) -> Callable[[], str]:
+    """Return a function that returns what has been logged since its last call."""
+    return lambda: "".join(capfd.readouterr())
 
 
 @pytest.fixture

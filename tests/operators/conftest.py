@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tests.workers import store
+from tests.workers import logs, store
 from tests.world import emulator, worker, world
 
-__all__ = ["emulator", "store", "worker", "world"]
+__all__ = ["emulator", "logs", "store", "worker", "world"]

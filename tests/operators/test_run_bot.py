@@ -115,10 +115,10 @@ def test_bot_without_a_language_model_fails_without_a_retry_and_names_the_remedy
 
 
 class TestTemplate:
-    def test_unreadable_regions_log_a_warning_and_the_run_still_finishes(self, worker, emulator, capfd):
+    def test_unreadable_regions_log_a_warning_and_the_run_still_finishes(self, worker, emulator, logs):
         emulator.fault("get-region-list", RequestFault.status(500), times=None)
         assert len(worker(**TEMPLATE).run()) == 2
-        assert "The region was not checked" in "".join(capfd.readouterr())
+        assert "The region was not checked" in logs()
         with pytest.raises(AirflowFailException, match=r"'Keyword' \(did you mean 'keyword'\?\)"):
             worker(**{**TEMPLATE, "input_parameters": {"Keyword": "pens"}}).run()
 
@@ -202,10 +202,10 @@ class TestValidateOutput:
             ),
         },
     )
-    def test_output_that_cannot_be_compared_is_returned_with_a_warning(self, worker, emulator, capfd, prepare, warning):
+    def test_output_that_cannot_be_compared_is_returned_with_a_warning(self, worker, emulator, logs, prepare, warning):
         prepare(emulator)
         assert worker(**BOT, validate_output=True).run()
-        assert f"The output was not checked: {warning}" in "".join(capfd.readouterr())
+        assert f"The output was not checked: {warning}" in logs()
 
 
 BOTS = dict(zip(SCHEMAS, (CONTACTS.id, PRICES.id, AGENT_HUMAN.id), strict=True))

@@ -133,11 +133,11 @@ class TestXComs:
         run.run()
         assert run.ti.xcoms["profile_id"] == emulator.tasks[0].profile_id
 
-    def test_profile_xcom_that_cannot_be_stored_keeps_the_result_and_logs_the_profile(self, worker, emulator, capfd):
+    def test_profile_xcom_that_cannot_be_stored_keeps_the_result_and_logs_the_profile(self, worker, emulator, logs):
         run = worker(**LOGS_IN, save_browser_data=True)
         refuse_xcoms(run, "profile_id")
         assert run.run()["logged_in"] is True
-        text = "".join(capfd.readouterr())
+        text = logs()
         assert "The XCom 'profile_id' could not be pushed" in text
         assert "(OSError: no API server)" in text
         assert f"The profile is {emulator.tasks[0].profile_id}." in text
@@ -196,7 +196,7 @@ class TestDeferral:
             run.operator().execute_complete(run.context, None)
         assert emulator.tasks[0].status == "canceled"
 
-    def test_deferral_ended_by_airflow_while_the_api_is_down_gives_the_run_up(self, orders, emulator, capfd):
+    def test_deferral_ended_by_airflow_while_the_api_is_down_gives_the_run_up(self, orders, emulator, logs):
         emulator.set_workflow(ORDERS.id, duration=7200.0)
         run = orders(deferrable=True)
         run.defer()
@@ -207,7 +207,7 @@ class TestDeferral:
         with pytest.raises(RunLostError, match=message):
             run.operator().resume_execution("__fail__", {"error": "Trigger failure"}, run.context)
         assert emulator.tasks[0].status == "canceled"
-        assert f"BrowserAct task {emulator.tasks[0].id} cannot be read: " in "".join(capfd.readouterr())
+        assert f"BrowserAct task {emulator.tasks[0].id} cannot be read: " in logs()
 
 
 class TestUnsuccessfulRun:
@@ -289,12 +289,11 @@ class TestInterruptedStart:
         with pytest.raises(AirflowTaskTimeout, match=r"^Timeout$"):
             orders().run()
 
-    def test_interrupted_start_logs_that_a_run_may_be_running(self, orders, interrupt, capfd):
+    def test_interrupted_start_logs_that_a_run_may_be_running(self, orders, interrupt, logs):
         interrupt(SystemExit())
         with pytest.raises(SystemExit):
             orders().run()
-        logged = "".join(capfd.readouterr())
-        assert "not known whether BrowserAct started a run. A run may be running and using credits. Check the" in logged
+        assert "not known whether BrowserAct started a run. A run may be running and using credits. Check the" in logs()
 
     def test_unknown_start_that_cannot_be_checked_fails_without_a_second_start(self, orders, emulator):
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
@@ -430,7 +429,7 @@ class TestPollOutage:
         },
     )
     def test_poll_outage_in_the_triggerer_defers_again_if_the_worker_can_read_the_run(
-        self, orders, emulator, fault, capfd
+        self, orders, emulator, fault, logs
     ):
         emulator.set_workflow(ORDERS.id, duration=7200.0)
         run = orders(deferrable=True)
@@ -440,27 +439,27 @@ class TestPollOutage:
         assert event["end"] == "given_up"
         assert defers_again(run, event, deferred).trigger.wait.deadline == deferred.trigger.wait.deadline
         assert emulator.tasks[0].status == "running"
-        assert "The triggerer could not poll BrowserAct task " in "".join(capfd.readouterr())
+        assert "The triggerer could not poll BrowserAct task " in logs()
 
-    def test_pause_during_a_poll_outage_is_logged_afterwards(self, worker, emulator, capfd):
+    def test_pause_during_a_poll_outage_is_logged_afterwards(self, worker, emulator, logs):
         emulator.set_workflow(HUMAN.id, pause_limit=7200.0)
         run = worker(workflow_id=HUMAN.id, deferrable=True)
         deferred = run.defer()
         with emulator.fault("get-task", RequestFault.html(403)):
             event = run.wait_in_triggerer(deferred)
-        capfd.readouterr()
+        logs()
         assert defers_again(run, event, deferred).trigger.wait.last_seen == "paused"
         task_id = emulator.tasks[0].id
-        text = "".join(capfd.readouterr())
+        text = logs()
         assert f"BrowserAct task {task_id} is paused." in text
         assert f"/live/{task_id}" in text
 
 
 @BOTH_WAYS
-def test_logs_contain_no_api_key_password_input_or_callback_token(worker, deferrable, caplog, capfd):
+def test_logs_contain_no_api_key_password_input_or_callback_token(worker, deferrable, caplog, logs):
     with caplog.at_level(logging.DEBUG):
         worker(**LOGS_IN, callback_url="http://127.0.0.1:9/t0ken", deferrable=deferrable).run()
-    logged = caplog.text + "".join(capfd.readouterr())
+    logged = caplog.text + logs()
     assert "Started BrowserAct task" in logged
     assert not any(secret in logged for secret in (KEY, "hunter2", "t0ken"))
 

@@ -113,7 +113,7 @@ class TestGuesses:
 
 
 def test_later_try_reattaches_with_a_new_api_key_and_logs_that_inputs_were_not_compared(
-    worker, world, emulator, store, capfd
+    worker, world, emulator, store, logs
 ):
     arguments = {"workflow_id": LOG_IN.id, "input_parameters": {"username": "a", "password": "b"}}
     first = worker(store=store, wait_for_completion=False, **arguments).run()
@@ -121,7 +121,7 @@ def test_later_try_reattaches_with_a_new_api_key_and_logs_that_inputs_were_not_c
     world.connect()
     assert worker(store=store, wait_for_completion=False, **arguments).run() == first
     assert len(emulator.tasks) == 1
-    assert "The inputs cannot be compared with those of the earlier try" in "".join(capfd.readouterr())
+    assert "The inputs cannot be compared with those of the earlier try" in logs()
 
 
 def shown_fields(operator: Any) -> str:
@@ -231,11 +231,11 @@ class TestGoals:
     @DECORATED
     @BOTH_WAYS
     def test_quoted_secret_is_neither_in_the_log_nor_in_task_json(
-        self, rendering, store, tmp_path, capfd, deferrable, decorated
+        self, rendering, store, tmp_path, logs, deferrable, decorated
     ):
         run = self.run(rendering, store=store, deferrable=deferrable, decorated=decorated, output_path=str(tmp_path))
         run.run()
-        logged = "".join(capfd.readouterr())
+        logged = logs()
         assert "step 1: Type '***' into the field" in logged
         [facts] = tmp_path.glob("*/task.json")
         assert len(json.loads(facts.read_text())["steps"]) == 2
@@ -245,26 +245,26 @@ class TestGoals:
     @cases(
         "secret", {"several lines and spaces": "correct horse\u00a0 battery\nstaple", "longer than a goal": "x" * 1430}
     )
-    def test_secret_that_a_goal_has_in_another_form_is_hidden(self, rendering, emulator, tmp_path, capfd, secret):
+    def test_secret_that_a_goal_has_in_another_form_is_hidden(self, rendering, emulator, tmp_path, logs, secret):
         emulator.set_workflow(LOG_IN.id, steps=(f"Type {secret}", "Wait"))
         inputs = {"username": "bob", "password": secret}
         rendering(workflow_id=LOG_IN.id, input_parameters=inputs, output_path=str(tmp_path)).run()
         [facts] = tmp_path.glob("*/task.json")
-        for text in ("".join(capfd.readouterr()), facts.read_text()):
+        for text in (logs(), facts.read_text()):
             assert "Type" in text
             assert "horse" not in text
             assert "x" * 20 not in text
 
-    def test_secret_that_the_agent_of_a_bot_quotes_is_hidden(self, rendering, emulator, store, capfd):
+    def test_secret_that_the_agent_of_a_bot_quotes_is_hidden(self, rendering, emulator, store, logs):
         emulator.set_workflow(CONTACTS.id, input_schema={"type": "object"}, steps=(GOAL, "Wait"))
         inputs = {"company_name": "bob", "password": SECRET}
         run = rendering(operator_class=RunBotOperator, bot_id=CONTACTS.id, input=inputs, store=store)
         run.run()
-        logged = "".join(capfd.readouterr())
+        logged = logs()
         assert "step 1: Type '***' into the field" in logged
         assert SECRET not in logged + stored_by(run, store)
 
-    def test_secret_in_a_lazy_sequence_is_hidden(self, rendering, capfd):
+    def test_secret_in_a_lazy_sequence_is_hidden(self, rendering, logs):
         class Lazy(Sequence):
             """Stands for the results of mapped tasks."""
 
@@ -276,24 +276,24 @@ class TestGoals:
 
         inputs = {"username": "bob", "password": Lazy()}
         rendering(workflow_id=LOG_IN.id, input_parameters=inputs).run()
-        assert SECRET not in "".join(capfd.readouterr())
+        assert SECRET not in logs()
 
     def test_triggerer_hides_whole_goals_of_a_run_with_secret_inputs_and_the_worker_logs_them_afterwards(
-        self, rendering, capfd
+        self, rendering, logs
     ):
         run = self.run(rendering, deferrable=True)
         deferred = run.defer()
-        capfd.readouterr()
+        logs()
         run.wait_in_triggerer(deferred)
-        logged = "".join(capfd.readouterr())
+        logged = logs()
         assert "step 2: *** (" in logged
         assert "Wait" not in logged
         run.resume(deferred)
-        assert "step 2: Wait (succeed)" in "".join(capfd.readouterr())
+        assert "step 2: Wait (succeed)" in logs()
 
-    def test_triggerer_shows_goals_of_a_run_without_secret_inputs(self, rendering, capfd):
+    def test_triggerer_shows_goals_of_a_run_without_secret_inputs(self, rendering, logs):
         rendering(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True).run()
-        assert "step 2: Search for the keyword" in "".join(capfd.readouterr())
+        assert "step 2: Search for the keyword" in logs()
 
     @DECORATED
     @BOTH_WAYS
@@ -328,7 +328,7 @@ class TestLiveView:
     @pytest.mark.parametrize("shown", [True, False], ids=["shown", "hidden"])
     @pytest.mark.parametrize("as_in_the_demos", [False, True], ids=["as documented", "as in the demos"])
     def test_live_view_is_in_log_and_xcoms_only_if_it_is_to_be_shown(
-        self, worker, emulator, store, capfd, deferrable, shown, as_in_the_demos
+        self, worker, emulator, store, logs, deferrable, shown, as_in_the_demos
     ):
         emulator.as_in_the_demos = as_in_the_demos
         pushed: dict[str, list[object]] = defaultdict(list)
@@ -348,8 +348,7 @@ class TestLiveView:
         run.ti.xcom_push = push_and_note
         run.run()
         live = f"/live/{emulator.tasks[0].id}"
-        logged = "".join(capfd.readouterr())
-        assert (live in logged) is shown
+        assert (live in logs()) is shown
         assert (live in json.dumps(pushed)) is shown
         # In the vendor's examples, a run has no other page.
         assert (live in stored_by(run, store)) is (shown and as_in_the_demos)
@@ -365,7 +364,7 @@ class TestLiveView:
         assert notified[0]["browseract_task"]["links"]["live"] is None
 
     @BOTH_WAYS
-    def test_sensor_keeps_the_live_view_out_of_log_and_xcoms(self, worker, emulator, capfd, deferrable):
+    def test_sensor_keeps_the_live_view_out_of_log_and_xcoms(self, worker, emulator, logs, deferrable):
         hidden: Any = {"show_live_view": False}
         task_id = worker(workflow_id=SEARCH.id, input_parameters=PENS, wait_for_completion=False, **hidden).run()
         run = worker(operator_class=TaskSensor, browseract_task_id=task_id, deferrable=deferrable, **hidden)
@@ -373,7 +372,7 @@ class TestLiveView:
             assert run.defer().trigger.wait.policy.show_live_view is False
         else:
             assert run.operator().poke(run.context) is False
-        logged = "".join(capfd.readouterr())
+        logged = logs()
         assert f"BrowserAct task {task_id} is running." in logged
         assert "/live/" not in logged + json.dumps(run.ti.xcoms)
 

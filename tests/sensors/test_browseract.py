@@ -83,12 +83,12 @@ class TestResult:
 
     @BOTH_WAYS
     def test_log_of_a_sensor_hides_the_secret_inputs_that_a_step_of_a_bot_quotes(
-        self, emulator, wait, deferrable, capfd
+        self, emulator, wait, deferrable, logs
     ):
         emulator.set_workflow(LOG_IN.id, steps=("Type hunter2 into the form", "Read the page"))
         task_id = BrowserActHook().run_bot(LOG_IN.id, {"username": "ada", "password": "hunter2"}).id
         wait(task_id, deferrable=deferrable)
-        logged = "".join(capfd.readouterr())
+        logged = logs()
         # The triggerer does not read the input.
         assert ("step 1: ***" if deferrable else "Type *** into the form") in logged
         assert "hunter2" not in logged
@@ -184,7 +184,7 @@ class TestFailure:
         emulator.fault("get-task", RequestFault.status(503), times=3)
         assert wait(task_id, deferrable=deferrable) == ORDERS_RESULT
 
-    def test_deferred_sensor_raises_run_lost_error_with_reason_when_service_stays_down(self, emulator, wait, capfd):
+    def test_deferred_sensor_raises_run_lost_error_with_reason_when_service_stays_down(self, emulator, wait, logs):
         task_id = started(emulator)
         emulator.fault("get-task", RequestFault.status(503), times=None)
         expected = (
@@ -194,7 +194,7 @@ class TestFailure:
         with pytest.raises(RunLostError, match=expected):
             wait(task_id, deferrable=True)
         line = r"Waiting in the triggerer, which polls the run every .* seconds\. If no line follows, check that a"
-        assert re.search(line, "".join(capfd.readouterr()))
+        assert re.search(line, logs())
 
     def test_killed_sensor_does_not_stop_the_run(self, emulator):
         sensor = TaskSensor(task_id="wait", browseract_task_id=started(emulator), deferrable=True)

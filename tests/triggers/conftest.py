@@ -6,10 +6,10 @@ import pytest
 
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
-from tests.workers import payloads_of
+from tests.workers import logs, payloads_of
 from tests.world import emulator, world
 
-__all__ = ["emulator", "world"]
+__all__ = ["emulator", "logs", "world"]
 
 
 @pytest.fixture

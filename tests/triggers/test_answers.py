@@ -114,17 +114,16 @@ def test_time_for_an_answer_ends_although_the_next_read_would_be_later(wait, ask
 class TestTrouble:
     """The wait goes on, and the run counts more than its Required Action."""
 
-    def test_task_trigger_keeps_waiting_and_logs_when_required_action_is_unreadable(self, people, wait, asking, capfd):
+    def test_task_trigger_keeps_waiting_and_logs_when_required_action_is_unreadable(self, people, wait, asking, logs):
         people.away = RuntimeError("the API server is away")
         assert wait(asking(answer_by=0, deadline=30)).end is End.DEADLINE
-        log = "".join(capfd.readouterr())
-        assert f"Could not read the answer to the Required Action; trying again: {AWAY}" in log
+        assert f"Could not read the answer to the Required Action; trying again: {AWAY}" in logs()
 
-    def test_run_end_is_reported_although_required_action_cannot_be_closed(self, emulator, people, wait, asking, capfd):
+    def test_run_end_is_reported_although_required_action_cannot_be_closed(self, emulator, people, wait, asking, logs):
         stop(people, emulator)
         people.away = RuntimeError("the API server is away")
         assert wait(asking()).end is End.ENDED
-        assert f"could not be closed: {AWAY}" in "".join(capfd.readouterr())
+        assert f"could not be closed: {AWAY}" in logs()
 
     def test_answer_given_after_polling_was_given_up_is_reported(self, world, people, asking, monkeypatch):
         async def away(*_):

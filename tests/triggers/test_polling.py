@@ -81,7 +81,7 @@ def test_task_trigger_gives_up_with_reason_when_it_cannot_poll_for_long(world, e
 
 @pytest.mark.parametrize(("within", "seconds"), [(3600, 600), (30, 30)], ids=["patience", "until the deadline"])
 def test_task_trigger_gives_up_with_reason_after_an_unexpected_error(
-    world, emulator, wait, monkeypatch, capfd, within, seconds
+    world, emulator, wait, monkeypatch, logs, within, seconds
 ):
     async def broken(*_):
         raise ZeroDivisionError("a bug")
@@ -90,7 +90,7 @@ def test_task_trigger_gives_up_with_reason_after_an_unexpected_error(
     began = world.clock.now
     event = wait(trigger(start(), deadline=began + within))
     assert (event.end, event.reason) == (End.GIVEN_UP, "ZeroDivisionError: a bug")
-    assert f"unexpected error. A worker continues in {seconds} seconds" in "".join(capfd.readouterr())
+    assert f"unexpected error. A worker continues in {seconds} seconds" in logs()
     assert world.clock.now == pytest.approx(began + seconds, abs=1)
 
 

@@ -381,17 +381,17 @@ class TestWoken:
 class TestPlace:
     @pytest.mark.parametrize("active", [0, None], ids=["no run", "an unknown number"])
     @in_world
-    async def test_unknown_size_of_the_plan_is_not_logged(self, world, emulator, waiting, capfd, active):
+    async def test_unknown_size_of_the_plan_is_not_logged(self, world, emulator, waiting, logs, active):
         waiting.add("a", 1.0, active=active)
         await asyncio.sleep(timings.PLACE_DELAY + 0.5)
-        logged = "".join(capfd.readouterr())
+        logged = logs()
         assert "Place 1 of 1 in the queue for slots." in logged
         assert "The plan" not in logged
 
     @pytest.mark.parametrize("counted", [True, False], ids=["counted", "as at the refusal"])
     @in_world
     async def test_place_and_active_runs_are_logged_and_pushed_once(
-        self, world, emulator, waiting, monkeypatch, capfd, counted
+        self, world, emulator, waiting, monkeypatch, logs, counted
     ):
         pushed: dict[int | None, Any] = {}
 
@@ -414,5 +414,4 @@ class TestPlace:
         waiting.add("mine", 2.0, active=None if counted else 1, ti=task_instance(3))
         await asyncio.sleep(timings.PLACE_DELAY + 1)
         assert pushed == {3: ("queue", {"place": 2, "length": 3, "active_runs": 1})}
-        logged = "".join(capfd.readouterr())
-        assert "Place 2 of 3 in the queue for slots. The plan seems to have 1 slot." in logged
+        assert "Place 2 of 3 in the queue for slots. The plan seems to have 1 slot." in logs()

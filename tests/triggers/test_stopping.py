@@ -177,14 +177,14 @@ NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
     },
 )
 def test_kill_stops_the_run_unless_something_waits_for_it_and_logs_that_in_time(
-    emulator, waiting, scene, capfd, before, status, logged
+    emulator, waiting, scene, logs, before, status, logged
 ):
     before(scene)
     began = time.monotonic()
     asyncio.run(waiting.on_kill())
     assert time.monotonic() - began < 5
     assert emulator.tasks[0].status == status
-    log = "".join(capfd.readouterr())
+    log = logs()
     assert f"BrowserAct task {waiting.wait.browseract_task_id} " in log
     assert all(part in log for part in logged.split(" ... "))
 
@@ -223,12 +223,12 @@ def test_kill_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator, waiting
     assert [request.endpoint for request in emulator.requests[2:]] == ["query-run-status", "cancel-run"]
 
 
-def test_kill_after_run_ended_sends_no_stop_and_logs_it(emulator, waiting, capfd):
+def test_kill_after_run_ended_sends_no_stop_and_logs_it(emulator, waiting, logs):
     waiting.wait = replace(waiting.wait, browseract_task_id=start_short(emulator))
     asyncio.run(waiting.on_kill())
     assert emulator.tasks[1].status == "finished"
     assert calls_of(emulator, "stop-task") == 0
-    assert f"{waiting.wait.browseract_task_id} {ENDED} as finished." in "".join(capfd.readouterr())
+    assert f"{waiting.wait.browseract_task_id} {ENDED} as finished." in logs()
 
 
 @pytest.mark.parametrize("bounded", [False, True], ids=["no time limit", "Airflow's time limit"])

@@ -210,7 +210,7 @@ class TestWatcherRestart:
         ids=["from the future", "unreadable"],
     )
     @in_world
-    async def test_watcher_with_invalid_cursor_starts_again_and_logs_it(self, world, emulator, kept, why, capfd):
+    async def test_watcher_with_invalid_cursor_starts_again_and_logs_it(self, world, emulator, kept, why, logs):
         state = State()
         async with watching(state):
             pass
@@ -220,11 +220,11 @@ class TestWatcherRestart:
         task_id, payloads = await ended_while(state)
         assert ids(payloads) == [task_id]
         assert task_id in state.values[key]
-        assert f"Ignoring the watcher state, which cannot be used: {why}" in "".join(capfd.readouterr())
+        assert f"Ignoring the watcher state, which cannot be used: {why}" in logs()
 
 
 @in_world
-async def test_watcher_keeps_running_and_logs_when_state_cannot_be_written(world, emulator, capfd):
+async def test_watcher_keeps_running_and_logs_when_state_cannot_be_written(world, emulator, logs):
     state = State()
     async with watching(state) as payloads:
         state.fails = [RuntimeError("the API server is away")]
@@ -233,8 +233,7 @@ async def test_watcher_keeps_running_and_logs_when_state_cannot_be_written(world
         tasks.append(end())
         await asyncio.sleep(POLLS)
     assert ids(payloads) == sorted(tasks)
-    log = "".join(capfd.readouterr())
-    assert "The watcher state could not be stored. After a restart, runs may be reported again: " in log
+    assert "The watcher state could not be stored. After a restart, runs may be reported again: " in logs()
 
 
 @in_world

@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.workers import emulator, store, worker
+from tests.workers import emulator, logs, store, worker
 
-__all__ = ["emulator", "store", "worker"]
+__all__ = ["emulator", "logs", "store", "worker"]

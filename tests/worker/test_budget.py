@@ -40,11 +40,6 @@ def metrics(monkeypatch) -> list[str]:
 
 
 @pytest.fixture
-def read_log(capfd):
-    return lambda: "".join(capfd.readouterr())
-
-
-@pytest.fixture
 def limit(world):
     """Set the fields of the connection about the budget."""
     return lambda **fields: world.connect(extra=fields)
@@ -109,7 +104,7 @@ WARN = {"budget_action": "warn"}
     },
 )
 def test_start_over_the_budget_is_refused_even_if_others_have_used_the_credits(
-    search, emulator, limit, start_outside, today, metrics, read_log, deferrable, fields, verdict, text
+    search, emulator, limit, start_outside, today, metrics, logs, deferrable, fields, verdict, text
 ):
     start_outside(3)
     limit(**fields)
@@ -131,7 +126,7 @@ def test_start_over_the_budget_is_refused_even_if_others_have_used_the_credits(
         assert run.ti.xcoms == {"budget": shown}
     else:
         assert len(run.run()) == 2
-        assert text in read_log()
+        assert text in logs()
         assert run.ti.xcoms["budget"]["verdict"] == verdict
     assert metrics == ([] if verdict == "allowed" else [f"browseract.budget.{verdict}"])
     assert len(emulator.tasks) == (3 if verdict == "refused" else 4)
@@ -180,7 +175,7 @@ def test_budget_is_checked_again_after_a_wait_for_a_slot(search, emulator, limit
 
 @pytest.mark.parametrize("counted", [True, False], ids=["over", "cannot be counted"])
 def test_dry_run_reports_the_verdict_and_never_fails_because_of_the_budget(
-    search, emulator, limit, start_outside, read_log, metrics, counted
+    search, emulator, limit, start_outside, logs, metrics, counted
 ):
     start_outside(3)
     limit(daily_credits=10)
@@ -189,7 +184,7 @@ def test_dry_run_reports_the_verdict_and_never_fails_because_of_the_budget(
     run = search(dry_run=True)
     with pytest.raises(AirflowSkipException):
         run.run()
-    assert ("The budget does not allow this run." if counted else "The credits cannot be counted: ") in read_log()
+    assert ("The budget does not allow this run." if counted else "The credits cannot be counted: ") in logs()
     assert run.ti.xcoms == {}
     assert (len(emulator.tasks), metrics) == (3, [])
 
@@ -319,7 +314,7 @@ def test_kill_during_the_second_check_stops_the_new_run(search, over_budget, at_
     },
 )
 def test_run_over_the_budget_that_cannot_be_stopped_or_has_ended_is_kept(
-    search, over_budget, read_log, duration, fault, stops
+    search, over_budget, logs, duration, fault, stops
 ):
     over_budget.next_run(SEARCH.id, duration=duration)
     over_budget.fault("stop-task", fault, times=None)
@@ -327,7 +322,7 @@ def test_run_over_the_budget_that_cannot_be_stopped_or_has_ended_is_kept(
     own = over_budget.tasks[-1]
     assert own.status == "finished"
     assert (calls_of(over_budget, "stop-task") > 0) is bool(stops)
-    assert (f"BrowserAct task {own.id} could not be stopped" in read_log()) is (fault is DOWN)
+    assert (f"BrowserAct task {own.id} could not be stopped" in logs()) is (fault is DOWN)
 
 
 # on_budget="wait"
@@ -335,7 +330,7 @@ def test_run_over_the_budget_that_cannot_be_stopped_or_has_ended_is_kept(
 
 @BOTH_WAYS
 def test_task_waits_in_the_triggerer_until_the_next_day_and_keeps_its_place(
-    search, world, emulator, limit, start_outside, today, read_log, store, deferrable
+    search, world, emulator, limit, start_outside, today, logs, store, deferrable
 ):
     start_outside(3)
     limit(daily_credits=3 * EACH)
@@ -354,7 +349,7 @@ def test_task_waits_in_the_triggerer_until_the_next_day_and_keeps_its_place(
     assert run.ti.xcoms["wait"] == {"waits_for": "budget", "until": tomorrow.isoformat()}
     assert run.ti.xcoms["_link_PanelLink"] == "browseract/panel/open/ti/shop/manual__1/run/-1"
     assert PLACE_KEY in store.values
-    log = read_log()
+    log = logs()
     assert "does not allow another run: 60 of 60 credits are used" in log
     assert (
         f"No run was started. Waiting until {tomorrow:%Y-%m-%d} 00:00 UTC because of on_budget='wait'. If no line "

@@ -14,7 +14,7 @@ from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
-from tests.steps import replace
+from tests.cases import cases
 from tests.workers import ORDERS_RESULT, refuse_xcoms
 from tests.world import browseract_emulator, emulator, worker, world
 
@@ -22,8 +22,7 @@ __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 WAITING = TaskInstanceKey("shop", "manual__1", "run", 3)
 MINE = "http://127.0.0.1:1/mine"
-
-
+BOTH_MINE = {"callback_url": MINE, "status_change_callback_url": MINE}
 PATIENCE = {"retry_budget": 1, "read_timeout": 10}
 
 
@@ -39,6 +38,12 @@ def webhooks(connect) -> str:
     return "http://127.0.0.1:1/team-a/browseract/callback/"
 
 
+@pytest.fixture
+def orders(worker):
+    """Return a function that makes a worker which waits for its run in the triggerer, unless it is told otherwise."""
+    return lambda **arguments: worker(**{"workflow_id": ORDERS.id, "deferrable": True, **arguments})
+
+
 def wait_of(deferral: TaskDeferred) -> dict:
     """The wait as the trigger stores it."""
     wait: dict = deferral.trigger.serialize()[1]["wait"]
@@ -50,11 +55,33 @@ def callback_event(deferral: TaskDeferred) -> dict:
     return to_json(WaitEvent(from_json(Wait, wait_of(deferral)), End.ENDED, WokenBy.CALLBACK))
 
 
+def defers_again(run, event: dict) -> dict:
+    """Continue after an event that does not end the wait, and return the next wait."""
+    with pytest.raises(TaskDeferred) as again:
+        run.operator().execute_complete(run.context, event)
+    return wait_of(again.value)
+
+
+@pytest.fixture
+def called_back(orders, emulator, webhooks):
+    """A worker whose run has ended after it deferred, its deferral, and the event of the callback."""
+    run = orders(poll_interval=None)
+    deferral = run.defer()
+    emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+    return run, deferral, callback_event(deferral)
+
+
 class TestCallbackUrl:
-    def test_callback_url_names_the_task_instance_and_only_its_token_digest_is_stored(self, worker, emulator, webhooks):
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
+    @pytest.mark.parametrize("webhook", [None, True])
+    def test_callback_url_names_the_task_instance_and_only_its_token_digest_is_stored(
+        self, orders, emulator, webhooks, webhook
+    ):
+        run = orders(webhook=webhook)
         run.ti.map_index = 3
-        arguments = wait_of(run.defer())
+        operator = run.operator()
+        with pytest.raises(TaskDeferred) as deferral:
+            operator.execute(run.context)
+        arguments = wait_of(deferral.value)
         url = emulator.tasks[0].callback_url
         assert url.startswith(webhooks)
         encoded, token = url.removeprefix(webhooks).split("/")
@@ -62,260 +89,211 @@ class TestCallbackUrl:
         assert arguments[TOKEN_KEY] == run.ti.xcoms[WAIT_XCOM][TOKEN_KEY] == digest(token)
         assert token not in json.dumps([arguments, run.ti.xcoms])
         assert emulator.tasks[0].status_change_callback_url is None
+        rendered = [getattr(operator, name) for name in operator.template_fields]
+        assert not any("browseract/callback" in str(value) for value in rendered)
 
     @pytest.mark.parametrize("mine", ["callback_url", "status_change_callback_url"])
-    def test_callback_url_of_the_user_is_kept_and_the_other_field_is_used(self, worker, emulator, webhooks, mine):
-        worker(workflow_id=ORDERS.id, deferrable=True, **{mine: MINE}).defer()
+    def test_callback_url_of_the_user_is_kept_and_the_other_field_is_used(self, orders, emulator, webhooks, mine):
+        orders(**{mine: MINE}).defer()
         [task] = emulator.tasks
         other = {"callback_url", "status_change_callback_url"} - {mine}
         assert getattr(task, mine) == MINE
         assert getattr(task, other.pop()).startswith(webhooks)
 
-    def test_two_callback_urls_of_the_user_switch_to_polling_and_this_is_logged(
-        self, worker, emulator, webhooks, capfd
-    ):
-        run = worker(
-            workflow_id=ORDERS.id,
-            deferrable=True,
-            callback_url=MINE,
-            status_change_callback_url=MINE,
-            poll_interval=None,
-        )
-        arguments = wait_of(run.defer())
+    def test_two_callback_urls_of_the_user_switch_to_polling_and_this_is_logged(self, orders, emulator, webhooks, logs):
+        arguments = wait_of(orders(**BOTH_MINE, poll_interval=None).defer())
         assert (arguments[TOKEN_KEY], arguments["interval"]) == (None, timings.DEFAULT_POLL_INTERVAL)
         assert emulator.tasks[0].callback_url == emulator.tasks[0].status_change_callback_url == MINE
-        assert "no place for the callback address that resumes this task. This task polls." in "".join(
-            capfd.readouterr()
-        )
+        assert "no place for the callback address that resumes this task. This task polls." in logs()
 
     @pytest.mark.parametrize(
         ("name", "why"), [("発" * 250, "2048"), ("🛒", "do not fit")], ids=["too long", "beyond U+FFFF"]
     )
     def test_dag_and_run_ids_that_do_not_fit_into_a_callback_url_switch_to_polling(
-        self, worker, emulator, webhooks, capfd, name, why
+        self, orders, webhooks, logs, name, why
     ):
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        run = orders()
         run.ti.dag_id = run.ti.run_id = name
         assert wait_of(run.defer())[TOKEN_KEY] is None
-        logged = "".join(capfd.readouterr())
+        logged = logs()
         assert why in logged
         assert "This task polls." in logged
 
-    def test_callback_url_is_not_in_any_template_field(self, worker, emulator, webhooks):
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
-        operator = run.operator()
-        with pytest.raises(TaskDeferred):
-            operator.execute(run.context)
-        shown = [getattr(operator, name) for name in operator.template_fields]
-        assert not any("browseract/callback" in str(value) for value in shown)
-
-    def test_callback_token_is_not_logged(self, worker, emulator, webhooks, capfd, caplog):
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
+    def test_callback_token_is_not_logged(self, orders, emulator, webhooks, logs, caplog):
+        run = orders()
         run.run()
         token = emulator.tasks[0].callback_url.rpartition("/")[2]
-        assert token not in "".join(capfd.readouterr()) + caplog.text
+        assert token not in logs() + caplog.text
 
-    def test_callback_token_digest_is_pushed_before_the_start(self, worker, emulator, webhooks):
+    def test_callback_token_digest_is_pushed_before_the_start(self, orders, emulator, webhooks):
         emulator.fault("run-task", RequestFault.refused(99001))
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        run = orders()
         with pytest.raises(AirflowFailException, match="99001"):
             run.run()
         assert TOKEN_KEY in run.ti.xcoms[WAIT_XCOM]
 
 
 class TestWithoutCallbacks:
-    @pytest.mark.parametrize(
+    @cases(
         "arguments",
-        [
-            {"webhook": False, "deferrable": True},
-            {"deferrable": False},
-            {"deferrable": True, "wait_for_completion": False},
-        ],
-        ids=["switched off", "waiting in the worker", "not waiting"],
+        {
+            "switched off": {"webhook": False},
+            "waiting in the worker": {"deferrable": False},
+            "not waiting": {"wait_for_completion": False},
+        },
     )
     def test_no_callback_url_is_sent_if_webhook_is_off_or_nothing_is_deferred(
-        self, worker, emulator, webhooks, arguments
+        self, orders, emulator, webhooks, arguments
     ):
-        run = worker(workflow_id=ORDERS.id, **arguments)
+        run = orders(**arguments)
         run.run()
         assert emulator.tasks[0].callback_url is None
         assert TOKEN_KEY not in json.dumps(run.ti.xcoms)
 
-    def test_connection_without_webhook_base_url_polls_and_logs_nothing_about_callbacks(
-        self, worker, emulator, connect, capfd
-    ):
-        run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
+    def test_connection_without_webhook_base_url_polls_and_logs_nothing_about_callbacks(self, orders, connect, logs):
+        run = orders(poll_interval=None)
         assert wait_of(run.defer())["interval"] == timings.DEFAULT_POLL_INTERVAL
-        assert "callback" not in "".join(capfd.readouterr())
+        assert "callback" not in logs()
         assert run.ti.xcoms["wait"] == {"waits_for": "poll", "poll_interval": timings.DEFAULT_POLL_INTERVAL}
 
 
 class TestSafetyPolls:
-    def test_safety_poll_interval_is_two_minutes_by_default(self, worker, emulator, webhooks, capfd):
-        run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
+    def test_safety_poll_interval_is_two_minutes_by_default(self, orders, webhooks, logs):
+        run = orders(poll_interval=None)
         deferral = run.defer()
         assert wait_of(deferral)["interval"] == timings.SAFETY_POLL_INTERVAL
-        log = "".join(capfd.readouterr())
+        log = logs()
         assert "Waiting in the triggerer for BrowserAct's callback." in log
         assert "polls the run at intervals that grow from 10 to 120 seconds. If no line follows, check" in log
         wait = run.ti.xcoms["wait"]
         assert (wait["waits_for"], wait["poll_interval"]) == ("callback", timings.SAFETY_POLL_INTERVAL)
         assert wait[TOKEN_KEY] == wait_of(deferral)[TOKEN_KEY]
 
-    def test_safety_poll_interval_is_the_poll_interval_of_the_user(self, worker, emulator, webhooks, capfd):
-        deferral = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=33).defer()
+    def test_safety_poll_interval_is_the_poll_interval_of_the_user(self, orders, webhooks, logs):
+        deferral = orders(poll_interval=33).defer()
         assert wait_of(deferral)["interval"] == 33
-        assert "polls the run every 33 seconds. If no line follows" in "".join(capfd.readouterr())
+        assert "polls the run every 33 seconds. If no line follows" in logs()
 
     def test_run_with_a_callback_and_the_check_of_its_inputs_takes_four_requests_besides_polls(
-        self, worker, emulator, webhooks
+        self, called_back, emulator
     ):
-        run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
-        deferral = run.defer()
-        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-        run.operator().execute_complete(run.context, callback_event(deferral))
+        run, _, event = called_back
+        run.operator().execute_complete(run.context, event)
         requested = [request.endpoint for request in emulator.requests]
         assert requested == ["get-workflow", "run-task", "get-task", "get-task"]
 
-    def test_first_safety_poll_comes_after_the_callback_grace(self, worker, emulator, webhooks):
-        wait = wait_of(worker(workflow_id=ORDERS.id, deferrable=True).defer())
+    def test_first_safety_poll_comes_after_the_callback_grace(self, orders, emulator, webhooks):
+        wait = wait_of(orders().defer())
         assert wait["first_poll_at"] >= emulator.clock() + timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
 
     def test_safety_poll_returns_the_result_after_a_lost_callback_logs_and_counts_it(
-        self, worker, emulator, webhooks, monkeypatch, capfd
+        self, orders, emulator, webhooks, monkeypatch, logs
     ):
         counted: list[str] = []
         monkeypatch.setattr("airflow_provider_browseract.worker.waiter.count_in_task", counted.append)
         emulator.next_run(ORDERS.id, duration=600.0)
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        run = orders()
         assert run.run() == ORDERS_RESULT
         assert run.ti.xcoms["wait"]["woken_by"] == "poll"
-        log = "".join(capfd.readouterr())
+        log = logs()
         assert "Woken by a poll" in log
         assert "airflow_provider_browseract check browseract_default`: it sends a callback through" in log
         assert counted == ["browseract.callbacks_missed"]
 
-    def test_poll_interval_is_normal_again_after_a_poll_found_the_end(self, worker, emulator, webhooks):
-        run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
+    def test_poll_interval_is_normal_again_after_a_poll_found_the_end(self, orders, emulator, webhooks):
+        run = orders(poll_interval=None)
         first = wait_of(run.defer())
-        event = to_json(WaitEvent(from_json(Wait, first), End.ENDED))
         emulator.fault("get-task", RequestFault.status(503))
-        with pytest.raises(TaskDeferred) as again:
-            run.operator().execute_complete(run.context, event)
-        assert first["interval"] == timings.SAFETY_POLL_INTERVAL
-        assert wait_of(again.value)["interval"] == timings.DEFAULT_POLL_INTERVAL
+        again = defers_again(run, to_json(WaitEvent(from_json(Wait, first), End.ENDED)))
+        assert (first["interval"], again["interval"]) == (timings.SAFETY_POLL_INTERVAL, timings.DEFAULT_POLL_INTERVAL)
 
     @pytest.mark.parametrize("duration", [1.0, 9.0], ids=["ended within the grace", "callback may be on its way"])
     def test_no_missing_callback_is_logged_before_one_can_have_arrived(
-        self, worker, emulator, webhooks, capfd, duration
+        self, orders, emulator, webhooks, logs, duration
     ):
         emulator.next_run(ORDERS.id, duration=duration)
-        worker(workflow_id=ORDERS.id, deferrable=True).run()
-        log = "".join(capfd.readouterr())
+        orders().run()
+        log = logs()
         assert "Woken by a poll" in log
         assert "no callback" not in log
 
-    def test_no_missing_callback_is_logged_if_none_was_requested(self, worker, emulator, connect, capfd):
-        worker(workflow_id=ORDERS.id, deferrable=True).run()
-        log = "".join(capfd.readouterr())
+    def test_no_missing_callback_is_logged_if_none_was_requested(self, orders, connect, logs):
+        orders().run()
+        log = logs()
         assert "Woken by a poll" in log
         assert "callback" not in log.replace("callback_", "")
 
 
 class TestCallback:
-    def test_callback_returns_the_result_and_is_recorded_in_the_log_and_an_xcom(
-        self, worker, emulator, webhooks, capfd
-    ):
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
-        deferral = run.defer()
-        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-        assert run.operator().execute_complete(run.context, callback_event(deferral)) == ORDERS_RESULT
+    def test_callback_returns_the_result_and_is_recorded_in_the_log_and_an_xcom(self, called_back, logs):
+        run, deferral, event = called_back
+        assert run.operator().execute_complete(run.context, event) == ORDERS_RESULT
         wait = run.ti.xcoms["wait"]
         assert wait["woken_by"] == "callback"
         assert wait[TOKEN_KEY] == wait_of(deferral)[TOKEN_KEY]
         assert 0 <= wait["seconds_after_end"] < 30
-        log = "".join(capfd.readouterr())
-        assert f"Woken by a callback, {wait['seconds_after_end']:g} seconds after the end of the run." in log
+        assert f"Woken by a callback, {wait['seconds_after_end']:g} seconds after the end of the run." in logs()
 
-    def test_callback_before_the_end_of_the_run_defers_again_on_the_same_run(self, worker, emulator, webhooks, capfd):
+    def test_callback_before_the_end_of_the_run_defers_again_on_the_same_run(self, orders, emulator, webhooks, logs):
         emulator.set_workflow(ORDERS.id, duration=60.0)
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
-        first = run.defer()
-        with pytest.raises(TaskDeferred) as again:
-            run.operator().execute_complete(run.context, callback_event(first))
-        kept = ("browseract_task_id", "deadline", "interval", TOKEN_KEY)
-        assert [wait_of(again.value)[name] for name in kept] == [wait_of(first)[name] for name in kept]
-        assert (wait_of(first)["callbacks_in_vain"], wait_of(again.value)["callbacks_in_vain"]) == (0, 1)
-        assert "is running, although the callback reported that it had ended" in "".join(capfd.readouterr())
+        run = orders()
+        deferral = run.defer()
+        first, again = wait_of(deferral), defers_again(run, callback_event(deferral))
+        for name in ("browseract_task_id", "deadline", "interval", TOKEN_KEY):
+            assert again[name] == first[name]
+        assert (first["callbacks_in_vain"], again["callbacks_in_vain"]) == (0, 1)
+        assert "is running, although the callback reported that it had ended" in logs()
         assert len(emulator.tasks) == 1
 
-    def test_callback_with_an_unreadable_result_defers_again(self, worker, emulator, webhooks):
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
+    def test_callback_with_an_unreadable_result_defers_again(self, orders, emulator, webhooks):
+        run = orders()
         first = run.defer()
         emulator.fault("get-task", RequestFault.status(503))
-        with pytest.raises(TaskDeferred) as again:
-            run.operator().execute_complete(run.context, callback_event(first))
-        assert wait_of(again.value)[TOKEN_KEY] == wait_of(first)[TOKEN_KEY]
+        assert defers_again(run, callback_event(first))[TOKEN_KEY] == wait_of(first)[TOKEN_KEY]
 
-    def test_callback_of_a_run_without_an_end_time_reports_no_delay(
-        self, worker, emulator, webhooks, monkeypatch, capfd
-    ):
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
-        deferral = run.defer()
-        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-        operator = run.operator()
-        client = operator.hook.client
-        send = client.send
-        monkeypatch.setattr(client, "send", lambda call: replace(send(call), finished_at=None))
-        operator.execute_complete(run.context, callback_event(deferral))
+    def test_callback_of_a_run_without_an_end_time_reports_no_delay(self, called_back, emulator, logs):
+        run, _, event = called_back
+        emulator.rewrite("get-task", lambda body: {**body, "finished_at": None})
+        run.operator().execute_complete(run.context, event)
         assert run.ti.xcoms["wait"]["woken_by"] == "callback"
         assert "seconds_after_end" not in run.ti.xcoms["wait"]
-        assert "Woken by a callback." in "".join(capfd.readouterr())
+        assert "Woken by a callback." in logs()
 
-    def test_callback_token_that_cannot_be_stored_switches_to_polling(self, worker, emulator, webhooks, capfd):
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
+    def test_callback_token_that_cannot_be_stored_switches_to_polling(self, orders, emulator, webhooks, logs):
+        run = orders()
         refuse_xcoms(run, "wait")
         assert wait_of(run.defer())[TOKEN_KEY] is None
         assert emulator.tasks[0].callback_url is None
-        assert "This task polls, because no callback can resume it" in "".join(capfd.readouterr())
+        assert "This task polls, because no callback can resume it" in logs()
 
     def test_callback_token_that_cannot_be_stored_in_a_later_try_keeps_the_run_running(
-        self, worker, emulator, webhooks, store
+        self, orders, emulator, webhooks, store
     ):
         emulator.set_workflow(ORDERS.id, duration=60.0)
-        first = worker(workflow_id=ORDERS.id, deferrable=True, store=store)
+        first = orders(store=store)
         first.defer()
-        last = worker(workflow_id=ORDERS.id, deferrable=True, store=store)
+        last = orders(store=store)
         refuse_xcoms(last, "wait")
         last.defer()
         assert [task.status for task in emulator.tasks] == ["running"]
 
-    def test_callback_returns_the_result_even_if_the_xcom_cannot_be_pushed(self, worker, emulator, webhooks):
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
-        deferral = run.defer()
-        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+    def test_callback_returns_the_result_even_if_the_xcom_cannot_be_pushed(self, called_back):
+        run, _, event = called_back
         refuse_xcoms(run, "wait")
-        assert run.operator().execute_complete(run.context, callback_event(deferral)) == ORDERS_RESULT
+        assert run.operator().execute_complete(run.context, event) == ORDERS_RESULT
 
 
-class TestWebhookTrue:
-    def test_webhook_true_with_two_callback_urls_of_the_user_fails_and_starts_no_run(self, worker, emulator, webhooks):
-        mine = {"callback_url": MINE, "status_change_callback_url": MINE}
+class TestRefused:
+    def test_webhook_true_with_two_callback_urls_of_the_user_fails_and_starts_no_run(self, orders, emulator, webhooks):
         with pytest.raises(AirflowFailException, match="remove webhook=True"):
-            worker(workflow_id=ORDERS.id, deferrable=True, webhook=True, **mine).run()
+            orders(webhook=True, **BOTH_MINE).run()
         assert emulator.tasks == []
 
-    def test_webhook_true_with_webhook_base_url_expects_a_callback(self, worker, emulator, webhooks):
-        arguments = wait_of(worker(workflow_id=ORDERS.id, deferrable=True, webhook=True).defer())
-        assert arguments[TOKEN_KEY]
-
-
-class TestWebhookBaseUrl:
-    def test_private_webhook_base_url_fails_if_the_api_is_public(self, worker, emulator, connect):
+    def test_private_webhook_base_url_fails_if_the_api_is_public(self, orders, connect):
         connect({"webhook_base_url": "http://10.0.0.7"}, host=None)
         with pytest.raises(AirflowFailException, match=r"10\.0\.0\.7, which BrowserAct cannot reach"):
-            worker(workflow_id=ORDERS.id, deferrable=True).run()
+            orders().run()
 
-    def test_invalid_webhook_base_url_is_ignored_with_webhook_false(self, worker, emulator, connect):
+    def test_invalid_webhook_base_url_is_ignored_with_webhook_false(self, orders, connect):
         connect({"webhook_base_url": "ftp://airflow.example.com"})
-        assert worker(workflow_id=ORDERS.id, deferrable=True, webhook=False).run() == ORDERS_RESULT
+        assert orders(webhook=False).run() == ORDERS_RESULT

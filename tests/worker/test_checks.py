@@ -132,22 +132,22 @@ class TestInputNames:
         assert emulator.tasks == []
         assert "run-task" not in endpoints(emulator)
 
-    def test_unreadable_input_names_log_a_warning_and_the_run_still_finishes(self, worker, emulator, capfd):
+    def test_unreadable_input_names_log_a_warning_and_the_run_still_finishes(self, worker, emulator, logs):
         emulator.fault("get-workflow", RequestFault.status(500))
         assert len(worker(workflow_id=SEARCH.id, input_parameters=PENS).run()) == 2
-        assert "The inputs were not checked: BrowserAct failed" in "".join(capfd.readouterr())
+        assert "The inputs were not checked: BrowserAct failed" in logs()
 
-    def test_workflow_that_lists_no_inputs_logs_a_warning_and_the_start_is_sent(self, worker, emulator, capfd):
+    def test_workflow_that_lists_no_inputs_logs_a_warning_and_the_start_is_sent(self, worker, emulator, logs):
         emulator.set_workflow(SEARCH.id, inputs=())
         with pytest.raises(AirflowFailException, match="refused the start"):
             worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
-        assert "BrowserAct lists none for workflow" in "".join(capfd.readouterr())
+        assert "BrowserAct lists none for workflow" in logs()
 
-    def test_unknown_workflow_fails_after_a_single_request(self, worker, emulator, capfd):
+    def test_unknown_workflow_fails_after_a_single_request(self, worker, emulator, logs):
         with pytest.raises(AirflowFailException, match="Check the id of the workflow"):
             worker(workflow_id="123").run()
         assert endpoints(emulator) == ["get-workflow"]
-        assert "not known whether" not in "".join(capfd.readouterr())
+        assert "not known whether" not in logs()
 
 
 RENDERED = {"company_name": "Example Corp", "max_pages": "2"}
@@ -157,7 +157,7 @@ RENDERED = {"company_name": "Example Corp", "max_pages": "2"}
 class TestInputOfBots:
     BOT = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "wait_for_completion": False}
 
-    def test_all_errors_are_named_without_values_before_any_start(self, worker, emulator, capfd):
+    def test_all_errors_are_named_without_values_before_any_start(self, worker, emulator, logs):
         given = {"company": "s3cret", "max_pages": "s3cret"}
         with pytest.raises(AirflowFailException) as failed:
             worker(**self.BOT, input=given).run()
@@ -170,30 +170,30 @@ class TestInputOfBots:
         ):
             assert part in message
         assert endpoints(emulator) == ["query-bot"]
-        assert "s3cret" not in message + "".join(capfd.readouterr())
+        assert "s3cret" not in message + logs()
 
     def test_rendered_values_are_converted_and_one_log_line_names_their_places_without_values(
-        self, worker, emulator, capfd
+        self, worker, emulator, logs
     ):
         types = {"company_name": "string", "max_pages": "integer", "names": "array"}
         schema = {"type": "object", "properties": {name: {"type": each} for name, each in types.items()}}
         emulator.set_workflow(CONTACTS.id, input_schema=schema)
         worker(**self.BOT, input={**RENDERED, "names": '["s3cret"]'}).run()
         assert dict(emulator.tasks[0].inputs) == {"company_name": "Example Corp", "max_pages": 2, "names": ["s3cret"]}
-        logged = "".join(capfd.readouterr())
+        logged = logs()
         line = f"Converted to the types that bot {CONTACTS.id} declares: input['max_pages'], input['names']."
         assert logged.count(line) == logged.count("Converted") == 1
         assert "s3cret" not in logged
 
-    def test_input_that_conforms_is_sent_as_it_is(self, worker, emulator, capfd):
+    def test_input_that_conforms_is_sent_as_it_is(self, worker, emulator, logs):
         worker(**self.BOT, input={"company_name": "12"}).run()
         assert dict(emulator.tasks[0].inputs) == {"company_name": "12"}
-        assert "Converted" not in "".join(capfd.readouterr())
+        assert "Converted" not in logs()
 
-    def test_name_that_the_schema_allows_but_does_not_declare_logs_a_warning(self, worker, emulator, capfd):
+    def test_name_that_the_schema_allows_but_does_not_declare_logs_a_warning(self, worker, emulator, logs):
         emulator.set_workflow(CONTACTS.id, input_schema={**CONTACTS.schema, "additionalProperties": True})
         worker(**self.BOT, input={"company_name": "a", "max_page": 2}).run()
-        assert "'max_page' (did you mean 'max_pages'?)" in "".join(capfd.readouterr())
+        assert "'max_page' (did you mean 'max_pages'?)" in logs()
 
     @pytest.mark.parametrize(
         ("schema", "warning"),
@@ -203,21 +203,21 @@ class TestInputOfBots:
         ],
         ids=["reference to nothing", "no schema"],
     )
-    def test_unusable_schema_logs_one_warning_and_the_start_is_sent(self, worker, emulator, capfd, schema, warning):
+    def test_unusable_schema_logs_one_warning_and_the_start_is_sent(self, worker, emulator, logs, schema, warning):
         emulator.set_workflow(CONTACTS.id, input_schema=schema)
         emulator.fault("create-run", RequestFault.refused(99001), times=1)
         with pytest.raises(AirflowFailException, match="refused the start"):
             worker(**self.BOT, input=RENDERED).run()
-        assert "".join(capfd.readouterr()).count(f"The inputs were not checked: {warning}") == 1
+        assert logs().count(f"The inputs were not checked: {warning}") == 1
 
     def test_bot_that_cannot_be_read_logs_a_warning_and_the_run_starts_with_the_given_input(
-        self, worker, emulator, capfd
+        self, worker, emulator, logs
     ):
         convert_input(emulator, CONTACTS)
         emulator.fault("query-bot", RequestFault.status(500))
         worker(**self.BOT, input=RENDERED).run()
         assert len(emulator.tasks) == 1
-        assert "The inputs were not checked: BrowserAct failed at query-bot" in "".join(capfd.readouterr())
+        assert "The inputs were not checked: BrowserAct failed at query-bot" in logs()
 
     def test_refusal_of_an_input_that_could_not_be_converted_is_retried(self, worker, emulator, store):
         emulator.fault("query-bot", RequestFault.status(500))
@@ -234,13 +234,13 @@ class TestInputOfBots:
 
     @pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
     def test_input_is_converted_again_after_a_wait_for_a_slot_without_another_log_line(
-        self, worker, emulator, capfd, deferrable
+        self, worker, emulator, logs, deferrable
     ):
         emulator.fault("create-run", RequestFault.refused(10118), times=2)
         worker(operator_class=RunBotOperator, bot_id=CONTACTS.id, input=RENDERED, deferrable=deferrable).run()
         assert dict(emulator.tasks[0].inputs)["max_pages"] == 2
         assert endpoints(emulator).count("query-bot") == endpoints(emulator).count("create-run") == 3
-        assert "".join(capfd.readouterr()).count("Converted to the types") == 1
+        assert logs().count("Converted to the types") == 1
 
     def test_reattach_succeeds_without_a_check_of_the_input(self, worker, emulator, store):
         emulator.set_workflow(CONTACTS.id, duration=60.0)
@@ -255,14 +255,14 @@ class TestInputOfBots:
         assert dict(emulator.tasks[0].inputs) == {"keyword": "7"}
 
 
-def test_api_that_cannot_be_reached_is_logged_at_once_and_costs_one_retry_budget(worker, world, connect, capfd):
+def test_api_that_cannot_be_reached_is_logged_at_once_and_costs_one_retry_budget(worker, world, connect, logs):
     connect({"retry_budget": 20})
     world.unreachable = lambda _: True
     with pytest.raises(
         ConnectionFailedError, match=r"(?s)^No connection to http://127.0.0.1:1 for get-workflow.*Check the host"
     ):
         worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
-    logged = "".join(capfd.readouterr())
+    logged = logs()
     assert logged.count("Trying again for up to 20 seconds.") == 1
     assert logged.count("No connection to") == 1
 
@@ -273,25 +273,25 @@ class TestDryRun:
             worker(workflow_id=SEARCH.id, input_parameters=PENS, dry_run=True, deferrable=True).run()
         assert endpoints(emulator) == ["get-workflow", "list-tasks"]
 
-    def test_dry_run_logs_the_start_request_without_secrets(self, worker, emulator, capfd):
+    def test_dry_run_logs_the_start_request_without_secrets(self, worker, emulator, logs):
         inputs = {"username": "ada", "password": "hunter2"}
         receiver = "http://127.0.0.1/t0ken"
         with pytest.raises(AirflowSkipException):
             worker(workflow_id=LOG_IN.id, input_parameters=inputs, callback_url=receiver, dry_run=True).run()
-        logged = "".join(capfd.readouterr())
+        logged = logs()
         assert "/v2/workflow/run-task with {" in logged
         for shown in (f'"workflow_id": "{LOG_IN.id}"', '{"name": "username", "value": "ada"}', '"callback_url": "***"'):
             assert shown in logged
         assert not any(secret in logged for secret in ("hunter2", "t0ken", "app-emulator"))
 
-    def test_dry_run_of_a_bot_logs_the_converted_input_without_secrets(self, worker, emulator, capfd):
+    def test_dry_run_of_a_bot_logs_the_converted_input_without_secrets(self, worker, emulator, logs):
         schema = {"type": "object", "properties": {"pages": {"type": "integer"}, "wait": {"type": "boolean"}}}
         emulator.set_workflow(CONTACTS.id, input_schema=schema)
         given = {"pages": "3", "wait": "true", "login": {"password": "hunter2"}, "note": None}
         run = worker(operator_class=RunBotOperator, bot_id=CONTACTS.id, input=given, dry_run=True)
         with pytest.raises(AirflowSkipException, match=f"no run of bot {CONTACTS.id} was started"):
             run.run()
-        logged = "".join(capfd.readouterr())
+        logged = logs()
         body = '{"input": {"pages": 3, "wait": true, "login": {"password": "***"}, "note": null}}'
         assert f"/v3/bots/{CONTACTS.id}/runs with {body}" in logged
         assert "hunter2" not in logged
@@ -303,15 +303,15 @@ class TestDryRun:
             run.run()
         assert run.ti.xcoms == {}
 
-    def test_dry_run_logs_no_secret_from_nested_inputs(self, worker, emulator, capfd):
+    def test_dry_run_logs_no_secret_from_nested_inputs(self, worker, emulator, logs):
         emulator.set_workflow(LOG_IN.id, inputs=())
         inputs = {"accounts": [{"name": "ada", "password": "hunter2"}]}
         with pytest.raises(AirflowSkipException):
             worker(workflow_id=LOG_IN.id, input_parameters=inputs, dry_run=True).run()
-        logged = "".join(capfd.readouterr())
+        logged = logs()
         assert "ada" in logged
         assert "hunter2" not in logged
 
-    def test_method_dry_run_of_airflow_renders_the_fields_although_an_argument_has_its_name(self, worker, capfd):
+    def test_method_dry_run_of_airflow_renders_the_fields_although_an_argument_has_its_name(self, worker, logs):
         worker(workflow_id=SEARCH.id, dry_run=True).operator().dry_run()
-        assert "Rendering template for workflow_id" in "".join(capfd.readouterr())
+        assert "Rendering template for workflow_id" in logs()

@@ -147,12 +147,12 @@ class TestLateOutput:
         assert len(emulator.tasks) == 1
 
     def test_kill_in_the_last_try_while_output_is_late_returns_the_output_if_it_comes_in_time(
-        self, killed_while_output_is_late, emulator, capfd
+        self, killed_while_output_is_late, emulator, logs
     ):
         assert len(killed_while_output_is_late(0.2)) == 2
         # The run has ended, so there is nothing to decide.
         assert calls_of(emulator, "stop-task") == 0
-        assert "Killed while" not in "".join(capfd.readouterr())
+        assert "Killed while" not in logs()
 
     def test_kill_in_the_last_try_fails_with_the_link_to_the_output_if_it_does_not_come_in_time(
         self, killed_while_output_is_late, emulator, monkeypatch
@@ -285,9 +285,7 @@ class TestErrors:
             run.run()
         assert (folder / emulator.tasks[0].id / "good.csv").read_bytes() == b"a"
 
-    def test_text_in_the_wrong_format_is_still_written_and_reported_with_its_path(
-        self, worker, emulator, folder, capfd
-    ):
+    def test_text_in_the_wrong_format_is_still_written_and_reported_with_its_path(self, worker, emulator, folder, logs):
         emulator.set_workflow(PLAIN_TEXT.id, output="No results")
         with pytest.raises(AirflowFailException, match=rf"is not json: Expecting .* stored in {folder}/.*output\.txt"):
             worker(**TEXT, output_format="json", output_path=str(folder)).run()
@@ -295,7 +293,7 @@ class TestErrors:
         # That may be a header line, and is only doubtful.
         run = worker(**TEXT, output_format="csv", output_path=str(folder))
         path = run.run()["output"]["path"]
-        assert f"has a header line without any values. The text is stored in {path}." in "".join(capfd.readouterr())
+        assert f"has a header line without any values. The text is stored in {path}." in logs()
         assert "output_text" not in run.ti.xcoms
 
 

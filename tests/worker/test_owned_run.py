@@ -178,14 +178,14 @@ class TestUnexpectedSigterm:
         killed(tries(poll_interval=60), polls=1)
         assert time.monotonic() - began < 20
 
-    def test_two_sigterms_send_one_stop_request_and_one_log_message(self, tries, killed, emulator, capfd):
+    def test_two_sigterms_send_one_stop_request_and_one_log_message(self, tries, killed, emulator, logs):
         killed(tries(max_tries=0), times=2)
         assert calls_of(emulator, "stop-task") == 1
-        assert "".join(capfd.readouterr()).count("Killed while waiting") == 1
+        assert logs().count("Killed while waiting") == 1
 
     @pytest.mark.parametrize("state", ["running", None], ids=["has not accepted it yet", "does not respond"])
     def test_kill_while_airflow_handles_the_deferral_keeps_the_run_for_the_triggerer(
-        self, tries, airflow, emulator, state, hasty, capfd
+        self, tries, airflow, emulator, state, hasty, logs
     ):
         attempt = tries(deferrable=True, max_tries=0)
         operator = attempt.operator()
@@ -196,11 +196,11 @@ class TestUnexpectedSigterm:
         kill_and_decide(operator)
         assert emulator.tasks[0].status == "running"
         kept = "The run keeps running, and the triggerer waits for it if Airflow has accepted the deferral. Its page is"
-        assert kept in "".join(capfd.readouterr())
+        assert kept in logs()
 
     @pytest.mark.parametrize("keeps", [True, False], ids=["Airflow 3.3", "before Airflow 3.3"])
     def test_kill_right_after_the_deferral_keeps_the_run_for_the_triggerer(
-        self, tries, airflow, emulator, store, keeps, capfd
+        self, tries, airflow, emulator, store, keeps, logs
     ):
         attempt = tries(deferrable=True, max_tries=0, store=store if keeps else None)
         operator = attempt.operator()
@@ -209,7 +209,7 @@ class TestUnexpectedSigterm:
         airflow.state = "deferred"
         operator.on_kill()
         assert emulator.tasks[0].status == "running"
-        logged = "".join(capfd.readouterr())
+        logged = logs()
         task_id = emulator.tasks[0].id
         assert f"Killed while waiting for BrowserAct task {task_id}: the Airflow task has deferred." in logged
         assert "The run keeps running, and the triggerer waits for it. Its page is http" in logged
@@ -224,7 +224,7 @@ class TestUnexpectedSigterm:
             answering.set()
 
     @NO_LATER_TRY
-    def test_sigterm_after_the_run_has_ended_still_returns_its_result(self, tries, airflow, emulator, arguments, capfd):
+    def test_sigterm_after_the_run_has_ended_still_returns_its_result(self, tries, airflow, emulator, arguments, logs):
         emulator.next_run(SEARCH.id, duration=0.2)
         attempt = tries(poll_interval=60, **arguments)
         operator = attempt.operator()
@@ -232,7 +232,7 @@ class TestUnexpectedSigterm:
         with sigterm_after(operator, ended):
             assert len(operator.execute(attempt.context)) == 2
         assert [task.status for task in emulator.tasks] == ["finished"]
-        assert "The run had already ended. Reading its result." in "".join(capfd.readouterr())
+        assert "The run had already ended. Reading its result." in logs()
 
     def test_kill_during_the_start_of_a_run_that_ends_at_once_still_returns_its_result(self, tries, emulator):
         emulator.next_run(SEARCH.id, duration=0.0)
@@ -244,7 +244,7 @@ class TestUnexpectedSigterm:
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[0].id
 
     def test_ctrl_c_during_the_start_logs_that_a_run_may_exist_and_the_next_try_reattaches(
-        self, tries, emulator, connect, capfd
+        self, tries, emulator, connect, logs
     ):
         # The next try looks for the run for as long as the start could have taken.
         connect({"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3})
@@ -254,11 +254,11 @@ class TestUnexpectedSigterm:
         at_calls(operator, "run-task", after=raises(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             operator.execute(attempt.context)
-        assert "It is not known whether BrowserAct started a run" in "".join(capfd.readouterr())
+        assert "It is not known whether BrowserAct started a run" in logs()
         assert len(tries(try_number=2).run()) == 2
         assert [task.status for task in emulator.tasks] == ["finished"]
 
-    def test_ctrl_c_while_an_earlier_run_is_looked_up_stops_that_run(self, tries, killed, emulator, capfd):
+    def test_ctrl_c_while_an_earlier_run_is_looked_up_stops_that_run(self, tries, killed, emulator, logs):
         killed(tries())
         attempt = tries(try_number=2)
         operator = attempt.operator()
@@ -266,10 +266,10 @@ class TestUnexpectedSigterm:
         with pytest.raises(KeyboardInterrupt):
             operator.execute(attempt.context)
         assert [task.status for task in emulator.tasks] == ["canceled"]
-        assert f"BrowserAct task {emulator.tasks[0].id}: interrupted (Ctrl-C)." in "".join(capfd.readouterr())
+        assert f"BrowserAct task {emulator.tasks[0].id}: interrupted (Ctrl-C)." in logs()
 
     def test_ctrl_c_after_a_kill_does_not_stop_the_run_that_was_left_to_the_next_try(
-        self, tries, airflow, emulator, capfd
+        self, tries, airflow, emulator, logs
     ):
         attempt = tries()
         operator = attempt.operator()
@@ -282,7 +282,7 @@ class TestUnexpectedSigterm:
         with pytest.raises(KeyboardInterrupt):
             operator.execute(attempt.context)
         assert [task.status for task in emulator.tasks] == ["running"]
-        assert "".join(capfd.readouterr()).count("Killed while waiting") == 1
+        assert logs().count("Killed while waiting") == 1
 
 
 class TestOperatorOfAnotherVersionOfTheApi:
@@ -305,11 +305,11 @@ class TestOperatorOfAnotherVersionOfTheApi:
             return tries(workflow_id=ORDERS.id, input_parameters=None, try_number=2)
         return tries(operator_class=RunBotOperator, bot_id=ORDERS.id, try_number=2)
 
-    def test_run_is_stopped_before_a_new_start(self, changed, emulator, earlier, capfd):
+    def test_run_is_stopped_before_a_new_start(self, changed, emulator, earlier, logs):
         changed.run()
         assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
         why = f"was stopped, because it is a run of {earlier.source}."
-        assert f"BrowserAct task {earlier.task_id} {why}" in "".join(capfd.readouterr())
+        assert f"BrowserAct task {earlier.task_id} {why}" in logs()
 
     def test_kill_before_the_first_read_stops_the_run(self, changed, airflow, emulator, earlier):
         operator = changed.operator()
@@ -426,7 +426,7 @@ class TestUserActionInAirflow:
 
     @pytest.mark.parametrize("endpoint", ["run-task", "get-task"])
     def test_marking_the_task_instance_failed_during_a_call_stops_the_run_and_logs_a_warning_if_it_was_the_start(
-        self, tries, airflow, emulator, endpoint, capfd
+        self, tries, airflow, emulator, endpoint, logs
     ):
         attempt = tries()
         operator = attempt.operator()
@@ -439,7 +439,7 @@ class TestUserActionInAirflow:
         with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):
             operator.execute(attempt.context)
         assert emulator.tasks[0].status == "canceled"
-        warned = "a run may be running and using credits" in "".join(capfd.readouterr())
+        warned = "a run may be running and using credits" in logs()
         assert warned is (endpoint == "run-task")
 
     def test_marking_the_task_instance_failed_just_before_the_deferral_stops_the_run(
@@ -486,7 +486,7 @@ def test_worker_considered_dead_by_airflow_keeps_the_run_for_the_try_that_replac
 
 class TestUnreachableAirflow:
     def test_kill_while_airflow_is_unreachable_keeps_the_run_and_says_that_perhaps_nothing_waits_for_it(
-        self, tries, killed, airflow, emulator, hasty, capfd
+        self, tries, killed, airflow, emulator, hasty, logs
     ):
         error = killed(tries(), happens=lambda: setattr(airflow, "answers", AWAY))
         left = (
@@ -494,12 +494,11 @@ class TestUnreachableAirflow:
             "nothing waits for the run: stop it in BrowserAct. Its page is http"
         )
         assert f"Airflow did not report why.\n{left}" in str(error)
-        logged = "".join(capfd.readouterr())
-        assert f"Airflow has not reported yet whether a person has ended the task. {left}" in logged
+        assert f"Airflow has not reported yet whether a person has ended the task. {left}" in logs()
         assert emulator.tasks[0].status == "running"
 
     def test_mark_while_airflow_does_not_respond_within_the_limit_of_a_kill_still_stops_the_run(
-        self, tries, killed, airflow, emulator, monkeypatch, capfd
+        self, tries, killed, airflow, emulator, monkeypatch, logs
     ):
         monkeypatch.setattr(timings, "KILL_LIMIT", 0.2)
         marked_at = []
@@ -513,7 +512,7 @@ class TestUnreachableAirflow:
         assert time.monotonic() - marked_at[0] > 0.9
         assert str(error).endswith("the Airflow task was set to a final state.\nThe run was stopped.")
         assert emulator.tasks[0].status == "canceled"
-        assert "Airflow has not reported yet" in "".join(capfd.readouterr())
+        assert "Airflow has not reported yet" in logs()
 
     def test_stop_that_takes_longer_than_a_second_is_reported_as_a_stop(self, tries, killed, airflow, emulator):
         emulator.fault("stop-task", RequestFault.slow(1.5))
@@ -572,7 +571,7 @@ class TestKillAfterTheDecision:
         },
     )
     def test_run_that_this_try_has_finished_with_is_not_stopped_by_a_kill(
-        self, tries, airflow, emulator, capfd, state, arguments, fault
+        self, tries, airflow, emulator, logs, state, arguments, fault
     ):
         if fault is not None:
             emulator.fault(*fault, times=None, skip=1 if fault[0] == "get-task" else 0)
@@ -585,7 +584,7 @@ class TestKillAfterTheDecision:
         airflow.state = state
         kill_and_decide(operator)
         assert calls_of(emulator, "stop-task") == stops
-        assert "Killed while" not in "".join(capfd.readouterr())
+        assert "Killed while" not in logs()
 
     def test_second_kill_makes_no_second_decision(self, monkeypatch):
         run, decisions, over = OwnedRun(), [], threading.Event()
@@ -600,14 +599,14 @@ class TestKillAfterTheDecision:
             over.set()
         assert decisions == [True]
 
-    def test_run_that_is_not_waited_for_is_not_stopped_by_a_kill(self, tries, airflow, emulator, capfd):
+    def test_run_that_is_not_waited_for_is_not_stopped_by_a_kill(self, tries, airflow, emulator, logs):
         attempt = tries(wait_for_completion=False)
         operator = attempt.operator()
         operator.execute(attempt.context)
         airflow.state = "failed"
         kill_and_decide(operator)
         assert emulator.tasks[0].status == "running"
-        assert "Killed while" not in "".join(capfd.readouterr())
+        assert "Killed while" not in logs()
 
 
 class TestKillThatTheCodeOutruns:
@@ -680,16 +679,15 @@ class TestExecutionTimeout:
         at_calls(operator, "get-task", before=over)
         self.execute(operator, attempt)
 
-    def test_execution_timeout_stops_the_run_even_if_a_retry_follows(self, tries, emulator, capfd):
+    def test_execution_timeout_stops_the_run_even_if_a_retry_follows(self, tries, emulator, logs):
         self.time_out(tries(), emulator)
         assert emulator.tasks[0].status == "canceled"
-        logged = "".join(capfd.readouterr())
-        assert "execution_timeout ended the Airflow task.\nThe run was stopped." in logged.replace("\\n", "\n")
+        assert "execution_timeout ended the Airflow task.\nThe run was stopped." in logs().replace("\\n", "\n")
 
-    def test_execution_timeout_does_not_read_the_result_of_a_run_that_has_ended(self, tries, emulator, capfd):
+    def test_execution_timeout_does_not_read_the_result_of_a_run_that_has_ended(self, tries, emulator, logs):
         emulator.fault("stop-task", RequestFault.refused(10121), times=1)
         self.time_out(tries(), emulator)
-        logged = "".join(capfd.readouterr())
+        logged = logs()
         assert "The run had already ended." in logged
         assert "Reading its result" not in logged
 

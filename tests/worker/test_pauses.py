@@ -80,12 +80,12 @@ def resume(run, deferred, event):
 
 class TestRequiredAction:
     @BOTH_WAYS
-    def test_required_action_shows_the_live_view_and_the_last_step(self, worker, emulator, people, deferrable, capfd):
+    def test_required_action_shows_the_live_view_and_the_last_step(self, worker, emulator, people, deferrable, logs):
         until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=deferrable))
         assert (
             "Waiting in the triggerer for a person's answer at http://airflow.example/dags/shop/runs/manual__1/tasks/"
             "run/required_actions. If no line follows, check that a triggerer is running."
-        ) in "".join(capfd.readouterr())
+        ) in logs()
         question = people.question
         # A default would be highlighted in the UI, and so would both options without a list.
         assert (question["options"], question["defaults"]) == (["Resume", "Stop"], [])
@@ -178,14 +178,14 @@ class TestRequiredAction:
     @BY_WHOM
     @BOTH_WAYS
     def test_answer_resume_resumes_the_run_and_returns_its_result(
-        self, asked, emulator, people, deferrable, by_airflow, capfd
+        self, asked, emulator, people, deferrable, by_airflow, logs
     ):
         run, deferred = asked(deferrable=deferrable)
         answer = people.answer("Resume")
         assert (resume(run, deferred, answer) if by_airflow else run.resume(deferred)) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
         assert calls_of(emulator, "resume-task") == 1
-        assert ": ada chose Resume." in "".join(capfd.readouterr())
+        assert ": ada chose Resume." in logs()
 
     @BOTH_WAYS
     def test_run_that_takes_time_to_pause_and_to_continue_is_resumed_once(self, worker, emulator, deferrable):
@@ -216,14 +216,14 @@ class TestRequiredAction:
         assert emulator.tasks[0].status == "canceled"
 
     @pytest.mark.parametrize("option", ["Resume", "Stop"])
-    def test_answer_after_the_run_has_ended_is_ignored_and_logged(self, asked, emulator, people, option, capfd):
+    def test_answer_after_the_run_has_ended_is_ignored_and_logged(self, asked, emulator, people, option, logs):
         run, deferred = asked()
         BrowserActHook().resume_task(emulator.tasks[0].id)
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         assert resume(run, deferred, people.answer(option)) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
         assert calls_of(emulator, "stop-task") == 0
-        assert f"so the answer {option} has no effect" in "".join(capfd.readouterr())
+        assert f"so the answer {option} has no effect" in logs()
 
     def test_answer_resume_keeps_waiting_if_browseract_reports_the_run_as_not_paused(self, asked, emulator, people):
         run, deferred = asked()
@@ -279,7 +279,7 @@ class TestRequiredAction:
         assert asked_anew.value.trigger.wait.required_action
         assert people.asked == 2
 
-    def test_answer_to_an_earlier_required_action_is_ignored_and_logged(self, worker, emulator, people, capfd):
+    def test_answer_to_an_earlier_required_action_is_ignored_and_logged(self, worker, emulator, people, logs):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
         deferral = run.defer()
         people._ask(run.ti.id)
@@ -288,17 +288,17 @@ class TestRequiredAction:
             go_on(run, deferral, stop)
         assert again.value.trigger.wait.required_action is None
         assert emulator.tasks[0].status != "canceled"
-        assert "The answer Stop was for an earlier Required Action" in "".join(capfd.readouterr())
+        assert "The answer Stop was for an earlier Required Action" in logs()
 
     def test_dag_test_creates_no_required_action_and_waits_for_the_end_of_the_pause(
-        self, worker, emulator, people, monkeypatch, capfd
+        self, worker, emulator, people, monkeypatch, logs
     ):
         monkeypatch.setattr(pauses, "in_dag_test", lambda: True)
         monkeypatch.setattr(waiter, "in_dag_test", lambda: True)
         emulator.set_workflow(HUMAN.id, pause_limit=60.0)
         assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() == {"confirmed": False}
         assert people.asked == 0
-        assert "dag.test() has no UI for Required Actions" in "".join(capfd.readouterr())
+        assert "dag.test() has no UI for Required Actions" in logs()
 
     def test_run_with_an_open_required_action_is_stopped_at_its_deadline(self, asked, people):
         run, deferred = asked(timeout=600)
@@ -383,7 +383,7 @@ class TestPauseNotification:
 
     @pytest.mark.parametrize("error", [RuntimeError, SystemExit])
     def test_failing_on_paused_callback_stops_neither_the_other_callbacks_nor_the_run(
-        self, worker, emulator, capfd, error
+        self, worker, emulator, logs, error
     ):
         told: list[Any] = []
 
@@ -393,7 +393,7 @@ class TestPauseNotification:
         emulator.set_workflow(HUMAN.id, pause_limit=60.0)
         worker(workflow_id=HUMAN.id, on_paused_callback=[fails, told.append]).run()
         assert len(told) == 1
-        assert "failed: the chat is away" in "".join(capfd.readouterr())
+        assert "failed: the chat is away" in logs()
 
     @BOTH_WAYS
     @pytest.mark.parametrize("code", [10112, 10127], ids=["unknown run", "not paused"])
@@ -445,10 +445,10 @@ def test_poll_interval_with_callbacks_is_shorter_when_on_paused_is_ask(worker, c
 
 class TestWithoutAsking:
     @BOTH_WAYS
-    def test_paused_run_is_resumed_and_finishes_with_on_paused_resume(self, worker, emulator, deferrable, capfd):
+    def test_paused_run_is_resumed_and_finishes_with_on_paused_resume(self, worker, emulator, deferrable, logs):
         worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable).run()
         assert emulator.tasks[0].status == "finished"
-        logged = "".join(capfd.readouterr())
+        logged = logs()
         assert f"Resuming BrowserAct task {emulator.tasks[0].id} (1 of at most {MAX_RESUMES} times)." in logged
         assert f"BrowserAct task {emulator.tasks[0].id} was resumed." in logged
 
@@ -485,15 +485,15 @@ class TestBots:
 
     @BOTH_WAYS
     def test_refused_resume_of_an_agent_built_bot_is_tried_once_and_the_task_waits_for_the_run(
-        self, paused, emulator, deferrable, capfd
+        self, paused, emulator, deferrable, logs
     ):
         assert paused(on_paused="resume", deferrable=deferrable).run() == {"confirmed": False}
         assert calls_of(emulator, "resume-run") == 1
-        assert "".join(capfd.readouterr()).count(self.REFUSED) == 1
+        assert logs().count(self.REFUSED) == 1
 
     @BOTH_WAYS
     def test_answer_resume_only_closes_the_required_action_of_an_agent_built_bot(
-        self, paused, emulator, people, deferrable, capfd
+        self, paused, emulator, people, deferrable, logs
     ):
         run = paused(on_paused="ask", deferrable=deferrable)
         deferred = until_asked(run)
@@ -503,7 +503,7 @@ class TestBots:
         people.answer("Resume")
         assert run.resume(deferred) == {"confirmed": False}
         assert (calls_of(emulator, "resume-run"), people.asked) == (1, 1)
-        assert self.REFUSED in "".join(capfd.readouterr())
+        assert self.REFUSED in logs()
 
     def test_default_answer_resume_waits_for_an_agent_built_bot(self, paused, emulator, people):
         run = paused(on_paused=AskPerson(30, default="resume"), deferrable=True)

@@ -52,11 +52,6 @@ def run_with(worker, emulator):
     return make
 
 
-@pytest.fixture
-def read_log(capfd):
-    return lambda: "".join(capfd.readouterr())
-
-
 RESERVED = "because Airflow cannot store the parsed value: it has the key {}, which Airflow reserves"
 SET = '{"__type": "set", "__var": [1]}'
 DEEP = "because Airflow cannot store the parsed value: it is nested more than 64 levels deep"
@@ -84,14 +79,14 @@ RETURNED = {
 @BOTH_WAYS
 @cases(("what", "output", "output_format", "value", "warning"), RETURNED)
 def test_output_is_returned_as_a_value_that_airflow_can_store_and_doubts_are_logged(
-    run_with, read_log, deferrable, what, output, output_format, value, warning
+    run_with, logs, deferrable, what, output, output_format, value, warning
 ):
     run = run_with(what, output_format, deferrable, output=output)
     returned = run.run()
     assert (returned, type(returned)) == (value, type(value))
     # What Airflow does next with the value.
     BaseXCom.serialize_value(returned)
-    log = read_log()
+    log = logs()
     assert warning in log
     assert any(text in log for text in ("cannot store", DOUBT, LARGE)) is bool(warning)
     doubted = DOUBT in log
@@ -123,11 +118,11 @@ def test_output_in_the_wrong_format_fails_without_a_retry_and_is_kept_in_xcoms(
     assert len(run.ti.xcoms.get("output_files", ())) == files
 
 
-def test_text_in_the_wrong_format_is_reported_even_if_it_cannot_be_kept(run_with, read_log):
+def test_text_in_the_wrong_format_is_reported_even_if_it_cannot_be_kept(run_with, logs):
     run = run_with(TEXT, "csv", output="No results")
     refuse_xcoms(run, "output_text", reason="SlowDown")
     assert run.run() == []
-    assert "could not be pushed as an XCom (OSError: SlowDown)" in read_log()
+    assert "could not be pushed as an XCom (OSError: SlowDown)" in logs()
     run.arguments["output_format"] = "json"
     with pytest.raises(AirflowFailException, match=r"is not json: .* pushed as an XCom \(OSError: SlowDown\)"):
         run.run()
@@ -137,7 +132,7 @@ def names_of(returned) -> list[str]:
     return sorted(url.rpartition("/")[2].partition("?")[0] for url in returned["files"])
 
 
-def test_files_are_returned_as_addresses_beside_the_value(run_with, emulator, read_log):
+def test_files_are_returned_as_addresses_beside_the_value(run_with, emulator, logs):
     report = EmulatedFile("report.pdf", b"%PDF", "application/pdf")
     returned = run_with(BOT, output=[1], downloads=(report,)).run()
     assert (returned["output"], names_of(returned)) == ([1], ["report.pdf"])
@@ -145,7 +140,7 @@ def test_files_are_returned_as_addresses_beside_the_value(run_with, emulator, re
     returned = run_with(DOWNLOADS, "json", downloads=files).run()
     # A run that has files needs no text in the declared format.
     assert (returned["output"], names_of(returned)) == (None, ["a.csv"])
-    assert "still preparing 1 of the run's files" in read_log()
+    assert "still preparing 1 of the run's files" in logs()
     # In the vendor's example, the output is null beside its files.
     emulator.as_in_the_demos = True
     returned = run_with(BOT, output={}, downloads=()).run()
@@ -162,13 +157,13 @@ def test_output_that_ends_in_half_an_emoji_is_returned(run_with, deferrable):
 @BOTH_WAYS
 @cases(("what", "output"), {"workflow": (TEXT, "All is well."), "bot without steps": (BOT, [1])})
 def test_output_that_comes_after_the_status_is_returned_and_not_none(
-    run_with, emulator, read_log, deferrable, what, output
+    run_with, emulator, logs, deferrable, what, output
 ):
     # In the vendor's example, a finished run of a bot has no steps.
     emulator.as_in_the_demos = what is BOT
     run = run_with(what, deferrable=deferrable, output=output, files=(), output_after=10.0)
     assert run.run() == output
-    assert "has finished without output or files" in read_log()
+    assert "has finished without output or files" in logs()
 
 
 @pytest.mark.parametrize("written", [False, True], ids=["returned", "written"])
@@ -216,7 +211,7 @@ def every_value_of(run, xcom: str) -> list:
     return values
 
 
-def test_log_and_xcom_task_have_the_facts_of_the_run_while_it_runs_and_after_its_end(worker, emulator, read_log):
+def test_log_and_xcom_task_have_the_facts_of_the_run_while_it_runs_and_after_its_end(worker, emulator, logs):
     run = worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True)
     facts = every_value_of(run, "task")
     run.run()
@@ -224,17 +219,17 @@ def test_log_and_xcom_task_have_the_facts_of_the_run_while_it_runs_and_after_its
     assert facts[-1]["credits"] == 20
     assert facts[-1]["counts"] == {"steps": 4, "output_files": 0, "download_files": 0}
     assert "pens" not in json.dumps(facts)
-    log = read_log()
+    log = logs()
     assert "ended as finished after 60 s, 20 credits used, 4 steps." in log
     assert log.count("step 2: Search for the keyword (succeed)") == 1
 
 
-def test_failed_push_of_links_and_facts_does_not_lose_the_result(worker, emulator, read_log):
+def test_failed_push_of_links_and_facts_does_not_lose_the_result(worker, emulator, logs):
     run = worker(workflow_id=ORDERS.id, deferrable=True)
     refuse_xcoms(run, "task", LIVE, TASK, PANEL, reason="SlowDown")
     assert run.run() == ORDERS_RESULT
     assert [task.status for task in emulator.tasks] == ["finished"]
-    assert "could not be pushed (OSError: SlowDown)" in read_log()
+    assert "could not be pushed (OSError: SlowDown)" in logs()
 
 
 def test_run_without_urls_has_only_the_button_to_the_panel():
@@ -288,16 +283,16 @@ def test_stop_is_reported_although_the_live_view_cannot_be_marked_as_over(worker
 
 
 @pytest.mark.parametrize("events", [{}, None], ids=["unknown asset", "no events"])
-def test_outlet_events_that_cannot_be_changed_do_not_cost_the_result(worker, emulator, read_log, events):
+def test_outlet_events_that_cannot_be_changed_do_not_cost_the_result(worker, emulator, logs, events):
     run = worker(workflow_id=ORDERS.id, outlets=[AssetAlias("pens"), Asset("pens")])
     run.context["outlet_events"] = events
     assert run.run() == ORDERS_RESULT
-    assert "The run could not be added to the asset events" in read_log()
+    assert "The run could not be added to the asset events" in logs()
 
 
 @BOTH_WAYS
 def test_secret_default_of_a_bot_that_its_agent_quotes_is_in_no_log_and_no_xcom(
-    worker, emulator, read_log, deferrable, tmp_path
+    worker, emulator, logs, deferrable, tmp_path
 ):
     secret = "hunter2ofthisbot"
     schema: dict[str, Any] = {
@@ -309,7 +304,7 @@ def test_secret_default_of_a_bot_that_its_agent_quotes_is_in_no_log_and_no_xcom(
     run = worker(**BOT, deferrable=deferrable, output_path=str(tmp_path))
     run.run()
     [facts] = tmp_path.glob("*/task.json")
-    log = read_log()
+    log = logs()
     assert "Type ***" in log
     for text in (log, facts.read_text(), json.dumps([run.ti.xcoms, run.events])):
         assert secret not in text

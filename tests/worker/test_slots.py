@@ -119,10 +119,10 @@ def test_woken_task_sends_its_start_before_any_other_request(worker, emulator):
     assert emulator.requests[before].endpoint == "run-task"
 
 
-def test_refusal_although_nothing_is_active_is_reported_once(worker, emulator, capfd):
+def test_refusal_although_nothing_is_active_is_reported_once(worker, emulator, logs):
     emulator.fault("run-task", RequestFault.refused(10118), times=3)
     assert len(search(worker, deferrable=True).run()) == 2
-    logged = "".join(capfd.readouterr())
+    logged = logs()
     warning = "BrowserAct refuses the start although it lists no active run."
     assert logged.count(warning) == 1
     assert logged.index("no active run: the run that has the slot has only") < logged.index("no active run any more")
@@ -142,12 +142,12 @@ def test_wait_for_a_slot_is_limited_by_timeout_without_queue_timeout(worker, emu
 
 
 @BOTH_WAYS
-def test_failed_push_of_the_wait_does_not_end_it(worker, emulator, deferrable, capfd):
+def test_failed_push_of_the_wait_does_not_end_it(worker, emulator, deferrable, logs):
     emulator.fault("run-task", RequestFault.refused(10118), times=1)
     run = search(worker, deferrable=deferrable)
     refuse_xcoms(run, "wait")
     assert len(run.run()) == 2
-    assert "Could not push the XCom 'wait' (OSError: no API server)." in "".join(capfd.readouterr())
+    assert "Could not push the XCom 'wait' (OSError: no API server)." in logs()
 
 
 def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(worker, emulator, monkeypatch):
@@ -239,8 +239,8 @@ def test_kill_while_there_is_no_free_slot_starts_no_run(worker, emulator):
     assert emulator.tasks == []
 
 
-def test_active_runs_that_cannot_be_counted_do_not_end_the_wait_for_a_slot(worker, emulator, capfd):
+def test_active_runs_that_cannot_be_counted_do_not_end_the_wait_for_a_slot(worker, emulator, logs):
     emulator.fault("run-task", RequestFault.refused(10118), times=1)
     emulator.fault("list-tasks", RequestFault.status(503))
     assert len(search(worker).run()) == 2
-    assert "now; an unknown number of runs are active. " in "".join(capfd.readouterr())
+    assert "now; an unknown number of runs are active. " in logs()

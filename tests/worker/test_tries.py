@@ -212,7 +212,7 @@ class TestFailedReattach:
 
 
 class TestClearedTaskInstance:
-    def test_task_instance_cleared_while_deferred_stops_the_run_and_starts_a_new_one(self, tries, emulator, capfd):
+    def test_task_instance_cleared_while_deferred_stops_the_run_and_starts_a_new_one(self, tries, emulator, logs):
         emulator.next_run(SEARCH.id, duration=60.0)
         waiting = tries(deferrable=True)
         waiting.defer()
@@ -220,7 +220,7 @@ class TestClearedTaskInstance:
         cleared.ti.try_number, cleared.ti.max_tries = 2, 1
         assert len(cleared.run()) == 2
         assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
-        assert "was stopped, because the Airflow task was cleared while it waited" in "".join(capfd.readouterr())
+        assert "was stopped, because the Airflow task was cleared while it waited" in logs()
 
 
 class TestAfterSuccess:
@@ -343,7 +343,7 @@ class TestLostStartResponse:
         assert len(starts) == 1
 
     def test_try_that_is_timed_out_during_the_start_says_that_the_next_one_looks_for_the_run_which_it_does(
-        self, tries, emulator, when_it_starts, capfd
+        self, tries, emulator, when_it_starts, logs
     ):
         attempt = tries()
         attempt.ti.max_tries = 1
@@ -356,7 +356,7 @@ class TestLostStartResponse:
         with pytest.raises(AirflowTaskTimeout):
             when_it_starts(attempt, time_out).execute(attempt.context)
         unknown = "It is not known whether BrowserAct started a run. A run may be running and using credits. "
-        assert f"{unknown}The next try looks for it." in "".join(capfd.readouterr())
+        assert f"{unknown}The next try looks for it." in logs()
         assert isinstance(seen[-1], RunStartUnknownError)
         assert len(tries().run()) == 2
         assert len(emulator.tasks) == 1
@@ -370,7 +370,7 @@ class TestLostStartResponse:
         ids=["adopt", "start"],
     )
     def test_on_orphan_decides_what_happens_with_several_possible_orphans(
-        self, tries, emulator, when_it_starts, on_orphan, runs, logged, capfd
+        self, tries, emulator, when_it_starts, on_orphan, runs, logged, logs
     ):
         tries(wait_for_completion=False, store=None).run()
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
@@ -379,7 +379,7 @@ class TestLostStartResponse:
         assert len(emulator.tasks) == runs
         # The newest of those that may be the run, or the new one.
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[-1].id
-        log = "".join(capfd.readouterr())
+        log = logs()
         assert logged in log
         assert all(task.id in log for task in emulator.tasks[:2])
 
@@ -425,9 +425,7 @@ class TestInvalidEntry:
 
 
 class TestFailingTaskState:
-    def test_failed_write_of_task_state_before_the_start_starts_no_run(
-        self, tries, emulator, store, monkeypatch, capfd
-    ):
+    def test_failed_write_of_task_state_before_the_start_starts_no_run(self, tries, emulator, store, monkeypatch, logs):
         def away(*args, **kwargs):
             raise RuntimeError("the API server is away")
 
@@ -435,10 +433,10 @@ class TestFailingTaskState:
         with pytest.raises(RuntimeError, match="away"):
             tries().run()
         assert emulator.tasks == []
-        assert "not known whether" not in "".join(capfd.readouterr())
+        assert "not known whether" not in logs()
 
     def test_failed_write_of_task_state_after_the_start_is_logged_and_keeps_the_result(
-        self, tries, emulator, store, monkeypatch, capfd
+        self, tries, emulator, store, monkeypatch, logs
     ):
         keep = store.set
 
@@ -449,7 +447,7 @@ class TestFailingTaskState:
 
         monkeypatch.setattr(store, "set", away)
         assert len(tries().run()) == 2
-        assert "The state of the run could not be stored." in "".join(capfd.readouterr())
+        assert "The state of the run could not be stored." in logs()
 
     def test_failed_read_of_task_state_starts_no_run(self, tries, emulator, store, monkeypatch):
         def away(key):
@@ -480,9 +478,7 @@ def test_stored_entry_contains_no_input_and_no_api_key(tries, emulator, store):
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_durable_logs_a_warning_before_airflow_3_3_where_it_has_no_effect(
-    worker, emulator, monkeypatch, capfd, durable
-):
+def test_durable_logs_a_warning_before_airflow_3_3_where_it_has_no_effect(worker, emulator, monkeypatch, logs, durable):
     monkeypatch.setattr(checks, "AIRFLOW_V_3_3_PLUS", False)
     worker(workflow_id=ORDERS.id, durable=durable).run()
-    assert ("durable=True has no effect" in "".join(capfd.readouterr())) == durable
+    assert ("durable=True has no effect" in logs()) == durable
