@@ -70,18 +70,20 @@ def test_run_is_started_with_its_inputs_and_its_output_is_returned(
     assert (task.callback_url is not None) is deferrable
 
 
-@cases("given", {"workflow": WORKFLOW, "template": TEMPLATE, "bot": BOT, "template as a bot": BOT_TEMPLATE})
+@cases(
+    "given",
+    {
+        "workflow": WORKFLOW,
+        "template": TEMPLATE,
+        "bot": BOT,
+        "bot, converted input": {**BOT, "input": {**COMPANY, "max_pages": "2"}},
+        "template as a bot": BOT_TEMPLATE,
+    },
+)
 def test_later_try_reattaches_to_the_run_of_the_same_input(worker, emulator, store, given):
     for _ in range(2):
         assert worker(**given, store=store, wait_for_completion=False).run() == emulator.tasks[0].id
     assert len(emulator.tasks) == 1
-
-
-def test_later_try_reattaches_to_the_run_of_an_input_that_is_converted(worker, emulator, store):
-    given = {**BOT, "input": {**COMPANY, "max_pages": "2"}}
-    for _ in range(2):
-        assert worker(**given, store=store, wait_for_completion=False).run() == emulator.tasks[0].id
-    assert len(emulator.tasks) == calls_of(emulator, "query-bot") == 1
 
 
 @cases(
@@ -121,16 +123,6 @@ class TestTemplate:
         assert "The region was not checked" in logs()
         with pytest.raises(AirflowFailException, match=r"'Keyword' \(did you mean 'keyword'\?\)"):
             worker(**{**TEMPLATE, "input_parameters": {"Keyword": "pens"}}).run()
-
-    def test_lost_template_start_fails_and_names_the_run_which_is_adopted_if_so_wanted(self, worker, emulator, store):
-        emulator.fault("run-task-by-template", RequestFault.lost_response(), times=1)
-        with pytest.raises(AirflowFailException) as failed:
-            worker(**TEMPLATE, store=store).run()
-        [task] = emulator.tasks
-        assert f"may have created one of these BrowserAct tasks: {task.id} (" in str(failed.value)
-        assert f"/logs/{task.id})" in str(failed.value)
-        assert len(worker(**TEMPLATE, store=store, on_orphan="adopt").run()) == 2
-        assert len(emulator.tasks) == 1
 
     def test_lost_template_start_fails_and_names_a_similar_run_of_a_workflow(self, worker, emulator):
         # A run that was not started by us, of a workflow with the same inputs.

@@ -18,7 +18,7 @@ from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import CONTACTS, HUMAN, LOG_IN, ORDERS, SEARCH
-from airflow_provider_browseract.exceptions import InputError, RunFailedError
+from airflow_provider_browseract.exceptions import RunFailedError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
 from airflow_provider_browseract.runs.request import RunRequest, Source, read_input_parameters
@@ -383,9 +383,3 @@ class TestLiveView:
         task = hook.get_task(hook.run_task(ORDERS.id).id)
         assert (task.live_url or "").endswith(f"/live/{task.id}")
         assert task.steps[0].goal == GOAL
-
-    @pytest.mark.parametrize("operator", [RunWorkflowOperator, TaskSensor])
-    def test_show_live_view_must_be_true_or_false(self, operator):
-        required = {"browseract_task_id": "7"} if operator is TaskSensor else {"workflow_id": "7"}
-        with pytest.raises(InputError, match=r"^Task 'x': show_live_view is 'no'\. Use True or False\.$"):
-            operator(task_id="x", show_live_view="no", **required)

@@ -69,6 +69,7 @@ CONSTANTS = [
     (WORKFLOW, {"webhook": True, "dry_run": True}, "webhook=True needs deferrable=True"),
     (BOT, {"validate_output": "yes"}, f"validate_output is 'yes'{FLAG}"),
     (BOT, {"validate_output": True, "wait_for_completion": False}, "needs wait_for_completion=True"),
+    *((each, {"show_live_view": "no"}, f"show_live_view is 'no'{FLAG}") for each in (WORKFLOW, SENSOR)),
     (SENSOR, {"output_format": "xml"}, "output_format is 'xml'"),
     (SENSOR, {"deferrable": "yes"}, f"deferrable is 'yes'{FLAG}"),
 ]
@@ -199,7 +200,7 @@ def told(row):
 @pytest.mark.parametrize("row", CONSTANTS, ids=told)
 def test_constant_argument_is_refused_when_the_dag_is_parsed_and_in_a_mapped_task(row, world):
     (operator, given), arguments, words = row
-    with pytest.raises(InputError, match=re.escape(words)):
+    with pytest.raises(InputError, match=f"^Task 'run': .*{re.escape(words)}"):
         operator(task_id="run", **{**given, **arguments})
     # Airflow makes a mapped operator in the worker, so there is no import error.
     source = next(iter(given))

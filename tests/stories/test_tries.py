@@ -176,7 +176,10 @@ STORIES = {
     "output is late": ([Try(run={"output_after": 10})], "finished"),
 }
 DEFERRED = {
-    "cleared while deferred": ([Try(DEFERS), Try(cleared=True, says="was cleared")], "canceled finished"),
+    "cleared while deferred": (
+        [Try(DEFERS), Try(cleared=True, says="was stopped, because the Airflow task was cleared while it waited")],
+        "canceled finished",
+    ),
     "cleared after the end": ([Try(DEFERS), Try(cleared=True, later=600)], "finished"),
 }
 

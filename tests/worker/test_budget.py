@@ -20,7 +20,7 @@ from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.worker import budget
 from airflow_provider_browseract.worker.tries import PLACE_KEY, STATE_KEY
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, PENS, calls_of
+from tests.workers import BOTH_WAYS, PENS, at_calls, calls_of
 from tests.world import emulator, worker, world
 
 __all__ = ["emulator", "worker", "world"]
@@ -115,15 +115,8 @@ def test_start_over_the_budget_is_refused_even_if_others_have_used_the_credits(
         with pytest.raises(AirflowFailException) as failed:
             run.run()
         assert text in str(failed.value)
-        shown = {
-            "period": f"{today:%Y-%m-%d}",
-            "limit": 79,
-            "used": 60,
-            "reserved": 0,
-            "expected": 20,
-            "verdict": verdict,
-        }
-        assert run.ti.xcoms == {"budget": shown}
+        shown = {"period": f"{today:%Y-%m-%d}", "limit": 79, "used": 60, "reserved": 0, "expected": 20}
+        assert run.ti.xcoms == {"budget": {**shown, "verdict": verdict}}
     else:
         assert len(run.run()) == 2
         assert text in logs()
@@ -230,18 +223,11 @@ def over_budget(world, emulator, limit, start_outside, monkeypatch):
 
 
 @pytest.fixture
-def at_second_check(over_budget, monkeypatch):
+def at_second_check(over_budget):
     """Call a function at each request for a list after the start of the operator."""
 
     def at(operator, function):
-        send = operator.hook.client.send
-
-        def sent(call):
-            if call.name == "list-tasks" and len(over_budget.tasks) == 5:
-                function()
-            return send(call)
-
-        monkeypatch.setattr(operator.hook.client, "send", sent)
+        at_calls(operator, "list-tasks", before=lambda: function() if len(over_budget.tasks) == 5 else None)
 
     return at
 
@@ -275,14 +261,8 @@ def test_of_runs_started_at_one_moment_only_those_within_the_budget_are_kept(sea
         """Start a run after the first check of all others, and before all but one of them."""
         run = search(wait_for_completion=False)
         operator = run.operator()
-        send = operator.hook.client.send
-
-        def sent(call):
-            if call.name == "run-task" and others:
-                start(others - 1)
-            return send(call)
-
-        operator.hook.client.send = sent
+        if others:
+            at_calls(operator, "run-task", before=lambda: start(others - 1))
         try:
             operator.execute(run.context)
         except AirflowFailException as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,11 @@ from tests.workers import PENS
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
+
+
+BOT: dict[str, Any] = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "wait_for_completion": False}
+RENDERED = {"company_name": "Example Corp", "max_pages": "2"}
+"""An input with a text that a template was rendered to."""
 
 
 @pytest.fixture(autouse=True)
@@ -72,22 +78,47 @@ class TestUnknownKeyInTheExtra:
         assert [task.status for task in emulator.tasks] == ["canceled"] * 2
 
 
+@pytest.fixture(params=["workflow", "bot"])
+def checked(request, emulator) -> dict[str, Any]:
+    """What is run whose inputs are checked before the start."""
+    if request.param == "workflow":
+        return {"workflow_id": SEARCH.id, "input_parameters": PENS, "wait_for_completion": False}
+    convert_input(emulator, CONTACTS)
+    return {**BOT, "input": RENDERED}
+
+
+def test_inputs_are_neither_checked_nor_converted_with_validate_inputs_false(worker, emulator, checked):
+    worker(**checked, validate_inputs=False).run()
+    assert not {"get-workflow", "query-bot"} & {*endpoints(emulator)}
+
+
+def test_reattach_succeeds_without_a_check_of_the_inputs(worker, emulator, store, checked):
+    for source in (SEARCH, CONTACTS):
+        emulator.set_workflow(source.id, duration=60.0)
+    task_id = worker(**checked, store=store).run()
+    for endpoint in ("get-workflow", "query-bot"):
+        emulator.fault(endpoint, RequestFault.refused(10111))
+    assert worker(**checked, store=store).run() == task_id
+
+
 class TestInputNames:
-    @pytest.mark.parametrize(
+    @cases(
         ("inputs", "message"),
-        [
-            (
+        {
+            "misspelled": (
                 {"keywrod": "pens"},
                 r"^input_parameters has the unknown name 'keywrod' \(did you mean 'keyword'\?\) and lacks the required "
                 r"name 'keyword'\. The inputs of workflow \d+ are: ",
             ),
-            ({"keywrod": "a", "max_itmes": 2}, r"unknown names 'keywrod' \(.*\?\), 'max_itmes' \(.*\?\) and lacks"),
-            ({"Keyword": "pens"}, r"has the unknown name 'Keyword' \(did you mean 'keyword'\?\) and lacks"),
-            ({"keyword": "a", "colour": "red"}, "has the unknown name 'colour'. The inputs of workflow"),
-            ({"max_items": 2}, "lacks the required name 'keyword'"),
-            ({}, r"are: keyword \(required\), max_items"),
-        ],
-        ids=["misspelled", "two misspelled", "wrong case", "unknown", "required missing", "no inputs"],
+            "two": (
+                {"keywrod": "a", "max_itmes": 2},
+                r"unknown names 'keywrod' \(.*\?\), 'max_itmes' \(.*\?\) and lacks",
+            ),
+            "case": ({"Keyword": "pens"}, r"has the unknown name 'Keyword' \(did you mean 'keyword'\?\) and lacks"),
+            "unknown": ({"keyword": "a", "colour": "red"}, "has the unknown name 'colour'. The inputs of workflow"),
+            "required missing": ({"max_items": 2}, "lacks the required name 'keyword'"),
+            "no inputs": ({}, r"are: keyword \(required\), max_items"),
+        },
     )
     def test_wrong_or_missing_input_name_fails_with_a_hint_before_any_start(self, worker, emulator, inputs, message):
         with pytest.raises(AirflowFailException, match=message):
@@ -101,16 +132,6 @@ class TestInputNames:
         worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True).run()
         assert endpoints(emulator).count("run-task") > 2
         assert endpoints(emulator).count("get-workflow") == 2
-
-    def test_reattach_succeeds_without_a_check_of_input_names(self, worker, emulator, store):
-        arguments = {"workflow_id": SEARCH.id, "input_parameters": PENS, "store": store}
-        worker(**arguments, wait_for_completion=False).run()
-        emulator.fault("get-workflow", RequestFault.refused(10111))
-        assert len(worker(**arguments).run()) == 2
-
-    def test_input_names_are_not_checked_with_validate_inputs_false(self, worker, emulator):
-        worker(workflow_id=SEARCH.id, input_parameters=PENS, validate_inputs=False).run()
-        assert "get-workflow" not in endpoints(emulator)
 
     @cases(
         "answer",
@@ -150,17 +171,11 @@ class TestInputNames:
         assert "not known whether" not in logs()
 
 
-RENDERED = {"company_name": "Example Corp", "max_pages": "2"}
-"""An input with a text that a template was rendered to."""
-
-
 class TestInputOfBots:
-    BOT = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "wait_for_completion": False}
-
     def test_all_errors_are_named_without_values_before_any_start(self, worker, emulator, logs):
         given = {"company": "s3cret", "max_pages": "s3cret"}
         with pytest.raises(AirflowFailException) as failed:
-            worker(**self.BOT, input=given).run()
+            worker(**BOT, input=given).run()
         message = str(failed.value)
         for part in (
             f"bot {CONTACTS.id}",
@@ -178,7 +193,7 @@ class TestInputOfBots:
         types = {"company_name": "string", "max_pages": "integer", "names": "array"}
         schema = {"type": "object", "properties": {name: {"type": each} for name, each in types.items()}}
         emulator.set_workflow(CONTACTS.id, input_schema=schema)
-        worker(**self.BOT, input={**RENDERED, "names": '["s3cret"]'}).run()
+        worker(**BOT, input={**RENDERED, "names": '["s3cret"]'}).run()
         assert dict(emulator.tasks[0].inputs) == {"company_name": "Example Corp", "max_pages": 2, "names": ["s3cret"]}
         logged = logs()
         line = f"Converted to the types that bot {CONTACTS.id} declares: input['max_pages'], input['names']."
@@ -186,51 +201,40 @@ class TestInputOfBots:
         assert "s3cret" not in logged
 
     def test_input_that_conforms_is_sent_as_it_is(self, worker, emulator, logs):
-        worker(**self.BOT, input={"company_name": "12"}).run()
+        worker(**BOT, input={"company_name": "12"}).run()
         assert dict(emulator.tasks[0].inputs) == {"company_name": "12"}
         assert "Converted" not in logs()
 
     def test_name_that_the_schema_allows_but_does_not_declare_logs_a_warning(self, worker, emulator, logs):
         emulator.set_workflow(CONTACTS.id, input_schema={**CONTACTS.schema, "additionalProperties": True})
-        worker(**self.BOT, input={"company_name": "a", "max_page": 2}).run()
+        worker(**BOT, input={"company_name": "a", "max_page": 2}).run()
         assert "'max_page' (did you mean 'max_pages'?)" in logs()
 
-    @pytest.mark.parametrize(
-        ("schema", "warning"),
-        [
-            ({"$ref": "#/nowhere"}, f"the schema of bot {CONTACTS.id} cannot be used: "),
-            ("object", f"the schema of bot {CONTACTS.id} cannot be used: "),
-        ],
-        ids=["reference to nothing", "no schema"],
-    )
-    def test_unusable_schema_logs_one_warning_and_the_start_is_sent(self, worker, emulator, logs, schema, warning):
+    @pytest.mark.parametrize("schema", [{"$ref": "#/nowhere"}, "object"], ids=["reference to nothing", "no schema"])
+    def test_unusable_schema_logs_one_warning_and_the_start_is_sent(self, worker, emulator, logs, schema):
         emulator.set_workflow(CONTACTS.id, input_schema=schema)
         emulator.fault("create-run", RequestFault.refused(99001), times=1)
         with pytest.raises(AirflowFailException, match="refused the start"):
-            worker(**self.BOT, input=RENDERED).run()
-        assert logs().count(f"The inputs were not checked: {warning}") == 1
+            worker(**BOT, input=RENDERED).run()
+        warning = f"The inputs were not checked: the schema of bot {CONTACTS.id} cannot be used: "
+        assert logs().count(warning) == 1
 
     def test_bot_that_cannot_be_read_logs_a_warning_and_the_run_starts_with_the_given_input(
         self, worker, emulator, logs
     ):
         convert_input(emulator, CONTACTS)
         emulator.fault("query-bot", RequestFault.status(500))
-        worker(**self.BOT, input=RENDERED).run()
+        worker(**BOT, input=RENDERED).run()
         assert len(emulator.tasks) == 1
         assert "The inputs were not checked: BrowserAct failed at query-bot" in logs()
 
     def test_refusal_of_an_input_that_could_not_be_converted_is_retried(self, worker, emulator, store):
         emulator.fault("query-bot", RequestFault.status(500))
         with pytest.raises(InvalidRequestError, match="refused the start"):
-            worker(**self.BOT, input=RENDERED, store=store).run()
+            worker(**BOT, input=RENDERED, store=store).run()
         emulator.clear_faults()
-        worker(**self.BOT, input=RENDERED, store=store).run()
+        worker(**BOT, input=RENDERED, store=store).run()
         assert [dict(task.inputs) for task in emulator.tasks] == [{"company_name": "Example Corp", "max_pages": 2}]
-
-    def test_input_is_neither_read_nor_converted_with_validate_inputs_false(self, worker, emulator):
-        convert_input(emulator, CONTACTS)
-        worker(**self.BOT, input=RENDERED, validate_inputs=False).run()
-        assert "query-bot" not in endpoints(emulator)
 
     @pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
     def test_input_is_converted_again_after_a_wait_for_a_slot_without_another_log_line(
@@ -241,12 +245,6 @@ class TestInputOfBots:
         assert dict(emulator.tasks[0].inputs)["max_pages"] == 2
         assert endpoints(emulator).count("query-bot") == endpoints(emulator).count("create-run") == 3
         assert logs().count("Converted to the types") == 1
-
-    def test_reattach_succeeds_without_a_check_of_the_input(self, worker, emulator, store):
-        emulator.set_workflow(CONTACTS.id, duration=60.0)
-        task_id = worker(**self.BOT, input=RENDERED, store=store).run()
-        emulator.fault("query-bot", RequestFault.refused(10111))
-        assert worker(**self.BOT, input=RENDERED, store=store).run() == task_id
 
     def test_template_checks_input_and_region_with_one_request_each(self, worker, emulator):
         given = {"template_id": TEMPLATE_SEARCH.id, "input": {"keyword": 7}, "region": "DE"}
@@ -268,18 +266,22 @@ def test_api_that_cannot_be_reached_is_logged_at_once_and_costs_one_retry_budget
 
 
 class TestDryRun:
-    def test_dry_run_starts_no_run_and_ends_as_skipped(self, worker, emulator):
+    def test_dry_run_starts_no_run_and_ends_as_skipped_without_xcoms(self, worker, emulator):
+        run = worker(workflow_id=SEARCH.id, input_parameters=PENS, dry_run=True, deferrable=True)
         with pytest.raises(AirflowSkipException, match=f"no run of workflow {SEARCH.id} was started"):
-            worker(workflow_id=SEARCH.id, input_parameters=PENS, dry_run=True, deferrable=True).run()
+            run.run()
         assert endpoints(emulator) == ["get-workflow", "list-tasks"]
+        assert run.ti.xcoms == {}
 
     def test_dry_run_logs_the_start_request_without_secrets(self, worker, emulator, logs):
-        inputs = {"username": "ada", "password": "hunter2"}
+        emulator.set_workflow(LOG_IN.id, inputs=())
+        inputs = {"username": "ada", "password": "hunter2", "accounts": [{"name": "bob", "password": "hunter2"}]}
         receiver = "http://127.0.0.1/t0ken"
         with pytest.raises(AirflowSkipException):
             worker(workflow_id=LOG_IN.id, input_parameters=inputs, callback_url=receiver, dry_run=True).run()
         logged = logs()
         assert "/v2/workflow/run-task with {" in logged
+        assert "bob" in logged
         for shown in (f'"workflow_id": "{LOG_IN.id}"', '{"name": "username", "value": "ada"}', '"callback_url": "***"'):
             assert shown in logged
         assert not any(secret in logged for secret in ("hunter2", "t0ken", "app-emulator"))
@@ -296,21 +298,6 @@ class TestDryRun:
         assert f"/v3/bots/{CONTACTS.id}/runs with {body}" in logged
         assert "hunter2" not in logged
         assert emulator.tasks == []
-
-    def test_dry_run_leaves_the_task_instance_without_xcoms(self, worker, emulator):
-        run = worker(workflow_id=SEARCH.id, input_parameters=PENS, dry_run=True, deferrable=True)
-        with pytest.raises(AirflowSkipException):
-            run.run()
-        assert run.ti.xcoms == {}
-
-    def test_dry_run_logs_no_secret_from_nested_inputs(self, worker, emulator, logs):
-        emulator.set_workflow(LOG_IN.id, inputs=())
-        inputs = {"accounts": [{"name": "ada", "password": "hunter2"}]}
-        with pytest.raises(AirflowSkipException):
-            worker(workflow_id=LOG_IN.id, input_parameters=inputs, dry_run=True).run()
-        logged = logs()
-        assert "ada" in logged
-        assert "hunter2" not in logged
 
     def test_method_dry_run_of_airflow_renders_the_fields_although_an_argument_has_its_name(self, worker, logs):
         worker(workflow_id=SEARCH.id, dry_run=True).operator().dry_run()

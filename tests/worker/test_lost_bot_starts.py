@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from airflow_provider_browseract.api import v3
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import CONTACTS, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators.browseract import RunBotOperator, RunBotTemplateOperator
+from airflow_provider_browseract.operators.browseract import RunBotOperator, RunBotTemplateOperator, RunTemplateOperator
 from tests.cases import cases
 from tests.catalogue import PRICES
 from tests.demos import convert_input, hide_input, show_defaults
@@ -50,6 +51,12 @@ TEMPLATE: dict[str, Any] = {
     "template_id": TEMPLATE_SEARCH.id,
     "input": {"keyword": "pens"},
 }
+WORKFLOW_TEMPLATE: dict[str, Any] = {
+    "operator_class": RunTemplateOperator,
+    "workflow_template_id": TEMPLATE_SEARCH.id,
+    "input_parameters": {"keyword": "pens"},
+}
+STARTS = ("create-run", "create-template-run", "run-task-by-template")
 
 
 @pytest.fixture(autouse=True)
@@ -111,22 +118,29 @@ def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave, listed_aft
         "template whose defaults are shown": (TEMPLATE, show_defaults),
         "template whose input is hidden": (TEMPLATE, hide_input),
         "template, odd responses": (TEMPLATE, as_in_the_demos),
+        "template of a workflow": (WORKFLOW_TEMPLATE, nothing),
     },
 )
-def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, arguments, behave):
+def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, store, arguments, behave):
     behave(emulator)
-    for endpoint in ("create-run", "create-template-run"):
+    for endpoint in STARTS:
         emulator.fault(endpoint, RequestFault.lost_response(), times=1)
-    with pytest.raises(AirflowFailException, match="may have created one of these BrowserAct tasks") as failed:
-        worker(**arguments).run()
+    with pytest.raises(AirflowFailException, match="may have created one of these BrowserAct tasks: ") as failed:
+        worker(**arguments, store=store).run()
     [task] = emulator.tasks
-    assert task.id in str(failed.value)
+    assert re.search(rf"BrowserAct tasks: {task.id} \(.*/(logs|live)/{task.id}\)", str(failed.value))
+    # A person can let a later try adopt it.
+    adopting = worker(**arguments, store=store, on_orphan="adopt")
+    adopting.run()
+    assert [each.id for each in emulator.tasks] == [adopting.ti.xcoms["task_id"]]
 
 
+@pytest.mark.parametrize("template", [TEMPLATE, WORKFLOW_TEMPLATE], ids=["as a bot", "of a workflow"])
 @pytest.mark.parametrize(("on_orphan", "runs"), [("adopt", 1), ("start", 2)])
-def test_possible_run_of_a_template_is_adopted_or_left_if_so_wanted(worker, emulator, on_orphan, runs):
-    emulator.fault("create-template-run", RequestFault.lost_response(), times=1)
-    attempt = worker(**TEMPLATE, on_orphan=on_orphan)
+def test_possible_run_of_a_template_is_adopted_or_left_if_so_wanted(worker, emulator, template, on_orphan, runs):
+    for endpoint in STARTS:
+        emulator.fault(endpoint, RequestFault.lost_response(), times=1)
+    attempt = worker(**template, on_orphan=on_orphan)
     attempt.run()
     assert attempt.ti.xcoms["task_id"] == emulator.tasks[-1].id
     assert len(emulator.tasks) == runs

@@ -9,12 +9,7 @@ import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
-from airflow_provider_browseract.exceptions import (
-    ResponseLostError,
-    RunCanceledError,
-    RunLostError,
-    RunStartUnknownError,
-)
+from airflow_provider_browseract.exceptions import RunCanceledError, RunLostError, RunStartUnknownError
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM
 from airflow_provider_browseract.runs.resuming import WaitEvent
@@ -23,7 +18,7 @@ from airflow_provider_browseract.runs.waiting import End
 from airflow_provider_browseract.worker import checks
 from airflow_provider_browseract.worker.tries import CLAIM_KEY, PLACE_KEY, STATE_KEY, STATE_RETENTION, Tries, forget_run
 from tests.cases import cases
-from tests.workers import PENS, calls_of, set_retry_policy
+from tests.workers import PENS, at_calls, calls_of, raises, set_retry_policy
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -48,23 +43,6 @@ def tries(worker, store):
     return make
 
 
-@pytest.fixture
-def when_it_starts(monkeypatch):
-    """Return a function that lets something happen instead of the start of an operator."""
-
-    def arrange(attempt, happens):
-        operator = attempt.operator()
-        send = operator.hook.client.send
-
-        def called(call):
-            return happens(operator, send, call) if call.starts_run else send(call)
-
-        monkeypatch.setattr(operator.hook.client, "send", called)
-        return operator
-
-    return arrange
-
-
 class TestAfterWorkerDeath:
     def test_reattached_run_keeps_its_deadline_and_callback_token(self, tries, emulator):
         emulator.set_workflow(SEARCH.id, duration=60.0)
@@ -85,20 +63,14 @@ class TestAfterWorkerDeath:
         second.run()
         assert second.ti.xcoms["profile_id"] == first.ti.xcoms["profile_id"] == emulator.tasks[0].profile_id
 
-    def test_airflow_without_task_state_starts_a_new_run_on_retry(self, worker, emulator):
-        for _ in range(2):
-            worker(workflow_id=ORDERS.id, wait_for_completion=False).run()
-        assert len(emulator.tasks) == 2
-
 
 class TestAfterAirflowError:
-    @pytest.mark.parametrize(
+    @cases(
         ("max_tries", "fate", "runs"),
-        [
-            (1, "keeps running, and the next try reattaches to it", ["finished"]),
-            (0, "was stopped", ["canceled", "finished"]),
-        ],
-        ids=["another try", "last try"],
+        {
+            "another try": (1, "keeps running, and the next try reattaches to it", ["finished"]),
+            "last try": (0, "was stopped", ["canceled", "finished"]),
+        },
     )
     def test_airflow_error_after_the_start_keeps_the_run_only_for_another_try(
         self, tries, emulator, max_tries, fate, runs
@@ -204,37 +176,13 @@ class TestFailedReattach:
     def test_invalid_argument_in_a_later_try_stops_the_run_because_airflow_does_not_retry(self, tries, emulator):
         attempt = tries(profile_id="")
         attempt.ti.max_tries = 1
-        with pytest.raises(
-            AirflowFailException, match=r"(?s)profile_id is ''.*of an earlier try: The run was stopped\."
-        ):
+        stopped = r"(?s)profile_id is ''.*of an earlier try: The run was stopped\."
+        with pytest.raises(AirflowFailException, match=stopped):
             attempt.run()
         assert emulator.tasks[0].status == "canceled"
 
 
-class TestClearedTaskInstance:
-    def test_task_instance_cleared_while_deferred_stops_the_run_and_starts_a_new_one(self, tries, emulator, logs):
-        emulator.next_run(SEARCH.id, duration=60.0)
-        waiting = tries(deferrable=True)
-        waiting.defer()
-        cleared = tries(deferrable=True)
-        cleared.ti.try_number, cleared.ti.max_tries = 2, 1
-        assert len(cleared.run()) == 2
-        assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
-        assert "was stopped, because the Airflow task was cleared while it waited" in logs()
-
-
 class TestAfterSuccess:
-    def test_task_instance_cleared_after_success_starts_a_new_run(self, tries, emulator, store):
-        first = tries()
-        operator = first.operator()
-        operator.execute(first.context)
-        assert STATE_KEY in store.values
-        for callback in operator.on_success_callback:
-            callback(first.context)
-        assert store.values == {}
-        tries().run()
-        assert len(emulator.tasks) == 2
-
     def test_on_success_callback_of_the_user_is_placed_after_forget_run(self, tries):
         for given in (print, [print]):
             assert tries(on_success_callback=given).operator().on_success_callback == [forget_run, print]
@@ -294,18 +242,17 @@ class TestLostStartResponse:
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[1].id
         assert CLAIM_KEY not in attempt.ti.xcoms
 
-    def test_api_key_rotated_after_a_lost_start_still_leads_to_the_run(self, tries, emulator, connect, when_it_starts):
+    def test_api_key_rotated_after_a_lost_start_still_leads_to_the_run(self, tries, emulator, connect):
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries()
+        operator = attempt.operator()
 
-        def rotate_after(_, send, call):
-            try:
-                return send(call)
-            finally:
-                connect(PATIENCE, password="app-new")
-                emulator.api_key = "app-new"
+        def rotate() -> None:
+            connect(PATIENCE, password="app-new")
+            emulator.api_key = "app-new"
 
-        when_it_starts(attempt, rotate_after).execute(attempt.context)
+        at_calls(operator, "run-task", after=rotate)
+        operator.execute(attempt.context)
         assert [(task.id, task.status) for task in emulator.tasks] == [(attempt.ti.xcoms["task_id"], "finished")]
 
     def test_airflow_error_after_a_lost_start_response_fails_without_a_retry_if_not_remembered(self, tries, emulator):
@@ -313,10 +260,7 @@ class TestLostStartResponse:
         attempt = tries(store=None)
         attempt.ti.map_index = 0
 
-        def away(**_):
-            raise RuntimeError("no API server.")
-
-        attempt.ti.xcom_pull = away
+        attempt.ti.xcom_pull = raises(RuntimeError("no API server."))
         with pytest.raises(AirflowFailException, match=r"^RuntimeError: no API server\.\nCheck the newest tasks"):
             attempt.run()
 
@@ -330,47 +274,40 @@ class TestLostStartResponse:
         with pytest.raises(AirflowFailException, match="Your plan is suspended"):
             attempt.run()
 
-    def test_killed_try_sends_no_start_again_after_the_look_up_of_a_lost_one(self, tries, emulator, when_it_starts):
-        attempt, starts = tries(), []
-
-        def kill_and_lose(operator, _, call):
-            starts.append(call)
-            operator.on_kill()
-            raise ResponseLostError("lost")
-
+    def test_killed_try_sends_no_start_again_after_the_look_up_of_a_lost_one(self, tries, emulator):
+        emulator.fault("run-task", RequestFault.reset(), times=None)
+        attempt = tries()
+        operator = attempt.operator()
+        at_calls(operator, "run-task", before=operator.on_kill)
         with pytest.raises(RunCanceledError, match="Killed before a run was started"):
-            when_it_starts(attempt, kill_and_lose).execute(attempt.context)
-        assert len(starts) == 1
+            operator.execute(attempt.context)
+        assert calls_of(emulator, "run-task") == 1
 
     def test_try_that_is_timed_out_during_the_start_says_that_the_next_one_looks_for_the_run_which_it_does(
-        self, tries, emulator, when_it_starts, logs
+        self, tries, emulator, logs
     ):
         attempt = tries()
         attempt.ti.max_tries = 1
         seen = set_retry_policy(attempt, "default")
-
-        def time_out(_, send, call):
-            send(call)
-            raise AirflowTaskTimeout("Timeout")
-
+        operator = attempt.operator()
+        at_calls(operator, "run-task", after=raises(AirflowTaskTimeout("Timeout")))
         with pytest.raises(AirflowTaskTimeout):
-            when_it_starts(attempt, time_out).execute(attempt.context)
+            operator.execute(attempt.context)
         unknown = "It is not known whether BrowserAct started a run. A run may be running and using credits. "
         assert f"{unknown}The next try looks for it." in logs()
         assert isinstance(seen[-1], RunStartUnknownError)
         assert len(tries().run()) == 2
         assert len(emulator.tasks) == 1
 
-    @pytest.mark.parametrize(
+    @cases(
         ("on_orphan", "runs", "logged"),
-        [
-            ("adopt", 2, "Adopting the newest of the possible runs because of on_orphan='adopt'"),
-            ("start", 3, "may be the run of the lost start, and keep running and using credits: "),
-        ],
-        ids=["adopt", "start"],
+        {
+            "adopt": ("adopt", 2, "Adopting the newest of the possible runs because of on_orphan='adopt'"),
+            "start": ("start", 3, "may be the run of the lost start, and keep running and using credits: "),
+        },
     )
     def test_on_orphan_decides_what_happens_with_several_possible_orphans(
-        self, tries, emulator, when_it_starts, on_orphan, runs, logged, logs
+        self, tries, emulator, on_orphan, runs, logged, logs
     ):
         tries(wait_for_completion=False, store=None).run()
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
@@ -396,15 +333,16 @@ class TestInvalidEntry:
             "written_at": ({"written_at": 1e20}, "written_at: Input should be less than"),
             "earlier": ({"earlier": None}, "earlier: Input should be a valid array"),
             "other workflow": ({"source": {"kind": "workflow", "id": "1"}}, "a run of workflow 1, but for BrowserAct"),
+            "another type": ("7", "it is of type str"),
         },
     )
     def test_invalid_stored_entry_fails_and_starts_or_stops_no_run(self, tries, emulator, store, change, message):
         emulator.set_workflow(SEARCH.id, duration=60.0)
         tries(wait_for_completion=False).run()
-        store.values[STATE_KEY] = json.dumps({**json.loads(store.values[STATE_KEY]), **change})
-        with pytest.raises(
-            AirflowFailException, match=f"stored about its run.*{message}.*Nothing was started or stopped"
-        ):
+        changed = {**json.loads(store.values[STATE_KEY]), **change} if isinstance(change, dict) else change
+        store.values[STATE_KEY] = json.dumps(changed)
+        match = f"stored about its run.*{message}.*Nothing was started or stopped"
+        with pytest.raises(AirflowFailException, match=match):
             tries().run()
         assert [task.status for task in emulator.tasks] == ["running"]
 
@@ -417,19 +355,13 @@ class TestInvalidEntry:
         tries(on_orphan=on_orphan).run()
         assert len(emulator.tasks) == 2
 
-    def test_stored_entry_of_the_wrong_type_fails_and_starts_no_run(self, tries, emulator, store):
-        store.values[STATE_KEY] = '"7"'
-        with pytest.raises(AirflowFailException, match="it is of type str"):
-            tries().run()
-        assert emulator.tasks == []
-
 
 class TestFailingTaskState:
-    def test_failed_write_of_task_state_before_the_start_starts_no_run(self, tries, emulator, store, monkeypatch, logs):
-        def away(*args, **kwargs):
-            raise RuntimeError("the API server is away")
-
-        monkeypatch.setattr(store, "set", away)
+    @pytest.mark.parametrize("method", ["get", "set"])
+    def test_failed_read_or_write_of_task_state_before_the_start_starts_no_run(
+        self, tries, emulator, store, monkeypatch, logs, method
+    ):
+        monkeypatch.setattr(store, method, raises(RuntimeError("the API server is away")))
         with pytest.raises(RuntimeError, match="away"):
             tries().run()
         assert emulator.tasks == []
@@ -448,15 +380,6 @@ class TestFailingTaskState:
         monkeypatch.setattr(store, "set", away)
         assert len(tries().run()) == 2
         assert "The state of the run could not be stored." in logs()
-
-    def test_failed_read_of_task_state_starts_no_run(self, tries, emulator, store, monkeypatch):
-        def away(key):
-            raise RuntimeError("the API server is away")
-
-        monkeypatch.setattr(store, "get", away)
-        with pytest.raises(RuntimeError, match="away"):
-            tries().run()
-        assert emulator.tasks == []
 
 
 @pytest.mark.parametrize(
