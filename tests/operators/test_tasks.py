@@ -130,9 +130,3 @@ def test_invalid_stop_or_resume_argument_fails_and_sends_no_request(emulator, ac
     with pytest.raises(AirflowFailException, match=message):
         act(given)
     assert emulator.requests == []
-
-
-@pytest.mark.parametrize("act", [stop, resume])
-def test_missing_connection_of_a_stop_or_resume_fails_without_a_retry(emulator, act):
-    with pytest.raises(AirflowFailException, match="There is no connection 'nowhere'"):
-        act("1", browseract_conn_id="nowhere")

@@ -76,10 +76,9 @@ class TestResult:
         assert task_id in ti.xcoms["_link_BrowserActTaskLink"]
         assert ti.xcoms["_link_PanelLink"].startswith("browseract/panel/open/ti/")
 
-    def test_sensor_for_ended_run_returns_output_without_deferring(self, emulator):
-        task_id = started(emulator, duration=0.0)
-        sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
-        assert sensor.execute({"ti": FakeTaskInstance()}) == ORDERS_RESULT  # type: ignore[typeddict-item]
+    def test_sensor_for_ended_run_returns_output_without_deferring(self, emulator, worker):
+        run = worker(operator_class=TaskSensor, browseract_task_id=started(emulator, duration=0.0), deferrable=True)
+        assert (run.run(), run.deferrals) == (ORDERS_RESULT, [])
 
     @BOTH_WAYS
     def test_log_of_a_sensor_hides_the_secret_inputs_that_a_step_of_a_bot_quotes(
@@ -203,12 +202,6 @@ class TestFailure:
         assert deferred.value.trigger.cancel_on_kill is False
         sensor.on_kill()
         assert emulator.tasks[0].status == "running"
-
-    def test_sensor_fails_without_retry_when_output_path_renders_to_none(self, emulator):
-        sensor = TaskSensor(task_id="wait", browseract_task_id=started(emulator), output_path="{{ none }}")
-        sensor.output_path = None
-        with pytest.raises(AirflowFailException, match="output_path was given, but Airflow rendered it to None"):
-            sensor.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
 
     def test_never_fail_sensor_is_rescheduled_while_its_run_is_running(self, emulator, wait):
         with pytest.raises(AirflowRescheduleException):

@@ -17,6 +17,7 @@ from airflow_provider_browseract.exceptions import (
     UnexpectedResponseError,
 )
 from airflow_provider_browseract.operators.browseract import (
+    ResumeTaskOperator,
     RunBotOperator,
     RunBotTemplateOperator,
     RunTemplateOperator,
@@ -33,7 +34,7 @@ BOT = (RunBotOperator, {"bot_id": CONTACTS.id, "input": {"company_name": "Exampl
 TEMPLATE = (RunTemplateOperator, {"workflow_template_id": TEMPLATE_SEARCH.id, "input_parameters": {"keyword": "pens"}})
 BOT_TEMPLATE = (RunBotTemplateOperator, {"template_id": TEMPLATE_SEARCH.id, "input": {"keyword": "pens"}})
 SENSOR = (TaskSensor, {"browseract_task_id": "1"})
-STOP = (StopTaskOperator, {"browseract_task_id": "1"})
+STOP, RESUME = ((each, {"browseract_task_id": "1"}) for each in (StopTaskOperator, ResumeTaskOperator))
 FLAG, SECONDS, CREDITS = ". Use True or False", ". Use a positive number of seconds", ". Use a whole number of credits"
 
 CONSTANTS = [
@@ -159,8 +160,9 @@ VALUES = [
     (SENSOR, {"browseract_task_id": ""}, "browseract_task_id is ''"),
     (SENSOR, {"browseract_task_id": "1/status"}, "browseract_task_id is '1/status'"),
     (SENSOR, {"output_path": "None"}, "output_path is 'None'"),
+    (SENSOR, {"output_path": "{{ nothing }}"}, f"output_path {TO_NONE}"),
     (SENSOR, {"output_path": "here"}, "Use an absolute path"),
-    (SENSOR, {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
+    *((each, {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'") for each in (SENSOR, STOP, RESUME)),
 ]
 NUMBER, WHOLE = "Input should be a valid number", "Input should be a valid integer"
 POSITIVE = "Input should be greater than 0"

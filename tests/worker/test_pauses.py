@@ -252,6 +252,7 @@ class TestRequiredAction:
         run, deferred = asked()
         BrowserActHook().resume_task(emulator.tasks[0].id)
         assert run.resume(deferred) == CONFIRMED
+        assert people.question["chosen"] == ["Resume"]
 
     def test_required_action_stays_open_when_the_wait_ends_while_the_run_is_paused(self, asked, people):
         told: list[Any] = []
@@ -504,24 +505,3 @@ class TestBots:
         assert run.resume(deferred) == {"confirmed": False}
         assert (calls_of(emulator, "resume-run"), people.asked) == (1, 1)
         assert self.REFUSED in logs()
-
-    def test_default_answer_resume_waits_for_an_agent_built_bot(self, paused, emulator, people):
-        run = paused(on_paused=AskPerson(30, default="resume"), deferrable=True)
-        assert run.resume(until_asked(run)) == {"confirmed": False}
-        assert (calls_of(emulator, "resume-run"), people.asked) == (1, 1)
-
-    def test_answer_stop_stops_the_run_of_an_agent_built_bot(self, paused, emulator, people):
-        emulator.set_workflow(AGENT_HUMAN.id, pause_limit=36_000.0)
-        run = paused(on_paused="ask", deferrable=True)
-        deferred = until_asked(run)
-        people.answer("Stop")
-        with pytest.raises(AirflowFailException, match="ada chose Stop"):
-            run.resume(deferred)
-        assert emulator.tasks[0].status == "canceled"
-        assert calls_of(emulator, "cancel-run") == 1
-
-    def test_required_action_is_closed_when_browseract_continues_the_run(self, paused, emulator, people):
-        run = paused(on_paused="ask", deferrable=True)
-        assert run.resume(until_asked(run)) == {"confirmed": False}
-        assert calls_of(emulator, "resume-run") == 0
-        assert people.question["chosen"]

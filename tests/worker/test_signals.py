@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 
 import airflow_provider_browseract.api
+from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunError, RunLostError
 from airflow_provider_browseract.runs import timings
+from tests.cases import cases
 from tests.workers import PENS, calls_of
 
 IMPORTED = "airflow_provider_browseract.api.pages"
@@ -106,10 +108,23 @@ def channel(store, monkeypatch) -> Channel:
 
 
 @pytest.fixture
-def terminated() -> Iterator[Callable[[Any], object]]:
-    """Handle SIGTERM as Airflow does for an operator: call its ``on_kill``, and let the code continue."""
+def begin(worker, store, connect, emulator, channel) -> Iterator[Callable[..., Any]]:
+    """Return a function that makes a try and its operator, and handles SIGTERM as Airflow does.
+
+    Airflow calls the operator's ``on_kill``, and lets the code continue.
+    """
+    connect({"retry_budget": 0.2, "read_timeout": 3})
+    emulator.set_workflow(SEARCH.id, duration=60.0)
     before = signal.getsignal(signal.SIGTERM)
-    yield lambda operator: signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+
+    def make(state: str, max_tries: int = 0, **arguments: Any) -> Any:
+        attempt = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, **arguments)
+        attempt.ti.max_tries, channel.state = max_tries, state
+        operator = attempt.operator()
+        signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+        return attempt, operator
+
+    yield make
     signal.signal(signal.SIGTERM, before)
 
 
@@ -168,25 +183,19 @@ def in_an_import(attempt, operator, channel, emulator, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("place", [in_a_log_line, in_a_request, in_an_xcom_push, in_an_import])
-@pytest.mark.parametrize(
+@cases(
     ("state", "max_tries", "error", "status"),
-    [
-        ("failed", 1, RunCanceledError, "canceled"),
-        ("restarting", 1, RunCanceledError, "canceled"),
-        ("running", 1, RunLostError, "running"),
-        ("running", 0, RunCanceledError, "canceled"),
-    ],
-    ids=["marked", "cleared", "infrastructure", "infrastructure in the last try"],
+    {
+        "marked": ("failed", 1, RunCanceledError, "canceled"),
+        "cleared": ("restarting", 1, RunCanceledError, "canceled"),
+        "infrastructure": ("running", 1, RunLostError, "running"),
+        "infrastructure in the last try": ("running", 0, RunCanceledError, "canceled"),
+    },
 )
 def test_sigterm_is_carried_out_while_the_interrupted_code_holds_a_lock(
-    worker, store, connect, emulator, channel, terminated, monkeypatch, place, state, max_tries, error, status
+    begin, emulator, channel, monkeypatch, place, state, max_tries, error, status
 ):
-    connect({"retry_budget": 0.2, "read_timeout": 3})
-    emulator.set_workflow(SEARCH.id, duration=60.0)
-    attempt = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store)
-    attempt.ti.max_tries, channel.state = max_tries, state
-    operator = attempt.operator()
-    terminated(operator)
+    attempt, operator = begin(state, max_tries)
     place(attempt, operator, channel, emulator, monkeypatch)
     began = time.monotonic()
     with pytest.raises(error):
@@ -195,15 +204,8 @@ def test_sigterm_is_carried_out_while_the_interrupted_code_holds_a_lock(
     assert emulator.tasks[0].status == status
 
 
-def test_run_is_stopped_while_the_process_still_waits_for_a_response(
-    worker, store, connect, emulator, channel, terminated, monkeypatch
-):
-    connect({"retry_budget": 0.2, "read_timeout": 4})
-    emulator.set_workflow(SEARCH.id, duration=60.0)
-    attempt = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store)
-    channel.state = "failed"
-    operator = attempt.operator()
-    terminated(operator)
+def test_run_is_stopped_while_the_process_still_waits_for_a_response(begin, emulator, channel, monkeypatch):
+    attempt, operator = begin("failed")
     in_a_request(attempt, operator, channel, emulator, monkeypatch)
     reads_at_the_stop = []
 
@@ -220,15 +222,8 @@ def test_run_is_stopped_while_the_process_still_waits_for_a_response(
     assert reads_at_the_stop == [2]
 
 
-def test_sigterm_after_the_deferral_holds_the_process_only_for_a_moment(
-    worker, store, emulator, channel, terminated, monkeypatch
-):
-    from airflow_provider_browseract.compat import TaskDeferred
-
-    emulator.set_workflow(SEARCH.id, duration=60.0)
-    attempt = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, deferrable=True)
-    operator = attempt.operator()
-    terminated(operator)
+def test_sigterm_after_the_deferral_holds_the_process_only_for_a_moment(begin, emulator, channel):
+    attempt, operator = begin("running", deferrable=True)
     with pytest.raises(TaskDeferred):
         operator.execute(attempt.context)
     began = time.monotonic()
@@ -244,17 +239,14 @@ def test_sigterm_after_the_deferral_holds_the_process_only_for_a_moment(
     assert emulator.tasks[0].status == "running"
 
 
-def test_signals_at_random_moments_never_freeze_the_process(
-    worker, store, connect, emulator, channel, terminated, monkeypatch, pytestconfig
-):
-    connect({"retry_budget": 0.2, "read_timeout": 3})
+def test_signals_at_random_moments_never_freeze_the_process(begin, store, emulator, channel, pytestconfig):
     emulator.set_workflow(SEARCH.id, duration=0.15)
     chance = random.Random(1)
     took = []
     for number in range(pytestconfig.getoption("--signals")):
         store.values.clear()
-        attempt = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, poll_interval=0.02)
-        attempt.ti.max_tries, channel.state = chance.randrange(2), chance.choice(["running", "failed", "restarting"])
+        state = chance.choice(["running", "failed", "restarting"])
+        attempt, operator = begin(state, max_tries=chance.randrange(2), poll_interval=0.02)
         push = attempt.ti.xcom_push
 
         def pushing(key: str, value: Any, push=push) -> None:
@@ -262,8 +254,6 @@ def test_signals_at_random_moments_never_freeze_the_process(
                 push(key, value)
 
         attempt.ti.xcom_push = pushing
-        operator = attempt.operator()
-        terminated(operator)
         killing = threading.Timer(chance.uniform(0.0, 0.3), terminate)
         began = time.monotonic()
         killing.start()

@@ -52,12 +52,19 @@ def test_refused_bot_counts_runs_of_both_versions_and_a_refused_workflow_those_o
 
 
 @BOTH_WAYS
-def test_no_slot_before_queue_timeout_raises_and_starts_no_run(worker, emulator, store, deferrable, monkeypatch):
+@pytest.mark.parametrize("limit", ["queue_timeout", "timeout"])
+def test_no_slot_before_the_time_limit_raises_and_starts_no_run(
+    worker, world, emulator, store, deferrable, limit, monkeypatch
+):
     monkeypatch.setattr(timings, "CORE_RACE_GRACE", 0.0)
+    monkeypatch.setattr(timings, "FIRST_SLOT_PAUSE", 60.0)
     emulator.fault("run-task", RequestFault.refused(10118))
+    began = world.clock.now
     logged = r"(?s)no free slot within 0.3 seconds.*No run was started.*Airflow pool.*queue_timeout"
     with pytest.raises(NoSlotError, match=logged):
-        search(worker, deferrable=deferrable, queue_timeout=0.3, store=store).run()
+        search(worker, deferrable=deferrable, store=store, **{limit: 0.3}).run()
+    # A pause between two starts does not go beyond the limit.
+    assert world.clock.now - began < 30
     assert emulator.tasks == []
     assert store.values == {}
 
@@ -129,16 +136,6 @@ def test_refusal_although_nothing_is_active_is_reported_once(worker, emulator, l
     # The only run may end right before the first refusal.
     assert "refused the start once" in logged.partition(warning)[0]
     assert "refused the start 3 times" in logged.partition(warning)[2]
-
-
-def test_wait_for_a_slot_is_limited_by_timeout_without_queue_timeout(worker, emulator, monkeypatch):
-    monkeypatch.setattr(timings, "FIRST_SLOT_PAUSE", 60.0)
-    emulator.fault("run-task", RequestFault.refused(10118))
-    began = time.monotonic()
-    with pytest.raises(NoSlotError, match=r"within 0.3 seconds"):
-        search(worker, timeout=0.3).run()
-    # A pause between two starts does not go beyond the limit.
-    assert time.monotonic() - began < 30
 
 
 @BOTH_WAYS
