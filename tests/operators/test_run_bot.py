@@ -53,9 +53,7 @@ SECRET = "hunter2ofthistest"
         "template as a bot": (BOT_TEMPLATE, ("v3", "template", "DE"), TEXTS),
     },
 )
-def test_run_is_started_with_its_inputs_and_its_output_is_returned(
-    worker, world, emulator, given, started, inputs, deferrable
-):
+def test_run_gets_its_inputs_and_its_output_is_returned(worker, world, emulator, given, started, inputs, deferrable):
     world.connect(extra={"webhook_base_url": "https://airflow.example"})
     run = worker(**given, deferrable=deferrable)
     result = run.run()
@@ -136,9 +134,7 @@ class TestTemplate:
 class TestValidateOutput:
     @BOTH_WAYS
     @cases("given", {"dict": BOT, "list": LIST})
-    def test_output_that_matches_the_schema_is_returned_after_one_more_request(
-        self, worker, emulator, given, deferrable
-    ):
+    def test_output_that_fits_the_schema_is_returned_after_one_more_request(self, worker, emulator, given, deferrable):
         assert worker(**given, deferrable=deferrable, validate_output=True).run()
         assert calls_of(emulator, "query-bot") == 2
 
@@ -147,9 +143,7 @@ class TestValidateOutput:
         assert worker(**BOT).run() == {"company_name": 7}
 
     @BOTH_WAYS
-    def test_output_that_does_not_match_fails_without_a_retry_and_is_kept_in_an_xcom(
-        self, worker, emulator, store, deferrable
-    ):
+    def test_wrong_output_fails_without_a_retry_and_is_kept_in_an_xcom(self, worker, emulator, store, deferrable):
         output = {"company_name": 7, "official_website_url": SECRET}
         emulator.set_workflow(CONTACTS.id, output=output)
         run = worker(**BOT, store=store, deferrable=deferrable, validate_output=True)

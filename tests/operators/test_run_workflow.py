@@ -224,9 +224,7 @@ class TestUnsuccessfulRun:
             "kept": (False, "created", "keeps running and using credits because cancel_on_timeout=False"),
         },
     )
-    def test_run_that_stays_created_is_over_after_start_timeout(
-        self, orders, emulator, deferrable, cancel, status, message
-    ):
+    def test_run_that_stays_created_ends_at_start_timeout(self, orders, emulator, deferrable, cancel, status, message):
         emulator.set_workflow(ORDERS.id, queued=600.0)
         # A worker polls at its interval, a trigger also at the time limit.
         run = orders(start_timeout=40, poll_interval=300 if deferrable else 50, deferrable=deferrable)
@@ -380,9 +378,7 @@ class TestChangingConnection:
             orders().run()
         assert (emulator.tasks, world.clock.now) == ([], began)
 
-    def test_missing_connection_keeps_the_run_of_an_earlier_try_for_the_next_try(
-        self, orders, emulator, store, monkeypatch
-    ):
+    def test_missing_connection_keeps_the_earlier_run_for_the_next_try(self, orders, emulator, store, monkeypatch):
         orders(store=store, wait_for_completion=False).run()
         monkeypatch.delenv(CONNECTION)
         again = orders(store=store)
@@ -391,9 +387,7 @@ class TestChangingConnection:
             again.run()
         assert emulator.tasks[0].status == "running"
 
-    def test_missing_connection_leaves_an_unconfirmed_start_to_the_next_try(
-        self, orders, world, emulator, store, monkeypatch
-    ):
+    def test_missing_connection_leaves_unknown_start_to_the_next_try(self, orders, world, emulator, store, monkeypatch):
         first = orders(store=store).operator()
         at_calls(first, "run-task", after=raises(SystemExit()))
         with pytest.raises(SystemExit):
@@ -428,9 +422,7 @@ class TestPollOutage:
             "a refused key": RequestFault.refused(401),
         },
     )
-    def test_poll_outage_in_the_triggerer_defers_again_if_the_worker_can_read_the_run(
-        self, orders, emulator, fault, logs
-    ):
+    def test_poll_outage_in_triggerer_defers_again_if_the_worker_can_read_the_run(self, orders, emulator, fault, logs):
         emulator.set_workflow(ORDERS.id, duration=7200.0)
         run = orders(deferrable=True)
         deferred = run.defer()

@@ -112,9 +112,7 @@ class TestGuesses:
         assert self.guessed(hashlib.sha256(self.canonical(self.SECRET)).hexdigest()) == [self.SECRET]
 
 
-def test_later_try_reattaches_with_a_new_api_key_and_logs_that_inputs_were_not_compared(
-    worker, world, emulator, store, logs
-):
+def test_try_with_a_new_api_key_reattaches_and_logs_that_inputs_were_not_compared(worker, world, emulator, store, logs):
     arguments = {"workflow_id": LOG_IN.id, "input_parameters": {"username": "a", "password": "b"}}
     first = worker(store=store, wait_for_completion=False, **arguments).run()
     emulator.api_key = "app-rotated"
@@ -234,9 +232,7 @@ class TestGoals:
 
     @pytest.mark.parametrize("by", ["operator", "decorated", "bot"])
     @BOTH_WAYS
-    def test_quoted_secret_is_neither_in_the_log_nor_in_task_json(
-        self, rendering, store, tmp_path, logs, deferrable, by
-    ):
+    def test_quoted_secret_is_neither_in_log_nor_in_task_json(self, rendering, store, tmp_path, logs, deferrable, by):
         run = self.run(rendering, by, store=store, deferrable=deferrable, output_path=str(tmp_path))
         run.run()
         logged = logs()
@@ -273,9 +269,7 @@ class TestGoals:
         rendering(workflow_id=LOG_IN.id, input_parameters=inputs).run()
         assert SECRET not in logs()
 
-    def test_triggerer_hides_whole_goals_of_a_run_with_secret_inputs_and_the_worker_logs_them_afterwards(
-        self, rendering, logs
-    ):
+    def test_triggerer_hides_whole_goals_of_a_run_with_secret_inputs_and_the_worker_logs_them(self, rendering, logs):
         run = self.run(rendering, deferrable=True)
         deferred = run.defer()
         logs()

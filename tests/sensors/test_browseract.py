@@ -81,9 +81,7 @@ class TestResult:
         assert (run.run(), run.deferrals) == (ORDERS_RESULT, [])
 
     @BOTH_WAYS
-    def test_log_of_a_sensor_hides_the_secret_inputs_that_a_step_of_a_bot_quotes(
-        self, emulator, wait, deferrable, logs
-    ):
+    def test_sensor_log_hides_secret_inputs_that_a_step_of_a_bot_quotes(self, emulator, wait, deferrable, logs):
         emulator.set_workflow(LOG_IN.id, steps=("Type hunter2 into the form", "Read the page"))
         task_id = BrowserActHook().run_bot(LOG_IN.id, {"username": "ada", "password": "hunter2"}).id
         wait(task_id, deferrable=deferrable)
@@ -98,9 +96,7 @@ class TestResult:
         assert wait(task_id, output_format="csv", deferrable=deferrable) == [{"a": "1", "b": "2"}]
 
     @BOTH_WAYS
-    def test_sensor_with_output_path_writes_the_output_and_returns_a_manifest(
-        self, emulator, wait, deferrable, tmp_path
-    ):
+    def test_sensor_with_output_path_writes_output_and_returns_manifest(self, emulator, wait, deferrable, tmp_path):
         manifest = wait(started(emulator), deferrable=deferrable, output_path=str(tmp_path))
         assert (tmp_path / manifest["path"] / "output.json").exists()
 
@@ -227,9 +223,7 @@ class TestResumed:
             "no poll, reschedule": (End.GIVEN_UP, "HTTP 403", "reschedule"),
         },
     )
-    def test_sensor_resumed_while_its_run_is_running_defers_again_with_the_same_deadline(
-        self, world, emulator, end, reason, mode
-    ):
+    def test_sensor_resumed_too_early_defers_again_with_the_same_deadline(self, world, emulator, end, reason, mode):
         task_id, deadline = started(emulator), world.clock.now + 3600
         with pytest.raises(TaskDeferred) as again:
             resume(world, task_id, end, reason, mode=mode)

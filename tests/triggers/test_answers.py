@@ -181,9 +181,7 @@ class TestAnsweredMeanwhile:
         assert emulator.tasks[0].status == "canceled"
         assert people.question["chosen"] == ["Resume" if answered else "Stop"]
 
-    def test_required_action_answered_before_the_run_ended_keeps_its_answer(
-        self, emulator, people, wait, asking, monkeypatch
-    ):
+    def test_required_action_keeps_the_answer_from_before_the_end(self, emulator, people, wait, asking, monkeypatch):
         people.answer("Resume")
         stop(people, emulator)
         ended, reads = asyncio.Event(), []
@@ -216,9 +214,7 @@ class TestAnsweredMeanwhile:
         "retry, answered in an earlier try": (2, True, ["Resume"]),
     },
 )
-def test_required_action_left_open_by_earlier_try_is_closed_on_retry(
-    emulator, people, wait, try_number, answered, chosen
-):
+def test_required_action_left_open_by_a_try_is_closed_on_retry(emulator, people, wait, try_number, answered, chosen):
     people._ask(TI_ID)
     if answered:
         people.answer("Resume")

@@ -40,9 +40,7 @@ def test_task_trigger_polls_from_its_first_poll_time_until_the_run_has_ended(wor
         "later deadline": (600.0, 30, End.DEADLINE),
     },
 )
-def test_task_trigger_reports_deadline_if_the_run_has_not_ended_and_run_keeps_running(
-    world, emulator, wait, duration, within, end
-):
+def test_trigger_reports_deadline_of_a_run_that_then_keeps_running(world, emulator, wait, duration, within, end):
     emulator.set_workflow(ORDERS.id, duration=duration)
     deadline = world.clock.now + within
     assert wait(trigger(start(), deadline=deadline)).end is end
@@ -80,9 +78,7 @@ def test_task_trigger_gives_up_with_reason_when_it_cannot_poll_for_long(world, e
 
 
 @pytest.mark.parametrize(("within", "seconds"), [(3600, 600), (30, 30)], ids=["patience", "until the deadline"])
-def test_task_trigger_gives_up_with_reason_after_an_unexpected_error(
-    world, emulator, wait, monkeypatch, logs, within, seconds
-):
+def test_trigger_gives_up_with_reason_after_unexpected_error(world, emulator, wait, monkeypatch, logs, within, seconds):
     async def broken(*_):
         raise ZeroDivisionError("a bug")
 

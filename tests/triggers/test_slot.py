@@ -66,7 +66,7 @@ class Waiting:
 
 
 @pytest.fixture
-def waiting():
+def waiting(emulator):
     return Waiting()
 
 
@@ -162,9 +162,7 @@ async def test_count_during_which_the_first_bot_joins_is_not_used(world, emulato
 
 class TestBudget:
     @in_world
-    async def test_task_joins_the_queue_only_when_its_wait_for_the_budget_is_over(
-        self, world, emulator, waiting, monkeypatch
-    ):
+    async def test_task_joins_the_queue_only_when_its_wait_for_the_budget_is_over(self, world, waiting, monkeypatch):
         monkeypatch.setattr(timings, "SLOT_PROBE_PAUSE", 20.0)
         joined, join = [], Dispatcher.join
 
@@ -273,9 +271,7 @@ class TestCounts:
 
     @pytest.mark.parametrize("unreadable", [1, 2])
     @in_world
-    async def test_connections_with_the_same_key_share_one_queue(
-        self, world, emulator, waiting, monkeypatch, unreadable
-    ):
+    async def test_connections_with_the_same_key_share_a_queue(self, world, emulator, waiting, monkeypatch, unreadable):
         # The first connections cannot be read, so the last one counts for all.
         monkeypatch.setenv("AIRFLOW_CONN_SECOND", json.dumps(emulator.connection))
         [task_id] = start()

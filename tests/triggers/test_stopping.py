@@ -176,9 +176,7 @@ NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
         "stop hangs": (failing("stop-task", RequestFault.hung()), "running", "may not have been stopped ("),
     },
 )
-def test_kill_stops_the_run_unless_something_waits_for_it_and_logs_that_in_time(
-    emulator, waiting, scene, logs, before, status, logged
-):
+def test_kill_soon_stops_a_run_nothing_waits_for_and_logs_it(emulator, waiting, scene, logs, before, status, logged):
     before(scene)
     began = time.monotonic()
     asyncio.run(waiting.on_kill())

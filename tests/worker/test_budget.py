@@ -232,9 +232,7 @@ def at_second_check(over_budget):
     return at
 
 
-def test_run_over_the_budget_is_stopped_and_counts_for_a_later_try(
-    search, over_budget, at_second_check, store, metrics
-):
+def test_run_over_budget_is_stopped_and_counts_for_a_later_try(search, over_budget, at_second_check, store, metrics):
     run = search(store=store)
     operator, shown = run.operator(), set()
     at_second_check(operator, lambda: shown.add(run.ti.xcoms.get("task_id")))
@@ -293,9 +291,7 @@ def test_kill_during_the_second_check_stops_the_new_run(search, over_budget, at_
         "ended after it": (62.0, RequestFault.refused(10121), 1),
     },
 )
-def test_run_over_the_budget_that_cannot_be_stopped_or_has_ended_is_kept(
-    search, over_budget, logs, duration, fault, stops
-):
+def test_run_over_budget_that_cannot_be_stopped_or_has_ended_is_kept(search, over_budget, logs, duration, fault, stops):
     over_budget.next_run(SEARCH.id, duration=duration)
     over_budget.fault("stop-task", fault, times=None)
     assert len(search().run()) == 2

@@ -73,9 +73,7 @@ def called_back(orders, emulator, webhooks):
 
 class TestCallbackUrl:
     @pytest.mark.parametrize("webhook", [None, True])
-    def test_callback_url_names_the_task_instance_and_only_its_token_digest_is_stored(
-        self, orders, emulator, webhooks, webhook
-    ):
+    def test_callback_url_names_task_instance_and_only_its_digest_is_stored(self, orders, emulator, webhooks, webhook):
         run = orders(webhook=webhook)
         run.ti.map_index = 3
         operator = run.operator()
@@ -109,9 +107,7 @@ class TestCallbackUrl:
     @pytest.mark.parametrize(
         ("name", "why"), [("発" * 250, "2048"), ("🛒", "do not fit")], ids=["too long", "beyond U+FFFF"]
     )
-    def test_dag_and_run_ids_that_do_not_fit_into_a_callback_url_switch_to_polling(
-        self, orders, webhooks, logs, name, why
-    ):
+    def test_dag_and_run_ids_that_do_not_fit_into_the_url_switch_to_polling(self, orders, webhooks, logs, name, why):
         run = orders()
         run.ti.dag_id = run.ti.run_id = name
         assert wait_of(run.defer())[TOKEN_KEY] is None
@@ -142,9 +138,7 @@ class TestWithoutCallbacks:
             "not waiting": {"wait_for_completion": False},
         },
     )
-    def test_no_callback_url_is_sent_if_webhook_is_off_or_nothing_is_deferred(
-        self, orders, emulator, webhooks, arguments
-    ):
+    def test_no_callback_url_is_sent_if_webhook_is_off_or_nothing_defers(self, orders, emulator, webhooks, arguments):
         run = orders(**arguments)
         run.run()
         assert emulator.tasks[0].callback_url is None
@@ -174,9 +168,7 @@ class TestSafetyPolls:
         assert wait_of(deferral)["interval"] == 33
         assert "polls the run every 33 seconds. If no line follows" in logs()
 
-    def test_run_with_a_callback_and_the_check_of_its_inputs_takes_four_requests_besides_polls(
-        self, called_back, emulator
-    ):
+    def test_run_with_a_callback_and_checked_inputs_takes_four_requests_besides_polls(self, called_back, emulator):
         run, _, event = called_back
         run.operator().execute_complete(run.context, event)
         requested = [request.endpoint for request in emulator.requests]
@@ -186,9 +178,7 @@ class TestSafetyPolls:
         wait = wait_of(orders().defer())
         assert wait["first_poll_at"] >= emulator.clock() + timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
 
-    def test_safety_poll_returns_the_result_after_a_lost_callback_logs_and_counts_it(
-        self, orders, emulator, webhooks, monkeypatch, logs
-    ):
+    def test_safety_poll_after_a_lost_callback_logs_and_counts_it(self, orders, emulator, webhooks, monkeypatch, logs):
         counted: list[str] = []
         monkeypatch.setattr("airflow_provider_browseract.worker.waiter.count_in_task", counted.append)
         emulator.next_run(ORDERS.id, duration=600.0)
@@ -208,9 +198,7 @@ class TestSafetyPolls:
         assert (first["interval"], again["interval"]) == (timings.SAFETY_POLL_INTERVAL, timings.DEFAULT_POLL_INTERVAL)
 
     @pytest.mark.parametrize("duration", [1.0, 9.0], ids=["ended within the grace", "callback may be on its way"])
-    def test_no_missing_callback_is_logged_before_one_can_have_arrived(
-        self, orders, emulator, webhooks, logs, duration
-    ):
+    def test_no_missing_callback_is_logged_before_one_can_arrive(self, orders, emulator, webhooks, logs, duration):
         emulator.next_run(ORDERS.id, duration=duration)
         orders().run()
         log = logs()
@@ -266,9 +254,7 @@ class TestCallback:
         assert emulator.tasks[0].callback_url is None
         assert "This task polls, because no callback can resume it" in logs()
 
-    def test_callback_token_that_cannot_be_stored_in_a_later_try_keeps_the_run_running(
-        self, orders, emulator, webhooks, store
-    ):
+    def test_callback_token_not_stored_in_a_later_try_keeps_the_run_running(self, orders, emulator, webhooks, store):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         first = orders(store=store)
         first.defer()

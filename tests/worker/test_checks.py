@@ -56,9 +56,7 @@ class TestUnknownKeyInTheExtra:
         assert "run-task" not in endpoints(emulator)
 
     @pytest.mark.parametrize("deferrable", [False, True])
-    def test_run_that_waits_while_it_is_saved_returns_its_result(
-        self, worker, emulator, connect, caplog, monkeypatch, deferrable
-    ):
+    def test_waiting_run_still_returns_its_result(self, worker, emulator, connect, caplog, monkeypatch, deferrable):
         def saved(body):
             connect(self.TYPO)
             return body
@@ -187,9 +185,7 @@ class TestInputOfBots:
         assert endpoints(emulator) == ["query-bot"]
         assert "s3cret" not in message + logs()
 
-    def test_rendered_values_are_converted_and_one_log_line_names_their_places_without_values(
-        self, worker, emulator, logs
-    ):
+    def test_rendered_values_are_converted_and_a_log_line_names_places_without_values(self, worker, emulator, logs):
         types = {"company_name": "string", "max_pages": "integer", "names": "array"}
         schema = {"type": "object", "properties": {name: {"type": each} for name, each in types.items()}}
         emulator.set_workflow(CONTACTS.id, input_schema=schema)
@@ -219,9 +215,7 @@ class TestInputOfBots:
         warning = f"The inputs were not checked: the schema of bot {CONTACTS.id} cannot be used: "
         assert logs().count(warning) == 1
 
-    def test_bot_that_cannot_be_read_logs_a_warning_and_the_run_starts_with_the_given_input(
-        self, worker, emulator, logs
-    ):
+    def test_unreadable_bot_logs_a_warning_and_the_run_starts_with_the_given_input(self, worker, emulator, logs):
         convert_input(emulator, CONTACTS)
         emulator.fault("query-bot", RequestFault.status(500))
         worker(**BOT, input=RENDERED).run()
@@ -237,9 +231,7 @@ class TestInputOfBots:
         assert [dict(task.inputs) for task in emulator.tasks] == [{"company_name": "Example Corp", "max_pages": 2}]
 
     @pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
-    def test_input_is_converted_again_after_a_wait_for_a_slot_without_another_log_line(
-        self, worker, emulator, logs, deferrable
-    ):
+    def test_input_is_converted_again_after_a_wait_for_a_slot_and_logged_once(self, worker, emulator, logs, deferrable):
         emulator.fault("create-run", RequestFault.refused(10118), times=2)
         worker(operator_class=RunBotOperator, bot_id=CONTACTS.id, input=RENDERED, deferrable=deferrable).run()
         assert dict(emulator.tasks[0].inputs)["max_pages"] == 2

@@ -230,9 +230,7 @@ class TestErrors:
             assert run().run() == ORDERS_RESULT
         assert len(emulator.tasks) == 1
 
-    def test_store_that_fails_leaves_the_results_to_a_later_try_or_names_their_log(
-        self, export, emulator, store, monkeypatch
-    ):
+    def test_failing_store_leaves_results_to_a_later_try_or_names_their_log(self, export, emulator, store, monkeypatch):
         monkeypatch.setattr(ResultStore, "save", raises(StorageError("no space left")))
         with pytest.raises(ResultError, match="its results could not be written: no space left"):
             export(store=store).run()
@@ -244,9 +242,7 @@ class TestErrors:
         with pytest.raises(AirflowFailException, match="1 of 1 files are missing"):
             export().run()
 
-    def test_failed_download_raises_and_the_retry_fetches_only_the_missing_file(
-        self, download, emulator, store, monkeypatch
-    ):
+    def test_failed_download_raises_and_a_retry_fetches_only_that_file(self, download, emulator, store, monkeypatch):
         counted = []
         monkeypatch.setattr(showing, "count_in_task", lambda name, **how: counted.append(name))
         run = partial(download, EmulatedFile("a.csv", b"a"), EmulatedFile("b.csv", b"bb"), store=store)
@@ -263,9 +259,7 @@ class TestErrors:
         assert len(emulator.tasks) == 1
         assert counted == ["browseract.runs", "browseract.credits"]
 
-    def test_file_that_browseract_cannot_provide_is_named_and_fails_without_a_retry(
-        self, download, emulator, folder, store
-    ):
+    def test_file_that_browseract_lacks_is_named_and_fails_without_a_retry(self, download, emulator, folder, store):
         run = download(
             EmulatedFile("good.csv", b"a"), EmulatedFile("b.pdf", b"", broken="404 at the shop"), store=store
         )
@@ -323,9 +317,7 @@ class TestOutputPath:
         assert "query-run" in endpoints[endpoints.index("download-file") :]
         assert calls_of(emulator, "get-task") == 0
 
-    def test_unreachable_output_path_after_a_failed_run_raises_and_starts_no_run(
-        self, worker, emulator, folder, store, monkeypatch
-    ):
+    def test_unreachable_output_path_after_failed_run_starts_no_run(self, worker, emulator, folder, store, monkeypatch):
         emulator.set_workflow(ORDERS.id, outcome="failed")
         arguments = {"workflow_id": ORDERS.id, "output_path": str(folder), "store": store}
         with pytest.raises(RunFailedError):
@@ -339,9 +331,7 @@ class TestOutputPath:
             worker(**arguments).run()
         assert len(emulator.tasks) == 1
 
-    def test_unreachable_output_path_check_does_not_prevent_a_reattach(
-        self, worker, emulator, folder, store, monkeypatch
-    ):
+    def test_unreachable_output_path_does_not_prevent_a_reattach(self, worker, emulator, folder, store, monkeypatch):
         emulator.set_workflow(ORDERS.id, duration=0.5)
         arguments = {"workflow_id": ORDERS.id, "output_path": str(folder), "store": store}
         worker(deferrable=True, **arguments).defer()
@@ -349,9 +339,7 @@ class TestOutputPath:
         assert worker(**arguments).run()["output"]["name"] == "output.json"
         assert len(emulator.tasks) == 1
 
-    def test_output_path_is_checked_once_per_start_and_not_while_waiting_for_a_slot(
-        self, worker, emulator, folder, monkeypatch
-    ):
+    def test_output_path_is_checked_once_per_start_and_not_in_the_queue(self, worker, emulator, folder, monkeypatch):
         tried, check = [], Folder.check
 
         def noted(self, consequence):

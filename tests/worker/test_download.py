@@ -352,9 +352,7 @@ def ended_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 class TestTimeLimit:
     @cases(("how", "handle"), SLOW)
-    def test_file_whose_host_keeps_the_client_waiting_ends_at_the_time_limit(
-        self, listen, secured, monkeypatch, how, handle
-    ):
+    def test_file_whose_host_keeps_us_waiting_ends_at_the_time_limit(self, listen, secured, monkeypatch, how, handle):
         port = listen(secured(handle) if how == "secured" else handle)
         if how.endswith("proxy"):
             monkeypatch.setenv(how, f"http://127.0.0.1:{port}")

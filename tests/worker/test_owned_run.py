@@ -184,9 +184,7 @@ class TestUnexpectedSigterm:
         assert logs().count("Killed while waiting") == 1
 
     @pytest.mark.parametrize("state", ["running", None], ids=["has not accepted it yet", "does not respond"])
-    def test_kill_while_airflow_handles_the_deferral_keeps_the_run_for_the_triggerer(
-        self, tries, airflow, emulator, state, hasty, logs
-    ):
+    def test_kill_during_a_deferral_keeps_the_run_for_the_triggerer(self, tries, airflow, emulator, state, hasty, logs):
         attempt = tries(deferrable=True, max_tries=0)
         operator = attempt.operator()
         with pytest.raises(TaskDeferred):
@@ -199,9 +197,7 @@ class TestUnexpectedSigterm:
         assert kept in logs()
 
     @pytest.mark.parametrize("keeps", [True, False], ids=["Airflow 3.3", "before Airflow 3.3"])
-    def test_kill_right_after_the_deferral_keeps_the_run_for_the_triggerer(
-        self, tries, airflow, emulator, store, keeps, logs
-    ):
+    def test_kill_after_a_deferral_keeps_the_run_for_the_triggerer(self, tries, airflow, emulator, store, keeps, logs):
         attempt = tries(deferrable=True, max_tries=0, store=store if keeps else None)
         operator = attempt.operator()
         with pytest.raises(TaskDeferred):
@@ -243,9 +239,7 @@ class TestUnexpectedSigterm:
         assert len(operator.execute(attempt.context)) == 2
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[0].id
 
-    def test_ctrl_c_during_the_start_logs_that_a_run_may_exist_and_the_next_try_reattaches(
-        self, tries, emulator, connect, logs
-    ):
+    def test_ctrl_c_during_start_logs_that_a_run_may_exist_and_a_retry_reattaches(self, tries, emulator, connect, logs):
         # The next try looks for the run for as long as the start could have taken.
         connect({"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3})
         emulator.next_run(SEARCH.id, duration=1.0)
@@ -268,9 +262,7 @@ class TestUnexpectedSigterm:
         assert [task.status for task in emulator.tasks] == ["canceled"]
         assert f"BrowserAct task {emulator.tasks[0].id}: interrupted (Ctrl-C)." in logs()
 
-    def test_ctrl_c_after_a_kill_does_not_stop_the_run_that_was_left_to_the_next_try(
-        self, tries, airflow, emulator, logs
-    ):
+    def test_ctrl_c_after_a_kill_does_not_stop_the_run_left_to_the_next_try(self, tries, airflow, emulator, logs):
         attempt = tries()
         operator = attempt.operator()
 
@@ -374,9 +366,7 @@ class TestRetryPolicy:
         assert isinstance(asked_with[0]["exception"], RunLostError)
         assert str(asked_with[0]["exception"]) == f"BrowserAct task {emulator.tasks[0].id} keeps running."
 
-    def test_retry_policy_is_evaluated_for_the_error_also_when_airflow_is_unreachable(
-        self, tries, killed, airflow, emulator
-    ):
+    def test_retry_policy_is_evaluated_for_the_error_if_airflow_is_unreachable(self, tries, killed, airflow, emulator):
         attempt = tries()
         asked_with = set_retry_policy(attempt, SimpleNamespace(value="fail"))
         error = killed(attempt, happens=lambda: setattr(airflow, "answers", AWAY))
@@ -442,9 +432,7 @@ class TestUserActionInAirflow:
         warned = "a run may be running and using credits" in logs()
         assert warned is (endpoint == "run-task")
 
-    def test_marking_the_task_instance_failed_just_before_the_deferral_stops_the_run(
-        self, tries, airflow, emulator, monkeypatch
-    ):
+    def test_mark_just_before_the_deferral_stops_the_run(self, tries, airflow, emulator, monkeypatch):
         attempt = tries(deferrable=True)
         operator = attempt.operator()
 
@@ -526,9 +514,7 @@ class TestUnreachableAirflow:
         assert str(error).endswith("The run was stopped.")
         assert emulator.tasks[0].status == "canceled"
 
-    def test_kill_waits_half_of_the_grace_for_airflow_and_leaves_the_rest_for_the_stop(
-        self, tries, killed, airflow, monkeypatch
-    ):
+    def test_kill_leaves_half_of_its_time_for_the_stop(self, tries, killed, airflow, monkeypatch):
         limits = []
         found, client_within = ReasonOfKill.found, BrowserActHook.client_within
 
@@ -570,9 +556,7 @@ class TestKillAfterTheDecision:
             "stopped": ({"timeout": 0.2}, None),
         },
     )
-    def test_run_that_this_try_has_finished_with_is_not_stopped_by_a_kill(
-        self, tries, airflow, emulator, logs, state, arguments, fault
-    ):
+    def test_kill_stops_no_run_that_this_try_has_left(self, tries, airflow, emulator, logs, state, arguments, fault):
         if fault is not None:
             emulator.fault(*fault, times=None, skip=1 if fault[0] == "get-task" else 0)
         attempt = tries(**arguments)
@@ -613,9 +597,7 @@ class TestKillThatTheCodeOutruns:
     """The thread has stopped the run, and the interrupted code has not noticed yet."""
 
     @pytest.mark.parametrize("arguments", [{"wait_for_completion": False}, {"deferrable": True}], ids=str)
-    def test_killed_try_neither_succeeds_nor_defers_after_its_run_was_stopped(
-        self, tries, airflow, emulator, arguments
-    ):
+    def test_killed_try_neither_succeeds_nor_defers_after_its_run_is_stopped(self, tries, airflow, emulator, arguments):
         attempt = tries(max_tries=0, **arguments)
         operator = attempt.operator()
         push = attempt.ti.xcom_push
@@ -756,9 +738,7 @@ class TestKillDuringTheReadAfterADeferral:
         assert emulator.tasks[0].status == "running"
 
 
-def test_run_that_ends_between_the_read_after_a_deferral_and_the_stop_of_a_kill_still_returns_its_result(
-    tries, emulator
-):
+def test_run_that_ends_between_the_read_after_a_deferral_and_the_stop_of_a_kill_returns_its_result(tries, emulator):
     emulator.next_run(SEARCH.id, duration=1.0)
     attempt = tries(deferrable=True, max_tries=0)
     deferral = attempt.defer()

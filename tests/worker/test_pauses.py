@@ -60,7 +60,7 @@ def until_asked(run) -> TaskDeferred:
 
 
 @pytest.fixture
-def asked(worker):
+def asked(worker, people):
     """Return a function that makes a worker whose run has paused, with an open Required Action, and its deferral."""
 
     def make(on_paused="ask", **arguments):
@@ -177,9 +177,7 @@ class TestRequiredAction:
 
     @BY_WHOM
     @BOTH_WAYS
-    def test_answer_resume_resumes_the_run_and_returns_its_result(
-        self, asked, emulator, people, deferrable, by_airflow, logs
-    ):
+    def test_answer_resume_resumes_run_and_returns_result(self, asked, emulator, people, deferrable, by_airflow, logs):
         run, deferred = asked(deferrable=deferrable)
         answer = people.answer("Resume")
         assert (resume(run, deferred, answer) if by_airflow else run.resume(deferred)) == CONFIRMED
@@ -291,9 +289,7 @@ class TestRequiredAction:
         assert emulator.tasks[0].status != "canceled"
         assert "The answer Stop was for an earlier Required Action" in logs()
 
-    def test_dag_test_creates_no_required_action_and_waits_for_the_end_of_the_pause(
-        self, worker, emulator, people, monkeypatch, logs
-    ):
+    def test_dag_test_asks_nobody_and_waits_for_the_end_of_the_pause(self, worker, emulator, people, monkeypatch, logs):
         monkeypatch.setattr(pauses, "in_dag_test", lambda: True)
         monkeypatch.setattr(waiter, "in_dag_test", lambda: True)
         emulator.set_workflow(HUMAN.id, pause_limit=60.0)
@@ -320,9 +316,7 @@ class TestAnswerTimeout:
         assert emulator.tasks[0].status == "canceled"
         assert people.question["chosen"] == ["Stop"]
 
-    def test_no_answer_before_the_timeout_of_ask_person_resumes_the_run_if_that_is_the_default(
-        self, asked, emulator, people
-    ):
+    def test_no_answer_before_the_timeout_of_ask_person_resumes_the_run_if_that_is_the_default(self, asked, emulator):
         run, deferred = asked(AskPerson(30, default="resume"))
         assert run.resume(deferred) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
@@ -383,9 +377,7 @@ class TestPauseNotification:
         assert asked_before == [1]
 
     @pytest.mark.parametrize("error", [RuntimeError, SystemExit])
-    def test_failing_on_paused_callback_stops_neither_the_other_callbacks_nor_the_run(
-        self, worker, emulator, logs, error
-    ):
+    def test_failing_on_paused_callback_stops_neither_other_callbacks_nor_the_run(self, worker, emulator, logs, error):
         told: list[Any] = []
 
         def fails(context):
@@ -485,17 +477,13 @@ class TestBots:
         assert calls_of(emulator, "resume-run") == 1
 
     @BOTH_WAYS
-    def test_refused_resume_of_an_agent_built_bot_is_tried_once_and_the_task_waits_for_the_run(
-        self, paused, emulator, deferrable, logs
-    ):
+    def test_refused_resume_of_agent_built_bot_is_tried_once_and_run_finishes(self, paused, emulator, deferrable, logs):
         assert paused(on_paused="resume", deferrable=deferrable).run() == {"confirmed": False}
         assert calls_of(emulator, "resume-run") == 1
         assert logs().count(self.REFUSED) == 1
 
     @BOTH_WAYS
-    def test_answer_resume_only_closes_the_required_action_of_an_agent_built_bot(
-        self, paused, emulator, people, deferrable, logs
-    ):
+    def test_resume_only_closes_required_action_of_an_agent_built_bot(self, paused, emulator, people, deferrable, logs):
         run = paused(on_paused="ask", deferrable=deferrable)
         deferred = until_asked(run)
         which = f"{AGENT_HUMAN.name} (BrowserAct bot {AGENT_HUMAN.id})"

@@ -156,9 +156,7 @@ def test_output_that_ends_in_half_an_emoji_is_returned(run_with, deferrable):
 
 @BOTH_WAYS
 @cases(("what", "output"), {"workflow": (TEXT, "All is well."), "bot without steps": (BOT, [1])})
-def test_output_that_comes_after_the_status_is_returned_and_not_none(
-    run_with, emulator, logs, deferrable, what, output
-):
+def test_output_that_comes_after_the_status_is_returned_not_none(run_with, emulator, logs, deferrable, what, output):
     # In the vendor's example, a finished run of a bot has no steps.
     emulator.as_in_the_demos = what is BOT
     run = run_with(what, deferrable=deferrable, output=output, files=(), output_after=10.0)
@@ -291,9 +289,7 @@ def test_outlet_events_that_cannot_be_changed_do_not_cost_the_result(worker, emu
 
 
 @BOTH_WAYS
-def test_secret_default_of_a_bot_that_its_agent_quotes_is_in_no_log_and_no_xcom(
-    worker, emulator, logs, deferrable, tmp_path
-):
+def test_secret_default_that_a_bot_quotes_is_in_no_log_and_no_xcom(worker, emulator, logs, deferrable, tmp_path):
     secret = "hunter2ofthisbot"
     schema: dict[str, Any] = {
         "type": "object",

@@ -31,9 +31,7 @@ def search(worker, **arguments):
 
 
 @pytest.mark.parametrize("shared_runs", [True, False], ids=["each version lists all runs", "each lists only its own"])
-def test_refused_bot_counts_runs_of_both_versions_and_a_refused_workflow_those_of_version_2(
-    worker, emulator, shared_runs
-):
+def test_refused_bot_counts_runs_of_both_versions_and_a_workflow_those_of_version_2(worker, emulator, shared_runs):
     emulator.concurrency, emulator.shared_runs = 2, shared_runs
     for source in (SEARCH, CONTACTS):
         emulator.set_workflow(source.id, duration=60.0)
@@ -53,9 +51,7 @@ def test_refused_bot_counts_runs_of_both_versions_and_a_refused_workflow_those_o
 
 @BOTH_WAYS
 @pytest.mark.parametrize("limit", ["queue_timeout", "timeout"])
-def test_no_slot_before_the_time_limit_raises_and_starts_no_run(
-    worker, world, emulator, store, deferrable, limit, monkeypatch
-):
+def test_no_slot_in_time_raises_and_starts_no_run(worker, world, emulator, store, deferrable, limit, monkeypatch):
     monkeypatch.setattr(timings, "CORE_RACE_GRACE", 0.0)
     monkeypatch.setattr(timings, "FIRST_SLOT_PAUSE", 60.0)
     emulator.fault("run-task", RequestFault.refused(10118))

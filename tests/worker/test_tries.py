@@ -72,9 +72,7 @@ class TestAfterAirflowError:
             "last try": (0, "was stopped", ["canceled", "finished"]),
         },
     )
-    def test_airflow_error_after_the_start_keeps_the_run_only_for_another_try(
-        self, tries, emulator, max_tries, fate, runs
-    ):
+    def test_airflow_error_after_start_keeps_the_run_only_for_another_try(self, tries, emulator, max_tries, fate, runs):
         emulator.next_run(SEARCH.id, duration=1.0)
         attempt = tries()
         attempt.ti.max_tries = max_tries
@@ -142,9 +140,7 @@ class TestAfterAirflowError:
         assert emulator.tasks[0].status == "running"
 
     @pytest.mark.parametrize(("action", "status"), [("fail", "canceled"), ("retry", "running")])
-    def test_retry_policy_decides_about_the_error_what_becomes_of_a_run_that_is_given_up(
-        self, tries, emulator, action, status
-    ):
+    def test_retry_policy_decides_about_the_error_of_a_run_that_is_given_up(self, tries, emulator, action, status):
         emulator.set_workflow(SEARCH.id, duration=60.0)
         attempt = tries(deferrable=True)
         attempt.ti.max_tries = 1
@@ -209,9 +205,7 @@ class TestLostStartResponse:
         assert calls_of(emulator, "list-tasks") == 0
 
     @pytest.mark.parametrize(("other", "keeps"), [(0, False), (2, True)])
-    def test_lowest_map_index_keeps_a_run_that_two_mapped_siblings_claim_at_the_same_time(
-        self, tries, emulator, other, keeps
-    ):
+    def test_lowest_map_index_keeps_a_run_that_two_mapped_siblings_claim_at_once(self, tries, emulator, other, keeps):
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries()
         attempt.ti.map_index, push = 1, attempt.ti.xcom_push
@@ -283,9 +277,7 @@ class TestLostStartResponse:
             operator.execute(attempt.context)
         assert calls_of(emulator, "run-task") == 1
 
-    def test_try_that_is_timed_out_during_the_start_says_that_the_next_one_looks_for_the_run_which_it_does(
-        self, tries, emulator, logs
-    ):
+    def test_next_try_looks_for_the_run_of_a_start_that_timed_out_and_that_is_logged(self, tries, emulator, logs):
         attempt = tries()
         attempt.ti.max_tries = 1
         seen = set_retry_policy(attempt, "default")
@@ -306,9 +298,7 @@ class TestLostStartResponse:
             "start": ("start", 3, "may be the run of the lost start, and keep running and using credits: "),
         },
     )
-    def test_on_orphan_decides_what_happens_with_several_possible_orphans(
-        self, tries, emulator, on_orphan, runs, logged, logs
-    ):
+    def test_on_orphan_decides_what_happens_with_several_orphans(self, tries, emulator, on_orphan, runs, logged, logs):
         tries(wait_for_completion=False, store=None).run()
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries(on_orphan=on_orphan)
@@ -347,9 +337,7 @@ class TestInvalidEntry:
         assert [task.status for task in emulator.tasks] == ["running"]
 
     @pytest.mark.parametrize("on_orphan", ["adopt", "start"])
-    def test_stored_entry_of_a_missing_run_starts_a_new_run_with_on_orphan_adopt_or_start(
-        self, tries, emulator, store, on_orphan
-    ):
+    def test_stored_entry_of_a_missing_run_starts_a_new_run_if_so_wanted(self, tries, emulator, store, on_orphan):
         tries(wait_for_completion=False).run()
         store.values[STATE_KEY] = json.dumps({**json.loads(store.values[STATE_KEY]), "task_id": "1"})
         tries(on_orphan=on_orphan).run()
@@ -358,18 +346,14 @@ class TestInvalidEntry:
 
 class TestFailingTaskState:
     @pytest.mark.parametrize("method", ["get", "set"])
-    def test_failed_read_or_write_of_task_state_before_the_start_starts_no_run(
-        self, tries, emulator, store, monkeypatch, logs, method
-    ):
+    def test_failing_task_state_before_the_start_starts_no_run(self, tries, emulator, store, monkeypatch, logs, method):
         monkeypatch.setattr(store, method, raises(RuntimeError("the API server is away")))
         with pytest.raises(RuntimeError, match="away"):
             tries().run()
         assert emulator.tasks == []
         assert "not known whether" not in logs()
 
-    def test_failed_write_of_task_state_after_the_start_is_logged_and_keeps_the_result(
-        self, tries, emulator, store, monkeypatch, logs
-    ):
+    def test_failing_task_state_after_start_is_logged_and_keeps_result(self, tries, emulator, store, monkeypatch, logs):
         keep = store.set
 
         def away(key, value, *, retention):
