@@ -97,6 +97,7 @@ class TestGuesses:
 
     def test_no_guess_of_a_six_digit_secret_can_be_tested_with_what_airflow_stores(self, stored):
         assert self.SECRET not in stored
+        assert "app-emulator" not in stored
         assert self.guessed(stored) == []
 
     def test_stored_fingerprint_is_keyed_with_nothing_that_airflow_stores(self, stored):

@@ -90,7 +90,7 @@ def task_instance(index: int, dag_id: str = "d") -> Any:
 
 
 @in_world
-async def test_each_free_slot_wakes_the_next_task_only(world, emulator, waiting):
+async def test_each_free_slot_wakes_the_next_task_only(world, waiting):
     first, second = start(2)
     for name, since in (("b", 2.0), ("c", 3.0), ("a", 1.0)):
         waiting.add(name, since, active=2)
@@ -138,7 +138,7 @@ async def test_runs_of_both_versions_are_counted_once_a_bot_waits(world, emulato
 
 
 @in_world
-async def test_count_during_which_the_first_bot_joins_is_not_used(world, emulator, waiting, monkeypatch):
+async def test_count_during_which_the_first_bot_joins_is_not_used(world, waiting, monkeypatch):
     joined: list[bool] = []
 
     def count_while_a_bot_joins(versions):
@@ -250,7 +250,7 @@ class TestCounts:
         assert waiting.woken == ["a"]
 
     @in_world
-    async def test_error_in_the_queue_ends_no_wait(self, world, emulator, waiting, monkeypatch):
+    async def test_error_in_the_queue_ends_no_wait(self, world, waiting, monkeypatch):
         wake = Dispatcher._wake
         failed: list[bool] = []
 
@@ -287,9 +287,10 @@ class TestCounts:
         assert waiting.woken == ["early"]
 
     async def test_count_without_a_response_is_given_up_soon(
-        self, browseract_emulator, connect, short_timings, waiting, monkeypatch
+        self, browseract_emulator, connect, short_timings, monkeypatch
     ):
         """In real time, because a world waits for each response."""
+        waiting = Waiting()
         connect({"retry_budget": 0.2, "read_timeout": 10 * LIMIT})
         monkeypatch.setattr(timings, "SLOT_COUNT_LIMIT", 1.0)
         browseract_emulator.fault("list-tasks", RequestFault.hung(), times=1)
@@ -312,7 +313,7 @@ class TestWoken:
     )
     @in_world
     async def test_only_a_task_that_may_start_keeps_its_slot_after_it_was_cancelled(
-        self, world, emulator, waiting, monkeypatch, state, keeps
+        self, world, waiting, monkeypatch, state, keeps
     ):
         asked_for = []
 
@@ -335,7 +336,7 @@ class TestWoken:
         assert waiting.woken == ([] if keeps else ["b"])
 
     @in_world
-    async def test_second_refusal_of_a_task_instance_is_recognized(self, world, emulator, waiting):
+    async def test_second_refusal_of_a_task_instance_is_recognized(self, world, waiting):
         queue = Dispatcher.of(CONN_ID, None).queue
         start(2)
         for index in (1, 2):
@@ -350,7 +351,7 @@ class TestWoken:
         assert queue.capacity == 2
 
     @in_world
-    async def test_another_dag_gets_the_next_slot_if_a_woken_task_does_not_start(self, world, emulator, waiting):
+    async def test_another_dag_gets_the_next_slot_if_a_woken_task_does_not_start(self, world, waiting):
         [task_id] = start()
         for index, (name, dag_id) in enumerate([("a", "d"), ("b", "d"), ("c", "other")]):
             waiting.add(name, index, ti=task_instance(index, dag_id))
@@ -360,7 +361,7 @@ class TestWoken:
         assert waiting.woken == ["a", "c"]
 
     @in_world
-    async def test_wait_ends_at_its_time_limit_and_takes_no_slot(self, world, emulator, waiting):
+    async def test_wait_ends_at_its_time_limit_and_takes_no_slot(self, world, waiting):
         [task_id] = start()
         waiting.add("over", 1.0, within=4.0)
         await asyncio.sleep(3.5)
@@ -377,7 +378,7 @@ class TestWoken:
 class TestPlace:
     @pytest.mark.parametrize("active", [0, None], ids=["no run", "an unknown number"])
     @in_world
-    async def test_unknown_size_of_the_plan_is_not_logged(self, world, emulator, waiting, logs, active):
+    async def test_unknown_size_of_the_plan_is_not_logged(self, world, waiting, logs, active):
         waiting.add("a", 1.0, active=active)
         await asyncio.sleep(timings.PLACE_DELAY + 0.5)
         logged = logs()

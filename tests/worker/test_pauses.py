@@ -186,7 +186,7 @@ class TestRequiredAction:
         assert ": ada chose Resume." in logs()
 
     @BOTH_WAYS
-    def test_run_that_takes_time_to_pause_and_to_continue_is_resumed_once(self, worker, emulator, deferrable):
+    def test_run_that_takes_time_to_pause_and_to_continue_is_resumed_once(self, worker, emulator, deferrable, logs):
         def while_it_changes(body):
             """Report the run for a while as pausing before its pause, and as paused after it."""
             status = body.get("status")
@@ -203,6 +203,9 @@ class TestRequiredAction:
         run = worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable)
         assert run.run() == CONFIRMED
         assert calls_of(emulator, "resume-task") == 1
+        logged, task_id = logs(), emulator.tasks[0].id
+        assert f"Resuming BrowserAct task {task_id} (1 of at most {MAX_RESUMES} times)." in logged
+        assert f"BrowserAct task {task_id} was resumed." in logged
 
     @BY_WHOM
     def test_answer_stop_stops_the_run_and_fails_without_a_retry(self, asked, emulator, people, by_airflow):
@@ -347,7 +350,7 @@ class TestPauseNotification:
         where = "http://airflow.example/dags/shop/runs/manual__1/tasks/run/required_actions"
         assert context["required_action_url"] == where
 
-    def test_on_paused_callback_accepts_an_airflow_notifier_with_a_templated_message(self, worker, emulator, people):
+    def test_on_paused_callback_after_the_question_can_be_a_notifier_with_a_template(self, worker, emulator, people):
         sent = []
 
         class Chat(BaseNotifier):
@@ -358,23 +361,15 @@ class TestPauseNotification:
                 self.message = message
 
             def notify(self, context):
-                sent.append(self.message)
+                sent.append((self.message, people.asked))
 
         chat = Chat("{{ browseract_task.task_id }} waits: {{ browseract_task.links.live }}")
         until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_callback=[chat]))
-        [message] = sent
+        [(message, asked)] = sent
+        assert asked == 1
         task_id = emulator.tasks[0].id
         assert message.startswith(f"{task_id} waits: http")
         assert message.endswith(f"/live/{task_id}")
-
-    def test_on_paused_callback_runs_after_the_required_action_is_created(self, worker, people):
-        asked_before = []
-
-        def look(context):
-            asked_before.append(people.asked)
-
-        until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_callback=look))
-        assert asked_before == [1]
 
     @pytest.mark.parametrize("error", [RuntimeError, SystemExit])
     def test_failing_on_paused_callback_stops_neither_other_callbacks_nor_the_run(self, worker, emulator, logs, error):
@@ -436,24 +431,13 @@ def test_poll_interval_with_callbacks_is_shorter_when_on_paused_is_ask(worker, c
     assert deferral.trigger.wait.interval == seconds
 
 
-class TestWithoutAsking:
-    @BOTH_WAYS
-    def test_paused_run_is_resumed_and_finishes_with_on_paused_resume(self, worker, emulator, deferrable, logs):
-        worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable).run()
-        assert emulator.tasks[0].status == "finished"
-        logged = logs()
-        assert f"Resuming BrowserAct task {emulator.tasks[0].id} (1 of at most {MAX_RESUMES} times)." in logged
-        assert f"BrowserAct task {emulator.tasks[0].id} was resumed." in logged
-
-    def test_run_resumed_elsewhere_still_finishes_with_on_paused_fail(self, worker, emulator):
-        run = worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=True)
-        deferral = run.defer()
-        event = run.wait_in_triggerer(deferral)
-        assert from_json(WaitEvent, event).end is End.PAUSED
-        BrowserActHook().resume_task(emulator.tasks[0].id)
-        emulator.set_workflow(HUMAN.id, duration=60.0)
-        resume(run, deferral, event)
-        assert emulator.tasks[0].status == "finished"
+def test_run_resumed_elsewhere_still_finishes_with_on_paused_fail(worker, emulator):
+    run = worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=True)
+    deferral = run.defer()
+    event = run.wait_in_triggerer(deferral)
+    assert from_json(WaitEvent, event).end is End.PAUSED
+    BrowserActHook().resume_task(emulator.tasks[0].id)
+    assert resume(run, deferral, event) == CONFIRMED
 
 
 class TestBots:

@@ -378,12 +378,6 @@ def test_place_in_the_queue_is_kept_for_a_day(worker, store, hours_ago, kept):
     assert store.get(PLACE_KEY) == {"since": since if kept else now}
 
 
-def test_stored_entry_contains_no_input_and_no_api_key(tries, emulator, store):
-    tries(input_parameters={"keyword": "s3cret-words"}, wait_for_completion=False).run()
-    assert "s3cret" not in store.values[STATE_KEY]
-    assert "app-emulator" not in store.values[STATE_KEY]
-
-
 @pytest.mark.parametrize("durable", [True, False])
 def test_durable_logs_a_warning_before_airflow_3_3_where_it_has_no_effect(worker, emulator, monkeypatch, logs, durable):
     monkeypatch.setattr(checks, "AIRFLOW_V_3_3_PLUS", False)
