@@ -112,24 +112,19 @@ async def test_watcher_reports_each_ended_task_once(world, emulator):
 
 
 @in_world
-async def test_watcher_reports_only_matching_workflow_and_status(world, emulator):
-    async with watching(workflow_id=ORDERS.id) as orders, watching(status=["failed", "canceled"]) as failed:
-        tasks = [end(workflow) for workflow in (SEARCH, ORDERS, FAILING)]
-        await asyncio.sleep(POLLS)
-    assert (ids(orders), ids(failed)) == ([tasks[1]], [tasks[2]])
-
-
-@in_world
-async def test_watcher_reports_runs_of_workflows_bots_and_templates_or_those_of_its_ids(world, emulator):
+async def test_watcher_reports_runs_of_workflows_bots_and_templates_or_those_of_its_ids_and_statuses(world, emulator):
     async with (
         watching() as every,
+        watching(status=["failed", "canceled"]) as failed,
+        watching(workflow_id=ORDERS.id) as orders,
         watching(bot_id=CONTACTS.id) as contacts,
         watching(workflow_id=ORDERS.id, bot_id=CONTACTS.id) as two,
     ):
-        orders, search, bots = end(), end(SEARCH), end_bots()
+        ended, search, bots = end(), end(SEARCH), end_bots()
         await asyncio.sleep(POLLS)
-    assert (ids(every), ids(contacts)) == (sorted([orders, search, *bots]), [bots[0]])
-    assert ids(two) == sorted([orders, bots[0]])
+    assert ids(every) == sorted([ended, search, *bots])
+    assert (ids(failed), ids(orders), ids(contacts)) == ([bots[1]], [ended], [bots[0]])
+    assert ids(two) == sorted([ended, bots[0]])
     assert not any("status=" in request.query for request in emulator.requests)
 
 

@@ -23,18 +23,12 @@ __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 WAITING = TaskInstanceKey("shop", "manual__1", "run", 3)
 MINE = "http://127.0.0.1:1/mine"
 BOTH_MINE = {"callback_url": MINE, "status_change_callback_url": MINE}
-PATIENCE = {"retry_budget": 1, "read_timeout": 10}
-
-
-@pytest.fixture(autouse=True)
-def _short_patience(connect):
-    connect(PATIENCE)
 
 
 @pytest.fixture
 def webhooks(connect) -> str:
     """A connection with callbacks to an address where nothing listens."""
-    connect({**PATIENCE, "webhook_base_url": "http://127.0.0.1:1/team-a/"})
+    connect({"webhook_base_url": "http://127.0.0.1:1/team-a/"})
     return "http://127.0.0.1:1/team-a/browseract/callback/"
 
 

@@ -34,11 +34,6 @@ RENDERED = {"company_name": "Example Corp", "max_pages": "2"}
 """An input with a text that a template was rendered to."""
 
 
-@pytest.fixture(autouse=True)
-def _short_patience(connect):
-    connect({"retry_budget": 0.2, "read_timeout": 10, "webhook_base_url": "http://127.0.0.1:1"})
-
-
 def endpoints(emulator) -> list[str | None]:
     return [request.endpoint for request in emulator.requests]
 

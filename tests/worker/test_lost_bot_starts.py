@@ -59,12 +59,6 @@ WORKFLOW_TEMPLATE: dict[str, Any] = {
 STARTS = ("create-run", "create-template-run", "run-task-by-template")
 
 
-@pytest.fixture(autouse=True)
-def _short_patience(connect, emulator):
-    connect({"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3})
-    emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
-
-
 def nothing(_):
     """Respond as documented."""
 

@@ -234,8 +234,7 @@ class TestRequiredAction:
             go_on(run, deferred, answer)
         assert going_on.value.trigger.wait.required_action is None
 
-    def test_required_action_is_created_again_when_the_resume_fails(self, asked, emulator, people, connect):
-        connect({"retry_budget": 0.1})
+    def test_required_action_is_created_again_when_the_resume_fails(self, asked, emulator, people):
         emulator.fault("resume-task", RequestFault.status(500))
         run, deferred = asked()
         answer = people.answer("Resume")

@@ -21,11 +21,6 @@ from tests.world import browseract_emulator, emulator, worker, world
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 
-@pytest.fixture(autouse=True)
-def _short_patience(connect):
-    connect({"retry_budget": 0.05, "read_timeout": 10})
-
-
 def search(worker, **arguments):
     return worker(workflow_id=SEARCH.id, input_parameters={"keyword": "pens", "max_items": 2}, **arguments)
 

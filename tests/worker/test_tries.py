@@ -23,14 +23,6 @@ from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
-# A later try looks for the run of a lost start for as long as the start could have taken.
-PATIENCE = {"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3, "webhook_base_url": "http://127.0.0.1:1"}
-
-
-@pytest.fixture(autouse=True)
-def _short_patience(connect):
-    connect(PATIENCE)
-
 
 @pytest.fixture
 def tries(worker, store):
@@ -44,7 +36,8 @@ def tries(worker, store):
 
 
 class TestAfterWorkerDeath:
-    def test_reattached_run_keeps_its_deadline_and_callback_token(self, tries, emulator):
+    def test_reattached_run_keeps_its_deadline_and_callback_token(self, tries, emulator, connect):
+        connect({"webhook_base_url": "http://127.0.0.1:1"})
         emulator.set_workflow(SEARCH.id, duration=60.0)
         arguments = []
         for _ in range(2):
@@ -242,7 +235,7 @@ class TestLostStartResponse:
         operator = attempt.operator()
 
         def rotate() -> None:
-            connect(PATIENCE, password="app-new")
+            connect(password="app-new")
             emulator.api_key = "app-new"
 
         at_calls(operator, "run-task", after=rotate)
