@@ -113,6 +113,12 @@ class Worker:
         _, result = resume_until_end(self.operator, self.wait_in_triggerer, deferred, self.context)
         return result
 
+    def defer_again(self, deferred: TaskDeferred, event: Any) -> TaskDeferred:
+        """Continue after an event that does not end the wait, and return the next deferral."""
+        with pytest.raises(TaskDeferred) as again:
+            resume_operator(self.operator(), deferred, event, self.context)
+        return again.value
+
     def wait_in_triggerer(self, deferred: TaskDeferred) -> dict:
         """Run the trigger, created again from its stored arguments, and return the payload of its only event."""
         self.deferrals.append(deferred)

@@ -53,13 +53,6 @@ def orders(worker):
     return make
 
 
-def defers_again(run: Worker, event: dict, deferred: TaskDeferred | None = None) -> TaskDeferred:
-    """Continue after an event that does not end the wait, and return the next deferral."""
-    with pytest.raises(TaskDeferred) as again:
-        run.operator().execute_complete(run.context, event, **((deferred and deferred.kwargs) or {}))
-    return again.value
-
-
 class TestResult:
     def test_result_is_read_from_the_api_and_not_from_the_trigger_event(self, orders, emulator):
         run = orders(deferrable=True)
@@ -231,9 +224,10 @@ class TestUnsuccessfulRun:
     def test_run_that_starts_while_the_worker_is_resumed_is_waited_for(self, orders, world, emulator):
         emulator.set_workflow(ORDERS.id, queued=60.0)
         run = orders(start_timeout=30, deferrable=True)
-        event = run.wait_in_triggerer(run.defer())
+        deferred = run.defer()
+        event = run.wait_in_triggerer(deferred)
         world.clock.sleep(60)
-        assert run.resume(defers_again(run, event)) == ORDERS_RESULT
+        assert run.resume(run.defer_again(deferred, event)) == ORDERS_RESULT
         assert event["end"] == "not_started"
 
     def test_missing_connection_at_the_deadline_raises_an_error_that_names_the_run(self, orders, emulator, monkeypatch):
@@ -402,7 +396,7 @@ class TestChangingConnection:
         event = run.wait_in_triggerer(deferred)
         with monkeypatch.context() as gone:
             gone.delenv(CONNECTION)
-            again = defers_again(run, event, deferred)
+            again = run.defer_again(deferred, event)
         assert run.resume(again) == ORDERS_RESULT
         assert len(emulator.tasks) == 1
 
@@ -424,7 +418,7 @@ class TestPollOutage:
         with emulator.fault("get-task", fault):
             event = run.wait_in_triggerer(deferred)
         assert event["end"] == "given_up"
-        assert defers_again(run, event, deferred).trigger.wait.deadline == deferred.trigger.wait.deadline
+        assert run.defer_again(deferred, event).trigger.wait.deadline == deferred.trigger.wait.deadline
         assert emulator.tasks[0].status == "running"
         assert "The triggerer could not poll BrowserAct task " in logs()
 
@@ -435,7 +429,7 @@ class TestPollOutage:
         with emulator.fault("get-task", RequestFault.html(403)):
             event = run.wait_in_triggerer(deferred)
         logs()
-        assert defers_again(run, event, deferred).trigger.wait.last_seen == "paused"
+        assert run.defer_again(deferred, event).trigger.wait.last_seen == "paused"
         task_id = emulator.tasks[0].id
         text = logs()
         assert f"BrowserAct task {task_id} is paused." in text

@@ -3,16 +3,13 @@ from __future__ import annotations
 import pytest
 
 from tests.stories.player import SHAPES, Player
-from tests.world import World
+from tests.world import emulator, world
+
+__all__ = ["emulator", "world"]
 
 
 @pytest.fixture
-def world(monkeypatch):
-    return World(monkeypatch)
-
-
-@pytest.fixture
-def player(world, capfd):
+def player(world, emulator, capfd):
     """Return a function that makes a player for what is run, ``workflow`` or ``bot``, and a way of waiting."""
 
     def make(kind, way, shapes=SHAPES[0]):

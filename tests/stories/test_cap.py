@@ -16,7 +16,7 @@ from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import MAX_STOPS, End, WaitPolicy, WokenBy
 from airflow_provider_browseract.worker import waiter
 from tests.demos import accept_stops_of_ended_runs
-from tests.stories.player import DEFERS, KINDS, PENS, WAYS, Try
+from tests.stories.player import DIES, KINDS, PENS, WAYS, Try
 from tests.workers import calls_of
 from tests.world import TaskInstance
 
@@ -61,6 +61,14 @@ STORIES = {
         [ended("failed", 40), ended("failed", 40), replace(OVER, says="With the 80 credits of earlier tries")],
         "failed failed canceled",
     ),
+    "reattached run shares the cap with the run before": (
+        [
+            ended("failed", 80),
+            Try(DIES, dies="after read", run=ENDLESS, args=CAPPED),
+            replace(OVER, run={}, says="With the 80 credits"),
+        ],
+        "failed canceled",
+    ),
     "cleared task begins a new count": ([ended("failed", 90), replace(OVER, cleared=True)], "failed canceled"),
     "earlier tries have used up the cap": (
         [ended("failed", 120), Try(AirflowFailException, args=CAPPED, says="max_credits=100 allows no further")],
@@ -79,19 +87,8 @@ STORIES = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", STORIES)
-def test_story(name, way, kind, world, player):
-    world.emulator.set_workflow(SEARCH.id, duration=60.0)
+def test_story(name, way, kind, player):
     player(kind, way).play(*STORIES[name])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_reattached_run_shares_the_cap_with_the_runs_before_it(kind, player):
-    tries = [
-        ended("failed", 80),
-        Try(DEFERS, run=ENDLESS, args=CAPPED),
-        replace(OVER, run={}, says="With the 80 credits"),
-    ]
-    player(kind, "deferred").play(tries, "failed canceled")
 
 
 @pytest.mark.parametrize("credits_at_end", [False, True], ids=["credits at each step", "credits at the end"])
@@ -233,7 +230,6 @@ class TestDeferral:
 
     @pytest.mark.parametrize("rendered", ["", "abc", 0, None], ids=repr)
     def test_cap_that_renders_to_an_invalid_value_during_the_wait_loses_no_result(self, world, player, rendered):
-        world.emulator.set_workflow(SEARCH.id, duration=60.0)
         caps = iter((CAP, rendered))
         found = player("workflow", "deferred")
 

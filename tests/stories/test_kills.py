@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.exceptions import RunCanceledError, RunLostError
 from tests.stories.player import KINDS, WAYS, Try
 
@@ -34,7 +33,6 @@ KEPT, STOPPED = (RunLostError, "running"), (RunCanceledError, "canceled")
 def test_run_is_stopped_unless_a_next_try_reattaches_or_the_author_keeps_it(
     state, cancel_on_kill, durable, retries, way, kind, world, player
 ):
-    world.emulator.set_workflow(SEARCH.id, duration=60.0)
     reattached = STATES[state] == "continues" and durable and retries > 0
     error, status = KEPT if reattached or not cancel_on_kill else STOPPED
     found = player(kind, way)

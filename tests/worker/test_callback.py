@@ -12,8 +12,8 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.resuming import WaitEvent
-from airflow_provider_browseract.runs.stored import from_json, to_json
-from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
+from airflow_provider_browseract.runs.stored import to_json
+from airflow_provider_browseract.runs.waiting import End, WokenBy
 from tests.cases import cases
 from tests.workers import ORDERS_RESULT, refuse_xcoms
 from tests.world import browseract_emulator, emulator, worker, world
@@ -46,14 +46,7 @@ def wait_of(deferral: TaskDeferred) -> dict:
 
 def callback_event(deferral: TaskDeferred) -> dict:
     """The event that the callback route creates from the trigger's wait."""
-    return to_json(WaitEvent(from_json(Wait, wait_of(deferral)), End.ENDED, WokenBy.CALLBACK))
-
-
-def defers_again(run, event: dict) -> dict:
-    """Continue after an event that does not end the wait, and return the next wait."""
-    with pytest.raises(TaskDeferred) as again:
-        run.operator().execute_complete(run.context, event)
-    return wait_of(again.value)
+    return to_json(WaitEvent(deferral.trigger.wait, End.ENDED, WokenBy.CALLBACK))
 
 
 @pytest.fixture
@@ -176,9 +169,10 @@ class TestSafetyPolls:
 
     def test_poll_interval_is_normal_again_after_a_poll_found_the_end(self, orders, emulator, webhooks):
         run = orders(poll_interval=None)
-        first = wait_of(run.defer())
+        deferral = run.defer()
         emulator.fault("get-task", RequestFault.status(503))
-        again = defers_again(run, to_json(WaitEvent(from_json(Wait, first), End.ENDED)))
+        again = run.defer_again(deferral, to_json(WaitEvent(deferral.trigger.wait, End.ENDED)))
+        first, again = wait_of(deferral), wait_of(again)
         assert (first["interval"], again["interval"]) == (timings.SAFETY_POLL_INTERVAL, timings.DEFAULT_POLL_INTERVAL)
 
     @pytest.mark.parametrize("duration", [1.0, 9.0], ids=["ended within the grace", "callback may be on its way"])
@@ -209,10 +203,9 @@ class TestCallback:
         assert requested == ["get-workflow", "run-task", "get-task", "get-task"]
 
     def test_callback_before_the_end_of_the_run_defers_again_on_the_same_run(self, orders, emulator, webhooks, logs):
-        emulator.set_workflow(ORDERS.id, duration=60.0)
         run = orders()
         deferral = run.defer()
-        first, again = wait_of(deferral), defers_again(run, callback_event(deferral))
+        first, again = wait_of(deferral), wait_of(run.defer_again(deferral, callback_event(deferral)))
         for name in ("browseract_task_id", "deadline", "interval", TOKEN_KEY):
             assert again[name] == first[name]
         assert (first["callbacks_in_vain"], again["callbacks_in_vain"]) == (0, 1)
@@ -223,7 +216,7 @@ class TestCallback:
         run = orders()
         first = run.defer()
         emulator.fault("get-task", RequestFault.status(503))
-        assert defers_again(run, callback_event(first))[TOKEN_KEY] == wait_of(first)[TOKEN_KEY]
+        assert wait_of(run.defer_again(first, callback_event(first)))[TOKEN_KEY] == wait_of(first)[TOKEN_KEY]
 
     def test_callback_of_a_run_without_an_end_time_reports_no_delay(self, called_back, emulator, logs):
         run, _, event = called_back
@@ -241,7 +234,6 @@ class TestCallback:
         assert "This task polls, because no callback can resume it" in logs()
 
     def test_callback_token_not_stored_in_a_later_try_keeps_the_run_running(self, orders, emulator, webhooks, store):
-        emulator.set_workflow(ORDERS.id, duration=60.0)
         first = orders(store=store)
         first.defer()
         last = orders(store=store)

@@ -86,8 +86,6 @@ def test_inputs_are_neither_checked_nor_converted_with_validate_inputs_false(wor
 
 
 def test_reattach_succeeds_without_a_check_of_the_inputs(worker, emulator, store, checked):
-    for source in (SEARCH, CONTACTS):
-        emulator.set_workflow(source.id, duration=60.0)
     task_id = worker(**checked, store=store).run()
     for endpoint in ("get-workflow", "query-bot"):
         emulator.fault(endpoint, RequestFault.refused(10111))

@@ -209,13 +209,6 @@ class TestKillWhileResultsAreWritten:
 class TestErrors:
     """Results that cannot be read or written."""
 
-    def test_retry_with_the_right_output_format_reads_the_same_run_and_starts_none(self, worker, emulator, store):
-        emulator.set_workflow(PLAIN_TEXT.id, output="plain")
-        with pytest.raises(AirflowFailException):
-            worker(**TEXT, output_format="json", store=store).run()
-        assert worker(**TEXT, output_format="text", store=store).run() == "plain"
-        assert len(emulator.tasks) == 1
-
     @pytest.mark.parametrize("remembered", [False, True], ids=["not remembered", "remembered"])
     def test_unexpected_result_error_allows_a_retry_only_if_the_run_is_remembered(
         self, worker, emulator, store, while_changed, remembered

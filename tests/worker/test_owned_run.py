@@ -20,7 +20,7 @@ from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import DELETED, AirflowFailException, AirflowTaskTimeout, TaskDeferred, conf
 from airflow_provider_browseract.emulator import ENDLESS, ORDERS, SEARCH, RequestFault
-from airflow_provider_browseract.exceptions import RunCanceledError, RunError, RunLostError, RunTimedOutError
+from airflow_provider_browseract.exceptions import RunCanceledError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunBotOperator
@@ -35,7 +35,7 @@ from airflow_provider_browseract.worker import execution, first_read
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from airflow_provider_browseract.worker.tries import STATE_RETENTION, ReasonOfKill, Tries
 from tests.cases import cases
-from tests.workers import PENS, Worker, at_calls, calls_of, raises, set_retry_policy
+from tests.workers import PENS, Worker, at_calls, calls_of, raises
 
 AWAY = raises(RuntimeError("no API server"))
 REATTACHES = "The run keeps running, and the next try reattaches to it. Its page is http"
@@ -178,32 +178,31 @@ class TestUnexpectedSigterm:
         assert calls_of(emulator, "stop-task") == 1
         assert logs().count("Killed while waiting") == 1
 
-    @pytest.mark.parametrize("state", ["running", None], ids=["has not accepted it yet", "does not respond"])
-    def test_kill_during_a_deferral_keeps_the_run_for_the_triggerer(self, tries, airflow, emulator, state, hasty, logs):
-        attempt = tries(deferrable=True, max_tries=0)
+    @cases(
+        ("state", "arguments", "condition"),
+        {
+            "has not accepted it yet": ("running", {}, " if Airflow has accepted the deferral"),
+            "does not respond": (None, {}, " if Airflow has accepted the deferral"),
+            "has accepted it": ("deferred", {}, ""),
+            "has accepted it, before Airflow 3.3": ("deferred", {"store": None}, ""),
+        },
+    )
+    def test_kill_during_or_after_a_deferral_keeps_the_run_for_the_triggerer(
+        self, tries, airflow, emulator, hasty, logs, state, arguments, condition
+    ):
+        attempt = tries(deferrable=True, max_tries=0, **arguments)
         operator = attempt.operator()
         with pytest.raises(TaskDeferred):
             operator.execute(attempt.context)
+        airflow.state = state
         if state is None:
             airflow.answers = AWAY
         kill_and_decide(operator)
         assert emulator.tasks[0].status == "running"
-        kept = "The run keeps running, and the triggerer waits for it if Airflow has accepted the deferral. Its page is"
-        assert kept in logs()
-
-    @pytest.mark.parametrize("keeps", [True, False], ids=["Airflow 3.3", "before Airflow 3.3"])
-    def test_kill_after_a_deferral_keeps_the_run_for_the_triggerer(self, tries, airflow, emulator, store, keeps, logs):
-        attempt = tries(deferrable=True, max_tries=0, store=store if keeps else None)
-        operator = attempt.operator()
-        with pytest.raises(TaskDeferred):
-            operator.execute(attempt.context)
-        airflow.state = "deferred"
-        operator.on_kill()
-        assert emulator.tasks[0].status == "running"
-        logged = logs()
-        task_id = emulator.tasks[0].id
-        assert f"Killed while waiting for BrowserAct task {task_id}: the Airflow task has deferred." in logged
-        assert "The run keeps running, and the triggerer waits for it. Its page is http" in logged
+        log = logs()
+        assert f"The run keeps running, and the triggerer waits for it{condition}. Its page is http" in log
+        why = f"Killed while waiting for BrowserAct task {emulator.tasks[0].id}: the Airflow task has deferred."
+        assert (why in log) is (state == "deferred")
 
     def test_request_to_an_unresponsive_airflow_holds_no_process(self, tries, killed, airflow, hasty):
         answering, before = threading.Event(), set(threading.enumerate())
@@ -348,8 +347,18 @@ class TestOperatorOfAnotherVersionOfTheApi:
 class TestRetryPolicy:
     """``retry_policy`` of Airflow 3.3 decides after the error whether there is a next try."""
 
-    @pytest.mark.parametrize(("action", "status"), [("fail", "canceled"), ("retry", "running"), ("default", "running")])
-    def test_retry_policy_decides_whether_a_killed_try_stops_its_run(self, tries, killed, emulator, action, status):
+    @cases(
+        ("action", "happens", "status"),
+        {
+            "fail": ("fail", lambda airflow: None, "canceled"),
+            "fail, and Airflow is unreachable": ("fail", lambda airflow: setattr(airflow, "answers", AWAY), "canceled"),
+            "retry": ("retry", lambda airflow: None, "running"),
+            "default": ("default", lambda airflow: None, "running"),
+        },
+    )
+    def test_retry_policy_decides_whether_a_killed_try_stops_its_run(
+        self, tries, killed, airflow, emulator, action, happens, status
+    ):
         asked_with = []
 
         def evaluate(**arguments):
@@ -358,19 +367,12 @@ class TestRetryPolicy:
 
         attempt = tries()
         attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
-        killed(attempt)
+        error = killed(attempt, happens=partial(happens, airflow))
         assert emulator.tasks[0].status == status
+        assert str(error).endswith("The run was stopped.") is (status == "canceled")
         assert set(asked_with[0]) == {"exception", "try_number", "max_tries", "context"}
         assert isinstance(asked_with[0]["exception"], RunLostError)
         assert str(asked_with[0]["exception"]) == f"BrowserAct task {emulator.tasks[0].id} keeps running."
-
-    def test_retry_policy_is_evaluated_for_the_error_if_airflow_is_unreachable(self, tries, killed, airflow, emulator):
-        attempt = tries()
-        asked_with = set_retry_policy(attempt, SimpleNamespace(value="fail"))
-        error = killed(attempt, happens=lambda: setattr(airflow, "answers", AWAY))
-        assert isinstance(asked_with[0], RunLostError)
-        assert str(error).endswith("The run was stopped.")
-        assert emulator.tasks[0].status == "canceled"
 
     def test_retry_policy_that_raises_is_ignored_and_the_run_keeps_running(self, tries, killed, emulator):
         attempt = tries()
@@ -690,50 +692,35 @@ class TestExecutionTimeout:
         assert stops == [None, None]
 
 
-class TestKillDuringTheReadAfterADeferral:
-    """SIGTERM comes while a resumed try reads its run, and Airflow lets the code continue."""
+def stopped_by_a_person(wait: Wait) -> WaitEvent:
+    asking = wait.asking("019ab3d5-0000-7000-8000-000000000001")
+    return WaitEvent(asking, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answered_by="ada")
 
-    @pytest.fixture
-    def killed_while_reading(self, tries, airflow):
-        """Resume a try with an event, and kill it while it reads its run."""
 
-        def resume(event_of: Callable[[Wait], WaitEvent], **arguments) -> BaseException:
-            attempt = tries(deferrable=True, **arguments)
-            deferral = attempt.defer()
-            operator = attempt.operator()
-            at_calls(operator, before=operator.on_kill)
-            event = to_json(event_of(deferral.trigger.wait))
-            with pytest.raises((RunError, AirflowFailException)) as raised:
-                operator.execute_complete(attempt.context, event)
-            return raised.value
+GIVEN_UP = r"(?s)^Stopped waiting for BrowserAct task \d+, because its status.*the next try reattaches to it"
 
-        return resume
 
-    def test_run_that_a_person_has_stopped_is_stopped(self, killed_while_reading, emulator):
-        def stop(wait: Wait) -> WaitEvent:
-            asking = wait.asking("019ab3d5-0000-7000-8000-000000000001")
-            return WaitEvent(asking, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answered_by="ada")
-
-        error = killed_while_reading(stop)
-        assert "ada chose Stop.\nThe run was stopped." in str(error)
-        assert emulator.tasks[0].status == "canceled"
-
-    def test_run_at_its_deadline_is_stopped(self, killed_while_reading, emulator):
-        error = killed_while_reading(lambda wait: WaitEvent(replace(wait, deadline=time.time()), End.DEADLINE))
-        assert isinstance(error, RunTimedOutError)
-        assert emulator.tasks[0].status == "canceled"
-
-    def test_run_that_was_given_up_is_named_and_left_to_the_next_try(self, killed_while_reading, emulator):
-        with emulator.fault("get-task", RequestFault.status(503)):
-            error = killed_while_reading(lambda wait: WaitEvent(wait, End.GIVEN_UP))
-        assert f"Stopped waiting for BrowserAct task {emulator.tasks[0].id}, because its status" in str(error)
-        assert "the next try reattaches to it" in str(error)
-        assert emulator.tasks[0].status == "running"
-
-    def test_run_that_is_waited_for_again_in_the_worker_is_left_to_the_next_try(self, killed_while_reading, emulator):
-        error = killed_while_reading(lambda wait: WaitEvent(wait, End.ENDED))
-        assert "the next try reattaches to it" in str(error)
-        assert emulator.tasks[0].status == "running"
+@cases(
+    ("event_of", "error", "match"),
+    {
+        "a person chose Stop": (stopped_by_a_person, AirflowFailException, r"ada chose Stop\.\nThe run was stopped\."),
+        "deadline": (partial(WaitEvent, end=End.DEADLINE), RunTimedOutError, "The run was stopped"),
+        "not ended": (partial(WaitEvent, end=End.ENDED), RunLostError, "the next try reattaches to it"),
+        "given up": (partial(WaitEvent, end=End.GIVEN_UP), RunLostError, GIVEN_UP),
+    },
+)
+def test_kill_during_the_read_after_a_deferral_stops_the_run_or_leaves_it_to_the_next_try(
+    tries, airflow, emulator, event_of, error, match
+):
+    attempt = tries(deferrable=True)
+    event = event_of(replace(attempt.defer().trigger.wait, deadline=time.time()))
+    if event.end is End.GIVEN_UP:
+        emulator.fault("get-task", RequestFault.status(503))
+    operator = attempt.operator()
+    at_calls(operator, before=operator.on_kill)
+    with pytest.raises(error, match=match):
+        operator.execute_complete(attempt.context, to_json(event))
+    assert emulator.tasks[0].status == ("running" if error is RunLostError else "canceled")
 
 
 def test_run_that_ends_between_the_read_after_a_deferral_and_the_stop_of_a_kill_returns_its_result(tries, emulator):

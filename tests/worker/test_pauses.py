@@ -25,7 +25,7 @@ from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import End, Wait
 from airflow_provider_browseract.worker import pauses, waiter
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of
+from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of, resume_operator
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -38,12 +38,6 @@ def _paused_for_ever(emulator):
     emulator.set_workflow(HUMAN.id, duration=60.0, pause_limit=36_000.0)
 
 
-def go_on(run, deferred: TaskDeferred, event: Any) -> Any:
-    """Continue once after a deferral, as Airflow does."""
-    kwargs = {**(deferred.kwargs or {}), "event": event}
-    return run.operator().resume_execution(deferred.method_name, kwargs, run.context)
-
-
 def until_asked(run) -> TaskDeferred:
     """Run until the Required Action is created, and return that deferral."""
     deferred = None
@@ -52,8 +46,7 @@ def until_asked(run) -> TaskDeferred:
             if deferred is None:
                 run.operator().execute(run.context)
             else:
-                event = run.wait_in_triggerer(deferred)
-                go_on(run, deferred, event)
+                resume_operator(run.operator(), deferred, run.wait_in_triggerer(deferred), run.context)
         except TaskDeferred as next_one:
             deferred = next_one
     return deferred
@@ -73,7 +66,7 @@ def asked(worker, people):
 def resume(run, deferred, event):
     """Continue with an event, as Airflow 3.3 does with the answer itself."""
     try:
-        return go_on(run, deferred, event)
+        return resume_operator(run.operator(), deferred, event, run.context)
     except TaskDeferred as again:
         return run.resume(again)
 
@@ -230,21 +223,17 @@ class TestRequiredAction:
         run, deferred = asked()
         emulator.fault("resume-task", RequestFault.refused(10127), times=1)
         answer = people.answer("Resume")
-        with pytest.raises(TaskDeferred) as going_on:
-            go_on(run, deferred, answer)
-        assert going_on.value.trigger.wait.required_action is None
+        going_on = run.defer_again(deferred, answer)
+        assert going_on.trigger.wait.required_action is None
 
     def test_required_action_is_created_again_when_the_resume_fails(self, asked, emulator, people):
         emulator.fault("resume-task", RequestFault.status(500))
         run, deferred = asked()
         answer = people.answer("Resume")
-        with pytest.raises(TaskDeferred) as again:
-            go_on(run, deferred, answer)
+        again = run.defer_again(deferred, answer)
         emulator.clear_faults()
-        event = run.wait_in_triggerer(again.value)
-        with pytest.raises(TaskDeferred) as asked_again:
-            go_on(run, again.value, event)
-        assert asked_again.value.trigger.wait.required_action
+        asked_again = run.defer_again(again, run.wait_in_triggerer(again))
+        assert asked_again.trigger.wait.required_action
         assert people.asked == 2
         assert people.question["chosen"] is None
 
@@ -258,26 +247,23 @@ class TestRequiredAction:
         told: list[Any] = []
         run, deferred = asked(AskPerson(60), on_paused_callback=told.append)
         wait = deferred.trigger.wait
-        with pytest.raises(TaskDeferred) as again:
-            go_on(run, deferred, to_json(WaitEvent(wait, End.ENDED)))
-        next_wait = again.value.trigger.wait
+        again = run.defer_again(deferred, to_json(WaitEvent(wait, End.ENDED)))
+        next_wait = again.trigger.wait
         assert (next_wait.required_action, next_wait.answer_by) == (wait.required_action, wait.answer_by)
         assert next_wait.pause_known
         assert (people.asked, len(told)) == (1, 1)
         people.answer("Resume")
-        assert run.resume(again.value) == CONFIRMED
+        assert run.resume(again) == CONFIRMED
 
     @pytest.mark.parametrize("end", [End.NO_LONGER_PAUSED, End.GIVEN_UP], ids=["keeps running", "unknown answer"])
     def test_required_action_is_created_again_if_the_run_is_paused_after_the_first_is_over(self, asked, people, end):
         run, deferred = asked(AskPerson(60))
         event = to_json(WaitEvent(deferred.trigger.wait, end, reason="?"))
-        with pytest.raises(TaskDeferred) as again:
-            go_on(run, deferred, event)
-        wait = again.value.trigger.wait
+        again = run.defer_again(deferred, event)
+        wait = again.trigger.wait
         assert (wait.required_action, wait.answer_by, wait.pause_known) == (None, None, False)
-        with pytest.raises(TaskDeferred) as asked_anew:
-            go_on(run, again.value, run.wait_in_triggerer(again.value))
-        assert asked_anew.value.trigger.wait.required_action
+        asked_anew = run.defer_again(again, run.wait_in_triggerer(again))
+        assert asked_anew.trigger.wait.required_action
         assert people.asked == 2
 
     def test_answer_to_an_earlier_required_action_is_ignored_and_logged(self, worker, emulator, people, logs):
@@ -285,9 +271,8 @@ class TestRequiredAction:
         deferral = run.defer()
         people._ask(run.ti.id)
         stop = people.answer("Stop")
-        with pytest.raises(TaskDeferred) as again:
-            go_on(run, deferral, stop)
-        assert again.value.trigger.wait.required_action is None
+        again = run.defer_again(deferral, stop)
+        assert again.trigger.wait.required_action is None
         assert emulator.tasks[0].status != "canceled"
         assert "The answer Stop was for an earlier Required Action" in logs()
 

@@ -7,7 +7,6 @@ import time
 import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import NoSlotError, RunCanceledError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -28,8 +27,6 @@ def search(worker, **arguments):
 @pytest.mark.parametrize("shared_runs", [True, False], ids=["each version lists all runs", "each lists only its own"])
 def test_refused_bot_counts_runs_of_both_versions_and_a_workflow_those_of_version_2(worker, emulator, shared_runs):
     emulator.concurrency, emulator.shared_runs = 2, shared_runs
-    for source in (SEARCH, CONTACTS):
-        emulator.set_workflow(source.id, duration=60.0)
 
     def refused(**arguments):
         before = len(emulator.requests)
@@ -60,20 +57,12 @@ def test_no_slot_in_time_raises_and_starts_no_run(worker, world, emulator, store
     assert store.values == {}
 
 
-def refuse_once_more(run, deferred) -> TaskDeferred:
-    """Resume a task that waits for a slot, whose start is refused again, and return its next deferral."""
-    event = run.wait_in_triggerer(deferred)
-    with pytest.raises(TaskDeferred) as again:
-        run.operator().resume_execution(deferred.method_name, {"event": event}, run.context)
-    return again.value
-
-
 def test_refused_task_keeps_its_place_and_its_priority(worker, emulator):
     emulator.fault("run-task", RequestFault.refused(10118), times=2)
     run = search(worker, deferrable=True, priority_weight=7)
     deferral = run.defer()
     first = deferral.trigger.wait.queued
-    again = refuse_once_more(run, deferral).trigger.wait.queued
+    again = run.defer_again(deferral, run.wait_in_triggerer(deferral)).trigger.wait.queued
     assert (first.priority, first.refusals, again.refusals) == (7, 1, 2)
     assert again.place == first.place
 
@@ -112,8 +101,7 @@ def test_woken_task_sends_its_start_before_any_other_request(worker, emulator):
     deferral = run.defer()
     event = run.wait_in_triggerer(deferral)
     before = len(emulator.requests)
-    with pytest.raises(TaskDeferred):
-        run.operator().resume_execution(deferral.method_name, {"event": event}, run.context)
+    run.defer_again(deferral, event)
     assert emulator.requests[before].endpoint == "run-task"
 
 

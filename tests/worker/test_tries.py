@@ -38,7 +38,6 @@ def tries(worker, store):
 class TestAfterWorkerDeath:
     def test_reattached_run_keeps_its_deadline_and_callback_token(self, tries, emulator, connect):
         connect({"webhook_base_url": "http://127.0.0.1:1"})
-        emulator.set_workflow(SEARCH.id, duration=60.0)
         arguments = []
         for _ in range(2):
             attempt = tries(deferrable=True)
@@ -81,7 +80,6 @@ class TestAfterAirflowError:
         assert [task.status for task in emulator.tasks] == runs
 
     def test_unexpected_error_after_a_deferral_in_the_last_try_stops_the_run(self, tries, emulator, monkeypatch):
-        emulator.set_workflow(SEARCH.id, duration=60.0)
         attempt = tries(deferrable=True)
         deferral = attempt.defer()
         monkeypatch.setattr(RunWorkflowOperator, "hide_secrets", lambda *_: 1 / 0)
@@ -93,7 +91,6 @@ class TestAfterAirflowError:
         ("error", "status"), [("Trigger failure", "running"), ("Trigger timeout", "canceled")], ids=str
     )
     def test_deferral_ended_by_airflow_stops_the_run_only_on_trigger_timeout(self, tries, emulator, error, status):
-        emulator.set_workflow(SEARCH.id, duration=60.0)
         attempt = tries(deferrable=True)
         attempt.ti.max_tries = 1
         attempt.defer()
@@ -120,7 +117,6 @@ class TestAfterAirflowError:
 
     @pytest.mark.parametrize("readable", [True, False], ids=["run is read", "run cannot be read"])
     def test_invalid_trigger_event_keeps_the_run_for_the_next_try(self, tries, emulator, readable):
-        emulator.set_workflow(SEARCH.id, duration=60.0)
         attempt = tries(deferrable=True)
         attempt.ti.max_tries = 1
         attempt.defer()
@@ -134,7 +130,6 @@ class TestAfterAirflowError:
 
     @pytest.mark.parametrize(("action", "status"), [("fail", "canceled"), ("retry", "running")])
     def test_retry_policy_decides_about_the_error_of_a_run_that_is_given_up(self, tries, emulator, action, status):
-        emulator.set_workflow(SEARCH.id, duration=60.0)
         attempt = tries(deferrable=True)
         attempt.ti.max_tries = 1
         seen = set_retry_policy(attempt, SimpleNamespace(value=action))
@@ -149,7 +144,6 @@ class TestAfterAirflowError:
 class TestFailedReattach:
     @pytest.fixture(autouse=True)
     def _going(self, tries, emulator):
-        emulator.set_workflow(SEARCH.id, duration=60.0)
         tries(wait_for_completion=False).run()
 
     @pytest.mark.parametrize(("cancel_on_kill", "status"), [(True, "canceled"), (False, "running")])
@@ -320,7 +314,6 @@ class TestInvalidEntry:
         },
     )
     def test_invalid_stored_entry_fails_and_starts_or_stops_no_run(self, tries, emulator, store, change, message):
-        emulator.set_workflow(SEARCH.id, duration=60.0)
         tries(wait_for_completion=False).run()
         changed = {**json.loads(store.values[STATE_KEY]), **change} if isinstance(change, dict) else change
         store.values[STATE_KEY] = json.dumps(changed)
