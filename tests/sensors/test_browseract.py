@@ -107,8 +107,7 @@ class TestRunOfABot:
     @BOTH_WAYS
     def test_its_run_is_found_and_then_only_version_3_is_asked(self, emulator, wait, deferrable):
         task_id = BrowserActHook().run_bot(CONTACTS.id, {"company_name": "Example Corp"}).id
-        contact = wait(task_id, deferrable=deferrable)
-        assert contact["official_website_url"] == "https://examplecorp.example"
+        assert wait(task_id, deferrable=deferrable)["official_website_url"] == "https://examplecorp.example"
         assert calls_of(emulator, "get-task") == 1
         assert {request.endpoint for request in emulator.requests} == {"create-run", "get-task", "query-run"}
 

@@ -64,6 +64,12 @@ class Waiting:
         with suppress(asyncio.CancelledError):
             await self._tasks[name]
 
+    async def woken_after(self, task_id: str) -> list[str]:
+        """Stop a run, wait for some counts, and return who has been woken."""
+        stop(task_id)
+        await counts()
+        return self.woken
+
 
 @pytest.fixture
 def waiting(emulator):
@@ -96,14 +102,10 @@ async def test_each_free_slot_wakes_the_next_task_only(world, waiting):
         waiting.add(name, since, active=2)
     await counts()
     assert waiting.woken == []
-    stop(first)
-    await counts()
-    assert waiting.woken == ["a"]
+    assert await waiting.woken_after(first) == ["a"]
     # The run of the first one is there, and a slot becomes free again.
     start()
-    stop(second)
-    await counts()
-    assert waiting.woken == ["a", "b"]
+    assert await waiting.woken_after(second) == ["a", "b"]
 
 
 @in_world
@@ -245,9 +247,7 @@ class TestCounts:
         emulator.clear_faults()
         await counts()
         assert waiting.woken == []
-        stop(task_id)
-        await counts()
-        assert waiting.woken == ["a"]
+        assert await waiting.woken_after(task_id) == ["a"]
 
     @in_world
     async def test_error_in_the_queue_ends_no_wait(self, world, waiting, monkeypatch):
@@ -265,9 +265,7 @@ class TestCounts:
         waiting.add("a", 1.0)
         await counts()
         assert failed
-        stop(task_id)
-        await counts()
-        assert waiting.woken == ["a"]
+        assert await waiting.woken_after(task_id) == ["a"]
 
     @pytest.mark.parametrize("unreadable", [1, 2])
     @in_world
@@ -370,9 +368,7 @@ class TestWoken:
         assert waiting.woken == ["over"]
         waiting.add("a", 2.0)
         await counts()
-        stop(task_id)
-        await counts()
-        assert waiting.woken == ["over", "a"]
+        assert await waiting.woken_after(task_id) == ["over", "a"]
 
 
 class TestPlace:

@@ -174,8 +174,7 @@ class TestWatcherRestart:
             await asyncio.sleep(POLLS)
             later = end(FAILING)
             await asyncio.sleep(POLLS)
-        reported = [ids([payload]) for payload in payloads]
-        assert reported == ([sorted(meanwhile), [later]] if stored else [[later]])
+        assert [ids([payload]) for payload in payloads] == ([sorted(meanwhile), [later]] if stored else [[later]])
 
     @in_world
     async def test_restarted_watcher_of_a_bot_reports_its_runs_that_ended_meanwhile(self, world, emulator):

@@ -59,16 +59,12 @@ WORKFLOW_TEMPLATE: dict[str, Any] = {
 STARTS = ("create-run", "create-template-run", "run-task-by-template")
 
 
-def nothing(_):
-    """Respond as documented."""
+def behaves(**settings):
+    """Return a function that changes settings of the emulator."""
+    return lambda emulator: emulator.__dict__.update(settings)
 
 
-def as_in_the_demos(emulator):
-    emulator.as_in_the_demos = True
-
-
-def share_runs(emulator):
-    emulator.shared_runs = True
+nothing, as_in_the_demos, share_runs = behaves(), behaves(as_in_the_demos=True), behaves(shared_runs=True)
 
 
 def convert_and_show_defaults(emulator):

@@ -47,39 +47,6 @@ def kill_and_decide(operator) -> None:
     operator._owned_run.await_decision()
 
 
-class Airflow:
-    """What Airflow knows of the task instance.
-
-    :param store: what it keeps over tries; a try whose place another one has taken is shown nothing of it.
-    """
-
-    def __init__(self, store) -> None:
-        self.state: str | None = "running"
-        self.superseded = False
-        self.answers: Callable[[], None] = lambda: None
-        self._get = store.get
-        store.get = self.get
-
-    def become(self, state, superseded=False) -> None:
-        self.state, self.superseded = state, superseded
-
-    def get(self, key):
-        self.answers()
-        return None if self.superseded else self._get(key)
-
-    def states(self, dag_id, *, map_index, task_ids, run_ids):
-        self.answers()
-        assert (dag_id, map_index, task_ids, run_ids) == ("shop", -1, ["run"], ["manual__1"])
-        return {} if self.state == DELETED else {"manual__1": {"run": self.state}}
-
-
-@pytest.fixture
-def airflow(store, monkeypatch) -> Airflow:
-    airflow = Airflow(store)
-    monkeypatch.setattr("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", airflow.states)
-    return airflow
-
-
 @pytest.fixture
 def tries(worker, store, airflow, connect, emulator):
     """Creates the tries of a task instance that waits in its worker for a run of a minute."""

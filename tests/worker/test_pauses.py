@@ -193,8 +193,7 @@ class TestRequiredAction:
         seen: list[str] = []
         for endpoint in ("get-task", "get-task-status"):
             emulator.rewrite(endpoint, while_it_changes)
-        run = worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable)
-        assert run.run() == CONFIRMED
+        assert worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable).run() == CONFIRMED
         assert calls_of(emulator, "resume-task") == 1
         logged, task_id = logs(), emulator.tasks[0].id
         assert f"Resuming BrowserAct task {task_id} (1 of at most {MAX_RESUMES} times)." in logged
@@ -411,8 +410,7 @@ def test_ask_person_works_in_default_args_partial_and_expand_and_in_the_stored_d
 def test_poll_interval_with_callbacks_is_shorter_when_on_paused_is_ask(worker, connect, on_paused, seconds):
     connect({"webhook_base_url": "https://airflow.example"})
     run = worker(workflow_id=HUMAN.id, on_paused=on_paused, deferrable=True, poll_interval=None)
-    deferral = run.defer()
-    assert deferral.trigger.wait.interval == seconds
+    assert run.defer().trigger.wait.interval == seconds
 
 
 def test_run_resumed_elsewhere_still_finishes_with_on_paused_fail(worker, emulator):

@@ -155,8 +155,7 @@ def test_files_are_returned_as_addresses_beside_the_value(run_with, emulator, lo
 def test_output_that_comes_after_the_status_is_returned_not_none(run_with, emulator, logs, deferrable, what, output):
     # In the vendor's example, a finished run of a bot has no steps.
     emulator.as_in_the_demos = what is BOT
-    run = run_with(what, deferrable=deferrable, output=output, files=(), output_after=10.0)
-    assert run.run() == output
+    assert run_with(what, deferrable=deferrable, output=output, files=(), output_after=10.0).run() == output
     assert "has finished without output or files" in logs()
 
 

@@ -31,26 +31,6 @@ LIMIT = 20.0
 """Seconds that a try with a signal may take on a busy machine. A process that waits for a lock never ends."""
 
 
-class Channel:
-    """Airflow's channel to a task: one request at a time, with a lock that is not reentrant.
-
-    :param state: the state of the task instance in Airflow.
-    """
-
-    def __init__(self, state: str = "running") -> None:
-        self.state = state
-        self.lock = threading.Lock()
-        self.interrupt: Callable[[], None] = lambda: None
-
-    def request(self) -> None:
-        with self.lock:
-            self.interrupt()
-
-    def states(self, *_: Any, **__: Any) -> dict[str, dict[str, str]]:
-        self.request()
-        return {"manual__1": {"run": self.state}}
-
-
 class LockedLog:
     """A log that writes one line at a time, as structlog does, with a lock that is not reentrant."""
 
@@ -94,21 +74,20 @@ class SignalDuringImport(importlib.abc.MetaPathFinder):
 
 
 @pytest.fixture
-def channel(store, monkeypatch) -> Channel:
-    channel = Channel()
-    monkeypatch.setattr("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", channel.states)
-    get = store.get
+def channel(airflow) -> threading.Lock:
+    """The lock of Airflow's channel to a task, which sends one request at a time, and is not reentrant."""
+    lock = threading.Lock()
 
-    def get_through_channel(key: str) -> Any:
-        channel.request()
-        return get(key)
+    def respond() -> None:
+        with lock:
+            pass
 
-    store.get = get_through_channel
-    return channel
+    airflow.answers = respond
+    return lock
 
 
 @pytest.fixture
-def begin(worker, store, connect, emulator, channel) -> Iterator[Callable[..., Any]]:
+def begin(worker, store, connect, emulator, airflow, channel) -> Iterator[Callable[..., Any]]:
     """Return a function that makes a try and its operator, and handles SIGTERM as Airflow does.
 
     Airflow calls the operator's ``on_kill``, and lets the code continue.
@@ -119,7 +98,7 @@ def begin(worker, store, connect, emulator, channel) -> Iterator[Callable[..., A
 
     def make(state: str, max_tries: int = 0, **arguments: Any) -> Any:
         attempt = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, **arguments)
-        attempt.ti.max_tries, channel.state = max_tries, state
+        attempt.ti.max_tries, airflow.state = max_tries, state
         operator = attempt.operator()
         signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
         return attempt, operator
@@ -160,7 +139,7 @@ def in_an_xcom_push(attempt, operator, channel, emulator, monkeypatch) -> None:
     push, interrupt = attempt.ti.xcom_push, once(terminate)
 
     def interrupted(key: str, value: Any) -> None:
-        with channel.lock:
+        with channel:
             push(key, value)
             if key == "task_id":
                 interrupt()
@@ -222,19 +201,19 @@ def test_run_is_stopped_while_the_process_still_waits_for_a_response(begin, emul
     assert reads_at_the_stop == [2]
 
 
-def test_sigterm_after_the_deferral_holds_the_process_only_for_a_moment(begin, emulator, channel):
+def test_sigterm_after_the_deferral_holds_the_process_only_for_a_moment(begin, emulator, airflow, channel):
     attempt, operator = begin("running", deferrable=True)
     with pytest.raises(TaskDeferred):
         operator.execute(attempt.context)
     began = time.monotonic()
     # Airflow sends the deferral.
-    with channel.lock:
+    with channel:
         terminate()
         assert time.monotonic() - began < timings.HANDLER_LIMIT + 2
         # The process may end before the decision.
         [deciding] = [thread for thread in threading.enumerate() if thread.name == "browseract-on-kill"]
         assert deciding.daemon
-    channel.state = "deferred"
+    airflow.state = "deferred"
     operator._owned_run.await_decision()
     assert emulator.tasks[0].status == "running"
 
@@ -250,7 +229,7 @@ def test_signals_at_random_moments_never_freeze_the_process(begin, store, emulat
         push = attempt.ti.xcom_push
 
         def pushing(key: str, value: Any, push=push) -> None:
-            with channel.lock:
+            with channel:
                 push(key, value)
 
         attempt.ti.xcom_push = pushing

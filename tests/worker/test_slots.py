@@ -86,8 +86,7 @@ def test_retry_keeps_the_place_and_gives_it_up_when_its_run_starts(worker, emula
 
 def test_retry_that_starts_at_once_gives_up_the_place_of_the_try_before(worker, emulator, store):
     emulator.fault("run-task", RequestFault.refused(10118), times=1)
-    lost = search(worker, deferrable=True, store=store)
-    lost.defer()
+    search(worker, deferrable=True, store=store).defer()
     assert PLACE_KEY in store.values
     retry = search(worker, store=store)
     retry.ti.try_number = 2
@@ -131,8 +130,7 @@ def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(wo
     emulator.fault("run-task", RequestFault.refused(10118))
     # Shorter than the grace, and long enough for a busy machine.
     run = search(worker, deferrable=True, queue_timeout=timings.CORE_RACE_GRACE - 2)
-    deferral = run.defer()
-    _, arguments = deferral.trigger.serialize()
+    _, arguments = run.defer().trigger.serialize()
     assert set(arguments) == {"browseract_conn_id", "wait"}
     expected = {"queued", "source", "active", "pause", "until", "handed_over", "key_digest", "api_version"}
     assert set(arguments["wait"]) == expected | {"not_before"}

@@ -28,9 +28,10 @@ __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 def tries(worker, store):
     """Creates the tries of a task instance, each with its own XComs and all with the same state."""
 
-    def make(**arguments):
-        defaults = {"workflow_id": SEARCH.id, "input_parameters": PENS, "store": store}
-        return worker(**{**defaults, **arguments})
+    def make(max_tries=0, **arguments):
+        made = worker(**{"workflow_id": SEARCH.id, "input_parameters": PENS, "store": store, **arguments})
+        made.ti.max_tries = max_tries
+        return made
 
     return make
 
@@ -41,8 +42,7 @@ class TestAfterWorkerDeath:
         arguments = []
         for _ in range(2):
             attempt = tries(deferrable=True)
-            deferral = attempt.defer()
-            arguments.append(deferral.trigger.serialize()[1]["wait"])
+            arguments.append(attempt.defer().trigger.serialize()[1]["wait"])
             assert attempt.ti.xcoms[WAIT_XCOM][TOKEN_KEY] == arguments[0][TOKEN_KEY]
         for name in ("browseract_task_id", "deadline", TOKEN_KEY):
             assert arguments[0][name] == arguments[1][name]
@@ -66,8 +66,7 @@ class TestAfterAirflowError:
     )
     def test_airflow_error_after_start_keeps_the_run_only_for_another_try(self, tries, emulator, max_tries, fate, runs):
         emulator.next_run(SEARCH.id, duration=1.0)
-        attempt = tries()
-        attempt.ti.max_tries = max_tries
+        attempt = tries(max_tries=max_tries)
 
         def away(key, value):
             if emulator.tasks:
@@ -91,8 +90,7 @@ class TestAfterAirflowError:
         ("error", "status"), [("Trigger failure", "running"), ("Trigger timeout", "canceled")], ids=str
     )
     def test_deferral_ended_by_airflow_stops_the_run_only_on_trigger_timeout(self, tries, emulator, error, status):
-        attempt = tries(deferrable=True)
-        attempt.ti.max_tries = 1
+        attempt = tries(deferrable=True, max_tries=1)
         attempt.defer()
         with pytest.raises(RunLostError, match="Airflow ended the deferral"):
             attempt.operator().resume_execution("__fail__", {"error": error}, attempt.context)
@@ -117,8 +115,7 @@ class TestAfterAirflowError:
 
     @pytest.mark.parametrize("readable", [True, False], ids=["run is read", "run cannot be read"])
     def test_invalid_trigger_event_keeps_the_run_for_the_next_try(self, tries, emulator, readable):
-        attempt = tries(deferrable=True)
-        attempt.ti.max_tries = 1
+        attempt = tries(deferrable=True, max_tries=1)
         attempt.defer()
         if not readable:
             emulator.fault("get-task", RequestFault.status(503))
@@ -130,8 +127,7 @@ class TestAfterAirflowError:
 
     @pytest.mark.parametrize(("action", "status"), [("fail", "canceled"), ("retry", "running")])
     def test_retry_policy_decides_about_the_error_of_a_run_that_is_given_up(self, tries, emulator, action, status):
-        attempt = tries(deferrable=True)
-        attempt.ti.max_tries = 1
+        attempt = tries(deferrable=True, max_tries=1)
         seen = set_retry_policy(attempt, SimpleNamespace(value=action))
         attempt.defer()
         with pytest.raises(RunLostError):
@@ -157,8 +153,7 @@ class TestFailedReattach:
         assert emulator.tasks[0].status == status
 
     def test_invalid_argument_in_a_later_try_stops_the_run_because_airflow_does_not_retry(self, tries, emulator):
-        attempt = tries(profile_id="")
-        attempt.ti.max_tries = 1
+        attempt = tries(profile_id="", max_tries=1)
         stopped = r"(?s)profile_id is ''.*of an earlier try: The run was stopped\."
         with pytest.raises(AirflowFailException, match=stopped):
             attempt.run()
@@ -250,8 +245,7 @@ class TestLostStartResponse:
         refused = {"code": code, "msg": "Your plan is suspended", "traceId": "t"}
         emulator.fault("run-task", RequestFault.refused(4711))
         emulator.rewrite("run-task", lambda _: refused)
-        attempt = tries()
-        attempt.ti.max_tries = 1
+        attempt = tries(max_tries=1)
         with pytest.raises(AirflowFailException, match="Your plan is suspended"):
             attempt.run()
 
@@ -265,8 +259,7 @@ class TestLostStartResponse:
         assert calls_of(emulator, "run-task") == 1
 
     def test_next_try_looks_for_the_run_of_a_start_that_timed_out_and_that_is_logged(self, tries, emulator, logs):
-        attempt = tries()
-        attempt.ti.max_tries = 1
+        attempt = tries(max_tries=1)
         seen = set_retry_policy(attempt, "default")
         operator = attempt.operator()
         at_calls(operator, "run-task", after=raises(AirflowTaskTimeout("Timeout")))
