@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from operator import methodcaller
 from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
@@ -90,10 +91,34 @@ class Worker:
             self.arguments.setdefault("durable", True)
         self.deferrals: list[TaskDeferred] = []
         self.events: list[dict] = []
+        self._at_calls: tuple[Any, ...] | None = None
 
     def operator(self) -> Any:
         """Create the operator again, as each process does."""
-        return self.operator_class(**self.arguments)
+        operator = self.operator_class(**self.arguments)
+        if self._at_calls is not None:
+            names, before, after = self._at_calls
+            client = operator.hook.client
+            send = client.send
+
+            def sent(call):
+                if names and call.name not in names:
+                    return send(call)
+                before(operator)
+                try:
+                    return send(call)
+                finally:
+                    after(operator)
+
+            client.send = sent
+        return operator
+
+    def at_calls(self, *names: str, before=lambda _: None, after=lambda _: None) -> None:
+        """Let something happen before and after the calls of an operator that have one of these names, or all calls.
+
+        What happens is given the operator.
+        """
+        self._at_calls = (names, before, after)
 
     def defer(self) -> TaskDeferred:
         """Run it until it defers for the first time."""
@@ -172,6 +197,9 @@ def calls_of(emulator, endpoint: str) -> int:
     return sum(request.endpoint == endpoint for request in emulator.requests)
 
 
+KILL = methodcaller("on_kill")
+
+
 def raises(error: BaseException) -> Callable[..., Any]:
     """Return a function that raises an error, whatever it is given."""
 
@@ -179,23 +207,6 @@ def raises(error: BaseException) -> Callable[..., Any]:
         raise error
 
     return fail
-
-
-def at_calls(operator, *names: str, before=lambda: None, after=lambda: None) -> None:
-    """Let something happen before and after the calls of an operator that have one of these names, or all its calls."""
-    client = operator.hook.client
-    send = client.send
-
-    def sent(call):
-        if names and call.name not in names:
-            return send(call)
-        before()
-        try:
-            return send(call)
-        finally:
-            after()
-
-    client.send = sent
 
 
 @pytest.fixture

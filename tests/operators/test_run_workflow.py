@@ -35,7 +35,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.cases import cases
 from tests.demos import report_status
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, Worker, at_calls, calls_of, raises, refuse_xcoms
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, Worker, calls_of, raises, refuse_xcoms
 
 KEY = "app-emulator"
 LOGS_IN = {"workflow_id": LOG_IN.id, "input_parameters": {"username": "ada", "password": "hunter2"}}
@@ -377,10 +377,10 @@ class TestChangingConnection:
         assert emulator.tasks[0].status == "running"
 
     def test_missing_connection_leaves_unknown_start_to_the_next_try(self, orders, world, emulator, store, monkeypatch):
-        first = orders(store=store).operator()
-        at_calls(first, "run-task", after=raises(SystemExit()))
+        first = orders(store=store)
+        first.at_calls("run-task", after=raises(SystemExit()))
         with pytest.raises(SystemExit):
-            first.execute(orders(store=store).context)
+            first.run()
         monkeypatch.delenv(CONNECTION)
         with pytest.raises(AirflowNotFoundException):
             orders(store=store).run()

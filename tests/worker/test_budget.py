@@ -20,7 +20,7 @@ from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.worker import budget
 from airflow_provider_browseract.worker.tries import PLACE_KEY, STATE_KEY
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, PENS, at_calls, calls_of
+from tests.workers import BOTH_WAYS, KILL, PENS, calls_of
 from tests.world import emulator, worker, world
 
 __all__ = ["emulator", "worker", "world"]
@@ -224,20 +224,19 @@ def over_budget(world, emulator, limit, start_outside, monkeypatch):
 
 @pytest.fixture
 def at_second_check(over_budget):
-    """Call a function at each request for a list after the start of the operator."""
+    """Return a function that lets something happen at each request for a list after the start of an operator."""
 
-    def at(operator, function):
-        at_calls(operator, "list-tasks", before=lambda: function() if len(over_budget.tasks) == 5 else None)
+    def at(run, happens):
+        run.at_calls("list-tasks", before=lambda operator: happens(operator) if len(over_budget.tasks) == 5 else None)
 
     return at
 
 
 def test_run_over_budget_is_stopped_and_counts_for_a_later_try(search, over_budget, at_second_check, store, metrics):
-    run = search(store=store)
-    operator, shown = run.operator(), set()
-    at_second_check(operator, lambda: shown.add(run.ti.xcoms.get("task_id")))
+    run, shown = search(store=store), set()
+    at_second_check(run, lambda _: shown.add(run.ti.xcoms.get("task_id")))
     with pytest.raises(AirflowFailException) as failed:
-        operator.execute(run.context)
+        run.run()
     own = over_budget.tasks[-1]
     # It is shown in Airflow before the second check.
     assert shown == {own.id}
@@ -258,11 +257,10 @@ def test_of_runs_started_at_one_moment_only_those_within_the_budget_are_kept(sea
     def start(others: int) -> None:
         """Start a run after the first check of all others, and before all but one of them."""
         run = search(wait_for_completion=False)
-        operator = run.operator()
         if others:
-            at_calls(operator, "run-task", before=lambda: start(others - 1))
+            run.at_calls("run-task", before=lambda _: start(others - 1))
         try:
-            operator.execute(run.context)
+            run.run()
         except AirflowFailException as error:
             errors.append(str(error))
 
@@ -274,11 +272,10 @@ def test_of_runs_started_at_one_moment_only_those_within_the_budget_are_kept(sea
 
 def test_kill_during_the_second_check_stops_the_new_run(search, over_budget, at_second_check):
     run = search()
-    operator = run.operator()
-    at_second_check(operator, operator.on_kill)
+    at_second_check(run, KILL)
     # The kill and the second check both stop it.
     with pytest.raises((RunCanceledError, AirflowFailException)):
-        operator.execute(run.context)
+        run.run()
     assert over_budget.tasks[-1].status == "canceled"
     assert len(over_budget.tasks) == 5
 

@@ -29,7 +29,7 @@ from airflow_provider_browseract.worker.object_store import Folder
 from airflow_provider_browseract.worker.results import Results, ResultStore
 from tests.cases import cases
 from tests.catalogue import DOWNLOAD, PLAIN_TEXT
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, at_calls, calls_of, raises
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, calls_of, raises
 
 pytestmark = pytest.mark.usefixtures("short_patience", "short_timings")
 
@@ -173,17 +173,17 @@ class TestKillWhileResultsAreWritten:
     def test_kill_while_files_are_in_preparation_reports_that_they_are_not_kept(self, download, emulator, monkeypatch):
         monkeypatch.setattr(timings, "KILL_LIMIT", 0.3)
         run = download(EmulatedFile("late.csv", b"a,b", prepared_after=600.0))
-        operator, reads = run.operator(), []
+        reads = []
 
-        def kill_at_the_third_read_after_the_end() -> None:
+        def kill_at_the_third_read_after_the_end(operator) -> None:
             if emulator.tasks and emulator.tasks[0].finished_at:
                 reads.append(1)
             if len(reads) == 3:
                 operator.on_kill()
 
-        at_calls(operator, before=kill_at_the_third_read_after_the_end)
+        run.at_calls(before=kill_at_the_third_read_after_the_end)
         with pytest.raises(AirflowFailException, match=self.NOT_KEPT):
-            operator.execute(run.context)
+            run.run()
 
     def test_kill_ends_a_download_and_reports_that_files_are_not_kept(self, download, monkeypatch):
         under_way, ended = threading.Event(), threading.Event()

@@ -35,7 +35,7 @@ from airflow_provider_browseract.worker import execution, first_read
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from airflow_provider_browseract.worker.tries import STATE_RETENTION, ReasonOfKill, Tries
 from tests.cases import cases
-from tests.workers import PENS, Worker, at_calls, calls_of, raises
+from tests.workers import KILL, PENS, Worker, calls_of, raises
 
 AWAY = raises(RuntimeError("no API server"))
 REATTACHES = "The run keeps running, and the next try reattaches to it. Its page is http"
@@ -45,6 +45,11 @@ def kill_and_decide(operator) -> None:
     """Kill an operator, and wait until the decision about its run is carried out."""
     operator.on_kill()
     operator._owned_run.await_decision()
+
+
+def wait_for_end(emulator) -> None:
+    """Wait until the run has ended, once it is started."""
+    emulator.wait_until(lambda: emulator.tasks and emulator.tasks[0].finished_at)
 
 
 @pytest.fixture
@@ -185,9 +190,8 @@ class TestUnexpectedSigterm:
         emulator.next_run(SEARCH.id, duration=0.2)
         attempt = tries(poll_interval=60, **arguments)
         operator = attempt.operator()
-        ended = partial(emulator.wait_until, lambda: emulator.tasks and emulator.tasks[0].finished_at)
         began = time.monotonic()
-        with sigterm_after(operator, ended):
+        with sigterm_after(operator, partial(wait_for_end, emulator)):
             assert len(operator.execute(attempt.context)) == 2
         # SIGTERM has interrupted the sleep between two polls.
         assert time.monotonic() - began < 20
@@ -197,10 +201,8 @@ class TestUnexpectedSigterm:
     def test_kill_during_the_start_of_a_run_that_ends_at_once_still_returns_its_result(self, tries, emulator):
         emulator.next_run(SEARCH.id, duration=0.0)
         attempt = tries(store=None)
-        operator = attempt.operator()
-        ended = partial(emulator.wait_until, lambda: emulator.tasks[0].finished_at)
-        at_calls(operator, "run-task", before=operator.on_kill, after=ended)
-        assert len(operator.execute(attempt.context)) == 2
+        attempt.at_calls("run-task", before=KILL, after=lambda _: wait_for_end(emulator))
+        assert len(attempt.run()) == 2
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[0].id
 
     def test_ctrl_c_during_start_logs_that_a_run_may_exist_and_a_retry_reattaches(self, tries, emulator, connect, logs):
@@ -208,10 +210,9 @@ class TestUnexpectedSigterm:
         connect({"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3})
         emulator.next_run(SEARCH.id, duration=1.0)
         attempt = tries()
-        operator = attempt.operator()
-        at_calls(operator, "run-task", after=raises(KeyboardInterrupt()))
+        attempt.at_calls("run-task", after=raises(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
-            operator.execute(attempt.context)
+            attempt.run()
         assert "It is not known whether BrowserAct started a run" in logs()
         assert len(tries(try_number=2).run()) == 2
         assert [task.status for task in emulator.tasks] == ["finished"]
@@ -219,24 +220,22 @@ class TestUnexpectedSigterm:
     def test_ctrl_c_while_an_earlier_run_is_looked_up_stops_that_run(self, tries, killed, emulator, logs):
         killed(tries())
         attempt = tries(try_number=2)
-        operator = attempt.operator()
-        at_calls(operator, "get-task", before=raises(KeyboardInterrupt()))
+        attempt.at_calls("get-task", before=raises(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
-            operator.execute(attempt.context)
+            attempt.run()
         assert [task.status for task in emulator.tasks] == ["canceled"]
         assert f"BrowserAct task {emulator.tasks[0].id}: interrupted (Ctrl-C)." in logs()
 
     def test_ctrl_c_after_a_kill_does_not_stop_the_run_left_to_the_next_try(self, tries, airflow, emulator, logs):
         attempt = tries()
-        operator = attempt.operator()
 
-        def killed_and_interrupted() -> None:
+        def killed_and_interrupted(operator) -> None:
             kill_and_decide(operator)
             raise KeyboardInterrupt
 
-        at_calls(operator, "get-task", before=killed_and_interrupted)
+        attempt.at_calls("get-task", before=killed_and_interrupted)
         with pytest.raises(KeyboardInterrupt):
-            operator.execute(attempt.context)
+            attempt.run()
         assert [task.status for task in emulator.tasks] == ["running"]
         assert logs().count("Killed while waiting") == 1
 
@@ -268,11 +267,10 @@ class TestOperatorOfAnotherVersionOfTheApi:
         assert f"BrowserAct task {earlier.task_id} {why}" in logs()
 
     def test_kill_before_the_first_read_stops_the_run(self, changed, airflow, emulator, earlier):
-        operator = changed.operator()
         airflow.state = "failed"
-        at_calls(operator, "get-task", "query-run", before=partial(kill_and_decide, operator))
+        changed.at_calls("get-task", "query-run", before=kill_and_decide)
         with pytest.raises(RunCanceledError, match=f"{earlier.task_id}: the Airflow task was set to a final state"):
-            operator.execute(changed.context)
+            changed.run()
         assert [task.status for task in emulator.tasks] == ["canceled"]
 
     def test_kill_right_after_the_new_start_stops_the_new_run(self, changed, airflow, emulator, earlier, store):
@@ -386,15 +384,14 @@ class TestUserActionInAirflow:
         self, tries, airflow, emulator, endpoint, logs
     ):
         attempt = tries()
-        operator = attempt.operator()
 
-        def marked() -> None:
+        def marked(operator) -> None:
             airflow.become("failed")
             operator.on_kill()
 
-        at_calls(operator, endpoint, before=marked)
+        attempt.at_calls(endpoint, before=marked)
         with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):
-            operator.execute(attempt.context)
+            attempt.run()
         assert emulator.tasks[0].status == "canceled"
         warned = "a run may be running and using credits" in logs()
         assert warned is (endpoint == "run-task")
@@ -422,7 +419,7 @@ class TestUserActionInAirflow:
         self, tries, killed, airflow, emulator, state, superseded
     ):
         def ended_by_a_person() -> None:
-            emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+            wait_for_end(emulator)
             airflow.become(state, superseded)
 
         emulator.next_run(SEARCH.id, duration=0.3)
@@ -619,14 +616,13 @@ class TestExecutionTimeout:
 
     def time_out(self, attempt, emulator) -> None:
         """Run a try, and end its time at the second poll."""
-        operator = attempt.operator()
 
-        def over() -> None:
+        def over(_) -> None:
             if calls_of(emulator, "get-task"):
                 raise AirflowTaskTimeout("Timeout")
 
-        at_calls(operator, "get-task", before=over)
-        self.execute(operator, attempt)
+        attempt.at_calls("get-task", before=over)
+        self.execute(attempt.operator(), attempt)
 
     def test_execution_timeout_stops_the_run_even_if_a_retry_follows(self, tries, emulator, logs):
         self.time_out(tries(), emulator)
@@ -683,26 +679,23 @@ def test_kill_during_the_read_after_a_deferral_stops_the_run_or_leaves_it_to_the
     event = event_of(replace(attempt.defer().trigger.wait, deadline=time.time()))
     if event.end is End.GIVEN_UP:
         emulator.fault("get-task", RequestFault.status(503))
-    operator = attempt.operator()
-    at_calls(operator, before=operator.on_kill)
+    attempt.at_calls(before=KILL)
     with pytest.raises(error, match=match):
-        operator.execute_complete(attempt.context, to_json(event))
+        attempt.operator().execute_complete(attempt.context, to_json(event))
     assert emulator.tasks[0].status == ("running" if error is RunLostError else "canceled")
 
 
 def test_run_that_ends_between_the_read_after_a_deferral_and_the_stop_of_a_kill_returns_its_result(tries, emulator):
     emulator.next_run(SEARCH.id, duration=1.0)
     attempt = tries(deferrable=True, max_tries=0)
-    deferral = attempt.defer()
-    operator = attempt.operator()
+    event = to_json(WaitEvent(attempt.defer().trigger.wait, End.ENDED))
 
-    def killed_after_the_read() -> None:
-        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+    def killed_after_the_read(operator) -> None:
+        wait_for_end(emulator)
         operator.on_kill()
 
-    at_calls(operator, "get-task", after=killed_after_the_read)
-    event = to_json(WaitEvent(deferral.trigger.wait, End.ENDED))
-    assert len(operator.execute_complete(attempt.context, event)) == 2
+    attempt.at_calls("get-task", after=killed_after_the_read)
+    assert len(attempt.operator().execute_complete(attempt.context, event)) == 2
 
 
 def test_kill_before_the_run_is_known_is_not_forgotten_when_the_run_becomes_known(tries, killed, emulator):

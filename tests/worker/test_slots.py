@@ -14,7 +14,7 @@ from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.worker.slots import _in_words
 from airflow_provider_browseract.worker.tries import PLACE_KEY
-from tests.workers import BOTH_WAYS, at_calls, refuse_xcoms
+from tests.workers import BOTH_WAYS, KILL, refuse_xcoms
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -206,10 +206,9 @@ def test_slot_wait_ends_when_the_triggerer_cannot_read_the_connection(worker, em
 def test_kill_while_there_is_no_free_slot_starts_no_run(worker, emulator):
     emulator.fault("run-task", RequestFault.refused(10118), times=1)
     run = search(worker)
-    operator = run.operator()
-    at_calls(operator, before=operator.on_kill)
+    run.at_calls(before=KILL)
     with pytest.raises(RunCanceledError, match="Killed before a run was started"):
-        operator.execute(run.context)
+        run.run()
     assert emulator.tasks == []
 
 

@@ -18,7 +18,7 @@ from airflow_provider_browseract.runs.waiting import End
 from airflow_provider_browseract.worker import checks
 from airflow_provider_browseract.worker.tries import CLAIM_KEY, PLACE_KEY, STATE_KEY, STATE_RETENTION, Tries, forget_run
 from tests.cases import cases
-from tests.workers import PENS, at_calls, calls_of, raises, set_retry_policy
+from tests.workers import KILL, PENS, calls_of, raises, set_retry_policy
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -221,14 +221,13 @@ class TestLostStartResponse:
     def test_api_key_rotated_after_a_lost_start_still_leads_to_the_run(self, tries, emulator, connect):
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries()
-        operator = attempt.operator()
 
-        def rotate() -> None:
+        def rotate(_) -> None:
             connect(password="app-new")
             emulator.api_key = "app-new"
 
-        at_calls(operator, "run-task", after=rotate)
-        operator.execute(attempt.context)
+        attempt.at_calls("run-task", after=rotate)
+        attempt.run()
         assert [(task.id, task.status) for task in emulator.tasks] == [(attempt.ti.xcoms["task_id"], "finished")]
 
     def test_airflow_error_after_a_lost_start_response_fails_without_a_retry_if_not_remembered(self, tries, emulator):
@@ -252,19 +251,17 @@ class TestLostStartResponse:
     def test_killed_try_sends_no_start_again_after_the_look_up_of_a_lost_one(self, tries, emulator):
         emulator.fault("run-task", RequestFault.reset(), times=None)
         attempt = tries()
-        operator = attempt.operator()
-        at_calls(operator, "run-task", before=operator.on_kill)
+        attempt.at_calls("run-task", before=KILL)
         with pytest.raises(RunCanceledError, match="Killed before a run was started"):
-            operator.execute(attempt.context)
+            attempt.run()
         assert calls_of(emulator, "run-task") == 1
 
     def test_next_try_looks_for_the_run_of_a_start_that_timed_out_and_that_is_logged(self, tries, emulator, logs):
         attempt = tries(max_tries=1)
         seen = set_retry_policy(attempt, "default")
-        operator = attempt.operator()
-        at_calls(operator, "run-task", after=raises(AirflowTaskTimeout("Timeout")))
+        attempt.at_calls("run-task", after=raises(AirflowTaskTimeout("Timeout")))
         with pytest.raises(AirflowTaskTimeout):
-            operator.execute(attempt.context)
+            attempt.run()
         unknown = "It is not known whether BrowserAct started a run. A run may be running and using credits. "
         assert f"{unknown}The next try looks for it." in logs()
         assert isinstance(seen[-1], RunStartUnknownError)
