@@ -238,6 +238,17 @@ def set_retry_policy(run, action: object) -> list[BaseException]:
     return given
 
 
+def at_pushes(run, happens: Callable[[str, Any], object]) -> None:
+    """Let something happen after each push of an XCom by a task instance. It is given the key and the value."""
+    push = run.ti.xcom_push
+
+    def pushing(key, value):
+        push(key, value)
+        happens(key, value)
+
+    run.ti.xcom_push = pushing
+
+
 def refuse_xcoms(run, *keys: str, reason: str = "no API server") -> None:
     """Make pushes of some XComs of a task instance fail."""
     push = run.ti.xcom_push

@@ -35,7 +35,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.cases import cases
 from tests.demos import report_status
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, Worker, calls_of, raises, refuse_xcoms
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, Worker, at_pushes, calls_of, raises, refuse_xcoms
 
 KEY = "app-emulator"
 LOGS_IN = {"workflow_id": LOG_IN.id, "input_parameters": {"username": "ada", "password": "hunter2"}}
@@ -152,13 +152,7 @@ class TestDeferral:
         self, orders, world
     ):
         run, before = orders(deferrable=True, timeout=timedelta(minutes=10)), world.clock.now
-        push = run.ti.xcom_push
-
-        def push_slowly(key, value):
-            push(key, value)
-            world.clock.sleep(100.0 if key == "wait" else 0.0)
-
-        run.ti.xcom_push = push_slowly
+        at_pushes(run, lambda key, _: world.clock.sleep(100.0 if key == "wait" else 0.0))
         deferral = run.defer()
         wait, now = deferral.trigger.wait, world.clock.now
         grace = timings.CORE_RACE_GRACE

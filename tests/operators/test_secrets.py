@@ -24,7 +24,7 @@ from airflow_provider_browseract.operators.browseract import RunBotOperator, Run
 from airflow_provider_browseract.runs.request import RunRequest, Source, read_input_parameters
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, PENS, FakeStore, FakeTaskInstance, Worker
+from tests.workers import BOTH_WAYS, PENS, FakeStore, FakeTaskInstance, Worker, at_pushes
 
 SECRET = "hunter2ofthistest"
 HEX = re.compile("([0-9a-f]{2})+")
@@ -322,20 +322,9 @@ class TestLiveView:
     ):
         emulator.as_in_the_demos = as_in_the_demos
         pushed: dict[str, list[object]] = defaultdict(list)
-        run = worker(
-            store=store,
-            workflow_id=SEARCH.id,
-            input_parameters=PENS,
-            deferrable=deferrable,
-            **({} if shown else {"show_live_view": False}),
-        )
-        push = run.ti.xcom_push
-
-        def push_and_note(key, value):
-            pushed[key].append(value)
-            push(key, value)
-
-        run.ti.xcom_push = push_and_note
+        hidden = {} if shown else {"show_live_view": False}
+        run = worker(store=store, workflow_id=SEARCH.id, input_parameters=PENS, deferrable=deferrable, **hidden)
+        at_pushes(run, lambda key, value: pushed[key].append(value))
         run.run()
         live = f"/live/{emulator.tasks[0].id}"
         assert (live in logs()) is shown

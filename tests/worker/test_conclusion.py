@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from airflow.sdk import Asset
@@ -60,19 +60,6 @@ def download(worker, emulator, folder):
     return make
 
 
-@pytest.fixture
-def while_changed(monkeypatch):
-    """Return a context manager in which an attribute has another value."""
-
-    @contextmanager
-    def changed(*what):
-        with monkeypatch.context() as patched:
-            patched.setattr(*what)
-            yield
-
-    return changed
-
-
 def failure(remembered) -> Any:
     """Return the error that lets Airflow retry only if the next try reads the same run."""
     return ResultError if remembered else AirflowFailException
@@ -83,14 +70,14 @@ class TestLateOutput:
 
     @pytest.mark.parametrize("doing", ["read", "written"])
     def test_execution_timeout_after_the_end_of_a_run_does_not_pay_for_another_one(
-        self, worker, export, emulator, store, while_changed, doing
+        self, worker, export, emulator, store, doing
     ):
         emulator.set_workflow(PLAIN_TEXT.id, output="")
         make = export if doing == "written" else partial(worker, **TEXT)
-        interrupted = (ResultStore, "save") if doing == "written" else (conclusion, "run_steps")
+        interrupted: tuple[Any, str] = (ResultStore, "save") if doing == "written" else (conclusion, "run_steps")
         for kept in (None, store):
             with (
-                while_changed(*interrupted, raises(AirflowTaskTimeout("Timeout"))),
+                patch.object(*interrupted, raises(AirflowTaskTimeout("Timeout"))),
                 pytest.raises(failure(kept), match=f"execution_timeout expired while its results were being {doing}"),
             ):
                 make(store=kept).run()
@@ -98,14 +85,14 @@ class TestLateOutput:
         assert (len(result["files"]) == 1) if doing == "written" else (result is None)
         assert len(emulator.tasks) == 2
 
-    def test_output_that_cannot_be_read_at_last_is_an_error_and_not_none(self, worker, emulator, store, while_changed):
+    def test_output_that_cannot_be_read_at_last_is_an_error_and_not_none(self, worker, emulator, store):
         def follow_during_outage(*arguments, **options):
             emulator.fault("*", DOWN, times=None)
             return steps.run_steps(*arguments, **options)
 
         emulator.next_run(PLAIN_TEXT.id, output="late", output_after=0.2)
         with (
-            while_changed(conclusion, "run_steps", follow_during_outage),
+            patch.object(conclusion, "run_steps", follow_during_outage),
             pytest.raises(ResultError, match="its results could not be read"),
         ):
             worker(**TEXT, store=store).run()
@@ -114,7 +101,7 @@ class TestLateOutput:
         assert len(emulator.tasks) == 1
 
     @pytest.fixture
-    def killed_while_output_is_late(self, worker, emulator, store, while_changed):
+    def killed_while_output_is_late(self, worker, emulator, store):
         """Run a try, and kill it when it begins to wait for output that comes some seconds after the end of its run."""
 
         def evaluate(exception, **_):
@@ -132,7 +119,7 @@ class TestLateOutput:
                 operator.on_kill()
                 return steps.run_steps(*given, **options)
 
-            with while_changed(conclusion, "run_steps", killed_and_following):
+            with patch.object(conclusion, "run_steps", killed_and_following):
                 return operator.execute(made.context)
 
         return run
@@ -211,11 +198,11 @@ class TestErrors:
 
     @pytest.mark.parametrize("remembered", [False, True], ids=["not remembered", "remembered"])
     def test_unexpected_result_error_allows_a_retry_only_if_the_run_is_remembered(
-        self, worker, emulator, store, while_changed, remembered
+        self, worker, emulator, store, remembered
     ):
         run = partial(worker, workflow_id=ORDERS.id, store=store if remembered else None)
         with (
-            while_changed(conclusion, "read_output", raises(MemoryError("too much"))),
+            patch.object(conclusion, "read_output", raises(MemoryError("too much"))),
             pytest.raises(failure(remembered), match="its results could not be read: MemoryError: too much"),
         ):
             run().run()

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ from airflow_provider_browseract.worker import execution, first_read
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from airflow_provider_browseract.worker.tries import STATE_RETENTION, ReasonOfKill, Tries
 from tests.cases import cases
-from tests.workers import KILL, PENS, Worker, calls_of, raises
+from tests.workers import KILL, PENS, Worker, at_pushes, calls_of, raises
 
 AWAY = raises(RuntimeError("no API server"))
 REATTACHES = "The run keeps running, and the next try reattaches to it. Its page is http"
@@ -398,8 +398,6 @@ class TestUserActionInAirflow:
 
     def test_mark_just_before_the_deferral_stops_the_run(self, tries, airflow, emulator, monkeypatch):
         attempt = tries(deferrable=True)
-        operator = attempt.operator()
-
         read_first = first_read.read_first
 
         def marked_meanwhile(*read):
@@ -408,7 +406,7 @@ class TestUserActionInAirflow:
 
         monkeypatch.setattr(execution, "read_first", marked_meanwhile)
         with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):
-            operator.execute(attempt.context)
+            attempt.run()
         assert emulator.tasks[0].status == "canceled"
 
     @cases(
@@ -472,13 +470,7 @@ class TestUnreachableAirflow:
         assert str(error).endswith("The run was stopped.")
         assert emulator.tasks[0].status == "canceled"
 
-    def test_kill_while_airflow_is_unreachable_in_the_last_try_stops_the_run(self, tries, killed, airflow, emulator):
-        error = killed(tries(max_tries=0), happens=lambda: setattr(airflow, "answers", AWAY))
-        assert "Airflow did not report why; no later try can reattach to the run" in str(error)
-        assert str(error).endswith("The run was stopped.")
-        assert emulator.tasks[0].status == "canceled"
-
-    def test_kill_leaves_half_of_its_time_for_the_stop(self, tries, killed, airflow, monkeypatch):
+    def test_kill_leaves_half_of_its_time_for_the_stop(self, tries, killed, airflow, emulator, monkeypatch):
         limits = []
         found, client_within = ReasonOfKill.found, BrowserActHook.client_within
 
@@ -494,7 +486,9 @@ class TestUnreachableAirflow:
         monkeypatch.setattr(BrowserActHook, "client_within", noted)
         hang = partial(threading.Event().wait, 30)
         error = killed(tries(max_tries=0), happens=lambda: setattr(airflow, "answers", hang))
-        assert "Airflow did not report why" in str(error)
+        assert "Airflow did not report why; no later try can reattach to the run" in str(error)
+        assert str(error).endswith("The run was stopped.")
+        assert emulator.tasks[0].status == "canceled"
         assert limits == [timings.KILL_LIMIT / 2, timings.KILL_LIMIT / 2]
 
 
@@ -518,6 +512,7 @@ class TestKillAfterTheDecision:
             "left to the next try": ({}, ("get-task", RequestFault.status(503))),
             "could not be stopped": ({"timeout": 0.2}, ("stop-task", RequestFault.status(503))),
             "stopped": ({"timeout": 0.2}, None),
+            "not waited for": ({"wait_for_completion": False}, None),
         },
     )
     def test_kill_stops_no_run_that_this_try_has_left(self, tries, airflow, emulator, logs, state, arguments, fault):
@@ -525,7 +520,8 @@ class TestKillAfterTheDecision:
             emulator.fault(*fault, times=None, skip=1 if fault[0] == "get-task" else 0)
         attempt = tries(**arguments)
         operator = attempt.operator()
-        with pytest.raises((RunLostError, RunTimedOutError)):
+        fails = pytest.raises((RunLostError, RunTimedOutError))
+        with nullcontext() if "wait_for_completion" in arguments else fails:
             operator.execute(attempt.context)
         emulator.clear_faults()
         stops = calls_of(emulator, "stop-task")
@@ -547,15 +543,6 @@ class TestKillAfterTheDecision:
             over.set()
         assert decisions == [True]
 
-    def test_run_that_is_not_waited_for_is_not_stopped_by_a_kill(self, tries, airflow, emulator, logs):
-        attempt = tries(wait_for_completion=False)
-        operator = attempt.operator()
-        operator.execute(attempt.context)
-        airflow.state = "failed"
-        kill_and_decide(operator)
-        assert emulator.tasks[0].status == "running"
-        assert "Killed while" not in logs()
-
 
 class TestKillThatTheCodeOutruns:
     """The thread has stopped the run, and the interrupted code has not noticed yet."""
@@ -564,18 +551,16 @@ class TestKillThatTheCodeOutruns:
     def test_killed_try_neither_succeeds_nor_defers_after_its_run_is_stopped(self, tries, airflow, emulator, arguments):
         attempt = tries(max_tries=0, **arguments)
         operator = attempt.operator()
-        push = attempt.ti.xcom_push
         killed: list[str] = []
 
-        def kill_meanwhile(key, value):
-            push(key, value)
+        def kill_meanwhile(key, _):
             if key == ("wait" if arguments.get("deferrable") else "task") and not killed:
                 killed.append(key)
                 airflow.state = "failed"
                 operator.on_kill()
                 emulator.wait_until(lambda: emulator.tasks[0].status == "canceled")
 
-        attempt.ti.xcom_push = kill_meanwhile
+        at_pushes(attempt, kill_meanwhile)
         with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped"):
             operator.execute(attempt.context)
 

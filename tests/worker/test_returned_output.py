@@ -27,7 +27,7 @@ from airflow_provider_browseract.worker.conclusion import Conclusion
 from tests.cases import cases
 from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
 from tests.demos import show_defaults
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, FakeTaskInstance, refuse_xcoms
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, FakeTaskInstance, at_pushes, refuse_xcoms
 from tests.world import emulator, worker, world
 
 __all__ = ["emulator", "worker", "world"]
@@ -193,14 +193,8 @@ def test_output_that_is_too_large_to_parse_needs_little_more_memory_than_its_siz
 
 def every_value_of(run, xcom: str) -> list:
     """Return a list that records the values of an XCom of a worker."""
-    values, push = [], run.ti.xcom_push
-
-    def noting(key, value):
-        if key == xcom:
-            values.append(value)
-        push(key, value)
-
-    run.ti.xcom_push = noting
+    values: list[object] = []
+    at_pushes(run, lambda key, value: values.append(value) if key == xcom else None)
     return values
 
 

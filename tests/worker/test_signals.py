@@ -22,7 +22,7 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunError, RunLostError
 from airflow_provider_browseract.runs import timings
 from tests.cases import cases
-from tests.workers import PENS, calls_of
+from tests.workers import PENS, at_pushes, calls_of
 
 IMPORTED = "airflow_provider_browseract.api.pages"
 """A module that a stop imports."""
@@ -149,16 +149,15 @@ def in_an_xcom_push(attempt, operator, channel, emulator, monkeypatch) -> None:
 
 def in_an_import(attempt, operator, channel, emulator, monkeypatch) -> None:
     monkeypatch.setattr(airflow_provider_browseract.api, "pages", sys.modules[IMPORTED])
-    push, interrupt = attempt.ti.xcom_push, once(terminate)
+    interrupt = once(terminate)
 
-    def importing(key: str, value: Any) -> None:
-        push(key, value)
+    def importing(key: str, _: Any) -> None:
         if key == "task_id":
             monkeypatch.delitem(sys.modules, IMPORTED)
             sys.meta_path.insert(0, SignalDuringImport(interrupt))
             importlib.import_module(IMPORTED)
 
-    attempt.ti.xcom_push = importing
+    at_pushes(attempt, importing)
 
 
 @pytest.mark.parametrize("place", [in_a_log_line, in_a_request, in_an_xcom_push, in_an_import])

@@ -18,7 +18,7 @@ from airflow_provider_browseract.runs.waiting import End
 from airflow_provider_browseract.worker import checks
 from airflow_provider_browseract.worker.tries import CLAIM_KEY, PLACE_KEY, STATE_KEY, STATE_RETENTION, Tries, forget_run
 from tests.cases import cases
-from tests.workers import KILL, PENS, calls_of, raises, set_retry_policy
+from tests.workers import KILL, PENS, at_pushes, calls_of, raises, set_retry_policy
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -190,14 +190,13 @@ class TestLostStartResponse:
     def test_lowest_map_index_keeps_a_run_that_two_mapped_siblings_claim_at_once(self, tries, emulator, other, keeps):
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries()
-        attempt.ti.map_index, push = 1, attempt.ti.xcom_push
+        attempt.ti.map_index = 1
 
-        def push_while_the_sibling_pushes(key, value):
-            push(key, value)
+        def sibling_pushes_too(key, value):
             if key == CLAIM_KEY:
                 attempt.ti.siblings.setdefault(CLAIM_KEY, [{**value, "map_index": other}])
 
-        attempt.ti.xcom_push = push_while_the_sibling_pushes
+        at_pushes(attempt, sibling_pushes_too)
         attempt.run()
         assert (attempt.ti.xcoms["task_id"] == emulator.tasks[0].id) is keeps
         assert attempt.ti.xcoms[CLAIM_KEY] == {"task_id": emulator.tasks[0].id, "map_index": 1}
@@ -206,14 +205,12 @@ class TestLostStartResponse:
     def test_run_that_a_mapped_sibling_has_already_claimed_is_not_adopted(self, tries, emulator):
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries()
-        attempt.ti.map_index, pull = 1, attempt.ti.xcom_pull
+        attempt.ti.map_index = 1
 
-        def pull_what_the_sibling_claims(task_ids, key, map_indexes=None):
-            if key == CLAIM_KEY and emulator.tasks:
-                return [None, {"task_id": emulator.tasks[0].id, "map_index": 7}]
-            return pull(task_ids, key, map_indexes)
+        def sibling_claims(_):
+            attempt.ti.siblings[CLAIM_KEY] = [None, {"task_id": emulator.tasks[0].id, "map_index": 7}]
 
-        attempt.ti.xcom_pull = pull_what_the_sibling_claims
+        attempt.at_calls("run-task", after=sibling_claims)
         attempt.run()
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[1].id
         assert CLAIM_KEY not in attempt.ti.xcoms
