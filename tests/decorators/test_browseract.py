@@ -12,7 +12,7 @@ from airflow_provider_browseract.decorators.browseract import BotDecoratedOperat
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH
 from airflow_provider_browseract.exceptions import InputError, RunLostError
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, Worker
+from tests.workers import BOTH_WAYS, Worker, raises
 
 BOT: dict[str, Any] = {"bot_id": CONTACTS.id}
 A_DICT = "Return a dict with the input of the bot, or None if it needs none"
@@ -135,20 +135,13 @@ def test_later_try_reattaches_to_the_run_of_a_decorated_function(decorated, emul
 def test_error_of_the_function_stops_and_names_the_run_of_an_earlier_try(decorated, emulator, store):
     decorated(lambda: {"keyword": "pens"}, store=store, wait_for_completion=False).run()
 
-    def search():
-        raise KeyError("keyword")
-
-    with pytest.raises(
-        RunLostError, match=rf"BrowserAct task {emulator.tasks[0].id} of an earlier try: The run was stopped"
-    ):
-        decorated(search, store=store).run()
+    stopped = f"BrowserAct task {emulator.tasks[0].id} of an earlier try: The run was stopped"
+    with pytest.raises(RunLostError, match=stopped):
+        decorated(raises(KeyError("keyword")), store=store).run()
     assert emulator.tasks[0].status == "canceled"
 
 
 def test_error_of_the_function_is_raised_and_starts_no_run(decorated, emulator):
-    def search():
-        raise KeyError("keyword")
-
     with pytest.raises(KeyError):
-        decorated(search).run()
+        decorated(raises(KeyError("keyword"))).run()
     assert emulator.tasks == []

@@ -243,38 +243,31 @@ class TestUnsuccessfulRun:
 
 
 class TestInterruptedStart:
-    @pytest.fixture
-    def interrupt(self, monkeypatch):
-        """Return a function that raises an error in the middle of calls."""
+    UNKNOWN = r"(?s)execution_timeout expired during.*not known whether BrowserAct started .*stop the one"
 
-        def at(error: BaseException, only_starts: bool = True) -> None:
-            send = BrowserActClient._send_once
+    @cases(
+        ("error", "only_starts", "raised", "match"),
+        {
+            "timeout during the start": (AirflowTaskTimeout("Timeout"), True, AirflowFailException, UNKNOWN),
+            "timeout before the start": (AirflowTaskTimeout("Timeout"), False, AirflowTaskTimeout, "^Timeout$"),
+            "exit during the start": (SystemExit(), True, SystemExit, None),
+        },
+    )
+    def test_interrupted_start_is_not_repeated_and_says_that_a_run_may_be_running(
+        self, orders, monkeypatch, logs, error, only_starts, raised, match
+    ):
+        send = BrowserActClient._send_once
 
-            def interrupted(client, call):
-                if call.starts_run or not only_starts:
-                    raise error
-                return send(client, call)
+        def interrupted(client, call):
+            if call.starts_run or not only_starts:
+                raise error
+            return send(client, call)
 
-            monkeypatch.setattr(BrowserActClient, "_send_once", interrupted)
-
-        return at
-
-    def test_execution_timeout_during_the_start_fails_without_a_retry(self, orders, interrupt):
-        interrupt(AirflowTaskTimeout("Timeout"))
-        message = r"(?s)execution_timeout expired during.*not known whether BrowserAct started .*stop the one"
-        with pytest.raises(AirflowFailException, match=message):
+        monkeypatch.setattr(BrowserActClient, "_send_once", interrupted)
+        with pytest.raises(raised, match=match):
             orders().run()
-
-    def test_execution_timeout_before_the_start_is_raised_unchanged(self, orders, interrupt):
-        interrupt(AirflowTaskTimeout("Timeout"), only_starts=False)
-        with pytest.raises(AirflowTaskTimeout, match=r"^Timeout$"):
-            orders().run()
-
-    def test_interrupted_start_logs_that_a_run_may_be_running(self, orders, interrupt, logs):
-        interrupt(SystemExit())
-        with pytest.raises(SystemExit):
-            orders().run()
-        assert "not known whether BrowserAct started a run. A run may be running and using credits. Check the" in logs()
+        may_run = "not known whether BrowserAct started a run. A run may be running and using credits. Check the"
+        assert raised is not SystemExit or may_run in logs()
 
     def test_unknown_start_that_cannot_be_checked_fails_without_a_second_start(self, orders, emulator):
         emulator.fault("run-task", RequestFault.lost_response(), times=1)

@@ -162,8 +162,8 @@ async def test_count_during_which_the_first_bot_joins_is_not_used(world, waiting
     assert Dispatcher.of(CONN_ID, None).queue.active is not None
 
 
+@in_world
 class TestBudget:
-    @in_world
     async def test_task_joins_the_queue_only_when_its_wait_for_the_budget_is_over(self, world, waiting, monkeypatch):
         monkeypatch.setattr(timings, "SLOT_PROBE_PAUSE", 20.0)
         joined, join = [], Dispatcher.join
@@ -182,7 +182,6 @@ class TestBudget:
         assert joined[0] < not_before - 200
         assert joined[1] >= not_before - 0.05
 
-    @in_world
     async def test_wait_for_the_budget_can_be_cancelled_before_it_is_over(self, world, emulator, waiting):
         waiting.add("a", 1.0, active=None, refusals=0, not_before=time.time() + 600)
         await asyncio.sleep(0)
@@ -190,8 +189,8 @@ class TestBudget:
         assert (waiting.woken, emulator.requests) == ([], [])
 
 
+@in_world
 class TestCounts:
-    @in_world
     async def test_nothing_is_counted_when_nothing_waits(self, world, emulator, waiting):
         start()
         waiting.add("a", 1.0)
@@ -203,7 +202,6 @@ class TestCounts:
         await counts()
         assert calls_of(emulator, "list-tasks") == before
 
-    @in_world
     async def test_end_of_a_run_leads_to_one_count_at_once(self, world, emulator, waiting, monkeypatch):
         monkeypatch.setattr(timings, "SLOT_COUNT_INTERVAL", 100.0)
         [task_id] = start()
@@ -219,13 +217,11 @@ class TestCounts:
         await asyncio.sleep(20)
         assert waiting.woken == ["a"]
 
-    @in_world
     async def test_end_of_a_run_without_waiting_tasks_is_no_reason_to_count(self, world, emulator):
         run_has_ended("another_connection", "another_key")
         await counts()
         assert calls_of(emulator, "list-tasks") == 0
 
-    @in_world
     async def test_end_of_a_run_wakes_the_next_task_while_counts_fail(self, world, emulator, waiting):
         emulator.fault("list-tasks", RequestFault.status(500), times=None)
         waiting.add("a", 1.0, active=None, key_digest="k")
@@ -237,7 +233,6 @@ class TestCounts:
         await asyncio.sleep(20)
         assert waiting.woken == ["a"]
 
-    @in_world
     async def test_counts_that_fail_end_no_wait(self, world, emulator, waiting, caplog):
         [task_id] = start()
         emulator.fault("list-tasks", RequestFault.status(500), times=None)
@@ -249,7 +244,6 @@ class TestCounts:
         assert waiting.woken == []
         assert await waiting.woken_after(task_id) == ["a"]
 
-    @in_world
     async def test_error_in_the_queue_ends_no_wait(self, world, waiting, monkeypatch):
         wake = Dispatcher._wake
         failed: list[bool] = []
@@ -268,7 +262,6 @@ class TestCounts:
         assert await waiting.woken_after(task_id) == ["a"]
 
     @pytest.mark.parametrize("unreadable", [1, 2])
-    @in_world
     async def test_connections_with_the_same_key_share_a_queue(self, world, emulator, waiting, monkeypatch, unreadable):
         # The first connections cannot be read, so the last one counts for all.
         monkeypatch.setenv("AIRFLOW_CONN_SECOND", json.dumps(emulator.connection))
@@ -284,18 +277,18 @@ class TestCounts:
         await asyncio.sleep(20)
         assert waiting.woken == ["early"]
 
-    async def test_count_without_a_response_is_given_up_soon(
-        self, browseract_emulator, connect, short_timings, monkeypatch
-    ):
-        """In real time, because a world waits for each response."""
-        waiting = Waiting()
-        connect({"retry_budget": 0.2, "read_timeout": 10 * LIMIT})
-        monkeypatch.setattr(timings, "SLOT_COUNT_LIMIT", 1.0)
-        browseract_emulator.fault("list-tasks", RequestFault.hung(), times=1)
-        waiting.add("a", 1.0)
-        await until(lambda: waiting.woken == ["a"])
+
+async def test_count_without_a_response_is_given_up_soon(browseract_emulator, connect, short_timings, monkeypatch):
+    """In real time, because a world waits for each response."""
+    waiting = Waiting()
+    connect({"retry_budget": 0.2, "read_timeout": 10 * LIMIT})
+    monkeypatch.setattr(timings, "SLOT_COUNT_LIMIT", 1.0)
+    browseract_emulator.fault("list-tasks", RequestFault.hung(), times=1)
+    waiting.add("a", 1.0)
+    await until(lambda: waiting.woken == ["a"])
 
 
+@in_world
 class TestWoken:
     """Who has started, or not, after it was woken."""
 
@@ -309,7 +302,6 @@ class TestWoken:
             "no task instance": ("", True),
         },
     )
-    @in_world
     async def test_only_a_task_that_may_start_keeps_its_slot_after_it_was_cancelled(
         self, world, waiting, monkeypatch, state, keeps
     ):
@@ -333,7 +325,6 @@ class TestWoken:
         assert asked_for == ([] if state == "" else [0])
         assert waiting.woken == ([] if keeps else ["b"])
 
-    @in_world
     async def test_second_refusal_of_a_task_instance_is_recognized(self, world, waiting):
         queue = Dispatcher.of(CONN_ID, None).queue
         start(2)
@@ -348,7 +339,6 @@ class TestWoken:
         # Both starts were refused although there seemed to be two free slots.
         assert queue.capacity == 2
 
-    @in_world
     async def test_another_dag_gets_the_next_slot_if_a_woken_task_does_not_start(self, world, waiting):
         [task_id] = start()
         for index, (name, dag_id) in enumerate([("a", "d"), ("b", "d"), ("c", "other")]):
@@ -358,7 +348,6 @@ class TestWoken:
         await asyncio.sleep(timings.START_DELAY - 5)
         assert waiting.woken == ["a", "c"]
 
-    @in_world
     async def test_wait_ends_at_its_time_limit_and_takes_no_slot(self, world, waiting):
         [task_id] = start()
         waiting.add("over", 1.0, within=4.0)
@@ -371,9 +360,9 @@ class TestWoken:
         assert await waiting.woken_after(task_id) == ["over", "a"]
 
 
+@in_world
 class TestPlace:
     @pytest.mark.parametrize("active", [0, None], ids=["no run", "an unknown number"])
-    @in_world
     async def test_unknown_size_of_the_plan_is_not_logged(self, world, waiting, logs, active):
         waiting.add("a", 1.0, active=active)
         await asyncio.sleep(timings.PLACE_DELAY + 0.5)
@@ -382,7 +371,6 @@ class TestPlace:
         assert "The plan" not in logged
 
     @pytest.mark.parametrize("counted", [True, False], ids=["counted", "as at the refusal"])
-    @in_world
     async def test_place_and_active_runs_are_logged_and_pushed_once(
         self, world, emulator, waiting, monkeypatch, logs, counted
     ):

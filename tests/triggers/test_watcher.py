@@ -150,6 +150,7 @@ async def test_watcher_reports_end_of_run_started_before_the_watcher(world, emul
     assert ids(payloads) == [task_id]
 
 
+@in_world
 class TestWatcherRestart:
     @cases(
         ("stored", "failures", "first", "second"),
@@ -160,7 +161,6 @@ class TestWatcherRestart:
             "no stored state": (False, 0, {}, {}),
         },
     )
-    @in_world
     async def test_restarted_watcher_with_its_state_reports_all_tasks_ended_meanwhile_in_one_event_and_none_twice(
         self, world, emulator, stored, failures, first, second
     ):
@@ -176,7 +176,6 @@ class TestWatcherRestart:
             await asyncio.sleep(POLLS)
         assert [ids([payload]) for payload in payloads] == ([sorted(meanwhile), [later]] if stored else [[later]])
 
-    @in_world
     async def test_restarted_watcher_of_a_bot_reports_its_runs_that_ended_meanwhile(self, world, emulator):
         state = State()
         async with watching(state), watching(state, bot_id=CONTACTS.id):
@@ -187,7 +186,6 @@ class TestWatcherRestart:
             await asyncio.sleep(POLLS)
         assert ids(payloads) == [bots[0]]
 
-    @in_world
     async def test_restarted_watcher_repeats_event_that_airflow_may_not_have_stored(self, world, emulator):
         state = State()
         async with watching(state) as payloads:
@@ -203,7 +201,6 @@ class TestWatcherRestart:
         [({"floor": 9e10, "reported": {}}, "it is from the future"), ("nonsense", "Input should be an object")],
         ids=["from the future", "unreadable"],
     )
-    @in_world
     async def test_watcher_with_invalid_cursor_starts_again_and_logs_it(self, world, emulator, kept, why, logs):
         state = State()
         async with watching(state):
@@ -284,6 +281,7 @@ async def test_fifty_watchers_of_one_connection_poll_once_per_interval(world, em
     await manager.stop_all()
 
 
+@in_world
 class TestLargeOutputs:
     """A list of tasks contains their outputs."""
 
@@ -291,7 +289,6 @@ class TestLargeOutputs:
     def _small_pages(self, monkeypatch):
         monkeypatch.setattr("airflow_provider_browseract.api.async_client.MAX_RESPONSE", 50_000)
 
-    @in_world
     async def test_watcher_reads_large_outputs_in_small_pages_and_reports_each_end_once(self, world, emulator):
         emulator.set_workflow(ORDERS.id, output="x" * 20_000)
         async with watching() as payloads:
@@ -303,7 +300,6 @@ class TestLargeOutputs:
         assert limits[0] == 128
         assert 2 in limits
 
-    @in_world
     async def test_watcher_reports_end_of_active_run_whose_output_is_too_large_for_a_page(self, world, emulator):
         emulator.next_run(ORDERS.id, duration=60.0, output="x" * 60_000)
         active = end()
@@ -312,7 +308,6 @@ class TestLargeOutputs:
         [payload] = payloads
         assert [(task["task_id"], task["status"]) for task in payload["tasks"]] == [(active, "finished")]
 
-    @in_world
     async def test_task_that_alone_is_too_large_does_not_hide_the_ends_of_others(self, world, emulator, caplog):
         caplog.set_level(logging.WARNING)
         async with watching() as payloads:

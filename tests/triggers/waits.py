@@ -21,7 +21,12 @@ WAITS, ASKS = WaitPolicy(), WaitPolicy(on_paused=OnPaused.ASK)
 
 
 def in_world(test):
-    """Run an asynchronous test in the time of its fixture ``world``."""
+    """Run an asynchronous test, or each test of a class, in the time of its fixture ``world``."""
+    if isinstance(test, type):
+        for name, each in [*vars(test).items()]:
+            if name.startswith("test_"):
+                setattr(test, name, in_world(each))
+        return test
 
     @wraps(test)
     def run(*instance, **fixtures):

@@ -257,14 +257,12 @@ def test_live_view_link_is_pushed_at_the_start_and_marked_as_over_at_the_end(wor
 
 def test_stop_is_reported_although_the_live_view_cannot_be_marked_as_over(worker, emulator):
     run = worker(workflow_id=ORDERS.id, timeout=30)
-    push = run.ti.xcom_push
 
-    def fail_at_the_end(key, value):
+    def fail_at_the_end(_, value):
         if value == LiveViewLink.OVER:
             raise OSError("no API server")
-        push(key, value)
 
-    run.ti.xcom_push = fail_at_the_end
+    at_pushes(run, fail_at_the_end)
     with pytest.raises(RunTimedOutError, match="The run was stopped"):
         run.run()
 
