@@ -133,9 +133,14 @@ class Worker:
         except TaskDeferred as deferred:
             return self.resume(deferred)
 
-    def resume(self, deferred: TaskDeferred):
-        """Run the trigger, then the operator from there, as often as it defers."""
-        _, result = resume_until_end(self.operator, self.wait_in_triggerer, deferred, self.context)
+    def resume(self, deferred: TaskDeferred, event: Any = None):
+        """Run the trigger, unless there is an event, then the operator from there, as often as it defers."""
+        events = [event] if event is not None else []
+
+        def wait(waiting):
+            return events.pop() if events else self.wait_in_triggerer(waiting)
+
+        _, result = resume_until_end(self.operator, wait, deferred, self.context)
         return result
 
     def defer_again(self, deferred: TaskDeferred, event: Any) -> TaskDeferred:

@@ -24,17 +24,17 @@ from tests.workers import BOTH_WAYS, PENS, calls_of
 # In the vendor's example, the output is null beside its files.
 COMPANY = {"company_name": "Example Corp", "max_pages": 2}
 TEXTS = {"keyword": "pens", "max_items": "2"}
-WORKFLOW: dict[str, Any] = {"operator_class": RunWorkflowOperator, "workflow_id": SEARCH.id, "input_parameters": PENS}
-TEMPLATE: dict[str, Any] = {
+WORKFLOW: Any = {"operator_class": RunWorkflowOperator, "workflow_id": SEARCH.id, "input_parameters": PENS}
+TEMPLATE: Any = {
     "operator_class": RunTemplateOperator,
     "workflow_template_id": TEMPLATE_SEARCH.id,
     "input_parameters": PENS,
     "region": "DE",
 }
-BOT: dict[str, Any] = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": COMPANY}
+BOT: Any = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": COMPANY}
 LIST = {**BOT, "bot_id": PRICES.id, "input": {"products": ["pens"], "country": "DE"}}
 """A bot whose output is a list."""
-BOT_TEMPLATE: dict[str, Any] = {
+BOT_TEMPLATE: Any = {
     "operator_class": RunBotTemplateOperator,
     "template_id": TEMPLATE_SEARCH.id,
     "input": TEXTS,
@@ -101,9 +101,7 @@ def test_run_that_ends_at_once_needs_three_requests_and_is_not_deferred(worker, 
 
 
 def test_bot_without_an_input_gets_an_empty_object(worker, emulator):
-    emulator.set_workflow(
-        CONTACTS.id, input_schema={"type": "object"}, behaviour=lambda run: Output(value=[*run.inputs])
-    )
+    emulator.set_workflow(CONTACTS.id, input_schema={"type": "object"}, output=[])
     assert worker(operator_class=RunBotOperator, bot_id=CONTACTS.id).run() == []
     assert dict(emulator.tasks[0].inputs) == {}
 
@@ -132,6 +130,8 @@ class TestTemplate:
 
 
 class TestValidateOutput:
+    UNUSABLE = f"the output schema of bot {CONTACTS.id} cannot be used: "
+
     @BOTH_WAYS
     @cases("given", {"dict": BOT, "list": LIST})
     def test_output_that_fits_the_schema_is_returned_after_one_more_request(self, worker, emulator, given, deferrable):
@@ -172,24 +172,17 @@ class TestValidateOutput:
             worker(**BOT, validate_output=True).run()
 
     @cases(
-        ("prepare", "warning"),
+        ("settings", "warning"),
         {
-            "no schema": (
-                lambda emulator: emulator.set_workflow(CONTACTS.id, output_schema=None),
-                f"BrowserAct has no output schema for bot {CONTACTS.id}.",
-            ),
-            "unusable schema": (
-                lambda emulator: emulator.set_workflow(CONTACTS.id, output_schema={"$ref": "#/nowhere"}),
-                f"the output schema of bot {CONTACTS.id} cannot be used: ",
-            ),
-            "bot cannot be read after the run": (
-                lambda emulator: emulator.fault("query-bot", RequestFault.status(500), times=None, skip=1),
-                "BrowserAct failed at query-bot",
-            ),
+            "no schema": ({"output_schema": None}, f"BrowserAct has no output schema for bot {CONTACTS.id}."),
+            "unusable schema": ({"output_schema": {"$ref": "#/nowhere"}}, UNUSABLE),
+            "bot cannot be read after the run": ({}, "BrowserAct failed at query-bot"),
         },
     )
-    def test_output_that_cannot_be_compared_is_returned_with_a_warning(self, worker, emulator, logs, prepare, warning):
-        prepare(emulator)
+    def test_output_that_cannot_be_compared_is_returned_with_a_warning(self, worker, emulator, logs, settings, warning):
+        emulator.set_workflow(CONTACTS.id, **settings)
+        if not settings:
+            emulator.fault("query-bot", RequestFault.status(500), times=None, skip=1)
         assert worker(**BOT, validate_output=True).run()
         assert f"The output was not checked: {warning}" in logs()
 

@@ -30,9 +30,7 @@ KEPT, STOPPED = (RunLostError, "running"), (RunCanceledError, "canceled")
 @pytest.mark.parametrize("durable", [True, False], ids=["durable", "not durable"])
 @pytest.mark.parametrize("cancel_on_kill", [True, False], ids=["cancel_on_kill", "no cancel_on_kill"])
 @pytest.mark.parametrize("state", STATES)
-def test_run_is_stopped_unless_a_next_try_reattaches_or_the_author_keeps_it(
-    state, cancel_on_kill, durable, retries, way, kind, world, player
-):
+def test_run_stops_unless_a_retry_or_the_author_keeps_it(state, cancel_on_kill, durable, retries, way, kind, player):
     reattached = STATES[state] == "continues" and durable and retries > 0
     error, status = KEPT if reattached or not cancel_on_kill else STOPPED
     found = player(kind, way)

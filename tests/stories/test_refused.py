@@ -165,31 +165,23 @@ VALUES = [
     *((each, {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'") for each in (SENSOR, STOP, RESUME)),
 ]
 NUMBER, WHOLE = "Input should be a valid number", "Input should be a valid integer"
-POSITIVE = "Input should be greater than 0"
-IN_THE_EXTRA = "Connection 'browseract_default': extra"
+POSITIVE, ACTION = "Input should be greater than 0", "Input should be 'refuse' or 'warn'"
+FAILS, IN_THE_EXTRA = AirflowFailException, "Connection 'browseract_default': extra"
 CONNECTIONS = [
-    ({"password": ""}, AirflowFailException, "Connection 'browseract_default' has no API key"),
-    ({"password": "", "login": "app-emulator"}, AirflowFailException, "has no API key"),
-    ({"password": "", "extra": {"api_key": "app-emulator"}}, AirflowFailException, "has no API key"),
-    ({"password": "Bearer app-emulator"}, AirflowFailException, "has spaces or characters that no key has"),
+    ({"password": ""}, FAILS, "Connection 'browseract_default' has no API key"),
+    ({"password": "", "login": "app-emulator"}, FAILS, "has no API key"),
+    ({"password": "", "extra": {"api_key": "app-emulator"}}, FAILS, "has no API key"),
+    ({"password": "Bearer app-emulator"}, FAILS, "has spaces or characters that no key has"),
     ({"password": "app-wrong"}, AuthenticationError, "API key (password) field of the Airflow connection"),
-    ({"host": "gopher://x"}, AirflowFailException, "the host is not an http or https address"),
-    ({"extra": {"read_timeout": "soon"}}, AirflowFailException, f"{IN_THE_EXTRA} 'read_timeout': {NUMBER}"),
-    ({"extra": {"daily_credits": 0}}, AirflowFailException, f"{IN_THE_EXTRA} 'daily_credits': {POSITIVE}"),
-    ({"extra": {"daily_credits": "abc"}}, AirflowFailException, f"{IN_THE_EXTRA} 'daily_credits': {WHOLE}"),
-    (
-        {"extra": {"daily_credits": 9, "budget_action": "stop"}},
-        AirflowFailException,
-        f"{IN_THE_EXTRA} 'budget_action': Input should be 'refuse' or 'warn'",
-    ),
-    ({"extra": {"webhook_base_url": "ftp://airflow.example"}}, AirflowFailException, "webhook_base_url of connection"),
-    ({"extra": {"webhook_base_url": "airflow.example"}}, AirflowFailException, "webhook_base_url of connection"),
-    ({"extra": {"webhook_base_url": "https://a.example?b=1"}}, AirflowFailException, "webhook_base_url of connection"),
-    (
-        {"extra": {"webhook_base_url": "https://airflow.example/browseract/callback"}},
-        AirflowFailException,
-        "Remove /browseract/callback",
-    ),
+    ({"host": "gopher://x"}, FAILS, "the host is not an http or https address"),
+    ({"extra": {"read_timeout": "soon"}}, FAILS, f"{IN_THE_EXTRA} 'read_timeout': {NUMBER}"),
+    ({"extra": {"daily_credits": 0}}, FAILS, f"{IN_THE_EXTRA} 'daily_credits': {POSITIVE}"),
+    ({"extra": {"daily_credits": "abc"}}, FAILS, f"{IN_THE_EXTRA} 'daily_credits': {WHOLE}"),
+    ({"extra": {"daily_credits": 9, "budget_action": "stop"}}, FAILS, f"{IN_THE_EXTRA} 'budget_action': {ACTION}"),
+    ({"extra": {"webhook_base_url": "ftp://airflow.example"}}, FAILS, "webhook_base_url of connection"),
+    ({"extra": {"webhook_base_url": "airflow.example"}}, FAILS, "webhook_base_url of connection"),
+    ({"extra": {"webhook_base_url": "https://a.example?b=1"}}, FAILS, "webhook_base_url of connection"),
+    ({"extra": {"webhook_base_url": "https://a.example/browseract/callback"}}, FAILS, "Remove /browseract/callback"),
     ({"host": "http://browseract.invalid/v2"}, UnexpectedResponseError, "API address http://browseract.invalid/v2"),
 ]
 

@@ -302,9 +302,7 @@ class TestWoken:
             "no task instance": ("", True),
         },
     )
-    async def test_only_a_task_that_may_start_keeps_its_slot_after_it_was_cancelled(
-        self, world, waiting, monkeypatch, state, keeps
-    ):
+    async def test_cancelled_task_keeps_its_slot_only_if_it_may_start(self, world, waiting, monkeypatch, state, keeps):
         asked_for = []
 
         def task_instance_state(ti):

@@ -142,6 +142,7 @@ LINK, DOWN = "https://www.browseract.com/x", RequestFault.status(500)
 STOPPED, ENDED = "was stopped, because no task waits for it any more", "need not be stopped: it has already ended"
 CALLED_BACK, ANSWERED = "a callback has resumed the Airflow task", "a person's answer has resumed the Airflow task"
 ELSEWHERE, SLOW = "the Airflow task waits for it elsewhere", "was not stopped within 0.2 seconds. The triggerer keeps"
+MAY_RUN = "was not stopped and may keep running ... no API"
 NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
 
 
@@ -153,11 +154,7 @@ NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
         "cleared": (known("deferred", xcoms={"task_id": "another run"}), "canceled", STOPPED),
         "deferred elsewhere": (known("deferred"), "running", ELSEWHERE),
         "running elsewhere": (known("running"), "running", ELSEWHERE),
-        "Airflow is down": (
-            known(fails=OSError("no API")),
-            "running",
-            "was not stopped and may keep running ... no API",
-        ),
+        "Airflow is down": (known(fails=OSError("no API")), "running", MAY_RUN),
         "Airflow does not respond": (known(hangs=True, limit=0.2), "running", SLOW),
         "callback ended this wait": (known("scheduled", xcoms={"wait": CALLBACK}), "running", CALLED_BACK),
         "callback ended an earlier wait": (known(xcoms={"wait": EARLIER_CALLBACK}), "canceled", STOPPED),

@@ -167,9 +167,7 @@ def test_budget_is_checked_again_after_a_wait_for_a_slot(search, emulator, limit
 
 
 @pytest.mark.parametrize("counted", [True, False], ids=["over", "cannot be counted"])
-def test_dry_run_reports_the_verdict_and_never_fails_because_of_the_budget(
-    search, emulator, limit, start_outside, logs, metrics, counted
-):
+def test_dry_run_reports_the_verdict_but_never_fails(search, emulator, limit, start_outside, logs, metrics, counted):
     start_outside(3)
     limit(daily_credits=10)
     if not counted:

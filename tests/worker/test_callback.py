@@ -58,6 +58,7 @@ def called_back(orders, emulator, webhooks):
     return run, deferral, callback_event(deferral)
 
 
+@pytest.mark.usefixtures("webhooks")
 class TestCallbackUrl:
     @pytest.mark.parametrize("webhook", [None, True])
     def test_callback_url_names_task_instance_and_only_its_digest_is_stored(self, orders, emulator, webhooks, webhook):
@@ -85,7 +86,7 @@ class TestCallbackUrl:
         assert getattr(task, mine) == MINE
         assert getattr(task, other.pop()).startswith(webhooks)
 
-    def test_two_callback_urls_of_the_user_switch_to_polling_and_this_is_logged(self, orders, emulator, webhooks, logs):
+    def test_two_callback_urls_of_the_user_switch_to_polling_and_this_is_logged(self, orders, emulator, logs):
         arguments = wait_of(orders(**BOTH_MINE, poll_interval=None).defer())
         assert (arguments[TOKEN_KEY], arguments["interval"]) == (None, timings.DEFAULT_POLL_INTERVAL)
         assert emulator.tasks[0].callback_url == emulator.tasks[0].status_change_callback_url == MINE
@@ -94,7 +95,7 @@ class TestCallbackUrl:
     @pytest.mark.parametrize(
         ("name", "why"), [("発" * 250, "2048"), ("🛒", "do not fit")], ids=["too long", "beyond U+FFFF"]
     )
-    def test_dag_and_run_ids_that_do_not_fit_into_the_url_switch_to_polling(self, orders, webhooks, logs, name, why):
+    def test_dag_and_run_ids_that_do_not_fit_into_the_url_switch_to_polling(self, orders, logs, name, why):
         run = orders()
         run.ti.dag_id = run.ti.run_id = name
         assert wait_of(run.defer())[TOKEN_KEY] is None
@@ -102,7 +103,7 @@ class TestCallbackUrl:
         assert why in logged
         assert "This task polls." in logged
 
-    def test_callback_token_digest_is_pushed_before_the_start(self, orders, emulator, webhooks):
+    def test_callback_token_digest_is_pushed_before_the_start(self, orders, emulator):
         emulator.fault("run-task", RequestFault.refused(99001))
         run = orders()
         with pytest.raises(AirflowFailException, match="99001"):
@@ -136,8 +137,9 @@ class TestWithoutCallbacks:
         assert "callback" not in log.replace("callback_", "")
 
 
+@pytest.mark.usefixtures("webhooks")
 class TestSafetyPolls:
-    def test_safety_polls_come_every_two_minutes_after_the_callback_grace(self, orders, emulator, webhooks, logs):
+    def test_safety_polls_come_every_two_minutes_after_the_callback_grace(self, orders, emulator, logs):
         run = orders(poll_interval=None)
         deferral = run.defer()
         assert wait_of(deferral)["interval"] == timings.SAFETY_POLL_INTERVAL
@@ -150,12 +152,12 @@ class TestSafetyPolls:
         earliest = emulator.clock() + timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
         assert wait_of(deferral)["first_poll_at"] >= earliest
 
-    def test_safety_poll_interval_is_the_poll_interval_of_the_user(self, orders, webhooks, logs):
+    def test_safety_poll_interval_is_the_poll_interval_of_the_user(self, orders, logs):
         assert wait_of(orders(poll_interval=33).defer())["interval"] == 33
         assert "polls the run every 33 seconds. If no line follows" in logs()
 
     def test_safety_poll_after_a_lost_callback_logs_and_counts_it_without_the_token(
-        self, orders, emulator, webhooks, monkeypatch, caplog, logs
+        self, orders, emulator, monkeypatch, caplog, logs
     ):
         counted: list[str] = []
         monkeypatch.setattr("airflow_provider_browseract.worker.waiter.count_in_task", counted.append)
@@ -170,7 +172,7 @@ class TestSafetyPolls:
         token = emulator.tasks[0].callback_url.rpartition("/")[2]
         assert token not in log + caplog.text
 
-    def test_poll_interval_is_normal_again_after_a_poll_found_the_end(self, orders, emulator, webhooks):
+    def test_poll_interval_is_normal_again_after_a_poll_found_the_end(self, orders, emulator):
         run = orders(poll_interval=None)
         deferral = run.defer()
         emulator.fault("get-task", RequestFault.status(503))
@@ -179,7 +181,7 @@ class TestSafetyPolls:
         assert (first["interval"], again["interval"]) == (timings.SAFETY_POLL_INTERVAL, timings.DEFAULT_POLL_INTERVAL)
 
     @pytest.mark.parametrize("duration", [1.0, 9.0], ids=["ended within the grace", "callback may be on its way"])
-    def test_no_missing_callback_is_logged_before_one_can_arrive(self, orders, emulator, webhooks, logs, duration):
+    def test_no_missing_callback_is_logged_before_one_can_arrive(self, orders, emulator, logs, duration):
         emulator.next_run(ORDERS.id, duration=duration)
         orders().run()
         log = logs()
@@ -187,6 +189,7 @@ class TestSafetyPolls:
         assert "no callback" not in log
 
 
+@pytest.mark.usefixtures("webhooks")
 class TestCallback:
     def test_callback_returns_the_result_and_is_recorded_in_log_and_xcom(self, called_back, emulator, logs):
         run, deferral, event = called_back
@@ -199,7 +202,7 @@ class TestCallback:
         requested = [request.endpoint for request in emulator.requests]
         assert requested == ["get-workflow", "run-task", "get-task", "get-task"]
 
-    def test_callback_before_the_end_of_the_run_defers_again_on_the_same_run(self, orders, emulator, webhooks, logs):
+    def test_callback_before_the_end_of_the_run_defers_again_on_the_same_run(self, orders, emulator, logs):
         run = orders()
         deferral = run.defer()
         first, again = wait_of(deferral), wait_of(run.defer_again(deferral, callback_event(deferral)))
@@ -209,7 +212,7 @@ class TestCallback:
         assert "is running, although the callback reported that it had ended" in logs()
         assert len(emulator.tasks) == 1
 
-    def test_callback_with_an_unreadable_result_defers_again(self, orders, emulator, webhooks):
+    def test_callback_with_an_unreadable_result_defers_again(self, orders, emulator):
         run = orders()
         first = run.defer()
         emulator.fault("get-task", RequestFault.status(503))
@@ -223,14 +226,14 @@ class TestCallback:
         assert "seconds_after_end" not in run.ti.xcoms["wait"]
         assert "Woken by a callback." in logs()
 
-    def test_callback_token_that_cannot_be_stored_switches_to_polling(self, orders, emulator, webhooks, logs):
+    def test_callback_token_that_cannot_be_stored_switches_to_polling(self, orders, emulator, logs):
         run = orders()
         refuse_xcoms(run, "wait")
         assert wait_of(run.defer())[TOKEN_KEY] is None
         assert emulator.tasks[0].callback_url is None
         assert "This task polls, because no callback can resume it" in logs()
 
-    def test_callback_token_not_stored_in_a_later_try_keeps_the_run_running(self, orders, emulator, webhooks, store):
+    def test_callback_token_not_stored_in_a_later_try_keeps_the_run_running(self, orders, emulator, store):
         orders(store=store).defer()
         last = orders(store=store)
         refuse_xcoms(last, "wait")

@@ -101,10 +101,7 @@ class TestInputNames:
                 r"^input_parameters has the unknown name 'keywrod' \(did you mean 'keyword'\?\) and lacks the required "
                 r"name 'keyword'\. The inputs of workflow \d+ are: ",
             ),
-            "two": (
-                {"keywrod": "a", "max_itmes": 2},
-                r"unknown names 'keywrod' \(.*\?\), 'max_itmes' \(.*\?\) and lacks",
-            ),
+            "two": ({"keywrod": "a", "max_itmes": 2}, r"names 'keywrod' \(.*\?\), 'max_itmes' \(.*\?\) and lacks"),
             "case": ({"Keyword": "pens"}, r"has the unknown name 'Keyword' \(did you mean 'keyword'\?\) and lacks"),
             "unknown": ({"keyword": "a", "colour": "red"}, "has the unknown name 'colour'. The inputs of workflow"),
             "required missing": ({"max_items": 2}, "lacks the required name 'keyword'"),

@@ -69,9 +69,7 @@ class TestLateOutput:
     """The output comes some time after the end of the run."""
 
     @pytest.mark.parametrize("doing", ["read", "written"])
-    def test_execution_timeout_after_the_end_of_a_run_does_not_pay_for_another_one(
-        self, worker, export, emulator, store, doing
-    ):
+    def test_execution_timeout_after_the_end_pays_for_no_other_run(self, worker, export, emulator, store, doing):
         emulator.set_workflow(PLAIN_TEXT.id, output="")
         make = export if doing == "written" else partial(worker, **TEXT)
         interrupted: tuple[Any, str] = (ResultStore, "save") if doing == "written" else (conclusion, "run_steps")
@@ -101,7 +99,7 @@ class TestLateOutput:
         assert len(emulator.tasks) == 1
 
     @pytest.fixture
-    def killed_while_output_is_late(self, worker, emulator, store):
+    def killed_when_late(self, worker, emulator, store):
         """Run a try, and kill it when it begins to wait for output that comes some seconds after the end of its run."""
 
         def evaluate(exception, **_):
@@ -125,33 +123,27 @@ class TestLateOutput:
         return run
 
     @pytest.mark.parametrize("output_format", ["auto", "json", "text"])
-    def test_kill_while_output_is_late_leaves_it_to_the_next_try_which_returns_it(
-        self, killed_while_output_is_late, worker, emulator, store, output_format
-    ):
+    def test_kill_leaves_late_output_to_the_next_try(self, killed_when_late, worker, emulator, store, output_format):
         match = "finished, but its process was ended while its output was not available"
         with pytest.raises(ResultError, match=match):
-            killed_while_output_is_late(0.4, retries=1, output_format=output_format)
+            killed_when_late(0.4, retries=1, output_format=output_format)
         run = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, output_format=output_format)
         run.ti.try_number = 2
         assert run.run()
         assert len(emulator.tasks) == 1
 
-    def test_kill_in_the_last_try_while_output_is_late_returns_the_output_if_it_comes_in_time(
-        self, killed_while_output_is_late, emulator, logs
-    ):
-        assert len(killed_while_output_is_late(0.2)) == 2
+    def test_kill_in_the_last_try_returns_late_output_that_comes_in_time(self, killed_when_late, emulator, logs):
+        assert len(killed_when_late(0.2)) == 2
         # The run has ended, so there is nothing to decide.
         assert calls_of(emulator, "stop-task") == 0
         assert "Killed while" not in logs()
 
-    def test_kill_in_the_last_try_fails_with_the_link_to_the_output_if_it_does_not_come_in_time(
-        self, killed_while_output_is_late, emulator, monkeypatch
-    ):
+    def test_kill_in_the_last_try_fails_with_the_link_to_output_that_is_too_late(self, killed_when_late, monkeypatch):
         monkeypatch.setattr(timings, "KILL_LIMIT", 0.3)
         monkeypatch.setattr(timings, "LATE_OUTPUT_PAUSES", (60.0,))
         match = r"was not available yet\. Its output is still available in BrowserAct: http"
         with pytest.raises(ResultError, match=match):
-            killed_while_output_is_late(60.0)
+            killed_when_late(60.0)
 
 
 class TestKillWhileResultsAreWritten:
@@ -197,9 +189,7 @@ class TestErrors:
     """Results that cannot be read or written."""
 
     @pytest.mark.parametrize("remembered", [False, True], ids=["not remembered", "remembered"])
-    def test_unexpected_result_error_allows_a_retry_only_if_the_run_is_remembered(
-        self, worker, emulator, store, remembered
-    ):
+    def test_unexpected_error_allows_a_retry_only_if_the_run_is_remembered(self, worker, emulator, store, remembered):
         run = partial(worker, workflow_id=ORDERS.id, store=store if remembered else None)
         with (
             patch.object(conclusion, "read_output", raises(MemoryError("too much"))),
@@ -240,9 +230,8 @@ class TestErrors:
         assert counted == ["browseract.runs", "browseract.credits"]
 
     def test_file_that_browseract_lacks_is_named_and_fails_without_a_retry(self, download, emulator, folder, store):
-        run = download(
-            EmulatedFile("good.csv", b"a"), EmulatedFile("b.pdf", b"", broken="404 at the shop"), store=store
-        )
+        broken = EmulatedFile("b.pdf", b"", broken="404 at the shop")
+        run = download(EmulatedFile("good.csv", b"a"), broken, store=store)
         with pytest.raises(AirflowFailException, match=r"b\.pdf: 404 at the shop.*The others are in"):
             run.run()
         assert (folder / emulator.tasks[0].id / "good.csv").read_bytes() == b"a"

@@ -20,7 +20,7 @@ from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
-BOT: dict[str, Any] = {
+BOT: Any = {
     "operator_class": RunBotOperator,
     "bot_id": PRICES.id,
     "input": {
@@ -41,20 +41,13 @@ TEXTS = {
 }
 """What templates of Airflow render to."""
 
-CONTACT: dict[str, Any] = {
-    "operator_class": RunBotOperator,
-    "bot_id": CONTACTS.id,
-    "input": {"company_name": "Example Corp"},
-}
-TEMPLATE: dict[str, Any] = {
-    "operator_class": RunBotTemplateOperator,
-    "template_id": TEMPLATE_SEARCH.id,
-    "input": {"keyword": "pens"},
-}
-WORKFLOW_TEMPLATE: dict[str, Any] = {
+CONTACT: Any = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": {"company_name": "Example Corp"}}
+PENS = {"keyword": "pens"}
+TEMPLATE: Any = {"operator_class": RunBotTemplateOperator, "template_id": TEMPLATE_SEARCH.id, "input": PENS}
+WORKFLOW_TEMPLATE: Any = {
     "operator_class": RunTemplateOperator,
     "workflow_template_id": TEMPLATE_SEARCH.id,
-    "input_parameters": {"keyword": "pens"},
+    "input_parameters": PENS,
 }
 STARTS = ("create-run", "create-template-run", "run-task-by-template")
 

@@ -25,7 +25,7 @@ from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import End, Wait
 from airflow_provider_browseract.worker import pauses, waiter
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of, resume_operator
+from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -40,15 +40,9 @@ def _paused_for_ever(emulator):
 
 def until_asked(run) -> TaskDeferred:
     """Run until the Required Action is created, and return that deferral."""
-    deferred = None
-    while deferred is None or deferred.trigger.wait.required_action is None:
-        try:
-            if deferred is None:
-                run.operator().execute(run.context)
-            else:
-                resume_operator(run.operator(), deferred, run.wait_in_triggerer(deferred), run.context)
-        except TaskDeferred as next_one:
-            deferred = next_one
+    deferred: TaskDeferred = run.defer()
+    while deferred.trigger.wait.required_action is None:
+        deferred = run.defer_again(deferred, run.wait_in_triggerer(deferred))
     return deferred
 
 
@@ -61,14 +55,6 @@ def asked(worker, people):
         return run, until_asked(run)
 
     return make
-
-
-def resume(run, deferred, event):
-    """Continue with an event, as Airflow 3.3 does with the answer itself."""
-    try:
-        return resume_operator(run.operator(), deferred, event, run.context)
-    except TaskDeferred as again:
-        return run.resume(again)
 
 
 class TestRequiredAction:
@@ -91,9 +77,8 @@ class TestRequiredAction:
 
     def test_required_action_states_that_run_keeps_running_with_cancel_on_timeout_false(self, worker, people):
         until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", cancel_on_timeout=False))
-        assert (
-            "because its `timeout` expires, and the run keeps running and using credits (`cancel_on_timeout=False`)."
-        ) in people.question["body"]
+        kept = "because its `timeout` expires, and the run keeps running and using credits (`cancel_on_timeout=False`)."
+        assert kept in people.question["body"]
 
     @pytest.mark.parametrize(
         ("text", "shown"),
@@ -173,7 +158,7 @@ class TestRequiredAction:
     def test_answer_resume_resumes_run_and_returns_result(self, asked, emulator, people, deferrable, by_airflow, logs):
         run, deferred = asked(deferrable=deferrable)
         answer = people.answer("Resume")
-        assert (resume(run, deferred, answer) if by_airflow else run.resume(deferred)) == CONFIRMED
+        assert run.resume(deferred, answer if by_airflow else None) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
         assert calls_of(emulator, "resume-task") == 1
         assert ": ada chose Resume." in logs()
@@ -205,7 +190,7 @@ class TestRequiredAction:
         answer = people.answer("Stop")
         stopped = r"paused for a person, and ada chose Stop\.\nThe run was stopped\."
         with pytest.raises(AirflowFailException, match=stopped):
-            resume(run, deferred, answer) if by_airflow else run.resume(deferred)
+            run.resume(deferred, answer if by_airflow else None)
         assert emulator.tasks[0].status == "canceled"
 
     @pytest.mark.parametrize("option", ["Resume", "Stop"])
@@ -213,7 +198,7 @@ class TestRequiredAction:
         run, deferred = asked()
         BrowserActHook().resume_task(emulator.tasks[0].id)
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-        assert resume(run, deferred, people.answer(option)) == CONFIRMED
+        assert run.resume(deferred, people.answer(option)) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
         assert calls_of(emulator, "stop-task") == 0
         assert f"so the answer {option} has no effect" in logs()
@@ -291,7 +276,7 @@ class TestRequiredAction:
     def test_unknown_answer_to_a_required_action_raises_an_error(self, asked, people):
         run, deferred = asked()
         with pytest.raises(RunLostError, match=r"cannot be read: the answer is \['Perhaps'\]"):
-            resume(run, deferred, people.answer("Perhaps"))
+            run.resume(deferred, people.answer("Perhaps"))
 
 
 class TestAnswerTimeout:
@@ -419,7 +404,7 @@ def test_run_resumed_elsewhere_still_finishes_with_on_paused_fail(worker, emulat
     event = run.wait_in_triggerer(deferral)
     assert from_json(WaitEvent, event).end is End.PAUSED
     BrowserActHook().resume_task(emulator.tasks[0].id)
-    assert resume(run, deferral, event) == CONFIRMED
+    assert run.resume(deferral, event) == CONFIRMED
 
 
 class TestBots:

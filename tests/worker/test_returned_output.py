@@ -6,7 +6,7 @@ import json
 import logging
 import tracemalloc
 from contextlib import nullcontext
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from airflow.sdk import Asset, AssetAlias
@@ -167,14 +167,10 @@ def test_output_that_comes_after_the_status_is_returned_not_none(run_with, emula
         "lists": ("[" + "[]," * 300_000 + "1]", "json"),
     },
 )
-def test_output_that_is_too_large_to_parse_needs_little_more_memory_than_its_size(
-    emulator, monkeypatch, tmp_path, written, text, output_format
-):
+def test_output_too_large_to_parse_needs_little_memory(emulator, monkeypatch, tmp_path, written, text, output_format):
     monkeypatch.setattr(outputs, "LARGEST_PARSED", 500_000)
-    task, context = (
-        Task(id="7", status=TaskStatus.FINISHED, output=Output(string=text)),
-        cast("Any", {"ti": FakeTaskInstance()}),
-    )
+    task = Task(id="7", status=TaskStatus.FINISHED, output=Output(string=text))
+    context: Any = {"ti": FakeTaskInstance()}
     path, log = (str(tmp_path) if written else None), logging.getLogger("airflow.task")
     concluded = Conclusion(task, context, OutputFormat(output_format), path, BrowserActHook(), [], False, "", log)
     concluded.result()
@@ -221,9 +217,8 @@ def test_failed_push_of_links_and_facts_does_not_lose_the_result(worker, emulato
 
 def test_run_without_urls_has_only_the_button_to_the_panel():
     ti = FakeTaskInstance()
-    showing.show_run(
-        ti, Task(id="7", status=TaskStatus.RUNNING), "second account", ("live_view",), logging.getLogger(__name__)
-    )
+    task = Task(id="7", status=TaskStatus.RUNNING)
+    showing.show_run(ti, task, "second account", ("live_view",), logging.getLogger(__name__))
     assert list(ti.xcoms) == [PANEL, "task"]
     assert (ti.xcoms["task"]["connection"], ti.xcoms["task"]["hidden"]) == ("second account", ["live_view"])
 

@@ -113,14 +113,15 @@ class TestAfterAirflowError:
                 attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
         assert calls_of(emulator, "get-task") == before
 
+    @pytest.mark.parametrize("event", [None, {"end": "triumph"}], ids=["missing", "unknown end"])
     @pytest.mark.parametrize("readable", [True, False], ids=["run is read", "run cannot be read"])
-    def test_invalid_trigger_event_keeps_the_run_for_the_next_try(self, tries, emulator, readable):
+    def test_invalid_trigger_event_keeps_the_run_for_the_next_try(self, tries, emulator, readable, event):
         attempt = tries(deferrable=True, max_tries=1)
         attempt.defer()
         if not readable:
             emulator.fault("get-task", RequestFault.status(503))
         with pytest.raises(RunLostError, match="because the trigger's event cannot be read:") as lost:
-            attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
+            attempt.operator().execute_complete(attempt.context, event)
         assert f"the next try reattaches to it.{' Its page is http' if readable else ''}" in str(lost.value)
         assert str(lost.value).endswith("Check that all components of Airflow have the same version of this provider.")
         assert emulator.tasks[0].status == "running"
@@ -130,7 +131,7 @@ class TestAfterAirflowError:
         attempt = tries(deferrable=True, max_tries=1)
         seen = set_retry_policy(attempt, SimpleNamespace(value=action))
         attempt.defer()
-        with pytest.raises(RunLostError):
+        with pytest.raises(RunLostError, match=r"The run was stopped\." if action == "fail" else "reattaches to it"):
             attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
         assert isinstance(seen[-1], RunLostError)
         assert str(seen[-1]).startswith(f"Stopped waiting for BrowserAct task {emulator.tasks[0].id}, because the ")
@@ -143,9 +144,7 @@ class TestFailedReattach:
         tries(wait_for_completion=False).run()
 
     @pytest.mark.parametrize(("cancel_on_kill", "status"), [(True, "canceled"), (False, "running")])
-    def test_cancel_on_kill_decides_whether_a_failed_reattach_in_the_last_try_stops_the_run(
-        self, tries, emulator, cancel_on_kill, status
-    ):
+    def test_cancel_on_kill_decides_after_a_failed_last_reattach(self, tries, emulator, cancel_on_kill, status):
         emulator.fault("get-task", RequestFault.status(503))
         becomes = r"was stopped\." if cancel_on_kill else "keeps running and using credits because cancel_on_kill=False"
         with pytest.raises(RunLostError, match=f"of an earlier try: The run {becomes}"):
