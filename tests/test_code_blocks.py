@@ -629,11 +629,7 @@ def test_documented_script_runs(block, browseract_emulator, tmp_path, capsys):
     file.write_text(block.code)
     runpy.run_path(str(file))
     printed = capsys.readouterr().out
-    expected = {
-        '"pausing"': active.id,
-        "stop_task": "canceled",
-        "run_bot": "running",
-    }
+    expected = {'"pausing"': active.id, "stop_task": "canceled", "run_bot": "running"}
     assert next(text for word, text in expected.items() if word in block.code) in printed
 
 

@@ -128,11 +128,7 @@ def test_second_run_that_a_larger_plan_allows_is_stopped_at_once(name, source_id
 @cases(
     "code, message, expected",
     {
-        "unknown code": (
-            20118,
-            "No browser left",
-            "No. Add the line '20118: (ConcurrencyLimitError, None),' to",
-        ),
+        "unknown code": (20118, "No browser left", "No. Add the line '20118: (ConcurrencyLimitError, None),' to"),
         "known words": (20118, "Too many parallel browsers", "By its words only. Add the line '20118: (Concurrency"),
         "code of another error": (99001, "No browser left", "No: CODES in airflow_provider_browseract/api/calls.py"),
         "unknown words": (0, "No browser left", "No, and it has no code. Add its words to NO_SLOT_WORDS in airflow"),

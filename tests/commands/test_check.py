@@ -211,11 +211,7 @@ LOGIN = {"webhook_base_url": "http://ada:hunter2@127.0.0.1:9"}
             "FAIL connection",
             "extra 'read_timeout': Input should be a valid number",
         ),
-        "unknown key": (
-            {"extra": {"webhook_url": ""}},
-            "FAIL connection",
-            "extra has unknown keys: 'webhook_url'",
-        ),
+        "unknown key": ({"extra": {"webhook_url": ""}}, "FAIL connection", "extra has unknown keys: 'webhook_url'"),
         "nothing listens": (
             {"host": NOWHERE},
             "FAIL API",

@@ -85,11 +85,7 @@ def queued(number: int, dag_id: str = "prices", *, conn_id: str = CONN, minutes:
 
 
 def known(
-    *tasks: Task,
-    links: Iterable[Link] = (),
-    queue: Iterable[QueueEntry] = (),
-    viewer: Viewer = ADMIN,
-    **account: Any,
+    *tasks: Task, links: Iterable[Link] = (), queue: Iterable[QueueEntry] = (), viewer: Viewer = ADMIN, **account: Any
 ) -> Knowledge:
     """Return what a page is made from."""
     records = Records({each.browseract_task_id: each for each in links}, tuple(queue))

@@ -282,9 +282,7 @@ class TestRunPage:
         assert page.attention.picture == FAILED_STEP.screenshots_url
 
     @pytest.mark.parametrize(
-        ("hidden", "secret_inputs"),
-        [({"secret_inputs"}, False), ((), True)],
-        ids=["XCom or trigger", "names"],
+        ("hidden", "secret_inputs"), [({"secret_inputs"}, False), ((), True)], ids=["XCom or trigger", "names"]
     )
     def test_texts_of_a_run_with_secret_inputs_are_not_shown(self, hidden, secret_inputs):
         run = task(1, TaskStatus.FAILED, steps=STEPS, failure=Failure(code=7, message="wrong: hunter2"))

@@ -39,11 +39,7 @@ def test_parts_of_a_bar_are_to_scale_with_their_numbers_and_on_top_of_each_other
         "Oct 30, Log in: 50 of 50 credits",
     ]
     places = [(float(each.attrib["y"]) - ABOVE, float(each.attrib["height"])) for each in plot.iter("rect")]
-    assert places == [
-        (HEIGHT * 0.25, HEIGHT * 0.75),
-        (0, HEIGHT * 0.25),
-        (HEIGHT * 0.875, HEIGHT * 0.125),
-    ]
+    assert places == [(HEIGHT * 0.25, HEIGHT * 0.75), (0, HEIGHT * 0.25), (HEIGHT * 0.875, HEIGHT * 0.125)]
     image = next(each for each in plot.iter("svg") if each.attrib.get("role") == "img")
     summary = "Credits of each day from Oct 29 to Oct 30: 450 in all, 400 at most, on Oct 29"
     assert image.attrib["aria-label"] == summary
