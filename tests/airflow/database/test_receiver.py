@@ -285,7 +285,7 @@ class TestHandOver:
         {
             "another connection": lambda queue: queue.add(1.0, conn_id="another"),
             "deferred just now": lambda queue: queue.add(1.0, ago=0.0),
-            "waits for the budget": lambda queue: queue.add(1.0, not_before=1e11),
+            "waits for the budget": lambda queue: queue.add(1.0, not_before=9e10),
             "another team": pytest.param(lambda queue: queue.add(1.0, team="team_b"), marks=WITH_TEAMS),
             "marked as failed": lambda queue: queue.mark(queue.add(1.0), "failed"),
             "stored by another version": lambda queue: queue.make_unreadable(queue.add(1.0)),
