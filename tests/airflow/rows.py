@@ -59,6 +59,37 @@ def selects() -> Iterator[list[str]]:
         event.remove(Engine, "before_cursor_execute", add)
 
 
+def push_xcom(of: TaskInstanceKey, key: str, value: Any, *, as_text: bool = False) -> None:
+    """Push an XCom, as workers do.
+
+    :param as_text: store it as JSON text, as the API server of Airflow 3.1 does.
+    """
+    with create_session() as session:
+        how: dict[str, Any] = {} if as_text else AS_STORED
+        XComModel.set(key, value, **of._asdict(), **how, session=session)
+
+
+def store_trigger(session: Any, trigger: Any, ago: float = 0.0) -> Trigger:
+    """Store a trigger that was created some seconds ago, and return its row."""
+    row = Trigger.from_object(trigger)
+    row.created_date = datetime.now(timezone.utc) - timedelta(seconds=ago)
+    session.add(row)
+    session.flush()
+    return row
+
+
+def copy_row(session: Any, table: Any, like: dict[str, Any], **own: Any) -> None:
+    """Copy a row with other values; None for a value that the database creates."""
+    row = session.execute(select(table).where(*(table.c[name] == like[name] for name in like))).mappings().first()
+    values = {**row, **own}
+    session.execute(insert(table).values({name: value for name, value in values.items() if value is not None}))
+
+
+def new_ti_id() -> Any:
+    """Return an id for another task instance, of the type that this Airflow stores."""
+    return TABLE.c.id.type.python_type(str(uuid.uuid4()))
+
+
 class Deferred:
     """A task instance in Airflow's database, made to wait for a callback by hand."""
 
@@ -88,16 +119,11 @@ class Deferred:
 
     def describe_wait(self, **ended: Any) -> None:
         """Push the XCom that describes the wait and, if so, how it ended, as workers do."""
-        self.push(WAIT_XCOM, {"waits_for": "callback", "poll_interval": 120.0, TOKEN_KEY: digest(self.token), **ended})
-
-    def push(self, key: str, value: Any, *, as_text: bool = False) -> None:
-        """Push an XCom, as workers do.
-
-        :param as_text: store it as JSON text, as the API server of Airflow 3.1 does.
-        """
-        with create_session() as session:
-            how: dict[str, Any] = {} if as_text else AS_STORED
-            XComModel.set(key, value, **self.waiting._asdict(), **how, session=session)
+        push_xcom(
+            self.waiting,
+            WAIT_XCOM,
+            {"waits_for": "callback", "poll_interval": 120.0, TOKEN_KEY: digest(self.token), **ended},
+        )
 
     def defer(self, ago: float = LONG_AGO, **fields: Any) -> int:
         """Defer the task instance some seconds ago, and return the id of the trigger."""
@@ -106,13 +132,10 @@ class Deferred:
         self.wait = Wait("7", self.deadline, **{**known, **fields})
         trigger = TaskTrigger(browseract_conn_id="browseract_default", wait=self.wait)
         with create_session() as session:
-            row = Trigger.from_object(trigger)
-            row.created_date = datetime.now(timezone.utc) - timedelta(seconds=ago)
-            session.add(row)
-            session.flush()
+            trigger_id: int = store_trigger(session, trigger, ago).id
             ti = self.row(session)
-            ti.state, ti.trigger_id, ti.next_method = TaskInstanceState.DEFERRED, row.id, "execute_complete"
-            return row.id
+            ti.state, ti.trigger_id, ti.next_method = TaskInstanceState.DEFERRED, trigger_id, "execute_complete"
+            return trigger_id
 
     def next_try(self) -> None:
         """End the waiting try, and begin another one."""
@@ -189,22 +212,17 @@ class Queue:
         """Add a task instance that has been waiting since then and deferred some seconds ago, and return it."""
         wait = QueueWait(Queued(since, since, refusals, priority), time.time() + 3600, **fields)
         with create_session() as session:
-            trigger = Trigger.from_object(SlotTrigger(browseract_conn_id=conn_id, wait=wait))
-            trigger.created_date = datetime.now(timezone.utc) - timedelta(seconds=ago)
+            trigger = store_trigger(session, SlotTrigger(browseract_conn_id=conn_id, wait=wait), ago)
             if team is not None:
                 from airflow.models.team import Team
 
                 session.merge(Team(name=team))
                 session.flush()
                 trigger.team_name = team
-            session.add(trigger)
-            session.flush()
-            first = session.execute(select(TABLE).where(*self._is(TABLE), TABLE.c[INDEX] == -1)).mappings().one()
             highest: Any = session.scalar(select(func.max(TABLE.c[INDEX])).where(*self._is(TABLE)))
             index = highest + 1
-            new_id = str(uuid.uuid4()) if isinstance(first["id"], str) else uuid.uuid4()
-            own = {"id": new_id, INDEX: index, "trigger_id": trigger.id, "state": "deferred"}
-            session.execute(insert(TABLE).values({**first, **own, "next_method": "execute_queued"}))
+            own = {"id": new_ti_id(), INDEX: index, "trigger_id": trigger.id, "state": "deferred"}
+            copy_row(session, TABLE, {**self._of, INDEX: -1}, **own, next_method="execute_queued")
         return TaskInstanceKey(**self._of, map_index=index)
 
     def pause(self, *, paused: bool = True) -> None:

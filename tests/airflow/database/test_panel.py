@@ -30,8 +30,8 @@ from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
-from airflow_provider_browseract.webhook.database import AS_STORED, RUN_TRIGGER
-from tests.airflow.rows import DAG_ID, INDEX, TABLE, selects
+from airflow_provider_browseract.webhook.database import RUN_TRIGGER
+from tests.airflow.rows import DAG_ID, INDEX, TABLE, copy_row, new_ti_id, push_xcom, selects, store_trigger
 from tests.cases import cases
 
 SHOP = TaskInstanceKey("shop", "manual__2026-11-27T07:00:00.5+00:00~1", "prices.größe_搜索", -1)
@@ -62,16 +62,15 @@ class Airflow:
         """
         with create_session() as session:
             if key.dag_id not in self._dags:
-                _copy(session, DagModel.__table__, {"dag_id": self._like.dag_id}, dag_id=key.dag_id)
+                copy_row(session, DagModel.__table__, {"dag_id": self._like.dag_id}, dag_id=key.dag_id)
                 self._dags.add(key.dag_id)
             of = {"dag_id": key.dag_id, "run_id": key.run_id}
             if session.scalar(select(DagRun.id).filter_by(**of)) is None:
-                _copy(session, DagRun.__table__, {"run_id": self._like.run_id}, id=None, logical_date=None, **of)
-            ti_id = TABLE.c.id.type.python_type(str(uuid.uuid4()))
-            own = {"id": ti_id, "task_id": key.task_id, INDEX: key.map_index, "try_number": 1, **of}
+                copy_row(session, DagRun.__table__, {"run_id": self._like.run_id}, id=None, logical_date=None, **of)
+            own = {"id": new_ti_id(), "task_id": key.task_id, INDEX: key.map_index, "try_number": 1, **of}
             own |= {"state": state, "next_method": None, "trigger_id": None}
             like = {"run_id": self._like.run_id, "task_id": self._like.task_id, INDEX: -1}
-            _copy(session, TABLE, like, **own)
+            copy_row(session, TABLE, like, **own)
         self.render(key, **(rendered or {"browseract_conn_id": "shop_account", **WORKFLOW}))
         return key
 
@@ -91,13 +90,11 @@ class Airflow:
         """Push the XCom of a run, as workers do, some seconds ago.
 
         :param value: another value.
-        :param as_text: store it as JSON text, as the API server of Airflow 3.1 does.
+        :param as_text: as in ``push_xcom``.
         :param more: more keys of the facts about the run.
         """
         shown = facts(Task(id=run, status=TaskStatus.RUNNING, workflow_id="5")) | more if value is None else value
-        how: dict[str, Any] = {} if as_text else AS_STORED
-        with create_session() as session:
-            XComModel.set("task", shown, **key._asdict(), **how, session=session)
+        push_xcom(key, "task", shown, as_text=as_text)
         of = {"task_instance_id": self.ti_id(key)} if BY_TRY else key._asdict()
         with create_session() as session:
             session.execute(update(XCOM).filter_by(key="task", **of).values(timestamp=now() - timedelta(seconds=ago)))
@@ -116,10 +113,7 @@ class Airflow:
         """Let a task instance wait for a run in the triggerer."""
         trigger = TaskTrigger(browseract_conn_id=conn_id, wait=Wait(run, time.time() + 3600, **fields))
         with create_session() as session:
-            row = Trigger.from_object(trigger)
-            session.add(row)
-            session.flush()
-            self._triggers.append(row.id)
+            self._triggers.append(store_trigger(session, trigger).id)
         self.change(key, state="deferred", trigger_id=self._triggers[-1], next_method="execute_complete")
 
     def resume(self, key: TaskInstanceKey) -> None:
@@ -161,13 +155,6 @@ class Airflow:
             session.execute(delete(Trigger).where(Trigger.id.in_(self._triggers)))
 
 
-def _copy(session: Any, table: Any, like: dict[str, Any], **own: Any) -> None:
-    """Copy a row with other values; None for a value that the database creates."""
-    row = session.execute(select(table).where(*(table.c[name] == like[name] for name in like))).mappings().first()
-    values = {**row, **own}
-    session.execute(insert(table).values({name: value for name, value in values.items() if value is not None}))
-
-
 @pytest.fixture
 def airflow(deferred) -> Iterator[Airflow]:
     """Task instances besides those of the example: none at first."""
@@ -180,6 +167,20 @@ def airflow(deferred) -> Iterator[Airflow]:
 def always_refresh(monkeypatch) -> None:
     """Let each call read the database."""
     monkeypatch.setattr(database, "MAX_AGE", 0.0)
+
+
+@pytest.fixture
+def key(airflow) -> TaskInstanceKey:
+    """A task instance that runs, and has pushed the XCom of run 1."""
+    added = airflow.add()
+    airflow.push(added)
+    return added
+
+
+@pytest.fixture
+def keeper(airflow) -> RecordKeeper:
+    """What reads the database: first everything, then what has changed."""
+    return RecordKeeper()
 
 
 def link_of(run: str = "1", keeper: RecordKeeper | None = None) -> Link:
@@ -208,10 +209,9 @@ class TestLinks:
         assert link.wait is not None
         assert link.wait.browseract_task_id == "1"
 
-    def test_reference_of_a_custom_xcom_backend_is_passed_over(self, airflow):
+    def test_reference_of_a_custom_xcom_backend_is_passed_over(self, airflow, keeper):
         key = airflow.add()
         airflow.push(key, value="s3://bucket/xcom/1.json")
-        keeper = RecordKeeper()
         assert not keeper.read().of_instance(key)
         airflow.defer(key)
         assert link_of(keeper=keeper).waits
@@ -277,10 +277,9 @@ class TestLinks:
         airflow.defer(key, api_version=ApiVersion.V3)
         assert link_of().api_version is ApiVersion.V3
 
-    def test_rendered_fields_that_airflow_deletes_later_stay_known(self, airflow):
+    def test_rendered_fields_that_airflow_deletes_later_stay_known(self, airflow, keeper):
         key = airflow.add()
         airflow.push(key, ago=5.0)
-        keeper = RecordKeeper()
         keeper.read()
         airflow.forget_rendered(key)
         airflow.push(key)
@@ -301,17 +300,14 @@ class TestLinks:
         [own] = records.of_instance(sensor)
         assert (own.started, own.waits) == (False, True)
 
-    def test_deferred_task_instance_keeps_its_run_when_another_dag_names_the_run(self, airflow):
+    def test_deferred_task_instance_keeps_its_run_when_another_dag_names_the_run(self, airflow, key):
         forged = airflow.add(SHOP._replace(dag_id="forged"))
         airflow.push(forged, ago=600.0)
-        key = airflow.add()
-        airflow.push(key)
         airflow.defer(key)
         assert link_of().key == key
 
-    def test_only_the_newest_links_are_kept(self, airflow, monkeypatch):
+    def test_only_the_newest_links_are_kept(self, airflow, keeper, monkeypatch):
         monkeypatch.setattr(database, "MAX_LINKS", 3)
-        keeper = RecordKeeper()
         for index in range(5):
             # Later than anything that other tests have pushed.
             airflow.push(airflow.add(SHOP._replace(map_index=index)), str(index), ago=-1.0 - index)
@@ -335,11 +331,8 @@ class TestWhoWaits:
         airflow.change(key, state=state)
         assert link_of().waits is (state in WAITING)
 
-    def test_resumed_task_instance_waits_until_it_ends(self, airflow):
-        key = airflow.add()
-        airflow.push(key)
+    def test_resumed_task_instance_waits_until_it_ends(self, airflow, key, keeper):
         airflow.defer(key)
-        keeper = RecordKeeper()
         for change in (
             lambda: None,
             lambda: airflow.resume(key),
@@ -352,10 +345,7 @@ class TestWhoWaits:
         assert not link_of(keeper=keeper).waits
 
     @pytest.mark.parametrize("knows_it", [True, False])
-    def test_scheduled_next_try_does_not_wait_for_the_run_of_the_last_one(self, airflow, knows_it):
-        key = airflow.add()
-        airflow.push(key)
-        keeper = RecordKeeper()
+    def test_scheduled_next_try_does_not_wait_for_the_run_of_the_last_one(self, airflow, key, keeper, knows_it):
         if knows_it:
             keeper.read()
         airflow.schedule_next_try(key)
@@ -363,10 +353,9 @@ class TestWhoWaits:
         assert not link.waits
         assert link.try_number == (1 if knows_it or BY_TRY else None)
 
-    def test_next_try_with_a_new_run_does_not_wait_for_the_earlier_one(self, airflow):
+    def test_next_try_with_a_new_run_does_not_wait_for_the_earlier_one(self, airflow, keeper):
         key = airflow.add()
         airflow.push(key, "1", ago=60.0)
-        keeper = RecordKeeper()
         keeper.read()
         airflow.start_next_try(key)
         assert not link_of("1", keeper).waits
@@ -377,10 +366,9 @@ class TestWhoWaits:
             ("1", 1, False),
         ]
 
-    def test_next_try_that_reattaches_waits(self, airflow):
+    def test_next_try_that_reattaches_waits(self, airflow, keeper):
         key = airflow.add()
         airflow.push(key, ago=60.0)
-        keeper = RecordKeeper()
         keeper.read()
         airflow.start_next_try(key)
         airflow.push(key)
@@ -395,9 +383,7 @@ class TestWhoWaits:
         links = RecordKeeper().read().links
         assert (links["1"].waits, links["2"].waits) == (True, False)
 
-    def test_trigger_that_cannot_be_read_here_leaves_it_to_the_xcom(self, airflow):
-        key = airflow.add()
-        airflow.push(key)
+    def test_trigger_that_cannot_be_read_here_leaves_it_to_the_xcom(self, airflow, key):
         airflow.defer(key)
         with create_session() as session:
             session.execute(update(Trigger).filter_by(classpath=RUN_TRIGGER).values(encrypted_kwargs="of another key"))
@@ -409,10 +395,9 @@ class TestWhoWaits:
         airflow.push(key)
         assert not link_of().waits
 
-    def test_required_action_is_open_until_it_is_answered(self, airflow):
+    def test_required_action_is_open_until_it_is_answered(self, airflow, keeper):
         key = airflow.add()
         airflow.defer(key, required_action="action")
-        keeper = RecordKeeper()
         assert not link_of(keeper=keeper).required_action
         airflow.ask(key)
         assert link_of(keeper=keeper).required_action
@@ -500,15 +485,13 @@ class TestRefresh:
         "first, second",
         {"older, within the overlap": (0.0, 50.0), "after one of a clock that is ahead": (-3600.0, 0.0)},
     )
-    def test_later_xcom_is_found_whatever_the_clocks_show(self, airflow, first, second):
+    def test_later_xcom_is_found_whatever_the_clocks_show(self, airflow, keeper, first, second):
         airflow.push(airflow.add(SHOP._replace(map_index=0)), "1", ago=first)
-        keeper = RecordKeeper()
         keeper.read()
         airflow.push(airflow.add(SHOP._replace(map_index=1)), "2", ago=second)
         assert "2" in keeper.read().links
 
-    def test_while_one_thread_refreshes_others_get_the_last_records(self, airflow, slow_refresh):
-        keeper = RecordKeeper()
+    def test_while_one_thread_refreshes_others_get_the_last_records(self, airflow, keeper, slow_refresh):
         before = keeper.read()
         refreshing, go_on = slow_refresh()
         with ThreadPoolExecutor(1) as pool:
@@ -518,8 +501,7 @@ class TestRefresh:
             go_on.set()
             assert refreshed.result(60) is not before
 
-    def test_records_of_long_ago_are_given_to_nobody(self, airflow, slow_refresh):
-        keeper = RecordKeeper()
+    def test_records_of_long_ago_are_given_to_nobody(self, airflow, keeper, slow_refresh):
         old = keeper.read()
         keeper._read_at -= database.OLDEST + 1
         refreshing, go_on = slow_refresh()
@@ -545,9 +527,8 @@ class TestRefresh:
         assert len(count) == 1
         assert {id(each) for each in found} == {id(keeper.read())}
 
-    def test_failed_refresh_raises_and_the_next_call_tries_again(self, airflow, monkeypatch):
+    def test_failed_refresh_raises_and_the_next_call_tries_again(self, airflow, keeper, monkeypatch):
         airflow.push(airflow.add())
-        keeper = RecordKeeper()
         with monkeypatch.context() as patch:
             patch.setattr(database, "arrange", lambda links: 1 / 0)
             for _ in range(2):

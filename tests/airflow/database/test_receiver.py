@@ -45,7 +45,7 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, WokenBy
 from airflow_provider_browseract.webhook import database, overload, receiver
-from tests.airflow.rows import DAG_ID, dialect, selects
+from tests.airflow.rows import DAG_ID, dialect, push_xcom, selects
 from tests.cases import cases
 
 ENDED = {"id": "7", "status": "finished", "output": {"string": "[]"}}
@@ -190,13 +190,13 @@ class TestCallbackWithoutWaitingTask:
     @pytest.mark.parametrize("wait", [None, "text", "{", ["x"], {}, {TOKEN_KEY: None}, {TOKEN_KEY: 7}], ids=json.dumps)
     async def test_callback_for_task_instance_with_invalid_wait_xcom_gets_404(self, client, deferred, wait):
         deferred.start()
-        deferred.push(WAIT_XCOM, wait)
+        push_xcom(deferred.waiting, WAIT_XCOM, wait)
         assert await call(client, deferred.path) == (404, "unknown")
 
     @cases("as_text", {"as workers store it": False, "as JSON text": True})
     async def test_callback_during_start_gets_too_early(self, client, deferred, as_text):
         deferred.start()
-        deferred.push(WAIT_XCOM, {TOKEN_KEY: digest(deferred.token)}, as_text=as_text)
+        push_xcom(deferred.waiting, WAIT_XCOM, {TOKEN_KEY: digest(deferred.token)}, as_text=as_text)
         assert await call(client, deferred.path) == (202, "too early")
         assert deferred.state == "running"
 
