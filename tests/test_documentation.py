@@ -7,7 +7,6 @@ import importlib
 import inspect
 import pydoc
 import re
-import shlex
 from datetime import datetime, timezone
 
 import pytest
@@ -17,7 +16,6 @@ from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.settings import EXTRA_FIELDS
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
-from airflow_provider_browseract.emulator.__main__ import command_line
 from airflow_provider_browseract.operators.base import InputParametersOperator, RunOperator
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.budget import Budget, Verdict
@@ -92,16 +90,6 @@ def test_make_targets_of_pages_and_workflows_exist():
     assert "demo" in named
     assert "dist" in run
     assert {*named, *run} <= targets
-
-
-def test_documented_emulator_connection_matches_emulator_defaults():
-    from airflow.cli.cli_parser import get_parser
-
-    served = command_line().parse_args([])
-    [command] = block_of("docs/tutorial.md", "--conn-host").lines
-    to_emulator = get_parser().parse_args(shlex.split(command)[1:])
-    assert to_emulator.conn_host == f"http://{served.host}:{served.port}"
-    assert to_emulator.conn_password == served.api_key
 
 
 def test_documented_workflow_ids_are_those_of_the_emulator():

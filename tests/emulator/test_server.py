@@ -169,8 +169,8 @@ class TestTheCommand:
         assert (process.returncode, errors) == (0, "")
 
     def test_printed_commands_quote_the_api_key_and_the_documentation_shows_the_same_airflow_command(self):
-        emulator = Emulator(api_key="app-it's")
-        emulator.url = "http://127.0.0.1:8010"
+        emulator, served = Emulator(api_key="app-it's"), command_line().parse_args([])
+        emulator.url = f"http://{served.host}:{served.port}"
         printed = introduction(emulator)
         [exported] = re.findall(r"^export (.*)$", printed, re.MULTILINE)
         assert json.loads(shlex.split(exported)[0].partition("=")[2]) == emulator.connection
@@ -180,7 +180,7 @@ class TestTheCommand:
         assert shlex.split(command.replace("\\\n", ""))[-6:] == words
         for page in ("tutorial", "callbacks"):
             text = (ROOT / "docs" / f"{page}.md").read_text()
-            assert command.replace(shlex.quote("app-it's"), Emulator.api_key) in text
+            assert command.replace(shlex.quote("app-it's"), served.api_key) in text
 
     def test_command_has_the_delays_of_a_service_and_options_for_them(self):
         from airflow_provider_browseract.runs import timings
