@@ -39,9 +39,8 @@ def test_registry_file_lists_public_classes_of_provider_info():
         modules = {module for each in info[kind] for module in each["python-modules"]}
         expected = [each for each in names if each.rpartition(".")[0] in modules and not each.endswith(".AskPerson")]
         assert [each["module"] for each in registry[kind]] == expected
-    assert [each["module"] for each in registry["decorators"]] == [
-        each["class-name"] for each in info["task-decorators"]
-    ]
+    decorators = [each["class-name"] for each in info["task-decorators"]]
+    assert [each["module"] for each in registry["decorators"]] == decorators
 
 
 def test_cells_of_the_workflow_are_those_of_make_matrix_and_cover_what_is_supported():
@@ -50,9 +49,8 @@ def test_cells_of_the_workflow_are_those_of_make_matrix_and_cover_what_is_suppor
     assert cells == list(CELLS)
     assert VERSIONS.keys() == {airflow for airflow, _ in cells}
     [newest] = re.findall(r"^NEWEST := (.*)$", MAKEFILE, re.MULTILINE)
-    pythons = re.findall(
-        r"Programming Language :: Python :: (3\.\d+)", "\n".join(metadata(NAME).get_all("Classifier", []))
-    )
+    classifiers = "\n".join(metadata(NAME).get_all("Classifier", []))
+    pythons = re.findall(r"Programming Language :: Python :: (3\.\d+)", classifiers)
     assert [python for airflow, python in cells if airflow == newest] == pythons
     [oldest] = [each for each in metadata(NAME).get_all("Requires-Dist", []) if each.startswith("apache-airflow>=")]
     assert (oldest.removeprefix("apache-airflow>="), metadata(NAME)["Requires-Python"].removeprefix(">=")) in cells

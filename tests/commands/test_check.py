@@ -202,7 +202,7 @@ LOGIN = {"webhook_base_url": "http://ada:hunter2@127.0.0.1:9"}
 
 
 @cases(
-    "changed, check_of, problem",
+    "fields, name, problem",
     {
         "another type": ({"conn_type": "http"}, "connection", "is of type 'http' | Add a connection of type Bro"),
         "no key": ({"password": ""}, "connection", "'browseract_default' has no API key | Put one (BrowserAct"),
@@ -216,18 +216,16 @@ LOGIN = {"webhook_base_url": "http://ada:hunter2@127.0.0.1:9"}
         "callbacks with a login": ({"extra": LOGIN}, "callbacks", "has a query, a fragment or a login | Set it to"),
     },
 )
-def test_wrong_field_of_the_connection_is_named_with_its_remedy(
-    check, airflow, browseract_emulator, changed, check_of, problem
-):
-    changed = json.loads(json.dumps(changed).replace("{airflow}", airflow).replace("{api}", browseract_emulator.url))
-    code, output = check(changed.pop("extra", None), **changed)
+def test_wrong_field_of_the_connection_is_named_with_remedy(check, airflow, browseract_emulator, fields, name, problem):
+    fields = json.loads(json.dumps(fields).replace("{airflow}", airflow).replace("{api}", browseract_emulator.url))
+    code, output = check(fields.pop("extra", None), **fields)
     [found] = problems(output).splitlines()
-    assert found.startswith(f"FAIL {check_of}")
+    assert found.startswith(f"FAIL {name}")
     assert problem in found
     assert code == 1
     assert not any(secret in output for secret in ("app-wrong", "hunter2"))
-    later = {"connection": ["API", "callbacks", "slots"], "API": ["slots"]}.get(check_of, [])
-    assert [name for name, state in states(output).items() if state == "skip"] == later
+    later = {"connection": ["API", "callbacks", "slots"], "API": ["slots"]}.get(name, [])
+    assert [skipped for skipped, state in states(output).items() if state == "skip"] == later
 
 
 class TestApi:

@@ -81,9 +81,7 @@ def refused(new, tmp_path):
 NAME = "search_029437"
 
 
-def test_dag_is_in_the_dags_folder_and_its_test_beside_that_folder_and_nothing_is_run(
-    new, dags_folder, browseract_emulator
-):
+def test_dag_is_in_the_dags_folder_its_test_beside_it_and_nothing_is_run(new, dags_folder, browseract_emulator):
     code, out, err = new(SEARCH.id, "--input", "keyword=laptops")
     assert (code, err) == (0, "")
     dag, test = dags_folder / f"{NAME}.py", dags_folder.parent / "tests" / f"test_{NAME}.py"
@@ -230,10 +228,7 @@ def test_hostile_names_of_inputs_are_written_as_they_are(new, browseract_emulato
         "empty id": ([""], ["There is no workflow with the id ''."]),
         "id of a template": ([TEMPLATE_SEARCH.id], ["is not the id of a workflow, but of the template"]),
         "id of a bot": ([CONTACTS.id], ["but of the bot 'Find a contact'", "Add --kind bot."]),
-        "id of a workflow": (
-            [SEARCH.id, "--kind", "template"],
-            ["is not the id of a template", "Add --kind workflow."],
-        ),
+        "workflow's id": ([SEARCH.id, "--kind", "template"], ["is not the id of a template", "Add --kind workflow."]),
         "no connection": (
             [SEARCH.id, "--conn-id", "nowhere"],
             ["There is no connection 'nowhere'.", "airflow connections add nowhere --conn-type browseract"],

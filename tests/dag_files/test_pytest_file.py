@@ -43,10 +43,8 @@ def workflow(*names: str, optional: tuple[str, ...] = (), name: str = "Search", 
     return SourceInfo(id=workflow_id, name=name, input_parameters=tuple(declared))
 
 
-def bot(
-    schema: Any = SCHEMA, output_schema: Any = None, type: BotType = BotType.AGENT, name: str = "Search"
-) -> SourceInfo:
-    return SourceInfo(id="82", type=type, name=name, input_schema=schema, output_schema=output_schema)
+def bot(schema: Any = SCHEMA, output_schema: Any = None, name: str = "Search") -> SourceInfo:
+    return SourceInfo(id="82", type=BotType.AGENT, name=name, input_schema=schema, output_schema=output_schema)
 
 
 def values_of(test: str) -> dict[str, Any]:

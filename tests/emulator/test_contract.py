@@ -86,9 +86,7 @@ class Documented(Account):
 
     def wait_for(self, expected):
         """Wait until runs have these statuses, by id."""
-        self.emulator.wait_until(
-            lambda: expected.items() <= {run.id: run.status for run in self.emulator.tasks}.items()
-        )
+        self.emulator.wait_until(lambda: expected.items() <= {t.id: t.status for t in self.emulator.tasks}.items())
 
 
 @pytest.fixture

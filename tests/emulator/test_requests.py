@@ -112,11 +112,8 @@ def test_address_of_a_callback_is_refused(account, field, url):
 @cases(
     ("endpoint", "sent"),
     {
-        **{
-            f"{start}: {name}": (start, {"body": BODIES[name]})
-            for start in ("run-task", "create-run")
-            for name in BODIES
-        },
+        **{f"run-task: {name}": ("run-task", {"body": body}) for name, body in BODIES.items()},
+        **{f"create-run: {name}": ("create-run", {"body": body}) for name, body in BODIES.items()},
         "id of the path in the body": ("create-run", {"body": json.dumps({"bot_id": "1", "input": COMPANY}).encode()}),
         "query of a start": ("create-run", {"body": BOT_START, "query": "x=1"}),
         "no content type": ("create-run", {"body": BOT_START, "headers": {"content-type": ""}}),

@@ -188,9 +188,7 @@ class TestStarts:
         "setting": (FAILING, {}, lambda _: 1 / 0, *FAILING.failure),
     },
 )
-def test_failure_of_a_behaviour_fails_only_its_own_run_which_has_no_output(
-    account, workflow, inputs, behaviour, code, text
-):
+def test_failing_behaviour_fails_only_its_own_run_which_has_no_output(account, workflow, inputs, behaviour, code, text):
     good = account.run(PLAIN_TEXT)
     task = account.finished(workflow, inputs, behaviour=behaviour)
     assert (task["status"], task["task_failure_info"]["code"]) == ("failed", code)

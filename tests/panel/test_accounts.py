@@ -120,9 +120,7 @@ class TestRuns:
         assert account.as_of == datetime.fromtimestamp(clock.now, timezone.utc)
         assert (account.error, account.truncated) == (None, False)
 
-    async def test_twenty_viewers_send_one_list_request_in_ten_seconds_and_none_while_nobody_looks(
-        self, emulator, accounts, clock
-    ):
+    async def test_20_viewers_send_one_list_request_in_10_s_and_none_if_nobody_looks(self, emulator, accounts, clock):
         for _ in range(3):
             await asyncio.gather(*(accounts.account(CONN, LONG) for _ in range(20)))
             clock.now += 9
@@ -180,18 +178,14 @@ class TestRuns:
         clock.now += 86400
         assert not (await accounts.account(CONN, LONG)).truncated
 
-    async def test_outputs_that_are_too_large_for_a_page_are_read_in_parts(
-        self, emulator, accounts, clock, monkeypatch
-    ):
+    async def test_outputs_too_large_for_a_page_are_read_in_parts(self, emulator, accounts, clock, monkeypatch):
         monkeypatch.setattr("airflow_provider_browseract.api.async_client.MAX_RESPONSE", 3_000_000)
         for number in range(4):
             add_run(emulator, clock.now - 100 + number, output="x" * 1_000_000)
         account = await accounts.account(CONN, LONG)
         assert (len(account.tasks), account.error) == (4, None)
 
-    async def test_at_most_some_connections_are_kept_and_the_one_asked_longest_ago_goes(
-        self, emulator, accounts, monkeypatch
-    ):
+    async def test_some_connections_are_kept_and_the_one_asked_longest_ago_goes(self, emulator, accounts, monkeypatch):
         monkeypatch.setattr(module, "MAX_CONNECTIONS", 2)
         for name in ("A", "B", "C"):
             monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(emulator.connection))
@@ -203,9 +197,7 @@ class TestRuns:
 class TestBots:
     """The list of version 3, beside that of version 2."""
 
-    async def test_list_is_read_every_10_seconds_with_runs_of_bots_and_every_60_without(
-        self, emulator, accounts, clock
-    ):
+    async def test_list_is_read_every_10_seconds_with_runs_of_bots_else_every_60(self, emulator, accounts, clock):
         for _ in range(13):
             await accounts.account(CONN, LONG)
             clock.now += 10
@@ -330,9 +322,7 @@ class TestErrors:
             assert (await accounts.account(CONN, LONG)).tasks
         assert (await accounts.account(CONN, LONG)).tasks
 
-    async def test_more_connections_than_are_kept_are_read_side_by_side_and_apart(
-        self, accounts, monkeypatch, emulator, clock
-    ):
+    async def test_more_connections_than_are_kept_are_read_apart_at_once(self, accounts, monkeypatch, emulator, clock):
         task_id = add_run(emulator, clock.now - 60)
         wrong = {**emulator.connection, "password": "app-wrong"}
         monkeypatch.setattr(module, "MAX_CONNECTIONS", 1)
@@ -546,9 +536,7 @@ class TestDays:
         assert (read.error, len(read.days)) == (None, 31)
         assert self.days_listed(emulator)[-1] == self.days_listed(emulator)[0]
 
-    async def test_today_is_listed_if_the_runs_of_the_account_are_truncated(
-        self, emulator, accounts, clock, monkeypatch, today
-    ):
+    async def test_today_is_listed_if_the_runs_are_truncated(self, emulator, accounts, clock, monkeypatch, today):
         monkeypatch.setattr(listing, "PAGE_SIZE", 1)
         monkeypatch.setattr(listing, "MAX_REQUESTS", 1)
         for _ in range(2):

@@ -25,13 +25,13 @@ def texts(plot: ElementTree.Element, element: str) -> list[str]:
     return [each.text or "" for each in plot.iter(element)]
 
 
-def test_axis_has_at_most_five_round_numbers_and_room_for_the_highest_bar() -> None:
+def test_axis_has_at_most_five_round_numbers_and_room_for_the_highest_bar():
     scales = {0: (1, 1), 1: (1, 1), 5: (1, 5), 6: (2, 3), 11: (5, 3), 26: (10, 3), 2000: (500, 4), 2001: (500, 5)}
     scales[2501] = (1000, 3)
     assert {highest: scale(highest) for highest in scales} == scales
 
 
-def test_parts_of_a_bar_are_to_scale_with_their_numbers_and_on_top_of_each_other() -> None:
+def test_parts_of_a_bar_are_to_scale_with_their_numbers_and_on_top_of_each_other():
     plot = drawn((300, 100), (0, 50))
     assert texts(plot, "title") == [
         "Oct 29, Search: 300 of 400 credits",
@@ -45,7 +45,7 @@ def test_parts_of_a_bar_are_to_scale_with_their_numbers_and_on_top_of_each_other
     assert image.attrib["aria-label"] == summary
 
 
-def test_budget_is_a_line_with_its_number_within_the_plot() -> None:
+def test_budget_is_a_line_with_its_number_within_the_plot():
     plot = drawn((10, 0), daily=2000)
     line = next(each for each in plot.iter("line") if each.attrib["class"] == "budget")
     assert float(line.attrib["y1"]) == ABOVE
@@ -53,7 +53,7 @@ def test_budget_is_a_line_with_its_number_within_the_plot() -> None:
     assert b"udget" not in ElementTree.tostring(drawn((10, 0)))
 
 
-def test_last_day_and_one_day_of_each_week_before_it_are_named() -> None:
+def test_last_day_and_one_day_of_each_week_before_it_are_named():
     named = [text for text in texts(drawn(*[(1, 1)] * 30), "text") if re.match(r"\w+ \d+$", text)]
     assert named == ["Oct 30", "Nov 6", "Nov 13", "Nov 20", "Nov 27"]
 
@@ -70,7 +70,7 @@ NAME = '</title><script>alert("1")</script>'
         "hostile name": ([(7,)], {"groups": (NAME,)}, [f"Oct 29, {NAME}: 7 of 7 credits"]),
     },
 )
-def test_each_bar_has_a_title_and_there_is_none_without_credits(days, more, titles) -> None:
+def test_each_bar_has_a_title_and_there_is_none_without_credits(days, more, titles):
     plot = drawn(*days, **more)
     assert texts(plot, "title") == titles
     assert len([*plot.iter("rect")]) == len(titles)

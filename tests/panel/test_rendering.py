@@ -11,71 +11,49 @@ import pytest
 
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.panel import rendering
-from airflow_provider_browseract.panel.views import (
-    COLORS,
-    Bar,
-    BudgetShare,
-    Choice,
-    CreditsPage,
-    CreditsRow,
-    DagPage,
-    Frame,
-    InputView,
-    InstancePage,
-    InstanceView,
-    Notice,
-    Overview,
-    QueuePlace,
-    RunPage,
-    RunRow,
-    RunTable,
-    Slots,
-    SourcePage,
-    SourceRow,
-    SourcesPage,
-    StepView,
-)
+from airflow_provider_browseract.panel import rendering, views
 from tests.cases import cases
 
 PANEL = Path(rendering.__file__).parent
 NOW = datetime.now(timezone.utc)
 HOSTILE = "<img src=x onerror=alert(1)>\"' onload=x </script><script>alert(2)</script>{{ 7 * 7 }}"
 SCRIPTS = "javascript:alert(1)"
-FILTERS = (
-    Choice("All", "conn=c&show=all", count=2),
-    Choice("Paused", "conn=c&show=paused&page=3", chosen=True, count=1),
-)
+CHOSEN = views.Choice("Paused", "conn=c&show=paused&page=3", chosen=True, count=1)
+FILTERS = (views.Choice("All", "conn=c&show=all", count=2), CHOSEN)
 
 
-def frame(**changed: Any) -> Frame:
-    shown = Frame("/team-a/", "runs", conn_id="c", connections=("c",), as_of=NOW, refresh=10, sees_account=True)
+def frame(**changed: Any) -> views.Frame:
+    shown = views.Frame("/team-a/", "runs", conn_id="c", connections=("c",), as_of=NOW, refresh=10, sees_account=True)
     return replace(shown, **changed)
 
 
-def instance(text: str = "prices / search [3]") -> InstanceView:
-    return InstanceView(text, "dags/prices/runs/r/tasks/search", 1)
+def instance(text: str = "prices / search [3]") -> views.InstanceView:
+    return views.InstanceView(text, "dags/prices/runs/r/tasks/search", 1)
 
 
-def run_row(text: str = "Search", **changed: Any) -> RunRow:
-    row = RunRow("83912", TaskStatus.RUNNING, text, instance(text), False, False, NOW - timedelta(minutes=2), None, 25)
+def run_row(text: str = "Search", **changed: Any) -> views.RunRow:
+    started = NOW - timedelta(minutes=2)
+    row = views.RunRow("83912", TaskStatus.RUNNING, text, instance(text), False, False, started, None, 25)
     return replace(row, **changed)
 
 
-def table(*rows: RunRow, search: str = "") -> RunTable:
-    return RunTable(rows, min(1, len(rows)), len(rows), None, "page=2", FILTERS, search)
+def table(*rows: views.RunRow, search: str = "") -> views.RunTable:
+    return views.RunTable(rows, min(1, len(rows)), len(rows), None, "page=2", FILTERS, search)
 
 
-def place(text: str = "prices / search [17]", number: int = 1) -> QueuePlace:
-    return QueuePlace(number, instance(text), 10, 250, 3)
+def place(text: str = "prices / search [17]", number: int = 1) -> views.QueuePlace:
+    return views.QueuePlace(number, instance(text), 10, 250, 3)
 
 
-def overview(*rows: RunRow, **changed: Any) -> Overview:
-    return replace(Overview(Slots(18, 20), (place(),), 1, 250, 2, BudgetShare(1620, 2000), table(*rows)), **changed)
+def overview(*rows: views.RunRow, **changed: Any) -> views.Overview:
+    page = views.Overview(views.Slots(18, 20), (place(),), 1, 250, 2, views.BudgetShare(1620, 2000), table(*rows))
+    return replace(page, **changed)
 
 
-def run_page(text: str = "Search", link: str = "https://b.example/p.png?s=1", **changed: Any) -> RunPage:
-    page = RunPage(
+def run_page(text: str = "Search", link: str = "https://b.example/p.png?s=1", **changed: Any) -> views.RunPage:
+    good, failed = views.StepView(1, text, "succeed", link), views.StepView(2, text, "failed", link, failed=True)
+    canceled = run_row("2", status=TaskStatus.CANCELED, started=None, credits=None)
+    page = views.RunPage(
         run=run_row(text),
         source_id=text,
         profile_id=text,
@@ -83,46 +61,40 @@ def run_page(text: str = "Search", link: str = "https://b.example/p.png?s=1", **
         log_url=link,
         live_url=link,
         failure=text,
-        steps=(
-            StepView(1, text, "succeed", link),
-            StepView(2, text, "failed", link, failed=True),
-            StepView(None, text, text, None),
-        ),
+        steps=(good, failed, views.StepView(None, text, text, None)),
         steps_left_out=4,
         wait=text,
-        others=(
-            run_row(text, status=TaskStatus.FAILED),
-            run_row("2", status=TaskStatus.CANCELED, started=None, credits=None),
-        ),
+        others=(run_row(text, status=TaskStatus.FAILED), canceled),
     )
     return replace(page, **changed)
 
 
-def credits_page(text: str = "Search", loaded: int = 2) -> CreditsPage:
-    bars = (Bar(date(2026, 11, 26), (1200, 30), loaded > 1), Bar(date(2026, 11, 27), (20, 0), loaded > 0))
-    rows = (CreditsRow(text, 1842, 1220, 3, 2, 0), CreditsRow("others", 1, 30, 0, 0, COLORS - 1))
-    return CreditsPage((Choice(text, "by=dag", True),), (text, "others"), bars, BudgetShare(2300, 2000), None, rows)
+def credits_page(text: str = "Search", loaded: int = 2) -> views.CreditsPage:
+    bars = (views.Bar(date(2026, 11, 26), (1200, 30), loaded > 1), views.Bar(date(2026, 11, 27), (20, 0), loaded > 0))
+    rows = (views.CreditsRow(text, 1842, 1220, 3, 2, 0), views.CreditsRow("others", 1, 30, 0, 0, views.COLORS - 1))
+    choices, today = (views.Choice(text, "by=dag", True),), views.BudgetShare(2300, 2000)
+    return views.CreditsPage(choices, (text, "others"), bars, today, None, rows)
 
 
-def source_page(text: str = "Search", link: str = "https://b.example/t") -> SourcePage:
-    inputs = (InputView(text, True), InputView("n", False))
-    return SourcePage(SourceKind.WORKFLOW, text, text, text, inputs, text, text, text, 3, 21.4, link)
+def source_page(text: str = "Search", link: str = "https://b.example/t") -> views.SourcePage:
+    inputs = (views.InputView(text, True), views.InputView("n", False))
+    return views.SourcePage(SourceKind.WORKFLOW, text, text, text, inputs, text, text, text, 3, 21.4, link)
 
 
 def pages(text: str, link: str) -> dict[str, tuple[str, object]]:
     """Return a page for each template, with a text and an address from outside wherever one can be."""
     row = run_row(text, unread=True, stoppable=True, required_action="required_actions", id=text)
     queue = (place(text), replace(place(), instance=None, for_budget=True))
-    sources = SourcesPage(FILTERS, SourceKind.WORKFLOW, (SourceRow(text, text, text),), text, True)
+    sources = views.SourcesPage(FILTERS, SourceKind.WORKFLOW, (views.SourceRow(text, text, text),), text, True)
     failed = run_page(text, link, run=run_row(text, status=TaskStatus.FAILED, took=48.0))
     return {
         "overview": ("overview.html", overview(row, queue=queue)),
         "search": ("overview.html", overview(runs=table(search=text))),
         "run": ("run.html", run_page(text, link)),
         "failed run": ("run.html", failed),
-        "task instance": ("instance.html", InstancePage(instance(text), run_page(text, link), None)),
-        "waiting": ("instance.html", InstancePage(instance(text), None, place(text))),
-        "dag": ("dag.html", DagPage(text, text, table(row), 25)),
+        "task instance": ("instance.html", views.InstancePage(instance(text), run_page(text, link), None)),
+        "waiting": ("instance.html", views.InstancePage(instance(text), None, place(text))),
+        "dag": ("dag.html", views.DagPage(text, text, table(row), 25)),
         "credits": ("credits.html", credits_page(text)),
         "workflows": ("workflows.html", sources),
         "workflow": ("workflow.html", source_page(text, link)),
@@ -130,16 +102,17 @@ def pages(text: str, link: str) -> dict[str, tuple[str, object]]:
     }
 
 
-NOTHING = RunPage(run_row(instance=None, started=None, credits=None), None, None, None, None, None, "", (), 0, "", ())
+NEW_RUN = run_row(instance=None, started=None, credits=None)
+NOTHING = views.RunPage(NEW_RUN, None, None, None, None, None, "", (), 0, "", ())
 EMPTY: dict[str, tuple[str, object]] = {
-    "overview": ("overview.html", Overview(Slots(0), (), 0, None, 0, None, table())),
+    "overview": ("overview.html", views.Overview(views.Slots(0), (), 0, None, 0, None, table())),
     "run": ("run.html", NOTHING),
     "run without rights": ("run.html", run_page(run=run_row(instance=None, instance_hidden=True), steps=None)),
-    "task instance": ("instance.html", InstancePage(instance(), None, None)),
-    "dag": ("dag.html", DagPage("prices", None, RunTable((), 0, 0, None, None), 0)),
-    "credits": ("credits.html", CreditsPage((), (), (), BudgetShare(0), BudgetShare(0, 5), ())),
-    "workflows": ("workflows.html", SourcesPage((), SourceKind.WORKFLOW, (), "", False)),
-    "templates": ("workflows.html", SourcesPage((), SourceKind.TEMPLATE, (), "", False)),
+    "task instance": ("instance.html", views.InstancePage(instance(), None, None)),
+    "dag": ("dag.html", views.DagPage("prices", None, views.RunTable((), 0, 0, None, None), 0)),
+    "credits": ("credits.html", views.CreditsPage((), (), (), views.BudgetShare(0), views.BudgetShare(0, 5), ())),
+    "workflows": ("workflows.html", views.SourcesPage((), SourceKind.WORKFLOW, (), "", False)),
+    "templates": ("workflows.html", views.SourcesPage((), SourceKind.TEMPLATE, (), "", False)),
     "workflow": ("workflow.html", replace(source_page(), inputs=(), mean=None, detail_url=None, description="")),
     "error": ("error.html", None),
 }
@@ -196,10 +169,8 @@ as_page_or_fragment = pytest.mark.parametrize("fragment", [False, True], ids=["p
 @as_page_or_fragment
 @pytest.mark.parametrize("name", pages("", ""))
 @cases("text, link", {"typical": ("Search", "https://b.example/p.png?s=1"), "hostile": (HOSTILE, SCRIPTS)})
-def test_page_has_no_inline_code_and_shows_foreign_texts_as_text(
-    name: str, fragment: bool, text: str, link: str
-) -> None:
-    notices = (Notice("error", text, text),)
+def test_page_has_no_inline_code_and_shows_foreign_texts_as_text(name: str, fragment: bool, text: str, link: str):
+    notices = (views.Notice("error", text, text),)
     html = shown(*pages(text, link)[name], fragment=fragment, notices=notices, connections=("c", text), title=text)
     elements = check_content_security(html)
     assert text in elements.text
@@ -212,12 +183,12 @@ def test_page_has_no_inline_code_and_shows_foreign_texts_as_text(
 @as_page_or_fragment
 @cases("as_of", {"not read yet": None, "read": NOW})
 @pytest.mark.parametrize("name", EMPTY)
-def test_page_without_data_renders(name: str, as_of: datetime | None, fragment: bool) -> None:
+def test_page_without_data_renders(name: str, as_of: datetime | None, fragment: bool):
     check_content_security(shown(*EMPTY[name], fragment=fragment, as_of=as_of))
 
 
 @pytest.mark.parametrize("name", pages("", ""))
-def test_ids_of_a_page_are_unique_and_labels_refer_to_them(name: str) -> None:
+def test_ids_of_a_page_are_unique_and_labels_refer_to_them(name: str):
     elements = Elements(shown(*pages("Search", "https://b.example/")[name]))
     ids = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -228,7 +199,7 @@ def test_ids_of_a_page_are_unique_and_labels_refer_to_them(name: str) -> None:
             assert (attributes["href"] or "")[1:] in ids
 
 
-def test_fragment_is_what_is_inside_the_main_element_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fragment_is_what_is_inside_the_main_element_of_the_page(monkeypatch: pytest.MonkeyPatch):
     class Clock(datetime):
         @classmethod
         def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
@@ -244,7 +215,7 @@ OVERVIEW = ("overview.html", overview())
 UNREAD = ("overview.html", overview(run_row(unread=True, instance=None, stoppable=True)))
 ODD_ID = ("overview.html", overview(run_row(id="a/b?c#d+e~\u00e9")))
 NOT_READ: dict[str, object] = {"as_of": None}
-WRONG_KEY = {"as_of": None, "notices": (Notice("error", "Wrong key."),)}
+WRONG_KEY = {"as_of": None, "notices": (views.Notice("error", "Wrong key."),)}
 NO_CONNECTION = {"as_of": None, "conn_id": None, "connections": ()}
 PATH = "/team-a/browseract/panel"
 
@@ -265,7 +236,7 @@ PATH = "/team-a/browseract/panel"
         "live view": (("run.html", run_page()), {}, 'data-live="https://b.example/p.png?s=1"'),
     },
 )
-def test_page_shows(page, viewed, text) -> None:
+def test_page_shows(page, viewed, text):
     assert text in shown(*page, **viewed)
 
 
@@ -281,30 +252,30 @@ def test_page_shows(page, viewed, text) -> None:
         "live view that nobody asked for": (("run.html", run_page()), {}, "<iframe"),
     },
 )
-def test_page_does_not_show(page, viewed, text) -> None:
+def test_page_does_not_show(page, viewed, text):
     assert text not in shown(*page, **viewed)
 
 
-def test_the_rest_of_the_queue_is_counted() -> None:
+def test_the_rest_of_the_queue_is_counted():
     queue = tuple(place(number=number) for number in range(1, 21))
     html = shown("overview.html", overview(queue=queue, queue_length=205))
     assert html.split('id="queue"')[1].split("</section>")[0].count("<tr>") == 21
     assert "and 185 more" in html
 
 
-def test_search_keeps_connection_and_filter_and_starts_at_the_first_page() -> None:
+def test_search_keeps_connection_and_filter_and_starts_at_the_first_page():
     found = Elements(shown("overview.html", overview(run_row()))).found
     hidden = {each["name"]: each["value"] for tag, each in found if tag == "input" and each["type"] == "hidden"}
     assert hidden == {"conn": "c", "show": "paused"}
 
 
-def test_failed_run_shows_the_failed_step_first_and_every_step_once() -> None:
+def test_failed_run_shows_the_failed_step_first_and_every_step_once():
     elements = Elements(shown("run.html", run_page(run=run_row(status=TaskStatus.FAILED))))
     classes = [attributes.get("class") or "" for _, attributes in elements.found]
     assert [each for each in classes if each.split()[:1] == ["step"]] == ["step attention failed", "step", "step"]
 
 
-def test_pictures_load_late_and_without_a_referrer() -> None:
+def test_pictures_load_late_and_without_a_referrer():
     elements = Elements(shown("run.html", run_page(), fragment=True))
     pictures = [attributes for tag, attributes in elements.found if tag == "img"]
     assert len(pictures) == 2
@@ -312,20 +283,20 @@ def test_pictures_load_late_and_without_a_referrer() -> None:
     assert all("Search" in (each["alt"] or "") for each in pictures)
 
 
-def test_duration_has_at_most_two_units_and_is_never_negative() -> None:
+def test_duration_has_at_most_two_units_and_is_never_negative():
     durations = {-3: "0 s", 59.9: "59 s", 60: "1 min", 3599: "59 min", 3600: "1 h", 11520: "3 h 12 min"}
     durations[93600] = "1 d 2 h"
     assert {seconds: rendering.duration(seconds) for seconds in durations} == durations
 
 
-def test_page_with_100_rows_has_less_than_300_kilobytes() -> None:
+def test_page_with_100_rows_has_less_than_300_kilobytes():
     rows = [run_row("W" * 200, id=str(number), unread=True, stoppable=True) for number in range(100)]
     assert len(shown("overview.html", overview(*rows))) < 300_000
 
 
-def test_style_sheet_and_script_fit_the_content_security_policy_and_the_plot() -> None:
+def test_style_sheet_and_script_fit_the_content_security_policy_and_the_plot():
     style, script = ((PANEL / "static" / name).read_text() for name in ("panel.css", "panel.js"))
     assert "@import" not in style
     assert "url(" not in style
     assert not re.findall(r"innerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", script)
-    assert all(f".c{number} {{" in style for number in range(COLORS))
+    assert all(f".c{number} {{" in style for number in range(views.COLORS))

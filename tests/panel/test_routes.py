@@ -26,6 +26,7 @@ FRAGMENT = {"X-BrowserAct-Panel": "fragment"}
 STOP = {"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "same-origin"}
 ANONYMOUS = "anonymous"
 USERS = (ANONYMOUS, *ROLES)
+RUN_PAGE = "/runs/{own}?conn={conn}"
 SAME = ("viewer of one DAG", "viewer", "user", "op", "admin")
 
 
@@ -149,9 +150,7 @@ async def test_task_instance_shows_the_run_that_it_waits_for_and_not_that_of_a_n
 
 
 @pytest.mark.parametrize("http_status", [401, 403])
-async def test_login_that_airflow_refuses_shows_no_data_and_asks_for_another_one(
-    client, account, monkeypatch, http_status
-):
+async def test_login_that_airflow_refuses_shows_no_data_and_asks_for_another(client, account, monkeypatch, http_status):
     def refuse(*_):
         raise HTTPException(http_status)
 
@@ -283,9 +282,7 @@ class TestConnections:
 class TestHidden:
     """What operators hide of their runs, on every page."""
 
-    @pytest.mark.parametrize(
-        "path", ["/runs/{own}?conn={conn}", "/ti/prices/{run}/search/-1", "/ti/shop/{run}/search/-1"]
-    )
+    @pytest.mark.parametrize("path", [RUN_PAGE, "/ti/prices/{run}/search/-1", "/ti/shop/{run}/search/-1"])
     async def test_live_view_that_one_task_instance_hides_is_on_no_page(self, see, world, account, path):
         world.link(account["own"], "prices", hidden=frozenset({"live_view"}))
         sensor = world.links[account["own"]]._replace(hidden=frozenset())
@@ -317,7 +314,7 @@ class TestHidden:
 class TestNothingYet:
     """Pages of which BrowserAct or Airflow has nothing yet."""
 
-    @pytest.mark.parametrize("path", ["/runs/{own}?conn={conn}", "/ti/prices/{run}/search/-1"])
+    @pytest.mark.parametrize("path", [RUN_PAGE, "/ti/prices/{run}/search/-1"])
     async def test_run_that_is_not_read_yet_is_a_page_that_loads(self, client, see, account, monkeypatch, path):
         monkeypatch.setattr(web, "PAGE_PATIENCE", 0.0)
         response = await client.get(of(path, account), headers={"user": "viewer of one DAG"})
@@ -349,9 +346,7 @@ class TestOpen:
         assert response.status_code == 307
         return response.headers["location"]
 
-    async def test_page_is_opened_within_airflow_if_it_follows_the_frame_and_the_viewer_sees_plugins(
-        self, client, monkeypatch
-    ):
+    async def test_page_is_opened_within_airflow_if_it_follows_and_the_viewer_sees_plugins(self, client, monkeypatch):
         monkeypatch.setattr(app, "UI_FOLLOWS_FRAME", True)
         path = "ti/prices/manual__2026-11-27T00%3A00%3A00%2B00%3A00/search/-1"
         assert await self.open(client, path, "admin") == f"/team-a/plugin/browseract{PANEL}/{path}"
@@ -377,9 +372,8 @@ class TestStop:
         """Press the button of a run as a user, and return the status and the outcome of the response."""
 
         async def stop_(task_id: str, user: str = "admin", headers=STOP) -> tuple[int, str]:
-            response = await client.post(
-                f"/runs/{task_id}/stop?conn={CONN}", headers={**headers, "user": user}, json={}
-            )
+            as_user = {**headers, "user": user}
+            response = await client.post(f"/runs/{task_id}/stop?conn={CONN}", headers=as_user, json={})
             return response.status_code, response.json().get("outcome", "refused")
 
         return stop_

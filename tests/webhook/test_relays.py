@@ -210,10 +210,8 @@ class TestNginx:
 class TestForwardingFunction:
     def test_forwarding_function_forwards_plain_and_base64_bodies(self, documented_function, base, deferred):
         going, encoded = '{"status": "running"}', "eyJzdGF0dXMiOiAicnVubmluZyJ9"
-        for sent in (
-            event(base + deferred.path, body=going),
-            event(base + deferred.path, body=encoded, isBase64Encoded=True),
-        ):
+        for body, is_encoded in ((going, False), (encoded, True)):
+            sent = event(base + deferred.path, body=body, isBase64Encoded=is_encoded)
             assert documented_function(sent, None)["body"] == '{"outcome":"run active"}'
         assert deferred.state == "deferred"
 
@@ -243,8 +241,6 @@ class TestForwardingFunction:
             assert documented_function(event(base + each, method), None) == {"statusCode": 404}
         assert documented_function(event(f"{base}/browseract/callback/a/b", "GET"), None) == {"statusCode": 404}
 
-    def test_forwarding_function_responds_with_503_while_airflow_is_down(
-        self, documented_function, base, deferred, monkeypatch
-    ):
+    def test_forwarding_function_gets_503_while_airflow_is_down(self, documented_function, base, deferred, monkeypatch):
         monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{free_port()}")
         assert documented_function(event(base + deferred.path), None)["statusCode"] == 503

@@ -36,6 +36,7 @@ from tests.cases import cases
 
 SHOP = TaskInstanceKey("shop", "manual__2026-11-27T07:00:00.5+00:00~1", "prices.größe_搜索", -1)
 WORKFLOW = {"workflow_id": "5"}
+HIDDEN = {"live_view", "secret_inputs"}
 V2, V3 = ({"api_version": version} for version in ApiVersion)
 SENSOR = {"browseract_conn_id": "shop_account", "browseract_task_id": "1"}
 
@@ -241,11 +242,7 @@ class TestLinks:
         "rendered, more, expected",
         {
             "JSON text of Airflow 3.1": (WORKFLOW, {"as_text": True}, {"key": SHOP, "hidden": set()}),
-            "hidden": (
-                WORKFLOW,
-                {"hidden": ["live_view", "secret_inputs"]},
-                {"hidden": {"live_view", "secret_inputs"}},
-            ),
+            "hidden": (WORKFLOW, {"hidden": [*HIDDEN]}, {"hidden": HIDDEN}),
             "unknown words": (WORKFLOW, {"hidden": ["live_view", "x", 7, ["y"]]}, {"hidden": {"live_view"}}),
             "no list of words": (WORKFLOW, {"hidden": "live_view"}, {"hidden": set()}),
             "edited connection": (WORKFLOW, {"connection": "victim"}, {"conn_id": "shop_account", "confirmed": True}),
@@ -481,10 +478,7 @@ class TestRefresh:
         airflow.push(airflow.add(SHOP._replace(map_index=4)), "4")
         assert "4" in keeper.read().links
 
-    @cases(
-        "first, second",
-        {"older, within the overlap": (0.0, 50.0), "after one of a clock that is ahead": (-3600.0, 0.0)},
-    )
+    @cases("first, second", {"older, within the overlap": (0.0, 50.0), "after one of a clock ahead": (-3600.0, 0.0)})
     def test_later_xcom_is_found_whatever_the_clocks_show(self, airflow, keeper, first, second):
         airflow.push(airflow.add(SHOP._replace(map_index=0)), "1", ago=first)
         keeper.read()

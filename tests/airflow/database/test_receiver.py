@@ -77,9 +77,7 @@ async def call(client: httpx.AsyncClient, path: str, body=ENDED, **arguments) ->
 
 
 class TestCallbackForWaitingTask:
-    async def test_callback_resumes_deferred_task_instance_and_takes_nothing_from_its_body(
-        self, client, deferred, counted
-    ):
+    async def test_callback_resumes_deferred_task_and_takes_nothing_from_its_body(self, client, deferred, counted):
         assert await call(client, deferred.path, {"id": "13", "status": "failed", "deadline": 1.0}) == (200, "resumed")
         assert deferred.state == "scheduled"
         event = WaitEvent(deferred.wait, End.ENDED, WokenBy.CALLBACK)
@@ -230,9 +228,7 @@ class TestCallbackWithoutWaitingTask:
 
 
 class TestHandOver:
-    async def test_callback_hands_its_slot_over_once_to_the_next_task_in_the_queue(
-        self, client, deferred, queue, counted
-    ):
+    async def test_callback_hands_its_slot_over_once_to_the_next_in_the_queue(self, client, deferred, queue, counted):
         queue.add(200.0)
         first = queue.add(100.0)
         assert await call(client, deferred.path) == (200, "resumed")
@@ -384,12 +380,8 @@ class TestForgedCallback:
     @pytest.mark.parametrize(
         "path",
         [
-            "{run}/{other_token}",
-            "{other_run}/{token}",
-            "{other_index}/{token}",
-            "{run}/x",
-            "{run}/{digest}",
-            "x/{token}",
+            *("{run}/{other_token}", "{other_run}/{token}", "{other_index}/{token}"),
+            *("{run}/x", "{run}/{digest}", "x/{token}"),
         ],
     )
     async def test_forged_callback_always_gets_the_same_404(self, client, deferred, forge, path):
@@ -407,9 +399,7 @@ class TestForgedCallback:
             *("/browseract/docs", "/browseract/redoc", "/browseract/openapi.json"),
         ],
     )
-    async def test_path_that_misses_the_route_gets_another_404_than_the_route(
-        self, client, deferred, counted, forge, path
-    ):
+    async def test_path_that_misses_the_route_gets_a_404_of_its_own(self, client, deferred, counted, forge, path):
         assert await call(client, forge(path)) == (404, "no such path")
         assert counted == ["browseract.callback.no_such_path"]
         assert deferred.state == "deferred"
@@ -572,9 +562,7 @@ class TestCallbackBody:
         assert sent.status in (200, 202)
         assert sent.chunks_read == 0
 
-    async def test_one_token_holds_one_body_in_memory_however_many_senders_stall_and_another_one_resumes(
-        self, deferred
-    ):
+    async def test_one_token_holds_one_body_in_memory_however_many_senders_stall_and_resumes(self, deferred):
         app = callback_app()
         senders = [Asgi(deferred.path, stalled, app) for _ in range(150)]
         tasks = [asyncio.create_task(sender.send()) for sender in senders]
