@@ -260,19 +260,6 @@ def s3(s3_server, monkeypatch):
     return client
 
 
-@pytest.fixture
-def cli(airflow_database, capsys):
-    """Run an ``airflow`` command in this process, and return what it printed."""
-    from airflow.cli.cli_parser import get_parser
-
-    def run(*words: str) -> str:
-        args = get_parser().parse_args([*words])
-        args.func(args)
-        return capsys.readouterr().out
-
-    return run
-
-
 SHORT_TIMINGS = {
     "ANSWER_POLL_INTERVAL": 0.05,
     "CALLBACK_DELAY": 0.0,

@@ -239,14 +239,12 @@ def test_payloads_are_redacted():
         "odd": ["http://[x", "https://files.example/a?dG9rZW4==", "//[note] text"],
         "live_url": None,
     }
+    link = "https://files.example/... (query: Signature, Expires)"
     assert redacted(payload) == {
         **payload,
         "id": "...567 (17 digits)",
         "input_parameters": "(text of 26 characters)",
-        "output": {
-            "string": "(text of 6 characters)",
-            "files": ["https://files.example/... (query: Signature, Expires)"] * 3 + ["... 2 more"],
-        },
+        "output": {"string": "(text of 6 characters)", "files": [*[link] * 3, "... 2 more"]},
         "number": "(number of 17 characters)",
         "odd": ["(text of 9 characters)", "https://files.example/... (query: ?)", "(text of 13 characters)"],
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.jobs.job import Job
+from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
@@ -57,6 +58,19 @@ def selects() -> Iterator[list[str]]:
         yield found
     finally:
         event.remove(Engine, "before_cursor_execute", add)
+
+
+@contextmanager
+def stored(*connections: Connection) -> Iterator[None]:
+    """Store connections in Airflow's database for a while."""
+    ids = [connection.conn_id for connection in connections]
+    with create_session() as session:
+        session.add_all(connections)
+    try:
+        yield
+    finally:
+        with create_session() as session:
+            session.execute(delete(Connection).where(Connection.conn_id.in_(ids)))
 
 
 def push_xcom(of: TaskInstanceKey, key: str, value: Any, *, as_text: bool = False) -> None:
@@ -183,9 +197,8 @@ class Deferred:
     def xcoms(self) -> dict[str, Any]:
         """Its XComs."""
         with create_session() as session:
-            rows = session.scalars(
-                XComModel.get_many(run_id=self.waiting.run_id, dag_ids=DAG_ID, task_ids="search", map_indexes=-1)
-            )
+            query = XComModel.get_many(run_id=self.waiting.run_id, dag_ids=DAG_ID, task_ids="search", map_indexes=-1)
+            rows = session.scalars(query)
             return {row.key: XComModel.deserialize_value(row) for row in rows}
 
 

@@ -11,8 +11,10 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from airflow.models import Connection
 
 from airflow_provider_browseract.emulator import ORDERS, SEARCH, RequestFault
+from tests.airflow.rows import stored
 from tests.cases import cases
 from tests.conftest import DagResult
 from tests.workers import BOTH_WAYS, calls_of
@@ -32,10 +34,9 @@ with DAG("tried", schedule=None):
 
 @pytest.fixture
 def emulator(browseract_emulator):
-    emulator = browseract_emulator
     for workflow in (ORDERS, SEARCH):
-        emulator.set_workflow(workflow.id, duration=0.2)
-    return emulator
+        browseract_emulator.set_workflow(workflow.id, duration=0.2)
+    return browseract_emulator
 
 
 @pytest.fixture
@@ -49,6 +50,12 @@ def tried(parse, add_dag_bundle, tmp_path, short_timings) -> Callable[..., DagRe
         return DagResult(parse(file)["tried"].test())
 
     return run
+
+
+@pytest.fixture
+def logged(caplog, capfd) -> Callable[[], str]:
+    """Return what was logged, and what this process has printed."""
+    return lambda: caplog.text + "".join(capfd.readouterr())
 
 
 KEPT = "keeps running and using credits because cancel_on_kill=False"
@@ -79,7 +86,7 @@ def ctrl_c(emulator) -> Iterator[Callable[[], None]]:
     },
 )
 def test_ctrl_c_in_dag_test_logs_what_becomes_of_the_run(
-    tried, emulator, ctrl_c, caplog, capfd, arguments, stop_fails, status, expected
+    tried, emulator, ctrl_c, logged, arguments, stop_fails, status, expected
 ):
     emulator.set_workflow(ORDERS.id, duration=60.0)
     if stop_fails:
@@ -92,10 +99,10 @@ def test_ctrl_c_in_dag_test_logs_what_becomes_of_the_run(
     pressing.join()
     [task] = emulator.tasks
     assert task.status == status
-    logged = caplog.text + "".join(capfd.readouterr())
-    assert expected in logged
-    assert task.id in logged
-    assert "(Ctrl-C)" in logged or status == "running"
+    shown = logged()
+    assert expected in shown
+    assert task.id in shown
+    assert "(Ctrl-C)" in shown or status == "running"
 
 
 @BOTH_WAYS
@@ -106,49 +113,40 @@ def test_dag_test_waits_for_a_slot_and_then_starts_one_run(tried, emulator, defe
     assert len(emulator.tasks) == 1
 
 
-def test_dag_test_does_not_wait_for_the_budget(tried, emulator, connect, capfd, caplog):
+def test_dag_test_does_not_wait_for_the_budget(tried, emulator, connect, logged):
     connect({"daily_credits": 30})
     before, result = (tried(workflow_id=ORDERS.id, on_budget="wait") for _ in range(2))
     assert (before.state, result.state, len(emulator.tasks)) == ("success", "failed", 1)
-    assert "dag.test() does not wait for the budget." in caplog.text + "".join(capfd.readouterr())
+    assert "dag.test() does not wait for the budget." in logged()
     assert result.xcom("run", "budget")["verdict"] == "refused"
 
 
-def test_dag_test_stores_the_links_and_reads_none_that_were_not_pushed(tried, emulator, caplog, capfd):
+def test_dag_test_stores_the_links_and_reads_none_that_were_not_pushed(tried, emulator, logged):
     emulator.fault("run-task", RequestFault.refused(99001), times=1)
     before, result = (tried(workflow_id=ORDERS.id) for _ in range(2))
     assert (before.state, result.state) == ("failed", "success")
     assert before.xcom("run", "_link_BrowserActTaskLink") is None
     assert emulator.tasks[0].id in result.xcom("run", "_link_BrowserActTaskLink")
-    assert "_link_" not in caplog.text + "".join(capfd.readouterr())
+    assert "_link_" not in logged()
 
 
 @BOTH_WAYS
 def test_dag_test_finds_a_connection_in_the_database_without_a_traceback(
-    tried, browseract_emulator, emulator, deferrable, monkeypatch, caplog, capfd
+    tried, emulator, deferrable, monkeypatch, logged
 ):
-    from airflow.models import Connection
-    from airflow.utils.session import create_session
-
     monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
-    given = {**browseract_emulator.connection, "extra": None}
-    with create_session() as session:
-        session.add(Connection(conn_id="browseract_stored", **given))
-    try:
+    given = {**emulator.connection, "extra": None}
+    with stored(Connection(conn_id="browseract_stored", **given)):
         result = tried(workflow_id=ORDERS.id, deferrable=deferrable, browseract_conn_id="browseract_stored")
-    finally:
-        with create_session() as session:
-            session.query(Connection).filter_by(conn_id="browseract_stored").delete()
     assert result.state == "success"
-    logged = caplog.text + "".join(capfd.readouterr())
-    assert "Traceback" not in logged
-    assert "cannot be read" not in logged
+    shown = logged()
+    assert "Traceback" not in shown
+    assert "cannot be read" not in shown
 
 
-def test_dag_test_logs_each_status_of_a_step_of_a_deferred_run_once(tried, emulator, caplog, capfd):
+def test_dag_test_logs_each_status_of_a_step_of_a_deferred_run_once(tried, emulator, logged):
     emulator.set_workflow(SEARCH.id, duration=1.0)
     assert tried(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True).state == "success"
-    logged = caplog.text + "".join(capfd.readouterr())
-    shown = re.findall(r"step \d: .+? \(\w+\)", logged)
+    shown = re.findall(r"step \d: .+? \(\w+\)", logged())
     assert len(shown) == len(set(shown))
     assert {f"step {number}: {goal} (succeed)" for number, goal in enumerate(SEARCH.steps, start=1)} <= set(shown)

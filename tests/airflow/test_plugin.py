@@ -17,12 +17,7 @@ from airflow_provider_browseract import plugin
 from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.in_airflow.links import LiveViewLink, PanelLink
-from airflow_provider_browseract.operators.browseract import (
-    RunBotOperator,
-    RunBotTemplateOperator,
-    RunTemplateOperator,
-    RunWorkflowOperator,
-)
+from airflow_provider_browseract.operators import browseract as operators
 from airflow_provider_browseract.plugin import BrowserActPlugin, LazyApp
 from airflow_provider_browseract.runs.routes import PANEL
 from airflow_provider_browseract.sensors.browseract import TaskSensor
@@ -117,8 +112,9 @@ def test_addresses_of_views_are_relative_to_the_base_url_and_below_the_panel():
 
 def test_tab_of_a_task_instance_is_limited_to_the_operators_with_a_button_to_the_panel():
     [names] = [tab["applies_to"]["operator_name"] for tab in plugin.TABS if tab["destination"] == "task_instance"]
-    operators = (RunWorkflowOperator, RunTemplateOperator, RunBotOperator, RunBotTemplateOperator)
-    faces = (*operators, BrowserActDecoratedOperator, TaskSensor)
+    of_version_2 = (operators.RunWorkflowOperator, operators.RunTemplateOperator)
+    of_version_3 = (operators.RunBotOperator, operators.RunBotTemplateOperator)
+    faces = (*of_version_2, *of_version_3, BrowserActDecoratedOperator, TaskSensor)
     assert sorted(names) == sorted(getattr(face, "custom_operator_name", face.__name__) for face in faces)
     assert all(PanelLink() in face.operator_extra_links for face in faces)
 

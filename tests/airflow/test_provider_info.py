@@ -118,12 +118,3 @@ def test_airflow_connection_form_shows_every_field(monkeypatch):
 def test_entry_point_can_be_loaded(point):
     [found] = [entry for entry in distribution(NAME).entry_points if entry.group == point]
     assert found.load() is not None
-
-
-def test_airflow_cli_adds_browseract_connection(cli):
-    cli("connections", "add", "second", "--conn-type", "browseract", "--conn-password", "app-two")
-    try:
-        shown = cli("connections", "get", "second", "--output", "json")
-        assert json.loads(shown[shown.index("[") :])[0]["conn_type"] == "browseract"
-    finally:
-        cli("connections", "delete", "second")

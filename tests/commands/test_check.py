@@ -19,9 +19,7 @@ import pytest
 import requests
 from airflow import __version__ as airflow_version
 from airflow.models.connection import Connection
-from airflow.utils.session import create_session
 from fastapi import FastAPI, Response
-from sqlalchemy import delete
 
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.__main__ import main
@@ -30,6 +28,7 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.hooks import probe
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.callback_url import UNKNOWN_RESPONSE
+from tests.airflow.rows import stored
 from tests.cases import cases
 from tests.e2e.local_airflow import wait_for
 from tests.pages import PAGES
@@ -84,18 +83,6 @@ def problems(output: str) -> str:
 def states(output: str) -> dict[str, str]:
     """Return the state of each check by its name."""
     return {name.strip(): state for state, name in re.findall(r"^(\w+) +(\S.{11})", output, re.MULTILINE)[:6]}
-
-
-@contextmanager
-def stored(*connections: Connection) -> Iterator[None]:
-    """Store connections in Airflow's database."""
-    with create_session() as session:
-        session.add_all(connections)
-    try:
-        yield
-    finally:
-        with create_session() as session:
-            session.execute(delete(Connection))
 
 
 ALL_GOOD = """\

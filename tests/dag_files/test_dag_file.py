@@ -15,7 +15,7 @@ from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import dags_of, is_secret
 from airflow_provider_browseract.dag_files.dag_file import DagFile, dag_file
 from airflow_provider_browseract.dag_files.runnable import Input, Runnable
-from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDERS, SEARCH, Emulator
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDERS, SEARCH, EmulatedWorkflow, Emulator
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.cases import cases
 from tests.catalogue import PLAIN_TEXT, PRICES
@@ -47,6 +47,8 @@ HOSTILE = (
 """Texts that a file must only have in literals."""
 
 TEXTS = st.text(st.characters(), max_size=30) | st.sampled_from(HOSTILE)
+
+NAMES = st.lists(TEXTS, max_size=3, unique=True)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
@@ -106,14 +108,7 @@ def rendered_values(value: Any) -> Any:
     return [rendered_values(member) for member in value] if isinstance(value, list) else value
 
 
-@given(
-    TEXTS,
-    TEXTS,
-    TEXTS,
-    st.lists(TEXTS, max_size=3, unique=True),
-    st.lists(TEXTS, max_size=3),
-    st.sampled_from(SourceKind),
-)
+@given(TEXTS, TEXTS, TEXTS, NAMES, st.lists(TEXTS, max_size=3), st.sampled_from(SourceKind))
 @example('"""', ID, "browseract_default", list(HOSTILE), list(HOSTILE), SourceKind.WORKFLOW)
 @example('"""', ID, "browseract_default", list(HOSTILE), list(HOSTILE), SourceKind.BOT)
 def test_texts_from_outside_are_nothing_but_literals_and_comments(name, source_id, conn_id, needed, optional, kind):
@@ -177,9 +172,8 @@ def test_secrets_are_read_from_connections_of_their_own_and_are_nowhere_in_the_f
         "\u5bc6 secret": "dag_7_up_secret",
     }
     templates = inputs_of(file)
-    assert {name: templates[name] for name in file.secrets} == {
-        name: f"{{{{ conn.{conn_id}.password }}}}" for name, conn_id in file.secrets.items()
-    }
+    for name, conn_id in file.secrets.items():
+        assert templates[name] == f"{{{{ conn.{conn_id}.password }}}}"
     assert file.asked == ("user",)
 
 
@@ -234,10 +228,6 @@ def test_file_names_what_the_reader_can_add_and_nothing_that_is_the_default(inpu
 VALUES = {"keyword": "pens", "username": "ada", "password": "hunter2"}
 
 
-def source_of(kind: SourceKind, source_id: str) -> Any:
-    return BrowserActHook().client.send(SOURCES[kind].read(source_id))
-
-
 class TestInAirflow:
     """The files of the emulator's workflows, bots and templates."""
 
@@ -256,10 +246,11 @@ class TestInAirflow:
 
     @pytest.fixture
     def run(self, copied, emulator, worker):
-        """Run the tasks of the file of a source with values for its form, and return the XComs of the first one."""
+        """Run the tasks of the file of a source with values for its form, and return its run in BrowserAct."""
 
-        def run_(kind: SourceKind, source: Any) -> dict[str, Any]:
-            emulator.set_workflow(source.id, duration=0.2)
+        def run_(kind: SourceKind, emulated: EmulatedWorkflow) -> Any:
+            emulator.set_workflow(emulated.id, duration=0.2)
+            source: Any = BrowserActHook().client.send(SOURCES[kind].read(emulated.id))
             file = dag_file(Runnable.of(kind, source), "browseract_default")
             dag = copied(file)
             assert dag.tags == {"browseract"}
@@ -275,35 +266,31 @@ class TestInAirflow:
 
             first.operator = operator
             dag.get_task("use").python_callable(first.run())
-            return first.ti.xcoms
+            [task] = emulator.tasks
+            assert first.ti.xcoms["task"]["task_id"] == task.id
+            assert (task.workflow.id, task.api_version) == (emulated.id, SOURCES[kind].api_version)
+            return task
 
         return run_
 
     @pytest.mark.parametrize("emulated", [LOG_IN, ORDERS, SEARCH, EXPORT, PLAIN_TEXT], ids=lambda each: each.name)
-    def test_dag_of_an_emulated_workflow_runs_to_its_end(self, run, emulated, emulator):
-        workflow = source_of(SourceKind.WORKFLOW, emulated.id)
-        xcoms = run(SourceKind.WORKFLOW, workflow)
-        [task] = emulator.tasks
-        declared = {each.name for each in workflow.input_parameters}
+    def test_dag_of_an_emulated_workflow_runs_to_its_end(self, run, emulated):
+        task = run(SourceKind.WORKFLOW, emulated)
+        declared = {each.name for each in emulated.inputs}
         assert dict(task.inputs) == {name: value for name, value in VALUES.items() if name in declared}
-        assert xcoms["task"]["workflow_id"] == emulated.id
 
     @pytest.mark.parametrize("emulated", [CONTACTS, PRICES], ids=lambda each: each.name)
-    def test_dag_of_an_emulated_bot_runs_to_its_end(self, run, emulated, emulator):
-        xcoms = run(BOT, source_of(BOT, emulated.id))
-        [task] = emulator.tasks
-        assert xcoms["task"]["bot_id"] == emulated.id
+    def test_dag_of_an_emulated_bot_runs_to_its_end(self, run, emulated):
+        task = run(BOT, emulated)
         assert [name for name, _ in task.inputs] == emulated.input_schema["required"]
 
     @pytest.mark.parametrize("kind", [SourceKind.TEMPLATE, SourceKind.BOT_TEMPLATE])
     @pytest.mark.parametrize("emulated", Emulator().of_kind("template"), ids=lambda each: each.name)
-    def test_dag_of_an_emulated_template_runs_to_its_end(self, run, emulated, emulator, kind):
-        run(kind, source_of(kind, emulated.id))
-        [task] = emulator.tasks
-        assert (task.workflow.id, task.api_version) == (emulated.id, SOURCES[kind].api_version)
+    def test_dag_of_an_emulated_template_runs_to_its_end(self, run, emulated, kind):
+        run(kind, emulated)
 
     def test_log_of_the_second_task_has_the_number_of_rows(self, run, capfd):
-        run(SourceKind.WORKFLOW, source_of(SourceKind.WORKFLOW, SEARCH.id))
+        run(SourceKind.WORKFLOW, SEARCH)
         assert "10 rows" in "".join(capfd.readouterr())
 
     def test_file_with_hostile_names_can_be_parsed(self, copied):

@@ -18,7 +18,7 @@ from airflow_provider_browseract.dag_files.runnable import Runnable
 from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_SEARCH, EmulatedWorkflow, Emulator
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.cases import cases
-from tests.dag_files.test_dag_file import HOSTILE, JSON, TEXTS
+from tests.dag_files.test_dag_file import HOSTILE, JSON, NAMES, TEXTS
 
 PATH = "../dags/search.py"
 SCHEMA = {"type": "object", "properties": {"pages": {"type": "integer"}}, "required": ["pages"]}
@@ -35,12 +35,10 @@ def text_of(source: Any, kind: SourceKind, conn_id: str = "browseract_default", 
     return files_of(source, kind, conn_id, **options)[1]
 
 
-def workflow(*names: str, optional: tuple[str, ...] = (), name: str = "Search", workflow_id: str = "71") -> SourceInfo:
-    declared = [
-        *(InputParameter(name=each, default_enabled=False) for each in names),
-        *(InputParameter(name=each, default_enabled=True) for each in optional),
-    ]
-    return SourceInfo(id=workflow_id, name=name, input_parameters=tuple(declared))
+def workflow(*names: str, optional: tuple[str, ...] = (), name: str = "Search") -> SourceInfo:
+    declared = [InputParameter(name=each, default_enabled=False) for each in names]
+    declared += [InputParameter(name=each, default_enabled=True) for each in optional]
+    return SourceInfo(id="71", name=name, input_parameters=tuple(declared))
 
 
 def bot(schema: Any = SCHEMA, output_schema: Any = None, name: str = "Search") -> SourceInfo:
@@ -56,17 +54,15 @@ def values_of(test: str) -> dict[str, Any]:
     return found
 
 
-@given(TEXTS, st.lists(TEXTS, max_size=3, unique=True), st.lists(TEXTS, max_size=3), TEXTS)
+@given(TEXTS, NAMES, st.lists(TEXTS, max_size=3), TEXTS)
 @example('"""', list(HOSTILE), list(HOSTILE), "it's")
 def test_test_of_a_workflow_has_its_names_as_they_are(name, needed, optional, conn_id):
     source = workflow(*needed, optional=tuple(optional), name=name)
     found = values_of(text_of(source, SourceKind.WORKFLOW, conn_id))
     emulated = found["WORKFLOW"]
     assert emulated.kind == "workflow"
-    assert [(each.name, each.required) for each in emulated.inputs] == [
-        *((each, True) for each in needed),
-        *((each, False) for each in optional),
-    ]
+    expected = [(each, True) for each in needed] + [(each, False) for each in optional]
+    assert [(each.name, each.required) for each in emulated.inputs] == expected
     assert list(found["INPUTS"]) == needed
 
 
@@ -79,13 +75,8 @@ def test_test_of_a_bot_can_be_read_whatever_its_schemas_are(schema, output_schem
     assert found["BOT"].schema["type"] == "object"
 
 
-CASES = st.tuples(
-    st.sampled_from(SourceKind),
-    TEXTS,
-    st.lists(TEXTS.filter(lambda text: len(text) < 1000), max_size=3, unique=True),
-    JSON,
-    st.integers(1, 200),
-)
+SHORT_NAMES = st.lists(TEXTS.filter(lambda text: len(text) < 1000), max_size=3, unique=True)
+CASES = st.tuples(st.sampled_from(SourceKind), TEXTS, SHORT_NAMES, JSON, st.integers(1, 200))
 
 
 # One failing example is enough: with each smaller one, ruff starts again.

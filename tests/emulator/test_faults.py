@@ -127,10 +127,8 @@ class TestRewrites:
         account.emulator.rewrite("*", lambda body: {**body, "status": body.get("status", "").upper()})
         account.emulator.rewrite("callback", lambda body: {**body, "more": 1})
         task_id = account.run(SEARCH, {"keyword": "paper"})
-        assert [account.call(name, task_id=task_id)["status"] for name in ("get-task", "get-task-status")] == [
-            "DREAMING",
-            "RUNNING",
-        ]
+        found = [account.call(name, task_id=task_id)["status"] for name in ("get-task", "get-task-status")]
+        assert found == ["DREAMING", "RUNNING"]
         assert account.code("get-task", task_id="1") == 1
         assert account.emulator.rewritten("callback", {}) == {"more": 1}
 

@@ -161,9 +161,7 @@ class TestRuns:
         [task] = (await accounts.account(CONN, LONG)).tasks
         assert (task.id, task.status) == (task_id, TaskStatus.CANCELED)
 
-    async def test_too_many_runs_are_truncated_to_the_newest_and_older_active_ones_stay(
-        self, emulator, accounts, clock, monkeypatch
-    ):
+    async def test_of_too_many_runs_the_newest_and_the_active_ones_stay(self, emulator, accounts, clock, monkeypatch):
         active = add_run(emulator, clock.now - 5000, "running")
         await accounts.account(CONN, LONG)
         monkeypatch.setattr(listing, "PAGE_SIZE", 2)
@@ -261,9 +259,7 @@ class TestErrors:
             assert accounts._connections[CONN].data.sources[SourceKind.WORKFLOW]._running
         assert SEARCH.id in account.names
 
-    async def test_refused_key_is_an_error_with_its_remedy_and_a_changed_key_is_used_at_once(
-        self, emulator, accounts, connect, clock
-    ):
+    async def test_refused_key_is_an_error_and_a_changed_key_is_used_at_once(self, emulator, accounts, connect, clock):
         task_id = add_run(emulator, clock.now - 60)
         connect(password="app-wrong")
         account = await accounts.account(CONN, LONG)
@@ -463,9 +459,7 @@ class TestDays:
         queries = [each.query for each in emulator.requests if "created_at_to" in each.query]
         return [date.fromisoformat(query.split("created_at_from=")[1][:10]) for query in queries]
 
-    async def test_days_are_read_from_yesterday_backwards_at_most_two_requests_a_second(
-        self, emulator, accounts, clock, today
-    ):
+    async def test_days_are_read_backwards_at_most_two_requests_a_second(self, emulator, accounts, clock, today):
         midnight = clock.now - 12 * 3600
         created = {age: add_run(emulator, midnight - age * 86400) for age in (40, 30, 3, 1, 0)}
         read = await self.load(accounts)

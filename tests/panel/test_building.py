@@ -239,9 +239,8 @@ LOG: dict[str, Any] = {"log_detail_url": "https://log.example"}
 NO_LIVE, LOGGED = {"live_url": None}, {"log_url": "https://log.example"}
 FAILED_STEP = Step(number=2, status="failed", goal="Log in", screenshots_url="https://pictures.example/2.png")
 STEPS = (Step(number=1, status="succeed", goal="Open the shop"), FAILED_STEP)
-FAILED_RUN = task(
-    1, TaskStatus.FAILED, steps=STEPS, failure=Failure(code=7, message="The <b>button</b>\u202e is gone"), **LOG
-)
+GONE = Failure(code=7, message="The <b>button</b>\u202e is gone")
+FAILED_RUN = task(1, TaskStatus.FAILED, steps=STEPS, failure=GONE, **LOG)
 HIDES_LIVE_VIEW = {"hidden": frozenset({"live_view"})}
 NO_LOGS = {"steps": None, "failure": "", "log_url": None, "attention": None}
 POLLS, CALLED_BACK = Wait("83001", 0.0), Wait("83001", 0.0, callback_token_sha256="0" * 64)
@@ -281,9 +280,7 @@ class TestRunPage:
         assert page.attention == page.steps[1]
         assert page.attention.picture == FAILED_STEP.screenshots_url
 
-    @pytest.mark.parametrize(
-        ("hidden", "secret_inputs"), [({"secret_inputs"}, False), ((), True)], ids=["XCom or trigger", "names"]
-    )
+    @cases("hidden, secret_inputs", {"XCom or trigger": ({"secret_inputs"}, False), "names": ((), True)})
     def test_texts_of_a_run_with_secret_inputs_are_not_shown(self, hidden, secret_inputs):
         run = task(1, TaskStatus.FAILED, steps=STEPS, failure=Failure(code=7, message="wrong: hunter2"))
         page = self.page(run, hidden=frozenset(hidden), secret_inputs=secret_inputs)

@@ -440,16 +440,10 @@ class TestVersions:
         """The endpoints that single runs were read with."""
         return {each.endpoint for each in world.emulator.requests} & {"get-task", "query-run"}
 
-    @cases(
-        "known",
-        {
-            "XCom": {"api_version": ApiVersion.V3},
-            "wait": {"api_version": ApiVersion.V3, "wait": Wait("1", 0.0, api_version=ApiVersion.V3)},
-        },
-    )
-    async def test_link_names_the_version(self, client, world, known):
+    @cases("wait", {"XCom": None, "wait": Wait("1", 0.0, api_version=ApiVersion.V3)})
+    async def test_link_names_the_version(self, client, world, wait):
         task_id = world.start_bot()
-        world.link(task_id, "prices", source_id=CONTACTS.id, **known)
+        world.link(task_id, "prices", source_id=CONTACTS.id, api_version=ApiVersion.V3, wait=wait)
         for path in (f"/runs/{task_id}?conn={CONN}", of("/ti/prices/{run}/search/-1", {})):
             response = await read(client, path, "viewer of one DAG")
             assert task_id in response.text
@@ -498,9 +492,7 @@ class TestVersions:
             "credits": ("/credits?conn={conn}", "op", True),
         },
     )
-    async def test_pages_work_without_version_3_and_one_line_says_what_is_missing(
-        self, see, world, account, path, user, has_reason
-    ):
+    async def test_pages_work_without_version_3_and_one_line_says_so(self, see, world, account, path, user, has_reason):
         world.emulator.fault("page-runs", RequestFault.status(404), times=None)
         shown = await see(path, user)
         assert (f'data-run="{account["own"]}"' in shown) is ("credits" not in path)

@@ -164,8 +164,5 @@ def test_rare_log_counts_the_lines_that_it_leaves_out(caplog, monkeypatch):
             rare.info("line %s", number)
         now[0] += 60
         rare.info("line %s", 5)
-    assert [record.getMessage() for record in caplog.records] == [
-        "line 0",
-        "line 1",
-        "line 5 3 more such lines were left out since the last one.",
-    ]
+    last = "line 5 3 more such lines were left out since the last one."
+    assert [record.getMessage() for record in caplog.records] == ["line 0", "line 1", last]

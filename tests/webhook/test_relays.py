@@ -136,13 +136,8 @@ def documented_function(backend, base, monkeypatch) -> Callable[..., dict[str, A
 
 def event(path: str, method: str = "POST", body: str = json.dumps(ENDED), **more: Any) -> dict[str, Any]:
     """What AWS hands to a function behind a URL."""
-    return {
-        "rawPath": path,
-        "requestContext": {"http": {"method": method}},
-        "headers": {"content-type": "application/json"},
-        "body": body,
-        **more,
-    }
+    sent = {"rawPath": path, "requestContext": {"http": {"method": method}}, "body": body}
+    return {**sent, "headers": {"content-type": "application/json"}, **more}
 
 
 @pytest.fixture
@@ -215,7 +210,7 @@ class TestForwardingFunction:
             assert documented_function(sent, None)["body"] == '{"outcome":"run active"}'
         assert deferred.state == "deferred"
 
-    def test_forwarding_function_sends_login_token_and_responds_to_redirect_with_503(
+    def test_login_token_is_forwarded_and_a_redirect_becomes_503(
         self, documented_function, base, deferred, monkeypatch
     ):
         seen: list[str | None] = []
@@ -233,9 +228,7 @@ class TestForwardingFunction:
 
     @pytest.mark.parametrize("path", OTHER_PATHS)
     @pytest.mark.parametrize("method", ["GET", "POST"])
-    def test_forwarding_function_responds_to_other_requests_with_404_without_forwarding(
-        self, documented_function, base, path, method, monkeypatch
-    ):
+    def test_forwarding_function_forwards_no_other_request(self, documented_function, base, path, method, monkeypatch):
         monkeypatch.setattr(http.client, "HTTPSConnection", None)
         for each in (path, "/browseract/callback/a/b?x=1", "/browseract/callback/a/b\n"):
             assert documented_function(event(base + each, method), None) == {"statusCode": 404}

@@ -31,7 +31,7 @@ from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.webhook.database import RUN_TRIGGER
-from tests.airflow.rows import DAG_ID, INDEX, TABLE, copy_row, new_ti_id, push_xcom, selects, store_trigger
+from tests.airflow.rows import DAG_ID, INDEX, TABLE, copy_row, new_ti_id, push_xcom, selects, store_trigger, stored
 from tests.cases import cases
 
 SHOP = TaskInstanceKey("shop", "manual__2026-11-27T07:00:00.5+00:00~1", "prices.größe_搜索", -1)
@@ -330,13 +330,10 @@ class TestWhoWaits:
 
     def test_resumed_task_instance_waits_until_it_ends(self, airflow, key, keeper):
         airflow.defer(key)
-        for change in (
-            lambda: None,
-            lambda: airflow.resume(key),
-            lambda: airflow.change(key, state="queued"),
-            lambda: airflow.change(key, state="running"),
-        ):
-            change()
+        assert link_of(keeper=keeper).waits
+        airflow.resume(key)
+        for state in ("scheduled", "queued", "running"):
+            airflow.change(key, state=state)
             assert link_of(keeper=keeper).waits
         airflow.change(key, state="failed")
         assert not link_of(keeper=keeper).waits
@@ -558,13 +555,7 @@ class TestLookUps:
         assert (database.dag_team("shop"), database.connection_team("c")) == ("team of shop", "team of c")
 
     def test_connections_of_other_types_are_left_out(self, airflow):
-        with create_session() as session:
-            made = [Connection(conn_id=f"{kind}_1", conn_type=kind) for kind in ("http", "browseract")]
-            session.add_all(made)
-        try:
+        with stored(*(Connection(conn_id=f"{kind}_1", conn_type=kind) for kind in ("http", "browseract"))):
             found = database.connections()
-            assert "browseract_1" in found
-            assert "http_1" not in found
-        finally:
-            with create_session() as session:
-                session.execute(delete(Connection).where(Connection.conn_id.in_(["http_1", "browseract_1"])))
+        assert "browseract_1" in found
+        assert "http_1" not in found

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -145,7 +145,7 @@ class TestCallbackForWaitingTask:
             "as the run of a bot": lambda status: {"task_id": "7", "input": {"status": "finished"}, "status": status},
         },
     )
-    async def test_callback_with_status_of_unfinished_run_leaves_task_instance_deferred(
+    async def test_callback_with_status_of_active_run_leaves_task_deferred(
         self, client, deferred, counted, status, body_of
     ):
         assert await call(client, deferred.path, body_of(status)) == (200, "run active")
@@ -424,10 +424,8 @@ class TestCallbackOfCheck:
         with expected_callback(digest(token)) as name:
             path = f"/browseract/callback/{TaskInstanceKey.of_check(name).encode()}/{token}"
             response = await client.post(path, json={})
-        assert (response.status_code, response.json()) == (
-            200,
-            {"outcome": "checked", "provider": __version__, "airflow": airflow_version},
-        )
+        checked = {"outcome": "checked", "provider": __version__, "airflow": airflow_version}
+        assert (response.status_code, response.json()) == (200, checked)
         assert counted == ["browseract.callback.checked"]
 
     async def test_callback_with_wrong_token_name_or_time_gets_the_404_of_the_route(self, client, airflow_database):
@@ -452,7 +450,7 @@ class TestCallbackOfCheck:
             "mapped": (TaskInstanceKey("", "x", "", 0), False),
         },
     )
-    async def test_only_the_reserved_key_reads_a_variable_and_it_reads_nothing_else(
+    async def test_only_the_reserved_key_reads_a_variable_and_nothing_else(
         self, client, airflow_database, key, reads_one
     ):
         with selects() as statements:
@@ -477,13 +475,7 @@ def callback_app() -> LazyApp:
 class Asgi:
     """A callback sent to the plugin's application by hand, whose body never ends."""
 
-    def __init__(
-        self,
-        path: str,
-        next_chunk: Callable[[], Awaitable[dict[str, Any]]],
-        app: LazyApp | None = None,
-        root_path: str | None = None,
-    ) -> None:
+    def __init__(self, path: str, next_chunk, app: LazyApp | None = None, root_path: str | None = None) -> None:
         self.app, self.next_chunk = app or callback_app(), next_chunk
         path = path.removeprefix("/browseract") if root_path is None else path
         self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
@@ -635,7 +627,7 @@ class TestUnexpectedError:
     def away(self, *args, **kwargs):
         raise ConnectionError("the database is away\nSELECT * FROM task_instance")
 
-    async def test_callback_gets_503_while_database_fails_and_resumes_afterwards(
+    async def test_callback_gets_503_while_database_fails_and_then_resumes(
         self, client, deferred, monkeypatch, counted
     ):
         with monkeypatch.context() as broken:
@@ -671,10 +663,8 @@ class TestUnexpectedError:
         monkeypatch.setattr(overload, "time", SimpleNamespace(monotonic=lambda: later))
         await Asgi(deferred.path, broken_off, app).send()
         log_text = [record.getMessage() for record in caplog.records if record.name == receiver.__name__]
-        line = (
-            "A callback could not be handled (ConnectionError: the database is away). BrowserAct sends it again, or a "
-            "poll finds the end of the run."
-        )
+        line = "A callback could not be handled (ConnectionError: the database is away). BrowserAct sends it again, or "
+        line += "a poll finds the end of the run."
         assert log_text == [line, f"{line} 99 more such lines were left out since the last one."]
 
     @pytest.mark.parametrize("missing", ["receiver", "database"])
