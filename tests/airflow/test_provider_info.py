@@ -17,7 +17,6 @@ from airflow_provider_browseract.api.settings import EXTRA_FIELDS
 from airflow_provider_browseract.get_provider_info import get_provider_info
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import PushedLink
-from tests.cases import cases
 
 NAME = "airflow-provider-browseract"
 ROOT = Path(__file__).parents[2]
@@ -112,9 +111,3 @@ def test_airflow_connection_form_shows_every_field(monkeypatch):
         assert shown["schema"]["title"] == field.title
         is_text = name in ("webhook_base_url", "budget_action")
         assert set(shown["schema"]["type"]) == {"string" if is_text else "integer", "null"}
-
-
-@cases("point", {"plugin": "airflow.plugins", "provider": "apache_airflow_provider", "fixtures": "pytest11"})
-def test_entry_point_can_be_loaded(point):
-    [found] = [entry for entry in distribution(NAME).entry_points if entry.group == point]
-    assert found.load() is not None
