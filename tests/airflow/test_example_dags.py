@@ -28,13 +28,19 @@ pytestmark = pytest.mark.usefixtures("airflow_database")
 
 @pytest.fixture
 def run(run_dag, browseract_emulator):
-    """Run an example against workflows that take less than the grace."""
+    """Run an example against workflows that take less than the grace, and check how its run ends."""
     from airflow.models import Pool
 
     Pool.create_or_update_pool("browseract", slots=5, description="", include_deferred=True)
-    for workflow in (EXPORT, LOG_IN, ORDERS, SEARCH):
+    for workflow in (CONTACTS, EXPORT, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH):
         browseract_emulator.set_workflow(workflow.id, duration=0.2)
-    return run_dag
+
+    def run_(name: str, conf: dict | None = None, state: str = "success"):
+        result = run_dag(f"example_browseract_{name}", conf)
+        assert result.state == state
+        return result
+
+    return run_
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
@@ -57,15 +63,13 @@ def test_every_example_is_in_the_gallery():
 
 
 def test_search_example_passes_its_output_to_next_task(run, browseract_emulator):
-    result = run("example_browseract_search")
-    assert result.state == "success"
+    result = run("search")
     assert len(result.xcom("search")) == 3
     assert result.xcom("cheapest") == min(result.xcom("search"), key=lambda row: row["price"])
 
 
 def test_profile_example_reuses_login_profile_in_two_runs(run, browseract_emulator):
-    result = run("example_browseract_profile")
-    assert result.state == "success"
+    result = run("profile")
     profile = result.xcom("log_in", "profile_id")
     tasks = browseract_emulator.tasks
     assert [task.profile_id for task in tasks] == [profile, profile, profile]
@@ -83,25 +87,20 @@ def test_profile_example_reuses_login_profile_in_two_runs(run, browseract_emulat
     },
 )
 def test_example_starts_one_run_for_each_input_and_returns_its_rows(run, browseract_emulator, name, conf, rows_of_runs):
-    browseract_emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
-    result = run(f"example_browseract_{name}", conf)
-    assert result.state == "success"
+    result = run(name, conf)
     assert len(browseract_emulator.tasks) == len(rows_of_runs)
     indexes = [-1] if len(rows_of_runs) == 1 else range(len(rows_of_runs))
     assert [len(result.xcom("search", map_index=index)) for index in indexes] == rows_of_runs
 
 
 def test_bot_example_sends_an_integer_for_a_rendered_text_and_passes_a_value_of_the_output_on(run, browseract_emulator):
-    browseract_emulator.set_workflow(CONTACTS.id, duration=0.2)
-    result = run("example_browseract_bot")
-    assert result.state == "success"
+    result = run("bot")
     assert dict(browseract_emulator.tasks[0].inputs) == {"company_name": "Example Corp", "max_pages": 2}
     assert result.xcom("website") == result.xcom("find")["official_website_url"]
 
 
 def test_elsewhere_example_starts_run_in_one_task_and_waits_in_another(run, browseract_emulator):
-    result = run("example_browseract_elsewhere")
-    assert result.state == "success"
+    result = run("elsewhere")
     [task] = browseract_emulator.tasks
     assert result.xcom("orders")["logged_in"] is False
     assert result.xcom("stop") == {task.id: "ended"}
@@ -117,9 +116,8 @@ def test_person_example_notifies_with_links_and_succeeds_after_resume(run, brows
 
     with ThreadPoolExecutor(1) as person:
         helping = person.submit(help_the_run)
-        result = run("example_browseract_person")
+        run("person")
         helping.result()
-    assert result.state == "success"
     # The log of the Airflow UI makes a link of everything up to the next space.
     assert re.search(rf"Help at http://\S+/live/{browseract_emulator.tasks[0].id} and answer at ", caplog.text)
 
@@ -132,42 +130,26 @@ def test_outside_example_watches_for_runs_that_finished(parse):
 
 
 class TestExportExample:
-    @pytest.fixture
-    def run_export(self, run):
-        """Run it, and check what holds wherever its results go."""
-
-        def run_(store: str):
-            result = run("example_browseract_export", {"store": store})
-            assert result.state == "success"
-            manifest = result.xcom("export")
-            assert manifest["path"] == f"{store}/{result.xcom('export', 'task_id')}"
-            [file] = manifest["files"]
-            rows = result.xcom("load", map_index=0)
-            assert [row["rank"] for row in rows] == ["1", "2", "3"]
-            return manifest, file
-
-        return run_
-
-    def test_export_example_writes_to_folder_and_loads_each_file(self, run_export, tmp_path):
-        _, file = run_export(f"file://{tmp_path}/results")
+    def test_export_example_writes_to_folder_and_loads_each_file(self, run, tmp_path):
+        store = f"file://{tmp_path}/results"
+        result = run("export", {"store": store})
+        manifest = result.xcom("export")
+        assert manifest["path"] == f"{store}/{result.xcom('export', 'task_id')}"
+        [file] = manifest["files"]
         assert Path(file["path"].removeprefix("file://")).stat().st_size == file["size"]
+        assert [row["rank"] for row in result.xcom("load", map_index=0)] == ["1", "2", "3"]
 
-    def test_export_example_loads_files_with_unusual_names_from_s3(self, run, s3, browseract_emulator):
+    def test_export_example_writes_files_with_unusual_names_to_s3_and_loads_each(self, run, s3, browseract_emulator):
         files = (EmulatedFile("rows [1].csv", b"rank\n1\n"), EmulatedFile("a#b%20c&d.csv", b"rank\n2\n"))
         browseract_emulator.set_workflow(EXPORT.id, files=(), downloads=files)
-        result = run("example_browseract_export", {"store": "s3://local_s3@results/browseract"})
-        assert result.state == "success"
+        result = run("export", {"store": "s3://local_s3@results/browseract"})
         assert [result.xcom("load", map_index=index) for index in range(2)] == [[{"rank": "1"}], [{"rank": "2"}]]
-
-    def test_export_example_writes_to_s3_and_loads_each_file(self, run_export, s3):
-        manifest, file = run_export("s3://local_s3@results/browseract")
+        manifest = result.xcom("export")
         folder = manifest["path"].removeprefix("s3://local_s3@results/")
-        listed = s3.list_objects_v2(Bucket="results", Prefix=folder)["Contents"]
-        found = {each["Key"]: each["Size"] for each in listed}
-        assert found.keys() == {f"{folder}/results.csv", f"{folder}/task.json"}
-        assert found[f"{folder}/results.csv"] == file["size"]
+        found = {each["Key"]: each["Size"] for each in s3.list_objects_v2(Bucket="results", Prefix=folder)["Contents"]}
+        assert found.keys() == {f"{folder}/{name}" for name in (*(each.name for each in files), "task.json")}
+        assert all(found[f"{folder}/{file['name']}"] == file["size"] for file in manifest["files"])
 
     def test_export_example_with_missing_s3_bucket_fails_without_starting_a_run(self, run, s3, browseract_emulator):
-        result = run("example_browseract_export", {"store": "s3://local_s3@nowhere/browseract"})
-        assert result.state == "failed"
+        run("export", {"store": "s3://local_s3@nowhere/browseract"}, "failed")
         assert browseract_emulator.tasks == []

@@ -8,7 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,7 @@ def listens(port: int) -> bool:
 @pytest.fixture(params=["", "/team-a"], ids=["at the root", "below a path"])
 def base(request) -> str:
     """The path of ``[api] base_url``."""
-    path: str = request.param
-    return path
+    return str(request.param)
 
 
 @pytest.fixture
@@ -121,7 +120,7 @@ def nginx(tmp_path, backend, base) -> Iterator[str]:
 
 
 @pytest.fixture
-def documented_function(backend, base, monkeypatch) -> Callable[..., dict[str, Any]]:
+def documented_function(backend, base, monkeypatch):
     """The documented function, in front of the API server."""
     monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{backend}")
     monkeypatch.setenv("AIRFLOW_TOKEN", "t0ken-of-the-login")
@@ -130,8 +129,7 @@ def documented_function(backend, base, monkeypatch) -> Callable[..., dict[str, A
     [shown] = re.findall(r"```python\n(import base64.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(shown, "callbacks.md", "exec"), names)
-    handler: Callable[..., dict[str, Any]] = names["handler"]
-    return handler
+    return names["handler"]
 
 
 def event(path: str, method: str = "POST", body: str = json.dumps(ENDED), **more: Any) -> dict[str, Any]:
@@ -158,8 +156,7 @@ def function_url(documented_function) -> Iterator[str]:
 @pytest.fixture(params=["nginx", "function_url"])
 def relay(request) -> str:
     """The address of a relay."""
-    address: str = request.getfixturevalue(request.param)
-    return address
+    return str(request.getfixturevalue(request.param))
 
 
 class TestRelay:
