@@ -30,6 +30,7 @@ KEY = "app-very-secret-key"
 INPUTS: dict[str, dict[str, Any]] = {
     SEARCH.id: {"keyword": "very secret pens"},
     CONTACTS.id: {"company_name": "Very secret company"},
+    TEMPLATE_SEARCH.id: {"keyword": "pens"},
 }
 
 
@@ -162,8 +163,7 @@ def test_run_that_does_not_end_is_stopped(name, source_id, fault):
     if fault:
         endpoint, what, *skip = fault
         emulator.fault(endpoint, what, skip=sum(skip), times=1)
-    inputs = {"keyword": "pens"} if source_id == TEMPLATE_SEARCH.id else INPUTS.get(source_id, {})
-    asked = ask(emulator, name, source_id, inputs=inputs, timeout=1.0)
+    asked = ask(emulator, name, source_id, timeout=1.0)
     assert [task.status for task in emulator.tasks] == ["canceled"]
     assert asked.lost == []
 
@@ -188,7 +188,7 @@ def test_lost_start_is_reported_if_the_run_cannot_be_found(name, source_id, faul
     emulator = make_emulator()
     for endpoint, (times, skip) in faults.items():
         emulator.fault(endpoint, RequestFault.lost_response(), times=times, skip=skip)
-    asked = ask(emulator, name, source_id, inputs={"keyword": "pens"})
+    asked = ask(emulator, name, source_id)
     assert asked.lost == ["a start was not answered, and a run may be running"]
 
 

@@ -60,6 +60,13 @@ def selects() -> Iterator[list[str]]:
         event.remove(Engine, "before_cursor_execute", add)
 
 
+def execute(*statements: Any) -> None:
+    """Execute statements in one transaction."""
+    with create_session() as session:
+        for statement in statements:
+            session.execute(statement)
+
+
 @contextmanager
 def stored(*connections: Connection) -> Iterator[None]:
     """Store connections in Airflow's database for a while."""
@@ -69,8 +76,7 @@ def stored(*connections: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        with create_session() as session:
-            session.execute(delete(Connection).where(Connection.conn_id.in_(ids)))
+        execute(delete(Connection).where(Connection.conn_id.in_(ids)))
 
 
 def push_xcom(of: TaskInstanceKey, key: str, value: Any, *, as_text: bool = False) -> None:
@@ -168,8 +174,7 @@ class Deferred:
     def forget_trigger(self) -> None:
         """Delete the trigger, as the triggerer does with one that no task instance waits for."""
         self.leave_trigger(TaskInstanceState.SCHEDULED)
-        with create_session() as session:
-            session.execute(delete(Trigger).where(Trigger.classpath.startswith("airflow_provider_browseract")))
+        execute(delete(Trigger).where(Trigger.classpath.startswith("airflow_provider_browseract")))
 
     @property
     def state(self) -> str:
@@ -240,14 +245,12 @@ class Queue:
 
     def pause(self, *, paused: bool = True) -> None:
         """Pause their DAG, or unpause it."""
-        with create_session() as session:
-            session.execute(update(DagModel).where(DagModel.dag_id == DAG_ID).values(is_paused=paused))
+        execute(update(DagModel).where(DagModel.dag_id == DAG_ID).values(is_paused=paused))
 
     def clear(self) -> None:
         """Delete all of them."""
-        with create_session() as session:
-            session.execute(delete(TABLE).where(*self._is(TABLE), TABLE.c[INDEX] >= 0))
-            session.execute(delete(Trigger).where(Trigger.classpath == SLOT_TRIGGER))
+        waiting = delete(TABLE).where(*self._is(TABLE), TABLE.c[INDEX] >= 0)
+        execute(waiting, delete(Trigger).where(Trigger.classpath == SLOT_TRIGGER))
 
     def make_unreadable(self, key: TaskInstanceKey) -> None:
         """Let the trigger of a task instance be one that another version of this package has stored."""
@@ -259,9 +262,8 @@ class Queue:
 
     def mark(self, key: TaskInstanceKey, state: str) -> None:
         """Set the state of a task instance, as a person does."""
-        with create_session() as session:
-            of = *self._is(TABLE), TABLE.c[INDEX] == key.map_index
-            session.execute(update(TABLE).where(*of).values(state=state, trigger_id=None))
+        of = *self._is(TABLE), TABLE.c[INDEX] == key.map_index
+        execute(update(TABLE).where(*of).values(state=state, trigger_id=None))
 
     def resumed(self) -> list[int]:
         """Return the indexes of those that were resumed."""
@@ -315,8 +317,7 @@ class Components:
 
     def clear(self) -> None:
         """Delete all of them."""
-        with create_session() as session:
-            session.execute(delete(Job))
+        execute(delete(Job))
 
 
 @pytest.fixture

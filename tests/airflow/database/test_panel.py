@@ -31,7 +31,8 @@ from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.webhook.database import RUN_TRIGGER
-from tests.airflow.rows import DAG_ID, INDEX, TABLE, copy_row, new_ti_id, push_xcom, selects, store_trigger, stored
+from tests.airflow import rows
+from tests.airflow.rows import DAG_ID, INDEX, TABLE, selects
 from tests.cases import cases
 
 SHOP = TaskInstanceKey("shop", "manual__2026-11-27T07:00:00.5+00:00~1", "prices.größe_搜索", -1)
@@ -63,42 +64,38 @@ class Airflow:
         """
         with create_session() as session:
             if key.dag_id not in self._dags:
-                copy_row(session, DagModel.__table__, {"dag_id": self._like.dag_id}, dag_id=key.dag_id)
+                rows.copy_row(session, DagModel.__table__, {"dag_id": self._like.dag_id}, dag_id=key.dag_id)
                 self._dags.add(key.dag_id)
             of = {"dag_id": key.dag_id, "run_id": key.run_id}
             if session.scalar(select(DagRun.id).filter_by(**of)) is None:
-                copy_row(session, DagRun.__table__, {"run_id": self._like.run_id}, id=None, logical_date=None, **of)
-            own = {"id": new_ti_id(), "task_id": key.task_id, INDEX: key.map_index, "try_number": 1, **of}
+                rows.copy_row(
+                    session, DagRun.__table__, {"run_id": self._like.run_id}, id=None, logical_date=None, **of
+                )
+            own = {"id": rows.new_ti_id(), "task_id": key.task_id, INDEX: key.map_index, "try_number": 1, **of}
             own |= {"state": state, "next_method": None, "trigger_id": None}
             like = {"run_id": self._like.run_id, "task_id": self._like.task_id, INDEX: -1}
-            copy_row(session, TABLE, like, **own)
-        self.render(key, **(rendered or {"browseract_conn_id": "shop_account", **WORKFLOW}))
+            rows.copy_row(session, TABLE, like, **own)
+        fields = rendered or {"browseract_conn_id": "shop_account", **WORKFLOW}
+        of_try = {"id": uuid.uuid4(), "task_instance_id": self.ti_id(key)} if BY_TRY else key._asdict()
+        rows.execute(insert(RenderedTaskInstanceFields.__table__).values(rendered_fields=fields, **of_try))
         return key
-
-    def render(self, key: TaskInstanceKey, **fields: Any) -> None:
-        """Store the rendered fields of the current try."""
-        of = {"id": uuid.uuid4(), "task_instance_id": self.ti_id(key)} if BY_TRY else key._asdict()
-        with create_session() as session:
-            session.execute(insert(RenderedTaskInstanceFields.__table__).values(rendered_fields=fields, **of))
 
     def forget_rendered(self, key: TaskInstanceKey) -> None:
         """Delete the rendered fields, as Airflow does with those of old DAG runs."""
         of = {"task_instance_id": self.ti_id(key)} if BY_TRY else key._asdict()
-        with create_session() as session:
-            session.execute(delete(RenderedTaskInstanceFields).filter_by(**of))
+        rows.execute(delete(RenderedTaskInstanceFields).filter_by(**of))
 
     def push(self, key: TaskInstanceKey, run: str = "1", value: Any = None, *, ago=0.0, as_text=False, **more) -> None:
         """Push the XCom of a run, as workers do, some seconds ago.
 
         :param value: another value.
-        :param as_text: as in ``push_xcom``.
+        :param as_text: as in ``rows.push_xcom``.
         :param more: more keys of the facts about the run.
         """
         shown = facts(Task(id=run, status=TaskStatus.RUNNING, workflow_id="5")) | more if value is None else value
-        push_xcom(key, "task", shown, as_text=as_text)
+        rows.push_xcom(key, "task", shown, as_text=as_text)
         of = {"task_instance_id": self.ti_id(key)} if BY_TRY else key._asdict()
-        with create_session() as session:
-            session.execute(update(XCOM).filter_by(key="task", **of).values(timestamp=now() - timedelta(seconds=ago)))
+        rows.execute(update(XCOM).filter_by(key="task", **of).values(timestamp=now() - timedelta(seconds=ago)))
 
     def ti_id(self, key: TaskInstanceKey) -> Any:
         """Return the id of the current try."""
@@ -107,14 +104,13 @@ class Airflow:
 
     def change(self, key: TaskInstanceKey, **values: Any) -> None:
         """Change columns of the current try."""
-        with create_session() as session:
-            session.execute(update(TABLE).where(TABLE.c.id == self.ti_id(key)).values(**values))
+        rows.execute(update(TABLE).where(TABLE.c.id == self.ti_id(key)).values(**values))
 
     def defer(self, key: TaskInstanceKey, run: str = "1", conn_id: str = "shop_account", **fields: Any) -> None:
         """Let a task instance wait for a run in the triggerer."""
         trigger = TaskTrigger(browseract_conn_id=conn_id, wait=Wait(run, time.time() + 3600, **fields))
         with create_session() as session:
-            self._triggers.append(store_trigger(session, trigger).id)
+            self._triggers.append(rows.store_trigger(session, trigger).id)
         self.change(key, state="deferred", trigger_id=self._triggers[-1], next_method="execute_complete")
 
     def resume(self, key: TaskInstanceKey) -> None:
@@ -144,16 +140,13 @@ class Airflow:
 
     def answer(self, key: TaskInstanceKey) -> None:
         """Answer the Required Action."""
-        with create_session() as session:
-            session.execute(update(HITLDetail).filter_by(ti_id=self.ti_id(key)).values(responded_at=now()))
+        rows.execute(update(HITLDetail).filter_by(ti_id=self.ti_id(key)).values(responded_at=now()))
 
     def clear(self) -> None:
         """Delete all of them."""
-        with create_session() as session:
-            session.execute(delete(TABLE).where(TABLE.c.dag_id.in_(self._dags)))
-            session.execute(delete(DagRun.__table__).where(DagRun.dag_id.in_(self._dags)))
-            session.execute(delete(DagModel.__table__).where(DagModel.dag_id.in_(self._dags)))
-            session.execute(delete(Trigger).where(Trigger.id.in_(self._triggers)))
+        tables = (TABLE, DagRun.__table__, DagModel.__table__)
+        rows.execute(*(delete(table).where(table.c.dag_id.in_(self._dags)) for table in tables))
+        rows.execute(delete(Trigger).where(Trigger.id.in_(self._triggers)))
 
 
 @pytest.fixture
@@ -379,8 +372,7 @@ class TestWhoWaits:
 
     def test_trigger_that_cannot_be_read_here_leaves_it_to_the_xcom(self, airflow, key):
         airflow.defer(key)
-        with create_session() as session:
-            session.execute(update(Trigger).filter_by(classpath=RUN_TRIGGER).values(encrypted_kwargs="of another key"))
+        rows.execute(update(Trigger).filter_by(classpath=RUN_TRIGGER).values(encrypted_kwargs="of another key"))
         link = link_of()
         assert (link.waits, link.wait) == (True, None)
 
@@ -470,8 +462,8 @@ class TestRefresh:
         assert {"0", "1", "2", "3"} <= records.links.keys()
         assert keeper._since is not None
         with create_session() as session:
-            rows = database._pushed(session, database.XCOM.timestamp >= keeper._since)
-        assert [row.map_index for row in rows if row.dag_id == SHOP.dag_id] == [2]
+            pushed = database._pushed(session, database.XCOM.timestamp >= keeper._since)
+        assert [row.map_index for row in pushed if row.dag_id == SHOP.dag_id] == [2]
         airflow.push(airflow.add(SHOP._replace(map_index=4)), "4")
         assert "4" in keeper.read().links
 
@@ -555,7 +547,7 @@ class TestLookUps:
         assert (database.dag_team("shop"), database.connection_team("c")) == ("team of shop", "team of c")
 
     def test_connections_of_other_types_are_left_out(self, airflow):
-        with stored(*(Connection(conn_id=f"{kind}_1", conn_type=kind) for kind in ("http", "browseract"))):
+        with rows.stored(*(Connection(conn_id=f"{kind}_1", conn_type=kind) for kind in ("http", "browseract"))):
             found = database.connections()
         assert "browseract_1" in found
         assert "http_1" not in found
