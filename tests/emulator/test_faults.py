@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, SEARCH, CallbackFault, Emulator, RequestFault
-from airflow_provider_browseract.emulator.account import ENDPOINTS
 from tests.cases import cases
 from tests.catalogue import PLAIN_TEXT
 
@@ -114,11 +113,6 @@ class TestRequests:
                 began = time.monotonic()
             assert isinstance(sending.exception(), httpx.RemoteProtocolError)
             assert time.monotonic() - began < 5
-
-    def test_requests_are_recorded_with_the_names_of_their_endpoints(self, client):
-        for endpoint in ENDPOINTS.values():
-            client.http.request(endpoint.method, endpoint.path.replace("{", "").replace("}", ""))
-        assert [record.endpoint for record in client.emulator.requests] == list(ENDPOINTS)
 
 
 class TestRewrites:

@@ -30,11 +30,12 @@ ROOT = Path(__file__).parents[2]
 
 class TestResponses:
     @pytest.mark.parametrize("header", ["", "Bearer wrong", "Basic app-emulator", "app-emulator", "Bearer"])
-    def test_no_endpoint_responds_without_the_api_key(self, client, header):
+    def test_no_endpoint_responds_without_the_api_key_and_each_is_recorded_by_its_name(self, client, header):
         ids = dict.fromkeys(("task_id", "bot_id", "template_id"), "1")
         for endpoint in ENDPOINTS:
             response = client.send(endpoint, ids, headers={"authorization": header})
             assert (response.status, json.loads(response.body)["code"]) == (401, 401)
+        assert [record.endpoint for record in client.emulator.requests] == list(ENDPOINTS)
 
     def test_error_is_returned_in_the_error_envelope(self, account):
         response = account.respond("get-task", task_id="1")

@@ -465,6 +465,8 @@ class TestDays:
         read = await self.load(accounts)
         assert self.days_listed(emulator) == [today - timedelta(days=age) for age in range(1, 31)]
         assert calls_of(emulator, "list-tasks") == 1 + 30
+        # Without bots: the runs of a day, and whether there were any in the month.
+        assert calls_of(emulator, "page-runs") == 2
         assert clock.slept == [0.0] + 29 * [0.5]
         assert (sorted(read.days), read.error) == ([today - timedelta(days=age) for age in range(30, -1, -1)], None)
         found = {(today - day).days: run.browseract_task_id for day, known in read.days.items() for run in known.runs}
@@ -481,12 +483,6 @@ class TestDays:
         found = sorted((run.browseract_task_id, run.source) for run in days[today - timedelta(days=1)].runs)
         assert found == sorted([(workflow, SEARCH.id), (bot, SEARCH.id)])
         assert [run.browseract_task_id for run in days[today].runs] == [today_bot]
-
-    async def test_account_without_bots_pays_one_request_more(self, emulator, accounts, clock):
-        add_run(emulator, clock.now - 86400)
-        await self.load(accounts)
-        # The runs of a day, and whether there were any in the month.
-        assert calls_of(emulator, "page-runs") == 2
 
     async def test_days_without_bots_are_read_again_once_bots_can_be_read(self, emulator, accounts, clock, today):
         bot, day = add_run(emulator, clock.now - 3 * 86400, api_version="v3"), today - timedelta(days=3)

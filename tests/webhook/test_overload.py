@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from contextlib import suppress
 
 import pytest
 
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.webhook.overload import BusyError, NewestFirst, RareLog
+from airflow_provider_browseract.webhook.overload import BusyError, NewestFirst
 from airflow_provider_browseract.webhook.receiver import LOOKUP_THREADS, MAX_WAITING_REQUESTS
 from tests.world import Clock
 
@@ -153,16 +152,3 @@ def test_flood_just_above_capacity_loses_at_most_one_percent_of_genuine_callback
 def test_without_the_age_limit_the_same_flood_loses_many_genuine_callbacks(monkeypatch):
     monkeypatch.setattr(timings, "LONGEST_CALLBACK_WAIT", 1e6)
     assert simulated(250) > 0.1
-
-
-def test_rare_log_counts_the_lines_that_it_leaves_out(caplog, monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("airflow_provider_browseract.webhook.overload.time.monotonic", lambda: now[0])
-    rare = RareLog(logging.getLogger(__name__), every=60.0, most=2)
-    with caplog.at_level(logging.INFO):
-        for number in range(5):
-            rare.info("line %s", number)
-        now[0] += 60
-        rare.info("line %s", 5)
-    last = "line 5 3 more such lines were left out since the last one."
-    assert [record.getMessage() for record in caplog.records] == ["line 0", "line 1", last]
