@@ -139,11 +139,8 @@ class Deferred:
 
     def describe_wait(self, **ended: Any) -> None:
         """Push the XCom that describes the wait and, if so, how it ended, as workers do."""
-        push_xcom(
-            self.waiting,
-            WAIT_XCOM,
-            {"waits_for": "callback", "poll_interval": 120.0, TOKEN_KEY: digest(self.token), **ended},
-        )
+        wait = {"waits_for": "callback", "poll_interval": 120.0, TOKEN_KEY: digest(self.token)}
+        push_xcom(self.waiting, WAIT_XCOM, {**wait, **ended})
 
     def defer(self, ago: float = LONG_AGO, **fields: Any) -> int:
         """Defer the task instance some seconds ago, and return the id of the trigger."""

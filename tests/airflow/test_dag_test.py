@@ -131,9 +131,7 @@ def test_dag_test_stores_the_links_and_reads_none_that_were_not_pushed(tried, em
 
 
 @BOTH_WAYS
-def test_dag_test_finds_a_connection_in_the_database_without_a_traceback(
-    tried, emulator, deferrable, monkeypatch, logged
-):
+def test_dag_test_finds_a_stored_connection_without_a_traceback(tried, emulator, deferrable, monkeypatch, logged):
     monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
     given = {**emulator.connection, "extra": None}
     with stored(Connection(conn_id="browseract_stored", **given)):

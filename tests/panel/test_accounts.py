@@ -25,6 +25,7 @@ from tests.triggers.waits import until
 from tests.workers import calls_of
 
 CONN = "browseract_default"
+CONNECTION = f"Connection {CONN!r}"
 V2 = ApiVersion.V2
 LONG = 30.0
 """Seconds that a caller waits for what must arrive."""
@@ -274,12 +275,8 @@ class TestErrors:
         {
             "deleted": (None, "There is no connection 'browseract_default'", "Add one of type BrowserAct"),
             "another key": ({"password": "app-other"}, "HTTP 401", "Put a valid API key"),
-            "no key": ({"password": ""}, "Connection 'browseract_default' has no API key", "Put one"),
-            "another service": (
-                {"conn_type": "postgres"},
-                "Connection 'browseract_default' is not of type BrowserAct",
-                "Only those have pages",
-            ),
+            "no key": ({"password": ""}, f"{CONNECTION} has no API key", "Put one"),
+            "postgres": ({"conn_type": "postgres"}, f"{CONNECTION} is not of type BrowserAct", "Only those have pages"),
         },
     )
     async def test_data_of_the_earlier_connection_are_not_shown(

@@ -207,9 +207,7 @@ class TestForwardingFunction:
             assert documented_function(sent, None)["body"] == '{"outcome":"run active"}'
         assert deferred.state == "deferred"
 
-    def test_login_token_is_forwarded_and_a_redirect_becomes_503(
-        self, documented_function, base, deferred, monkeypatch
-    ):
+    def test_login_token_is_forwarded_and_a_redirect_gets_503(self, documented_function, base, deferred, monkeypatch):
         seen: list[str | None] = []
         airflow = FastAPI()
 

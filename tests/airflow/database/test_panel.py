@@ -348,10 +348,8 @@ class TestWhoWaits:
         assert not link_of("1", keeper).waits
         airflow.push(key, "2")
         links = keeper.read().of_instance(key)
-        assert [(each.browseract_task_id, each.try_number, each.waits) for each in links] == [
-            ("2", 2, True),
-            ("1", 1, False),
-        ]
+        found = [(each.browseract_task_id, each.try_number, each.waits) for each in links]
+        assert found == [("2", 2, True), ("1", 1, False)]
 
     def test_next_try_that_reattaches_waits(self, airflow, keeper):
         key = airflow.add()

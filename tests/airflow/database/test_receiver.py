@@ -145,7 +145,7 @@ class TestCallbackForWaitingTask:
             "as the run of a bot": lambda status: {"task_id": "7", "input": {"status": "finished"}, "status": status},
         },
     )
-    async def test_callback_with_status_of_active_run_leaves_task_deferred(
+    async def test_callback_about_an_active_run_leaves_the_task_deferred(
         self, client, deferred, counted, status, body_of
     ):
         assert await call(client, deferred.path, body_of(status)) == (200, "run active")
@@ -376,14 +376,20 @@ def forge(deferred) -> Callable[[str], str]:
     return lambda path: path.format(**parts)
 
 
+FORGED = (
+    "{run}/{other_token}",
+    "{other_run}/{token}",
+    "{other_index}/{token}",
+    "{run}/x",
+    "{run}/{digest}",
+    "x/{token}",
+)
+MISSED = ("{route}{path}", "/browseract{path}", "{route}/{token}", "{path}/more", "{path}/")
+NO_PAGES = [f"/browseract/{page}" for page in ("", "elsewhere", "docs", "redoc", "openapi.json")]
+
+
 class TestForgedCallback:
-    @pytest.mark.parametrize(
-        "path",
-        [
-            *("{run}/{other_token}", "{other_run}/{token}", "{other_index}/{token}"),
-            *("{run}/x", "{run}/{digest}", "x/{token}"),
-        ],
-    )
+    @pytest.mark.parametrize("path", FORGED)
     async def test_forged_callback_always_gets_the_same_404(self, client, deferred, forge, path):
         response = await client.post(forge(f"{{route}}/{path}"), json=ENDED)
         reference = await client.post(forge("{route}/{run}/{other_token}"), json=ENDED)
@@ -391,14 +397,7 @@ class TestForgedCallback:
         assert dict(response.headers) == dict(reference.headers)
         assert deferred.state == "deferred"
 
-    @pytest.mark.parametrize(
-        "path",
-        [
-            *("{route}{path}", "/browseract{path}", "{route}/{token}", "{path}/more", "{path}/"),
-            *("/browseract/", "/browseract/elsewhere"),
-            *("/browseract/docs", "/browseract/redoc", "/browseract/openapi.json"),
-        ],
-    )
+    @pytest.mark.parametrize("path", [*MISSED, *NO_PAGES])
     async def test_path_that_misses_the_route_gets_a_404_of_its_own(self, client, deferred, counted, forge, path):
         assert await call(client, forge(path)) == (404, "no such path")
         assert counted == ["browseract.callback.no_such_path"]
@@ -450,9 +449,7 @@ class TestCallbackOfCheck:
             "mapped": (TaskInstanceKey("", "x", "", 0), False),
         },
     )
-    async def test_only_the_reserved_key_reads_a_variable_and_nothing_else(
-        self, client, airflow_database, key, reads_one
-    ):
+    async def test_only_the_reserved_key_reads_a_variable_and_no_more(self, client, airflow_database, key, reads_one):
         with selects() as statements:
             await client.post(f"/browseract/callback/{key.encode()}/{new_token()}", json={})
         assert ["FROM variable" in each for each in statements] == ([True] if reads_one else [False] * len(statements))
@@ -692,11 +689,9 @@ class TestServerLogs:
         assert scope["raw_path"] == scope["path"].encode()
         assert deferred.state == "scheduled"
 
-    @pytest.mark.parametrize(
-        "path", ["//browseract/callback/{}/{}", "/browseract//callback/{}/{}", "/callback/{}/{}/x"]
-    )
+    @pytest.mark.parametrize("path", ["//browseract/callback/{}", "/browseract//callback/{}", "/callback/{}/x"])
     async def test_callback_token_is_hidden_in_a_path_that_misses_the_route(self, deferred, path):
-        callback = Asgi(path.format(deferred.waiting.encode(), deferred.token), broken_off, root_path="")
+        callback = Asgi(path.format(f"{deferred.waiting.encode()}/{deferred.token}"), broken_off, root_path="")
         scope = (await callback.send()).scope
         assert deferred.token not in scope["path"]
         assert scope["raw_path"] == scope["path"].encode()
