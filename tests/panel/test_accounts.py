@@ -130,6 +130,7 @@ class TestRuns:
         assert calls_of(emulator, "list-tasks") == 3
         assert calls_of(emulator, "list-workflows") == 1
         clock.now += 3600
+        await asyncio.sleep(0.05)
         assert calls_of(emulator, "list-tasks") == 3
 
     async def test_later_reads_list_only_from_the_oldest_active_run_on(self, emulator, accounts, clock):
