@@ -7,6 +7,7 @@ import json
 import math
 import time
 from datetime import date, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,28 @@ class Clock:
         await asyncio.sleep(0)
 
 
+class AtATime(Accounts):
+    """The accounts, read some seconds later by the clock of the test."""
+
+    clock: Clock
+
+    async def read(self, after=0.0):
+        self.clock.now += after
+        return await self.account(CONN, LONG)
+
+    async def read_run(self, task_id, api_version=V2, *, after=0.0):
+        self.clock.now += after
+        return await self.task(CONN, api_version, task_id, LONG)
+
+    async def load(self, after=0.0):
+        """Ask for the days, and return them once nothing more is loaded now."""
+        self.clock.now += after
+        await self.days(CONN)
+        data: Any = self._connections[CONN].data
+        await until(lambda: data.days._loading is None)
+        return await self.days(CONN)
+
+
 @pytest.fixture
 def clock():
     return Clock()
@@ -54,7 +77,7 @@ def clock():
 
 @pytest.fixture
 def accounts(clock):
-    return Accounts(clock, clock.sleep)
+    return AtATime(clock, clock.sleep)
 
 
 @pytest.fixture
@@ -89,7 +112,7 @@ def texts_in(root: object) -> set[str]:
             waiting += [*each, *each.values()]
         elif isinstance(each, list | tuple | set | frozenset):
             waiting += each
-        elif type(each).__module__.startswith("airflow_provider_browseract"):
+        elif type(each).__module__.startswith(("airflow_provider_browseract", __name__)):
             waiting += vars(each).values() if hasattr(each, "__dict__") else ()
     return {each for each in seen.values() if isinstance(each, str)}
 
@@ -112,7 +135,7 @@ class TestRuns:
         connect({"daily_credits": 100})
         old = add_run(emulator, clock.now - 7200)
         new = add_run(emulator, clock.now - 60, "running")
-        account = await accounts.account(CONN, LONG)
+        account = await accounts.read()
         assert ids(account) == [new, old]
         assert [task.status for task in account.tasks] == [TaskStatus.RUNNING, TaskStatus.FINISHED]
         assert account.names[SEARCH.id] == "Search"
@@ -123,9 +146,8 @@ class TestRuns:
 
     async def test_20_viewers_send_one_list_request_in_10_s_and_none_if_nobody_looks(self, emulator, accounts, clock):
         for _ in range(3):
-            await asyncio.gather(*(accounts.account(CONN, LONG) for _ in range(20)))
-            clock.now += 9
-            await accounts.account(CONN, LONG)
+            await asyncio.gather(*(accounts.read() for _ in range(20)))
+            await accounts.read(after=9)
             clock.now += 1
         assert calls_of(emulator, "list-tasks") == 3
         assert calls_of(emulator, "list-workflows") == 1
@@ -136,53 +158,47 @@ class TestRuns:
     async def test_later_reads_list_only_from_the_oldest_active_run_on(self, emulator, accounts, clock):
         for number in range(150):
             add_run(emulator, clock.now - 20_000 + number)
-        await accounts.account(CONN, LONG)
+        await accounts.read()
         assert calls_of(emulator, "list-tasks") == 2
-        clock.now += 10
-        assert len((await accounts.account(CONN, LONG)).tasks) == 150
+        assert len((await accounts.read(after=10)).tasks) == 150
         assert calls_of(emulator, "list-tasks") == 3
 
     async def test_window_begins_anew_after_a_day_without_viewers(self, emulator, accounts, clock):
-        await accounts.account(CONN, LONG)
-        clock.now += 3 * 86400
-        await accounts.account(CONN, LONG)
+        await accounts.read()
+        await accounts.read(after=3 * 86400)
         [_, query] = [each.query for each in emulator.requests if each.endpoint == "list-tasks"]
         begin = datetime.fromtimestamp(clock.now - 31 * 3600 - 1200, timezone.utc)
         assert query.split("created_at_from=")[1] > begin.strftime("%Y-%m-%dT%H")
 
-    async def test_end_of_a_run_and_a_run_that_is_listed_late_appear(self, emulator, accounts, clock):
+    async def test_end_of_a_run_and_a_run_that_is_listed_late_appear(self, emulator, accounts):
         emulator.set_workflow(ORDERS.id, duration=60.0, listed_after=1.0)
         task_id = await start(ORDERS)
-        assert ids(await accounts.account(CONN, LONG)) == []
+        assert ids(await accounts.read()) == []
         await until(lambda: time.time() > emulator.runs[task_id].created + 1.0)
-        clock.now += 10
-        [task] = (await accounts.account(CONN, LONG)).tasks
+        [task] = (await accounts.read(after=10)).tasks
         assert (task.id, task.status.ended) == (task_id, False)
         await stop(task_id)
-        clock.now += 10
-        [task] = (await accounts.account(CONN, LONG)).tasks
+        [task] = (await accounts.read(after=10)).tasks
         assert (task.id, task.status) == (task_id, TaskStatus.CANCELED)
 
     async def test_of_too_many_runs_the_newest_and_the_active_ones_stay(self, emulator, accounts, clock, monkeypatch):
         active = add_run(emulator, clock.now - 5000, "running")
-        await accounts.account(CONN, LONG)
+        await accounts.read()
         monkeypatch.setattr(listing, "PAGE_SIZE", 2)
         monkeypatch.setattr(listing, "MAX_REQUESTS", 3)
         newer = [add_run(emulator, clock.now - 100 + number) for number in range(8)]
-        clock.now += 10
-        account = await accounts.account(CONN, LONG)
+        account = await accounts.read(after=10)
         assert account.truncated
         assert ids(account) == [*newer[:1:-1], active]
         assert calls_of(emulator, "list-tasks") == 1 + 3
         monkeypatch.setattr(listing, "MAX_REQUESTS", 20)
-        clock.now += 86400
-        assert not (await accounts.account(CONN, LONG)).truncated
+        assert not (await accounts.read(after=86400)).truncated
 
     async def test_outputs_too_large_for_a_page_are_read_in_parts(self, emulator, accounts, clock, monkeypatch):
         monkeypatch.setattr("airflow_provider_browseract.api.async_client.MAX_RESPONSE", 3_000_000)
         for number in range(4):
             add_run(emulator, clock.now - 100 + number, output="x" * 1_000_000)
-        account = await accounts.account(CONN, LONG)
+        account = await accounts.read()
         assert (len(account.tasks), account.error) == (4, None)
 
     async def test_some_connections_are_kept_and_the_one_asked_longest_ago_goes(self, emulator, accounts, monkeypatch):
@@ -199,22 +215,19 @@ class TestBots:
 
     async def test_list_is_read_every_10_seconds_with_runs_of_bots_else_every_60(self, emulator, accounts, clock):
         for _ in range(13):
-            await accounts.account(CONN, LONG)
-            clock.now += 10
+            await accounts.read(after=10)
         assert (calls_of(emulator, "list-tasks"), calls_of(emulator, "page-runs")) == (13, 3)
         add_run(emulator, clock.now - 300, api_version="v3")
-        clock.now += 60
-        for _ in range(5):
-            await accounts.account(CONN, LONG)
-            clock.now += 10
+        await accounts.read(after=60)
+        for _ in range(4):
+            await accounts.read(after=10)
         assert calls_of(emulator, "page-runs") == 3 + 5
 
     async def test_runs_that_both_versions_list_count_once_and_cost_as_much_as_none(self, emulator, accounts, clock):
         emulator.shared_runs = True
         task_id = add_run(emulator, clock.now - 60)
         for _ in range(7):
-            account = await accounts.account(CONN, LONG)
-            clock.now += 10
+            account = await accounts.read(after=10)
         assert [(task.id, task.api_version) for task in account.tasks] == [(task_id, V2)]
         assert calls_of(emulator, "page-runs") == 2
 
@@ -222,54 +235,52 @@ class TestBots:
 class TestErrors:
     async def test_slow_service_gives_old_data_within_the_patience(self, emulator, accounts, clock):
         task_id = add_run(emulator, clock.now - 60)
-        first = await accounts.account(CONN, LONG)
+        first = await accounts.read()
         clock.now += 30
         with emulator.fault("list-tasks", RequestFault.slow(2.0)):
             account = await accounts.account(CONN, 0.05)
             assert accounts._connections[CONN].data.lists.workflows._running
         assert (ids(account), account.as_of, account.error) == ([task_id], first.as_of, None)
-        assert (await accounts.account(CONN, LONG)).as_of > first.as_of
+        assert (await accounts.read()).as_of > first.as_of
         assert calls_of(emulator, "list-tasks") == 2
 
     async def test_error_leaves_old_data_and_is_tried_again_after_a_pause(self, emulator, accounts, clock):
         task_id = add_run(emulator, clock.now - 60)
-        await accounts.account(CONN, LONG)
+        await accounts.read()
         clock.now += 10
         with emulator.fault("list-tasks", RequestFault.html(200)):
-            account = await accounts.account(CONN, LONG)
+            account = await accounts.read()
             assert ids(account) == [task_id]
             assert account.error.startswith("The response to list-tasks is not from BrowserAct's API")
             assert account.remedy.startswith("Set the host of the Airflow connection 'browseract_default'")
             sent = calls_of(emulator, "list-tasks")
-            clock.now += 29
-            await accounts.account(CONN, LONG)
+            await accounts.read(after=29)
             assert calls_of(emulator, "list-tasks") == sent
-        clock.now += 1
-        account = await accounts.account(CONN, LONG)
+        account = await accounts.read(after=1)
         assert (account.error, account.remedy, ids(account)) == (None, "", [task_id])
 
     async def test_names_that_cannot_be_read_are_no_error(self, emulator, accounts):
         with emulator.fault("list-workflows", RequestFault.status(503)):
-            account = await accounts.account(CONN, LONG)
+            account = await accounts.read()
         assert (account.error, account.names) == (None, {})
 
     async def test_names_that_take_long_delay_only_the_first_caller(self, emulator, accounts, clock):
-        await accounts.account(CONN, LONG)
+        await accounts.read()
         clock.now += 600
         with emulator.fault("list-workflows", RequestFault.hung()):
-            account = await accounts.account(CONN, LONG)
+            account = await accounts.read()
             assert accounts._connections[CONN].data.sources[SourceKind.WORKFLOW]._running
         assert SEARCH.id in account.names
 
     async def test_refused_key_is_an_error_and_a_changed_key_is_used_at_once(self, emulator, accounts, connect, clock):
         task_id = add_run(emulator, clock.now - 60)
         connect(password="app-wrong")
-        account = await accounts.account(CONN, LONG)
+        account = await accounts.read()
         assert "HTTP 401" in account.error
         assert account.remedy.startswith("Put a valid API key")
         assert "app-wrong" not in repr(account)
         connect()
-        assert ids(await accounts.account(CONN, LONG)) == [task_id]
+        assert ids(await accounts.read()) == [task_id]
 
     @cases(
         "changed, error, remedy",
@@ -284,19 +295,18 @@ class TestErrors:
         self, emulator, accounts, clock, connect, monkeypatch, changed, error, remedy
     ):
         task_id = add_run(emulator, clock.now - 60)
-        assert (await accounts.account(CONN, LONG)).tasks
-        assert (await accounts.task(CONN, V2, task_id, LONG)).task
+        assert (await accounts.read()).tasks
+        assert (await accounts.read_run(task_id)).task
         if changed is None:
             monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
         else:
             connect(**changed)
-        clock.now += 60
-        account = await accounts.account(CONN, LONG)
+        account = await accounts.read(after=60)
         assert (account.tasks, account.names, account.as_of) == ((), {}, None)
         assert error in account.error
         assert account.remedy.startswith(remedy)
         for read in (
-            await accounts.task(CONN, V2, task_id, LONG),
+            await accounts.read_run(task_id),
             await accounts.sources(CONN, SourceKind.WORKFLOW, LONG),
             await accounts.source(CONN, SourceKind.WORKFLOW, SEARCH.id, LONG),
         ):
@@ -309,12 +319,12 @@ class TestErrors:
 
     async def test_failed_look_up_of_the_connection_keeps_what_was_read(self, emulator, accounts, clock, monkeypatch):
         add_run(emulator, clock.now - 60)
-        assert (await accounts.account(CONN, LONG)).tasks
+        assert (await accounts.read()).tasks
         clock.now += 60
         with monkeypatch.context() as broken:
             broken.setattr(BrowserActHook, "get_connection", lambda *_: 1 / 0)
-            assert (await accounts.account(CONN, LONG)).tasks
-        assert (await accounts.account(CONN, LONG)).tasks
+            assert (await accounts.read()).tasks
+        assert (await accounts.read()).tasks
 
     async def test_more_connections_than_are_kept_are_read_apart_at_once(self, accounts, monkeypatch, emulator, clock):
         task_id = add_run(emulator, clock.now - 60)
@@ -327,9 +337,9 @@ class TestErrors:
 
     async def test_cancelled_caller_does_not_stop_the_read_for_others(self, emulator, accounts):
         with emulator.fault("list-tasks", RequestFault.slow(0.5)):
-            first = asyncio.ensure_future(accounts.account(CONN, LONG))
+            first = asyncio.ensure_future(accounts.read())
             await until(lambda: calls_of(emulator, "list-tasks"))
-            other = asyncio.ensure_future(accounts.account(CONN, LONG))
+            other = asyncio.ensure_future(accounts.read())
             first.cancel()
             assert (await other).as_of
             assert first.cancelled()
@@ -340,7 +350,7 @@ class TestErrors:
             raise RuntimeError("hunter2")
 
         monkeypatch.setattr(listing, "list_changes", fail)
-        account = await accounts.account(CONN, LONG)
+        account = await accounts.read()
         assert account.error == "unexpected error (RuntimeError)"
 
 
@@ -348,25 +358,22 @@ class TestSingleRuns:
     async def test_run_is_kept_for_5_seconds_while_active_and_for_60_afterwards(self, emulator, accounts, clock):
         emulator.set_workflow(ENDLESS.id, duration=3600.0)
         task_id = await start()
-        await asyncio.gather(*(accounts.task(CONN, V2, task_id, LONG) for _ in range(20)))
-        clock.now += 4
-        await accounts.task(CONN, V2, task_id, LONG)
+        await asyncio.gather(*(accounts.read_run(task_id) for _ in range(20)))
+        await accounts.read_run(task_id, after=4)
         assert calls_of(emulator, "get-task") == 1
         clock.now += 1
         await stop(task_id)
-        assert (await accounts.task(CONN, V2, task_id, LONG)).task.status is TaskStatus.CANCELED
-        clock.now += 59
-        await accounts.task(CONN, V2, task_id, LONG)
+        assert (await accounts.read_run(task_id)).task.status is TaskStatus.CANCELED
+        await accounts.read_run(task_id, after=59)
         assert calls_of(emulator, "get-task") == 2
-        clock.now += 1
-        await accounts.task(CONN, V2, task_id, LONG)
+        await accounts.read_run(task_id, after=1)
         assert calls_of(emulator, "get-task") == 3
 
-    async def test_steps_of_a_long_run_are_left_out_in_the_middle(self, emulator, accounts, clock):
+    async def test_steps_of_a_long_run_are_left_out_in_the_middle(self, emulator, accounts):
         emulator.set_workflow(ENDLESS.id, step_every=0.001)
         task_id = await start()
         await until(lambda: len(emulator.tasks[-1].steps) > 300)
-        task = (await accounts.task(CONN, V2, task_id, LONG)).task
+        task = (await accounts.read_run(task_id)).task
         assert (len(task.steps), task.steps[0].number) == (200, 1)
         assert task.steps_left_out == task.steps[-1].number - 200
 
@@ -374,7 +381,7 @@ class TestSingleRuns:
         monkeypatch.setattr(module, "MAX_SINGLES", 2)
         first, second, third = (add_run(emulator, clock.now - 60) for _ in range(3))
         for task_id in (first, second, first, third, first, second):
-            await accounts.task(CONN, V2, task_id, LONG)
+            await accounts.read_run(task_id)
         assert calls_of(emulator, "get-task") == 4
 
     @pytest.mark.parametrize("api_version", ApiVersion)
@@ -382,12 +389,11 @@ class TestSingleRuns:
         secrets = {"inputs": [("keyword", "hunter2-input")], "output": "hunter2-output", "api_version": api_version}
         task_id = add_run(emulator, clock.now - 60, **secrets)
         add_run(emulator, clock.now - 86400, **secrets)
-        assert (await accounts.account(CONN, LONG)).tasks
-        read = await accounts.task(CONN, api_version, task_id, LONG)
+        assert (await accounts.read()).tasks
+        read = await accounts.read_run(task_id, api_version)
         assert (read.task.id, read.task.input_parameters, read.task.input, read.task.output) == (task_id, *[None] * 3)
         assert not read.secret_inputs
-        await accounts.days(CONN)
-        await until(lambda: accounts._connections[CONN].data.days._loading is None)
+        await accounts.load()
         texts = texts_in(accounts)
         assert {task_id, "Search"} <= texts
         assert not [text for text in texts if "hunter2" in text]
@@ -412,7 +418,7 @@ class TestSources:
         read = await accounts.sources(CONN, SourceKind.WORKFLOW, LONG)
         assert (len(read.items), read.truncated) == (4, True)
         assert {(len(each.name), len(each.description)) for each in read.items} == {(1000, 1000)}
-        assert {len(name) for name in (await accounts.account(CONN, LONG)).names.values()} == {1000}
+        assert {len(name) for name in (await accounts.read()).names.values()} == {1000}
 
     async def test_one_source_is_kept_for_60_seconds(self, emulator, accounts, clock):
         for _ in range(2):
@@ -424,11 +430,11 @@ class TestSources:
 class TestStop:
     async def test_stopped_run_is_read_again_by_the_next_caller(self, emulator, accounts):
         task_id = await start()
-        assert not (await accounts.task(CONN, V2, task_id, LONG)).task.status.ended
-        assert not (await accounts.account(CONN, LONG)).tasks[0].status.ended
+        assert not (await accounts.read_run(task_id)).task.status.ended
+        assert not (await accounts.read()).tasks[0].status.ended
         assert await accounts.stop(CONN, V2, task_id) is True
-        assert (await accounts.task(CONN, V2, task_id, LONG)).task.status is TaskStatus.CANCELED
-        assert (await accounts.account(CONN, LONG)).tasks[0].status is TaskStatus.CANCELED
+        assert (await accounts.read_run(task_id)).task.status is TaskStatus.CANCELED
+        assert (await accounts.read()).tasks[0].status is TaskStatus.CANCELED
         assert await accounts.stop(CONN, V2, task_id) is False
 
     async def test_stop_is_sent_although_the_viewer_has_left(self, emulator, accounts):
@@ -446,12 +452,6 @@ class TestDays:
         clock.now = time.time() // 86400 * 86400 - 12 * 3600
         return datetime.fromtimestamp(clock.now, timezone.utc).date()
 
-    async def load(self, accounts):
-        """Ask for the days, and return them once nothing more is loaded now."""
-        await accounts.days(CONN)
-        await until(lambda: accounts._connections[CONN].data.days._loading is None)
-        return await accounts.days(CONN)
-
     def days_listed(self, emulator) -> list[date]:
         """The days that were requested, in this order."""
         queries = [each.query for each in emulator.requests if "created_at_to" in each.query]
@@ -460,7 +460,7 @@ class TestDays:
     async def test_days_are_read_backwards_at_most_two_requests_a_second(self, emulator, accounts, clock, today):
         midnight = clock.now - 12 * 3600
         created = {age: add_run(emulator, midnight - age * 86400) for age in (40, 30, 3, 1, 0)}
-        read = await self.load(accounts)
+        read = await accounts.load()
         assert self.days_listed(emulator) == [today - timedelta(days=age) for age in range(1, 31)]
         assert calls_of(emulator, "list-tasks") == 1 + 30
         # Without bots: the runs of a day, and whether there were any in the month.
@@ -477,7 +477,7 @@ class TestDays:
         workflow, bot = add_run(emulator, yesterday), add_run(emulator, yesterday, api_version="v3")
         today_bot = add_run(emulator, clock.now - 60, api_version="v3")
         emulator.shared_runs = True
-        days = (await self.load(accounts)).days
+        days = (await accounts.load()).days
         found = sorted((run.browseract_task_id, run.source) for run in days[today - timedelta(days=1)].runs)
         assert found == sorted([(workflow, SEARCH.id), (bot, SEARCH.id)])
         assert [run.browseract_task_id for run in days[today].runs] == [today_bot]
@@ -485,42 +485,37 @@ class TestDays:
     async def test_days_without_bots_are_read_again_once_bots_can_be_read(self, emulator, accounts, clock, today):
         bot, day = add_run(emulator, clock.now - 3 * 86400, api_version="v3"), today - timedelta(days=3)
         with emulator.fault("page-runs", RequestFault.status(404)):
-            read = await self.load(accounts)
+            read = await accounts.load()
         assert (read.error, len(read.days), read.days[day].runs) == (None, 31, ())
-        clock.now += 30
-        read = await self.load(accounts)
+        read = await accounts.load(after=30)
         assert [(run.browseract_task_id, run.source) for run in read.days[day].runs] == [(bot, "bot Search")]
 
     async def test_closed_days_are_not_read_again_and_others_every_60_seconds(self, emulator, accounts, clock, today):
         for age in (2, 5):
             add_run(emulator, clock.now - 12 * 3600 - age * 86400 + 60, "running")
-        await self.load(accounts)
+        await accounts.load()
         listed = len(self.days_listed(emulator))
-        clock.now += 40
-        await self.load(accounts)
+        await accounts.load(after=40)
         assert len(self.days_listed(emulator)) == listed
-        clock.now += 60
-        await self.load(accounts)
+        await accounts.load(after=60)
         assert self.days_listed(emulator)[listed:] == [today - timedelta(days=2)]
 
-    async def test_loading_stops_when_nobody_asks(self, emulator, accounts, clock, monkeypatch):
+    async def test_loading_stops_when_nobody_asks(self, emulator, accounts, monkeypatch):
         monkeypatch.setattr(days, "REQUEST_PAUSE", 10.0)
-        await self.load(accounts)
+        await accounts.load()
         # At 0, 10, 20 and 30 seconds.
         assert len(self.days_listed(emulator)) <= 4
 
-    async def test_day_that_cannot_be_read_is_an_error_and_does_not_stop_the_others(self, emulator, accounts, clock):
-        await accounts.account(CONN, LONG)
+    async def test_day_that_cannot_be_read_is_an_error_and_does_not_stop_the_others(self, emulator, accounts):
+        await accounts.read()
         emulator.fault("list-tasks", RequestFault.refused(99001, "no such day"), times=1)
-        read = await self.load(accounts)
+        read = await accounts.load()
         assert "no such day" in read.error
         assert len(read.days) == 1
         listed = len(self.days_listed(emulator))
-        clock.now += 29
-        await self.load(accounts)
+        await accounts.load(after=29)
         assert len(self.days_listed(emulator)) == listed
-        clock.now += 1
-        read = await self.load(accounts)
+        read = await accounts.load(after=1)
         assert (read.error, len(read.days)) == (None, 31)
         assert self.days_listed(emulator)[-1] == self.days_listed(emulator)[0]
 
@@ -529,15 +524,14 @@ class TestDays:
         monkeypatch.setattr(listing, "MAX_REQUESTS", 1)
         for _ in range(2):
             add_run(emulator, clock.now - 1)
-        read = await self.load(accounts)
+        read = await accounts.load()
         assert self.days_listed(emulator)[0] == today
         assert (len(read.days[today].runs), read.days[today].truncated) == (2, False)
 
     async def test_new_day_begins_without_the_runs_of_yesterday(self, emulator, accounts, clock, today):
         add_run(emulator, clock.now - 60)
-        assert len((await self.load(accounts)).days[today].runs) == 1
-        clock.now += 86400
-        read = await self.load(accounts)
+        assert len((await accounts.load()).days[today].runs) == 1
+        read = await accounts.load(after=86400)
         assert [len(read.days[today + timedelta(days=more)].runs) for more in (0, 1)] == [1, 0]
         assert min(read.days) == today - timedelta(days=29)
 
