@@ -6,6 +6,9 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests import databases
@@ -33,7 +36,7 @@ import pytest
 
 from airflow_provider_browseract.runs import timings
 from tests import catalogue
-from tests.e2e.local_airflow import free_port
+from tests.e2e.local_airflow import free_port, wait_for
 
 IN_CI = bool(os.environ.get("BROWSERACT_CI"))
 """Set by ``.ci/run``: a test that is skipped because something is missing fails."""
@@ -191,6 +194,23 @@ class DagResult:
             )
             row = session.scalars(query).first()
             return None if row is None else row.value
+
+
+@contextmanager
+def somebody_resumes(emulator, notified: Callable[[], bool]) -> Iterator[None]:
+    """Let a person resume the first run once there is a notification."""
+
+    def help_the_run() -> None:
+        # Imports Airflow.
+        from airflow_provider_browseract.hooks.browseract import BrowserActHook
+
+        wait_for("The notification", notified, timeout=120)
+        BrowserActHook().resume_task(emulator.tasks[0].id)
+
+    with ThreadPoolExecutor(1) as person:
+        helping = person.submit(help_the_run)
+        yield
+        helping.result()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -45,7 +44,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import read_settings
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.schemas import conform
-from tests.conftest import DagResult
+from tests.conftest import DagResult, somebody_resumes
 from tests.e2e.local_airflow import wait_for
 from tests.pages import BLOCKS, PAGES, YOUR_WORKFLOW, Block, block_of, blocks_of
 from tests.separate_pytest import assert_passed
@@ -565,14 +564,8 @@ def test_documented_dag_notifies_a_person_and_succeeds_after_resume(block, docum
         logged.append("".join(capfd.readouterr()))
         return "Help at" in caplog.text + "".join(logged)
 
-    def help_the_run() -> None:
-        wait_for("The notification", notified, timeout=120)
-        BrowserActHook().resume_task(emulator.tasks[0].id)
-
-    with ThreadPoolExecutor(1) as person:
-        helping = person.submit(help_the_run)
+    with somebody_resumes(emulator, notified):
         result = documented.run(block)
-        helping.result()
     assert result.xcom("solve") == {"confirmed": True}
     assert re.search(rf"Help at \S+/live/{emulator.tasks[0].id} and answer at ", caplog.text + "".join(logged))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,8 @@ from airflow_provider_browseract.emulator import (
     TEMPLATE_SEARCH,
     EmulatedFile,
 )
-from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.cases import cases
-from tests.conftest import EXAMPLES
-from tests.e2e.local_airflow import wait_for
+from tests.conftest import EXAMPLES, somebody_resumes
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
@@ -107,17 +104,9 @@ def test_elsewhere_example_starts_run_in_one_task_and_waits_in_another(run, brow
 
 
 def test_person_example_notifies_with_links_and_succeeds_after_resume(run, browseract_emulator, caplog):
-    emulator = browseract_emulator
-    emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
-
-    def help_the_run() -> None:
-        wait_for("The notification", lambda: "Help at" in caplog.text, timeout=120)
-        BrowserActHook().resume_task(emulator.tasks[0].id)
-
-    with ThreadPoolExecutor(1) as person:
-        helping = person.submit(help_the_run)
+    browseract_emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
+    with somebody_resumes(browseract_emulator, lambda: "Help at" in caplog.text):
         run("person")
-        helping.result()
     # The log of the Airflow UI makes a link of everything up to the next space.
     assert re.search(rf"Help at http://\S+/live/{browseract_emulator.tasks[0].id} and answer at ", caplog.text)
 

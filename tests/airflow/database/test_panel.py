@@ -189,9 +189,7 @@ class TestLinks:
         airflow.push(key)
         link = link_of()
         assert link[:6] == ("1", key, 1, "shop_account", "5", True)
-        assert link.waits
-        assert not link.required_action
-        assert link.wait is None
+        assert (link.waits, link.required_action, link.wait) == (True, False, None)
         assert abs(now() - link.pushed_at) < timedelta(seconds=30)
 
     def test_deferred_task_instance_without_xcom_is_linked_by_its_trigger(self, airflow):
