@@ -29,7 +29,7 @@ from airflow_provider_browseract.hooks import probe
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.callback_url import UNKNOWN_RESPONSE
 from tests.airflow.rows import stored
-from tests.cases import cases
+from tests.cases import cases, raising
 from tests.e2e.local_airflow import wait_for
 from tests.pages import PAGES
 from tests.served import listening, served
@@ -173,10 +173,7 @@ class TestConnection:
         assert "app-a/b" not in output
 
     def test_secrets_backend_that_fails_is_reported_without_its_message(self, check, monkeypatch):
-        def fail(self, conn_id):
-            raise OSError("password is hunter2")
-
-        monkeypatch.setattr(BrowserActHook, "get_connection", fail)
+        monkeypatch.setattr(BrowserActHook, "get_connection", raising(OSError("password is hunter2")))
         _, output = check()
         assert problems(output).startswith(
             "FAIL connection Airflow connection 'browseract_default' cannot be read (OSE"
@@ -343,10 +340,7 @@ class TestApiServer:
         assert problems(server(address)).startswith(f"FAIL API server nothing responds at {shown}")
 
     def test_server_that_closes_each_further_connection(self, server, monkeypatch):
-        def fail(*_, **__):
-            raise requests.ConnectionError
-
-        monkeypatch.setattr(requests, "get", fail)
+        monkeypatch.setattr(requests, "get", raising(requests.ConnectionError()))
         with responding(Response(status_code=404)) as address:
             assert "is not the address of an Airflow API server" in problems(server(address))
 
@@ -411,12 +405,7 @@ class TestWithoutDatabase:
     def no_database(self, monkeypatch) -> str:
         """Let every access to Airflow's database fail, and return the reason."""
 
-        @contextmanager
-        def session():
-            raise database.NoDatabaseError("connection refused")
-            yield
-
-        monkeypatch.setattr(database, "_session", session)
+        monkeypatch.setattr(database, "_session", raising(database.NoDatabaseError("connection refused")))
         return "Airflow's database cannot be read on this machine"
 
     def test_what_cannot_be_checked_is_skipped_with_the_place_to_run_it(self, check, no_database, airflow):
@@ -432,10 +421,7 @@ class TestWithoutDatabase:
             assert line in output
 
     def test_database_that_can_only_be_read_still_shows_components_and_queue(self, check, monkeypatch, queue):
-        def fail(_):
-            raise database.NoDatabaseError("read-only transaction")
-
-        monkeypatch.setattr(database, "expected_callback", fail)
+        monkeypatch.setattr(database, "expected_callback", raising(database.NoDatabaseError("read-only transaction")))
         _, output = check()
         found = states(output)
         assert {name for name, state in found.items() if state == "skip"} == {"API server", "callbacks"}

@@ -21,7 +21,7 @@ from airflow_provider_browseract.panel import accounts as module
 from airflow_provider_browseract.panel import days, listing
 from airflow_provider_browseract.panel.accounts import Accounts
 from airflow_provider_browseract.runs.budget import Budget
-from tests.cases import cases
+from tests.cases import cases, raising
 from tests.triggers.waits import until
 from tests.workers import calls_of
 
@@ -346,10 +346,7 @@ class TestErrors:
         assert calls_of(emulator, "list-tasks") == 1
 
     async def test_unexpected_error_shows_only_its_type(self, accounts, emulator, monkeypatch):
-        def fail(*_):
-            raise RuntimeError("hunter2")
-
-        monkeypatch.setattr(listing, "list_changes", fail)
+        monkeypatch.setattr(listing, "list_changes", raising(RuntimeError("hunter2")))
         account = await accounts.read()
         assert account.error == "unexpected error (RuntimeError)"
 

@@ -16,7 +16,7 @@ from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
 from airflow_provider_browseract.panel import accounts, app, building, listing, web
 from airflow_provider_browseract.panel.database import RecordKeeper
 from airflow_provider_browseract.runs.waiting import Wait
-from tests.cases import cases
+from tests.cases import cases, raising
 from tests.catalogue import TEMPLATE_TEXT
 
 from .conftest import CONN, PANEL, ROLES, World
@@ -151,10 +151,7 @@ async def test_task_instance_shows_the_run_that_it_waits_for_and_not_that_of_a_n
 
 @pytest.mark.parametrize("http_status", [401, 403])
 async def test_login_that_airflow_refuses_shows_no_data_and_asks_for_another(client, account, monkeypatch, http_status):
-    def refuse(*_):
-        raise HTTPException(http_status)
-
-    monkeypatch.setattr(web, "get_user", refuse)
+    monkeypatch.setattr(web, "get_user", raising(HTTPException(http_status)))
     response = await client.get(f"/?conn={CONN}")
     assert response.status_code == http_status
     assert "You are not logged in to Airflow." in response.text
@@ -545,10 +542,7 @@ class TestBadInput:
         assert "BrowserAct could not be read" in shown
 
     async def test_database_that_cannot_be_read_is_an_error_page_without_details(self, client, world, monkeypatch):
-        def fail(_):
-            raise RuntimeError("password of the database")
-
-        monkeypatch.setattr(RecordKeeper, "read", fail)
+        monkeypatch.setattr(RecordKeeper, "read", raising(RuntimeError("password of the database")))
         response = await read(client, "/")
         assert response.status_code == 503
         assert "default-src 'none'" in response.headers["content-security-policy"]

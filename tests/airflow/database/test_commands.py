@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from airflow_provider_browseract.commands import database
 from airflow_provider_browseract.runs.callback_url import CHECK_VARIABLE
+from tests.cases import raising
 from tests.commands.conftest import variables
 
 
@@ -40,14 +41,12 @@ def test_waits_of_a_connection_and_of_its_key_are_found(queue):
 
 
 def test_reason_of_the_database_has_no_password(monkeypatch):
-    def fail(_):
-        raise OperationalError("SELECT secret", {}, Exception("no pg_hba entry for hunter2\nmore"))
-
+    error = OperationalError("SELECT secret", {}, Exception("no pg_hba entry for hunter2\nmore"))
     bind = SimpleNamespace(engine=SimpleNamespace(url=make_url("postgresql://ada:hunter2@db/airflow")))
 
     @contextmanager
     def create_session(**_):
-        yield SimpleNamespace(get_bind=lambda: bind, scalars=fail)
+        yield SimpleNamespace(get_bind=lambda: bind, scalars=raising(error))
 
     monkeypatch.setattr(database, "create_session", create_session)
     with pytest.raises(database.NoDatabaseError, match=r"^no pg_hba entry for \*\*\*$"):

@@ -46,7 +46,7 @@ from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, WokenBy
 from airflow_provider_browseract.webhook import database, overload, receiver
 from tests.airflow.rows import DAG_ID, dialect, push_xcom, selects
-from tests.cases import cases
+from tests.cases import cases, raising
 
 ENDED = {"id": "7", "status": "finished", "output": {"string": "[]"}}
 WITH_TEAMS = pytest.mark.skipif(database.TEAM_NAME is None, reason="before Airflow 3.3 there are no teams")
@@ -376,20 +376,14 @@ def forge(deferred) -> Callable[[str], str]:
     return lambda path: path.format(**parts)
 
 
-FORGED = (
-    "{run}/{other_token}",
-    "{other_run}/{token}",
-    "{other_index}/{token}",
-    "{run}/x",
-    "{run}/{digest}",
-    "x/{token}",
-)
+OTHER_TOKEN = ("{run}/{other_token}", "{run}/x", "{run}/{digest}")
+OTHER_RUN = ("{other_run}/{token}", "{other_index}/{token}", "x/{token}")
 MISSED = ("{route}{path}", "/browseract{path}", "{route}/{token}", "{path}/more", "{path}/")
 NO_PAGES = [f"/browseract/{page}" for page in ("", "elsewhere", "docs", "redoc", "openapi.json")]
 
 
 class TestForgedCallback:
-    @pytest.mark.parametrize("path", FORGED)
+    @pytest.mark.parametrize("path", [*OTHER_TOKEN, *OTHER_RUN])
     async def test_forged_callback_always_gets_the_same_404(self, client, deferred, forge, path):
         response = await client.post(forge(f"{{route}}/{path}"), json=ENDED)
         reference = await client.post(forge("{route}/{run}/{other_token}"), json=ENDED)
@@ -620,14 +614,12 @@ class TestUnexpectedError:
     async def test_while_database_fails_callbacks_get_503_and_one_log_line_a_minute_and_resume_later(
         self, deferred, monkeypatch, caplog, counted
     ):
-        def away(*args, **kwargs):
-            raise ConnectionError("the database is away\nSELECT * FROM task_instance")
-
+        away = ConnectionError("the database is away\nSELECT * FROM task_instance")
         # Another route than that of other tests, which may have logged such a line within the minute.
         app, now = callback_app(), [time.monotonic()]
         monkeypatch.setattr(overload, "time", SimpleNamespace(monotonic=lambda: now[0]))
         with monkeypatch.context() as broken:
-            broken.setattr(database, "create_session", away)
+            broken.setattr(database, "create_session", raising(away))
             for _ in range(100):
                 sent = await Asgi(deferred.path, broken_off, app).send()
                 assert (sent.status, sent.outcome) == (503, "unavailable")
@@ -644,10 +636,7 @@ class TestUnexpectedError:
     async def test_callback_failing_halfway_changes_nothing_and_is_logged_without_token_and_traceback(
         self, client, deferred, monkeypatch, caplog
     ):
-        def broken(*args, **kwargs):
-            raise RuntimeError("the core has changed")
-
-        monkeypatch.setattr(Trigger, "submit_event", broken)
+        monkeypatch.setattr(Trigger, "submit_event", raising(RuntimeError("the core has changed")))
         before = deferred.xcoms
         with caplog.at_level(logging.DEBUG):
             assert await call(client, deferred.path) == (503, "unavailable")
