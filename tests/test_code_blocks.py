@@ -323,10 +323,6 @@ def test_documented_dag_adds_up_credits_by_workflow_and_day(block, documented, e
     assert str(emulator.tasks[0].created_at.date()) in found["by_day"]
 
 
-PROVIDER = "git+https://github.com/browseract-ai/airflow-provider-browseract"
-"""What `pip install` gets, as the README has it."""
-
-
 def documented_yaml(name: str) -> Any:
     """Return the content of a YAML file, by its name without a folder."""
     [block] = [block for block in blocks_of("yaml") if Path(block.file).name == name]
@@ -336,7 +332,7 @@ def documented_yaml(name: str) -> Any:
 def test_each_page_installs_the_provider_from_the_same_address():
     blocks = [block for kind in ("pip", "dockerfile", "yaml") for block in blocks_of(kind)]
     shown = {(block.page, address) for block in blocks for address in re.findall(r"git\+https[^\s\"'@]+", block.code)}
-    assert {address for _, address in shown} == {PROVIDER}
+    assert {address for _, address in shown} == {"git+https://github.com/browseract-ai/airflow-provider-browseract"}
     assert {"README.md", "docs/ci.md", "docs/docker.md", "docs/tutorial.md"} <= {page for page, _ in shown}
 
 

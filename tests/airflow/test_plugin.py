@@ -31,11 +31,7 @@ def panel_module(monkeypatch) -> Callable[[bool], None]:
 
     def set_module(loadable: bool) -> None:
         app = FastAPI()
-
-        @app.get("/{path:path}")
-        async def page(path: str) -> str:
-            return f"page {path}"
-
+        app.add_api_route("/{path:path}", lambda path: f"page {path}")
         module = ModuleType(PANEL_MODULE)
         module.create_app = lambda: app  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, PANEL_MODULE, module if loadable else None)
