@@ -33,7 +33,7 @@ from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
 from airflow_provider_browseract.worker import execution, first_read
 from airflow_provider_browseract.worker.owned_run import OwnedRun
-from airflow_provider_browseract.worker.tries import STATE_RETENTION, ReasonOfKill, Tries
+from airflow_provider_browseract.worker.tries import STATE_KEY, STATE_RETENTION, ReasonOfKill, Tries
 from tests.cases import cases
 from tests.workers import KILL, PENS, Worker, at_pushes, calls_of, raises
 
