@@ -68,10 +68,14 @@ def tries(worker, store, airflow, connect, emulator):
 
 
 @pytest.fixture
-def hasty(monkeypatch) -> None:
-    """Let a kill wait only for a moment for a response of Airflow."""
-    monkeypatch.setattr(timings, "KILL_LIMIT", 0.2)
-    monkeypatch.setattr(timings, "KILL_PATIENCE", 0.4)
+def be_hasty(monkeypatch) -> Callable[[], None]:
+    """Return a function that lets a kill wait only for a moment for a response of Airflow."""
+
+    def shorten() -> None:
+        monkeypatch.setattr(timings, "KILL_LIMIT", 0.2)
+        monkeypatch.setattr(timings, "KILL_PATIENCE", 0.4)
+
+    return shorten
 
 
 @contextmanager
@@ -160,7 +164,7 @@ class TestUnexpectedSigterm:
         },
     )
     def test_kill_during_or_after_a_deferral_keeps_the_run_for_the_triggerer(
-        self, tries, airflow, emulator, hasty, logs, state, arguments, condition
+        self, tries, airflow, emulator, be_hasty, logs, state, arguments, condition
     ):
         attempt = tries(deferrable=True, max_tries=0, **arguments)
         operator = attempt.operator()
@@ -169,6 +173,7 @@ class TestUnexpectedSigterm:
         airflow.state = state
         if state is None:
             airflow.answers = AWAY
+            be_hasty()
         kill_and_decide(operator)
         assert emulator.tasks[0].status == "running"
         log = logs()
@@ -176,7 +181,8 @@ class TestUnexpectedSigterm:
         why = f"Killed while waiting for BrowserAct task {emulator.tasks[0].id}: the Airflow task has deferred."
         assert (why in log) is (state == "deferred")
 
-    def test_request_to_an_unresponsive_airflow_holds_no_process(self, tries, killed, airflow, hasty):
+    def test_request_to_an_unresponsive_airflow_holds_no_process(self, tries, killed, airflow, be_hasty):
+        be_hasty()
         answering, before = threading.Event(), set(threading.enumerate())
         try:
             killed(tries(), happens=lambda: setattr(airflow, "answers", answering.wait))
@@ -431,8 +437,9 @@ def test_worker_considered_dead_by_airflow_keeps_the_run_for_the_try_that_replac
 
 class TestUnreachableAirflow:
     def test_kill_while_airflow_is_unreachable_keeps_the_run_and_says_that_perhaps_nothing_waits_for_it(
-        self, tries, killed, airflow, emulator, hasty, logs
+        self, tries, killed, airflow, emulator, be_hasty, logs
     ):
+        be_hasty()
         error = killed(tries(), happens=lambda: setattr(airflow, "answers", AWAY))
         left = (
             "The run keeps running, and the next try reattaches to it if Airflow starts one. If Airflow starts none, "
