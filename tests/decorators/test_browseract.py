@@ -12,7 +12,7 @@ from airflow_provider_browseract.decorators.browseract import BotDecoratedOperat
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH
 from airflow_provider_browseract.exceptions import InputError, RunLostError
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, Worker, raises
+from tests.workers import BOTH_WAYS, raises
 
 BOT: dict[str, Any] = {"bot_id": CONTACTS.id}
 A_DICT = "Return a dict with the input of the bot, or None if it needs none"
@@ -22,11 +22,10 @@ A_DICT = "Return a dict with the input of the bot, or None if it needs none"
 def decorated(worker):
     """Return a function that creates tries of a decorated function, for a workflow unless there is a ``bot_id``."""
 
-    def make(function, **arguments) -> Worker:
+    def make(function, **arguments):
         of_bot = "bot_id" in arguments
         given = {"operator_class": BotDecoratedOperator if of_bot else BrowserActDecoratedOperator, **arguments}
-        made: Worker = worker(python_callable=function, **({} if of_bot else {"workflow_id": SEARCH.id}), **given)
-        return made
+        return worker(python_callable=function, **({} if of_bot else {"workflow_id": SEARCH.id}), **given)
 
     return make
 

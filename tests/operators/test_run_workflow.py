@@ -45,12 +45,7 @@ CONNECTION = "AIRFLOW_CONN_BROWSERACT_DEFAULT"
 @pytest.fixture
 def orders(worker):
     """Return a function that makes a worker of a run that lists orders."""
-
-    def make(**arguments) -> Worker:
-        made: Worker = worker(workflow_id=ORDERS.id, **arguments)
-        return made
-
-    return make
+    return lambda **arguments: worker(workflow_id=ORDERS.id, **arguments)
 
 
 class TestResult:

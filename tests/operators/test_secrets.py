@@ -220,7 +220,7 @@ class TestGoals:
         # The world has no files.
         emulator.set_workflow(CONTACTS.id, input_schema={"type": "object"}, steps=(GOAL, "Wait"), files=())
 
-    def run(self, make: Any, by: str = "operator", **arguments: Any) -> Worker:
+    def run(self, make: Any, by: str = "operator", **arguments: Any) -> Any:
         inputs = as_list({"username": "bob", "password": SECRET})
         decorated, of_bot = {"operator_class": BrowserActDecoratedOperator}, {"operator_class": RunBotOperator}
         given: Any = {
@@ -228,8 +228,7 @@ class TestGoals:
             "decorated": {**decorated, "workflow_id": LOG_IN.id, "python_callable": lambda: inputs},
             "bot": {**of_bot, "bot_id": CONTACTS.id, "input": {"company_name": "bob", "password": SECRET}},
         }
-        run: Worker = make(**given[by], **arguments)
-        return run
+        return make(**given[by], **arguments)
 
     @pytest.mark.parametrize("by", ["operator", "decorated", "bot"])
     @BOTH_WAYS
