@@ -20,7 +20,13 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from airflow.cli.cli_parser import get_parser
+from airflow.models import Pool, Variable
+from airflow.models.asset import AssetEvent
+from airflow.sdk import BaseNotifier, Connection
+from airflow.utils.session import create_session
 from requests.utils import get_environ_proxies
+from sqlalchemy import text
 
 from airflow_provider_browseract.__main__ import main
 from airflow_provider_browseract.api.settings import EXTRA_FIELDS
@@ -147,8 +153,6 @@ class Blocks:
 
 @pytest.fixture
 def documented(emulator, tmp_path, parse, add_dag_bundle, monkeypatch) -> Blocks:
-    from airflow.models import Pool
-
     Pool.create_or_update_pool("browseract", slots=5, description="", include_deferred=True)
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", '{"conn_type": "generic", "password": "hunter2"}')
     add_dag_bundle(tmp_path)
@@ -203,8 +207,6 @@ def test_tutorial_quotes_what_its_dags_log(
 @pytest.fixture
 def shop_profile(airflow_database):
     """The Variable in which DAGs keep a profile."""
-    from airflow.models import Variable
-
     yield Variable
     Variable.delete("shop_profile")
 
@@ -337,8 +339,6 @@ def test_each_page_installs_the_provider_from_the_same_address():
 
 
 def test_documented_containers_have_the_default_connection_and_that_of_the_emulator_serves_there():
-    from airflow.sdk import Connection
-
     services = documented_yaml("docker-compose.override.yaml")["services"]
     emulator = services.pop("browseract")
     assert emulator["entrypoint"] == ["python", "-m", "airflow_provider_browseract.emulator"]
@@ -364,9 +364,6 @@ def test_emulator_that_listens_on_a_name_uses_it_in_its_links():
 
 @every("sql")
 def test_documented_query_adds_up_credits_by_dag(block, documented, emulator):
-    from airflow.utils.session import create_session
-    from sqlalchemy import text
-
     with create_session() as session:
         session.execute(text("DELETE FROM xcom"))
     documented.run(block_of("docs/slots.md", 'DAG("keywords"'))
@@ -438,8 +435,6 @@ def test_documented_run_waits_for_a_file(block, s3, documented, emulator):
 
 @dags("reported")
 def test_documented_message_of_a_failure_has_the_address_of_the_run(block, documented, emulator, capsys):
-    from airflow.sdk import BaseNotifier
-
     notified: list[str] = []
 
     class Notifier(BaseNotifier):
@@ -496,9 +491,6 @@ def test_documented_check_fails_without_a_retry_if_the_output_is_empty(block, do
 
 @dags("prices_updated")
 def test_documented_asset_event_has_the_files_of_the_run(block, s3, documented, emulator):
-    from airflow.models.asset import AssetEvent
-    from airflow.utils.session import create_session
-
     found = documented.parse(block)
     result = DagResult(found["prices_updated"].test())
     with create_session() as session:
@@ -652,9 +644,6 @@ def test_documented_command_runs(block, browseract_emulator, airflow_database, t
 
 @every("airflow")
 def test_documented_airflow_command_is_complete_and_its_connection_can_be_read(block):
-    from airflow.cli.cli_parser import get_parser
-    from airflow.sdk import Connection
-
     dag_ids = [dag_id for other in blocks_of("DAG") if other.page == block.page for dag_id in other.dag_ids]
     for line in block.lines:
         words = shlex.split(line)
@@ -677,8 +666,6 @@ COMPANY_CA = "-----BEGIN CERTIFICATE-----\nof the company\n-----END CERTIFICATE-
 @every("environment")
 def test_documented_variables_have_their_effect(block, tmp_path, monkeypatch):
     """Run each line in a shell, after those before it, and look at its variable."""
-    from airflow.sdk import Connection
-
     (tmp_path / "company-ca.pem").write_text(COMPANY_CA)
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for number, line in enumerate(block.lines, start=1):

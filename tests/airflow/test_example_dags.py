@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from airflow.models import Pool
 
 from airflow_provider_browseract.emulator import (
     CONTACTS,
@@ -26,8 +27,6 @@ pytestmark = pytest.mark.usefixtures("airflow_database")
 @pytest.fixture
 def run(run_dag, browseract_emulator):
     """Run an example against workflows that take less than the grace, and check how its run ends."""
-    from airflow.models import Pool
-
     Pool.create_or_update_pool("browseract", slots=5, description="", include_deferred=True)
     for workflow in (CONTACTS, EXPORT, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH):
         browseract_emulator.set_workflow(workflow.id, duration=0.2)

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from airflow.api_fastapi.core_api.datamodels.plugins import ExternalViewResponse
 from fastapi import FastAPI
 
 from airflow_provider_browseract import plugin
@@ -88,8 +89,6 @@ async def test_panel_works_while_the_callback_route_cannot_be_loaded(airflow, pa
 
 def views() -> list[dict[str, Any]]:
     """Return the views as Airflow's API describes them to its UI."""
-    from airflow.api_fastapi.core_api.datamodels.plugins import ExternalViewResponse
-
     return [ExternalViewResponse.model_validate(view).model_dump() for view in BrowserActPlugin.external_views]
 
 

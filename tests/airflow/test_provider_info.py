@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import jsonschema
+from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 from airflow.providers_manager import ProvidersManager
 
 import airflow_provider_browseract
@@ -87,8 +88,6 @@ def test_airflow_discovers_provider_hook_and_link():
 
 
 def test_airflow_connection_form_shows_every_field(monkeypatch):
-    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
-
     singletons = type(ProvidersManager)
     if hasattr(singletons, "_instances"):
         # Airflow 3.1 finds the fields only when a process reads the providers for the first time.

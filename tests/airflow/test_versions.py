@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from airflow.sdk.log import mask_secret
+from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_browseract import compat
 from airflow_provider_browseract.emulator import ORDERS
@@ -13,8 +14,6 @@ from tests.cases import cases
 
 
 def test_airflow_3_3_brings_durable_runs_and_tells_triggers_of_kills():
-    from airflow.triggers.base import BaseTrigger
-
     assert RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id).durable is compat.AIRFLOW_V_3_3_PLUS
     assert hasattr(BaseTrigger, "on_kill") is compat.AIRFLOW_V_3_3_PLUS
 

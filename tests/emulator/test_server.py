@@ -20,6 +20,7 @@ import pytest
 from airflow_provider_browseract.emulator import SEARCH, CallbackFault, EmulatedWorkflow, Emulator
 from airflow_provider_browseract.emulator.__main__ import DURATION, command_line, introduction, main, make_emulator
 from airflow_provider_browseract.emulator.account import ENDPOINTS
+from airflow_provider_browseract.runs import timings
 from tests.catalogue import PLAIN_TEXT
 
 from .conftest import HEADERS
@@ -184,8 +185,6 @@ class TestTheCommand:
             assert command.replace(shlex.quote("app-it's"), served.api_key) in text
 
     def test_command_has_the_delays_of_a_service_and_options_for_them(self):
-        from airflow_provider_browseract.runs import timings
-
         options = "--stop-after 3 --latency 0 0 --credits 50 --credits-at-end --concurrency 2"
         emulator, other = (make_emulator(command_line().parse_args(given.split())) for given in ("", options))
         assert (emulator.latency, emulator.concurrency, emulator.credits) == ((0.05, 0.3), 1, None)

@@ -229,6 +229,6 @@ class TestForwardingFunction:
             assert documented_function(event(base + each, method), None) == {"statusCode": 404}
         assert documented_function(event(f"{base}/browseract/callback/a/b", "GET"), None) == {"statusCode": 404}
 
-    def test_forwarding_function_gets_503_while_airflow_is_down(self, documented_function, base, deferred, monkeypatch):
+    def test_forwarding_responds_with_503_while_airflow_is_down(self, documented_function, base, deferred, monkeypatch):
         monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{free_port()}")
         assert documented_function(event(base + deferred.path), None)["statusCode"] == 503
