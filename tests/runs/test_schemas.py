@@ -116,7 +116,7 @@ class TestMessages:
             "types": ("x", {"type": ["integer", "array"]}, "must be an integer or a list, but a text was given."),
             "null": (None, TEXT, "must be a text, but None was given."),
             "boolean": (True, {"type": "number"}, "must be a number, but a boolean was given."),
-            "list": ([1], {"type": "object"}, "must be a dict, but a list was given."),
+            "list": ([1], {"type": "object", "additionalProperties": False}, "must be a dict, but a list was given."),
             "fraction": (1.5, {"type": ["integer"]}, "must be an integer, but a number was given."),
             "choice": ("x", {"enum": ["b", None, 3]}, "must be one of 'b', None, 3."),
             "long choice": ("x", {"enum": ["y" * 200]}, f"must be one of '{'y' * 99}...."),
