@@ -47,8 +47,10 @@ except ImportError:  # before Airflow 3.2
 _VERSION = version.parse(airflow_version)
 
 AIRFLOW_V_3_3_PLUS = version.parse("3.3") <= _VERSION
+"""Whether this is Airflow 3.3 or later."""
+
 AIRFLOW_V_3_4_PLUS = version.parse("3.4.dev0") <= _VERSION
-"""Whether this is that version of Airflow, a preview of it, or a later one."""
+"""Whether this is Airflow 3.4 or later, or a preview of it."""
 
 UI_FOLLOWS_FRAME = version.parse("3.3.2") <= _VERSION
 """Whether Airflow's UI can open any page of a plugin, because its address follows the frame."""

@@ -14,6 +14,8 @@ CHECK_NEWEST = (
     "iter_bot_tasks for runs of bots), and stop the one that no Airflow task waits for."
 )
 """The remedy where it is not known whether BrowserAct started a run."""
+AGAIN = f"If the call only reads, try again. Do not repeat a start at once. {CHECK_NEWEST}"
+"""The remedy where it is not known whether BrowserAct processed a call."""
 
 
 class InputError(ValueError):
@@ -122,7 +124,10 @@ class NotFoundError(BrowserActError):
 class TaskNotFoundError(NotFoundError):
     """There is no such BrowserAct task, or it is not visible to this API key."""
 
-    remedy = "It must be the id of a BrowserAct task, not Airflow's task_id, and of the account of the API key."
+    remedy = (
+        "Check the id. It must be the id of a BrowserAct task, not Airflow's task_id, and the API key must be of the "
+        "account of that task."
+    )
 
 
 class InvalidRequestError(BrowserActError):
@@ -131,7 +136,10 @@ class InvalidRequestError(BrowserActError):
     The remedy depends on BrowserAct's code.
     """
 
-    remedy = "Fix the arguments that the message names. A profile (profile_id) must be of a run of the account."
+    remedy = (
+        "Fix the arguments that the message names. A profile (profile_id) must have been saved by a run of the same "
+        "account."
+    )
     not_processed = True
 
 
@@ -189,7 +197,7 @@ class ResumeNotSupportedError(BrowserActError):
 class ServerError(BrowserActError):
     """BrowserAct failed. It is not known whether it processed the call."""
 
-    remedy = f"If the call was a start: {CHECK_NEWEST} If the error persists, contact BrowserAct's support."
+    remedy = f"{AGAIN} If the error persists, contact BrowserAct's support."
     temporary = True
 
 
@@ -204,10 +212,7 @@ class ConnectionFailedError(BrowserActError):
 class ResponseLostError(BrowserActError):
     """The call was sent, but the complete response did not arrive. It is not known whether the call was processed."""
 
-    remedy = (
-        f"If the call was a start: {CHECK_NEWEST} If responses need more time, raise read_timeout in the extra of "
-        f"{THE_CONNECTION}."
-    )
+    remedy = f"{AGAIN} If responses need more time, raise read_timeout in the extra of {THE_CONNECTION}."
     temporary = True
 
 
@@ -226,7 +231,7 @@ class UnexpectedResponseError(BrowserActError):
 class RunStartUnknownError(BrowserActError):
     """A call that starts a run got no usable response. A run may be running and using credits with an unknown id."""
 
-    remedy = CHECK_NEWEST
+    remedy = f"{CHECK_NEWEST} Do so before you clear the Airflow task."
 
 
 NOTHING_TO_STOP = (TaskEndedError, TaskNotFoundError)

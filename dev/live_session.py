@@ -341,8 +341,8 @@ def place_of(call: Call[Any], response: httpx.Response) -> str:
     if code:
         what = "by its words only" if isinstance(known, ConcurrencyLimitError) else "no"
         return (
-            f"{what.capitalize()}. Add the line '{code}: (ConcurrencyLimitError, None),' to CODES in {EXCHANGE}, and "
-            f"'{code}: errors.ConcurrencyLimitError,' to CODES in tests/api/test_calls.py."
+            f"{what.capitalize()}. Add the line '{code}: (errors.ConcurrencyLimitError, None),' to CODES in "
+            f"{EXCHANGE}, and '{code}: errors.ConcurrencyLimitError,' to CODES in tests/api/test_calls.py."
         )
     if isinstance(known, ConcurrencyLimitError | RateLimitError):
         return f"Yes, without a code: it is a {type(known).__name__}."

@@ -129,8 +129,8 @@ def test_second_run_that_a_larger_plan_allows_is_stopped_at_once(name, source_id
 @cases(
     "code, message, expected",
     {
-        "unknown code": (20118, "No browser left", "No. Add the line '20118: (ConcurrencyLimitError, None),' to"),
-        "known words": (20118, "Too many parallel browsers", "By its words only. Add the line '20118: (Concurrency"),
+        "unknown code": (20118, "No browser left", "No. Add the line '20118: (errors.ConcurrencyLimitError, None),' t"),
+        "known words": (20118, "Too many parallel browsers", "By its words only. Add the line '20118: (errors.Conc"),
         "code of another error": (99001, "No browser left", "No: CODES in airflow_provider_browseract/api/calls.py"),
         "unknown words": (0, "No browser left", "No, and it has no code. Add its words to NO_SLOT_WORDS in airflow"),
         "no code": (0, "Too many parallel browsers", "Yes, without a code: it is a ConcurrencyLimitError."),

@@ -1,7 +1,7 @@
 """Checks of single arguments, before a call is sent and uses credits.
 
-Each function takes the name of an argument, for messages, and its value. It returns the value as it is used, or raises
-:class:`~airflow_provider_browseract.exceptions.InputError`.
+The functions ``read_...`` take the name of an argument, for messages, and its value. They return the value as it is
+used, or raise :class:`~airflow_provider_browseract.exceptions.InputError`.
 """
 
 from __future__ import annotations

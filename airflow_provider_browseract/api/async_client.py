@@ -26,8 +26,8 @@ KEEP_ALIVE = 30.0
 """Seconds for which a client keeps an idle connection.
 
 This is longer than the usual pause between two polls. Otherwise each poll would begin with a TLS handshake, which
-blocks the event loop for milliseconds. (The pool of one client for all triggers checks all its connections for each
-request. With 500 triggers, this blocked the event loop for tens of milliseconds.)
+blocks the event loop for milliseconds. (One client for all triggers would have a pool that checks all its connections
+for each request. With 500 triggers, this blocked the event loop for tens of milliseconds.)
 """
 
 MAX_RESPONSE = 8 * 1024 * 1024

@@ -70,8 +70,10 @@ MAX_REFUSAL = 64 * 1024
 """Bytes of a response without declared fields, such as a refusal, that a shared process reads."""
 
 NO_SLOT_WORDS = re.compile(r"running tasks|concurren|parallel|one active task", re.IGNORECASE)
+"""Words of a refusal without a documented code if no slot is free. BrowserAct's own scripts look for such words."""
+
 CREDIT_WORDS = re.compile(r"\bcredits?\b|\bbalance\b", re.IGNORECASE)
-"""Words with which BrowserAct refuses a start without a documented code. Its own scripts look for such words."""
+"""Words of a refusal, without a documented code, that are about credits."""
 
 
 @dataclass(frozen=True)
@@ -201,8 +203,10 @@ class Call(Generic[T]):
 
 def _code(given: Any) -> int | None:
     """Read the code of an envelope, a number that may be sent as text."""
-    text = str(given)
-    return int(text) if text.isdecimal() and len(text) < 20 else None
+    if isinstance(given, str):
+        # Python refuses to read numbers of thousands of digits.
+        return int(given) if given.isdecimal() and len(given) < 20 else None
+    return int(given) if isinstance(given, int) else None
 
 
 def _shortly(error: ValueError | RecursionError) -> str:

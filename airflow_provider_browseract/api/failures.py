@@ -75,7 +75,7 @@ def not_connected(call: Call[Any], settings: Settings, error: BaseException) -> 
     if isinstance(cause, ssl.SSLError) and cause.reason in PLAIN_HTTP_REASONS:
         what = f"{failure}: the host uses plain HTTP, not HTTPS"
         return ConnectionFailedError(what, remedy=PLAIN_HTTP, temporary=False)
-    reason = type(error).__name__
+    reason = type(error.__cause__ or error).__name__
     if isinstance(cause, ssl.SSLError):
         reason = f"the TLS handshake failed ({cause.reason or type(cause).__name__})"
     elif isinstance(cause, socket.gaierror):

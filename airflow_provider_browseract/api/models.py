@@ -44,6 +44,10 @@ MAX_LINK_LENGTH = 2048
 """Characters of an address that is shown to people. BrowserAct accepts as many in a callback's address."""
 
 
+HTTP = "^[Hh][Tt][Tt][Pp][Ss]?://[^ ]*$"
+"""An address with http or https, without spaces."""
+
+
 class Word(str, Enum):
     """Base class of enumerations whose members are formatted as their value."""
 
@@ -59,20 +63,28 @@ class Word(str, Enum):
 class ApiVersion(Word):
     """The versions of the API: 2 runs workflows, 3 runs bots. Only the one that has started a task knows the task."""
 
-    V2, V3 = "v2", "v3"
+    V2 = "v2"
+    V3 = "v3"
 
 
 class BotType(Word):
     """How a bot was built: from the nodes of BrowserAct's editor, or from a description."""
 
-    WORKFLOW, AGENT = "workflow", "agent"
+    WORKFLOW = "workflow"
+    AGENT = "agent"
 
 
 class TaskStatus(Word):
     """The statuses that the API documents for a task."""
 
-    CREATED, RUNNING, PAUSING, PAUSED = "created", "running", "pausing", "paused"
-    FINISHED, CANCELED, FAILED, UNKNOWN = "finished", "canceled", "failed", "unknown"
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    CANCELED = "canceled"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
 
     @property
     def ended(self) -> bool:
@@ -135,6 +147,7 @@ def _inputs(value: Any) -> Any:
 
 
 def _camel(name: str) -> str:
+    # As pydantic.alias_generators.to_camel, which DAG files would have to import.
     first, *others = name.split("_")
     return first + "".join(map(str.capitalize, others))
 
@@ -148,7 +161,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_print
 Line = Annotated[str | None, BeforeValidator(_line)]
 """A text for people: one printable line of limited length."""
 
-Link = Annotated[str, Field(max_length=MAX_LINK_LENGTH, pattern="^(?i:https?)://[^ ]*$"), AfterValidator(_printable)]
+Link = Annotated[str, Field(max_length=MAX_LINK_LENGTH, pattern=HTTP), AfterValidator(_printable)]
 """An address that is shown to people as a link: http or https, without spaces, and of limited length."""
 
 Number = Annotated[int, Field(gt=-(10**18), lt=10**18)]

@@ -62,8 +62,8 @@ class BrowserActHook(BaseHook):
     reads a DAG file: code at the top of a file would start, and bill, a run each time.
 
     A method that takes the id of a task looks for the task among the runs of workflows (version 2 of the API) and then,
-    if BrowserAct does not know it there, among the runs of bots (version 3). It raises
-    :class:`~airflow_provider_browseract.exceptions.TaskNotFoundError` if there is no such task.
+    if BrowserAct does not know it there, among the runs of bots (version 3). If there is no such task, all but
+    :meth:`stop_task` raise :class:`~airflow_provider_browseract.exceptions.TaskNotFoundError`.
 
     The methods ``iter_...`` read each page of a list when it is needed.
 
@@ -94,11 +94,15 @@ class BrowserActHook(BaseHook):
         # Another thread may let the hook forget them.
         settings = self._settings
         if settings is None:
-            with self._failing_the_call():
-                settings = self._settings = form.read_settings(self.get_connection(self.browseract_conn_id))
+            settings = self._settings = form.read_settings(self.get_connection(self.browseract_conn_id))
         return settings
 
-    async def _asettings(self) -> Settings:
+    def _current(self, within: float | None = None) -> Settings:
+        with self._failing_the_call():
+            return self.settings.within(within)
+
+    async def asettings(self) -> Settings:
+        """Return the settings of the connection, without blocking an event loop."""
         settings = self._settings
         if settings is None:
             with self._failing_the_call():
@@ -132,7 +136,7 @@ class BrowserActHook(BaseHook):
         """The client that sends the calls of workers."""
         from airflow_provider_browseract.api.client import BrowserActClient
 
-        return BrowserActClient(lambda: self.settings, refused=self._forget, shown=self._shown, warn=self.log.warning)
+        return BrowserActClient(self._current, refused=self._forget, shown=self._shown, warn=self.log.warning)
 
     def _shown(self, result: Any) -> Any:
         return self.hiding.apply(result)
@@ -151,7 +155,7 @@ class BrowserActHook(BaseHook):
             return nullcontext(self.client)
         from airflow_provider_browseract.api.client import BrowserActClient
 
-        return BrowserActClient(lambda: self.settings.within(seconds), refused=self._forget)
+        return BrowserActClient(lambda: self._current(seconds), refused=self._forget)
 
     @asynccontextmanager
     async def async_client(self, *, within: float | None = None) -> AsyncIterator[AsyncBrowserActClient]:
@@ -162,7 +166,7 @@ class BrowserActHook(BaseHook):
         from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
 
         async def settings() -> Settings:
-            return (await self._asettings()).within(within)
+            return (await self.asettings()).within(within)
 
         async with AsyncBrowserActClient(settings, refused=self._forget) as client:
             yield client

@@ -12,7 +12,6 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from airflow import __version__ as airflow_version
 from pydantic import ValidationError
 
 from airflow_provider_browseract import __version__
@@ -30,8 +29,6 @@ log = logging.getLogger(__name__)
 
 CONNECTION_TYPE = "browseract"
 HOOK_NAME = "BrowserAct"
-
-USER_AGENT = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
 
 STANDARD_FIELDS: dict[str, Any] = {
     "hidden_fields": ["login", "schema"],
@@ -100,7 +97,7 @@ def _form_schema(field: FieldInfo) -> dict[str, Any]:
 
 def field_behaviour() -> dict[str, Any]:
     """Describe the standard fields as a hook of Airflow 3.1 does (``get_ui_field_behaviour``)."""
-    return STANDARD_FIELDS
+    return dict(STANDARD_FIELDS)
 
 
 def form_widgets() -> dict[str, Any]:
@@ -152,7 +149,11 @@ def read_settings(connection: Connection) -> Settings:
         the scheme in front or in ``schema``. Numbers in the extra may also be given as text.
     :raises ConnectionFieldError: the key is missing, or a field cannot be used.
     """
+    # Not at the top: when Airflow is imported, it may import this module.
+    from airflow import __version__ as airflow_version
+
     extra, conn_id = connection.extra_dejson, connection.conn_id
+    user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
     base_url = _base_url(connection)
     others = ", ".join(repr(key) for key in extra if key not in EXTRA_FIELDS)
     unknown = f"The extra has unknown keys: {others}" if others else None
@@ -161,7 +162,7 @@ def read_settings(connection: Connection) -> Settings:
             _warned.add((conn_id, warning))
             log.warning("Connection %r: %s", conn_id, warning)
     given = {name: extra[name] for name in EXTRA_FIELDS if extra.get(name) not in (None, "")}
-    given |= {"base_url": base_url, "user_agent": USER_AGENT, "connection": conn_id, "unknown": unknown}
+    given |= {"base_url": base_url, "user_agent": user_agent, "connection": conn_id, "unknown": unknown}
     try:
         return Settings(api_key=_api_key(connection), **given)
     except ValidationError as error:

@@ -44,11 +44,12 @@ class PatientClient:
         :raises BrowserActError: the call failed, or the connection cannot be read.
         """
         if self._client is None:
-            opening = BrowserActHook(self._conn_id).async_client(within=self._within)
+            hook = BrowserActHook(self._conn_id)
             try:
-                self._client = await self._open.enter_async_context(opening)
+                await hook.asettings()
             except Exception as error:
                 raise unreadable(self._conn_id, error) from error
+            self._client = await self._open.enter_async_context(hook.async_client(within=self._within))
         result: T = self._hiding.apply(await self._client.send(call))
         return result
 

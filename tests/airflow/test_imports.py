@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
@@ -141,6 +142,11 @@ def read_default_deferrable(default: bool) -> None:
 )
 def test_in_a_new_process(function, in_a_new_process):
     in_a_new_process(function)
+
+
+def test_provider_info_can_be_imported_before_airflow():
+    # Airflow then imports it again, for the list of its providers.
+    subprocess.run([sys.executable, "-c", f"import {PACKAGE}.get_provider_info"], check=True)
 
 
 def read_from_secrets_backend(path: str) -> None:

@@ -157,7 +157,7 @@ def test_response_and_call_decide_the_error(call, response, kind, words):
     assert kind is not NO_API or "API key" not in str(found)
 
 
-@pytest.mark.parametrize("code", [4711, "4711"])
+@pytest.mark.parametrize("code", [4711, "4711", -1, 10**30])
 @pytest.mark.parametrize("status", [400, 402, 403, 404, 409, 422])
 def test_error_envelope_of_browseract_with_http_4xx_proves_that_nothing_was_started(status, code):
     found = error(START, answer(status, {"code": code, "msg": "Not today.", "data": None, "ts": 1, "traceId": "t"}))

@@ -366,6 +366,13 @@ class TestRotatedApiKey:
             monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", stored)
             await browseract.send(v2.list_regions())
 
+    def test_connection_that_cannot_be_used_is_an_input_error_also_after_the_key_was_refused(self, hook, connect):
+        with pytest.raises(errors.AuthenticationError):
+            hook.run_task(ORDERS.id)
+        connect(password="")
+        with pytest.raises(InputError, match="has no API key"):
+            hook.run_task(ORDERS.id)
+
     def test_another_error_does_not_count_as_a_refused_api_key(self, emulator, monkeypatch):
         hook = BrowserActHook()
         emulator.fault("get-region-list", RequestFault.refused(99002, http_status=403), times=1)

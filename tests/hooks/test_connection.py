@@ -12,7 +12,7 @@ from airflow.sdk import Connection
 from airflow_provider_browseract.api.settings import EXTRA_FIELDS, Settings
 from airflow_provider_browseract.exceptions import ConnectionFieldError
 from airflow_provider_browseract.hooks import connection
-from airflow_provider_browseract.hooks.connection import USER_AGENT, budget_of, connection_type, read_settings
+from airflow_provider_browseract.hooks.connection import budget_of, connection_type, read_settings
 from airflow_provider_browseract.runs.budget import Budget, BudgetAction
 from tests.cases import cases
 
@@ -73,7 +73,7 @@ def test_host_port_and_schema_fields_set_the_api_address(fields, url):
     },
 )
 def test_extra_is_read_from_numbers_and_texts(extra, read_as):
-    wanted = Settings(api_key="app-key", user_agent=USER_AGENT, connection="browseract_prod", **read_as)
+    wanted = Settings(api_key="app-key", user_agent=read().user_agent, connection="browseract_prod", **read_as)
     assert read(conn_id="browseract_prod", extra=extra) == wanted
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api import async_client as client
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.runs import timings
@@ -46,6 +47,15 @@ def test_trigger_reports_deadline_of_a_run_that_then_keeps_running(world, emulat
     assert wait(trigger(start(), deadline=deadline)).end is end
     assert world.clock.now >= deadline
     assert emulator.tasks[0].status == ("finished" if end is End.ENDED else "running")
+
+
+def test_client_that_cannot_be_opened_is_not_reported_as_an_unreadable_connection(emulator, monkeypatch):
+    def broken(*arguments, **options):
+        raise FileNotFoundError("/etc/ssl/private.pem")
+
+    monkeypatch.setattr(client.AsyncBrowserActClient, "_open", broken)
+    with pytest.raises(FileNotFoundError, match=r"private\.pem"):
+        asyncio.run(polling.PatientClient("browseract_default").send(v2.list_regions()))
 
 
 @cases(
