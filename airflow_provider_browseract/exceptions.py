@@ -26,14 +26,6 @@ class ConnectionFieldError(InputError):
     """A field of the connection cannot be used. The message names it, and what to change."""
 
 
-class NoCallbackError(InputError):
-    """Callbacks are not possible for this task; it can still poll.
-
-    Leave ``callback_url`` or ``status_change_callback_url`` free, shorten the ids of DAG and task, or set
-    ``webhook=False``.
-    """
-
-
 class BrowserActError(Exception):
     """A call to BrowserAct failed. This is the base class of all errors of calls.
 

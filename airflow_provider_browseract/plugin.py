@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS, AirflowPlugin
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.routes import CALLBACK_PATH, PANEL, URL_PREFIX
-from airflow_provider_browseract.webhook.overload import RareLog
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,6 @@ class LazyApp:
         self._unavailable = unavailable
         self._app: App | None = None
         self._load_at = 0.0
-        self._log = RareLog(log)
 
     async def __call__(
         self,
@@ -82,7 +80,9 @@ class LazyApp:
                 self._app = self._load()
             except Exception as error:  # noqa: BLE001 - another version of Airflow may fail in any way
                 self._load_at = time.monotonic() + timings.ROUTE_LOAD_PAUSE
-                self._log.error(self._unavailable.error, error, self._unavailable.consequence)
+                # Without a traceback, whose variables may be secret.
+                why = f"{type(error).__name__}: {error}".partition("\n")[0]
+                log.error("%s (%s). %s", self._unavailable.error, why, self._unavailable.consequence)
         if self._app is None:
             await self._unavailable.respond(scope, send)
         else:

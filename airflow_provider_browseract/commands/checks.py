@@ -6,11 +6,10 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from datetime import date
+from uuid import uuid4
 
 import requests
-from airflow import __version__ as airflow_version
 
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api.models import ApiVersion
@@ -42,20 +41,16 @@ from airflow_provider_browseract.in_airflow.day_sums import read_day_sums
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.panel.database import connections
 from airflow_provider_browseract.runs.budget import Budget, BudgetAction, BudgetStep, ReadDaySums, read_budget
-from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_token, route
+from airflow_provider_browseract.runs.callback_url import new_token, route
 from airflow_provider_browseract.runs.outputs import number_of
 from airflow_provider_browseract.runs.queueing import count_active
-from airflow_provider_browseract.runs.request import digest
 
 log = logging.getLogger(__name__)
 
 API_LIMIT = 10.0
 """Seconds that a call of BrowserAct's API may take, retries included."""
 
-NOT_ASKED = (
-    "Not asked: workers, triggerers and DAG processors. `airflow providers list` there shows their version of the "
-    "provider."
-)
+NOT_ASKED = "Not asked: the versions of the provider. `airflow providers list` on each machine shows them."
 
 NO_DATABASE = "Airflow's database cannot be read on this machine"
 
@@ -99,15 +94,8 @@ def checks(conn_id: str) -> Iterator[Line]:
     usable = connection.state in (State.OK, State.WARN)
     yield (api := _check_api(hook) if usable else _skipped(API, CONNECTION))
     yield Line(State.SKIP, TRIGGERER, f"{missing}{reason}", WHERE_TO_RUN) if missing else _check_components(found)
-    with ExitStack() as stack:
-        key, token = TaskInstanceKey.of_check(""), new_token()
-        if not missing:
-            try:
-                key = TaskInstanceKey.of_check(stack.enter_context(database.expected_callback(digest(token))))
-            except NoDatabaseError as error:
-                missing = f"Airflow's database cannot be written on this machine: {error}"
-        yield _check_api_server(key, token, missing)
-        yield _check_callbacks(hook, key, token, missing) if usable else _skipped(CALLBACKS, CONNECTION)
+    yield _check_api_server()
+    yield _check_callbacks(hook) if usable else _skipped(CALLBACKS, CONNECTION)
     if api.state is not State.OK:
         yield _skipped(SLOTS, API)
         return
@@ -183,33 +171,18 @@ def _check_components(found: Sequence[Component]) -> Line:
     return Line(State.OK, TRIGGERER, counts)
 
 
-def _check_api_server(key: TaskInstanceKey, token: str, missing: str) -> Line:
+def _check_api_server() -> Line:
     base, delivery = "", Delivery(Arrival.NOWHERE, "")
     for each in _api_servers():
-        sent = deliver(route(each, key, token))
+        sent = deliver(route(each, uuid4(), new_token()))
         if not base or sent.arrival is not Arrival.NOWHERE:
             base, delivery = each, sent
         if delivery.arrival not in (Arrival.NOWHERE, Arrival.GATEWAY):
             break
     shown = _without_login(base)
     match delivery.arrival:
-        case Arrival.CHECKED:
-            has = f"{shown} has provider {delivery.provider} on Airflow {delivery.airflow}"
-            if (delivery.provider, delivery.airflow) == (__version__, airflow_version):
-                return Line(State.OK, API_SERVER, f"{has}, like this machine")
-            here = f"this machine has provider {__version__} on Airflow {airflow_version}"
-            return Line(State.WARN, API_SERVER, f"{has}; {here}", "Install the same versions on all components.")
-        case Arrival.UNKNOWN if missing:
-            facts = f"{shown} has the provider, but its version is not known: {missing}"
-            return Line(State.SKIP, API_SERVER, facts, WHERE_TO_RUN)
-        case Arrival.UNKNOWN:
-            return Line(
-                State.FAIL,
-                API_SERVER,
-                f"another Airflow responds at {shown}: its database is not the one of this machine",
-                "Set [api] base_url here to the address of this Airflow's API server, or [database] sql_alchemy_conn "
-                "to its database.",
-            )
+        case Arrival.ROUTE:
+            return Line(State.OK, API_SERVER, f"the callback route responds at {shown}")
         case Arrival.NOWHERE:
             return Line(
                 State.FAIL,
@@ -267,21 +240,18 @@ def _version_of(base: str) -> str | None:
     return None if found is None else found[1].decode()
 
 
-def _check_callbacks(hook: BrowserActHook, key: TaskInstanceKey, token: str, missing: str) -> Line:
+def _check_callbacks(hook: BrowserActHook) -> Line:
     base_url = hook.settings.webhook_base_url
     if base_url is None:
         facts = "the connection has no webhook_base_url, so deferred tasks poll their runs"
         return Line(State.SKIP, CALLBACKS, facts)
     try:
-        delivery = deliver(address_to_test(hook, key, token))
+        delivery = deliver(address_to_test(hook))
     except InputError as error:
         facts, _, advice = str(error).rstrip(".").partition(". ")
         return Line(State.FAIL, CALLBACKS, facts, f"{advice}." if advice else "")
-    if delivery.arrival is Arrival.CHECKED:
-        return Line(State.OK, CALLBACKS, f"a callback to {base_url} arrived in this Airflow", ONLY_FROM_HERE)
-    if delivery.arrival is Arrival.UNKNOWN and missing:
-        facts = f"the callback route responds at {base_url}, but it may be that of another Airflow: {missing}"
-        return Line(State.SKIP, CALLBACKS, facts, WHERE_TO_RUN)
+    if delivery.arrival is Arrival.ROUTE:
+        return Line(State.OK, CALLBACKS, f"the callback route responds at {base_url}", ONLY_FROM_HERE)
     problem = explain(base_url, delivery)
     return Line(State.FAIL, CALLBACKS, problem.what, problem.remedy)
 

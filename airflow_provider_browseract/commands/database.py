@@ -1,12 +1,10 @@
-"""What the command ``check`` reads in Airflow's database, and the one row that it writes.
+"""What the command ``check`` reads in Airflow's database.
 
 Like ``webhook/database.py``, this module uses ``airflow.models``, which is not a public interface.
 """
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
@@ -18,23 +16,18 @@ from airflow.configuration import ensure_secrets_loaded
 from airflow.jobs.job import Job, JobState
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
-from airflow.models.variable import Variable
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import delete, insert, select
+from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, lazyload
 
 from airflow_provider_browseract.hooks.connection import variable_of
-from airflow_provider_browseract.runs.callback_url import CHECK_VARIABLE
 from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.webhook.database import SLOT_TRIGGER, StoredWaits
 
 LONG_AGO = timedelta(hours=24)
 """How old the last heartbeat of a component may be that is named."""
-
-STALE = 3600
-"""Seconds after which a Variable belongs to a command that was killed."""
 
 MAX_WAITING = 1_000
 """How many waits in the queue are read."""
@@ -115,36 +108,6 @@ def source_of(conn_id: str) -> str:
                 name = type(backend).__name__
                 return own.get(name, f"the secrets backend {name}")
     return "an unknown place"
-
-
-@contextmanager
-def expected_callback(token_sha256: str) -> Iterator[str]:
-    """Let the API servers of this Airflow recognize a callback, and yield the name of its key.
-
-    :raises NoDatabaseError: Airflow's database cannot be written here.
-    """
-    now = int(time.time())
-    name = f"{now}_{secrets.token_hex(8)}"
-    table = Variable.__table__
-    with _session() as session:
-        # The names of commands that were killed. All begin with a number of ten digits.
-        known = session.scalars(select(table.c.key).where(table.c.key.startswith(CHECK_VARIABLE, autoescape=True)))
-        stale = [key for key in known if _began(key) < now - STALE]
-        session.execute(delete(table).where(table.c.key.in_(stale)))
-        # Not encrypted: it is no secret, and the API server need not decrypt it for each sender.
-        values = {"key": CHECK_VARIABLE + name, "val": token_sha256, "is_encrypted": False}
-        session.execute(insert(table).values(**values, description="The command check expects its own callback"))
-    try:
-        yield name
-    finally:
-        with suppress(NoDatabaseError), _session() as session:
-            session.execute(delete(table).where(table.c.key == CHECK_VARIABLE + name))
-
-
-def _began(key: str) -> float:
-    """Return when the command began that has stored a Variable; infinity if somebody else has stored it."""
-    began = key.removeprefix(CHECK_VARIABLE).partition("_")[0]
-    return int(began) if began.isdecimal() and len(began) == 10 else float("inf")
 
 
 def waits_for_slots(conn_id: str, key_digest: str) -> list[QueueWait]:

@@ -5,11 +5,10 @@ The connection test of Airflow and the command ``check`` use the same steps.
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
+from uuid import uuid4
 
 import requests
 
@@ -23,7 +22,6 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.hooks.connection import check_for_start
 from airflow_provider_browseract.runs import callback_url
-from airflow_provider_browseract.runs.callback_url import CallbackOutcome, TaskInstanceKey
 from airflow_provider_browseract.runs.routes import URL_PREFIX
 
 if TYPE_CHECKING:
@@ -36,8 +34,6 @@ PROBE_TIMEOUT = 5.0
 MAX_RESPONSE = 1000
 """Bytes that are read of it."""
 
-_VERSION = re.compile(r"[\w.+-]{1,40}", re.ASCII)
-
 
 class Arrival(Enum):
     """Where a callback arrived that was sent to test an address."""
@@ -45,11 +41,8 @@ class Arrival(Enum):
     NOWHERE = auto()
     """Nothing responded."""
 
-    CHECKED = auto()
-    """The callback route of an Airflow that expected it responded."""
-
-    UNKNOWN = auto()
-    """The callback route of an Airflow that did not expect it responded."""
+    ROUTE = auto()
+    """The callback route of an Airflow responded."""
 
     UNAVAILABLE = auto()
     """The callback route cannot handle callbacks now."""
@@ -65,14 +58,10 @@ class Delivery(NamedTuple):
     """The result of a callback that was sent to test an address.
 
     :param seen: HTTP status of the response, or the reason why there is none.
-    :param provider: version of the provider that received the callback, if it was expected.
-    :param airflow: the same for Airflow.
     """
 
     arrival: Arrival
     seen: str
-    provider: str | None = None
-    airflow: str | None = None
 
 
 class Problem(NamedTuple):
@@ -117,24 +106,24 @@ def _probe_callbacks(hook: BrowserActHook) -> tuple[bool, str]:
     if base_url is None:
         return True, "Deferred tasks poll BrowserAct, because the connection has no webhook_base_url."
     try:
-        url = address_to_test(hook, TaskInstanceKey.of_check(""), callback_url.new_token())
+        url = address_to_test(hook)
     except InputError as error:
         return False, f"But callbacks are not possible: {error}"
     delivery = deliver(url)
-    if delivery.arrival is Arrival.UNKNOWN:
+    if delivery.arrival is Arrival.ROUTE:
         return True, f"The callback route responds at {base_url}."
     problem = explain(base_url, delivery)
     return False, f"But {problem.what}. {problem.remedy}"
 
 
-def address_to_test(hook: BrowserActHook, key: TaskInstanceKey, token: str) -> str:
-    """Return the address for a callback through the ``webhook_base_url`` of a connection that has one.
+def address_to_test(hook: BrowserActHook) -> str:
+    """Return the address for a callback, which no run has, through the ``webhook_base_url`` of a connection.
 
     :raises InputError: BrowserAct would not accept it.
     """
     settings = hook.settings
     of = {"conn_id": hook.browseract_conn_id, "api_base_url": settings.base_url}
-    return callback_url.address(settings.webhook_base_url or "", key, token, **of)
+    return callback_url.address(settings.webhook_base_url or "", uuid4(), callback_url.new_token(), **of)
 
 
 def deliver(url: str) -> Delivery:
@@ -147,11 +136,9 @@ def deliver(url: str) -> Delivery:
         return Delivery(Arrival.NOWHERE, _why_unreachable(error))
     seen = f"HTTP {response.status_code}"
     if (response.status_code, body) == (404, callback_url.UNKNOWN_RESPONSE):
-        return Delivery(Arrival.UNKNOWN, seen)
+        return Delivery(Arrival.ROUTE, seen)
     if response.status_code == 503 and body.startswith(b'{"outcome":'):
         return Delivery(Arrival.UNAVAILABLE, seen)
-    if response.ok and (versions := _versions_of(body)) is not None:
-        return Delivery(Arrival.CHECKED, seen, *versions)
     is_page = "html" in response.headers.get("content-type", "").lower()
     if response.is_redirect or response.status_code in (401, 403) or (is_page and response.ok):
         return Delivery(Arrival.GATEWAY, seen)
@@ -166,19 +153,6 @@ def beginning_of(response: requests.Response) -> bytes:
         if len(body) >= MAX_RESPONSE or time.monotonic() >= until:
             break
     return bytes(body)
-
-
-def _versions_of(body: bytes) -> tuple[str, str] | None:
-    """Return the versions of provider and Airflow in the response to a callback that was expected."""
-    try:
-        match json.loads(body):
-            case {"outcome": CallbackOutcome.CHECKED.value, "provider": str(provider), "airflow": str(airflow)}:
-                pass
-            case _:
-                return None
-    except ValueError:
-        return None
-    return (provider, airflow) if _VERSION.fullmatch(provider) and _VERSION.fullmatch(airflow) else None
 
 
 def explain(base_url: str, delivery: Delivery) -> Problem:
@@ -201,12 +175,6 @@ def explain(base_url: str, delivery: Delivery) -> Problem:
         return Problem(
             f"a login page or another gateway responds at {base_url} ({seen}) instead of the callback route",
             "Set up a relay there for callbacks.",
-        )
-    if delivery.arrival is Arrival.UNKNOWN:
-        return Problem(
-            f"the callback arrives at another Airflow: the callback route responds at {base_url}, but with a database "
-            "that is not the one of this Airflow",
-            "Set webhook_base_url to the address of the API server of this Airflow.",
         )
     hint = f" (remove {URL_PREFIX} from its end)" if base_url.rstrip("/").endswith(URL_PREFIX) else ""
     return Problem(

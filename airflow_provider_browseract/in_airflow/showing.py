@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_browseract.compat import count_in_task
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, PanelLink
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
-from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM
+from airflow_provider_browseract.runs.callback_url import WAIT_XCOM
 from airflow_provider_browseract.runs.report import facts, log_url
 
 if TYPE_CHECKING:
@@ -62,19 +62,14 @@ def show_budget(ti: Any, shown: dict[str, Any], log: Log) -> None:
 
 def show_wait_before_start(ti: Any, shown: dict[str, Any], log: Log) -> None:
     """Push the XCom that shows what a task instance without a run waits for, and the link to it in the panel."""
-    show_wait(ti, None, shown, log)
+    show_wait(ti, shown, log)
     with tolerate_errors(log.warning, "The link to the panel could not be pushed (%s)."):
         PanelLink().push_for(ti)
 
 
-def show_wait(ti: Any, callback_token_sha256: str | None, shown: dict[str, Any], log: Log) -> bool:
-    """Push the XCom that shows how a task instance waits or what woke it, with the digest for the callback route.
-
-    :param callback_token_sha256: digest of the token; None without callbacks.
-    :returns: whether the XCom could be pushed.
-    """
-    token = {TOKEN_KEY: callback_token_sha256} if callback_token_sha256 else {}
-    return _push(ti, WAIT_XCOM, {**shown, **token}, log)
+def show_wait(ti: Any, shown: dict[str, Any], log: Log) -> None:
+    """Push the XCom that shows how a task instance waits, or what woke it."""
+    _push(ti, WAIT_XCOM, shown, log)
 
 
 def _push(ti: Any, key: str, value: dict[str, Any], log: Log) -> bool:

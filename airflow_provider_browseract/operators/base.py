@@ -141,6 +141,11 @@ class RunOperator(BaseOperator):
                 RunOptions.of(self)
 
     @property
+    def has_own_callback(self) -> bool:
+        """Whether BrowserAct calls back an address of the user."""
+        return self.callback_url is not None or self.status_change_callback_url is not None
+
+    @property
     @abstractmethod
     def kind(self) -> RunKind:
         """What is run, with the arguments that only this kind of run has."""

@@ -66,7 +66,7 @@ class RunWorkflowOperator(InputParametersOperator):
         ``{"name": ..., "value": ...}``. Strings are sent as they are, other JSON values as JSON text. Values can be
         templates at any depth. In the list form, names can be templates too. Templated.
     :param callback_url: your own URL that BrowserAct calls when the run ends: http(s), public, at most 2,048
-        characters. Templated.
+        characters. The task then polls, and does not wait for a callback itself. Templated.
     :param status_change_callback_url: your own URL that BrowserAct calls at each change of status; as ``callback_url``.
         Templated.
     :param output_format: format of the output's text: ``"json"``, ``"csv"`` (returned as a list of dicts), ``"text"``,
@@ -86,8 +86,8 @@ class RunWorkflowOperator(InputParametersOperator):
         and returns the id of the BrowserAct task.
     :param deferrable: wait in the triggerer, without holding a worker. Default: ``[operators] default_deferrable``.
     :param webhook: let BrowserAct call back when the run ends, to resume the deferred task at once. ``None`` uses a
-        callback if the connection has a ``webhook_base_url``. ``True`` fails the task if a callback is not possible.
-        ``False`` only polls. Default: ``None``.
+        callback if the connection has a ``webhook_base_url``. ``True`` fails the task if a callback is not possible,
+        as with a ``callback_url`` of your own. ``False`` only polls. Default: ``None``.
     :param poll_interval: seconds, or a ``timedelta``, between two polls. Default: 10. While a callback is expected, the
         default grows to 120: polls come about 10, 20, 40, 80 and 160 seconds after the deferral, and so on. A shorter
         interval finds the end of the run sooner, but sends more requests.

@@ -25,6 +25,7 @@ from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import UI_FOLLOWS_FRAME
 from airflow_provider_browseract.dag_files.runnable import WORDS
 from airflow_provider_browseract.exceptions import BrowserActError
+from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
 from airflow_provider_browseract.panel import building
 from airflow_provider_browseract.panel.access import Access
 from airflow_provider_browseract.panel.accounts import Account, Accounts, TaskRead
@@ -54,6 +55,7 @@ from airflow_provider_browseract.panel.web import (
     REFRESH,
     PageError,
     Query,
+    RareLog,
     SecureHeaders,
     error_page,
     is_fragment,
@@ -64,9 +66,7 @@ from airflow_provider_browseract.panel.web import (
     static,
     user_of,
 )
-from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 from airflow_provider_browseract.runs.routes import PANEL
-from airflow_provider_browseract.webhook.overload import RareLog
 
 log = logging.getLogger(__name__)
 
@@ -421,7 +421,7 @@ class Panel:
 def create_app() -> FastAPI:
     """Return the application that the plugin mounts, without API documentation."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    panel, rare_log = Panel(), RareLog(log)
+    panel, rare_log = Panel(), RareLog()
     app.add_middleware(SecureHeaders)
     pages: dict[str, Callable[..., Awaitable[Response]]] = {
         "/": panel.overview,

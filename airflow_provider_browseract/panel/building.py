@@ -16,6 +16,7 @@ from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.dag_files.dag_file import dag_file
 from airflow_provider_browseract.dag_files.runnable import WORDS, Runnable, source_of
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
+from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
 from airflow_provider_browseract.panel.access import Access, Rights, is_trusted, rights_on
 from airflow_provider_browseract.panel.views import (
     BudgetShare,
@@ -36,7 +37,6 @@ from airflow_provider_browseract.panel.views import (
     StepView,
     foreign_text,
 )
-from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 from airflow_provider_browseract.runs.report import duration_of, with_fewer_steps
 
 if TYPE_CHECKING:

@@ -31,9 +31,9 @@ from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.compat import conf
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS
+from airflow_provider_browseract.in_airflow.xcoms import ID_LENGTH, TaskInstanceKey
 from airflow_provider_browseract.panel.records import Link, QueueEntry, Records, arrange, newest
 from airflow_provider_browseract.runs.budget import begin_of
-from airflow_provider_browseract.runs.callback_url import AIRFLOW_ID_LENGTH, TaskInstanceKey
 from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.stored import storable
 from airflow_provider_browseract.runs.waiting import Wait
@@ -356,7 +356,7 @@ def _named(text: str) -> _Named | None:
 def _id(value: Any) -> str | None:
     """Return an id that may come from anyone; None if it cannot be one."""
     text = str(value) if isinstance(value, int) else value
-    return text if isinstance(text, str) and 0 < len(text) <= AIRFLOW_ID_LENGTH and text.isprintable() else None
+    return text if isinstance(text, str) and 0 < len(text) <= ID_LENGTH and text.isprintable() else None
 
 
 def _add_pushed(known: _Known, row: Row[Any], named: _Named, rendered: _Rendered) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from airflow_provider_browseract.api.models import ApiVersion, Task
-from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
+from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
 from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.waiting import Wait
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from functools import cache, wraps
@@ -21,7 +22,8 @@ from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.panel.rendering import render
 from airflow_provider_browseract.panel.views import Frame, Notice
 from airflow_provider_browseract.runs.routes import PANEL
-from airflow_provider_browseract.webhook.overload import RareLog
+
+log = logging.getLogger(__name__)
 
 REFRESH = 10
 """Seconds between two reads of a visible page."""
@@ -124,6 +126,20 @@ def _policy(host: str) -> str:
     )
 
 
+class RareLog:
+    """Write at most one line a minute about pages that fail, because open pages ask again and again."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def error(self, error: Exception) -> None:
+        """Write a line without the traceback, whose variables may be secret."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + 60.0
+            why = f"{type(error).__name__}: {error}".partition("\n")[0]
+            log.error("A page of the panel could not be shown (%s). Runs are not affected.", why)
+
+
 def safely(respond: Callable[..., Awaitable[Response]], rare_log: RareLog) -> Callable[..., Awaitable[Response]]:
     """Return a route that responds with an error page whatever fails.
 
@@ -140,7 +156,7 @@ def safely(respond: Callable[..., Awaitable[Response]], rare_log: RareLog) -> Ca
             # Airflow does not accept the login: 401 without one or after its end, 403 if it is invalid.
             return error_page(request, error.status_code, NOT_LOGGED_IN)
         except Exception as error:  # noqa: BLE001 - Airflow's database, an auth manager, or a template may fail in any way
-            rare_log.error("A page of the panel could not be shown", error, "Runs are not affected.")
+            rare_log.error(error)
             return error_page(request, 503, UNEXPECTED)
 
     return route

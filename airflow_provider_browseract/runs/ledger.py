@@ -36,7 +36,6 @@ class Entry:
         version of this provider has written the entry.
     :param written_at: when the entry was written, just before the start, in seconds since the epoch.
     :param deadline: when the run's time is over, in seconds since the epoch.
-    :param callback_token_sha256: digest of the token in the run's callback address; None if it has none.
     :param task_id: the BrowserAct task; None until the response to the start has arrived.
     :param earlier: BrowserAct tasks of earlier runs for the same task instance.
     :param max_tries: the last try that Airflow starts by itself. Only clearing the task changes it. None if an older
@@ -50,7 +49,6 @@ class Entry:
     fingerprint: Text | None
     written_at: Moment
     deadline: Moment
-    callback_token_sha256: Text | None = None
     task_id: Text | None = None
     profile_id: Text | None = None
     earlier: tuple[str, ...] = ()

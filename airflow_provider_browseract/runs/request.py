@@ -55,7 +55,7 @@ class RunRequest:
     :param region: code of the proxy region (templates only).
     :param callback_url: address that BrowserAct calls once, when the run ends.
     :param status_change_callback_url: address that BrowserAct calls at each change of status, including the end.
-    :param callback_token: the token in our callback address, if one of the two addresses is ours.
+    :param callback_token: the token in our callback address, if ``callback_url`` is ours.
     :param source_name: the name of the workflow, bot or template, if it is known. It is only for display.
     """
 
@@ -96,13 +96,12 @@ class RunRequest:
 
     @property
     def callback_token_sha256(self) -> str | None:
-        """Digest of the token, which may be stored; None if neither callback address is ours."""
+        """Digest of the token, which may be stored; None if ``callback_url`` is not ours."""
         return None if self.callback_token is None else digest(self.callback_token)
 
     def with_callback(self, address: str, token: str) -> RunRequest:
-        """Return the same request with our address in the argument that the user has not set."""
-        place = "status_change_callback_url" if self.callback_url else "callback_url"
-        return replace(self, **{place: address}, callback_token=token)  # type: ignore[arg-type]
+        """Return the same request with our address."""
+        return replace(self, callback_url=address, callback_token=token)
 
     def shown(self, is_secret: Callable[[str], bool]) -> dict[str, Any]:
         """Return the body of the start for a log, without secrets.

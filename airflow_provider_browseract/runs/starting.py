@@ -84,7 +84,6 @@ class Start:
             self.fingerprint,
             written_at=now,
             deadline=now + self.timeout,
-            callback_token_sha256=self.request.callback_token_sha256,
             earlier=earlier.ids,
             max_tries=self.max_tries,
             key_digest=self.key_digest,
@@ -147,12 +146,15 @@ class StartedRun:
     :param task: the run as the API returned it; None if it was started just now.
     :param verdicts: the verdicts of the budget right before the start.
     :param source_name: the name of what was started, if it is known.
+    :param callback_token_sha256: digest of the token in the run's callback address; None if no callback can resume this
+        try. The address of an earlier try has the id of that try.
     """
 
     entry: Entry
     task: Task | None = None
     verdicts: tuple[Verdict, ...] = ()
     source_name: str | None = None
+    callback_token_sha256: str | None = None
 
     @property
     def task_id(self) -> str:
@@ -357,7 +359,12 @@ def _start(
             yield LogLine(f"BrowserAct task {found.id} is the run of this start.")
         entry = replace(entry, task_id=created.id, profile_id=created.profile_id)
         yield Write(entry)
-        return StartedRun(entry, verdicts=verdicts, source_name=request.source_name)
+        return StartedRun(
+            entry,
+            verdicts=verdicts,
+            source_name=request.source_name,
+            callback_token_sha256=request.callback_token_sha256,
+        )
     raise AssertionError("the last start has returned or raised")
 
 

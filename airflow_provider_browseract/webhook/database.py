@@ -9,11 +9,9 @@ imports it. Every error here leads to a 503 response, and the polls of the trigg
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
@@ -21,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 from airflow.models.dag import DagModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
-from airflow.models.variable import Variable
 from airflow.models.xcom import XComModel
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.session import create_session
@@ -30,25 +27,20 @@ from sqlalchemy import select, text, update
 from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract.compat import count
+from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.callback_url import (
-    CHECK_VARIABLE,
-    TOKEN_KEY,
-    WAIT_XCOM,
-    CallbackOutcome,
-    TaskInstanceKey,
-    resumed_wait,
-)
+from airflow_provider_browseract.runs.callback_url import WAIT_XCOM, resumed_wait
 from airflow_provider_browseract.runs.queueing import Candidate, QueueWait, hand_over_order
+from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, Wait, WokenBy
-from airflow_provider_browseract.webhook.overload import RareLog
 
 log = logging.getLogger(__name__)
-rare_log = RareLog(log)
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from sqlalchemy.engine import CursorResult
     from sqlalchemy.orm import Session
 
@@ -57,6 +49,9 @@ TRIGGERS = "airflow_provider_browseract.triggers."
 
 RUN_TRIGGER = f"{TRIGGERS}run.TaskTrigger"
 """Class path of the trigger of a task instance that waits for a run."""
+
+TOKEN_KEY = "callback_token_sha256"
+"""Field of the wait that a trigger stores, with the digest of the token."""
 
 SLOT_TRIGGER = f"{TRIGGERS}slot.SlotTrigger"
 """Class path of the trigger of a task instance that waits for a slot."""
@@ -80,77 +75,46 @@ AS_STORED: dict[str, Any] = {"serialize": False} if "serialize" in signature(XCo
 """Keyword that makes Airflow store an XCom as workers do. Without it (before Airflow 3.2) JSON text is stored."""
 
 
-@dataclass(frozen=True)
-class Deferral:
-    """A deferral that a callback may end.
+def resume(ti_id: UUID, token: str) -> bool:
+    """End the deferral of a task instance that waits for a callback with this token, and then hand its slot over.
 
-    :param trigger_id: primary key of the trigger that it waits for.
-    """
-
-    key: TaskInstanceKey
-    ti_id: Any
-    trigger_id: int
-    conn_id: str
-    team: str | None
-    wait: Wait
-
-
-def find_deferral(key: TaskInstanceKey, token_sha256: str) -> Deferral | CallbackOutcome:
-    """Return the deferral that a callback with this token may end, without changing anything.
-
-    :param token_sha256: digest of the token in the address of the callback.
-    :returns: the deferral, or the reason why there is none to end: :attr:`CallbackOutcome.UNKNOWN` if the token is
-        not the right one, and :attr:`CallbackOutcome.CHECKED` for the callback of the command ``check``.
-    """
-    # Not the scoped session, because it belongs to the thread, which serves other requests too.
-    with create_session(scoped=False) as session:
-        if key.is_check:
-            return CallbackOutcome.CHECKED if _sent_by_check(session, key, token_sha256) else CallbackOutcome.UNKNOWN
-        # From Airflow 3.4 on, the table has a row for each try. This function finds the current one.
-        ti = TaskInstance.get_task_instance(**key._asdict(), session=session)
-        if ti is None:
-            return CallbackOutcome.UNKNOWN
-        trigger = _our_trigger(session, ti)
-        if trigger is None:
-            described = _wait_xcom(session, key)
-            return _not_deferred(ti, described) if _matches(described, token_sha256) else CallbackOutcome.UNKNOWN
-        stored: dict[str, Any] = trigger.kwargs["wait"]
-        if not _matches(stored, token_sha256):
-            return CallbackOutcome.UNKNOWN
-        wait = from_json(Wait, stored)
-        if wait.callbacks_in_vain >= MAX_CALLBACKS_IN_VAIN:
-            return CallbackOutcome.IGNORED
-        if datetime.now(timezone.utc) - trigger.created_date < timedelta(seconds=timings.CORE_RACE_GRACE):
-            return CallbackOutcome.TOO_EARLY
-        team = getattr(trigger, "team_name", None)
-        return Deferral(key, ti.id, trigger.id, trigger.kwargs["browseract_conn_id"], team, wait)
-
-
-def resume(deferral: Deferral) -> CallbackOutcome:
-    """End a deferral in one transaction, and then hand its slot over in another one.
-
-    :returns: :attr:`CallbackOutcome.RESUMED`, or :attr:`CallbackOutcome.ALREADY_RESUMED` if something else has ended
-        the wait since then; nothing was changed in that case.
+    :returns: whether it was ended. It was not if the token is not the right one, if something else has ended the wait,
+        if Airflow has accepted the deferral only a moment ago, or if several callbacks came before the end of the run.
+        The polls of the trigger then end the wait.
     """
     now = datetime.now(timezone.utc)
+    # Not the scoped session, because it belongs to the thread, which serves other requests too.
     with create_session(scoped=False) as session:
-        if not _claim(session, deferral.ti_id, deferral.trigger_id, now):
-            return CallbackOutcome.ALREADY_RESUMED
+        # The id is a text before Airflow 3.2, and a UUID since then.
+        ti = session.get(TaskInstance, TaskInstance.id.type.python_type(str(ti_id)), options=[lazyload("*")])
+        trigger = None if ti is None else _our_trigger(session, ti)
+        if ti is None or trigger is None:
+            return False
+        stored = trigger.kwargs["wait"]
+        if not hmac.compare_digest(str(stored[TOKEN_KEY]).encode(), digest(token).encode()):
+            return False
+        wait = from_json(Wait, stored)
+        too_early = now - trigger.created_date < timedelta(seconds=timings.CORE_RACE_GRACE)
+        if too_early or wait.callbacks_in_vain >= MAX_CALLBACKS_IN_VAIN:
+            return False
+        if not _claim(session, ti.id, trigger.id, now):
+            return False
         # Airflow is about to cancel the trigger. The trigger reads this and does not stop the run.
-        described = resumed_wait(deferral.wait)
-        XComModel.set(key=WAIT_XCOM, value=described, **deferral.key._asdict(), **AS_STORED, session=session)
-        event = WaitEvent(deferral.wait, End.ENDED, WokenBy.CALLBACK)
-        payload = to_json(event)
-        Trigger.submit_event(deferral.trigger_id, TriggerEvent(payload), session=session)  # type: ignore[no-untyped-call]
+        key = TaskInstanceKey(*(getattr(ti, name) for name in TaskInstanceKey._fields))
+        XComModel.set(key=WAIT_XCOM, value=resumed_wait(wait), **key._asdict(), **AS_STORED, session=session)
+        event = TriggerEvent(to_json(WaitEvent(wait, End.ENDED, WokenBy.CALLBACK)))  # type: ignore[no-untyped-call]
+        Trigger.submit_event(trigger.id, event, session=session)
+        conn_id, team = trigger.kwargs["browseract_conn_id"], getattr(trigger, "team_name", None)
+    log.info("Callback for %s: resumed", key)
     try:
-        woken = hand_over(deferral.conn_id, deferral.wait.key_digest, deferral.team)
+        woken = hand_over(conn_id, wait.key_digest, team)
     except Exception as error:  # noqa: BLE001 - the task itself is resumed, and the triggerer finds the free slot
-        rare_log.error("A free slot could not be handed over", error, "The triggerer finds it instead.")
+        log.error("A free slot could not be handed over (%s). The triggerer finds it instead.", type(error).__name__)
     else:
         if woken is not None:
             count("browseract.slots.handed_over")
-            log.info("Slot of connection %r handed over to %s", deferral.conn_id, woken)
-    return CallbackOutcome.RESUMED
+            log.info("Slot of connection %r handed over to %s", conn_id, woken)
+    return True
 
 
 TriggerKey: TypeAlias = "tuple[int, datetime]"
@@ -293,55 +257,6 @@ def _our_trigger(session: Session, ti: TaskInstance) -> Trigger | None:
         return None
     stored = trigger.kwargs.get("wait")
     return trigger if isinstance(stored, dict) and stored.get(TOKEN_KEY) else None
-
-
-def _wait_xcom(session: Session, key: TaskInstanceKey) -> dict[str, Any]:
-    """Return the XCom that describes the wait, or an empty dict if there is none."""
-    query = XComModel.get_many(
-        run_id=key.run_id,
-        key=WAIT_XCOM,
-        task_ids=key.task_id,
-        dag_ids=key.dag_id,
-        map_indexes=key.map_index,
-        limit=1,
-    )
-    found = session.scalars(query).first()
-    value = None if found is None else found.value
-    if isinstance(value, str):
-        # Not with Airflow's decoder, because it would import classes named in the text.
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _sent_by_check(session: Session, key: TaskInstanceKey, token_sha256: str) -> bool:
-    """Return whether the command ``check`` of an Airflow with this database has sent the callback."""
-    # The table instead of the model, which would decrypt the value and mask it in logs.
-    table = Variable.__table__
-    expected = session.scalar(select(table.c.val).where(table.c.key == CHECK_VARIABLE + key.run_id))
-    return _is_digest(expected, token_sha256)
-
-
-def _matches(described: dict[str, Any], token_sha256: str) -> bool:
-    """Return whether the wait of a trigger, or the XCom of a wait, names this digest."""
-    return _is_digest(described.get(TOKEN_KEY), token_sha256)
-
-
-def _is_digest(expected: Any, token_sha256: str) -> bool:
-    return isinstance(expected, str) and hmac.compare_digest(expected.encode(), token_sha256.encode())
-
-
-def _not_deferred(ti: TaskInstance, wait: dict[str, Any]) -> CallbackOutcome:
-    if wait.get("woken_by") == WokenBy.CALLBACK.value:
-        return CallbackOutcome.ALREADY_RESUMED
-    # A task instance that was resumed still has the method that it was resumed with.
-    return (
-        CallbackOutcome.TOO_EARLY
-        if ti.state == TaskInstanceState.RUNNING and not ti.next_method
-        else CallbackOutcome.NOT_WAITING
-    )
 
 
 def _claim(session: Session, ti_id: Any, trigger_id: int, now: datetime) -> bool:

@@ -42,7 +42,7 @@ from airflow_provider_browseract.runs.starting import (
 )
 from airflow_provider_browseract.runs.waiting import is_hopeless
 from airflow_provider_browseract.worker.budget import BudgetWait, carry_out
-from airflow_provider_browseract.worker.callback import register, with_callback
+from airflow_provider_browseract.worker.callback import with_callback
 from airflow_provider_browseract.worker.checks import (
     Operator,
     check_before_start,
@@ -174,10 +174,9 @@ class RunExecution:
         options = self.options
         request, secret_inputs = read_request(self.operator, self.context)
         self._hide_inputs(secret_inputs)
-        called = with_callback(request, self.ti, self.hook, options, self.log)
         client = self.hook.settings
         return Start(
-            called if register(called, self.ti, self.log) else request,
+            with_callback(request, self.ti, self.hook, options, self.log),
             options.timeout,
             patience=client.longest_call,
             on_orphan=options.on_orphan,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.exceptions import BrowserActError
-from airflow_provider_browseract.in_airflow.showing import show_run, show_wait
+from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs.report import log_url
 from airflow_provider_browseract.runs.resuming import Conclude, WaitAgain
@@ -25,10 +25,6 @@ def push_ids(ti: Any, kind: RunKind, started: StartedRun, log: Log) -> None:
     """Push the XComs that later tasks need."""
     ti.xcom_push(key="task_id", value=started.task_id)
     _push_profile(ti, kind.profile_of(started, None), log)
-    digest = started.entry.callback_token_sha256
-    if started.task is not None and digest:
-        # The callback uses the token of the try that started the run.
-        show_wait(ti, digest, {"waits_for": "callback"}, log)
 
 
 def read_first(run: OwnedRun, ti: Any, kind: RunKind, started: StartedRun, options: RunOptions) -> Conclude | WaitAgain:
@@ -40,7 +36,7 @@ def read_first(run: OwnedRun, ti: Any, kind: RunKind, started: StartedRun, optio
     wait = Wait(
         started.task_id,
         started.entry.deadline,
-        started.entry.callback_token_sha256,
+        started.callback_token_sha256,
         start_by=None if limit is None else started.entry.written_at + limit,
         policy=replace(options.policy, credits_per_step=run.hook.settings.credits_per_step),
         key_digest=run.hook.settings.key_digest,

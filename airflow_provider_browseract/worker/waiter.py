@@ -128,7 +128,7 @@ class Waiter:
         planned = wait.deferred(time.time())
         self._log_wait(planned)
         shown = {"waits_for": planned.waits_for.value, "poll_interval": planned.interval}
-        show_wait(self.context["ti"], wait.callback_token_sha256, shown, self.run.log)
+        show_wait(self.context["ti"], shown, self.run.log)
         # Again, because the request to Airflow may have taken seconds, and the grace counts from the deferral.
         now = time.time()
         wait = wait.deferred(now)
@@ -185,7 +185,7 @@ class Waiter:
             )
         else:
             self.run.log.info("Woken by a %s%s.", event.woken_by, after)
-        show_wait(self.context["ti"], wait.callback_token_sha256, shown, self.run.log)
+        show_wait(self.context["ti"], shown, self.run.log)
 
     def _no_result(self, over: GiveUp) -> RunError:
         """Stop the run or leave it running, and return the error that explains why there is no result."""

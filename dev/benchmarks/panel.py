@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,8 @@ from unittest.mock import patch
 import requests
 
 from airflow_provider_browseract.emulator import SEARCH, Emulator, RequestFault
-from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_token
+from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
+from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.request import digest
 from dev.benchmarks.webhook import BODY, DAGS, ROOT, with_models
 from tests.databases import postgres
@@ -247,6 +248,7 @@ class Made:
     run: str | None = None
     started: datetime | None = None
     trigger: Any = None
+    id: uuid.UUID = field(default_factory=uuid.uuid4)
 
 
 def _insert(made: list[Made], xcoms: int = 1) -> None:
@@ -288,7 +290,7 @@ def _insert(made: list[Made], xcoms: int = 1) -> None:
             (
                 {
                     **each.key._asdict(),
-                    "id": uuid.uuid4(),
+                    "id": each.id,
                     "try_number": 1,
                     "pool": "default_pool",
                     "state": "success" if each.trigger is None else "deferred",
@@ -403,7 +405,7 @@ def callbacks(port: str, token: str) -> None:
         wait = Wait(str(index), time.time() + 3600, digest(secret)).deferred(time.time())
         made.append(Made(_key("callback", index), trigger=TaskTrigger(browseract_conn_id=CONN, wait=wait)))
     _insert(made)
-    urls = iter([airflow.callback_address(each.key, secret) for each, secret in zip(made, tokens, strict=True)])
+    urls = iter([airflow.callback_address(each.id, secret) for each, secret in zip(made, tokens, strict=True)])
     taken: dict[str, list[list[float]]] = {name: [] for name in PAUSES}
     pages = dict.fromkeys(PAUSES, 0)
     for _ in range(ROUNDS):

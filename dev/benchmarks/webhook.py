@@ -23,7 +23,7 @@ from typing import Any
 import requests
 
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, SEARCH, Emulator
-from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_token
+from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.request import digest
 from tests.databases import Database, postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
@@ -370,8 +370,8 @@ def _defer(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
     return [airflow.callback_address(*each) for each in zip(waiting, tokens, strict=True)]
 
 
-def insert(run_id: str, waits: list[Any]) -> list[TaskInstanceKey]:
-    """Create deferred task instances by hand.
+def insert(run_id: str, waits: list[Any]) -> list[uuid.UUID]:
+    """Create deferred task instances by hand, and return their ids.
 
     :param run_id: their DAG run.
     :param waits: their triggers.
@@ -406,7 +406,7 @@ def insert(run_id: str, waits: list[Any]) -> list[TaskInstanceKey]:
             for index, trigger in enumerate(triggers)
         ]
         session.execute(insert(table), rows)
-    return [TaskInstanceKey("wakeup", run_id, TASK, first + index) for index in range(len(waits))]
+    return [row["id"] for row in rows]
 
 
 def delete_inserted() -> None:
@@ -434,7 +434,13 @@ def _resumed() -> int:
 
 def _forged(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
     """Return addresses of callbacks for a task instance that waits, with wrong tokens."""
-    waiting = TaskInstanceKey("wakeup", run_id, TASK, FIRST_INDEX)
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        of_the_run = (TaskInstance.run_id == run_id, TaskInstance.map_index == FIRST_INDEX)
+        waiting = session.scalar(select(TaskInstance.id).where(*of_the_run))
     return [airflow.callback_address(waiting, new_token()) for _ in range(number)]
 
 

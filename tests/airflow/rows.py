@@ -22,7 +22,8 @@ from sqlalchemy import delete, event, func, insert, select, update
 from sqlalchemy.engine import Engine
 
 from airflow_provider_browseract.emulator import SEARCH
-from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey, new_token
+from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
+from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.waiting import Wait
@@ -122,7 +123,13 @@ class Deferred:
     @property
     def path(self) -> str:
         """Where the callback goes."""
-        return f"/browseract/callback/{self.waiting.encode()}/{self.token}"
+        return f"/browseract/callback/{self.ti_id}/{self.token}"
+
+    @property
+    def ti_id(self) -> str:
+        """The id of its current try."""
+        with create_session() as session:
+            return str(self.row(session).id)
 
     def row(self, session) -> Any:
         """Return the row of the task instance."""
@@ -135,12 +142,6 @@ class Deferred:
             ti = self.row(session)
             ti.state, ti.trigger_id, ti.next_method, ti.next_kwargs = TaskInstanceState.RUNNING, None, None, None
             XComModel.clear(dag_id=DAG_ID, task_id="search", run_id=self.waiting.run_id, session=session)
-        self.describe_wait()
-
-    def describe_wait(self, **ended: Any) -> None:
-        """Push the XCom that describes the wait and, if so, how it ended, as workers do."""
-        wait = {"waits_for": "callback", "poll_interval": 120.0, TOKEN_KEY: digest(self.token)}
-        push_xcom(self.waiting, WAIT_XCOM, {**wait, **ended})
 
     def defer(self, ago: float = LONG_AGO, **fields: Any) -> int:
         """Defer the task instance some seconds ago, and return the id of the trigger."""

@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TypeVar
 import psutil
 import requests
 
-from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, address
+from airflow_provider_browseract.runs.callback_url import address
 
 from .balancer import balancing
 
@@ -423,9 +423,9 @@ class LocalAirflow:
         response.raise_for_status()
         return response.json()
 
-    def callback_address(self, waiting: TaskInstanceKey, token: str) -> str:
+    def callback_address(self, ti_id: object, token: str) -> str:
         """Return the address of a callback for a task instance; without the token of its run it is a forged one."""
-        return address(self.url, waiting, token, conn_id="browseract_default", api_base_url=self.url)
+        return address(self.url, ti_id, token, conn_id="browseract_default", api_base_url=self.url)
 
     def set_connection(self, conn_id: str, **fields: Any) -> None:
         """Add a connection to the database, or change the fields of the one that is there.

@@ -47,7 +47,7 @@ from airflow_provider_browseract.emulator import (
     Run,
 )
 from airflow_provider_browseract.emulator.catalogue import contact_of, results_for
-from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_token
+from airflow_provider_browseract.runs.callback_url import new_token
 from tests.databases import Database, postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
 from tests.slots import slot_changes
@@ -484,18 +484,19 @@ class Round:
     def _forge_callbacks(self) -> None:
         """Send callbacks with wrong tokens for the task instances of the round, while genuine ones arrive."""
         end = time.monotonic() + self.chance.uniform(5.0, 20.0)
-        most = max(1, self.outcome.runs // 2)
+        known: list[str] = []
+        # The API server may be away.
+        with suppress(requests.RequestException):
+            known = [ti["id"] for ti in self.task_instances()]
 
         def forge() -> None:
             with requests.Session() as session:
                 while time.monotonic() < end and not self.over.wait(FORGED_EVERY):
-                    waiting = TaskInstanceKey("faults", self.run_id, random.choice([*SOURCES]), random.randrange(most))
-                    # The API server may be away.
                     with suppress(requests.RequestException):
-                        url = self.airflow.callback_address(waiting, new_token())
+                        url = self.airflow.callback_address(random.choice(known), new_token())
                         session.post(url, json={"status": "finished"}, timeout=10)
 
-        for _ in range(FORGERS):
+        for _ in range(FORGERS if known else 0):
             self.aside.append(threading.Thread(target=forge, daemon=True))
             self.aside[-1].start()
 

@@ -23,7 +23,7 @@ from tests.steps import carry_out
 
 SOURCE = Source(SourceKind.WORKFLOW, "70")
 KEY_DIGEST = "0123456789abcdef"
-ENTRY = Entry(SOURCE, "f" * 64, 1000.0, 8200.0, "0" * 64, "7", "9", ("5", "6"), 3, KEY_DIGEST)
+ENTRY = Entry(SOURCE, "f" * 64, 1000.0, 8200.0, "7", "9", ("5", "6"), 3, KEY_DIGEST)
 
 PATIENCE = 100.0
 

@@ -303,7 +303,7 @@ def earlier(kind: str, **fields: Any) -> Entry:
 RUN = listed_run("7")
 BOT = Source(SourceKind.BOT, "70")
 MADE = CreatedTask(id="9", profile_id="profile of 9")
-NEW = Entry(SOURCE, SAME.fingerprint, 2000.0, 5600.0, None, None, None, ("5", "6", "7"), 3, KEY_DIGEST)
+NEW = Entry(SOURCE, SAME.fingerprint, 2000.0, 5600.0, None, None, ("5", "6", "7"), 3, KEY_DIGEST)
 """What is written down before another run is started at second 2000."""
 
 GONE = errors.TaskNotFoundError("gone", code=10112)
@@ -540,13 +540,11 @@ class TestAStart:
     def test_entry_is_written_before_and_after_the_start(self):
         wants = start(callback_token="secret")
         played = play(None, MADE, wants=wants)
-        before = replace(NEW, callback_token_sha256=digest("secret"), earlier=())
+        before = replace(NEW, earlier=())
         after = replace(before, task_id="9", profile_id="profile of 9")
-        assert played.over == StartedRun(after)
+        assert played.over == StartedRun(after, callback_token_sha256=digest("secret"))
         assert played.written == [Write(before), Write(after)]
-        assert play(None, MADE, wants=start(kind="in the worker")).written[0] == Write(
-            replace(before, callback_token_sha256=None, deferred=False)
-        )
+        assert play(None, MADE, wants=start(kind="in the worker")).written[0] == Write(replace(before, deferred=False))
 
     @pytest.mark.parametrize("entry", [None, SAME], ids=["no entry", "entry of a failed run"])
     @cases(

@@ -73,7 +73,6 @@ ENTRY = {
     "fingerprint": DIGEST,
     "written_at": 1794980000.0,
     "deadline": 1795000000.0,
-    "callback_token_sha256": DIGEST,
     "task_id": "18230957120664813",
     "profile_id": "77505120820915997",
     "earlier": ["18230957120664812"],

@@ -9,7 +9,6 @@ import pytest
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
@@ -20,9 +19,8 @@ from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
-WAITING = TaskInstanceKey("shop", "manual__1", "run", 3)
+TOKEN_KEY = "callback_token_sha256"
 MINE = "http://127.0.0.1:1/mine"
-BOTH_MINE = {"callback_url": MINE, "status_change_callback_url": MINE}
 
 
 @pytest.fixture
@@ -63,52 +61,28 @@ class TestCallbackUrl:
     @pytest.mark.parametrize("webhook", [None, True])
     def test_callback_url_names_task_instance_and_only_its_digest_is_stored(self, orders, emulator, webhooks, webhook):
         run = orders(webhook=webhook)
-        run.ti.map_index = 3
         operator = run.operator()
         with pytest.raises(TaskDeferred) as deferral:
             operator.execute(run.context)
         arguments = wait_of(deferral.value)
         url = emulator.tasks[0].callback_url
         assert url.startswith(webhooks)
-        encoded, token = url.removeprefix(webhooks).split("/")
-        assert TaskInstanceKey.decode(encoded) == WAITING
-        assert arguments[TOKEN_KEY] == run.ti.xcoms[WAIT_XCOM][TOKEN_KEY] == digest(token)
+        ti_id, token = url.removeprefix(webhooks).split("/")
+        assert ti_id == str(run.ti.id)
+        assert arguments[TOKEN_KEY] == digest(token)
         assert token not in json.dumps([arguments, run.ti.xcoms])
         assert emulator.tasks[0].status_change_callback_url is None
         rendered = [getattr(operator, name) for name in operator.template_fields]
         assert not any("browseract/callback" in str(value) for value in rendered)
 
     @pytest.mark.parametrize("mine", ["callback_url", "status_change_callback_url"])
-    def test_callback_url_of_the_user_is_kept_and_the_other_field_is_used(self, orders, emulator, webhooks, mine):
-        orders(**{mine: MINE}).defer()
+    def test_callback_url_of_the_user_lets_the_task_poll_and_this_is_logged(self, orders, emulator, logs, mine):
+        arguments = wait_of(orders(**{mine: MINE}, poll_interval=None).defer())
+        assert (arguments[TOKEN_KEY], arguments["interval"]) == (None, timings.DEFAULT_POLL_INTERVAL)
         [task] = emulator.tasks
         other = {"callback_url", "status_change_callback_url"} - {mine}
-        assert getattr(task, mine) == MINE
-        assert getattr(task, other.pop()).startswith(webhooks)
-
-    def test_two_callback_urls_of_the_user_switch_to_polling_and_this_is_logged(self, orders, emulator, logs):
-        arguments = wait_of(orders(**BOTH_MINE, poll_interval=None).defer())
-        assert (arguments[TOKEN_KEY], arguments["interval"]) == (None, timings.DEFAULT_POLL_INTERVAL)
-        assert emulator.tasks[0].callback_url == emulator.tasks[0].status_change_callback_url == MINE
-        assert "no place for the callback address that resumes this task. This task polls." in logs()
-
-    @pytest.mark.parametrize(
-        ("name", "why"), [("発" * 250, "2048"), ("🛒", "do not fit")], ids=["too long", "beyond U+FFFF"]
-    )
-    def test_dag_and_run_ids_that_do_not_fit_into_the_url_switch_to_polling(self, orders, logs, name, why):
-        run = orders()
-        run.ti.dag_id = run.ti.run_id = name
-        assert wait_of(run.defer())[TOKEN_KEY] is None
-        logged = logs()
-        assert why in logged
-        assert "This task polls." in logged
-
-    def test_callback_token_digest_is_pushed_before_the_start(self, orders, emulator):
-        emulator.fault("run-task", RequestFault.refused(99001))
-        run = orders()
-        with pytest.raises(AirflowFailException, match="99001"):
-            run.run()
-        assert TOKEN_KEY in run.ti.xcoms[WAIT_XCOM]
+        assert (getattr(task, mine), getattr(task, other.pop())) == (MINE, None)
+        assert "This task polls, because it has a callback_url or status_change_callback_url of its own." in logs()
 
 
 class TestWithoutCallbacks:
@@ -148,7 +122,6 @@ class TestSafetyPolls:
         assert "polls the run at intervals that grow from 10 to 120 seconds. If no line follows, check" in log
         wait = run.ti.xcoms["wait"]
         assert (wait["waits_for"], wait["poll_interval"]) == ("callback", timings.SAFETY_POLL_INTERVAL)
-        assert wait[TOKEN_KEY] == wait_of(deferral)[TOKEN_KEY]
         earliest = emulator.clock() + timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
         assert wait_of(deferral)["first_poll_at"] >= earliest
 
@@ -192,11 +165,10 @@ class TestSafetyPolls:
 @pytest.mark.usefixtures("webhooks")
 class TestCallback:
     def test_callback_returns_the_result_and_is_recorded_in_log_and_xcom(self, called_back, emulator, logs):
-        run, deferral, event = called_back
+        run, _, event = called_back
         assert run.operator().execute_complete(run.context, event) == ORDERS_RESULT
         wait = run.ti.xcoms["wait"]
         assert wait["woken_by"] == "callback"
-        assert wait[TOKEN_KEY] == wait_of(deferral)[TOKEN_KEY]
         assert 0 <= wait["seconds_after_end"] < 30
         assert f"Woken by a callback, {wait['seconds_after_end']:g} seconds after the end of the run." in logs()
         requested = [request.endpoint for request in emulator.requests]
@@ -226,19 +198,10 @@ class TestCallback:
         assert "seconds_after_end" not in run.ti.xcoms["wait"]
         assert "Woken by a callback." in logs()
 
-    def test_callback_token_that_cannot_be_stored_switches_to_polling(self, orders, emulator, logs):
+    def test_callback_is_expected_even_if_the_xcom_cannot_be_pushed(self, orders, emulator):
         run = orders()
         refuse_xcoms(run, "wait")
-        assert wait_of(run.defer())[TOKEN_KEY] is None
-        assert emulator.tasks[0].callback_url is None
-        assert "This task polls, because no callback can resume it" in logs()
-
-    def test_callback_token_not_stored_in_a_later_try_keeps_the_run_running(self, orders, emulator, store):
-        orders(store=store).defer()
-        last = orders(store=store)
-        refuse_xcoms(last, "wait")
-        last.defer()
-        assert [task.status for task in emulator.tasks] == ["running"]
+        assert wait_of(run.defer())[TOKEN_KEY] is not None
 
     def test_callback_returns_the_result_even_if_the_xcom_cannot_be_pushed(self, called_back):
         run, _, event = called_back
@@ -247,11 +210,6 @@ class TestCallback:
 
 
 class TestRefused:
-    def test_webhook_true_with_two_callback_urls_of_the_user_fails_and_starts_no_run(self, orders, emulator, webhooks):
-        with pytest.raises(AirflowFailException, match="remove webhook=True"):
-            orders(webhook=True, **BOTH_MINE).run()
-        assert emulator.tasks == []
-
     def test_private_webhook_base_url_fails_if_the_api_is_public(self, orders, connect):
         connect({"webhook_base_url": "http://10.0.0.7"}, host=None)
         with pytest.raises(AirflowFailException, match=r"10\.0\.0\.7, which BrowserAct cannot reach"):

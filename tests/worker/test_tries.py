@@ -11,7 +11,7 @@ from airflow_provider_browseract.compat import AirflowFailException, AirflowTask
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunLostError, RunStartUnknownError
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End
@@ -37,15 +37,13 @@ def tries(worker, store):
 
 
 class TestAfterWorkerDeath:
-    def test_reattached_run_keeps_its_deadline_and_callback_token(self, tries, emulator, connect):
+    def test_reattached_run_keeps_its_deadline_and_is_polled(self, tries, emulator, connect):
         connect({"webhook_base_url": "http://127.0.0.1:1"})
-        arguments = []
-        for _ in range(2):
-            attempt = tries(deferrable=True)
-            arguments.append(attempt.defer().trigger.serialize()[1]["wait"])
-            assert attempt.ti.xcoms[WAIT_XCOM][TOKEN_KEY] == arguments[0][TOKEN_KEY]
-        for name in ("browseract_task_id", "deadline", TOKEN_KEY):
-            assert arguments[0][name] == arguments[1][name]
+        first, again = (tries(deferrable=True, poll_interval=None).defer().trigger.wait for _ in range(2))
+        assert (first.browseract_task_id, first.deadline) == (again.browseract_task_id, again.deadline)
+        # The address of the callback has the id of the first try.
+        assert first.callback_token_sha256 is not None
+        assert (again.callback_token_sha256, again.interval) == (None, timings.DEFAULT_POLL_INTERVAL)
 
     def test_profile_id_is_pushed_by_the_try_that_reattaches(self, tries, emulator):
         inputs = {"username": "ada", "password": "secret"}

@@ -1,22 +1,17 @@
-"""What the command ``check`` reads and writes in Airflow's database."""
+"""What the command ``check`` reads in Airflow's database."""
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
-from airflow.models.variable import Variable
-from airflow.utils.session import create_session
-from sqlalchemy import create_engine, delete, make_url
+from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from airflow_provider_browseract.commands import database
-from airflow_provider_browseract.runs.callback_url import CHECK_VARIABLE
 from tests.cases import raising
-from tests.commands.conftest import variables
 
 
 def test_components_that_are_alive_come_first(components):
@@ -65,23 +60,3 @@ def test_missing_file_of_sqlite_is_not_created(tmp_path, monkeypatch):
     with pytest.raises(database.NoDatabaseError, match="there is no file"):
         database.components()
     assert list(tmp_path.iterdir()) == []
-
-
-class TestVariables:
-    def test_variable_of_a_killed_command_is_removed_by_the_next_check(self, airflow_database):
-        now = int(time.time())
-        ours = [f"{CHECK_VARIABLE}{now - 3700}_aa", f"{CHECK_VARIABLE}{now - 60}_bb", f"{CHECK_VARIABLE}of_a_user"]
-        with create_session() as session:
-            session.add_all([Variable(key, "x") for key in ours])
-        try:
-            with database.expected_callback("digest") as name:
-                assert variables() == sorted([*ours[1:], CHECK_VARIABLE + name])
-            assert variables() == sorted(ours[1:])
-        finally:
-            with create_session() as session:
-                session.execute(delete(Variable))
-
-    def test_variable_is_removed_if_the_check_is_interrupted(self, airflow_database):
-        with pytest.raises(KeyboardInterrupt), database.expected_callback("digest"):
-            raise KeyboardInterrupt
-        assert variables() == []

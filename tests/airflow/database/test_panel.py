@@ -23,10 +23,10 @@ from airflow.utils.session import create_session
 from sqlalchemy import delete, insert, select, update
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
+from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
 from airflow_provider_browseract.panel import database
 from airflow_provider_browseract.panel.database import BY_TRY, XCOM, RecordKeeper
 from airflow_provider_browseract.panel.records import Link
-from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
