@@ -256,9 +256,9 @@ class RunTimedOutError(RunError):
 
 
 class RunPausedError(RunError):
-    """The run paused for a person, and the operator did not wait for one, or nobody answered in time.
+    """The run paused for a person, and nobody answered in time.
 
-    Use ``on_paused="ask"`` or ``"wait"``, or give people more time (``AskPerson``).
+    Give people more time (``AskPerson``).
     """
 
 

@@ -113,10 +113,10 @@ class RunWorkflowOperator(InputParametersOperator):
         possible runs, ``"adopt"`` the newest of them, or ``"start"`` a new run while they keep running and using
         credits. Default: ``"fail"``.
     :param on_paused: what to do when the run pauses for a person: keep waiting (``"wait"``), stop the run and fail
-        (``"fail"``), resume the run at most three times in each try (``"resume"``), or ask people in Airflow
-        (``"ask"``, or an :class:`AskPerson` with a time limit and a default answer). The pause then becomes a Required
-        Action with the live view of the browser and the answers Resume and Stop. While it is open, the task is always
-        deferred. Default: ``"wait"``.
+        without a retry (``"fail"``), resume the run at most three times in each try (``"resume"``), or ask people in
+        Airflow (``"ask"``, or an :class:`AskPerson` with a time limit and a default answer). The pause then becomes a
+        Required Action with the live view of the browser and the answers Resume and Stop. While it is open, the task is
+        always deferred. Default: ``"wait"``.
     :param on_paused_callback: a notifier or a function, or a list of them, called with the context of the task each
         time the run pauses. In the context, ``browseract_task`` contains the facts about the run
         (:func:`~airflow_provider_browseract.runs.report.facts`), with the live view as ``links.live``, and

@@ -117,9 +117,8 @@ class TaskTrigger(BaseTrigger):
                 await asyncio.wait({stopping}, timeout=limit - loop.time())
         if not stopping.done():
             self.log.warning(
-                "BrowserAct task %s was not stopped within %g seconds. The triggerer keeps trying and logs the outcome "
-                "below. If no such line follows, the run keeps running and using credits until it ends or you stop it "
-                "in the BrowserAct dashboard.",
+                "BrowserAct task %s was not stopped within %g seconds. The triggerer keeps trying. Look in the "
+                "BrowserAct dashboard whether the run is still running.",
                 task_id,
                 timings.ON_KILL_LIMIT,
             )

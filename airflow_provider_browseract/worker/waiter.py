@@ -13,9 +13,7 @@ from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, count_in_task, in_dag_test
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
-    RunError,
     RunLostError,
-    RunPausedError,
     RunTimedOutError,
 )
 from airflow_provider_browseract.in_airflow.showing import count_run, show_run, show_wait
@@ -187,7 +185,7 @@ class Waiter:
             self.run.log.info("Woken by a %s%s.", event.woken_by, after)
         show_wait(self.context["ti"], shown, self.run.log)
 
-    def _no_result(self, over: GiveUp) -> RunError:
+    def _no_result(self, over: GiveUp) -> Exception:
         """Stop the run or leave it running, and return the error that explains why there is no result."""
         task_id, run = over.wait.browseract_task_id, self.run
         if over.error is None and over.end is End.DEADLINE:
@@ -205,7 +203,8 @@ class Waiter:
                 "need longer."
             )
         if over.error is None and over.end is End.PAUSED:
-            return RunPausedError(
+            # A retry would only pay for a run that pauses again.
+            return AirflowFailException(
                 f"BrowserAct task {task_id} paused for a person, and on_paused='fail' does not wait for one.\n"
                 f"{run.describe(run.stop(task_id))}\n"
                 "To let a person help, set on_paused='ask' or on_paused='wait'."

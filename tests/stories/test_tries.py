@@ -17,7 +17,6 @@ from airflow_provider_browseract.exceptions import (
     RunCanceledError,
     RunFailedError,
     RunLostError,
-    RunPausedError,
     RunStartUnknownError,
     RunTimedOutError,
 )
@@ -26,6 +25,7 @@ from tests.stories.player import DEFERS, DIES, KINDS, SHAPES, WAYS, Try
 INK = {"inputs": {"keyword": "ink"}}
 OTHER = {"source": ORDERS.id, "inputs": None}
 KEPT = {"cancel_on_kill": False, "cancel_on_timeout": False}
+NO_PAUSE = {"on_paused": "fail", **KEPT}
 LOST, RESET, DOWN = RequestFault.lost_response(), RequestFault.reset(), RequestFault.status(503)
 GONE, FULL = RequestFault.refused(10112), RequestFault.refused(10118)
 LOCKED, WRONG_KEY = RequestFault.refused(4711, "Locked."), RequestFault.refused(401, http_status=401)
@@ -141,7 +141,7 @@ STORIES = {
     ),
     "pause": ([Try(run={"pause_at": 0.5, "pause_limit": 600.0}, says="waits for a person: http")], "finished"),
     "pause with on_paused=fail": (
-        [Try(RunPausedError, run={"pause_at": 0.5}, args={"on_paused": "fail", **KEPT}, says="paused for a person")],
+        [Try(AirflowFailException, run={"pause_at": 0.5}, args=NO_PAUSE, says="paused for a person")],
         "canceled",
     ),
     "no credits": ([Try(InsufficientCreditsError, faults={"start": (NO_CREDITS, 1)}, says="add"), Try()], "finished"),

@@ -310,7 +310,7 @@ class TestPauseNotification:
             run.run()
             assert emulator.tasks[0].status == "finished"
         else:
-            with pytest.raises(RunPausedError):
+            with pytest.raises(AirflowFailException):
                 run.run()
         [context] = told
         assert context["ti"] is run.ti
