@@ -80,8 +80,7 @@ def match_task(task: Task, orphan: Orphan, declared: Declared) -> bool | None:
     """Return whether a task is the run that was started; None if that is not certain."""
     entry, request = orphan.entry, orphan.request
     source = entry.source
-    # A failed or canceled run is useless, so it does not matter whether it is the wanted one.
-    if task.id in entry.earlier or task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
+    if task.id in entry.earlier:
         return False
     # The run of a template can have any workflow, but it has no bot.
     if task.bot_id is not None if source.is_template else task.source_id not in (None, source.id):
@@ -103,6 +102,11 @@ def match_task(task: Task, orphan: Orphan, declared: Declared) -> bool | None:
     # Nothing in the list shows which template a run is of.
     sure = sure and not source.is_template and (not request.profile_id or task.profile_id is not None)
     return inputs if sure else None
+
+
+def came_to_nothing(task: Task) -> bool:
+    """Return whether a run has ended without a result. Nobody can use it, but it has used credits."""
+    return task.status in (TaskStatus.FAILED, TaskStatus.CANCELED)
 
 
 def inputs_match(text: str, inputs: Mapping[str, str], declared: Sequence[InputParameter] = ()) -> bool | None:

@@ -15,7 +15,7 @@ from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.versions import APIS, SOURCES
 from airflow_provider_browseract.exceptions import BrowserActError, RunStartUnknownError, UnexpectedResponseError
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.matching import Declared, Orphan, match_task
+from airflow_provider_browseract.runs.matching import Declared, Orphan, came_to_nothing, match_task
 from airflow_provider_browseract.runs.options import OnOrphan
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 
@@ -92,15 +92,18 @@ def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float])
         claims: Mapping[str, int] = yield ReadClaims()
         given_up |= claims.keys()
         possible = [task for task, match in matches if match is not False and task.id not in given_up]
-        if not possible:
-            break
-        certain = [task for task, match in matches if match and task.id not in given_up]
+        ended = [task for task in possible if came_to_nothing(task)]
+        if len(ended) == len(possible):
+            # If one of them certainly is the run, its credits count. Otherwise it does not matter which one it is.
+            sure = [task for task, match in matches if match and task in ended]
+            return sure[0] if len(sure) == 1 else None
+        possible = [task for task in possible if task not in ended]
+        certain = [task for task, match in matches if match and task in possible]
         # Undecided runs beside a certain one are older, or their inputs cannot be read.
         chosen = certain[0] if len(certain) == 1 else (yield from _choose(possible, orphan, on_orphan, limit))
         if chosen is None or (yield from _claim(chosen, orphan, read_at, limit)):
             return chosen
         given_up.add(chosen.id)
-    return None
 
 
 def _compare_listed(orphan: Orphan, limit: _Limit) -> Generator[Step, Any, list[tuple[Task, bool | None]]]:

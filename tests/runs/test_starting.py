@@ -450,6 +450,7 @@ class TestCreditsOfEarlierTries:
             "no longer exists": (BEFORE, [GONE], 25),
             "was never started": (replace(BEFORE, task_id=None), [page_of()], 25),
             "found by its inputs": (replace(BEFORE, task_id=None), [page_of(RUN), FAILED_RUN], 65),
+            "found after it was stopped": (replace(BEFORE, task_id=None), [page_of(CANCELED_RUN), CANCELED_RUN], 65),
             "failed before a clear": (replace(BEFORE, max_tries=2), [FAILED_RUN], 0),
             "stopped because of a clear": (replace(BEFORE, max_tries=2), [replace(RUN, credit=40), None], 0),
             "was never started before a clear": (replace(BEFORE, task_id=None, max_tries=2), [page_of()], 0),
