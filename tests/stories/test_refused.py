@@ -68,6 +68,10 @@ CONSTANTS = [
     (WORKFLOW, {"webhook": True}, "webhook=True needs deferrable=True"),
     (WORKFLOW, {"webhook": True, "deferrable": True, "wait_for_completion": False}, "wait_for_completion=True"),
     (WORKFLOW, {"webhook": True, "dry_run": True}, "webhook=True needs deferrable=True"),
+    *(
+        (WORKFLOW, {"webhook": True, "deferrable": True, name: "{{ params.url }}"}, "webhook=True goes with neither")
+        for name in ("callback_url", "status_change_callback_url")
+    ),
     (BOT, {"validate_output": "yes"}, f"validate_output is 'yes'{FLAG}"),
     (BOT, {"validate_output": True, "wait_for_completion": False}, "needs wait_for_completion=True"),
     *((each, {"show_live_view": "no"}, f"show_live_view is 'no'{FLAG}") for each in (WORKFLOW, SENSOR)),
