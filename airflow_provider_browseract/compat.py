@@ -166,6 +166,22 @@ def in_dag_test() -> bool:
     return isinstance(getattr(task_runner, "SUPERVISOR_COMMS", None), InProcessSupervisorComms)
 
 
+def at_end_of_task(call: Callable[[], None]) -> None:
+    """Let this process call a function when it ends the task, also after a deferral (from Airflow 3.3 on)."""
+    try:
+        from airflow.listeners import hookimpl
+        from airflow.sdk.listener import get_listener_manager
+    except ImportError:
+        return
+
+    class Listener:
+        @hookimpl  # type: ignore[untyped-decorator,unused-ignore]
+        def before_stopping(self, component: object) -> None:
+            call()
+
+    get_listener_manager().add_listener(Listener())  # type: ignore[no-untyped-call,unused-ignore]
+
+
 def imports_dag_file() -> bool:
     """Return whether Airflow is importing a DAG file now, and this code is run by that."""
     modules = (frame.f_globals.get("__name__") for frame, _ in traceback.walk_stack(None))

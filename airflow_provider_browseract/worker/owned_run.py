@@ -330,6 +330,19 @@ class OwnedRun:
         if self.tries is not None and not self.tries.is_running() and not self.killed:
             self.kill()
 
+    def stop_if_deferral_was_refused(self) -> None:
+        """Stop the run if a person has ended the task after the last check and before Airflow accepted the deferral.
+
+        Airflow then calls neither ``on_kill`` of this process nor that of a trigger.
+        """
+        if self.tries is None or self.killed:
+            return
+        with tolerate_errors(self.log.warning, "Airflow did not report whether it has accepted the deferral (%s)."):
+            kill = self.tries.why_killed()
+            if kill.wanted:
+                self.handed_over = False
+                self.kill(kill)
+
     def read(self, browseract_task_id: str) -> Task:
         """Read the run."""
         from airflow_provider_browseract.worker.reading import get_run

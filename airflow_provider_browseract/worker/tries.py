@@ -176,9 +176,10 @@ class Tries:
         When a person marks or clears a task instance, Airflow first changes its state and then kills its process. If
         the state has not changed, something else ended the process: an evicted pod, a drained node, a stopped worker.
         """
-        return ReasonOfKill(self._why_killed)
+        return ReasonOfKill(self.why_killed)
 
-    def _why_killed(self) -> Kill:
+    def why_killed(self) -> Kill:
+        """Return what the state of the task instance shows, with one request to Airflow."""
         state = task_instance_state(self.ti)
         if state == "restarting":
             return Kill("the Airflow task was cleared", wanted=True)

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_browseract.api.models import Task, TaskStatus
-from airflow_provider_browseract.compat import AirflowFailException, count_in_task, in_dag_test
+from airflow_provider_browseract.compat import AirflowFailException, at_end_of_task, count_in_task, in_dag_test
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
     RunLostError,
@@ -133,6 +133,8 @@ class Waiter:
         conn_id = self.run.hook.browseract_conn_id
         self.run.raise_if_killed()
         self.run.handed_over = True
+        if not in_dag_test():
+            at_end_of_task(self.run.stop_if_deferral_was_refused)
         self.defer(
             trigger=TaskTrigger(browseract_conn_id=conn_id, wait=wait, cancel_on_kill=self.options.cancel_on_kill),
             method_name="execute_complete",

@@ -103,13 +103,17 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(world, tries):
         # For longer than Airflow usually lets a killed process live.
         threading.Event().wait(15)
 
+    if AIRFLOW_V_3_3_PLUS:
+        wait("A run of marked_at_its_deferral", runs_of, "marked_at_its_deferral")
+        world.mark("failed", "tries", run_id, "marked_at_its_deferral")
     for task_id in ("marked_deferred", "marked"):
         world.mark("failed", "tries", run_id, task_id)
     for task_id in ("cleared_deferred", "cleared"):
         world.clear("tries", run_id, task_id)
     for task_id in ("cleared_deferred", "cleared"):
         wait(f"The second run of {task_id}", runs_of, task_id, 2)
-    stopped = ["marked", "cleared", hanging, *(["marked_deferred", "cleared_deferred"] if AIRFLOW_V_3_3_PLUS else [])]
+    only_from_3_3 = ["marked_deferred", "cleared_deferred", "marked_at_its_deferral"] if AIRFLOW_V_3_3_PLUS else []
+    stopped = ["marked", "cleared", hanging, *only_from_3_3]
     for task_id in stopped:
         wait(f"The stop of the run of {task_id}", first_is_canceled, task_id)
     release("cleared")
@@ -130,6 +134,7 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(world, tries):
         "lost": "success",
         hanging: "failed",
         "failing_run": "success",
+        **dict.fromkeys(only_from_3_3[2:], "failed"),
     }
     paid = {name: sum(("keyword", name) in task.inputs for task in emulator.tasks) for name in states}
     # Only the state that Airflow 3.3 keeps lets the next try find the run of a lost worker.
@@ -142,6 +147,7 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(world, tries):
         "lost": again,
         hanging: 1,
         "failing_run": 0,
+        **dict.fromkeys(only_from_3_3[2:], 1),
     }
     assert [task.status for task in emulator.tasks if ("keyword", "pens") in task.inputs] == ["failed", "finished"]
     if AIRFLOW_V_3_3_PLUS:

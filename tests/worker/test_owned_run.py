@@ -705,3 +705,36 @@ def test_signal_while_the_owned_run_is_being_made_is_not_forgotten(tries, monkey
 
     monkeypatch.setattr(OwnedRun, "__init__", interrupted)
     assert operator._owned_run.killed
+
+
+@cases(
+    ("state", "superseded", "status", "words"),
+    {
+        "marked": ("failed", False, "canceled", "the Airflow task was set to a final state.\nThe run was stopped."),
+        "cleared": ("restarting", False, "canceled", "the Airflow task was cleared.\nThe run was stopped."),
+        "deleted": (DELETED, False, "canceled", "the task instance was deleted in Airflow.\nThe run was stopped."),
+        "accepted": ("deferred", False, "running", ""),
+        "resumed already": ("scheduled", False, "running", ""),
+        "another try has begun": ("running", True, "running", ""),
+    },
+)
+def test_refused_deferral_stops_the_run_and_an_accepted_one_does_not(
+    tries, airflow, emulator, ends_of_tasks, logs, state, superseded, status, words
+):
+    tries(deferrable=True).defer()
+    logs()
+    airflow.become(state, superseded)
+    [end] = ends_of_tasks
+    end()
+    assert emulator.tasks[0].status == status
+    assert words in logs()
+
+
+def test_run_is_left_to_the_trigger_if_airflow_does_not_report_the_state_after_a_deferral(
+    tries, airflow, emulator, ends_of_tasks, logs
+):
+    tries(deferrable=True).defer()
+    airflow.answers = AWAY
+    ends_of_tasks[0]()
+    assert emulator.tasks[0].status == "running"
+    assert "Airflow did not report whether it has accepted the deferral (RuntimeError: no API server)." in logs()

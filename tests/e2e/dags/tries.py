@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
+from typing import Any, NoReturn
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, get_current_context
 
+from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, task_instance_state
 from airflow_provider_browseract.emulator import EXPORT, SEARCH
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
 ARGUMENTS = {"browseract_conn_id": "tries", "retries": 1, "retry_delay": timedelta(seconds=1), "poll_interval": 2}
+
+
+class MarkedAtItsDeferral(RunWorkflowOperator):
+    """Defers only once somebody has marked the task as failed."""
+
+    def defer(self, **arguments: Any) -> NoReturn:
+        ti, limit = get_current_context()["ti"], time.monotonic() + 240
+        while task_instance_state(ti) == "running" and time.monotonic() < limit:
+            time.sleep(0.1)
+        super().defer(**arguments)
+        raise AssertionError("defer has raised")
+
 
 with DAG("tries", schedule=None, default_args=ARGUMENTS):
     tasks = {
@@ -21,4 +36,7 @@ with DAG("tries", schedule=None, default_args=ARGUMENTS):
         )
         for name in ("marked_deferred", "cleared_deferred", "marked", "cleared", "lost", "marked_while_airflow_hangs")
     }
+    if AIRFLOW_V_3_3_PLUS:
+        name = "marked_at_its_deferral"
+        MarkedAtItsDeferral(task_id=name, workflow_id=SEARCH.id, input_parameters={"keyword": name}, deferrable=True)
     RunWorkflowOperator(task_id="failing_run", workflow_id=EXPORT.id, input_parameters={"keyword": "pens"})
