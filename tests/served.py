@@ -94,9 +94,11 @@ def certificate_in(folder: Path) -> Path:
     """Return a new file with a certificate for 127.0.0.1, signed by itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    # The clock of the machine may be set back while a test runs.
     now = datetime.now(timezone.utc)
+    yesterday, tomorrow = now - timedelta(days=1), now + timedelta(days=1)
     signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), yesterday, tomorrow)
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())

@@ -392,7 +392,7 @@ class TestStop:
                 with opened(session, f"{url}/a") as (content, _):
                     b"".join(content)
             except (FileError, Interrupted) as error:
-                reasons.append(type(error))
+                reasons.append(error)
 
         thread = threading.Thread(target=fetch_until_stopped, daemon=True)
         thread.start()
@@ -401,7 +401,7 @@ class TestStop:
         session.close()
         thread.join(10)
         assert not thread.is_alive()
-        assert reasons == [Interrupted]
+        assert [type(reason) for reason in reasons] == [Interrupted], reasons
 
 
 def test_stopped_download_does_not_decode_the_rest_of_what_has_arrived(listen):
