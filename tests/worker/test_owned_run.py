@@ -79,14 +79,13 @@ def be_hasty(monkeypatch) -> Callable[[], None]:
 
 
 @contextmanager
-def sigterm_after(operator, wait: Callable[[], object], times: int = 1) -> Iterator[None]:
+def sigterm_after(operator, wait: Callable[[], object]) -> Iterator[None]:
     """Send SIGTERM to this process after a wait, as Airflow handles it: call on_kill, and let the code continue."""
     before = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
 
     def send() -> None:
         wait()
-        for _ in range(times):
-            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     sending = threading.Thread(target=send)
     sending.start()
@@ -101,7 +100,7 @@ def sigterm_after(operator, wait: Callable[[], object], times: int = 1) -> Itera
 def killed(emulator) -> Callable[..., BaseException]:
     """Return a function that runs a try and ends its process with SIGTERM while it waits."""
 
-    def kill(attempt, *, happens: Callable[[], Any] = lambda: None, times: int = 1, polls: int = 2) -> BaseException:
+    def kill(attempt, *, happens: Callable[[], Any] = lambda: None, polls: int = 2) -> BaseException:
         operator, polled = attempt.operator(), calls_of(emulator, "get-task")
 
         def wait() -> None:
@@ -109,7 +108,7 @@ def killed(emulator) -> Callable[..., BaseException]:
             emulator.wait_until(lambda: calls_of(emulator, "get-task") - polled >= polls)
             happens()
 
-        with sigterm_after(operator, wait, times), pytest.raises((RunLostError, RunCanceledError)) as raised:
+        with sigterm_after(operator, wait), pytest.raises((RunLostError, RunCanceledError)) as raised:
             operator.execute(attempt.context)
         return raised.value
 
@@ -149,8 +148,20 @@ class TestUnexpectedSigterm:
         # A kill leaves no time for a request to Airflow that is only about a link.
         assert LiveViewLink.OVER not in attempt.ti.xcoms.values()
 
-    def test_two_sigterms_send_one_stop_request_and_one_log_message(self, tries, killed, emulator, logs):
-        killed(tries(max_tries=0), times=2)
+    def test_second_sigterm_during_the_stop_sends_no_other_stop_request(self, tries, emulator, logs):
+        attempt = tries(max_tries=0)
+        operator = attempt.operator()
+        emulator.fault("stop-task", RequestFault.slow(0.5))
+
+        def called(endpoint: str) -> Callable[[], object]:
+            return lambda: emulator.wait_until(lambda: calls_of(emulator, endpoint))
+
+        with (
+            sigterm_after(operator, called("get-task")),
+            sigterm_after(operator, called("stop-task")),
+            pytest.raises(RunCanceledError),
+        ):
+            operator.execute(attempt.context)
         assert calls_of(emulator, "stop-task") == 1
         assert logs().count("Killed while waiting") == 1
 
