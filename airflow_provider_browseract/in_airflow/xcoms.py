@@ -53,6 +53,9 @@ def _reserved_key(value: Any, serde: Any) -> str | None:
     return None
 
 
+MAX_TRIES_XCOM = "max_tries"
+"""XCom with the ``max_tries`` of the last try that has begun. A clear increases it, and a retry does not."""
+
 ID_LENGTH = 250
 """Characters that Airflow's database columns allow for the ids of DAG, run and task."""
 

@@ -151,6 +151,8 @@ class Wait:
     :param spent_before: credits that earlier runs of the task instance have used.
     :param cap_warned: the log has a warning about ``max_credits``.
     :param source_name: the name of the workflow, bot or template, if it is known.
+    :param max_tries: how many tries Airflow allowed the task instance, minus one, when its try began. A clear increases
+        this number, and a retry does not. None if an older version has stored the wait.
     """
 
     browseract_task_id: Text
@@ -176,6 +178,7 @@ class Wait:
     spent_before: Count = 0
     cap_warned: bool = False
     source_name: Text | None = None
+    max_tries: Count | None = None
 
     @property
     def api(self) -> ModuleType:

@@ -13,7 +13,7 @@ from airflow_provider_browseract.exceptions import NOTHING_TO_STOP, BrowserActEr
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
 from airflow_provider_browseract.in_airflow.shielding import in_empty_context
-from airflow_provider_browseract.in_airflow.xcoms import aget_xcom
+from airflow_provider_browseract.in_airflow.xcoms import MAX_TRIES_XCOM, aget_xcom
 from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import WAIT_XCOM, is_resumed_wait
@@ -43,7 +43,7 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) ->
     """Stop the run of a wait that was ended, unless the run is still waited for; log what was done."""
     task_id = wait.browseract_task_id
     try:
-        if waiting := await _who_waits(wait, ti):
+        if waiting := await _who_waits(wait, ti, log):
             log.info("BrowserAct task %s is not stopped: %s", task_id, waiting)
             return
     except Exception as error:  # noqa: BLE001 - a run that something may wait for must not be stopped
@@ -80,7 +80,7 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) ->
         log.info("BrowserAct task %s was stopped, because no task waits for it any more.", task_id)
 
 
-async def _who_waits(wait: Wait, ti: Any) -> str | None:
+async def _who_waits(wait: Wait, ti: Any, log: Log) -> str | None:
     """Return a sentence about what still waits for the run after the trigger was killed; None if nothing does."""
     try:
         if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.first_poll_at):
@@ -89,7 +89,7 @@ async def _who_waits(wait: Wait, ti: Any) -> str | None:
     except Exception as error:
         if not is_of_earlier_try(error):
             raise
-        return "the next try of the Airflow task waits for it." if await _next_try_waits(wait, ti) else None
+        return "the next try of the Airflow task waits for it." if await _next_try_waits(wait, ti, log) else None
     if await answers.was_answered(wait, ti):
         return "a person's answer has resumed the Airflow task."
     # Airflow has deleted the XComs of a cleared task by then, and its next try starts another run.
@@ -101,21 +101,32 @@ async def _who_waits(wait: Wait, ti: Any) -> str | None:
     return None
 
 
-async def _next_try_waits(wait: Wait, ti: Any) -> bool:
+async def _next_try_waits(wait: Wait, ti: Any, log: Log) -> bool:
     """Return whether the next try of a task instance waits for the run (Airflow 3.4).
 
     The try of the trigger is over: a person has cleared it, or it has failed and left the run to the next try. Which of
-    the two it was is known once the next try has pushed the id of its run. Airflow hides that only from the triggers of
-    other tries.
+    the two it was is known once the next try has begun, before it waits for anything. Airflow hides that only from the
+    triggers of other tries.
     """
-    until = time.time() + timings.NEXT_TRY_LIMIT
+    until, told = time.time() + timings.NEXT_TRY_LIMIT, False
     while True:
         state = await asyncio.to_thread(task_instance_state, ti)
         if state == "up_for_retry":
             return True
+        max_tries = await in_empty_context(aget_xcom(ti, MAX_TRIES_XCOM))
+        if None not in (max_tries, wait.max_tries) and max_tries > wait.max_tries:
+            return False
         pushed = await in_empty_context(aget_xcom(ti, "task_id"))
         if pushed is not None:
             return bool(pushed == wait.browseract_task_id)
         if state in (*FINAL_STATES, DELETED) or time.time() >= until:
             return False
+        if not told:
+            log.info(
+                "The try that started BrowserAct task %s is over. The run is stopped unless the next try reattaches to "
+                "it within %g seconds.",
+                wait.browseract_task_id,
+                timings.NEXT_TRY_LIMIT,
+            )
+        told = True
         await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)

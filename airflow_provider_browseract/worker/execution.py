@@ -93,6 +93,7 @@ class RunExecution:
 
     def execute(self) -> Any:
         """Begin a try."""
+        self.tries.show_max_tries()
         now = time.time()
         return self._start_and_wait(Queued(now, now, priority=self.operator.priority_weight))
 

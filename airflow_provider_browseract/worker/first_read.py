@@ -43,6 +43,7 @@ def read_first(run: OwnedRun, ti: Any, kind: RunKind, started: StartedRun, optio
         api_version=started.entry.source.api_version,
         spent_before=started.entry.spent,
         source_name=started.source_name,
+        max_tries=ti.max_tries,
     )
     try:
         task = started.task or run.hook.client.send(wait.api.get_task(started.task_id))

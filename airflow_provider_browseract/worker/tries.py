@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.compat import DELETED, FINAL_STATES, task_instance_state
+from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS, DELETED, FINAL_STATES, task_instance_state
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
+from airflow_provider_browseract.in_airflow.xcoms import MAX_TRIES_XCOM
 from airflow_provider_browseract.runs import timings
 
 if TYPE_CHECKING:
@@ -163,6 +164,12 @@ class Tries:
     def _of_siblings(self, key: str) -> list[Any]:
         """Return an XCom of all task instances of the same mapped task, including this one."""
         return self.ti.xcom_pull(task_ids=[self.ti.task_id], key=key) or []
+
+    def show_max_tries(self) -> None:
+        """Let the trigger of an earlier try know whether a person has cleared the task instance (Airflow 3.4)."""
+        if AIRFLOW_V_3_4_PLUS:
+            with tolerate_errors():
+                self.ti.xcom_push(key=MAX_TRIES_XCOM, value=self.ti.max_tries)
 
     def is_running(self) -> bool:
         """Return whether Airflow still wants this try to run; ``True`` if the request to Airflow fails."""

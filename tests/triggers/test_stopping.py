@@ -185,29 +185,36 @@ def test_kill_soon_stops_a_run_nothing_waits_for_and_logs_it(emulator, waiting, 
 
 
 @cases(
-    ("state", "pushed", "status"),
+    ("state", "pushed", "max_tries", "limit", "status"),
     {
-        "waits for its retry": ("up_for_retry", None, "running"),
-        "retried": ("deferred", "the same run", "running"),
-        "cleared": ("deferred", "another run", "canceled"),
-        "cleared and marked": ("failed", None, "canceled"),
-        "does not begin": ("queued", None, "canceled"),
+        "waits for its retry": ("up_for_retry", None, 2, 60.0, "running"),
+        "retried": ("deferred", "the same run", 2, 60.0, "running"),
+        "cleared": ("deferred", "another run", None, 60.0, "canceled"),
+        "cleared, waits for a slot": ("deferred", None, 3, 60.0, "canceled"),
+        "cleared and marked": ("failed", None, None, 60.0, "canceled"),
+        "does not begin": ("queued", None, None, 1.0, "canceled"),
+        "retried, does not start": ("running", None, 2, 1.0, "canceled"),
     },
 )
 def test_kill_of_an_earlier_try_on_airflow_3_4_stops_the_run_unless_the_next_try_waits_for_it(
-    emulator, waiting, airflow, monkeypatch, state, pushed, status
+    emulator, waiting, airflow, monkeypatch, logs, state, pushed, max_tries, limit, status
 ):
-    monkeypatch.setattr(timings, "NEXT_TRY_LIMIT", 1.0)
+    monkeypatch.setattr(timings, "NEXT_TRY_LIMIT", limit)
     monkeypatch.setattr(timings, "ANSWER_POLL_INTERVAL", 0.1)
+    waiting.wait = replace(waiting.wait, max_tries=2)
     airflow.state, airflow.of_another_try = state, True
     airflow.xcoms["task_id"] = waiting.wait.browseract_task_id if pushed == "the same run" else pushed
+    airflow.xcoms["max_tries"] = max_tries
 
     async def kill() -> None:
         trigger_of.set("an earlier try")
         await waiting.on_kill()
 
+    began = time.monotonic()
     asyncio.run(kill())
+    assert time.monotonic() - began < 10
     assert emulator.tasks[0].status == status
+    assert logs().count("unless the next try reattaches to it within 1 seconds") == (limit == 1.0)
 
 
 def test_kill_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator, waiting, airflow):

@@ -12,6 +12,7 @@ from airflow_provider_browseract.exceptions import NoSlotError, RunCanceledError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.worker import tries
 from airflow_provider_browseract.worker.slots import _in_words
 from airflow_provider_browseract.worker.tries import PLACE_KEY
 from tests.workers import BOTH_WAYS, KILL, refuse_xcoms
@@ -55,6 +56,25 @@ def test_no_slot_in_time_raises_and_starts_no_run(worker, world, emulator, store
     assert world.clock.now - began < 30
     assert emulator.tasks == []
     assert store.values == {}
+
+
+@pytest.mark.parametrize("from_3_4", [True, False], ids=["Airflow 3.4", "before"])
+def test_try_that_waits_for_a_slot_shows_the_triggers_of_earlier_tries_that_it_has_begun(
+    worker, emulator, monkeypatch, from_3_4
+):
+    monkeypatch.setattr(tries, "AIRFLOW_V_3_4_PLUS", from_3_4)
+    emulator.fault("run-task", RequestFault.refused(10118))
+    run = search(worker, deferrable=True)
+    run.ti.max_tries = 3
+    run.defer()
+    assert run.ti.xcoms.get("max_tries") == (3 if from_3_4 else None)
+    assert "task_id" not in run.ti.xcoms
+
+
+def test_wait_for_a_run_keeps_how_many_tries_were_allowed(worker):
+    run = search(worker, deferrable=True)
+    run.ti.max_tries = 3
+    assert run.defer().trigger.wait.max_tries == 3
 
 
 def test_refused_task_keeps_its_place_and_its_priority(worker, emulator):
