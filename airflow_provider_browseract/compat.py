@@ -167,19 +167,23 @@ def in_dag_test() -> bool:
 
 
 def at_end_of_task(call: Callable[[], None]) -> None:
-    """Let this process call a function when it ends the task, also after a deferral (from Airflow 3.3 on)."""
+    """Let the process of a task call a function once, at its end, also after a deferral (from Airflow 3.3 on)."""
     try:
         from airflow.listeners import hookimpl
         from airflow.sdk.listener import get_listener_manager
     except ImportError:
         return
+    manager: Any = get_listener_manager()  # type: ignore[no-untyped-call,unused-ignore]
 
     class Listener:
         @hookimpl  # type: ignore[untyped-decorator,unused-ignore]
         def before_stopping(self, component: object) -> None:
+            manager.pm.unregister(self)
             call()
 
-    get_listener_manager().add_listener(Listener())  # type: ignore[no-untyped-call,unused-ignore]
+    # A process that executes an operator without Airflow, such as a test, does not end with the task.
+    if in_task():
+        manager.add_listener(Listener())
 
 
 def imports_dag_file() -> bool:

@@ -143,7 +143,7 @@ class RunOperator(BaseOperator):
     @property
     def has_own_callback(self) -> bool:
         """Whether BrowserAct calls back an address of the user."""
-        return self.callback_url is not None or self.status_change_callback_url is not None
+        return bool(self.callback_url or self.status_change_callback_url)
 
     @property
     @abstractmethod

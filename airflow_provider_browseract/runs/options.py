@@ -178,7 +178,7 @@ class RunOptions:
     wait_for_completion: bool = field(metadata=_by(read_flag))
     deferrable: bool = field(metadata=_by(read_flag))
     webhook: bool | None = field(metadata=_by(_flag_or_none))
-    calls_back_elsewhere: bool = field(metadata=_by(lambda _, given: given, attribute="has_own_callback"))
+    has_own_callback: bool = field(metadata=_by(lambda _, given: given))
     poll_interval: float | None = field(metadata=_by(_seconds_or_none))
     timeout: float = field(metadata=_by(read_seconds))
     start_timeout: float | None = field(metadata=_by(_seconds_or_none))
@@ -194,7 +194,7 @@ class RunOptions:
     cancel_on_timeout: bool = field(metadata=_by(read_flag))
 
     def __post_init__(self) -> None:
-        if self.webhook and self.calls_back_elsewhere:
+        if self.webhook and self.has_own_callback:
             raise InputError(
                 "webhook=True goes with neither callback_url nor status_change_callback_url: BrowserAct calls back the "
                 "addresses that you give, and this task then polls its run. Remove webhook, or the addresses."

@@ -92,15 +92,15 @@ def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float])
         claims: Mapping[str, int] = yield ReadClaims()
         given_up |= claims.keys()
         possible = [task for task, match in matches if match is not False and task.id not in given_up]
-        ended = [task for task in possible if came_to_nothing(task)]
-        if len(ended) == len(possible):
-            # If one of them certainly is the run, its credits count. Otherwise it does not matter which one it is.
-            sure = [task for task, match in matches if match and task in ended]
-            return sure[0] if len(sure) == 1 else None
-        possible = [task for task in possible if task not in ended]
-        certain = [task for task, match in matches if match and task in possible]
-        # Undecided runs beside a certain one are older, or their inputs cannot be read.
-        chosen = certain[0] if len(certain) == 1 else (yield from _choose(possible, orphan, on_orphan, limit))
+        usable = [task for task in possible if not came_to_nothing(task)]
+        certain = [task for task, match in matches if match and task in (usable or possible)]
+        chosen: Task | None = None
+        if len(certain) == 1:
+            # Undecided runs beside a certain one are older, or their inputs cannot be read.
+            [chosen] = certain
+        elif usable:
+            chosen = yield from _choose(usable, orphan, on_orphan, limit)
+        # Which of several runs that have failed it is does not matter enough to fail the task.
         if chosen is None or (yield from _claim(chosen, orphan, read_at, limit)):
             return chosen
         given_up.add(chosen.id)
@@ -243,12 +243,17 @@ def _seconds_behind(page: Page[Task], sent_at: float) -> float:
 
 
 def _dated(tasks: Sequence[Task], limit: _Limit) -> Generator[Step, Any, list[Task]]:
-    """Read each task whose creation time is missing in the list, because an older run may look like the wanted one."""
-    if (undated := sum(task.created_at is None for task in tasks)) > MAX_READ_ALONE:
-        raise UnexpectedResponseError(f"{undated} tasks that may be the run are listed without their creation time")
+    """Read each task whose creation time is missing in the list, because an older run may look like the wanted one.
+
+    A run that has failed is not read, so it never certainly matches.
+    """
+    undated = [task for task in tasks if task.created_at is None and not came_to_nothing(task)]
+    if len(undated) > MAX_READ_ALONE:
+        number = len(undated)
+        raise UnexpectedResponseError(f"{number} tasks that may be the run are listed without their creation time")
     found = []
     for task in tasks:
-        if task.created_at is None:
+        if task in undated:
             limit.check()
             try:
                 task = yield APIS[task.api_version].get_task(task.id)

@@ -255,7 +255,10 @@ def _our_trigger(session: Session, ti: TaskInstance) -> Trigger | None:
     trigger = session.get(Trigger, ti.trigger_id, options=[lazyload("*")])
     if trigger is None or not trigger.classpath.startswith(TRIGGERS):
         return None
-    stored = trigger.kwargs.get("wait")
+    try:
+        stored = trigger.kwargs.get("wait")
+    except Exception:  # noqa: BLE001 - another key has encrypted it, and no token can be compared
+        return None
     return trigger if isinstance(stored, dict) and stored.get(TOKEN_KEY) else None
 
 

@@ -63,7 +63,7 @@ def create_app() -> FastAPI:
             # A callback that got no thread by then would get no response while its sender waits.
             with anyio.move_on_after(timings.LONGEST_CALLBACK_WAIT):
                 resumed = await anyio.to_thread.run_sync(resume, key, token, limiter=limiter)
-                failing = False
+                failing = failing and not resumed
                 return _respond("resumed", 200) if resumed else _respond("unknown", 404)
             return _respond("busy", 503)
         except Exception as error:  # noqa: BLE001 - BrowserAct sends a callback again only after a 5xx response

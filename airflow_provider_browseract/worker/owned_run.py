@@ -335,13 +335,15 @@ class OwnedRun:
 
         Airflow then calls neither ``on_kill`` of this process nor that of a trigger.
         """
-        if self.tries is None or self.killed:
+        if self.tries is None:
             return
         with tolerate_errors(self.log.warning, "Airflow did not report whether it has accepted the deferral (%s)."):
-            kill = self.tries.why_killed()
-            if kill.wanted:
+            kill = None if self.killed else self.tries.why_killed()
+            # During the request, a signal may have come for the same reason.
+            if kill is not None and kill.wanted and not self.killed:
                 self.handed_over = False
                 self.kill(kill)
+        self.await_decision()
 
     def read(self, browseract_task_id: str) -> Task:
         """Read the run."""

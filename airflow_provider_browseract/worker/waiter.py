@@ -57,7 +57,7 @@ class Waiter:
 
         :raises TaskDeferred: the wait continues in the triggerer.
         :raises RunError: there is no result to wait for.
-        :raises AirflowFailException: a person stopped the run.
+        :raises AirflowFailException: the run was stopped by a person, at its pause, or over its cap.
         """
         while True:
             match decision:
@@ -205,12 +205,15 @@ class Waiter:
                 "need longer."
             )
         if over.error is None and over.end is End.PAUSED:
-            # A retry would only pay for a run that pauses again.
-            return AirflowFailException(
+            fate = run.stop(task_id)
+            why = (
                 f"BrowserAct task {task_id} paused for a person, and on_paused='fail' does not wait for one.\n"
-                f"{run.describe(run.stop(task_id))}\n"
-                "To let a person help, set on_paused='ask' or on_paused='wait'."
+                f"{run.describe(fate)}"
             )
+            if fate.error is not None and run.leave_to_next_try(RunLostError(why)):
+                return RunLostError(f"{why}\nThe next try reattaches to the run, and tries again to stop it.")
+            # A retry would only pay for a run that pauses again.
+            return AirflowFailException(f"{why}\nTo let a person help, set on_paused='ask' or on_paused='wait'.")
         return run.give_up(task_id, over.why, remedy=over.remedy, unknown=over.unknown)
 
     def _end_over_cap(self, wait: Wait, task: Task) -> Conclude:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+import pytest
+from airflow.sdk.execution_time.context import set_current_context
 from airflow.sdk.log import mask_secret
 from airflow.triggers.base import BaseTrigger
 
@@ -63,3 +65,16 @@ def test_code_outside_of_tasks_is_neither_a_task_nor_a_test_of_a_dag():
     assert not compat.in_dag_test()
     assert not compat.is_unmapped(RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id))
     assert compat.set_during_execution() is not None
+
+
+@pytest.mark.skipif(not compat.AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 there is no such moment")
+def test_end_of_a_task_calls_a_function_once_and_only_in_the_process_of_a_task():
+    from airflow.sdk.listener import get_listener_manager
+
+    calls = []
+    compat.at_end_of_task(lambda: calls.append("without a task"))
+    with set_current_context({}):
+        compat.at_end_of_task(lambda: calls.append("in a task"))
+    for _ in range(2):
+        get_listener_manager().hook.before_stopping(component=object())
+    assert calls == ["in a task"]

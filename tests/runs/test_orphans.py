@@ -267,6 +267,7 @@ class TestBounds:
 
     UNDATED = [listed_run(str(number), created=None) for number in range(21)]
     TWENTY = {"list-tasks": page_of(*UNDATED[:20]), "get-task": UNDATED[0]}
+    FAILED = [listed_run(str(number), created=None, status=TaskStatus.FAILED) for number in range(21, 50)]
     NO_TIMES = "21 tasks that may be the run are listed without their creation time"
 
     @cases(
@@ -287,6 +288,10 @@ class TestBounds:
         assert {name: played.names.count(name) for name in played.names} == calls
         # With on_orphan='start', this leads to a new run.
         assert look(responses, ANOTHER, takes=takes).over is None
+
+    def test_runs_that_have_failed_are_not_read_alone_for_their_times(self):
+        responses = {"list-tasks": page_of(*self.FAILED), "get-workflow": SourceInfo(id="70")}
+        assert look(responses).over is None
 
     @pytest.mark.parametrize(("takes", "number"), [(0.0, 10), (60.0, 4)], ids=["in number", "in time"])
     def test_reading_the_links_of_possible_runs_is_limited(self, takes, number):

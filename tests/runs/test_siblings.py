@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import CreatedTask, SourceInfo, Task
+from airflow_provider_browseract.api.models import CreatedTask, SourceInfo, Task, TaskStatus
 from airflow_provider_browseract.exceptions import BrowserActError, ResponseLostError, ServerError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.orphans import Claim, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.starting import BeforeStart, StartedRun, begin
 from airflow_provider_browseract.runs.steps import Sleep
+from tests.cases import cases
 from tests.runs.starts import listed_run, page_of, start
 
 
@@ -28,11 +29,13 @@ class World:
 
     :param claims: whether the task instances have map indexes, so that they claim a run before they adopt it.
     :param slow: whether Airflow sometimes takes longer for a request than the pause after a claim.
+    :param status: the status of all runs.
     """
 
     chance: random.Random
     claims: bool = True
     slow: bool = False
+    status: TaskStatus = TaskStatus.RUNNING
     now: float = 10_000.0
     runs: list[Task] = field(default_factory=list)
     listed_after: dict[str, float] = field(default_factory=dict)
@@ -97,7 +100,7 @@ class World:
             if fate == "never arrived":
                 return self.chance.choice([ServerError("x", http_status=503), ResponseLostError("x")])
             task_id = str(100 + len(self.runs))
-            self.runs.append(listed_run(task_id, int(self.now)))
+            self.runs.append(listed_run(task_id, int(self.now), self.status))
             self.listed_after[task_id] = self.now + self.chance.uniform(0.0, timings.LISTING_DELAY - 1.0)
             return CreatedTask(id=task_id) if fate == "well" else ResponseLostError("x")
         if step.name == "get-workflow":
@@ -118,9 +121,9 @@ def played(seed: int, **world: Any) -> World:
     return found
 
 
-@pytest.mark.parametrize("slow", [False, True], ids=["", "with a slow Airflow"])
-def test_no_run_is_adopted_by_two_mapped_siblings(slow):
-    assert not [seed for seed in range(1500) if played(seed, slow=slow).adopted_twice]
+@cases("world", {"": {}, "with a slow Airflow": {"slow": True}, "all have failed": {"status": TaskStatus.FAILED}})
+def test_no_run_is_adopted_by_two_mapped_siblings(world):
+    assert not [seed for seed in range(1500) if played(seed, **world).adopted_twice]
 
 
 @pytest.mark.parametrize("slow", [False, True], ids=["", "with a slow Airflow"])

@@ -67,7 +67,7 @@ STORIES = {
     "other inputs": ([Try(DIES, dies="after read"), Try(args=INK, says="had other inputs")], "canceled finished"),
     "another workflow": ([Try(DIES, dies="after read"), Try(args=OTHER, says="it is a run of")], "canceled finished"),
     "other inputs after the end": ([Try(DIES, dies="after read"), Try(args=INK, later=600)], "finished finished"),
-    "other inputs, and the stop fails": (
+    "other inputs, stop fails": (
         [Try(DIES, dies="after read"), Try(RunLostError, args=INK, faults={"stop": (DOWN, None)}, says="503")],
         "running",
     ),
@@ -125,7 +125,7 @@ STORIES = {
         [Try(RunCanceledError, killed="look", says="RunCanceledError('Killed before a run was started.')"), Try()],
         "finished",
     ),
-    "killed, and the stop fails": (
+    "killed, stop fails": (
         [Try(RunCanceledError, **MARKED, faults={"stop": (DOWN, None)}, says=NOT_STOPPED)],
         "running",
     ),
@@ -142,6 +142,13 @@ STORIES = {
     "pause": ([Try(run={"pause_at": 0.5, "pause_limit": 600.0}, says="waits for a person: http")], "finished"),
     "pause with on_paused=fail": (
         [Try(AirflowFailException, run={"pause_at": 0.5}, args=NO_PAUSE, says="paused for a person")],
+        "canceled",
+    ),
+    "pause with on_paused=fail, stop fails": (
+        [
+            Try(RunLostError, run={"pause_at": 0.5}, args=NO_PAUSE, faults={"stop": (DOWN, None)}, says="tries again"),
+            Try(AirflowFailException, args=NO_PAUSE, says="paused for a person"),
+        ],
         "canceled",
     ),
     "no credits": ([Try(InsufficientCreditsError, faults={"start": (NO_CREDITS, 1)}, says="add"), Try()], "finished"),

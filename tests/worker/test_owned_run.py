@@ -749,3 +749,19 @@ def test_run_is_left_to_the_trigger_if_airflow_does_not_report_the_state_after_a
     ends_of_tasks[0]()
     assert emulator.tasks[0].status == "running"
     assert "Airflow did not report whether it has accepted the deferral (RuntimeError: no API server)." in logs()
+
+
+def test_end_of_the_process_waits_until_a_kill_after_the_deferral_has_been_decided(
+    tries, airflow, emulator, ends_of_tasks, monkeypatch
+):
+    monkeypatch.setattr(timings, "HANDLER_LIMIT", 0.0)
+    emulator.fault("stop-task", RequestFault.slow(0.5))
+    attempt = tries(deferrable=True)
+    operator = attempt.operator()
+    with pytest.raises(TaskDeferred):
+        operator.execute(attempt.context)
+    airflow.state = "failed"
+    operator.on_kill()
+    ends_of_tasks[0]()
+    assert isinstance(operator._owned_run.kill_error, RunCanceledError)
+    assert calls_of(emulator, "stop-task") == 1

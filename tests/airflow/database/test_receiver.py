@@ -426,6 +426,21 @@ class TestUnexpectedError:
         assert (sent.status, sent.outcome) == RESUMED
         assert counted == [*["browseract.callback.unavailable"] * 100, "browseract.callback.resumed"]
 
+    async def test_stranger_cannot_repeat_the_line_about_a_failure(self, deferred, monkeypatch, caplog):
+        app, forged = callback_app(), deferred.path.replace(deferred.ti_id, str(uuid4()))
+        for _ in range(3):
+            with monkeypatch.context() as broken:
+                broken.setattr(database, "digest", lambda token: 1 / 0)
+                assert (await Asgi(deferred.path, broken_off, app).send()).status == 503
+            assert (await Asgi(forged, broken_off, app).send()).status == 404
+        assert len([record for record in caplog.records if record.name == receiver.__name__]) == 1
+
+    async def test_trigger_that_another_key_has_encrypted_is_not_resumed(self, client, deferred, monkeypatch, caplog):
+        monkeypatch.setattr(Trigger, "kwargs", property(lambda _: 1 / 0))
+        assert await call(client, deferred.path) == UNKNOWN
+        assert deferred.state == "deferred"
+        assert not [record for record in caplog.records if record.name == receiver.__name__]
+
     async def test_callback_failing_halfway_changes_nothing_and_is_logged_without_token_and_traceback(
         self, client, deferred, monkeypatch, caplog
     ):

@@ -18,7 +18,7 @@ FOLDER = "FAULTS_XCOM_FOLDER"
 SEED = "FAULTS_XCOM_SEED"
 """Variable with the seed that decides which writes are refused."""
 
-SHARES = {"return_value": 0.05, "task_id": 0.03, "callback_token_sha256": 0.03}
+SHARES = {"return_value": 0.05, "task_id": 0.03}
 """Share of the writes that are refused, by key.
 
 These are the keys without which a try cannot do its work, so a refused write may cost the try, but never the run: the
