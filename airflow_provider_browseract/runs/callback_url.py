@@ -72,6 +72,7 @@ def address(base_url: str, ti_id: object, token: str, *, conn_id: str, api_base_
         raise InputError(
             f"{named} contains the path of the callback route. Remove {URL_PREFIX}{CALLBACK_PATH} and what follows it."
         )
+    check_callback_url(named, base_url, api_base_url=api_base_url)
     url = route(base_url, ti_id, token)
-    check_callback_url(f"The callback address with {named}", url, api_base_url=api_base_url)
+    check_callback_url(f"The callback address that begins with {named}", url, api_base_url=api_base_url)
     return url

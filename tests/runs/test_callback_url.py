@@ -72,7 +72,7 @@ def test_callback_url_may_have_as_many_characters_as_browseract_takes():
     others = len(arranged("https://airflow.example.com/").callback_url)
     base_url = "https://airflow.example.com/" + "x" * (URL_LENGTH - others - 1)
     assert len(arranged(base_url).callback_url) == URL_LENGTH
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="The callback address that begins with webhook_base_url"):
         arranged(base_url + "x")
 
 
