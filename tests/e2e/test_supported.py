@@ -109,6 +109,11 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(world, tries):
         world.mark("failed", "tries", run_id, "marked_at_its_deferral")
     for task_id in ("marked_deferred", "marked"):
         world.mark("failed", "tries", run_id, task_id)
+    only_from_3_3 = ["marked_deferred", "cleared_deferred", "marked_at_its_deferral"] if AIRFLOW_V_3_3_PLUS else []
+    stopped = ["marked", "cleared", hanging, *only_from_3_3]
+    for task_id in stopped:
+        if not task_id.startswith("cleared"):
+            wait(f"The stop of the run of {task_id}", first_is_canceled, task_id)
     if AIRFLOW_V_3_3_PLUS:
         # A cleared task gets no slot before the run of its earlier try was stopped.
         emulator.concurrency = sum(task.finished_at is None for task in emulator.tasks)
@@ -116,11 +121,9 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(world, tries):
         world.clear("tries", run_id, task_id)
     for task_id in ("cleared_deferred", "cleared"):
         wait(f"The second run of {task_id}", runs_of, task_id, 2)
+        if task_id in stopped:
+            wait(f"The stop of the run of {task_id}", first_is_canceled, task_id)
     emulator.concurrency = concurrency
-    only_from_3_3 = ["marked_deferred", "cleared_deferred", "marked_at_its_deferral"] if AIRFLOW_V_3_3_PLUS else []
-    stopped = ["marked", "cleared", hanging, *only_from_3_3]
-    for task_id in stopped:
-        wait(f"The stop of the run of {task_id}", first_is_canceled, task_id)
     release("cleared")
     wait("The end of cleared", lambda: state_of("cleared") == "success")
 
