@@ -119,11 +119,10 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(world, tries):
         emulator.concurrency = sum(task.finished_at is None for task in emulator.tasks)
     for task_id in ("cleared_deferred", "cleared"):
         world.clear("tries", run_id, task_id)
-    for task_id in ("cleared_deferred", "cleared"):
         wait(f"The second run of {task_id}", runs_of, task_id, 2)
         if task_id in stopped:
             wait(f"The stop of the run of {task_id}", first_is_canceled, task_id)
-    emulator.concurrency = concurrency
+        emulator.concurrency = concurrency
     release("cleared")
     wait("The end of cleared", lambda: state_of("cleared") == "success")
 
