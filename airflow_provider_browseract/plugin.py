@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS, AirflowPlugin
+from airflow_provider_browseract.in_airflow.tolerance import first_line
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.routes import CALLBACK_PATH, PANEL, URL_PREFIX
 
@@ -81,8 +82,7 @@ class LazyApp:
             except Exception as error:  # noqa: BLE001 - another version of Airflow may fail in any way
                 self._load_at = time.monotonic() + timings.ROUTE_LOAD_PAUSE
                 # Without a traceback, whose variables may be secret.
-                why = f"{type(error).__name__}: {error}".partition("\n")[0]
-                log.error("%s (%s). %s", self._unavailable.error, why, self._unavailable.consequence)
+                log.error("%s (%s). %s", self._unavailable.error, first_line(error), self._unavailable.consequence)
         if self._app is None:
             await self._unavailable.respond(scope, send)
         else:

@@ -329,7 +329,7 @@ def run_dag(parse, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def ends_of_tasks(monkeypatch) -> list[Callable[[], None]]:
-    """What the process of a task calls at its end. This process goes on, so a test has to call it."""
+    """What the process of a task calls at its end. This process continues, so a test has to call it."""
     calls: list[Callable[[], None]] = []
     monkeypatch.setattr("airflow_provider_browseract.worker.waiter.at_end_of_task", calls.append)
     return calls

@@ -7,6 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 
+def first_line(error: Exception) -> str:
+    """Return type and first line of an error for a log. The other lines may be long, such as a statement of SQL."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
 @contextmanager
 def tolerate_errors(report: Callable[..., Any] | None = None, text: str = "", *args: Any) -> Iterator[None]:
     """Report an error in this context instead of raising it.

@@ -87,7 +87,7 @@ class RunWorkflowOperator(InputParametersOperator):
     :param deferrable: wait in the triggerer, without holding a worker. Default: ``[operators] default_deferrable``.
     :param webhook: let BrowserAct call back when the run ends, to resume the deferred task at once. ``None`` uses a
         callback if the connection has a ``webhook_base_url``. ``True`` fails the task if a callback is not possible,
-        as with a ``callback_url`` of your own. ``False`` only polls. Default: ``None``.
+        as with your own ``callback_url``. ``False`` only polls. Default: ``None``.
     :param poll_interval: seconds, or a ``timedelta``, between two polls. Default: 10. While a callback is expected, the
         default grows to 120: polls come about 10, 20, 40, 80 and 160 seconds after the deferral, and so on. A shorter
         interval finds the end of the run sooner, but sends more requests.

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.in_airflow.tolerance import first_line
 from airflow_provider_browseract.panel.rendering import render
 from airflow_provider_browseract.panel.views import Frame, Notice
 from airflow_provider_browseract.runs.routes import PANEL
@@ -136,8 +137,7 @@ class RareLog:
         """Write a line without the traceback, whose variables may be secret."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + 60.0
-            why = f"{type(error).__name__}: {error}".partition("\n")[0]
-            log.error("A page of the panel could not be shown (%s). Runs are not affected.", why)
+            log.error("A page of the panel could not be shown (%s). Runs are not affected.", first_line(error))
 
 
 def safely(respond: Callable[..., Awaitable[Response]], rare_log: RareLog) -> Callable[..., Awaitable[Response]]:

@@ -60,7 +60,7 @@ def address(base_url: str, ti_id: object, token: str, *, conn_id: str, api_base_
     """Return the address for the callback of a run, after the checks that BrowserAct makes too.
 
     :param base_url: public address of the Airflow API server, with the path of ``[api] base_url``.
-    :param ti_id: Airflow's id of the task instance, which each try has anew.
+    :param ti_id: Airflow's id of the task instance. Each try has another one.
     :param conn_id: id of the connection that has the base URL, for the messages.
     :param api_base_url: address of the BrowserAct API. If it is private, the base URL may be private too.
     :raises InputError: BrowserAct would not accept the address.

@@ -87,10 +87,11 @@ def resume(ti_id: UUID, token: str) -> bool:
     with create_session(scoped=False) as session:
         # The id is a text before Airflow 3.2, and a UUID since then.
         ti = session.get(TaskInstance, TaskInstance.id.type.python_type(str(ti_id)), options=[lazyload("*")])
-        trigger = None if ti is None else _our_trigger(session, ti)
-        if ti is None or trigger is None:
+        found = None if ti is None else _our_trigger(session, ti)
+        if ti is None or found is None:
             return False
-        stored = trigger.kwargs["wait"]
+        trigger, kwargs = found
+        stored = kwargs["wait"]
         if not hmac.compare_digest(str(stored[TOKEN_KEY]).encode(), digest(token).encode()):
             return False
         wait = from_json(Wait, stored)
@@ -104,7 +105,7 @@ def resume(ti_id: UUID, token: str) -> bool:
         XComModel.set(key=WAIT_XCOM, value=resumed_wait(wait), **key._asdict(), **AS_STORED, session=session)
         event = TriggerEvent(to_json(WaitEvent(wait, End.ENDED, WokenBy.CALLBACK)))  # type: ignore[no-untyped-call]
         Trigger.submit_event(trigger.id, event, session=session)
-        conn_id, team = trigger.kwargs["browseract_conn_id"], getattr(trigger, "team_name", None)
+        conn_id, team = kwargs["browseract_conn_id"], getattr(trigger, "team_name", None)
     log.info("Callback for %s: resumed", key)
     try:
         woken = hand_over(conn_id, wait.key_digest, team)
@@ -248,18 +249,22 @@ def _late_dags(session: Session, resumed_before: datetime) -> set[str]:
     return set(session.scalars(query.distinct()))
 
 
-def _our_trigger(session: Session, ti: TaskInstance) -> Trigger | None:
-    """Return the trigger that a task instance waits for, if a callback may end that trigger."""
+def _our_trigger(session: Session, ti: TaskInstance) -> tuple[Trigger, dict[str, Any]] | None:
+    """Return the trigger that a task instance waits for, and its arguments, if a callback may end that trigger.
+
+    Each read of the arguments decrypts them, which is slow.
+    """
     if ti.state != TaskInstanceState.DEFERRED or ti.trigger_id is None:
         return None
     trigger = session.get(Trigger, ti.trigger_id, options=[lazyload("*")])
     if trigger is None or not trigger.classpath.startswith(TRIGGERS):
         return None
     try:
-        stored = trigger.kwargs.get("wait")
+        kwargs = trigger.kwargs
+        stored = kwargs.get("wait")
     except Exception:  # noqa: BLE001 - another key has encrypted it, and no token can be compared
         return None
-    return trigger if isinstance(stored, dict) and stored.get(TOKEN_KEY) else None
+    return (trigger, kwargs) if isinstance(stored, dict) and stored.get(TOKEN_KEY) else None
 
 
 def _claim(session: Session, ti_id: Any, trigger_id: int, now: datetime) -> bool:

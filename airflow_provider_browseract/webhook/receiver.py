@@ -17,6 +17,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 
 from airflow_provider_browseract.compat import count
+from airflow_provider_browseract.in_airflow.tolerance import first_line
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import TOKEN
 from airflow_provider_browseract.runs.routes import CALLBACK_PATH, OVER_PATH, PANEL_PATH
@@ -70,8 +71,7 @@ def create_app() -> FastAPI:
             # Anybody can send such a request again and again, so there is one line until callbacks work again. It has
             # no traceback, whose variables may be secret.
             if not failing:
-                why = str(error).partition("\n")[0]
-                log.error("A callback could not be handled (%s: %s). Polls end the waits.", type(error).__name__, why)
+                log.error("A callback could not be handled (%s). Polls end the waits.", first_line(error))
             failing = True
             return _respond("unavailable", 503)
         finally:

@@ -30,8 +30,8 @@ def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, options: R
                 "public address of the Airflow API server."
             )
         return request
-    if request.callback_url or request.status_change_callback_url:
-        log.info("This task polls, because it has a callback_url or status_change_callback_url of its own.")
+    if options.has_own_callback:
+        log.info("This task polls, because it has its own callback_url or status_change_callback_url.")
         return request
     token = new_token()
     mask_secret(token)

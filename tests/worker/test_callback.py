@@ -82,7 +82,7 @@ class TestCallbackUrl:
         [task] = emulator.tasks
         other = {"callback_url", "status_change_callback_url"} - {mine}
         assert (getattr(task, mine), getattr(task, other.pop())) == (MINE, None)
-        assert "This task polls, because it has a callback_url or status_change_callback_url of its own." in logs()
+        assert "This task polls, because it has its own callback_url or status_change_callback_url." in logs()
 
 
 class TestWithoutCallbacks:
