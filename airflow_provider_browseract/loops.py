@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.exceptions import BrowserActError
-from airflow_provider_browseract.runs.steps import LogLine, Sleep
+from airflow_provider_browseract.runs.steps import Log, LogLine, Sleep
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import BrowserActClient
@@ -26,22 +26,6 @@ class AsyncSender(Protocol):
     async def send(self, call: Call[T]) -> T:
         """Send a call."""
         ...
-
-
-class Log(Protocol):
-    """The methods that this package uses of a logger. Airflow's loggers have them too."""
-
-    def log(self, level: int, msg: str, /, *args: Any) -> Any:
-        """Write a line with a level."""
-
-    def info(self, msg: str, /, *args: Any) -> Any:
-        """Write a line."""
-
-    def warning(self, msg: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Write a warning."""
-
-    def error(self, msg: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Write an error."""
 
 
 def _unknown_step(step: Any) -> Any:

@@ -19,7 +19,6 @@ import httpx
 
 from airflow_provider_browseract.api.calls import CODES, Call
 from airflow_provider_browseract.exceptions import BrowserActError, ConcurrencyLimitError, RateLimitError
-from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outputs import number_of
 
 ENDED = ("finished", "failed", "canceled")
@@ -35,7 +34,7 @@ TASK_ENDED = 10121
 LATE = 20.0
 """Seconds for which a run is watched after its end, because its output, credits and callback may come late."""
 
-LISTED = timings.SECOND_CHECK_DELAY
+LISTED = 2.0
 """Seconds after which the provider expects a new run in the list of tasks."""
 
 WHILE_ACTIVE = "How is a start answered while a run is active?"

@@ -282,9 +282,7 @@ def s3(s3_server, monkeypatch):
 
 SHORT_TIMINGS = {
     "ANSWER_POLL_INTERVAL": 0.05,
-    "CALLBACK_DELAY": 0.0,
     "CALLBACK_GRACE": 0.05,
-    "CLAIM_PAUSE": 1.0,
     "CORE_RACE_GRACE": 0.05,
     "EVENT_STORE_GRACE": 0.05,
     "FILES_READ_PAUSE": 0.05,
@@ -293,11 +291,9 @@ SHORT_TIMINGS = {
     "LATE_OUTPUT_PAUSES": (0.2, 0.3),
     "LATE_START_DELAY": 0.6,
     "LISTING_DELAY": 0.3,
-    "ORPHAN_LIST_PAUSE": 0.1,
     "PLACE_DELAY": 0.02,
     "POLL_PATIENCE": 0.3,
     "RESUME_GRACE": 0.3,
-    "SECOND_CHECK_DELAY": 0.05,
     "SHORTEST_WATCH_INTERVAL": 0.01,
     "SLOT_COUNT_INTERVAL": 0.05,
     "SLOT_COUNT_PAUSE": 0.02,
@@ -331,5 +327,5 @@ def run_dag(parse, monkeypatch):
 def ends_of_tasks(monkeypatch) -> list[Callable[[], None]]:
     """What the process of a task calls at its end. This process continues, so a test has to call it."""
     calls: list[Callable[[], None]] = []
-    monkeypatch.setattr("airflow_provider_browseract.worker.waiter.at_end_of_task", calls.append)
+    monkeypatch.setattr("airflow_provider_browseract.worker.execution.at_end_of_task", calls.append)
     return calls

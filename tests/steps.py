@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.exceptions import BrowserActError
+from airflow_provider_browseract.runs.steps import LogLine, Sleep
 
 T = TypeVar("T")
 
@@ -39,3 +43,47 @@ def replace(value: T, **changes: Any) -> T:
     if isinstance(value, BaseModel):
         return value.model_copy(update=changes)
     return dataclasses.replace(value, **changes)  # type: ignore[type-var]
+
+
+@dataclass
+class Played:
+    """What steps did.
+
+    :param respond: returns the response to a call.
+    :param now: the time at which they begin.
+    """
+
+    respond: Callable[[Call[Any]], object]
+    now: float = 2000.0
+    over: Any = None
+    """The result, or the error."""
+    logged: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    asked: list[Call[Any]] = field(default_factory=list)
+    slept: list[float] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """The endpoints that were called."""
+        return [call.name for call in self.asked]
+
+    def play(self, steps: Generator[Any, Any, Any]) -> Played:
+        try:
+            self.over = carry_out(steps, self._answer)
+        except BrowserActError as error:
+            self.over = error
+        return self
+
+    def _answer(self, step: Any) -> object:
+        match step:
+            case LogLine():
+                self.logged.append(step.text)
+                if step.level >= logging.WARNING:
+                    self.warnings.append(step.text)
+            case Sleep():
+                self.slept.append(step.seconds)
+                self.now += step.seconds
+            case _:
+                self.asked.append(step)
+                return self.respond(step)
+        return None

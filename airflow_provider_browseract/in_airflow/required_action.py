@@ -18,9 +18,8 @@ from airflow_provider_browseract.api.models import BotType, Task
 from airflow_provider_browseract.compat import required_actions
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.report import goal_of, log_url, what_ran
-from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
-from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
+from airflow_provider_browseract.runs.wait import Wait, WaitEvent, WokenBy
 
 
 class Found(NamedTuple):
@@ -31,11 +30,10 @@ class Found(NamedTuple):
     at: float
 
 
-def ask(ti: Any, task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
+def ask(ti: Any, task: Task, wait: Wait) -> str:
     """Ask whether to resume a paused run.
 
     :param wait: the wait for the run, with the time by which to answer.
-    :param cancel_on_timeout: whether the run is stopped if its time is over before anyone has answered.
     :returns: the id with which :func:`read_answer` finds the answer.
     """
     index = "" if ti.map_index in (None, -1) else f"[{ti.map_index}]"
@@ -47,7 +45,7 @@ def ask(ti: Any, task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
         options=[answer.option for answer in Answer],
         # The list of Required Actions shows only the beginning, so it begins with what differs. It is no Markdown.
         subject=f"{ti.task_id}{index}: {which} waits for a person",
-        body=_what_to_do(task, wait, cancel_on_timeout=cancel_on_timeout),
+        body=_what_to_do(task, wait),
         # Airflow's page highlights the default options or, without a list, all of them. With an empty list it
         # highlights none, so that a person chooses. If nobody answers in time, the trigger applies the default answer.
         defaults=[],
@@ -88,7 +86,6 @@ def read_event(payload: Any, wait: Mapping[str, Any] | None) -> WaitEvent:
     person = payload.get("responded_by_user")
     return WaitEvent(
         from_json(Wait, wait),
-        End.ANSWERED,
         WokenBy.PERSON,
         answer=_read_options(payload["chosen_options"]),
         answered_by=person.get("name") if isinstance(person, Mapping) else None,
@@ -122,7 +119,7 @@ def _name_of(task: Task, wait: Wait) -> str | None:
     return task.bot_name or wait.source_name
 
 
-def _what_to_do(task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
+def _what_to_do(task: Task, wait: Wait) -> str:
     """Return in Markdown why the run waits, where to help, what each answer does, and what happens without one.
 
     Airflow keeps the first text of a task instance for all its later Required Actions, so the text states that it stays
@@ -149,25 +146,20 @@ def _what_to_do(task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
             *([" | ".join(shown)] if shown else []),
             f"Complete the step in the browser, then answer here. **Resume** {resume}. **Stop** cancels the run and "
             "fails the Airflow task without retries.",
-            _time_limit(wait, cancel_on_timeout=cancel_on_timeout),
+            _time_limit(wait),
             "If the run pauses again, this text stays the same."
             + (" Open the current browser with **Live view** under **Details**." if task.live_url else ""),
         ]
     )
 
 
-def _time_limit(wait: Wait, *, cancel_on_timeout: bool) -> str:
+def _time_limit(wait: Wait) -> str:
     """Return in Markdown by when to answer, and what happens otherwise."""
-    if wait.answer_by is not None and wait.answer_by < wait.deadline:
-        return f"Answer by **{_utc(wait.answer_by)}**. Otherwise **{wait.policy.answer_default.option}** is chosen."
-    fate = (
-        "the run is stopped"
-        if cancel_on_timeout
-        else "the run keeps running and using credits (`cancel_on_timeout=False`)"
-    )
+    if wait.answer_by is not None and wait.answer_by < wait.deadline and wait.default_answer is not None:
+        return f"Answer by **{_utc(wait.answer_by)}**. Otherwise **{wait.default_answer.option}** is chosen."
     return (
-        f"Answer by **{_utc(wait.deadline)}**. Otherwise the Airflow task fails because its `timeout` expires, and "
-        f"{fate}."
+        f"Answer by **{_utc(wait.deadline)}**. Otherwise the Airflow task fails because its `timeout` expires, and the "
+        "run is stopped."
     )
 
 

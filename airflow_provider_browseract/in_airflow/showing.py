@@ -13,7 +13,7 @@ from airflow_provider_browseract.runs.report import facts, log_url
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
-    from airflow_provider_browseract.loops import Log
+    from airflow_provider_browseract.runs.steps import Log
 
 
 QUEUE_XCOM = "queue"

@@ -29,23 +29,28 @@ from airflow_provider_browseract.runs.hints import naming_similar_arguments, nam
 from airflow_provider_browseract.runs.options import (
     AskPerson,
     OnBudget,
-    OnOrphan,
     OnPaused,
     OutputFormat,
     PauseCallbacks,
     RunOptions,
 )
-from airflow_provider_browseract.worker.owned_run import OwnedRun
-from airflow_provider_browseract.worker.tries import forget_run
+from airflow_provider_browseract.worker.run import Run
 
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
 
-    from airflow_provider_browseract.worker.execution import RunExecution
+    from airflow_provider_browseract.worker.execution import Execution
     from airflow_provider_browseract.worker.kinds import RunKind
 
 InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+
+
+def forget_run(context: Context) -> None:
+    """Delete the stored state of a run after the task has succeeded, so that clearing the task starts a new run."""
+    from airflow_provider_browseract.worker.ledger import Ledger
+
+    Ledger(context, durable=True).write(None)
 
 
 class RunOperator(BaseOperator):
@@ -62,7 +67,6 @@ class RunOperator(BaseOperator):
         "callback_url",
         "status_change_callback_url",
         "output_path",
-        "max_credits",
         "browseract_conn_id",
     )
     operator_extra_links: Collection[BaseOperatorLink] = BUTTONS
@@ -92,17 +96,14 @@ class RunOperator(BaseOperator):
         webhook: bool | None = None,
         poll_interval: float | timedelta | None = None,
         timeout: float | timedelta = timings.DEFAULT_TIMEOUT,
-        start_timeout: float | timedelta | None = None,
         queue_timeout: float | timedelta | None = None,
-        max_credits: int | str | None = None,
+        max_credits: int | None = None,
         on_budget: str = OnBudget.FAIL.value,
         durable: bool = AIRFLOW_V_3_3_PLUS,
-        on_orphan: str = OnOrphan.FAIL.value,
         on_paused: str | AskPerson = OnPaused.WAIT.value,
         on_paused_callback: PauseCallbacks = None,
         show_live_view: bool = True,
         cancel_on_kill: bool = True,
-        cancel_on_timeout: bool = True,
         **kwargs: Any,
     ) -> None:
         with naming_similar_arguments(type(self), kwargs):
@@ -123,17 +124,14 @@ class RunOperator(BaseOperator):
         self.webhook = webhook
         self.poll_interval = poll_interval
         self.timeout = timeout
-        self.start_timeout = start_timeout
         self.queue_timeout = queue_timeout
         self.max_credits = max_credits
         self.on_budget = on_budget
         self.durable = durable
-        self.on_orphan = on_orphan
         self.on_paused = on_paused
         self.on_paused_callback = on_paused_callback
         self.show_live_view = show_live_view
         self.cancel_on_kill = cancel_on_kill
-        self.cancel_on_timeout = cancel_on_timeout
         self.given: dict[str, Any] = {}
         # Airflow creates the operator of a mapped task in the worker, where an error here would be retried.
         if not is_unmapped(self):
@@ -163,24 +161,24 @@ class RunOperator(BaseOperator):
         return hook
 
     @property
-    def _owned_run(self) -> OwnedRun:
-        """The run that this process is responsible for."""
-        found: OwnedRun | None = self.__dict__.get("_run")
+    def _run(self) -> Run:
+        """The run that this process answers for."""
+        found: Run | None = self.__dict__.get("_run")
         # on_kill can interrupt this at any moment, so the first stored object counts.
-        return self.__dict__.setdefault("_run", OwnedRun()) if found is None else found
+        return self.__dict__.setdefault("_run", Run()) if found is None else found
 
     @contextmanager
-    def _executing(self, context: Context) -> Iterator[RunExecution]:
+    def _executing(self, context: Context) -> Iterator[Execution]:
         """Run the code of the operator in this context."""
         stop_airflow_pushing_links(self)
-        with self._owned_run.executing():
+        with self._run.executing():
             yield self._execution(context)
 
-    def _execution(self, context: Context) -> RunExecution:
+    def _execution(self, context: Context) -> Execution:
         # Only workers need it, and DAG files import this module.
-        from airflow_provider_browseract.worker.execution import RunExecution
+        from airflow_provider_browseract.worker.execution import Execution
 
-        return RunExecution(self, context, self._owned_run)
+        return Execution(self, context, self._run)
 
     def _do_render_template_fields(
         self,
@@ -223,9 +221,9 @@ class RunOperator(BaseOperator):
     def execute_complete(self, context: Context, event: Any, wait: dict[str, Any] | None = None) -> Any:
         """Continue after the wait for the end. Read the run from the API instead of trusting the event.
 
-        :param event: a :class:`~airflow_provider_browseract.runs.resuming.WaitEvent` as JSON values, from the trigger
+        :param event: a :class:`~airflow_provider_browseract.runs.wait.WaitEvent` as JSON values, from the trigger
             or from the callback route; or a person's answer, from Airflow.
-        :param wait: the :class:`~airflow_provider_browseract.runs.waiting.Wait` that ended, as JSON values. It is used
+        :param wait: the :class:`~airflow_provider_browseract.runs.wait.Wait` that ended, as JSON values. It is used
             if the event is a person's answer. ``dag.test()`` does not keep it.
         """
         return self._execution(context).resume_from_wait(event, wait)
@@ -244,13 +242,13 @@ class RunOperator(BaseOperator):
         Airflow calls this in a signal handler for each SIGTERM, including those that the infrastructure sends. In that
         case, a run that the next try can reattach to keeps running.
         """
-        self._owned_run.on_kill()
+        self._run.on_kill()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return for OpenLineage what was run and where its results are. The OpenLineage provider calls this method."""
         from airflow_provider_browseract.worker.lineage import lineage_of
 
-        return lineage_of(self.kind.source, self.hook.settings.base_url, self._owned_run.conclusion)
+        return lineage_of(self.kind.source, self.hook.settings.base_url, self._run.conclusion)
 
 
 class InputParametersOperator(RunOperator):

@@ -93,15 +93,13 @@ class RunWorkflowOperator(InputParametersOperator):
         interval finds the end of the run sooner, but sends more requests.
     :param timeout: seconds, or a ``timedelta``, that the run may take from its start. After that, the run is stopped
         and the Airflow task fails. Default: 7 hours, the limit of the BrowserAct API.
-    :param start_timeout: seconds, or a ``timedelta``, that the run may stay in the status ``created``, from its start.
-        After that, the run is stopped and the Airflow task fails. Default: no separate limit; only ``timeout`` applies.
     :param queue_timeout: seconds, or a ``timedelta``, to wait in the queue for a slot if BrowserAct accepts no further
         run. After that, the Airflow task fails. Default: the value of ``timeout``.
     :param max_credits: a whole number: the credits that all runs of this task instance may use together. A run that
         exceeds it is stopped, and the Airflow task fails without a retry. The number of steps counts while BrowserAct
         reports fewer credits. A run can use a little more than the cap before it is stopped. With a cap, the run is
         polled every 10 seconds even while a callback is expected. Before Airflow 3.3, each try has its own count.
-        Default: no cap. Templated.
+        Default: no cap.
     :param on_budget: what to do if the budget of the connection (``daily_credits``, ``monthly_credits``) does not allow
         the start: ``"fail"`` without a retry, or ``"wait"`` in the triggerer until the next day or month (UTC) begins,
         and then in the queue for slots. Default: ``"fail"``.
@@ -109,14 +107,10 @@ class RunWorkflowOperator(InputParametersOperator):
         3.3 or later, which keeps the state of a run for the next try, and ``retries``: without a later try, a run that
         would be left to that try is stopped. Default: ``True`` from Airflow 3.3 on. Before, ``True`` has no effect, and
         the log has a warning.
-    :param on_orphan: what to do if it cannot be determined which run an earlier start created: ``"fail"`` and name the
-        possible runs, ``"adopt"`` the newest of them, or ``"start"`` a new run while they keep running and using
-        credits. Default: ``"fail"``.
     :param on_paused: what to do when the run pauses for a person: keep waiting (``"wait"``), stop the run and fail
-        without a retry (``"fail"``), resume the run at most three times in each try (``"resume"``), or ask people in
-        Airflow (``"ask"``, or an :class:`AskPerson` with a time limit and a default answer). The pause then becomes a
-        Required Action with the live view of the browser and the answers Resume and Stop. While it is open, the task is
-        always deferred. Default: ``"wait"``.
+        without a retry (``"fail"``), or ask people in Airflow (``"ask"``, or an :class:`AskPerson` with a time limit
+        and a default answer). The pause then becomes a Required Action with the live view of the browser and the
+        answers Resume and Stop. While it is open, the task is always deferred. Default: ``"wait"``.
     :param on_paused_callback: a notifier or a function, or a list of them, called with the context of the task each
         time the run pauses. In the context, ``browseract_task`` contains the facts about the run
         (:func:`~airflow_provider_browseract.runs.report.facts`), with the live view as ``links.live``, and
@@ -128,9 +122,6 @@ class RunWorkflowOperator(InputParametersOperator):
     :param cancel_on_kill: stop the run when a person marks or clears the Airflow task that waits for it, when
         ``execution_timeout`` or Ctrl-C ends the task, or when its process receives SIGTERM and no later try can
         reattach to the run. When ``False``, the run keeps running and using credits. Default: ``True``.
-    :param cancel_on_timeout: stop the run when its time is over, when it still has the status ``created`` after
-        ``start_timeout``, or when its status can no longer be read and no later try can reattach to it. When ``False``,
-        the run keeps running and using credits. Default: ``True``.
     :param kwargs: the arguments of Airflow's ``BaseOperator``.
     :returns: the output: the parsed value of JSON text, other text as text, ``None`` if there is none. If the run
         produced files, a dict with that value under ``output`` and the addresses of the files under ``files``.

@@ -303,7 +303,7 @@ def _wait_line(link: Link | None) -> str:
     wait = link.wait or link.other_wait
     if wait is None:
         return "A worker polls it."
-    by = f"The triggerer polls it every {wait.interval:g} s"
+    by = f"The triggerer polls it every {wait.longest_pause:g} s"
     return f"{by}, and a callback can end the wait sooner." if wait.callback_token_sha256 else f"{by}."
 
 

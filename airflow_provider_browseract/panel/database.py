@@ -36,7 +36,7 @@ from airflow_provider_browseract.panel.records import Link, QueueEntry, Records,
 from airflow_provider_browseract.runs.budget import begin_of
 from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.stored import storable
-from airflow_provider_browseract.runs.waiting import Wait
+from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.webhook.database import (
     RUN_TRIGGER,
     SLOT_TRIGGER,
@@ -385,7 +385,7 @@ def _add_deferred(known: _Known, row: Row[Any], wait: Wait, conn_id: str, render
     if link is None:
         of = wait.browseract_task_id, key, None, None, rendered.source_id
         link = Link(*of, True, row.created_date, rendered.started)
-    hidden = {LIVE_VIEW: not wait.policy.show_live_view, SECRET_INPUTS: wait.policy.hide_goals}
+    hidden = {LIVE_VIEW: not wait.show_live_view, SECRET_INPUTS: wait.hide_goals}
     known[wait.browseract_task_id, key] = link._replace(
         try_number=row.try_number,
         conn_id=conn_id,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
 from airflow_provider_browseract.runs.queueing import QueueWait
-from airflow_provider_browseract.runs.waiting import Wait
+from airflow_provider_browseract.runs.wait import Wait
 
 
 class Link(NamedTuple):

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any, NamedTuple, TypeAlias
 
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import ApiVersion, TaskStatus, Word
+from airflow_provider_browseract.api.models import ApiVersion, Word
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.exceptions import (
     AuthenticationError,
@@ -24,7 +24,6 @@ from airflow_provider_browseract.exceptions import (
     InputError,
     NotFoundError,
 )
-from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outputs import number_of
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.spend import (
@@ -38,7 +37,7 @@ from airflow_provider_browseract.runs.spend import (
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 
 MOST_SLOTS = 20
-"""Concurrent runs of BrowserAct's largest plan. At most this many starts at the same moment miss each other's runs."""
+"""Concurrent runs of BrowserAct's largest plan. At most this many forecasts are made for active runs."""
 
 _LISTED_AS = {ApiVersion.V2: SourceKind.WORKFLOW, ApiVersion.V3: SourceKind.BOT}
 """What the ids in a list of tasks are, by the version of the API."""
@@ -146,16 +145,10 @@ class Verdict:
             f"{self.forecast.credits:,} {self.forecast.basis(self.source)}."
         )
 
-    def refusal(self, stopped: str | None = None) -> str:
-        """Return the error of a refused start.
-
-        :param stopped: the BrowserAct task that was started and stopped, if there is one.
-        """
+    def refusal(self) -> str:
+        """Return the error of a refused start."""
         active = f"{self.reserved:,} are expected for {_active(self.active)}" if self.active else "no run is active"
         until = f"{self.period.ends:%H:%M}" if self.period.is_day else f"{self.period.ends:%Y-%m-%d}"
-        run = "No run was started."
-        if stopped is not None:
-            run = f"BrowserAct task {stopped} was stopped, because other runs were started at the same time."
         advice = (
             f"Wait until {until} UTC, raise {self.period.setting} in the extra of the connection, or set "
             'on_budget="wait" so that the task waits.'
@@ -168,7 +161,7 @@ class Verdict:
         return (
             f"The budget of connection {self.budget.conn_id!r} for {self.period} (UTC) does not allow another run: "
             f"{self.used:,} of {self.period.limit:,} credits are used, {active}, and this run is expected to use "
-            f"{self.forecast.credits:,}. {run}\n{advice}"
+            f"{self.forecast.credits:,}. No run was started.\n{advice}"
         )
 
     def xcom(self, verdict: str) -> dict[str, Any]:
@@ -261,56 +254,6 @@ def refused_by(verdicts: Sequence[Verdict]) -> Verdict | None:
     """Return the verdict that refuses a start, the one with the later end if there are two; None if none does."""
     refusing = [each for each in verdicts if each.credits_left < 0 and each.budget.action is BudgetAction.REFUSE]
     return max(refusing, key=lambda each: each.period.ends, default=None)
-
-
-def check_again(
-    verdicts: Sequence[Verdict], task_id: str, clock: Callable[[], float]
-) -> Generator[Step, Any, Verdict | None]:
-    """Check the budget again after a start near its limit, because other runs may have been started at the same moment.
-
-    All workers add up the runs in the same order, so the earliest runs keep running and only the others are stopped.
-
-    :param verdicts: the verdicts before the start.
-    :param task_id: the run that was started.
-    :returns: the verdict that refuses the run; None if the run may keep running.
-    """
-    first = next(iter(verdicts), None)
-    if first is None or first.budget.action is BudgetAction.WARN:
-        return None
-    if all(each.credits_left >= MOST_SLOTS * each.forecast.credits for each in verdicts):
-        return None
-    budget, started_at = first.budget, clock()
-    # By BrowserAct's clock, the run may have been created on the day before.
-    now = moment(started_at - timings.CLOCK_SKEW)
-    yield Sleep(timings.SECOND_CHECK_DELAY)
-    try:
-        while True:
-            count = yield from _count(RequestLimit(), budget, first.source, now)
-            own = next((run for run in count.runs if run.id == task_id), None)
-            if own is not None or clock() >= started_at + timings.LISTING_DELAY:
-                break
-            yield Sleep(timings.ORPHAN_LIST_PAUSE)
-    except BrowserActError as error:
-        yield LogLine(
-            f"The budget could not be checked again, so the new run keeps running: {error.brief}", logging.WARNING
-        )
-        return None
-    if own is None:
-        yield LogLine(
-            "The budget was not checked again after the start, because the new run is not listed. It keeps running.",
-            logging.WARNING,
-        )
-        return None
-    if own.status.ended:
-        return None
-    # Of the later runs, active ones are checked too, and canceled ones probably were. The others have used credits.
-    spent = (TaskStatus.FINISHED, TaskStatus.FAILED)
-    before = replace(count, runs=[run for run in count.runs if run.order < own.order or run.status in spent])
-    again = [before.verdict(budget, each, first.source, first.forecast) for each in budget.periods(own.created_at)]
-    refusing = refused_by(again)
-    if refusing is not None:
-        yield ShowBudget(refusing.xcom("refused"), "refused")
-    return refusing
 
 
 def forecast_run(

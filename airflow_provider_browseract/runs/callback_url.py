@@ -13,7 +13,7 @@ from typing import Any
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.addresses import check_callback_url
 from airflow_provider_browseract.runs.routes import CALLBACK_PATH, URL_PREFIX
-from airflow_provider_browseract.runs.waiting import Wait, WokenBy
+from airflow_provider_browseract.runs.wait import Wait, WokenBy
 
 UNKNOWN_RESPONSE = b'{"outcome":"unknown"}'
 """The response of the route to everything that is not for it. Other paths respond with something else."""
@@ -32,23 +32,22 @@ def new_token() -> str:
 
 def resumed_wait(wait: Wait) -> dict[str, Any]:
     """Return the value of :data:`WAIT_XCOM` for a wait that a callback has ended."""
-    return {"woken_by": WokenBy.CALLBACK.value, "first_poll_at": wait.first_poll_at}
+    return {"woken_by": WokenBy.CALLBACK.value, "began_at": wait.began_at}
 
 
-def is_resumed_wait(wait: Any, first_poll_at: float) -> bool:
+def is_resumed_wait(wait: Any, began_at: float) -> bool:
     """Return whether a callback has ended a certain wait of a task instance.
 
     A task instance can wait several times, and each wait has its own trigger.
 
     :param wait: value of the XCom :data:`WAIT_XCOM`, or None if there is none.
-    :param first_poll_at: moment of the first poll of that wait. It identifies the wait, because Airflow reuses the ids
-        of triggers.
+    :param began_at: when that wait began. It identifies the wait, because Airflow reuses the ids of triggers.
     """
     if not isinstance(wait, dict) or wait.get("woken_by") != WokenBy.CALLBACK.value:
         return False
-    found = wait.get("first_poll_at")
+    found = wait.get("began_at")
     # Databases may store the number with fewer digits.
-    return isinstance(found, (int, float)) and abs(found - first_poll_at) < 0.001
+    return isinstance(found, (int, float)) and abs(found - began_at) < 0.001
 
 
 def route(base_url: str, ti_id: object, token: str) -> str:

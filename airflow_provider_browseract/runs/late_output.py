@@ -16,7 +16,7 @@ from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.files import has_files
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
-from airflow_provider_browseract.runs.waiting import poll_run
+from airflow_provider_browseract.runs.wait import poll_run
 
 Steps: TypeAlias = "Generator[Sleep | LogLine | Call[Any], Any, Task]"
 """Steps to execute. The generator is sent the result of a call, or its error is thrown in."""

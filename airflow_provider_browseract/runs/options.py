@@ -10,23 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from enum import Enum
-from functools import cached_property
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_browseract.api.arguments import read_choice, read_credits, read_flag, read_seconds
 from airflow_provider_browseract.api.models import Word
 from airflow_provider_browseract.exceptions import InputError
 
-if TYPE_CHECKING:
-    from airflow_provider_browseract.runs.waiting import WaitPolicy
-
 PauseCallback = Callable[[Any], Any]
 PauseCallbacks = PauseCallback | Sequence[PauseCallback] | None
-
-
-MAX_RESUMES = 3
-"""How many pauses each try resumes with ``on_paused="resume"``, so that no run pauses and resumes forever."""
 
 
 class OutputFormat(Word):
@@ -45,19 +37,6 @@ class OutputFormat(Word):
     """Plain text."""
 
 
-class OnOrphan(Word):
-    """What to do if it cannot be determined which run, if any, an earlier start created."""
-
-    FAIL = "fail"
-    """Fail, and name the possible runs."""
-
-    ADOPT = "adopt"
-    """Adopt the newest of them."""
-
-    START = "start"
-    """Start a new run, unless exactly one run matches for certain. The possible runs keep running."""
-
-
 class OnPaused(Word):
     """What to do when a run pauses for a person."""
 
@@ -66,9 +45,6 @@ class OnPaused(Word):
 
     FAIL = "fail"
     """Stop the run and fail."""
-
-    RESUME = "resume"
-    """Resume the run at most :data:`MAX_RESUMES` times, then wait until the deadline."""
 
     ASK = "ask"
     """Ask people in Airflow with a Required Action."""
@@ -122,10 +98,8 @@ def _seconds_or_none(name: str, value: Any) -> float | None:
     return None if value is None else read_seconds(name, value)
 
 
-def _credits_or_template(name: str, value: Any) -> Any:
-    # Before it is rendered, it may be a template, an XCom or a parameter of the DAG.
-    is_constant = isinstance(value, int | float) or (isinstance(value, str) and "{" not in value)
-    return read_credits(name, value) if is_constant else value
+def _credits_or_none(name: str, value: Any) -> int | None:
+    return None if value is None else read_credits(name, value)
 
 
 def _flag_or_none(name: str, value: Any) -> bool | None:
@@ -181,17 +155,14 @@ class RunOptions:
     has_own_callback: bool = field(metadata=_by(lambda _, given: given))
     poll_interval: float | None = field(metadata=_by(_seconds_or_none))
     timeout: float = field(metadata=_by(read_seconds))
-    start_timeout: float | None = field(metadata=_by(_seconds_or_none))
     queue_timeout: float | None = field(metadata=_by(_seconds_or_none))
-    max_credits: Any = field(metadata=_by(_credits_or_template))
+    max_credits: int | None = field(metadata=_by(_credits_or_none))
     on_budget: OnBudget = field(metadata=_by(_choice(OnBudget)))
     durable: bool = field(metadata=_by(read_flag))
-    on_orphan: OnOrphan = field(metadata=_by(_choice(OnOrphan)))
     on_paused: OnPaused | AskPerson = field(metadata=_by(_on_paused))
     on_paused_callback: Sequence[PauseCallback] = field(metadata=_by(_callbacks))
     show_live_view: bool = field(metadata=_by(read_flag))
     cancel_on_kill: bool = field(metadata=_by(read_flag))
-    cancel_on_timeout: bool = field(metadata=_by(read_flag))
 
     def __post_init__(self) -> None:
         if self.webhook and self.has_own_callback:
@@ -237,26 +208,26 @@ class RunOptions:
         return self.deferrable and self.wait_for_completion
 
     @property
-    def cap(self) -> int | None:
-        """The rendered ``max_credits``.
+    def asks(self) -> bool:
+        """Whether people are asked in Airflow when the run pauses."""
+        return isinstance(self.on_paused, AskPerson)
 
-        :raises InputError: the rendered value is not a number of credits.
-        """
-        return None if self.max_credits is None else read_credits("max_credits", self.max_credits)
+    @property
+    def fails_on_pause(self) -> bool:
+        """Whether a pause fails the task."""
+        return self.on_paused is OnPaused.FAIL
 
-    @cached_property
-    def policy(self) -> WaitPolicy:
-        """The settings of each wait for the run."""
-        # Only workers need it, and DAG files import this module.
-        from airflow_provider_browseract.runs.waiting import WaitPolicy
+    @property
+    def watches_pauses(self) -> bool:
+        """Whether a worker has to do something when the run pauses."""
+        return self.on_paused is not OnPaused.WAIT or bool(self.on_paused_callback)
 
-        ask = self.on_paused if isinstance(self.on_paused, AskPerson) else AskPerson()
-        return WaitPolicy(
-            poll_interval=self.poll_interval,
-            on_paused=self.on_paused if isinstance(self.on_paused, OnPaused) else OnPaused.ASK,
-            notifies_of_pauses=bool(self.on_paused_callback),
-            answer_timeout=_seconds_or_none("timeout", ask.timeout),
-            answer_default=Answer(ask.default),
-            show_live_view=self.show_live_view,
-            max_credits=self.cap,
-        )
+    @property
+    def answer_timeout(self) -> float | None:
+        """Seconds to wait for an answer of a person; None for as long as the run may take."""
+        return _seconds_or_none("timeout", self.on_paused.timeout) if isinstance(self.on_paused, AskPerson) else None
+
+    @property
+    def default_answer(self) -> Answer | None:
+        """The answer that applies if nobody answers in that time; None if nobody is asked."""
+        return Answer(self.on_paused.default) if isinstance(self.on_paused, AskPerson) else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -23,3 +24,19 @@ class LogLine:
 
     text: str
     level: int = logging.INFO
+
+
+class Log(Protocol):
+    """The methods that this package uses of a logger. Airflow's loggers have them too."""
+
+    def log(self, level: int, msg: str, /, *args: Any) -> Any:
+        """Write a line with a level."""
+
+    def info(self, msg: str, /, *args: Any) -> Any:
+        """Write a line."""
+
+    def warning(self, msg: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Write a warning."""
+
+    def error(self, msg: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Write an error."""

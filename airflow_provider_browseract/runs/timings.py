@@ -20,8 +20,6 @@ CORE_RACE_GRACE = 8.0
 # Added to CORE_RACE_GRACE for the first poll if a callback is expected: a callback within that time is refused, and the
 # clocks of worker, API server and triggerer may differ a little.
 CALLBACK_GRACE = 2.0
-# After the end of a run, its callback may still be on its way, and does not count as missed.
-CALLBACK_DELAY = 5.0
 # A callback that was not looked up by then gets 503, and BrowserAct sends it again. Without a response, it would not.
 LONGEST_CALLBACK_WAIT = 25.0
 # Until an API server that could not load the callback route tries again.
@@ -48,20 +46,12 @@ CLOCK_RESOLUTION = 2.0
 LISTING_DELAY = 20.0
 # The same if a gateway has responded instead of BrowserAct, which may then still carry out the start.
 LATE_START_DELAY = 60.0
-# For looking for a run, from the moment at which the run must be in the list.
-LOOK_UP_LIMIT = 300.0
-# Between the claim of an orphan and its adoption, in which mapped siblings can store their claims.
-CLAIM_PAUSE = 5.0
-# Between two requests for the list of tasks while looking for an orphan.
-ORPHAN_LIST_PAUSE = 5.0
 # Before a start that was refused although there seemed to be a free slot; also the first pause in a worker.
 FIRST_SLOT_PAUSE = 10.0
 # At most between two starts. The pause grows with each refusal.
 LONGEST_SLOT_PAUSE = 60.0
 # At most before a start is tried again, whatever Retry-After requires.
 LONGEST_RETRY_AFTER = 300.0
-# Between a start near the limit of a budget and the second check, when BrowserAct should list starts of that moment.
-SECOND_CHECK_DELAY = 2.0
 # Between two counts of the active runs, which serve all task instances with the same key in the same triggerer.
 SLOT_COUNT_INTERVAL = 3.0
 # The same if callbacks are set up: a slot that is free in two counts in a row was not handed over.

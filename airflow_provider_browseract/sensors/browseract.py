@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_browseract.api.arguments import read_choice, read_flag, read_path_id
-from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -39,27 +39,13 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.hints import check_rendered, naming_similar_arguments, naming_task
 from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.report import polling_line, status_line, step_lines
-from airflow_provider_browseract.runs.resuming import (
-    Answered,
-    Conclude,
-    GiveUp,
-    Paused,
-    WaitAgain,
-    WaitEvent,
-)
 from airflow_provider_browseract.runs.stored import from_json
-from airflow_provider_browseract.runs.waiting import End, Wait, WaitPolicy, is_hopeless
+from airflow_provider_browseract.runs.wait import End, Wait, WaitEvent, is_unknown_run, why_unread
 from airflow_provider_browseract.worker.conclusion import Conclusion, open_store
-from airflow_provider_browseract.worker.reading import (
-    decide_after_deferral,
-    get_task_or_error,
-    no_retry_on_bad_arguments,
-)
+from airflow_provider_browseract.worker.reading import look, no_retry_on_bad_arguments
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
-
-    from airflow_provider_browseract.api.models import Task
 
 
 class TaskSensor(BaseSensorOperator):
@@ -140,12 +126,12 @@ class TaskSensor(BaseSensorOperator):
             if self.deferrable:
                 deadline = time.time() + self.timeout
                 # The triggerer does not read the inputs, so it logs no goals if they are secret or not known.
-                wait = Wait(self.browseract_task_id, deadline, api_version=None, policy=WaitPolicy(hide_goals=True))
+                wait = Wait(self.browseract_task_id, deadline, api_version=None, hide_goals=True)
                 if (task := self._poll(context)) is not None:
                     if task.status.ended:
                         return self._conclude(context, task)
-                    policy = WaitPolicy(hide_goals=SECRET_INPUTS in self.hook.hiding.hidden)
-                    wait = replace(wait, last_seen=task.status, api_version=task.api_version, policy=policy)
+                    secret = SECRET_INPUTS in self.hook.hiding.hidden
+                    wait = replace(wait, last_seen=task.status, api_version=task.api_version, hide_goals=secret)
                 self._defer(wait)
         # Pokes again and again, and skips by itself if a poke fails.
         return super().execute(context)
@@ -158,14 +144,14 @@ class TaskSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Read the run from the API, whatever the event says; then return its output, wait again or fail."""
-        decision, _ = decide_after_deferral(self.hook, from_json(WaitEvent, event), self.log)
-        match decision:
-            case Conclude(task):
-                return self._conclude(context, task)
-            case GiveUp():
-                raise self._no_result(decision)
-            case WaitAgain(wait) | Paused(wait) | Answered(wait):
-                self._defer(wait)
+        wait = from_json(WaitEvent, event).wait
+        seen = self._look(wait.api_version)
+        wait, end = wait.after_poll(seen, time.time(), self.log)
+        if end in (End.DEADLINE, End.GIVEN_UP):
+            raise self._no_result(end, seen)
+        if end is End.ENDED and isinstance(seen, Task):
+            return self._conclude(context, seen)
+        self._defer(wait)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Poll once, and return the result if the run has ended."""
@@ -207,9 +193,12 @@ class TaskSensor(BaseSensorOperator):
         if store is not None and (self.deferrable or not self.reschedule):
             store.folder.check()
 
+    def _look(self, version: ApiVersion | None) -> Task | BrowserActError:
+        return look(self.hook, self.browseract_task_id, version, self.log)
+
     def _poll(self, context: Context) -> Task | None:
         """Read and show the run, and return it; None if this poll failed and another one may succeed."""
-        seen = get_task_or_error(self.hook, self.browseract_task_id, self._version)
+        seen = self._look(self._version)
         if isinstance(seen, BrowserActError):
             if self._is_final(seen, context):
                 raise AirflowFailException(str(seen)) from None
@@ -225,7 +214,7 @@ class TaskSensor(BaseSensorOperator):
     def _is_final(self, error: BrowserActError, context: Context) -> bool:
         """Return whether a failed poll fails the task."""
         if not isinstance(error, AuthenticationError | PermissionDeniedError) or error.code is None:
-            return is_hopeless(error)
+            return is_unknown_run(error)
         if self.reschedule:
             # Each poke is a separate process, so only Airflow knows of earlier ones.
             return context["ti"].get_first_reschedule_date(context) is None
@@ -238,10 +227,9 @@ class TaskSensor(BaseSensorOperator):
         from airflow_provider_browseract.triggers.run import TaskTrigger
 
         interval = max(self.poke_interval, 1.0)
-        policy = replace(wait.policy, poll_interval=interval, show_live_view=self.show_live_view)
         now = time.time()
-        wait = replace(wait, policy=policy).deferred(now)
-        self.log.info("%s", polling_line(wait.interval))
+        wait = replace(wait, poll_interval=interval, show_live_view=self.show_live_view, began_at=now)
+        self.log.info("%s", polling_line(interval))
         self.defer(
             # The sensor has not started the run, so it does not stop the run either.
             trigger=TaskTrigger(browseract_conn_id=self.browseract_conn_id, wait=wait, cancel_on_kill=False),
@@ -249,18 +237,19 @@ class TaskSensor(BaseSensorOperator):
             timeout=timedelta(seconds=max(0.0, wait.deadline - now) + timings.TIMEOUT_BACKSTOP),
         )
 
-    def _no_result(self, over: GiveUp) -> Exception:
-        task_id = over.wait.browseract_task_id
-        if over.end is End.DEADLINE:
+    def _no_result(self, end: End, seen: Task | BrowserActError) -> Exception:
+        task_id = self.browseract_task_id
+        if end is End.DEADLINE:
             return AirflowSensorTimeout(
                 f"BrowserAct task {task_id} did not end within timeout={self.timeout:g} seconds.\nThe run keeps "
                 "running.\nRaise timeout if it needs longer."
             )
-        if over.error is not None and is_hopeless(over.error):
-            return AirflowFailException(str(over.error))
+        if isinstance(seen, BrowserActError) and is_unknown_run(seen):
+            return AirflowFailException(str(seen))
+        why, remedy = why_unread(seen)
         return RunLostError(
-            f"Stopped waiting for BrowserAct task {task_id}, because {over.why}.\nThe run may keep running.\n"
-            f"{over.remedy}"
+            f"Stopped waiting for BrowserAct task {task_id}, because {why.rstrip('.')}.\nThe run may keep running.\n"
+            f"{remedy}"
         )
 
     def _conclude(self, context: Context, task: Task) -> Any:

@@ -5,24 +5,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import in_dag_test
-from airflow_provider_browseract.in_airflow.shielding import outlasting
+from airflow_provider_browseract.exceptions import NOTHING_TO_STOP, BrowserActError
+from airflow_provider_browseract.hooks.hiding import Hiding
+from airflow_provider_browseract.in_airflow import required_action
+from airflow_provider_browseract.in_airflow.shielding import ask_airflow, outlasting
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
+from airflow_provider_browseract.loops import run_steps_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
-from airflow_provider_browseract.runs.report import kept_running
-from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.report import kept_running, not_stopped
 from airflow_provider_browseract.runs.stored import read_argument, to_json
-from airflow_provider_browseract.runs.waiting import End, Wait
-from airflow_provider_browseract.triggers import answers
+from airflow_provider_browseract.runs.wait import End, Wait, WaitEvent, WokenBy, poll_run
+from airflow_provider_browseract.triggers.client import PatientClient
 from airflow_provider_browseract.triggers.dispatcher import run_has_ended
-from airflow_provider_browseract.triggers.polling import poll_until_end
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c, stop_unless_waited_for
+
+MAX_STOPS = 3
+"""How many polls try to stop a run that has used more than ``max_credits``. After that, a worker tries."""
 
 
 class TaskTrigger(BaseTrigger):
@@ -31,7 +37,7 @@ class TaskTrigger(BaseTrigger):
     The trigger never starts or resumes a run, and does not decide on its result: the operator reads the run again.
 
     :param browseract_conn_id: id of the Airflow connection.
-    :param wait: the wait, as a :class:`~airflow_provider_browseract.runs.waiting.Wait` or as it is stored.
+    :param wait: the wait, as a :class:`~airflow_provider_browseract.runs.wait.Wait` or as it is stored.
     :param cancel_on_kill: stop the run when a person ends the wait. When ``False``, the run keeps running and using
         credits.
     :raises TypeError: the wait cannot be read.
@@ -52,51 +58,129 @@ class TaskTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and report once how the wait ended (:class:`~airflow_provider_browseract.runs.resuming.WaitEvent`)."""
+        """Wait, and report once that the wait is over (:class:`~airflow_provider_browseract.runs.wait.WaitEvent`)."""
         try:
-            event = await self._wait()
+            event = await self._until_end()
         except (asyncio.CancelledError, KeyboardInterrupt):
             # In a triggerer this is a restart or a shutdown, and another triggerer continues the wait. In dag.test()
             # nothing continues it. Before Python 3.11, Ctrl-C does not always cancel: it can interrupt this code.
             if in_dag_test():
                 await stop_after_ctrl_c(self.wait, self.browseract_conn_id, self.cancel_on_kill, self.log)
             raise
-        if event.end in (End.ENDED, End.MAX_CREDITS):
-            run_has_ended(self.browseract_conn_id, self.wait.key_digest)
         yield TriggerEvent(to_json(event))  # type: ignore[no-untyped-call]
 
-    async def _wait(self) -> WaitEvent:
-        """Wait for the run, and for the answer to a Required Action if there is one; return what comes first."""
-        action = self.wait.required_action
-        if action is None:
-            await answers.close_earlier(self.wait, self.task_instance)
-            event, _ = await poll_until_end(self.wait, self.browseract_conn_id, self.log)
-            return event
-        run = asyncio.ensure_future(poll_until_end(self.wait, self.browseract_conn_id, self.log))
-        answering = asyncio.ensure_future(answers.await_answer(self.wait, self.log))
+    async def _until_end(self) -> WaitEvent:
+        """Poll the run, and look for the answer to a Required Action if there is one, until one ends the wait."""
+        # Whether goals of steps are hidden was decided in the worker, which knows the inputs.
+        hiding = Hiding(live_view=not self.wait.show_live_view)
+        await self._close_earlier()
+        await asyncio.sleep(self.wait.first_pause(time.time()))
+        async with aclosing(PatientClient(self.browseract_conn_id, hiding=hiding)) as client:
+            wait, stops = self.wait, 0
+            while True:
+                try:
+                    if wait.required_action is not None and (event := await self._answer(wait)):
+                        return event
+                    wait, end = wait.after_poll(await self._look(client, wait), time.time(), self.log)
+                    if end is End.MAX_CREDITS:
+                        # Until a worker resumes the task, the run would keep using credits.
+                        stops += 1
+                        if not await self._stop(client, wait) and stops < MAX_STOPS:
+                            end = None
+                    if end is not None:
+                        if end in (End.ENDED, End.MAX_CREDITS):
+                            run_has_ended(self.browseract_conn_id, wait.key_digest)
+                        return await self._close(wait, end)
+                except Exception:
+                    # A trigger that raises skips execute_complete, and nothing would wait for the run any more. The
+                    # error would probably occur again at once, so end the wait no sooner than failed polls would.
+                    pause = max(0.0, min(timings.POLL_PATIENCE, wait.deadline - time.time()))
+                    self.log.error(
+                        "Polling BrowserAct task %s failed with an unexpected error. A worker continues in %.0f "
+                        "seconds.",
+                        wait.browseract_task_id,
+                        pause,
+                        exc_info=True,
+                    )
+                    await asyncio.sleep(pause)
+                    return WaitEvent(wait)
+                pause = wait.pause(time.time())
+                await asyncio.sleep(min(pause, timings.ANSWER_POLL_INTERVAL) if wait.required_action else pause)
+
+    async def _look(self, client: PatientClient, wait: Wait) -> Task | BrowserActError:
         try:
-            await asyncio.wait({run, answering}, return_when=asyncio.FIRST_COMPLETED)
-            if not run.done():
-                return answering.result()
-            event, seen = run.result()
-            if event.end is End.GIVEN_UP:
-                # Only this trigger can still find the answer.
-                await asyncio.wait({answering}, timeout=max(0.0, self.wait.deadline - time.time()))
-                if answering.done():
-                    return answering.result()
-                event = WaitEvent(event.wait, End.DEADLINE, reason=event.reason)
-            stopped = event.end in (End.DEADLINE, End.MAX_CREDITS) or (
-                seen is not None and seen.status is TaskStatus.CANCELED
-            )
-            found = await answers.close_open(action, Answer.STOP if stopped else Answer.RESUME, self.log)
-            if found is None or event.end in (End.ENDED, End.MAX_CREDITS):
-                return event
-            # A person was faster.
-            return answers.answer_event(event.wait, found)
-        finally:
-            run.cancel()
-            answering.cancel()
-            await asyncio.gather(run, answering, return_exceptions=True)
+            return await run_steps_async(poll_run(wait.browseract_task_id, wait.api_version), client, self.log)
+        except BrowserActError as error:
+            return error
+
+    async def _stop(self, client: PatientClient, wait: Wait) -> bool:
+        """Stop a run that is over the cap, and return whether it is stopped now."""
+        try:
+            await client.send(wait.api.stop_task(wait.browseract_task_id))
+        except NOTHING_TO_STOP:
+            return True
+        except BrowserActError as error:
+            self.log.error("BrowserAct task %s %s", wait.browseract_task_id, not_stopped(error, None))
+            return False
+        self.log.warning(
+            "BrowserAct task %s was stopped, because more credits were used than max_credits=%s allows.",
+            wait.browseract_task_id,
+            wait.max_credits,
+        )
+        return True
+
+    # The Required Action of a paused run
+
+    async def _answer(self, wait: Wait) -> WaitEvent | None:
+        """Return the event for an answer to the Required Action, or for the default if the time for it is over."""
+        action, default = wait.required_action or "", wait.default_answer or Answer.STOP
+        over = wait.answer_by is not None and time.time() >= wait.answer_by
+        found = None
+        with tolerate_errors(self.log.warning, "Could not read the answer to the Required Action; trying again: %s"):
+            try:
+                found = await ask_airflow(required_action.read_answer, action)
+                if found is None and over:
+                    await ask_airflow(required_action.close, action, default)
+                    found = required_action.Found(default, None, time.time())
+            except ValueError as error:
+                self.log.warning("The answer to the Required Action cannot be used: %s.", error)
+                return WaitEvent(wait.unasked())
+        if found is None:
+            return None
+        if found.by is None:
+            # Another trigger has closed it. found.at comes from the clock of another machine.
+            in_time = wait.answer_by is not None and found.at >= wait.answer_by - timings.AIRFLOW_CLOCK_SKEW
+            if not in_time or found.answer is not default:
+                return WaitEvent(wait.unasked())
+        return WaitEvent(wait, WokenBy.PERSON, found.answer, found.by)
+
+    async def _close(self, wait: Wait, end: End) -> WaitEvent:
+        """Return the event for an end, and close the Required Action if there is one; a person may have been faster."""
+        if (action := wait.required_action) is None:
+            return WaitEvent(wait)
+        goes_on = end in (End.ENDED, End.NO_LONGER_PAUSED) and wait.last_seen is not TaskStatus.CANCELED
+        answer = Answer.RESUME if goes_on else Answer.STOP
+        found = None
+        # An open Required Action does not affect the run.
+        with tolerate_errors(self.log.warning, "The Required Action could not be closed: %s"):
+            found = await ask_airflow(required_action.read_answer, action)
+            if found is None:
+                try:
+                    await ask_airflow(required_action.close, action, answer)
+                except Exception:  # noqa: BLE001 - a person may have been faster
+                    found = await ask_airflow(required_action.read_answer, action)
+        if found is None or found.by is None or end in (End.ENDED, End.MAX_CREDITS):
+            return WaitEvent(wait.unasked())
+        return WaitEvent(wait, WokenBy.PERSON, found.answer, found.by)
+
+    async def _close_earlier(self) -> None:
+        """Close the Required Action that an earlier try may have left open, because no task waits for its answer."""
+        ti, wait = self.task_instance, self.wait
+        if wait.default_answer is None or wait.required_action is not None or ti is None or ti.try_number <= 1:
+            return
+        with tolerate_errors():
+            if await ask_airflow(required_action.read_answer, str(ti.id)) is None:
+                await ask_airflow(required_action.close, str(ti.id), Answer.STOP)
 
     async def on_kill(self) -> None:
         """Stop the run: someone marked or cleared the waiting Airflow task (Airflow 3.3 and later).

@@ -11,15 +11,16 @@ from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import DELETED, FINAL_STATES, is_of_earlier_try, task_instance_state
 from airflow_provider_browseract.exceptions import NOTHING_TO_STOP, BrowserActError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.in_airflow import required_action
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
-from airflow_provider_browseract.in_airflow.shielding import in_empty_context
+from airflow_provider_browseract.in_airflow.shielding import ask_airflow, in_empty_context
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.in_airflow.xcoms import MAX_TRIES_XCOM, aget_xcom
-from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import WAIT_XCOM, is_resumed_wait
 from airflow_provider_browseract.runs.report import kept_running, not_stopped
-from airflow_provider_browseract.runs.waiting import Wait
-from airflow_provider_browseract.triggers import answers
+from airflow_provider_browseract.runs.steps import Log
+from airflow_provider_browseract.runs.wait import Wait
 
 
 async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log: Log) -> None:
@@ -83,14 +84,14 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) ->
 async def _who_waits(wait: Wait, ti: Any, log: Log) -> str | None:
     """Return a sentence about what still waits for the run after the trigger was killed; None if nothing does."""
     try:
-        if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.first_poll_at):
+        if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.began_at):
             return "a callback has resumed the Airflow task."
         pushed = await aget_xcom(ti, "task_id")
     except Exception as error:
         if not is_of_earlier_try(error):
             raise
         return "the next try of the Airflow task waits for it." if await _next_try_waits(wait, ti, log) else None
-    if await answers.was_answered(wait, ti):
+    if await _was_answered(wait, ti):
         return "a person's answer has resumed the Airflow task."
     # Airflow has deleted the XComs of a cleared task by then, and its next try starts another run.
     if pushed != wait.browseract_task_id:
@@ -130,3 +131,14 @@ async def _next_try_waits(wait: Wait, ti: Any, log: Log) -> bool:
             )
         told = True
         await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
+
+
+async def _was_answered(wait: Wait, ti: Any) -> bool:
+    """Return whether a person has answered a Required Action of the task instance during a wait (Airflow 3.3)."""
+    if wait.default_answer is None:
+        return False
+    # There may be no Required Action, and clearing a task instance deletes it.
+    with tolerate_errors():
+        found = await ask_airflow(required_action.read_answer, str(ti.id))
+        return found is not None and found.by is not None and found.at >= wait.began_at
+    return False

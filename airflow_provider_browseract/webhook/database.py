@@ -32,9 +32,8 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import WAIT_XCOM, resumed_wait
 from airflow_provider_browseract.runs.queueing import Candidate, QueueWait, hand_over_order
 from airflow_provider_browseract.runs.request import digest
-from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
-from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, Wait, WokenBy
+from airflow_provider_browseract.runs.wait import MAX_CALLBACKS_IN_VAIN, Wait, WaitEvent, WokenBy
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +102,7 @@ def resume(ti_id: UUID, token: str) -> bool:
         # Airflow is about to cancel the trigger. The trigger reads this and does not stop the run.
         key = TaskInstanceKey(*(getattr(ti, name) for name in TaskInstanceKey._fields))
         XComModel.set(key=WAIT_XCOM, value=resumed_wait(wait), **key._asdict(), **AS_STORED, session=session)
-        event = TriggerEvent(to_json(WaitEvent(wait, End.ENDED, WokenBy.CALLBACK)))  # type: ignore[no-untyped-call]
+        event = TriggerEvent(to_json(WaitEvent(wait, WokenBy.CALLBACK)))  # type: ignore[no-untyped-call]
         Trigger.submit_event(trigger.id, event, session=session)
         conn_id, team = kwargs["browseract_conn_id"], getattr(trigger, "team_name", None)
     log.info("Callback for %s: resumed", key)

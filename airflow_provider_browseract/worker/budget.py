@@ -1,4 +1,4 @@
-"""The budget of an account in a worker: what a check reads and pushes in Airflow, and the wait for the next period."""
+"""The budget of an account in a worker: its check before a start, and the wait for the next period."""
 
 from __future__ import annotations
 
@@ -6,21 +6,54 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, NoReturn
 
 from airflow_provider_browseract.compat import AirflowFailException, count_in_task, in_dag_test
+from airflow_provider_browseract.hooks.connection import budget_of
 from airflow_provider_browseract.in_airflow.day_sums import read_day_sums, write_day_sums
 from airflow_provider_browseract.in_airflow.showing import show_budget, show_wait_before_start
+from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.budget import BudgetStep, ReadDaySums, ShowBudget, WriteDaySums
+from airflow_provider_browseract.runs.budget import (
+    BudgetStep,
+    ReadDaySums,
+    ShowBudget,
+    Verdict,
+    WriteDaySums,
+    check_budget,
+    forecast_run,
+    refused_by,
+)
 from airflow_provider_browseract.runs.options import OnBudget
 from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
-from airflow_provider_browseract.runs.starting import BudgetUsedUp
-from airflow_provider_browseract.worker.owned_run import OwnedRun
+from airflow_provider_browseract.runs.request import RunRequest
+from airflow_provider_browseract.worker.run import Run
+from airflow_provider_browseract.worker.start import NotNowError
 
 
-def carry_out(step: BudgetStep, run: OwnedRun, ti: Any) -> Any:
+def require_budget(run: Run, ti: Any, cap: int | None, request: RunRequest) -> None:
+    """Check that the budget of the account, if there is one, allows a run.
+
+    :param cap: the cap of the task instance, which is the forecast if nothing else is known.
+    :raises NotNowError: it does not.
+    :raises BudgetUnknownError: the credits of the account cannot be counted.
+    """
+    if (budget := budget_of(run.hook.settings)) is not None:
+        steps = check_budget(budget, request.source, cap, time.time)
+        verdicts = run_steps(steps, run.hook.client, run.log, partial(_carry_out, run, ti))
+        if (refusing := refused_by(verdicts)) is not None:
+            raise NotNowError(refusing)
+
+
+def log_forecast(run: Run, ti: Any, cap: int | None, request: RunRequest) -> None:
+    """Log what a run is expected to cost, and whether the budget would allow it."""
+    steps = forecast_run(budget_of(run.hook.settings), request.source, cap, time.time)
+    run_steps(steps, run.hook.client, run.log, partial(_carry_out, run, ti))
+
+
+def _carry_out(run: Run, ti: Any, step: BudgetStep) -> Any:
     """Carry out a step of a check of the budget."""
     conn_id, log = run.hook.browseract_conn_id, run.log
     match step:
@@ -44,9 +77,9 @@ class BudgetWait:
     :param defer: the operator's ``defer``.
     """
 
-    run: OwnedRun
+    run: Run
     ti: Any
-    used_up: BudgetUsedUp
+    verdict: Verdict
     on_budget: OnBudget
     queued: Queued
     limit: float
@@ -57,14 +90,13 @@ class BudgetWait:
 
         :raises AirflowFailException: the task cannot wait, or waiting does not help.
         """
-        period = self.used_up.verdict.period
-        refusal = self.used_up.verdict.refusal(self.used_up.stopped)
+        period, refusal = self.verdict.period, self.verdict.refusal()
         reason = refusal.partition("\n")[0]
-        if self.on_budget is OnBudget.FAIL or self.used_up.verdict.exceeds_whole_budget:
+        if self.on_budget is OnBudget.FAIL or self.verdict.exceeds_whole_budget:
             raise AirflowFailException(refusal)
         if in_dag_test():
             raise AirflowFailException(f"{reason}\ndag.test() does not wait for the budget.")
-        self.run.raise_if_killed()
+        self.run.check()
         from airflow_provider_browseract.triggers.slot import SlotTrigger
 
         # By BrowserAct's clock, the period may begin up to a minute later.

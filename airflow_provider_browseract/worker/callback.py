@@ -8,10 +8,10 @@ from airflow.sdk.log import mask_secret
 
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs.callback_url import address, new_token
 from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.request import RunRequest
+from airflow_provider_browseract.runs.steps import Log
 
 
 def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, options: RunOptions, log: Log) -> RunRequest:

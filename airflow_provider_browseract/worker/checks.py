@@ -22,13 +22,13 @@ from airflow_provider_browseract.exceptions import (
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import check_for_start
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
-from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs.addresses import read_output_path
 from airflow_provider_browseract.runs.hints import check_rendered
 from airflow_provider_browseract.runs.request import RunRequest, secret_parts, without_secrets
+from airflow_provider_browseract.runs.steps import Log
 from airflow_provider_browseract.worker.conclusion import open_store
 from airflow_provider_browseract.worker.kinds import RunKind
-from airflow_provider_browseract.worker.owned_run import OwnedRun
+from airflow_provider_browseract.worker.run import Run
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -42,10 +42,9 @@ class Operator(Protocol):
     output_path: str | ObjectStoragePath | None
     outlets: Any
     priority_weight: int
-    max_credits: Any
+    max_credits: int | None
     durable: bool
     cancel_on_kill: bool
-    cancel_on_timeout: bool
     _dry: bool
     given: dict[str, Any]
     """The templated arguments before rendering."""
@@ -106,7 +105,7 @@ def read_request(operator: Operator, context: Context) -> tuple[RunRequest, bool
 
 
 def check_before_start(
-    operator: Operator, run: OwnedRun, request: RunRequest, *, validate_inputs: bool, again: bool = False
+    operator: Operator, run: Run, request: RunRequest, *, validate_inputs: bool, again: bool = False
 ) -> RunRequest:
     """Check what takes requests to other services: the store and the inputs. Return the request to send.
 

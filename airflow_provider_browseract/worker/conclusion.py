@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
-    from airflow_provider_browseract.loops import Log
+    from airflow_provider_browseract.runs.steps import Log
     from airflow_provider_browseract.worker.results import Results, ResultStore
 
 READ_AGAIN = (

@@ -1,88 +1,87 @@
 """A run from top to bottom: what a worker does for one task instance, in the order in which it happens.
 
-1. Read what an earlier try has left (`tries.py`).
-2. Check the arguments (`checks.py`).
-3. Reattach to the run of that try, or start a new one (`runs/starting.py`).
-4. Wait if BrowserAct accepts no further run (`slots.py`) or the budget allows none (`budget.py`), then begin again.
-5. Wait for the run, in this worker or in the triggerer (`waiter.py`).
-6. Conclude: return the result of the run, or raise its error (`conclusion.py`).
+1. Read what an earlier try has left (`ledger.py`), and check the arguments (`checks.py`).
+2. Reattach to the run of that try, or start a new one (`start.py`).
+3. Wait if BrowserAct accepts no further run (`slots.py`) or the budget allows none (`budget.py`), then begin again.
+4. Poll, and act on what each poll shows, until the run has ended. Between two polls, wait in this worker or, by raising
+   a deferral, in the triggerer.
+5. Conclude: return the result of the run, or raise its error (`conclusion.py`).
 
-A task instance can pass through several processes on its way. The ways into one are :meth:`RunExecution.execute`,
-:meth:`~RunExecution.resume_from_queue` and :meth:`~RunExecution.resume_from_wait`; Airflow ends a deferral itself with
-:meth:`~RunExecution.end_with_airflow`. A kill, at any moment, reaches only the
-:class:`~airflow_provider_browseract.worker.owned_run.OwnedRun`.
+A task instance can pass through several processes on its way. All ways into one lead to the same loop:
+:meth:`Execution.execute`, :meth:`~Execution.resume_from_queue`, :meth:`~Execution.resume_from_wait`, and
+:meth:`~Execution.end_with_airflow` if Airflow itself has ended a deferral. A kill, at any moment, reaches only the
+:class:`~airflow_provider_browseract.worker.run.Run`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_browseract.api.arguments import read_credits
-from airflow_provider_browseract.exceptions import BrowserActError, InputError
-from airflow_provider_browseract.hooks.connection import budget_of
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
+from airflow_provider_browseract.compat import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowTaskTimeout,
+    at_end_of_task,
+    count_in_task,
+    in_dag_test,
+)
+from airflow_provider_browseract.exceptions import (
+    BrowserActError,
+    InputError,
+    RunError,
+    RunLostError,
+    RunStartUnknownError,
+    RunTimedOutError,
+)
+from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.in_airflow.required_action import read_event
-from airflow_provider_browseract.loops import run_steps
-from airflow_provider_browseract.runs.budget import BudgetStep, forecast_run
+from airflow_provider_browseract.in_airflow.showing import count_run, show_run, show_wait
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.budget import Verdict
+from airflow_provider_browseract.runs.cap import CapUsedUpError, over_cap_text
 from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.queueing import Queued
-from airflow_provider_browseract.runs.starting import (
-    BeforeStart,
-    BudgetUsedUp,
-    Start,
-    Started,
-    StartedRun,
-    StartRefused,
-    TriesStep,
-    begin,
-    stop_if_over_budget,
-)
-from airflow_provider_browseract.runs.waiting import is_hopeless
-from airflow_provider_browseract.worker.budget import BudgetWait, carry_out
+from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, end_line, polling_line
+from airflow_provider_browseract.runs.stored import to_json
+from airflow_provider_browseract.runs.wait import End, Wait, WaitEvent, WokenBy, is_unknown_run, why_unread
+from airflow_provider_browseract.worker.budget import BudgetWait, log_forecast, require_budget
 from airflow_provider_browseract.worker.callback import with_callback
-from airflow_provider_browseract.worker.checks import (
-    Operator,
-    check_before_start,
-    end_dry_run,
-    read_request,
-)
+from airflow_provider_browseract.worker.checks import Operator, check_before_start, end_dry_run, read_request
 from airflow_provider_browseract.worker.conclusion import READ_AGAIN, Conclusion
-from airflow_provider_browseract.worker.first_read import push_ids, read_first
-from airflow_provider_browseract.worker.owned_run import (
-    EndedBeforeKillError,
-    OwnedRun,
-    started_task_id,
-    started_version,
-)
+from airflow_provider_browseract.worker.ledger import Entry, Ledger
+from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
+from airflow_provider_browseract.worker.run import HAD_ENDED, STOPPED, Run
 from airflow_provider_browseract.worker.slots import SlotWait, queue_left
-from airflow_provider_browseract.worker.start_errors import failing_to_start
-from airflow_provider_browseract.worker.tries import Tries
-from airflow_provider_browseract.worker.waiter import Waiter
+from airflow_provider_browseract.worker.start import NotNowError, Started, Wanted, is_final, start_or_reattach
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_browseract.api.models import Task
+    from airflow_provider_browseract.runs.request import RunRequest
 
 
-class RunExecution:
+class Execution:
     """The run of one task instance in this process.
 
     :param operator: the operator, whose templates are rendered.
-    :param run: the run that this process is responsible for. A kill may already have reached it.
+    :param run: the run that this process answers for. A kill may already have reached it.
     """
 
-    def __init__(self, operator: Operator, context: Context, run: OwnedRun) -> None:
+    def __init__(self, operator: Operator, context: Context, run: Run) -> None:
         self.operator, self.context, self.run = operator, context, run
         self.ti: Any = context["ti"]
         self.hook, self.log, self.kind = operator.hook, operator.log, operator.kind
         # The options are checked later, where an error also states what happens to the run of an earlier try.
-        self.tries = Tries(context, durable=operator.durable is True)
-        run.belong_to(self.kind.source, self.hook, self.log, self.tries)
-        run.cancel_on_kill, run.cancel_on_timeout = operator.cancel_on_kill, operator.cancel_on_timeout
+        self.ledger = Ledger(context, durable=operator.durable is True)
+        run.begin(self.kind.source, self.hook, self.log, self.ledger, cancel_on_kill=operator.cancel_on_kill)
 
     @cached_property
     def options(self) -> RunOptions:
@@ -93,7 +92,7 @@ class RunExecution:
 
     def execute(self) -> Any:
         """Begin a try."""
-        self.tries.show_max_tries()
+        self.ledger.show_max_tries()
         now = time.time()
         return self._start_and_wait(Queued(now, now, priority=self.operator.priority_weight))
 
@@ -101,176 +100,323 @@ class RunExecution:
         """Continue after a wait for a slot."""
         return self._start_and_wait(Queued.read(event))
 
-    def resume_from_wait(self, event: Any, wait: dict[str, Any] | None) -> Any:
-        """Continue after a wait for the run. Read the run from the API instead of trusting the event."""
+    def resume_from_wait(self, payload: Any, wait: dict[str, Any] | None) -> Any:
+        """Continue after a wait for the run. What ended it is only a hint: the run is read again."""
         resumed_at = time.time()
         try:
-            read = read_event(event, wait)
+            event = read_event(payload, wait)
         except ValueError as error:
             return self._end_without_event(
                 f"the trigger's event cannot be read: {error}",
                 remedy="Check that all components of Airflow have the same version of this provider.",
             )
-        task_id = read.wait.browseract_task_id
-        self.run.follow(task_id, read.wait.api_version or self.kind.source.api_version)
-
-        def result() -> Any:
+        task_id = event.wait.browseract_task_id
+        self.run.follow(task_id, event.wait.api_version or self.kind.source.api_version)
+        with self._accounted_for(task_id):
             # The arguments may have changed since the deferral.
-            self._keep_cap(read.wait.policy.max_credits)
-            self._hide_inputs(self.operator.hide_secrets())
-            waiter = self._waiter()
-            return self._conclude(waiter.until_end(waiter.resume(read, resumed_at)))
+            event = replace(event, wait=self._with_settings(event.wait))
+            seen = self.run.look(task_id)
+            self._report_what_woke(event, seen, resumed_at)
+            ended = isinstance(seen, Task) and seen.status.ended
+            if event.answer is not None and not ended:
+                again = act_on_answer(event, self.run, self.options)
+            elif event.woken_by is WokenBy.CALLBACK and not ended:
+                self.log.warning("A callback arrived, but the run has not ended, or cannot be read. Waiting again.")
+                again = replace(event.wait, callbacks_in_vain=event.wait.callbacks_in_vain + 1)
+            else:
+                again = event.wait
+            return self._until_end(again, seen)
 
-        return self._accounted_for(task_id, result)
+    def end_with_airflow(self, error: Exception, *, overdue: bool) -> Any:
+        """Conclude the run, or stop waiting for it, after Airflow itself has ended the deferral."""
+        why, remedy = str(error).rstrip("."), "Check that a triggerer is running, and check its log."
+        if self._pushed_task_id() is None:
+            raise queue_left(self.ledger, f"{why}. No run was started.\n{remedy}", overdue=overdue) from None
+        return self._end_without_event(f"Airflow ended the deferral: {why}", remedy=remedy, overdue=overdue)
+
+    # Start, or reattach
+
+    def _start_and_wait(self, queued: Queued) -> Any:
+        while True:
+            try:
+                started = self._start_or_reattach(queued)
+                break
+            except NotNowError as refused:
+                queued = self._wait_to_start(refused, queued)
+        with self._accounted_for(started.task_id):
+            return self._wait_for_result(started, queued)
+
+    def _start_or_reattach(self, queued: Queued) -> Started:
+        """Carry out the steps 1 and 2. If that fails, state what happens to the run of an earlier try."""
+        entry, run = None, self.run
+        try:
+            if self.operator._dry is True:
+                self._dry_run()
+            if (entry := self.ledger.read()) is not None:
+                # Whatever fails from here on, this process answers for that run.
+                run.follow(entry.task_id, entry.source.api_version)
+            return start_or_reattach(run, self._wanted(queued), entry)
+        except (NotNowError, AirflowFailException):
+            raise
+        except Exception as error:  # noqa: BLE001 - it is raised again
+            self._fail_to_start(error, entry)
+        except AirflowTaskTimeout:
+            if self.ledger.is_kept or not run.starting:
+                raise
+            # No later try can look the run up.
+            raise AirflowFailException(
+                f"execution_timeout expired during the start of {run.source}. It is not known whether BrowserAct "
+                f"started a run.\n{RunStartUnknownError.remedy}"
+            ) from None
+        finally:
+            if run.starting:
+                another = self.ledger.another_try(RunStartUnknownError(""))
+                self.log.error(
+                    "It is not known whether BrowserAct started a run. A run may be running and using credits. %s",
+                    "The next try looks for it." if another else RunStartUnknownError.remedy,
+                )
+                run.starting = False
+
+    def _wanted(self, queued: Queued) -> Wanted:
+        """Check everything that needs no other service, and return what is to be run."""
+        options = self.options
+        request = self._request()
+        again = queued.refusals > 0
+        return Wanted(
+            request,
+            options.waits_deferred,
+            options.max_credits,
+            partial(check_before_start, self.operator, self.run, validate_inputs=options.validate_inputs, again=again),
+            partial(require_budget, self.run, self.ti, options.max_credits),
+        )
+
+    def _request(self) -> RunRequest:
+        request, secret_inputs = read_request(self.operator, self.context)
+        self._hide_inputs(secret_inputs)
+        return with_callback(request, self.ti, self.hook, self.options, self.log)
 
     def _hide_inputs(self, secret_inputs: bool) -> None:
         """Remember whether the run has secret inputs, which is known once the arguments were read."""
         self.hook.hiding = replace(self.hook.hiding, secret_inputs=secret_inputs)
 
-    def _keep_cap(self, cap: int | None) -> None:
-        """Keep the cap of the wait if the template now renders to no valid value, so that no result is lost."""
-        try:
-            if self.operator.max_credits is not None:
-                read_credits("max_credits", self.operator.max_credits)
-                return
-        except InputError as error:
-            self.log.warning("%s The cap of this run stays max_credits=%s.", error, cap)
-        self.operator.max_credits = cap
-
-    def end_with_airflow(self, error: Exception, *, overdue: bool) -> Any:
-        """Conclude the run, or stop waiting for it, after Airflow itself has ended the deferral."""
-        why, remedy = str(error).rstrip("."), "Check that a triggerer is running, and check its log."
-        if started_task_id(self.ti) is None:
-            raise queue_left(self.tries, f"{why}. No run was started.\n{remedy}", overdue=overdue) from None
-        return self._end_without_event(f"Airflow ended the deferral: {why}", remedy=remedy, overdue=overdue)
-
-    # The run
-
-    def _start_and_wait(self, queued: Queued) -> Any:
-        while not isinstance(started := self._begin(queued), StartedRun):
-            queued = self._wait_to_start(started, queued)
-        return self._accounted_for(started.task_id, lambda: self._wait_for_result(started, queued))
-
-    def _accounted_for(self, task_id: str, result: Callable[[], Any]) -> Any:
-        """Return the result of a started run. Every error that ends the wait states what happens to the run."""
-        with self.run.accounted_for(task_id):
-            try:
-                return result()
-            except EndedBeforeKillError:
-                return self._conclude(self.run.read(task_id))
-
-    def _begin(self, queued: Queued) -> Started:
-        """Carry out the steps 1 to 3."""
-        with failing_to_start(self.run, self.tries):
-            if self.operator._dry is True:
-                self._dry_run()
-            if (entry := self.tries.read()) is not None:
-                self.run.follow(entry.task_id, entry.source.api_version)
-            return self._reattach_or_start(self._check(), queued)
-
-    # 2. Check the arguments
-
-    def _check(self) -> Start:
-        """Check everything that needs no other service, and return the wanted start."""
-        options = self.options
-        request, secret_inputs = read_request(self.operator, self.context)
-        self._hide_inputs(secret_inputs)
-        client = self.hook.settings
-        return Start(
-            with_callback(request, self.ti, self.hook, options, self.log),
-            options.timeout,
-            patience=client.longest_call,
-            on_orphan=options.on_orphan,
-            max_tries=self.ti.max_tries,
-            deferred=options.waits_deferred,
-            api_key=client.api_key,
-            key_digest=client.key_digest,
-            max_credits=options.cap,
-            credits_per_step=self.hook.settings.credits_per_step,
-            budget=budget_of(self.hook.settings),
-        )
-
-    # 3. Reattach to the run of an earlier try, or start a new one
-
-    def _reattach_or_start(self, start: Start, queued: Queued) -> Started:
-        do = partial(self._do, queued)
-        started = run_steps(begin(start, self.tries.earlier, time.time), self.hook.client, self.log, do)
-        if not isinstance(started, StartedRun):
-            return started
-        self.run.follow(started.task_id, started.entry.source.api_version)
-        if started.task is None:
-            self.log.info("Started BrowserAct task %s of %s.", started.task_id, self.kind.source)
-        else:
-            self.log.info("Reattaching to BrowserAct task %s that an earlier try started.", started.task_id)
-        return started
-
-    def _do(self, queued: Queued, step: BeforeStart | TriesStep | BudgetStep) -> Any:
-        if isinstance(step, BudgetStep):
-            return carry_out(step, self.run, self.ti)
-        if not isinstance(step, BeforeStart):
-            return self.run.carry_out(step)
-        # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
-        self.run.task_id = None
-        validate, again = self.options.validate_inputs, queued.refusals > 0
-        return check_before_start(self.operator, self.run, step.request, validate_inputs=validate, again=again)
-
     def _dry_run(self) -> NoReturn:
         """Check everything, and start nothing."""
-        options = self.options
-        request, _ = read_request(self.operator, self.context)
-        with_callback(request, self.ti, self.hook, options, self.log)
-        request = check_before_start(self.operator, self.run, request, validate_inputs=options.validate_inputs)
-        forecast = forecast_run(budget_of(self.hook.settings), request.source, options.cap, time.time)
-        run_steps(forecast, self.hook.client, self.log, lambda step: carry_out(step, self.run, self.ti))
+        validate = self.options.validate_inputs
+        request = check_before_start(self.operator, self.run, self._request(), validate_inputs=validate)
+        log_forecast(self.run, self.ti, self.options.max_credits, request)
         end_dry_run(self.operator, request)
 
-    # 4. Wait for a slot, or for the next day or month of the budget
+    def _fail_to_start(self, error: Exception, entry: Entry | None) -> NoReturn:
+        """Raise an error that Airflow retries or not, and that states what happens to the run of an earlier try."""
+        run, message, final = self.run, str(error), is_final(error, self.run, entry)
+        if isinstance(error, AirflowNotFoundException):
+            message = no_connection(self.hook.browseract_conn_id)
+        elif final and not isinstance(error, BrowserActError | InputError | CapUsedUpError):
+            message = f"{type(error).__name__}: {message.rstrip('.')}.\n{RunStartUnknownError.remedy}"
+        if (task_id := run.task_id) is not None:
+            earlier = f"{message}\nBrowserAct task {task_id} of an earlier try: "
+            left = None if final else run.leave(RunLostError(earlier))
+            message = f"{earlier}{left or run.stop_on_kill(task_id)}"
+            if not final:
+                raise RunLostError(message) from None
+        elif final and entry is not None and entry.task_id is None:
+            message = f"{message}\nAn earlier try may have started a run. {RunStartUnknownError.remedy}"
+        if final:
+            raise AirflowFailException(message) from None
+        if isinstance(error, AirflowNotFoundException):
+            raise AirflowNotFoundException(message) from None
+        raise error
 
-    def _wait_to_start(self, why: StartRefused | BudgetUsedUp, queued: Queued) -> Queued:
+    # Wait for a slot, or for the next day or month of the budget
+
+    def _wait_to_start(self, refused: NotNowError, queued: Queued) -> Queued:
         """Wait until a start may be possible; deferred, the wait ends with :meth:`resume_from_queue`."""
         if queued.has_not_waited:
-            queued = replace(queued, since=self.tries.keep_place(queued.since))
-        limit = self.options.queue_timeout or self.options.timeout
-        defer = self.operator.defer
-        if isinstance(why, BudgetUsedUp):
-            BudgetWait(self.run, self.ti, why, self.options.on_budget, queued, limit, defer).wait()
+            queued = replace(queued, since=self.ledger.keep_place(queued.since))
+        options, defer = self.options, self.operator.defer
+        limit = options.queue_timeout or options.timeout
+        if isinstance(refused.why, Verdict):
+            BudgetWait(self.run, self.ti, refused.why, options.on_budget, queued, limit, defer).wait()
         queued = queued.refused()
-        SlotWait(self.run, self.ti, why, queued, limit, defer if self.options.deferrable else None).wait()
+        SlotWait(self.run, self.ti, refused.why, queued, limit, defer if options.deferrable else None).wait()
         return queued
 
-    def _check_budget_again(self, started: StartedRun, queued: Queued) -> None:
-        """If runs that were started at the same time exceed the budget, stop the new run, and wait or fail."""
-        do, check = partial(self._do, queued), self.run.raise_if_killed
-        used_up = run_steps(stop_if_over_budget(started, time.time), self.hook.client, self.log, do, check)
-        if used_up is not None:
-            self.ti.xcom_push(key="task_id", value=None)
-            self._wait_to_start(used_up, queued)
+    # Wait for the run
 
-    # 5. Wait for the run
-
-    def _wait_for_result(self, started: StartedRun, queued: Queued) -> Any:
+    def _wait_for_result(self, started: Started, queued: Queued) -> Any:
         """Push the XComs that later tasks need, and wait for the run if ``wait_for_completion`` is set."""
-        push_ids(self.ti, self.kind, started, self.log)
-        self._check_budget_again(started, queued)
+        task_id, run = started.task_id, self.run
+        self.ti.xcom_push(key="task_id", value=task_id)
+        self._push_profile(profile_id := self.kind.profile_of(started, None))
         if not queued.has_not_waited or self.ti.try_number > 1:
-            self.tries.give_up_place()
-        self.run.raise_if_killed()
-        first = read_first(self.run, self.ti, self.kind, started, self.options)
-        self.run.raise_if_killed()
-        if not self.options.wait_for_completion:
-            self.run.task_id = None
+            self.ledger.give_up_place()
+        run.check()
+        # Read a new run at once, for its links and, if the response to the start had none, for its profile.
+        seen = started.task or run.look(task_id)
+        if isinstance(seen, Task):
+            self.hook.hiding = self.hook.hiding.of_run(seen)
+            self._show(seen)
+            if (found := self.kind.profile_of(started, seen)) != profile_id:
+                self._push_profile(found)
+        elif run.api_version is ApiVersion.V3:
+            # The input that BrowserAct returns also has defaults, and they may be secret.
+            self._hide_inputs(True)
+        run.check()
+        wait = Wait(
+            task_id,
+            started.entry.written_at + self.options.timeout,
+            started.entry.source.api_version,
+            started.request.callback_token_sha256 if started.request else None,
+            self.hook.settings.key_digest,
+            started.request.source_name if started.request else None,
+            self.ti.max_tries,
+            **self._settings(),
+            credits_per_step=self.hook.settings.credits_per_step,
+            spent_before=started.entry.spent,
+        )
+        if self.options.wait_for_completion:
+            return self._until_end(wait, seen)
+        wait.after_poll(seen, time.time(), self.log)
+        run.task_id = None
+        self.log.info(
+            "Not waiting for BrowserAct task %s, because wait_for_completion=False. This task returns its id, not its "
+            "output. TaskSensor waits for the output.",
+            task_id,
+        )
+        return task_id
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the fields of a wait that come from the arguments of the operator, as they are now."""
+        options = self.options
+        return {
+            "poll_interval": options.poll_interval,
+            "watch_pauses": options.watches_pauses,
+            "default_answer": options.default_answer,
+            "show_live_view": options.show_live_view,
+            "max_credits": options.max_credits,
+        }
+
+    def _with_settings(self, wait: Wait) -> Wait:
+        """Return the wait of a deferral as it continues in this process."""
+        settings = self._settings()
+        if wait.over_cap or settings["max_credits"] is None:
+            # The run was stopped because of the cap that it exceeded; and a cap that is gone must not lose it.
+            del settings["max_credits"]
+        self._hide_inputs(self.operator.hide_secrets())
+        # The secrets of inputs that a function has returned are not known any more.
+        unknown = wait.hide_goals and not self.hook.hiding.secret_inputs
+        self.hook.hiding = replace(self.hook.hiding, texts=unknown)
+        if wait.hide_goals and not unknown:
+            # The triggerer has logged the steps without their goals.
+            wait = replace(wait, steps_logged=0)
+        return replace(wait, hide_goals=unknown, **settings)
+
+    def _until_end(self, wait: Wait, seen: Task | BrowserActError) -> Any:
+        """Act on a poll, wait, and poll again until the run has ended; return its result.
+
+        :raises TaskDeferred: the wait continues in the triggerer.
+        :raises RunError: there is no result to wait for.
+        :raises AirflowFailException: the run was stopped by a person, at its pause, or over its cap.
+        """
+        run = self.run
+        while True:
+            wait, end = wait.after_poll(seen, time.time(), self.log)
+            if isinstance(seen, Task) and (end is End.MAX_CREDITS or (end is End.ENDED and _was_stopped(wait, seen))):
+                seen = self._end_over_cap(wait, seen)
+                end = End.ENDED
+            if isinstance(seen, Task) and end is End.ENDED:
+                return self._conclude(seen)
+            if end in (End.DEADLINE, End.GIVEN_UP):
+                raise self._give_up(wait, end, seen)
+            run.check()
+            if isinstance(seen, Task) and end is End.PAUSED:
+                wait = handle_pause(wait, seen, self.context, run, self.options)
+            elif end is End.NO_LONGER_PAUSED:
+                wait = wait.unasked()
+            if self.options.deferrable or wait.required_action is not None:
+                self._defer(wait)
+            run.sleep(wait.pause(time.time()))
+            seen = run.look(wait.browseract_task_id)
+            run.check()
+
+    def _defer(self, wait: Wait) -> None:
+        """Wait in the triggerer, by raising the deferral, unless a kill has found that the run has ended."""
+        from airflow_provider_browseract.triggers.run import TaskTrigger
+
+        run = self.run
+        if not in_dag_test():
+            run.stop_if_unwanted()
+        run.check()
+        # The triggerer does not know secret inputs, so it cannot mask them.
+        wait = replace(wait, hide_goals=wait.hide_goals or self.hook.hiding.secret_inputs, began_at=time.time())
+        self._log_wait(wait)
+        shown = {"waits_for": wait.waits_for.value, "poll_interval": wait.longest_pause}
+        show_wait(self.ti, shown, self.log)
+        run.check()
+        if run.had_ended:
+            return
+        # The request to Airflow may have taken seconds, and the grace counts from the deferral.
+        now = time.time()
+        run.handed_over = True
+        if not in_dag_test():
+            at_end_of_task(run.stop_if_deferral_was_refused)
+        self.operator.defer(
+            trigger=TaskTrigger(
+                browseract_conn_id=self.hook.browseract_conn_id,
+                wait=(wait := replace(wait, began_at=now)),
+                cancel_on_kill=self.options.cancel_on_kill,
+            ),
+            method_name="execute_complete",
+            kwargs={"wait": to_json(wait)},
+            timeout=timedelta(seconds=max(0.0, wait.deadline - now) + timings.TIMEOUT_BACKSTOP),
+        )
+
+    def _log_wait(self, wait: Wait) -> None:
+        longest = wait.longest_pause
+        if wait.waits_for is WokenBy.PERSON:
+            where = required_action_url(self.context)
+            self.log.info("Waiting in the triggerer for a person's answer at %s. %s", where, IF_NO_LINE_FOLLOWS)
+        elif wait.waits_for is WokenBy.POLL:
+            self.log.info("%s", polling_line(longest))
+        else:
+            first = wait.poll_interval or timings.DEFAULT_POLL_INTERVAL
+            often = f"at intervals that grow from {first:g} to" if first < longest else "every"
             self.log.info(
-                "Not waiting for BrowserAct task %s, because wait_for_completion=False. This task returns its id, not "
-                "its output. TaskSensor waits for the output.",
-                started.task_id,
+                "Waiting in the triggerer for BrowserAct's callback. In case the callback is lost, the triggerer also "
+                "polls the run %s %g seconds. %s",
+                often,
+                longest,
+                IF_NO_LINE_FOLLOWS,
             )
-            return started.task_id
-        return self._conclude(self._waiter().until_end(first))
 
-    def _waiter(self) -> Waiter:
-        return Waiter(self.run, self.context, self.options, self.operator.defer)
+    def _report_what_woke(self, event: WaitEvent, seen: Task | BrowserActError, resumed_at: float) -> None:
+        if not isinstance(seen, Task) or not seen.status.ended:
+            return
+        # Airflow may end the trigger of this wait only now. The trigger then reads these two keys (is_resumed_wait).
+        shown: dict[str, Any] = {"woken_by": event.woken_by.value, "began_at": event.wait.began_at}
+        after = ""
+        if seen.finished_at is not None:
+            # The two moments come from BrowserAct's clock and ours. A negative difference means that they differ.
+            shown["seconds_after_end"] = seconds = round(max(0.0, resumed_at - seen.finished_at.timestamp()), 1)
+            after = f", {seconds:g} seconds after the end of the run"
+        self.log.info("Woken by a %s%s.", event.woken_by, after)
+        if event.answer is not None:
+            self.log.info("The run has ended, so the answer %s has no effect.", event.answer.option)
+        show_wait(self.ti, shown, self.log)
 
-    # 6. Conclude
+    def _show(self, task: Task) -> None:
+        show_run(self.ti, task, self.hook.browseract_conn_id, self.hook.hiding.hidden, self.log)
+
+    def _push_profile(self, profile_id: str | None) -> None:
+        """Push the profile that later runs can use, if the kind of run has profiles."""
+        if profile_id is None:
+            return
+        text = "The XCom 'profile_id' could not be pushed, so later tasks cannot read it. The profile is %s. (%s)"
+        # The run is more important, and the log contains the id.
+        with tolerate_errors(self.log.error, text, profile_id or "none"):
+            self.ti.xcom_push(key="profile_id", value=profile_id)
+
+    # The end
 
     def _conclude(self, task: Task) -> Any:
         """Return the result of a run that has ended, or raise the error with which it ended."""
@@ -282,7 +428,7 @@ class RunExecution:
             output_path=self.operator.output_path,
             hook=self.hook,
             outlets=self.operator.outlets,
-            another_try_reads_it=self.tries.remembered,
+            another_try_reads_it=self.ledger.is_kept,
             advice=READ_AGAIN,
             log=self.log,
             must_end=self.run.must_end,
@@ -290,27 +436,120 @@ class RunExecution:
         )
         return self.run.conclusion.result()
 
-    def _end_without_event(self, why: str, *, remedy: str, overdue: bool = False) -> Any:
-        """Return the result if the run has ended although Airflow's part of the wait failed, or stop waiting for it.
+    def _end_over_cap(self, wait: Wait, task: Task) -> Task:
+        """Make sure that a run over ``max_credits`` is stopped, and fail, unless it has finished in the meantime.
 
-        :param why: what failed, as a clause.
-        :param remedy: what the user can do, as a sentence.
-        :param overdue: the time of the run is over.
+        :returns: the run, if it has finished or failed.
+        :raises AirflowFailException: the run did not finish. There is no retry, which would use as many credits again.
+        :raises RunLostError: the run could not be stopped, and the next try can reattach to it.
         """
-        task_id = started_task_id(self.ti)
+        run, fate = self.run, STOPPED
+        if not task.status.ended:
+            fate = run.stop(task.id)
+            seen = run.look(task.id)
+            task = seen if isinstance(seen, Task) else task
+            if task.status in (TaskStatus.FINISHED, TaskStatus.FAILED):
+                return task
+        run.task_id = None
+        self._show(task)
+        if task.status.ended:
+            count_run(task)
+            self.log.info("%s", end_line(task))
+        running = None if task.status.ended or fate == STOPPED else fate
+        retried = running is not None and run.leave(RunLostError(running)) is not None
+        message = over_cap_text(
+            task,
+            wait.credits_used(task),
+            wait.max_credits or 0,
+            earlier=wait.spent_before,
+            fate=running,
+            shared=self.ledger.is_kept,
+            retried=retried,
+        )
+        if retried:
+            raise RunLostError(message)
+        count_in_task("browseract.runs.over_max_credits")
+        raise AirflowFailException(message)
+
+    def _give_up(self, wait: Wait, end: End, seen: Task | BrowserActError) -> RunError:
+        """Stop the run or leave it to the next try, and return the error that explains why there is no result."""
+        task_id = wait.browseract_task_id
+        if end is End.DEADLINE and isinstance(seen, Task):
+            return RunTimedOutError(
+                f"BrowserAct task {task_id} did not end within {self.options.timeout:g} seconds.\n"
+                f"{self.run.stop(task_id)}\nRaise timeout if the run needs longer."
+            )
+        why, remedy = why_unread(seen)
+        unknown = isinstance(seen, BrowserActError) and is_unknown_run(seen)
+        return self._lost(task_id, why, remedy=remedy, unknown=unknown)
+
+    def _lost(
+        self, task_id: str | None, why: str, *, remedy: str, overdue: bool = False, unknown: bool = False
+    ) -> RunLostError:
+        """Leave the run to the next try, or stop it if there is none or its time is over, and return the error.
+
+        :param why: why this try stops waiting, as a clause.
+        :param remedy: what the user can do, as a sentence.
+        :param unknown: BrowserAct does not know the run, so neither a retry nor a refused stop is a promise.
+        """
+        why = why.rstrip(".")
+        if task_id is None:
+            return RunLostError(
+                f"Stopped waiting for a run of {self.run.source}, because {why}.\n"
+                "The run may keep running and using credits, and its id is not known here. Check the newest tasks in "
+                f"the BrowserAct dashboard.\n{remedy}"
+            )
+        reason = f"Stopped waiting for BrowserAct task {task_id}, because {why}."
+        fate = (None if overdue else self.run.leave(RunLostError(reason))) or self.run.stop(task_id)
+        if unknown and (fate == HAD_ENDED or "keeps running, and" in fate):
+            fate = "It is not known whether the run is still active."
+        return RunLostError(f"{reason}\n{fate}\n{remedy}")
+
+    @contextmanager
+    def _accounted_for(self, task_id: str) -> Iterator[None]:
+        """Wait for a started run in this context. Every error that ends the wait states what happens to the run.
+
+        After an unexpected error, the run is left to a later try. If there is none, the run is stopped.
+        """
+        try:
+            yield
+        except (RunError, AirflowFailException):
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again as an error that states what happens to the run
+            what = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
+            reason = (
+                f"Stopped waiting for BrowserAct task {task_id}, because an unexpected error occurred "
+                f"({what.rstrip('.')})."
+            )
+            fate = self.run.leave(RunLostError(reason)) or self.run.stop(task_id)
+            # Show only the traceback of the original error.
+            lost = RunLostError(f"{reason}\n{fate}\nThe traceback shows where the error occurred.")
+            raise lost.with_traceback(error.__traceback__) from None
+
+    def _end_without_event(self, why: str, *, remedy: str, overdue: bool = False) -> Any:
+        """Return the result if the run has ended although Airflow's part of the wait failed, or stop waiting for it."""
+        run, task_id, unknown = self.run, self._pushed_task_id(), False
         # During the deferral, the operator may have been replaced by one of the other version.
-        self.run.follow(task_id, started_version(self.ti) or self.kind.source.api_version)
-        unknown = False
+        shown = self.ti.xcom_pull(task_ids=self.ti.task_id, key="task", map_indexes=self.ti.map_index)
+        version = ApiVersion.of(shown.get("api_version")) if isinstance(shown, Mapping) else None
+        run.follow(task_id, version or self.kind.source.api_version)
         if task_id is not None:
-            try:
-                task = self.run.read(task_id)
-            except Exception as error:  # noqa: BLE001 - the failed wait is reported instead
-                unknown = isinstance(error, BrowserActError) and is_hopeless(error)
-                self.log.warning("BrowserAct task %s cannot be read: %s", task_id, error)
-            else:
-                if task.status.ended:
-                    self.log.warning("The run has ended, so its result is read, although %s.", why.rstrip("."))
-                    self._hide_inputs(self.operator.hide_secrets())
-                    self.hook.hiding = self.hook.hiding.of_run(task)
-                    return self._conclude(task)
-        raise self.run.give_up(task_id, why, remedy=remedy, overdue=overdue, unknown=unknown)
+            seen = run.look(task_id)
+            if isinstance(seen, BrowserActError):
+                unknown = is_unknown_run(seen)
+                self.log.warning("BrowserAct task %s cannot be read: %s", task_id, seen)
+            elif seen.status.ended:
+                self.log.warning("The run has ended, so its result is read, although %s.", why.rstrip("."))
+                self._hide_inputs(self.operator.hide_secrets())
+                self.hook.hiding = self.hook.hiding.of_run(seen)
+                return self._conclude(seen)
+        raise self._lost(task_id, why, remedy=remedy, overdue=overdue, unknown=unknown)
+
+    def _pushed_task_id(self) -> str | None:
+        """Return the BrowserAct task that the task instance has pushed as an XCom; None if there is none."""
+        found = self.ti.xcom_pull(task_ids=self.ti.task_id, key="task_id", map_indexes=self.ti.map_index)
+        return found if isinstance(found, str) else None
+
+
+def _was_stopped(wait: Wait, task: Task) -> bool:
+    return task.status is TaskStatus.CANCELED and wait.is_over_cap(task)

@@ -27,8 +27,8 @@ from airflow_provider_browseract.runs.schemas import SchemaUnusableError, confor
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
-    from airflow_provider_browseract.loops import Log
-    from airflow_provider_browseract.runs.starting import StartedRun
+    from airflow_provider_browseract.runs.steps import Log
+    from airflow_provider_browseract.worker.start import Started
 
 
 NAME_LENGTH = 100
@@ -60,7 +60,7 @@ class RunKind(Protocol):
         """Return why the output of a finished run is not what the API declares, as a sentence; None if it may be."""
         return None
 
-    def profile_of(self, started: StartedRun, task: Task | None) -> str | None:
+    def profile_of(self, started: Started, task: Task | None) -> str | None:
         """Return the browser profile that later runs can use; None for a kind of run without profiles.
 
         :param task: the run as the API returned it; None if it was not read.
@@ -109,7 +109,7 @@ class WorkflowRun(RunKind):
         """Compare the names of the inputs with those of the workflow (``get-workflow``)."""
         return request if again else _check_names(request, self.input_parameters, hook, log)
 
-    def profile_of(self, started: StartedRun, task: Task | None) -> str:
+    def profile_of(self, started: Started, task: Task | None) -> str:
         """Return the saved profile or, without one, the profile that the run started with; an empty string for neither.
 
         If the XCom were missing, Airflow would fail the task that reads it, with an error that names neither the

@@ -11,72 +11,78 @@ from airflow_provider_browseract.compat import AirflowFailException, in_dag_test
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
     ResumeNotSupportedError,
+    RunLostError,
     RunPausedError,
     TaskNotPausedError,
 )
 from airflow_provider_browseract.in_airflow.required_action import ask
 from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.options import MAX_RESUMES, Answer, OnPaused
+from airflow_provider_browseract.runs.options import Answer, RunOptions
 from airflow_provider_browseract.runs.report import facts
-from airflow_provider_browseract.runs.resuming import Answered, Decision, GiveUp, Paused, WaitAgain
-from airflow_provider_browseract.runs.waiting import End, Wait
+from airflow_provider_browseract.runs.wait import FOREVER, Wait, WaitEvent
+from airflow_provider_browseract.worker.run import HAD_ENDED, STOPPED, Run
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.runs.options import PauseCallback
-    from airflow_provider_browseract.worker.owned_run import OwnedRun
 
 
-def handle_pause(paused: Paused, context: Context, run: OwnedRun, callbacks: Sequence[PauseCallback]) -> Decision:
-    """Act on a pause of the run as ``on_paused`` says.
+def handle_pause(wait: Wait, task: Task, context: Context, run: Run, options: RunOptions) -> Wait:
+    """Act on a pause of the run as ``on_paused`` says, and return the wait that follows.
 
-    :returns: what to do next.
+    :raises AirflowFailException: ``on_paused="fail"``. There is no retry, which would only pay for another pause.
+    :raises RunLostError: the run could not be stopped, and the next try can reattach to it.
     """
-    wait, task, log = replace(paused.wait, pauses=paused.wait.pauses + 1), paused.task, run.log
-    policy = wait.policy
+    log = run.log
     show_run(context["ti"], task, run.hook.browseract_conn_id, run.hook.hiding.hidden, log)
-    if policy.on_paused is OnPaused.ASK and in_dag_test():
+    if options.asks and in_dag_test():
         where = f" at {task.live_url}" if task.live_url else ""
         log.warning("dag.test() has no UI for Required Actions. Resume the run in BrowserAct%s.", where)
-    elif policy.on_paused is OnPaused.ASK:
+    elif options.asks:
         # The Required Action must exist before anyone is notified of it.
-        limit = policy.answer_timeout
+        limit = options.answer_timeout
         wait = replace(wait, answer_by=None if limit is None else time.time() + limit)
-        wait = wait.asking(ask(context["ti"], task, wait, cancel_on_timeout=run.stops_on("cancel_on_timeout")))
-    _notify(callbacks, context, task, run)
-    if policy.on_paused is OnPaused.FAIL:
-        return GiveUp(wait, End.PAUSED)
-    if policy.on_paused is OnPaused.RESUME and wait.pauses <= MAX_RESUMES:
-        log.info("Resuming BrowserAct task %s (%d of at most %d times).", task.id, wait.pauses, MAX_RESUMES)
-        return WaitAgain(_resume(wait, run))
-    return WaitAgain(replace(wait, pause_known=True))
+        wait = wait.asking(ask(context["ti"], task, wait))
+    _notify(options.on_paused_callback, context, task, run)
+    if not options.fails_on_pause:
+        return replace(wait, ignore_pause_until=FOREVER)
+    fate = run.stop(task.id)
+    why = f"BrowserAct task {task.id} paused for a person, and on_paused='fail' does not wait for one.\n{fate}"
+    if fate not in (STOPPED, HAD_ENDED) and run.leave(RunLostError(why)):
+        raise RunLostError(f"{why}\nThe next try reattaches to the run, and tries again to stop it.")
+    raise AirflowFailException(f"{why}\nTo let a person help, set on_paused='ask' or on_paused='wait'.")
 
 
-def act_on_answer(answered: Answered, run: OwnedRun) -> Decision:
+def act_on_answer(event: WaitEvent, run: Run, options: RunOptions) -> Wait:
     """Resume or stop the paused run, as a person chose or, without an answer, as ``AskPerson(default=...)`` says.
 
-    :returns: what to do after a resume.
+    :returns: the wait that follows a resume.
     :raises RunPausedError: nobody answered in time, and the run was stopped.
     :raises AirflowFailException: a person chose to stop the run. There is no retry, which would only ask again.
     """
-    wait, answer = answered.wait, answered.answer
-    task_id = wait.browseract_task_id
-    who = f"{answered.by} chose {answer.option}" if answered.by is not None else "nobody answered in time"
-    if answered.by is None and wait.policy.answer_timeout is not None:
-        who = f"nobody answered within {wait.policy.answer_timeout:g} seconds"
+    wait, answer, task_id = event.wait, event.answer or Answer.RESUME, event.wait.browseract_task_id
+    if wait.required_action is None:
+        # Airflow also shows an open Required Action in later tries.
+        run.log.warning(
+            "The answer %s was for an earlier Required Action and has no effect. Waiting again.", answer.option
+        )
+        return wait
+    who = f"{event.answered_by} chose {answer.option}" if event.answered_by else "nobody answered in time"
+    if event.answered_by is None and options.answer_timeout is not None:
+        who = f"nobody answered within {options.answer_timeout:g} seconds"
     if answer is Answer.RESUME:
         run.log.info("Resuming BrowserAct task %s: %s.", task_id, who)
-        return WaitAgain(_resume(wait.unasked(), run))
-    message = f"BrowserAct task {task_id} paused for a person, and {who}.\n{run.describe(run.stop(task_id))}"
-    if answered.by is None:
+        return _resume(wait.unasked(), run)
+    message = f"BrowserAct task {task_id} paused for a person, and {who}.\n{run.stop(task_id)}"
+    if event.answered_by is None:
         raise RunPausedError(f"{message}\nTo wait longer for an answer, raise the timeout of AskPerson.")
     raise AirflowFailException(message)
 
 
-def _resume(wait: Wait, run: OwnedRun) -> Wait:
+def _resume(wait: Wait, run: Run) -> Wait:
     """Resume the run, and return the wait that follows."""
     task_id, log = wait.browseract_task_id, run.log
     try:
@@ -89,16 +95,16 @@ def _resume(wait: Wait, run: OwnedRun) -> Wait:
             "after a person has helped in the live view.",
             task_id,
         )
-        return replace(wait, pause_known=True)
+        return replace(wait, ignore_pause_until=FOREVER)
     except BrowserActError as error:
         log.warning("BrowserAct task %s could not be resumed: %s", task_id, error.brief)
         return wait
     else:
         log.info("BrowserAct task %s was resumed.", task_id)
-    return replace(wait, pauses_from=time.time() + timings.RESUME_GRACE)
+    return replace(wait, ignore_pause_until=time.time() + timings.RESUME_GRACE)
 
 
-def _notify(callbacks: Sequence[PauseCallback], context: Context, task: Task, run: OwnedRun) -> None:
+def _notify(callbacks: Sequence[PauseCallback], context: Context, task: Task, run: Run) -> None:
     """Call each callback. A failing one affects neither the others nor the run."""
     for callback in callbacks:
         try:

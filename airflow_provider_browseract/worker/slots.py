@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from airflow_provider_browseract.exceptions import BrowserActError, ConcurrencyLimitError, NoSlotError
+from airflow_provider_browseract.exceptions import (
+    BrowserActError,
+    ConcurrencyLimitError,
+    NoSlotError,
+    RateLimitError,
+)
 from airflow_provider_browseract.in_airflow.showing import show_wait_before_start
-from airflow_provider_browseract.loops import run_steps, sleep
+from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import (
     Active,
@@ -23,9 +28,8 @@ from airflow_provider_browseract.runs.queueing import (
     versions_to_count,
 )
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
-from airflow_provider_browseract.runs.starting import StartRefused
-from airflow_provider_browseract.worker.owned_run import OwnedRun
-from airflow_provider_browseract.worker.tries import Tries
+from airflow_provider_browseract.worker.ledger import Ledger
+from airflow_provider_browseract.worker.run import Run
 
 NO_SLOT_NOW = "BrowserAct has no free slot now; %s. BrowserAct has refused the start %s. Waiting for at most %s. (%s)%s"
 TOO_MANY_REQUESTS = (
@@ -42,9 +46,9 @@ class SlotWait:
     :param defer: the operator's ``defer``; None to wait in this worker.
     """
 
-    run: OwnedRun
+    run: Run
     ti: Any
-    refused: StartRefused
+    refused: ConcurrencyLimitError | RateLimitError
     queued: Queued
     limit: float
     defer: Callable[..., Any] | None
@@ -55,23 +59,22 @@ class SlotWait:
         :raises NoSlotError: the limit is reached.
         """
         run, queued = self.run, self.queued
-        run.raise_if_killed()
+        run.check()
         active = self._count_active()
         now, until = time.time(), queued.began + self.limit
         if now >= until:
-            if run.tries is not None:
-                run.tries.give_up_place()
+            run.ledger.give_up_place()
             raise NoSlotError(
                 f"BrowserAct had no free slot within {_in_words(self.limit)} and refused {queued.refusals} starts; "
-                f"{self._active_runs(active)}. No run was started.\n{self.refused.error}\n"
+                f"{self._active_runs(active)}. No run was started.\n{self.refused}\n"
                 "Raise queue_timeout to wait longer for a slot."
             )
         self._report(active, until - now)
-        pause = max(pause_after(queued.refusals, random.random), self.refused.error.retry_after or 0.0)
+        pause = max(pause_after(queued.refusals, random.random), self.refused.retry_after or 0.0)
         pause = min(pause, timings.LONGEST_RETRY_AFTER)
         if self.defer is None:
-            sleep(min(pause, until - now), run.raise_if_killed)
-            run.raise_if_killed()
+            run.sleep(min(pause, until - now))
+            run.check()
             return
         from airflow_provider_browseract.triggers.slot import SlotTrigger
 
@@ -94,7 +97,7 @@ class SlotWait:
     @property
     def _about_slots(self) -> bool:
         """Whether BrowserAct has no slot. HTTP 429 is not about the number of runs."""
-        return isinstance(self.refused.error, ConcurrencyLimitError)
+        return isinstance(self.refused, ConcurrencyLimitError)
 
     def _count_active(self) -> Active | None:
         # After HTTP 429, counting would send further requests.
@@ -125,7 +128,7 @@ class SlotWait:
             self._active_runs(active),
             "once" if refusals == 1 else f"{refusals} times",
             _in_words(left),
-            self.refused.error.message,
+            self.refused.message,
             "" if self.defer is None else f" {IF_NO_LINE_FOLLOWS}",
         )
         number = None if active is None else active.number
@@ -140,13 +143,13 @@ class SlotWait:
         show_wait_before_start(self.ti, shown, log)
 
 
-def queue_left(tries: Tries, why: str, *, overdue: bool) -> NoSlotError:
+def queue_left(ledger: Ledger, why: str, *, overdue: bool) -> NoSlotError:
     """Return the error of a wait that Airflow itself has ended.
 
     :param overdue: whether the time of the wait was over. Only then, a later try joins the end of the queue.
     """
     if overdue:
-        tries.give_up_place()
+        ledger.give_up_place()
     return NoSlotError(f"Airflow ended the wait before the start: {why}")
 
 

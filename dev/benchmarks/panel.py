@@ -331,13 +331,13 @@ def _insert(made: list[Made], xcoms: int = 1) -> None:
 def fill(*task_ids: str) -> None:
     """Add a task instance for each run of the account, and the queue."""
     from airflow_provider_browseract.runs.queueing import Queued, QueueWait
-    from airflow_provider_browseract.runs.waiting import Wait
+    from airflow_provider_browseract.runs.wait import Wait
     from airflow_provider_browseract.triggers.run import TaskTrigger
     from airflow_provider_browseract.triggers.slot import SlotTrigger
 
     now, made = datetime.now(timezone.utc), []
     for number, task_id in enumerate(reversed(task_ids)):
-        wait = Wait(task_id, time.time() + 3600).deferred(time.time())
+        wait = Wait(task_id, time.time() + 3600, began_at=time.time())
         trigger = TaskTrigger(browseract_conn_id=CONN, wait=wait) if number < ACTIVE else None
         made.append(Made(_key("search", number), task_id, now - timedelta(hours=23) / len(task_ids) * number, trigger))
     for number in range(WAITING):
@@ -394,7 +394,7 @@ def minutes(token: str) -> None:
 
 def callbacks(port: str, token: str) -> None:
     """Send callbacks, each for another task instance, without and with viewers in turn."""
-    from airflow_provider_browseract.runs.waiting import Wait
+    from airflow_provider_browseract.runs.wait import Wait
     from airflow_provider_browseract.triggers.run import TaskTrigger
 
     airflow = LocalAirflow(Path(), DAGS, {}, port=int(port))
@@ -402,7 +402,7 @@ def callbacks(port: str, token: str) -> None:
     tokens = [new_token() for _ in range(number * len(PAUSES) * ROUNDS)]
     made = []
     for index, secret in enumerate(tokens):
-        wait = Wait(str(index), time.time() + 3600, digest(secret)).deferred(time.time())
+        wait = Wait(str(index), time.time() + 3600, callback_token_sha256=digest(secret), began_at=time.time())
         made.append(Made(_key("callback", index), trigger=TaskTrigger(browseract_conn_id=CONN, wait=wait)))
     _insert(made)
     urls = iter([airflow.callback_address(each.id, secret) for each, secret in zip(made, tokens, strict=True)])

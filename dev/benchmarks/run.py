@@ -130,7 +130,8 @@ async def _loop(kind: str, url: str) -> None:
 
     from airflow_provider_browseract.emulator import ORDERS
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
-    from airflow_provider_browseract.runs.waiting import Wait
+    from airflow_provider_browseract.runs import timings
+    from airflow_provider_browseract.runs.wait import Wait
     from airflow_provider_browseract.triggers.run import TaskTrigger
 
     class Sleeping(BaseTrigger):
@@ -154,8 +155,8 @@ async def _loop(kind: str, url: str) -> None:
         now = time.time()
         for number, task_id in enumerate(task_ids):
             # As when tasks defer one after the other, and not all in one instant.
-            first_poll_at = now + POLL_INTERVAL * number / TRIGGERS
-            wait = Wait(task_id, now + 3600, first_poll_at=first_poll_at, interval=POLL_INTERVAL)
+            began_at = now + POLL_INTERVAL * number / TRIGGERS - timings.CORE_RACE_GRACE
+            wait = Wait(task_id, now + 3600, poll_interval=POLL_INTERVAL, began_at=began_at)
             made.append(TaskTrigger(browseract_conn_id="browseract_default", wait=wait))
         hook.client.close()
     elif kind == "sleeping":

@@ -117,13 +117,13 @@ def main() -> None:
     """Replace the waits in the database: the DAG run, the way and the ids of the runs are the arguments."""
     from airflow_provider_browseract.runs.callback_url import new_token
     from airflow_provider_browseract.runs.request import digest
-    from airflow_provider_browseract.runs.waiting import Wait
+    from airflow_provider_browseract.runs.wait import Wait
     from airflow_provider_browseract.triggers.run import TaskTrigger
 
     run_id, way, *task_ids = sys.argv[1:]
     token = digest(new_token()) if way == "callbacks" else None
     now = time.time()
-    made = [Wait(task_id, now + 36_000, token).deferred(now) for task_id in task_ids]
+    made = [Wait(task_id, now + 36_000, callback_token_sha256=token, began_at=now) for task_id in task_ids]
     webhook.delete_inserted()
     webhook.insert(run_id, [TaskTrigger(browseract_conn_id="browseract_default", wait=wait) for wait in made])
 

@@ -355,11 +355,12 @@ def hand_overs(airflow: LocalAirflow, run_id: str) -> None:
 
 def _defer(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
     """Create task instances by hand that wait for callbacks, and return the addresses of their callbacks."""
-    from airflow_provider_browseract.runs.waiting import Wait
+    from airflow_provider_browseract.runs.wait import Wait
     from airflow_provider_browseract.triggers.run import TaskTrigger
 
     tokens = [new_token() for _ in range(number)]
-    waits = [Wait("7", time.time() + 3600, digest(token)).deferred(time.time()) for token in tokens]
+    now = time.time()
+    waits = [Wait("7", now + 3600, callback_token_sha256=digest(token), began_at=now) for token in tokens]
     waiting = insert(run_id, [TaskTrigger(browseract_conn_id="browseract_default", wait=wait) for wait in waits])
     return [airflow.callback_address(*each) for each in zip(waiting, tokens, strict=True)]
 

@@ -26,7 +26,7 @@ from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
 from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs.request import digest
-from airflow_provider_browseract.runs.waiting import Wait
+from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.webhook.database import AS_STORED, SLOT_TRIGGER
@@ -145,8 +145,8 @@ class Deferred:
 
     def defer(self, ago: float = LONG_AGO, **fields: Any) -> int:
         """Defer the task instance some seconds ago, and return the id of the trigger."""
-        self.first_poll_at = time.time()
-        known = {"callback_token_sha256": digest(self.token), "first_poll_at": self.first_poll_at, "interval": 120.0}
+        self.began_at = time.time()
+        known = {"callback_token_sha256": digest(self.token), "began_at": self.began_at}
         self.wait = Wait("7", self.deadline, **{**known, **fields})
         trigger = TaskTrigger(browseract_conn_id="browseract_default", wait=self.wait)
         with create_session() as session:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("imports")
 
 PACKAGE = "airflow_provider_browseract"
 HTTP = {"requests", "httpx", "fastapi", "uvicorn"}
-WITHOUT_AIRFLOW = ("api.v2", "runs.waiting", "runs.resuming", "runs.starting")
+WITHOUT_AIRFLOW = ("api.v2", "runs.wait", "runs.budget", "runs.queueing")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def load_plugin() -> None:
     import_module(f"{PACKAGE}.plugin")
     found = loaded(before)
     assert "plugin" in found
-    assert not any(name.startswith(("api", "panel", "runs.callback_url", "runs.waiting")) for name in found), found
+    assert not any(name.startswith(("api", "panel", "runs.callback_url", "runs.wait")) for name in found), found
     assert not found & {"fastapi", "jinja2", "starlette"}, found
 
 

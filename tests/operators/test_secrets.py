@@ -347,7 +347,7 @@ class TestLiveView:
         task_id = worker(workflow_id=SEARCH.id, input_parameters=PENS, wait_for_completion=False, **hidden).run()
         run = worker(operator_class=TaskSensor, browseract_task_id=task_id, deferrable=deferrable, **hidden)
         if deferrable:
-            assert run.defer().trigger.wait.policy.show_live_view is False
+            assert run.defer().trigger.wait.show_live_view is False
         else:
             assert run.operator().poke(run.context) is False
         logged = logs()

@@ -18,7 +18,7 @@ from airflow_provider_browseract.panel.records import Records, arrange
 from airflow_provider_browseract.panel.sums import sums_of
 from airflow_provider_browseract.panel.views import BudgetShare, Overview, Slots, StepView, foreign_text
 from airflow_provider_browseract.runs.budget import Budget
-from airflow_provider_browseract.runs.waiting import Wait
+from airflow_provider_browseract.runs.wait import Wait
 from tests.cases import cases
 from tests.steps import replace
 
@@ -246,7 +246,7 @@ HIDES_LIVE_VIEW = {"hidden": frozenset({"live_view"})}
 NO_LOGS = {"steps": None, "failure": "", "log_url": None, "attention": None}
 POLLS, CALLED_BACK = Wait("83001", 0.0), Wait("83001", 0.0, callback_token_sha256="0" * 64)
 POLLED = "The triggerer polls it every 10 s"
-SOONER = f"{POLLED}, and a callback can end the wait sooner."
+SOONER = "The triggerer polls it every 120 s, and a callback can end the wait sooner."
 
 
 class TestRunPage:

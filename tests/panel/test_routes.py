@@ -15,7 +15,7 @@ from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
 from airflow_provider_browseract.panel import accounts, app, building, listing, web
 from airflow_provider_browseract.panel.database import RecordKeeper
-from airflow_provider_browseract.runs.waiting import Wait
+from airflow_provider_browseract.runs.wait import Wait
 from tests.cases import cases, raising
 from tests.catalogue import TEMPLATE_TEXT
 

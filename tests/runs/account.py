@@ -10,8 +10,8 @@ from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.runs.budget import Budget, ReadDaySums, ShowBudget, Verdict, WriteDaySums, check_budget
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
-from tests.runs.starts import SOURCE
 from tests.steps import carry_out, read
+from tests.worker.starts import SOURCE
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
 """The time at which the tests check a budget, unless they say otherwise."""

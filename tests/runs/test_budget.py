@@ -11,20 +11,18 @@ from hypothesis import strategies as st
 
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import (
     Budget,
     BudgetAction,
     ShowBudget,
-    check_again,
     forecast_run,
     refused_by,
 )
 from airflow_provider_browseract.runs.request import Source
 from tests.cases import cases, examples
 from tests.runs.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
-from tests.runs.starts import SOURCE
 from tests.steps import carry_out
+from tests.worker.starts import SOURCE
 
 DAILY = Budget("browseract_default", daily_credits=2000)
 MONTHLY = Budget("browseract_default", monthly_credits=40_000)
@@ -185,7 +183,6 @@ REFUSED = (
 )
 WAIT = 'Wait until {} UTC, raise {} in the extra of the connection, or set on_budget="wait" so that the task waits.'
 NONE, ONE, STARTED = "no run is active", "60 are expected for 1 active run", "No run was started."
-STOPPED = "BrowserAct task 123 was stopped, because other runs were started at the same time."
 ALONE = (
     "This run alone is expected to use more than daily_credits allows, so waiting does not help. Raise daily_credits "
     "in the extra of the connection."
@@ -195,18 +192,18 @@ SMALL = replace(DAILY, daily_credits=40)
 
 
 @cases(
-    ("account", "budget", "stopped", "words"),
+    ("account", "budget", "words"),
     {
-        "day": (spent(1920, 60), DAILY, None, ("2026-11-27", "1,920 of 2,000", ONE, STARTED, DAY)),
-        "month": (spent(39_999), MONTHLY, "123", ("2026-11", "39,999 of 40,000", NONE, STOPPED, MONTH)),
-        "run that alone exceeds it": (spent(905), SMALL, None, ("2026-11-27", "905 of 40", NONE, STARTED, ALONE)),
+        "day": (spent(1920, 60), DAILY, ("2026-11-27", "1,920 of 2,000", ONE, STARTED, DAY)),
+        "month": (spent(39_999), MONTHLY, ("2026-11", "39,999 of 40,000", NONE, STARTED, MONTH)),
+        "run that alone exceeds it": (spent(905), SMALL, ("2026-11-27", "905 of 40", NONE, STARTED, ALONE)),
     },
 )
-def test_error_of_a_refused_start_names_credits_and_remedy(account, budget, stopped, words):
+def test_error_of_a_refused_start_names_credits_and_remedy(account, budget, words):
     account.stored = dict.fromkeys(NOVEMBER, 0)
     verdict = refused_by(account.check(budget, WORKFLOW))
     assert verdict is not None
-    assert verdict.refusal(stopped) == REFUSED.format(*words)
+    assert verdict.refusal() == REFUSED.format(*words)
     assert verdict.exceeds_whole_budget is (budget is SMALL)
 
 
@@ -346,98 +343,6 @@ def test_each_run_counts_in_the_day_and_the_month_in_which_browseract_created_it
             assert verdict.active == sum(run["status"] == "running" for run in inside)
     for day, stored in account.stored.items():
         assert stored == sum(run.credit for run in every if run.created_at.date() == day)
-
-
-def check_twice(account, *started, limit=190, action=BudgetAction.REFUSE):
-    """Check the budget, start runs, and check it again for run 500."""
-    verdicts = account.check(Budget("c", daily_credits=limit, action=action))
-    for kept in (account.calls, account.shown, account.lines):
-        kept.clear()
-    account.runs += started
-    return carry_out(check_again(verdicts, "500", account.clock), account)
-
-
-def new(number, seconds=0, status="created", credit=0):
-    return listed(number, NOON + timedelta(seconds=seconds), credit, status)
-
-
-@cases(
-    ("own", "others", "refused"),
-    {
-        "alone": (new(500), [], False),
-        "with a smaller id in the same second": (new(500), [new(499)], True),
-        "with a larger id in the same second": (new(500), [new(501)], False),
-        "earlier, with a larger id": (new(500), [new(501, -1)], True),
-        "later, with a smaller id": (new(500), [new(499, 1)], False),
-        "stopped earlier": (new(500), [new(499, status="canceled", credit=5)], False),
-        "stopped, with a larger id": (new(500), [new(501, status="canceled", credit=90)], False),
-        "finished, with a larger id": (new(500), [new(501, status="finished", credit=45)], True),
-        "failed, with a larger id": (new(500), [new(501, status="failed", credit=45)], True),
-        "stopped earlier, with more credits": (new(500), [new(499, status="canceled", credit=15)], True),
-        "the run has finished": (new(500, status="finished", credit=45), [new(499)], False),
-        "the run has failed": (new(500, status="failed", credit=45), [new(499)], False),
-        "the run was canceled": (new(500, status="canceled", credit=45), [new(499)], False),
-    },
-)
-def test_new_run_is_refused_only_by_runs_before_it(own, others, refused):
-    account = Account(*runs_of(3, 45))
-    verdict = check_twice(account, own, *others)
-    assert (verdict is not None) is refused
-    assert [shown.counter for shown in account.shown] == ["refused"] * refused
-    assert account.slept == timings.SECOND_CHECK_DELAY
-    assert [call.name for call in account.calls] == ["list-tasks", "page-runs"]
-
-
-def test_second_check_is_only_made_near_the_limit_and_only_to_refuse():
-    far, near = 180 + 20 * 45, 179 + 20 * 45
-    for limit, action in ((far, BudgetAction.REFUSE), (near, BudgetAction.REFUSE), (180, BudgetAction.WARN)):
-        account = Account(*runs_of(3, 45))
-        assert check_twice(account, new(500), limit=limit, action=action) is None
-        assert bool(account.calls) is (limit == near)
-    account = Account()
-    assert carry_out(check_again([], "500", account.clock), account) is None
-    assert (account.calls, account.slept) == ([], 0)
-
-
-def test_second_check_lists_again_until_the_new_run_appears():
-    account = Account(*runs_of(3, 45))
-
-    def appear(call):
-        if account.slept > 6:
-            account.runs = [*runs_of(3, 45), new(499), new(500)]
-
-    account.fault = appear
-    assert check_twice(account, new(499)) is not None
-    assert account.slept == timings.SECOND_CHECK_DELAY + timings.ORPHAN_LIST_PAUSE
-
-
-def test_new_run_keeps_running_if_it_is_not_listed_or_the_list_cannot_be_read():
-    account = Account(*runs_of(3, 45))
-    assert check_twice(account, new(499)) is None
-    assert timings.LISTING_DELAY <= account.slept < timings.LISTING_DELAY + timings.ORPHAN_LIST_PAUSE + 1
-    assert account.lines == [
-        "The budget was not checked again after the start, because the new run is not listed. It keeps running."
-    ]
-    account = Account(*runs_of(3, 45), fault=lambda call: DOWN if account.slept else None)
-    assert check_twice(account, new(500), new(499)) is None
-    assert account.lines == ["The budget could not be checked again, so the new run keeps running: BrowserAct is down"]
-
-
-@pytest.mark.parametrize("seconds", [-40, -1, 1, 40])
-@pytest.mark.parametrize("rival", [True, False], ids=["with another start", "alone"])
-def test_second_check_around_midnight_finds_the_new_run_on_the_day_that_browseract_gives_it(seconds, rival):
-    """BrowserAct's clock and ours differ by up to a minute, and the day or the month ends in the meantime."""
-    midnight = datetime(2026, 12, 1, tzinfo=timezone.utc)
-    account = Account(*(listed(number, midnight - timedelta(hours=2), 45) for number in range(3)))
-    for ahead in (-1, 1):
-        account.now = midnight + timedelta(seconds=ahead)
-        created_at = midnight + timedelta(seconds=seconds)
-        before = created_at - timedelta(seconds=1)
-        rivals = [listed(number, before, 0, "created") for number in range(400, 404)] if rival else []
-        verdict = check_twice(account, listed(500, created_at, 0, "created"), *rivals)
-        assert (verdict and str(verdict.period)) == (("2026-11-30" if seconds < 0 else "2026-12-01") if rival else None)
-        assert account.slept < timings.LISTING_DELAY
-        account.runs = account.runs[:3]
 
 
 UNKNOWN = "The credits cannot be counted: BrowserAct is down"

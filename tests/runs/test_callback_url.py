@@ -11,12 +11,12 @@ from airflow_provider_browseract.runs import callback_url
 from airflow_provider_browseract.runs.addresses import URL_LENGTH
 from airflow_provider_browseract.runs.callback_url import TOKEN, is_resumed_wait
 from airflow_provider_browseract.runs.request import RunRequest, Source, digest
-from airflow_provider_browseract.runs.waiting import Wait
+from airflow_provider_browseract.runs.wait import Wait
 from tests.cases import cases
 
 TI_ID = uuid4()
 PUBLIC = "https://api.browseract.com"
-FIRST_POLL = 1795647413.0294871
+BEGAN = 1795647413.0294871
 
 
 def arranged(base_url="https://airflow.example.com", api_base_url=PUBLIC):
@@ -77,10 +77,10 @@ def test_callback_url_may_have_as_many_characters_as_browseract_takes():
 
 
 def test_wait_xcom_of_callback_names_its_wait():
-    wait = callback_url.resumed_wait(Wait("7", 1.0, "0" * 64, first_poll_at=FIRST_POLL))
-    assert is_resumed_wait(wait, FIRST_POLL)
+    wait = callback_url.resumed_wait(Wait("7", 1.0, began_at=BEGAN))
+    assert is_resumed_wait(wait, BEGAN)
     # A database may round the time.
-    assert is_resumed_wait({**wait, "first_poll_at": 1795647413.02949}, FIRST_POLL)
+    assert is_resumed_wait({**wait, "began_at": 1795647413.02949}, BEGAN)
 
 
 @cases(
@@ -90,11 +90,11 @@ def test_wait_xcom_of_callback_names_its_wait():
         "text": "callback",
         "empty": {},
         "still waiting": {"waits_for": "callback"},
-        "no first poll": {"woken_by": "callback"},
-        "first poll null": {"woken_by": "callback", "first_poll_at": None},
-        "another wait": {"woken_by": "callback", "first_poll_at": FIRST_POLL - 1},
-        "ended by poll": {"woken_by": "poll", "first_poll_at": FIRST_POLL},
+        "no beginning": {"woken_by": "callback"},
+        "beginning is null": {"woken_by": "callback", "began_at": None},
+        "another wait": {"woken_by": "callback", "began_at": BEGAN - 1},
+        "ended by poll": {"woken_by": "poll", "began_at": BEGAN},
     },
 )
 def test_wait_xcom_of_another_wait_or_without_callback_does_not_match(wait):
-    assert not is_resumed_wait(wait, FIRST_POLL)
+    assert not is_resumed_wait(wait, BEGAN)

@@ -6,8 +6,8 @@ from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.late_output import read_late_output
 from tests.cases import cases
-from tests.runs.starts import Played, at
-from tests.steps import replace
+from tests.steps import Played, replace
+from tests.worker.starts import at
 
 EMPTY = Task(id="7", status=TaskStatus.FINISHED, steps=(Step(number=1, status="succeed", goal="Open the page"),))
 OF_BOT = replace(EMPTY, api_version=ApiVersion.V3, steps=())

@@ -11,9 +11,9 @@ from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.runs import queueing, timings
 from airflow_provider_browseract.runs.queueing import Active, Candidate, count_active, hand_over_order
 from tests.cases import cases
+from tests.steps import Played
 
 from .queue_model import wait_of
-from .starts import Played
 
 BOTH = frozenset({ApiVersion.V3, ApiVersion.V2})
 

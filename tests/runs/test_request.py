@@ -15,7 +15,7 @@ from airflow_provider_browseract.runs import request
 from airflow_provider_browseract.runs.request import RunRequest, Source, read_input_parameters, without_secrets
 from tests.cases import cases
 from tests.runs.inputs import Lazy
-from tests.runs.starts import SOURCE
+from tests.worker.starts import SOURCE
 
 KEY = "app-key"
 

@@ -15,8 +15,8 @@ from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.spend import Forecast, RequestLimit, Spend, forecast_for, list_runs, mean_of
 from tests.cases import cases
 from tests.runs.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
-from tests.runs.starts import SOURCE
 from tests.steps import carry_out
+from tests.worker.starts import SOURCE
 
 BOT, TEMPLATE = Source(SourceKind.BOT, "82"), Source(SourceKind.TEMPLATE, "70")
 UNDATED = {**listed(1), "created_at": None}

@@ -22,9 +22,8 @@ from airflow_provider_browseract.emulator import CONTACTS, EXPORT, LOG_IN, ORDER
 from airflow_provider_browseract.exceptions import ResultError, RunLostError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.waiting import End, Wait
+from airflow_provider_browseract.runs.wait import Wait, WaitEvent
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.cases import cases
 from tests.catalogue import FAILING, PLAIN_TEXT
@@ -51,10 +50,10 @@ def wait(worker):
     return wait
 
 
-def resume(world, task_id: str, end: End, reason: str | None = None, within: float = 3600, **arguments) -> Any:
+def resume(world, task_id: str, within: float = 3600, **arguments) -> Any:
     """Continue a deferred sensor after the end of its wait."""
     sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, **arguments)
-    event = to_json(WaitEvent(Wait(task_id, world.clock.now + within, api_version=None), end, reason=reason))
+    event = to_json(WaitEvent(Wait(task_id, world.clock.now + within, api_version=None)))
     return sensor.resume_execution("execute_complete", {"event": event}, {"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
 
 
@@ -128,7 +127,7 @@ class TestRunOfABot:
     def test_resumed_sensor_finds_its_run_if_no_poll_has_found_it(self, world, emulator):
         task_id = BrowserActHook().run_bot(ORDERS.id).id
         with pytest.raises(TaskDeferred) as again:
-            resume(world, task_id, End.GIVEN_UP, "HTTP 503")
+            resume(world, task_id)
         assert again.value.trigger.wait.api_version == "v3"
 
 
@@ -209,18 +208,11 @@ class TestFailure:
 
 
 class TestResumed:
-    @cases(
-        ("end", "reason", "mode"),
-        {
-            "run not ended": (End.ENDED, None, "poke"),
-            "no poll": (End.GIVEN_UP, "HTTP 403", "poke"),
-            "no poll, reschedule": (End.GIVEN_UP, "HTTP 403", "reschedule"),
-        },
-    )
-    def test_sensor_resumed_too_early_defers_again_with_the_same_deadline(self, world, emulator, end, reason, mode):
+    @pytest.mark.parametrize("mode", ["poke", "reschedule"])
+    def test_sensor_resumed_too_early_defers_again_with_the_same_deadline(self, world, emulator, mode):
         task_id, deadline = started(emulator), world.clock.now + 3600
         with pytest.raises(TaskDeferred) as again:
-            resume(world, task_id, end, reason, mode=mode)
+            resume(world, task_id, mode=mode)
         renewed = again.value.trigger.wait
         assert (renewed.browseract_task_id, renewed.deadline) == (task_id, deadline)
         assert again.value.timeout.total_seconds() == pytest.approx(3600 + timings.TIMEOUT_BACKSTOP)
@@ -229,17 +221,17 @@ class TestResumed:
         task_id = started(emulator)
         world.connect(extra={"read_timeout": "soon"})
         with pytest.raises(AirflowFailException, match="extra 'read_timeout': Input should be a valid number"):
-            resume(world, task_id, End.ENDED)
+            resume(world, task_id)
 
     def test_resumed_sensor_defers_again_when_connection_is_unreadable(self, world, emulator, monkeypatch):
         task_id = started(emulator, duration=0.0)
         monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
         with pytest.raises(TaskDeferred):
-            resume(world, task_id, End.ENDED)
+            resume(world, task_id)
 
     def test_sensor_times_out_when_triggerer_could_not_poll_until_deadline(self, world, emulator):
         with pytest.raises(AirflowSensorTimeout, match="keeps running"):
-            resume(world, started(emulator), End.GIVEN_UP, "HTTP 403", within=0)
+            resume(world, started(emulator), within=0)
 
 
 class TestRefusedApiKey:

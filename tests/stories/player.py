@@ -57,7 +57,7 @@ class Try:
     :param cleared: whether a person cleared the task before
     :param later: seconds that pass before
     :param others: runs that somebody else starts before
-    :param claims: the XCom in which a mapped sibling has named those runs
+    :param sibling: whether mapped siblings wait for those runs
     """
 
     gives: Any = RESULT
@@ -72,7 +72,7 @@ class Try:
     cleared: bool = False
     later: float = 0.0
     others: int = 0
-    claims: str = ""
+    sibling: bool = False
 
 
 class Player:
@@ -115,9 +115,8 @@ class Player:
         if one.run:
             emulator.next_run(SEARCH.id, **one.run)
         context = self.ti.next_try()
-        if one.claims:
-            claims = [{"task_id": each, "map_index": 7} for each in theirs] if one.claims == "claim" else theirs
-            context["ti"].map_index, context["ti"].siblings = 1, {one.claims: claims}
+        if one.sibling:
+            context["ti"].map_index, context["ti"].siblings = 1, {"task_id": theirs}
         self.world.state = one.state
         self.ti.make = partial(self.operator, one)
         came_to = self.come_to(one, context)

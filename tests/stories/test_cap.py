@@ -11,10 +11,10 @@ from airflow_provider_browseract.compat import AirflowFailException, TaskDeferre
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunFailedError, RunLostError
 from airflow_provider_browseract.in_airflow import showing
-from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
-from airflow_provider_browseract.runs.waiting import MAX_STOPS, End, WaitPolicy, WokenBy
-from airflow_provider_browseract.worker import waiter
+from airflow_provider_browseract.runs.wait import WaitEvent, WokenBy
+from airflow_provider_browseract.triggers.run import MAX_STOPS
+from airflow_provider_browseract.worker import execution
 from tests.demos import accept_stops_of_ended_runs
 from tests.stories.player import DIES, KINDS, PENS, WAYS, Try
 from tests.workers import calls_of
@@ -97,7 +97,7 @@ def test_story(name, way, kind, player):
 @pytest.mark.parametrize("way", WAYS)
 def test_endless_run_is_stopped_once_soon_after_the_cap(credits_at_end, extra, kind, way, world, player, monkeypatch):
     counted = []
-    for module in (waiter, showing):
+    for module in (execution, showing):
         monkeypatch.setattr(module, "count_in_task", lambda name, **how: counted.append((name, how)))
     world.emulator.credits_at_end = credits_at_end
     found = player(kind, way)
@@ -120,14 +120,13 @@ def test_cost_of_a_step_is_that_of_the_connection(way, world, player):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_log_warns_once_of_the_cap_and_tells_of_each_stop_that_failed(way, player):
+def test_log_reports_the_end_of_a_run_over_the_cap_and_each_stop_that_failed(way, player):
     found = player("workflow", way)
     found.play_try(OVER)
-    assert found.log.count("of 100 credits (max_credits). It is stopped when it uses more than 100.") == 1
     assert "ended as canceled after " in found.log
     assert "could not be stopped" not in found.log
     found.play_try(replace(OVER, gives=RunLostError, faults=DOWN, cleared=True, says=""))
-    assert found.log.count("could not be stopped") == MAX_STOPS
+    assert found.log.count("could not be stopped") == (MAX_STOPS if way == "deferred" else 0)
     assert "was stopped" not in found.log
 
 
@@ -187,9 +186,10 @@ class TestDeferral:
     def test_triggerer_stops_the_run_without_a_worker_and_one_that_takes_over_agrees(self, capped, world):
         trigger = capped[2].trigger
         events = [from_json(WaitEvent, world.fire(trigger)) for _ in range(2)]
-        assert [event.end for event in events] == [End.MAX_CREDITS, End.ENDED]
+        assert [event.wait.last_seen for event in events] == ["running", "canceled"]
+        assert events[0].wait.over_cap
         assert world.emulator.tasks[0].status == "canceled"
-        for event in (*events, replace(events[0], end=End.ENDED, woken_by=WokenBy.CALLBACK)):
+        for event in (*events, replace(events[0], woken_by=WokenBy.CALLBACK)):
             with pytest.raises(AirflowFailException, match="and was stopped at step"):
                 self.resume(capped, event)
 
@@ -202,41 +202,24 @@ class TestDeferral:
         assert world.emulator.tasks[0].status == "canceled"
 
     @pytest.mark.parametrize(
-        ("policy", "later", "error"),
-        [
-            (WaitPolicy(), CAP, "and was stopped at step"),
-            (WaitPolicy(max_credits=CAP), None, "more than max_credits=100 allows"),
-            (WaitPolicy(max_credits=CAP), 1000, ""),
-        ],
-        ids=["older triggerer without a cap", "cap is gone", "cap was raised"],
+        ("later", "error"),
+        [(CAP, "and was stopped at step"), (None, "more than max_credits=100 allows"), (1000, "")],
+        ids=["same cap", "cap is gone", "cap was raised"],
     )
     def test_worker_that_finds_the_run_above_the_cap_stops_it_unless_it_was_raised(
-        self, capped, world, policy, later, error, monkeypatch
+        self, capped, world, later, error, monkeypatch
     ):
         world.clock.sleep(100)
         monkeypatch.setattr(self, "args", {"max_credits": later})
-        event = WaitEvent(replace(capped[2].trigger.wait, policy=policy), End.ENDED, WokenBy.CALLBACK)
+        event = WaitEvent(capped[2].trigger.wait, WokenBy.CALLBACK)
         with pytest.raises(AirflowFailException if error else TaskDeferred, match=error or None) as caught:
             self.resume(capped, event)
         assert world.emulator.tasks[0].status == ("canceled" if error else "running")
         if isinstance(caught.value, TaskDeferred):
-            assert caught.value.trigger.wait.policy.max_credits == 1000
+            assert caught.value.trigger.wait.max_credits == 1000
 
     def test_run_that_was_stopped_fails_although_the_cap_was_raised_in_the_meantime(self, capped, world, monkeypatch):
         event = world.fire(capped[2].trigger)
         monkeypatch.setattr(self, "args", {"max_credits": 1000})
         with pytest.raises(AirflowFailException, match="more than max_credits=100 allows, and was stopped"):
             self.resume(capped, event)
-
-    @pytest.mark.parametrize("rendered", ["", "abc", 0, None], ids=repr)
-    def test_cap_that_renders_to_an_invalid_value_during_the_wait_loses_no_result(self, world, player, rendered):
-        caps = iter((CAP, rendered))
-        found = player("workflow", "deferred")
-
-        def make():
-            operator = found.operator(Try(args={"max_credits": "{{ var.value.cap }}"}))
-            operator.max_credits = next(caps)
-            return operator
-
-        ti = TaskInstance(world, make)
-        assert len(ti.run(ti.next_try())) == 2

@@ -10,7 +10,6 @@ from airflow_provider_browseract.exceptions import (
     BudgetUnknownError,
     NoSlotError,
     RunFailedError,
-    RunLostError,
     RunTimedOutError,
 )
 from tests.stories.player import DIES, KINDS, SHAPES, WAYS, Try
@@ -45,10 +44,6 @@ STORIES = {
         [Try(RunTimedOutError, run={"queued": 900.0}, args=SHORT, says="was stopped")],
         "canceled",
     ),
-    "deadline, and the run is kept": (
-        [Try(RunTimedOutError, run=TAKES_LONG, args={**SHORT, "cancel_on_timeout": False}, says="Stop it at http")],
-        "running",
-    ),
     "deadline, and the stop fails": (
         [Try(RunTimedOutError, run=TAKES_LONG, args=SHORT, faults={"stop": (DOWN, None)}, says=NOT_STOPPED)],
         "running",
@@ -59,10 +54,6 @@ STORIES = {
     ),
     "deadline of a run that is unknown by then": (
         [Try(RunTimedOutError, run=TAKES_LONG, args=SHORT, faults={"stop": (GONE, None)}, says="had already ended")],
-        "running",
-    ),
-    "BrowserAct is down, and the run is kept": (
-        [Try(RunLostError, run=TAKES_LONG, args={"cancel_on_timeout": False}, faults={"read": (DOWN, None)})],
         "running",
     ),
     "not waited for": ([Try(args=NO_WAIT, says="Not waiting for")], "running"),

@@ -38,16 +38,14 @@ STOP, RESUME = ((each, {"browseract_task_id": "1"}) for each in (StopTaskOperato
 FLAG, SECONDS, CREDITS = ". Use True or False", ". Use a positive number of seconds", ". Use a whole number of credits"
 
 CONSTANTS = [
-    (WORKFLOW, {"on_paused": "stop"}, "on_paused is 'stop'. Use one of 'wait', 'fail', 'resume', 'ask'"),
+    (WORKFLOW, {"on_paused": "stop"}, "on_paused is 'stop'. Use one of 'wait', 'fail', 'ask'"),
     (WORKFLOW, {"on_paused": "ask", "wait_for_completion": False}, "need wait_for_completion=True"),
     (WORKFLOW, {"on_paused_callback": print, "wait_for_completion": False}, "need wait_for_completion=True"),
     (WORKFLOW, {"on_paused_callback": asyncio.sleep}, "they are not awaited"),
     (WORKFLOW, {"on_paused_callback": "chat"}, "on_paused_callback is 'chat'. Pass a notifier or a function"),
     (WORKFLOW, {"on_paused_callback": [print, None]}, "Pass a notifier or a function, or a list"),
-    (WORKFLOW, {"on_orphan": None}, "on_orphan is None. Use one of"),
     (WORKFLOW, {"on_budget": "ask"}, "on_budget is 'ask'. Use one of 'fail', 'wait'"),
     (WORKFLOW, {"cancel_on_kill": "no"}, f"cancel_on_kill is 'no'{FLAG}"),
-    (WORKFLOW, {"cancel_on_timeout": 1}, f"cancel_on_timeout is 1{FLAG}"),
     (WORKFLOW, {"durable": None}, f"durable is None{FLAG}"),
     (WORKFLOW, {"validate_inputs": "yes"}, f"validate_inputs is 'yes'{FLAG}"),
     (WORKFLOW, {"deferrable": "yes"}, f"deferrable is 'yes'{FLAG}"),
@@ -58,7 +56,6 @@ CONSTANTS = [
     (WORKFLOW, {"output_format": "JSON"}, "output_format is 'JSON'"),
     (WORKFLOW, {"output_path": "/x", "wait_for_completion": False}, "output_path needs wait_for_completion=True"),
     (WORKFLOW, {"poll_interval": 0}, f"poll_interval is 0{SECONDS}"),
-    (WORKFLOW, {"start_timeout": 0}, f"start_timeout is 0{SECONDS}"),
     *((WORKFLOW, {"queue_timeout": each}, f"queue_timeout is {each!r}{SECONDS}") for each in (0, -1, "soon", True)),
     *((WORKFLOW, {"timeout": each}, f"timeout is {each!r}{SECONDS}") for each in (0, -1, "7h")),
     (WORKFLOW, {"timeout": 1e12}, "at most a year"),

@@ -24,8 +24,7 @@ from tests.stories.player import DEFERS, DIES, KINDS, SHAPES, WAYS, Try
 
 INK = {"inputs": {"keyword": "ink"}}
 OTHER = {"source": ORDERS.id, "inputs": None}
-KEPT = {"cancel_on_kill": False, "cancel_on_timeout": False}
-NO_PAUSE = {"on_paused": "fail", **KEPT}
+NO_PAUSE = {"on_paused": "fail", "cancel_on_kill": False}
 LOST, RESET, DOWN = RequestFault.lost_response(), RequestFault.reset(), RequestFault.status(503)
 GONE, FULL = RequestFault.refused(10112), RequestFault.refused(10118)
 LOCKED, WRONG_KEY = RequestFault.refused(4711, "Locked."), RequestFault.refused(401, http_status=401)
@@ -59,10 +58,6 @@ STORIES = {
     "deadline": (
         [Try(RunTimedOutError, run={"duration": 900}, args={"timeout": 300}, says="was stopped"), Try()],
         "canceled finished",
-    ),
-    "later try has another timeout": (
-        [Try(RunTimedOutError, run={"duration": 900}, args={"timeout": 300, "cancel_on_timeout": False}), Try()],
-        "finished",
     ),
     "other inputs": ([Try(DIES, dies="after read"), Try(args=INK, says="had other inputs")], "canceled finished"),
     "another workflow": ([Try(DIES, dies="after read"), Try(args=OTHER, says="it is a run of")], "canceled finished"),
@@ -154,9 +149,7 @@ STORIES = {
     "no credits": ([Try(InsufficientCreditsError, faults={"start": (NO_CREDITS, 1)}, says="add"), Try()], "finished"),
     "start is refused": ([Try(AirflowFailException, faults={"start": (LOCKED, 1)}, says="Locked.")], ""),
     "key is refused": ([Try(AuthenticationError, faults={"*": (WRONG_KEY, None)}), Try()], "finished"),
-    "sibling has the other run": ([Try(others=1, claims="task_id", faults={"start": (LOST, 1)})], "finished finished"),
-    "sibling claims the other run": ([Try(others=1, claims="claim", faults={"start": (LOST, 1)})], "finished finished"),
-    "sibling claims the only run": ([Try(others=1, claims="claim", faults={"start": (RESET, 1)})], "finished finished"),
+    "sibling has the other run": ([Try(others=1, sibling=True, faults={"start": (LOST, 1)})], "finished finished"),
     "cleared after success": ([Try(), Try(cleared=True)], "finished finished"),
     "BrowserAct is down without durable": (
         [Try(RunLostError, faults={"read": (DOWN, None)}, run={"duration": 1500}, args={"durable": False})],

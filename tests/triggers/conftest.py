@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
+from airflow_provider_browseract.runs.wait import WaitEvent
 from tests.workers import logs, payloads_of
 from tests.world import emulator, world
 

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from airflow_provider_browseract.emulator import RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.in_airflow import shielding
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
-from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
-from airflow_provider_browseract.runs.waiting import End, WokenBy
-from airflow_provider_browseract.triggers import answers, polling
+from airflow_provider_browseract.runs.wait import FOREVER, WaitEvent, WokenBy
 from airflow_provider_browseract.triggers import run as triggers
 from tests.cases import cases
-from tests.triggers.waits import ASKS, start_paused, start_short, trigger
+from tests.triggers.waits import start_paused, start_short, trigger
 
 TI_ID = "019ab3d5-0000-7000-8000-000000000001"
 AWAY = "RuntimeError: the API server is away"
@@ -34,10 +31,10 @@ def asking(emulator, people):
     now = time.time()
 
     def make(default="stop", max_credits=None, **fields):
-        for name in {"answer_by", "deadline", "first_poll_at"} & fields.keys():
+        for name in {"answer_by", "deadline", "began_at"} & fields.keys():
             fields[name] += now
-        policy = replace(ASKS, answer_default=Answer(default), max_credits=max_credits)
-        return trigger(task_id, policy=policy, pauses_from=now, pause_known=True, required_action=TI_ID, **fields)
+        asks: dict[str, Any] = {"watch_pauses": True, "required_action": TI_ID, "ignore_pause_until": FOREVER}
+        return trigger(task_id, default_answer=Answer(default), max_credits=max_credits, **asks, **fields)
 
     return make
 
@@ -67,48 +64,48 @@ OVER, RESUMES = {"answer_by": -60}, {"default": "resume"}
 
 
 @cases(
-    ("before", "fields", "end", "answered", "chosen"),
+    ("before", "fields", "answered", "asked", "last_seen", "chosen"),
     {
-        "resume": (answer("Resume"), {}, End.ANSWERED, ("resume", "ada"), "Resume"),
-        "stop": (answer("Stop"), {}, End.ANSWERED, ("stop", "ada"), "Stop"),
-        "unknown option": (answer("Perhaps"), {}, End.GIVEN_UP, None, "Perhaps"),
-        "default": (nothing, {"answer_by": 300, **RESUMES}, End.ANSWERED, ("resume", None), "Resume"),
-        "default stop": (nothing, {"answer_by": 300}, End.ANSWERED, ("stop", None), "Stop"),
-        "deadline": (nothing, {"deadline": 300}, End.DEADLINE, None, "Stop"),
-        "run cannot be polled, default": (down, {"answer_by": 300}, End.ANSWERED, ("stop", None), "Stop"),
-        "run cannot be polled, deadline": (down, {"deadline": 300}, End.DEADLINE, None, "Stop"),
-        "run is stopped": (stop, {}, End.ENDED, None, "Stop"),
-        "run is resumed in BrowserAct": (resume, {}, End.NO_LONGER_PAUSED, None, "Resume"),
-        "closed by another trigger": (closed, {}, End.NO_LONGER_PAUSED, None, "Resume"),
-        "closed too early": (closed, {"answer_by": 60, **RESUMES}, End.NO_LONGER_PAUSED, None, "Resume"),
-        "closed when its time was over": (closed, OVER | RESUMES, End.ANSWERED, ("resume", None), "Resume"),
-        "closed with another answer than the default": (closed, OVER, End.NO_LONGER_PAUSED, None, "Resume"),
+        "resume": (answer("Resume"), {}, ("resume", "ada"), True, None, "Resume"),
+        "stop": (answer("Stop"), {}, ("stop", "ada"), True, None, "Stop"),
+        "unknown option": (answer("Perhaps"), {}, None, False, None, "Perhaps"),
+        "default": (nothing, {"answer_by": 300, **RESUMES}, ("resume", None), True, "paused", "Resume"),
+        "default stop": (nothing, {"answer_by": 300}, ("stop", None), True, "paused", "Stop"),
+        "deadline": (nothing, {"deadline": 300}, None, False, "paused", "Stop"),
+        "run cannot be polled, default": (down, {"answer_by": 300}, ("stop", None), True, None, "Stop"),
+        "run cannot be polled, deadline": (down, {"deadline": 3000}, None, False, None, "Stop"),
+        "run is stopped": (stop, {}, None, False, "canceled", "Stop"),
+        "run is resumed in BrowserAct": (resume, {}, None, False, "running", "Resume"),
+        "closed by another trigger": (closed, {}, None, False, None, "Resume"),
+        "closed too early": (closed, {"answer_by": 60, **RESUMES}, None, False, None, "Resume"),
+        "closed when its time was over": (closed, OVER | RESUMES, ("resume", None), True, None, "Resume"),
+        "closed with another answer than the default": (closed, OVER, None, False, None, "Resume"),
     },
 )
 def test_wait_ends_with_the_answer_or_closes_the_required_action(
-    emulator, people, wait, asking, before, fields, end, answered, chosen
+    emulator, people, wait, asking, before, fields, answered, asked, last_seen, chosen
 ):
     made = asking(**fields)
     before(people, emulator)
     event = wait(made)
-    assert event.end is end
     assert (event.answer and (event.answer, event.answered_by)) == answered
-    assert (event.woken_by is WokenBy.PERSON) is (end is End.ANSWERED)
+    assert (event.woken_by is WokenBy.PERSON) is (answered is not None)
+    # A Required Action that is closed is not waited for again.
+    assert (event.wait.required_action == TI_ID) is asked
+    assert event.wait.last_seen == last_seen
     assert people.question["chosen"] == [chosen]
-    if end is End.GIVEN_UP:
-        assert "the answer is ['Perhaps']" in (event.reason or "")
 
 
-def test_required_action_answered_early_ends_the_wait_only_at_first_poll_time(world, people, wait, asking):
+def test_required_action_answered_early_ends_the_wait_only_after_the_grace(world, people, wait, asking):
     people.answer("Resume")
-    made = asking(first_poll_at=40)
+    made = asking(began_at=40)
     wait(made)
-    assert world.clock.now >= made.wait.first_poll_at
+    assert world.clock.now >= made.wait.began_at + timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
 
 
 def test_time_for_an_answer_ends_although_the_next_read_would_be_later(wait, asking, monkeypatch):
     monkeypatch.setattr(timings, "ANSWER_POLL_INTERVAL", 6000.0)
-    assert wait(asking(answer_by=30)).end is End.ANSWERED
+    assert wait(asking(answer_by=30)).answer is Answer.STOP
 
 
 class TestTrouble:
@@ -116,16 +113,16 @@ class TestTrouble:
 
     def test_task_trigger_keeps_waiting_and_logs_when_required_action_is_unreadable(self, people, wait, asking, logs):
         people.away = RuntimeError("the API server is away")
-        assert wait(asking(answer_by=0, deadline=30)).end is End.DEADLINE
+        assert wait(asking(answer_by=0, deadline=30)).answer is None
         assert f"Could not read the answer to the Required Action; trying again: {AWAY}" in logs()
 
     def test_run_end_is_reported_although_required_action_cannot_be_closed(self, emulator, people, wait, asking, logs):
         stop(people, emulator)
         people.away = RuntimeError("the API server is away")
-        assert wait(asking()).end is End.ENDED
+        assert wait(asking()).wait.last_seen == "canceled"
         assert f"could not be closed: {AWAY}" in logs()
 
-    def test_answer_given_after_polling_was_given_up_is_reported(self, world, people, asking, monkeypatch):
+    def test_answer_is_found_although_the_run_cannot_be_polled_for_long(self, world, people, asking, monkeypatch):
         async def away(*_):
             raise OSError("no secrets here")
 
@@ -137,18 +134,17 @@ class TestTrouble:
 
         monkeypatch.setattr(BrowserActHook, "aget_connection", away)
         event = world.run(answered_late())
-        assert (event.end, event.answer, event.answered_by) == (End.ANSWERED, Answer.STOP, "ada")
+        assert (event.answer, event.answered_by) == (Answer.STOP, "ada")
 
-    def test_required_action_is_closed_when_polling_was_given_up_and_nobody_answers_by_the_deadline(
+    def test_worker_continues_with_an_open_required_action_after_an_unexpected_error(
         self, people, wait, asking, monkeypatch
     ):
         async def broken(*_):
             raise ZeroDivisionError("a bug")
 
-        monkeypatch.setattr(polling, "run_steps_async", broken)
-        event = wait(asking(deadline=3000))
-        assert (event.end, event.reason) == (End.DEADLINE, "ZeroDivisionError: a bug")
-        assert people.question["chosen"] == ["Stop"]
+        monkeypatch.setattr(triggers, "run_steps_async", broken)
+        event = wait(asking())
+        assert (event.answer, event.wait.required_action, people.question["chosen"]) == (None, TI_ID, None)
 
 
 class TestAnsweredMeanwhile:
@@ -169,7 +165,7 @@ class TestAnsweredMeanwhile:
     def test_answer_given_while_required_action_is_being_closed_is_reported(self, wait, asking, answered_meanwhile):
         answered_meanwhile("Stop")
         event = wait(asking(deadline=30))
-        assert (event.end, event.answer, event.answered_by) == (End.ANSWERED, Answer.STOP, "ada")
+        assert (event.answer, event.answered_by) == (Answer.STOP, "ada")
 
     @pytest.mark.parametrize("answered", [False, True], ids=["no answer", "answered meanwhile"])
     def test_required_action_of_a_run_over_the_cap_is_closed_and_does_not_resume_it(
@@ -177,33 +173,10 @@ class TestAnsweredMeanwhile:
     ):
         if answered:
             answered_meanwhile("Resume")
-        assert wait(asking(max_credits=100, spent_before=101)).end is End.MAX_CREDITS
+        event = wait(asking(max_credits=100, spent_before=101))
+        assert (event.wait.over_cap, event.answer) == (True, None)
         assert emulator.tasks[0].status == "canceled"
         assert people.question["chosen"] == ["Resume" if answered else "Stop"]
-
-    def test_required_action_keeps_the_answer_from_before_the_end(self, emulator, people, wait, asking, monkeypatch):
-        people.answer("Resume")
-        stop(people, emulator)
-        ended, reads = asyncio.Event(), []
-
-        async def poll(*arguments):
-            try:
-                return await polling.poll_until_end(*arguments)
-            finally:
-                ended.set()
-
-        async def ask_late(function, *arguments):
-            # A poll finds the end of the run while the answer is still being read. An assertion here would be
-            # tolerated like any error of Airflow.
-            reads.append(ended.is_set())
-            await ended.wait()
-            return await shielding.ask_airflow(function, *arguments)
-
-        monkeypatch.setattr(triggers, "poll_until_end", poll)
-        monkeypatch.setattr(answers, "ask_airflow", ask_late)
-        assert wait(asking()).end is End.ENDED
-        assert reads == [False, True]
-        assert (people.question["chosen"], people.question["by"]) == (["Resume"], {"id": "1", "name": "ada"})
 
 
 @cases(
@@ -218,7 +191,7 @@ def test_required_action_left_open_by_a_try_is_closed_on_retry(emulator, people,
     people._ask(TI_ID)
     if answered:
         people.answer("Resume")
-    made = trigger(start_short(emulator), policy=ASKS)
+    made = trigger(start_short(emulator), default_answer=Answer.STOP)
     made.task_instance = SimpleNamespace(id=TI_ID, try_number=try_number, task_id="run")  # type: ignore[assignment]
-    assert wait(made).end is End.ENDED
+    assert wait(made).wait.last_seen == "finished"
     assert people.question["chosen"] == chosen

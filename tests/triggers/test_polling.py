@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from typing import Any
 
 import pytest
 
@@ -13,40 +11,38 @@ from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.waiting import End, WaitPolicy
-from airflow_provider_browseract.triggers import polling
+from airflow_provider_browseract.runs.wait import MIN_FAILED_POLLS
 from airflow_provider_browseract.triggers import run as triggers
+from airflow_provider_browseract.triggers.client import PatientClient
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from tests.cases import cases
 from tests.triggers.waits import start, start_bot, trigger
 from tests.workers import calls_of, stored_trigger
 
-log: Any = logging.getLogger(__name__)
 
-
-def test_task_trigger_polls_from_its_first_poll_time_until_the_run_has_ended(world, emulator, wait):
-    task_id, first = start(), world.clock.now + 40
-    event = wait(trigger(task_id, first_poll_at=first))
-    assert (event.wait.browseract_task_id, event.end, event.reason) == (task_id, End.ENDED, None)
+def test_task_trigger_polls_after_the_grace_until_the_run_has_ended(world, emulator, wait):
+    task_id, began = start(), world.clock.now + 40
+    event = wait(trigger(task_id, began_at=began))
+    assert (event.wait.browseract_task_id, event.wait.last_seen) == (task_id, "finished")
     polls = [request for request in emulator.requests if request.endpoint == "get-task"]
-    assert polls[0].at.timestamp() >= first
+    assert polls[0].at.timestamp() >= began + timings.CORE_RACE_GRACE
 
 
 @cases(
-    ("duration", "within", "end"),
+    ("duration", "within", "status"),
     {
-        "ended before a past deadline": (0.0, -60, End.ENDED),
-        "past deadline": (600.0, -60, End.DEADLINE),
-        "later deadline": (600.0, 30, End.DEADLINE),
+        "ended before a past deadline": (0.0, -60, "finished"),
+        "past deadline": (600.0, -60, "running"),
+        "later deadline": (600.0, 30, "running"),
     },
 )
-def test_trigger_reports_deadline_of_a_run_that_then_keeps_running(world, emulator, wait, duration, within, end):
+def test_trigger_reports_deadline_of_a_run_that_then_keeps_running(world, emulator, wait, duration, within, status):
     emulator.set_workflow(ORDERS.id, duration=duration)
     deadline = world.clock.now + within
-    assert wait(trigger(start(), deadline=deadline)).end is end
+    assert wait(trigger(start(), deadline=deadline)).wait.last_seen == status
     assert world.clock.now >= deadline
-    assert emulator.tasks[0].status == ("finished" if end is End.ENDED else "running")
+    assert emulator.tasks[0].status == status
 
 
 def test_client_that_cannot_be_opened_is_not_reported_as_an_unreadable_connection(emulator, monkeypatch):
@@ -55,21 +51,21 @@ def test_client_that_cannot_be_opened_is_not_reported_as_an_unreadable_connectio
 
     monkeypatch.setattr(client.AsyncBrowserActClient, "_open", broken)
     with pytest.raises(FileNotFoundError, match=r"private\.pem"):
-        asyncio.run(polling.PatientClient("browseract_default").send(v2.list_regions()))
+        asyncio.run(PatientClient("browseract_default").send(v2.list_regions()))
 
 
 @cases(
-    ("fields", "end", "free"),
+    ("fields", "free"),
     {
-        "ended": ({}, End.ENDED, True),
-        "stopped at the cap": ({"policy": WaitPolicy(max_credits=100), "spent_before": 101}, End.MAX_CREDITS, True),
-        "still running": ({"deadline": 0.0}, End.DEADLINE, False),
+        "ended": ({}, True),
+        "stopped at the cap": ({"max_credits": 100, "spent_before": 101}, True),
+        "still running": ({"deadline": 0.0}, False),
     },
 )
-def test_slot_of_a_run_that_is_over_is_counted_as_free_at_once(emulator, wait, monkeypatch, fields, end, free):
+def test_slot_of_a_run_that_is_over_is_counted_as_free_at_once(emulator, wait, monkeypatch, fields, free):
     counted = []
     monkeypatch.setattr(triggers, "run_has_ended", lambda *names: counted.append(names))
-    assert wait(trigger(start(), key_digest="k", **fields)).end is end
+    wait(trigger(start(), key_digest="k", **fields))
     assert counted == ([("browseract_default", "k")] if free else [])
 
 
@@ -77,49 +73,49 @@ def test_slot_of_a_run_that_is_over_is_counted_as_free_at_once(emulator, wait, m
     ("conn_id", "reason"),
     {"service stays down": ("browseract_default", "HTTP 503"), "connection is missing": ("nowhere", "nowhere")},
 )
-def test_task_trigger_gives_up_with_reason_when_it_cannot_poll_for_long(world, emulator, wait, conn_id, reason):
+def test_task_trigger_gives_up_when_it_cannot_poll_for_long(world, emulator, wait, logs, conn_id, reason):
     emulator.set_workflow(ORDERS.id, duration=7200.0)
     emulator.fault("get-task", RequestFault.status(503), times=None)
     began = world.clock.now
     event = wait(TaskTrigger(browseract_conn_id=conn_id, wait=trigger(start()).wait))
-    assert event.end is End.GIVEN_UP
-    assert reason in event.reason
+    assert event.wait.failed_polls >= MIN_FAILED_POLLS
     assert world.clock.now - began >= timings.POLL_PATIENCE
+    assert reason in logs()
 
 
 @pytest.mark.parametrize(("within", "seconds"), [(3600, 600), (30, 30)], ids=["patience", "until the deadline"])
-def test_trigger_gives_up_with_reason_after_unexpected_error(world, emulator, wait, monkeypatch, logs, within, seconds):
+def test_trigger_leaves_the_wait_to_a_worker_after_an_unexpected_error(
+    world, emulator, wait, monkeypatch, logs, within, seconds
+):
     async def broken(*_):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(polling, "run_steps_async", broken)
+    monkeypatch.setattr(triggers, "run_steps_async", broken)
     began = world.clock.now
     event = wait(trigger(start(), deadline=began + within))
-    assert (event.end, event.reason) == (End.GIVEN_UP, "ZeroDivisionError: a bug")
-    assert f"unexpected error. A worker continues in {seconds} seconds" in logs()
-    assert world.clock.now == pytest.approx(began + seconds, abs=1)
+    assert event.wait.last_seen is None
+    assert "failed with an unexpected error. A worker continues in" in logs()
+    assert world.clock.now == pytest.approx(began + seconds, abs=12)
 
 
 def test_api_key_rotated_during_the_wait_fails_no_poll(world, emulator, caplog):
     async def rotated():
-        polls = asyncio.create_task(polling.poll_until_end(trigger(start()).wait, "browseract_default", log))
+        polls = asyncio.ensure_future(anext(aiter(trigger(start()).run())))
         await asyncio.sleep(20)
         emulator.api_key = "app-new"
         world.connect(password="app-new")
         return await polls
 
-    event, _ = world.run(rotated())
-    assert event.end is End.ENDED
+    assert world.run(rotated()).payload["wait"]["last_seen"] == "finished"
     assert 401 in [request.status for request in emulator.requests]
     assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
 
-def test_task_trigger_reports_run_with_large_output_as_ended_without_keeping_it(world, emulator, monkeypatch):
+def test_task_trigger_reports_run_with_large_output_as_ended(emulator, wait, monkeypatch):
     monkeypatch.setattr(client, "MAX_RESPONSE", 10_000)
     emulator.next_run(ORDERS.id, output="x" * 20_000)
-    event, seen = world.run(polling.poll_until_end(trigger(start()).wait, "browseract_default", log))
-    assert event.end is End.ENDED
-    assert (seen.output, seen.unread) == (None, "The response to get-task is larger than 10000 bytes")
+    assert wait(trigger(start())).wait.last_seen == "finished"
+    assert calls_of(emulator, "get-task-status") == 1
 
 
 @pytest.mark.parametrize(
@@ -129,7 +125,7 @@ def test_task_trigger_reports_run_with_large_output_as_ended_without_keeping_it(
 )
 def test_run_of_a_bot_is_polled_with_version_3_of_the_api(emulator, wait, monkeypatch, largest, endpoints):
     monkeypatch.setattr(client, "MAX_RESPONSE", largest)
-    assert wait(stored_trigger(trigger(start_bot(), api_version=ApiVersion.V3))).end is End.ENDED
+    assert wait(stored_trigger(trigger(start_bot(), api_version=ApiVersion.V3))).wait.last_seen == "finished"
     assert {request.endpoint for request in emulator.requests[1:]} == endpoints
 
 

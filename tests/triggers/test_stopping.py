@@ -19,17 +19,18 @@ from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import shielding, xcoms
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c
 from tests.cases import cases
-from tests.triggers.waits import ASKS, start, start_bot, start_short, trigger, until
+from tests.triggers.waits import start, start_bot, start_short, trigger, until
 from tests.workers import calls_of
 
 trigger_of: ContextVar[str | None] = ContextVar("trigger_of", default=None)
 """Stands for Airflow's variable with the task instance whose trigger sends a request."""
 
 
-CALLBACK: dict[str, Any] = {"woken_by": "callback", "first_poll_at": 1000.0}
-EARLIER_CALLBACK = {**CALLBACK, "first_poll_at": 940.0}
+CALLBACK: dict[str, Any] = {"woken_by": "callback", "began_at": 1000.0}
+EARLIER_CALLBACK = {**CALLBACK, "began_at": 940.0}
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def airflow(monkeypatch) -> SimpleNamespace:
 @pytest.fixture
 def waiting(emulator, airflow):
     """A trigger of a run that keeps running."""
-    made = trigger(start(), callback_token_sha256="0" * 64, first_poll_at=CALLBACK["first_poll_at"])
+    made = trigger(start(), callback_token_sha256="0" * 64, began_at=CALLBACK["began_at"])
     made._task_instance = SimpleNamespace(**airflow.names, id="019ab3d5-0000-7000-8000-000000000001")
     airflow.xcoms["task_id"] = made.wait.browseract_task_id
     return made
@@ -118,7 +119,9 @@ def required_action(answered="", own=True, away=None):
         if answered == "before":
             scene.people.answer("Resume")
         action = ti_id if own else None
-        scene.waiting.wait = replace(scene.waiting.wait, policy=ASKS, began_at=time.time(), required_action=action)
+        scene.waiting.wait = replace(
+            scene.waiting.wait, default_answer=Answer.STOP, began_at=time.time(), required_action=action
+        )
         if answered == "now":
             scene.airflow.state = "scheduled"
             scene.people.answer("Resume")
@@ -255,7 +258,7 @@ def asking(emulator, people):
     emulator.set_workflow(HUMAN.id, duration=0.2, pause_at=0.1, pause_limit=600.0)
     task_id = BrowserActHook().run_task(HUMAN.id).id
     emulator.wait_until(lambda: emulator.tasks[-1].status == "paused")
-    return trigger(task_id, policy=ASKS, pauses_from=time.time(), pause_known=True, required_action=action)
+    return trigger(task_id, default_answer=Answer.STOP, required_action=action)
 
 
 async def test_slow_read_of_required_action_is_completed_and_not_cancelled(emulator, people, asking):

@@ -10,14 +10,11 @@ from functools import wraps
 from airflow_provider_browseract.api import v3
 from airflow_provider_browseract.emulator import HUMAN, ORDERS
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.runs.options import OnPaused
-from airflow_provider_browseract.runs.waiting import Wait, WaitPolicy
+from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
 
 LIMIT = 60.0
 """Seconds to wait for a condition at most."""
-
-WAITS, ASKS = WaitPolicy(), WaitPolicy(on_paused=OnPaused.ASK)
 
 
 def in_world(test):
@@ -35,10 +32,13 @@ def in_world(test):
     return run
 
 
-def trigger(task_id: str, *, policy: WaitPolicy = WAITS, cancel_on_kill: bool = True, **fields) -> TaskTrigger:
+def trigger(task_id: str, *, cancel_on_kill: bool = True, **fields) -> TaskTrigger:
+    """A trigger that polls every 5 seconds."""
     now = time.time()
-    wait = Wait(task_id, policy=policy, **{"interval": 5.0, "first_poll_at": now, "deadline": now + 3600, **fields})
-    return TaskTrigger(browseract_conn_id="browseract_default", wait=wait, cancel_on_kill=cancel_on_kill)
+    given = {"poll_interval": 5.0, "began_at": now, "deadline": now + 3600, **fields}
+    return TaskTrigger(
+        browseract_conn_id="browseract_default", wait=Wait(task_id, **given), cancel_on_kill=cancel_on_kill
+    )
 
 
 def start() -> str:

@@ -12,15 +12,15 @@ import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
-from airflow_provider_browseract.exceptions import BudgetUnknownError, RunCanceledError
+from airflow_provider_browseract.exceptions import BudgetUnknownError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import day_sums
 from airflow_provider_browseract.runs.budget import ReadDaySums, WriteDaySums
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.worker import budget
-from airflow_provider_browseract.worker.tries import PLACE_KEY, STATE_KEY
+from airflow_provider_browseract.worker.ledger import PLACE_KEY
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, KILL, PENS, calls_of
+from tests.workers import BOTH_WAYS, PENS, calls_of
 from tests.world import emulator, worker, world
 
 __all__ = ["emulator", "worker", "world"]
@@ -191,109 +191,12 @@ def test_sums_of_past_days_are_stored_for_the_connection_and_its_key(monkeypatch
     def carried_out(step, **fields):
         world.connect(**fields)
         run: Any = SimpleNamespace(hook=BrowserActHook(), log=logging.getLogger())
-        return budget.carry_out(step, run, None)
+        return budget._carry_out(run, None, step)
 
     carried_out(WriteDaySums(sums))
     assert list(kept) == ["browseract_spend_browseract_default"]
     assert carried_out(ReadDaySums()) == sums
     assert carried_out(ReadDaySums(), password="app-other") == {}
-
-
-# The second check
-
-
-@pytest.fixture
-def over_budget(world, emulator, limit, start_outside, monkeypatch):
-    """An emulator in which the second check of the next start finds an earlier run that the first check did not."""
-    start_outside(3)
-    limit(daily_credits=3 * EACH + EACH + 5)
-    start_outside(1, ended=False, listed_after=30.0)
-    take_fault = emulator.take_fault
-
-    def noticed(endpoint, **about):
-        if endpoint == "run-task":
-            world.clock.sleep(60)
-        return take_fault(endpoint, **about)
-
-    monkeypatch.setattr(emulator, "take_fault", noticed)
-    emulator.set_workflow(SEARCH.id, duration=600.0)
-    return emulator
-
-
-@pytest.fixture
-def at_second_check(over_budget):
-    """Return a function that lets something happen at each request for a list after the start of an operator."""
-
-    def at(run, happens):
-        run.at_calls("list-tasks", before=lambda operator: happens(operator) if len(over_budget.tasks) == 5 else None)
-
-    return at
-
-
-def test_run_over_budget_is_stopped_and_counts_for_a_later_try(search, over_budget, at_second_check, store, metrics):
-    run, shown = search(store=store), set()
-    at_second_check(run, lambda _: shown.add(run.ti.xcoms.get("task_id")))
-    with pytest.raises(AirflowFailException) as failed:
-        run.run()
-    own = over_budget.tasks[-1]
-    # It is shown in Airflow before the second check.
-    assert shown == {own.id}
-    stopped = f"BrowserAct task {own.id} was stopped, because other runs were started at the same time."
-    assert stopped in str(failed.value)
-    assert own.status == "canceled"
-    assert (run.ti.xcoms["budget"]["verdict"], metrics) == ("refused", ["browseract.budget.refused"])
-    assert own.id in store.values[STATE_KEY]
-    assert run.ti.xcoms["task_id"] is None
-
-
-def test_of_runs_started_at_one_moment_only_those_within_the_budget_are_kept(search, emulator, limit, start_outside):
-    start_outside(3)
-    limit(daily_credits=3 * EACH + 2 * EACH + 5)
-    emulator.set_workflow(SEARCH.id, duration=600.0)
-    errors = []
-
-    def start(others: int) -> None:
-        """Start a run after the first check of all others, and before all but one of them."""
-        run = search(wait_for_completion=False)
-        if others:
-            run.at_calls("run-task", before=lambda _: start(others - 1))
-        try:
-            run.run()
-        except AirflowFailException as error:
-            errors.append(str(error))
-
-    start(9)
-    assert len(errors) == 8
-    assert all("was stopped, because other runs were started at the same time" in error for error in errors)
-    assert [task.status for task in emulator.tasks[3:]] == ["running"] * 2 + ["canceled"] * 8
-
-
-def test_kill_during_the_second_check_stops_the_new_run(search, over_budget, at_second_check):
-    run = search()
-    at_second_check(run, KILL)
-    # The kill and the second check both stop it.
-    with pytest.raises((RunCanceledError, AirflowFailException)):
-        run.run()
-    assert over_budget.tasks[-1].status == "canceled"
-    assert len(over_budget.tasks) == 5
-
-
-@cases(
-    ("duration", "fault", "stops"),
-    {
-        "cannot be stopped": (300.0, DOWN, 1),
-        "ended before the second check": (0.0, RequestFault.refused(10121), 0),
-        "ended after it": (62.0, RequestFault.refused(10121), 1),
-    },
-)
-def test_run_over_budget_that_cannot_be_stopped_or_has_ended_is_kept(search, over_budget, logs, duration, fault, stops):
-    over_budget.next_run(SEARCH.id, duration=duration)
-    over_budget.fault("stop-task", fault, times=None)
-    assert len(search().run()) == 2
-    own = over_budget.tasks[-1]
-    assert own.status == "finished"
-    assert (calls_of(over_budget, "stop-task") > 0) is bool(stops)
-    assert (f"BrowserAct task {own.id} could not be stopped" in logs()) is (fault is DOWN)
 
 
 # on_budget="wait"
@@ -336,9 +239,3 @@ def test_task_waits_in_the_triggerer_until_the_next_day_and_keeps_its_place(
     assert waits[1].not_before == begins + 24 * 3600
     assert len(emulator.tasks) == 7
     assert PLACE_KEY not in store.values
-
-
-def test_task_whose_new_run_was_over_the_budget_waits_for_the_next_day(search, over_budget, store):
-    deferred = search(store=store, on_budget="wait").defer()
-    assert over_budget.tasks[-1].status == "canceled"
-    assert deferred.trigger.wait.not_before is not None

@@ -10,9 +10,8 @@ from airflow_provider_browseract.compat import AirflowFailException, TaskDeferre
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import digest
-from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.waiting import End, WokenBy
+from airflow_provider_browseract.runs.wait import WaitEvent, WokenBy
 from tests.cases import cases
 from tests.workers import ORDERS_RESULT, refuse_xcoms
 from tests.world import browseract_emulator, emulator, worker, world
@@ -44,7 +43,7 @@ def wait_of(deferral: TaskDeferred) -> dict:
 
 def callback_event(deferral: TaskDeferred) -> dict:
     """The event that the callback route creates from the trigger's wait."""
-    return to_json(WaitEvent(deferral.trigger.wait, End.ENDED, WokenBy.CALLBACK))
+    return to_json(WaitEvent(deferral.trigger.wait, WokenBy.CALLBACK))
 
 
 @pytest.fixture
@@ -77,8 +76,8 @@ class TestCallbackUrl:
 
     @pytest.mark.parametrize("mine", ["callback_url", "status_change_callback_url"])
     def test_callback_url_of_the_user_lets_the_task_poll_and_this_is_logged(self, orders, emulator, logs, mine):
-        arguments = wait_of(orders(**{mine: MINE}, poll_interval=None).defer())
-        assert (arguments[TOKEN_KEY], arguments["interval"]) == (None, timings.DEFAULT_POLL_INTERVAL)
+        wait = orders(**{mine: MINE}, poll_interval=None).defer().trigger.wait
+        assert (wait.callback_token_sha256, wait.longest_pause) == (None, timings.DEFAULT_POLL_INTERVAL)
         [task] = emulator.tasks
         other = {"callback_url", "status_change_callback_url"} - {mine}
         assert (getattr(task, mine), getattr(task, other.pop())) == (MINE, None)
@@ -103,7 +102,7 @@ class TestWithoutCallbacks:
     def test_connection_without_webhook_base_url_polls_and_logs_nothing_about_callbacks(self, orders, connect, logs):
         run = orders(poll_interval=None)
         deferral = run.defer()
-        assert wait_of(deferral)["interval"] == timings.DEFAULT_POLL_INTERVAL
+        assert deferral.trigger.wait.longest_pause == timings.DEFAULT_POLL_INTERVAL
         assert run.ti.xcoms["wait"] == {"waits_for": "poll", "poll_interval": timings.DEFAULT_POLL_INTERVAL}
         run.resume(deferral)
         log = logs()
@@ -116,50 +115,27 @@ class TestSafetyPolls:
     def test_safety_polls_come_every_two_minutes_after_the_callback_grace(self, orders, emulator, logs):
         run = orders(poll_interval=None)
         deferral = run.defer()
-        assert wait_of(deferral)["interval"] == timings.SAFETY_POLL_INTERVAL
+        assert deferral.trigger.wait.longest_pause == timings.SAFETY_POLL_INTERVAL
         log = logs()
         assert "Waiting in the triggerer for BrowserAct's callback." in log
         assert "polls the run at intervals that grow from 10 to 120 seconds. If no line follows, check" in log
         wait = run.ti.xcoms["wait"]
         assert (wait["waits_for"], wait["poll_interval"]) == ("callback", timings.SAFETY_POLL_INTERVAL)
-        earliest = emulator.clock() + timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
-        assert wait_of(deferral)["first_poll_at"] >= earliest
+        first = deferral.trigger.wait.first_pause(deferral.trigger.wait.began_at)
+        assert first >= timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
 
     def test_safety_poll_interval_is_the_poll_interval_of_the_user(self, orders, logs):
-        assert wait_of(orders(poll_interval=33).defer())["interval"] == 33
+        assert orders(poll_interval=33).defer().trigger.wait.longest_pause == 33
         assert "polls the run every 33 seconds. If no line follows" in logs()
 
-    def test_safety_poll_after_a_lost_callback_logs_and_counts_it_without_the_token(
-        self, orders, emulator, monkeypatch, caplog, logs
-    ):
-        counted: list[str] = []
-        monkeypatch.setattr("airflow_provider_browseract.worker.waiter.count_in_task", counted.append)
+    def test_safety_poll_ends_the_wait_if_the_callback_is_lost_and_logs_no_token(self, orders, emulator, caplog, logs):
         emulator.next_run(ORDERS.id, duration=600.0)
         run = orders()
         assert run.run() == ORDERS_RESULT
         assert run.ti.xcoms["wait"]["woken_by"] == "poll"
         log = logs()
         assert "Woken by a poll" in log
-        assert "airflow_provider_browseract check browseract_default`: it sends a callback through" in log
-        assert counted == ["browseract.callbacks_missed"]
-        token = emulator.tasks[0].callback_url.rpartition("/")[2]
-        assert token not in log + caplog.text
-
-    def test_poll_interval_is_normal_again_after_a_poll_found_the_end(self, orders, emulator):
-        run = orders(poll_interval=None)
-        deferral = run.defer()
-        emulator.fault("get-task", RequestFault.status(503))
-        again = run.defer_again(deferral, to_json(WaitEvent(deferral.trigger.wait, End.ENDED)))
-        first, again = wait_of(deferral), wait_of(again)
-        assert (first["interval"], again["interval"]) == (timings.SAFETY_POLL_INTERVAL, timings.DEFAULT_POLL_INTERVAL)
-
-    @pytest.mark.parametrize("duration", [1.0, 9.0], ids=["ended within the grace", "callback may be on its way"])
-    def test_no_missing_callback_is_logged_before_one_can_arrive(self, orders, emulator, logs, duration):
-        emulator.next_run(ORDERS.id, duration=duration)
-        orders().run()
-        log = logs()
-        assert "Woken by a poll" in log
-        assert "no callback" not in log
+        assert emulator.tasks[0].callback_url.rpartition("/")[2] not in log + caplog.text
 
 
 @pytest.mark.usefixtures("webhooks")
@@ -178,10 +154,10 @@ class TestCallback:
         run = orders()
         deferral = run.defer()
         first, again = wait_of(deferral), wait_of(run.defer_again(deferral, callback_event(deferral)))
-        for name in ("browseract_task_id", "deadline", "interval", TOKEN_KEY):
+        for name in ("browseract_task_id", "deadline", "poll_interval", TOKEN_KEY):
             assert again[name] == first[name]
         assert (first["callbacks_in_vain"], again["callbacks_in_vain"]) == (0, 1)
-        assert "is running, although the callback reported that it had ended" in logs()
+        assert "A callback arrived, but the run has not ended" in logs()
         assert len(emulator.tasks) == 1
 
     def test_callback_with_an_unreadable_result_defers_again(self, orders, emulator):

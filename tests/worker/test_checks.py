@@ -19,7 +19,7 @@ from airflow_provider_browseract.exceptions import (
 from airflow_provider_browseract.hooks import connection
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunBotTemplateOperator, StopTaskOperator
-from airflow_provider_browseract.runs.waiting import Wait
+from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c
 from tests.cases import cases
 from tests.demos import convert_input

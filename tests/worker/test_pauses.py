@@ -19,11 +19,10 @@ from airflow_provider_browseract.exceptions import InputError, RunLostError, Run
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import required_action
 from airflow_provider_browseract.operators.browseract import AskPerson, RunBotOperator, RunWorkflowOperator
-from airflow_provider_browseract.runs.options import MAX_RESUMES
-from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import from_json, to_json
-from airflow_provider_browseract.runs.waiting import End, Wait
-from airflow_provider_browseract.worker import pauses, waiter
+from airflow_provider_browseract.runs.wait import FOREVER, Wait, WaitEvent
+from airflow_provider_browseract.worker import execution, pauses
 from tests.cases import cases
 from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of
 from tests.world import browseract_emulator, emulator, worker, world
@@ -75,11 +74,6 @@ class TestRequiredAction:
         ended = "Otherwise the Airflow task fails because its `timeout` expires, and the run is stopped."
         assert ended in question["body"]
 
-    def test_required_action_states_that_run_keeps_running_with_cancel_on_timeout_false(self, worker, people):
-        until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", cancel_on_timeout=False))
-        kept = "because its `timeout` expires, and the run keeps running and using credits (`cancel_on_timeout=False`)."
-        assert kept in people.question["body"]
-
     @pytest.mark.parametrize(
         ("text", "shown"),
         [
@@ -103,7 +97,6 @@ class TestRequiredAction:
                 live_url="https://live.example/a)(b?c=d",
             ),
             Wait("7", time.time() + 600, source_name=text),
-            cancel_on_timeout=True,
         )
         first, links, *_ = body.split("\n\n")
         assert first == f"BrowserAct task {shown} of {shown} has paused. Last step 1: {shown}"
@@ -122,7 +115,7 @@ class TestRequiredAction:
     )
     def test_required_action_of_a_bot_names_it_and_states_what_resume_does(self, people, bot_type, resume):
         task = Task(id="7", status=TaskStatus.PAUSED, api_version=ApiVersion.V3, bot_id="82", bot_type=bot_type)
-        required_action.ask(FakeTaskInstance(), task, Wait("7", time.time() + 600), cancel_on_timeout=True)
+        required_action.ask(FakeTaskInstance(), task, Wait("7", time.time() + 600))
         assert people.question["subject"] == "run: BrowserAct bot 82 waits for a person"
         assert people.question["options"] == ["Resume", "Stop"]
         assert f"{resume} **Stop** cancels the run and fails" in people.question["body"]
@@ -138,17 +131,17 @@ class TestRequiredAction:
         ti = FakeTaskInstance()
         ti.map_index = 0
         task = Task(id="7", status=TaskStatus.PAUSED)
-        required_action.ask(ti, task, Wait("7", time.time() + 600), cancel_on_timeout=True)
+        required_action.ask(ti, task, Wait("7", time.time() + 600))
         assert people.question["subject"] == "run[0]: a run in BrowserAct waits for a person"
 
     def test_required_action_names_the_default_answer_and_its_time_limit(self, worker, emulator, people):
-        before, grace = time.time(), 0.1
+        before = time.time()
         wait = until_asked(worker(workflow_id=HUMAN.id, on_paused=AskPerson(600, "resume"))).trigger.wait
         assert before + 600 <= wait.answer_by <= time.time() + 600
         answer_by = datetime.fromtimestamp(wait.answer_by, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
         assert f"Answer by **{answer_by}**. Otherwise **Resume** is chosen." in people.question["body"]
         # No sooner may the task be resumed: the scheduler could take that for a crash.
-        assert wait.first_poll_at >= wait.began_at + grace
+        assert wait.first_pause(wait.began_at) >= timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
 
     # From Airflow 3.3 on, Airflow itself resumes the task with the answer.
     BY_WHOM = pytest.mark.parametrize("by_airflow", [False, True], ids=["read by the trigger", "passed on by Airflow"])
@@ -163,8 +156,9 @@ class TestRequiredAction:
         assert calls_of(emulator, "resume-task") == 1
         assert ": ada chose Resume." in logs()
 
-    @BOTH_WAYS
-    def test_run_that_takes_time_to_pause_and_to_continue_is_resumed_once(self, worker, emulator, deferrable, logs):
+    def test_run_that_takes_time_to_pause_and_to_continue_is_asked_about_and_resumed_once(
+        self, asked, emulator, people, logs
+    ):
         def while_it_changes(body):
             """Report the run for a while as pausing before its pause, and as paused after it."""
             status = body.get("status")
@@ -178,11 +172,11 @@ class TestRequiredAction:
         seen: list[str] = []
         for endpoint in ("get-task", "get-task-status"):
             emulator.rewrite(endpoint, while_it_changes)
-        assert worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable).run() == CONFIRMED
-        assert calls_of(emulator, "resume-task") == 1
-        logged, task_id = logs(), emulator.tasks[0].id
-        assert f"Resuming BrowserAct task {task_id} (1 of at most {MAX_RESUMES} times)." in logged
-        assert f"BrowserAct task {task_id} was resumed." in logged
+        run, deferred = asked()
+        people.answer("Resume")
+        assert run.resume(deferred) == CONFIRMED
+        assert (calls_of(emulator, "resume-task"), people.asked) == (1, 1)
+        assert f"BrowserAct task {emulator.tasks[0].id} was resumed." in logs()
 
     @BY_WHOM
     def test_answer_stop_stops_the_run_and_fails_without_a_retry(self, asked, emulator, people, by_airflow):
@@ -215,9 +209,7 @@ class TestRequiredAction:
         run, deferred = asked()
         answer = people.answer("Resume")
         again = run.defer_again(deferred, answer)
-        emulator.clear_faults()
-        asked_again = run.defer_again(again, run.wait_in_triggerer(again))
-        assert asked_again.trigger.wait.required_action
+        assert again.trigger.wait.required_action
         assert people.asked == 2
         assert people.question["chosen"] is None
 
@@ -231,23 +223,19 @@ class TestRequiredAction:
         told: list[Any] = []
         run, deferred = asked(AskPerson(60), on_paused_callback=told.append)
         wait = deferred.trigger.wait
-        again = run.defer_again(deferred, to_json(WaitEvent(wait, End.ENDED)))
+        again = run.defer_again(deferred, to_json(WaitEvent(wait)))
         next_wait = again.trigger.wait
         assert (next_wait.required_action, next_wait.answer_by) == (wait.required_action, wait.answer_by)
-        assert next_wait.pause_known
+        assert next_wait.ignore_pause_until == FOREVER
         assert (people.asked, len(told)) == (1, 1)
         people.answer("Resume")
         assert run.resume(again) == CONFIRMED
 
-    @pytest.mark.parametrize("end", [End.NO_LONGER_PAUSED, End.GIVEN_UP], ids=["keeps running", "unknown answer"])
-    def test_required_action_is_created_again_if_the_run_is_paused_after_the_first_is_over(self, asked, people, end):
+    def test_required_action_is_created_again_if_the_run_is_paused_after_the_first_was_closed(self, asked, people):
         run, deferred = asked(AskPerson(60))
-        event = to_json(WaitEvent(deferred.trigger.wait, end, reason="?"))
-        again = run.defer_again(deferred, event)
-        wait = again.trigger.wait
-        assert (wait.required_action, wait.answer_by, wait.pause_known) == (None, None, False)
-        asked_anew = run.defer_again(again, run.wait_in_triggerer(again))
-        assert asked_anew.trigger.wait.required_action
+        wait = deferred.trigger.wait
+        again = run.defer_again(deferred, to_json(WaitEvent(wait.unasked())))
+        assert again.trigger.wait.required_action
         assert people.asked == 2
 
     def test_answer_to_an_earlier_required_action_is_ignored_and_logged(self, worker, emulator, people, logs):
@@ -262,7 +250,7 @@ class TestRequiredAction:
 
     def test_dag_test_asks_nobody_and_waits_for_the_end_of_the_pause(self, worker, emulator, people, monkeypatch, logs):
         monkeypatch.setattr(pauses, "in_dag_test", lambda: True)
-        monkeypatch.setattr(waiter, "in_dag_test", lambda: True)
+        monkeypatch.setattr(execution, "in_dag_test", lambda: True)
         emulator.set_workflow(HUMAN.id, pause_limit=60.0)
         assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() == {"confirmed": False}
         assert people.asked == 0
@@ -295,7 +283,7 @@ class TestAnswerTimeout:
 
 class TestPauseNotification:
     @BOTH_WAYS
-    @pytest.mark.parametrize("on_paused", ["wait", "resume", "fail", "ask"])
+    @pytest.mark.parametrize("on_paused", ["wait", "fail", "ask"])
     def test_on_paused_callback_gets_the_live_view_and_the_required_action_url(
         self, worker, emulator, people, deferrable, on_paused
     ):
@@ -306,9 +294,6 @@ class TestPauseNotification:
         elif on_paused == "wait":
             emulator.set_workflow(HUMAN.id, pause_limit=60.0)
             run.run()
-        elif on_paused == "resume":
-            run.run()
-            assert emulator.tasks[0].status == "finished"
         else:
             with pytest.raises(AirflowFailException):
                 run.run()
@@ -351,17 +336,6 @@ class TestPauseNotification:
         assert len(told) == 1
         assert "failed: the chat is away" in logs()
 
-    @BOTH_WAYS
-    @pytest.mark.parametrize("code", [10112, 10127], ids=["unknown run", "not paused"])
-    def test_refused_resume_is_repeated_a_few_times_whatever_a_callback_does(self, worker, emulator, deferrable, code):
-        emulator.fault("resume-task", RequestFault.refused(code))
-        told: list[Any] = []
-        arguments = {"on_paused": "resume", "on_paused_callback": told.append, "timeout": 600}
-        with pytest.raises(RunTimedOutError):
-            worker(workflow_id=HUMAN.id, deferrable=deferrable, **arguments).run()
-        assert calls_of(emulator, "resume-task") == MAX_RESUMES
-        assert len(told) == MAX_RESUMES + 1
-
 
 @cases(
     ("arguments", "message"),
@@ -395,14 +369,14 @@ def test_ask_person_works_in_default_args_partial_and_expand_and_in_the_stored_d
 def test_poll_interval_with_callbacks_is_shorter_when_on_paused_is_ask(worker, connect, on_paused, seconds):
     connect({"webhook_base_url": "https://airflow.example"})
     run = worker(workflow_id=HUMAN.id, on_paused=on_paused, deferrable=True, poll_interval=None)
-    assert run.defer().trigger.wait.interval == seconds
+    assert run.defer().trigger.wait.longest_pause == seconds
 
 
 def test_run_resumed_elsewhere_still_finishes_with_on_paused_fail(worker, emulator):
     run = worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=True)
     deferral = run.defer()
     event = run.wait_in_triggerer(deferral)
-    assert from_json(WaitEvent, event).end is End.PAUSED
+    assert from_json(WaitEvent, event).wait.last_seen is TaskStatus.PAUSED
     BrowserActHook().resume_task(emulator.tasks[0].id)
     assert run.resume(deferral, event) == CONFIRMED
 
@@ -422,16 +396,12 @@ class TestBots:
 
         return make
 
-    @BOTH_WAYS
-    def test_run_of_a_workflow_built_bot_is_resumed(self, paused, emulator, deferrable):
-        assert paused(HUMAN, on_paused="resume", deferrable=deferrable).run() == CONFIRMED
+    def test_run_of_a_workflow_built_bot_is_resumed(self, paused, emulator, people):
+        run = paused(HUMAN, on_paused="ask")
+        deferred = until_asked(run)
+        people.answer("Resume")
+        assert run.resume(deferred) == CONFIRMED
         assert calls_of(emulator, "resume-run") == 1
-
-    @BOTH_WAYS
-    def test_refused_resume_of_agent_built_bot_is_tried_once_and_run_finishes(self, paused, emulator, deferrable, logs):
-        assert paused(on_paused="resume", deferrable=deferrable).run() == {"confirmed": False}
-        assert calls_of(emulator, "resume-run") == 1
-        assert logs().count(self.REFUSED) == 1
 
     @BOTH_WAYS
     def test_resume_only_closes_required_action_of_an_agent_built_bot(self, paused, emulator, people, deferrable, logs):

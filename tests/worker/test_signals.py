@@ -121,7 +121,7 @@ def in_a_log_line(attempt, operator, channel, emulator, monkeypatch) -> None:
     log = LockedLog()
     monkeypatch.setattr(type(operator), "log", log)
     # Once the id of the run is known.
-    log.interrupt = lambda: terminate() if attempt.ti.xcoms.get("task_id") and not operator._owned_run.killed else None
+    log.interrupt = lambda: terminate() if attempt.ti.xcoms.get("task_id") and not operator._run.killed else None
 
 
 def in_a_request(attempt, operator, channel, emulator, monkeypatch) -> None:
@@ -213,7 +213,7 @@ def test_sigterm_after_the_deferral_holds_the_process_only_for_a_moment(begin, e
         [deciding] = [thread for thread in threading.enumerate() if thread.name == "browseract-on-kill"]
         assert deciding.daemon
     airflow.state = "deferred"
-    operator._owned_run.await_decision()
+    operator._run.await_decision()
     assert emulator.tasks[0].status == "running"
 
 

@@ -12,9 +12,9 @@ from airflow_provider_browseract.exceptions import NoSlotError, RunCanceledError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.worker import tries
+from airflow_provider_browseract.worker import ledger
+from airflow_provider_browseract.worker.ledger import PLACE_KEY
 from airflow_provider_browseract.worker.slots import _in_words
-from airflow_provider_browseract.worker.tries import PLACE_KEY
 from tests.workers import BOTH_WAYS, KILL, refuse_xcoms
 from tests.world import browseract_emulator, emulator, worker, world
 
@@ -62,7 +62,7 @@ def test_no_slot_in_time_raises_and_starts_no_run(worker, world, emulator, store
 def test_try_that_waits_for_a_slot_shows_the_triggers_of_earlier_tries_that_it_has_begun(
     worker, emulator, monkeypatch, from_3_4
 ):
-    monkeypatch.setattr(tries, "AIRFLOW_V_3_4_PLUS", from_3_4)
+    monkeypatch.setattr(ledger, "AIRFLOW_V_3_4_PLUS", from_3_4)
     emulator.fault("run-task", RequestFault.refused(10118))
     run = search(worker, deferrable=True)
     run.ti.max_tries = 3

@@ -28,7 +28,7 @@ from airflow_provider_browseract.panel import database
 from airflow_provider_browseract.panel.database import BY_TRY, XCOM, RecordKeeper
 from airflow_provider_browseract.panel.records import Link
 from airflow_provider_browseract.runs.report import facts
-from airflow_provider_browseract.runs.waiting import Wait
+from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.webhook.database import RUN_TRIGGER
 from tests.airflow import rows

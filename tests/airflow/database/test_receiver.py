@@ -33,9 +33,8 @@ from airflow_provider_browseract.plugin import LazyApp
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import UNKNOWN_RESPONSE, WAIT_XCOM, is_resumed_wait, new_token
 from airflow_provider_browseract.runs.request import digest
-from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
-from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, WokenBy
+from airflow_provider_browseract.runs.wait import MAX_CALLBACKS_IN_VAIN, WaitEvent, WokenBy
 from airflow_provider_browseract.webhook import database, receiver
 from tests.airflow.rows import DAG_ID, dialect, selects
 from tests.cases import cases
@@ -73,13 +72,13 @@ class TestCallbackForWaitingTask:
     async def test_callback_resumes_deferred_task_and_takes_nothing_from_its_body(self, client, deferred, counted):
         assert await call(client, deferred.path, {"id": "13", "status": "failed", "deadline": 1.0}) == RESUMED
         assert deferred.state == "scheduled"
-        event = WaitEvent(deferred.wait, End.ENDED, WokenBy.CALLBACK)
+        event = WaitEvent(deferred.wait, WokenBy.CALLBACK)
         assert from_json(WaitEvent, deferred.resumed_with) == event
-        assert is_resumed_wait(deferred.xcoms[WAIT_XCOM], deferred.first_poll_at)
+        assert is_resumed_wait(deferred.xcoms[WAIT_XCOM], deferred.began_at)
         assert counted == ["browseract.callback.resumed"]
 
     async def test_callback_marks_only_the_wait_that_it_ended(self, client, deferred):
-        earlier, ids = deferred.first_poll_at, []
+        earlier, ids = deferred.began_at, []
         for _ in range(2):
             deferred.forget_trigger()
             ids.append(deferred.defer())
@@ -87,7 +86,7 @@ class TestCallbackForWaitingTask:
         # SQLite uses the ids of triggers again.
         assert (ids[0] == ids[1]) is (dialect() == "sqlite")
         wait = deferred.xcoms[WAIT_XCOM]
-        assert is_resumed_wait(wait, deferred.first_poll_at)
+        assert is_resumed_wait(wait, deferred.began_at)
         assert not is_resumed_wait(wait, earlier)
 
     async def test_callback_resumes_only_the_try_whose_id_it_has(self, client, deferred):

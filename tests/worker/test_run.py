@@ -25,15 +25,12 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.ledger import Entry
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
-from airflow_provider_browseract.worker import execution, first_read
-from airflow_provider_browseract.worker.owned_run import OwnedRun
-from airflow_provider_browseract.worker.tries import STATE_KEY, STATE_RETENTION, ReasonOfKill, Tries
+from airflow_provider_browseract.runs.wait import MIN_FAILED_POLLS, Wait, WaitEvent, WokenBy
+from airflow_provider_browseract.worker.ledger import STATE_KEY, STATE_RETENTION, Entry, Ledger
+from airflow_provider_browseract.worker.run import Run
 from tests.cases import cases
 from tests.workers import KILL, PENS, Worker, at_pushes, calls_of, raises
 
@@ -44,7 +41,7 @@ REATTACHES = "The run keeps running, and the next try reattaches to it. Its page
 def kill_and_decide(operator) -> None:
     """Kill an operator, and wait until the decision about its run is carried out."""
     operator.on_kill()
-    operator._owned_run.await_decision()
+    operator._run.await_decision()
 
 
 def wait_for_end(emulator) -> None:
@@ -266,8 +263,8 @@ class TestOperatorOfAnotherVersionOfTheApi:
         source = Source(request.param, ENDLESS.id)
         run = BrowserActHook().client.send(SOURCES[source.kind].start(source.id, {}))
         now = time.time()
-        entry = Entry(source, "f" * 64, now, now + 600.0, task_id=run.id, max_tries=1)
-        store.set(STATE_KEY, entry.value(), retention=STATE_RETENTION)
+        entry = Entry(source, "f" * 64, "0" * 16, now, max_tries=1, task_id=run.id)
+        store.set(STATE_KEY, to_json(entry), retention=STATE_RETENTION)
         return entry
 
     @pytest.fixture
@@ -316,7 +313,7 @@ class TestOperatorOfAnotherVersionOfTheApi:
     def test_event_of_a_deferred_run_is_acted_on_in_the_version_of_the_run(self, changed, emulator, earlier):
         wait = Wait(earlier.task_id, time.time(), api_version=earlier.source.api_version)
         with pytest.raises(RunTimedOutError, match="The run was stopped"):
-            changed.operator().execute_complete(changed.context, to_json(WaitEvent(wait, End.DEADLINE)))
+            changed.operator().execute_complete(changed.context, to_json(WaitEvent(wait)))
         assert [task.status for task in emulator.tasks] == ["canceled"]
 
     def test_run_whose_deferral_was_ended_by_airflow_is_stopped(self, changed, emulator, earlier):
@@ -365,8 +362,8 @@ class TestRetryPolicy:
         )
         ti = SimpleNamespace(try_number=1, max_tries=3, task=SimpleNamespace(retry_policy=policy))
         known: Any = {"ti": ti, "task_state_store": object()}
-        assert not Tries(known, durable=True).another(RunLostError("x"))
-        assert Tries(known, durable=True).another(RunCanceledError("x"))
+        assert not Ledger(known, durable=True).another_try(RunLostError("x"))
+        assert Ledger(known, durable=True).another_try(RunCanceledError("x"))
 
 
 class TestUserActionInAirflow:
@@ -408,15 +405,9 @@ class TestUserActionInAirflow:
         warned = "a run may be running and using credits" in logs()
         assert warned is (endpoint == "run-task")
 
-    def test_mark_just_before_the_deferral_stops_the_run(self, tries, airflow, emulator, monkeypatch):
+    def test_mark_just_before_the_deferral_stops_the_run(self, tries, airflow, emulator):
         attempt = tries(deferrable=True)
-        read_first = first_read.read_first
-
-        def marked_meanwhile(*read):
-            airflow.state = "failed"
-            return read_first(*read)
-
-        monkeypatch.setattr(execution, "read_first", marked_meanwhile)
+        at_pushes(attempt, lambda key, _: setattr(airflow, "state", "failed") if key == "task" else None)
         with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):
             attempt.run()
         assert emulator.tasks[0].status == "canceled"
@@ -485,24 +476,26 @@ class TestUnreachableAirflow:
 
     def test_kill_leaves_half_of_its_time_for_the_stop(self, tries, killed, airflow, emulator, monkeypatch):
         limits = []
-        found, client_within = ReasonOfKill.found, BrowserActHook.client_within
-
-        def waited(reason, within):
-            limits.append(within)
-            return found(reason, within)
+        client_within = BrowserActHook.client_within
 
         def noted(hook, within):
             limits.append(within)
             return client_within(hook, within)
 
-        monkeypatch.setattr(ReasonOfKill, "found", waited)
         monkeypatch.setattr(BrowserActHook, "client_within", noted)
         hang = partial(threading.Event().wait, 30)
-        error = killed(tries(max_tries=0), happens=lambda: setattr(airflow, "answers", hang))
+        began: list[float] = []
+
+        def hangs() -> None:
+            began.append(time.monotonic())
+            airflow.answers = hang
+
+        error = killed(tries(max_tries=0), happens=hangs)
         assert "Airflow did not report why; no later try can reattach to the run" in str(error)
         assert str(error).endswith("The run was stopped.")
         assert emulator.tasks[0].status == "canceled"
-        assert limits == [timings.KILL_LIMIT / 2, timings.KILL_LIMIT / 2]
+        assert time.monotonic() - began[0] >= timings.KILL_LIMIT / 2
+        assert limits == [pytest.approx(timings.KILL_LIMIT / 2, abs=0.1)]
 
 
 def test_kill_grace_is_shorter_than_the_escalation_delay_of_airflow():
@@ -521,7 +514,6 @@ class TestKillAfterTheDecision:
     @cases(
         ("arguments", "fault"),
         {
-            "kept by a setting": ({"timeout": 0.2, "cancel_on_timeout": False}, None),
             "left to the next try": ({}, ("get-task", RequestFault.status(503))),
             "could not be stopped": ({"timeout": 0.2}, ("stop-task", RequestFault.status(503))),
             "stopped": ({"timeout": 0.2}, None),
@@ -544,10 +536,11 @@ class TestKillAfterTheDecision:
         assert "Killed while" not in logs()
 
     def test_second_kill_makes_no_second_decision(self, monkeypatch):
-        run, decisions, over = OwnedRun(), [], threading.Event()
+        run, decisions, over = Run(), [], threading.Event()
 
-        def decide() -> None:
+        def decide(decided, *_, **__) -> None:
             decisions.append(over.wait(30))
+            decided.set()
 
         monkeypatch.setattr(run, "_decide", decide)
         with run.executing():
@@ -655,7 +648,15 @@ class TestExecutionTimeout:
 
 def stopped_by_a_person(wait: Wait) -> WaitEvent:
     asking = wait.asking("019ab3d5-0000-7000-8000-000000000001")
-    return WaitEvent(asking, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answered_by="ada")
+    return WaitEvent(asking, WokenBy.PERSON, answer=Answer.STOP, answered_by="ada")
+
+
+def over(wait: Wait) -> WaitEvent:
+    return WaitEvent(replace(wait, deadline=time.time()))
+
+
+def given_up(wait: Wait) -> WaitEvent:
+    return WaitEvent(replace(wait, failed_polls=MIN_FAILED_POLLS, failing_since=time.time() - timings.POLL_PATIENCE))
 
 
 GIVEN_UP = r"(?s)^Stopped waiting for BrowserAct task \d+, because its status.*the next try reattaches to it"
@@ -665,15 +666,15 @@ GIVEN_UP = r"(?s)^Stopped waiting for BrowserAct task \d+, because its status.*t
     ("event_of", "error", "match"),
     {
         "a person chose Stop": (stopped_by_a_person, AirflowFailException, r"ada chose Stop\.\nThe run was stopped\."),
-        "deadline": (partial(WaitEvent, end=End.DEADLINE), RunTimedOutError, "The run was stopped"),
-        "not ended": (partial(WaitEvent, end=End.ENDED), RunLostError, "the next try reattaches to it"),
-        "given up": (partial(WaitEvent, end=End.GIVEN_UP), RunLostError, GIVEN_UP),
+        "deadline": (over, RunTimedOutError, "The run was stopped"),
+        "not ended": (WaitEvent, RunLostError, "the next try reattaches to it"),
+        "given up": (given_up, RunLostError, GIVEN_UP),
     },
 )
 def test_kill_during_the_read_after_a_deferral_stops_or_leaves_the_run(tries, emulator, event_of, error, match):
     attempt = tries(deferrable=True)
-    event = event_of(replace(attempt.defer().trigger.wait, deadline=time.time()))
-    if event.end is End.GIVEN_UP:
+    event = event_of(attempt.defer().trigger.wait)
+    if event_of is given_up:
         emulator.fault("get-task", RequestFault.status(503))
     attempt.at_calls(before=KILL)
     with pytest.raises(error, match=match):
@@ -684,7 +685,7 @@ def test_kill_during_the_read_after_a_deferral_stops_or_leaves_the_run(tries, em
 def test_run_that_ends_between_the_read_after_a_deferral_and_the_stop_of_a_kill_returns_its_result(tries, emulator):
     emulator.next_run(SEARCH.id, duration=1.0)
     attempt = tries(deferrable=True, max_tries=0)
-    event = to_json(WaitEvent(attempt.defer().trigger.wait, End.ENDED))
+    event = to_json(WaitEvent(attempt.defer().trigger.wait))
 
     def killed_after_the_read(operator) -> None:
         wait_for_end(emulator)
@@ -705,17 +706,16 @@ def test_kill_before_the_run_is_known_is_not_forgotten_when_the_run_becomes_know
     assert emulator.tasks[0].status == "canceled"
 
 
-def test_signal_while_the_owned_run_is_being_made_is_not_forgotten(tries, monkeypatch):
+def test_signal_while_the_run_is_being_made_is_not_forgotten(tries, monkeypatch):
     operator = tries().operator()
-    make = OwnedRun.__init__
+    make = Run.__init__
 
-    def interrupted(self, *arguments, **options):
-        monkeypatch.setattr(OwnedRun, "__init__", make)
+    def interrupted(self):
+        monkeypatch.setattr(Run, "__init__", make)
         operator.on_kill()
-        make(self, *arguments, **options)
 
-    monkeypatch.setattr(OwnedRun, "__init__", interrupted)
-    assert operator._owned_run.killed
+    monkeypatch.setattr(Run, "__init__", interrupted)
+    assert operator._run.killed
 
 
 @cases(
@@ -763,5 +763,5 @@ def test_end_of_the_process_waits_until_a_kill_after_the_deferral_has_been_decid
     airflow.state = "failed"
     operator.on_kill()
     ends_of_tasks[0]()
-    assert isinstance(operator._owned_run.kill_error, RunCanceledError)
+    assert isinstance(operator._run.error, RunCanceledError)
     assert calls_of(emulator, "stop-task") == 1

@@ -1,0 +1,378 @@
+"""The run that this process answers for: read it, stop it, or leave it to others, also while the process is killed."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
+from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.compat import (
+    DELETED,
+    FINAL_STATES,
+    AirflowTaskTimeout,
+    task_instance_state,
+)
+from airflow_provider_browseract.exceptions import (
+    NOTHING_TO_STOP,
+    BrowserActError,
+    ResultError,
+    RunCanceledError,
+    RunError,
+    RunLostError,
+)
+from airflow_provider_browseract.in_airflow.links import LiveViewLink
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
+from airflow_provider_browseract.loops import CHECK_INTERVAL
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.report import kept_running, log_url, not_stopped
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.hooks.browseract import BrowserActHook
+    from airflow_provider_browseract.runs.request import Source
+    from airflow_provider_browseract.runs.steps import Log
+    from airflow_provider_browseract.worker.conclusion import Conclusion
+    from airflow_provider_browseract.worker.ledger import Ledger
+
+STOPPED, HAD_ENDED = "The run was stopped.", "The run had already ended."
+
+BY_A_PERSON = {
+    "restarting": "the Airflow task was cleared",
+    DELETED: "the task instance was deleted in Airflow",
+    **dict.fromkeys(FINAL_STATES, "the Airflow task was set to a final state"),
+}
+"""What happened, by the state of a task instance that only a person can have caused while its try is running."""
+
+REPLACED = "replaced"
+"""Instead of the state of this try, if Airflow has started another one."""
+
+NEXT_TRY = "the next try reattaches to it"
+IF_NEXT_TRY = (
+    "the next try reattaches to it if Airflow starts one. If Airflow starts none, nothing waits for the run: stop it "
+    "in BrowserAct"
+)
+TRIGGERER = "the triggerer waits for it"
+IF_DEFERRED = f"{TRIGGERER} if Airflow has accepted the deferral"
+NO_LATER_TRY = "no later try can reattach to the run (see retries, retry_policy and durable)"
+
+
+class Run:
+    """A run, everything needed to stop it at any moment, and whether this process is being killed.
+
+    Airflow calls ``on_kill`` in a signal handler. The code that the signal has interrupted may hold any lock: of a log,
+    of a connection pool, of Airflow's channel, of an import. So the handler itself does nothing that needs a lock: a
+    thread decides about the run while the interrupted code continues, until its next :meth:`check`.
+
+    Airflow may call ``on_kill`` even before the code of the operator has begun. The run then belongs to nobody yet.
+    """
+
+    hook: BrowserActHook
+    log: Log
+    source: Source
+    ledger: Ledger
+    cancel_on_kill = True
+    task_id: str | None = None
+    """The BrowserAct task; None if this process does not answer for any known run."""
+    api_version = ApiVersion.V2
+    """The version of the API that knows this task. An earlier try may have run something of another version."""
+    url: str | None = None
+    """Address of the run's page, once it is known."""
+    starting = False
+    """The start was recorded; its response has not arrived yet."""
+    handed_over = False
+    """The triggerer waits for the run, if Airflow has accepted the deferral."""
+    error: RunError | None = None
+    """The error of a kill."""
+    conclusion: Conclusion | None = None
+    """The conclusion of the run, once it has ended."""
+    unconverted = False
+    """The bot could not be read, so its input was not converted, and a refusal of the input may be temporary."""
+    had_ended = False
+    """The infrastructure ends this process, and its run had already ended, so only the result is left to read."""
+    _executing = False
+    _killed_at: float | None = None
+    _decided: threading.Event | None = None
+    """Set once the decision of a kill is carried out; None if this process is not being killed."""
+
+    def begin(self, source: Source, hook: BrowserActHook, log: Log, ledger: Ledger, *, cancel_on_kill: bool) -> None:
+        """Set what the code of the operator knows when it begins."""
+        self.source, self.hook, self.log, self.ledger = source, hook, log, ledger
+        self.cancel_on_kill, self.api_version = cancel_on_kill, source.api_version
+
+    def follow(self, browseract_task_id: str | None, api_version: ApiVersion) -> None:
+        """Answer for a run from now on, or for none."""
+        # A kill at any moment needs the version of the run.
+        self.api_version = api_version
+        self.task_id = browseract_task_id
+
+    # Requests
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep until the time is over, or a kill has found that the run has ended.
+
+        :raises RunError: the try was killed.
+        """
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self.had_ended:
+            time.sleep(min(left, CHECK_INTERVAL))
+            self.check()
+
+    def look(self, browseract_task_id: str) -> Task | BrowserActError:
+        """Read the run, and return it; or the error, if that fails."""
+        # Only workers need it, and DAG files import this module.
+        from airflow_provider_browseract.worker.reading import look
+
+        seen = look(self.hook, browseract_task_id, self.api_version, self.log)
+        if isinstance(seen, Task):
+            self.url = log_url(seen) or self.url
+        return seen
+
+    # What becomes of the run, as a sentence. A kill may reset the id at any moment, so the methods are given it.
+
+    def stop(self, browseract_task_id: str, *, within: float | None = None) -> str:
+        """Stop the run. A failure is returned and never raised.
+
+        :param within: seconds that the stop may take; None for the limits of the connection.
+        """
+        try:
+            # Anything that interrupts this, such as execution_timeout, calls on_kill, which then stops the run.
+            with self.hook.client_within(within) as client:
+                client.send(APIS[self.api_version].stop_task(browseract_task_id))
+            fate = STOPPED
+        except NOTHING_TO_STOP:
+            fate = HAD_ENDED
+        except Exception as error:  # noqa: BLE001 - whatever fails, the caller reports that the run was not stopped
+            self.task_id = None
+            return f"The run {not_stopped(error, self.url)}"
+        self.task_id = None
+        if within is None:
+            with tolerate_errors():
+                LiveViewLink().push(self.ledger.ti, LiveViewLink.OVER)
+        return fate
+
+    def stop_on_kill(self, browseract_task_id: str, *, within: float | None = None) -> str:
+        """Stop the run, unless ``cancel_on_kill=False`` forbids it."""
+        if self.cancel_on_kill:
+            return self.stop(browseract_task_id, within=within)
+        self.task_id = None
+        return f"The run {kept_running('cancel_on_kill', self.url)}"
+
+    def leave(self, error: BaseException) -> str | None:
+        """Leave the run to the next try; return None if there is none after this error, and the run must be stopped."""
+        if not self.ledger.another_try(error):
+            return None
+        self.task_id = None
+        return self._continued_by(NEXT_TRY)
+
+    def _continued_by(self, what: str) -> str:
+        where = f" Its page is {self.url}." if self.url else ""
+        return f"The run keeps running, and {what}.{where}"
+
+    # Kills
+
+    @property
+    def killed(self) -> bool:
+        """Whether this process is being ended."""
+        return self._decided is not None
+
+    @contextmanager
+    def executing(self) -> Iterator[None]:
+        """Run the code of the operator, and do not leave it before the decision of a kill is carried out."""
+        self._executing = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            # In dag.test(), nothing calls on_kill.
+            self._kill("interrupted (Ctrl-C)")
+            raise
+        finally:
+            self._executing = False
+            self.await_decision()
+
+    def on_kill(self) -> None:
+        """Carry out the operator's ``on_kill``, at most once."""
+        self._killed_at = self._killed_at or time.monotonic()
+        # After execution_timeout, Airflow calls this while it handles the exception: no code is interrupted, and no
+        # time limit applies.
+        if isinstance(sys.exc_info()[1], AirflowTaskTimeout):
+            if self.killed:
+                self.await_decision()
+            else:
+                self._kill("execution_timeout ended the Airflow task", hurried=False)
+        elif not self.killed:
+            # An exception may interrupt the wait for an event, and leaves it usable. Thread.join does not promise that.
+            self._decided = decided = threading.Event()
+            threading.Thread(target=self._decide, args=(decided,), name="browseract-on-kill", daemon=True).start()
+            if not self._executing:
+                # No code that follows waits for the decision, and the process may end.
+                decided.wait(timings.HANDLER_LIMIT)
+
+    def _kill(self, why: str, *, hurried: bool = True) -> None:
+        self._decided = self._decided or threading.Event()
+        self._decide(self._decided, why, hurried=hurried)
+
+    def await_decision(self) -> None:
+        """Wait until the decision of a kill is carried out, if one is under way."""
+        if self._decided is not None:
+            self._decided.wait()
+
+    def check(self) -> None:
+        """Raise the error of a kill, because Airflow lets the code continue after its signal handler.
+
+        :raises RunError: the try was killed.
+        """
+        if self._decided is None:
+            return
+        self._decided.wait()
+        if self.error is None and self.task_id is not None:
+            # The signal came before the run was known.
+            self._decide(self._decided)
+        if not self.had_ended:
+            raise self.error or RunCanceledError("Killed before a run was started.")
+
+    def must_end(self) -> bool:
+        """Return whether this process is being ended and must no longer wait for the results of an ended run.
+
+        If no other try can read them, this one waits for as long as Airflow lets a killed process live.
+        """
+        if self._killed_at is None:
+            return False
+        another = self.ledger.another_try(ResultError("not read"))
+        return another or time.monotonic() - self._killed_at >= timings.KILL_LIMIT
+
+    def stop_if_unwanted(self) -> None:
+        """Act as if killed when Airflow no longer wants this try to run.
+
+        Airflow would refuse the deferral, and would notify neither this process nor a trigger.
+        """
+        with tolerate_errors():
+            # During the request, a signal may have come for the same reason.
+            if task_instance_state(self.ledger.ti) != "running":
+                self.on_kill()
+
+    def stop_if_deferral_was_refused(self) -> None:
+        """Stop the run if a person has ended the task after the last check and before Airflow accepted the deferral.
+
+        Airflow then calls neither ``on_kill`` of this process nor that of a trigger.
+        """
+        with tolerate_errors(self.log.warning, "Airflow did not report whether it has accepted the deferral (%s)."):
+            why = None if self.killed else BY_A_PERSON.get(self._state() or "")
+            # During the request, a signal may have come for the same reason.
+            if why is not None and not self.killed:
+                self._kill(why)
+        self.await_decision()
+
+    def has_ended(self, task: Task) -> None:
+        """Answer for the run no longer.
+
+        :raises RunCanceledError: this process has stopped the run. The error states why.
+        """
+        if task.status is TaskStatus.CANCELED:
+            self.await_decision()
+            if isinstance(self.error, RunCanceledError):
+                raise self.error
+        self.task_id, self.url = None, log_url(task)
+
+    def _decide(self, decided: threading.Event, why: str | None = None, *, hurried: bool = True) -> None:
+        """Stop the run of a try that is being killed, unless something else waits for it, and keep the error.
+
+        :param why: what a person or a time limit has done to the try; None to ask Airflow.
+        :param hurried: whether Airflow ends the process after a few seconds.
+        """
+        began = time.monotonic()
+        try:
+            if (task_id := self.task_id) is None:
+                if self.starting:
+                    self.log.warning(
+                        "Killed during the start of a run of %s. If no line below names its BrowserAct task, a run may "
+                        "be running and using credits. A later try looks for it. If there is no later try, check the "
+                        "newest tasks in the BrowserAct dashboard.",
+                        self.source,
+                    )
+                return
+            reason, waits, wanted = self._why_killed(task_id) if why is None else (why, None, True)
+            if waits is not None:
+                self.task_id = None
+                fate = self._continued_by(waits)
+            else:
+                # Even late, a stop is worth a try: the process may live for longer than Airflow promises.
+                left = max(timings.KILL_LIMIT / 2, timings.KILL_LIMIT - (time.monotonic() - began))
+                fate = self.stop_on_kill(task_id, within=left if hurried else None)
+            killed = f"Killed while waiting for BrowserAct task {task_id}: {reason}.\n{fate}"
+            if fate == HAD_ENDED and not wanted:
+                self.had_ended = True
+                self.log.warning("%s Reading its result.", killed)
+                return
+            kept = waits is not None or not self.cancel_on_kill
+            self.error = RunLostError(killed) if kept else RunCanceledError(killed)
+            self.log.warning("%s", self.error)
+        finally:
+            decided.set()
+
+    def _why_killed(self, task_id: str) -> tuple[str, str | None, bool]:
+        """Ask Airflow why this try is killed, and decide without its response if there is none.
+
+        When a person marks or clears a task instance, Airflow first changes its state and then kills its process. If
+        the state has not changed, something else ended the process: an evicted pod, a drained node, a stopped worker.
+
+        :returns: the reason as a clause; what waits for the run, if something does; whether a person ended the try.
+        """
+        another = self.ledger.another_try(RunLostError(f"BrowserAct task {task_id} keeps running."))
+        waits = IF_DEFERRED if self.handed_over else IF_NEXT_TRY if another else None
+        state = self._ask_for_state(task_id, waits)
+        if state in BY_A_PERSON:
+            return BY_A_PERSON[state], None, True
+        if state == "deferred":
+            # After Airflow has accepted the deferral, the process still runs for a moment.
+            return "the Airflow task has deferred", TRIGGERER, False
+        if state == REPLACED:
+            return "Airflow considered this try dead and started another one", NEXT_TRY, False
+        reason = "the process of the Airflow task received SIGTERM, although nobody marked or cleared the task"
+        if state is None:
+            reason = "the Airflow task was killed; Airflow did not report why"
+        elif waits is IF_NEXT_TRY:
+            waits = NEXT_TRY
+        return (reason, waits, False) if waits else (f"{reason}; {NO_LATER_TRY}", None, False)
+
+    def _state(self) -> str | None:
+        """Return the state of the task instance, or that another try has replaced this one."""
+        state = task_instance_state(self.ledger.ti)
+        if state in BY_A_PERSON or state == "deferred":
+            return state
+        # Another try has another id. Airflow then no longer shows the state to this try.
+        return REPLACED if self.ledger.is_of_another_try() else state or ""
+
+    def _ask_for_state(self, task_id: str, waits: str | None) -> str | None:
+        """Return the state of the task instance; None if Airflow does not respond.
+
+        The request may have to wait for the one that the kill has interrupted, or for an API server that is slow. If
+        nothing would wait for the run, it is stopped whatever the state is, so it is not worth a long wait.
+        """
+        limit = timings.KILL_LIMIT if waits else timings.KILL_LIMIT / 2
+        until = time.monotonic() + (timings.KILL_PATIENCE if waits else limit)
+        found: list[str | None] = []
+
+        def ask() -> None:
+            while not found and time.monotonic() < until:
+                # The next request may succeed.
+                with tolerate_errors():
+                    found.append(self._state())
+                    return
+                time.sleep(timings.KILL_ASK_PAUSE)
+
+        asking = threading.Thread(target=ask, name="browseract-reason-of-kill", daemon=True)
+        asking.start()
+        asking.join(limit)
+        if not found and waits:
+            self.log.warning(
+                "Killed while waiting for BrowserAct task %s. Airflow has not reported yet whether a person has ended "
+                "the task. %s If no line below reports something else, this applies.",
+                task_id,
+                self._continued_by(waits),
+            )
+            asking.join(until - time.monotonic())
+        return found[0] if found else None

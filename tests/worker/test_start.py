@@ -1,0 +1,795 @@
+"""Starting and reattaching, lost starts, and any interleaving of deaths, lost responses and clears."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from airflow_provider_browseract import exceptions as errors
+from airflow_provider_browseract.api import v2
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, Page, Step, Task, TaskStatus
+from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.compat import AirflowFailException
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.cap import CapUsedUpError
+from airflow_provider_browseract.runs.report import WHY_UNKNOWN
+from airflow_provider_browseract.runs.request import Source
+from airflow_provider_browseract.runs.stored import from_json, to_json
+from airflow_provider_browseract.worker import start
+from airflow_provider_browseract.worker.ledger import Entry
+from airflow_provider_browseract.worker.start import NotNowError, Started
+from tests.cases import cases, examples
+from tests.steps import replace
+from tests.worker.starts import (
+    KEY,
+    KEY_DIGEST,
+    KINDS,
+    PATIENCE,
+    PENS_LISTED,
+    SAME,
+    SOURCE,
+    Played,
+    at,
+    bot_run,
+    listed_run,
+    page_of,
+    request,
+)
+
+
+class Died(BaseException):
+    """The process of a try is gone."""
+
+
+@dataclass
+class Service:
+    """A BrowserAct that keeps every run that it ever created, and those of other users.
+
+    :param lag: seconds until a new run is in the list.
+    :param cleared: whether a person has cleared the task since the last run was created.
+    :param last: what was run last, with which inputs and profile.
+    """
+
+    now: float = 10_000.0
+    lag: float = 0.0
+    cleared: bool = False
+    last: Any = None
+    others: list[Task] = field(default_factory=list)
+    runs: dict[str, Task] = field(default_factory=dict)
+
+    def start(self, call: Call[CreatedTask]) -> CreatedTask:
+        """Make a run."""
+        assert call.body is not None
+        made = str(100 + len(self.runs))
+        if "input" in call.body:
+            bot_id = "70" if call.name == "create-run" else None
+            run = bot_run(made, int(self.now), bot_id=bot_id, input=call.body["input"])
+        else:
+            inputs = "; ".join(f"{pair['name']}={pair['value']}" for pair in call.body["input_parameters"])
+            run = listed_run(made, int(self.now), input_parameters=inputs)
+        wanted = call.path, {name: given for name, given in call.body.items() if "callback" not in name}
+        if self.runs:
+            last = list(self.runs.values())[-1]
+            came_to_nothing = last.status in (TaskStatus.FAILED, TaskStatus.CANCELED)
+            # Such a run may end while it is being stopped.
+            not_wanted = last.status.ended and (self.cleared or wanted != self.last)
+            assert came_to_nothing or not_wanted, f"a start that nothing explains, after {last}"
+        self.cleared, self.last = False, wanted
+        self.runs[made] = run
+        return CreatedTask(id=made)
+
+    def answer(self, call: Call[Any]) -> Any:
+        """Carry out any other call."""
+        version = ApiVersion.V3 if call.path.startswith("/v3/") else ApiVersion.V2
+        known = {task.id: task for task in (*self.others, *self.runs.values()) if task.api_version is version}
+        if call.name in ("list-tasks", "page-runs"):
+            since, until = (
+                datetime.fromisoformat(str(call.params[name]).replace("Z", "+00:00"))
+                for name in ("created_at_from", "created_at_to")
+            )
+            listed = at(self.now - self.lag)
+            return page_of(
+                *(each for each in known.values() if since <= (each.created_at or since) <= min(until, listed))
+            )
+        task = known[str(call.params.get("task_id") or call.path.split("/")[4])]
+        if call.name in ("stop-task", "cancel-run"):
+            if task.status.ended:
+                raise errors.TaskEndedError("x", code=10121)
+            self.runs[task.id] = replace(task, status=TaskStatus.CANCELED)
+            return None
+        return task
+
+    @property
+    def going(self) -> list[Task]:
+        """The runs that cost money now."""
+        return [task for task in self.runs.values() if not task.status.ended]
+
+
+FATES = ["well", "well", "well", "lost", "never arrived", "broken", "no slot"]
+
+
+class TriesOfATask(RuleBasedStateMachine):
+    """One Airflow task instance, whose tries die at any effect, and whose starts meet any fate."""
+
+    @initialize(
+        lag=st.sampled_from([0.0, timings.LISTING_DELAY - 1.0]),
+        others=st.booleans(),
+        kind=st.sampled_from(["workflow", "in the worker", "with a profile", *KINDS]),
+    )
+    def begin_with_nothing(self, lag: float, others: bool, kind: str) -> None:
+        self.service = Service(lag=lag)
+        self.kind = kind
+        if others:
+            # Runs that somebody else's tasks wait for, or that were going before anything was started here.
+            before, after = self.service.now - 30.0, self.service.now + 5.0
+            self.service.others = [
+                listed_run("1", None),
+                listed_run("2", before, input_parameters="keyword=ink; more=yes"),
+                listed_run("3", after, workflow_id="71"),
+                bot_run("4", None),
+                bot_run("5", before, input={"keyword": "ink", "more": True}),
+                bot_run("6", after, bot_id="71"),
+            ]
+        self.stored: str | None = None
+        self.keyword = "pens"
+        self.max_tries = 3
+
+    @property
+    def entry(self) -> Entry | None:
+        return None if self.stored is None else from_json(Entry, json.loads(self.stored))
+
+    @rule(
+        fates=st.lists(st.sampled_from(FATES), max_size=8),
+        start_fate=st.sampled_from(FATES),
+        dies_at=st.none() | st.integers(1, 14),
+        after=st.booleans(),
+        slow_at=st.integers(1, 14),
+        seconds=st.sampled_from([0.0, 1.0, 30.0, 300.0, 7200.0]),
+        ends_at=st.none() | st.integers(1, 14),
+        status=st.sampled_from([TaskStatus.FINISHED, TaskStatus.FAILED, TaskStatus.CANCELED]),
+    )
+    def a_try(
+        self,
+        fates: list[str],
+        start_fate: str,
+        dies_at: int | None,
+        after: bool,
+        slow_at: int,
+        seconds: float,
+        ends_at: int | None,
+        status: TaskStatus,
+    ) -> None:
+        """A try begins, and passes through its effects up to its end, or to its death."""
+        effects, starts, service = itertools.count(1), itertools.count(), self.service
+        left = iter(fates)
+
+        def before(name: str) -> None:
+            number = next(effects)
+            if number == ends_at:
+                self.a_run_changes(status)
+            if number == slow_at:
+                # Between storing the entry and its start, a try is delayed by at most its patience: a later try looks
+                # for the start only among the runs of that time.
+                played.now += min(seconds, PATIENCE) if name == "start" else seconds
+            service.now = played.now
+            if number == dies_at and not (after and name not in ("sleep", "write")):
+                raise Died
+
+        def respond(call: Call[Any]) -> object:
+            fate = next(left, "well")
+            if call.starts_run:
+                fate = start_fate if next(starts) == 0 else fate
+            if fate in ("never arrived", "broken") or (fate == "no slot" and call.starts_run):
+                failed = {"never arrived": errors.ConnectionFailedError, "broken": errors.ServerError}
+                return failed.get(fate, errors.ConcurrencyLimitError)("x")
+            try:
+                found = service.start(call) if call.starts_run else service.answer(call)
+            except errors.BrowserActError as error:
+                found = error
+            if after and dies_at is not None and len(played.asked) == dies_at:
+                raise Died
+            return errors.ResponseLostError("x") if fate == "lost" else found
+
+        played = Played(respond, service.now, siblings=("1",), before=before)
+
+        def write(entry: Entry | None) -> None:
+            before("write")
+            self.stored = None if entry is None else json.dumps(to_json(entry))
+
+        played.ledger.write = write
+        played.lines = []
+        try:
+            wanted = request(self.keyword, self.kind)
+            played.start(self.entry, wanted, self.max_tries, deferred=self.kind != "in the worker")
+        except Died:
+            pass
+        service.now = played.now
+        if isinstance(played.over, Started):
+            entry = self.entry
+            assert entry is not None
+            assert entry.task_id == played.over.task_id
+            assert entry.task_id in service.runs
+            assert entry.source.kind is KINDS.get(self.kind, SourceKind.WORKFLOW)
+            assert (entry.max_tries, entry.deferred) == (self.max_tries, self.kind != "in the worker")
+
+    @rule(seconds=st.sampled_from([1.0, 30.0, 300.0, 7200.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.service.now += seconds
+
+    @rule(status=st.sampled_from([TaskStatus.FINISHED, TaskStatus.FAILED, TaskStatus.CANCELED, TaskStatus.PAUSED]))
+    def a_run_changes(self, status: TaskStatus) -> None:
+        for task in self.service.going[:1]:
+            self.service.runs[task.id] = replace(task, status=status)
+
+    @precondition(lambda self: self.entry is None or self.entry.task_id)
+    @rule()
+    def the_inputs_change(self) -> None:
+        # Not where the run of the old inputs is not known: then a person has to decide.
+        self.keyword = "ink" if self.keyword == "pens" else "pens"
+
+    @precondition(lambda self: self.entry is None or self.entry.task_id)
+    @rule(kind=st.sampled_from(["workflow", "bot"]))
+    def the_operator_changes(self, kind: str) -> None:
+        self.kind = kind
+
+    @rule()
+    def a_person_clears_the_task(self) -> None:
+        self.max_tries += 1
+        self.service.cleared = True
+        entry = self.entry
+        if entry is not None and entry.task_id is None and (entry.source.is_template or self.service.others):
+            # The error of a start that cannot be looked up asks for this.
+            for task in self.service.going:
+                self.service.runs[task.id] = replace(task, status=TaskStatus.CANCELED)
+
+    @invariant()
+    def at_most_one_run_goes_on(self) -> None:
+        assert len(getattr(self, "service", Service()).going) <= 1, self.service.runs
+
+
+TestAnyInterleaving = TriesOfATask.TestCase
+TestAnyInterleaving.settings = settings(
+    max_examples=examples(300), stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+def play(entry: Entry | None, *answers: object, wanted: Any = None, max_tries: int = 3, **how: Any) -> Played:
+    """Begin a try with an entry of an earlier one, and return the next response to each call."""
+    left = list(answers)
+    begun = {name: how.pop(name) for name in ("deferred", "cap") if name in how}
+    played = Played(lambda call: left.pop(0), **how).start(entry, wanted, max_tries, **begun)
+    assert not left
+    return played
+
+
+def earlier(kind: str, **fields: Any) -> Entry:
+    """The entry of an earlier try that ran something else than a workflow."""
+    wanted = request(kind=kind)
+    return replace(SAME, source=wanted.source, fingerprint=wanted.fingerprint(KEY), **fields)
+
+
+RUN = listed_run("7")
+BOT = Source(SourceKind.BOT, "70")
+MADE = CreatedTask(id="9", profile_id="profile of 9")
+NEW = Entry(SOURCE, SAME.fingerprint, KEY_DIGEST, 2000.0, 3, earlier=("5", "6", "7"))
+"""What is written down before another run is started at second 2000."""
+
+GONE = errors.TaskNotFoundError("gone", code=10112)
+LOST = errors.ResponseLostError("lost")
+FULL, LIMITED = errors.ConcurrencyLimitError("full", code=10118), errors.RateLimitError("slow down", http_status=429)
+REFUSED, UNCLEAR = errors.InvalidRequestError("no", code=99001), errors.UnknownRefusalError("Busy", code=4711)
+FINISHED_RUN = listed_run("7", status=TaskStatus.FINISHED)
+FAILED_RUN = listed_run("7", status=TaskStatus.FAILED, credit=40)
+OWN = listed_run("8", 2000.0)
+"""The run that a lost start has made at second 2000."""
+
+BEFORE = replace(SAME, spent=25)
+"""The entry of an earlier try, after yet another one has used 25 credits."""
+
+CLEARED = replace(SAME, max_tries=2)
+OTHER_INPUTS = replace(SAME, fingerprint="f" * 64)
+OTHER_KEY = replace(SAME, fingerprint="e" * 64, key_digest="f" * 16)
+IN_A_WORKER = replace(SAME, deferred=False)
+NOT_COMPARED = "The inputs cannot be compared with those of the earlier try"
+REATTACHING = "Reattaching to BrowserAct task 7 that an earlier try started."
+OF_BOT, OF_TEMPLATE = earlier("bot"), earlier("template")
+BOT_RUN = bot_run("7")
+
+
+@cases(
+    ("entry", "kind", "run", "kept"),
+    {
+        "running": (SAME, "", RUN, SAME),
+        "paused": (SAME, "", listed_run("7", status=TaskStatus.PAUSED), SAME),
+        "finished": (SAME, "", FINISHED_RUN, SAME),
+        "unknown": (SAME, "", listed_run("7", status=TaskStatus.UNKNOWN), SAME),
+        "finished, then cleared": (CLEARED, "", FINISHED_RUN, SAME),
+        "in a worker, then cleared": (replace(IN_A_WORKER, max_tries=2), "in the worker", RUN, IN_A_WORKER),
+        "another API key": (OTHER_KEY, "", RUN, OTHER_KEY),
+        "another API key, finished": (OTHER_KEY, "", FINISHED_RUN, OTHER_KEY),
+        "bot": (OF_BOT, "bot", BOT_RUN, OF_BOT),
+        "bot without an id": (OF_BOT, "bot", replace(BOT_RUN, bot_id=None), OF_BOT),
+        "template, of any workflow": (OF_TEMPLATE, "template", replace(RUN, workflow_id="71"), OF_TEMPLATE),
+        "cap is used up": (replace(SAME, spent=200), "", RUN, replace(SAME, spent=200)),
+        "credits before it": (BEFORE, "", RUN, BEFORE),
+        "credits before it, finished": (BEFORE, "", FINISHED_RUN, BEFORE),
+        "credits before a clear": (replace(BEFORE, max_tries=2, deferred=False), "", RUN, SAME),
+        "credits before a clear, finished": (replace(BEFORE, max_tries=2), "", FINISHED_RUN, SAME),
+    },
+)
+def test_usable_run_of_an_earlier_try_is_reattached(entry, kind, run, kept):
+    played = play(entry, run, wanted=request(kind=kind), deferred=kind != "in the worker", cap=100)
+    assert played.over == Started(kept, run, None)
+    assert played.written == ([] if kept == entry else [kept])
+    [call] = played.asked
+    assert call.name == ("query-run" if kind == "bot" else "get-task")
+    assert "7" in (call.params.get("task_id"), *call.path.split("/"))
+    compared = [NOT_COMPARED] * (entry.key_digest != KEY_DIGEST)
+    assert [line.partition(",")[0] for line in played.lines] == [*compared, REATTACHING]
+
+
+NOT_WANTED = "an earlier try had other inputs or another profile"
+WAS_STOPPED = "was stopped, because the Airflow task was cleared while it waited"
+OF_WORKFLOW = "was stopped, because it is a run of workflow 70"
+HAS_ENDED = errors.TaskEndedError("x", code=10121)
+CANCELED_RUN = listed_run("7", status=TaskStatus.CANCELED, credit=40)
+ELSEWHERE = "If it is active in another account, it keeps using credits."
+FORGOTTEN = "BrowserAct does not know task 7 of an earlier try with this API key: gone (code 10112). "
+STARTED = "Started BrowserAct task 9 of {}."
+
+
+@cases(
+    ("entry", "kind", "answers", "log"),
+    {
+        "failed": (SAME, "", [FAILED_RUN], "of an earlier try has ended as failed"),
+        "canceled": (SAME, "", [CANCELED_RUN], "of an earlier try has ended as canceled"),
+        "other inputs": (OTHER_INPUTS, "", [RUN, None], f"was stopped, because {NOT_WANTED}"),
+        "other inputs, ended meanwhile": (OTHER_INPUTS, "", [RUN, HAS_ENDED], f"was stopped, because {NOT_WANTED}"),
+        "other inputs, finished": (OTHER_INPUTS, "", [FINISHED_RUN], f"has ended as finished, but {NOT_WANTED}"),
+        "cleared": (CLEARED, "", [RUN, None], WAS_STOPPED),
+        "cleared, ended meanwhile": (CLEARED, "", [RUN, HAS_ENDED], WAS_STOPPED),
+        "another source and API key": (OTHER_KEY, "template", [RUN, None], OF_WORKFLOW),
+        "workflow before, bot now": (SAME, "bot", [RUN, None], OF_WORKFLOW),
+        "bot before, workflow now": (OF_BOT, "", [BOT_RUN, None], "was stopped, because it is a run of bot 70"),
+        "forgotten, then cleared": (CLEARED, "", [GONE], "the Airflow task was cleared"),
+        "forgotten, then cleared in the worker": (CLEARED, "in the worker", [GONE], "the Airflow task was cleared"),
+        "forgotten bot, then cleared": (replace(OF_BOT, max_tries=2), "bot", [GONE], "the Airflow task was cleared"),
+    },
+)
+def test_unusable_run_of_an_earlier_try_is_replaced_by_a_new_one(entry, kind, answers, log):
+    wanted, deferred = request(kind=kind), kind != "in the worker"
+    played = play(entry, *answers, MADE, wanted=wanted, deferred=deferred)
+    spent = 40 if answers[0] in (FAILED_RUN, CANCELED_RUN) else 0
+    before = replace(NEW, source=wanted.source, fingerprint=wanted.fingerprint(KEY), deferred=deferred, spent=spent)
+    made = replace(before, task_id="9", profile_id="profile of 9")
+    assert played.over == Started(made, None, wanted)
+    assert played.written == [before, made]
+    read_and_stop = ["query-run", "cancel-run"] if entry.source == BOT else ["get-task", "stop-task"]
+    assert played.names == [*read_and_stop[: len(answers)], wanted.call.name]
+    line = f"BrowserAct task 7 {log}. Starting a new run."
+    if answers == [GONE]:
+        line = f"{FORGOTTEN}{WHY_UNKNOWN} {ELSEWHERE} Starting a new run, because {log}."
+    assert played.lines == [line, STARTED.format(wanted.source)]
+
+
+NOT_STARTED = (
+    f"{FORGOTTEN}Nothing was started.\n{WHY_UNKNOWN} Make sure that no run is active. Then clear the task instance, "
+    "which starts a new run."
+)
+NAMES = (
+    "The state that an earlier try stored about its run cannot be used: it names BrowserAct task 7 as a run of {0} 70, "
+    "but for BrowserAct it is a run of {0} 71."
+)
+DOWN = errors.ServerError("down", http_status=503)
+NO_ROUTE, NO_KEY = errors.NotFoundError("no route", http_status=404), errors.AuthenticationError("no", code=401)
+
+
+@cases(
+    ("entry", "kind", "answer", "error", "text"),
+    {
+        "forgotten": (SAME, "", GONE, AirflowFailException, NOT_STARTED),
+        "cleared, down": (CLEARED, "", DOWN, errors.ServerError, "down"),
+        "cleared, 404 of a gateway": (CLEARED, "", NO_ROUTE, errors.NotFoundError, "no route"),
+        "cleared, key refused": (CLEARED, "", NO_KEY, errors.AuthenticationError, "no"),
+        "another workflow": (SAME, "", replace(RUN, workflow_id="71"), AirflowFailException, NAMES.format("workflow")),
+        "another bot": (OF_BOT, "bot", replace(BOT_RUN, bot_id="71"), AirflowFailException, NAMES.format("bot")),
+    },
+)
+def test_nothing_is_started_if_the_run_of_an_earlier_try_is_not_known(entry, kind, answer, error, text):
+    played = play(entry, answer, wanted=request(kind=kind))
+    assert type(played.over) is error
+    assert str(played.over).startswith(text)
+    assert (len(played.asked), played.written) == (1, [])
+
+
+class TestCreditsOfEarlierTries:
+    @cases(
+        ("entry", "answers", "spent"),
+        {
+            "failed": (BEFORE, [FAILED_RUN], 65),
+            "canceled": (BEFORE, [CANCELED_RUN], 65),
+            "stopped because of other inputs": (replace(OTHER_INPUTS, spent=25), [replace(RUN, credit=40), None], 65),
+            "finished with other inputs": (replace(OTHER_INPUTS, spent=25), [replace(FINISHED_RUN, credit=40)], 65),
+            "steps instead of credits": (BEFORE, [replace(FAILED_RUN, credit=None, steps=(Step(number=1),) * 9)], 70),
+            "was never started": (replace(BEFORE, task_id=None), [page_of()], 25),
+            "found by its inputs": (replace(BEFORE, task_id=None), [page_of(RUN), FAILED_RUN], 65),
+            "found after it was stopped": (replace(BEFORE, task_id=None), [page_of(CANCELED_RUN), CANCELED_RUN], 65),
+            "failed before a clear": (replace(BEFORE, max_tries=2), [FAILED_RUN], 0),
+            "no longer exists since a clear": (replace(BEFORE, max_tries=2), [GONE], 0),
+            "stopped because of a clear": (replace(BEFORE, max_tries=2), [replace(RUN, credit=40), None], 0),
+            "was never started before a clear": (replace(BEFORE, task_id=None, max_tries=2), [page_of()], 0),
+        },
+    )
+    # Someone may set a cap before the next try.
+    @pytest.mark.parametrize("cap", [100, None], ids=["with a cap", "without a cap"])
+    def test_new_run_gets_the_credits_that_were_used_since_the_last_clear(self, entry, answers, spent, cap):
+        played = play(entry, *answers, MADE, cap=cap)
+        assert (played.started.task_id, played.started.entry.spent) == ("9", spent)
+        assert played.written[-2] == replace(played.started.entry, task_id=None, profile_id=None)
+
+    @pytest.mark.parametrize(
+        ("max_tries", "credit", "allowed"), [(3, 74, True), (3, 75, False), (3, 200, False), (2, 200, True)]
+    )
+    def test_cap_that_earlier_runs_have_used_up_prevents_a_start_until_a_clear(self, max_tries, credit, allowed):
+        answers = [replace(FAILED_RUN, credit=credit), *([MADE] if allowed else [])]
+        played = play(replace(BEFORE, max_tries=max_tries), *answers, cap=100)
+        assert isinstance(played.over, Started if allowed else CapUsedUpError)
+        assert ("run-task" in played.names) == allowed
+        assert bool(played.written) == allowed
+
+    def test_refused_start_does_not_count_an_earlier_run_twice(self):
+        refused = play(BEFORE, FAILED_RUN, FULL, cap=100)
+        assert isinstance(refused.over, NotNowError)
+        assert refused.over.why is FULL
+        assert play(refused.written[-1], FAILED_RUN, MADE, cap=100).started.entry.spent == 65
+
+
+class TestAnUnansweredStartOfAnEarlierTry:
+    ENTRY = replace(SAME, task_id=None)
+    UNKNOWN_INPUTS = replace(ENTRY, fingerprint="f" * 64)
+    LOOKING = "An earlier try was about to start a run and did not store the result. Looking for the run."
+
+    def test_lost_run_of_an_earlier_try_is_found_written_down_and_reattached(self):
+        played = play(self.ENTRY, page_of(RUN), RUN)
+        assert played.over == Started(replace(self.ENTRY, task_id="7"), RUN, None)
+        assert played.written == [replace(self.ENTRY, task_id="7")]
+        assert played.lines == [self.LOOKING, REATTACHING]
+        since, until = at(1000.0 - timings.CLOCK_SKEW), at(1100.0 + timings.CLOCK_SKEW)
+        window = v2.list_tasks(source_id="70", created_at_from=since, created_at_to=until)
+        assert played.asked[0].params == window.params
+
+    @pytest.mark.parametrize(("shown", "kept"), [("of the list", "of the list"), (None, "9")])
+    def test_profile_of_a_lost_run_comes_from_the_list_if_the_list_has_one(self, shown, kept):
+        assert play(self.ENTRY, page_of(replace(RUN, profile_id=shown)), RUN).started.entry.profile_id == kept
+
+    def test_lost_run_is_found_by_its_inputs_although_the_api_key_has_changed(self):
+        entry = replace(self.ENTRY, fingerprint="e" * 64, key_digest="f" * 16)
+        played = play(entry, page_of(listed_run("6", input_parameters="keyword=ink"), RUN), RUN)
+        assert played.over == Started(replace(entry, task_id="7"), RUN, None)
+        assert played.lines[0].startswith(NOT_COMPARED)
+
+    @pytest.mark.parametrize(("left", "slept"), [(0.0, []), (8.0, [8.0])])
+    def test_list_is_read_when_the_start_must_be_in_it(self, left, slept):
+        played = play(self.ENTRY, page_of(), MADE, now=1100.0 + timings.LISTING_DELAY - left)
+        assert played.slept == slept
+        assert played.lines == [self.LOOKING, "No matching run was found.", STARTED.format(SOURCE)]
+        assert played.started.entry.earlier == ("5", "6")
+
+    def test_any_run_may_be_the_one_if_the_inputs_are_not_known_any_more(self):
+        run = replace(RUN, input_parameters="keyword=ink")
+        assert isinstance(play(self.UNKNOWN_INPUTS, page_of(run)).over, AirflowFailException)
+
+    def test_possible_run_does_not_prevent_a_start_after_a_clear(self):
+        run = replace(RUN, input_parameters="keyword=ink")
+        played = play(self.UNKNOWN_INPUTS, page_of(run), MADE, max_tries=4)
+        assert played.started.task_id == "9"
+        [warning] = played.warnings
+        assert warning.startswith("An earlier start of workflow 70 may have created one of these BrowserAct tasks: 7 (")
+        assert warning.endswith("Starting a new run, because the Airflow task was cleared.")
+
+    @pytest.mark.parametrize("kind", ["workflow", "bot"])
+    def test_lost_start_of_an_earlier_operator_is_looked_up_in_its_version_of_the_api(self, kind):
+        now = request(kind="bot" if kind == "workflow" else "workflow")
+        run = bot_run("7") if kind == "bot" else RUN
+        played = play(earlier(kind, task_id=None), page_of(run), wanted=now)
+        # A person has to decide whether this is the run.
+        assert isinstance(played.over, AirflowFailException)
+        assert played.names == ["page-runs" if kind == "bot" else "list-tasks"]
+
+
+def no_response(status: int) -> errors.ServerError:
+    return errors.ServerError("no response", http_status=status)
+
+
+class TestAStart:
+    def test_entry_is_written_before_and_after_the_start(self):
+        wanted = request(callback_token="secret")
+        played = play(None, MADE, wanted=wanted)
+        before = replace(NEW, earlier=())
+        after = replace(before, task_id="9", profile_id="profile of 9")
+        assert played.over == Started(after, None, wanted)
+        assert played.written == [before, after]
+        assert play(None, MADE, deferred=False).written[0] == replace(before, deferred=False)
+
+    @pytest.mark.parametrize("entry", [None, SAME], ids=["no entry", "entry of a failed run"])
+    @cases(
+        ("answers", "error"),
+        {
+            "no slot": ([FULL], FULL),
+            "too many requests": ([LIMITED], LIMITED),
+            "refused": ([REFUSED], REFUSED),
+            "surely made no run": ([LOST, page_of()] * 3, LOST),
+            "unclear refusal": ([UNCLEAR, page_of()], UNCLEAR),
+        },
+    )
+    def test_start_that_made_no_run_restores_the_entry_before(self, entry, answers, error):
+        played = play(entry, *([] if entry is None else [FAILED_RUN]), *answers)
+        waits = isinstance(error, errors.ConcurrencyLimitError | errors.RateLimitError)
+        assert (played.over.why if waits else played.over) is error
+        # An unclear refusal is looked up and not sent again.
+        starts = answers.count(error)
+        assert played.names.count("run-task") == starts
+        assert played.written[1::2] == [entry] * starts
+        assert all(each is not None and each.task_id is None for each in played.written[::2])
+        assert not played.starting
+
+    def test_start_with_lost_response_is_looked_up_and_sent_at_most_three_times(self):
+        played = play(None, *[LOST, page_of()] * 3)
+        assert [text for text in played.lines if "(start" in text] == [
+            f"No run was started (start {number} of 3)." for number in (1, 2)
+        ]
+        assert played.slept == [timings.LISTING_DELAY] * 3
+        times = [entry.written_at for entry in played.written if entry is not None]
+        assert times == [2000.0 + timings.LISTING_DELAY * number for number in range(3)]
+
+    def test_budget_is_checked_before_each_start(self):
+        used_up = NotNowError(FULL)
+        played = play(None, LOST, page_of(), budgets=(None, used_up))
+        assert played.over is used_up
+        assert played.names == ["run-task", "list-tasks"]
+        assert played.written[-1] is None
+
+    @cases(
+        ("error", "run", "wanted", "sent"),
+        {
+            "lost": (LOST, OWN, request(), request()),
+            "profile": (LOST, replace(OWN, profile_id="profile of 8"), request(), request()),
+            "no inputs": (LOST, replace(OWN, input_parameters=None), request(inputs={}), request(inputs={})),
+            "unclear refusal": (UNCLEAR, OWN, request(), request()),
+            # The given request is stored.
+            "other inputs": (LOST, replace(OWN, input_parameters="keyword=ink"), request(), request("ink")),
+        },
+    )
+    def test_run_of_a_lost_response_is_adopted_if_it_is_a_run_of_the_request_that_was_sent(
+        self, error, run, wanted, sent
+    ):
+        played = play(None, error, page_of(run), wanted=wanted, checked=sent)
+        kept = replace(NEW, earlier=(), task_id="8", profile_id=run.profile_id, fingerprint=wanted.fingerprint(KEY))
+        assert played.over == Started(kept, None, sent)
+        assert "BrowserAct task 8 is the run of this start." in played.lines
+        assert played.names.count("run-task") == 1
+        assert played.asked[0].body == sent.call.body
+
+    # A gateway's error can come a minute before BrowserAct carries out the start.
+    @cases(
+        ("error", "delay"),
+        {
+            **{str(each): (no_response(each), timings.LATE_START_DELAY) for each in (408, 502, 503, 504)},
+            "500": (no_response(500), timings.LISTING_DELAY),
+            "lost": (LOST, timings.LISTING_DELAY),
+        },
+    )
+    def test_run_that_is_listed_at_the_last_moment_is_found_and_not_waited_for_any_longer(self, error, delay):
+        played = play(None, error, page_of(listed_run("8", 2000.0 + delay)))
+        assert (played.started.task_id, played.slept) == ("8", [delay])
+
+    def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry(self):
+        played = play(None, LOST, errors.ServerError("x", http_status=503, code=7, msg="m", trace_id="t"))
+        error = played.over
+        assert isinstance(error, errors.RunStartUnknownError)
+        assert "looking for it failed: x" in str(error)
+        assert (error.http_status, error.code, error.msg, error.trace_id) == (503, 7, "m", "t")
+        assert played.written == [replace(NEW, earlier=())]
+        assert played.starting
+
+    @pytest.mark.parametrize("code", [10999, 777], ids=["of BrowserAct's kind", "of any kind"])
+    @pytest.mark.parametrize("status", [200, 500])
+    def test_undocumented_code_that_is_no_clear_refusal_leads_to_a_search_for_the_run(self, code, status):
+        envelope = {"code": code, "msg": "Busy", "traceId": "t"}
+        with pytest.raises(errors.BrowserActError) as refused:
+            request().call.read(status, json.dumps(envelope).encode(), {})
+        played = play(None, refused.value, page_of(OWN))
+        assert played.started.task_id == "8"
+        assert played.names[:2] == ["run-task", "list-tasks"]
+
+    def test_entry_is_dated_after_slow_checks_before_the_start(self):
+        assert play(None, MADE, checks_take=300.0).started.entry.written_at == 2300.0
+
+
+UNDECIDED, UNKNOWN = "it cannot be decided", "it is not known"
+
+
+def look_up(page: Any, kind: str = "workflow", **how: Any) -> Played:
+    """Lose the response to a start at second 1000, and look up the run in a list of tasks.
+
+    If no run is found, another start creates task 9.
+
+    :param page: the page that each list has, or an iterator of pages.
+    """
+    pages = itertools.repeat(page) if isinstance(page, Page) else page
+    starts: Iterator[object] = iter([LOST, CreatedTask(id="9")])
+    played = Played(lambda call: next(starts) if call.starts_run else next(pages), now=1000.0, **how)
+    return played.start(None, request(kind=kind))
+
+
+def outcome(played: Played) -> str:
+    """Return the id of the run; or that the look-up cannot decide, or cannot find out, which it is."""
+    if isinstance(played.over, Started):
+        return played.over.task_id
+    return {AirflowFailException: UNDECIDED, errors.RunStartUnknownError: UNKNOWN}[type(played.over)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "task_id"),
+    [
+        ("workflow", {}, "5"),
+        ("workflow", {"created": None}, UNDECIDED),
+        ("workflow", {"created": 1000.0 - timings.CLOCK_RESOLUTION}, "5"),
+        ("workflow", {"created": 1000.0 - timings.CLOCK_RESOLUTION - 1}, UNDECIDED),
+        ("workflow", {"created": 1000.0 - timings.CLOCK_SKEW}, UNDECIDED),
+        ("workflow", {"created": 1000.0 - timings.CLOCK_SKEW - 1}, "9"),
+        ("workflow", {"created": 1000.0 + timings.CLOCK_SKEW}, "5"),
+        ("workflow", {"created": 1001.0 + timings.CLOCK_SKEW}, "9"),
+        ("workflow", {"workflow_id": None}, "5"),
+        ("workflow", {"workflow_id": "71"}, "9"),
+        ("workflow", {"input_parameters": "keyword=ink"}, "9"),
+        ("workflow", {"input_parameters": None}, UNDECIDED),
+        ("workflow", {"input_parameters": "keyword=pens; max_items=10"}, "5"),
+        ("workflow", {"profile_id": "8"}, "5"),
+        ("workflow", {"status": TaskStatus.FAILED}, "5"),
+        ("workflow", {"status": TaskStatus.CANCELED}, "5"),
+        # It is not certain, and nobody can use such a run.
+        ("workflow", {"status": TaskStatus.CANCELED, "created": None}, "9"),
+        ("workflow", {"status": TaskStatus.FINISHED}, "5"),
+        ("with a profile", {"profile_id": "9"}, "5"),
+        ("with a profile", {"profile_id": "8"}, "9"),
+        ("with a profile", {"profile_id": None}, UNDECIDED),
+        ("with a profile", {"profile_id": "9", "input_parameters": "keyword=ink"}, "9"),
+        ("template", {"workflow_id": "70"}, UNDECIDED),
+        ("template", {"workflow_id": "71"}, UNDECIDED),
+        ("template", {"workflow_id": None}, UNDECIDED),
+        ("template", {"input_parameters": "keyword=ink"}, "9"),
+        ("bot", {}, "5"),
+        ("bot", {"bot_id": None}, "5"),
+        ("bot", {"bot_id": "71"}, "9"),
+        ("bot", {"created": None}, UNDECIDED),
+        ("bot", {"input": {"keyword": "ink"}}, "9"),
+        ("bot", {"input": {"keyword": "***"}}, UNDECIDED),
+        ("bot", {"input": {"keyword": "pens", "max_items": 10}}, "5"),
+        ("bot", {"input": {"max_items": 10}}, "9"),
+        ("bot", {"input": {}}, UNDECIDED),
+        ("bot", {"input": None}, UNDECIDED),
+        ("bot template", {"bot_id": None}, UNDECIDED),
+        ("bot template", {"bot_id": None, "workflow_id": "71"}, UNDECIDED),
+        ("bot template", {"bot_id": None, "input": None}, UNDECIDED),
+        ("bot template", {"bot_id": None, "input": {"keyword": "ink"}}, "9"),
+        ("bot template", {}, "9"),
+    ],
+    ids=str,
+)
+def test_look_up_adopts_a_run_that_certainly_matches_and_ignores_no_possible_one(kind, fields, task_id):
+    run = bot_run if kind.startswith("bot") else listed_run
+    played = look_up(page_of(run(**fields)), kind=kind)
+    assert outcome(played) == task_id
+    if task_id == UNDECIDED:
+        what = kind if "template" in kind or kind == "bot" else "workflow"
+        begins = f"An earlier start of {what} 70 may have created one of these BrowserAct tasks: 5"
+        assert str(played.over).startswith(begins)
+        # The next try looks the run up again.
+        assert played.written[-1] is not None
+
+
+POSSIBLE = page_of(listed_run("5", 980.0), listed_run("6", 990.0), listed_run("7", 970.0))
+"""Runs that may be the wanted one, and look a little older; the second is the newest."""
+
+CONTRADICTORY: Page[Task] = Page(items=(), total_count=3)
+
+
+def endless(number: int = 0) -> Iterator[Page[Task]]:
+    for number in itertools.count():
+        yield Page(items=tuple(listed_run(f"{number}-{each}", input_parameters="keyword=ink") for each in range(500)))
+
+
+@cases(
+    ("page", "kind", "found"),
+    {
+        "several possible runs": (POSSIBLE, "workflow", UNDECIDED),
+        "two runs that certainly match": (page_of(*map(listed_run, "56")), "workflow", UNDECIDED),
+        "two that failed": (page_of(*(listed_run(each, status=TaskStatus.FAILED) for each in "56")), "workflow", "9"),
+        "a list that contradicts itself": (CONTRADICTORY, "workflow", UNKNOWN),
+        "a list without an end": (endless(), "workflow", UNKNOWN),
+    },
+)
+def test_look_up_starts_no_other_run_while_one_is_possible_or_the_list_cannot_be_read_to_its_end(page, kind, found):
+    assert outcome(look_up(page, kind=kind)) == found
+
+
+def test_several_possible_runs_are_named_in_the_error_the_newest_first():
+    assert (
+        "created one of these BrowserAct tasks: 6 (running, created at 1970-01-01 00:16:30 UTC), "
+        "5 (running, created at 1970-01-01 00:16:20 UTC), 7 (running, created at 1970-01-01 00:16:10 UTC). In the"
+    ) in str(look_up(POSSIBLE).over)
+    many = [listed_run(str(100 + age), 990.0 - age, input_parameters=None) for age in range(30)]
+    text = str(look_up(page_of(*many)).over)
+    assert ": 100 (" in text
+    assert ", 109 (running, created at 1970-01-01 00:16:21 UTC), and 20 more. In the" in text
+    assert "110" not in text
+
+
+@cases(
+    ("created", "inputs"),
+    {
+        "older, with the same inputs": (970.0, PENS_LISTED),
+        "older, whose inputs are not listed": (960.0, None),
+        "older, with other inputs": (960.0, "keyword=ink"),
+        "newer, whose inputs are not listed": (1003.0, None),
+    },
+)
+def test_the_one_run_that_certainly_matches_is_adopted_beside_an_undecided_or_another_one(created, inputs):
+    other = listed_run("4", created, TaskStatus.FINISHED, input_parameters=inputs)
+    assert outcome(look_up(page_of(listed_run("5", 1001.0), other))) == "5"
+
+
+def test_run_of_a_mapped_sibling_is_not_adopted():
+    assert outcome(look_up(page_of(listed_run("5"), listed_run("6")), siblings=("5",))) == "6"
+    assert outcome(look_up(page_of(listed_run("5")), siblings=("5",))) == "9"
+
+
+def test_finished_run_that_was_given_up_earlier_is_not_taken_for_the_new_one():
+    given_up = listed_run("5", 1001.0, TaskStatus.FINISHED)
+    played = Played(lambda _: page_of(given_up), now=1000.0)
+    played.play(lambda: start.find_lost_run(played, replace(SAME, earlier=("5",)), request(), 1000.0))
+    assert played.over is None
+
+
+def test_runs_of_a_bot_are_listed_in_pages_of_100_in_any_order():
+    runs = [bot_run(str(number), input={"keyword": "ink"}) for number in range(100, 349)]
+    runs.insert(random.randrange(250), bot_run("5"))
+
+    def respond(call: Call[Any]) -> object:
+        if call.starts_run:
+            return LOST
+        assert (call.name, call.params["limit"]) == ("page-runs", 100)
+        page = int(call.params["page"])
+        return Page(items=tuple(runs[100 * (page - 1) : 100 * page]), total_count=250)
+
+    played = Played(respond, now=1000.0).start(None, request(kind="bot"))
+    assert (played.started.task_id, len(played.asked)) == ("5", 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "params"),
+    [
+        ("workflow", "list-tasks", {"workflow_id": "70"}),
+        ("template", "list-tasks", {}),
+        ("bot", "page-runs", {"bot_id": "70"}),
+        ("bot template", "page-runs", {}),
+    ],
+)
+def test_look_up_lists_the_runs_of_the_workflow_or_bot_or_all_if_a_template_was_run(kind, name, params):
+    listing = look_up(page_of(), kind=kind).asked[1]
+    of_all = {each: listing.params[each] for each in ("created_at_from", "created_at_to", "page", "limit")}
+    assert (listing.name, dict(listing.params)) == (name, {**params, **of_all})
+    since = v2.list_tasks(created_at_from=at(1000.0 - timings.CLOCK_SKEW))
+    assert of_all["created_at_from"] == since.params["created_at_from"]
