@@ -16,7 +16,10 @@ from airflow_provider_browseract.operators.browseract import (
 
 KINDS = ("deferred", "in_the_worker", "bot_deferred", "bot_in_the_worker", "template")
 LOOPS = ("loop_with_callback", "loop_polled", "loop_in_the_worker", "loop_of_a_bot")
-PARAMS: dict[str, Any] = {"loop": "", "cap": 60, **{kind: [] for kind in (*KINDS, *LOOPS)}}
+CAP = 60
+"""Credits after which an endless run is stopped."""
+
+PARAMS: dict[str, Any] = {"loop": "", **{kind: [] for kind in (*KINDS, *LOOPS)}}
 
 with DAG("faults", schedule=None, max_active_tasks=500, params=PARAMS):
 
@@ -36,7 +39,7 @@ with DAG("faults", schedule=None, max_active_tasks=500, params=PARAMS):
             "deferrable": not in_the_worker,
             "webhook": False if kind == "loop_polled" else None,
             "poll_interval": None if loops else 3 if in_the_worker else 15,
-            "max_credits": "{{ params.cap }}" if loops else None,
+            "max_credits": CAP if loops else None,
             "timeout": timedelta(minutes=30),
             "retries": 50,
             "retry_delay": timedelta(seconds=3),
