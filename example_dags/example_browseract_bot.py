@@ -29,7 +29,6 @@ with DAG(
         bot_id=CONTACTS_BOT,
         # Rendered, the number is the text "2". The bot's schema asks for an integer, so 2 is sent.
         input={"company_name": "{{ params.company }}", "max_pages": "{{ params.pages }}"},
-        validate_output=True,
         deferrable=True,
     )
 

@@ -256,14 +256,14 @@ class BrowserActHook(BaseHook):
 
     def _start(self, kind: SourceKind, source_id: str, inputs: Any, **arguments: Any) -> CreatedTask:
         # DAG files import this module.
-        from airflow_provider_browseract.runs.request import READERS
+        from airflow_provider_browseract.runs.request import read_request
 
         if imports_dag_file():
             raise InputError(
                 "This line would start a paid run each time Airflow reads this file. Move it into a @task."
             )
         form.check_for_start(self.settings)
-        call = READERS[kind](source_id, inputs, api_base_url=self.settings.base_url, **arguments).call
+        call = read_request(kind, source_id, inputs, api_base_url=self.settings.base_url, **arguments).call
         try:
             return self.client.send(call)
         except BrowserActError as error:

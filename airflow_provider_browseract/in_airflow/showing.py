@@ -72,10 +72,7 @@ def show_wait(ti: Any, shown: dict[str, Any], log: Log) -> None:
     _push(ti, WAIT_XCOM, shown, log)
 
 
-def _push(ti: Any, key: str, value: dict[str, Any], log: Log) -> bool:
-    """Push an XCom, and return whether that succeeded."""
+def _push(ti: Any, key: str, value: dict[str, Any], log: Log) -> None:
     # An XCom that is only for display must not end the wait.
     with tolerate_errors(log.warning, "Could not push the XCom %r (%s).", key):
         ti.xcom_push(key=key, value=value)
-        return True
-    return False

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
@@ -20,7 +20,6 @@ from airflow_provider_browseract.compat import (
     is_unmapped,
     set_during_execution,
 )
-from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
@@ -71,15 +70,6 @@ class RunOperator(BaseOperator):
     )
     operator_extra_links: Collection[BaseOperatorLink] = BUTTONS
     ui_color = "#e6f0ff"
-    not_arguments: ClassVar[Mapping[str, str]] = {}
-    """Arguments of other operators that this one does not have, with why and what to do instead."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Refuse the arguments of other operators, also if a required one is missing, which Airflow checks first."""
-        with naming_task(kwargs.get("task_id")):
-            for name in cls.not_arguments.keys() & kwargs.keys():
-                raise InputError(f"{cls.__name__} has no {name}{cls.not_arguments[name]}.")
-        return super().__new__(cls)
 
     def __init__(
         self,

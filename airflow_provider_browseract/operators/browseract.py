@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import BaseOperator
 
 from airflow_provider_browseract.api.arguments import read_flag, read_ids
 from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException, is_unmapped
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
@@ -27,7 +28,7 @@ from airflow_provider_browseract.runs.options import AskPerson
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_browseract.worker.kinds import BotRun, BotTemplateRun, TemplateRun, WorkflowRun
+    from airflow_provider_browseract.worker.kinds import RunKind
 
 
 T = TypeVar("T")
@@ -41,14 +42,6 @@ __all__ = [
     "RunWorkflowOperator",
     "StopTaskOperator",
 ]
-
-_NO_PROFILES = ", because API v3 has no profiles"
-_OF_BOTS = {
-    "bot_id": ". Run the bot with RunBotOperator",
-    "template_id": ". Run the template with RunBotTemplateOperator, or pass its id as workflow_template_id",
-    "input": ". Pass the inputs as input_parameters, or run a bot with RunBotOperator",
-}
-_NO_INPUT_PARAMETERS = ". Pass a dict of JSON values as input"
 
 
 class RunWorkflowOperator(InputParametersOperator):
@@ -141,7 +134,6 @@ class RunWorkflowOperator(InputParametersOperator):
     """
 
     template_fields: Sequence[str] = ("workflow_id", "profile_id", *InputParametersOperator.template_fields)
-    not_arguments: ClassVar[Mapping[str, str]] = _OF_BOTS
 
     def __init__(
         self, *, workflow_id: str, save_browser_data: bool = False, profile_id: str | None = None, **kwargs: Any
@@ -155,15 +147,16 @@ class RunWorkflowOperator(InputParametersOperator):
                 read_flag("save_browser_data", save_browser_data)
 
     @property
-    def kind(self) -> WorkflowRun:
+    def kind(self) -> RunKind:
         """The workflow with its profile."""
-        from airflow_provider_browseract.worker.kinds import WorkflowRun
+        from airflow_provider_browseract.worker.kinds import RunKind
 
-        return WorkflowRun(
+        return RunKind(
+            SourceKind.WORKFLOW,
             self.workflow_id,
             self.input_parameters,
-            self.save_browser_data,
-            self.profile_id,
+            save_browser_data=self.save_browser_data,
+            profile_id=self.profile_id,
             profile_given=self.given.get("profile_id", self.profile_id) is not None,
         )
 
@@ -182,7 +175,6 @@ class RunTemplateOperator(InputParametersOperator):
     """
 
     template_fields: Sequence[str] = ("workflow_template_id", "region", *InputParametersOperator.template_fields)
-    not_arguments: ClassVar[Mapping[str, str]] = _OF_BOTS
 
     def __init__(self, *, workflow_template_id: str, region: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -190,11 +182,11 @@ class RunTemplateOperator(InputParametersOperator):
         self.region = region
 
     @property
-    def kind(self) -> TemplateRun:
+    def kind(self) -> RunKind:
         """The template with its region."""
-        from airflow_provider_browseract.worker.kinds import TemplateRun
+        from airflow_provider_browseract.worker.kinds import RunKind
 
-        return TemplateRun(self.workflow_template_id, self.input_parameters, self.region)
+        return RunKind(SourceKind.TEMPLATE, self.workflow_template_id, self.input_parameters, self.region)
 
 
 class RunBotOperator(InputOperator):
@@ -210,42 +202,23 @@ class RunBotOperator(InputOperator):
         converted to the type that the schema asks for, if nothing is lost, and the log names what was converted. With
         ``validate_inputs=False``, it is neither compared nor converted, and no request is made for that.
         Default: ``{}``. Templated.
-    :param validate_output: compare the output with the bot's output schema after the end of the run. If it does not
-        match, the task fails without a retry, and the output is stored as with a wrong ``output_format``. This takes
-        one more request. If the bot has no output schema, or the schema cannot be read, the task logs a warning and
-        succeeds. Default: ``False``, because the run is paid, and a new version of a bot can have another output.
     :param kwargs: the arguments of :class:`RunWorkflowOperator`, from ``callback_url`` on.
     :returns: the output: a JSON value as it is, a text as ``output_format`` defines. For the rest, and for errors, see
         :class:`RunWorkflowOperator`.
     """
 
     template_fields: Sequence[str] = ("bot_id", *InputOperator.template_fields)
-    not_arguments: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(
-            ("profile_id", "save_browser_data"),
-            f"{_NO_PROFILES}. Set the bot's browser to Standard Browser in the BrowserAct dashboard to keep a login, "
-            "or run the workflow with RunWorkflowOperator",
-        ),
-        "workflow_id": ". Pass the id of the bot as bot_id, or run the workflow with RunWorkflowOperator",
-        "workflow_template_id": ". Run the template with RunBotTemplateOperator, and pass its id as template_id",
-        "template_id": ". Run the template with RunBotTemplateOperator",
-        "input_parameters": _NO_INPUT_PARAMETERS,
-    }
 
-    def __init__(self, *, bot_id: str, validate_output: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, bot_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.bot_id = bot_id
-        self.validate_output = validate_output
-        if not is_unmapped(self):
-            with naming_task(self.task_id):
-                self.kind.check_constants()
 
     @property
-    def kind(self) -> BotRun:
+    def kind(self) -> RunKind:
         """The bot with its input."""
-        from airflow_provider_browseract.worker.kinds import BotRun
+        from airflow_provider_browseract.worker.kinds import RunKind
 
-        return BotRun(self.bot_id, self.input, self.validate_output, self.wait_for_completion)
+        return RunKind(SourceKind.BOT, self.bot_id, self.input)
 
 
 class RunBotTemplateOperator(InputOperator):
@@ -261,16 +234,6 @@ class RunBotTemplateOperator(InputOperator):
     """
 
     template_fields: Sequence[str] = ("template_id", "region", *InputOperator.template_fields)
-    not_arguments: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(
-            ("profile_id", "save_browser_data"),
-            f"{_NO_PROFILES}. To keep a login, run a bot with RunBotOperator or a workflow with RunWorkflowOperator",
-        ),
-        "bot_id": ". Run the bot with RunBotOperator",
-        "workflow_template_id": ". Pass the id of the template as template_id, or use RunTemplateOperator",
-        "input_parameters": _NO_INPUT_PARAMETERS,
-        "validate_output": ", because API v3 has no output schemas of templates",
-    }
 
     def __init__(self, *, template_id: str, region: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -278,11 +241,11 @@ class RunBotTemplateOperator(InputOperator):
         self.region = region
 
     @property
-    def kind(self) -> BotTemplateRun:
+    def kind(self) -> RunKind:
         """The template with its input and region."""
-        from airflow_provider_browseract.worker.kinds import BotTemplateRun
+        from airflow_provider_browseract.worker.kinds import RunKind
 
-        return BotTemplateRun(self.template_id, self.input, self.region)
+        return RunKind(SourceKind.BOT_TEMPLATE, self.template_id, self.input, self.region)
 
 
 class TaskOperator(BaseOperator):

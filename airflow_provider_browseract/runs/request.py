@@ -200,111 +200,44 @@ def with_names_as_keys(value: Any) -> Any:
     return named if len(named) == len(value) else value
 
 
-def read_run(
-    workflow_id: Any,
-    input_parameters: Any,
-    *,
-    save_browser_data: bool,
-    profile_id: Any,
-    callback_url: Any,
-    status_change_callback_url: Any,
-    api_base_url: str,
-) -> RunRequest:
-    """Check the arguments of a workflow run, and return them as a request.
+ID_ARGUMENTS = {
+    SourceKind.WORKFLOW: "workflow_id",
+    SourceKind.TEMPLATE: "workflow_template_id",
+    SourceKind.BOT_TEMPLATE: "template_id",
+}
+"""The argument with the id of what is run; a bot has a reader of its own."""
 
-    :param input_parameters: see :func:`read_input_parameters`.
+
+def read_request(
+    kind: SourceKind,
+    source_id: Any,
+    inputs: Any,
+    *,
+    api_base_url: str,
+    save_browser_data: bool = False,
+    profile_id: Any = None,
+    region: Any = None,
+    **callbacks: Any,
+) -> RunRequest:
+    """Check the arguments of a start, and return them as a request.
+
+    :param inputs: see :func:`read_input_parameters`, or :func:`~airflow_provider_browseract.runs.schemas.read_input`.
     :param profile_id: browser profile of an earlier run, or an empty value.
-    :param callback_url: see :func:`~airflow_provider_browseract.runs.addresses.check_callback_url`.
+    :param region: code of the proxy region; None for the API's default.
+    :param callbacks: see :func:`~airflow_provider_browseract.runs.addresses.check_callback_url`.
     :raises InputError: an argument cannot be used.
     """
+    of_bot = kind is SourceKind.BOT
+    read = read_input_parameters if SOURCES[kind].api_version is ApiVersion.V2 else read_input
+    urls = {name: check_callback_url(name, url, api_base_url=api_base_url) for name, url in callbacks.items()}
     return RunRequest(
-        Source(SourceKind.WORKFLOW, read_path_id("workflow_id", workflow_id)),
-        read_input_parameters(input_parameters),
+        Source(kind, read_bot_id(source_id) if of_bot else read_path_id(ID_ARGUMENTS[kind], source_id)),
+        read(inputs),
         save_browser_data=save_browser_data,
         profile_id=read_id("profile_id", profile_id) if profile_id else None,
-        **_checked_urls(api_base_url, callback_url, status_change_callback_url),
-    )
-
-
-def read_template_run(
-    workflow_template_id: Any,
-    input_parameters: Any,
-    *,
-    region: Any,
-    callback_url: Any,
-    status_change_callback_url: Any,
-    api_base_url: str,
-) -> RunRequest:
-    """Check the arguments of a template run, and return them as a request.
-
-    For the other arguments, see :func:`read_run`.
-
-    :param region: code of the proxy region; None for the API's default.
-    :raises InputError: an argument cannot be used.
-    """
-    return RunRequest(
-        Source(SourceKind.TEMPLATE, read_path_id("workflow_template_id", workflow_template_id)),
-        read_input_parameters(input_parameters),
         region=optional(read_id, "region", region),
-        **_checked_urls(api_base_url, callback_url, status_change_callback_url),
+        **urls,
     )
-
-
-def read_bot_run(
-    bot_id: Any,
-    input: Any,
-    *,
-    callback_url: Any,
-    status_change_callback_url: Any,
-    api_base_url: str,
-) -> RunRequest:
-    """Check the arguments of a run of a bot, and return them as a request.
-
-    For the callback addresses, see :func:`read_run`.
-
-    :param input: see :func:`~airflow_provider_browseract.runs.schemas.read_input`.
-    :raises InputError: an argument cannot be used.
-    """
-    return RunRequest(
-        Source(SourceKind.BOT, read_bot_id(bot_id)),
-        read_input(input),
-        **_checked_urls(api_base_url, callback_url, status_change_callback_url),
-    )
-
-
-def read_bot_template_run(
-    template_id: Any,
-    input: Any,
-    *,
-    region: Any,
-    callback_url: Any,
-    status_change_callback_url: Any,
-    api_base_url: str,
-) -> RunRequest:
-    """Check the arguments of a run of a template as a bot, and return them as a request.
-
-    :raises InputError: an argument cannot be used.
-    """
-    return RunRequest(
-        Source(SourceKind.BOT_TEMPLATE, read_path_id("template_id", template_id)),
-        read_input(input),
-        region=optional(read_id, "region", region),
-        **_checked_urls(api_base_url, callback_url, status_change_callback_url),
-    )
-
-
-READERS: dict[SourceKind, Callable[..., RunRequest]] = {
-    SourceKind.WORKFLOW: read_run,
-    SourceKind.TEMPLATE: read_template_run,
-    SourceKind.BOT: read_bot_run,
-    SourceKind.BOT_TEMPLATE: read_bot_template_run,
-}
-"""What checks the arguments of a start, and makes its request, by what is run."""
-
-
-def _checked_urls(api_base_url: str, callback_url: Any, status_change_callback_url: Any) -> dict[str, Any]:
-    urls = {"callback_url": callback_url, "status_change_callback_url": status_change_callback_url}
-    return {name: check_callback_url(name, url, api_base_url=api_base_url) for name, url in urls.items()}
 
 
 def read_input_parameters(value: Any) -> dict[str, str]:

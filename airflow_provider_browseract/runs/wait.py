@@ -43,6 +43,9 @@ MAX_CALLBACKS_IN_VAIN = 5
 """How many callbacks may resume a task instance whose run has not ended. Further callbacks are ignored. Otherwise,
 anyone who knows the address could start workers forever."""
 
+MAX_STOPS = 3
+"""How often in a row a run that has used more than ``max_credits`` is tried to be stopped, with the pause of a poll."""
+
 FOREVER = 1e10
 
 
@@ -62,7 +65,7 @@ class End(Word):
     """The run has used more credits than ``max_credits`` allows, and must be stopped."""
 
     DEADLINE = "deadline"
-    """The time allowed for the run is over; the run is still running."""
+    """The time allowed for the run is over. As far as is known, the run is still running."""
 
     GIVEN_UP = "given_up"
     """The status could not be read. The run may still be running."""
@@ -179,7 +182,9 @@ class Wait:
         grace = timings.CORE_RACE_GRACE + (0.0 if self.waits_for is WokenBy.POLL else timings.CALLBACK_GRACE)
         overdue = max(0.0, now - self.began_at - grace)
         pause = self._pause(now)
-        spread = min(pause, max(overdue, min(JITTER * pause, timings.FIRST_POLL_JITTER)))
+        spread = min(pause, max(overdue, min(JITTER * pause, timings.FIRST_POLL_JITTER)), max(0.0, self._limit - now))
+        if self.required_action is not None:
+            spread = min(spread, timings.ANSWER_POLL_INTERVAL)
         return max(0.0, self.began_at + grace - now) + min(overdue, grace) + spread * random.random()
 
     def pause(self, now: float) -> float:
@@ -190,8 +195,12 @@ class Wait:
         taken. The moment at which the wait began is stored, so a triggerer that takes over continues like that.
         """
         seconds = self._pause(now) * random.uniform(1 - JITTER, 1 + JITTER)
-        limit = self.deadline if self.answer_by is None else min(self.deadline, self.answer_by)
-        return min(seconds, limit - now) if limit > now else seconds
+        return min(seconds, self._limit - now) if self._limit > now else seconds
+
+    @property
+    def _limit(self) -> float:
+        """The next moment at which the wait ends without an end of the run."""
+        return self.deadline if self.answer_by is None else min(self.deadline, self.answer_by)
 
     def _pause(self, now: float) -> float:
         return self.poll_interval or min(self.longest_pause, max(timings.DEFAULT_POLL_INTERVAL, now - self.began_at))
@@ -213,12 +222,13 @@ class Wait:
             return wait, End.ENDED
         if wait.is_over_cap(seen):
             return replace(wait, over_cap=True), End.MAX_CREDITS
+        # Before the pauses, so that nobody is asked again and again about a run whose time is over.
+        if now >= wait.deadline:
+            return wait, End.DEADLINE
         paused = seen.status is TaskStatus.PAUSED
         if wait.required_action is not None and not paused:
             return wait, End.NO_LONGER_PAUSED
-        if paused and wait.watch_pauses and now >= wait.ignore_pause_until:
-            return wait, End.PAUSED
-        return wait, End.DEADLINE if now >= wait.deadline else None
+        return wait, End.PAUSED if paused and wait.watch_pauses and now >= wait.ignore_pause_until else None
 
     def _after_failed_poll(self, seen: Task | BrowserActError, now: float, log: Log) -> tuple[Wait, End | None]:
         number, since = self.failed_polls + 1, self.failing_since if self.failed_polls else now
@@ -234,7 +244,7 @@ class Wait:
         lasts = number >= MIN_FAILED_POLLS and now - since >= timings.POLL_PATIENCE
         if lasts and self.required_action is None:
             return wait, End.GIVEN_UP
-        # A run that has ended has a result, and only needs to be read.
+        # A run that has ended only needs to be read.
         over = self.over_cap or (self.last_seen is not None and self.last_seen.ended)
         limit = self.deadline + (timings.TIMEOUT_BACKSTOP if over else 0.0)
         return wait, End.DEADLINE if now >= limit else None

@@ -22,13 +22,10 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.report import kept_running, not_stopped
 from airflow_provider_browseract.runs.stored import read_argument, to_json
-from airflow_provider_browseract.runs.wait import End, Wait, WaitEvent, WokenBy, poll_run
+from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, WaitEvent, WokenBy, poll_run
 from airflow_provider_browseract.triggers.client import PatientClient
 from airflow_provider_browseract.triggers.dispatcher import run_has_ended
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c, stop_unless_waited_for
-
-MAX_STOPS = 3
-"""How many polls try to stop a run that has used more than ``max_credits``. After that, a worker tries."""
 
 
 class TaskTrigger(BaseTrigger):
@@ -76,21 +73,23 @@ class TaskTrigger(BaseTrigger):
         await self._close_earlier()
         await asyncio.sleep(self.wait.first_pause(time.time()))
         async with aclosing(PatientClient(self.browseract_conn_id, hiding=hiding)) as client:
-            wait, stops = self.wait, 0
+            wait, stops, poll_at = self.wait, 0, 0.0
             while True:
                 try:
                     if wait.required_action is not None and (event := await self._answer(wait)):
                         return event
-                    wait, end = wait.after_poll(await self._look(client, wait), time.time(), self.log)
-                    if end is End.MAX_CREDITS:
-                        # Until a worker resumes the task, the run would keep using credits.
-                        stops += 1
-                        if not await self._stop(client, wait) and stops < MAX_STOPS:
-                            end = None
-                    if end is not None:
-                        if end in (End.ENDED, End.MAX_CREDITS):
-                            run_has_ended(self.browseract_conn_id, wait.key_digest)
-                        return await self._close(wait, end)
+                    if time.time() >= poll_at:
+                        wait, end = wait.after_poll(await self._look(client, wait), time.time(), self.log)
+                        if end is End.MAX_CREDITS:
+                            # Until a worker resumes the task, the run would keep using credits.
+                            stops += 1
+                            if not await self._stop(client, wait) and stops < MAX_STOPS:
+                                end = None
+                        if end is not None:
+                            if end in (End.ENDED, End.MAX_CREDITS):
+                                run_has_ended(self.browseract_conn_id, wait.key_digest)
+                            return await self._close(wait, end)
+                        poll_at = time.time() + wait.pause(time.time())
                 except Exception:
                     # A trigger that raises skips execute_complete, and nothing would wait for the run any more. The
                     # error would probably occur again at once, so end the wait no sooner than failed polls would.
@@ -104,8 +103,8 @@ class TaskTrigger(BaseTrigger):
                     )
                     await asyncio.sleep(pause)
                     return WaitEvent(wait)
-                pause = wait.pause(time.time())
-                await asyncio.sleep(min(pause, timings.ANSWER_POLL_INTERVAL) if wait.required_action else pause)
+                left = max(0.0, poll_at - time.time())
+                await asyncio.sleep(min(left, timings.ANSWER_POLL_INTERVAL) if wait.required_action else left)
 
     async def _look(self, client: PatientClient, wait: Wait) -> Task | BrowserActError:
         try:
@@ -201,8 +200,8 @@ class TaskTrigger(BaseTrigger):
                 await asyncio.wait({stopping}, timeout=limit - loop.time())
         if not stopping.done():
             self.log.warning(
-                "BrowserAct task %s was not stopped within %g seconds. The triggerer keeps trying. Look in the "
-                "BrowserAct dashboard whether the run is still running.",
+                "BrowserAct task %s was not stopped within %g seconds. The triggerer keeps trying. Check in "
+                "the BrowserAct dashboard whether the run is still running.",
                 task_id,
                 timings.ON_KILL_LIMIT,
             )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk.log import mask_secret
 
@@ -16,52 +16,29 @@ from airflow_provider_browseract.exceptions import (
     AuthenticationError,
     BrowserActError,
     ConnectionFailedError,
+    InputError,
     NotFoundError,
     UnexpectedResponseError,
 )
-from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import check_for_start
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs.addresses import read_output_path
+from airflow_provider_browseract.runs.callback_url import address, new_token
 from airflow_provider_browseract.runs.hints import check_rendered
+from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.request import RunRequest, secret_parts, without_secrets
-from airflow_provider_browseract.runs.steps import Log
 from airflow_provider_browseract.worker.conclusion import open_store
-from airflow_provider_browseract.worker.kinds import RunKind
 from airflow_provider_browseract.worker.run import Run
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context, ObjectStoragePath
+    from airflow.sdk import Context
+
+    from airflow_provider_browseract.hooks.browseract import BrowserActHook
+    from airflow_provider_browseract.operators.base import RunOperator
+    from airflow_provider_browseract.runs.steps import Log
 
 
-class Operator(Protocol):
-    """What an execution uses of its operator, beside the attributes that :class:`RunOptions` reads."""
-
-    callback_url: str | None
-    status_change_callback_url: str | None
-    output_path: str | ObjectStoragePath | None
-    outlets: Any
-    priority_weight: int
-    max_credits: int | None
-    durable: bool
-    cancel_on_kill: bool
-    _dry: bool
-    given: dict[str, Any]
-    """The templated arguments before rendering."""
-
-    @property
-    def hook(self) -> BrowserActHook: ...
-    @property
-    def log(self) -> Log: ...
-    @property
-    def kind(self) -> RunKind: ...
-    @property
-    def defer(self) -> Callable[..., Any]: ...
-    def prepare(self, context: Context) -> None: ...
-    def hide_secrets(self) -> bool: ...
-
-
-def mask_secrets(operator: Operator, inputs: Any) -> bool:
+def mask_secrets(operator: RunOperator, inputs: Any) -> bool:
     """Mask secret inputs, and the paths of the user's callback addresses, in the log and in Airflow's UI.
 
     :returns: whether there are secret inputs.
@@ -78,10 +55,11 @@ def mask_secrets(operator: Operator, inputs: Any) -> bool:
     return secret_inputs
 
 
-def read_request(operator: Operator, context: Context) -> tuple[RunRequest, bool]:
-    """Check the rendered arguments, which needs no other service.
+def read_request(operator: RunOperator, context: Context) -> RunRequest:
+    """Check the rendered arguments, which needs no other service, and return the request.
 
-    :returns: the request, and whether it has secret inputs.
+    From then on, the hook knows whether the run has secret inputs.
+
     :raises InputError: an argument cannot be used.
     """
     operator.prepare(context)
@@ -101,11 +79,12 @@ def read_request(operator: Operator, context: Context) -> tuple[RunRequest, bool
         status_change_callback_url=operator.status_change_callback_url,
     )
     # A value can also be a lazy sequence, which only the request has read.
-    return request, mask_secrets(operator, request.inputs)
+    operator.hook.hiding = replace(operator.hook.hiding, secret_inputs=mask_secrets(operator, request.inputs))
+    return request
 
 
 def check_before_start(
-    operator: Operator, run: Run, request: RunRequest, *, validate_inputs: bool, again: bool = False
+    operator: RunOperator, run: Run, request: RunRequest, *, validate_inputs: bool, again: bool = False
 ) -> RunRequest:
     """Check what takes requests to other services: the store and the inputs. Return the request to send.
 
@@ -123,8 +102,8 @@ def check_before_start(
         return request
     try:
         return operator.kind.check_inputs(request, hook, log, again=again)
-    # The start would fail too, or go to something else than BrowserAct. Without a connection, it would be tried for as
-    # long again.
+    # The start would fail in the same way, or would reach something that is not BrowserAct. A failed connection would
+    # also be retried for as long again.
     except (NotFoundError, AuthenticationError, ConnectionFailedError):
         raise
     except BrowserActError as error:
@@ -135,7 +114,7 @@ def check_before_start(
         return request
 
 
-def end_dry_run(operator: Operator, request: RunRequest) -> NoReturn:
+def end_dry_run(operator: RunOperator, request: RunRequest) -> NoReturn:
     """Log the request that would start the run, and skip the task."""
     operator.log.info(
         "Dry run: nothing is started. The request would be %s %s%s with %s",
@@ -145,3 +124,28 @@ def end_dry_run(operator: Operator, request: RunRequest) -> NoReturn:
         json.dumps(request.shown(is_secret), ensure_ascii=False),
     )
     raise AirflowSkipException(f"Dry run: no run of {operator.kind.source} was started.")
+
+
+def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, options: RunOptions, log: Log) -> RunRequest:
+    """Return a request with our callback address, or the same one if the run is polled.
+
+    :param hook: the hook, whose connection has the public address of the API server.
+    :raises InputError: ``webhook=True``, but a callback is not possible.
+    """
+    if options.webhook is False or not options.waits_deferred:
+        return request
+    settings = hook.settings
+    if settings.webhook_base_url is None:
+        if options.webhook:
+            raise InputError(
+                f"webhook=True needs webhook_base_url in the extra of connection {hook.browseract_conn_id!r}: the "
+                "public address of the Airflow API server."
+            )
+        return request
+    if options.has_own_callback:
+        log.info("This task polls, because it has its own callback_url or status_change_callback_url.")
+        return request
+    token = new_token()
+    mask_secret(token)
+    of = {"conn_id": hook.browseract_conn_id, "api_base_url": settings.base_url}
+    return request.with_callback(address(settings.webhook_base_url, ti.id, token, **of), token)

@@ -68,7 +68,6 @@ class Conclusion:
     :param another_try_reads_it: whether a later try reads the result of this run instead of paying for another run.
     :param advice: how to read the run again after the error is fixed.
     :param must_end: returns whether the process is being ended and must not wait for results any longer.
-    :param check_output: returns why the output is not what the API declares, as a sentence; None if it may be.
     """
 
     task: Task
@@ -81,7 +80,6 @@ class Conclusion:
     advice: str
     log: Log
     must_end: Callable[[], bool] = lambda: False
-    check_output: Callable[[Task], str | None] = lambda task: None
     results: Results | None = field(default=None, init=False)
 
     def result(self) -> Any:
@@ -161,8 +159,6 @@ class Conclusion:
             read = read_output(self.task, self.output_format, why_unstorable)
         except FormatError as error:
             raise AirflowFailException(self._wrong_format(error, _describe_kept(*self._keep_unread(text)))) from None
-        if why := self.check_output(self.task):
-            raise AirflowFailException(self._not_as_declared(why, _describe_kept(*self._keep_unread(text))))
         if read.kept_as_text is not None:
             self.log.warning("%s", as_text_line(read.kept_as_text))
         if read.doubt is not None:
@@ -207,8 +203,6 @@ class Conclusion:
         where = f"The text is stored in {results.output.path}." if results.output else ""
         if results.format_error:
             raise AirflowFailException(self._wrong_format(results.format_error, where))
-        if why := self.check_output(self.task):
-            raise AirflowFailException(self._not_as_declared(why, where))
         if doubt := doubt_about(self._text, self.output_format):
             self.log.warning("%s", doubtful_line(doubt, where, what_ran(self.task)))
         return results.manifest()
@@ -216,10 +210,6 @@ class Conclusion:
     def _wrong_format(self, why: object, kept: str) -> str:
         reason = f"{describe(self.task)} finished, but its output is not {self.output_format}: {why}."
         return " ".join(filter(None, (reason, kept, f"Fix output_format or the {what_ran(self.task)}.", self.advice)))
-
-    def _not_as_declared(self, why: str, kept: str) -> str:
-        reason = f"{describe(self.task)} finished, but its output does not match the output schema of the bot: {why}"
-        return " ".join(filter(None, (reason, kept, "Fix the bot, or set validate_output=False.", self.advice)))
 
     def _not_kept(self, why: str, *, lost: bool = False) -> Exception:
         """Return the error of a finished run whose results could not be returned or written."""

@@ -41,20 +41,19 @@ from airflow_provider_browseract.exceptions import (
     RunTimedOutError,
 )
 from airflow_provider_browseract.hooks.connection import no_connection
-from airflow_provider_browseract.in_airflow.required_action import read_event
+from airflow_provider_browseract.in_airflow.required_action import close, read_event
 from airflow_provider_browseract.in_airflow.showing import count_run, show_run, show_wait
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import Verdict
 from airflow_provider_browseract.runs.cap import CapUsedUpError, over_cap_text
-from airflow_provider_browseract.runs.options import RunOptions
+from airflow_provider_browseract.runs.options import Answer, RunOptions
 from airflow_provider_browseract.runs.queueing import Queued
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, end_line, polling_line
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.wait import End, Wait, WaitEvent, WokenBy, is_unknown_run, why_unread
+from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, WaitEvent, WokenBy, is_unknown_run, why_unread
 from airflow_provider_browseract.worker.budget import BudgetWait, log_forecast, require_budget
-from airflow_provider_browseract.worker.callback import with_callback
-from airflow_provider_browseract.worker.checks import Operator, check_before_start, end_dry_run, read_request
+from airflow_provider_browseract.worker.checks import check_before_start, end_dry_run, read_request, with_callback
 from airflow_provider_browseract.worker.conclusion import READ_AGAIN, Conclusion
 from airflow_provider_browseract.worker.ledger import Entry, Ledger
 from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
@@ -65,6 +64,7 @@ from airflow_provider_browseract.worker.start import NotNowError, Started, Wante
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_browseract.operators.base import RunOperator
     from airflow_provider_browseract.runs.request import RunRequest
 
 
@@ -75,7 +75,7 @@ class Execution:
     :param run: the run that this process answers for. A kill may already have reached it.
     """
 
-    def __init__(self, operator: Operator, context: Context, run: Run) -> None:
+    def __init__(self, operator: RunOperator, context: Context, run: Run) -> None:
         self.operator, self.context, self.run = operator, context, run
         self.ti: Any = context["ti"]
         self.hook, self.log, self.kind = operator.hook, operator.log, operator.kind
@@ -156,9 +156,11 @@ class Execution:
                 # Whatever fails from here on, this process answers for that run.
                 run.follow(entry.task_id, entry.source.api_version)
             return start_or_reattach(run, self._wanted(queued), entry)
-        except (NotNowError, AirflowFailException):
+        except NotNowError:
             raise
-        except Exception as error:  # noqa: BLE001 - it is raised again
+        except Exception as error:
+            if isinstance(error, AirflowFailException) and run.task_id is None:
+                raise
             self._fail_to_start(error, entry)
         except AirflowTaskTimeout:
             if self.ledger.is_kept or not run.starting:
@@ -191,9 +193,7 @@ class Execution:
         )
 
     def _request(self) -> RunRequest:
-        request, secret_inputs = read_request(self.operator, self.context)
-        self._hide_inputs(secret_inputs)
-        return with_callback(request, self.ti, self.hook, self.options, self.log)
+        return with_callback(read_request(self.operator, self.context), self.ti, self.hook, self.options, self.log)
 
     def _hide_inputs(self, secret_inputs: bool) -> None:
         """Remember whether the run has secret inputs, which is known once the arguments were read."""
@@ -211,7 +211,7 @@ class Execution:
         run, message, final = self.run, str(error), is_final(error, self.run, entry)
         if isinstance(error, AirflowNotFoundException):
             message = no_connection(self.hook.browseract_conn_id)
-        elif final and not isinstance(error, BrowserActError | InputError | CapUsedUpError):
+        elif final and not isinstance(error, BrowserActError | InputError | CapUsedUpError | AirflowFailException):
             message = f"{type(error).__name__}: {message.rstrip('.')}.\n{RunStartUnknownError.remedy}"
         if (task_id := run.task_id) is not None:
             earlier = f"{message}\nBrowserAct task {task_id} of an earlier try: "
@@ -252,15 +252,19 @@ class Execution:
             self.ledger.give_up_place()
         run.check()
         # Read a new run at once, for its links and, if the response to the start had none, for its profile.
-        seen = started.task or run.look(task_id)
+        seen: Task | BrowserActError | None = started.task or run.look(task_id)
         if isinstance(seen, Task):
             self.hook.hiding = self.hook.hiding.of_run(seen)
             self._show(seen)
             if (found := self.kind.profile_of(started, seen)) != profile_id:
                 self._push_profile(found)
-        elif run.api_version is ApiVersion.V3:
-            # The input that BrowserAct returns also has defaults, and they may be secret.
-            self._hide_inputs(True)
+        else:
+            if run.api_version is ApiVersion.V3:
+                # The input that BrowserAct returns also has defaults, and they may be secret.
+                self._hide_inputs(True)
+            self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", task_id, seen and seen.brief)
+            # A new run may not be known everywhere yet, so this does not count as a poll.
+            seen = None
         run.check()
         wait = Wait(
             task_id,
@@ -276,7 +280,8 @@ class Execution:
         )
         if self.options.wait_for_completion:
             return self._until_end(wait, seen)
-        wait.after_poll(seen, time.time(), self.log)
+        if seen is not None:
+            wait.after_poll(seen, time.time(), self.log)
         run.task_id = None
         self.log.info(
             "Not waiting for BrowserAct task %s, because wait_for_completion=False. This task returns its id, not its "
@@ -300,10 +305,10 @@ class Execution:
         """Return the wait of a deferral as it continues in this process."""
         settings = self._settings()
         if wait.over_cap or settings["max_credits"] is None:
-            # The run was stopped because of the cap that it exceeded; and a cap that is gone must not lose it.
+            # Keep the stored cap if the run was stopped because of it, or if the argument was removed during the wait.
             del settings["max_credits"]
         self._hide_inputs(self.operator.hide_secrets())
-        # The secrets of inputs that a function has returned are not known any more.
+        # This process does not know the secrets in inputs that a decorated function has returned.
         unknown = wait.hide_goals and not self.hook.hiding.secret_inputs
         self.hook.hiding = replace(self.hook.hiding, texts=unknown)
         if wait.hide_goals and not unknown:
@@ -311,27 +316,31 @@ class Execution:
             wait = replace(wait, steps_logged=0)
         return replace(wait, hide_goals=unknown, **settings)
 
-    def _until_end(self, wait: Wait, seen: Task | BrowserActError) -> Any:
+    def _until_end(self, wait: Wait, seen: Task | BrowserActError | None) -> Any:
         """Act on a poll, wait, and poll again until the run has ended; return its result.
 
+        :param seen: what the first poll has returned; None if there was none yet.
         :raises TaskDeferred: the wait continues in the triggerer.
         :raises RunError: there is no result to wait for.
         :raises AirflowFailException: the run was stopped by a person, at its pause, or over its cap.
         """
-        run = self.run
+        run, end = self.run, None
         while True:
-            wait, end = wait.after_poll(seen, time.time(), self.log)
+            if seen is not None:
+                wait, end = wait.after_poll(seen, time.time(), self.log)
             if isinstance(seen, Task) and (end is End.MAX_CREDITS or (end is End.ENDED and _was_stopped(wait, seen))):
                 seen = self._end_over_cap(wait, seen)
                 end = End.ENDED
             if isinstance(seen, Task) and end is End.ENDED:
                 return self._conclude(seen)
-            if end in (End.DEADLINE, End.GIVEN_UP):
+            if seen is not None and end in (End.DEADLINE, End.GIVEN_UP):
                 raise self._give_up(wait, end, seen)
             run.check()
             if isinstance(seen, Task) and end is End.PAUSED:
                 wait = handle_pause(wait, seen, self.context, run, self.options)
             elif end is End.NO_LONGER_PAUSED:
+                with tolerate_errors():
+                    close(wait.required_action or "", Answer.RESUME)
                 wait = wait.unasked()
             if self.options.deferrable or wait.required_action is not None:
                 self._defer(wait)
@@ -344,31 +353,28 @@ class Execution:
         from airflow_provider_browseract.triggers.run import TaskTrigger
 
         run = self.run
+        # The triggerer does not know secret inputs, so it cannot mask them.
+        wait = replace(wait, hide_goals=wait.hide_goals or self.hook.hiding.secret_inputs)
+        self._log_wait(wait)
+        show_wait(self.ti, {"waits_for": wait.waits_for.value, "poll_interval": wait.longest_pause}, self.log)
         if not in_dag_test():
             run.stop_if_unwanted()
         run.check()
-        # The triggerer does not know secret inputs, so it cannot mask them.
-        wait = replace(wait, hide_goals=wait.hide_goals or self.hook.hiding.secret_inputs, began_at=time.time())
-        self._log_wait(wait)
-        shown = {"waits_for": wait.waits_for.value, "poll_interval": wait.longest_pause}
-        show_wait(self.ti, shown, self.log)
-        run.check()
         if run.had_ended:
             return
-        # The request to Airflow may have taken seconds, and the grace counts from the deferral.
-        now = time.time()
         run.handed_over = True
         if not in_dag_test():
             at_end_of_task(run.stop_if_deferral_was_refused)
+        wait = replace(wait, began_at=time.time())
         self.operator.defer(
             trigger=TaskTrigger(
                 browseract_conn_id=self.hook.browseract_conn_id,
-                wait=(wait := replace(wait, began_at=now)),
+                wait=wait,
                 cancel_on_kill=self.options.cancel_on_kill,
             ),
             method_name="execute_complete",
             kwargs={"wait": to_json(wait)},
-            timeout=timedelta(seconds=max(0.0, wait.deadline - now) + timings.TIMEOUT_BACKSTOP),
+            timeout=timedelta(seconds=max(0.0, wait.deadline - wait.began_at) + timings.TIMEOUT_BACKSTOP),
         )
 
     def _log_wait(self, wait: Wait) -> None:
@@ -432,7 +438,6 @@ class Execution:
             advice=READ_AGAIN,
             log=self.log,
             must_end=self.run.must_end,
-            check_output=partial(self.kind.check_output, hook=self.hook, log=self.log),
         )
         return self.run.conclusion.result()
 
@@ -443,13 +448,18 @@ class Execution:
         :raises AirflowFailException: the run did not finish. There is no retry, which would use as many credits again.
         :raises RunLostError: the run could not be stopped, and the next try can reattach to it.
         """
-        run, fate = self.run, STOPPED
-        if not task.status.ended:
-            fate = run.stop(task.id)
+        run, fate, stops = self.run, STOPPED, 0
+        while not task.status.ended:
+            fate, stops = run.stop(task.id), stops + 1
             seen = run.look(task.id)
             task = seen if isinstance(seen, Task) else task
-            if task.status in (TaskStatus.FINISHED, TaskStatus.FAILED):
-                return task
+            if fate in (STOPPED, HAD_ENDED) or stops >= MAX_STOPS:
+                break
+            self.log.error("BrowserAct task %s is over its cap. %s", task.id, fate)
+            run.follow(task.id, run.api_version)
+            run.sleep(wait.pause(time.time()))
+        if task.status in (TaskStatus.FINISHED, TaskStatus.FAILED):
+            return task
         run.task_id = None
         self._show(task)
         if task.status.ended:
@@ -517,13 +527,9 @@ class Execution:
             raise
         except Exception as error:  # noqa: BLE001 - raised again as an error that states what happens to the run
             what = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
-            reason = (
-                f"Stopped waiting for BrowserAct task {task_id}, because an unexpected error occurred "
-                f"({what.rstrip('.')})."
-            )
-            fate = self.run.leave(RunLostError(reason)) or self.run.stop(task_id)
+            why = f"an unexpected error occurred ({what.rstrip('.')})"
             # Show only the traceback of the original error.
-            lost = RunLostError(f"{reason}\n{fate}\nThe traceback shows where the error occurred.")
+            lost = self._lost(task_id, why, remedy="The traceback shows where the error occurred.")
             raise lost.with_traceback(error.__traceback__) from None
 
     def _end_without_event(self, why: str, *, remedy: str, overdue: bool = False) -> Any:
@@ -534,9 +540,13 @@ class Execution:
         version = ApiVersion.of(shown.get("api_version")) if isinstance(shown, Mapping) else None
         run.follow(task_id, version or self.kind.source.api_version)
         if task_id is not None:
-            seen = run.look(task_id)
-            if isinstance(seen, BrowserActError):
-                unknown = is_unknown_run(seen)
+            seen: Task | Exception
+            try:
+                seen = run.look(task_id)
+            except Exception as error:  # noqa: BLE001 - the failed wait is reported instead
+                seen = error
+            if isinstance(seen, Exception):
+                unknown = isinstance(seen, BrowserActError) and is_unknown_run(seen)
                 self.log.warning("BrowserAct task %s cannot be read: %s", task_id, seen)
             elif seen.status.ended:
                 self.log.warning("The run has ended, so its result is read, although %s.", why.rstrip("."))

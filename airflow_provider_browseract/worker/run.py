@@ -48,7 +48,7 @@ BY_A_PERSON = {
 """What happened, by the state of a task instance that only a person can have caused while its try is running."""
 
 REPLACED = "replaced"
-"""Instead of the state of this try, if Airflow has started another one."""
+"""Returned instead of a state if Airflow has started another try."""
 
 NEXT_TRY = "the next try reattaches to it"
 IF_NEXT_TRY = (
@@ -93,6 +93,7 @@ class Run:
     """The bot could not be read, so its input was not converted, and a refusal of the input may be temporary."""
     had_ended = False
     """The infrastructure ends this process, and its run had already ended, so only the result is left to read."""
+    _read_early = False
     _executing = False
     _killed_at: float | None = None
     _decided: threading.Event | None = None
@@ -112,12 +113,15 @@ class Run:
     # Requests
 
     def sleep(self, seconds: float) -> None:
-        """Sleep until the time is over, or a kill has found that the run has ended.
+        """Sleep until the time is over. If a kill has found that the run has ended, one sleep ends early.
 
         :raises RunError: the try was killed.
         """
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not self.had_ended:
+        while (left := end - time.monotonic()) > 0:
+            if self.had_ended and not self._read_early:
+                self._read_early = True
+                return
             time.sleep(min(left, CHECK_INTERVAL))
             self.check()
 
@@ -131,7 +135,8 @@ class Run:
             self.url = log_url(seen) or self.url
         return seen
 
-    # What becomes of the run, as a sentence. A kill may reset the id at any moment, so the methods are given it.
+    # These methods decide what happens to the run, and return it as a sentence. They take the id, because a kill may
+    # reset the attribute at any moment.
 
     def stop(self, browseract_task_id: str, *, within: float | None = None) -> str:
         """Stop the run. A failure is returned and never raised.
@@ -176,7 +181,7 @@ class Run:
 
     @property
     def killed(self) -> bool:
-        """Whether this process is being ended."""
+        """Whether this process is being killed."""
         return self._decided is not None
 
     @contextmanager
@@ -299,7 +304,7 @@ class Run:
                 self.task_id = None
                 fate = self._continued_by(waits)
             else:
-                # Even late, a stop is worth a try: the process may live for longer than Airflow promises.
+                # Try to stop the run even late: the process may live longer than Airflow promises.
                 left = max(timings.KILL_LIMIT / 2, timings.KILL_LIMIT - (time.monotonic() - began))
                 fate = self.stop_on_kill(task_id, within=left if hurried else None)
             killed = f"Killed while waiting for BrowserAct task {task_id}: {reason}.\n{fate}"

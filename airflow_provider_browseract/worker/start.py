@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from airflow_provider_browseract.api.models import CreatedTask, Task
-from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
 from airflow_provider_browseract.exceptions import (
@@ -23,7 +22,6 @@ from airflow_provider_browseract.exceptions import (
     RateLimitError,
     RunStartUnknownError,
     TaskNotFoundError,
-    UnexpectedResponseError,
     UnknownRefusalError,
 )
 from airflow_provider_browseract.runs import timings
@@ -40,9 +38,6 @@ MAX_STARTS = 3
 
 GATEWAY_STATUSES = (408, 502, 503, 504)
 """HTTP statuses with which a gateway responds to a start that BrowserAct may still carry out."""
-
-MAX_LISTED = 5000
-"""Tasks that a lookup reads. The runs of a few minutes are far fewer."""
 
 MAX_NAMED = 10
 """Possible runs that a message names."""
@@ -150,6 +145,7 @@ def _read_earlier(run: Run, entry: Entry, task_id: str, *, cleared: bool) -> Tas
         unknown = f"BrowserAct does not know task {task_id} of an earlier try with this API key: {task.brief}."
         if not cleared:
             # With a key of another account, the run may still be active there.
+            run.task_id = None
             raise AirflowFailException(
                 f"{unknown} Nothing was started.\n{WHY_UNKNOWN} Make sure that no run is active. Then clear the task "
                 "instance, which starts a new run."
@@ -166,6 +162,7 @@ def _read_earlier(run: Run, entry: Entry, task_id: str, *, cleared: bool) -> Tas
     source = entry.source
     if not source.is_template and task.source_id not in (None, source.id):
         found = replace(source, id=task.source_id)
+        run.task_id = None
         raise unusable(
             f"it names BrowserAct task {task_id} as a run of {source}, but for BrowserAct it is a run of {found}"
         )
@@ -195,7 +192,7 @@ def _is_wanted(run: Run, task: Task, entry: Entry, wanted: Wanted, *, same: bool
 
 def _start(run: Run, wanted: Wanted, before: Entry | None, earlier: tuple[str, ...], spent: int) -> Started:
     """Start a run, if cap and budget allow it. If certainly none was started, restore the entry before."""
-    # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
+    # From here on, no run of an earlier try can be used. Until then, a missing store must not fail the task.
     run.task_id = None
     request = wanted.before_start(wanted.request)
     check_cap(spent, wanted.max_credits)
@@ -215,13 +212,10 @@ def _start(run: Run, wanted: Wanted, before: Entry | None, earlier: tuple[str, .
             earlier=earlier,
             spent=spent,
         )
+        # If this fails, nothing was started: a run that no later try would know about must not be started.
+        run.ledger.write(entry)
+        run.check()
         run.starting = True
-        try:
-            run.ledger.write(entry)
-        except Exception:
-            # Nothing was started yet. A run that no later try would know about must not be started.
-            run.starting = False
-            raise
         try:
             created: CreatedTask = run.hook.client.send(request.call)
             break
@@ -318,12 +312,8 @@ def _list_tasks(run: Run, entry: Entry, listed_from: float) -> list[Task]:
     # A list does not name the template of a run.
     source_id = None if entry.source.is_template else entry.source.id
     call = APIS[entry.source.api_version].list_tasks(source_id=source_id, created_at_from=since, created_at_to=until)
-    pages, found = Pages(call), []
-    while pages.call is not None:
-        found += pages.take(run.hook.client.send(pages.call))
-        if len(found) > MAX_LISTED:
-            raise UnexpectedResponseError(f"{call.name} lists more than {MAX_LISTED} items")
-    return [task for task in found if task.created_at is None or since <= task.created_at <= until]
+    listed = run.hook.client.iter_items(call)
+    return [task for task in listed if task.created_at is None or since <= task.created_at <= until]
 
 
 def _runs_of_siblings(run: Run) -> set[str]:
@@ -354,7 +344,7 @@ def is_final(error: Exception, run: Run, entry: Entry | None) -> bool:
 
     :param entry: what an earlier try has stored.
     """
-    if isinstance(error, InputError | CapUsedUpError):
+    if isinstance(error, InputError | CapUsedUpError | AirflowFailException):
         return True
     if isinstance(error, AirflowNotFoundException | InsufficientCreditsError | AuthenticationError):
         # Someone may add credits or replace the key before the next try. Until then, a start costs nothing. Airflow

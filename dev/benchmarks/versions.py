@@ -19,7 +19,7 @@ RUNS = 12
 DURATION = 40.0
 """Seconds that a run takes: a callback ends the wait before a poll is due."""
 
-LIMITS = {"run_workflow": 0, "run_bot": 0, "run_bot_and_validate_output": 1}
+LIMITS = {"run_workflow": 0, "run_bot": 0}
 """How many requests more than a workflow each DAG may need for a run."""
 
 

@@ -34,7 +34,7 @@ def decorated(worker):
     ("arguments", "operator_class"),
     {
         "workflow": ({"workflow_id": SEARCH.id, "deferrable": True}, BrowserActDecoratedOperator),
-        "bot": ({**BOT, "validate_output": True}, BotDecoratedOperator),
+        "bot": (BOT, BotDecoratedOperator),
     },
 )
 def test_task_browseract_decorator_creates_the_decorated_operator(arguments, operator_class):

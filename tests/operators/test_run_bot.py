@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException
-from airflow_provider_browseract.emulator import AGENT_HUMAN, CONTACTS, SEARCH, TEMPLATE_SEARCH, Output, RequestFault
+from airflow_provider_browseract.emulator import AGENT_HUMAN, CONTACTS, SEARCH, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunBotTemplateOperator,
@@ -127,64 +127,6 @@ class TestTemplate:
         with pytest.raises(AirflowFailException, match=f"may have created one of these.*{emulator.tasks[0].id}"):
             worker(**TEMPLATE).run()
         assert len(emulator.tasks) == 1
-
-
-class TestValidateOutput:
-    UNUSABLE = f"the output schema of bot {CONTACTS.id} cannot be used: "
-
-    @BOTH_WAYS
-    @cases("given", {"dict": BOT, "list": LIST})
-    def test_output_that_fits_the_schema_is_returned_after_one_more_request(self, worker, emulator, given, deferrable):
-        assert worker(**given, deferrable=deferrable, validate_output=True).run()
-        assert calls_of(emulator, "query-bot") == 2
-
-    def test_output_is_not_compared_by_default(self, worker, emulator):
-        emulator.set_workflow(CONTACTS.id, output={"company_name": 7})
-        assert worker(**BOT).run() == {"company_name": 7}
-
-    @BOTH_WAYS
-    def test_wrong_output_fails_without_a_retry_and_is_kept_in_an_xcom(self, worker, emulator, store, deferrable):
-        output = {"company_name": 7, "official_website_url": SECRET}
-        emulator.set_workflow(CONTACTS.id, output=output)
-        run = worker(**BOT, store=store, deferrable=deferrable, validate_output=True)
-        with pytest.raises(AirflowFailException) as failed:
-            run.run()
-        message = str(failed.value)
-        assert "its output does not match the output schema of the bot: " in message
-        assert "['company_name'] must be a text" in message
-        assert "The text is stored in the XCom output_text. The addresses of its files are stored in" in message
-        assert "Fix the bot, or set validate_output=False." in message
-        assert SECRET not in message
-        assert json.loads(run.ti.xcoms["output_text"]) == output
-        assert len(emulator.tasks) == 1
-
-    def test_output_that_does_not_match_is_in_the_store(self, worker, emulator, tmp_path):
-        emulator.set_workflow(CONTACTS.id, output={"company_name": 7}, files=())
-        with pytest.raises(AirflowFailException, match="The text is stored in") as failed:
-            worker(**BOT, output_path=str(tmp_path), validate_output=True).run()
-        [kept] = tmp_path.glob("*/output.json")
-        assert str(kept) in str(failed.value)
-        assert json.loads(kept.read_text()) == {"company_name": 7}
-
-    def test_bot_without_an_output_does_not_match(self, worker, emulator):
-        emulator.set_workflow(CONTACTS.id, behaviour=lambda run: Output())
-        with pytest.raises(AirflowFailException, match="does not match the output schema"):
-            worker(**BOT, validate_output=True).run()
-
-    @cases(
-        ("settings", "warning"),
-        {
-            "no schema": ({"output_schema": None}, f"BrowserAct has no output schema for bot {CONTACTS.id}."),
-            "unusable schema": ({"output_schema": {"$ref": "#/nowhere"}}, UNUSABLE),
-            "bot cannot be read after the run": ({}, "BrowserAct failed at query-bot"),
-        },
-    )
-    def test_output_that_cannot_be_compared_is_returned_with_a_warning(self, worker, emulator, logs, settings, warning):
-        emulator.set_workflow(CONTACTS.id, **settings)
-        if not settings:
-            emulator.fault("query-bot", RequestFault.status(500), times=None, skip=1)
-        assert worker(**BOT, validate_output=True).run()
-        assert f"The output was not checked: {warning}" in logs()
 
 
 BOTS = dict(zip(SCHEMAS, (CONTACTS.id, PRICES.id, AGENT_HUMAN.id), strict=True))

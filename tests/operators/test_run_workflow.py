@@ -361,7 +361,7 @@ def test_logs_contain_no_api_key_password_input_or_callback_token(worker, deferr
         (RunWorkflowOperator, "inputs", "'inputs' (did you mean 'input_parameters'?)"),
         (RunWorkflowOperator, "conn_id", "'conn_id' (did you mean 'browseract_conn_id'?)"),
         (RunBotOperator, "inputs", "'inputs' (did you mean 'input'?)"),
-        (RunBotOperator, "validate_outputs", "(did you mean 'validate_output' or"),
+        (RunBotOperator, "validate_input", "(did you mean 'validate_inputs'"),
         (RunTemplateOperator, "Region", "'region'"),
         (RunTemplateOperator, "profile_id", "profile_id"),
         (RunTemplateOperator, "save_browser_data", "save_browser_data"),

@@ -211,7 +211,9 @@ def test_polls_fail_until_the_deadline(answers, fields, took):
         "after an unknown status": ((P, UNKNOWN, P, F), ACTION, End.ENDED, 4),
         "still shown after a resume": ((P, P, R, F), {**WATCHES, "ignore_pause_until": 30.0}, End.ENDED, 4),
         "long after a resume": ((P, P, P, P, F), {**WATCHES, "ignore_pause_until": 30.0}, End.PAUSED, 4),
-        "after the deadline": ((P, F), {**WATCHES, "deadline": 0.0}, End.PAUSED, 1),
+        # Nobody is asked about a run whose time is over.
+        "after the deadline": ((P, F), {**WATCHES, "deadline": 0.0}, End.DEADLINE, 1),
+        "Required Action after the deadline": ((P, F), {**ACTION, "deadline": 0.0}, End.DEADLINE, 1),
     },
 )
 def test_pause_ends_the_wait_once_and_only_if_a_worker_has_something_to_do(answers, fields, end, polls):
@@ -337,7 +339,13 @@ class TestPollsBehindACallback:
         "clock ahead, or another triggerer": ({"callback_token_sha256": None}, 31.0, 8.0 + 5.0),
         "takeover long after the start": ({"callback_token_sha256": None}, 3600.0, 8.0 + 5.0),
         "takeover with a callback": ({}, 3600.0, 10.0 + 60.0),
-        "deadline before the first poll": ({"callback_token_sha256": None, "deadline": START}, 0.0, 9.0),
+        "deadline before the first poll": ({"callback_token_sha256": None, "deadline": START}, 0.0, 8.0),
+        "takeover just before the deadline": (
+            {"poll_interval": 3600.0, "deadline": START + 3700.0},
+            3600.0,
+            10.0 + 50.0,
+        ),
+        "takeover while a person is asked": ({"poll_interval": 3600.0, "required_action": "q"}, 3600.0, 10.0 + 2.5),
     },
 )
 @pytest.mark.usefixtures("middle")

@@ -12,8 +12,7 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunFailedError, RunLostError
 from airflow_provider_browseract.in_airflow import showing
 from airflow_provider_browseract.runs.stored import from_json, to_json
-from airflow_provider_browseract.runs.wait import WaitEvent, WokenBy
-from airflow_provider_browseract.triggers.run import MAX_STOPS
+from airflow_provider_browseract.runs.wait import MAX_STOPS, WaitEvent, WokenBy
 from airflow_provider_browseract.worker import execution
 from tests.demos import accept_stops_of_ended_runs
 from tests.stories.player import DIES, KINDS, PENS, WAYS, Try
@@ -126,8 +125,13 @@ def test_log_reports_the_end_of_a_run_over_the_cap_and_each_stop_that_failed(way
     assert "ended as canceled after " in found.log
     assert "could not be stopped" not in found.log
     found.play_try(replace(OVER, gives=RunLostError, faults=DOWN, cleared=True, says=""))
-    assert found.log.count("could not be stopped") == (MAX_STOPS if way == "deferred" else 0)
+    assert found.log.count("could not be stopped") == (2 * MAX_STOPS - 1 if way == "deferred" else MAX_STOPS - 1)
     assert "was stopped" not in found.log
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_stop_of_a_run_over_the_cap_that_fails_is_sent_again_in_the_last_try(way, player):
+    player("workflow", way).play([replace(OVER, faults={"stop": (RequestFault.status(403), 1)})], "canceled")
 
 
 @pytest.mark.parametrize("accepted", [False, True], ids=["stop is refused", "stop is accepted"])

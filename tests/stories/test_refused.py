@@ -69,25 +69,9 @@ CONSTANTS = [
         (WORKFLOW, {"webhook": True, "deferrable": True, name: "{{ params.url }}"}, "webhook=True goes with neither")
         for name in ("callback_url", "status_change_callback_url")
     ),
-    (BOT, {"validate_output": "yes"}, f"validate_output is 'yes'{FLAG}"),
-    (BOT, {"validate_output": True, "wait_for_completion": False}, "needs wait_for_completion=True"),
     *((each, {"show_live_view": "no"}, f"show_live_view is 'no'{FLAG}") for each in (WORKFLOW, SENSOR)),
     (SENSOR, {"output_format": "xml"}, "output_format is 'xml'"),
     (SENSOR, {"deferrable": "yes"}, f"deferrable is 'yes'{FLAG}"),
-]
-OF_OTHERS = [
-    (BOT, "profile_id", "Set the bot's browser to Standard Browser in the BrowserAct dashboard"),
-    (BOT, "save_browser_data", "Set the bot's browser to Standard Browser"),
-    (BOT, "workflow_id", "Pass the id of the bot as bot_id"),
-    (BOT, "input_parameters", "Pass a dict of JSON values as input"),
-    (BOT, "workflow_template_id", "with RunBotTemplateOperator"),
-    (BOT_TEMPLATE, "profile_id", "run a bot with RunBotOperator"),
-    (BOT_TEMPLATE, "workflow_template_id", "Pass the id of the template as template_id"),
-    (BOT_TEMPLATE, "validate_output", "no output schemas"),
-    (BOT_TEMPLATE, "bot_id", "Run the bot with RunBotOperator"),
-    (WORKFLOW, "bot_id", "Run the bot with RunBotOperator"),
-    (WORKFLOW, "input", "Pass the inputs as input_parameters"),
-    (TEMPLATE, "template_id", "as workflow_template_id"),
 ]
 WATCHED = [
     ({"status": "running"}, "status is 'running'. Use one or several of: finished, canceled, failed"),
@@ -206,16 +190,6 @@ def test_constant_argument_is_refused_when_the_dag_is_parsed_and_in_a_mapped_tas
     with pytest.raises(AirflowFailException, match=re.escape(words)):
         ti.run(ti.next_try())
     assert world.emulator.requests == []
-
-
-@pytest.mark.parametrize("row", OF_OTHERS, ids=told)
-@pytest.mark.parametrize("with_id", [True, False], ids=["with the id", "without the id"])
-def test_argument_of_another_operator_is_refused_with_what_to_do(row, with_id):
-    (operator, _), argument, words = row
-    required = {operator.template_fields[0]: "7"} if with_id else {}
-    with pytest.raises(InputError, match=rf"^Task 'run': {operator.__name__} has no {argument}\b") as refused:
-        operator(task_id="run", **required, **{argument: "x"})
-    assert words in str(refused.value)
 
 
 @pytest.mark.parametrize(("arguments", "words"), WATCHED, ids=str)

@@ -18,6 +18,7 @@ from airflow_provider_browseract.runs.wait import FOREVER, WaitEvent, WokenBy
 from airflow_provider_browseract.triggers import run as triggers
 from tests.cases import cases
 from tests.triggers.waits import start_paused, start_short, trigger
+from tests.workers import calls_of
 
 TI_ID = "019ab3d5-0000-7000-8000-000000000001"
 AWAY = "RuntimeError: the API server is away"
@@ -34,7 +35,7 @@ def asking(emulator, people):
         for name in {"answer_by", "deadline", "began_at"} & fields.keys():
             fields[name] += now
         asks: dict[str, Any] = {"watch_pauses": True, "required_action": TI_ID, "ignore_pause_until": FOREVER}
-        return trigger(task_id, default_answer=Answer(default), max_credits=max_credits, **asks, **fields)
+        return trigger(task_id, default_answer=Answer(default), max_credits=max_credits, **{**asks, **fields})
 
     return make
 
@@ -106,6 +107,11 @@ def test_required_action_answered_early_ends_the_wait_only_after_the_grace(world
 def test_time_for_an_answer_ends_although_the_next_read_would_be_later(wait, asking, monkeypatch):
     monkeypatch.setattr(timings, "ANSWER_POLL_INTERVAL", 6000.0)
     assert wait(asking(answer_by=30)).answer is Answer.STOP
+
+
+def test_run_is_polled_at_its_interval_while_a_person_is_asked(emulator, people, wait, asking):
+    assert wait(asking(poll_interval=300.0, deadline=1000)).answer is None
+    assert calls_of(emulator, "get-task") <= 6
 
 
 class TestTrouble:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ from unittest import mock
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
+from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.exceptions import BrowserActError
@@ -104,7 +105,7 @@ class Played(Run):
 
     def __post_init__(self) -> None:
         settings = SimpleNamespace(api_key=KEY, key_digest=KEY_DIGEST, longest_call=PATIENCE, credits_per_step=5)
-        client = SimpleNamespace(send=self._send)
+        client = SimpleNamespace(send=self._send, iter_items=self._items)
         self.hook: Any = SimpleNamespace(settings=settings, client=client, browseract_conn_id="c")
         self.log: Any = SimpleNamespace(info=self._note, warning=self._warn)
         index = 0 if self.siblings else -1
@@ -165,6 +166,11 @@ class Played(Run):
         if isinstance(response, Exception):
             raise response
         return response
+
+    def _items(self, call: Call[Page[Task]]) -> Iterator[Task]:
+        pages = Pages(call)
+        while pages.call is not None:
+            yield from pages.take(self._send(pages.call))
 
     def _write(self, entry: Entry | None) -> None:
         self.before("write")

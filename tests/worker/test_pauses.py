@@ -21,7 +21,7 @@ from airflow_provider_browseract.in_airflow import required_action
 from airflow_provider_browseract.operators.browseract import AskPerson, RunBotOperator, RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import from_json, to_json
-from airflow_provider_browseract.runs.wait import FOREVER, Wait, WaitEvent
+from airflow_provider_browseract.runs.wait import FOREVER, Wait, WaitEvent, WokenBy
 from airflow_provider_browseract.worker import execution, pauses
 from tests.cases import cases
 from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of
@@ -256,10 +256,22 @@ class TestRequiredAction:
         assert people.asked == 0
         assert "dag.test() has no UI for Required Actions" in logs()
 
-    def test_run_with_an_open_required_action_is_stopped_at_its_deadline(self, asked, people):
+    def test_run_with_an_open_required_action_is_stopped_at_its_deadline(self, asked, world, people):
+        began = world.clock.now
         run, deferred = asked(timeout=600)
         with pytest.raises(RunTimedOutError, match="The run was stopped"):
             run.resume(deferred)
+        assert world.clock.now - began < 700
+        assert people.asked == 1
+
+    def test_required_action_is_closed_by_the_worker_that_first_sees_the_end_of_the_pause(
+        self, asked, emulator, people
+    ):
+        run, deferred = asked()
+        BrowserActHook().resume_task(emulator.tasks[0].id)
+        called_back = to_json(WaitEvent(deferred.trigger.wait, WokenBy.CALLBACK))
+        assert run.defer_again(deferred, called_back).trigger.wait.required_action is None
+        assert people.question["chosen"] == ["Resume"]
 
     def test_unknown_answer_to_a_required_action_raises_an_error(self, asked, people):
         run, deferred = asked()

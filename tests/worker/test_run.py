@@ -212,6 +212,17 @@ class TestUnexpectedSigterm:
         assert [task.status for task in emulator.tasks] == ["finished"]
         assert "The run had already ended. Reading its result." in logs()
 
+    def test_run_that_is_still_shown_as_running_after_a_stop_that_came_too_late_is_not_polled_without_a_pause(
+        self, tries, emulator
+    ):
+        emulator.fault("stop-task", RequestFault.refused(10121))
+        emulator.next_run(SEARCH.id, duration=2.0)
+        attempt = tries(store=None, poll_interval=0.5)
+        operator = attempt.operator()
+        with sigterm_after(operator, lambda: emulator.wait_until(lambda: calls_of(emulator, "get-task") >= 2)):
+            assert len(operator.execute(attempt.context)) == 2
+        assert calls_of(emulator, "get-task") < 20
+
     def test_kill_during_the_start_of_a_run_that_ends_at_once_still_returns_its_result(self, tries, emulator):
         emulator.next_run(SEARCH.id, duration=0.0)
         attempt = tries(store=None)

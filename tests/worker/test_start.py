@@ -706,11 +706,6 @@ POSSIBLE = page_of(listed_run("5", 980.0), listed_run("6", 990.0), listed_run("7
 CONTRADICTORY: Page[Task] = Page(items=(), total_count=3)
 
 
-def endless(number: int = 0) -> Iterator[Page[Task]]:
-    for number in itertools.count():
-        yield Page(items=tuple(listed_run(f"{number}-{each}", input_parameters="keyword=ink") for each in range(500)))
-
-
 @cases(
     ("page", "kind", "found"),
     {
@@ -718,7 +713,6 @@ def endless(number: int = 0) -> Iterator[Page[Task]]:
         "two runs that certainly match": (page_of(*map(listed_run, "56")), "workflow", UNDECIDED),
         "two that failed": (page_of(*(listed_run(each, status=TaskStatus.FAILED) for each in "56")), "workflow", "9"),
         "a list that contradicts itself": (CONTRADICTORY, "workflow", UNKNOWN),
-        "a list without an end": (endless(), "workflow", UNKNOWN),
     },
 )
 def test_look_up_starts_no_other_run_while_one_is_possible_or_the_list_cannot_be_read_to_its_end(page, kind, found):

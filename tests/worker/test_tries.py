@@ -135,6 +135,19 @@ class TestAfterAirflowError:
         assert str(seen[-1]).startswith(f"Stopped waiting for BrowserAct task {emulator.tasks[0].id}, because the ")
         assert emulator.tasks[0].status == status
 
+    def test_deferral_ended_by_airflow_stops_the_run_although_it_cannot_be_read(self, tries, emulator, monkeypatch):
+        attempt = tries(deferrable=True)
+        attempt.defer()
+        monkeypatch.setattr("airflow_provider_browseract.worker.reading.run_steps", raises(RuntimeError("no Airflow")))
+        with pytest.raises(RunLostError, match=r"Airflow ended the deferral: Trigger timeout\.\nThe run was stopped\."):
+            attempt.operator().resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_run_that_is_not_known_right_after_its_start_is_waited_for(self, tries, emulator, logs):
+        emulator.fault("get-task", RequestFault.refused(10112), times=1)
+        assert len(tries().run()) == 2
+        assert f"BrowserAct task {emulator.tasks[0].id} was started, but cannot be read yet: " in logs()
+
 
 class TestFailedReattach:
     @pytest.fixture(autouse=True)
@@ -154,6 +167,17 @@ class TestFailedReattach:
         stopped = r"(?s)profile_id is ''.*of an earlier try: The run was stopped\."
         with pytest.raises(AirflowFailException, match=stopped):
             attempt.run()
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_argument_that_fails_without_a_retry_stops_the_run_of_an_earlier_try(self, tries, emulator, monkeypatch):
+        def refuse(*_):
+            raise AirflowFailException("nothing to search")
+
+        monkeypatch.setattr(RunWorkflowOperator, "prepare", refuse)
+        with pytest.raises(
+            AirflowFailException, match=r"nothing to search\nBrowserAct task \d+ .*The run was stopped\."
+        ):
+            tries(max_tries=1).run()
         assert emulator.tasks[0].status == "canceled"
 
 

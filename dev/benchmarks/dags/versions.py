@@ -17,8 +17,3 @@ with DAG("run_workflow", schedule=None):
 
 with DAG("run_bot", schedule=None):
     RunBotOperator.partial(task_id="run", bot_id=CONTACTS.id, deferrable=True).expand(input=COMPANIES)
-
-with DAG("run_bot_and_validate_output", schedule=None):
-    RunBotOperator.partial(task_id="run", bot_id=CONTACTS.id, validate_output=True, deferrable=True).expand(
-        input=COMPANIES
-    )
