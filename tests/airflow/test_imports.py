@@ -71,7 +71,7 @@ def parse_all_operators() -> None:
     needed: dict[Any, dict[str, Any]] = {
         browseract.RunWorkflowOperator: {"workflow_id": "7"},
         browseract.RunTemplateOperator: {"workflow_template_id": "7"},
-        browseract.RunBotOperator: {"bot_id": "7", "input": {"pages": "{{ params.pages }}"}, "validate_output": True},
+        browseract.RunBotOperator: {"bot_id": "7", "input": {"pages": "{{ params.pages }}"}},
         browseract.RunBotTemplateOperator: {"template_id": "7", "input": {"keyword": "pens"}},
         browseract.StopTaskOperator: {"browseract_task_id": "7"},
         browseract.ResumeTaskOperator: {"browseract_task_id": "7"},
@@ -83,7 +83,8 @@ def parse_all_operators() -> None:
             operator(task_id=operator.__name__, **arguments)
             operator.partial(task_id=f"mapped_{operator.__name__}", **arguments).expand(doc=["a", "b"])
         browseract_task(bot_id="7", task_id="decorated")(lambda: {})()
-    assert "runs.schemas" in loaded()
+    assert "runs.options" in loaded()
+    assert "runs.schemas" not in loaded()
 
 
 def load_plugin() -> None:

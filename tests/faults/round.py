@@ -230,7 +230,7 @@ class Outcome:
             "  " + ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items())),
         ]
         if self.loop_credits:
-            lines.append(f"  loops with max_credits=60 were stopped after {sorted(self.loop_credits)} credits")
+            lines.append(f"  loops with max_credits=100 were stopped after {sorted(self.loop_credits)} credits")
         if self.limited:
             lines.append(f"  {self.credits} of {self.budget} credits used, {self.refused} starts refused")
         if self.undecided:

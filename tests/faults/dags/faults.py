@@ -16,7 +16,7 @@ from airflow_provider_browseract.operators.browseract import (
 
 KINDS = ("deferred", "in_the_worker", "bot_deferred", "bot_in_the_worker", "template")
 LOOPS = ("loop_with_callback", "loop_polled", "loop_in_the_worker", "loop_of_a_bot")
-CAP = 60
+CAP = 100
 """Credits after which an endless run is stopped."""
 
 PARAMS: dict[str, Any] = {"loop": "", **{kind: [] for kind in (*KINDS, *LOOPS)}}
