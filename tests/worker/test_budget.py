@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import BudgetUnknownError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import day_sums
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import ReadDaySums, WriteDaySums
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.worker import budget
@@ -178,6 +180,19 @@ def test_dry_run_reports_the_verdict_but_never_fails(search, emulator, limit, st
     assert ("The budget does not allow this run." if counted else "The credits cannot be counted: ") in logs()
     assert run.ti.xcoms == {}
     assert (len(emulator.tasks), metrics) == (3, [])
+
+
+def test_of_50_starts_a_day_the_budget_allows_10_until_all_tasks_have_run(search, world, emulator, limit, today):
+    emulator.concurrency = 1000
+    limit(daily_credits=10 * EACH)
+    for day in range(1, 4):
+        for _ in range(50):
+            world.clock.sleep(10)
+            with suppress(AirflowFailException):
+                search(wait_for_completion=False).run()
+        assert (len(emulator.tasks), calls_of(emulator, "run-task")) == (10 * day, 10 * day)
+        world.clock.now = (today + timedelta(days=day)).timestamp() + timings.CLOCK_SKEW
+    assert sum(task.credit for task in emulator.tasks) == 3 * 10 * EACH
 
 
 def test_sums_of_past_days_are_stored_for_the_connection_and_its_key(monkeypatch, world):
