@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from ipaddress import IPv4Address
 from pathlib import Path
+from ssl import PROTOCOL_TLS_SERVER, SSLContext
+from typing import Any
 
 import uvicorn
 from cryptography import x509
@@ -108,3 +110,15 @@ def certificate_in(folder: Path) -> Path:
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + signed.public_bytes(Encoding.PEM)
     )
     return pem
+
+
+def with_tls(pem: Path, handle: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Return what handles a connection with a certificate, and gives a function the secured socket."""
+    context = SSLContext(PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+
+    def handle_secured(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secured:
+            handle(secured)
+
+    return handle_secured

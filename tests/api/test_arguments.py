@@ -47,7 +47,6 @@ def test_value_that_cannot_be_used_is_refused_with_the_argument_and_a_remedy(rea
         read("argument", value)
     assert str(refused.value).startswith("argument is ")
     assert words in str(refused.value)
-    assert ("Perhaps" in str(refused.value)) is ("Perhaps" in words)
 
 
 @pytest.mark.parametrize("value", [{"a": "confidential"}, ["confidential"], ' {"a": "confidential"}'], ids=repr)

@@ -77,7 +77,7 @@ def json_of(part: dict[str, Any]) -> dict[str, Any]:
 
 def function(name: str) -> Callable[..., Call[Any]]:
     """Return our function for an operation of version 3."""
-    return test_v3.FUNCTIONS[name]
+    return test_v3.CALLS[name].func
 
 
 def example_call(name: str) -> Call[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from airflow_provider_browseract.api import async_client, v2
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.emulator import Emulator
 from tests.cases import cases
-from tests.served import certificate_in
+from tests.served import certificate_in, with_tls
 
 from .conftest import read_request
 
@@ -54,17 +53,7 @@ def trusted(request, certificate, monkeypatch, no_variables) -> None:
 @pytest.fixture
 def tls(certificate, listen):
     """Listen with TLS: the function gets the secured socket."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-
-    def listen_(handle: Act) -> int:
-        def secure(connection: socket.socket) -> None:
-            with context.wrap_socket(connection, server_side=True) as secured:
-                handle(secured)
-
-        return int(listen(secure))
-
-    return listen_
+    return lambda handle: listen(with_tls(certificate, handle))
 
 
 @pytest.fixture
@@ -125,19 +114,11 @@ def write_without_tls(data: bytes, before: bytes = b"") -> Act:
 
 
 def after_first_bytes(act: Act) -> Act:
-    def handle(connection: socket.socket) -> None:
-        connection.recv(65536)
-        act(connection)
-
-    return handle
+    return lambda connection: (connection.recv(65536), act(connection))
 
 
 def after_request(act: Act) -> Act:
-    def handle(connection: socket.socket) -> None:
-        read_request(connection)
-        act(connection)
-
-    return handle
+    return lambda connection: (read_request(connection), act(connection))
 
 
 class TestFailedHandshake:

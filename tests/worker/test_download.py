@@ -22,16 +22,10 @@ from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, Settings
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.files import RunFile
 from airflow_provider_browseract.worker import download
-from airflow_provider_browseract.worker.download import (
-    CHUNK_SIZE,
-    FileError,
-    FileSession,
-    Interrupted,
-    no_addresses_in_logs,
-)
+from airflow_provider_browseract.worker.download import FileError, FileSession, Interrupted, no_addresses_in_logs
 from tests.cases import cases
 from tests.e2e.local_airflow import wait_for
-from tests.served import certificate_in
+from tests.served import certificate_in, with_tls
 from tests.worker.file_host import CONTENT, OK, Handle, host, listen, reply, request_of
 
 __all__ = ["host", "listen"]
@@ -316,17 +310,7 @@ def secured(tmp_path, monkeypatch) -> Callable[[Handle], Handle]:
     """Make a function that handles a connection with TLS, whose certificate is trusted."""
     pem = certificate_in(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-
-    def secure(handle: Handle) -> Handle:
-        def handle_secured(connection: socket.socket) -> None:
-            with context.wrap_socket(connection, server_side=True) as secured:
-                handle(secured)
-
-        return handle_secured
-
-    return secure
+    return partial(with_tls, pem)
 
 
 def fetch_from(port: int, *, scheme: str = "http", limit: float = 60, **settings: Any) -> bytes:
@@ -410,7 +394,7 @@ def test_stopped_download_does_not_decode_the_rest_of_what_has_arrived(listen):
     url = f"http://127.0.0.1:{listen(partial(silent, head + content))}"
     stop = threading.Event()
     with closing(session_for(url, stop)) as session, opened(session, f"{url}/a") as (pieces, _):
-        assert next(pieces) == bytes(CHUNK_SIZE)
+        assert next(pieces) == bytes(download.CHUNK_SIZE)
         stop.set()
         with pytest.raises(Interrupted):
             next(pieces)

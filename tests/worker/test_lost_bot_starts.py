@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api import v3
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import CONTACTS, TEMPLATE_SEARCH, RequestFault
-from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunBotTemplateOperator, RunTemplateOperator
 from tests.cases import cases
 from tests.catalogue import PRICES
@@ -67,7 +65,6 @@ def convert_and_show_defaults(emulator):
 @cases(
     ("arguments", "behave"),
     {
-        "as documented": (BOT, nothing),
         "defaults are shown": (CONTACT, show_defaults),
         "defaults are shown of values that were sent": (BOT, show_defaults),
         "texts that the operator converts": ({**BOT, "input": TEXTS}, nothing),
@@ -77,7 +74,6 @@ def convert_and_show_defaults(emulator):
         ),
         "number that the operator converts": ({**CONTACT, "input": {"company_name": 12}}, nothing),
         "lists are shared with version 2": (BOT, share_runs),
-        "odd responses": (BOT, as_in_the_demos),
     },
 )
 @pytest.mark.parametrize("listed_after", [0.0, 5.0], ids=["", "late list"])
@@ -116,17 +112,3 @@ def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, s
     cleared.ti.max_tries = 1
     cleared.run()
     assert [each.id for each in emulator.tasks] == [task.id, cleared.ti.xcoms["task_id"]]
-
-
-@pytest.mark.parametrize("arguments", [CONTACT, TEMPLATE], ids=["bot", "template"])
-def test_runs_of_others_at_the_same_time_do_not_count(worker, emulator, arguments):
-    client = BrowserActHook().client
-    client.send(v3.run(CONTACTS.id, {"company_name": "Other Corp"}))
-    client.send(v3.run(PRICES.id, {"products": ["pens"], "country": "DE"}))
-    client.send(v3.run_template(TEMPLATE_SEARCH.id, {"keyword": "ink"}))
-    for endpoint in ("create-run", "create-template-run"):
-        # The request is lost, so no run is created.
-        emulator.fault(endpoint, RequestFault.reset(), times=1)
-    attempt = worker(**arguments)
-    attempt.run()
-    assert [task.id for task in emulator.tasks][3:] == [attempt.ti.xcoms["task_id"]]

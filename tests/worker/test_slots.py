@@ -59,9 +59,7 @@ def test_no_slot_in_time_raises_and_starts_no_run(worker, world, emulator, store
 
 
 @pytest.mark.parametrize("from_3_4", [True, False], ids=["Airflow 3.4", "before"])
-def test_try_that_waits_for_a_slot_shows_the_triggers_of_earlier_tries_that_it_has_begun(
-    worker, emulator, monkeypatch, from_3_4
-):
+def test_wait_for_a_slot_pushes_how_many_tries_were_allowed(worker, emulator, monkeypatch, from_3_4):
     monkeypatch.setattr(ledger, "AIRFLOW_V_3_4_PLUS", from_3_4)
     emulator.fault("run-task", RequestFault.refused(10118))
     run = search(worker, deferrable=True)
