@@ -10,6 +10,7 @@ import socket
 import time
 from contextlib import nullcontext
 from datetime import date, datetime, timedelta, timezone
+from functools import partial
 from types import SimpleNamespace
 
 import httpx
@@ -38,6 +39,7 @@ from airflow_provider_browseract.runs.spend import SpendRow
 from tests.cases import cases
 from tests.catalogue import TEMPLATE_TEXT
 from tests.served import served
+from tests.workers import raises
 
 
 @pytest.fixture
@@ -279,14 +281,10 @@ class TestStart:
 def test_interrupted_start_logs_that_a_run_may_exist(emulator, monkeypatch):
     hook, logged = BrowserActHook(), []
     monkeypatch.setattr(hook.log, "error", lambda message, *values: logged.append(message % values))
-    monkeypatch.setattr(hook, "client", SimpleNamespace(send=interrupt))
+    monkeypatch.setattr(hook, "client", SimpleNamespace(send=raises(KeyboardInterrupt())))
     with pytest.raises(KeyboardInterrupt):
         hook.run_task(ORDERS.id)
     assert logged == ["Interrupted during run-task. A run may be running and using credits, and its id is not known."]
-
-
-def interrupt(call):
-    raise KeyboardInterrupt
 
 
 DAG_FILE = """
@@ -348,20 +346,16 @@ class TestRotatedApiKey:
         assert [request.status for request in emulator.requests] == [401, 200, 200, 200, 200]
         assert hook.settings.api_key == "app-new"
 
-    async def test_call_fails_if_the_connection_cannot_be_read_again_and_works_once_it_can(
-        self, emulator, hook, monkeypatch
-    ):
+    async def test_call_fails_only_while_the_connection_cannot_be_read_again(self, emulator, hook, monkeypatch):
+        words = "connection 'browseract_default' cannot be read"
+        cannot_be_read = partial(pytest.raises, errors.ConnectionFailedError, match=words)
         stored = os.environ["AIRFLOW_CONN_BROWSERACT_DEFAULT"]
         async with hook.async_client() as browseract:
             monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
             for _ in range(2):
-                with pytest.raises(
-                    errors.ConnectionFailedError, match="connection 'browseract_default' cannot be read"
-                ):
+                with cannot_be_read():
                     await browseract.send(v2.list_regions())
-                with pytest.raises(
-                    errors.ConnectionFailedError, match="connection 'browseract_default' cannot be read"
-                ):
+                with cannot_be_read():
                     hook.get_region_list()
             monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", stored)
             await browseract.send(v2.list_regions())
@@ -418,14 +412,11 @@ class TestAsyncCalls:
         looked_up = []
         original = BrowserActHook.aget_connection
 
-        def blocking(hook, conn_id):
-            raise AssertionError("the blocking accessor was used in the event loop")
-
         async def counting(hook, conn_id):
             looked_up.append(conn_id)
             return await original(conn_id)
 
-        monkeypatch.setattr(BrowserActHook, "get_connection", blocking)
+        monkeypatch.setattr(BrowserActHook, "get_connection", raises(AssertionError("blocked in the event loop")))
         monkeypatch.setattr(BrowserActHook, "aget_connection", counting)
         hook = BrowserActHook()
 
@@ -464,9 +455,7 @@ class TestConnectionInTask:
             "outside of a task": (False, "stored", False),
         },
     )
-    async def test_async_call_reads_connection_through_blocking_supervisor_only_in_a_task(
-        self, in_a_task, conn_id, found
-    ):
+    async def test_async_call_reads_its_connection_in_a_blocking_way_only_in_a_task(self, in_a_task, conn_id, found):
         from airflow.sdk.execution_time.context import set_current_context
 
         with (
@@ -544,9 +533,7 @@ class TestConnectionTest:
         assert "Set the host of the Airflow connection" in failure()
 
     @pytest.mark.parametrize("fault", [RequestFault.hung(), RequestFault.status(503)], ids=["hung", "503"])
-    def test_connection_test_with_failing_service_ends_within_its_own_limit(
-        self, emulator, failure, monkeypatch, fault
-    ):
+    def test_connection_test_of_a_failing_service_ends_within_its_limit(self, emulator, failure, monkeypatch, fault):
         monkeypatch.setattr(timings, "CONNECTION_TEST_LIMIT", 1.5)
         emulator.fault("list-workflows", fault)
         before = time.monotonic()

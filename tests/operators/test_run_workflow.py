@@ -17,11 +17,7 @@ from airflow_provider_browseract.compat import (
     TaskDeferred,
 )
 from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, RequestFault
-from airflow_provider_browseract.exceptions import (
-    AuthenticationError,
-    RunLostError,
-    UnexpectedResponseError,
-)
+from airflow_provider_browseract.exceptions import AuthenticationError, RunLostError
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunTemplateOperator,
@@ -210,9 +206,7 @@ class TestInterruptedStart:
             "exit during the start": (SystemExit(), True, SystemExit, None),
         },
     )
-    def test_interrupted_start_is_not_repeated_and_says_that_a_run_may_be_running(
-        self, orders, monkeypatch, logs, error, only_starts, raised, match
-    ):
+    def test_interrupted_start_is_not_repeated(self, orders, monkeypatch, logs, error, only_starts, raised, match):
         send = BrowserActClient._send_once
 
         def interrupted(client, call):
@@ -225,20 +219,6 @@ class TestInterruptedStart:
             orders().run()
         may_run = "not known whether BrowserAct started a run. A run may be running and using credits. Check the"
         assert raised is not SystemExit or may_run in logs()
-
-    def test_unknown_start_that_cannot_be_checked_fails_without_a_second_start(self, orders, emulator):
-        emulator.fault("run-task", RequestFault.lost_response(), times=1)
-        emulator.fault("list-tasks", RequestFault.status(500), times=None)
-        with pytest.raises(AirflowFailException, match=r"(?s)not known whether BrowserAct started a run.*stop the one"):
-            orders().run()
-        assert calls_of(emulator, "run-task") == 1
-
-    def test_host_that_responds_with_a_web_page_raises_and_starts_no_run(self, orders, emulator):
-        emulator.fault("run-task", RequestFault.html(), times=None)
-        # It may be a maintenance page, so Airflow's retries apply.
-        with pytest.raises(UnexpectedResponseError, match="host of the Airflow connection 'browseract_default'"):
-            orders().run()
-        assert emulator.tasks == []
 
 
 def test_private_callback_url_is_refused_unless_the_api_is_private(orders, monkeypatch):

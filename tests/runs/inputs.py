@@ -15,13 +15,16 @@ def closed(required: list[str], **properties: Any) -> dict[str, Any]:
 
 
 class Lazy(Sequence[str]):
-    """The texts "a" and "b", as Airflow returns the results of mapped tasks."""
+    """Texts, as Airflow returns the results of mapped tasks."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = texts
 
     def __len__(self) -> int:
-        return 2
+        return len(self.texts)
 
     def __getitem__(self, index: Any) -> Any:
-        return ["a", "b"][index]
+        return self.texts[index]
 
 
 MARK = 4_567_800_000

@@ -30,7 +30,7 @@ KEY = "app-key"
         "boolean": (True, "true"),
         "list": (["a", 1], '["a", 1]'),
         "dict": ({"ö": [None]}, '{"ö": [null]}'),
-        "lazy sequence": (Lazy(), '["a", "b"]'),
+        "lazy sequence": (Lazy("a", "b"), '["a", "b"]'),
         "mappings": ([MappingProxyType({"a": MappingProxyType({"b": 1})})], '[{"a": {"b": 1}}]'),
     },
 )

@@ -65,7 +65,7 @@ def test_json_values_keep_type_and_order_and_lazy_sequences_become_lists_and_map
     value = {"b": 1, "a": [1.5, True, None, "x", {"c": []}, -(2**1024) + 1]}
     assert json.dumps(read_input(value)) == json.dumps(value)
     assert read_input(None) == read_input({}) == {}
-    read = read_input(MappingProxyType({"a": Lazy(), "b": (MappingProxyType({"c": 1}),)}))
+    read = read_input(MappingProxyType({"a": Lazy("a", "b"), "b": (MappingProxyType({"c": 1}),)}))
     assert read == {"a": ["a", "b"], "b": [{"c": 1}]}
     assert type(read["b"][0]) is dict
 

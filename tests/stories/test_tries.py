@@ -19,11 +19,13 @@ from airflow_provider_browseract.exceptions import (
     RunLostError,
     RunStartUnknownError,
     RunTimedOutError,
+    UnexpectedResponseError,
 )
 from tests.stories.player import DEFERS, DIES, KINDS, SHAPES, WAYS, Try
 
 INK = {"inputs": {"keyword": "ink"}}
 OTHER = {"source": ORDERS.id, "inputs": None}
+NO_STATE = {"durable": False}
 NO_PAUSE = {"on_paused": "fail", "cancel_on_kill": False}
 LOST, RESET, DOWN = RequestFault.lost_response(), RequestFault.reset(), RequestFault.status(503)
 GONE, FULL = RequestFault.refused(10112), RequestFault.refused(10118)
@@ -31,6 +33,7 @@ LOCKED, WRONG_KEY = RequestFault.refused(4711, "Locked."), RequestFault.refused(
 MARKED: dict[str, Any] = {"killed": "read", "state": "failed"}
 KEPT_BY_SETTING = "The run keeps running and using credits because cancel_on_kill=False. Stop it "
 NOT_STOPPED = "The run could not be stopped (BrowserAct failed at ... It may keep running and using credits until"
+UNKNOWN, WRONG_HOST = "not known whether BrowserAct started a run ... stop the one", "host of the Airflow connection"
 NO_CREDITS = RequestFault.refused(90002, "Insufficient credits.")
 
 STORIES = {
@@ -44,6 +47,15 @@ STORIES = {
     "each start is reset": ([Try(ResponseLostError, faults={"start": (RESET, None)})], ""),
     "lost start cannot be looked up": (
         [Try(RunStartUnknownError, faults={"start": (LOST, 1), "list": (DOWN, None)}, says="failed"), Try()],
+        "finished",
+    ),
+    "lost start cannot be looked up without durable": (
+        [Try(AirflowFailException, faults={"start": (LOST, 1), "list": (DOWN, None)}, args=NO_STATE, says=UNKNOWN)],
+        "finished",
+    ),
+    # It may be a maintenance page, so Airflow's retries apply.
+    "a web page instead of a start": (
+        [Try(UnexpectedResponseError, faults={"start": (RequestFault.html(), None)}, says=WRONG_HOST), Try()],
         "finished",
     ),
     "run fails": ([Try(RunFailedError, run={"outcome": "failed"}), Try(says="ended as failed")], "failed finished"),
@@ -109,7 +121,7 @@ STORIES = {
     ),
     "evicted": ([Try(RunLostError, killed="read", says="reattaches"), Try(says="Reattaching to")], "finished"),
     "evicted without durable": (
-        [Try(RunCanceledError, killed="read", args={"durable": False}), Try(args={"durable": False})],
+        [Try(RunCanceledError, killed="read", args=NO_STATE), Try(args=NO_STATE)],
         "canceled finished",
     ),
     "marked as failed with cancel_on_kill=False": (
@@ -152,14 +164,14 @@ STORIES = {
     "sibling has the other run": ([Try(others=1, sibling=True, faults={"start": (LOST, 1)})], "finished finished"),
     "cleared after success": ([Try(), Try(cleared=True)], "finished finished"),
     "BrowserAct is down without durable": (
-        [Try(RunLostError, faults={"read": (DOWN, None)}, run={"duration": 1500}, args={"durable": False})],
+        [Try(RunLostError, faults={"read": (DOWN, None)}, run={"duration": 1500}, args=NO_STATE)],
         "canceled",
     ),
     "output in another format": (
         [Try(AirflowFailException, args={"output_format": "csv"}), Try(cleared=True)],
         "finished",
     ),
-    "not durable": ([Try(args={"durable": False}), Try(args={"durable": False})], "finished finished"),
+    "not durable": ([Try(args=NO_STATE), Try(args=NO_STATE)], "finished finished"),
     "BrowserAct is down": (
         [Try(RunLostError, run={"duration": 900}, faults={"read": (DOWN, None)}), Try(later=60)],
         "finished",
