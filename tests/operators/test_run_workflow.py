@@ -239,9 +239,7 @@ class TestChangingConnection:
             "key in quotes": ({"password": '"app-emulator"'}, AuthenticationError, "Invalid authorization"),
         },
     )
-    def test_fault_of_the_connection_ends_the_try_at_once_and_leaves_it_to_the_retries_of_airflow(
-        self, orders, world, emulator, monkeypatch, variable, error, words
-    ):
+    def test_fault_of_the_connection_ends_the_try(self, orders, world, emulator, monkeypatch, variable, error, words):
         if isinstance(variable, dict):
             world.connect(**variable)
         else:

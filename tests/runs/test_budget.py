@@ -11,13 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.runs.budget import (
-    Budget,
-    BudgetAction,
-    ShowBudget,
-    forecast_run,
-    refused_by,
-)
+from airflow_provider_browseract.runs.budget import Budget, BudgetAction, ShowBudget, forecast_run, refused_by
 from airflow_provider_browseract.runs.request import Source
 from tests.cases import cases, examples
 from tests.runs.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot

@@ -27,7 +27,7 @@ from airflow_provider_browseract.runs.wait import Wait, WaitEvent
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.cases import cases
 from tests.catalogue import FAILING, PLAIN_TEXT
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, FakeTaskInstance, calls_of
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, FakeTaskInstance, calls_of, raises
 
 REFUSED = RequestFault.refused(401, "Invalid API key", http_status=401)
 
@@ -198,10 +198,7 @@ class TestFailure:
 
     @pytest.mark.parametrize("error", [TaskDeferralTimeout, TaskDeferralError])
     def test_never_fail_sensor_skips_when_airflow_ends_its_deferral(self, error, monkeypatch):
-        def fail(*_):
-            raise error
-
-        monkeypatch.setattr(BaseOperator, "resume_execution", fail)
+        monkeypatch.setattr(BaseOperator, "resume_execution", raises(error()))
         sensor = TaskSensor(task_id="wait", browseract_task_id="7", deferrable=True, never_fail=True)
         with pytest.raises(AirflowSkipException):
             sensor.resume_execution("__fail__", {}, {"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]

@@ -37,7 +37,6 @@ def ended(outcome, used, **args):
 
 
 STORIES = {
-    "endless run": ([OVER], "canceled"),
     "no cap": ([Try(run={"duration": 40.0, "credits_per_step": 1000})], "finished"),
     "stop takes half a minute": ([replace(OVER, run={**ENDLESS, "stop_after": 30.0})], "running"),
     "run finishes although a stop was accepted": (
@@ -206,9 +205,7 @@ class TestDeferral:
         [(CAP, "and was stopped at step"), (None, "more than max_credits=100 allows"), (1000, "")],
         ids=["same cap", "cap is gone", "cap was raised"],
     )
-    def test_worker_that_finds_the_run_above_the_cap_stops_it_unless_it_was_raised(
-        self, capped, world, later, error, monkeypatch
-    ):
+    def test_worker_stops_the_run_unless_the_cap_was_raised(self, capped, world, later, error, monkeypatch):
         world.clock.sleep(100)
         monkeypatch.setattr(self, "args", {"max_credits": later})
         event = WaitEvent(capped[2].trigger.wait, WokenBy.CALLBACK)

@@ -18,6 +18,7 @@ from airflow_provider_browseract.runs.wait import FOREVER, WaitEvent, WokenBy
 from airflow_provider_browseract.triggers import run as triggers
 from tests.cases import cases
 from tests.triggers.waits import start_paused, start_short, trigger
+from tests.workers import raises
 
 TI_ID = "019ab3d5-0000-7000-8000-000000000001"
 AWAY = "RuntimeError: the API server is away"
@@ -123,26 +124,18 @@ class TestTrouble:
         assert f"could not be closed: {AWAY}" in logs()
 
     def test_answer_is_found_although_the_run_cannot_be_polled_for_long(self, world, people, asking, monkeypatch):
-        async def away(*_):
-            raise OSError("no secrets here")
-
         async def answered_late():
             waited_for = asyncio.ensure_future(anext(asking().run()))
             await asyncio.sleep(2 * timings.POLL_PATIENCE)
             people.answer("Stop")
             return from_json(WaitEvent, (await waited_for).payload)
 
-        monkeypatch.setattr(BrowserActHook, "aget_connection", away)
+        monkeypatch.setattr(BrowserActHook, "aget_connection", raises(OSError("no secrets here")))
         event = world.run(answered_late())
         assert (event.answer, event.answered_by) == (Answer.STOP, "ada")
 
-    def test_worker_continues_with_an_open_required_action_after_an_unexpected_error(
-        self, people, wait, asking, monkeypatch
-    ):
-        async def broken(*_):
-            raise ZeroDivisionError("a bug")
-
-        monkeypatch.setattr(triggers, "run_steps_async", broken)
+    def test_worker_continues_with_an_open_action_after_an_unexpected_error(self, people, wait, asking, monkeypatch):
+        monkeypatch.setattr(triggers, "run_steps_async", raises(ZeroDivisionError("a bug")))
         event = wait(asking())
         assert (event.answer, event.wait.required_action, people.question["chosen"]) == (None, TI_ID, None)
 
@@ -168,9 +161,7 @@ class TestAnsweredMeanwhile:
         assert (event.answer, event.answered_by) == (Answer.STOP, "ada")
 
     @pytest.mark.parametrize("answered", [False, True], ids=["no answer", "answered meanwhile"])
-    def test_required_action_of_a_run_over_the_cap_is_closed_and_does_not_resume_it(
-        self, emulator, people, wait, asking, answered_meanwhile, answered
-    ):
+    def test_cap_closes_the_required_action(self, emulator, people, wait, asking, answered_meanwhile, answered):
         if answered:
             answered_meanwhile("Resume")
         event = wait(asking(max_credits=100, spent_before=101))

@@ -18,7 +18,7 @@ from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from tests.cases import cases
 from tests.triggers.waits import start, start_bot, trigger
-from tests.workers import calls_of, stored_trigger
+from tests.workers import calls_of, raises, stored_trigger
 
 
 def test_task_trigger_polls_after_the_grace_until_the_run_has_ended(world, emulator, wait):
@@ -46,10 +46,8 @@ def test_trigger_reports_deadline_of_a_run_that_then_keeps_running(world, emulat
 
 
 def test_client_that_cannot_be_opened_is_not_reported_as_an_unreadable_connection(emulator, monkeypatch):
-    def broken(*arguments, **options):
-        raise FileNotFoundError("/etc/ssl/private.pem")
-
-    monkeypatch.setattr(client.AsyncBrowserActClient, "_open", broken)
+    unreadable = raises(FileNotFoundError("/etc/ssl/private.pem"))
+    monkeypatch.setattr(client.AsyncBrowserActClient, "_open", unreadable)
     with pytest.raises(FileNotFoundError, match=r"private\.pem"):
         asyncio.run(PatientClient("browseract_default").send(v2.list_regions()))
 
@@ -84,13 +82,8 @@ def test_task_trigger_gives_up_when_it_cannot_poll_for_long(world, emulator, wai
 
 
 @pytest.mark.parametrize(("within", "seconds"), [(3600, 600), (30, 30)], ids=["patience", "until the deadline"])
-def test_trigger_leaves_the_wait_to_a_worker_after_an_unexpected_error(
-    world, emulator, wait, monkeypatch, logs, within, seconds
-):
-    async def broken(*_):
-        raise ZeroDivisionError("a bug")
-
-    monkeypatch.setattr(triggers, "run_steps_async", broken)
+def test_unexpected_error_leaves_the_wait_to_a_worker(world, emulator, wait, monkeypatch, logs, within, seconds):
+    monkeypatch.setattr(triggers, "run_steps_async", raises(ZeroDivisionError("a bug")))
     began = world.clock.now
     event = wait(trigger(start(), deadline=began + within))
     assert event.wait.last_seen is None

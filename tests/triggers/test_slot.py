@@ -369,9 +369,7 @@ class TestPlace:
         assert "The plan" not in logged
 
     @pytest.mark.parametrize("counted", [True, False], ids=["counted", "as at the refusal"])
-    async def test_place_and_active_runs_are_logged_and_pushed_once(
-        self, world, emulator, waiting, monkeypatch, logs, counted
-    ):
+    async def test_place_is_logged_and_pushed_once(self, world, emulator, waiting, monkeypatch, logs, counted):
         pushed: dict[int | None, Any] = {}
 
         class PushedXComs:

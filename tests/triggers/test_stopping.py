@@ -22,12 +22,11 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c
 from tests.cases import cases
-from tests.triggers.waits import start, start_bot, start_short, trigger, until
+from tests.triggers.waits import start, start_bot, start_paused, start_short, trigger, until
 from tests.workers import calls_of
 
 trigger_of: ContextVar[str | None] = ContextVar("trigger_of", default=None)
 """Stands for Airflow's variable with the task instance whose trigger sends a request."""
-
 
 CALLBACK: dict[str, Any] = {"woken_by": "callback", "began_at": 1000.0}
 EARLIER_CALLBACK = {**CALLBACK, "began_at": 940.0}
@@ -255,10 +254,8 @@ def asking(emulator, people):
     """A trigger whose run has paused, with an open Required Action."""
     people._ask("019ab3d5-0000-7000-8000-000000000001")
     [action] = people.questions
-    emulator.set_workflow(HUMAN.id, duration=0.2, pause_at=0.1, pause_limit=600.0)
-    task_id = BrowserActHook().run_task(HUMAN.id).id
-    emulator.wait_until(lambda: emulator.tasks[-1].status == "paused")
-    return trigger(task_id, default_answer=Answer.STOP, required_action=action)
+    emulator.set_workflow(HUMAN.id, duration=0.2)
+    return trigger(start_paused(emulator), default_answer=Answer.STOP, required_action=action)
 
 
 async def test_slow_read_of_required_action_is_completed_and_not_cancelled(emulator, people, asking):

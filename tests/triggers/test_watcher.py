@@ -141,16 +141,6 @@ async def test_watcher_lists_only_what_it_may_report(world, emulator, arguments,
 
 
 @in_world
-async def test_watcher_reports_end_of_run_started_before_the_watcher(world, emulator):
-    emulator.set_workflow(ORDERS.id, duration=600.0)
-    task_id = end()
-    async with watching() as payloads:
-        BrowserActHook().stop_task(task_id)
-        await asyncio.sleep(POLLS)
-    assert ids(payloads) == [task_id]
-
-
-@in_world
 class TestWatcherRestart:
     @cases(
         ("stored", "failures", "first", "second"),
@@ -161,9 +151,7 @@ class TestWatcherRestart:
             "no stored state": (False, 0, {}, {}),
         },
     )
-    async def test_restarted_watcher_with_its_state_reports_all_tasks_ended_meanwhile_in_one_event_and_none_twice(
-        self, world, emulator, stored, failures, first, second
-    ):
+    async def test_restarted_watcher_reports_what_it_missed(self, world, emulator, stored, failures, first, second):
         state = State() if stored or first else None
         task_id, payloads = await ended_while(state, workflow=FAILING, **first)
         assert ids(payloads) == [task_id]
