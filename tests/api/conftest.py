@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 
 
 class Sync:
-    """Uses the synchronous client."""
-
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
@@ -37,8 +35,6 @@ class Sync:
 
 
 class Async(Sync):
-    """Uses the asynchronous client in the same way."""
-
     def send(self, *several: Call):
         async def go():
             async with AsyncBrowserActClient(self.settings) as client:
@@ -64,7 +60,6 @@ Listen = Callable[[Callable[[socket.socket], None]], int]
 
 @pytest.fixture(scope="module")
 def listen() -> Iterator[Listen]:
-    """Handle each connection to a port of this machine with a function, and return the port."""
     with listening() as listen:
         yield listen
 

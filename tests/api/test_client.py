@@ -45,7 +45,6 @@ def client(kind, settings):
 
 @pytest.fixture
 def impatient(kind, settings):
-    """A client for servers that hang."""
     return kind(replace(settings, read_timeout=1.0))
 
 

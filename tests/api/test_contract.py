@@ -75,7 +75,6 @@ def json_of(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def example_call(name: str) -> Call[Any]:
-    """Return the call of an operation of version 3 with the ids of the document's examples."""
     parameters = operation(ApiVersion.V3, CALLS_OF_V3[name]).get("parameters", [])
     return test_v3.CALLS[name].func(*(parameter["example"] for parameter in parameters if parameter["in"] == "path"))
 

@@ -75,7 +75,6 @@ HEADERS = st.dictionaries(st.just("retry-after"), st.sampled_from(RETRY_AFTER))
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of each part of a JSON value."""
     yield path
     for key, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         yield from places(part, (*path, key))

@@ -20,10 +20,8 @@ def call(limit: int = 2) -> Call[Page[SourceInfo]]:
 class Shop:
     """A service with a list of sources, as careless about it as a test wants.
 
-    :param count: how many there are.
     :param size: how many a page has, if not as many as were asked for.
     :param large: the sources that are too large for any page.
-    :param numbers: what comes with each page.
     """
 
     def __init__(self, count: int, *, size: int | None = None, large: Collection[int] = (), **numbers) -> None:

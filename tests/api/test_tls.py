@@ -30,13 +30,11 @@ Act = Callable[[socket.socket], object]
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A file with a certificate for 127.0.0.1, signed by itself, and its key."""
     return certificate_in(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
 def no_variables(monkeypatch) -> Iterator[None]:
-    """No variable names certificates."""
     for name in (*CERTIFICATES, "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     async_client._ssl_context.cache_clear()
@@ -46,13 +44,11 @@ def no_variables(monkeypatch) -> Iterator[None]:
 
 @pytest.fixture(params=CERTIFICATES)
 def trusted(request, certificate, monkeypatch, no_variables) -> None:
-    """Both clients trust the certificate, no matter which of the variables names it."""
     monkeypatch.setenv(request.param, str(certificate))
 
 
 @pytest.fixture
 def tls(certificate, listen):
-    """Listen with TLS: the function gets the secured socket."""
     return lambda handle: listen(with_tls(certificate, handle))
 
 

@@ -38,7 +38,6 @@ NOWHERE = "http://127.0.0.1:9"
 
 @pytest.fixture
 def airflow(components, api_server, monkeypatch) -> Iterator[str]:
-    """The address of an Airflow whose components are all alive."""
     with served(api_server) as port:
         address = f"http://127.0.0.1:{port}"
         monkeypatch.setenv("AIRFLOW__API__BASE_URL", address)
@@ -63,7 +62,6 @@ def check(airflow, connect, monkeypatch):
 
 @contextmanager
 def responding(response: Response) -> Iterator[str]:
-    """Serve a response to every request, and yield the address."""
     app = FastAPI()
     app.add_api_route("/{path:path}", lambda: response, methods=["POST", "GET"])
     with served(app) as port:
@@ -77,7 +75,6 @@ def problems(output: str) -> str:
 
 
 def states(output: str) -> dict[str, str]:
-    """Return the state of each check by its name."""
     return {name.strip(): state for state, name in re.findall(r"^(\w+) +(\S.{11})", output, re.MULTILINE)[:6]}
 
 
@@ -255,8 +252,6 @@ def test_missing_triggerer_fails_and_another_missing_component_is_a_warning(chec
 class TestApiServer:
     @pytest.fixture
     def server(self, check, monkeypatch):
-        """Run the command with another address of the API server."""
-
         def run(address: str, **extra: str) -> str:
             monkeypatch.setenv("AIRFLOW__API__BASE_URL", address)
             return check(extra)[1]
@@ -352,7 +347,6 @@ class TestApiServer:
 
 def test_response_to_a_callback_that_never_ends_is_given_up(check, monkeypatch):
     def drip(connection: socket.socket) -> None:
-        """Respond with ten bytes a second, without an end."""
         connection.recv(10_000)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
         while True:
@@ -387,8 +381,6 @@ class TestBudget:
 class TestWithoutDatabase:
     @pytest.fixture
     def no_database(self, monkeypatch) -> str:
-        """Let every access to Airflow's database fail, and return the reason."""
-
         monkeypatch.setattr(database, "_session", raising(database.NoDatabaseError("connection refused")))
         return "Airflow's database cannot be read on this machine"
 

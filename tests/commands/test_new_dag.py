@@ -48,7 +48,6 @@ def dags_folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def new(browseract_emulator, dags_folder, monkeypatch, capsys):
-    """Run the command in this process."""
     # It changes the environment of this process.
     monkeypatch.setattr(__main__, "load_airflow", lambda: True)
 

@@ -86,7 +86,6 @@ def shape(file: DagFile) -> str:
 
 
 def arguments_of(file: DagFile) -> dict[str, ast.expr]:
-    """Return the arguments of the DAG and of its operator by name."""
     calls = [node for node in ast.walk(ast.parse(file.source)) if isinstance(node, ast.Call)]
     return {word.arg: word.value for call in calls for word in call.keywords if word.arg}
 
@@ -100,7 +99,6 @@ def rendered(template: str, **params: str) -> str:
 
 
 def rendered_values(value: Any) -> Any:
-    """Render a value as Airflow does, at all levels."""
     if isinstance(value, str):
         return rendered(value)
     if isinstance(value, dict):
@@ -233,8 +231,6 @@ class TestInAirflow:
 
     @pytest.fixture
     def copied(self, tmp_path):
-        """Write a file, and return its DAG."""
-
         def copy(file: DagFile):
             path = tmp_path / file.file_name
             path.write_text(file.source)

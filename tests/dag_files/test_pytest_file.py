@@ -1,5 +1,3 @@
-"""The text of the test that ``new-dag`` writes beside a DAG."""
-
 from __future__ import annotations
 
 import ast
@@ -25,7 +23,6 @@ SCHEMA = {"type": "object", "properties": {"pages": {"type": "integer"}}, "requi
 
 
 def files_of(source: Any, kind: SourceKind, conn_id: str, path: str = PATH, **options: Any) -> tuple[str, str]:
-    """Return the DAG file and the test of a source."""
     runnable = Runnable.of(kind, source)
     file = dag_file(runnable, conn_id, **options)
     return file.source, dag_test_file(source, runnable, file, path, conn_id)

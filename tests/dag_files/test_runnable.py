@@ -26,7 +26,6 @@ JSON = st.recursive(
 
 
 def one(schema: Any) -> Any:
-    """Return the example for one required input."""
     [found] = inputs_of({"type": "object", "properties": {"x": schema}, "required": ["x"]})
     assert found.required
     return found.example

@@ -43,7 +43,6 @@ def emulator():
 
 
 def validate(emulator, case):
-    """Send a request, and check the response with the document."""
     # Requests that the document allows are still refused if they name something that does not exist, and if they have
     # additional fields, which the document does not exclude.
     left_out = [checks.positive_data_acceptance]
@@ -85,7 +84,6 @@ class Documented(Account):
         return response.json() if response.content else None
 
     def wait_for(self, expected):
-        """Wait until runs have these statuses, by id."""
         self.emulator.wait_until(lambda: expected.items() <= {t.id: t.status for t in self.emulator.tasks}.items())
 
 

@@ -149,7 +149,6 @@ class TestRewrites:
 
 
 def delivered(client, count):
-    """Wait for a number of delivery attempts, and return their outcomes."""
     client.emulator.wait_until(lambda: len(client.emulator.deliveries) >= count)
     return [(record.status, record.attempt, record.http_status) for record in client.emulator.deliveries]
 

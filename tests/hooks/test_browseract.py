@@ -48,7 +48,6 @@ def emulator(browseract_emulator):
 
 
 async def awaited(hook, call, **limits):
-    """Send a call with a client for event loops."""
     async with hook.async_client(**limits) as browseract:
         return await browseract.send(call)
 
@@ -491,8 +490,6 @@ class TestConnectionTest:
 
     @pytest.fixture
     def failure(self, outcome):
-        """Set the connection, test it, and return the message of the failure."""
-
         def test(*extra, **fields) -> str:
             good, message = outcome(*extra, **fields)
             assert good is False

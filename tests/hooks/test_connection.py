@@ -1,5 +1,3 @@
-"""What the fields of a connection mean, and which ones are refused or give a warning."""
-
 from __future__ import annotations
 
 import json

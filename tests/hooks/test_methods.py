@@ -1,5 +1,3 @@
-"""Each endpoint of both versions of the API has its method of the hook."""
-
 from __future__ import annotations
 
 import inspect

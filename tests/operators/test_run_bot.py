@@ -30,7 +30,6 @@ TEMPLATE: Any = {
 }
 BOT: Any = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": COMPANY}
 LIST = {**BOT, "bot_id": PRICES.id, "input": {"products": ["pens"], "country": "DE"}}
-"""A bot whose output is a list."""
 BOT_TEMPLATE: Any = {
     "operator_class": RunBotTemplateOperator,
     "template_id": TEMPLATE_SEARCH.id,

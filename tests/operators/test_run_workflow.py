@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -10,12 +9,7 @@ import pytest
 from airflow.sdk import BaseOperatorLink
 
 from airflow_provider_browseract.api.client import BrowserActClient
-from airflow_provider_browseract.compat import (
-    AirflowFailException,
-    AirflowNotFoundException,
-    AirflowTaskTimeout,
-    TaskDeferred,
-)
+from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, AirflowTaskTimeout
 from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, RequestFault
 from airflow_provider_browseract.exceptions import AuthenticationError, RunLostError
 from airflow_provider_browseract.operators.browseract import (
@@ -38,7 +32,6 @@ CONNECTION = "AIRFLOW_CONN_BROWSERACT_DEFAULT"
 
 @pytest.fixture
 def orders(worker):
-    """Return a function that makes a worker of a run that lists orders."""
     return lambda **arguments: worker(workflow_id=ORDERS.id, **arguments)
 
 
@@ -53,14 +46,6 @@ class TestResult:
 
 
 class TestXComs:
-    @cases("arguments", {"deferred": {"deferrable": True}, "not waited for": {"wait_for_completion": False}})
-    def test_browseract_task_id_and_link_are_pushed_before_the_wait(self, orders, emulator, arguments):
-        run = orders(**arguments)
-        with suppress(TaskDeferred):
-            run.operator().execute(run.context)
-        assert run.ti.xcoms["task_id"] == emulator.tasks[0].id
-        assert emulator.tasks[0].id in str(run.ti.xcoms["_link_BrowserActTaskLink"])
-
     def test_airflow_pushes_only_links_that_the_operator_does_not_push_itself(self, orders):
         class OwnLink(BaseOperatorLink):
             name = "Own"
@@ -75,8 +60,7 @@ class TestXComs:
         operator = run.operator()
         names = [link.name for link in operator.operator_extra_links]
         assert names == ["BrowserAct task", "Live view", "Run in the panel", "Own"]
-        with suppress(TaskDeferred):
-            operator.execute(run.context)
+        operator.execute(run.context)
         assert [link.name for link in operator.operator_extra_links] == ["Own"]
 
     def test_subclass_can_define_its_links_as_a_property(self, orders):
@@ -156,19 +140,6 @@ class TestDeferral:
         polls = emulator.requests[3:]
         assert {request.endpoint for request in polls} == {"get-task"}
         assert len(polls) in (6, 7)
-
-    def test_deferral_ended_by_airflow_while_the_api_is_down_gives_the_run_up(self, orders, emulator, logs):
-        emulator.set_workflow(ORDERS.id, duration=7200.0)
-        run = orders(deferrable=True)
-        run.defer()
-        emulator.fault("get-task", RequestFault.status(503), times=None)
-        match = (
-            r"(?s)^Stopped waiting for BrowserAct task .*, because Airflow ended the deferral: .*The run was stopped\."
-        )
-        with pytest.raises(RunLostError, match=match):
-            run.operator().resume_execution("__fail__", {"error": "Trigger failure"}, run.context)
-        assert emulator.tasks[0].status == "canceled"
-        assert f"BrowserAct task {emulator.tasks[0].id} cannot be read: " in logs()
 
 
 class TestUnsuccessfulRun:

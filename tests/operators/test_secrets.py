@@ -34,7 +34,6 @@ DECORATED = pytest.mark.parametrize("by", ["operator", "decorated"])
 
 @pytest.fixture(autouse=True)
 def _forget_masks():
-    """Forget the secrets that a test has passed to Airflow."""
     from airflow.sdk._shared.secrets_masker import _secrets_masker
 
     yield
@@ -84,7 +83,6 @@ class TestGuesses:
         return json.dumps([f"workflow {LOG_IN.id}", inputs, False, None, None], sort_keys=True).encode()
 
     def guessed(self, stored: str) -> list[str]:
-        """Try all secrets of six digits, and return those whose digest is stored."""
         digests = set(re.findall(r"\b[0-9a-f]{64}\b", stored))
         before, _, after = self.canonical("<guess>").partition(b"<guess>")
         begun, hits = hashlib.sha256(before), []
@@ -140,7 +138,6 @@ def as_list(inputs: dict[str, str]) -> list[dict[str, str]]:
 
 
 def rendered(**arguments: Any) -> Any:
-    """Return an operator whose templates were rendered, with its context."""
     operator: Any = RunBotOperator if "input" in arguments else RunWorkflowOperator
     source = {"bot_id": CONTACTS.id} if "input" in arguments else {"workflow_id": LOG_IN.id}
     made = operator(task_id="run", **source, **arguments)

@@ -10,7 +10,6 @@ from airflow_provider_browseract.runs.json_values import Path
 
 
 def closed(required: list[str], **properties: Any) -> dict[str, Any]:
-    """Return the schema of an object with these names and no others."""
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
@@ -32,14 +31,12 @@ MARK = 4_567_800_000
 
 
 def at(value: Any, path: Path) -> Any:
-    """Return the value at a place within a value."""
     for step in path:
         value = value[step]
     return value
 
 
 def put(value: Any, path: Path, new: Any) -> None:
-    """Replace the value at a place within a value, or add it."""
     at(value, path[:-1])[path[-1]] = new
 
 
@@ -98,7 +95,6 @@ def wrong_values(part: Any) -> Iterator[Any]:
 
 
 def value_of(part: Any, root: Any, chance: random.Random) -> Any:
-    """Return a value that a schema accepts."""
     part = _resolved(part, root)
     types = _types(part)
     if ("null" in types or part.get("nullable")) and chance.random() < 0.2:

@@ -35,16 +35,7 @@ def wait_of(
 
 @dataclass(eq=False)
 class TI:
-    """A task instance, which wants one run.
-
-    :param name: its name.
-    :param duration: seconds that its run takes.
-    :param dag_id: its DAG.
-    :param conn_id: its connection.
-    :param key: digest of the API key.
-    :param source: its workflow or bot.
-    :param api_version: the version of the API that runs it.
-    """
+    """A task instance, which wants one run. The key is the digest of an API key."""
 
     name: str
     duration: float
@@ -151,7 +142,6 @@ class World:
                 self._begin(ti)
 
     def mark(self, ti: TI) -> None:
-        """Mark a task instance that waits for a slot."""
         ti.state, queue = "over", ti.queue
         if queue is not None and ti.name in queue.waiting:
             queue.leave(ti.name, self.now)
@@ -163,7 +153,6 @@ class World:
 
     @property
     def makespan(self) -> float:
-        """The moment at which the last run has ended."""
         return max(at + ti.duration for at, ti in self.started)
 
     def refusals_after_the_first(self) -> int:

@@ -24,7 +24,6 @@ WARN = Budget("browseract_default", daily_credits=2000, action=BudgetAction.WARN
 WORKFLOW = Source(SourceKind.WORKFLOW, "71002814653029437")
 BOT, BOT_TEMPLATE = Source(SourceKind.BOT, "82"), Source(SourceKind.BOT_TEMPLATE, "82")
 NOVEMBER = [date(2026, 11, day) for day in range(1, 27)]
-"""The past days of the month at the time of the checks."""
 
 DOWN, BROKEN = errors.ServerError("BrowserAct is down"), errors.ServerError("The list is broken.")
 

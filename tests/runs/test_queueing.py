@@ -1,5 +1,3 @@
-"""The queue for slots: how runs are counted, and who is offered the slot of an ended run."""
-
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -23,7 +21,6 @@ def page(ids, limit):
 
 
 def count(account, versions=frozenset({ApiVersion.V2})) -> tuple[Active | None, list[str]]:
-    """Return the count, and the names of its calls in order."""
     played = Played(account).play(count_active(versions))
     return played.over, played.names
 

@@ -84,7 +84,6 @@ def test_only_lists_and_dicts_are_named_as_sent_as_text():
 
 
 def of(text: str = "1", **other: Any) -> RunRequest:
-    """A request for a run of workflow 70 with the input ``a``."""
     return replace(RunRequest(SOURCE, {"a": text}), **other)
 
 
@@ -138,7 +137,6 @@ def test_fingerprint_is_the_one_that_earlier_tries_have_stored(stored, request_)
 
 
 def pairs(**inputs: Any) -> list[dict[str, Any]]:
-    """Return inputs as BrowserAct takes them."""
     return [{"name": name, "value": value} for name, value in inputs.items()]
 
 

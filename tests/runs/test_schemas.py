@@ -39,7 +39,6 @@ DEEP = ["[" * levels + "]" * levels for levels in (102, 100_000)]
 
 
 def of(part: Any, **more: Any) -> dict[str, Any]:
-    """Return the schema of an input with the name ``a``."""
     return {"type": "object", "properties": {"a": part}, **more}
 
 
@@ -48,7 +47,6 @@ def with_defs(part: Any, **defs: Any) -> dict[str, Any]:
 
 
 def conformed(value: Any, part: Any) -> Conformed:
-    """Check the value of the name ``a``."""
     return conform({"a": value}, of(part), WHAT)
 
 
@@ -478,7 +476,6 @@ def arrays(items: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
 DECLARED = objects(
     st.recursive(st.sampled_from(LEAVES), lambda inner: objects(inner) | arrays(inner), max_leaves=6)
 ).map(lambda schema: {**schema, "$defs": {"Shared": {"type": "integer"}}})
-"""Schemas as bots declare their input."""
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-2, 2) | st.sampled_from(["a", "b", "secret"]),

@@ -1,5 +1,3 @@
-"""Who is woken for a slot and when, and what is learned about the plan."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -27,12 +25,10 @@ BOTH = cases("callbacks", {"callbacks": True, "polling": False})
 
 
 def runs(number: int, first: int = 0) -> Active:
-    """Return active runs with consecutive ids."""
     return Active(number, frozenset(str(first + each) for each in range(number)))
 
 
 def queue_of(waits: dict[str, QueueWait]) -> SlotQueue:
-    """Return a queue that these task instances have just joined."""
     queue = SlotQueue()
     for key, wait in waits.items():
         queue.join(key, wait, 0.0)
@@ -45,7 +41,6 @@ def in_order(number: int, **fields: Any) -> dict[str, QueueWait]:
 
 
 def look(queue: SlotQueue, at: float, active: int | Active | None, *woken: str) -> None:
-    """Count the active runs, and check who is woken then."""
     queue.count(runs(active) if isinstance(active, int) else active, at)
     assert queue.wake(at) == [*woken]
 
@@ -275,7 +270,6 @@ class TestBothVersions:
 
 
 def played(number: int, plan: int, duration: float | tuple[float, float] = 30.0, **world: Any) -> World:
-    """Return a world in which so many task instances have come to the end of their runs."""
     made = World(plan, **world)
     made.submit(number, duration=duration)
     made.play()

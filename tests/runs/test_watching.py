@@ -36,7 +36,6 @@ def task(task_id: str, status: TaskStatus = FINISHED, *, created=-60.0, finished
 
 
 def window_of(*tasks: Task, api_version: ApiVersion = ApiVersion.V2) -> Window:
-    """Return a window to which these tasks were added now."""
     window = Window(NOW, api_version)
     window.add(tasks, NOW)
     return window

@@ -1,5 +1,3 @@
-"""Waiting for a run that was started elsewhere."""
-
 from __future__ import annotations
 
 import re
@@ -40,8 +38,6 @@ def started(emulator, workflow=ORDERS, **settings) -> str:
 
 @pytest.fixture
 def wait(worker):
-    """Return a function that runs the sensor to its end, deferrals included."""
-
     def wait(task_id: str, ti: Any = None, **arguments) -> Any:
         run = worker(operator_class=TaskSensor, browseract_task_id=task_id, **arguments)
         run.ti = run.context["ti"] = ti or FakeTaskInstance()
@@ -51,7 +47,6 @@ def wait(worker):
 
 
 def resume(world, task_id: str, within: float = 3600, **arguments) -> Any:
-    """Continue a deferred sensor after the end of its wait."""
     sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, **arguments)
     event = to_json(WaitEvent(Wait(task_id, world.clock.now + within, api_version=None)))
     return sensor.resume_execution("execute_complete", {"event": event}, {"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]

@@ -1,5 +1,3 @@
-"""What ``max_credits`` lets the runs of one task instance use."""
-
 from __future__ import annotations
 
 from dataclasses import replace
@@ -166,7 +164,6 @@ class TestDeferral:
 
     @pytest.fixture
     def capped(self, world, player):
-        """A deferred task instance, its context and its deferral."""
         world.emulator.next_run(SEARCH.id, **ENDLESS)
         found = player("workflow", "deferred")
         ti = TaskInstance(world, lambda: found.operator(Try(args={"inputs": PENS, **self.args})))

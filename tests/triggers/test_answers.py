@@ -1,5 +1,3 @@
-"""The Required Action of a paused run, from its trigger on."""
-
 from __future__ import annotations
 
 import asyncio
@@ -26,7 +24,6 @@ AWAY = "RuntimeError: the API server is away"
 
 @pytest.fixture
 def asking(emulator, people):
-    """Return a function that makes a trigger whose run has paused, with an open Required Action."""
     people._ask(TI_ID, options=["Resume", "Stop"])
     task_id = start_paused(emulator)
     now = time.time()

@@ -1,5 +1,3 @@
-"""How a trigger polls a run, and when it gives up."""
-
 from __future__ import annotations
 
 import asyncio

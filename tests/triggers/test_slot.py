@@ -39,14 +39,11 @@ def emulator(emulator, monkeypatch):
 
 
 class Waiting:
-    """Task instances that wait for slots in one triggerer."""
-
     def __init__(self) -> None:
         self.woken: list[str] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def add(self, name, since, *, refusals=1, conn_id=CONN_ID, within=6000.0, ti: Any = None, **fields) -> None:
-        """Let a task instance wait."""
         wait = QueueWait(Queued(since, since, refusals), time.time() + within, **{"active": 1, **fields})
         trigger = SlotTrigger(browseract_conn_id=conn_id, wait=wait)
         if ti is not None:
@@ -77,7 +74,6 @@ def waiting(emulator):
 
 
 async def counts() -> None:
-    """Wait for some counts of the active runs."""
     await asyncio.sleep(4 * timings.SLOT_COUNT_INTERVAL)
 
 

@@ -1,5 +1,3 @@
-"""The trigger that reports each task that ends."""
-
 from __future__ import annotations
 
 import asyncio
@@ -31,8 +29,6 @@ def emulator(emulator):
 
 
 class State:
-    """Replaces the state store of the watched asset."""
-
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
         self.fails: list[Exception] = []
@@ -72,7 +68,6 @@ async def watching(state: State | None = None, **arguments):
 
 
 def ids(payloads: list[dict]) -> list[str]:
-    """Return the tasks of all events, in order of their ids."""
     return sorted(task["task_id"] for payload in payloads for task in payload["tasks"])
 
 
@@ -271,8 +266,6 @@ async def test_fifty_watchers_of_one_connection_poll_once_per_interval(world, em
 
 @in_world
 class TestLargeOutputs:
-    """A list of tasks contains their outputs."""
-
     @pytest.fixture(autouse=True)
     def _small_pages(self, monkeypatch):
         monkeypatch.setattr("airflow_provider_browseract.api.async_client.MAX_RESPONSE", 50_000)

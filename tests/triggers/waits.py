@@ -14,7 +14,6 @@ from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
 
 LIMIT = 60.0
-"""Seconds to wait for a condition at most."""
 
 
 def in_world(test):
@@ -67,7 +66,6 @@ def start_short(emulator) -> str:
 
 
 async def until(reached: Callable[[], object]) -> None:
-    """Wait for a condition."""
     end = time.monotonic() + LIMIT
     while not reached():
         assert time.monotonic() < end

@@ -1,5 +1,3 @@
-"""The budget of an account in a worker: which starts it refuses, and what the task does then."""
-
 from __future__ import annotations
 
 import json
@@ -35,7 +33,6 @@ DOWN = RequestFault.status(503)
 
 @pytest.fixture(autouse=True)
 def metrics(monkeypatch) -> list[str]:
-    """The metrics of budgets."""
     names: list[str] = []
     monkeypatch.setattr(budget, "count_in_task", names.append)
     return names
@@ -43,13 +40,11 @@ def metrics(monkeypatch) -> list[str]:
 
 @pytest.fixture
 def limit(world):
-    """Set the fields of the connection about the budget."""
     return lambda **fields: world.connect(extra=fields)
 
 
 @pytest.fixture
 def search(worker, emulator):
-    """Return a function that makes a worker of the workflow."""
     return lambda **arguments: worker(workflow_id=SEARCH.id, input_parameters=PENS, **arguments)
 
 

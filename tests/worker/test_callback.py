@@ -1,5 +1,3 @@
-"""How the operator sets up callbacks, and how it handles one."""
-
 from __future__ import annotations
 
 import json
@@ -31,12 +29,10 @@ def webhooks(connect) -> str:
 
 @pytest.fixture
 def orders(worker):
-    """Return a function that makes a worker which waits for its run in the triggerer, unless it is told otherwise."""
     return lambda **arguments: worker(**{"workflow_id": ORDERS.id, "deferrable": True, **arguments})
 
 
 def wait_of(deferral: TaskDeferred) -> dict:
-    """The wait as the trigger stores it."""
     wait: dict = deferral.trigger.serialize()[1]["wait"]
     return wait
 
@@ -48,7 +44,6 @@ def callback_event(deferral: TaskDeferred) -> dict:
 
 @pytest.fixture
 def called_back(orders, emulator, webhooks):
-    """A worker whose run has ended after it deferred, and the event of the callback."""
     run = orders(poll_interval=None)
     deferral = run.defer()
     emulator.wait_until(lambda: emulator.tasks[0].finished_at)

@@ -1,5 +1,3 @@
-"""The checks before a run is started, and what a dry run shows."""
-
 from __future__ import annotations
 
 import asyncio

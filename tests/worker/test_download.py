@@ -89,7 +89,6 @@ REFUSED = {
     # What a Python without IPv6 returns for an IPv6 address.
     "http://odd.example:{port}/secret": UNREACHABLE,
 }
-"""Addresses that are never requested, each with the reason."""
 
 LOOP = "its address was redirected more than 5 times"
 REDIRECTS = {
@@ -238,7 +237,6 @@ def test_file_response_in_a_content_coding_is_decoded_or_raises_file_error(net, 
 
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 LIMIT = 0.6
-"""The time limit of a file in these tests, in seconds."""
 
 
 def drip(connection: socket.socket, slow: bytes, send: Callable[[Any, bytes], object] = socket.socket.send) -> None:

@@ -50,7 +50,6 @@ STARTS = ("create-run", "create-template-run", "run-task-by-template")
 
 
 def behaves(**settings):
-    """Return a function that changes settings of the emulator."""
     return lambda emulator: emulator.__dict__.update(settings)
 
 

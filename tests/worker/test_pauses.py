@@ -1,5 +1,3 @@
-"""What the operator does when a run pauses for a person: Required Action, callbacks, and reaction to the answer."""
-
 from __future__ import annotations
 
 import json
@@ -40,7 +38,6 @@ def _paused_for_ever(emulator):
 
 
 def until_asked(run) -> TaskDeferred:
-    """Run until the Required Action is created, and return that deferral."""
     deferred: TaskDeferred = run.defer()
     while deferred.trigger.wait.required_action is None:
         deferred = run.defer_again(deferred, run.wait_in_triggerer(deferred))
@@ -49,8 +46,6 @@ def until_asked(run) -> TaskDeferred:
 
 @pytest.fixture
 def asked(worker, people):
-    """Return a function that makes a worker whose run has paused, with an open Required Action, and its deferral."""
-
     def make(on_paused="ask", **arguments):
         run = worker(**{"workflow_id": HUMAN.id, "deferrable": True, **arguments}, on_paused=on_paused)
         return run, until_asked(run)
@@ -368,7 +363,6 @@ class TestBots:
 
     @pytest.fixture
     def paused(self, worker, emulator):
-        """Return a function that makes a worker of a bot that pauses; that of an agent continues by itself."""
         emulator.set_workflow(AGENT_HUMAN.id, duration=60.0, pause_limit=600.0)
 
         def make(bot=AGENT_HUMAN, **arguments):

@@ -60,7 +60,6 @@ REPLIES = {
     "short": OK + b"\r\n" + CONTENT[:-1],
     "long": OK + b"\r\n" + CONTENT * 10,
 }
-"""The responses of the host, by the first part of the path."""
 
 
 @pytest.fixture
@@ -108,7 +107,6 @@ def download(name: str, url: str | None = "/plain/a", **fields) -> DownloadFile:
 
 
 def of_formats(**urls: str) -> Task:
-    """A run whose output is JSON, and has other formats."""
     formats = tuple(OutputFile(format=kind, name="result", size=SIZE, url=url) for kind, url in urls.items())
     return Task(id="7", status=TaskStatus.FINISHED, output=Output(string="[1]", formats=formats, is_json=True))
 

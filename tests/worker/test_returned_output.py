@@ -43,8 +43,6 @@ DOWNLOADS: dict[str, Any] = {"workflow_id": DOWNLOAD.id, "input_parameters": PEN
 
 @pytest.fixture
 def run_with(worker, emulator):
-    """Return a function that makes a worker whose run has an output and other settings."""
-
     def make(what, output_format="auto", deferrable=False, store=None, **settings):
         emulator.set_workflow(what.get("bot_id") or what["workflow_id"], **settings)
         return worker(**what, output_format=output_format, deferrable=deferrable, store=store)
@@ -188,7 +186,6 @@ def test_output_too_large_to_parse_needs_little_memory(emulator, monkeypatch, tm
 
 
 def every_value_of(run, xcom: str) -> list:
-    """Return a list that records the values of an XCom of a worker."""
     values: list[object] = []
     at_pushes(run, lambda key, value: values.append(value) if key == xcom else None)
     return values

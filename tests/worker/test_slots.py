@@ -1,5 +1,3 @@
-"""What the operator does when BrowserAct has no free slot."""
-
 from __future__ import annotations
 
 import time

@@ -1,5 +1,3 @@
-"""How a later try uses the run of an earlier one, and a start whose response was lost."""
-
 from __future__ import annotations
 
 import json
@@ -26,8 +24,6 @@ __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 @pytest.fixture
 def tries(worker, store):
-    """Creates the tries of a task instance, each with its own XComs and all with the same state."""
-
     def make(max_tries=0, **arguments):
         made = worker(**{"workflow_id": SEARCH.id, "input_parameters": PENS, "store": store, **arguments})
         made.ti.max_tries = max_tries
@@ -84,15 +80,25 @@ class TestAfterAirflowError:
             attempt.operator().execute_complete(attempt.context, to_json(WaitEvent(deferral.trigger.wait)))
         assert emulator.tasks[0].status == "canceled"
 
-    @pytest.mark.parametrize(
-        ("error", "status"), [("Trigger failure", "running"), ("Trigger timeout", "canceled")], ids=str
+    @cases(
+        ("error", "max_tries", "fault", "status"),
+        {
+            "Trigger failure": ("Trigger failure", 1, None, "running"),
+            "Trigger timeout": ("Trigger timeout", 1, None, "canceled"),
+            "last try, run cannot be read": ("Trigger failure", 0, RequestFault.status(503), "canceled"),
+        },
     )
-    def test_deferral_ended_by_airflow_stops_the_run_only_on_trigger_timeout(self, tries, emulator, error, status):
-        attempt = tries(deferrable=True, max_tries=1)
+    def test_deferral_ended_by_airflow_may_stop_the_run(self, tries, emulator, logs, error, max_tries, fault, status):
+        emulator.next_run(SEARCH.id, duration=7200.0)
+        attempt = tries(deferrable=True, max_tries=max_tries)
         attempt.defer()
-        with pytest.raises(RunLostError, match="Airflow ended the deferral"):
+        if fault:
+            emulator.fault("get-task", fault, times=None)
+        fate = r"\n(?s:.*)The run was stopped\." if status == "canceled" else ""
+        with pytest.raises(RunLostError, match=rf"^Stopped .* \d+, because Airflow ended the deferral: .*{fate}"):
             attempt.operator().resume_execution("__fail__", {"error": error}, attempt.context)
         assert emulator.tasks[0].status == status
+        assert (f"BrowserAct task {emulator.tasks[0].id} cannot be read: " in logs()) is bool(fault)
 
     @pytest.mark.parametrize("error", ["Trigger failure", "Trigger timeout"])
     def test_deferral_ended_by_airflow_still_returns_the_result_of_an_ended_run(self, tries, emulator, error):
@@ -170,17 +176,10 @@ class TestAfterSuccess:
 class TestLostStartResponse:
     def test_start_with_refused_connection_is_sent_again_without_listing_tasks(self, tries, emulator, world, connect):
         connect({"retry_budget": 20})
-        refused: list[str] = []
-
-        def refuse_once(method):
-            if method == "POST" and not refused:
-                refused.append(method)
-                return True
-            return False
-
-        world.unreachable = refuse_once
+        refuses = iter([True])
+        world.unreachable = lambda method: method == "POST" and next(refuses, False)
         assert len(tries().run()) == 2
-        assert len(refused) == len(emulator.tasks) == 1
+        assert ([*refuses], len(emulator.tasks)) == ([], 1)
         assert calls_of(emulator, "list-tasks") == 0
 
     def test_api_key_rotated_after_a_lost_start_still_leads_to_the_run(self, tries, emulator, connect):
