@@ -137,9 +137,7 @@ def test_secret_is_stored_in_a_connection_that_the_command_names(new, dags_folde
         "folders": ("here", ["tests", "--test", "dags"], f"here/tests/{NAME}.py", f"here/dags/test_{NAME}.py"),
     },
 )
-def test_name_of_the_output_is_the_id_of_the_dag_and_its_test_is_never_in_the_dags_folder(
-    new, tmp_path, dags_folder, monkeypatch, directory, words, dag, test
-):
+def test_output_names_the_dag_and_places_its_test(new, tmp_path, dags_folder, monkeypatch, directory, words, dag, test):
     for folder in (dags_folder / "team", tmp_path / "here" / "dags", tmp_path / "here" / "tests"):
         folder.mkdir(parents=True)
     monkeypatch.chdir(tmp_path / directory)

@@ -73,16 +73,6 @@ class TestXComs:
         assert run.run() is not None
         assert "task_id" in run.ti.xcoms
 
-    def test_saved_profile_is_pushed_and_logs_in_the_next_run(self, worker, orders):
-        log_in = worker(**LOGS_IN, save_browser_data=True)
-        log_in.run()
-        profile_id = log_in.ti.xcoms["profile_id"]
-        assert isinstance(profile_id, str)
-        with_profile = orders(profile_id=profile_id)
-        assert {order["customer"] for order in with_profile.run()} == {"ada"}
-        assert with_profile.ti.xcoms["profile_id"] == profile_id
-        assert orders().run()["logged_in"] is False
-
     def test_run_without_a_saved_profile_pushes_an_empty_profile_id_that_fails_the_next_task(self, orders, emulator):
         run = orders()
         run.run()

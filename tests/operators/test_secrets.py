@@ -169,17 +169,6 @@ class TestRenderedFields:
         else:
             assert read_input_parameters(operator.input_parameters)["password"] == password
 
-    @cases(
-        "inputs",
-        {
-            "JSON text": {"form": json.dumps(PASSWORD)},
-            "nested list": {"form": {"fields": as_list(PASSWORD)}},
-            "JSON text in a list": as_list({"form": json.dumps(PASSWORD)}),
-        },
-    )
-    def test_secret_in_json_text_or_in_a_nested_list_is_hidden(self, inputs):
-        assert SECRET not in shown_fields(rendered(input_parameters=inputs)[0])
-
     @cases("given", {"list": as_list(PIN), "JSON text": json.dumps(PIN)})
     def test_secret_in_an_input_of_a_wrong_form_is_hidden_although_it_is_refused(self, world, given):
         operator, context = rendered(input=given)
@@ -267,10 +256,6 @@ class TestGoals:
         assert "Wait" not in logged
         run.resume(deferred)
         assert "step 2: Wait (succeed)" in logs()
-
-    def test_triggerer_shows_goals_of_a_run_without_secret_inputs(self, rendering, logs):
-        rendering(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True).run()
-        assert "step 2: Search for the keyword" in logs()
 
     @DECORATED
     @BOTH_WAYS

@@ -114,8 +114,6 @@ SAME_KEY = {
         "too many requests": ({"a": candidate(1.0, age=20.0, pause=15.0), "b": candidate(0.0)}, {}, ""),
     },
 )
-def test_slot_of_an_ended_run_is_offered_in_the_order_of_the_queue_except_to_those_that_cannot_use_it(
-    candidates, how, order
-):
+def test_slot_of_an_ended_run_is_offered_in_order_to_those_that_can_use_it(candidates, how, order):
     found = hand_over_order(candidates, "conn", how.get("key_digest", "k"), how.get("late", ()))
     assert "".join(found) == order

@@ -135,6 +135,14 @@ STORIES = {
         "running",
     ),
     "plan is full": ([Try(faults={"start": (FULL, 3)}, says="no free slot")], "finished"),
+    "plan is full, and the active runs cannot be counted": (
+        [Try(faults={"start": (FULL, 1), "list": (DOWN, None)}, says="now; an unknown number of runs are active. ")],
+        "finished",
+    ),
+    "plan is full, and the task is killed": (
+        [Try(RunCanceledError, faults={"start": (FULL, 1)}, killed="start", says="Killed before a run was started")],
+        "",
+    ),
     "plan stays full": (
         [Try(NoSlotError, faults={"start": (FULL, None)}, args={"queue_timeout": 600}, says="No run was started")],
         "",

@@ -213,9 +213,7 @@ def test_sums_of_past_days_are_stored_for_the_connection_and_its_key(monkeypatch
 
 
 @BOTH_WAYS
-def test_task_waits_in_the_triggerer_until_the_next_day_and_keeps_its_place(
-    search, world, emulator, limit, start_outside, today, logs, store, deferrable
-):
+def test_task_waits_until_the_next_day(search, world, emulator, limit, start_outside, today, logs, store, deferrable):
     start_outside(3)
     limit(daily_credits=3 * EACH)
     run = search(deferrable=deferrable, store=store, on_budget="wait", queue_timeout=600, priority_weight=7)

@@ -105,12 +105,14 @@ class TestInputNames:
             "unknown": ({"keyword": "a", "colour": "red"}, "has the unknown name 'colour'. The inputs of workflow"),
             "required missing": ({"max_items": 2}, "lacks the required name 'keyword'"),
             "no inputs": ({}, r"are: keyword \(required\), max_items"),
+            "unknown workflow": (None, "Check the id of the workflow"),
         },
     )
-    def test_wrong_or_missing_input_name_fails_with_a_hint_before_any_start(self, worker, emulator, inputs, message):
+    def test_wrong_name_or_workflow_fails_after_one_request(self, worker, emulator, logs, inputs, message):
         with pytest.raises(AirflowFailException, match=message):
-            worker(workflow_id=SEARCH.id, input_parameters=inputs).run()
+            worker(workflow_id="123" if inputs is None else SEARCH.id, input_parameters=inputs).run()
         assert endpoints(emulator) == ["get-workflow"]
+        assert "not known whether" not in logs()
 
     def test_input_names_are_not_checked_again_while_waiting_for_a_slot(self, worker, emulator):
         emulator.concurrency = 1
@@ -150,12 +152,6 @@ class TestInputNames:
         with pytest.raises(AirflowFailException, match="refused the start"):
             worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
         assert "BrowserAct lists none for workflow" in logs()
-
-    def test_unknown_workflow_fails_after_a_single_request(self, worker, emulator, logs):
-        with pytest.raises(AirflowFailException, match="Check the id of the workflow"):
-            worker(workflow_id="123").run()
-        assert endpoints(emulator) == ["get-workflow"]
-        assert "not known whether" not in logs()
 
 
 class TestInputOfBots:

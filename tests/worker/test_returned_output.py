@@ -78,9 +78,7 @@ RETURNED = {
 
 @BOTH_WAYS
 @cases(("what", "output", "output_format", "value", "warning"), RETURNED)
-def test_output_is_returned_as_a_value_that_airflow_can_store_and_doubts_are_logged(
-    run_with, logs, deferrable, what, output, output_format, value, warning
-):
+def test_output_is_a_value_airflow_can_store(run_with, logs, deferrable, what, output, output_format, value, warning):
     run = run_with(what, output_format, deferrable, output=output)
     returned = run.run()
     assert (returned, type(returned)) == (value, type(value))
@@ -108,9 +106,7 @@ REFUSED = {
 
 @BOTH_WAYS
 @cases(("what", "output_format", "output", "error", "text", "files"), REFUSED)
-def test_output_in_the_wrong_format_fails_without_a_retry_and_is_kept_in_xcoms(
-    run_with, deferrable, what, output_format, output, error, text, files
-):
+def test_wrong_format_fails_and_the_text_is_kept(run_with, deferrable, what, output_format, output, error, text, files):
     run = run_with(what, output_format, deferrable, output=output)
     with pytest.raises(AirflowFailException, match=error):
         run.run()

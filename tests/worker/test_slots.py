@@ -6,14 +6,14 @@ import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
-from airflow_provider_browseract.exceptions import NoSlotError, RunCanceledError
+from airflow_provider_browseract.exceptions import NoSlotError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.worker import ledger
 from airflow_provider_browseract.worker.ledger import PLACE_KEY
 from airflow_provider_browseract.worker.slots import _in_words
-from tests.workers import BOTH_WAYS, KILL, refuse_xcoms
+from tests.workers import BOTH_WAYS, refuse_xcoms
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -215,19 +215,3 @@ def test_slot_wait_ends_when_the_triggerer_cannot_read_the_connection(worker, em
         gone.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
         event = run.wait_in_triggerer(deferral)
     assert event["refusals"] == 1
-
-
-def test_kill_while_there_is_no_free_slot_starts_no_run(worker, emulator):
-    emulator.fault("run-task", RequestFault.refused(10118), times=1)
-    run = search(worker)
-    run.at_calls(before=KILL)
-    with pytest.raises(RunCanceledError, match="Killed before a run was started"):
-        run.run()
-    assert emulator.tasks == []
-
-
-def test_active_runs_that_cannot_be_counted_do_not_end_the_wait_for_a_slot(worker, emulator, logs):
-    emulator.fault("run-task", RequestFault.refused(10118), times=1)
-    emulator.fault("list-tasks", RequestFault.status(503))
-    assert len(search(worker).run()) == 2
-    assert "now; an unknown number of runs are active. " in logs()

@@ -2,20 +2,23 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
+from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunLostError, RunStartUnknownError
+from airflow_provider_browseract.operators import browseract as operators
 from airflow_provider_browseract.operators.base import forget_run
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import WaitEvent
 from airflow_provider_browseract.worker import checks
 from airflow_provider_browseract.worker.ledger import PLACE_KEY, STATE_KEY, STATE_RETENTION, Ledger
 from tests.cases import cases
+from tests.catalogue import PRICES
+from tests.demos import convert_input, hide_input, show_defaults
 from tests.workers import KILL, PENS, calls_of, raises, set_retry_policy
 from tests.world import browseract_emulator, emulator, worker, world
 
@@ -75,7 +78,7 @@ class TestAfterAirflowError:
     def test_unexpected_error_after_a_deferral_in_the_last_try_stops_the_run(self, tries, emulator, monkeypatch):
         attempt = tries(deferrable=True)
         deferral = attempt.defer()
-        monkeypatch.setattr(RunWorkflowOperator, "hide_secrets", lambda *_: 1 / 0)
+        monkeypatch.setattr(operators.RunWorkflowOperator, "hide_secrets", lambda *_: 1 / 0)
         with pytest.raises(RunLostError, match=r"unexpected error occurred \(Zero.*\)\.\nThe run was stopped\.\n"):
             attempt.operator().execute_complete(attempt.context, to_json(WaitEvent(deferral.trigger.wait)))
         assert emulator.tasks[0].status == "canceled"
@@ -295,3 +298,102 @@ def test_durable_logs_a_warning_before_airflow_3_3_where_it_has_no_effect(worker
     monkeypatch.setattr(checks, "AIRFLOW_V_3_3_PLUS", False)
     worker(workflow_id=ORDERS.id, durable=durable).run()
     assert ("durable=True has no effect" in logs()) == durable
+
+
+# Lost starts of bots, or of templates as bots, with each behaviour that BrowserAct may have
+
+
+BOT: Any = {
+    "operator_class": operators.RunBotOperator,
+    "bot_id": PRICES.id,
+    "input": {
+        "products": ["laptops", "phones"],
+        "country": "DE",
+        "max_offers": 2,
+        "in_stock": True,
+        "price": {"min": 0.5, "max": 1000},
+        "coupon": None,
+    },
+}
+TEXTS = {
+    **BOT["input"],
+    "products": '["laptops", "phones"]',
+    "max_offers": "2",
+    "in_stock": "True",
+    "price": '{"min": 0.5}',
+}
+"""What templates of Airflow render to."""
+
+INK, COMPANY = {"keyword": "ink"}, {"company_name": "Example Corp"}
+CONTACT: Any = {"operator_class": operators.RunBotOperator, "bot_id": CONTACTS.id, "input": COMPANY}
+TEMPLATE: Any = {"operator_class": operators.RunBotTemplateOperator, "template_id": TEMPLATE_SEARCH.id, "input": INK}
+WORKFLOW_TEMPLATE: Any = {
+    "operator_class": operators.RunTemplateOperator,
+    "workflow_template_id": TEMPLATE_SEARCH.id,
+    "input_parameters": INK,
+}
+STARTS = ("create-run", "create-template-run", "run-task-by-template")
+
+
+def behaves(**settings):
+    return lambda emulator: emulator.__dict__.update(settings)
+
+
+nothing, as_in_the_demos, share_runs = behaves(), behaves(as_in_the_demos=True), behaves(shared_runs=True)
+
+
+def convert_and_show_defaults(emulator):
+    convert_input(emulator, PRICES)
+    show_defaults(emulator)
+
+
+@cases(
+    ("arguments", "behave"),
+    {
+        "defaults are shown": (CONTACT, show_defaults),
+        "defaults are shown of values that were sent": (BOT, show_defaults),
+        "texts that the operator converts": ({**BOT, "input": TEXTS}, nothing),
+        "texts that BrowserAct converts": (
+            {**BOT, "input": {**TEXTS, "in_stock": "true"}, "validate_inputs": False},
+            convert_and_show_defaults,
+        ),
+        "number that the operator converts": ({**CONTACT, "input": {"company_name": 12}}, nothing),
+        "lists are shared with version 2": (BOT, share_runs),
+    },
+)
+@pytest.mark.parametrize("listed_after", [0.0, 5.0], ids=["", "late list"])
+def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave, listed_after):
+    behave(emulator)
+    emulator.set_workflow(arguments["bot_id"], listed_after=listed_after)
+    emulator.fault("create-run", RequestFault.lost_response(), times=1)
+    attempt = worker(**arguments)
+    attempt.run()
+    [task] = emulator.tasks
+    assert attempt.ti.xcoms["task_id"] == task.id
+    assert calls_of(emulator, "create-run") == 1
+
+
+@cases(
+    ("arguments", "behave"),
+    {
+        "bot whose input is hidden": (BOT, hide_input),
+        "template": (TEMPLATE, nothing),
+        "template whose defaults are shown": (TEMPLATE, show_defaults),
+        "template whose input is hidden": (TEMPLATE, hide_input),
+        "template, odd responses": (TEMPLATE, as_in_the_demos),
+        "template of a workflow": (WORKFLOW_TEMPLATE, nothing),
+    },
+)
+def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, store, arguments, behave):
+    behave(emulator)
+    for endpoint in STARTS:
+        emulator.fault(endpoint, RequestFault.lost_response(), times=1)
+    with pytest.raises(AirflowFailException, match="may have created one of these BrowserAct tasks: ") as failed:
+        worker(**arguments, store=store).run()
+    [task] = emulator.tasks
+    assert f"BrowserAct tasks: {task.id} (running, created at " in str(failed.value)
+    # A person who clears the task has looked, and wants a new run.
+    cleared = worker(**arguments, store=store)
+    cleared.ti.max_tries = 1
+    cleared.run()
+    assert [each.id for each in emulator.tasks] == [task.id, cleared.ti.xcoms["task_id"]]
