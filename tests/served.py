@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
 from tests.e2e.local_airflow import free_port, wait_for
 
@@ -59,6 +59,15 @@ def served(app: FastAPI) -> Iterator[int]:
     finally:
         server.stop()
         thread.join(10)
+
+
+@contextmanager
+def responding(response: Response) -> Iterator[str]:
+    """Serve a response to every request, and yield the address."""
+    app = FastAPI()
+    app.add_api_route("/{path:path}", lambda: response, methods=["POST", "GET"])
+    with served(app) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager

@@ -85,11 +85,6 @@ def test_list_that_never_ends_raises(monkeypatch):
     assert shop.asked == list(range(1, 21))
 
 
-def test_other_error_ends_the_list():
-    with pytest.raises(errors.ServerError):
-        carry_out(list_items(call()), lambda _: errors.ServerError("it is down"))
-
-
 @pytest.mark.parametrize("limit", [1, 2, 7, 8, 12, 500])
 @pytest.mark.parametrize("large", [(), (0,), (5,), (19,), (3, 4, 11), range(20)], ids=str)
 @pytest.mark.parametrize("numbers", [{"total_count": 20}, {}], ids=str)

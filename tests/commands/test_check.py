@@ -12,7 +12,6 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 
 import pytest
@@ -30,7 +29,7 @@ from tests.airflow.rows import stored
 from tests.cases import cases, raising
 from tests.e2e.local_airflow import wait_for
 from tests.pages import PAGES
-from tests.served import listening, served
+from tests.served import listening, responding, served
 
 KEY = "app-emulator"
 NOWHERE = "http://127.0.0.1:9"
@@ -58,14 +57,6 @@ def check(airflow, connect, monkeypatch):
         return main(["check", conn_id, *words]), output.getvalue()
 
     return run
-
-
-@contextmanager
-def responding(response: Response) -> Iterator[str]:
-    app = FastAPI()
-    app.add_api_route("/{path:path}", lambda: response, methods=["POST", "GET"])
-    with served(app) as port:
-        yield f"http://127.0.0.1:{port}"
 
 
 def problems(output: str) -> str:

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.runs import timings
@@ -39,10 +40,10 @@ class TI:
 
     name: str
     duration: float
-    dag_id: str
-    conn_id: str
-    key: str | None
-    source: str
+    dag_id: str = "dag"
+    conn_id: str = "conn"
+    key: str | None = "key"
+    source: str = "workflow"
     api_version: ApiVersion = ApiVersion.V2
     state: str = "new"
     wait: QueueWait | None = None
@@ -102,21 +103,12 @@ class World:
         self._unused_since: float | None = None
 
     def submit(
-        self,
-        number: int,
-        *,
-        duration: float | tuple[float, float] = 30.0,
-        dag_id: str = "dag",
-        conn_id: str = "conn",
-        key: str | None = "key",
-        source: str = "workflow",
-        api_version: ApiVersion = ApiVersion.V2,
-        within: float = 5.0,
+        self, number: int, *, duration: float | tuple[float, float] = 30.0, within: float = 5.0, **of: Any
     ) -> list[TI]:
         """Let task instances start for the first time, within some seconds."""
         lengths = duration if isinstance(duration, tuple) else (duration, duration)
-        names = [f"{dag_id} {len(self.tis) + each}" for each in range(number)]
-        made = [TI(name, self.chance.uniform(*lengths), dag_id, conn_id, key, source, api_version) for name in names]
+        numbers = range(len(self.tis), len(self.tis) + number)
+        made = [TI(str(each), self.chance.uniform(*lengths), **of) for each in numbers]
         for ti in made:
             self._after(self.chance.uniform(0.0, within), partial(self._start, ti))
         self.tis += made
