@@ -76,8 +76,6 @@ def read_request(connection: socket.socket) -> bytes:
 
 
 class OneAnswer:
-    """A server that records what it receives, and sends the same response to each request."""
-
     def __init__(self, listen: Listen, answer: bytes = b"", *, keep_alive: bool = False) -> None:
         self.answer = answer
         self.keep_alive = keep_alive

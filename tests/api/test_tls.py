@@ -8,6 +8,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ START = v2.run("70")
 HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
 """A TLS record with the fatal alert 40."""
 
+HASTY: dict[str, Any] = {"connection": "shop", "read_timeout": 20, "retry_budget": 0.05, "first_pause": 0.01}
 CERTIFICATES = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]
 Act = Callable[[socket.socket], object]
 
@@ -54,18 +56,9 @@ def tls(certificate, listen):
 
 @pytest.fixture
 def start(kind):
-    """Send a start to a port of this machine over TLS, and return the error that it ends with."""
-
     def start_(port: int, connect_timeout: float = 20.0) -> errors.BrowserActError:
-        settings = Settings(
-            api_key="app-key",
-            base_url=f"https://127.0.0.1:{port}",
-            connect_timeout=connect_timeout,
-            read_timeout=20,
-            connection="shop",
-            retry_budget=0.05,
-            first_pause=0.01,
-        )
+        url = f"https://127.0.0.1:{port}"
+        settings = Settings(api_key="app-key", base_url=url, connect_timeout=connect_timeout, **HASTY)
         with pytest.raises(errors.BrowserActError) as caught:
             kind(settings).send(START)
         return caught.value
@@ -204,8 +197,6 @@ def tunnel(connection: socket.socket) -> None:
 class TestBehindAProxy:
     @pytest.fixture
     def behind(self, listen, start, monkeypatch):
-        """Send a start to a port, through a proxy that handles its connections with a function."""
-
         def send(handle: Act, port: int = 9) -> errors.BrowserActError:
             monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{listen(handle)}")
             for name in ("no_proxy", "NO_PROXY"):

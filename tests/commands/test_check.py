@@ -45,7 +45,6 @@ def airflow(components, api_server, monkeypatch) -> Iterator[str]:
 
 @pytest.fixture
 def check(airflow, connect, monkeypatch):
-    """Set the connection, and run the command; return its exit code and its output."""
     monkeypatch.setattr(checks, "API_LIMIT", 2.0)
 
     def run(extra=None, *, conn_id: str = "browseract_default", words=(), is_terminal: bool = False, **fields):
@@ -353,7 +352,6 @@ def test_response_to_a_callback_that_never_ends_is_given_up(check, monkeypatch):
 class TestBudget:
     @pytest.fixture
     def today(self, browseract_emulator) -> str:
-        """The day, on which a run has cost 20 credits."""
         browseract_emulator.set_workflow(SEARCH.id, duration=0.0)
         hook = BrowserActHook()
         created = hook.run_task(SEARCH.id, {"keyword": "laptops"})

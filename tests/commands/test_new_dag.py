@@ -38,7 +38,6 @@ class Result(NamedTuple):
 
 @pytest.fixture
 def dags_folder(tmp_path, monkeypatch) -> Path:
-    """A DAGs folder that does not exist yet; the current directory is another one."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     folder = tmp_path / "airflow" / "dags"
@@ -337,7 +336,6 @@ def test_id_and_list_exclude_each_other(new, capsys):
 
 
 def test_written_tests_pass_in_a_pytest_of_their_own(new, dags_folder, tmp_path):
-    """A workflow with a secret, a bot, and a template; as little as a user needs is set."""
     assert new(LOG_IN.id, "--input", "username=ada").code == 0
     assert new(PRICES.id, "--kind", "bot").code == 0
     assert new(TEMPLATE_SEARCH.id, "--kind", "template").code == 0

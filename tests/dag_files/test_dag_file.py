@@ -227,8 +227,6 @@ VALUES = {"keyword": "pens", "username": "ada", "password": "hunter2"}
 
 
 class TestInAirflow:
-    """The files of the emulator's workflows, bots and templates."""
-
     @pytest.fixture
     def copied(self, tmp_path):
         def copy(file: DagFile):
@@ -242,8 +240,6 @@ class TestInAirflow:
 
     @pytest.fixture
     def run(self, copied, emulator, worker):
-        """Run the tasks of the file of a source with values for its form, and return its run in BrowserAct."""
-
         def run_(kind: SourceKind, emulated: EmulatedWorkflow) -> Any:
             emulator.set_workflow(emulated.id, duration=0.2)
             source: Any = BrowserActHook().client.send(SOURCES[kind].read(emulated.id))

@@ -43,7 +43,6 @@ def bot(schema: Any = SCHEMA, output_schema: Any = None, name: str = "Search") -
 
 
 def values_of(test: str) -> dict[str, Any]:
-    """Return the constants of a test, for which its imports are executed."""
     tree = ast.parse(test)
     tree.body = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
     found: dict[str, Any] = {}

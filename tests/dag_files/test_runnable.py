@@ -1,5 +1,3 @@
-"""The inputs that the schema of a bot declares, with examples of values, whatever the schema is."""
-
 from __future__ import annotations
 
 import time

@@ -84,12 +84,9 @@ def test_bot_of_a_function_that_returns_none_gets_an_empty_input(decorated, emul
     ("arguments", "returned", "message"),
     {
         "text": ({}, "pens", "The function returned a value of type str.\nReturn a dict"),
-        "number": ({}, 7, "The function returned a value of type int"),
-        "wrong case input": ({}, {"Keyword": "pens"}, r"'Keyword' \(did you mean 'keyword'\?\)"),
         "empty dict": ({}, {}, "lacks the required name 'keyword'"),
         "returns None": ({}, None, "The function returned None"),
         "text for a bot": (BOT, "pens", A_DICT),
-        "number for a bot": (BOT, 7, A_DICT),
         "list for a bot": (BOT, [{"name": "company_name", "value": "a"}], A_DICT),
     },
 )

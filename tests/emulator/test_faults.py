@@ -1,5 +1,3 @@
-"""Faults of requests and of callbacks, rewrites of responses, and callbacks as the vendor documents them."""
-
 from __future__ import annotations
 
 import socket

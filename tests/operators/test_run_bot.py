@@ -1,5 +1,3 @@
-"""What differs between workflows, bots and official templates: the start, the checked input and the checked output."""
-
 from __future__ import annotations
 
 import json

@@ -64,7 +64,6 @@ def parts_of(part: Any, root: Any, value: Any, path: Path = ()) -> Iterator[tupl
 
 
 def wrong_values(part: Any) -> Iterator[Any]:
-    """Yield values that a schema refuses, and that cannot be converted."""
     types = _types(part)
     if "null" not in types and not part.get("nullable"):
         yield None

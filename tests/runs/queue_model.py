@@ -58,11 +58,8 @@ class World:
     """An Airflow, and a BrowserAct account.
 
     :param plan: how many runs the account allows at once.
-    :param callbacks: whether BrowserAct calls back. Otherwise the runs are polled.
-    :param triggerers: how many triggerers there are.
     :param start_takes: seconds from the resumption of a task instance to its start: the least and the most.
     :param shown_after: seconds after which a new run is counted.
-    :param counts: whether the active runs can be counted.
     :param ends_seen: whether the triggerers see the ends of runs.
     :param starts_per_minute: how many starts BrowserAct accepts within a minute; it refuses others with HTTP 429.
     :param shared_runs: whether each version of the API lists the runs of all versions, and not only its own.
@@ -105,7 +102,6 @@ class World:
     def submit(
         self, number: int, *, duration: float | tuple[float, float] = 30.0, within: float = 5.0, **of: Any
     ) -> list[TI]:
-        """Let task instances start for the first time, within some seconds."""
         lengths = duration if isinstance(duration, tuple) else (duration, duration)
         numbers = range(len(self.tis), len(self.tis) + number)
         made = [TI(str(each), self.chance.uniform(*lengths), **of) for each in numbers]
@@ -115,7 +111,6 @@ class World:
         return made
 
     def play(self, seconds: float = 1e6) -> World:
-        """Let time pass, until all runs have ended or the time is over."""
         end = self.now + seconds
         while self._events and self._events[0][0] <= end and any(ti.state != "over" for ti in self.tis):
             at, _, happen = heapq.heappop(self._events)

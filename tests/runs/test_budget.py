@@ -1,5 +1,3 @@
-"""The budget of an account: what counts, what is refused, and what happens if it cannot be counted."""
-
 from __future__ import annotations
 
 from dataclasses import replace
@@ -45,7 +43,6 @@ def failing(error):
 
 
 def of_workflow_71(error):
-    """Let the runs of workflow 71 alone not be listed."""
     return lambda call: error if call.params.get("workflow_id") == "71" else None
 
 

@@ -15,7 +15,6 @@ from .queue_model import World, wait_of
 WORKFLOWS = versions_to_count(ApiVersion.V2)
 ALL_RUNS = versions_to_count(ApiVersion.V3)
 READY = timings.CORE_RACE_GRACE
-"""Seconds after which a task instance that has just deferred may be woken."""
 
 PROBE = timings.LONGEST_SLOT_PROBE_PAUSE
 FOLLOW, BLIND = timings.FOLLOW_DELAY, timings.SLOT_PROBE_PAUSE
@@ -278,8 +277,6 @@ def played(number: int, plan: int, duration: float | tuple[float, float] = 30.0,
 
 
 class TestManyRuns:
-    """Measured on the model of many task instances; its times are simulated."""
-
     @SEEDS
     @cases("shown_after", {"counted at once": 0.0, "counted late": 4.0})
     def test_few_starts_are_refused_after_the_first_wave_and_few_overtake(self, seed, shown_after):

@@ -1,5 +1,3 @@
-"""What is stored in Airflow is read back as it was, or refused by the name of its field."""
-
 from __future__ import annotations
 
 import json

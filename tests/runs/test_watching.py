@@ -28,7 +28,6 @@ def moment(seconds: float) -> datetime:
 
 
 def task(task_id: str, status: TaskStatus = FINISHED, *, created=-60.0, finished=0.0, workflow="w", **fields) -> Task:
-    """Return a task with times in seconds from now."""
     ended = None if finished is None or not status.ended else moment(finished)
     return Task(
         id=task_id, status=status, workflow_id=workflow, created_at=moment(created), finished_at=ended, **fields

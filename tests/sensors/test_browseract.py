@@ -53,8 +53,6 @@ def resume(world, task_id: str, within: float = 3600, **arguments) -> Any:
 
 
 class Rescheduled(FakeTaskInstance):
-    """A task instance that was rescheduled first at a time, or never."""
-
     def __init__(self, first: datetime | None) -> None:
         super().__init__()
         self.get_first_reschedule_date = lambda context: first
@@ -158,12 +156,10 @@ class TestFailure:
             wait(started(emulator, workflow, **settings), deferrable=deferrable, **arguments)
         assert calls_of(emulator, "stop-task") == 0
 
-    # At the timeout of a sensor that pokes, Airflow does not look at never_fail.
-    def test_deferred_never_fail_sensor_skips_at_its_timeout(self, emulator, wait):
+    def test_deferred_sensor_skips_at_its_timeout_and_checks_its_output_path_whatever_its_mode(self, emulator, wait):
+        # At the timeout of a sensor that pokes, Airflow does not look at never_fail.
         with pytest.raises(AirflowSkipException):
             wait(started(emulator), deferrable=True, never_fail=True, **STUCK)
-
-    def test_deferred_sensor_checks_its_output_path_whatever_its_mode(self, emulator, wait):
         with pytest.raises(AirflowFailException, match=NO_CHECK):
             wait(started(emulator), deferrable=True, mode="reschedule", **UNWRITABLE)
 
@@ -227,8 +223,6 @@ class TestResumed:
 
 
 class TestRefusedApiKey:
-    """BrowserAct responds with 401 and its own code."""
-
     @BOTH_WAYS
     def test_sensor_fails_at_once_when_first_request_refuses_the_api_key(self, emulator, wait, deferrable):
         task_id = started(emulator)

@@ -76,13 +76,7 @@ class Try:
 
 
 class Player:
-    """Plays a story in a world.
-
-    :param kind: what is run: ``workflow`` or ``bot``
-    :param shapes: one of SHAPES
-    :param deferrable: whether the operator waits in the triggerer
-    :param read_log: returns what has been logged since the last call
-    """
+    """Plays a story in a world, of one of KINDS with one of SHAPES."""
 
     def __init__(self, world, kind, deferrable, shapes, read_log):
         world.emulator.as_in_the_demos = shapes == SHAPES[1]

@@ -1,5 +1,3 @@
-"""Waiting for slots in the triggerer: who is woken, when, and with how many requests."""
-
 from __future__ import annotations
 
 import asyncio
@@ -78,7 +76,6 @@ async def counts() -> None:
 
 
 def start(number: int = 1, api_version: ApiVersion = ApiVersion.V2) -> list[str]:
-    """Start runs, in version 3 of the API as those of a bot."""
     run = v3.run if api_version is ApiVersion.V3 else v2.run
     return [BrowserActHook().client.send(run(ORDERS.id)).id for _ in range(number)]
 
@@ -286,8 +283,6 @@ async def test_count_without_a_response_is_given_up_soon(browseract_emulator, co
 
 @in_world
 class TestWoken:
-    """Who has started, or not, after it was woken."""
-
     @cases(
         ("state", "keeps"),
         {

@@ -38,7 +38,6 @@ def wait_of(deferral: TaskDeferred) -> dict:
 
 
 def callback_event(deferral: TaskDeferred) -> dict:
-    """The event that the callback route creates from the trigger's wait."""
     return to_json(WaitEvent(deferral.trigger.wait, WokenBy.CALLBACK))
 
 

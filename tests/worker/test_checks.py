@@ -30,7 +30,6 @@ __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 BOT: dict[str, Any] = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "wait_for_completion": False}
 RENDERED = {"company_name": "Example Corp", "max_pages": "2"}
-"""An input with a text that a template was rendered to."""
 
 
 def endpoints(emulator) -> list[str | None]:
@@ -72,7 +71,6 @@ class TestUnknownKeyInTheExtra:
 
 @pytest.fixture(params=["workflow", "bot"])
 def checked(request, emulator) -> dict[str, Any]:
-    """What is run whose inputs are checked before the start."""
     if request.param == "workflow":
         return {"workflow_id": SEARCH.id, "input_parameters": PENS, "wait_for_completion": False}
     convert_input(emulator, CONTACTS)

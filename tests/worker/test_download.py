@@ -305,7 +305,6 @@ SLOW: dict[str, tuple[str, Handle]] = {
 
 @pytest.fixture
 def secured(tmp_path, monkeypatch) -> Callable[[Handle], Handle]:
-    """Make a function that handles a connection with TLS, whose certificate is trusted."""
     pem = certificate_in(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))
     return partial(with_tls, pem)

@@ -1,5 +1,3 @@
-"""Write results to object storage, here a folder, from a host with all kinds of responses."""
-
 from __future__ import annotations
 
 import gzip

@@ -141,16 +141,10 @@ def test_failed_push_of_the_wait_does_not_end_it(worker, emulator, deferrable, l
     assert "Could not push the XCom 'wait' (OSError: no API server)." in logs()
 
 
-def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(worker, emulator):
+def test_wait_for_a_slot_outlasts_the_grace(worker, emulator):
     emulator.fault("run-task", RequestFault.refused(10118))
-    run = search(worker, deferrable=True, queue_timeout=timings.CORE_RACE_GRACE - 2)
-    _, arguments = run.defer().trigger.serialize()
-    assert set(arguments) == {"browseract_conn_id", "wait"}
-    expected = {"queued", "source", "active", "pause", "until", "handed_over", "key_digest", "api_version"}
-    assert set(arguments["wait"]) == expected | {"not_before"}
-    assert arguments["wait"]["until"] >= time.time() + timings.CORE_RACE_GRACE - 1
-    assert arguments["wait"]["queued"]["refusals"] == 1
-    assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1, "active_runs": 0}
+    wait = search(worker, deferrable=True, queue_timeout=timings.CORE_RACE_GRACE - 2).defer().trigger.wait
+    assert wait.until >= time.time() + timings.CORE_RACE_GRACE - 1
 
 
 def test_button_to_the_panel_opens_the_task_instance_in_the_queue_and_with_its_run(worker, emulator):
@@ -175,8 +169,14 @@ def test_start_refused_with_429_joins_the_queue_after_one_request_and_counts_no_
 def test_refusal_for_a_slot_waits_for_slots_and_outlives_the_trigger(worker, emulator, connect):
     connect({"webhook_base_url": "https://airflow.example"})
     emulator.fault("run-task", RequestFault.refused(10118))
-    deferred = search(worker, deferrable=True, queue_timeout=500, webhook=False).defer()
+    run = search(worker, deferrable=True, queue_timeout=500, webhook=False)
+    deferred = run.defer()
     wait = deferred.trigger.wait
+    _, arguments = deferred.trigger.serialize()
+    assert set(arguments) == {"browseract_conn_id", "wait"}
+    expected = {"queued", "source", "active", "pause", "until", "handed_over", "key_digest", "api_version"}
+    assert set(arguments["wait"]) == expected | {"not_before"}
+    assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": wait.queued.refusals, "active_runs": 0}
     assert (wait.pause, wait.handed_over) == (None, True)
     assert (wait.source, wait.active) == (f"workflow {SEARCH.id}", 0)
     # Airflow's own limit comes after the limit of the trigger.
