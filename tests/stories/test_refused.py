@@ -8,14 +8,9 @@ import re
 import pytest
 from airflow.sdk import DAG
 
+from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import CONTACTS, ORDERS, SEARCH, TEMPLATE_SEARCH
-from airflow_provider_browseract.exceptions import (
-    AuthenticationError,
-    InputError,
-    InsufficientCreditsError,
-    UnexpectedResponseError,
-)
 from airflow_provider_browseract.operators.browseract import (
     ResumeTaskOperator,
     RunBotOperator,
@@ -162,13 +157,17 @@ CONNECTIONS = [
     ({"password": "", "login": "app-emulator"}, FAILS, "has no API key"),
     ({"password": "", "extra": {"api_key": "app-emulator"}}, FAILS, "has no API key"),
     ({"password": "Bearer app-emulator"}, FAILS, "has spaces or characters that no key has"),
-    ({"password": "app-wrong"}, AuthenticationError, "API key (password) field of the Airflow connection"),
+    ({"password": "app-wrong"}, errors.AuthenticationError, "API key (password) field of the Airflow connection"),
     ({"extra": {"read_timeout": "soon"}}, FAILS, f"{IN_THE_EXTRA} 'read_timeout': {NUMBER}"),
     ({"extra": {"daily_credits": 0}}, FAILS, f"{IN_THE_EXTRA} 'daily_credits': {POSITIVE}"),
     ({"extra": {"daily_credits": 9, "budget_action": "stop"}}, FAILS, f"{IN_THE_EXTRA} 'budget_action': {ACTION}"),
     ({"extra": {"webhook_base_url": "ftp://airflow.example"}}, FAILS, "webhook_base_url of connection"),
     ({"extra": {"webhook_base_url": "https://a.example/browseract/callback"}}, FAILS, "Remove /browseract/callback"),
-    ({"host": "http://browseract.invalid/v2"}, UnexpectedResponseError, "API address http://browseract.invalid/v2"),
+    (
+        {"host": "http://browseract.invalid/v2"},
+        errors.UnexpectedResponseError,
+        "API address http://browseract.invalid/v2",
+    ),
 ]
 
 
@@ -180,7 +179,7 @@ def told(row):
 @pytest.mark.parametrize("row", CONSTANTS, ids=told)
 def test_constant_argument_is_refused_when_the_dag_is_parsed_and_in_a_mapped_task(row, world):
     (operator, given), arguments, words = row
-    with pytest.raises(InputError, match=f"^Task 'run': .*{re.escape(words)}"):
+    with pytest.raises(errors.InputError, match=f"^Task 'run': .*{re.escape(words)}"):
         operator(task_id="run", **{**given, **arguments})
     # Airflow makes a mapped operator in the worker, so there is no import error.
     source = next(iter(given))
@@ -198,14 +197,14 @@ def test_constant_argument_is_refused_when_the_dag_is_parsed_and_in_a_mapped_tas
 def test_argument_of_another_operator_is_refused_with_what_to_do(row, with_id):
     (operator, _), argument, words = row
     required = {operator.template_fields[0]: "7"} if with_id else {}
-    with pytest.raises(InputError, match=rf"^Task 'run': {operator.__name__} has no {argument}\b") as refused:
+    with pytest.raises(errors.InputError, match=rf"^Task 'run': {operator.__name__} has no {argument}\b") as refused:
         operator(task_id="run", **required, **{argument: "x"})
     assert words in str(refused.value)
 
 
 @pytest.mark.parametrize(("arguments", "words"), WATCHED, ids=str)
 def test_argument_of_the_watcher_is_refused_when_the_dag_is_parsed(arguments, words):
-    with pytest.raises(InputError, match=re.escape(words)):
+    with pytest.raises(errors.InputError, match=re.escape(words)):
         TaskFinishedTrigger(**arguments)
 
 
@@ -233,5 +232,5 @@ def test_account_without_credits_starts_no_run(what, world):
     world.emulator.credits = 0
     operator, given = what
     ti = TaskInstance(world, lambda: operator(task_id="run", **given))
-    with pytest.raises(InsufficientCreditsError, match="Insufficient credits"):
+    with pytest.raises(errors.InsufficientCreditsError, match="Insufficient credits"):
         ti.run(ti.next_try())

@@ -7,14 +7,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
-from airflow_provider_browseract.exceptions import (
-    ConnectionFailedError,
-    ConnectionFieldError,
-    InvalidRequestError,
-    UnexpectedResponseError,
-)
 from airflow_provider_browseract.hooks import connection
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunBotTemplateOperator, StopTaskOperator
@@ -44,7 +39,7 @@ class TestUnknownKeyInTheExtra:
         words = "(?s)unknown keys: 'daily_credit'.*known keys are webhook_base_url, "
         with pytest.raises(AirflowFailException, match=words):
             worker(workflow_id=ORDERS.id).run()
-        with pytest.raises(ConnectionFieldError, match=words):
+        with pytest.raises(errors.ConnectionFieldError, match=words):
             BrowserActHook().run_task(ORDERS.id)
         assert "run-task" not in endpoints(emulator)
 
@@ -135,7 +130,7 @@ class TestInputNames:
             emulator.fault("get-workflow", fault)
         else:
             emulator.rewrite("get-workflow", rewrite)
-        with pytest.raises(UnexpectedResponseError, match="Set the host of the Airflow connection"):
+        with pytest.raises(errors.UnexpectedResponseError, match="Set the host of the Airflow connection"):
             worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
         assert emulator.tasks == []
         assert "run-task" not in endpoints(emulator)
@@ -210,7 +205,7 @@ class TestInputOfBots:
 
     def test_refusal_of_an_input_that_could_not_be_converted_is_retried(self, worker, emulator, store):
         emulator.fault("query-bot", RequestFault.status(500))
-        with pytest.raises(InvalidRequestError, match="refused the start"):
+        with pytest.raises(errors.InvalidRequestError, match="refused the start"):
             worker(**BOT, input=RENDERED, store=store).run()
         emulator.clear_faults()
         worker(**BOT, input=RENDERED, store=store).run()
@@ -235,7 +230,7 @@ def test_api_that_cannot_be_reached_is_logged_at_once_and_costs_one_retry_budget
     connect({"retry_budget": 20})
     world.unreachable = lambda _: True
     with pytest.raises(
-        ConnectionFailedError, match=r"(?s)^No connection to http://127.0.0.1:1 for get-workflow.*Check the host"
+        errors.ConnectionFailedError, match=r"(?s)^No connection to http://127.0.0.1:1 for get-workflow.*Check the host"
     ):
         worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
     logged = logs()
