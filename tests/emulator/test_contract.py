@@ -1,7 +1,4 @@
-"""The emulator against the vendor's own OpenAPI documents.
-
-The documents are not part of this project; ``BROWSERACT_OPENAPI`` and ``BROWSERACT_OPENAPI_V3`` name copies of them.
-"""
+"""The emulator against the vendor's own OpenAPI documents, which are not part of this project."""
 
 from __future__ import annotations
 

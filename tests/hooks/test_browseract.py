@@ -1,5 +1,4 @@
-"""The hook with both clients against the emulator: its methods, starts that get no response, keys that are replaced,
-and the connection test."""
+"""The hook with both clients against the emulator: its methods, keys that are replaced, and the connection test."""
 
 from __future__ import annotations
 
@@ -417,41 +416,41 @@ class TestAsyncCalls:
         assert looked_up == ["browseract_default"]
 
 
-class TestConnectionInTask:
-    @pytest.fixture
-    def supervisor(self, browseract_emulator, monkeypatch):
-        """Returns connections to a task; on Airflow 3.1, and under ``dag.test()``, only with the blocking method."""
-        from airflow.sdk.execution_time import task_runner
-        from airflow.sdk.execution_time.comms import ConnectionResult, ErrorResponse
+@pytest.fixture
+def supervisor(browseract_emulator, monkeypatch):
+    """Returns connections to a task; on Airflow 3.1, and under ``dag.test()``, only with the blocking method."""
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import ConnectionResult, ErrorResponse
 
-        empty = dict.fromkeys(["schema", "login", "port", "extra"])
-        stored = {**empty, **browseract_emulator.connection, "conn_id": "stored"}
+    empty = dict.fromkeys(["schema", "login", "port", "extra"])
+    stored = {**empty, **browseract_emulator.connection, "conn_id": "stored"}
 
-        def send(message):
-            # It also receives the secrets that must be masked.
-            asked = getattr(message, "conn_id", None)
-            return ConnectionResult.model_validate(stored) if asked == "stored" else ErrorResponse()
+    def send(message):
+        # It also receives the secrets that must be masked.
+        asked = getattr(message, "conn_id", None)
+        return ConnectionResult.model_validate(stored) if asked == "stored" else ErrorResponse()
 
-        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", SimpleNamespace(send=send), raising=False)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", SimpleNamespace(send=send), raising=False)
 
-    @pytest.mark.usefixtures("supervisor")
-    @cases(
-        ("in_a_task", "conn_id", "found"),
-        {
-            "stored": (True, "stored", True),
-            "missing": (True, "nowhere", False),
-            # There, the supervisor would block the event loop.
-            "outside of a task": (False, "stored", False),
-        },
-    )
-    async def test_async_call_reads_its_connection_in_a_blocking_way_only_in_a_task(self, in_a_task, conn_id, found):
-        from airflow.sdk.execution_time.context import set_current_context
 
-        with (
-            set_current_context({}) if in_a_task else nullcontext(),
-            nullcontext() if found else pytest.raises(AirflowNotFoundException),
-        ):
-            assert await awaited(BrowserActHook(conn_id), v2.list_regions())
+@pytest.mark.usefixtures("supervisor")
+@cases(
+    ("in_a_task", "conn_id", "found"),
+    {
+        "stored": (True, "stored", True),
+        "missing": (True, "nowhere", False),
+        # There, the supervisor would block the event loop.
+        "outside of a task": (False, "stored", False),
+    },
+)
+async def test_async_call_reads_its_connection_in_a_blocking_way_only_in_a_task(in_a_task, conn_id, found):
+    from airflow.sdk.execution_time.context import set_current_context
+
+    with (
+        set_current_context({}) if in_a_task else nullcontext(),
+        nullcontext() if found else pytest.raises(AirflowNotFoundException),
+    ):
+        assert await awaited(BrowserActHook(conn_id), v2.list_regions())
 
 
 def test_user_agent_contains_provider_and_airflow_versions(emulator):

@@ -35,14 +35,13 @@ def orders(worker):
     return lambda **arguments: worker(workflow_id=ORDERS.id, **arguments)
 
 
-class TestResult:
-    def test_result_is_read_from_the_api_and_not_from_the_trigger_event(self, orders, emulator):
-        run = orders(deferrable=True)
-        event = run.wait_in_triggerer(run.defer())
-        before = calls_of(emulator, "get-task")
-        changed = {**event, "wait": {**event["wait"], "last_seen": "failed"}}
-        assert run.operator().execute_complete(run.context, changed) == ORDERS_RESULT
-        assert calls_of(emulator, "get-task") == before + 1
+def test_result_is_read_from_the_api_and_not_from_the_trigger_event(orders, emulator):
+    run = orders(deferrable=True)
+    event = run.wait_in_triggerer(run.defer())
+    before = calls_of(emulator, "get-task")
+    changed = {**event, "wait": {**event["wait"], "last_seen": "failed"}}
+    assert run.operator().execute_complete(run.context, changed) == ORDERS_RESULT
+    assert calls_of(emulator, "get-task") == before + 1
 
 
 class TestXComs:

@@ -15,10 +15,7 @@ AUTO, JSON, CSV, TEXT = OutputFormat.AUTO, OutputFormat.JSON, OutputFormat.CSV, 
 
 
 def read(text, output_format=AUTO, why_unstorable=lambda value: None, *, downloads=(), **fields) -> ReturnValue:
-    """Read an output.
-
-    :param fields: other fields of the output. Of a bot, it is known whether it ``is_json``.
-    """
+    """Read an output. Of a bot, it is known whether it ``is_json``."""
     output = Output(string=text, **{"files": (), **fields})
     task = Task(id="7", status=TaskStatus.FINISHED, output=output, download_files=downloads)
     return outputs.read_output(task, output_format, why_unstorable)
@@ -45,8 +42,6 @@ UNSTORABLE = {
 
 
 class TestUnstorableValue:
-    """The text is returned in its place: the run has been paid for."""
-
     @pytest.mark.parametrize(
         ("output_format", "is_json"), [(AUTO, None), (JSON, None), (AUTO, True)], ids=["auto", "JSON", "value of a bot"]
     )

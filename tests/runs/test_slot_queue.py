@@ -240,8 +240,6 @@ class TestCapacity:
 
 
 class TestBothVersions:
-    """Workflows run in version 2 of the API and bots in version 3, and they share the slots of the plan."""
-
     def test_all_runs_are_counted_from_the_first_bot_on_until_nothing_waits_any_more(self):
         queue = queue_of({"workflow": wait_of(active=12)})
         assert (queue.versions, queue.capacity) == (WORKFLOWS, 12)

@@ -243,8 +243,6 @@ def test_time_for_an_answer_ends_although_the_next_read_would_be_later(wait, ask
 
 
 class TestTrouble:
-    """The wait goes on, and the run counts more than its Required Action."""
-
     def test_task_trigger_keeps_waiting_and_logs_when_required_action_is_unreadable(self, people, wait, asking, logs):
         people.away = RuntimeError("the API server is away")
         assert wait(asking(answer_by=0, deadline=30)).answer is None

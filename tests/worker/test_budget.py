@@ -50,10 +50,7 @@ def search(worker, emulator):
 
 @pytest.fixture
 def start_outside(world, emulator):
-    """Return a function that starts runs without an operator, and waits for their end unless ``ended`` is false.
-
-    Every other one is a run of a bot, which has the same budget.
-    """
+    """Return a function that starts runs without an operator, every other one of a bot, which has the same budget."""
 
     def start(number: int, *, ended: bool = True, **settings) -> None:
         hook = BrowserActHook()

@@ -358,31 +358,30 @@ class TestTimeLimit:
         assert tried == ["203.0.114.0"]
 
 
-class TestStop:
-    @pytest.mark.parametrize("begin", [b"", OK, CHUNKED, CHUNKED + b"8\r\n"], ids=["status", "header", "size", "body"])
-    @pytest.mark.parametrize("dripping", [True, False], ids=["dripping", "silent"])
-    @pytest.mark.parametrize("scheme", ["http", "https"])
-    def test_stopped_download_ends_at_once(self, listen, secured, begin, dripping, scheme):
-        stop, reasons = threading.Event(), []
-        handle = partial(drips, begin, b"0") if dripping else partial(silent, begin)
-        url = f"{scheme}://127.0.0.1:{listen(secured(handle) if scheme == 'https' else handle)}"
-        session = session_for(url, stop, read_timeout=60)
+@pytest.mark.parametrize("begin", [b"", OK, CHUNKED, CHUNKED + b"8\r\n"], ids=["status", "header", "size", "body"])
+@pytest.mark.parametrize("dripping", [True, False], ids=["dripping", "silent"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_stopped_download_ends_at_once(listen, secured, begin, dripping, scheme):
+    stop, reasons = threading.Event(), []
+    handle = partial(drips, begin, b"0") if dripping else partial(silent, begin)
+    url = f"{scheme}://127.0.0.1:{listen(secured(handle) if scheme == 'https' else handle)}"
+    session = session_for(url, stop, read_timeout=60)
 
-        def fetch_until_stopped() -> None:
-            try:
-                with opened(session, f"{url}/a") as (content, _):
-                    b"".join(content)
-            except (FileError, Interrupted) as error:
-                reasons.append(error)
+    def fetch_until_stopped() -> None:
+        try:
+            with opened(session, f"{url}/a") as (content, _):
+                b"".join(content)
+        except (FileError, Interrupted) as error:
+            reasons.append(error)
 
-        thread = threading.Thread(target=fetch_until_stopped, daemon=True)
-        thread.start()
-        wait_for("The read", lambda: session.reading or not thread.is_alive(), timeout=20, every=0.001)
-        stop.set()
-        session.close()
-        thread.join(10)
-        assert not thread.is_alive()
-        assert [type(reason) for reason in reasons] == [Interrupted], reasons
+    thread = threading.Thread(target=fetch_until_stopped, daemon=True)
+    thread.start()
+    wait_for("The read", lambda: session.reading or not thread.is_alive(), timeout=20, every=0.001)
+    stop.set()
+    session.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert [type(reason) for reason in reasons] == [Interrupted], reasons
 
 
 def test_stopped_download_does_not_decode_the_rest_of_what_has_arrived(listen):
