@@ -33,9 +33,6 @@ RENAMED = {
 }
 """The names of the fields of responses in our models, where they differ."""
 
-NAMES = {"proxy_region": "region", "input": "inputs"}
-"""Our names of the fields of a start, where they differ."""
-
 UNREAD = {
     "create-run": {"status"},
     "create-template-run": {"status"},
@@ -165,8 +162,9 @@ def test_example_of_a_run_is_read_with_everything_that_it_has():
 
 @pytest.mark.parametrize("name", ["create-run", "create-template-run"])
 def test_example_of_a_start_is_what_the_call_sends(name):
+    ours = {"proxy_region": "region", "input": "inputs"}
     for example in json_of(operation(ApiVersion.V3, CALLS_OF_V3[name])["requestBody"])["examples"].values():
-        given = {NAMES.get(field, field): value for field, value in example["value"].items()}
+        given = {ours.get(field, field): value for field, value in example["value"].items()}
         assert test_v3.CALLS[name].func("70", **given).body == example["value"]
 
 

@@ -54,10 +54,6 @@ async def awaited(hook, call, **limits):
         return await browseract.send(call)
 
 
-def sent(hook, call, **limits):
-    return asyncio.run(awaited(hook, call, **limits))
-
-
 def test_hook_methods_work_for_tasks_workflows_templates_and_regions(emulator, capfd):
     emulator.next_run(SEARCH.id, duration=600)
     hook = BrowserActHook()

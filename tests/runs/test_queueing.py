@@ -84,7 +84,6 @@ def refused_before(other: Candidate, active: int = 4, age: float = 10.0, **wait:
 
 
 V3: dict[str, Any] = {"api_version": ApiVersion.V3}
-LONG_AGO = timings.LONGEST_SLOT_PAUSE + 1
 OTHER, OTHER_BOT = candidate(2.0, age=10.0, source="other"), candidate(2.0, age=10.0, source="other", **V3)
 OLD, SECOND, NEW = candidate(1.0), candidate(0.0, "second"), candidate(2.0, key_digest="k")
 LAST = candidate(3.0, age=10.0)
@@ -107,7 +106,7 @@ SAME_KEY = {
         "refused although slots are free": (refused_before(OTHER), {}, "cab"),
         # As after a forged callback.
         "refused at a full plan": (refused_before(OTHER, active=10), {}, "abc"),
-        "refused long ago": (refused_before(OTHER, age=LONG_AGO), {}, "abc"),
+        "refused long ago": (refused_before(OTHER, age=timings.LONGEST_SLOT_PAUSE + 1), {}, "abc"),
         # The refusals counted no bots.
         "refused while a bot waits": (refused_before(OTHER_BOT), {}, "abc"),
         "bot refused although slots are free": ({**refused_before(OTHER_BOT, **V3), "d": LAST}, {}, "cdab"),

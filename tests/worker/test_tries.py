@@ -330,7 +330,6 @@ WORKFLOW_TEMPLATE: Any = {
     "workflow_template_id": TEMPLATE_SEARCH.id,
     "input_parameters": INK,
 }
-STARTS = ("create-run", "create-template-run", "run-task-by-template")
 
 
 def behaves(**settings):
@@ -384,7 +383,7 @@ def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave, listed_aft
 )
 def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, store, arguments, behave):
     behave(emulator)
-    for endpoint in STARTS:
+    for endpoint in ("create-run", "create-template-run", "run-task-by-template"):
         emulator.fault(endpoint, RequestFault.lost_response(), times=1)
     with pytest.raises(AirflowFailException, match="may have created one of these BrowserAct tasks: ") as failed:
         worker(**arguments, store=store).run()
