@@ -109,6 +109,7 @@ class TestDeferral:
         assert arguments["cancel_on_kill"] is cancel_on_kill
         assert json.loads(text) == arguments
         assert not any(secret in text for secret in (KEY, "hunter2", "t0ken"))
+        assert run.ti.xcoms["task_id"] in run.ti.xcoms["_link_BrowserActTaskLink"]
 
     def test_times_of_a_deferral_count_from_the_last_request_to_airflow_and_deadline_from_start(self, orders, world):
         run, before = orders(deferrable=True, timeout=timedelta(minutes=10)), world.clock.now

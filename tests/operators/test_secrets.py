@@ -289,7 +289,7 @@ class TestLiveView:
     @BOTH_WAYS
     @pytest.mark.parametrize("shown", [True, False], ids=["shown", "hidden"])
     @pytest.mark.parametrize("as_in_the_demos", [False, True], ids=["as documented", "as in the demos"])
-    def test_live_view_is_shown_or_not(self, worker, emulator, store, logs, deferrable, shown, as_in_the_demos):
+    def test_live_view_is_shown_only_if_wanted(self, worker, emulator, store, logs, deferrable, shown, as_in_the_demos):
         emulator.as_in_the_demos = as_in_the_demos
         pushed: dict[str, list[object]] = defaultdict(list)
         hidden = {} if shown else {"show_live_view": False}
