@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from ipaddress import IPv4Address
 from pathlib import Path
+from ssl import PROTOCOL_TLS_SERVER, SSLContext
+from typing import Any
 
 import uvicorn
 from cryptography import x509
@@ -17,7 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
 from tests.e2e.local_airflow import free_port, wait_for
 
@@ -57,6 +59,15 @@ def served(app: FastAPI) -> Iterator[int]:
     finally:
         server.stop()
         thread.join(10)
+
+
+@contextmanager
+def responding(response: Response) -> Iterator[str]:
+    """Serve a response to every request, and yield the address."""
+    app = FastAPI()
+    app.add_api_route("/{path:path}", lambda: response, methods=["POST", "GET"])
+    with served(app) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
@@ -108,3 +119,15 @@ def certificate_in(folder: Path) -> Path:
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + signed.public_bytes(Encoding.PEM)
     )
     return pem
+
+
+def with_tls(pem: Path, handle: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Return what handles a connection with a certificate, and gives a function the secured socket."""
+    context = SSLContext(PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+
+    def handle_secured(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secured:
+            handle(secured)
+
+    return handle_secured

@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 
 
 class Sync:
-    """Uses the synchronous client."""
-
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
@@ -37,8 +35,6 @@ class Sync:
 
 
 class Async(Sync):
-    """Uses the asynchronous client in the same way."""
-
     def send(self, *several: Call):
         async def go():
             async with AsyncBrowserActClient(self.settings) as client:
@@ -64,7 +60,6 @@ Listen = Callable[[Callable[[socket.socket], None]], int]
 
 @pytest.fixture(scope="module")
 def listen() -> Iterator[Listen]:
-    """Handle each connection to a port of this machine with a function, and return the port."""
     with listening() as listen:
         yield listen
 
@@ -81,8 +76,6 @@ def read_request(connection: socket.socket) -> bytes:
 
 
 class OneAnswer:
-    """A server that records what it receives, and sends the same response to each request."""
-
     def __init__(self, listen: Listen, answer: bytes = b"", *, keep_alive: bool = False) -> None:
         self.answer = answer
         self.keep_alive = keep_alive

@@ -10,7 +10,6 @@ from airflow_provider_browseract.api.arguments import read_id, read_ids, read_pa
 from airflow_provider_browseract.exceptions import InputError
 from tests.cases import cases
 
-ADDRESS = "https://www.browseract.com"
 A_LIST = "render_template_as_native_obj=True"
 
 
@@ -33,7 +32,7 @@ def test_value_is_read(read, value, result):
     ("read", "value", "words"),
     {
         **{f"{value!r} as id": (read_id, value, "is ") for value in ("", " ", None, "None", "NOTSET", True, 1.5)},
-        "address without an id": (read_path_id, f"{ADDRESS}/workflow/new", "and underscores."),
+        "address without an id": (read_path_id, "https://www.browseract.com/workflow/new", "and underscores."),
         "name": (read_path_id, "Amazon search 5", "and underscores."),
         **{f"{text} as ids": (read_ids, text, A_LIST) for text in ("['1', '2']", "LazySelectSequence([])", "1, 2")},
         **{
@@ -47,7 +46,6 @@ def test_value_that_cannot_be_used_is_refused_with_the_argument_and_a_remedy(rea
         read("argument", value)
     assert str(refused.value).startswith("argument is ")
     assert words in str(refused.value)
-    assert ("Perhaps" in str(refused.value)) is ("Perhaps" in words)
 
 
 @pytest.mark.parametrize("value", [{"a": "confidential"}, ["confidential"], ' {"a": "confidential"}'], ids=repr)

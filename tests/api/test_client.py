@@ -14,12 +14,12 @@ import pytest
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api import async_client as client_module
 from airflow_provider_browseract.api import v2
-from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.emulator import ORDERS, Emulator, RequestFault
 from tests.api.conftest import Async
 from tests.cases import cases
 from tests.steps import replace
+from tests.workers import calls_of
 
 QUICK: dict[str, Any] = {"retry_budget": 5.0, "first_pause": 0.01, "longest_pause": 0.02}
 REGIONS = b'[{"code": "US"}]'
@@ -45,12 +45,7 @@ def client(kind, settings):
 
 @pytest.fixture
 def impatient(kind, settings):
-    """A client for servers that hang."""
     return kind(replace(settings, read_timeout=1.0))
-
-
-def count(emulator: Emulator, endpoint: str) -> int:
-    return len([request for request in emulator.requests if request.endpoint == endpoint])
 
 
 def test_client_reads_lists_to_their_last_page(client, emulator):
@@ -80,7 +75,7 @@ def test_read_and_stop_are_sent_again_after_gateway_error_reset_lost_response_an
         emulator.fault(call.name, fault, times=1)
     with suppress(errors.TaskNotFoundError):
         impatient.send(call)
-    assert count(emulator, call.name) == 5
+    assert calls_of(emulator, call.name) == 5
     assert emulator.requests[-1].status in (200, 400)
 
 
@@ -94,14 +89,14 @@ def test_start_with_an_unknown_outcome_is_never_sent_again(impatient, emulator, 
     with pytest.raises((errors.ResponseLostError, errors.ServerError)) as caught:
         impatient.send(v2.run(ORDERS.id))
     assert caught.value.not_processed is False
-    assert count(emulator, "run-task") == 1
+    assert calls_of(emulator, "run-task") == 1
 
 
 def test_start_refused_with_http_429_was_not_processed_and_is_left_to_the_queue(client, emulator):
     emulator.fault("run-task", RequestFault.status(429, retry_after=7), times=2)
     with pytest.raises(errors.RateLimitError) as refused:
         client.send(v2.run(ORDERS.id))
-    assert (count(emulator, "run-task"), refused.value.retry_after, refused.value.not_processed) == (1, 7, True)
+    assert (calls_of(emulator, "run-task"), refused.value.retry_after, refused.value.not_processed) == (1, 7, True)
 
 
 def test_client_waits_as_long_as_retry_after_requests(client, emulator):
@@ -119,9 +114,7 @@ def test_client_waits_as_long_as_retry_after_requests(client, emulator):
         "unknown host": ("http://nowhere.invalid", "the name of the host cannot be resolved ("),
     },
 )
-def test_failed_connection_raises_an_error_with_url_and_reason_that_proves_the_start_was_not_processed(
-    kind, url, reason
-):
+def test_failed_connection_is_an_error_with_url_and_reason_and_nothing_was_processed(kind, url, reason):
     settings = Settings(api_key="app-key", base_url=url, retry_budget=0.1, connection="browseract_prod")
     with pytest.raises(errors.ConnectionFailedError) as caught:
         kind(settings).send(v2.run("70"))
@@ -134,7 +127,7 @@ def test_wrong_api_key_raises_at_once_and_is_not_shown_in_the_error(kind, settin
     with pytest.raises(errors.AuthenticationError, match=r"(?s)Invalid authorization.*connection 'shop'") as caught:
         kind(replace(settings, api_key="app-wrong")).send(v2.list_regions())
     assert "app-wrong" not in str(caught.value)
-    assert count(emulator, "get-region-list") == 1
+    assert calls_of(emulator, "get-region-list") == 1
 
 
 def answering(body: bytes, *headers: bytes) -> bytes:
@@ -166,9 +159,7 @@ def test_redirect_is_not_followed_so_the_api_key_is_not_sent_elsewhere(kind, one
         "no gzip": answering(REGIONS, b"Content-Encoding: gzip"),
     },
 )
-def test_response_to_a_start_that_cannot_be_read_is_lost_and_the_start_not_sent_again(
-    kind, one_answer, monkeypatch, answer, proxy
-):
+def test_start_whose_response_cannot_be_read_is_not_sent_again(kind, one_answer, monkeypatch, answer, proxy):
     server = one_answer(answer)
     if proxy:
         monkeypatch.setenv("http_proxy", server.url)
@@ -200,10 +191,6 @@ def test_compressed_response_is_read(kind, one_answer):
     assert kind(Settings(api_key="app-key", base_url=server.url)).send(v2.list_regions())[0].code == "US"
 
 
-def send_in_event_loop(server, call: Call[Any]):
-    return Async(Settings(api_key="app-key", base_url=server.url)).send(call)
-
-
 # A server without an end announces more than it sends, so reading to the end would be a lost response after 30 seconds.
 @cases(
     "answer",
@@ -217,7 +204,7 @@ def test_event_loop_reads_responses_up_to_a_limit_and_sends_no_second_request(on
     server = one_answer(answer, keep_alive=True)
     monkeypatch.setattr(client_module, "MAX_RESPONSE", len(REGIONS) - 1)
     with pytest.raises(errors.ResponseTooLargeError) as caught:
-        send_in_event_loop(server, v2.list_regions())
+        Async(Settings(api_key="app-key", base_url=server.url)).send(v2.list_regions())
     assert str(caught.value).startswith(f"The response to get-region-list is larger than {len(REGIONS) - 1} bytes.")
     assert (caught.value.http_status, caught.value.temporary, caught.value.not_processed) == (200, False, False)
     assert len(server.received) == 1

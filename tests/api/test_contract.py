@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -33,9 +32,6 @@ RENAMED = {
     **{"bot_type": "type", "recommend_desc": "recommendation", "status": "value"},
 }
 """The names of the fields of responses in our models, where they differ."""
-
-NAMES = {"proxy_region": "region", "input": "inputs"}
-"""Our names of the fields of a start, where they differ."""
 
 UNREAD = {
     "create-run": {"status"},
@@ -75,15 +71,9 @@ def json_of(part: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def function(name: str) -> Callable[..., Call[Any]]:
-    """Return our function for an operation of version 3."""
-    return test_v3.FUNCTIONS[name]
-
-
 def example_call(name: str) -> Call[Any]:
-    """Return the call of an operation of version 3 with the ids of the document's examples."""
     parameters = operation(ApiVersion.V3, CALLS_OF_V3[name]).get("parameters", [])
-    return function(name)(*(parameter["example"] for parameter in parameters if parameter["in"] == "path"))
+    return test_v3.CALLS[name].func(*(parameter["example"] for parameter in parameters if parameter["in"] == "path"))
 
 
 def example_response(name: str) -> Any:
@@ -172,9 +162,10 @@ def test_example_of_a_run_is_read_with_everything_that_it_has():
 
 @pytest.mark.parametrize("name", ["create-run", "create-template-run"])
 def test_example_of_a_start_is_what_the_call_sends(name):
+    ours = {"proxy_region": "region", "input": "inputs"}
     for example in json_of(operation(ApiVersion.V3, CALLS_OF_V3[name])["requestBody"])["examples"].values():
-        given = {NAMES.get(field, field): value for field, value in example["value"].items()}
-        assert function(name)("70", **given).body == example["value"]
+        given = {ours.get(field, field): value for field, value in example["value"].items()}
+        assert test_v3.CALLS[name].func("70", **given).body == example["value"]
 
 
 def test_example_of_an_error_is_raised():

@@ -75,7 +75,6 @@ HEADERS = st.dictionaries(st.just("retry-after"), st.sampled_from(RETRY_AFTER))
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of each part of a JSON value."""
     yield path
     for key, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         yield from places(part, (*path, key))
@@ -188,10 +187,8 @@ def every_call() -> dict[str, Sent]:
     send(v2.run_template(TEMPLATE_SEARCH.id, pens))
     send(v3.run(FAILING.id))
     send(v3.run(CONTACTS.id, {"company_name": "Example"}))
-    canceled, run = (
-        send(v3.run(CONTACTS.id, {"company_name": "Example"})),
-        send(v3.run(DOWNLOAD.id, pens)),
-    )
+    canceled = send(v3.run(CONTACTS.id, {"company_name": "Example"}))
+    run = send(v3.run(DOWNLOAD.id, pens))
     send(v3.run_template(TEMPLATE_SEARCH.id, pens))
     send(v2.stop_task(send(v2.run(EXPORT.id, pens))))
     send(v3.stop_task(canceled), canceled)

@@ -20,10 +20,8 @@ def call(limit: int = 2) -> Call[Page[SourceInfo]]:
 class Shop:
     """A service with a list of sources, as careless about it as a test wants.
 
-    :param count: how many there are.
     :param size: how many a page has, if not as many as were asked for.
     :param large: the sources that are too large for any page.
-    :param numbers: what comes with each page.
     """
 
     def __init__(self, count: int, *, size: int | None = None, large: Collection[int] = (), **numbers) -> None:
@@ -85,11 +83,6 @@ def test_list_that_never_ends_raises(monkeypatch):
     with pytest.raises(errors.ResponseTooLargeError):
         shop.listing(1)
     assert shop.asked == list(range(1, 21))
-
-
-def test_other_error_ends_the_list():
-    with pytest.raises(errors.ServerError):
-        carry_out(list_items(call()), lambda _: errors.ServerError("it is down"))
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 8, 12, 500])

@@ -11,7 +11,6 @@ from airflow_provider_browseract.api.calls import controls, may_send_again
 from airflow_provider_browseract.api.settings import Settings
 
 READ = v2.get_task("7")
-STOP = v2.stop_task("7")
 
 NOT_NOW = [errors.ConcurrencyLimitError, errors.RateLimitError]
 NOBODY_KNOWS = [errors.ResponseLostError, errors.ServerError]
@@ -22,7 +21,7 @@ PERMANENT = [
 ]
 
 
-@pytest.mark.parametrize("call", [READ, STOP], ids=["read", "stop"])
+@pytest.mark.parametrize("call", [READ, v2.stop_task("7")], ids=["read", "stop"])
 @pytest.mark.parametrize("kind", [*TEMPORARY, *PERMANENT])
 def test_call_that_starts_no_run_is_sent_again_only_after_a_temporary_error(call, kind):
     assert may_send_again(call, kind("x")) is (kind in TEMPORARY)

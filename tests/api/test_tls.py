@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -17,7 +17,7 @@ from airflow_provider_browseract.api import async_client, v2
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.emulator import Emulator
 from tests.cases import cases
-from tests.served import certificate_in
+from tests.served import certificate_in, with_tls
 
 from .conftest import read_request
 
@@ -25,19 +25,18 @@ START = v2.run("70")
 HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
 """A TLS record with the fatal alert 40."""
 
+HASTY: dict[str, Any] = {"connection": "shop", "read_timeout": 20, "retry_budget": 0.05, "first_pause": 0.01}
 CERTIFICATES = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]
 Act = Callable[[socket.socket], object]
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A file with a certificate for 127.0.0.1, signed by itself, and its key."""
     return certificate_in(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
 def no_variables(monkeypatch) -> Iterator[None]:
-    """No variable names certificates."""
     for name in (*CERTIFICATES, "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     async_client._ssl_context.cache_clear()
@@ -47,40 +46,19 @@ def no_variables(monkeypatch) -> Iterator[None]:
 
 @pytest.fixture(params=CERTIFICATES)
 def trusted(request, certificate, monkeypatch, no_variables) -> None:
-    """Both clients trust the certificate, no matter which of the variables names it."""
     monkeypatch.setenv(request.param, str(certificate))
 
 
 @pytest.fixture
 def tls(certificate, listen):
-    """Listen with TLS: the function gets the secured socket."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-
-    def listen_(handle: Act) -> int:
-        def secure(connection: socket.socket) -> None:
-            with context.wrap_socket(connection, server_side=True) as secured:
-                handle(secured)
-
-        return int(listen(secure))
-
-    return listen_
+    return lambda handle: listen(with_tls(certificate, handle))
 
 
 @pytest.fixture
 def start(kind):
-    """Send a start to a port of this machine over TLS, and return the error that it ends with."""
-
     def start_(port: int, connect_timeout: float = 20.0) -> errors.BrowserActError:
-        settings = Settings(
-            api_key="app-key",
-            base_url=f"https://127.0.0.1:{port}",
-            connect_timeout=connect_timeout,
-            read_timeout=20,
-            connection="shop",
-            retry_budget=0.05,
-            first_pause=0.01,
-        )
+        url = f"https://127.0.0.1:{port}"
+        settings = Settings(api_key="app-key", base_url=url, connect_timeout=connect_timeout, **HASTY)
         with pytest.raises(errors.BrowserActError) as caught:
             kind(settings).send(START)
         return caught.value
@@ -125,19 +103,11 @@ def write_without_tls(data: bytes, before: bytes = b"") -> Act:
 
 
 def after_first_bytes(act: Act) -> Act:
-    def handle(connection: socket.socket) -> None:
-        connection.recv(65536)
-        act(connection)
-
-    return handle
+    return lambda connection: (connection.recv(65536), act(connection))
 
 
 def after_request(act: Act) -> Act:
-    def handle(connection: socket.socket) -> None:
-        read_request(connection)
-        act(connection)
-
-    return handle
+    return lambda connection: (read_request(connection), act(connection))
 
 
 class TestFailedHandshake:
@@ -227,8 +197,6 @@ def tunnel(connection: socket.socket) -> None:
 class TestBehindAProxy:
     @pytest.fixture
     def behind(self, listen, start, monkeypatch):
-        """Send a start to a port, through a proxy that handles its connections with a function."""
-
         def send(handle: Act, port: int = 9) -> errors.BrowserActError:
             monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{listen(handle)}")
             for name in ("no_proxy", "NO_PROXY"):

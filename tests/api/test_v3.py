@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,44 +24,29 @@ from tests.cases import cases
 from tests.steps import read
 
 CALLBACKS = {"callback_url": "https://example.com/a", "status_change_callback_url": "https://example.com/b"}
-MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
-EVERY_CALL: dict[str, Call[Any]] = {
-    "create-run": v3.run("70", {"pages": 2}, **CALLBACKS),
-    "create-template-run": v3.run_template("60", {"keyword": "pens"}, region="US", **CALLBACKS),
-    "query-run-status": v3.get_task_status("7"),
-    "query-run": v3.get_task("7"),
-    "page-runs": v3.list_tasks(
-        source_id="70", name="shop", status=TaskStatus.FAILED, created_at_from=MOMENT, created_at_to=MOMENT
+CALLS: dict[str, partial[Call[Any]]] = {
+    "create-run": partial(v3.run, "70", {"pages": 2}, **CALLBACKS),
+    "create-template-run": partial(v3.run_template, "60", {"keyword": "pens"}, region="US", **CALLBACKS),
+    "query-run-status": partial(v3.get_task_status, "7"),
+    "query-run": partial(v3.get_task, "7"),
+    "page-runs": partial(
+        v3.list_tasks, source_id="70", name="shop", status=TaskStatus.FAILED, created_at_from=TIME, created_at_to=TIME
     ),
-    "resume-run": v3.resume_task("7"),
-    "cancel-run": v3.stop_task("7", biz_code=1),
-    "page-bots": v3.list_sources(bot_type="agent", keyword="shop"),
-    "query-bot": v3.get_source("70"),
-    "page-templates": v3.list_templates(keyword="maps"),
-    "query-template": v3.get_template("60"),
-    "list-regions": v3.list_regions(),
+    "resume-run": partial(v3.resume_task, "7"),
+    "cancel-run": partial(v3.stop_task, "7", biz_code=1),
+    "page-bots": partial(v3.list_sources, bot_type="agent", keyword="shop"),
+    "query-bot": partial(v3.get_source, "70"),
+    "page-templates": partial(v3.list_templates, keyword="maps"),
+    "query-template": partial(v3.get_template, "60"),
+    "list-regions": partial(v3.list_regions),
 }
+EVERY_CALL = {name: call() for name, call in CALLS.items()}
 
 RUN = {"task_id": "7", "bot_id": "70", "bot_type": "agent", "status": "finished", "input": {"pages": 2}}
 OUTSIDE = ["..", "a/b", "5?x=1#", "%2e%2e", "", "7" * 201]
 """What could lead to another address."""
-
-
-FUNCTIONS: dict[str, Callable[..., Call[Any]]] = {
-    "create-run": v3.run,
-    "create-template-run": v3.run_template,
-    "query-run-status": v3.get_task_status,
-    "query-run": v3.get_task,
-    "page-runs": v3.list_tasks,
-    "resume-run": v3.resume_task,
-    "cancel-run": v3.stop_task,
-    "page-bots": v3.list_sources,
-    "query-bot": v3.get_source,
-    "page-templates": v3.list_templates,
-    "query-template": v3.get_template,
-    "list-regions": v3.list_regions,
-}
 
 
 def read_run(**fields):

@@ -1,21 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
-from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
+from airflow_provider_browseract.api.versions import APIS
 from tests.steps import read
-
-
-@pytest.mark.parametrize("kind", SourceKind)
-def test_every_kind_of_source_can_be_listed(kind):
-    call: Call[Any] = SOURCES[kind].list(limit=5)
-    assert call.params == {"page": 1, "limit": 5}
-    item = dict.fromkeys(("id", "bot_id", "template_id"), "7")
-    assert [each.id for each in read(call, {"items": [item]}).items] == ["7"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 
 import pytest
@@ -30,7 +29,7 @@ from tests.airflow.rows import stored
 from tests.cases import cases, raising
 from tests.e2e.local_airflow import wait_for
 from tests.pages import PAGES
-from tests.served import listening, served
+from tests.served import listening, responding, served
 
 KEY = "app-emulator"
 NOWHERE = "http://127.0.0.1:9"
@@ -38,7 +37,6 @@ NOWHERE = "http://127.0.0.1:9"
 
 @pytest.fixture
 def airflow(components, api_server, monkeypatch) -> Iterator[str]:
-    """The address of an Airflow whose components are all alive."""
     with served(api_server) as port:
         address = f"http://127.0.0.1:{port}"
         monkeypatch.setenv("AIRFLOW__API__BASE_URL", address)
@@ -47,7 +45,6 @@ def airflow(components, api_server, monkeypatch) -> Iterator[str]:
 
 @pytest.fixture
 def check(airflow, connect, monkeypatch):
-    """Set the connection, and run the command; return its exit code and its output."""
     monkeypatch.setattr(checks, "API_LIMIT", 2.0)
 
     def run(extra=None, *, conn_id: str = "browseract_default", words=(), is_terminal: bool = False, **fields):
@@ -61,15 +58,6 @@ def check(airflow, connect, monkeypatch):
     return run
 
 
-@contextmanager
-def responding(response: Response) -> Iterator[str]:
-    """Serve a response to every request, and yield the address."""
-    app = FastAPI()
-    app.add_api_route("/{path:path}", lambda: response, methods=["POST", "GET"])
-    with served(app) as port:
-        yield f"http://127.0.0.1:{port}"
-
-
 def problems(output: str) -> str:
     """Return what has failed, each check in one line, with a bar before the remedy."""
     found = re.findall(r"^(?:FAIL|warn) .*(?:\n {18}.*)*", output, re.MULTILINE)
@@ -77,7 +65,6 @@ def problems(output: str) -> str:
 
 
 def states(output: str) -> dict[str, str]:
-    """Return the state of each check by its name."""
     return {name.strip(): state for state, name in re.findall(r"^(\w+) +(\S.{11})", output, re.MULTILINE)[:6]}
 
 
@@ -255,8 +242,6 @@ def test_missing_triggerer_fails_and_another_missing_component_is_a_warning(chec
 class TestApiServer:
     @pytest.fixture
     def server(self, check, monkeypatch):
-        """Run the command with another address of the API server."""
-
         def run(address: str, **extra: str) -> str:
             monkeypatch.setenv("AIRFLOW__API__BASE_URL", address)
             return check(extra)[1]
@@ -352,7 +337,6 @@ class TestApiServer:
 
 def test_response_to_a_callback_that_never_ends_is_given_up(check, monkeypatch):
     def drip(connection: socket.socket) -> None:
-        """Respond with ten bytes a second, without an end."""
         connection.recv(10_000)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
         while True:
@@ -368,7 +352,6 @@ def test_response_to_a_callback_that_never_ends_is_given_up(check, monkeypatch):
 class TestBudget:
     @pytest.fixture
     def today(self, browseract_emulator) -> str:
-        """The day, on which a run has cost 20 credits."""
         browseract_emulator.set_workflow(SEARCH.id, duration=0.0)
         hook = BrowserActHook()
         created = hook.run_task(SEARCH.id, {"keyword": "laptops"})
@@ -387,8 +370,6 @@ class TestBudget:
 class TestWithoutDatabase:
     @pytest.fixture
     def no_database(self, monkeypatch) -> str:
-        """Let every access to Airflow's database fail, and return the reason."""
-
         monkeypatch.setattr(database, "_session", raising(database.NoDatabaseError("connection refused")))
         return "Airflow's database cannot be read on this machine"
 

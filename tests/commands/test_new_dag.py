@@ -38,7 +38,6 @@ class Result(NamedTuple):
 
 @pytest.fixture
 def dags_folder(tmp_path, monkeypatch) -> Path:
-    """A DAGs folder that does not exist yet; the current directory is another one."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     folder = tmp_path / "airflow" / "dags"
@@ -48,7 +47,6 @@ def dags_folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def new(browseract_emulator, dags_folder, monkeypatch, capsys):
-    """Run the command in this process."""
     # It changes the environment of this process.
     monkeypatch.setattr(__main__, "load_airflow", lambda: True)
 
@@ -138,9 +136,7 @@ def test_secret_is_stored_in_a_connection_that_the_command_names(new, dags_folde
         "folders": ("here", ["tests", "--test", "dags"], f"here/tests/{NAME}.py", f"here/dags/test_{NAME}.py"),
     },
 )
-def test_name_of_the_output_is_the_id_of_the_dag_and_its_test_is_never_in_the_dags_folder(
-    new, tmp_path, dags_folder, monkeypatch, directory, words, dag, test
-):
+def test_output_names_the_dag_and_places_its_test(new, tmp_path, dags_folder, monkeypatch, directory, words, dag, test):
     for folder in (dags_folder / "team", tmp_path / "here" / "dags", tmp_path / "here" / "tests"):
         folder.mkdir(parents=True)
     monkeypatch.chdir(tmp_path / directory)
@@ -340,7 +336,6 @@ def test_id_and_list_exclude_each_other(new, capsys):
 
 
 def test_written_tests_pass_in_a_pytest_of_their_own(new, dags_folder, tmp_path):
-    """A workflow with a secret, a bot, and a template; as little as a user needs is set."""
     assert new(LOG_IN.id, "--input", "username=ada").code == 0
     assert new(PRICES.id, "--kind", "bot").code == 0
     assert new(TEMPLATE_SEARCH.id, "--kind", "template").code == 0

@@ -86,7 +86,6 @@ def shape(file: DagFile) -> str:
 
 
 def arguments_of(file: DagFile) -> dict[str, ast.expr]:
-    """Return the arguments of the DAG and of its operator by name."""
     calls = [node for node in ast.walk(ast.parse(file.source)) if isinstance(node, ast.Call)]
     return {word.arg: word.value for call in calls for word in call.keywords if word.arg}
 
@@ -100,7 +99,6 @@ def rendered(template: str, **params: str) -> str:
 
 
 def rendered_values(value: Any) -> Any:
-    """Render a value as Airflow does, at all levels."""
     if isinstance(value, str):
         return rendered(value)
     if isinstance(value, dict):
@@ -229,12 +227,8 @@ VALUES = {"keyword": "pens", "username": "ada", "password": "hunter2"}
 
 
 class TestInAirflow:
-    """The files of the emulator's workflows, bots and templates."""
-
     @pytest.fixture
     def copied(self, tmp_path):
-        """Write a file, and return its DAG."""
-
         def copy(file: DagFile):
             path = tmp_path / file.file_name
             path.write_text(file.source)
@@ -246,8 +240,6 @@ class TestInAirflow:
 
     @pytest.fixture
     def run(self, copied, emulator, worker):
-        """Run the tasks of the file of a source with values for its form, and return its run in BrowserAct."""
-
         def run_(kind: SourceKind, emulated: EmulatedWorkflow) -> Any:
             emulator.set_workflow(emulated.id, duration=0.2)
             source: Any = BrowserActHook().client.send(SOURCES[kind].read(emulated.id))

@@ -1,5 +1,3 @@
-"""The text of the test that ``new-dag`` writes beside a DAG."""
-
 from __future__ import annotations
 
 import ast
@@ -25,7 +23,6 @@ SCHEMA = {"type": "object", "properties": {"pages": {"type": "integer"}}, "requi
 
 
 def files_of(source: Any, kind: SourceKind, conn_id: str, path: str = PATH, **options: Any) -> tuple[str, str]:
-    """Return the DAG file and the test of a source."""
     runnable = Runnable.of(kind, source)
     file = dag_file(runnable, conn_id, **options)
     return file.source, dag_test_file(source, runnable, file, path, conn_id)
@@ -46,7 +43,6 @@ def bot(schema: Any = SCHEMA, output_schema: Any = None, name: str = "Search") -
 
 
 def values_of(test: str) -> dict[str, Any]:
-    """Return the constants of a test, for which its imports are executed."""
     tree = ast.parse(test)
     tree.body = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
     found: dict[str, Any] = {}

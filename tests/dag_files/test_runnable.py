@@ -1,5 +1,3 @@
-"""The inputs that the schema of a bot declares, with examples of values, whatever the schema is."""
-
 from __future__ import annotations
 
 import time
@@ -26,7 +24,6 @@ JSON = st.recursive(
 
 
 def one(schema: Any) -> Any:
-    """Return the example for one required input."""
     [found] = inputs_of({"type": "object", "properties": {"x": schema}, "required": ["x"]})
     assert found.required
     return found.example

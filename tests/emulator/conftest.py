@@ -44,13 +44,11 @@ class Account:
         return self.send(endpoint, ids, urlencode(given))
 
     def call(self, endpoint, **given):
-        """Return the value of the body of a response, which has to be a success."""
         response = self.respond(endpoint, **given)
         assert response.status == 200, response.body
         return json.loads(response.body or b"null")
 
     def refusal(self, endpoint, **given):
-        """Return the code and the message with which a call is refused."""
         response = self.respond(endpoint, **given)
         assert response.status >= 400
         value = json.loads(response.body)
@@ -84,8 +82,6 @@ class Account:
 
 
 class Client(Account):
-    """Calls an emulator over HTTP, at the real time."""
-
     def __init__(self, emulator):
         self.emulator = emulator
         self.http = httpx.Client(base_url=emulator.url, trust_env=False, timeout=10)
@@ -139,7 +135,6 @@ def account():
 
 @pytest.fixture
 def serve():
-    """Serve an emulator made with the given options, until the end of the test."""
     with ExitStack() as served:
 
         def serve(**options):

@@ -1,7 +1,4 @@
-"""The emulator against the vendor's own OpenAPI documents.
-
-The documents are not part of this project; ``BROWSERACT_OPENAPI`` and ``BROWSERACT_OPENAPI_V3`` name copies of them.
-"""
+"""The emulator against the vendor's own OpenAPI documents, which are not part of this project."""
 
 from __future__ import annotations
 
@@ -43,7 +40,6 @@ def emulator():
 
 
 def validate(emulator, case):
-    """Send a request, and check the response with the document."""
     # Requests that the document allows are still refused if they name something that does not exist, and if they have
     # additional fields, which the document does not exclude.
     left_out = [checks.positive_data_acceptance]
@@ -85,7 +81,6 @@ class Documented(Account):
         return response.json() if response.content else None
 
     def wait_for(self, expected):
-        """Wait until runs have these statuses, by id."""
         self.emulator.wait_until(lambda: expected.items() <= {t.id: t.status for t in self.emulator.tasks}.items())
 
 

@@ -1,5 +1,3 @@
-"""Faults of requests and of callbacks, rewrites of responses, and callbacks as the vendor documents them."""
-
 from __future__ import annotations
 
 import socket
@@ -149,7 +147,6 @@ class TestRewrites:
 
 
 def delivered(client, count):
-    """Wait for a number of delivery attempts, and return their outcomes."""
     client.emulator.wait_until(lambda: len(client.emulator.deliveries) >= count)
     return [(record.status, record.attempt, record.http_status) for record in client.emulator.deliveries]
 

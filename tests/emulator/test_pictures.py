@@ -1,5 +1,3 @@
-"""The drawn browsers instead of screenshots, and the pages that show them."""
-
 from __future__ import annotations
 
 import re

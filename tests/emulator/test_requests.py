@@ -1,5 +1,3 @@
-"""What the API refuses, with which code: a table for each version."""
-
 from __future__ import annotations
 
 import json

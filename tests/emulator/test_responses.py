@@ -1,5 +1,3 @@
-"""What responses contain: tasks and runs, outputs and files, lists, workflows, templates and bots."""
-
 from __future__ import annotations
 
 import json

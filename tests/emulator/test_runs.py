@@ -1,5 +1,3 @@
-"""A run over time: its status, steps, credits, stops, pauses and profile."""
-
 from __future__ import annotations
 
 import itertools
@@ -19,7 +17,6 @@ LOGGED_OUT = {"logged_in": False, "message": "The page asks to log in"}
 
 
 def log_in(account, username, **fields):
-    """Start the log-in, and return the response after 2 seconds."""
     created = account.start(LOG_IN, {"username": username, "password": "secret"}, **fields)
     account.pass_time(2)
     return created

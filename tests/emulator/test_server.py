@@ -1,5 +1,3 @@
-"""The emulator over HTTP, on the command line, and as a fixture of pytest."""
-
 from __future__ import annotations
 
 import json

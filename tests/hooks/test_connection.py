@@ -1,5 +1,3 @@
-"""What the fields of a connection mean, and which ones are refused or give a warning."""
-
 from __future__ import annotations
 
 import json
@@ -37,9 +35,6 @@ def test_connection_with_only_an_api_key_which_may_have_spaces_around_it_has_the
     assert (budget_of(settings), settings.credits_per_step, settings.webhook_base_url) == (None, 5, None)
 
 
-GATEWAY = "https://gateway.example.com/browseract"
-
-
 @cases(
     ("fields", "url"),
     {
@@ -48,7 +43,10 @@ GATEWAY = "https://gateway.example.com/browseract"
         "host without scheme": ({"host": "api.example.com"}, "https://api.example.com"),
         "host with port": ({"host": "http://127.0.0.1:8010"}, "http://127.0.0.1:8010"),
         "host, port and schema": ({"host": "127.0.0.1", "port": 8010, "schema": "http"}, "http://127.0.0.1:8010"),
-        "path and port": ({"host": GATEWAY, "port": 8443}, "https://gateway.example.com:8443/browseract"),
+        "path and port": (
+            {"host": "https://gateway.example.com/a", "port": 8443},
+            "https://gateway.example.com:8443/a",
+        ),
         "default port": ({"port": 443}, "https://api.browseract.com"),
         "port 0": ({"port": 0}, "https://api.browseract.com"),
         "other port": ({"port": 8443}, "https://api.browseract.com:8443"),

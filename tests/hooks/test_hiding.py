@@ -43,9 +43,7 @@ def run(goal: str, given: dict[str, Any] | None) -> Task:
         "whole text": (SECRET, {"password": SECRET}, {"***", HIDDEN_REASON}),
     },
 )
-def test_secret_that_only_the_input_in_the_response_has_is_hidden_in_all_texts_of_the_agent(
-    monkeypatch, goal, given, shown
-):
+def test_secret_that_only_the_response_has_is_hidden_in_all_texts_of_the_agent(monkeypatch, goal, given, shown):
     monkeypatch.setattr(hiding, "redact", lambda text: text)
     task = Hiding(secrets=True).apply(run(goal, given))
     [step] = task.steps

@@ -1,5 +1,3 @@
-"""The sums of credits of closed days, in an Airflow Variable."""
-
 from __future__ import annotations
 
 import json
@@ -47,8 +45,6 @@ with DAG("sums", schedule=None):
 
 
 class Variable:
-    """Airflow's Variables, which can fail."""
-
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
         self.error: Exception | None = None

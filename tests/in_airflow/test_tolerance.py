@@ -1,5 +1,3 @@
-"""Errors that do not affect a run."""
-
 from __future__ import annotations
 
 import pytest

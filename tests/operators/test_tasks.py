@@ -1,5 +1,3 @@
-"""Stopping and resuming tasks that were started anywhere."""
-
 from __future__ import annotations
 
 import pytest
@@ -21,8 +19,6 @@ IN_BOTH_VERSIONS = pytest.mark.parametrize("api_version", KINDS)
 
 @pytest.fixture
 def started(emulator):
-    """Return a function that starts a run, which is then running, and returns its id."""
-
     def start(api_version="v2", workflow=ORDERS) -> str:
         task_id: str = BrowserActHook().client.send(SOURCES[KINDS[api_version]].start(workflow.id)).id
         emulator.wait_until(lambda: emulator.tasks[-1].status == "running")

@@ -77,7 +77,6 @@ class Account:
         return self.now.timestamp()
 
     def check(self, budget: Budget, source: Source = SOURCE, cap: int | None = None) -> tuple[Verdict, ...]:
-        """Check a budget."""
         return carry_out(check_budget(budget, source, cap, self.clock), self)
 
     def __call__(self, step: Any) -> Any:

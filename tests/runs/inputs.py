@@ -1,207 +1,43 @@
-"""Inputs of bots, made from schemas: 100 that must be refused, 100 that must be accepted, and 50 rendered templates."""
+"""Inputs of bots, made from schemas: values that a schema accepts or refuses, and their places."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from airflow_provider_browseract.runs.json_values import Path, place_of
+from airflow_provider_browseract.runs.json_values import Path
 
 
 def closed(required: list[str], **properties: Any) -> dict[str, Any]:
-    """Return the schema of an object with these names and no others."""
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-SCHEMAS: Mapping[str, Any] = {
-    "contacts": closed(
-        ["company_name"],
-        company_name={"type": "string", "minLength": 2, "maxLength": 80},
-        max_pages={"type": "integer", "minimum": 1, "maximum": 100, "default": 5},
-    ),
-    "prices": {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **closed(
-            ["currency", "cities"],
-            currency={"enum": ["EUR", "USD", "GBP"]},
-            min_price={"type": "number", "minimum": 0, "exclusiveMaximum": 1_000_000},
-            in_stock={"type": "boolean"},
-            cities={"type": "array", "items": {"type": "string", "maxLength": 40}, "minItems": 1, "maxItems": 4},
-            filters=closed(["brand"], brand={"type": "string", "maxLength": 40}, max_price={"type": "number"}),
-        ),
-    },
-    "generated": {
-        **closed(
-            ["since"],
-            since={"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"},
-            limit={"anyOf": [{"type": "integer", "maximum": 50}, {"type": "null"}]},
-            depth={"type": ["integer", "null"], "minimum": 0},
-            note={"type": "string", "nullable": True, "maxLength": 80},
-            pages={"type": "array", "items": {"$ref": "#/$defs/Page"}, "maxItems": 3},
-        ),
-        "$defs": {"Page": closed(["number"], number={"type": "integer"}, ratio={"type": "number", "minimum": 0})},
-    },
-}
-"""What bots declare, as people and as libraries write it."""
-
-COMPLETE: Mapping[str, dict[str, Any]] = {
-    "contacts": {"company_name": "Example Corp", "max_pages": 20},
-    "prices": {
-        "currency": "EUR",
-        "min_price": 2.5,
-        "in_stock": True,
-        "cities": ["Paris", "Rome"],
-        "filters": {"brand": "Acme", "max_price": 99},
-    },
-    "generated": {
-        "since": "2026-11-28",
-        "limit": 10,
-        "depth": 2,
-        "note": "new",
-        "pages": [{"number": 1, "ratio": 0.5}, {"number": 2}],
-    },
-}
-"""An input for each schema, with all its names."""
-
-
 class Lazy(Sequence[str]):
-    """The texts "a" and "b", as Airflow returns the results of mapped tasks."""
+    """Texts, as Airflow returns the results of mapped tasks."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = texts
 
     def __len__(self) -> int:
-        return 2
+        return len(self.texts)
 
     def __getitem__(self, index: Any) -> Any:
-        return ["a", "b"][index]
+        return self.texts[index]
 
 
 MARK = 4_567_800_000
 """Numbers from here on, and texts that contain them, are in no schema and in no valid input."""
 
 
-@dataclass(frozen=True)
-class Refused:
-    """An input that must be refused.
-
-    :param kind: what is wrong with it.
-    :param schema: the name of the schema.
-    :param place: where it is wrong, as the message writes it.
-    :param marks: what must not be in the message, because it was given.
-    """
-
-    id: str
-    kind: str
-    schema: str
-    input: Any
-    place: str
-    marks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """An input of templates.
-
-    :param templates: the input, as it is written in a DAG.
-    :param params: the DAG's parameters, which the templates use. They are also what must be sent.
-    """
-
-    id: str
-    schema: str
-    templates: dict[str, str]
-    params: dict[str, Any]
-
-
-def refused_inputs(number: int = 100) -> list[Refused]:
-    """Return inputs of all kinds that their schemas do not accept."""
-    by_kind: dict[str, list[Refused]] = {}
-    for case in (case for name in SCHEMAS for case in _refused(name)):
-        by_kind.setdefault(case.kind, []).append(case)
-    # One of each kind after the other.
-    mixed = [case for cases in itertools.zip_longest(*by_kind.values()) for case in cases if case is not None]
-    return mixed[:number]
-
-
-def accepted_inputs(number: int = 100) -> list[tuple[str, dict[str, Any]]]:
-    """Return inputs that their schemas accept as they are, with the names of the schemas."""
-    chance = random.Random(2)
-    names = itertools.islice(itertools.cycle(SCHEMAS), number)
-    return [(name, value_of(SCHEMAS[name], SCHEMAS[name], chance)) for name in names]
-
-
-def rendered_inputs(number: int = 50) -> list[Rendered]:
-    """Return inputs in which templates render typed values to texts."""
-    chance = random.Random(3)
-    cases: list[Rendered] = []
-    while len(cases) < number:
-        schema = list(SCHEMAS)[len(cases) % len(SCHEMAS)]
-        value = value_of(SCHEMAS[schema], SCHEMAS[schema], chance)
-        # A template that renders to None is an error of its own.
-        given = {name: member for name, member in value.items() if member is not None}
-        if any(not isinstance(member, str) for member in given.values()):
-            templates = {
-                name: f"{{{{ params.{name}{' | tojson' if isinstance(member, list | dict) else ''} }}}}"
-                for name, member in given.items()
-            }
-            cases.append(Rendered(f"{schema}-{len(cases)}", schema, templates, given))
-    return cases
-
-
-def _refused(schema_name: str) -> Iterator[Refused]:
-    schema, complete = SCHEMAS[schema_name], COMPLETE[schema_name]
-    number = MARK
-
-    def case(kind: str, path: Path, new: Any, place: str | None = None) -> Refused:
-        value = deepcopy(complete)
-        if new is _MISSING:
-            del at(value, path[:-1])[path[-1]]
-        else:
-            put(value, path, new)
-        where = place_of("input", path)
-        return Refused(f"{schema_name}-{where}-{kind}", kind, schema_name, value, place or where, tuple(_marks(new)))
-
-    for path, part in parts_of(schema, schema, complete):
-        for kind, new in wrong_values(part, number):
-            yield case(kind, path, new)
-        # Each place has other values.
-        number += 10
-    for path, part in [((), schema), *parts_of(schema, schema, complete)]:
-        if "properties" not in part:
-            continue
-        owner = place_of("input", path)
-        for name in part["required"]:
-            yield case("missing", (*path, name), _MISSING, f"{owner} lacks the required name '{name}'")
-        for name in part["properties"]:
-            wrong = name[:-1]
-            place = f"{owner} has the unknown name '{wrong}' (did you mean '{name}'?)"
-            yield case("mistyped", (*path, wrong), "", place)
-        yield case("unknown", (*path, "zzz"), number, f"{owner} has the unknown name 'zzz'")
-    pairs = [{"name": name, "value": value} for name, value in complete.items()]
-    yield Refused(f"{schema_name}-pairs", "pairs", schema_name, pairs, "RunWorkflowOperator")
-    yield Refused(f"{schema_name}-JSON text", "JSON text", schema_name, json.dumps(complete), "input is a text")
-
-
-_MISSING = object()
-
-
 def at(value: Any, path: Path) -> Any:
-    """Return the value at a place within a value."""
     for step in path:
         value = value[step]
     return value
 
 
 def put(value: Any, path: Path, new: Any) -> None:
-    """Replace the value at a place within a value, or add it."""
     at(value, path[:-1])[path[-1]] = new
-
-
-def _marks(value: Any) -> Iterator[str]:
-    text = json.dumps(value, default=lambda missing: "")
-    yield from (word for word in text.replace('"', " ").split() if str(MARK)[:5] in word)
 
 
 def _resolved(part: Any, root: Any) -> Any:
@@ -227,42 +63,37 @@ def parts_of(part: Any, root: Any, value: Any, path: Path = ()) -> Iterator[tupl
         )
 
 
-def wrong_values(part: Any, number: int) -> Iterator[tuple[str, Any]]:
-    """Yield values that a schema refuses, and that cannot be converted."""
+def wrong_values(part: Any) -> Iterator[Any]:
     types = _types(part)
     if "null" not in types and not part.get("nullable"):
-        yield "null", None
+        yield None
     if not types & {"string"}:
-        yield "text", f"secret{number}"
-        yield "empty text", ""
+        yield from (f"secret{MARK}", "")
     if not types & {"array"}:
-        yield "list", [f"secret{number + 1}"]
+        yield [f"secret{MARK}"]
     if not types & {"object"}:
-        yield "dict", {"value": f"secret{number + 2}"}
+        yield {"value": f"secret{MARK}"}
     if types & {"array", "object"}:
-        yield "integer", number + 3
+        yield MARK
     if "integer" in types:
-        yield "fraction", number + 0.5
-        yield "boolean", True
+        yield from (MARK + 0.5, True)
     if "enum" in part:
-        yield "not a choice", f"secret{number + 4}"
+        yield f"secret{MARK}"
     if "minimum" in part:
-        yield "too small", -number
+        yield -MARK
     if "maximum" in part or "exclusiveMaximum" in part:
-        yield "too large", number
-        yield "too large as a text", str(number)
+        yield from (MARK, str(MARK))
     if "maxLength" in part:
-        yield "too long", f"secret{number + 5} " * 10
+        yield f"secret{MARK} " * 10
     if "pattern" in part:
-        yield "no match", f"secret{number + 6}"
+        yield f"secret{MARK}"
     if "maxItems" in part:
-        yield "too many", [f"secret{number + 7}"] * 9
+        yield [f"secret{MARK}"] * 9
     if "minItems" in part:
-        yield "too few", []
+        yield []
 
 
 def value_of(part: Any, root: Any, chance: random.Random) -> Any:
-    """Return a value that a schema accepts."""
     part = _resolved(part, root)
     types = _types(part)
     if ("null" in types or part.get("nullable")) and chance.random() < 0.2:

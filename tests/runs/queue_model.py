@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.runs import timings
@@ -35,23 +36,14 @@ def wait_of(
 
 @dataclass(eq=False)
 class TI:
-    """A task instance, which wants one run.
-
-    :param name: its name.
-    :param duration: seconds that its run takes.
-    :param dag_id: its DAG.
-    :param conn_id: its connection.
-    :param key: digest of the API key.
-    :param source: its workflow or bot.
-    :param api_version: the version of the API that runs it.
-    """
+    """A task instance, which wants one run. The key is the digest of an API key."""
 
     name: str
     duration: float
-    dag_id: str
-    conn_id: str
-    key: str | None
-    source: str
+    dag_id: str = "dag"
+    conn_id: str = "conn"
+    key: str | None = "key"
+    source: str = "workflow"
     api_version: ApiVersion = ApiVersion.V2
     state: str = "new"
     wait: QueueWait | None = None
@@ -66,11 +58,8 @@ class World:
     """An Airflow, and a BrowserAct account.
 
     :param plan: how many runs the account allows at once.
-    :param callbacks: whether BrowserAct calls back. Otherwise the runs are polled.
-    :param triggerers: how many triggerers there are.
     :param start_takes: seconds from the resumption of a task instance to its start: the least and the most.
     :param shown_after: seconds after which a new run is counted.
-    :param counts: whether the active runs can be counted.
     :param ends_seen: whether the triggerers see the ends of runs.
     :param starts_per_minute: how many starts BrowserAct accepts within a minute; it refuses others with HTTP 429.
     :param shared_runs: whether each version of the API lists the runs of all versions, and not only its own.
@@ -111,28 +100,17 @@ class World:
         self._unused_since: float | None = None
 
     def submit(
-        self,
-        number: int,
-        *,
-        duration: float | tuple[float, float] = 30.0,
-        dag_id: str = "dag",
-        conn_id: str = "conn",
-        key: str | None = "key",
-        source: str = "workflow",
-        api_version: ApiVersion = ApiVersion.V2,
-        within: float = 5.0,
+        self, number: int, *, duration: float | tuple[float, float] = 30.0, within: float = 5.0, **of: Any
     ) -> list[TI]:
-        """Let task instances start for the first time, within some seconds."""
         lengths = duration if isinstance(duration, tuple) else (duration, duration)
-        names = [f"{dag_id} {len(self.tis) + each}" for each in range(number)]
-        made = [TI(name, self.chance.uniform(*lengths), dag_id, conn_id, key, source, api_version) for name in names]
+        numbers = range(len(self.tis), len(self.tis) + number)
+        made = [TI(str(each), self.chance.uniform(*lengths), **of) for each in numbers]
         for ti in made:
             self._after(self.chance.uniform(0.0, within), partial(self._start, ti))
         self.tis += made
         return made
 
     def play(self, seconds: float = 1e6) -> World:
-        """Let time pass, until all runs have ended or the time is over."""
         end = self.now + seconds
         while self._events and self._events[0][0] <= end and any(ti.state != "over" for ti in self.tis):
             at, _, happen = heapq.heappop(self._events)
@@ -151,7 +129,6 @@ class World:
                 self._begin(ti)
 
     def mark(self, ti: TI) -> None:
-        """Mark a task instance that waits for a slot."""
         ti.state, queue = "over", ti.queue
         if queue is not None and ti.name in queue.waiting:
             queue.leave(ti.name, self.now)
@@ -163,7 +140,6 @@ class World:
 
     @property
     def makespan(self) -> float:
-        """The moment at which the last run has ended."""
         return max(at + ti.duration for at, ti in self.started)
 
     def refusals_after_the_first(self) -> int:

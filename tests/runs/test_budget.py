@@ -1,5 +1,3 @@
-"""The budget of an account: what counts, what is refused, and what happens if it cannot be counted."""
-
 from __future__ import annotations
 
 from dataclasses import replace
@@ -11,13 +9,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.runs.budget import (
-    Budget,
-    BudgetAction,
-    ShowBudget,
-    forecast_run,
-    refused_by,
-)
+from airflow_provider_browseract.runs.budget import Budget, BudgetAction, ShowBudget, forecast_run, refused_by
 from airflow_provider_browseract.runs.request import Source
 from tests.cases import cases, examples
 from tests.runs.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
@@ -30,7 +22,6 @@ WARN = Budget("browseract_default", daily_credits=2000, action=BudgetAction.WARN
 WORKFLOW = Source(SourceKind.WORKFLOW, "71002814653029437")
 BOT, BOT_TEMPLATE = Source(SourceKind.BOT, "82"), Source(SourceKind.BOT_TEMPLATE, "82")
 NOVEMBER = [date(2026, 11, day) for day in range(1, 27)]
-"""The past days of the month at the time of the checks."""
 
 DOWN, BROKEN = errors.ServerError("BrowserAct is down"), errors.ServerError("The list is broken.")
 
@@ -52,7 +43,6 @@ def failing(error):
 
 
 def of_workflow_71(error):
-    """Let the runs of workflow 71 alone not be listed."""
     return lambda call: error if call.params.get("workflow_id") == "71" else None
 
 

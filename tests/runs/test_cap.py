@@ -1,5 +1,3 @@
-"""The cap of a task instance: what counts, and its texts."""
-
 from __future__ import annotations
 
 import pytest

@@ -56,7 +56,6 @@ def download(name: str | None, **fields) -> DownloadFile:
 
 
 def downloads(*names: str | None) -> list[DownloadFile]:
-    """Return downloads with neither an id nor a url."""
     return [download(name, download_url=None) for name in names]
 
 

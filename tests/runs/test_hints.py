@@ -13,27 +13,25 @@ class ArgNotSet:
     """What Airflow has for a missing Variable."""
 
 
+MISSING = "NOTSET, as it does for a missing Variable."
+NOT_SET = ("NOTSET", "<airflow.sdk.types.ArgNotSet object at 0x7f8f>", ArgNotSet())
+
+
 @cases(
-    ("given", "rendered", "where"),
+    ("given", "rendered", "where", "to"),
     {
-        "template to None": ("{{ x }}", None, ""),
-        "template to text None": ("{{ x }}", "None", ""),
-        "object to None": (object(), None, ""),
-        "dict value": ({"a": "{{ x }}"}, {"a": "None"}, "['a']"),
-        "nested list item": ({"a": {"b": ["{{ x }}", 1]}}, {"a": {"b": [None, 1]}}, "['a']['b'][0]"),
+        "template to None": ("{{ x }}", None, "", "None."),
+        "template to text None": ("{{ x }}", "None", "", "None."),
+        "object to None": (object(), None, "", "None."),
+        "dict value": ({"a": "{{ x }}"}, {"a": "None"}, "['a']", "None."),
+        "nested list item": ({"a": {"b": ["{{ x }}", 1]}}, {"a": {"b": [None, 1]}}, "['a']['b'][0]", "None."),
+        **{f"missing {each!s:.9}": ({"a": "{{ x }}"}, {"a": each}, "['a']", MISSING) for each in NOT_SET},
     },
 )
-def test_value_rendered_to_nothing_is_refused_with_its_location(given, rendered, where):
-    message = re.escape(f"profile_id{where} was given, but Airflow rendered it to None.")
+def test_value_rendered_to_nothing_is_refused_with_its_location(given, rendered, where, to):
+    message = re.escape(f"profile_id{where} was given, but Airflow rendered it to {to}")
     with pytest.raises(InputError, match=f"^{message}"):
         check_rendered("profile_id", given, rendered)
-
-
-@pytest.mark.parametrize("rendered", ["NOTSET", "<airflow.sdk.types.ArgNotSet object at 0x7f8f>", ArgNotSet()])
-def test_missing_variable_is_refused(rendered):
-    message = r"input\['a'\] was given, but Airflow rendered it to NOTSET, as it does for a missing Variable\."
-    with pytest.raises(InputError, match=f"^{message}"):
-        check_rendered("input", {"a": "{{ x }}"}, {"a": rendered})
 
 
 @cases(

@@ -17,7 +17,6 @@ BROKEN = BrowserActError("Internal error")
 
 
 def play(task: Task, *answers: Task | BrowserActError) -> Played:
-    """Execute the steps at second 1000 with these responses."""
     left = list(answers)
     played = Played(lambda call: left.pop(0), now=1000.0).play(read_late_output(task, 1000.0))
     expected = v3.get_task("7") if task.api_version is ApiVersion.V3 else v2.get_task("7")

@@ -15,10 +15,7 @@ AUTO, JSON, CSV, TEXT = OutputFormat.AUTO, OutputFormat.JSON, OutputFormat.CSV, 
 
 
 def read(text, output_format=AUTO, why_unstorable=lambda value: None, *, downloads=(), **fields) -> ReturnValue:
-    """Read an output.
-
-    :param fields: other fields of the output. Of a bot, it is known whether it ``is_json``.
-    """
+    """Read an output. Of a bot, it is known whether it ``is_json``."""
     output = Output(string=text, **{"files": (), **fields})
     task = Task(id="7", status=TaskStatus.FINISHED, output=output, download_files=downloads)
     return outputs.read_output(task, output_format, why_unstorable)
@@ -44,36 +41,7 @@ UNSTORABLE = {
 }
 
 
-@cases(
-    ("text", "value", "found"),
-    {
-        "JSON list": ('[{"a": 1}]', [{"a": 1}], JSON),
-        "JSON object with BOM": ('\ufeff{"a": null}', {"a": None}, JSON),
-        "JSON number": ("12", 12, JSON),
-        "64-bit limits": ("[9223372036854775807, -9223372036854775808]", [2**63 - 1, -(2**63)], JSON),
-        "other characters": ('["\u00fc\U0001f600", true, null, 1.5]', ["\u00fc\U0001f600", True, None, 1.5], JSON),
-        "JSON string": ('"words"', "words", TEXT),
-        "plain text with BOM": ("\ufeffplain words", "plain words", TEXT),
-        "null character": ("a\0b", "a\ufffdb", TEXT),
-        **{
-            f"text {text[:20]!r}": (text, text, TEXT)
-            for text in ("plain words", "name,price\npen,1\n", '{"broken": ', "NaN", '{"a": Infinity}', r'"\u0000"')
-        },
-        "number of many digits": ("1" * 30, "1" * 30, JSON),
-        "number that is too large": ("1e999", "1e999", JSON),
-        "empty": ("", None, TEXT),
-        "missing": (None, None, TEXT),
-    },
-)
-def test_output_in_auto_format_is_parsed_as_json_or_kept_as_text(text, value, found):
-    # A text that was not declared as JSON, and is no list or dict, is no reason for a warning.
-    assert read(text) == ReturnValue(value)
-    assert format_of(Output(string=text), AUTO) is found
-
-
 class TestUnstorableValue:
-    """The text is returned in its place: the run has been paid for."""
-
     @pytest.mark.parametrize(
         ("output_format", "is_json"), [(AUTO, None), (JSON, None), (AUTO, True)], ids=["auto", "JSON", "value of a bot"]
     )
@@ -119,26 +87,43 @@ MILLION = "x" * 1_000_000
 
 
 @cases(
-    ("text", "declared", "value"),
+    ("text", "declared", "value", "found"),
     {
-        "JSON with BOM": ('\ufeff[{"a": 1}]', JSON, [{"a": 1}]),
-        "JSON at the depth limit": (nested(MAX_DEPTH), JSON, json.loads(nested(MAX_DEPTH))),
-        "CSV": (ROWS, CSV, PEN_AND_INK),
-        "CSV with BOM": ("\ufeff" + ROWS, CSV, PEN_AND_INK),
-        "empty values of one column": ("a\n1\n\n2\n", CSV, [{"a": "1"}, {"a": None}, {"a": "2"}]),
-        "header that begins like JSON": ("[a],{b}\n1,2\n", CSV, [{"[a]": "1", "{b}": "2"}]),
-        "row that is too short": ("a,b\n1\n", CSV, [{"a": "1", "b": None}]),
-        "value of a million characters": (f"a\n{MILLION}\n", CSV, [{"a": MILLION}]),
-        "lines that end with a carriage return alone": ("a\r1\r", CSV, [{"a": "1"}]),
-        "line break within a field": ('a\n"x\r\ny"\n', CSV, [{"a": "x\r\ny"}]),
-        "null character": ("a\n\0\n", CSV, [{"a": "\ufffd"}]),
-        "text": ('{"a": 1}', TEXT, '{"a": 1}'),
-        "empty text": ("", TEXT, None),
+        "JSON list": ('[{"a": 1}]', AUTO, [{"a": 1}], JSON),
+        "JSON object with BOM": ('\ufeff{"a": null}', AUTO, {"a": None}, JSON),
+        "JSON number": ("12", AUTO, 12, JSON),
+        "64-bit limits": ("[9223372036854775807, -9223372036854775808]", AUTO, [2**63 - 1, -(2**63)], JSON),
+        "Unicode": ('["\u00fc\U0001f600", true, null, 1.5]', AUTO, ["\u00fc\U0001f600", True, None, 1.5], JSON),
+        "JSON string": ('"words"', AUTO, "words", TEXT),
+        "plain text with BOM": ("\ufeffplain words", AUTO, "plain words", TEXT),
+        "null character": ("a\0b", AUTO, "a\ufffdb", TEXT),
+        **{
+            f"text {text[:20]!r}": (text, AUTO, text, TEXT)
+            for text in ("plain words", "name,price\npen,1\n", '{"broken": ', "NaN", '{"a": Infinity}', r'"\u0000"')
+        },
+        "number of many digits": ("1" * 30, AUTO, "1" * 30, JSON),
+        "number that is too large": ("1e999", AUTO, "1e999", JSON),
+        "empty": ("", AUTO, None, TEXT),
+        "missing": (None, AUTO, None, TEXT),
+        "JSON with BOM": ('\ufeff[{"a": 1}]', JSON, [{"a": 1}], JSON),
+        "JSON at the depth limit": (nested(MAX_DEPTH), JSON, json.loads(nested(MAX_DEPTH)), JSON),
+        "CSV": (ROWS, CSV, PEN_AND_INK, CSV),
+        "CSV with BOM": ("\ufeff" + ROWS, CSV, PEN_AND_INK, CSV),
+        "empty values of one column": ("a\n1\n\n2\n", CSV, [{"a": "1"}, {"a": None}, {"a": "2"}], CSV),
+        "header that begins like JSON": ("[a],{b}\n1,2\n", CSV, [{"[a]": "1", "{b}": "2"}], CSV),
+        "row that is too short": ("a,b\n1\n", CSV, [{"a": "1", "b": None}], CSV),
+        "value of a million characters": (f"a\n{MILLION}\n", CSV, [{"a": MILLION}], CSV),
+        "lines that end with a carriage return alone": ("a\r1\r", CSV, [{"a": "1"}], CSV),
+        "line break within a field": ('a\n"x\r\ny"\n', CSV, [{"a": "x\r\ny"}], CSV),
+        "null character in CSV": ("a\n\0\n", CSV, [{"a": "\ufffd"}], CSV),
+        "text": ('{"a": 1}', TEXT, '{"a": 1}', TEXT),
+        "empty text": ("", TEXT, None, TEXT),
     },
 )
-def test_output_is_read_in_its_declared_format(text, declared, value):
+def test_output_is_read_in_its_declared_format_or_as_json_or_text(text, declared, value, found):
+    # A text that was not declared as JSON, and is no list or dict, is no reason for a warning.
     assert read(text, declared) == ReturnValue(value)
-    assert format_of(Output(string=text), declared) is declared
+    assert format_of(Output(string=text), declared) is found
 
 
 @cases(

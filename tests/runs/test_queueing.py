@@ -1,5 +1,3 @@
-"""The queue for slots: how runs are counted, and who is offered the slot of an ended run."""
-
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -23,7 +21,6 @@ def page(ids, limit):
 
 
 def count(account, versions=frozenset({ApiVersion.V2})) -> tuple[Active | None, list[str]]:
-    """Return the count, and the names of its calls in order."""
     played = Played(account).play(count_active(versions))
     return played.over, played.names
 
@@ -87,7 +84,6 @@ def refused_before(other: Candidate, active: int = 4, age: float = 10.0, **wait:
 
 
 V3: dict[str, Any] = {"api_version": ApiVersion.V3}
-LONG_AGO = timings.LONGEST_SLOT_PAUSE + 1
 OTHER, OTHER_BOT = candidate(2.0, age=10.0, source="other"), candidate(2.0, age=10.0, source="other", **V3)
 OLD, SECOND, NEW = candidate(1.0), candidate(0.0, "second"), candidate(2.0, key_digest="k")
 LAST = candidate(3.0, age=10.0)
@@ -110,15 +106,13 @@ SAME_KEY = {
         "refused although slots are free": (refused_before(OTHER), {}, "cab"),
         # As after a forged callback.
         "refused at a full plan": (refused_before(OTHER, active=10), {}, "abc"),
-        "refused long ago": (refused_before(OTHER, age=LONG_AGO), {}, "abc"),
+        "refused long ago": (refused_before(OTHER, age=timings.LONGEST_SLOT_PAUSE + 1), {}, "abc"),
         # The refusals counted no bots.
         "refused while a bot waits": (refused_before(OTHER_BOT), {}, "abc"),
         "bot refused although slots are free": ({**refused_before(OTHER_BOT, **V3), "d": LAST}, {}, "cdab"),
         "too many requests": ({"a": candidate(1.0, age=20.0, pause=15.0), "b": candidate(0.0)}, {}, ""),
     },
 )
-def test_slot_of_an_ended_run_is_offered_in_the_order_of_the_queue_except_to_those_that_cannot_use_it(
-    candidates, how, order
-):
+def test_slot_of_an_ended_run_is_offered_in_order_to_those_that_can_use_it(candidates, how, order):
     found = hand_over_order(candidates, "conn", how.get("key_digest", "k"), how.get("late", ()))
     assert "".join(found) == order

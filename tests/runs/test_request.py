@@ -30,7 +30,7 @@ KEY = "app-key"
         "boolean": (True, "true"),
         "list": (["a", 1], '["a", 1]'),
         "dict": ({"ö": [None]}, '{"ö": [null]}'),
-        "lazy sequence": (Lazy(), '["a", "b"]'),
+        "lazy sequence": (Lazy("a", "b"), '["a", "b"]'),
         "mappings": ([MappingProxyType({"a": MappingProxyType({"b": 1})})], '[{"a": {"b": 1}}]'),
     },
 )
@@ -84,7 +84,6 @@ def test_only_lists_and_dicts_are_named_as_sent_as_text():
 
 
 def of(text: str = "1", **other: Any) -> RunRequest:
-    """A request for a run of workflow 70 with the input ``a``."""
     return replace(RunRequest(SOURCE, {"a": text}), **other)
 
 
@@ -140,7 +139,6 @@ def test_fingerprint_is_the_one_that_earlier_tries_have_stored(stored, request_)
 
 
 def pairs(**inputs: Any) -> list[dict[str, Any]]:
-    """Return inputs as BrowserAct takes them."""
     return [{"name": name, "value": value} for name, value in inputs.items()]
 
 
@@ -155,6 +153,11 @@ def is_secret(name: str) -> bool:
         "list": (pairs(password="hunter2", user="bob"), pairs(password="***", user="bob"), {"hunter2"}),
         "nested list": ({"a": {"b": pairs(password=483920)}}, {"a": {"b": pairs(password="***")}}, {"483920"}),
         "JSON text": ({"a": '{"password": "hunter2", "n": [1]}'}, {"a": '{"password": "***", "n": [1]}'}, {"hunter2"}),
+        "JSON text in a list": (
+            pairs(form='{"password": "hunter2"}'),
+            pairs(form='{"password": "***"}'),
+            {"hunter2"},
+        ),
         "JSON text as the secret": (
             {"password": '{"inner": "hunter2"}'},
             {"password": "***"},

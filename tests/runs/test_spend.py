@@ -1,5 +1,3 @@
-"""The credits in the list of tasks: what is counted, and what the next run is expected to use."""
-
 from __future__ import annotations
 
 import random

@@ -1,5 +1,3 @@
-"""What is stored in Airflow is read back as it was, or refused by the name of its field."""
-
 from __future__ import annotations
 
 import json
@@ -60,12 +58,11 @@ def test_stored_value_survives_a_json_round_trip_and_fields_of_a_newer_version_a
 
 
 WRONG: list[Any] = [[[]], {"a": 1}, True, ""]
-MOMENTS = [*WRONG, -1.0, float("nan"), float("inf"), 1e11, 1e12]
 SOURCES = [*WRONG, {"kind": "robot", "id": "70"}, {"kind": "workflow", "id": ""}, {"id": "70"}]
 WRONG_IN_ENTRY = {
     **dict.fromkeys(to_json(ENTRY), WRONG),
     **{"deferred": [wrong for wrong in WRONG if wrong is not True], "source": SOURCES},
-    "written_at": MOMENTS,
+    "written_at": [*WRONG, -1.0, float("nan"), float("inf"), 1e11, 1e12],
 }
 WRONG_IN_WAIT: dict[str, list[Any]] = {
     "browseract_task_id": [7, ""],

@@ -28,7 +28,6 @@ def moment(seconds: float) -> datetime:
 
 
 def task(task_id: str, status: TaskStatus = FINISHED, *, created=-60.0, finished=0.0, workflow="w", **fields) -> Task:
-    """Return a task with times in seconds from now."""
     ended = None if finished is None or not status.ended else moment(finished)
     return Task(
         id=task_id, status=status, workflow_id=workflow, created_at=moment(created), finished_at=ended, **fields
@@ -36,7 +35,6 @@ def task(task_id: str, status: TaskStatus = FINISHED, *, created=-60.0, finished
 
 
 def window_of(*tasks: Task, api_version: ApiVersion = ApiVersion.V2) -> Window:
-    """Return a window to which these tasks were added now."""
     window = Window(NOW, api_version)
     window.add(tasks, NOW)
     return window
@@ -237,21 +235,19 @@ class TestACursor:
         undated = watching.EndedTask(Task(id="2", status=FINISHED, finished_at=moment(10)), NOW + 10)
         assert set(ids(Cursor.beginning([], NOW).news([ended("1", 10), undated]))) == {"1", "2"}
 
-    def test_cursor_reports_an_end_that_is_listed_late(self):
+    @pytest.mark.parametrize(
+        ("reported", "at", "late"), [(5000, 5000, 5001 - WATCH_OVERLAP), (90_000, 0, 10)], ids=["listed late", "future"]
+    )
+    def test_cursor_reports_an_end_before_one_that_was_reported(self, reported, at, late):
         cursor = Cursor.beginning([], NOW)
-        cursor.mark_reported([ended("2", 5000)], NOW + 5000)
-        assert ids(cursor.news([ended("1", 5000 - WATCH_OVERLAP + 1)])) == ["1"]
+        cursor.mark_reported([ended("1", reported)], NOW + at)
+        assert ids(cursor.news([ended("1", reported), ended("2", late)])) == ["2"]
 
     def test_cursor_size_stays_bounded_over_many_ends(self):
         cursor = Cursor.beginning([], NOW)
         for number in range(1000):
             cursor.mark_reported([ended(str(number), number * 60.0)], NOW + number * 60.0)
         assert len(cursor.reported) <= WATCH_OVERLAP / 60 + 1
-
-    def test_cursor_is_not_moved_ahead_by_an_end_in_the_future(self):
-        cursor = Cursor.beginning([], NOW)
-        cursor.mark_reported([ended("1", 90_000)], NOW)
-        assert ids(cursor.news([ended("1", 90_000), ended("2", 10)])) == ["2"]
 
 
 @pytest.mark.parametrize(

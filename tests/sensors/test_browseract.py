@@ -1,5 +1,3 @@
-"""Waiting for a run that was started elsewhere."""
-
 from __future__ import annotations
 
 import re
@@ -27,7 +25,7 @@ from airflow_provider_browseract.runs.wait import Wait, WaitEvent
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.cases import cases
 from tests.catalogue import FAILING, PLAIN_TEXT
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, FakeTaskInstance, calls_of
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, FakeTaskInstance, calls_of, raises
 
 REFUSED = RequestFault.refused(401, "Invalid API key", http_status=401)
 
@@ -40,8 +38,6 @@ def started(emulator, workflow=ORDERS, **settings) -> str:
 
 @pytest.fixture
 def wait(worker):
-    """Return a function that runs the sensor to its end, deferrals included."""
-
     def wait(task_id: str, ti: Any = None, **arguments) -> Any:
         run = worker(operator_class=TaskSensor, browseract_task_id=task_id, **arguments)
         run.ti = run.context["ti"] = ti or FakeTaskInstance()
@@ -51,15 +47,12 @@ def wait(worker):
 
 
 def resume(world, task_id: str, within: float = 3600, **arguments) -> Any:
-    """Continue a deferred sensor after the end of its wait."""
     sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, **arguments)
     event = to_json(WaitEvent(Wait(task_id, world.clock.now + within, api_version=None)))
     return sensor.resume_execution("execute_complete", {"event": event}, {"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
 
 
 class Rescheduled(FakeTaskInstance):
-    """A task instance that was rescheduled first at a time, or never."""
-
     def __init__(self, first: datetime | None) -> None:
         super().__init__()
         self.get_first_reschedule_date = lambda context: first
@@ -163,12 +156,10 @@ class TestFailure:
             wait(started(emulator, workflow, **settings), deferrable=deferrable, **arguments)
         assert calls_of(emulator, "stop-task") == 0
 
-    # At the timeout of a sensor that pokes, Airflow does not look at never_fail.
-    def test_deferred_never_fail_sensor_skips_at_its_timeout(self, emulator, wait):
+    def test_deferred_sensor_skips_at_its_timeout_and_checks_its_output_path_whatever_its_mode(self, emulator, wait):
+        # At the timeout of a sensor that pokes, Airflow does not look at never_fail.
         with pytest.raises(AirflowSkipException):
             wait(started(emulator), deferrable=True, never_fail=True, **STUCK)
-
-    def test_deferred_sensor_checks_its_output_path_whatever_its_mode(self, emulator, wait):
         with pytest.raises(AirflowFailException, match=NO_CHECK):
             wait(started(emulator), deferrable=True, mode="reschedule", **UNWRITABLE)
 
@@ -198,10 +189,7 @@ class TestFailure:
 
     @pytest.mark.parametrize("error", [TaskDeferralTimeout, TaskDeferralError])
     def test_never_fail_sensor_skips_when_airflow_ends_its_deferral(self, error, monkeypatch):
-        def fail(*_):
-            raise error
-
-        monkeypatch.setattr(BaseOperator, "resume_execution", fail)
+        monkeypatch.setattr(BaseOperator, "resume_execution", raises(error()))
         sensor = TaskSensor(task_id="wait", browseract_task_id="7", deferrable=True, never_fail=True)
         with pytest.raises(AirflowSkipException):
             sensor.resume_execution("__fail__", {}, {"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
@@ -235,8 +223,6 @@ class TestResumed:
 
 
 class TestRefusedApiKey:
-    """BrowserAct responds with 401 and its own code."""
-
     @BOTH_WAYS
     def test_sensor_fails_at_once_when_first_request_refuses_the_api_key(self, emulator, wait, deferrable):
         task_id = started(emulator)

@@ -10,8 +10,6 @@ __all__ = ["emulator", "world"]
 
 @pytest.fixture
 def player(world, emulator, capfd):
-    """Return a function that makes a player for what is run, ``workflow`` or ``bot``, and a way of waiting."""
-
     def make(kind, way, shapes=SHAPES[0]):
         return Player(world, kind, way == "deferred", shapes, lambda: "".join(capfd.readouterr()))
 

@@ -76,13 +76,7 @@ class Try:
 
 
 class Player:
-    """Plays a story in a world.
-
-    :param kind: what is run: ``workflow`` or ``bot``
-    :param shapes: one of SHAPES
-    :param deferrable: whether the operator waits in the triggerer
-    :param read_log: returns what has been logged since the last call
-    """
+    """Plays a story in a world, of one of KINDS with one of SHAPES."""
 
     def __init__(self, world, kind, deferrable, shapes, read_log):
         world.emulator.as_in_the_demos = shapes == SHAPES[1]
@@ -94,10 +88,7 @@ class Player:
         self.log = ""
 
     def play(self, tries, runs):
-        """Play each try, and compare the statuses of all runs at the end.
-
-        :param runs: the statuses, oldest run first
-        """
+        """Play each try, and compare the statuses of all runs at the end, oldest run first."""
         for one in tries:
             self.play_try(one)
         statuses = " ".join(run.status for run in self.world.emulator.tasks)
@@ -144,11 +135,9 @@ class Player:
         return hook.run_task(SEARCH.id, PENS).id
 
     def endpoint(self, call):
-        """Return the endpoint of a call of a story."""
         return CALLS[call][self.version]
 
     def operator(self, one):
-        """Return the operator as a process makes it, which can die or be killed at a call."""
         names = {"source": self.source, "inputs": self.inputs}
         args = {names.get(name, name): value for name, value in one.args.items()}
         given = {"task_id": "run", self.source: SEARCH.id, self.inputs: PENS, "durable": True, **args}

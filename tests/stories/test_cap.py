@@ -1,5 +1,3 @@
-"""What ``max_credits`` lets the runs of one task instance use."""
-
 from __future__ import annotations
 
 from dataclasses import replace
@@ -36,7 +34,6 @@ def ended(outcome, used, **args):
 
 
 STORIES = {
-    "endless run": ([OVER], "canceled"),
     "no cap": ([Try(run={"duration": 40.0, "credits_per_step": 1000})], "finished"),
     "stop takes half a minute": ([replace(OVER, run={**ENDLESS, "stop_after": 30.0})], "running"),
     "run finishes although a stop was accepted": (
@@ -171,7 +168,6 @@ class TestDeferral:
 
     @pytest.fixture
     def capped(self, world, player):
-        """A deferred task instance, its context and its deferral."""
         world.emulator.next_run(SEARCH.id, **ENDLESS)
         found = player("workflow", "deferred")
         ti = TaskInstance(world, lambda: found.operator(Try(args={"inputs": PENS, **self.args})))
@@ -210,9 +206,7 @@ class TestDeferral:
         [(CAP, "and was stopped at step"), (None, "more than max_credits=100 allows"), (1000, "")],
         ids=["same cap", "cap is gone", "cap was raised"],
     )
-    def test_worker_that_finds_the_run_above_the_cap_stops_it_unless_it_was_raised(
-        self, capped, world, later, error, monkeypatch
-    ):
+    def test_worker_stops_the_run_unless_the_cap_was_raised(self, capped, world, later, error, monkeypatch):
         world.clock.sleep(100)
         monkeypatch.setattr(self, "args", {"max_credits": later})
         event = WaitEvent(capped[2].trigger.wait, WokenBy.CALLBACK)

@@ -8,14 +8,9 @@ import re
 import pytest
 from airflow.sdk import DAG
 
+from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import CONTACTS, ORDERS, SEARCH, TEMPLATE_SEARCH
-from airflow_provider_browseract.exceptions import (
-    AuthenticationError,
-    InputError,
-    InsufficientCreditsError,
-    UnexpectedResponseError,
-)
 from airflow_provider_browseract.operators.browseract import (
     ResumeTaskOperator,
     RunBotOperator,
@@ -53,12 +48,10 @@ CONSTANTS = [
     (WORKFLOW, {"save_browser_data": "False"}, f"save_browser_data is 'False'{FLAG}"),
     (WORKFLOW, {"wait_for_completion": 0}, f"wait_for_completion is 0{FLAG}"),
     (WORKFLOW, {"output_format": "xml"}, "output_format is 'xml'. Use one of 'auto', 'json', 'csv', 'text'"),
-    (WORKFLOW, {"output_format": "JSON"}, "output_format is 'JSON'"),
     (WORKFLOW, {"output_path": "/x", "wait_for_completion": False}, "output_path needs wait_for_completion=True"),
     (WORKFLOW, {"poll_interval": 0}, f"poll_interval is 0{SECONDS}"),
     *((WORKFLOW, {"queue_timeout": each}, f"queue_timeout is {each!r}{SECONDS}") for each in (0, -1, "soon", True)),
     *((WORKFLOW, {"timeout": each}, f"timeout is {each!r}{SECONDS}") for each in (0, -1, "7h")),
-    (WORKFLOW, {"timeout": 1e12}, "at most a year"),
     *((WORKFLOW, {"max_credits": x}, f"max_credits is {x!r}{CREDITS}") for x in (0, -1, True, 1.5, "", "abc")),
     (WORKFLOW, {"max_credits": 9, "wait_for_completion": False}, "max_credits needs wait_for_completion=True"),
     (WORKFLOW, {"webhook": "yes"}, "webhook is 'yes'. Use True, False or None"),
@@ -95,7 +88,6 @@ VALUES = [
     (WORKFLOW, {"input_parameters": "keyword=pens"}, "input_parameters is a text instead of a dict"),
     (WORKFLOW, {"input_parameters": '{"keyword": "pens"}'}, QUOTES),
     (WORKFLOW, {"input_parameters": ("keyword", "pens")}, A_LIST),
-    (WORKFLOW, {"input_parameters": 7}, "input_parameters is of type int"),
     (WORKFLOW, {"input_parameters": {}}, "input_parameters lacks the required name 'keyword'"),
     (WORKFLOW, {"input_parameters": {}, "dry_run": True}, "lacks the required name 'keyword'"),
     (WORKFLOW, {"input_parameters": {}, "validate_inputs": False}, "Give each required input a value"),
@@ -109,12 +101,9 @@ VALUES = [
     (WORKFLOW, {"profile_id": "None"}, "save_browser_data=True"),
     (WORKFLOW, {"profile_id": "{{ nothing }}"}, f"profile_id {TO_NONE}"),
     (WORKFLOW, {"profile_id": {"token": "x"}}, "profile_id is of type dict. Use the XCom with the id"),
-    (WORKFLOW, {"profile_id": {}}, "profile_id is of type dict"),
     (WORKFLOW, {"profile_id": '{"token": "x"}'}, 'log_in.output["profile_id"]'),
     (WORKFLOW, {"profile_id": "404"}, "refused the start"),
     (WORKFLOW, {"output_path": ""}, "output_path is ''"),
-    (WORKFLOW, {"output_path": "None"}, "output_path is 'None'"),
-    (WORKFLOW, {"output_path": "here"}, "Use an absolute path"),
     (WORKFLOW, {"output_path": "nostore://x/y"}, "the filesystem for nostore is not available here"),
     (WORKFLOW, {"output_path": "/proc/no/such"}, "cannot write, check and delete a file there"),
     (WORKFLOW, {"webhook": True, "deferrable": True}, "webhook=True needs webhook_base_url in the extra of connection"),
@@ -127,8 +116,6 @@ VALUES = [
     (BOT, {"input": "company_name"}, "input is a text instead of a dict"),
     (BOT, {"input": ("company_name", "a")}, A_LIST),
     (BOT, {"input": {"company_name": ""}}, "input['company_name'] must have at least 1 character"),
-    (BOT, {"input": {"company_name": None}}, "must be a text, but None was given"),
-    (BOT, {"input": {"company_name": ["a", "b"]}}, "must be a text, but a list was given"),
     (BOT, {"input": {"company_name": "a", "max_pages": "two"}}, "must be an integer, but a text was given"),
     (BOT, {"input": {"company_name": "{{ nothing }}"}}, f"input['company_name'] {TO_NONE}"),
     (TEMPLATE, {"workflow_template_id": ""}, "workflow_template_id is ''"),
@@ -140,16 +127,13 @@ VALUES = [
     (BOT_TEMPLATE, {"region": "XX"}, "region is 'XX', which BrowserAct does not have. Use one of: US"),
     (BOT_TEMPLATE, {"input": {"Keyword": "pens"}}, "'Keyword' (did you mean 'keyword'?)"),
     (SENSOR, {"browseract_task_id": "404"}, "It must be the id of a BrowserAct task, not Airflow's task_id"),
-    (SENSOR, {"browseract_task_id": [{"title": "x"}]}, 'search.output["task_id"]'),
-    (SENSOR, {"browseract_task_id": '{"title": "x"}'}, "browseract_task_id is the text of a dict"),
     (SENSOR, {"browseract_task_id": ""}, "browseract_task_id is ''"),
     (SENSOR, {"browseract_task_id": "1/status"}, "browseract_task_id is '1/status'"),
-    (SENSOR, {"output_path": "None"}, "output_path is 'None'"),
     (SENSOR, {"output_path": "{{ nothing }}"}, f"output_path {TO_NONE}"),
     (SENSOR, {"output_path": "here"}, "Use an absolute path"),
     *((each, {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'") for each in (SENSOR, STOP, RESUME)),
 ]
-NUMBER, WHOLE = "Input should be a valid number", "Input should be a valid integer"
+NUMBER = "Input should be a valid number"
 POSITIVE, ACTION = "Input should be greater than 0", "Input should be 'refuse' or 'warn'"
 FAILS, IN_THE_EXTRA = AirflowFailException, "Connection 'browseract_default': extra"
 CONNECTIONS = [
@@ -157,17 +141,17 @@ CONNECTIONS = [
     ({"password": "", "login": "app-emulator"}, FAILS, "has no API key"),
     ({"password": "", "extra": {"api_key": "app-emulator"}}, FAILS, "has no API key"),
     ({"password": "Bearer app-emulator"}, FAILS, "has spaces or characters that no key has"),
-    ({"password": "app-wrong"}, AuthenticationError, "API key (password) field of the Airflow connection"),
-    ({"host": "gopher://x"}, FAILS, "the host is not an http or https address"),
+    ({"password": "app-wrong"}, errors.AuthenticationError, "API key (password) field of the Airflow connection"),
     ({"extra": {"read_timeout": "soon"}}, FAILS, f"{IN_THE_EXTRA} 'read_timeout': {NUMBER}"),
     ({"extra": {"daily_credits": 0}}, FAILS, f"{IN_THE_EXTRA} 'daily_credits': {POSITIVE}"),
-    ({"extra": {"daily_credits": "abc"}}, FAILS, f"{IN_THE_EXTRA} 'daily_credits': {WHOLE}"),
     ({"extra": {"daily_credits": 9, "budget_action": "stop"}}, FAILS, f"{IN_THE_EXTRA} 'budget_action': {ACTION}"),
     ({"extra": {"webhook_base_url": "ftp://airflow.example"}}, FAILS, "webhook_base_url of connection"),
-    ({"extra": {"webhook_base_url": "airflow.example"}}, FAILS, "webhook_base_url of connection"),
-    ({"extra": {"webhook_base_url": "https://a.example?b=1"}}, FAILS, "webhook_base_url of connection"),
     ({"extra": {"webhook_base_url": "https://a.example/browseract/callback"}}, FAILS, "Remove /browseract/callback"),
-    ({"host": "http://browseract.invalid/v2"}, UnexpectedResponseError, "API address http://browseract.invalid/v2"),
+    (
+        {"host": "http://browseract.invalid/v2"},
+        errors.UnexpectedResponseError,
+        "API address http://browseract.invalid/v2",
+    ),
 ]
 
 
@@ -179,7 +163,7 @@ def told(row):
 @pytest.mark.parametrize("row", CONSTANTS, ids=told)
 def test_constant_argument_is_refused_when_the_dag_is_parsed_and_in_a_mapped_task(row, world):
     (operator, given), arguments, words = row
-    with pytest.raises(InputError, match=f"^Task 'run': .*{re.escape(words)}"):
+    with pytest.raises(errors.InputError, match=f"^Task 'run': .*{re.escape(words)}"):
         operator(task_id="run", **{**given, **arguments})
     # Airflow makes a mapped operator in the worker, so there is no import error.
     source = next(iter(given))
@@ -194,7 +178,7 @@ def test_constant_argument_is_refused_when_the_dag_is_parsed_and_in_a_mapped_tas
 
 @pytest.mark.parametrize(("arguments", "words"), WATCHED, ids=str)
 def test_argument_of_the_watcher_is_refused_when_the_dag_is_parsed(arguments, words):
-    with pytest.raises(InputError, match=re.escape(words)):
+    with pytest.raises(errors.InputError, match=re.escape(words)):
         TaskFinishedTrigger(**arguments)
 
 
@@ -222,5 +206,5 @@ def test_account_without_credits_starts_no_run(what, world):
     world.emulator.credits = 0
     operator, given = what
     ti = TaskInstance(world, lambda: operator(task_id="run", **given))
-    with pytest.raises(InsufficientCreditsError, match="Insufficient credits"):
+    with pytest.raises(errors.InsufficientCreditsError, match="Insufficient credits"):
         ti.run(ti.next_try())

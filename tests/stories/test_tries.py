@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.compat import AirflowFailException
+from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.exceptions import (
     AuthenticationError,
@@ -19,11 +19,15 @@ from airflow_provider_browseract.exceptions import (
     RunLostError,
     RunStartUnknownError,
     RunTimedOutError,
+    UnexpectedResponseError,
 )
 from tests.stories.player import DEFERS, DIES, KINDS, SHAPES, WAYS, Try
 
 INK = {"inputs": {"keyword": "ink"}}
 OTHER = {"source": ORDERS.id, "inputs": None}
+NO_STATE = {"durable": False}
+ENOUGH = {"daily_credits": 40}
+NO_WAIT = {"wait_for_completion": False}
 NO_PAUSE = {"on_paused": "fail", "cancel_on_kill": False}
 LOST, RESET, DOWN = RequestFault.lost_response(), RequestFault.reset(), RequestFault.status(503)
 GONE, FULL = RequestFault.refused(10112), RequestFault.refused(10118)
@@ -31,7 +35,11 @@ LOCKED, WRONG_KEY = RequestFault.refused(4711, "Locked."), RequestFault.refused(
 MARKED: dict[str, Any] = {"killed": "read", "state": "failed"}
 KEPT_BY_SETTING = "The run keeps running and using credits because cancel_on_kill=False. Stop it "
 NOT_STOPPED = "The run could not be stopped (BrowserAct failed at ... It may keep running and using credits until"
+UNKNOWN, WRONG_HOST = "not known whether BrowserAct started a run ... stop the one", "host of the Airflow connection"
 NO_CREDITS = RequestFault.refused(90002, "Insufficient credits.")
+
+SHORT, TAKES_LONG, ENDED = {"timeout": 300}, {"duration": 7200.0}, RequestFault.refused(10121)
+STAYS = "could not be stopped ... may keep running and using credits until you stop it at"
 
 STORIES = {
     "all is well": ([Try()], "finished"),
@@ -46,14 +54,16 @@ STORIES = {
         [Try(RunStartUnknownError, faults={"start": (LOST, 1), "list": (DOWN, None)}, says="failed"), Try()],
         "finished",
     ),
-    "run fails": ([Try(RunFailedError, run={"outcome": "failed"}), Try(says="ended as failed")], "failed finished"),
-    "run fails, and the next start is refused": (
-        [
-            Try(RunFailedError, run={"outcome": "failed"}),
-            Try(AirflowFailException, faults={"start": (LOCKED, None)}, says="Locked."),
-        ],
-        "failed",
+    "lost start cannot be looked up without durable": (
+        [Try(AirflowFailException, faults={"start": (LOST, 1), "list": (DOWN, None)}, args=NO_STATE, says=UNKNOWN)],
+        "finished",
     ),
+    # It may be a maintenance page, so Airflow's retries apply.
+    "a web page instead of a start": (
+        [Try(UnexpectedResponseError, faults={"start": (RequestFault.html(), None)}, says=WRONG_HOST), Try()],
+        "finished",
+    ),
+    "run fails": ([Try(RunFailedError, run={"outcome": "failed"}), Try(says="ended as failed")], "failed finished"),
     "run is canceled": ([Try(RunCanceledError, run={"outcome": "canceled"}), Try()], "canceled finished"),
     "deadline": (
         [Try(RunTimedOutError, run={"duration": 900}, args={"timeout": 300}, says="was stopped"), Try()],
@@ -109,7 +119,7 @@ STORIES = {
     ),
     "evicted": ([Try(RunLostError, killed="read", says="reattaches"), Try(says="Reattaching to")], "finished"),
     "evicted without durable": (
-        [Try(RunCanceledError, killed="read", args={"durable": False}), Try(args={"durable": False})],
+        [Try(RunCanceledError, killed="read", args=NO_STATE), Try(args=NO_STATE)],
         "canceled finished",
     ),
     "marked as failed with cancel_on_kill=False": (
@@ -125,6 +135,14 @@ STORIES = {
         "running",
     ),
     "plan is full": ([Try(faults={"start": (FULL, 3)}, says="no free slot")], "finished"),
+    "plan is full, and the active runs cannot be counted": (
+        [Try(faults={"start": (FULL, 1), "list": (DOWN, None)}, says="now; an unknown number of runs are active. ")],
+        "finished",
+    ),
+    "plan is full, and the task is killed": (
+        [Try(RunCanceledError, faults={"start": (FULL, 1)}, killed="start", says="Killed before a run was started")],
+        "",
+    ),
     "plan stays full": (
         [Try(NoSlotError, faults={"start": (FULL, None)}, args={"queue_timeout": 600}, says="No run was started")],
         "",
@@ -152,20 +170,54 @@ STORIES = {
     "sibling has the other run": ([Try(others=1, sibling=True, faults={"start": (LOST, 1)})], "finished finished"),
     "cleared after success": ([Try(), Try(cleared=True)], "finished finished"),
     "BrowserAct is down without durable": (
-        [Try(RunLostError, faults={"read": (DOWN, None)}, run={"duration": 1500}, args={"durable": False})],
+        [Try(RunLostError, faults={"read": (DOWN, None)}, run={"duration": 1500}, args=NO_STATE)],
         "canceled",
     ),
     "output in another format": (
         [Try(AirflowFailException, args={"output_format": "csv"}), Try(cleared=True)],
         "finished",
     ),
-    "not durable": ([Try(args={"durable": False}), Try(args={"durable": False})], "finished finished"),
+    "not durable": ([Try(args=NO_STATE), Try(args=NO_STATE)], "finished finished"),
     "BrowserAct is down": (
         [Try(RunLostError, run={"duration": 900}, faults={"read": (DOWN, None)}), Try(later=60)],
         "finished",
     ),
     "run takes six hours": ([Try(run={"duration": 6 * 3600})], "finished"),
     "output is late": ([Try(run={"output_after": 10})], "finished"),
+    # Each run uses 20 credits.
+    "within the budget": ([Try(extra=ENOUGH), Try(extra=ENOUGH, cleared=True)], "finished finished"),
+    "slot becomes free": ([Try(others=5, says="no free slot now; 5 runs are active")], " ".join(["finished"] * 6)),
+    "deadline before the start of a run that is queued": (
+        [Try(RunTimedOutError, run={"queued": 900.0}, args=SHORT, says="was stopped")],
+        "canceled",
+    ),
+    "deadline, and the stop fails": (
+        [Try(RunTimedOutError, run=TAKES_LONG, args=SHORT, faults={"stop": (DOWN, None)}, says=STAYS)],
+        "running",
+    ),
+    "deadline of a run that ends before its stop": (
+        [Try(RunTimedOutError, run=TAKES_LONG, args=SHORT, faults={"stop": (ENDED, None)}, says="had already ended")],
+        "running",
+    ),
+    "deadline of a run that is unknown by then": (
+        [Try(RunTimedOutError, run=TAKES_LONG, args=SHORT, faults={"stop": (GONE, None)}, says="had already ended")],
+        "running",
+    ),
+    "not waited for": ([Try(args=NO_WAIT, says="Not waiting for")], "running"),
+    "not waited for, and the worker dies": (
+        [Try(DIES, dies="after start", run=TAKES_LONG, args=NO_WAIT), Try(args=NO_WAIT, says="Reattaching to")],
+        "running",
+    ),
+    "text as output": ([Try(run={"output": "sold out"}, args={"output_format": "text"})], "finished"),
+    "run is listed late after a lost start": (
+        [Try(run={"listed_after": 5.0}, faults={"start": (RequestFault.lost_response(), 1)})],
+        "finished",
+    ),
+    "polls fail now and then": ([Try(run={"duration": 900.0}, faults={"read": (DOWN, 4)})], "finished"),
+    "poll is never answered": ([Try(faults={"read": (RequestFault.hung(), 1)})], "finished"),
+    "BrowserAct answers slowly": ([Try(faults={"read": (RequestFault.slow(20), 3)})], "finished"),
+    "a web page instead of a poll": ([Try(faults={"read": (RequestFault.html(), 2)})], "finished"),
+    "dry run": ([Try(AirflowSkipException, args={"dry_run": True})], ""),
 }
 DEFERRED = {
     "cleared while deferred": (
@@ -181,3 +233,12 @@ DEFERRED = {
 @pytest.mark.parametrize(("name", "way"), [*itertools.product(STORIES, WAYS), *itertools.product(DEFERRED, WAYS[1:])])
 def test_story(name, way, shapes, kind, player):
     player(kind, way, shapes).play(*{**STORIES, **DEFERRED}[name])
+
+
+# In the vendor's examples, the runs of workflows have no credits.
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WAYS)
+def test_run_over_the_budget_is_not_started(way, kind, player):
+    budget = {"daily_credits": 30}
+    refused = Try(AirflowFailException, extra=budget, cleared=True, says="20 of 30 credits are used")
+    player(kind, way).play([Try(extra=budget), refused], "finished")

@@ -14,8 +14,6 @@ __all__ = ["emulator", "logs", "world"]
 
 @pytest.fixture
 def wait(world):
-    """Return a function that runs a trigger in the world, and returns its only event."""
-
     def run(trigger) -> WaitEvent:
         [payload] = world.run(payloads_of(trigger))
         assert json.loads(json.dumps(payload)) == payload

@@ -1,5 +1,3 @@
-"""Waiting for slots in the triggerer: who is woken, when, and with how many requests."""
-
 from __future__ import annotations
 
 import asyncio
@@ -39,14 +37,11 @@ def emulator(emulator, monkeypatch):
 
 
 class Waiting:
-    """Task instances that wait for slots in one triggerer."""
-
     def __init__(self) -> None:
         self.woken: list[str] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def add(self, name, since, *, refusals=1, conn_id=CONN_ID, within=6000.0, ti: Any = None, **fields) -> None:
-        """Let a task instance wait."""
         wait = QueueWait(Queued(since, since, refusals), time.time() + within, **{"active": 1, **fields})
         trigger = SlotTrigger(browseract_conn_id=conn_id, wait=wait)
         if ti is not None:
@@ -77,12 +72,10 @@ def waiting(emulator):
 
 
 async def counts() -> None:
-    """Wait for some counts of the active runs."""
     await asyncio.sleep(4 * timings.SLOT_COUNT_INTERVAL)
 
 
 def start(number: int = 1, api_version: ApiVersion = ApiVersion.V2) -> list[str]:
-    """Start runs, in version 3 of the API as those of a bot."""
     run = v3.run if api_version is ApiVersion.V3 else v2.run
     return [BrowserActHook().client.send(run(ORDERS.id)).id for _ in range(number)]
 
@@ -290,8 +283,6 @@ async def test_count_without_a_response_is_given_up_soon(browseract_emulator, co
 
 @in_world
 class TestWoken:
-    """Who has started, or not, after it was woken."""
-
     @cases(
         ("state", "keeps"),
         {
@@ -369,9 +360,7 @@ class TestPlace:
         assert "The plan" not in logged
 
     @pytest.mark.parametrize("counted", [True, False], ids=["counted", "as at the refusal"])
-    async def test_place_and_active_runs_are_logged_and_pushed_once(
-        self, world, emulator, waiting, monkeypatch, logs, counted
-    ):
+    async def test_place_is_logged_and_pushed_once(self, world, emulator, waiting, monkeypatch, logs, counted):
         pushed: dict[int | None, Any] = {}
 
         class PushedXComs:

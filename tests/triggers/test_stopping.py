@@ -22,12 +22,11 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c
 from tests.cases import cases
-from tests.triggers.waits import start, start_bot, start_short, trigger, until
+from tests.triggers.waits import start, start_bot, start_paused, start_short, trigger, until
 from tests.workers import calls_of
 
 trigger_of: ContextVar[str | None] = ContextVar("trigger_of", default=None)
 """Stands for Airflow's variable with the task instance whose trigger sends a request."""
-
 
 CALLBACK: dict[str, Any] = {"woken_by": "callback", "began_at": 1000.0}
 EARLIER_CALLBACK = {**CALLBACK, "began_at": 940.0}
@@ -35,7 +34,6 @@ EARLIER_CALLBACK = {**CALLBACK, "began_at": 940.0}
 
 @pytest.fixture
 def emulator(browseract_emulator, connect):
-    """An emulator behind a socket, whose runs keep running."""
     connect({"retry_budget": 0.2, "read_timeout": 3})
     browseract_emulator.set_workflow(ORDERS.id, duration=60.0)
     return browseract_emulator
@@ -43,7 +41,6 @@ def emulator(browseract_emulator, connect):
 
 @pytest.fixture
 def airflow(monkeypatch) -> SimpleNamespace:
-    """What Airflow shows a trigger: the XComs of its task instance, and its state."""
     shown = SimpleNamespace(xcoms={}, state="failed", fails=None, hangs=False, of_another_try=False)
     names = {"dag_id": "shop", "task_id": "run", "run_id": "manual__1", "map_index": 3}
 
@@ -71,7 +68,6 @@ def airflow(monkeypatch) -> SimpleNamespace:
 
 @pytest.fixture
 def waiting(emulator, airflow):
-    """A trigger of a run that keeps running."""
     made = trigger(start(), callback_token_sha256="0" * 64, began_at=CALLBACK["began_at"])
     made._task_instance = SimpleNamespace(**airflow.names, id="019ab3d5-0000-7000-8000-000000000001")
     airflow.xcoms["task_id"] = made.wait.browseract_task_id
@@ -80,7 +76,6 @@ def waiting(emulator, airflow):
 
 @pytest.fixture
 def scene(emulator, airflow, waiting, people, monkeypatch) -> SimpleNamespace:
-    """Everything that a kill depends on."""
     return SimpleNamespace(emulator=emulator, airflow=airflow, waiting=waiting, people=people, monkeypatch=monkeypatch)
 
 
@@ -131,8 +126,6 @@ def required_action(answered="", own=True, away=None):
 
 
 def failing(endpoint, fault, link=None):
-    """Calls of an endpoint fail."""
-
     def fail(scene):
         scene.airflow.xcoms["_link_BrowserActTaskLink"] = link
         scene.monkeypatch.setattr(timings, "ON_KILL_CALL_LIMIT", 0.6)
@@ -252,13 +245,10 @@ def test_kill_stops_the_run_despite_repeated_cancels_by_airflow(emulator, waitin
 
 @pytest.fixture
 def asking(emulator, people):
-    """A trigger whose run has paused, with an open Required Action."""
     people._ask("019ab3d5-0000-7000-8000-000000000001")
     [action] = people.questions
-    emulator.set_workflow(HUMAN.id, duration=0.2, pause_at=0.1, pause_limit=600.0)
-    task_id = BrowserActHook().run_task(HUMAN.id).id
-    emulator.wait_until(lambda: emulator.tasks[-1].status == "paused")
-    return trigger(task_id, default_answer=Answer.STOP, required_action=action)
+    emulator.set_workflow(HUMAN.id, duration=0.2)
+    return trigger(start_paused(emulator), default_answer=Answer.STOP, required_action=action)
 
 
 async def test_slow_read_of_required_action_is_completed_and_not_cancelled(emulator, people, asking):

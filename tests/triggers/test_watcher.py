@@ -1,5 +1,3 @@
-"""The trigger that reports each task that ends."""
-
 from __future__ import annotations
 
 import asyncio
@@ -31,8 +29,6 @@ def emulator(emulator):
 
 
 class State:
-    """Replaces the state store of the watched asset."""
-
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
         self.fails: list[Exception] = []
@@ -72,7 +68,6 @@ async def watching(state: State | None = None, **arguments):
 
 
 def ids(payloads: list[dict]) -> list[str]:
-    """Return the tasks of all events, in order of their ids."""
     return sorted(task["task_id"] for payload in payloads for task in payload["tasks"])
 
 
@@ -141,16 +136,6 @@ async def test_watcher_lists_only_what_it_may_report(world, emulator, arguments,
 
 
 @in_world
-async def test_watcher_reports_end_of_run_started_before_the_watcher(world, emulator):
-    emulator.set_workflow(ORDERS.id, duration=600.0)
-    task_id = end()
-    async with watching() as payloads:
-        BrowserActHook().stop_task(task_id)
-        await asyncio.sleep(POLLS)
-    assert ids(payloads) == [task_id]
-
-
-@in_world
 class TestWatcherRestart:
     @cases(
         ("stored", "failures", "first", "second"),
@@ -161,9 +146,7 @@ class TestWatcherRestart:
             "no stored state": (False, 0, {}, {}),
         },
     )
-    async def test_restarted_watcher_with_its_state_reports_all_tasks_ended_meanwhile_in_one_event_and_none_twice(
-        self, world, emulator, stored, failures, first, second
-    ):
+    async def test_restarted_watcher_reports_what_it_missed(self, world, emulator, stored, failures, first, second):
         state = State() if stored or first else None
         task_id, payloads = await ended_while(state, workflow=FAILING, **first)
         assert ids(payloads) == [task_id]
@@ -283,8 +266,6 @@ async def test_fifty_watchers_of_one_connection_poll_once_per_interval(world, em
 
 @in_world
 class TestLargeOutputs:
-    """A list of tasks contains their outputs."""
-
     @pytest.fixture(autouse=True)
     def _small_pages(self, monkeypatch):
         monkeypatch.setattr("airflow_provider_browseract.api.async_client.MAX_RESPONSE", 50_000)

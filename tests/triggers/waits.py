@@ -1,5 +1,3 @@
-"""Waits for runs of the emulator, and triggers that wait."""
-
 from __future__ import annotations
 
 import asyncio
@@ -14,7 +12,6 @@ from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
 
 LIMIT = 60.0
-"""Seconds to wait for a condition at most."""
 
 
 def in_world(test):
@@ -33,7 +30,6 @@ def in_world(test):
 
 
 def trigger(task_id: str, *, cancel_on_kill: bool = True, **fields) -> TaskTrigger:
-    """A trigger that polls every 5 seconds."""
     now = time.time()
     given = {"poll_interval": 5.0, "began_at": now, "deadline": now + 3600, **fields}
     return TaskTrigger(
@@ -59,7 +55,6 @@ def start_paused(emulator) -> str:
 
 
 def start_short(emulator) -> str:
-    """Start a run that is over when this returns."""
     emulator.next_run(ORDERS.id, duration=0.0)
     task_id = start()
     emulator.wait_until(lambda: emulator.tasks[-1].finished_at)
@@ -67,7 +62,6 @@ def start_short(emulator) -> str:
 
 
 async def until(reached: Callable[[], object]) -> None:
-    """Wait for a condition."""
     end = time.monotonic() + LIMIT
     while not reached():
         assert time.monotonic() < end

@@ -11,10 +11,7 @@ __all__ = ["emulator", "logs", "store", "worker"]
 
 
 class Airflow:
-    """What Airflow knows of the task instance.
-
-    :param store: what it keeps over tries; a try whose place another one has taken is shown nothing of it.
-    """
+    """What Airflow knows of the task instance. A try whose place another one has taken is shown no stored state."""
 
     def __init__(self, store) -> None:
         self.state: str | None = "running"

@@ -1,9 +1,8 @@
-"""The budget of an account in a worker: which starts it refuses, and what the task does then."""
-
 from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,7 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import BudgetUnknownError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import day_sums
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import ReadDaySums, WriteDaySums
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.worker import budget
@@ -33,7 +33,6 @@ DOWN = RequestFault.status(503)
 
 @pytest.fixture(autouse=True)
 def metrics(monkeypatch) -> list[str]:
-    """The metrics of budgets."""
     names: list[str] = []
     monkeypatch.setattr(budget, "count_in_task", names.append)
     return names
@@ -41,22 +40,17 @@ def metrics(monkeypatch) -> list[str]:
 
 @pytest.fixture
 def limit(world):
-    """Set the fields of the connection about the budget."""
     return lambda **fields: world.connect(extra=fields)
 
 
 @pytest.fixture
 def search(worker, emulator):
-    """Return a function that makes a worker of the workflow."""
     return lambda **arguments: worker(workflow_id=SEARCH.id, input_parameters=PENS, **arguments)
 
 
 @pytest.fixture
 def start_outside(world, emulator):
-    """Return a function that starts runs without an operator, and waits for their end unless ``ended`` is false.
-
-    Every other one is a run of a bot, which has the same budget.
-    """
+    """Return a function that starts runs without an operator, every other one of a bot, which has the same budget."""
 
     def start(number: int, *, ended: bool = True, **settings) -> None:
         hook = BrowserActHook()
@@ -180,6 +174,19 @@ def test_dry_run_reports_the_verdict_but_never_fails(search, emulator, limit, st
     assert (len(emulator.tasks), metrics) == (3, [])
 
 
+def test_of_50_starts_a_day_the_budget_allows_10_until_all_tasks_have_run(search, world, emulator, limit, today):
+    emulator.concurrency = 1000
+    limit(daily_credits=10 * EACH)
+    for day in range(1, 4):
+        for _ in range(50):
+            world.clock.sleep(10)
+            with suppress(AirflowFailException):
+                search(wait_for_completion=False).run()
+        assert (len(emulator.tasks), calls_of(emulator, "run-task")) == (10 * day, 10 * day)
+        world.clock.now = (today + timedelta(days=day)).timestamp() + timings.CLOCK_SKEW
+    assert sum(task.credit for task in emulator.tasks) == 3 * 10 * EACH
+
+
 def test_sums_of_past_days_are_stored_for_the_connection_and_its_key(monkeypatch, world):
     kept: dict[str, str] = {}
     variable = SimpleNamespace(
@@ -203,9 +210,7 @@ def test_sums_of_past_days_are_stored_for_the_connection_and_its_key(monkeypatch
 
 
 @BOTH_WAYS
-def test_task_waits_in_the_triggerer_until_the_next_day_and_keeps_its_place(
-    search, world, emulator, limit, start_outside, today, logs, store, deferrable
-):
+def test_task_waits_until_the_next_day(search, world, emulator, limit, start_outside, today, logs, store, deferrable):
     start_outside(3)
     limit(daily_credits=3 * EACH)
     run = search(deferrable=deferrable, store=store, on_budget="wait", queue_timeout=600, priority_weight=7)

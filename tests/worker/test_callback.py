@@ -1,5 +1,3 @@
-"""How the operator sets up callbacks, and how it handles one."""
-
 from __future__ import annotations
 
 import json
@@ -31,28 +29,24 @@ def webhooks(connect) -> str:
 
 @pytest.fixture
 def orders(worker):
-    """Return a function that makes a worker which waits for its run in the triggerer, unless it is told otherwise."""
     return lambda **arguments: worker(**{"workflow_id": ORDERS.id, "deferrable": True, **arguments})
 
 
 def wait_of(deferral: TaskDeferred) -> dict:
-    """The wait as the trigger stores it."""
     wait: dict = deferral.trigger.serialize()[1]["wait"]
     return wait
 
 
 def callback_event(deferral: TaskDeferred) -> dict:
-    """The event that the callback route creates from the trigger's wait."""
     return to_json(WaitEvent(deferral.trigger.wait, WokenBy.CALLBACK))
 
 
 @pytest.fixture
 def called_back(orders, emulator, webhooks):
-    """A worker whose run has ended after it deferred, its deferral, and the event of the callback."""
     run = orders(poll_interval=None)
     deferral = run.defer()
     emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-    return run, deferral, callback_event(deferral)
+    return run, callback_event(deferral)
 
 
 @pytest.mark.usefixtures("webhooks")
@@ -141,7 +135,7 @@ class TestSafetyPolls:
 @pytest.mark.usefixtures("webhooks")
 class TestCallback:
     def test_callback_returns_the_result_and_is_recorded_in_log_and_xcom(self, called_back, emulator, logs):
-        run, _, event = called_back
+        run, event = called_back
         assert run.operator().execute_complete(run.context, event) == ORDERS_RESULT
         wait = run.ti.xcoms["wait"]
         assert wait["woken_by"] == "callback"
@@ -167,22 +161,20 @@ class TestCallback:
         assert wait_of(run.defer_again(first, callback_event(first)))[TOKEN_KEY] == wait_of(first)[TOKEN_KEY]
 
     def test_callback_of_a_run_without_an_end_time_reports_no_delay(self, called_back, emulator, logs):
-        run, _, event = called_back
+        run, event = called_back
         emulator.rewrite("get-task", lambda body: {**body, "finished_at": None})
         run.operator().execute_complete(run.context, event)
         assert run.ti.xcoms["wait"]["woken_by"] == "callback"
         assert "seconds_after_end" not in run.ti.xcoms["wait"]
         assert "Woken by a callback." in logs()
 
-    def test_callback_is_expected_even_if_the_xcom_cannot_be_pushed(self, orders, emulator):
+    def test_callback_is_expected_and_returns_the_result_even_if_the_xcom_cannot_be_pushed(self, orders, emulator):
         run = orders()
         refuse_xcoms(run, "wait")
-        assert wait_of(run.defer())[TOKEN_KEY] is not None
-
-    def test_callback_returns_the_result_even_if_the_xcom_cannot_be_pushed(self, called_back):
-        run, _, event = called_back
-        refuse_xcoms(run, "wait")
-        assert run.operator().execute_complete(run.context, event) == ORDERS_RESULT
+        deferral = run.defer()
+        assert wait_of(deferral)[TOKEN_KEY] is not None
+        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+        assert run.operator().execute_complete(run.context, callback_event(deferral)) == ORDERS_RESULT
 
 
 class TestRefused:

@@ -1,21 +1,15 @@
-"""The checks before a run is started, and what a dry run shows."""
-
 from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from typing import Any
 
 import pytest
 
+from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
-from airflow_provider_browseract.exceptions import (
-    ConnectionFailedError,
-    ConnectionFieldError,
-    InvalidRequestError,
-    UnexpectedResponseError,
-)
 from airflow_provider_browseract.hooks import connection
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunBotTemplateOperator, StopTaskOperator
@@ -31,7 +25,6 @@ __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 BOT: dict[str, Any] = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "wait_for_completion": False}
 RENDERED = {"company_name": "Example Corp", "max_pages": "2"}
-"""An input with a text that a template was rendered to."""
 
 
 def endpoints(emulator) -> list[str | None]:
@@ -46,7 +39,7 @@ class TestUnknownKeyInTheExtra:
         words = "(?s)unknown keys: 'daily_credit'.*known keys are webhook_base_url, "
         with pytest.raises(AirflowFailException, match=words):
             worker(workflow_id=ORDERS.id).run()
-        with pytest.raises(ConnectionFieldError, match=words):
+        with pytest.raises(errors.ConnectionFieldError, match=words):
             BrowserActHook().run_task(ORDERS.id)
         assert "run-task" not in endpoints(emulator)
 
@@ -73,7 +66,6 @@ class TestUnknownKeyInTheExtra:
 
 @pytest.fixture(params=["workflow", "bot"])
 def checked(request, emulator) -> dict[str, Any]:
-    """What is run whose inputs are checked before the start."""
     if request.param == "workflow":
         return {"workflow_id": SEARCH.id, "input_parameters": PENS, "wait_for_completion": False}
     convert_input(emulator, CONTACTS)
@@ -106,12 +98,14 @@ class TestInputNames:
             "unknown": ({"keyword": "a", "colour": "red"}, "has the unknown name 'colour'. The inputs of workflow"),
             "required missing": ({"max_items": 2}, "lacks the required name 'keyword'"),
             "no inputs": ({}, r"are: keyword \(required\), max_items"),
+            "unknown workflow": (None, "Check the id of the workflow"),
         },
     )
-    def test_wrong_or_missing_input_name_fails_with_a_hint_before_any_start(self, worker, emulator, inputs, message):
+    def test_wrong_name_or_workflow_fails_after_one_request(self, worker, emulator, logs, inputs, message):
         with pytest.raises(AirflowFailException, match=message):
-            worker(workflow_id=SEARCH.id, input_parameters=inputs).run()
+            worker(workflow_id="123" if inputs is None else SEARCH.id, input_parameters=inputs).run()
         assert endpoints(emulator) == ["get-workflow"]
+        assert "not known whether" not in logs()
 
     def test_input_names_are_not_checked_again_while_waiting_for_a_slot(self, worker, emulator):
         emulator.concurrency = 1
@@ -136,7 +130,7 @@ class TestInputNames:
             emulator.fault("get-workflow", fault)
         else:
             emulator.rewrite("get-workflow", rewrite)
-        with pytest.raises(UnexpectedResponseError, match="Set the host of the Airflow connection"):
+        with pytest.raises(errors.UnexpectedResponseError, match="Set the host of the Airflow connection"):
             worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
         assert emulator.tasks == []
         assert "run-task" not in endpoints(emulator)
@@ -151,12 +145,6 @@ class TestInputNames:
         with pytest.raises(AirflowFailException, match="refused the start"):
             worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
         assert "BrowserAct lists none for workflow" in logs()
-
-    def test_unknown_workflow_fails_after_a_single_request(self, worker, emulator, logs):
-        with pytest.raises(AirflowFailException, match="Check the id of the workflow"):
-            worker(workflow_id="123").run()
-        assert endpoints(emulator) == ["get-workflow"]
-        assert "not known whether" not in logs()
 
 
 class TestInputOfBots:
@@ -173,13 +161,16 @@ class TestInputOfBots:
         ):
             assert part in message
         assert endpoints(emulator) == ["query-bot"]
-        assert "s3cret" not in message + logs()
+        assert "s3cret" not in "".join(traceback.format_exception(failed.value)) + logs()
 
     def test_rendered_values_are_converted_and_a_log_line_names_places_without_values(self, worker, emulator, logs):
         types = {"company_name": "string", "max_pages": "integer", "names": "array"}
         schema = {"type": "object", "properties": {name: {"type": each} for name, each in types.items()}}
         emulator.set_workflow(CONTACTS.id, input_schema=schema)
-        worker(**BOT, input={**RENDERED, "names": '["s3cret"]'}).run()
+        run = worker(**BOT, input={**RENDERED, "max_pages": "{{ pages }}", "names": "{{ names | tojson }}"})
+        operator = run.operator()
+        operator.render_template_fields({**run.context, "pages": 2, "names": ["s3cret"]})
+        operator.execute(run.context)
         assert dict(emulator.tasks[0].inputs) == {"company_name": "Example Corp", "max_pages": 2, "names": ["s3cret"]}
         logged = logs()
         line = f"Converted to the types that bot {CONTACTS.id} declares: input['max_pages'], input['names']."
@@ -214,7 +205,7 @@ class TestInputOfBots:
 
     def test_refusal_of_an_input_that_could_not_be_converted_is_retried(self, worker, emulator, store):
         emulator.fault("query-bot", RequestFault.status(500))
-        with pytest.raises(InvalidRequestError, match="refused the start"):
+        with pytest.raises(errors.InvalidRequestError, match="refused the start"):
             worker(**BOT, input=RENDERED, store=store).run()
         emulator.clear_faults()
         worker(**BOT, input=RENDERED, store=store).run()
@@ -239,7 +230,7 @@ def test_api_that_cannot_be_reached_is_logged_at_once_and_costs_one_retry_budget
     connect({"retry_budget": 20})
     world.unreachable = lambda _: True
     with pytest.raises(
-        ConnectionFailedError, match=r"(?s)^No connection to http://127.0.0.1:1 for get-workflow.*Check the host"
+        errors.ConnectionFailedError, match=r"(?s)^No connection to http://127.0.0.1:1 for get-workflow.*Check the host"
     ):
         worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
     logged = logs()

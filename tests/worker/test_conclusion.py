@@ -39,20 +39,16 @@ DOWN = RequestFault.status(503)
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Where results are written."""
     return tmp_path / "results"
 
 
 @pytest.fixture
 def export(worker, folder):
-    """Return a function that makes a worker which writes the results of a workflow with a file to the folder."""
     return partial(worker, workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder))
 
 
 @pytest.fixture
 def download(worker, emulator, folder):
-    """Return a function that makes a worker which writes given files to the folder."""
-
     def make(*files, **arguments):
         emulator.set_workflow(DOWNLOAD.id, downloads=files)
         return worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_path=str(folder), **arguments)
@@ -66,8 +62,6 @@ def failure(remembered) -> Any:
 
 
 class TestLateOutput:
-    """The output comes some time after the end of the run."""
-
     @pytest.mark.parametrize("doing", ["read", "written"])
     def test_execution_timeout_after_the_end_pays_for_no_other_run(self, worker, export, emulator, store, doing):
         emulator.set_workflow(PLAIN_TEXT.id, output="")
@@ -186,8 +180,6 @@ class TestKillWhileResultsAreWritten:
 
 
 class TestErrors:
-    """Results that cannot be read or written."""
-
     @pytest.mark.parametrize("remembered", [False, True], ids=["not remembered", "remembered"])
     def test_unexpected_error_allows_a_retry_only_if_the_run_is_remembered(self, worker, emulator, store, remembered):
         run = partial(worker, workflow_id=ORDERS.id, store=store if remembered else None)

@@ -22,16 +22,10 @@ from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, Settings
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.files import RunFile
 from airflow_provider_browseract.worker import download
-from airflow_provider_browseract.worker.download import (
-    CHUNK_SIZE,
-    FileError,
-    FileSession,
-    Interrupted,
-    no_addresses_in_logs,
-)
+from airflow_provider_browseract.worker.download import FileError, FileSession, Interrupted, no_addresses_in_logs
 from tests.cases import cases
 from tests.e2e.local_airflow import wait_for
-from tests.served import certificate_in
+from tests.served import certificate_in, with_tls
 from tests.worker.file_host import CONTENT, OK, Handle, host, listen, reply, request_of
 
 __all__ = ["host", "listen"]
@@ -95,9 +89,7 @@ REFUSED = {
     # What a Python without IPv6 returns for an IPv6 address.
     "http://odd.example:{port}/secret": UNREACHABLE,
 }
-"""Addresses that are never requested, each with the reason."""
 
-LOOP = "its address was redirected more than 5 times"
 REDIRECTS = {
     **{f"http://{host}:{{port}}/secret": PRIVATE for host in NEAR.split()[::5]},
     "//127.0.0.1:{port}/secret": PRIVATE,
@@ -112,7 +104,7 @@ REDIRECTS = {
     "http://late.example:{port}/secret": UNREACHABLE,
     "http://[::1": "its address was redirected to an invalid address",
     # What is relative to the host's own address stays there.
-    "http://": LOOP,
+    "http://": "its address was redirected more than 5 times",
 }
 
 
@@ -244,7 +236,6 @@ def test_file_response_in_a_content_coding_is_decoded_or_raises_file_error(net, 
 
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 LIMIT = 0.6
-"""The time limit of a file in these tests, in seconds."""
 
 
 def drip(connection: socket.socket, slow: bytes, send: Callable[[Any, bytes], object] = socket.socket.send) -> None:
@@ -313,20 +304,9 @@ SLOW: dict[str, tuple[str, Handle]] = {
 
 @pytest.fixture
 def secured(tmp_path, monkeypatch) -> Callable[[Handle], Handle]:
-    """Make a function that handles a connection with TLS, whose certificate is trusted."""
     pem = certificate_in(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-
-    def secure(handle: Handle) -> Handle:
-        def handle_secured(connection: socket.socket) -> None:
-            with context.wrap_socket(connection, server_side=True) as secured:
-                handle(secured)
-
-        return handle_secured
-
-    return secure
+    return partial(with_tls, pem)
 
 
 def fetch_from(port: int, *, scheme: str = "http", limit: float = 60, **settings: Any) -> bytes:
@@ -377,31 +357,30 @@ class TestTimeLimit:
         assert tried == ["203.0.114.0"]
 
 
-class TestStop:
-    @pytest.mark.parametrize("begin", [b"", OK, CHUNKED, CHUNKED + b"8\r\n"], ids=["status", "header", "size", "body"])
-    @pytest.mark.parametrize("dripping", [True, False], ids=["dripping", "silent"])
-    @pytest.mark.parametrize("scheme", ["http", "https"])
-    def test_stopped_download_ends_at_once(self, listen, secured, begin, dripping, scheme):
-        stop, reasons = threading.Event(), []
-        handle = partial(drips, begin, b"0") if dripping else partial(silent, begin)
-        url = f"{scheme}://127.0.0.1:{listen(secured(handle) if scheme == 'https' else handle)}"
-        session = session_for(url, stop, read_timeout=60)
+@pytest.mark.parametrize("begin", [b"", OK, CHUNKED, CHUNKED + b"8\r\n"], ids=["status", "header", "size", "body"])
+@pytest.mark.parametrize("dripping", [True, False], ids=["dripping", "silent"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_stopped_download_ends_at_once(listen, secured, begin, dripping, scheme):
+    stop, reasons = threading.Event(), []
+    handle = partial(drips, begin, b"0") if dripping else partial(silent, begin)
+    url = f"{scheme}://127.0.0.1:{listen(secured(handle) if scheme == 'https' else handle)}"
+    session = session_for(url, stop, read_timeout=60)
 
-        def fetch_until_stopped() -> None:
-            try:
-                with opened(session, f"{url}/a") as (content, _):
-                    b"".join(content)
-            except (FileError, Interrupted) as error:
-                reasons.append(error)
+    def fetch_until_stopped() -> None:
+        try:
+            with opened(session, f"{url}/a") as (content, _):
+                b"".join(content)
+        except (FileError, Interrupted) as error:
+            reasons.append(error)
 
-        thread = threading.Thread(target=fetch_until_stopped, daemon=True)
-        thread.start()
-        wait_for("The read", lambda: session.reading or not thread.is_alive(), timeout=20, every=0.001)
-        stop.set()
-        session.close()
-        thread.join(10)
-        assert not thread.is_alive()
-        assert [type(reason) for reason in reasons] == [Interrupted], reasons
+    thread = threading.Thread(target=fetch_until_stopped, daemon=True)
+    thread.start()
+    wait_for("The read", lambda: session.reading or not thread.is_alive(), timeout=20, every=0.001)
+    stop.set()
+    session.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert [type(reason) for reason in reasons] == [Interrupted], reasons
 
 
 def test_stopped_download_does_not_decode_the_rest_of_what_has_arrived(listen):
@@ -410,7 +389,7 @@ def test_stopped_download_does_not_decode_the_rest_of_what_has_arrived(listen):
     url = f"http://127.0.0.1:{listen(partial(silent, head + content))}"
     stop = threading.Event()
     with closing(session_for(url, stop)) as session, opened(session, f"{url}/a") as (pieces, _):
-        assert next(pieces) == bytes(CHUNK_SIZE)
+        assert next(pieces) == bytes(download.CHUNK_SIZE)
         stop.set()
         with pytest.raises(Interrupted):
             next(pieces)

@@ -1,5 +1,3 @@
-"""A folder in object storage: whether it can be used, and files that are complete or absent."""
-
 from __future__ import annotations
 
 import traceback

@@ -1,9 +1,8 @@
-"""What the operator does when a run pauses for a person: Required Action, callbacks, and reaction to the answer."""
-
 from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -30,6 +29,7 @@ from tests.world import browseract_emulator, emulator, worker, world
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 CONFIRMED = {"confirmed": True}
+OF_BOT: dict[str, Any] = {"api_version": ApiVersion.V3, "bot_id": "82", "bot_type": BotType.WORKFLOW}
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,6 @@ def _paused_for_ever(emulator):
 
 
 def until_asked(run) -> TaskDeferred:
-    """Run until the Required Action is created, and return that deferral."""
     deferred: TaskDeferred = run.defer()
     while deferred.trigger.wait.required_action is None:
         deferred = run.defer_again(deferred, run.wait_in_triggerer(deferred))
@@ -47,8 +46,6 @@ def until_asked(run) -> TaskDeferred:
 
 @pytest.fixture
 def asked(worker, people):
-    """Return a function that makes a worker whose run has paused, with an open Required Action, and its deferral."""
-
     def make(on_paused="ask", **arguments):
         run = worker(**{"workflow_id": HUMAN.id, "deferrable": True, **arguments}, on_paused=on_paused)
         return run, until_asked(run)
@@ -102,21 +99,25 @@ class TestRequiredAction:
         assert first == f"BrowserAct task {shown} of {shown} has paused. Last step 1: {shown}"
         assert "[Live view of the browser](https://live.example/a%29%28b?c=d)" in links
 
-    @pytest.mark.parametrize(
-        ("bot_type", "resume"),
-        [
-            (BotType.WORKFLOW, "**Resume** continues the run."),
-            (
-                BotType.AGENT,
+    @cases(
+        ("fields", "map_index", "subject", "resume"),
+        {
+            "workflow-built": (OF_BOT, -1, "run: BrowserAct bot 82", "**Resume** continues the run."),
+            "agent-built": (
+                {**OF_BOT, "bot_type": BotType.AGENT},
+                -1,
+                "run: BrowserAct bot 82",
                 "**Resume** only closes this request: BrowserAct itself continues the run of an agent-built bot once "
                 "the step is complete.",
             ),
-        ],
+            "of a mapped task": ({}, 0, "run[0]: a run in BrowserAct", ""),
+        },
     )
-    def test_required_action_of_a_bot_names_it_and_states_what_resume_does(self, people, bot_type, resume):
-        task = Task(id="7", status=TaskStatus.PAUSED, api_version=ApiVersion.V3, bot_id="82", bot_type=bot_type)
-        required_action.ask(FakeTaskInstance(), task, Wait("7", time.time() + 600))
-        assert people.question["subject"] == "run: BrowserAct bot 82 waits for a person"
+    def test_required_action_names_what_waits_and_what_resume_does(self, people, fields, map_index, subject, resume):
+        ti = FakeTaskInstance()
+        ti.map_index = map_index
+        required_action.ask(ti, Task(id="7", status=TaskStatus.PAUSED, **fields), Wait("7", time.time() + 600))
+        assert people.question["subject"] == f"{subject} waits for a person"
         assert people.question["options"] == ["Resume", "Stop"]
         assert f"{resume} **Stop** cancels the run and fails" in people.question["body"]
 
@@ -126,13 +127,6 @@ class TestRequiredAction:
         name = f"Ask me {'x' * 93}"
         which = "BrowserAct workflow 71002814653029999"
         assert people.question["subject"] == f"run: {name} ({which}) waits for a person"
-
-    def test_required_action_of_a_mapped_task_begins_with_task_and_index(self, people):
-        ti = FakeTaskInstance()
-        ti.map_index = 0
-        task = Task(id="7", status=TaskStatus.PAUSED)
-        required_action.ask(ti, task, Wait("7", time.time() + 600))
-        assert people.question["subject"] == "run[0]: a run in BrowserAct waits for a person"
 
     def test_required_action_names_the_default_answer_and_its_time_limit(self, worker, emulator, people):
         before = time.time()
@@ -156,11 +150,8 @@ class TestRequiredAction:
         assert calls_of(emulator, "resume-task") == 1
         assert ": ada chose Resume." in logs()
 
-    def test_run_that_takes_time_to_pause_and_to_continue_is_asked_about_and_resumed_once(
-        self, asked, emulator, people, logs
-    ):
+    def test_run_that_pauses_and_continues_slowly_is_resumed_once(self, asked, emulator, people, logs):
         def while_it_changes(body):
-            """Report the run for a while as pausing before its pause, and as paused after it."""
             status = body.get("status")
             seen.append(status)
             if status == "paused" and seen.count("paused") < 3:
@@ -197,21 +188,16 @@ class TestRequiredAction:
         assert calls_of(emulator, "stop-task") == 0
         assert f"so the answer {option} has no effect" in logs()
 
-    def test_answer_resume_keeps_waiting_if_browseract_reports_the_run_as_not_paused(self, asked, emulator, people):
+    @cases(
+        ("fault", "asked_again"),
+        {"run is not paused": (RequestFault.refused(10127), False), "resume fails": (RequestFault.status(500), True)},
+    )
+    def test_person_is_asked_again_only_when_the_resume_fails(self, asked, emulator, people, fault, asked_again):
+        emulator.fault("resume-task", fault)
         run, deferred = asked()
-        emulator.fault("resume-task", RequestFault.refused(10127), times=1)
-        answer = people.answer("Resume")
-        going_on = run.defer_again(deferred, answer)
-        assert going_on.trigger.wait.required_action is None
-
-    def test_required_action_is_created_again_when_the_resume_fails(self, asked, emulator, people):
-        emulator.fault("resume-task", RequestFault.status(500))
-        run, deferred = asked()
-        answer = people.answer("Resume")
-        again = run.defer_again(deferred, answer)
-        assert again.trigger.wait.required_action
-        assert people.asked == 2
-        assert people.question["chosen"] is None
+        again = run.defer_again(deferred, people.answer("Resume"))
+        assert bool(again.trigger.wait.required_action) is asked_again
+        assert (people.asked, people.question["chosen"]) == ((2, None) if asked_again else (1, ["Resume"]))
 
     def test_run_resumed_elsewhere_returns_its_result_without_an_answer(self, asked, emulator, people):
         run, deferred = asked()
@@ -279,26 +265,20 @@ class TestRequiredAction:
             run.resume(deferred, people.answer("Perhaps"))
 
 
-class TestAnswerTimeout:
-    def test_no_answer_before_the_timeout_of_ask_person_stops_the_run(self, asked, emulator, people):
-        run, deferred = asked(AskPerson(timedelta(minutes=2)))
-        with pytest.raises(RunPausedError, match=r"nobody answered within 120 seconds\.\nThe run was stopped"):
-            run.resume(deferred)
-        assert emulator.tasks[0].status == "canceled"
-        assert people.question["chosen"] == ["Stop"]
-
-    def test_no_answer_before_the_timeout_of_ask_person_resumes_the_run_if_that_is_the_default(self, asked, emulator):
-        run, deferred = asked(AskPerson(30, default="resume"))
+@pytest.mark.parametrize(("default", "status"), [("stop", "canceled"), ("resume", "finished")])
+def test_default_of_ask_person_is_carried_out_at_its_timeout(asked, emulator, people, default, status):
+    run, deferred = asked(AskPerson(timedelta(minutes=2), default=default))
+    stopped = pytest.raises(RunPausedError, match=r"nobody answered within 120 seconds\.\nThe run was stopped")
+    with stopped if default == "stop" else nullcontext():
         assert run.resume(deferred) == CONFIRMED
-        assert emulator.tasks[0].status == "finished"
+    assert emulator.tasks[0].status == status
+    assert people.question["chosen"] == [default.capitalize()]
 
 
 class TestPauseNotification:
     @BOTH_WAYS
     @pytest.mark.parametrize("on_paused", ["wait", "fail", "ask"])
-    def test_on_paused_callback_gets_the_live_view_and_the_required_action_url(
-        self, worker, emulator, people, deferrable, on_paused
-    ):
+    def test_on_paused_callback_gets_the_addresses(self, worker, emulator, people, deferrable, on_paused):
         told: list[Any] = []
         run = worker(workflow_id=HUMAN.id, on_paused=on_paused, deferrable=deferrable, on_paused_callback=told.append)
         if on_paused == "ask":
@@ -400,7 +380,6 @@ class TestBots:
 
     @pytest.fixture
     def paused(self, worker, emulator):
-        """Return a function that makes a worker of a bot that pauses; that of an agent continues by itself."""
         emulator.set_workflow(AGENT_HUMAN.id, duration=60.0, pause_limit=600.0)
 
         def make(bot=AGENT_HUMAN, **arguments):

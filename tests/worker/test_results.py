@@ -1,5 +1,3 @@
-"""Write results to object storage, here a folder, from a host with all kinds of responses."""
-
 from __future__ import annotations
 
 import gzip
@@ -60,7 +58,6 @@ REPLIES = {
     "short": OK + b"\r\n" + CONTENT[:-1],
     "long": OK + b"\r\n" + CONTENT * 10,
 }
-"""The responses of the host, by the first part of the path."""
 
 
 @pytest.fixture
@@ -108,7 +105,6 @@ def download(name: str, url: str | None = "/plain/a", **fields) -> DownloadFile:
 
 
 def of_formats(**urls: str) -> Task:
-    """A run whose output is JSON, and has other formats."""
     formats = tuple(OutputFile(format=kind, name="result", size=SIZE, url=url) for kind, url in urls.items())
     return Task(id="7", status=TaskStatus.FINISHED, output=Output(string="[1]", formats=formats, is_json=True))
 

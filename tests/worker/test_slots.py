@@ -1,5 +1,3 @@
-"""What the operator does when BrowserAct has no free slot."""
-
 from __future__ import annotations
 
 import time
@@ -8,14 +6,14 @@ import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
-from airflow_provider_browseract.exceptions import NoSlotError, RunCanceledError
+from airflow_provider_browseract.exceptions import NoSlotError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.worker import ledger
 from airflow_provider_browseract.worker.ledger import PLACE_KEY
 from airflow_provider_browseract.worker.slots import _in_words
-from tests.workers import BOTH_WAYS, KILL, refuse_xcoms
+from tests.workers import BOTH_WAYS, refuse_xcoms
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -59,9 +57,7 @@ def test_no_slot_in_time_raises_and_starts_no_run(worker, world, emulator, store
 
 
 @pytest.mark.parametrize("from_3_4", [True, False], ids=["Airflow 3.4", "before"])
-def test_try_that_waits_for_a_slot_shows_the_triggers_of_earlier_tries_that_it_has_begun(
-    worker, emulator, monkeypatch, from_3_4
-):
+def test_wait_for_a_slot_pushes_how_many_tries_were_allowed(worker, emulator, monkeypatch, from_3_4):
     monkeypatch.setattr(ledger, "AIRFLOW_V_3_4_PLUS", from_3_4)
     emulator.fault("run-task", RequestFault.refused(10118))
     run = search(worker, deferrable=True)
@@ -145,16 +141,10 @@ def test_failed_push_of_the_wait_does_not_end_it(worker, emulator, deferrable, l
     assert "Could not push the XCom 'wait' (OSError: no API server)." in logs()
 
 
-def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(worker, emulator):
+def test_wait_for_a_slot_outlasts_the_grace(worker, emulator):
     emulator.fault("run-task", RequestFault.refused(10118))
-    run = search(worker, deferrable=True, queue_timeout=timings.CORE_RACE_GRACE - 2)
-    _, arguments = run.defer().trigger.serialize()
-    assert set(arguments) == {"browseract_conn_id", "wait"}
-    expected = {"queued", "source", "active", "pause", "until", "handed_over", "key_digest", "api_version"}
-    assert set(arguments["wait"]) == expected | {"not_before"}
-    assert arguments["wait"]["until"] >= time.time() + timings.CORE_RACE_GRACE - 1
-    assert arguments["wait"]["queued"]["refusals"] == 1
-    assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1, "active_runs": 0}
+    wait = search(worker, deferrable=True, queue_timeout=timings.CORE_RACE_GRACE - 2).defer().trigger.wait
+    assert wait.until >= time.time() + timings.CORE_RACE_GRACE - 1
 
 
 def test_button_to_the_panel_opens_the_task_instance_in_the_queue_and_with_its_run(worker, emulator):
@@ -179,8 +169,14 @@ def test_start_refused_with_429_joins_the_queue_after_one_request_and_counts_no_
 def test_refusal_for_a_slot_waits_for_slots_and_outlives_the_trigger(worker, emulator, connect):
     connect({"webhook_base_url": "https://airflow.example"})
     emulator.fault("run-task", RequestFault.refused(10118))
-    deferred = search(worker, deferrable=True, queue_timeout=500, webhook=False).defer()
+    run = search(worker, deferrable=True, queue_timeout=500, webhook=False)
+    deferred = run.defer()
     wait = deferred.trigger.wait
+    _, arguments = deferred.trigger.serialize()
+    assert set(arguments) == {"browseract_conn_id", "wait"}
+    expected = {"queued", "source", "active", "pause", "until", "handed_over", "key_digest", "api_version"}
+    assert set(arguments["wait"]) == expected | {"not_before"}
+    assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": wait.queued.refusals, "active_runs": 0}
     assert (wait.pause, wait.handed_over) == (None, True)
     assert (wait.source, wait.active) == (f"workflow {SEARCH.id}", 0)
     # Airflow's own limit comes after the limit of the trigger.
@@ -219,19 +215,3 @@ def test_slot_wait_ends_when_the_triggerer_cannot_read_the_connection(worker, em
         gone.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
         event = run.wait_in_triggerer(deferral)
     assert event["refusals"] == 1
-
-
-def test_kill_while_there_is_no_free_slot_starts_no_run(worker, emulator):
-    emulator.fault("run-task", RequestFault.refused(10118), times=1)
-    run = search(worker)
-    run.at_calls(before=KILL)
-    with pytest.raises(RunCanceledError, match="Killed before a run was started"):
-        run.run()
-    assert emulator.tasks == []
-
-
-def test_active_runs_that_cannot_be_counted_do_not_end_the_wait_for_a_slot(worker, emulator, logs):
-    emulator.fault("run-task", RequestFault.refused(10118), times=1)
-    emulator.fault("list-tasks", RequestFault.status(503))
-    assert len(search(worker).run()) == 2
-    assert "now; an unknown number of runs are active. " in logs()

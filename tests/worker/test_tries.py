@@ -1,23 +1,24 @@
-"""How a later try uses the run of an earlier one, and a start whose response was lost."""
-
 from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
+from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunLostError, RunStartUnknownError
+from airflow_provider_browseract.operators import browseract as operators
 from airflow_provider_browseract.operators.base import forget_run
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import WaitEvent
 from airflow_provider_browseract.worker import checks
 from airflow_provider_browseract.worker.ledger import PLACE_KEY, STATE_KEY, STATE_RETENTION, Ledger
 from tests.cases import cases
+from tests.catalogue import PRICES
+from tests.demos import convert_input, hide_input, show_defaults
 from tests.workers import KILL, PENS, calls_of, raises, set_retry_policy
 from tests.world import browseract_emulator, emulator, worker, world
 
@@ -26,8 +27,6 @@ __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 @pytest.fixture
 def tries(worker, store):
-    """Creates the tries of a task instance, each with its own XComs and all with the same state."""
-
     def make(max_tries=0, **arguments):
         made = worker(**{"workflow_id": SEARCH.id, "input_parameters": PENS, "store": store, **arguments})
         made.ti.max_tries = max_tries
@@ -79,20 +78,30 @@ class TestAfterAirflowError:
     def test_unexpected_error_after_a_deferral_in_the_last_try_stops_the_run(self, tries, emulator, monkeypatch):
         attempt = tries(deferrable=True)
         deferral = attempt.defer()
-        monkeypatch.setattr(RunWorkflowOperator, "hide_secrets", lambda *_: 1 / 0)
+        monkeypatch.setattr(operators.RunWorkflowOperator, "hide_secrets", lambda *_: 1 / 0)
         with pytest.raises(RunLostError, match=r"unexpected error occurred \(Zero.*\)\.\nThe run was stopped\.\n"):
             attempt.operator().execute_complete(attempt.context, to_json(WaitEvent(deferral.trigger.wait)))
         assert emulator.tasks[0].status == "canceled"
 
-    @pytest.mark.parametrize(
-        ("error", "status"), [("Trigger failure", "running"), ("Trigger timeout", "canceled")], ids=str
+    @cases(
+        ("error", "max_tries", "fault", "status"),
+        {
+            "Trigger failure": ("Trigger failure", 1, None, "running"),
+            "Trigger timeout": ("Trigger timeout", 1, None, "canceled"),
+            "last try, run cannot be read": ("Trigger failure", 0, RequestFault.status(503), "canceled"),
+        },
     )
-    def test_deferral_ended_by_airflow_stops_the_run_only_on_trigger_timeout(self, tries, emulator, error, status):
-        attempt = tries(deferrable=True, max_tries=1)
+    def test_deferral_ended_by_airflow_may_stop_the_run(self, tries, emulator, logs, error, max_tries, fault, status):
+        emulator.next_run(SEARCH.id, duration=7200.0)
+        attempt = tries(deferrable=True, max_tries=max_tries)
         attempt.defer()
-        with pytest.raises(RunLostError, match="Airflow ended the deferral"):
+        if fault:
+            emulator.fault("get-task", fault, times=None)
+        fate = r"\n(?s:.*)The run was stopped\." if status == "canceled" else ""
+        with pytest.raises(RunLostError, match=rf"^Stopped .* \d+, because Airflow ended the deferral: .*{fate}"):
             attempt.operator().resume_execution("__fail__", {"error": error}, attempt.context)
         assert emulator.tasks[0].status == status
+        assert (f"BrowserAct task {emulator.tasks[0].id} cannot be read: " in logs()) is bool(fault)
 
     @pytest.mark.parametrize("error", ["Trigger failure", "Trigger timeout"])
     def test_deferral_ended_by_airflow_still_returns_the_result_of_an_ended_run(self, tries, emulator, error):
@@ -173,7 +182,7 @@ class TestFailedReattach:
         def refuse(*_):
             raise AirflowFailException("nothing to search")
 
-        monkeypatch.setattr(RunWorkflowOperator, "prepare", refuse)
+        monkeypatch.setattr(operators.RunWorkflowOperator, "prepare", refuse)
         with pytest.raises(
             AirflowFailException, match=r"nothing to search\nBrowserAct task \d+ .*The run was stopped\."
         ):
@@ -194,17 +203,10 @@ class TestAfterSuccess:
 class TestLostStartResponse:
     def test_start_with_refused_connection_is_sent_again_without_listing_tasks(self, tries, emulator, world, connect):
         connect({"retry_budget": 20})
-        refused: list[str] = []
-
-        def refuse_once(method):
-            if method == "POST" and not refused:
-                refused.append(method)
-                return True
-            return False
-
-        world.unreachable = refuse_once
+        refuses = iter([True])
+        world.unreachable = lambda method: method == "POST" and next(refuses, False)
         assert len(tries().run()) == 2
-        assert len(refused) == len(emulator.tasks) == 1
+        assert ([*refuses], len(emulator.tasks)) == ([], 1)
         assert calls_of(emulator, "list-tasks") == 0
 
     def test_api_key_rotated_after_a_lost_start_still_leads_to_the_run(self, tries, emulator, connect):
@@ -264,8 +266,6 @@ class TestInvalidEntry:
         {
             "task_id": ({"task_id": 7}, "task_id: Input should be a valid string"),
             "source": ({"source": None}, "source: Input should be an object"),
-            "written_at": ({"written_at": 1e20}, "written_at: Input should be less than"),
-            "earlier": ({"earlier": None}, "earlier: Input should be a valid array"),
             "other workflow": ({"source": {"kind": "workflow", "id": "1"}}, "a run of workflow 1, but for BrowserAct"),
             "another type": ("7", "Input should be an object"),
         },
@@ -320,3 +320,101 @@ def test_durable_logs_a_warning_before_airflow_3_3_where_it_has_no_effect(worker
     monkeypatch.setattr(checks, "AIRFLOW_V_3_3_PLUS", False)
     worker(workflow_id=ORDERS.id, durable=durable).run()
     assert ("durable=True has no effect" in logs()) == durable
+
+
+# Lost starts of bots, or of templates as bots, with each behaviour that BrowserAct may have
+
+
+BOT: Any = {
+    "operator_class": operators.RunBotOperator,
+    "bot_id": PRICES.id,
+    "input": {
+        "products": ["laptops", "phones"],
+        "country": "DE",
+        "max_offers": 2,
+        "in_stock": True,
+        "price": {"min": 0.5, "max": 1000},
+        "coupon": None,
+    },
+}
+TEXTS = {
+    **BOT["input"],
+    "products": '["laptops", "phones"]',
+    "max_offers": "2",
+    "in_stock": "True",
+    "price": '{"min": 0.5}',
+}
+"""What templates of Airflow render to."""
+
+INK, COMPANY = {"keyword": "ink"}, {"company_name": "Example Corp"}
+CONTACT: Any = {"operator_class": operators.RunBotOperator, "bot_id": CONTACTS.id, "input": COMPANY}
+TEMPLATE: Any = {"operator_class": operators.RunBotTemplateOperator, "template_id": TEMPLATE_SEARCH.id, "input": INK}
+WORKFLOW_TEMPLATE: Any = {
+    "operator_class": operators.RunTemplateOperator,
+    "workflow_template_id": TEMPLATE_SEARCH.id,
+    "input_parameters": INK,
+}
+
+
+def behaves(**settings):
+    return lambda emulator: emulator.__dict__.update(settings)
+
+
+nothing, as_in_the_demos, share_runs = behaves(), behaves(as_in_the_demos=True), behaves(shared_runs=True)
+
+
+def convert_and_show_defaults(emulator):
+    convert_input(emulator, PRICES)
+    show_defaults(emulator)
+
+
+@cases(
+    ("arguments", "behave"),
+    {
+        "defaults are shown": (CONTACT, show_defaults),
+        "defaults are shown of values that were sent": (BOT, show_defaults),
+        "texts that the operator converts": ({**BOT, "input": TEXTS}, nothing),
+        "texts that BrowserAct converts": (
+            {**BOT, "input": {**TEXTS, "in_stock": "true"}, "validate_inputs": False},
+            convert_and_show_defaults,
+        ),
+        "number that the operator converts": ({**CONTACT, "input": {"company_name": 12}}, nothing),
+        "lists are shared with version 2": (BOT, share_runs),
+    },
+)
+@pytest.mark.parametrize("listed_after", [0.0, 5.0], ids=["", "late list"])
+def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave, listed_after):
+    behave(emulator)
+    emulator.set_workflow(arguments["bot_id"], listed_after=listed_after)
+    emulator.fault("create-run", RequestFault.lost_response(), times=1)
+    attempt = worker(**arguments)
+    attempt.run()
+    [task] = emulator.tasks
+    assert attempt.ti.xcoms["task_id"] == task.id
+    assert calls_of(emulator, "create-run") == 1
+
+
+@cases(
+    ("arguments", "behave"),
+    {
+        "bot whose input is hidden": (BOT, hide_input),
+        "template": (TEMPLATE, nothing),
+        "template whose defaults are shown": (TEMPLATE, show_defaults),
+        "template whose input is hidden": (TEMPLATE, hide_input),
+        "template, odd responses": (TEMPLATE, as_in_the_demos),
+        "template of a workflow": (WORKFLOW_TEMPLATE, nothing),
+    },
+)
+def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, store, arguments, behave):
+    behave(emulator)
+    for endpoint in ("create-run", "create-template-run", "run-task-by-template"):
+        emulator.fault(endpoint, RequestFault.lost_response(), times=1)
+    with pytest.raises(AirflowFailException, match="may have created one of these BrowserAct tasks: ") as failed:
+        worker(**arguments, store=store).run()
+    [task] = emulator.tasks
+    assert f"BrowserAct tasks: {task.id} (running, created at " in str(failed.value)
+    # A person who clears the task has looked, and wants a new run.
+    cleared = worker(**arguments, store=store)
+    cleared.ti.max_tries = 1
+    cleared.run()
+    assert [each.id for each in emulator.tasks] == [task.id, cleared.ti.xcoms["task_id"]]
