@@ -249,9 +249,9 @@ class RunCanceledError(RunError):
 
 
 class RunTimedOutError(RunError):
-    """The run took longer than the operator's ``timeout``, or did not start within its ``start_timeout``.
+    """The run took longer than the operator's ``timeout``.
 
-    Raise the argument that the message names, or make the workflow shorter. A retry starts a new run.
+    Raise ``timeout``, or make the workflow shorter. A retry starts a new run.
     """
 
 

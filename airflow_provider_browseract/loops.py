@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -81,27 +80,17 @@ def sleep(seconds: float, check: Callable[[], None]) -> None:
         check()
 
 
-async def run_steps_async(steps: Generator[Any, Any, T], client: AsyncSender, log: Log) -> T:
-    """Execute steps in the event loop; as :func:`run_steps`."""
+async def run_steps_async(steps: Generator[Call[Any], Any, T], client: AsyncSender) -> T:
+    """Send the calls of steps in the event loop, and return the value that the steps return."""
     try:
-        step = next(steps)
+        call = next(steps)
         while True:
-            result: Any = None
-            if isinstance(step, Sleep):
-                await asyncio.sleep(step.seconds)
-            elif isinstance(step, LogLine):
-                log.log(step.level, "%s", step.text)
-                # Many lines in a row must not hold up the other triggers.
-                await asyncio.sleep(0)
-            elif isinstance(step, Call):
-                try:
-                    result = await client.send(step)
-                except BrowserActError as error:
-                    step = steps.throw(error)
-                    continue
+            try:
+                result = await client.send(call)
+            except BrowserActError as error:
+                call = steps.throw(error)
             else:
-                result = _unknown_step(step)
-            step = steps.send(result)
+                call = steps.send(result)
     except StopIteration as stop:
         over: T = stop.value
         return over

@@ -117,11 +117,10 @@ def read_seconds(argument: str, value: Any) -> float:
 
 
 def read_credits(argument: str, value: Any) -> int:
-    """Check a whole number of credits, at least 1, or its text, because templates are rendered to text."""
-    number = int(value) if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", value) else value
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 < number < 10**18:
+    """Check a whole number of credits, at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 10**18:
         raise InputError(f"{argument} is {value!r}. Use a whole number of credits, at least 1.")
-    return number
+    return value
 
 
 def read_flag(argument: str, value: Any) -> bool:

@@ -55,7 +55,7 @@ class AccountClient:
         settings = self.settings.within(CALL_LIMIT)
         async with self._slots, AsyncBrowserActClient(settings) as client:
             try:
-                return await asyncio.wait_for(run_steps_async(steps, through(client), log), READ_LIMIT)
+                return await asyncio.wait_for(run_steps_async(steps, through(client)), READ_LIMIT)
             except asyncio.TimeoutError:
                 raise ResponseLostError(f"BrowserAct did not send everything within {READ_LIMIT:g} seconds") from None
 

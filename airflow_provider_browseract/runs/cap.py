@@ -5,9 +5,6 @@ from __future__ import annotations
 from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.runs.report import name_step, where_to_stop
 
-WARN_FROM = 0.8
-"""Share of a cap at which a warning is logged."""
-
 
 class CapUsedUpError(Exception):
     """The cap does not allow another run. No run was started."""
@@ -21,18 +18,6 @@ def credits_of(task: Task, credits_per_step: int) -> int:
     :param credits_per_step: credits that a step costs; 0 to count only the credits that BrowserAct reports.
     """
     return max(task.credit or 0, credits_per_step * task.step_count)
-
-
-def near_cap_line(task_id: str, used: int, cap: int, *, earlier: int) -> str:
-    """Return the warning that a task instance has used most of its cap.
-
-    :param used: the credits that it has used, with those of earlier tries.
-    :param earlier: the credits of earlier tries alone.
-    """
-    return (
-        f"{_with(earlier)}BrowserAct task {task_id} has used {used:,} of {cap:,} credits (max_credits). It is stopped "
-        f"when it uses more than {cap:,}."
-    )
 
 
 def unread_credits_line(task_id: str, why: str, cap: int) -> str:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from enum import Enum
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any
 
-from airflow_provider_browseract.api.arguments import read_choice, read_credits, read_flag, read_seconds
+from airflow_provider_browseract.api.arguments import optional, read_choice, read_credits, read_flag, read_seconds
 from airflow_provider_browseract.api.models import Word
 from airflow_provider_browseract.exceptions import InputError
 
@@ -90,22 +91,8 @@ class AskPerson:
     default: str = Answer.STOP.value
 
     def __post_init__(self) -> None:
-        _seconds_or_none("timeout of AskPerson", self.timeout)
+        optional(read_seconds, "timeout of AskPerson", self.timeout)
         read_choice("default of AskPerson", self.default, Answer)
-
-
-def _seconds_or_none(name: str, value: Any) -> float | None:
-    return None if value is None else read_seconds(name, value)
-
-
-def _credits_or_none(name: str, value: Any) -> int | None:
-    return None if value is None else read_credits(name, value)
-
-
-def _flag_or_none(name: str, value: Any) -> bool | None:
-    if value is not None and not isinstance(value, bool):
-        raise InputError(f"{name} is {value!r}. Use True, False or None.")
-    return value
 
 
 def _on_paused(name: str, value: Any) -> OnPaused | AskPerson:
@@ -151,12 +138,12 @@ class RunOptions:
     dry_run: bool = field(metadata=_by(read_flag, attribute="_dry"))
     wait_for_completion: bool = field(metadata=_by(read_flag))
     deferrable: bool = field(metadata=_by(read_flag))
-    webhook: bool | None = field(metadata=_by(_flag_or_none))
+    webhook: bool | None = field(metadata=_by(partial(optional, read_flag)))
     has_own_callback: bool = field(metadata=_by(lambda _, given: given))
-    poll_interval: float | None = field(metadata=_by(_seconds_or_none))
+    poll_interval: float | None = field(metadata=_by(partial(optional, read_seconds)))
     timeout: float = field(metadata=_by(read_seconds))
-    queue_timeout: float | None = field(metadata=_by(_seconds_or_none))
-    max_credits: int | None = field(metadata=_by(_credits_or_none))
+    queue_timeout: float | None = field(metadata=_by(partial(optional, read_seconds)))
+    max_credits: int | None = field(metadata=_by(partial(optional, read_credits)))
     on_budget: OnBudget = field(metadata=_by(_choice(OnBudget)))
     durable: bool = field(metadata=_by(read_flag))
     on_paused: OnPaused | AskPerson = field(metadata=_by(_on_paused))
@@ -225,7 +212,9 @@ class RunOptions:
     @property
     def answer_timeout(self) -> float | None:
         """Seconds to wait for an answer of a person; None for as long as the run may take."""
-        return _seconds_or_none("timeout", self.on_paused.timeout) if isinstance(self.on_paused, AskPerson) else None
+        return (
+            optional(read_seconds, "timeout", self.on_paused.timeout) if isinstance(self.on_paused, AskPerson) else None
+        )
 
     @property
     def default_answer(self) -> Answer | None:

@@ -1,4 +1,4 @@
-"""Check the input of a bot against its JSON Schema before a run uses credits, and the output afterwards.
+"""Check the input of a bot against its JSON Schema before a run uses credits.
 
 Messages name places, rules and parts of the schema, but no value that was given, because it can be secret. A schema
 comes from outside, so what it can cost is limited: its size, and the time of a check. Patterns are matched in linear
@@ -107,21 +107,6 @@ def conform(input: Mapping[str, Any], schema: Any, what: str) -> Conformed:
     return Conformed(
         copied, first_of([*converted], lambda path: place_of("input", path)), _undeclared(copied, check.schema)
     )
-
-
-def mismatch(value: Any, schema: Any) -> str | None:
-    """Return why an output does not match a schema, as one sentence without its values, or ``None`` if it does.
-
-    :raises SchemaUnusableError: the schema cannot be used.
-    """
-    with _any_error_as_unusable():
-        found = _Check(schema).find(copy_json(value, "output"), "output")
-    return f"{found}." if found else None
-
-
-def declared_defaults(schema: Any) -> dict[str, Any]:
-    """Return the defaults of the names that a schema certainly declares alone, at the top."""
-    return {name: part["default"] for name, part in _declared(schema).items() if "default" in part}
 
 
 @contextmanager
@@ -319,19 +304,13 @@ def _convert_at(value: Any, path: Path, wanted: str) -> bool:
     return converted is not None
 
 
-def _declared(schema: Any) -> dict[str, Mapping[str, Any]]:
-    """Return the schemas of the names at the top, or none if other rules can declare names too."""
+def _undeclared(input: dict[str, Any], schema: Any) -> tuple[str, ...]:
+    """Describe the names at the top that a schema allows, but does not declare. Some rules can declare names too."""
     others = ("$ref", "allOf", "anyOf", "oneOf", "if", "dependentSchemas", "dependencies", "patternProperties")
     if not isinstance(schema, Mapping) or any(rule in schema for rule in others):
-        return {}
+        return ()
     declared = schema.get("properties")
-    parts = declared.items() if isinstance(declared, Mapping) else ()
-    return {name: part if isinstance(part, Mapping) else {} for name, part in parts}
-
-
-def _undeclared(input: dict[str, Any], schema: Any) -> tuple[str, ...]:
-    declared = _declared(schema)
-    if not declared or schema.get("additionalProperties", True) not in (True, {}):
+    if not isinstance(declared, Mapping) or not declared or schema.get("additionalProperties", True) not in (True, {}):
         return ()
     known = {*declared, *schema.get("required", ())}
     return first_of(

@@ -130,7 +130,7 @@ class Dispatcher:
         """Count the active runs for the queue, and return whether that was possible."""
         active, versions = None, self.queue.versions
         try:
-            active = await run_steps_async(count_active(versions), client, log)
+            active = await run_steps_async(count_active(versions), client)
         except BrowserActError as error:
             # The waits continue. Starts from time to time show whether there are slots.
             log.warning("The active runs of connection %r could not be counted: %s", conn_id, error.brief)

@@ -108,7 +108,7 @@ class TaskTrigger(BaseTrigger):
 
     async def _look(self, client: PatientClient, wait: Wait) -> Task | BrowserActError:
         try:
-            return await run_steps_async(poll_run(wait.browseract_task_id, wait.api_version), client, self.log)
+            return await run_steps_async(poll_run(wait.browseract_task_id, wait.api_version), client)
         except BrowserActError as error:
             return error
 

@@ -181,7 +181,7 @@ def _versions(workflow_id: str | None, bot_id: str | None) -> tuple[ApiVersion, 
 
 async def _list(window: Window, client: AsyncBrowserActClient) -> list[Task]:
     """Return the tasks that may have changed, also those whose output is too large for the list."""
-    listing = await run_steps_async(list_changes(window), client, log)
+    listing = await run_steps_async(list_changes(window), client)
     if listing.skipped:
         log.warning(
             "%d of the listed BrowserAct tasks cannot be read here, or are too large. The end of such a task is "

@@ -45,7 +45,7 @@ class Async(Sync):
     def items(self, call: Call) -> list:
         async def go():
             async with AsyncBrowserActClient(self.settings) as client:
-                return (await run_steps_async(list_items(call), client, log)).items
+                return (await run_steps_async(list_items(call), client)).items
 
         return asyncio.run(go())
 

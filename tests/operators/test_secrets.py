@@ -16,7 +16,7 @@ from airflow.sdk.log import mask_secret
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
-from airflow_provider_browseract.emulator import CONTACTS, HUMAN, LOG_IN, ORDERS, SEARCH
+from airflow_provider_browseract.emulator import CONTACTS, HUMAN, LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunFailedError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
@@ -256,6 +256,11 @@ class TestGoals:
         assert "Wait" not in logged
         run.resume(deferred)
         assert "step 2: Wait (succeed)" in logs()
+
+    def test_triggerer_hides_the_goals_of_a_bot_whose_defaults_could_not_be_read(self, rendering, emulator):
+        emulator.fault("query-run", RequestFault.refused(10021), times=None)
+        run = rendering(operator_class=RunBotOperator, bot_id=CONTACTS.id, input={"company_name": "A"}, deferrable=True)
+        assert run.defer().trigger.wait.hide_goals is True
 
     @DECORATED
     @BOTH_WAYS

@@ -22,7 +22,7 @@ from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs import schemas
 from airflow_provider_browseract.runs.json_values import place_of
 from airflow_provider_browseract.runs.mismatches import MAX_NAMED
-from airflow_provider_browseract.runs.schemas import Conformed, SchemaUnusableError, conform, mismatch, read_input
+from airflow_provider_browseract.runs.schemas import Conformed, SchemaUnusableError, conform, read_input
 from tests.cases import cases
 from tests.runs.inputs import MARK, Lazy, at, closed, parts_of, put, value_of, wrong_values
 
@@ -405,47 +405,6 @@ def test_value_that_matches_a_schema_that_can_be_used_passes_unchanged(value, sc
     assert conform({"a": value}, schema, WHAT).input == {"a": value}
 
 
-@cases(
-    ("value", "schema", "why"),
-    {
-        "match": ([{"price": 1.5}], {"type": "array", "items": {"required": ["price"]}}, None),
-        "two places": (
-            [{"price": "secret"}],
-            {"items": {"properties": {"price": {"type": "number"}}, "required": ["name"]}},
-            "output[0]['price'] must be a number, but a text was given; output[0] lacks the required name 'name'.",
-        ),
-        "text that is not converted": ("5", INTEGER, "output must be an integer, but a text was given."),
-    },
-)
-def test_output_is_compared_without_conversion(value, schema, why):
-    assert mismatch(value, schema) == why
-
-
-def test_output_or_schema_that_cannot_be_compared_raises():
-    deep = json.loads("[" * 102 + "]" * 102)
-    for value, schema, why in ((deep, {}, r"^output has more than 100 levels$"), ("secret", None, "^it ")):
-        with pytest.raises(SchemaUnusableError, match=why):
-            mismatch(value, schema)
-
-
-@cases(
-    ("schema", "defaults"),
-    {
-        "at the top": (
-            {"properties": {"a": {"default": 1}, "b": {"$ref": "#/$defs/b", "default": None}, "c": {}, "d": True}},
-            {"a": 1, "b": None},
-        ),
-        "nothing": (None, {}),
-        "true": (True, {}),
-        "empty": ({}, {}),
-        "number as names": ({"properties": 5}, {}),
-        "names elsewhere": ({"properties": {"a": {"default": 1}}, "allOf": []}, {}),
-    },
-)
-def test_defaults_are_those_of_the_names_that_are_certainly_declared_at_the_top(schema, defaults):
-    assert schemas.declared_defaults(schema) == defaults
-
-
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=";"), max_size=6)
 LEAVES: list[dict[str, Any]] = [
     {"type": "string", "minLength": 2, "maxLength": 80},
@@ -575,17 +534,20 @@ class TestAnySchema:
     @given(WELL_FORMED, JSON)
     def test_verdict_is_that_of_jsonschema(self, schema, value):
         Draft202012Validator.check_schema(schema)
-        found = mismatch(value, schema)
-        assert (found is None) == Draft202012Validator(schema).is_valid(value)
+        checker, given_input = Draft202012Validator(of(schema)), {"a": value}
+        try:
+            accepted = conform(given_input, of(schema), WHAT).input
+        except InputError:
+            assert not checker.is_valid(given_input)
+        else:
+            assert checker.is_valid(accepted)
+            assert accepted == given_input or not checker.is_valid(given_input)
 
     @given(MALFORMED, st.dictionaries(st.sampled_from("abc"), JSON, max_size=3))
     def test_malformed_schema_raises_no_other_error_and_opens_no_connection(self, schema, value):
-        with patch("socket.socket", side_effect=AssertionError), patch.object(schemas, "MAX_SECONDS", 0.5):
-            with suppress(InputError, SchemaUnusableError):
-                conform(value, schema, WHAT)
-            with suppress(SchemaUnusableError):
-                mismatch(value, schema)
-            schemas.declared_defaults(schema)
+        no_sockets = patch("socket.socket", side_effect=AssertionError)
+        with no_sockets, patch.object(schemas, "MAX_SECONDS", 0.5), suppress(InputError, SchemaUnusableError):
+            conform(value, schema, WHAT)
 
 
 def test_importing_the_module_does_not_import_jsonschema():

@@ -54,7 +54,7 @@ CONSTANTS = [
     *((WORKFLOW, {"timeout": each}, f"timeout is {each!r}{SECONDS}") for each in (0, -1, "7h")),
     *((WORKFLOW, {"max_credits": x}, f"max_credits is {x!r}{CREDITS}") for x in (0, -1, True, 1.5, "", "abc")),
     (WORKFLOW, {"max_credits": 9, "wait_for_completion": False}, "max_credits needs wait_for_completion=True"),
-    (WORKFLOW, {"webhook": "yes"}, "webhook is 'yes'. Use True, False or None"),
+    (WORKFLOW, {"webhook": "yes"}, "webhook is 'yes'. Use True or False"),
     (WORKFLOW, {"webhook": True}, "webhook=True needs deferrable=True"),
     (WORKFLOW, {"webhook": True, "deferrable": True, "wait_for_completion": False}, "wait_for_completion=True"),
     (WORKFLOW, {"webhook": True, "dry_run": True}, "webhook=True needs deferrable=True"),
