@@ -1,7 +1,7 @@
 """The steps that the decisions of this package yield.
 
 A decision is a generator. It yields steps, including calls of the API, and is sent the result of each.
-:mod:`airflow_provider_browseract.loops` has the two loops that execute them.
+:mod:`airflow_provider_browseract.loops` has the two loops that execute them. Event loops execute only calls.
 """
 
 from __future__ import annotations

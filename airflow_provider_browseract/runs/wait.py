@@ -44,7 +44,7 @@ MAX_CALLBACKS_IN_VAIN = 5
 anyone who knows the address could start workers forever."""
 
 MAX_STOPS = 3
-"""How often in a row a run that has used more than ``max_credits`` is tried to be stopped, with the pause of a poll."""
+"""How many times to try to stop a run that has used more than ``max_credits``, one poll apart."""
 
 FOREVER = 1e10
 
@@ -203,6 +203,8 @@ class Wait:
         return self.deadline if self.answer_by is None else min(self.deadline, self.answer_by)
 
     def _pause(self, now: float) -> float:
+        if self.over_cap:
+            return min(self.longest_pause, timings.DEFAULT_POLL_INTERVAL)
         return self.poll_interval or min(self.longest_pause, max(timings.DEFAULT_POLL_INTERVAL, now - self.began_at))
 
     # What a poll means

@@ -73,7 +73,7 @@ class TaskTrigger(BaseTrigger):
         await self._close_earlier()
         await asyncio.sleep(self.wait.first_pause(time.time()))
         async with aclosing(PatientClient(self.browseract_conn_id, hiding=hiding)) as client:
-            wait, stops, poll_at = self.wait, 0, 0.0
+            wait, stops, stopped, poll_at = self.wait, 0, False, 0.0
             while True:
                 try:
                     if wait.required_action is not None and (event := await self._answer(wait)):
@@ -83,10 +83,10 @@ class TaskTrigger(BaseTrigger):
                         if end is End.MAX_CREDITS:
                             # Until a worker resumes the task, the run would keep using credits.
                             stops += 1
-                            if not await self._stop(client, wait) and stops < MAX_STOPS:
-                                end = None
+                            stopped = await self._stop(client, wait)
+                            end = End.MAX_CREDITS if stopped or stops >= MAX_STOPS else None
                         if end is not None:
-                            if end in (End.ENDED, End.MAX_CREDITS):
+                            if end is End.ENDED or stopped:
                                 run_has_ended(self.browseract_conn_id, wait.key_digest)
                             return await self._close(wait, end)
                         poll_at = time.time() + wait.pause(time.time())

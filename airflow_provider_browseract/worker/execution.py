@@ -15,6 +15,7 @@ A task instance can pass through several processes on its way. All ways into one
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowNotFoundException,
+    AirflowSkipException,
     AirflowTaskTimeout,
     at_end_of_task,
     count_in_task,
@@ -155,11 +157,12 @@ class Execution:
             if (entry := self.ledger.read()) is not None:
                 # Whatever fails from here on, this process answers for that run.
                 run.follow(entry.task_id, entry.source.api_version)
+                run.starting = entry.task_id is None
             return start_or_reattach(run, self._wanted(queued), entry)
         except NotNowError:
             raise
         except Exception as error:
-            if isinstance(error, AirflowFailException) and run.task_id is None:
+            if isinstance(error, AirflowFailException) and run.task_id is None and not run.starting:
                 raise
             self._fail_to_start(error, entry)
         except AirflowTaskTimeout:
@@ -171,8 +174,9 @@ class Execution:
                 f"started a run.\n{RunStartUnknownError.remedy}"
             ) from None
         finally:
-            if run.starting:
-                another = self.ledger.another_try(RunStartUnknownError(""))
+            if run.starting and (failure := sys.exc_info()[1]) is not None:
+                final = isinstance(failure, AirflowFailException | AirflowSkipException)
+                another = not final and self.ledger.another_try(failure)
                 self.log.error(
                     "It is not known whether BrowserAct started a run. A run may be running and using credits. %s",
                     "The next try looks for it." if another else RunStartUnknownError.remedy,
@@ -219,8 +223,9 @@ class Execution:
             message = f"{earlier}{left or run.stop_on_kill(task_id)}"
             if not final:
                 raise RunLostError(message) from None
-        elif final and entry is not None and entry.task_id is None:
+        elif final and run.starting and entry is not None:
             message = f"{message}\nAn earlier try may have started a run. {RunStartUnknownError.remedy}"
+            run.starting = False
         if final:
             raise AirflowFailException(message) from None
         if isinstance(error, AirflowNotFoundException):
@@ -252,19 +257,19 @@ class Execution:
             self.ledger.give_up_place()
         run.check()
         # Read a new run at once, for its links and, if the response to the start had none, for its profile.
-        seen: Task | BrowserActError | None = started.task or run.look(task_id)
-        if isinstance(seen, Task):
-            self.hook.hiding = self.hook.hiding.of_run(seen)
-            self._show(seen)
-            if (found := self.kind.profile_of(started, seen)) != profile_id:
+        first = started.task or run.look(task_id)
+        # A new run may not be known everywhere yet, so an error does not count as a poll.
+        seen = first if isinstance(first, Task) else None
+        if isinstance(first, Task):
+            self.hook.hiding = self.hook.hiding.of_run(first)
+            self._show(first)
+            if (found := self.kind.profile_of(started, first)) != profile_id:
                 self._push_profile(found)
         else:
             if run.api_version is ApiVersion.V3:
                 # The input that BrowserAct returns also has defaults, and they may be secret.
                 self._hide_inputs(True)
-            self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", task_id, seen and seen.brief)
-            # A new run may not be known everywhere yet, so this does not count as a poll.
-            seen = None
+            self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", task_id, first.brief)
         run.check()
         wait = Wait(
             task_id,
@@ -328,6 +333,11 @@ class Execution:
         while True:
             if seen is not None:
                 wait, end = wait.after_poll(seen, time.time(), self.log)
+            if end is not None and wait.required_action is not None:
+                goes_on = end in (End.ENDED, End.NO_LONGER_PAUSED)
+                with tolerate_errors():
+                    close(wait.required_action, Answer.RESUME if goes_on else Answer.STOP)
+                wait = wait.unasked()
             if isinstance(seen, Task) and (end is End.MAX_CREDITS or (end is End.ENDED and _was_stopped(wait, seen))):
                 seen = self._end_over_cap(wait, seen)
                 end = End.ENDED
@@ -338,10 +348,6 @@ class Execution:
             run.check()
             if isinstance(seen, Task) and end is End.PAUSED:
                 wait = handle_pause(wait, seen, self.context, run, self.options)
-            elif end is End.NO_LONGER_PAUSED:
-                with tolerate_errors():
-                    close(wait.required_action or "", Answer.RESUME)
-                wait = wait.unasked()
             if self.options.deferrable or wait.required_action is not None:
                 self._defer(wait)
             run.sleep(wait.pause(time.time()))
@@ -451,12 +457,13 @@ class Execution:
         run, fate, stops = self.run, STOPPED, 0
         while not task.status.ended:
             fate, stops = run.stop(task.id), stops + 1
+            if fate != STOPPED:
+                run.follow(task.id, run.api_version)
             seen = run.look(task.id)
             task = seen if isinstance(seen, Task) else task
-            if fate in (STOPPED, HAD_ENDED) or stops >= MAX_STOPS:
+            if task.status.ended or fate == STOPPED or stops >= MAX_STOPS:
                 break
             self.log.error("BrowserAct task %s is over its cap. %s", task.id, fate)
-            run.follow(task.id, run.api_version)
             run.sleep(wait.pause(time.time()))
         if task.status in (TaskStatus.FINISHED, TaskStatus.FAILED):
             return task

@@ -82,7 +82,7 @@ class Run:
     url: str | None = None
     """Address of the run's page, once it is known."""
     starting = False
-    """The start was recorded; its response has not arrived yet."""
+    """The start was recorded, by this try or an earlier one, and it is not known whether there is a run."""
     handed_over = False
     """The triggerer waits for the run, if Airflow has accepted the deferral."""
     error: RunError | None = None
@@ -94,6 +94,7 @@ class Run:
     had_ended = False
     """The infrastructure ends this process, and its run had already ended, so only the result is left to read."""
     _read_early = False
+    """The one early end of a sleep after ``had_ended`` has been used."""
     _executing = False
     _killed_at: float | None = None
     _decided: threading.Event | None = None

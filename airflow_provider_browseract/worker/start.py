@@ -123,6 +123,7 @@ def start_or_reattach(run: Run, wanted: Wanted, entry: Entry | None) -> Started:
             return _start(run, wanted, entry, entry.earlier, spent)
         entry = replace(entry, task_id=found.id, profile_id=found.profile_id or entry.profile_id)
         run.follow(entry.task_id, entry.source.api_version)
+        run.starting = False
         _remember(run, entry)
     task_id = entry.task_id or ""
     task = _read_earlier(run, entry, task_id, cleared=cleared)
@@ -192,8 +193,8 @@ def _is_wanted(run: Run, task: Task, entry: Entry, wanted: Wanted, *, same: bool
 
 def _start(run: Run, wanted: Wanted, before: Entry | None, earlier: tuple[str, ...], spent: int) -> Started:
     """Start a run, if cap and budget allow it. If certainly none was started, restore the entry before."""
-    # From here on, no run of an earlier try can be used. Until then, a missing store must not fail the task.
-    run.task_id = None
+    # From here on, this try no longer answers for a run of an earlier try.
+    run.task_id, run.starting = None, False
     request = wanted.before_start(wanted.request)
     check_cap(spent, wanted.max_credits)
     settings = run.hook.settings
@@ -296,6 +297,8 @@ def find_lost_run(
     if cleared:
         run.log.warning("%s Starting a new run, because the Airflow task was cleared.", lost)
         return None
+    # The error names the runs.
+    run.starting = False
     raise AirflowFailException(
         f"{lost} In the BrowserAct dashboard, stop those that no Airflow task waits for. Then clear the Airflow task, "
         "which starts a new run."

@@ -1,10 +1,14 @@
-"""Four ways to notice that a run has ended. Each records when its execute_complete began."""
+"""Four ways to notice that a run has ended. Each records when its execute_complete began.
+
+Ours and the hand-written one also record the processor time of their two task processes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from airflow.providers.http.triggers.http import HttpEventTrigger
@@ -16,13 +20,28 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
 
+@contextmanager
+def processor_time(context: Any, key: str) -> Iterator[None]:
+    """Push the processor time of this process, from its beginning to the end of the block, in seconds."""
+    try:
+        yield
+    finally:
+        context["ti"].xcom_push(key=key, value=time.process_time())
+
+
 class Timed(RunWorkflowOperator):
-    """Our operator, with a clock."""
+    """Our operator, with clocks."""
+
+    def execute(self, context: Any) -> Any:
+        """Start and defer."""
+        with processor_time(context, "first_process"):
+            return super().execute(context)
 
     def execute_complete(self, context: Any, event: Any, wait: dict[str, Any] | None = None) -> Any:
         """Record the time, and continue."""
         context["ti"].xcom_push(key="resumed_at", value=time.time())
-        return super().execute_complete(context, event, wait)
+        with processor_time(context, "second_process"):
+            return super().execute_complete(context, event, wait)
 
 
 class AtThatMoment(BaseTrigger):
@@ -69,18 +88,23 @@ class HandWritten(BaseOperator):
 
     def execute(self, context: Any) -> None:
         """Start a run and defer."""
-        created = BrowserActHook().run_task(HUMAN.id)
-        context["ti"].xcom_push(key="task_id", value=created.id)
-        self.defer(
-            trigger=HttpEventTrigger(
-                http_conn_id="browseract_http",
-                endpoint=f"/v2/workflow/get-task-status?task_id={created.id}",
-                response_check_path=f"{__name__}.has_ended",
-                poll_interval=10.0,
-            ),
-            method_name="execute_complete",
-        )
+        with processor_time(context, "first_process"):
+            created = BrowserActHook().run_task(HUMAN.id)
+            context["ti"].xcom_push(key="task_id", value=created.id)
+            self.defer(
+                trigger=HttpEventTrigger(
+                    http_conn_id="browseract_http",
+                    endpoint=f"/v2/workflow/get-task-status?task_id={created.id}",
+                    response_check_path=f"{__name__}.has_ended",
+                    poll_interval=10.0,
+                ),
+                method_name="execute_complete",
+            )
 
-    def execute_complete(self, context: Any, event: Any) -> None:
-        """Note the moment."""
+    def execute_complete(self, context: Any, event: Any) -> Any:
+        """Note the moment, and return the output."""
         context["ti"].xcom_push(key="resumed_at", value=time.time())
+        with processor_time(context, "second_process"):
+            ti = context["ti"]
+            task = BrowserActHook().get_task(ti.xcom_pull(key="task_id", map_indexes=ti.map_index))
+            return task.output and task.output.string

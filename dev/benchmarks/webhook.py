@@ -72,7 +72,7 @@ HAND_OVERS = 31
 
 
 def wakeup() -> None:
-    """Seconds from the end of a run to the first line of execute_complete, in four ways."""
+    """Seconds from the end of a run to the first line of execute_complete, in four ways; processor time of two."""
     emulator = Emulator(concurrency=200)
     emulator.set_workflow(ORDERS.id, one_at_a_time=False)
     emulator.set_workflow(HUMAN.id, pause_at=None)
@@ -103,6 +103,7 @@ def wakeup() -> None:
             assert airflow.wait_for_run("wakeup", run_id, timeout=400) == "success"
             ended = {task.id: task.finished_at.timestamp() for task in emulator.tasks if task.finished_at}
             taken = {way: _taken(airflow, run_id, way, ended) for way in WAYS}
+            processor = {way: _processor_time(airflow, run_id, way) for way in ("callback", "http_10s")}
     print(f"end of the run to first line of execute_complete, {RUNS} runs each, seconds (min, median, max):")
     for way, seconds in taken.items():
         print(f"  {WAYS[way]:38} {min(seconds):6.2f} {statistics.median(seconds):6.2f} {max(seconds):6.2f}")
@@ -110,6 +111,18 @@ def wakeup() -> None:
     for way in ("trigger", "poll_5s", "http_10s"):
         ratio, limit = callback / statistics.median(taken[way]), " (limit 0.8)" if way == "trigger" else ""
         print(f"  median of the callback to that of {WAYS[way][:3]}: {ratio:.2f}{limit}")
+    ours, written = (statistics.median(seconds) for seconds in processor.values())
+    print(
+        f"processor time of both task processes, median: {ours:.2f} s with the callback, {written:.2f} s of (c), "
+        f"which is written by hand; ratio {ours / written:.2f}"
+    )
+
+
+def _processor_time(airflow: LocalAirflow, run_id: str, way: str) -> list[float]:
+    return [
+        sum(airflow.xcom("wakeup", run_id, way, f"{which}_process", map_index=index) for which in ("first", "second"))
+        for index in range(RUNS)
+    ]
 
 
 def _taken(airflow: LocalAirflow, run_id: str, way: str, ended: dict[str, float]) -> list[float]:

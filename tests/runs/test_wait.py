@@ -312,6 +312,7 @@ class TestPollsBehindACallback:
             "own interval": ({"poll_interval": 66.0}, [11.0, *(11.0 + 66.0 * each for each in range(1, 9))]),
             "pause ends the wait": (WATCHES, [11.0 + 10.0 * each for each in range(50)]),
             "cap": ({"max_credits": 100}, [11.0 + 10.0 * each for each in range(50)]),
+            "over the cap": ({"over_cap": True, "poll_interval": 66.0}, [11.0 + 10.0 * each for each in range(50)]),
         },
     )
     @pytest.mark.usefixtures("middle")

@@ -163,6 +163,17 @@ def test_run_that_cannot_be_read_after_the_stop_is_waited_for(way, world, player
     assert calls_of(world.emulator, "stop-task") == 1
 
 
+def test_run_that_had_ended_before_the_stop_and_cannot_be_read_at_once_counts_as_ended(world, player):
+    def unreadable(body):
+        if calls_of(world.emulator, "stop-task") == 1:
+            world.emulator.fault("get-task", RequestFault.refused(500), times=1)
+        return body
+
+    world.emulator.rewrite("stop-task", unreadable)
+    one = Try(run=LONG, args=CAPPED, faults={"stop": (RequestFault.refused(10121), None)})
+    player("workflow", "in the worker").play([one], "finished")
+
+
 class TestDeferral:
     """The worker after the triggerer, which has stopped the run or not."""
 

@@ -61,10 +61,13 @@ def test_client_that_cannot_be_opened_is_not_reported_as_an_unreadable_connectio
     {
         "ended": ({}, True),
         "stopped at the cap": ({"max_credits": 100, "spent_before": 101}, True),
+        "not stopped at the cap": ({"max_credits": 100, "spent_before": 101}, False),
         "still running": ({"deadline": 0.0}, False),
     },
 )
 def test_slot_of_a_run_that_is_over_is_counted_as_free_at_once(emulator, wait, monkeypatch, fields, free):
+    if not free:
+        emulator.fault("stop-task", RequestFault.status(403), times=None)
     counted = []
     monkeypatch.setattr(triggers, "run_has_ended", lambda *names: counted.append(names))
     wait(trigger(start(), key_digest="k", **fields))

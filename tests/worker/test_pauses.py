@@ -259,6 +259,13 @@ class TestRequiredAction:
         assert run.defer_again(deferred, called_back).trigger.wait.required_action is None
         assert people.question["chosen"] == ["Resume"]
 
+    def test_required_action_is_closed_by_the_worker_that_ends_the_wait_at_the_deadline(self, asked, emulator, people):
+        run, deferred = asked()
+        over = to_json(WaitEvent(replace(deferred.trigger.wait, deadline=0.0), WokenBy.CALLBACK))
+        with pytest.raises(RunTimedOutError):
+            run.operator().execute_complete(run.context, over)
+        assert people.question["chosen"] == ["Stop"]
+
     def test_unknown_answer_to_a_required_action_raises_an_error(self, asked, people):
         run, deferred = asked()
         with pytest.raises(RunLostError, match=r"cannot be read: the answer is \['Perhaps'\]"):

@@ -638,6 +638,18 @@ class TestExecutionTimeout:
         assert "The run had already ended." in logged
         assert "Reading its result" not in logged
 
+    def test_execution_timeout_after_a_stop_at_the_cap_that_failed_stops_the_run(self, tries, emulator):
+        emulator.fault("stop-task", RequestFault.status(403), times=1)
+        attempt = tries(max_credits=1)
+
+        def over(_) -> None:
+            if calls_of(emulator, "stop-task"):
+                raise AirflowTaskTimeout("Timeout")
+
+        attempt.at_calls("get-task", before=over)
+        self.execute(attempt.operator(), attempt)
+        assert emulator.tasks[0].status == "canceled"
+
     def test_execution_timeout_that_interrupts_a_stop_still_stops_the_run(self, tries, emulator, monkeypatch):
         attempt = tries(timeout=0.2)
         operator = attempt.operator()

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
+from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
-from airflow_provider_browseract.exceptions import RunCanceledError, RunLostError, RunStartUnknownError
+from airflow_provider_browseract.exceptions import RunCanceledError, RunLostError
 from airflow_provider_browseract.operators import browseract as operators
 from airflow_provider_browseract.operators.base import forget_run
 from airflow_provider_browseract.runs import timings
@@ -255,9 +255,32 @@ class TestLostStartResponse:
             attempt.run()
         unknown = "It is not known whether BrowserAct started a run. A run may be running and using credits. "
         assert f"{unknown}The next try looks for it." in logs()
-        assert isinstance(seen[-1], RunStartUnknownError)
+        assert isinstance(seen[-1], AirflowTaskTimeout)
         assert len(tries().run()) == 2
         assert len(emulator.tasks) == 1
+
+    @cases(
+        ("error", "max_tries", "says"),
+        {
+            "fails": (AirflowFailException, 3, "Check the newest tasks"),
+            "skips": (AirflowSkipException, 3, "Check the newest tasks"),
+            "fails in the last try": (ValueError, 0, "Check the newest tasks"),
+            "fails in another try": (ValueError, 3, "The next try looks for it."),
+        },
+    )
+    def test_error_before_the_look_up_reports_the_unknown_start(
+        self, tries, emulator, monkeypatch, logs, error, max_tries, says
+    ):
+        first = tries()
+        first.at_calls("run-task", after=raises(AirflowTaskTimeout("Timeout")))
+        with pytest.raises(AirflowTaskTimeout):
+            first.run()
+        logs()
+        monkeypatch.setattr(operators.RunWorkflowOperator, "prepare", raises(error("nothing to search")))
+        with pytest.raises(error) as failed:
+            tries(max_tries=max_tries).run()
+        assert says in f"{failed.value} {logs()}"
+        assert emulator.tasks[0].status == "running"
 
 
 class TestInvalidEntry:
@@ -405,16 +428,19 @@ def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave, listed_aft
         "template of a workflow": (WORKFLOW_TEMPLATE, nothing),
     },
 )
-def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, store, arguments, behave):
+def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, store, arguments, behave, logs):
     behave(emulator)
     for endpoint in ("create-run", "create-template-run", "run-task-by-template"):
         emulator.fault(endpoint, RequestFault.lost_response(), times=1)
+    attempt = worker(**arguments, store=store)
+    attempt.ti.max_tries = 1
     with pytest.raises(AirflowFailException, match="may have created one of these BrowserAct tasks: ") as failed:
-        worker(**arguments, store=store).run()
+        attempt.run()
+    assert "The next try looks for it." not in logs()
     [task] = emulator.tasks
     assert f"BrowserAct tasks: {task.id} (running, created at " in str(failed.value)
     # A person who clears the task has looked, and wants a new run.
     cleared = worker(**arguments, store=store)
-    cleared.ti.max_tries = 1
+    cleared.ti.max_tries = 2
     cleared.run()
     assert [each.id for each in emulator.tasks] == [task.id, cleared.ti.xcoms["task_id"]]
