@@ -34,7 +34,7 @@ class TaskTrigger(BaseTrigger):
     The trigger never starts or resumes a run, and does not decide on its result: the operator reads the run again.
 
     :param browseract_conn_id: id of the Airflow connection.
-    :param wait: the wait, as a :class:`~airflow_provider_browseract.runs.wait.Wait` or as it is stored.
+    :param wait: the wait, as a ``Wait`` (``runs/wait.py``) or as it is stored.
     :param cancel_on_kill: stop the run when a person ends the wait. When ``False``, the run keeps running and using
         credits.
     :raises TypeError: the wait cannot be read.
