@@ -225,6 +225,18 @@ class RunStartUnknownError(BrowserActError):
 
     remedy = f"{CHECK_NEWEST} Do so before you clear the Airflow task."
 
+    @classmethod
+    def after(cls, error: BrowserActError, message: str) -> RunStartUnknownError:
+        """Return the error of a start whose result is not known because of another error, with its codes."""
+        return cls(
+            message,
+            http_status=error.http_status,
+            code=error.code,
+            msg=error.msg,
+            trace_id=error.trace_id,
+            connection=error.connection,
+        )
+
 
 NOTHING_TO_STOP = (TaskEndedError, TaskNotFoundError)
 """Errors of a stop that mean that the task is not running, so it need not be stopped."""

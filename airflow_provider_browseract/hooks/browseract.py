@@ -269,14 +269,8 @@ class BrowserActHook(BaseHook):
         except BrowserActError as error:
             if error.not_processed:
                 raise
-            raise RunStartUnknownError(
-                f"It is not known whether BrowserAct started a run: {error.message}",
-                http_status=error.http_status,
-                code=error.code,
-                msg=error.msg,
-                trace_id=error.trace_id,
-                connection=error.connection,
-            ) from error
+            message = f"It is not known whether BrowserAct started a run: {error.message}"
+            raise RunStartUnknownError.after(error, message) from error
         except BaseException:
             # For example Airflow's execution_timeout, which can interrupt the code at any point.
             self.log.error(

@@ -205,7 +205,7 @@ ID_ARGUMENTS = {
     SourceKind.TEMPLATE: "workflow_template_id",
     SourceKind.BOT_TEMPLATE: "template_id",
 }
-"""The argument with the id of what is run; a bot has a reader of its own."""
+"""The argument with the id of what is run; a bot has its own reader."""
 
 
 def read_request(

@@ -28,7 +28,6 @@ from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowNotFoundException,
-    AirflowSkipException,
     AirflowTaskTimeout,
     at_end_of_task,
     count_in_task,
@@ -109,6 +108,7 @@ class Execution:
             event = read_event(payload, wait)
         except ValueError as error:
             return self._end_without_event(
+                self._pushed_task_id(),
                 f"the trigger's event cannot be read: {error}",
                 remedy="Check that all components of Airflow have the same version of this provider.",
             )
@@ -132,9 +132,9 @@ class Execution:
     def end_with_airflow(self, error: Exception, *, overdue: bool) -> Any:
         """Conclude the run, or stop waiting for it, after Airflow itself has ended the deferral."""
         why, remedy = str(error).rstrip("."), "Check that a triggerer is running, and check its log."
-        if self._pushed_task_id() is None:
+        if (task_id := self._pushed_task_id()) is None:
             raise queue_left(self.ledger, f"{why}. No run was started.\n{remedy}", overdue=overdue) from None
-        return self._end_without_event(f"Airflow ended the deferral: {why}", remedy=remedy, overdue=overdue)
+        return self._end_without_event(task_id, f"Airflow ended the deferral: {why}", remedy=remedy, overdue=overdue)
 
     # Start, or reattach
 
@@ -175,11 +175,9 @@ class Execution:
             ) from None
         finally:
             if run.starting and (failure := sys.exc_info()[1]) is not None:
-                final = isinstance(failure, AirflowFailException | AirflowSkipException)
-                another = not final and self.ledger.another_try(failure)
                 self.log.error(
                     "It is not known whether BrowserAct started a run. A run may be running and using credits. %s",
-                    "The next try looks for it." if another else RunStartUnknownError.remedy,
+                    "The next try looks for it." if self.ledger.another_try(failure) else RunStartUnknownError.remedy,
                 )
                 run.starting = False
 
@@ -539,9 +537,9 @@ class Execution:
             lost = self._lost(task_id, why, remedy="The traceback shows where the error occurred.")
             raise lost.with_traceback(error.__traceback__) from None
 
-    def _end_without_event(self, why: str, *, remedy: str, overdue: bool = False) -> Any:
+    def _end_without_event(self, task_id: str | None, why: str, *, remedy: str, overdue: bool = False) -> Any:
         """Return the result if the run has ended although Airflow's part of the wait failed, or stop waiting for it."""
-        run, task_id, unknown = self.run, self._pushed_task_id(), False
+        run, unknown = self.run, False
         # During the deferral, the operator may have been replaced by one of the other version.
         shown = self.ti.xcom_pull(task_ids=self.ti.task_id, key="task", map_indexes=self.ti.map_index)
         version = ApiVersion.of(shown.get("api_version")) if isinstance(shown, Mapping) else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS, AirflowFailException
+from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS, AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.in_airflow.xcoms import MAX_TRIES_XCOM
 from airflow_provider_browseract.runs.request import Source
@@ -99,6 +99,8 @@ class Ledger:
 
     def another_try(self, error: BaseException) -> bool:
         """Return whether Airflow starts a later try by itself after an error, and that try can read the entry."""
+        if isinstance(error, AirflowFailException | AirflowSkipException):
+            return False
         return self.is_kept and self.ti.try_number <= self.ti.max_tries and not self._policy_forbids(error)
 
     def _policy_forbids(self, error: BaseException) -> bool:

@@ -275,13 +275,8 @@ def find_lost_run(
     try:
         listed = _list_tasks(run, entry, listed_from)
     except BrowserActError as error:
-        raise RunStartUnknownError(
-            f"It is not known whether BrowserAct started a run, and looking for it failed: {error.message}",
-            http_status=error.http_status,
-            code=error.code,
-            msg=error.msg,
-            trace_id=error.trace_id,
-        ) from error
+        message = f"It is not known whether BrowserAct started a run, and looking for it failed: {error.message}"
+        raise RunStartUnknownError.after(error, message) from error
     siblings = _runs_of_siblings(run)
     matches = [(task, match_task(task, entry, request)) for task in listed if task.id not in siblings]
     possible = [task for task, match in matches if match is not False]
