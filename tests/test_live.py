@@ -102,6 +102,8 @@ def test_each_check_has_a_result_no_run_stays_active_and_nothing_secret_is_print
     name, source_id, as_in_the_demos, expected, statuses
 ):
     emulator = make_emulator(as_in_the_demos=as_in_the_demos)
+    # Long enough that a busy machine, too, reads the run while it has one step.
+    emulator.set_workflow(source_id, duration=4.0)
     settings: dict[str, Any] = {}
     if name == "WORKFLOW_ID":
         port = free_port()
