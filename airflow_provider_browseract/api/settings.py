@@ -125,9 +125,14 @@ class Settings(BaseModel):
         return self.model_copy(update={**limits, "longest_pause": quarter})
 
     @property
+    def has_budget(self) -> bool:
+        """Whether the account has a daily or a monthly budget."""
+        return self.daily_credits is not None or self.monthly_credits is not None
+
+    @property
     def key_digest(self) -> str:
         """A digest of the API key that may be stored. Connections with the same key have the same digest."""
-        return _digest_of_key(self.api_key)
+        return hashlib.sha256(derived_key(self.api_key)).hexdigest()[:16]
 
 
 EXTRA_FIELDS = {name: field for name, field in Settings.model_fields.items() if field.title}
@@ -135,6 +140,9 @@ EXTRA_FIELDS = {name: field for name, field in Settings.model_fields.items() if 
 
 
 @cache
-def _digest_of_key(api_key: str) -> str:
-    # Slow on purpose, so that nobody can try many keys.
-    return hashlib.pbkdf2_hmac("sha256", api_key.encode(), b"airflow-provider-browseract key", 200_000, 8).hex()
+def derived_key(api_key: str) -> bytes:
+    """Derive from an API key what digests that are stored depend on.
+
+    Slow on purpose: nobody can try many keys to find the one of a stored digest.
+    """
+    return hashlib.pbkdf2_hmac("sha256", api_key.encode(), b"airflow-provider-browseract", 20_000)

@@ -8,17 +8,17 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 from airflow_provider_browseract.api.arguments import optional, read_bot_id, read_id, read_path_id
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, InputParameter, one_line
+from airflow_provider_browseract.api.settings import derived_key
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.addresses import check_callback_url
 from airflow_provider_browseract.runs.hints import check_not_expanded_dict, did_you_mean, not_a_dict
-from airflow_provider_browseract.runs.schemas import read_input
 from airflow_provider_browseract.runs.stored import Text
 
 
@@ -92,7 +92,7 @@ class RunRequest:
         """
         inputs = {name: _with_sorted_keys(text) for name, text in self.inputs.items()}
         parts = [str(self.source), inputs, self.save_browser_data, self.profile_id, self.region]
-        return hmac.new(_fingerprint_key(api_key), json.dumps(parts, sort_keys=True).encode(), "sha256").hexdigest()
+        return hmac.new(derived_key(api_key), json.dumps(parts, sort_keys=True).encode(), "sha256").hexdigest()
 
     @property
     def callback_token_sha256(self) -> str | None:
@@ -116,12 +116,6 @@ class RunRequest:
 def digest(token: str) -> str:
     """Return the SHA-256 of a token in hexadecimal, which may be stored."""
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-@cache
-def _fingerprint_key(api_key: str) -> bytes:
-    # Slow on purpose: whoever knows all inputs of a run could otherwise test many guesses of a weak API key.
-    return hashlib.pbkdf2_hmac("sha256", api_key.encode(), b"airflow-provider-browseract fingerprint", 200_000)
 
 
 def _with_sorted_keys(text: Any) -> Any:
@@ -228,7 +222,10 @@ def read_request(
     :raises InputError: an argument cannot be used.
     """
     of_bot = kind is SourceKind.BOT
-    read = read_input_parameters if SOURCES[kind].api_version is ApiVersion.V2 else read_input
+    read: Callable[[Any], dict[str, Any]] = read_input_parameters
+    if SOURCES[kind].api_version is ApiVersion.V3:
+        # Only bots have schemas.
+        from airflow_provider_browseract.runs.schemas import read_input as read
     urls = {name: check_callback_url(name, url, api_base_url=api_base_url) for name, url in callbacks.items()}
     return RunRequest(
         Source(kind, read_bot_id(source_id) if of_bot else read_path_id(ID_ARGUMENTS[kind], source_id)),

@@ -24,7 +24,6 @@ from airflow_provider_browseract.runs.report import kept_running, not_stopped
 from airflow_provider_browseract.runs.stored import read_argument, to_json
 from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, WaitEvent, WokenBy, poll_run
 from airflow_provider_browseract.triggers.client import PatientClient
-from airflow_provider_browseract.triggers.dispatcher import run_has_ended
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c, stop_unless_waited_for
 
 
@@ -68,6 +67,9 @@ class TaskTrigger(BaseTrigger):
 
     async def _until_end(self) -> WaitEvent:
         """Poll the run, and look for the answer to a Required Action if there is one, until one ends the wait."""
+        # Only triggerers need it, and workers import this module.
+        from airflow_provider_browseract.triggers.dispatcher import run_has_ended
+
         # Whether goals of steps are hidden was decided in the worker, which knows the inputs.
         hiding = Hiding(live_view=not self.wait.show_live_view)
         await self._close_earlier()

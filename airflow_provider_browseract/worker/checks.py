@@ -27,7 +27,6 @@ from airflow_provider_browseract.runs.callback_url import address, new_token
 from airflow_provider_browseract.runs.hints import check_rendered
 from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.request import RunRequest, secret_parts, without_secrets
-from airflow_provider_browseract.worker.conclusion import open_store
 from airflow_provider_browseract.worker.run import Run
 
 if TYPE_CHECKING:
@@ -96,7 +95,10 @@ def check_before_start(
     if not again:
         if operator.durable is True and not AIRFLOW_V_3_3_PLUS:
             log.warning("durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try.")
-        if (store := open_store(operator.output_path, hook, log)) is not None:
+        if operator.output_path is not None:
+            from airflow_provider_browseract.worker.results import ResultStore
+
+            store = ResultStore(read_output_path(operator.output_path), hook.settings, log)
             store.folder.check("No run was started.")
     if not validate_inputs:
         return request

@@ -46,20 +46,16 @@ from airflow_provider_browseract.in_airflow.required_action import close, read_e
 from airflow_provider_browseract.in_airflow.showing import count_run, show_run, show_wait
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.budget import Verdict
 from airflow_provider_browseract.runs.cap import CapUsedUpError, over_cap_text
 from airflow_provider_browseract.runs.options import Answer, RunOptions
 from airflow_provider_browseract.runs.queueing import Queued
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, end_line, polling_line
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, WaitEvent, WokenBy, is_unknown_run, why_unread
-from airflow_provider_browseract.worker.budget import BudgetWait, log_forecast, require_budget
 from airflow_provider_browseract.worker.checks import check_before_start, end_dry_run, read_request, with_callback
-from airflow_provider_browseract.worker.conclusion import READ_AGAIN, Conclusion
 from airflow_provider_browseract.worker.ledger import Entry, Ledger
 from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
 from airflow_provider_browseract.worker.run import HAD_ENDED, STOPPED, Run
-from airflow_provider_browseract.worker.slots import SlotWait, queue_left
 from airflow_provider_browseract.worker.start import NotNowError, Started, Wanted, is_final, start_or_reattach
 
 if TYPE_CHECKING:
@@ -133,6 +129,8 @@ class Execution:
         """Conclude the run, or stop waiting for it, after Airflow itself has ended the deferral."""
         why, remedy = str(error).rstrip("."), "Check that a triggerer is running, and check its log."
         if (task_id := self._pushed_task_id()) is None:
+            from airflow_provider_browseract.worker.slots import queue_left
+
             raise queue_left(self.ledger, f"{why}. No run was started.\n{remedy}", overdue=overdue) from None
         return self._end_without_event(task_id, f"Airflow ended the deferral: {why}", remedy=remedy, overdue=overdue)
 
@@ -191,8 +189,14 @@ class Execution:
             options.waits_deferred,
             options.max_credits,
             partial(check_before_start, self.operator, self.run, validate_inputs=options.validate_inputs, again=again),
-            partial(require_budget, self.run, self.ti, options.max_credits),
+            self._check_budget,
         )
+
+    def _check_budget(self, request: RunRequest) -> None:
+        if self.hook.settings.has_budget:
+            from airflow_provider_browseract.worker.budget import require_budget
+
+            require_budget(self.run, self.ti, self.options.max_credits, request)
 
     def _request(self) -> RunRequest:
         return with_callback(read_request(self.operator, self.context), self.ti, self.hook, self.options, self.log)
@@ -203,6 +207,8 @@ class Execution:
 
     def _dry_run(self) -> NoReturn:
         """Check everything, and start nothing."""
+        from airflow_provider_browseract.worker.budget import log_forecast
+
         validate = self.options.validate_inputs
         request = check_before_start(self.operator, self.run, self._request(), validate_inputs=validate)
         log_forecast(self.run, self.ti, self.options.max_credits, request)
@@ -238,8 +244,12 @@ class Execution:
             queued = replace(queued, since=self.ledger.keep_place(queued.since))
         options, defer = self.options, self.operator.defer
         limit = options.queue_timeout or options.timeout
-        if isinstance(refused.why, Verdict):
+        if not isinstance(refused.why, BrowserActError):
+            from airflow_provider_browseract.worker.budget import BudgetWait
+
             BudgetWait(self.run, self.ti, refused.why, options.on_budget, queued, limit, defer).wait()
+        from airflow_provider_browseract.worker.slots import SlotWait
+
         queued = queued.refused()
         SlotWait(self.run, self.ti, refused.why, queued, limit, defer if options.deferrable else None).wait()
         return queued
@@ -430,6 +440,9 @@ class Execution:
 
     def _conclude(self, task: Task) -> Any:
         """Return the result of a run that has ended, or raise the error with which it ended."""
+        # The process that starts a run and defers needs none of it.
+        from airflow_provider_browseract.worker.conclusion import READ_AGAIN, Conclusion
+
         self.run.has_ended(task)
         self.run.conclusion = Conclusion(
             task,

@@ -17,7 +17,6 @@ from airflow_provider_browseract.runs.request import (
     json_texts_line,
     read_request,
 )
-from airflow_provider_browseract.runs.schemas import SchemaUnusableError, conform
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
@@ -128,6 +127,8 @@ def _check_names(request: RunRequest, given: Any, hook: BrowserActHook, log: Log
 
 def _conformed(request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
     """Compare the input of a bot with its schema, and return the request to send."""
+    from airflow_provider_browseract.runs.schemas import SchemaUnusableError, conform
+
     source = request.source
     read = hook.client.send(SOURCES[source.kind].read(source.id))
     if source.kind is SourceKind.BOT and read.published_at is None and read.input_schema is None:

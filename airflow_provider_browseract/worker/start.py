@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from airflow_provider_browseract.api.models import CreatedTask, Task
 from airflow_provider_browseract.api.versions import APIS
@@ -25,13 +26,15 @@ from airflow_provider_browseract.exceptions import (
     UnknownRefusalError,
 )
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.budget import Verdict
 from airflow_provider_browseract.runs.cap import CapUsedUpError, check_cap, credits_of
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.worker.ledger import Entry, unusable
 from airflow_provider_browseract.worker.matching import came_to_nothing, match_task
 from airflow_provider_browseract.worker.run import Run
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.runs.budget import Verdict
 
 MAX_STARTS = 3
 """How often one try sends a start if each time the response was lost, but certainly no run was started."""

@@ -90,6 +90,8 @@ def wakeup() -> None:
                 ),
                 "AIRFLOW__CORE__PARALLELISM": "8",
                 "PYTHONPATH": str(ROOT),
+                # As after a usual installation, no process compiles the modules that it imports.
+                "PYTHONDONTWRITEBYTECODE": "",
             },
             database=database.url,
             port=port,

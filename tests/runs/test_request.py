@@ -117,16 +117,16 @@ def test_fingerprint_differs_for_another_source_input_profile_setting_or_api_key
 URLS: dict[str, Any] = {"callback_url": None, "status_change_callback_url": None, "api_base_url": "https://x.example"}
 DEEP = {"b": [1, {"z": 1, "a": None}], "a": "1"}
 STORED = {
-    "3faac2ad8d5ab1f776c8f12af03a3cb8c03e696cf29b570d0391ce2bde48cbde": request.read_request(
+    "fc29650fb1bc585803318b344563c1c63bf34c8cc379a789c40c13a642fe19a5": request.read_request(
         SourceKind.WORKFLOW, "70", {**DEEP, "a": "1; x=\u00e9"}, save_browser_data=True, profile_id="9", **URLS
     ),
-    "d4ad60bd806401472a3d7dde2281214228bc4dc9193536e35826c29eb0315ac3": request.read_request(
+    "4f7a1c822db6923f279deca7c5fee4dbdb30a7f7c0792a76adc9eaaed4cd606a": request.read_request(
         SourceKind.TEMPLATE, "70", {"a": "1"}, region="DE", **URLS
     ),
-    "a5c34a978a14eb7d42c68b193b2e6e3ad69233eb8a1ca032544d3b144996da24": request.read_request(
+    "22e5660e0088a2aa6b24ce1b54b5280b5a33ee6bee6356a174ea049803f90127": request.read_request(
         SourceKind.BOT, "70", DEEP, **URLS
     ),
-    "0ee877d71e4d8a9a0df1a9fe09f97d6a8d23c37ae946d0f6847eb76aa9e50d04": request.read_request(
+    "23d03fe26976b927da159b35e118c9e8ff5aeaaa63d712d8314fc4b82f74bfb8": request.read_request(
         SourceKind.BOT_TEMPLATE, "70", {"a": "1"}, region="DE", **URLS
     ),
 }

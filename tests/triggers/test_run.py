@@ -16,6 +16,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.wait import FOREVER, MIN_FAILED_POLLS, WaitEvent, WokenBy
+from airflow_provider_browseract.triggers import dispatcher
 from airflow_provider_browseract.triggers import run as triggers
 from airflow_provider_browseract.triggers.client import PatientClient
 from airflow_provider_browseract.triggers.run import TaskTrigger
@@ -69,7 +70,7 @@ def test_slot_of_a_run_that_is_over_is_counted_as_free_at_once(emulator, wait, m
     if not free:
         emulator.fault("stop-task", RequestFault.status(403), times=None)
     counted = []
-    monkeypatch.setattr(triggers, "run_has_ended", lambda *names: counted.append(names))
+    monkeypatch.setattr(dispatcher, "run_has_ended", lambda *names: counted.append(names))
     wait(trigger(start(), key_digest="k", **fields))
     assert counted == ([("browseract_default", "k")] if free else [])
 
