@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
 
+    from airflow_provider_browseract.api.models import Task
+    from airflow_provider_browseract.api.versions import SourceKind
+    from airflow_provider_browseract.runs.request import RunRequest, Source
     from airflow_provider_browseract.worker.execution import Execution
-    from airflow_provider_browseract.worker.kinds import RunKind
 
 InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
@@ -69,6 +71,8 @@ class RunOperator(BaseOperator):
         "browseract_conn_id",
     )
     operator_extra_links: Collection[BaseOperatorLink] = BUTTONS
+    source_kind: ClassVar[SourceKind]
+    inputs_argument: ClassVar[str]
     ui_color = "#e6f0ff"
 
     def __init__(
@@ -134,9 +138,45 @@ class RunOperator(BaseOperator):
         return bool(self.callback_url or self.status_change_callback_url)
 
     @property
+    def source(self) -> Source:
+        """What is run, with its id as it was rendered."""
+        from airflow_provider_browseract.runs.request import ID_ARGUMENTS, Source
+
+        return Source(self.source_kind, str(getattr(self, ID_ARGUMENTS[self.source_kind])))
+
+    def request(self, **arguments: Any) -> RunRequest:
+        """Check the rendered arguments, and return the request that starts the run.
+
+        :param arguments: the arguments of the start that only some kinds of runs have.
+        :raises InputError: an argument cannot be used.
+        """
+        from airflow_provider_browseract.runs.request import ID_ARGUMENTS, read_request
+
+        return read_request(
+            self.source_kind,
+            getattr(self, ID_ARGUMENTS[self.source_kind]),
+            getattr(self, self.inputs_argument),
+            api_base_url=self.hook.settings.base_url,
+            callback_url=self.callback_url,
+            status_change_callback_url=self.status_change_callback_url,
+            **arguments,
+        )
+
     @abstractmethod
-    def kind(self) -> RunKind:
-        """What is run, with the arguments that only this kind of run has."""
+    def check_inputs(self, request: RunRequest, *, again: bool) -> RunRequest:
+        """Compare the inputs with what BrowserAct declares, and return the request to send.
+
+        :param again: this was done before the wait for a slot, so only what changes the request is repeated.
+        :raises InputError: an input is not what BrowserAct declares.
+        """
+
+    def profile_of(self, created: str | None, task: Task | None) -> str | None:
+        """Return the profile for the XCom ``profile_id``; None for a kind of run without profiles.
+
+        :param created: the profile in the response to the start.
+        :param task: the run as the API returned it; None if it was not read.
+        """
+        return None
 
     def prepare(self, context: Context) -> None:
         """Prepare the arguments before they are checked. Does nothing by default."""
@@ -238,18 +278,25 @@ class RunOperator(BaseOperator):
         """Return for OpenLineage what was run and where its results are. The OpenLineage provider calls this method."""
         from airflow_provider_browseract.worker.lineage import lineage_of
 
-        return lineage_of(self.kind.source, self.hook.settings.base_url, self._run.conclusion)
+        return lineage_of(self.source, self.hook.settings.base_url, self._run.conclusion)
 
 
 class InputParametersOperator(RunOperator):
     """Start a run with ``input_parameters``, the inputs of version 2 of the API: texts by name."""
 
+    inputs_argument = "input_parameters"
     template_fields: Sequence[str] = ("input_parameters", *RunOperator.template_fields)
     template_fields_renderers = {"input_parameters": "json"}
 
     def __init__(self, *, input_parameters: InputParameters = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.input_parameters = input_parameters
+
+    def check_inputs(self, request: RunRequest, *, again: bool) -> RunRequest:
+        """Compare the names of the inputs with those that the workflow or template declares."""
+        from airflow_provider_browseract.worker.inputs import check_names
+
+        return request if again else check_names(request, self.input_parameters, self.hook, self.log)
 
     def hide_secrets(self) -> bool:
         """Mask the secret inputs. If there are any, give Airflow's UI a dict, because it hides values by keys."""
@@ -265,12 +312,19 @@ class InputParametersOperator(RunOperator):
 class InputOperator(RunOperator):
     """Start a run with ``input``, the input of version 3 of the API: JSON values by name."""
 
+    inputs_argument = "input"
     template_fields: Sequence[str] = ("input", *RunOperator.template_fields)
     template_fields_renderers = {"input": "json"}
 
     def __init__(self, *, input: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.input = input
+
+    def check_inputs(self, request: RunRequest, *, again: bool) -> RunRequest:
+        """Compare the input with the schema of the bot or template, and convert texts to the types that it declares."""
+        from airflow_provider_browseract.worker.inputs import conform
+
+        return conform(request, self.hook, self.log, again=again)
 
     def hide_secrets(self) -> bool:
         """Mask the secret values of the input. Remove them from one that is no dict: it is refused, but shown."""

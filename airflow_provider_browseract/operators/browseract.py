@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_browseract.api.arguments import read_flag, read_ids
+from airflow_provider_browseract.api.arguments import is_missing, read_flag, read_id, read_ids
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException, is_unmapped
@@ -28,7 +28,8 @@ from airflow_provider_browseract.runs.options import AskPerson
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_browseract.worker.kinds import RunKind
+    from airflow_provider_browseract.api.models import Task
+    from airflow_provider_browseract.runs.request import RunRequest
 
 
 T = TypeVar("T")
@@ -133,6 +134,7 @@ class RunWorkflowOperator(InputParametersOperator):
         cannot use this one.
     """
 
+    source_kind = SourceKind.WORKFLOW
     template_fields: Sequence[str] = ("workflow_id", "profile_id", *InputParametersOperator.template_fields)
 
     def __init__(
@@ -146,19 +148,27 @@ class RunWorkflowOperator(InputParametersOperator):
             with naming_task(self.task_id):
                 read_flag("save_browser_data", save_browser_data)
 
-    @property
-    def kind(self) -> RunKind:
-        """The workflow with its profile."""
-        from airflow_provider_browseract.worker.kinds import RunKind
+    def request(self, **arguments: Any) -> RunRequest:
+        """Check the rendered arguments, and return the request that starts the run."""
+        if self.given.get("profile_id", self.profile_id) is not None:
+            if is_missing(self.profile_id):
+                raise InputError(
+                    f"profile_id is {self.profile_id!r}. If it comes from a task, that task saved no profile: set "
+                    "save_browser_data=True there. Otherwise remove profile_id here."
+                )
+            read_id("profile_id", self.profile_id)
+        read_flag("save_browser_data", self.save_browser_data)
+        return super().request(profile_id=self.profile_id, save_browser_data=self.save_browser_data, **arguments)
 
-        return RunKind(
-            SourceKind.WORKFLOW,
-            self.workflow_id,
-            self.input_parameters,
-            save_browser_data=self.save_browser_data,
-            profile_id=self.profile_id,
-            profile_given=self.given.get("profile_id", self.profile_id) is not None,
-        )
+    def profile_of(self, created: str | None, task: Task | None) -> str:
+        """Return the saved profile or, without one, the profile that the run started with; an empty string for neither.
+
+        If the XCom were missing, Airflow would fail the task that reads it, with an error that names neither the
+        profile nor save_browser_data.
+        """
+        # Not every response to a start names the profile.
+        saved = created or (task.profile_id if task and self.save_browser_data else None)
+        return saved or str(self.profile_id or "").strip()
 
 
 class RunTemplateOperator(InputParametersOperator):
@@ -174,6 +184,7 @@ class RunTemplateOperator(InputParametersOperator):
     :param kwargs: the arguments of :class:`RunWorkflowOperator`, from ``input_parameters`` on.
     """
 
+    source_kind = SourceKind.TEMPLATE
     template_fields: Sequence[str] = ("workflow_template_id", "region", *InputParametersOperator.template_fields)
 
     def __init__(self, *, workflow_template_id: str, region: str | None = None, **kwargs: Any) -> None:
@@ -181,12 +192,9 @@ class RunTemplateOperator(InputParametersOperator):
         self.workflow_template_id = workflow_template_id
         self.region = region
 
-    @property
-    def kind(self) -> RunKind:
-        """The template with its region."""
-        from airflow_provider_browseract.worker.kinds import RunKind
-
-        return RunKind(SourceKind.TEMPLATE, self.workflow_template_id, self.input_parameters, self.region)
+    def request(self, **arguments: Any) -> RunRequest:
+        """Check the rendered arguments, and return the request that starts the run."""
+        return super().request(region=self.region, **arguments)
 
 
 class RunBotOperator(InputOperator):
@@ -207,18 +215,12 @@ class RunBotOperator(InputOperator):
         :class:`RunWorkflowOperator`.
     """
 
+    source_kind = SourceKind.BOT
     template_fields: Sequence[str] = ("bot_id", *InputOperator.template_fields)
 
     def __init__(self, *, bot_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.bot_id = bot_id
-
-    @property
-    def kind(self) -> RunKind:
-        """The bot with its input."""
-        from airflow_provider_browseract.worker.kinds import RunKind
-
-        return RunKind(SourceKind.BOT, self.bot_id, self.input)
 
 
 class RunBotTemplateOperator(InputOperator):
@@ -233,6 +235,7 @@ class RunBotTemplateOperator(InputOperator):
         ``callback_url`` on.
     """
 
+    source_kind = SourceKind.BOT_TEMPLATE
     template_fields: Sequence[str] = ("template_id", "region", *InputOperator.template_fields)
 
     def __init__(self, *, template_id: str, region: str | None = None, **kwargs: Any) -> None:
@@ -240,12 +243,9 @@ class RunBotTemplateOperator(InputOperator):
         self.template_id = template_id
         self.region = region
 
-    @property
-    def kind(self) -> RunKind:
-        """The template with its input and region."""
-        from airflow_provider_browseract.worker.kinds import RunKind
-
-        return RunKind(SourceKind.BOT_TEMPLATE, self.template_id, self.input, self.region)
+    def request(self, **arguments: Any) -> RunRequest:
+        """Check the rendered arguments, and return the request that starts the run."""
+        return super().request(region=self.region, **arguments)
 
 
 class TaskOperator(BaseOperator):

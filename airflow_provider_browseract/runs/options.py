@@ -7,12 +7,14 @@ started, because a cluster policy may have changed them and a mapped task gets t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from functools import partial
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from airflow_provider_browseract.api.arguments import optional, read_choice, read_credits, read_flag, read_seconds
 from airflow_provider_browseract.api.models import Word
@@ -111,47 +113,60 @@ def _callbacks(name: str, value: Any) -> list[PauseCallback]:
     return list(given)
 
 
-def _choice(choices: type[Enum]) -> Callable[[str, Any], Enum]:
-    return lambda name, value: read_choice(name, value, choices)
+def _read_by(read: Callable[[str, Any], Any]) -> PlainValidator:
+    """Let a function read an argument, whose name it gets for the message."""
+    return PlainValidator(lambda value, info: read(info.field_name, value))
 
 
-def _by(read: Callable[[str, Any], Any], attribute: str | None = None) -> dict[str, Any]:
-    """Declare how an option is read.
-
-    :param read: checks the value of the argument, whose name it gets for the message, and returns the option.
-    :param attribute: the attribute of the operator, if it is not named as the argument.
-    """
-    return {"read": read, "attribute": attribute}
+def _choice(choices: type[Enum]) -> PlainValidator:
+    return _read_by(partial(read_choice, choices=choices))
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """The options of a run, which ``RunWorkflowOperator`` describes.
+Flag = Annotated[bool, _read_by(read_flag)]
+OptionalSeconds = Annotated[float | None, _read_by(partial(optional, read_seconds))]
+
+
+class RunOptions(BaseModel):
+    """The options of a run, which ``RunWorkflowOperator`` describes, read from the attributes of an operator.
 
     Lengths of time are in seconds.
     """
 
-    writes_results: bool = field(metadata=_by(lambda _, path: path is not None, attribute="output_path"))
-    output_format: OutputFormat = field(metadata=_by(_choice(OutputFormat)))
-    validate_inputs: bool = field(metadata=_by(read_flag))
-    # Airflow's BaseOperator has a method named dry_run.
-    dry_run: bool = field(metadata=_by(read_flag, attribute="_dry"))
-    wait_for_completion: bool = field(metadata=_by(read_flag))
-    deferrable: bool = field(metadata=_by(read_flag))
-    webhook: bool | None = field(metadata=_by(partial(optional, read_flag)))
-    has_own_callback: bool = field(metadata=_by(lambda _, given: given))
-    poll_interval: float | None = field(metadata=_by(partial(optional, read_seconds)))
-    timeout: float = field(metadata=_by(read_seconds))
-    queue_timeout: float | None = field(metadata=_by(partial(optional, read_seconds)))
-    max_credits: int | None = field(metadata=_by(partial(optional, read_credits)))
-    on_budget: OnBudget = field(metadata=_by(_choice(OnBudget)))
-    durable: bool = field(metadata=_by(read_flag))
-    on_paused: OnPaused | AskPerson = field(metadata=_by(_on_paused))
-    on_paused_callback: Sequence[PauseCallback] = field(metadata=_by(_callbacks))
-    show_live_view: bool = field(metadata=_by(read_flag))
-    cancel_on_kill: bool = field(metadata=_by(read_flag))
+    model_config = ConfigDict(from_attributes=True, frozen=True)
 
-    def __post_init__(self) -> None:
+    output_path: Any
+    output_format: Annotated[OutputFormat, _choice(OutputFormat)]
+    validate_inputs: Flag
+    # Airflow's BaseOperator has a method named dry_run.
+    dry_run: Flag = Field(validation_alias="_dry")
+    wait_for_completion: Flag
+    deferrable: Flag
+    webhook: Annotated[bool | None, _read_by(partial(optional, read_flag))]
+    has_own_callback: bool
+    poll_interval: OptionalSeconds
+    timeout: Annotated[float, _read_by(read_seconds)]
+    queue_timeout: OptionalSeconds
+    max_credits: Annotated[int | None, _read_by(partial(optional, read_credits))]
+    on_budget: Annotated[OnBudget, _choice(OnBudget)]
+    durable: Flag
+    on_paused: Annotated[OnPaused | AskPerson, _read_by(_on_paused)]
+    on_paused_callback: Annotated[list[PauseCallback], _read_by(_callbacks)]
+    show_live_view: Flag
+    cancel_on_kill: Flag
+
+    @classmethod
+    def of(cls, operator: Any) -> RunOptions:
+        """Check the attributes of an operator, and return them as options.
+
+        :raises InputError: an argument has an invalid value, or does not go with another one.
+        """
+        try:
+            return cls.model_validate(operator)
+        except ValidationError as error:
+            raise error.errors()[0]["ctx"]["error"] from None
+
+    @model_validator(mode="after")
+    def _go_together(self) -> RunOptions:
         if self.webhook and self.has_own_callback:
             raise InputError(
                 "webhook=True goes with neither callback_url nor status_change_callback_url: BrowserAct calls back the "
@@ -162,32 +177,16 @@ class RunOptions:
                 "webhook=True needs deferrable=True and wait_for_completion=True: a callback can only resume a task "
                 "that is deferred."
             )
-        if self.writes_results and not self.wait_for_completion:
-            raise InputError(
-                "output_path needs wait_for_completion=True: the output of a run is available only at its end."
-            )
-        if self.max_credits is not None and not self.wait_for_completion:
-            raise InputError(
-                "max_credits needs wait_for_completion=True: a task that does not wait for its run cannot stop it."
-            )
-        if not self.wait_for_completion and (isinstance(self.on_paused, AskPerson) or self.on_paused_callback):
-            raise InputError(
-                "on_paused='ask' and on_paused_callback need wait_for_completion=True: a task that does not wait for "
-                "its run does not notice a pause."
-            )
-
-    @classmethod
-    def of(cls, operator: Any) -> RunOptions:
-        """Check the attributes of an operator, and return them as options.
-
-        :raises InputError: an argument has an invalid value, or does not go with another one.
-        """
-        return cls(
-            **{
-                each.name: each.metadata["read"](each.name, getattr(operator, each.metadata["attribute"] or each.name))
-                for each in fields(cls)
-            }
-        )
+        needs_end = {
+            "output_path": (self.output_path is not None, "the output of a run is available only at its end"),
+            "max_credits": (self.max_credits is not None, "a task that does not wait for its run cannot stop it"),
+            "on_paused='ask'": (self.asks, "a task that does not wait for its run does not notice a pause"),
+            "on_paused_callback": (self.on_paused_callback, "a task that does not wait for its run notices no pause"),
+        }
+        for argument, (is_set, why) in needs_end.items():
+            if is_set and not self.wait_for_completion:
+                raise InputError(f"{argument} needs wait_for_completion=True: {why}.")
+        return self
 
     @property
     def waits_deferred(self) -> bool:
@@ -200,11 +199,6 @@ class RunOptions:
         return isinstance(self.on_paused, AskPerson)
 
     @property
-    def fails_on_pause(self) -> bool:
-        """Whether a pause fails the task."""
-        return self.on_paused is OnPaused.FAIL
-
-    @property
     def watches_pauses(self) -> bool:
         """Whether a worker has to do something when the run pauses."""
         return self.on_paused is not OnPaused.WAIT or bool(self.on_paused_callback)
@@ -212,9 +206,7 @@ class RunOptions:
     @property
     def answer_timeout(self) -> float | None:
         """Seconds to wait for an answer of a person; None for as long as the run may take."""
-        return (
-            optional(read_seconds, "timeout", self.on_paused.timeout) if isinstance(self.on_paused, AskPerson) else None
-        )
+        return optional(read_seconds, "timeout", getattr(self.on_paused, "timeout", None))
 
     @property
     def default_answer(self) -> Answer | None:

@@ -6,19 +6,19 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from airflow_provider_browseract.api.arguments import optional, read_bot_id, read_id, read_path_id
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, InputParameter, one_line
+from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, one_line
 from airflow_provider_browseract.api.settings import derived_key
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.addresses import check_callback_url
-from airflow_provider_browseract.runs.hints import check_not_expanded_dict, did_you_mean, not_a_dict
+from airflow_provider_browseract.runs.hints import check_not_expanded_dict, not_a_dict
 from airflow_provider_browseract.runs.stored import Text
 
 
@@ -197,9 +197,10 @@ def with_names_as_keys(value: Any) -> Any:
 ID_ARGUMENTS = {
     SourceKind.WORKFLOW: "workflow_id",
     SourceKind.TEMPLATE: "workflow_template_id",
+    SourceKind.BOT: "bot_id",
     SourceKind.BOT_TEMPLATE: "template_id",
 }
-"""The argument with the id of what is run; a bot has its own reader."""
+"""The argument with the id of what is run."""
 
 
 def read_request(
@@ -268,25 +269,6 @@ def read_input_parameters(value: Any) -> dict[str, str]:
     return inputs
 
 
-def json_texts_line(value: Any) -> str | None:
-    """Return a line about values of ``input_parameters`` that are sent as JSON text; None if there are none.
-
-    A list looks like one run for each element to somebody who has meant ``expand``.
-    """
-    named = with_names_as_keys(value)
-    kinds = {name: _kind_of(given) for name, given in named.items()} if isinstance(named, Mapping) else {}
-    found = ", ".join(f"input_parameters[{name!r}] (a {kind})" for name, kind in kinds.items() if kind)
-    if not found:
-        return None
-    return f"Sent as one JSON text, because inputs are texts: {found}. To start a run for each element, use expand."
-
-
-def _kind_of(value: Any) -> str | None:
-    if isinstance(value, Mapping):
-        return "dict"
-    return "list" if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
-
-
 def _read_pair(position: int, pair: Any) -> tuple[Any, Any]:
     if not isinstance(pair, Mapping) or set(pair) != {"name", "value"}:
         keys = sorted(map(str, pair)) if isinstance(pair, Mapping) else type(pair).__name__
@@ -314,22 +296,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         return list(value)
     raise TypeError(f"a value of type {type(value).__name__} is not JSON")
-
-
-def check_names(given: Collection[str], declared: Sequence[InputParameter], what: str) -> None:
-    """Compare the names of inputs with the declared ones.
-
-    :param what: the workflow or template, for the message.
-    :raises InputError: a name is not declared, or a required input is missing.
-    """
-    known = [one.name for one in declared]
-    unknown = [f"{name!r}{did_you_mean(name, known)}" for name in given if name not in known]
-    missing = [repr(one.name) for one in declared if one.default_enabled is False and one.name not in given]
-    wrong = [
-        f"{verb} name{'s' if len(names) > 1 else ''} {', '.join(names)}"
-        for verb, names in (("has the unknown", unknown), ("lacks the required", missing))
-        if names
-    ]
-    if wrong:
-        needed = ", ".join(f"{one.name} (required)" if one.default_enabled is False else one.name for one in declared)
-        raise InputError(f"input_parameters {' and '.join(wrong)}. The inputs of {what} are: {needed}.")

@@ -27,6 +27,7 @@ from airflow_provider_browseract.runs.callback_url import address, new_token
 from airflow_provider_browseract.runs.hints import check_rendered
 from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.request import RunRequest, secret_parts, without_secrets
+from airflow_provider_browseract.worker.inputs import check_region
 from airflow_provider_browseract.worker.run import Run
 
 if TYPE_CHECKING:
@@ -72,11 +73,7 @@ def read_request(operator: RunOperator, context: Context) -> RunRequest:
         check_rendered(name, given, rendered)
     if operator.output_path is not None:
         read_output_path(operator.output_path)
-    request = operator.kind.request(
-        operator.hook,
-        callback_url=operator.callback_url,
-        status_change_callback_url=operator.status_change_callback_url,
-    )
+    request = operator.request()
     # A value can also be a lazy sequence, which only the request has read.
     operator.hook.hiding = replace(operator.hook.hiding, secret_inputs=mask_secrets(operator, request.inputs))
     return request
@@ -103,7 +100,10 @@ def check_before_start(
     if not validate_inputs:
         return request
     try:
-        return operator.kind.check_inputs(request, hook, log, again=again)
+        request = operator.check_inputs(request, again=again)
+        if not again:
+            check_region(request, hook, log)
+        return request
     # The start would fail in the same way, or would reach something that is not BrowserAct. A failed connection would
     # also be retried for as long again.
     except (NotFoundError, AuthenticationError, ConnectionFailedError):
@@ -125,7 +125,7 @@ def end_dry_run(operator: RunOperator, request: RunRequest) -> NoReturn:
         request.call.path,
         json.dumps(request.shown(is_secret), ensure_ascii=False),
     )
-    raise AirflowSkipException(f"Dry run: no run of {operator.kind.source} was started.")
+    raise AirflowSkipException(f"Dry run: no run of {operator.source} was started.")
 
 
 def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, options: RunOptions, log: Log) -> RunRequest:

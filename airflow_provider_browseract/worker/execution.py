@@ -75,10 +75,10 @@ class Execution:
     def __init__(self, operator: RunOperator, context: Context, run: Run) -> None:
         self.operator, self.context, self.run = operator, context, run
         self.ti: Any = context["ti"]
-        self.hook, self.log, self.kind = operator.hook, operator.log, operator.kind
+        self.hook, self.log = operator.hook, operator.log
         # The options are checked later, where an error also states what happens to the run of an earlier try.
         self.ledger = Ledger(context, durable=operator.durable is True)
-        run.begin(self.kind.source, self.hook, self.log, self.ledger, cancel_on_kill=operator.cancel_on_kill)
+        run.begin(operator.source, self.hook, self.log, self.ledger, cancel_on_kill=operator.cancel_on_kill)
 
     @cached_property
     def options(self) -> RunOptions:
@@ -109,7 +109,7 @@ class Execution:
                 remedy="Check that all components of Airflow have the same version of this provider.",
             )
         task_id = event.wait.browseract_task_id
-        self.run.follow(task_id, event.wait.api_version or self.kind.source.api_version)
+        self.run.follow(task_id, event.wait.api_version or self.run.source.api_version)
         with self._accounted_for(task_id):
             # The arguments may have changed since the deferral.
             event = replace(event, wait=self._with_settings(event.wait))
@@ -260,7 +260,7 @@ class Execution:
         """Push the XComs that later tasks need, and wait for the run if ``wait_for_completion`` is set."""
         task_id, run = started.task_id, self.run
         self.ti.xcom_push(key="task_id", value=task_id)
-        self._push_profile(profile_id := self.kind.profile_of(started, None))
+        self._push_profile(profile_id := self.operator.profile_of(started.entry.profile_id, None))
         if not queued.has_not_waited or self.ti.try_number > 1:
             self.ledger.give_up_place()
         run.check()
@@ -271,7 +271,7 @@ class Execution:
         if isinstance(first, Task):
             self.hook.hiding = self.hook.hiding.of_run(first)
             self._show(first)
-            if (found := self.kind.profile_of(started, first)) != profile_id:
+            if (found := self.operator.profile_of(started.entry.profile_id, first)) != profile_id:
                 self._push_profile(found)
         else:
             if run.api_version is ApiVersion.V3:
@@ -556,7 +556,7 @@ class Execution:
         # During the deferral, the operator may have been replaced by one of the other version.
         shown = self.ti.xcom_pull(task_ids=self.ti.task_id, key="task", map_indexes=self.ti.map_index)
         version = ApiVersion.of(shown.get("api_version")) if isinstance(shown, Mapping) else None
-        run.follow(task_id, version or self.kind.source.api_version)
+        run.follow(task_id, version or self.run.source.api_version)
         if task_id is not None:
             seen: Task | Exception
             try:

@@ -18,7 +18,7 @@ from airflow_provider_browseract.exceptions import (
 from airflow_provider_browseract.in_airflow.required_action import ask
 from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.options import Answer, RunOptions
+from airflow_provider_browseract.runs.options import Answer, OnPaused, RunOptions
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.wait import FOREVER, Wait, WaitEvent
 from airflow_provider_browseract.worker.run import HAD_ENDED, STOPPED, Run
@@ -47,7 +47,7 @@ def handle_pause(wait: Wait, task: Task, context: Context, run: Run, options: Ru
         wait = replace(wait, answer_by=None if limit is None else time.time() + limit)
         wait = wait.asking(ask(context["ti"], task, wait))
     _notify(options.on_paused_callback, context, task, run)
-    if not options.fails_on_pause:
+    if options.on_paused is not OnPaused.FAIL:
         return replace(wait, ignore_pause_until=FOREVER)
     fate = run.stop(task.id)
     why = f"BrowserAct task {task.id} paused for a person, and on_paused='fail' does not wait for one.\n{fate}"

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.models import InputParameter
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs import request
@@ -69,18 +68,6 @@ BY_NAME = r"input_parameters\['keyword'\] is None\. Set a value, or remove"
 def test_invalid_input_parameters_are_refused_with_what_is_wrong(value, message):
     with pytest.raises(InputError, match=message):
         read_input_parameters(value)
-
-
-def test_only_lists_and_dicts_are_named_as_sent_as_text():
-    line = (
-        "Sent as one JSON text, because inputs are texts: input_parameters['keyword'] (a list){}. To start a run for "
-        "each element, use expand."
-    )
-    given = {"keyword": [1], "when": {}, "n": 7}
-    assert request.json_texts_line(given) == line.format(", input_parameters['when'] (a dict)")
-    assert request.json_texts_line([{"name": "keyword", "value": [1]}]) == line.format("")
-    for other in (None, {}, {"keyword": "[1]"}, [{"name": "keyword", "value": 7}], [7], "text"):
-        assert request.json_texts_line(other) is None
 
 
 def of(text: str = "1", **other: Any) -> RunRequest:
@@ -207,15 +194,6 @@ def test_json_text_that_is_nested_too_deeply_is_hidden_as_a_whole():
 )
 def test_only_a_list_of_inputs_becomes_a_dict(given, expected):
     assert request.with_names_as_keys(given) == (given if expected is None else expected)
-
-
-def test_only_an_input_that_is_declared_as_disabled_by_default_is_required():
-    a, b = (InputParameter(name=name, default_enabled=name == "b") for name in "ab")
-    declared = [a, b, InputParameter(name="c")]
-    request.check_names(["a"], declared, "workflow 7")
-    message = r"lacks the required name 'a'\. The inputs of workflow 7 are: a \(required\), b, c\."
-    with pytest.raises(InputError, match=message):
-        request.check_names([], declared, "workflow 7")
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ FLAG, SECONDS, CREDITS = ". Use True or False", ". Use a positive number of seco
 
 CONSTANTS = [
     (WORKFLOW, {"on_paused": "stop"}, "on_paused is 'stop'. Use one of 'wait', 'fail', 'ask'"),
-    (WORKFLOW, {"on_paused": "ask", "wait_for_completion": False}, "need wait_for_completion=True"),
-    (WORKFLOW, {"on_paused_callback": print, "wait_for_completion": False}, "need wait_for_completion=True"),
+    (WORKFLOW, {"on_paused": "ask", "wait_for_completion": False}, "needs wait_for_completion=True"),
+    (WORKFLOW, {"on_paused_callback": print, "wait_for_completion": False}, "needs wait_for_completion=True"),
     (WORKFLOW, {"on_paused_callback": asyncio.sleep}, "they are not awaited"),
     (WORKFLOW, {"on_paused_callback": "chat"}, "on_paused_callback is 'chat'. Pass a notifier or a function"),
     (WORKFLOW, {"on_paused_callback": [print, None]}, "Pass a notifier or a function, or a list"),
@@ -92,7 +92,11 @@ VALUES = [
     (WORKFLOW, {"input_parameters": {}, "dry_run": True}, "lacks the required name 'keyword'"),
     (WORKFLOW, {"input_parameters": {}, "validate_inputs": False}, "Give each required input a value"),
     (WORKFLOW, {"input_parameters": {"keywrod": "a"}}, "'keywrod' (did you mean 'keyword'?)"),
-    (WORKFLOW, {"input_parameters": {"rank": 1, "url": "x"}}, "the unknown names 'rank', 'url'"),
+    (
+        WORKFLOW,
+        {"input_parameters": {"rank": 1, "url": "x"}},
+        "name 'rank' and has the unknown name 'url'",
+    ),
     (WORKFLOW, {"input_parameters": {"keyword": ""}}, "Required input is missing"),
     (WORKFLOW, {"input_parameters": {"keyword": "a", "max_items": None}}, "['max_items'] is None. Set a value"),
     (WORKFLOW, {"input_parameters": {"keyword": "{{ nothing }}"}}, f"input_parameters['keyword'] {TO_NONE}"),

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract import exceptions as errors
+from airflow_provider_browseract.api.models import InputParameter
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
+from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks import connection
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunBotTemplateOperator, StopTaskOperator
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c
+from airflow_provider_browseract.worker.inputs import compare_names, sent_as_text
 from tests.cases import cases
 from tests.demos import convert_input
 from tests.workers import PENS
@@ -93,7 +96,10 @@ class TestInputNames:
                 r"^input_parameters has the unknown name 'keywrod' \(did you mean 'keyword'\?\) and lacks the required "
                 r"name 'keyword'\. The inputs of workflow \d+ are: ",
             ),
-            "two": ({"keywrod": "a", "max_itmes": 2}, r"names 'keywrod' \(.*\?\), 'max_itmes' \(.*\?\) and lacks"),
+            "two": (
+                {"keywrod": "a", "max_itmes": 2},
+                r"'keywrod' .* and has the unknown name 'max_itmes' .* and lacks",
+            ),
             "case": ({"Keyword": "pens"}, r"has the unknown name 'Keyword' \(did you mean 'keyword'\?\) and lacks"),
             "unknown": ({"keyword": "a", "colour": "red"}, "has the unknown name 'colour'. The inputs of workflow"),
             "required missing": ({"max_items": 2}, "lacks the required name 'keyword'"),
@@ -106,6 +112,21 @@ class TestInputNames:
             worker(workflow_id="123" if inputs is None else SEARCH.id, input_parameters=inputs).run()
         assert endpoints(emulator) == ["get-workflow"]
         assert "not known whether" not in logs()
+
+    def test_only_an_input_that_is_declared_as_disabled_by_default_is_required(self):
+        a, b = (InputParameter(name=name, default_enabled=name == "b") for name in "ab")
+        declared = [a, b, InputParameter(name="c")]
+        compare_names(["a"], declared, "workflow 7")
+        message = r"lacks the required name 'a'\. The inputs of workflow 7 are: a \(required\), b, c\."
+        with pytest.raises(InputError, match=message):
+            compare_names([], declared, "workflow 7")
+
+    def test_only_lists_and_dicts_are_named_as_sent_as_text(self):
+        given = {"keyword": [1], "when": {}, "n": 7}
+        assert sent_as_text(given) == "input_parameters['keyword'] (a list), input_parameters['when'] (a dict)"
+        assert sent_as_text([{"name": "keyword", "value": [1]}]) == "input_parameters['keyword'] (a list)"
+        for other in (None, {}, {"keyword": "[1]"}, [{"name": "keyword", "value": 7}], [7], "text"):
+            assert sent_as_text(other) == ""
 
     def test_input_names_are_not_checked_again_while_waiting_for_a_slot(self, worker, emulator):
         emulator.concurrency = 1
