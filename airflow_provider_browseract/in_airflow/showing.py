@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.compat import count_in_task
+from airflow_provider_browseract.compat import AirflowSkipException, count_in_task, redact
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, PanelLink
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs.callback_url import WAIT_XCOM
-from airflow_provider_browseract.runs.report import facts, log_url
+from airflow_provider_browseract.runs.report import facts, log_url, reason_and_remedy
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
@@ -22,6 +23,34 @@ QUEUE_XCOM = "queue"
 
 BUDGET_XCOM = "budget"
 """XCom with the last check of the budget of the account."""
+
+
+FAILURE_XCOM = "failure"
+"""XCom with why the newest try of a task instance has failed."""
+
+FAILURE_LENGTH = 300
+"""Characters of a reason or a remedy in that XCom."""
+
+
+@contextmanager
+def showing_failure(ti: Any, facts: Callable[[], dict[str, Any]], log: Log) -> Iterator[None]:
+    """Push the XCom that shows why a try fails, without secrets, if an error leaves this context.
+
+    :param facts: returns the keys ``connection``, ``source``, ``task_id`` and ``started``.
+    """
+    try:
+        yield
+    except AirflowSkipException:
+        raise
+    except Exception as error:
+        _push(ti, FAILURE_XCOM, {**_why(error), **facts()}, log)
+        raise
+
+
+def _why(error: Exception) -> dict[str, Any]:
+    reason, remedy = reason_and_remedy(redact(str(error)))
+    shown = {"reason": reason[:FAILURE_LENGTH], "remedy": remedy and remedy[:FAILURE_LENGTH]}
+    return {**shown, "kind": type(error).__name__}
 
 
 def count_run(task: Task) -> None:
@@ -39,8 +68,7 @@ def show_run(ti: Any, task: Task, conn_id: str, hidden: Collection[str], log: Lo
     :param conn_id: id of the connection with which the task was read.
     :param hidden: what others have to hide when they show the run.
     """
-    text = "The links to BrowserAct task %s and the XCom 'task' could not be pushed (%s)."
-    with tolerate_errors(log.warning, text, task.id):
+    with tolerate_errors(log.warning, "The links to the run and the XCom 'task' could not be pushed (%s)."):
         url = log_url(task)
         if url:
             BrowserActTaskLink().push(ti, url)

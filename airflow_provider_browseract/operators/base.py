@@ -202,7 +202,11 @@ class RunOperator(BaseOperator):
         """Run the code of the operator in this context."""
         stop_airflow_pushing_links(self)
         with self._run.executing():
-            yield self._execution(context)
+            from airflow_provider_browseract.in_airflow.showing import showing_failure
+
+            execution = self._execution(context)
+            with showing_failure(context["ti"], execution.facts, self.log):
+                yield execution
 
     def _execution(self, context: Context) -> Execution:
         # Only workers need it, and DAG files import this module.

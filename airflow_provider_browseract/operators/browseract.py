@@ -302,7 +302,7 @@ class TaskOperator(BaseOperator):
                 except (BrowserActError, InputError, RunError) as error:
                     failed[task_id] = error
         if failed:
-            message = "\n".join(f"BrowserAct task {task_id}: {error}" for task_id, error in failed.items())
+            message = "\n".join(f"{error}\nBrowserAct task {task_id}." for task_id, error in failed.items())
             raise (RunError if any(map(_may_pass, failed.values())) else AirflowFailException)(message)
         return done
 

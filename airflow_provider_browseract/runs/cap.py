@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_browseract.api.models import Task
-from airflow_provider_browseract.runs.report import name_step, where_to_stop
+from airflow_provider_browseract.runs.report import error_text, name_step
 
 
 class CapUsedUpError(Exception):
@@ -20,13 +20,13 @@ def credits_of(task: Task, credits_per_step: int) -> int:
     return max(task.credit or 0, credits_per_step * task.step_count)
 
 
-def unread_credits_line(task_id: str, why: str, cap: int) -> str:
+def unread_credits_line(why: str, cap: int) -> str:
     """Return the warning that the credits of a run cannot be compared with the cap.
 
     :param why: why only the status of the run was read.
     """
     return (
-        f"The credits of BrowserAct task {task_id} cannot be compared with max_credits={cap}: {why.rstrip('.')}. Until "
+        f"The credits of the run cannot be compared with max_credits={cap}: {why.rstrip('.')}. Until "
         "they can be compared, only timeout stops the run."
     )
 
@@ -40,14 +40,16 @@ def over_cap_text(
     :param shared: whether the tries of the task instance share the cap.
     :param retried: whether another try follows, because the run was not stopped.
     """
-    step = f" at {name_step(task.steps[-1])}".rstrip(".") if task.steps else ""
-    what = f", and was stopped{step}." if fate is None else f".{step and f' It was{step}.'} {fate}"
+    step = f" until {name_step(task.steps[-1]).rstrip('.')}" if task.steps else ""
+    whose = "The runs of this task instance" if earlier else "It"
     why = "the tries of a task instance share max_credits" if shared else "another run would probably use as much"
-    then = "The next try reattaches to it and stops it." if retried else f"There is no retry, because {why}."
-    return (
-        f"{_with(earlier)}BrowserAct task {task.id} used {used:,} credits, more than max_credits={cap} allows{what} "
-        f"{then}\nLook for a loop in the last steps {where_to_stop(task.log_detail_url)}, or raise max_credits if the "
-        "run needs more."
+    then = "The next try reattaches to the run and stops it." if retried else f"There is no retry, because {why}."
+    look = "Look for a loop in its last steps, or raise max_credits if the run needs more."
+    return error_text(
+        ("The run was stopped" if fate is None else "The run was to be stopped")
+        + f", because more credits were used than max_credits={cap} allows.",
+        " ".join(filter(None, (f"{whose} used {used:,} credits{step}.", fate, then, look))),
+        about=task,
     )
 
 
@@ -62,7 +64,3 @@ def check_cap(spent: int, cap: int | None) -> None:
             f"The runs of earlier tries have used {spent:,} credits, and max_credits={cap} allows no further run. No "
             "run was started.\nRaise max_credits if the task needs more. To begin a new count, clear the task."
         )
-
-
-def _with(earlier: int) -> str:
-    return f"With the {earlier:,} credits of earlier tries, " if earlier else ""

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api.models import ApiVersion, Step, Task, TaskStatus
-from airflow_provider_browseract.exceptions import BrowserActError, ResponseLostError
+from airflow_provider_browseract.exceptions import (
+    BrowserActError,
+    ResponseLostError,
+    RunCanceledError,
+    RunFailedError,
+    RunLostError,
+)
 
 GOAL_LENGTH = 200
 """Characters of a step's goal that a log line shows."""
@@ -32,14 +38,33 @@ def polling_line(interval: float) -> str:
     return f"Waiting in the triggerer, which polls the run every {interval:g} seconds. {IF_NO_LINE_FOLLOWS}"
 
 
-def describe(task: Task) -> str:
-    """Return the name of a task for messages."""
-    return f"BrowserAct task {task.id}" + (f" of {what_ran(task)} {task.source_id}" if task.source_id else "")
+def error_text(reason: str, *then: str, about: Task | str | None = None, code: object = None) -> str:
+    """Return the text of an error: the reason, what follows from it and what to do, links, and last ids and codes.
+
+    :param then: further lines. The empty ones are left out.
+    :param about: the run, or the id of its BrowserAct task.
+    :param code: BrowserAct's code of the error.
+    """
+    links = ids = ""
+    if isinstance(about, Task):
+        links = f"Log: {url}" if (url := log_url(about)) else ""
+        ids = f"BrowserAct task {about.id}" + (f" of {what_ran(about)} {about.source_id}" if about.source_id else "")
+    elif about is not None:
+        ids = f"BrowserAct task {about}"
+    last = f"{ids}{f', code {code}' if code is not None else ''}." if ids else ""
+    return "\n".join(filter(None, (reason, *then, links, last)))
+
+
+def reason_and_remedy(text: str) -> tuple[str, str | None]:
+    """Return the first two lines of the text of an error; None if there is no remedy."""
+    reason, *then = text.split("\n")
+    others = ("Evaluation", "Screenshot: ", "Log: ", "BrowserAct task ", "code ", "HTTP ")
+    return reason, then[0] if then and not then[0].startswith(others) else None
 
 
 def what_ran(task: Task) -> str:
     """Return what the user changes to change the run: the workflow or the bot."""
-    return "bot" if task.api_version is ApiVersion.V3 else "workflow"
+    return WORDS[task.api_version]["what"]
 
 
 def not_stopped(error: Exception, url: str | None) -> str:
@@ -68,7 +93,7 @@ def log_url(task: Task) -> str | None:
 
 def status_line(task: Task) -> str:
     """Return a line with the status of a run, and the live view while there is one."""
-    line = f"BrowserAct task {task.id} is {task.status}."
+    line = f"Status: {task.status}."
     if not task.live_url or task.status.ended:
         return line
     if task.status is TaskStatus.PAUSED:
@@ -104,20 +129,20 @@ def step_lines(task: Task, since: int, *, hide_goals: bool = False) -> Iterator[
     """Yield at most ``MAX_STEP_LINES + 1`` lines with the steps of a run after the first ``since``."""
     for step in _steps_to_show(task, since):
         if isinstance(step, Gap):
-            yield f"BrowserAct task {task.id}: ... {step:,} more steps"
+            yield f"... {step:,} more steps"
         else:
-            named = name_step(step.model_copy(update={"goal": "***"}) if hide_goals else step)
-            yield f"BrowserAct task {task.id}, {named} ({status_of(step) or 'no status given'})"
+            named = name_step(step.model_copy(update={"goal": "***"}) if hide_goals else step, "Step")
+            yield f"{named} ({status_of(step) or 'no status given'})"
 
 
 def end_line(task: Task) -> str:
     """Return a line with the end of a run, its duration, its credits and the number of its steps."""
     seconds = duration_of(task)
     took = f" after {seconds:.0f} s" if seconds is not None else ""
-    spent = f", {task.credit} credits used" if task.credit is not None else ""
+    spent = f", {task.credit} credits" if task.credit is not None else ""
     number = task.step_count
     counted = f", {number} step{'' if number == 1 else 's'}" if number else ""
-    return f"BrowserAct task {task.id} ended as {task.status}{took}{spent}{counted}."
+    return f"{task.status.value.capitalize()}{took}{spent}{counted}."
 
 
 def duration_of(task: Task) -> float | None:
@@ -160,9 +185,9 @@ def facts(task: Task, conn_id: str | None = None) -> dict[str, Any]:
     }
 
 
-def name_step(step: Step) -> str:
+def name_step(step: Step, word: str = "step") -> str:
     """Return the number and the goal of a step in one line."""
-    return f"step {'?' if step.number is None else step.number}: {goal_of(step)}"
+    return f"{word} {'?' if step.number is None else step.number}: {goal_of(step)}"
 
 
 def goal_of(step: Step) -> str:
@@ -177,3 +202,71 @@ def status_of(step: Step) -> str:
 
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}\u2026"
+
+
+# How a run has ended
+
+REMEDIES = {
+    1011: (
+        "captcha",
+        "Let the {what} pause for a person at this point, {start_with} that is already logged in, or slow down the "
+        "{what}. ",
+    ),
+    10001: ("navigation timeout", "Check the address of the page, and let the {what} wait longer for it. "),
+}
+"""For the failure codes in BrowserAct's documents: words that its message must have, and the remedy. The documents do
+not list all codes, and one code may have several reasons."""
+
+WORDS = {
+    ApiVersion.V2: {"what": "workflow", "inputs": "inputs", "start_with": "start with a profile"},
+    ApiVersion.V3: {"what": "bot", "inputs": "input", "start_with": "give it a Standard Browser"},
+}
+"""The words of a remedy that depend on the version of the API."""
+
+
+def check_finished(task: Task) -> None:
+    """Raise an error unless a run has finished.
+
+    :raises RunFailedError: the run failed.
+    :raises RunCanceledError: the run was canceled.
+    :raises RunLostError: the run has not ended, so it has no result yet.
+    """
+    if task.status is TaskStatus.FAILED:
+        raise RunFailedError(_why_failed(task))
+    if task.status is TaskStatus.CANCELED:
+        raise RunCanceledError(
+            error_text(
+                "The run was canceled in BrowserAct, by a person or through the API.",
+                "To run it again, clear the Airflow task that started it.",
+                about=task,
+            )
+        )
+    if task.status is not TaskStatus.FINISHED:
+        raise RunLostError(error_text(f"The run is {task.status}, so it has no result yet.", about=task))
+
+
+def _why_failed(task: Task) -> str:
+    failure = task.failure
+    code = failure.code if failure else None
+    reason = (failure and failure.message) or "The run failed, and BrowserAct gave no reason"
+    words, remedy = REMEDIES.get(code or 0, ("", ""))
+    advice = (remedy if words in reason.lower() else "") + "Fix the {what} or its {inputs}, and clear the Airflow task."
+    then = advice.format(**WORDS[task.api_version])
+    at, judged, screenshot = _failing_step(task.steps[-MAX_STEP_LINES:])
+    return error_text(f"{reason.rstrip('.')}{at}.", then, judged, screenshot, about=task, code=code)
+
+
+def _failing_step(steps: tuple[Step, ...]) -> tuple[str, str, str]:
+    """Return the step that failed, in brackets, how it was evaluated, and where its screenshot is."""
+    if not steps:
+        return "", "", ""
+    at = next((at for at in reversed(range(len(steps))) if steps[at].status == "failed"), len(steps) - 1)
+    step = steps[at]
+    # The evaluation of a step is in the step after it.
+    judged = steps[at + 1].evaluation_previous_goal if at + 1 < len(steps) else None
+    evaluation = f"Evaluation: {judged}" if judged else ""
+    if not judged and step.evaluation_previous_goal:
+        evaluation = f"Evaluation of the previous step: {step.evaluation_previous_goal}"
+    # An address with a query may be signed, and is then secret.
+    shown = step.screenshots_url and "?" not in step.screenshots_url
+    return f" ({name_step(step).rstrip('.')})", evaluation, f"Screenshot: {step.screenshots_url}" if shown else ""

@@ -32,6 +32,9 @@ class Log(Protocol):
     def log(self, level: int, msg: str, /, *args: Any) -> Any:
         """Write a line with a level."""
 
+    def debug(self, msg: str, /, *args: Any) -> Any:
+        """Write a line that helps only to find a defect of this package."""
+
     def info(self, msg: str, /, *args: Any) -> Any:
         """Write a line."""
 

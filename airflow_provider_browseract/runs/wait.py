@@ -240,9 +240,7 @@ class Wait:
         elif is_unknown_run(seen):
             return wait, End.GIVEN_UP
         else:
-            log.warning(
-                "Poll of BrowserAct task %s failed, %d in a row: %s", self.browseract_task_id, number, seen.brief
-            )
+            log.warning("A poll of the run failed, %d in a row: %s", number, seen.brief)
         lasts = number >= MIN_FAILED_POLLS and now - since >= timings.POLL_PATIENCE
         if lasts and self.required_action is None:
             return wait, End.GIVEN_UP
@@ -260,9 +258,10 @@ class Wait:
         for line in step_lines(task, self.steps_logged, hide_goals=self.hide_goals):
             log.info("%s", line)
         if task.status is not self.last_seen:
-            log.info("%s", status_line(task))
+            if not task.status.ended:
+                log.info("%s", status_line(task))
             if task.unread is not None and self.max_credits is not None:
-                log.warning("%s", unread_credits_line(task.id, task.unread, self.max_credits))
+                log.warning("%s", unread_credits_line(task.unread, self.max_credits))
         still_paused = task.status in (TaskStatus.PAUSED, TaskStatus.UNKNOWN)
         return replace(
             self,
@@ -323,13 +322,13 @@ def is_unknown_run(error: BrowserActError) -> bool:
 
 
 def why_unread(seen: Task | BrowserActError) -> tuple[str, str]:
-    """Return why the wait for a run is given up, as a clause, and what the user can do, as a sentence."""
+    """Return why the wait for a run is given up, and what the user can do."""
     look = "Check in the BrowserAct dashboard whether the run still exists."
     if isinstance(seen, Task):
-        return "its status stayed 'unknown'", look
+        return "The status of the run stayed 'unknown'.", look
     if is_unknown_run(seen):
-        return f"BrowserAct does not know it with this API key: {seen.brief}", WHY_UNKNOWN
+        return f"BrowserAct does not know the run with this API key: {seen.message.rstrip('.')}.", WHY_UNKNOWN
     return (
-        f"its status could not be read: {seen.brief}",
+        f"The status of the run could not be read: {seen.message.rstrip('.')}.",
         f"Check the network and the API key of the connection. {look}",
     )

@@ -34,14 +34,14 @@ from airflow_provider_browseract.exceptions import (
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.hiding import SECRET_INPUTS, Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
-from airflow_provider_browseract.in_airflow.showing import show_run
+from airflow_provider_browseract.in_airflow.showing import show_run, showing_failure
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.hints import check_rendered, naming_similar_arguments, naming_task
 from airflow_provider_browseract.runs.options import OutputFormat
-from airflow_provider_browseract.runs.report import polling_line, status_line, step_lines
+from airflow_provider_browseract.runs.report import error_text, polling_line, status_line, step_lines
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.wait import End, Wait, WaitEvent, is_unknown_run, why_unread
-from airflow_provider_browseract.worker.conclusion import Conclusion, open_store
+from airflow_provider_browseract.worker.conclude import Conclusion, open_store
 from airflow_provider_browseract.worker.reading import look, no_retry_on_bad_arguments
 
 if TYPE_CHECKING:
@@ -121,6 +121,10 @@ class TaskSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait for the end of the run, deferred or in this worker, and return its output."""
         stop_airflow_pushing_links(self)
+        with showing_failure(context["ti"], self._facts, self.log):
+            return self._execute(context)
+
+    def _execute(self, context: Context) -> Any:
         with self._failing_as_declared():
             self._check()
             if self.deferrable:
@@ -139,7 +143,7 @@ class TaskSensor(BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after a deferral, however it ended."""
         stop_airflow_pushing_links(self)
-        with self._failing_as_declared():
+        with showing_failure(context["ti"], self._facts, self.log), self._failing_as_declared():
             return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: Any) -> Any:
@@ -160,6 +164,10 @@ class TaskSensor(BaseSensorOperator):
         if task is None or not task.status.ended:
             return False
         return PokeReturnValue(True, self._conclude(context, task))
+
+    def _facts(self) -> dict[str, Any]:
+        task_id = str(self.browseract_task_id)
+        return {"connection": self.browseract_conn_id, "source": None, "task_id": task_id, "started": True}
 
     @contextmanager
     def _failing_as_declared(self) -> Iterator[None]:
@@ -188,7 +196,7 @@ class TaskSensor(BaseSensorOperator):
             check_rendered(name, given, getattr(self, name))
         self.browseract_task_id = read_path_id("browseract_task_id", self.browseract_task_id)
         _ = self.hook.settings
-        store = open_store(self.output_path, self.hook, self.log)
+        store = None if self.output_path is None else open_store(self)
         # A rescheduled sensor starts from the beginning each time.
         if store is not None and (self.deferrable or not self.reschedule):
             store.folder.check()
@@ -202,7 +210,7 @@ class TaskSensor(BaseSensorOperator):
         if isinstance(seen, BrowserActError):
             if self._is_final(seen, context):
                 raise AirflowFailException(str(seen)) from None
-            self.log.warning("Poll of BrowserAct task %s failed: %s", self.browseract_task_id, seen.brief)
+            self.log.warning("A poll of the run failed: %s", seen.brief)
             return None
         self._refused_since, self._version = None, seen.api_version
         self.hook.hiding = self.hook.hiding.of_run(seen)
@@ -240,33 +248,18 @@ class TaskSensor(BaseSensorOperator):
     def _no_result(self, end: End, seen: Task | BrowserActError) -> Exception:
         task_id = self.browseract_task_id
         if end is End.DEADLINE:
-            return AirflowSensorTimeout(
-                f"BrowserAct task {task_id} did not end within timeout={self.timeout:g} seconds.\nThe run keeps "
-                "running.\nRaise timeout if it needs longer."
-            )
+            reason = f"The run did not end within timeout={self.timeout:g} seconds, and keeps running."
+            return AirflowSensorTimeout(error_text(reason, "Raise timeout if it needs longer.", about=task_id))
         if isinstance(seen, BrowserActError) and is_unknown_run(seen):
             return AirflowFailException(str(seen))
         why, remedy = why_unread(seen)
-        return RunLostError(
-            f"Stopped waiting for BrowserAct task {task_id}, because {why.rstrip('.')}.\nThe run may keep running.\n"
-            f"{remedy}"
-        )
+        code = seen.code if isinstance(seen, BrowserActError) else None
+        return RunLostError(error_text(why, f"The run may keep running. {remedy}", about=task_id, code=code))
 
     def _conclude(self, context: Context, task: Task) -> Any:
         self.hook.hiding = self.hook.hiding.of_run(task)
-        conclusion = Conclusion(
-            task,
-            context,
-            output_format=OutputFormat(self.output_format),
-            output_path=self.output_path,
-            hook=self.hook,
-            outlets=self.outlets,
-            another_try_reads_it=True,
-            advice="Clearing the task reads the same run again.",
-            log=self.log,
-        )
         try:
-            return conclusion.result()
+            return Conclusion(task, context, self, True, "Clearing the task reads the same run again.").conclude()
         except ResultError:
             raise
         except RunError as error:

@@ -97,9 +97,7 @@ class TaskTrigger(BaseTrigger):
                     # error would probably occur again at once, so end the wait no sooner than failed polls would.
                     pause = max(0.0, min(timings.POLL_PATIENCE, wait.deadline - time.time()))
                     self.log.error(
-                        "Polling BrowserAct task %s failed with an unexpected error. A worker continues in %.0f "
-                        "seconds.",
-                        wait.browseract_task_id,
+                        "Polling the run failed with an unexpected error. A worker continues in %.0f seconds.",
                         pause,
                         exc_info=True,
                     )
@@ -121,12 +119,10 @@ class TaskTrigger(BaseTrigger):
         except NOTHING_TO_STOP:
             return True
         except BrowserActError as error:
-            self.log.error("BrowserAct task %s %s", wait.browseract_task_id, not_stopped(error, None))
+            self.log.error("The run %s", not_stopped(error, None))
             return False
         self.log.warning(
-            "BrowserAct task %s was stopped, because more credits were used than max_credits=%s allows.",
-            wait.browseract_task_id,
-            wait.max_credits,
+            "The run was stopped, because more credits were used than max_credits=%s allows.", wait.max_credits
         )
         return True
 
@@ -189,9 +185,8 @@ class TaskTrigger(BaseTrigger):
         Airflow calls this too when a callback has resumed the task, and when another triggerer has taken over from one
         that was considered dead. Both are checked first, because then the run is still waited for.
         """
-        task_id = self.wait.browseract_task_id
         if not self.cancel_on_kill:
-            self.log.info("BrowserAct task %s %s", task_id, kept_running("cancel_on_kill", None))
+            self.log.info("The run %s", kept_running("cancel_on_kill", None))
             return
         stopping = outlasting(stop_unless_waited_for(self.wait, self.browseract_conn_id, self.task_instance, self.log))
         # Until a trigger is gone, Airflow cancels it again every second or so, and this method with it.
@@ -202,8 +197,7 @@ class TaskTrigger(BaseTrigger):
                 await asyncio.wait({stopping}, timeout=limit - loop.time())
         if not stopping.done():
             self.log.warning(
-                "BrowserAct task %s was not stopped within %g seconds. The triggerer keeps trying. Check in "
-                "the BrowserAct dashboard whether the run is still running.",
-                task_id,
+                "The run was not stopped within %g seconds. The triggerer keeps trying. Check in the BrowserAct "
+                "dashboard whether it is still running.",
                 timings.ON_KILL_LIMIT,
             )

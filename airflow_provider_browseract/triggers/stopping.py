@@ -7,7 +7,6 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import DELETED, FINAL_STATES, is_of_earlier_try, task_instance_state
 from airflow_provider_browseract.exceptions import NOTHING_TO_STOP, BrowserActError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -25,60 +24,54 @@ from airflow_provider_browseract.runs.wait import Wait
 
 async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log: Log) -> None:
     """Stop the run of an interrupted ``dag.test()``. No code of the operator runs after that."""
-    task_id = wait.browseract_task_id
-    if not cancel_on_kill:
-        log.warning("Interrupted (Ctrl-C). BrowserAct task %s %s", task_id, kept_running("cancel_on_kill", None))
-        return
-    try:
-        async with BrowserActHook(conn_id).async_client(within=timings.ON_KILL_CALL_LIMIT) as client:
-            await client.send(wait.api.stop_task(task_id))
-    except NOTHING_TO_STOP:
-        log.warning("Interrupted (Ctrl-C). BrowserAct task %s had already ended.", task_id)
-    except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
-        log.error("Interrupted (Ctrl-C). BrowserAct task %s %s", task_id, not_stopped(error, None))
+    if cancel_on_kill:
+        await _stop(wait, conn_id, log, "Interrupted (Ctrl-C). ")
     else:
-        log.warning("Interrupted (Ctrl-C). BrowserAct task %s was stopped.", task_id)
+        log.warning("Interrupted (Ctrl-C). The run %s", kept_running("cancel_on_kill", None))
 
 
 async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) -> None:
     """Stop the run of a wait that was ended, unless the run is still waited for; log what was done."""
-    task_id = wait.browseract_task_id
     try:
         if waiting := await _who_waits(wait, ti, log):
-            log.info("BrowserAct task %s is not stopped: %s", task_id, waiting)
+            log.debug("The run is not stopped: %s", waiting)
             return
     except Exception as error:  # noqa: BLE001 - a run that something may wait for must not be stopped
         log.error(
-            "BrowserAct task %s was not stopped and may keep running and using credits: Airflow did not report whether "
-            "a task still waits for the run (%s: %s). If none does, stop it in the BrowserAct dashboard.",
-            task_id,
+            "The run was not stopped and may keep running and using credits: Airflow did not report whether a task "
+            "still waits for it (%s: %s). If none does, stop it in the BrowserAct dashboard.",
             type(error).__name__,
             error,
         )
         return
+    await _stop(wait, conn_id, log, "No task waits for the run any more. ", ti)
+
+
+async def _stop(wait: Wait, conn_id: str, log: Log, why: str, ti: Any = None) -> None:
+    """Stop a run unless it has ended, and log what was done.
+
+    :param ti: the task instance, if its link to the run may exist.
+    """
+    task_id = wait.browseract_task_id
     try:
         async with BrowserActHook(conn_id).async_client(within=timings.ON_KILL_CALL_LIMIT) as client:
             # The API does not document what a stop does to an ended run, whose result someone may be reading now.
             with suppress(BrowserActError):
                 status = (await client.send(wait.api.get_task_status(task_id))).status
                 if status.ended:
-                    # The next try of a cleared task may be faster, and its log states that it has stopped the run.
-                    by = ", perhaps because the next try has stopped it" if status is TaskStatus.CANCELED else ""
-                    log.info(
-                        "BrowserAct task %s need not be stopped: it has already ended as %s%s.", task_id, status, by
-                    )
+                    log.info("%sThe run had already ended as %s.", why, status)
                     return
             await client.send(wait.api.stop_task(task_id))
     except NOTHING_TO_STOP:
-        log.info("BrowserAct task %s need not be stopped: it has already ended.", task_id)
+        log.info("%sThe run had already ended.", why)
     except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
         where = None
         # Airflow has deleted the link if the task was cleared.
         with suppress(Exception):
             where = await aget_xcom(ti, BrowserActTaskLink().xcom_key)
-        log.error("BrowserAct task %s %s", task_id, not_stopped(error, where))
+        log.error("%sThe run %s", why, not_stopped(error, where))
     else:
-        log.info("BrowserAct task %s was stopped, because no task waits for it any more.", task_id)
+        log.warning("%sThe run was stopped.", why)
 
 
 async def _who_waits(wait: Wait, ti: Any, log: Log) -> str | None:
@@ -124,9 +117,8 @@ async def _next_try_waits(wait: Wait, ti: Any, log: Log) -> bool:
             return False
         if not told:
             log.info(
-                "The try that started BrowserAct task %s is over. The run is stopped unless the next try reattaches to "
-                "it within %g seconds.",
-                wait.browseract_task_id,
+                "The try that started the run is over. The run is stopped unless the next try reattaches to it within "
+                "%g seconds.",
                 timings.NEXT_TRY_LIMIT,
             )
         told = True

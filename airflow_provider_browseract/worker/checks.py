@@ -93,10 +93,9 @@ def check_before_start(
         if operator.durable is True and not AIRFLOW_V_3_3_PLUS:
             log.warning("durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try.")
         if operator.output_path is not None:
-            from airflow_provider_browseract.worker.results import ResultStore
+            from airflow_provider_browseract.worker.conclude import open_store
 
-            store = ResultStore(read_output_path(operator.output_path), hook.settings, log)
-            store.folder.check("No run was started.")
+            open_store(operator).folder.check("No run was started.")
     if not validate_inputs:
         return request
     try:

@@ -5,7 +5,7 @@
 3. Wait if BrowserAct accepts no further run (`slots.py`) or the budget allows none (`budget.py`), then begin again.
 4. Poll, and act on what each poll shows, until the run has ended. Between two polls, wait in this worker or, by raising
    a deferral, in the triggerer.
-5. Conclude: return the result of the run, or raise its error (`conclusion.py`).
+5. Conclude: return the result of the run, or raise its error (`conclude.py`).
 
 A task instance can pass through several processes on its way. All ways into one lead to the same loop:
 :meth:`Execution.execute`, :meth:`~Execution.resume_from_queue`, :meth:`~Execution.resume_from_wait`, and
@@ -49,7 +49,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError, over_cap_text
 from airflow_provider_browseract.runs.options import Answer, RunOptions
 from airflow_provider_browseract.runs.queueing import Queued
-from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, end_line, polling_line
+from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, end_line, error_text, polling_line
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, WaitEvent, WokenBy, is_unknown_run, why_unread
 from airflow_provider_browseract.worker.checks import check_before_start, end_dry_run, read_request, with_callback
@@ -105,11 +105,12 @@ class Execution:
         except ValueError as error:
             return self._end_without_event(
                 self._pushed_task_id(),
-                f"the trigger's event cannot be read: {error}",
+                f"The trigger's event cannot be read: {error}.",
                 remedy="Check that all components of Airflow have the same version of this provider.",
             )
         task_id = event.wait.browseract_task_id
         self.run.follow(task_id, event.wait.api_version or self.run.source.api_version)
+        self.run.source_name = event.wait.source_name
         with self._accounted_for(task_id):
             # The arguments may have changed since the deferral.
             event = replace(event, wait=self._with_settings(event.wait))
@@ -132,7 +133,17 @@ class Execution:
             from airflow_provider_browseract.worker.slots import queue_left
 
             raise queue_left(self.ledger, f"{why}. No run was started.\n{remedy}", overdue=overdue) from None
-        return self._end_without_event(task_id, f"Airflow ended the deferral: {why}", remedy=remedy, overdue=overdue)
+        return self._end_without_event(task_id, f"Airflow ended the deferral: {why}.", remedy=remedy, overdue=overdue)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the XCom ``failure`` has of this try."""
+        run, source = self.run, self.run.source
+        return {
+            "connection": self.hook.browseract_conn_id,
+            "source": {"kind": source.kind.value, "id": source.id, "name": run.source_name},
+            "task_id": run.known_id,
+            "started": run.known_id is not None or run.start_unknown,
+        }
 
     # Start, or reattach
 
@@ -177,7 +188,7 @@ class Execution:
                     "It is not known whether BrowserAct started a run. A run may be running and using credits. %s",
                     "The next try looks for it." if self.ledger.another_try(failure) else RunStartUnknownError.remedy,
                 )
-                run.starting = False
+                run.starting, run.start_unknown = False, True
 
     def _wanted(self, queued: Queued) -> Wanted:
         """Check everything that needs no other service, and return what is to be run."""
@@ -222,9 +233,9 @@ class Execution:
         elif final and not isinstance(error, BrowserActError | InputError | CapUsedUpError | AirflowFailException):
             message = f"{type(error).__name__}: {message.rstrip('.')}.\n{RunStartUnknownError.remedy}"
         if (task_id := run.task_id) is not None:
-            earlier = f"{message}\nBrowserAct task {task_id} of an earlier try: "
-            left = None if final else run.leave(RunLostError(earlier))
-            message = f"{earlier}{left or run.stop_on_kill(task_id)}"
+            left = None if final else run.leave(RunLostError(message))
+            fate = left or run.stop_on_kill(task_id)
+            message = error_text(message, f"An earlier try has started a run. {fate}", about=task_id)
             if not final:
                 raise RunLostError(message) from None
         elif final and run.starting and entry is not None:
@@ -277,7 +288,7 @@ class Execution:
             if run.api_version is ApiVersion.V3:
                 # The input that BrowserAct returns also has defaults, and they may be secret.
                 self._hide_inputs(True)
-            self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", task_id, first.brief)
+            self.log.warning("The run cannot be read yet: %s", first.brief)
         run.check()
         wait = Wait(
             task_id,
@@ -297,9 +308,8 @@ class Execution:
             wait.after_poll(seen, time.time(), self.log)
         run.task_id = None
         self.log.info(
-            "Not waiting for BrowserAct task %s, because wait_for_completion=False. This task returns its id, not its "
-            "output. TaskSensor waits for the output.",
-            task_id,
+            "Not waiting for the run, because wait_for_completion=False. This task returns the id of the BrowserAct "
+            "task. TaskSensor waits for its output."
         )
         return task_id
 
@@ -441,22 +451,13 @@ class Execution:
     def _conclude(self, task: Task) -> Any:
         """Return the result of a run that has ended, or raise the error with which it ended."""
         # The process that starts a run and defers needs none of it.
-        from airflow_provider_browseract.worker.conclusion import READ_AGAIN, Conclusion
+        from airflow_provider_browseract.worker.conclude import READ_AGAIN, Conclusion
 
         self.run.has_ended(task)
         self.run.conclusion = Conclusion(
-            task,
-            self.context,
-            output_format=self.options.output_format,
-            output_path=self.operator.output_path,
-            hook=self.hook,
-            outlets=self.operator.outlets,
-            another_try_reads_it=self.ledger.is_kept,
-            advice=READ_AGAIN,
-            log=self.log,
-            must_end=self.run.must_end,
+            task, self.context, self.operator, self.ledger.is_kept, READ_AGAIN, self.run.must_end
         )
-        return self.run.conclusion.result()
+        return self.run.conclusion.conclude()
 
     def _end_over_cap(self, wait: Wait, task: Task) -> Task:
         """Make sure that a run over ``max_credits`` is stopped, and fail, unless it has finished in the meantime.
@@ -474,7 +475,7 @@ class Execution:
             task = seen if isinstance(seen, Task) else task
             if task.status.ended or fate == STOPPED or stops >= MAX_STOPS:
                 break
-            self.log.error("BrowserAct task %s is over its cap. %s", task.id, fate)
+            self.log.error("The run is over its cap. %s", fate)
             run.sleep(wait.pause(time.time()))
         if task.status in (TaskStatus.FINISHED, TaskStatus.FAILED):
             return task
@@ -503,35 +504,35 @@ class Execution:
         """Stop the run or leave it to the next try, and return the error that explains why there is no result."""
         task_id = wait.browseract_task_id
         if end is End.DEADLINE and isinstance(seen, Task):
-            return RunTimedOutError(
-                f"BrowserAct task {task_id} did not end within {self.options.timeout:g} seconds.\n"
-                f"{self.run.stop(task_id)}\nRaise timeout if the run needs longer."
-            )
+            fate, overdue = self.run.stop(task_id), f"it did not end within {self.options.timeout:g} seconds"
+            reason = f"The run was stopped, because {overdue}." if fate == STOPPED else f"The run is late: {overdue}."
+            then = "" if fate == STOPPED else f"{fate} "
+            return RunTimedOutError(error_text(reason, f"{then}Raise timeout if the run needs longer.", about=seen))
         why, remedy = why_unread(seen)
-        unknown = isinstance(seen, BrowserActError) and is_unknown_run(seen)
-        return self._lost(task_id, why, remedy=remedy, unknown=unknown)
+        return self._lost(task_id, why, remedy=remedy, seen=seen)
 
     def _lost(
-        self, task_id: str | None, why: str, *, remedy: str, overdue: bool = False, unknown: bool = False
+        self, task_id: str | None, why: str, *, remedy: str, overdue: bool = False, seen: object = None
     ) -> RunLostError:
         """Leave the run to the next try, or stop it if there is none or its time is over, and return the error.
 
-        :param why: why this try stops waiting, as a clause.
-        :param remedy: what the user can do, as a sentence.
-        :param unknown: BrowserAct does not know the run, so neither a retry nor a refused stop is a promise.
+        :param why: why this try stops waiting.
+        :param remedy: what the user can do.
+        :param seen: what the last poll returned.
         """
-        why = why.rstrip(".")
         if task_id is None:
-            return RunLostError(
-                f"Stopped waiting for a run of {self.run.source}, because {why}.\n"
-                "The run may keep running and using credits, and its id is not known here. Check the newest tasks in "
-                f"the BrowserAct dashboard.\n{remedy}"
+            fate = (
+                "A run may keep running and using credits, and its id is not known here. Check the newest tasks of the "
+                f"{self.run.source} in the BrowserAct dashboard."
             )
-        reason = f"Stopped waiting for BrowserAct task {task_id}, because {why}."
-        fate = (None if overdue else self.run.leave(RunLostError(reason))) or self.run.stop(task_id)
+        else:
+            fate = (None if overdue else self.run.leave(RunLostError(why))) or self.run.stop(task_id)
+        unknown = isinstance(seen, BrowserActError) and is_unknown_run(seen)
         if unknown and (fate == HAD_ENDED or "keeps running, and" in fate):
+            # Neither a retry nor a refused stop is a promise.
             fate = "It is not known whether the run is still active."
-        return RunLostError(f"{reason}\n{fate}\n{remedy}")
+        code = seen.code if isinstance(seen, BrowserActError) else None
+        return RunLostError(error_text(why, f"{fate} {remedy}", about=task_id, code=code))
 
     @contextmanager
     def _accounted_for(self, task_id: str) -> Iterator[None]:
@@ -545,33 +546,32 @@ class Execution:
             raise
         except Exception as error:  # noqa: BLE001 - raised again as an error that states what happens to the run
             what = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
-            why = f"an unexpected error occurred ({what.rstrip('.')})"
+            why = f"An unexpected error occurred: {what.rstrip('.')}."
             # Show only the traceback of the original error.
             lost = self._lost(task_id, why, remedy="The traceback shows where the error occurred.")
             raise lost.with_traceback(error.__traceback__) from None
 
     def _end_without_event(self, task_id: str | None, why: str, *, remedy: str, overdue: bool = False) -> Any:
         """Return the result if the run has ended although Airflow's part of the wait failed, or stop waiting for it."""
-        run, unknown = self.run, False
+        run = self.run
+        seen: Task | Exception | None = None
         # During the deferral, the operator may have been replaced by one of the other version.
         shown = self.ti.xcom_pull(task_ids=self.ti.task_id, key="task", map_indexes=self.ti.map_index)
         version = ApiVersion.of(shown.get("api_version")) if isinstance(shown, Mapping) else None
         run.follow(task_id, version or self.run.source.api_version)
         if task_id is not None:
-            seen: Task | Exception
             try:
                 seen = run.look(task_id)
             except Exception as error:  # noqa: BLE001 - the failed wait is reported instead
                 seen = error
             if isinstance(seen, Exception):
-                unknown = isinstance(seen, BrowserActError) and is_unknown_run(seen)
-                self.log.warning("BrowserAct task %s cannot be read: %s", task_id, seen)
-            elif seen.status.ended:
-                self.log.warning("The run has ended, so its result is read, although %s.", why.rstrip("."))
+                self.log.warning("The run cannot be read: %s", seen)
+            elif isinstance(seen, Task) and seen.status.ended:
+                self.log.warning("%s The run has ended, so its result is read.", why)
                 self._hide_inputs(self.operator.hide_secrets())
                 self.hook.hiding = self.hook.hiding.of_run(seen)
                 return self._conclude(seen)
-        raise self._lost(task_id, why, remedy=remedy, overdue=overdue, unknown=unknown)
+        raise self._lost(task_id, why, remedy=remedy, overdue=overdue, seen=seen)
 
     def _pushed_task_id(self) -> str | None:
         """Return the BrowserAct task that the task instance has pushed as an XCom; None if there is none."""

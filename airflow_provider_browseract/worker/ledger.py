@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS, AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.in_airflow.xcoms import MAX_TRIES_XCOM
+from airflow_provider_browseract.runs.report import error_text
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.stored import Count, Moment, Text, from_json, to_json
 
@@ -155,9 +156,11 @@ def unusable(why: str, kept: Any = None) -> AirflowFailException:
     """
     named = kept.get("task_id") if isinstance(kept, Mapping) else None
     is_id = isinstance(named, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", named)
-    run = f" It names BrowserAct task {named}." if is_id else ""
     return AirflowFailException(
-        f"The state that an earlier try stored about its run cannot be used: {why}. Nothing was started or stopped."
-        f"{run}\nMake sure that no run is running. Then delete the key {STATE_KEY} from the task state of this task "
-        "instance, or set durable=False."
+        error_text(
+            f"The state that an earlier try stored about its run cannot be used: {why}.",
+            "Nothing was started or stopped. Make sure that no run is running. Then delete the key "
+            f"{STATE_KEY} from the task state of this task instance, or set durable=False.",
+            about=named if is_id else None,
+        )
     )

@@ -14,7 +14,7 @@ from airflow_provider_browseract.runs.report import facts
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.runs.request import Source
-    from airflow_provider_browseract.worker.conclusion import Conclusion
+    from airflow_provider_browseract.worker.conclude import Conclusion
 
 FACET = "browseract_task"
 """Name of the run's facet."""

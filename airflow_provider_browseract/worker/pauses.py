@@ -19,7 +19,7 @@ from airflow_provider_browseract.in_airflow.required_action import ask
 from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer, OnPaused, RunOptions
-from airflow_provider_browseract.runs.report import facts
+from airflow_provider_browseract.runs.report import error_text, facts
 from airflow_provider_browseract.runs.wait import FOREVER, Wait, WaitEvent
 from airflow_provider_browseract.worker.run import HAD_ENDED, STOPPED, Run
 
@@ -50,10 +50,12 @@ def handle_pause(wait: Wait, task: Task, context: Context, run: Run, options: Ru
     if options.on_paused is not OnPaused.FAIL:
         return replace(wait, ignore_pause_until=FOREVER)
     fate = run.stop(task.id)
-    why = f"BrowserAct task {task.id} paused for a person, and on_paused='fail' does not wait for one.\n{fate}"
+    why = "The run paused for a person, and on_paused='fail' does not wait for one."
     if fate not in (STOPPED, HAD_ENDED) and run.leave(RunLostError(why)):
-        raise RunLostError(f"{why}\nThe next try reattaches to the run, and tries again to stop it.")
-    raise AirflowFailException(f"{why}\nTo let a person help, set on_paused='ask' or on_paused='wait'.")
+        then = "The next try reattaches to the run, and tries again to stop it."
+        raise RunLostError(error_text(why, f"{fate} {then}", about=task))
+    then = "To let a person help, set on_paused='ask' or on_paused='wait'."
+    raise AirflowFailException(error_text(why, f"{fate} {then}", about=task))
 
 
 def act_on_answer(event: WaitEvent, run: Run, options: RunOptions) -> Wait:
@@ -74,33 +76,33 @@ def act_on_answer(event: WaitEvent, run: Run, options: RunOptions) -> Wait:
     if event.answered_by is None and options.answer_timeout is not None:
         who = f"nobody answered within {options.answer_timeout:g} seconds"
     if answer is Answer.RESUME:
-        run.log.info("Resuming BrowserAct task %s: %s.", task_id, who)
+        run.log.info("Resuming the run: %s.", who)
         return _resume(wait.unasked(), run)
-    message = f"BrowserAct task {task_id} paused for a person, and {who}.\n{run.stop(task_id)}"
+    why, fate = f"The run paused for a person, and {who}.", run.stop(task_id)
     if event.answered_by is None:
-        raise RunPausedError(f"{message}\nTo wait longer for an answer, raise the timeout of AskPerson.")
-    raise AirflowFailException(message)
+        longer = "To wait longer for an answer, raise the timeout of AskPerson."
+        raise RunPausedError(error_text(why, f"{fate} {longer}", about=task_id))
+    raise AirflowFailException(error_text(why, fate, about=task_id))
 
 
 def _resume(wait: Wait, run: Run) -> Wait:
     """Resume the run, and return the wait that follows."""
-    task_id, log = wait.browseract_task_id, run.log
+    log = run.log
     try:
-        run.hook.client.send(wait.api.resume_task(task_id))
+        run.hook.client.send(wait.api.resume_task(wait.browseract_task_id))
     except TaskNotPausedError:
-        log.info("BrowserAct task %s is no longer paused.", task_id)
+        log.info("The run is no longer paused.")
     except ResumeNotSupportedError:
         log.info(
-            "BrowserAct task %s cannot be resumed from Airflow: BrowserAct itself continues runs of agent-built bots "
-            "after a person has helped in the live view.",
-            task_id,
+            "The run cannot be resumed from Airflow: BrowserAct itself continues runs of agent-built bots after a "
+            "person has helped in the live view."
         )
         return replace(wait, ignore_pause_until=FOREVER)
     except BrowserActError as error:
-        log.warning("BrowserAct task %s could not be resumed: %s", task_id, error.brief)
+        log.warning("The run could not be resumed: %s", error.brief)
         return wait
     else:
-        log.info("BrowserAct task %s was resumed.", task_id)
+        log.info("The run was resumed.")
     return replace(wait, ignore_pause_until=time.time() + timings.RESUME_GRACE)
 
 

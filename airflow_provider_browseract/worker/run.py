@@ -29,13 +29,13 @@ from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import CHECK_INTERVAL
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.report import kept_running, log_url, not_stopped
+from airflow_provider_browseract.runs.report import error_text, kept_running, log_url, not_stopped
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.runs.request import Source
     from airflow_provider_browseract.runs.steps import Log
-    from airflow_provider_browseract.worker.conclusion import Conclusion
+    from airflow_provider_browseract.worker.conclude import Conclusion
     from airflow_provider_browseract.worker.ledger import Ledger
 
 STOPPED, HAD_ENDED = "The run was stopped.", "The run had already ended."
@@ -77,6 +77,12 @@ class Run:
     cancel_on_kill = True
     task_id: str | None = None
     """The BrowserAct task; None if this process does not answer for any known run."""
+    known_id: str | None = None
+    """The last BrowserAct task that this process has answered for."""
+    source_name: str | None = None
+    """The name of the workflow, bot or template, if it is known."""
+    start_unknown = False
+    """It has stayed unknown whether a start has created a run."""
     api_version = ApiVersion.V2
     """The version of the API that knows this task. An earlier try may have run something of another version."""
     url: str | None = None
@@ -110,6 +116,7 @@ class Run:
         # A kill at any moment needs the version of the run.
         self.api_version = api_version
         self.task_id = browseract_task_id
+        self.known_id = browseract_task_id or self.known_id
 
     # Requests
 
@@ -300,7 +307,7 @@ class Run:
                         self.source,
                     )
                 return
-            reason, waits, wanted = self._why_killed(task_id) if why is None else (why, None, True)
+            reason, waits, wanted = self._why_killed() if why is None else (why, None, True)
             if waits is not None:
                 self.task_id = None
                 fate = self._continued_by(waits)
@@ -308,18 +315,18 @@ class Run:
                 # Try to stop the run even late: the process may live longer than Airflow promises.
                 left = max(timings.KILL_LIMIT / 2, timings.KILL_LIMIT - (time.monotonic() - began))
                 fate = self.stop_on_kill(task_id, within=left if hurried else None)
-            killed = f"Killed while waiting for BrowserAct task {task_id}: {reason}.\n{fate}"
             if fate == HAD_ENDED and not wanted:
                 self.had_ended = True
-                self.log.warning("%s Reading its result.", killed)
+                self.log.warning("Killed: %s.\n%s Reading its result.", reason, fate)
                 return
+            killed = error_text(f"Killed: {reason}.", fate, about=task_id)
             kept = waits is not None or not self.cancel_on_kill
             self.error = RunLostError(killed) if kept else RunCanceledError(killed)
             self.log.warning("%s", self.error)
         finally:
             decided.set()
 
-    def _why_killed(self, task_id: str) -> tuple[str, str | None, bool]:
+    def _why_killed(self) -> tuple[str, str | None, bool]:
         """Ask Airflow why this try is killed, and decide without its response if there is none.
 
         When a person marks or clears a task instance, Airflow first changes its state and then kills its process. If
@@ -327,9 +334,9 @@ class Run:
 
         :returns: the reason as a clause; what waits for the run, if something does; whether a person ended the try.
         """
-        another = self.ledger.another_try(RunLostError(f"BrowserAct task {task_id} keeps running."))
+        another = self.ledger.another_try(RunLostError("The run keeps running."))
         waits = IF_DEFERRED if self.handed_over else IF_NEXT_TRY if another else None
-        state = self._ask_for_state(task_id, waits)
+        state = self._ask_for_state(waits)
         if state in BY_A_PERSON:
             return BY_A_PERSON[state], None, True
         if state == "deferred":
@@ -352,7 +359,7 @@ class Run:
         # Another try has another id. Airflow then no longer shows the state to this try.
         return REPLACED if self.ledger.is_of_another_try() else state or ""
 
-    def _ask_for_state(self, task_id: str, waits: str | None) -> str | None:
+    def _ask_for_state(self, waits: str | None) -> str | None:
         """Return the state of the task instance; None if Airflow does not respond.
 
         The request may have to wait for the one that the kill has interrupted, or for an API server that is slow. If
@@ -375,9 +382,8 @@ class Run:
         asking.join(limit)
         if not found and waits:
             self.log.warning(
-                "Killed while waiting for BrowserAct task %s. Airflow has not reported yet whether a person has ended "
-                "the task. %s If no line below reports something else, this applies.",
-                task_id,
+                "Killed. Airflow has not reported yet whether a person has ended the task. %s If no line below reports "
+                "something else, this applies.",
                 self._continued_by(waits),
             )
             asking.join(until - time.monotonic())

@@ -65,9 +65,9 @@ class SlotWait:
         if now >= until:
             run.ledger.give_up_place()
             raise NoSlotError(
-                f"BrowserAct had no free slot within {_in_words(self.limit)} and refused {queued.refusals} starts; "
-                f"{self._active_runs(active)}. No run was started.\n{self.refused}\n"
-                "Raise queue_timeout to wait longer for a slot."
+                f"BrowserAct had no free slot within {_in_words(self.limit)}. No run was started.\n"
+                f"Raise queue_timeout to wait longer. {self.refused.advice}\n"
+                f"BrowserAct has refused {queued.refusals} starts; {self._active_runs(active)}. ({self.refused.brief})"
             )
         self._report(active, until - now)
         pause = max(pause_after(queued.refusals, random.random), self.refused.retry_after or 0.0)

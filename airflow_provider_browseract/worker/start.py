@@ -27,7 +27,7 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError, check_cap, credits_of
-from airflow_provider_browseract.runs.report import WHY_UNKNOWN
+from airflow_provider_browseract.runs.report import WHY_UNKNOWN, error_text
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.worker.ledger import Entry, unusable
 from airflow_provider_browseract.worker.matching import came_to_nothing, match_task
@@ -146,19 +146,20 @@ def _read_earlier(run: Run, entry: Entry, task_id: str, *, cleared: bool) -> Tas
     """Read the run of an entry; return None if BrowserAct does not know it, and a person has cleared the task."""
     task = run.look(task_id)
     if isinstance(task, TaskNotFoundError) and task.code is not None:
-        unknown = f"BrowserAct does not know task {task_id} of an earlier try with this API key: {task.brief}."
+        unknown = "BrowserAct does not know the run of an earlier try with this API key."
         if not cleared:
             # With a key of another account, the run may still be active there.
             run.task_id = None
+            then = "Make sure that no run is active. Then clear the task instance, which starts a new run."
             raise AirflowFailException(
-                f"{unknown} Nothing was started.\n{WHY_UNKNOWN} Make sure that no run is active. Then clear the task "
-                "instance, which starts a new run."
+                error_text(f"{unknown} Nothing was started.", f"{WHY_UNKNOWN} {then}", about=task_id, code=task.code)
             )
         run.log.warning(
             "%s %s If it is active in another account, it keeps using credits. Starting a new run, because the Airflow "
-            "task was cleared.",
+            "task was cleared. It was BrowserAct task %s.",
             unknown,
             WHY_UNKNOWN,
+            task_id,
         )
         return None
     if isinstance(task, BrowserActError):
@@ -167,9 +168,7 @@ def _read_earlier(run: Run, entry: Entry, task_id: str, *, cleared: bool) -> Tas
     if not source.is_template and task.source_id not in (None, source.id):
         found = replace(source, id=task.source_id)
         run.task_id = None
-        raise unusable(
-            f"it names BrowserAct task {task_id} as a run of {source}, but for BrowserAct it is a run of {found}"
-        )
+        raise unusable(f"it names a run of {source}, but for BrowserAct it is a run of {found}", {"task_id": task_id})
     return task
 
 
@@ -179,18 +178,18 @@ def _is_wanted(run: Run, task: Task, entry: Entry, wanted: Wanted, *, same: bool
         other = entry.source != wanted.request.source
         why = f"it is a run of {entry.source}" if other else "an earlier try had other inputs or another profile"
     elif came_to_nothing(task):
-        run.log.info("BrowserAct task %s of an earlier try has ended as %s. Starting a new run.", task.id, task.status)
+        run.log.info("The run of an earlier try is %s. Starting a new run.", task.status)
         return False
     elif not task.status.ended and entry.deferred and cleared:
         why = "the Airflow task was cleared while it waited"
     else:
         return True
     if task.status.ended:
-        run.log.info("BrowserAct task %s has ended as %s, but %s. Starting a new run.", task.id, task.status, why)
+        run.log.info("The run of an earlier try is %s, but %s. Starting a new run.", task.status, why)
         return False
     with suppress(*NOTHING_TO_STOP):
         run.hook.client.send(APIS[task.api_version].stop_task(task.id))
-    run.log.warning("BrowserAct task %s was stopped, because %s. Starting a new run.", task.id, why)
+    run.log.warning("The run of an earlier try was stopped, because %s. Starting a new run.", why)
     return False
 
 
@@ -199,6 +198,7 @@ def _start(run: Run, wanted: Wanted, before: Entry | None, earlier: tuple[str, .
     # From here on, this try no longer answers for a run of an earlier try.
     run.task_id, run.starting = None, False
     request = wanted.before_start(wanted.request)
+    run.source_name = request.source_name
     check_cap(spent, wanted.max_credits)
     settings = run.hook.settings
     for number in range(1, MAX_STARTS + 1):
@@ -231,7 +231,7 @@ def _start(run: Run, wanted: Wanted, before: Entry | None, earlier: tuple[str, .
                 found = find_lost_run(run, entry, request, time.time() + late)
             if found is not None:
                 created = CreatedTask(id=found.id, profile_id=found.profile_id)
-                run.log.info("BrowserAct task %s is the run of this start.", found.id)
+                run.log.info("The run of this start was found: BrowserAct task %s.", found.id)
                 break
             run.starting = False
             _remember(run, before)
@@ -245,7 +245,8 @@ def _start(run: Run, wanted: Wanted, before: Entry | None, earlier: tuple[str, .
     run.starting = False
     entry = replace(entry, task_id=created.id, profile_id=created.profile_id)
     _remember(run, entry)
-    run.log.info("Started BrowserAct task %s of %s.", created.id, request.source)
+    what = f'"{request.source_name}"' if request.source_name else request.source
+    run.log.info("Started a run of %s: BrowserAct task %s.", what, created.id)
     return Started(entry, None, request)
 
 
@@ -291,15 +292,20 @@ def find_lost_run(
     if not usable:
         run.log.info("No matching run was found.")
         return None
-    lost = f"An earlier start of {entry.source} may have created one of these BrowserAct tasks: {_names_of(usable)}."
+    lost = "An earlier start may have created a run, and it is not certain which of several it is."
+    named = f"BrowserAct tasks of {entry.source}: {_names_of(usable)}."
     if cleared:
-        run.log.warning("%s Starting a new run, because the Airflow task was cleared.", lost)
+        run.log.warning("%s Starting a new run, because the Airflow task was cleared. %s", lost, named)
         return None
     # The error names the runs.
     run.starting = False
     raise AirflowFailException(
-        f"{lost} In the BrowserAct dashboard, stop those that no Airflow task waits for. Then clear the Airflow task, "
-        "which starts a new run."
+        error_text(
+            lost,
+            "In the BrowserAct dashboard, stop the runs below that no Airflow task waits for. Then clear the Airflow "
+            "task, which starts a new run.",
+            named,
+        )
     )
 
 

@@ -144,5 +144,5 @@ def test_dag_test_finds_a_stored_connection_without_a_traceback(tried, emulator,
 def test_dag_test_logs_each_step_of_a_deferred_run_once(tried, emulator, logged):
     emulator.set_workflow(SEARCH.id, duration=1.0)
     tried(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True)
-    shown = re.findall(r"step \d: .+?(?= \(\w+\))", logged())
-    assert shown == [f"step {number}: {goal}" for number, goal in enumerate(SEARCH.steps, start=1)]
+    shown = re.findall(r"Step \d: .+?(?= \(\w+\))", logged())
+    assert shown == [f"Step {number}: {goal}" for number, goal in enumerate(SEARCH.steps, start=1)]

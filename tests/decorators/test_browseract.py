@@ -126,7 +126,7 @@ def test_later_try_reattaches_to_the_run_of_a_decorated_function(decorated, emul
 def test_error_of_the_function_stops_and_names_the_run_of_an_earlier_try(decorated, emulator, store):
     decorated(lambda: {"keyword": "pens"}, store=store, wait_for_completion=False).run()
 
-    stopped = f"BrowserAct task {emulator.tasks[0].id} of an earlier try: The run was stopped"
+    stopped = "An earlier try has started a run. The run was stopped"
     with pytest.raises(RunLostError, match=stopped):
         decorated(raises(KeyError("keyword")), store=store).run()
     assert emulator.tasks[0].status == "canceled"

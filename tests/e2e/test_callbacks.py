@@ -138,7 +138,7 @@ class Runs:
             assert dict(started[task_id].inputs)["keyword"] == f"{self.name}{index}"
             log = self.log(index)
             # A try that Airflow has ended may still have reported the end of the run before it heard of that.
-            assert 1 <= log.count(f"BrowserAct task {task_id} ended as finished") <= 1 + taken_for_dead, log
+            assert 1 <= log.count("Finished after ") <= 1 + taken_for_dead, log
             assert len(self.xcom(index, "return_value")) == 10
             wait = self.xcom(index, "wait")
             if taken_for_dead and "woken_by" not in wait:

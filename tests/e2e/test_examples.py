@@ -305,7 +305,7 @@ def test_marking_deferred_task_failed_keeps_run_where_cancel_on_kill_is_false(wo
     wait_for("Polls", lambda: world.polls(task_id) > 1, timeout=150)
     world.mark("failed", "limits", run_id, "kept")
     # The trigger writes this into the task's log when Airflow calls its on_kill.
-    line = f"BrowserAct task {task_id} keeps running and using credits because cancel_on_kill=False."
+    line = "The run keeps running and using credits because cancel_on_kill=False."
     wait_for("The trigger's line", lambda: line in log_of(world, "limits", run_id, "kept"), timeout=150)
     assert world.task(task_id).status == "running"
     world.send(v2.stop_task(task_id))
@@ -316,7 +316,7 @@ def test_run_that_is_running_at_its_deadline_is_stopped_and_fails_task(world, st
     task_id = task_id_of(world, "limits", run_id, "overdue")
     assert world.task(task_id).status == "canceled"
     log = log_of(world, "limits", run_id, "overdue")
-    assert f"BrowserAct task {task_id} did not end within 20 seconds.\nThe run was stopped." in log.replace("\\n", "\n")
+    assert "The run was stopped, because it did not end within 20 seconds." in log
 
 
 def test_tasks_without_a_slot_wait_in_the_triggerer_and_run_one_after_the_other(world, started):
@@ -416,13 +416,13 @@ def test_task_with_connection_saved_by_form_waits_in_worker(world, started):
     assert world.airflow.xcom("form", run_id, "orders", "return_value")["logged_in"] is False
 
 
-REASON = ["RunFailedError", "(code 1011)"]
+REASON = ["RunFailedError", "code 1011."]
 
 
 @cases(
     "dag_id, states, tries, starts, texts",
     {
-        "run fails in each try": ("blocked", ("failed", "failed"), 2, 2, [f"of workflow {FAILING.id} failed", *REASON]),
+        "run fails in each try": ("blocked", ("failed", "failed"), 2, 2, [f"of workflow {FAILING.id}, code ", *REASON]),
         "wrong workflow_id": ("mistaken", ("failed", "failed"), 1, 0, ["Check the id of the workflow"]),
         "dry run": ("dry", ("success", "skipped"), 1, 0, ["The request would be POST"]),
     },
@@ -434,7 +434,7 @@ def test_task_without_a_result_ends_after_its_tries_and_its_log_says_why(
     [ti] = world.airflow.task_instances(dag_id, run_id)
     assert (ti["state"], ti["try_number"]) == (states[1], tries)
     log = log_of(world, dag_id, run_id, ti["task_id"])
-    assert log.count("Started BrowserAct task") == starts
+    assert log.count("Started a run of ") == starts
     assert [text for text in texts if text not in log] == []
     assert bool(task_id_of(world, dag_id, run_id, ti["task_id"])) == bool(starts)
 
@@ -468,7 +468,7 @@ def test_sensor_waits_deferred_or_rescheduled_and_fails_once_for_failed_run(worl
         assert world.airflow.xcom("elsewhere", run_id, sensor, "return_value")["logged_in"] is False
     [failed] = [ti for ti in world.airflow.task_instances("elsewhere", run_id) if ti["state"] == "failed"]
     assert (failed["task_id"], failed["try_number"]) == ("failed", 1)
-    assert "(code 1011)" in log_of(world, "elsewhere", run_id, "failed")
+    assert "code 1011." in log_of(world, "elsewhere", run_id, "failed")
 
 
 def test_template_runs_in_requested_region(world, started):
@@ -491,9 +491,9 @@ def test_callback_resumes_run_of_bot_whose_input_was_converted_and_is_not_logged
     assert world.airflow.xcom(dag_id, run_id, "find", "wait")["woken_by"] == "callback"
     for line in (
         f"Converted to the types that bot {CONTACTS.id} declares: input['max_pages'].",
-        f"Started BrowserAct task {task.id} of bot {CONTACTS.id}",
+        f'Started a run of "{CONTACTS.name}": BrowserAct task {task.id}.',
         "Woken by a callback",
-        f"BrowserAct task {task.id} ended as finished",
+        "Finished after ",
     ):
         assert line in story
     contact = contact_of(COMPANY, max_pages=2)
@@ -513,7 +513,7 @@ def test_callbacks_resume_mapped_runs_of_bot_template_in_requested_region(world,
         found = world.airflow.xcom(dag_id, run_id, "search", "return_value", map_index=index)
         assert found == results_for(keyword, 3)
         log = log_of(world, dag_id, run_id, "search", index)
-        assert f"Started BrowserAct task {task.id} of bot template {TEMPLATE_SEARCH.id}" in log
+        assert f"BrowserAct task {task.id}." in log
         assert keyword not in log
 
 

@@ -605,7 +605,7 @@ class Round:
         The list of version 3 of the API does not show the template of a run, so such a run is not adopted.
         """
         log = "\n".join(self.airflow.log("faults", self.run_id, ti["task_id"], map_index=ti["map_index"]))
-        found = re.findall(r"An earlier start of bot template .* may have created one of these (.*)", log)
+        found = re.findall(r"BrowserAct tasks of bot template .*?: (.*)", log)
         return bool(found and runs) and runs[-1].id in found[-1]
 
     def _check_loops(self, tasks: dict[str, list[Run]]) -> None:

@@ -27,26 +27,33 @@ def test_larger_of_reported_credits_and_cost_of_all_steps_counts(credit, cost, u
 
 NOT_STOPPED = "The run could not be stopped."
 SHARED = "There is no retry, because the tries of a task instance share max_credits."
-AT_STEP = " at step 41: Open the next page."
+USED = "It used 1,205 credits until step 41: Open the next page."
 
 
 @cases(
-    ("run", "fate", "how", "what"),
+    ("run", "fate", "how", "then"),
     {
-        "stopped": (LOOPING, None, {}, f", and was stopped{AT_STEP} {SHARED}"),
-        "not stopped": (LOOPING, NOT_STOPPED, {}, f". It was{AT_STEP} {NOT_STOPPED} {SHARED}"),
-        "before a retry": (LOOPING, NOT_STOPPED, {"retried": True}, f". It was{AT_STEP} {NOT_STOPPED} The next try"),
-        "no shared cap": (LOOPING, None, {"shared": False}, f", and was stopped{AT_STEP} There is no retry, because a"),
-        "no steps": (BARE, None, {}, f", and was stopped. {SHARED}"),
-        "no steps, not stopped": (BARE, "Gone.", {}, f". Gone. {SHARED}"),
+        "stopped": (LOOPING, None, {}, f"{USED} {SHARED}"),
+        "not stopped": (LOOPING, NOT_STOPPED, {}, f"{USED} {NOT_STOPPED} {SHARED}"),
+        "before a retry": (LOOPING, NOT_STOPPED, {"retried": True}, f"{USED} {NOT_STOPPED} The next try"),
+        "no shared cap": (LOOPING, None, {"shared": False}, f"{USED} There is no retry, because a"),
+        "no steps": (BARE, None, {}, f"It used 1,205 credits. {SHARED}"),
+        "with earlier runs": (
+            BARE,
+            "Gone.",
+            {"earlier": 5},
+            "The runs of this task instance used 1,205 credits. Gone.",
+        ),
     },
 )
-def test_error_of_a_run_above_the_cap_names_the_step_and_what_became_of_the_run(run, fate, how, what):
-    text = over_cap_text(run, 1205, 1200, earlier=0, fate=fate, **{"shared": True, "retried": False, **how})
-    assert text.startswith(f"BrowserAct task 123 used 1,205 credits, more than max_credits=1200 allows{what}")
-    where = "at https://browseract.example/123" if run is LOOPING else "in the BrowserAct dashboard"
-    look = f"Look for a loop in the last steps {where}, or raise max_credits if the run needs more."
-    assert text.splitlines()[-1] == look
+def test_error_of_a_run_above_the_cap_names_the_step_and_what_became_of_the_run(run, fate, how, then):
+    text = over_cap_text(run, 1205, 1200, fate=fate, **{"earlier": 0, "shared": True, "retried": False, **how})
+    reason = "The run was stopped" if fate is None else "The run was to be stopped"
+    assert text.startswith(f"{reason}, because more credits were used than max_credits=1200 allows.\n{then}")
+    _, then, *links, ids = text.splitlines()
+    assert then.endswith(" Look for a loop in its last steps, or raise max_credits if the run needs more.")
+    assert links == (["Log: https://browseract.example/123"] if run is LOOPING else [])
+    assert ids.startswith("BrowserAct task 123")
 
 
 def test_cap_that_is_used_up_allows_no_run():

@@ -21,18 +21,18 @@ def task(status: TaskStatus = TaskStatus.FINISHED, **fields) -> Task:
 @cases(
     ("run", "line"),
     {
-        "all": (task(credit=10, steps=(STEP, STEP)), "finished after 23 s, 10 credits used, 2 steps."),
-        "nothing": (Task(id="7", status=TaskStatus.CANCELED), "canceled."),
-        "one step": (Task(id="7", status=TaskStatus.FAILED, steps=(STEP,)), "failed, 1 step."),
+        "all": (task(credit=10, steps=(STEP, STEP)), "Finished after 23 s, 10 credits, 2 steps."),
+        "nothing": (Task(id="7", status=TaskStatus.CANCELED), "Canceled."),
+        "one step": (Task(id="7", status=TaskStatus.FAILED, steps=(STEP,)), "Failed, 1 step."),
     },
 )
 def test_end_of_a_run_is_reported_with_what_is_known_of_duration_credits_and_steps(run, line):
-    assert end_line(run) == f"BrowserAct task 7 ended as {line}"
+    assert end_line(run) == line
 
 
 def test_step_goal_is_shortened_to_one_line():
     [line] = step_lines(task(steps=(Step(number=3, status="running", goal="Open\nthe  page " + "x" * 500),)), 0)
-    assert line.startswith("BrowserAct task 7, step 3: Open the page xxx")
+    assert line.startswith("Step 3: Open the page xxx")
     assert "\n" not in line
     assert len(line) < GOAL_LENGTH + 60
 

@@ -110,5 +110,5 @@ def test_cursor_from_the_future_is_refused():
 
 @pytest.mark.parametrize("odd", ["7" * 65, "7\n[2026-11-27] INFO", "https://evil.example", "\x1b[2J", 7, None, ["7"]])
 def test_entry_that_cannot_be_read_names_its_run_only_by_an_id(odd):
-    assert "It names BrowserAct task 18230957120664813." in str(unusable("x", {"task_id": "18230957120664813"}))
+    assert "\nBrowserAct task 18230957120664813." in str(unusable("x", {"task_id": "18230957120664813"}))
     assert "It names" not in str(unusable("x", {"task_id": odd}))

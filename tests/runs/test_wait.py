@@ -91,9 +91,8 @@ def test_wait_lasts_until_the_end_of_the_run_or_the_deadline(status):
 
 FIRST = Step(number=1, status="running", goal="Open the page")
 SECOND = Step(number=2, status="running", goal="Read the rows")
-IS_RUNNING, IS_PAUSED = f" is running. Live view: {LIVE}", f" is paused. It waits for a person: {LIVE}"
-IS_FINISHED = " is finished."
-STEP_2 = ", step 2: Read the rows (running)"
+IS_RUNNING, IS_PAUSED = f"Status: running. Live view: {LIVE}", f"Status: paused. It waits for a person: {LIVE}"
+STEP_2 = "Step 2: Read the rows (running)"
 
 
 @cases(
@@ -102,24 +101,24 @@ STEP_2 = ", step 2: Read the rows (running)"
         "new steps": (
             (R, R, R, F),
             {"steps": [(), (FIRST,), (FIRST, SECOND)]},
-            [IS_RUNNING, ", step 1: Open the page (running)", STEP_2, IS_FINISHED],
+            [IS_RUNNING, "Step 1: Open the page (running)", STEP_2],
         ),
         "steps that were logged before": (
             (R, F),
             {"last_seen": R, "steps": [(FIRST,), (FIRST, SECOND)], "steps_logged": 1},
-            [STEP_2, IS_FINISHED],
+            [STEP_2],
         ),
         "goals may quote secrets": (
             (F,),
             {"steps": [(FIRST,)], "hide_goals": True},
-            [", step 1: *** (running)", IS_FINISHED],
+            ["Step 1: *** (running)"],
         ),
-        "statuses": ((R, R, P, R, F), {}, [IS_RUNNING, IS_PAUSED, IS_RUNNING, IS_FINISHED]),
-        "status that was logged before": ((R, F), {"last_seen": R}, [IS_FINISHED]),
+        "statuses": ((R, R, P, R, F), {}, [IS_RUNNING, IS_PAUSED, IS_RUNNING]),
+        "status that was logged before": ((R, F), {"last_seen": R}, []),
     },
 )
 def test_each_step_and_status_is_logged_once(answers, fields, texts):
-    assert Polls(*answers, **fields).log.lines == [f"BrowserAct task 7{text}" for text in texts]
+    assert Polls(*answers, **fields).log.lines == texts
 
 
 def steps_until(last: int) -> tuple[Step, ...]:
@@ -130,17 +129,17 @@ def test_response_with_a_hundred_thousand_steps_adds_about_fifty_lines_of_limite
     long = Step(number=7, status="s" * 5000, goal="g" * 5000)
     polls = Polls(R, R, F, steps=[(long,) * 100_000, (long,) * 100_000])
     lines = polls.log.lines
-    assert len(lines) == MAX_STEP_LINES + 3
-    assert lines[MAX_STEP_LINES // 2] == "BrowserAct task 7: ... 99,950 more steps"
+    assert len(lines) == MAX_STEP_LINES + 2
+    assert lines[MAX_STEP_LINES // 2] == "... 99,950 more steps"
     assert max(map(len, lines)) < GOAL_LENGTH + STATUS_LENGTH + 60
     assert polls.wait.steps_logged == 100_000
 
 
 def test_first_and_last_of_many_new_steps_are_logged():
     lines = Polls(R, R, F, steps=[(FIRST,), steps_until(61)]).log.lines
-    shown = [text for text in lines if ", step " in text]
-    assert [int(text.split(", step ")[1].split(":")[0]) for text in shown] == [1, *range(2, 27), *range(37, 62)]
-    assert "BrowserAct task 7: ... 10 more steps" in lines
+    shown = [text for text in lines if text.startswith("Step ")]
+    assert [int(text.removeprefix("Step ").split(":")[0]) for text in shown] == [1, *range(2, 27), *range(37, 62)]
+    assert "... 10 more steps" in lines
 
 
 NOT_BROWSERACTS_WORD_ABOUT_THE_TASK = cases(
@@ -165,7 +164,7 @@ def test_polls_failing_for_under_ten_minutes_are_logged_and_do_not_end_the_wait(
     assert polls.end is End.ENDED
     if error is not UNKNOWN:
         assert len(polls.log.warnings) == 100
-        assert polls.log.warnings[49].startswith("Poll of BrowserAct task 7 failed, 50 in a row: ")
+        assert polls.log.warnings[49].startswith("A poll of the run failed, 50 in a row: ")
 
 
 @NOT_BROWSERACTS_WORD_ABOUT_THE_TASK
@@ -258,7 +257,7 @@ def test_ended_run_above_the_cap_has_ended(status):
 def test_run_too_large_to_be_read_has_no_credits_to_compare_with_the_cap_which_is_logged_once():
     large = Task(id="7", status=R, unread="The response to get-task is larger than 9 bytes")
     assert Polls(large, large, F, max_credits=100).log.warnings == [
-        "The credits of BrowserAct task 7 cannot be compared with max_credits=100: The response to get-task is larger "
+        "The credits of the run cannot be compared with max_credits=100: The response to get-task is larger "
         "than 9 bytes. Until they can be compared, only timeout stops the run."
     ]
     assert Polls(large, F).log.warnings == []
@@ -269,16 +268,16 @@ def test_run_too_large_to_be_read_has_no_credits_to_compare_with_the_cap_which_i
     {
         "down": (
             DOWN,
-            "its status could not be read: down (HTTP 503)",
+            "The status of the run could not be read: down.",
             "Check the network and the API key of the connection. Check in the BrowserAct dashboard whether the run "
             "still exists.",
         ),
         "unknown status": (
             Task(id="7", status=UNKNOWN),
-            "its status stayed 'unknown'",
+            "The status of the run stayed 'unknown'.",
             "Check in the BrowserAct dashboard whether the run still exists.",
         ),
-        "gone": (GONE, "BrowserAct does not know it with this API key: gone (code 10112)", WHY_UNKNOWN),
+        "gone": (GONE, "BrowserAct does not know the run with this API key: gone.", WHY_UNKNOWN),
     },
 )
 def test_wait_without_a_status_has_a_reason_and_a_remedy(seen, why, remedy):

@@ -80,7 +80,7 @@ class TestResult:
         wait(task_id, deferrable=deferrable)
         logged = logs()
         # The triggerer does not read the input.
-        assert ("step 1: ***" if deferrable else "Type *** into the form") in logged
+        assert ("Step 1: ***" if deferrable else "Type *** into the form") in logged
         assert "hunter2" not in logged
 
     @BOTH_WAYS
@@ -167,8 +167,8 @@ class TestFailure:
         task_id = started(emulator)
         emulator.fault("get-task", RequestFault.status(503), times=None)
         expected = (
-            r"^Stopped waiting for BrowserAct task \d+, because its status could not be read: BrowserAct failed at "
-            r"get-task.*\.\nThe run may keep running\.\nCheck the network"
+            r"^The status of the run could not be read: BrowserAct failed at "
+            r"get-task.*\.\nThe run may keep running\. Check the network"
         )
         with pytest.raises(RunLostError, match=expected):
             wait(task_id, deferrable=True)

@@ -24,7 +24,13 @@ CAPPED: dict[str, Any] = {"max_credits": CAP}
 ENDLESS = {"step_every": 2.0}
 LONG: dict[str, Any] = {"duration": 24.0, "steps": ("Read a page",) * 40}
 """A run that is above the cap at the poll after 20 seconds, and then ends soon."""
-OVER = Try(AirflowFailException, run=ENDLESS, args=CAPPED, says="more than max_credits=100 allows, and was stopped at")
+STOPPED = "The run was stopped, because more credits were used than max_credits=100"
+OVER = Try(
+    AirflowFailException,
+    run=ENDLESS,
+    args=CAPPED,
+    says="The run was stopped, because more credits were used than max_credits",
+)
 
 
 def ended(outcome, used, **args):
@@ -45,7 +51,7 @@ STORIES = {
         "running",
     ),
     "each stop fails before a retry": (
-        [replace(OVER, gives=RunLostError, faults=DOWN, says="The next try reattaches to it and stops"), OVER],
+        [replace(OVER, gives=RunLostError, faults=DOWN, says="The next try reattaches to the run and stops"), OVER],
         "canceled",
     ),
     "run is canceled below the cap": ([ended("canceled", 50), Try(args=CAPPED)], "canceled finished"),
@@ -54,14 +60,14 @@ STORIES = {
         "canceled",
     ),
     "third run has what two have left": (
-        [ended("failed", 40), ended("failed", 40), replace(OVER, says="With the 80 credits of earlier tries")],
+        [ended("failed", 40), ended("failed", 40), replace(OVER, says="The runs of this task instance used")],
         "failed failed canceled",
     ),
     "reattached run shares the cap with the run before": (
         [
             ended("failed", 80),
             Try(DIES, dies="after read", run=ENDLESS, args=CAPPED),
-            replace(OVER, run={}, says="With the 80 credits"),
+            replace(OVER, run={}, says="The runs of this task instance used"),
         ],
         "failed canceled",
     ),
@@ -119,7 +125,7 @@ def test_cost_of_a_step_is_that_of_the_connection(way, world, player):
 def test_log_reports_the_end_of_a_run_over_the_cap_and_each_stop_that_failed(way, player):
     found = player("workflow", way)
     found.play_try(OVER)
-    assert "ended as canceled after " in found.log
+    assert "Canceled after " in found.log
     assert "could not be stopped" not in found.log
     found.play_try(replace(OVER, gives=RunLostError, faults=DOWN, cleared=True, says=""))
     assert found.log.count("could not be stopped") == (2 * MAX_STOPS - 1 if way == "deferred" else MAX_STOPS - 1)
@@ -201,20 +207,24 @@ class TestDeferral:
         assert events[0].wait.over_cap
         assert world.emulator.tasks[0].status == "canceled"
         for event in (*events, replace(events[0], woken_by=WokenBy.CALLBACK)):
-            with pytest.raises(AirflowFailException, match="and was stopped at step"):
+            with pytest.raises(AirflowFailException, match=STOPPED):
                 self.resume(capped, event)
 
     def test_worker_stops_the_run_if_the_triggerer_could_not(self, capped, world):
         world.emulator.fault("stop-task", RequestFault.status(503))
         event = world.fire(capped[2].trigger)
         world.emulator.clear_faults()
-        with pytest.raises(AirflowFailException, match="and was stopped at step"):
+        with pytest.raises(AirflowFailException, match=STOPPED):
             self.resume(capped, event)
         assert world.emulator.tasks[0].status == "canceled"
 
     @pytest.mark.parametrize(
         ("later", "error"),
-        [(CAP, "and was stopped at step"), (None, "more than max_credits=100 allows"), (1000, "")],
+        [
+            (CAP, "The run was stopped, because more credits were used than max_credits"),
+            (None, "because more credits were used than max_credits=100 allows"),
+            (1000, ""),
+        ],
         ids=["same cap", "cap is gone", "cap was raised"],
     )
     def test_worker_stops_the_run_unless_the_cap_was_raised(self, capped, world, later, error, monkeypatch):
@@ -230,5 +240,5 @@ class TestDeferral:
     def test_run_that_was_stopped_fails_although_the_cap_was_raised_in_the_meantime(self, capped, world, monkeypatch):
         event = world.fire(capped[2].trigger)
         monkeypatch.setattr(self, "args", {"max_credits": 1000})
-        with pytest.raises(AirflowFailException, match="more than max_credits=100 allows, and was stopped"):
+        with pytest.raises(AirflowFailException, match=STOPPED):
             self.resume(capped, event)

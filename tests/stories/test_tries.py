@@ -63,7 +63,10 @@ STORIES = {
         [Try(UnexpectedResponseError, faults={"start": (RequestFault.html(), None)}, says=WRONG_HOST), Try()],
         "finished",
     ),
-    "run fails": ([Try(RunFailedError, run={"outcome": "failed"}), Try(says="ended as failed")], "failed finished"),
+    "run fails": (
+        [Try(RunFailedError, run={"outcome": "failed"}), Try(says="The run of an earlier try is failed")],
+        "failed finished",
+    ),
     "run is canceled": ([Try(RunCanceledError, run={"outcome": "canceled"}), Try()], "canceled finished"),
     "deadline": (
         [Try(RunTimedOutError, run={"duration": 900}, args={"timeout": 300}, says="was stopped"), Try()],
@@ -97,7 +100,7 @@ STORIES = {
     "earlier run cannot be read": (
         [
             Try(DIES, dies="after read", run={"duration": 900}),
-            Try(RunLostError, faults={"read": (DOWN, None)}, says="of an earlier try"),
+            Try(RunLostError, faults={"read": (DOWN, None)}, says="An earlier try has started a run."),
             Try(says="Reattaching to"),
         ],
         "finished",
@@ -109,12 +112,12 @@ STORIES = {
     "key is refused in a later try": (
         [
             Try(DIES, dies="after read", run={"duration": 900}),
-            Try(RunLostError, faults={"*": (WRONG_KEY, None)}, says="of an earlier try"),
+            Try(RunLostError, faults={"*": (WRONG_KEY, None)}, says="An earlier try has started a run."),
         ],
         "running",
     ),
     "two runs could be the lost one": (
-        [Try(AirflowFailException, others=1, faults={"start": (LOST, 1)}, says="may have created one of these")],
+        [Try(AirflowFailException, others=1, faults={"start": (LOST, 1)}, says="may have created a run")],
         "running running",
     ),
     "evicted": ([Try(RunLostError, killed="read", says="reattaches"), Try(says="Reattaching to")], "finished"),

@@ -83,7 +83,7 @@ async def test_ctrl_c_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator,
     wait = trigger(start_bot(), api_version=ApiVersion.V3).wait
     await stop_after_ctrl_c(wait, "browseract_default", True, logging.getLogger(__name__))
     assert emulator.tasks[0].status == "canceled"
-    assert f"BrowserAct task {wait.browseract_task_id} was stopped." in caplog.text
+    assert "The run was stopped." in caplog.text
 
 
 def keep_the_run(scene):
@@ -135,9 +135,8 @@ def failing(endpoint, fault, link=None):
 
 
 LINK, DOWN = "https://www.browseract.com/x", RequestFault.status(500)
-STOPPED, ENDED = "was stopped, because no task waits for it any more", "need not be stopped: it has already ended"
-CALLED_BACK, ANSWERED = "a callback has resumed the Airflow task", "a person's answer has resumed the Airflow task"
-ELSEWHERE, SLOW = "the Airflow task waits for it elsewhere", "was not stopped within 0.2 seconds. The triggerer keeps"
+STOPPED, ENDED = "No task waits for the run any more. The run was stopped", "The run had already ended"
+NOTHING, SLOW = "", "was not stopped within 0.2 seconds. The triggerer keeps"
 MAY_RUN = "was not stopped and may keep running ... no API"
 NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
 
@@ -148,19 +147,19 @@ NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
         "marked failed": (known("failed"), "canceled", STOPPED),
         "marked success": (known("success"), "canceled", STOPPED),
         "cleared": (known("deferred", xcoms={"task_id": "another run"}), "canceled", STOPPED),
-        "deferred elsewhere": (known("deferred"), "running", ELSEWHERE),
-        "running elsewhere": (known("running"), "running", ELSEWHERE),
+        "deferred elsewhere": (known("deferred"), "running", NOTHING),
+        "running elsewhere": (known("running"), "running", NOTHING),
         "Airflow is down": (known(fails=OSError("no API")), "running", MAY_RUN),
         "Airflow does not respond": (known(hangs=True, limit=0.2), "running", SLOW),
-        "callback ended this wait": (known("scheduled", xcoms={"wait": CALLBACK}), "running", CALLED_BACK),
+        "callback ended this wait": (known("scheduled", xcoms={"wait": CALLBACK}), "running", NOTHING),
         "callback ended an earlier wait": (known(xcoms={"wait": EARLIER_CALLBACK}), "canceled", STOPPED),
-        "answered": (required_action("now"), "running", ANSWERED),
-        "answered, asked by an earlier try": (required_action("now", own=False), "running", ANSWERED),
+        "answered": (required_action("now"), "running", NOTHING),
+        "answered, asked by an earlier try": (required_action("now", own=False), "running", NOTHING),
         "not answered, marked": (required_action(), "canceled", STOPPED),
         "not answered, cleared": (required_action(away=KeyError("none")), "canceled", STOPPED),
         "answered before": (required_action("before"), "canceled", STOPPED),
         "cancel_on_kill=False": (keep_the_run, "running", "using credits because cancel_on_kill=False."),
-        "already stopped": (stop_the_run, "canceled", f"{ENDED} as canceled, perhaps because the next try has"),
+        "already stopped": (stop_the_run, "canceled", f"{ENDED} as canceled."),
         "stop is refused, ended": (failing("stop-task", RequestFault.refused(10121)), "running", f"{ENDED}."),
         "stop is refused, unknown": (failing("stop-task", RequestFault.refused(10112)), "running", f"{ENDED}."),
         "status cannot be read": (failing("get-task-status", DOWN), "canceled", STOPPED),
@@ -176,8 +175,8 @@ def test_kill_soon_stops_a_run_nothing_waits_for_and_logs_it(emulator, waiting, 
     assert time.monotonic() - began < 5
     assert emulator.tasks[0].status == status
     log = logs()
-    assert f"BrowserAct task {waiting.wait.browseract_task_id} " in log
     assert all(part in log for part in logged.split(" ... "))
+    assert bool(log) == bool(logged)
 
 
 @cases(
@@ -226,7 +225,7 @@ def test_kill_after_run_ended_sends_no_stop_and_logs_it(emulator, waiting, logs)
     asyncio.run(waiting.on_kill())
     assert emulator.tasks[1].status == "finished"
     assert calls_of(emulator, "stop-task") == 0
-    assert f"{waiting.wait.browseract_task_id} {ENDED} as finished." in logs()
+    assert f"{ENDED} as finished." in logs()
 
 
 @pytest.mark.parametrize("bounded", [False, True], ids=["no time limit", "Airflow's time limit"])

@@ -6,6 +6,7 @@ import json
 import logging
 import tracemalloc
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +22,8 @@ from airflow_provider_browseract.in_airflow import showing
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import outputs
-from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.outputs import LARGE_OUTPUT
-from airflow_provider_browseract.worker.conclusion import Conclusion
+from airflow_provider_browseract.worker.conclude import Conclusion
 from tests.cases import cases
 from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
 from tests.demos import show_defaults
@@ -93,12 +93,10 @@ def test_output_is_a_value_airflow_can_store(run_with, logs, deferrable, what, o
 
 
 KEPT = " stored in the XCom "
-JSON_OF_BOT = (
-    rf"of bot {CONTACTS.id} finished, but its output is not csv: the output is JSON\..*Fix output_format or the b"
-)
+JSON_OF_BOT = rf"(?s)^The run .* is not csv: the output is JSON\..*Fix output_format or the b.*of bot {CONTACTS.id}"
 REFUSED = {
-    "broken": (TEXT, "json", '[{"a":', rf"is not json: Expecting .*{KEPT}output_text", '[{"a":', 0),
-    "empty": (TEXT, "json", "", r"is not json: the output is empty\. Fix output_format or the workflow", None, 0),
+    "broken": (TEXT, "json", '[{"a":', rf"(?s)is not json: Expecting .*{KEPT}output_text", '[{"a":', 0),
+    "empty": (TEXT, "json", "", r"is not json: the output is empty\.\nFix output_format or the workflow", None, 0),
     "with a file": (EXPORTS, "json", "{", f"{KEPT}output_files", "{", 1),
     "json of a bot": (BOT, "csv", [1], JSON_OF_BOT, "[1]", 4),
 }
@@ -120,7 +118,7 @@ def test_text_in_the_wrong_format_is_reported_even_if_it_cannot_be_kept(run_with
     assert run.run() == []
     assert "could not be pushed as an XCom (OSError: SlowDown)" in logs()
     run.arguments["output_format"] = "json"
-    with pytest.raises(AirflowFailException, match=r"is not json: .* pushed as an XCom \(OSError: SlowDown\)"):
+    with pytest.raises(AirflowFailException, match=r"(?s)is not json: .* pushed as an XCom \(OSError: SlowDown\)"):
         run.run()
 
 
@@ -165,12 +163,18 @@ def test_output_too_large_to_parse_needs_little_memory(emulator, monkeypatch, tm
     monkeypatch.setattr(outputs, "LARGEST_PARSED", 500_000)
     task = Task(id="7", status=TaskStatus.FINISHED, output=Output(string=text))
     context: Any = {"ti": FakeTaskInstance()}
-    path, log = (str(tmp_path) if written else None), logging.getLogger("airflow.task")
-    concluded = Conclusion(task, context, OutputFormat(output_format), path, BrowserActHook(), [], False, "", log)
-    concluded.result()
+    operator: Any = SimpleNamespace(
+        hook=BrowserActHook(),
+        log=logging.getLogger("airflow.task"),
+        output_format=output_format,
+        output_path=str(tmp_path) if written else None,
+        outlets=[],
+    )
+    concluded = Conclusion(task, context, operator, False, "")
+    concluded.conclude()
     tracemalloc.start()
     try:
-        result = concluded.result()
+        result = concluded.conclude()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -196,8 +200,8 @@ def test_log_and_xcom_task_have_the_facts_of_the_run_while_it_runs_and_after_its
     assert facts[-1]["counts"] == {"steps": 4, "output_files": 0, "download_files": 0}
     assert "pens" not in json.dumps(facts)
     log = logs()
-    assert "ended as finished after 60 s, 20 credits used, 4 steps." in log
-    assert log.count("step 2: Search for the keyword (") == 1
+    assert "Finished after 60 s, 20 credits, 4 steps." in log
+    assert log.count("Step 2: Search for the keyword (") == 1
 
 
 def test_failed_push_of_links_and_facts_does_not_lose_the_result(worker, emulator, logs):

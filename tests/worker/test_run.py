@@ -126,8 +126,8 @@ class TestUnexpectedSigterm:
         [task] = emulator.tasks
         assert isinstance(error, RunLostError)
         assert str(error).startswith(
-            f"Killed while waiting for BrowserAct task {task.id}: the process of the Airflow task received SIGTERM, "
-            f"although nobody marked or cleared the task.\n{REATTACHES}"
+            "Killed: the process of the Airflow task received SIGTERM, although nobody marked or cleared the task.\n"
+            f"{REATTACHES}"
         )
         assert task.status == "running"
         assert len(tries(try_number=2).run()) == 2
@@ -138,9 +138,9 @@ class TestUnexpectedSigterm:
         attempt = tries(**arguments)
         error = killed(attempt)
         assert isinstance(error, RunCanceledError)
-        assert str(error).endswith(
-            "no later try can reattach to the run (see retries, retry_policy and durable).\nThe run was stopped."
-        )
+        assert (
+            "no later try can reattach to the run (see retries, retry_policy and durable).\nThe run was stopped.\n"
+        ) in str(error)
         assert emulator.tasks[0].status == "canceled"
         # A kill leaves no time for a request to Airflow that is only about a link.
         assert LiveViewLink.OVER not in attempt.ti.xcoms.values()
@@ -160,7 +160,7 @@ class TestUnexpectedSigterm:
         ):
             operator.execute(attempt.context)
         assert calls_of(emulator, "stop-task") == 1
-        assert logs().count("Killed while waiting") == 1
+        assert logs().count("Killed: ") == 1
 
     @cases(
         ("state", "arguments", "condition"),
@@ -186,7 +186,7 @@ class TestUnexpectedSigterm:
         assert emulator.tasks[0].status == "running"
         log = logs()
         assert f"The run keeps running, and the triggerer waits for it{condition}. Its page is http" in log
-        why = f"Killed while waiting for BrowserAct task {emulator.tasks[0].id}: the Airflow task has deferred."
+        why = "Killed: the Airflow task has deferred."
         assert (why in log) is (state == "deferred")
 
     def test_request_to_an_unresponsive_airflow_holds_no_process(self, tries, killed, airflow, be_hasty):
@@ -249,7 +249,7 @@ class TestUnexpectedSigterm:
         with pytest.raises(KeyboardInterrupt):
             attempt.run()
         assert [task.status for task in emulator.tasks] == ["canceled"]
-        assert f"BrowserAct task {emulator.tasks[0].id}: interrupted (Ctrl-C)." in logs()
+        assert "Killed: interrupted (Ctrl-C)." in logs()
 
     def test_ctrl_c_after_a_kill_does_not_stop_the_run_left_to_the_next_try(self, tries, airflow, emulator, logs):
         attempt = tries()
@@ -262,7 +262,7 @@ class TestUnexpectedSigterm:
         with pytest.raises(KeyboardInterrupt):
             attempt.run()
         assert [task.status for task in emulator.tasks] == ["running"]
-        assert logs().count("Killed while waiting") == 1
+        assert logs().count("Killed: ") == 1
 
 
 class TestOperatorOfAnotherVersionOfTheApi:
@@ -289,12 +289,14 @@ class TestOperatorOfAnotherVersionOfTheApi:
         changed.run()
         assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
         why = f"was stopped, because it is a run of {earlier.source}."
-        assert f"BrowserAct task {earlier.task_id} {why}" in logs()
+        assert f"The run of an earlier try {why}" in logs()
 
     def test_kill_before_the_first_read_stops_the_run(self, changed, airflow, emulator, earlier):
         airflow.state = "failed"
         changed.at_calls("get-task", "query-run", before=kill_and_decide)
-        with pytest.raises(RunCanceledError, match=f"{earlier.task_id}: the Airflow task was set to a final state"):
+        with pytest.raises(
+            RunCanceledError, match=f"(?s)^Killed: the Airflow task was set to a final state.*{earlier.task_id}"
+        ):
             changed.run()
         assert [task.status for task in emulator.tasks] == ["canceled"]
 
@@ -317,7 +319,10 @@ class TestOperatorOfAnotherVersionOfTheApi:
     def test_run_that_cannot_be_read_is_stopped_without_a_next_try(self, changed, emulator, earlier):
         for endpoint in ("get-task", "query-run"):
             emulator.fault(endpoint, RequestFault.status(503), times=None)
-        with pytest.raises(RunLostError, match=f"task {earlier.task_id} of an earlier try: The run was stopped"):
+        with pytest.raises(
+            RunLostError,
+            match=f"An earlier try has started a run. The run was stopped.\nBrowserAct task {earlier.task_id}",
+        ):
             changed.run()
         assert [task.status for task in emulator.tasks] == ["canceled"]
 
@@ -360,10 +365,10 @@ class TestRetryPolicy:
         attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
         error = killed(attempt, happens=partial(happens, airflow))
         assert emulator.tasks[0].status == status
-        assert str(error).endswith("The run was stopped.") is (status == "canceled")
+        assert ("The run was stopped." in str(error)) is (status == "canceled")
         assert set(asked_with[0]) == {"exception", "try_number", "max_tries", "context"}
         assert isinstance(asked_with[0]["exception"], RunLostError)
-        assert str(asked_with[0]["exception"]) == f"BrowserAct task {emulator.tasks[0].id} keeps running."
+        assert str(asked_with[0]["exception"]) == "The run keeps running."
 
     def test_retry_policy_rules_of_airflow_decide_whether_another_try_follows(self):
         from airflow.sdk.definitions import retry_policy
@@ -396,7 +401,7 @@ class TestUserActionInAirflow:
             assert emulator.tasks[0].status == "running"
         error = killed(tries(max_tries=3, try_number=3), happens=partial(airflow.become, state, superseded))
         assert isinstance(error, RunCanceledError)
-        assert str(error).endswith(f"{why}.\nThe run was stopped.")
+        assert f"{why}.\nThe run was stopped.\n" in str(error)
         assert [task.status for task in emulator.tasks] == ["canceled"]
 
     @pytest.mark.parametrize("endpoint", ["run-task", "get-task"])
@@ -438,7 +443,7 @@ class TestUserActionInAirflow:
         # Between its polls the worker does not see the end.
         error = killed(tries(poll_interval=60), happens=ended_by_a_person, polls=1)
         assert isinstance(error, RunCanceledError)
-        assert str(error).endswith("\nThe run had already ended.")
+        assert "\nThe run had already ended.\n" in str(error)
         assert emulator.tasks[0].status == "finished"
 
 
@@ -475,14 +480,14 @@ class TestUnreachableAirflow:
 
         error = killed(tries(), happens=marked)
         assert time.monotonic() - marked_at[0] > 0.9
-        assert str(error).endswith("the Airflow task was set to a final state.\nThe run was stopped.")
+        assert "the Airflow task was set to a final state.\nThe run was stopped.\n" in str(error)
         assert emulator.tasks[0].status == "canceled"
         assert "Airflow has not reported yet" in logs()
 
     def test_stop_that_takes_longer_than_a_second_is_reported_as_a_stop(self, tries, killed, airflow, emulator):
         emulator.fault("stop-task", RequestFault.slow(1.5))
         error = killed(tries(), happens=lambda: airflow.become("failed"))
-        assert str(error).endswith("The run was stopped.")
+        assert "\nThe run was stopped.\n" in str(error)
         assert emulator.tasks[0].status == "canceled"
 
     def test_kill_leaves_half_of_its_time_for_the_stop(self, tries, killed, airflow, emulator, monkeypatch):
@@ -503,7 +508,7 @@ class TestUnreachableAirflow:
 
         error = killed(tries(max_tries=0), happens=hangs)
         assert "Airflow did not report why; no later try can reattach to the run" in str(error)
-        assert str(error).endswith("The run was stopped.")
+        assert "\nThe run was stopped.\n" in str(error)
         assert emulator.tasks[0].status == "canceled"
         assert time.monotonic() - began[0] >= timings.KILL_LIMIT / 2
         assert limits == [pytest.approx(timings.KILL_LIMIT / 2, abs=0.1)]
@@ -544,7 +549,7 @@ class TestKillAfterTheDecision:
         airflow.state = state
         kill_and_decide(operator)
         assert calls_of(emulator, "stop-task") == stops
-        assert "Killed while" not in logs()
+        assert "Killed" not in logs()
 
     def test_second_kill_makes_no_second_decision(self, monkeypatch):
         run, decisions, over = Run(), [], threading.Event()
@@ -682,7 +687,7 @@ def given_up(wait: Wait) -> WaitEvent:
     return WaitEvent(replace(wait, failed_polls=MIN_FAILED_POLLS, failing_since=time.time() - timings.POLL_PATIENCE))
 
 
-GIVEN_UP = r"(?s)^Stopped waiting for BrowserAct task \d+, because its status.*the next try reattaches to it"
+GIVEN_UP = r"(?s)^The status of the run could not be read: .*the next try reattaches to it"
 
 
 @cases(
@@ -724,7 +729,7 @@ def test_kill_before_the_run_is_known_is_not_forgotten_when_the_run_becomes_know
     operator = attempt.operator()
     operator.on_kill()
     [task] = emulator.tasks
-    with pytest.raises(RunCanceledError, match=f"Killed while waiting for BrowserAct task {task.id}"):
+    with pytest.raises(RunCanceledError, match=f"(?s)^Killed: .*BrowserAct task {task.id}"):
         operator.execute(attempt.context)
     assert emulator.tasks[0].status == "canceled"
 

@@ -47,7 +47,7 @@ def test_no_slot_in_time_raises_and_starts_no_run(worker, world, emulator, store
     monkeypatch.setattr(timings, "FIRST_SLOT_PAUSE", 60.0)
     emulator.fault("run-task", RequestFault.refused(10118))
     began = world.clock.now
-    logged = r"(?s)no free slot within 0.3 seconds.*No run was started.*Airflow pool.*queue_timeout"
+    logged = r"(?s)no free slot within 0.3 seconds.*No run was started.*queue_timeout.*Airflow pool"
     with pytest.raises(NoSlotError, match=logged):
         search(worker, deferrable=deferrable, store=store, **{limit: 0.3}).run()
     # A pause between two starts does not go beyond the limit.

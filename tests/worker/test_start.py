@@ -345,18 +345,18 @@ OF_WORKFLOW = "was stopped, because it is a run of workflow 70"
 HAS_ENDED = errors.TaskEndedError("x", code=10121)
 CANCELED_RUN = listed_run("7", status=TaskStatus.CANCELED, credit=40)
 ELSEWHERE = "If it is active in another account, it keeps using credits."
-FORGOTTEN = "BrowserAct does not know task 7 of an earlier try with this API key: gone (code 10112). "
-STARTED = "Started BrowserAct task 9 of {}."
+FORGOTTEN = "BrowserAct does not know the run of an earlier try with this API key. "
+STARTED = "Started a run of {}: BrowserAct task 9."
 
 
 @cases(
     ("entry", "kind", "answers", "log"),
     {
-        "failed": (SAME, "", [FAILED_RUN], "of an earlier try has ended as failed"),
-        "canceled": (SAME, "", [CANCELED_RUN], "of an earlier try has ended as canceled"),
+        "failed": (SAME, "", [FAILED_RUN], "is failed"),
+        "canceled": (SAME, "", [CANCELED_RUN], "is canceled"),
         "other inputs": (OTHER_INPUTS, "", [RUN, None], f"was stopped, because {NOT_WANTED}"),
         "other inputs, ended meanwhile": (OTHER_INPUTS, "", [RUN, HAS_ENDED], f"was stopped, because {NOT_WANTED}"),
-        "other inputs, finished": (OTHER_INPUTS, "", [FINISHED_RUN], f"has ended as finished, but {NOT_WANTED}"),
+        "other inputs, finished": (OTHER_INPUTS, "", [FINISHED_RUN], f"is finished, but {NOT_WANTED}"),
         "cleared": (CLEARED, "", [RUN, None], WAS_STOPPED),
         "cleared, ended meanwhile": (CLEARED, "", [RUN, HAS_ENDED], WAS_STOPPED),
         "another source and API key": (OTHER_KEY, "template", [RUN, None], OF_WORKFLOW),
@@ -377,9 +377,9 @@ def test_unusable_run_of_an_earlier_try_is_replaced_by_a_new_one(entry, kind, an
     assert played.written == [before, made]
     read_and_stop = ["query-run", "cancel-run"] if entry.source == BOT else ["get-task", "stop-task"]
     assert played.names == [*read_and_stop[: len(answers)], wanted.call.name]
-    line = f"BrowserAct task 7 {log}. Starting a new run."
+    line = f"The run of an earlier try {log}. Starting a new run."
     if answers == [GONE]:
-        line = f"{FORGOTTEN}{WHY_UNKNOWN} {ELSEWHERE} Starting a new run, because {log}."
+        line = f"{FORGOTTEN}{WHY_UNKNOWN} {ELSEWHERE} Starting a new run, because {log}. It was BrowserAct task 7."
     assert played.lines == [line, STARTED.format(wanted.source)]
 
 
@@ -388,7 +388,7 @@ NOT_STARTED = (
     "which starts a new run."
 )
 NAMES = (
-    "The state that an earlier try stored about its run cannot be used: it names BrowserAct task 7 as a run of {0} 70, "
+    "The state that an earlier try stored about its run cannot be used: it names a run of {0} 70, "
     "but for BrowserAct it is a run of {0} 71."
 )
 DOWN = errors.ServerError("down", http_status=503)
@@ -495,8 +495,10 @@ class TestAnUnansweredStartOfAnEarlierTry:
         played = play(self.UNKNOWN_INPUTS, page_of(run), MADE, max_tries=4)
         assert played.started.task_id == "9"
         [warning] = played.warnings
-        assert warning.startswith("An earlier start of workflow 70 may have created one of these BrowserAct tasks: 7 (")
-        assert warning.endswith("Starting a new run, because the Airflow task was cleared.")
+        assert warning.startswith("An earlier start may have created a run, ")
+        assert (
+            "Starting a new run, because the Airflow task was cleared. BrowserAct tasks of workflow 70: 7 (" in warning
+        )
 
     @pytest.mark.parametrize("kind", ["workflow", "bot"])
     def test_lost_start_of_an_earlier_operator_is_looked_up_in_its_version_of_the_api(self, kind):
@@ -577,7 +579,7 @@ class TestAStart:
         played = play(None, error, page_of(run), wanted=wanted, checked=sent)
         kept = replace(NEW, earlier=(), task_id="8", profile_id=run.profile_id, fingerprint=wanted.fingerprint(KEY))
         assert played.over == Started(kept, None, sent)
-        assert "BrowserAct task 8 is the run of this start." in played.lines
+        assert "The run of this start was found: BrowserAct task 8." in played.lines
         assert played.names.count("run-task") == 1
         assert played.asked[0].body == sent.call.body
 
@@ -694,8 +696,8 @@ def test_look_up_adopts_a_run_that_certainly_matches_and_ignores_no_possible_one
     assert outcome(played) == task_id
     if task_id == UNDECIDED:
         what = kind if "template" in kind or kind == "bot" else "workflow"
-        begins = f"An earlier start of {what} 70 may have created one of these BrowserAct tasks: 5"
-        assert str(played.over).startswith(begins)
+        begins = f"\nBrowserAct tasks of {what} 70: 5"
+        assert begins in str(played.over)
         # The next try looks the run up again.
         assert played.written[-1] is not None
 
@@ -721,13 +723,13 @@ def test_look_up_starts_no_other_run_while_one_is_possible_or_the_list_cannot_be
 
 def test_several_possible_runs_are_named_in_the_error_the_newest_first():
     assert (
-        "created one of these BrowserAct tasks: 6 (running, created at 1970-01-01 00:16:30 UTC), "
-        "5 (running, created at 1970-01-01 00:16:20 UTC), 7 (running, created at 1970-01-01 00:16:10 UTC). In the"
+        "BrowserAct tasks of workflow 70: 6 (running, created at 1970-01-01 00:16:30 UTC), "
+        "5 (running, created at 1970-01-01 00:16:20 UTC), 7 (running, created at 1970-01-01 00:16:10 UTC)."
     ) in str(look_up(POSSIBLE).over)
     many = [listed_run(str(100 + age), 990.0 - age, input_parameters=None) for age in range(30)]
     text = str(look_up(page_of(*many)).over)
     assert ": 100 (" in text
-    assert ", 109 (running, created at 1970-01-01 00:16:21 UTC), and 20 more. In the" in text
+    assert ", 109 (running, created at 1970-01-01 00:16:21 UTC), and 20 more." in text
     assert "110" not in text
 
 

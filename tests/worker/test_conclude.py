@@ -13,7 +13,6 @@ from unittest.mock import patch
 import pytest
 from airflow.sdk import Asset
 
-from airflow_provider_browseract import loops as steps
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
@@ -23,7 +22,8 @@ from airflow_provider_browseract.in_airflow import showing
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.worker import conclusion
+from airflow_provider_browseract.worker import conclude
+from airflow_provider_browseract.worker.conclude import read_late_output
 from airflow_provider_browseract.worker.download import Interrupted
 from airflow_provider_browseract.worker.object_store import Folder
 from airflow_provider_browseract.worker.results import Results, ResultStore
@@ -66,7 +66,7 @@ class TestLateOutput:
     def test_execution_timeout_after_the_end_pays_for_no_other_run(self, worker, export, emulator, store, doing):
         emulator.set_workflow(PLAIN_TEXT.id, output="")
         make = export if doing == "written" else partial(worker, **TEXT)
-        interrupted: tuple[Any, str] = (ResultStore, "save") if doing == "written" else (conclusion, "run_steps")
+        interrupted: tuple[Any, str] = (ResultStore, "save") if doing == "written" else (conclude, "read_late_output")
         for kept in (None, store):
             with (
                 patch.object(*interrupted, raises(AirflowTaskTimeout("Timeout"))),
@@ -80,11 +80,11 @@ class TestLateOutput:
     def test_output_that_cannot_be_read_at_last_is_an_error_and_not_none(self, worker, emulator, store):
         def follow_during_outage(*arguments, **options):
             emulator.fault("*", DOWN, times=None)
-            return steps.run_steps(*arguments, **options)
+            return read_late_output(*arguments, **options)
 
         emulator.next_run(PLAIN_TEXT.id, output="late", output_after=0.2)
         with (
-            patch.object(conclusion, "run_steps", follow_during_outage),
+            patch.object(conclude, "read_late_output", follow_during_outage),
             pytest.raises(ResultError, match="its results could not be read"),
         ):
             worker(**TEXT, store=store).run()
@@ -109,16 +109,16 @@ class TestLateOutput:
 
             def killed_and_following(*given, **options):
                 operator.on_kill()
-                return steps.run_steps(*given, **options)
+                return read_late_output(*given, **options)
 
-            with patch.object(conclusion, "run_steps", killed_and_following):
+            with patch.object(conclude, "read_late_output", killed_and_following):
                 return operator.execute(made.context)
 
         return run
 
     @pytest.mark.parametrize("output_format", ["auto", "json", "text"])
     def test_kill_leaves_late_output_to_the_next_try(self, killed_when_late, worker, emulator, store, output_format):
-        match = "finished, but its process was ended while its output was not available"
+        match = "The run finished, but its process was ended before its results were read"
         with pytest.raises(ResultError, match=match):
             killed_when_late(0.4, retries=1, output_format=output_format)
         run = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, output_format=output_format)
@@ -130,18 +130,18 @@ class TestLateOutput:
         assert len(killed_when_late(0.2)) == 2
         # The run has ended, so there is nothing to decide.
         assert calls_of(emulator, "stop-task") == 0
-        assert "Killed while" not in logs()
+        assert "Killed" not in logs()
 
     def test_kill_in_the_last_try_fails_with_the_link_to_output_that_is_too_late(self, killed_when_late, monkeypatch):
         monkeypatch.setattr(timings, "KILL_LIMIT", 0.3)
         monkeypatch.setattr(timings, "LATE_OUTPUT_PAUSES", (60.0,))
-        match = r"was not available yet\. Its output is still available in BrowserAct: http"
+        match = r"(?s)its process was ended before its results were read\..BrowserAct still has its output\..Log: http"
         with pytest.raises(ResultError, match=match):
             killed_when_late(60.0)
 
 
 class TestKillWhileResultsAreWritten:
-    NOT_KEPT = "process was ended before all of its files were written"
+    NOT_KEPT = "process was ended before its results were written"
 
     def test_kill_while_files_are_in_preparation_reports_that_they_are_not_kept(self, download, emulator, monkeypatch):
         monkeypatch.setattr(timings, "KILL_LIMIT", 0.3)
@@ -184,7 +184,7 @@ class TestErrors:
     def test_unexpected_error_allows_a_retry_only_if_the_run_is_remembered(self, worker, emulator, store, remembered):
         run = partial(worker, workflow_id=ORDERS.id, store=store if remembered else None)
         with (
-            patch.object(conclusion, "read_output", raises(MemoryError("too much"))),
+            patch.object(conclude, "read_output", raises(MemoryError("too much"))),
             pytest.raises(failure(remembered), match="its results could not be read: MemoryError: too much"),
         ):
             run().run()
@@ -196,7 +196,7 @@ class TestErrors:
         monkeypatch.setattr(ResultStore, "save", raises(StorageError("no space left")))
         with pytest.raises(ResultError, match="its results could not be written: no space left"):
             export(store=store).run()
-        with pytest.raises(AirflowFailException, match=r"is still available in BrowserAct: http.*/(logs|live)/"):
+        with pytest.raises(AirflowFailException, match=r"BrowserAct still has its output\.\nLog: http.*/(logs|live)/"):
             export().run()
 
     def test_missing_files_fail_without_a_retry_if_the_run_is_not_remembered(self, export, emulator):
@@ -209,7 +209,9 @@ class TestErrors:
         monkeypatch.setattr(showing, "count_in_task", lambda name, **how: counted.append(name))
         run = partial(download, EmulatedFile("a.csv", b"a"), EmulatedFile("b.csv", b"bb"), store=store)
         emulator.fault("download-file", DOWN, times=None, skip=1)
-        with pytest.raises(ResultError, match=r"1 of 2 files are missing \(.*HTTP 503\).*available in BrowserAct"):
+        with pytest.raises(
+            ResultError, match=r"(?s)1 of 2 files are missing \(.*HTTP 503\).*BrowserAct still has its output"
+        ):
             run().run()
         # The retry counts the run.
         assert counted == []
@@ -230,7 +232,9 @@ class TestErrors:
 
     def test_text_in_the_wrong_format_is_still_written_and_reported_with_its_path(self, worker, emulator, folder, logs):
         emulator.set_workflow(PLAIN_TEXT.id, output="No results")
-        with pytest.raises(AirflowFailException, match=rf"is not json: Expecting .* stored in {folder}/.*output\.txt"):
+        with pytest.raises(
+            AirflowFailException, match=rf"(?s)is not json: Expecting .* stored in {folder}/.*output\.txt"
+        ):
             worker(**TEXT, output_format="json", output_path=str(folder)).run()
         assert (folder / emulator.tasks[0].id / "output.txt").read_text() == "No results"
         # That may be a header line, and is only doubtful.

@@ -1,0 +1,286 @@
+"""Conclude a run that has ended: return its result or raise its error, and report both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset
+
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
+from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE, AirflowFailException, AirflowTaskTimeout
+from airflow_provider_browseract.exceptions import BrowserActError, ResultError, RunError, StorageError
+from airflow_provider_browseract.in_airflow.showing import count_run, show_run
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
+from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
+from airflow_provider_browseract.loops import sleep
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.addresses import read_output_path
+from airflow_provider_browseract.runs.files import addresses_of, has_files, pending_line
+from airflow_provider_browseract.runs.options import OutputFormat
+from airflow_provider_browseract.runs.outputs import (
+    LARGE_OUTPUT,
+    FormatError,
+    as_text_line,
+    doubt_about,
+    doubtful_line,
+    read_output,
+    size_of,
+)
+from airflow_provider_browseract.runs.report import check_finished, end_line, error_text, facts, what_ran
+from airflow_provider_browseract.runs.stored import storable
+from airflow_provider_browseract.worker.reading import look
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_browseract.hooks.browseract import BrowserActHook
+    from airflow_provider_browseract.operators.base import RunOperator
+    from airflow_provider_browseract.runs.steps import Log
+    from airflow_provider_browseract.sensors.browseract import TaskSensor
+    from airflow_provider_browseract.worker.results import Results, ResultStore
+
+READ_AGAIN = (
+    "On Airflow 3.3, clearing the task reads the same run again; durable=False starts a new one."
+    if CLEAR_KEEPS_STATE
+    else "Clearing the task with 'Keep task state and resume' reads the same run again; without it, a new run starts."
+)
+"""How to read the run of an operator again after the error is fixed."""
+
+
+_UNREAD = {"output_text": "The text is", "output_files": "The addresses of its files are"}
+"""What the XComs of an output with a wrong format contain, by key."""
+
+
+class _KilledError(Exception):
+    """The process is being ended while it waits for something."""
+
+
+@dataclass(repr=False)
+class Conclusion:
+    """The result or the error of an Airflow task whose run has ended.
+
+    :param operator: the operator or sensor, whose arguments state what is returned or written.
+    :param another_try_reads_it: a later try reads the result of this run instead of paying for another run.
+    :param advice: how to read the run again after the error is fixed.
+    :param must_end: returns whether the process is being ended and must not wait for results any longer.
+    """
+
+    task: Task
+    context: Context
+    operator: RunOperator | TaskSensor
+    another_try_reads_it: bool
+    advice: str
+    must_end: Callable[[], bool] = lambda: False
+    results: Results | None = None
+
+    def conclude(self) -> Any:
+        """Return the result of the run, after pushing its XComs, counting it and extending the events of its assets.
+
+        :returns: the output as a value or, with an ``output_path``, a dict that describes what was written.
+        :raises RunFailedError: the run failed.
+        :raises RunCanceledError: the run was canceled.
+        :raises ResultError: the run finished and its results could not be written, but the next try may write them.
+        :raises AirflowFailException: the run finished, and no retry can return or write its results.
+        """
+        try:
+            with self._paid("read"):
+                try:
+                    self.task = read_late_output(self.task, self.operator.hook, self.operator.log, self._check)
+                finally:
+                    self.operator.log.info("%s", end_line(self.task))
+                    self._show()
+                check_finished(self.task)
+            with self._paid("written" if self.operator.output_path else "read"):
+                result = self._write() if self.operator.output_path else self._read()
+        except ResultError:
+            # The next try reads the same run and counts it.
+            raise
+        except Exception:
+            count_run(self.task)
+            raise
+        count_run(self.task)
+        self._extend_asset_events()
+        return result
+
+    def _show(self) -> None:
+        hook = self.operator.hook
+        show_run(self.context["ti"], self.task, hook.browseract_conn_id, hook.hiding.hidden, self.operator.log)
+
+    def _check(self) -> None:
+        if self.must_end():
+            raise _KilledError
+
+    @contextmanager
+    def _paid(self, done: str) -> Iterator[None]:
+        """Replace errors of the output with errors that lead to no further paid run.
+
+        :param done: what is done with the output, as a past participle for the message.
+        """
+        try:
+            yield
+        except StorageError as error:
+            raise self._without_result(f"its results could not be {done}: {error}") from None
+        except (RunError, AirflowFailException):
+            raise
+        except _KilledError:
+            raise self._without_result(f"its process was ended before its results were {done}") from None
+        except AirflowTaskTimeout:
+            raise self._without_result(f"execution_timeout expired while its results were being {done}") from None
+        except Exception as error:  # noqa: BLE001
+            what = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
+            lost = self._without_result(f"its results could not be {done}: {what}")
+            raise lost.with_traceback(error.__traceback__) from None
+
+    def _without_result(self, why: str, *, then: str = "", lost: bool = False, final: bool = False) -> Exception:
+        """Return the error of a paid run without a result here, which states where its output still is.
+
+        :param then: what to do, as sentences.
+        :param lost: BrowserAct does not have the output any more.
+        :param final: the next try would get the same result.
+        """
+        still = "" if lost else "BrowserAct still has its output."
+        reason = f"The run finished, but {why.rstrip('.')}."
+        text = error_text(reason, then or (self.advice if lost else ""), still, about=self.task)
+        # Without the state of the run, a retry would only start, and bill, another one.
+        return (ResultError if self.another_try_reads_it and not (final or lost) else AirflowFailException)(text)
+
+    def _wrong_format(self, why: object, kept: str) -> Exception:
+        then = " ".join(filter(None, (kept, f"Fix output_format or the {what_ran(self.task)}.", self.advice)))
+        return self._without_result(f"its output is not {self.operator.output_format}: {why}", then=then, final=True)
+
+    # The output as the value of the task
+
+    def _read(self) -> Any:
+        log, text = self.operator.log, _text_of(self.task)
+        if (size := size_of(text)) > LARGE_OUTPUT:
+            log.warning(
+                "The output is %.1f MiB and is stored in Airflow's database. Set output_path to write it to object "
+                "storage and pass on only its path.",
+                size / LARGE_OUTPUT,
+            )
+        try:
+            read = read_output(self.task, OutputFormat(self.operator.output_format), why_unstorable)
+        except FormatError as error:
+            raise self._wrong_format(error, self._keep_unread(text)) from None
+        if read.kept_as_text is not None:
+            log.warning("%s", as_text_line(read.kept_as_text))
+        if read.doubt is not None:
+            log.warning("%s", doubtful_line(read.doubt, self._keep_unread(text), what_ran(self.task)))
+        if pending := pending_line(self.task):
+            log.warning("%s", pending)
+        return read.value
+
+    def _keep_unread(self, text: str) -> str:
+        """Push the text of a wrong format and the addresses of the files as XComs.
+
+        :returns: where they are, as sentences; "" if the output is empty.
+        """
+        found = {"output_text": text and storable(text), "output_files": addresses_of(self.task)}
+        kept = {key: value for key, value in found.items() if value}
+        try:
+            for key, value in kept.items():
+                self.context["ti"].xcom_push(key=key, value=value)
+        except Exception as error:  # noqa: BLE001 - the task fails because of the wrong format, not because of this
+            return f"The output could not be pushed as an XCom ({type(error).__name__}: {error})."
+        return " ".join(f"{_UNREAD[key]} stored in the XCom {key}." for key in kept)
+
+    # The output in object storage
+
+    def _write(self) -> Any:
+        operator, task = self.operator, self.task
+        read_again = partial(operator.hook.client.send, APIS[task.api_version].get_task(task.id))
+        output_format = OutputFormat(operator.output_format)
+        store = open_store(operator)
+        results = self.results = store.save(task, output_format, read_again, self._check)
+        operator.log.info("Wrote %s to %s.", results.written, results.path)
+        if results.missing:
+            missing = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in results.missing.items())
+            raise self._without_result(
+                f"{len(results.missing)} of {len(results.missing) + len(results.files)} files are missing ({missing}). "
+                f"The others are in {results.path}",
+                lost=results.lost,
+            )
+        # Without a stored text, the output is empty, which the reason states.
+        where = f"The text is stored in {results.output.path}." if results.output else ""
+        if results.format_error:
+            raise self._wrong_format(results.format_error, where)
+        if doubt := doubt_about(_text_of(task), output_format):
+            operator.log.warning("%s", doubtful_line(doubt, where, what_ran(task)))
+        return results.manifest()
+
+    def _extend_asset_events(self) -> None:
+        """Add the run and the path of its results to the asset events."""
+        extra: dict[str, Any] = {"browseract_task_id": self.task.id, "counts": facts(self.task)["counts"]}
+        if self.results is not None:
+            extra["path"] = self.results.path
+            extra["files"] = [kept.path for kept in self.results.files]
+        # The result matters more than its asset events.
+        with tolerate_errors(self.operator.log.warning, "The run could not be added to the asset events: %s"):
+            for outlet in self.operator.outlets:
+                if isinstance(outlet, Asset):
+                    self.context["outlet_events"][outlet].extra.update(extra)
+
+
+def _text_of(task: Task) -> str:
+    return (task.output.string if task.output else None) or ""
+
+
+def open_store(operator: RunOperator | TaskSensor) -> ResultStore:
+    """Return the store for the ``output_path`` of an operator.
+
+    :raises InputError: the path cannot be used.
+    """
+    from airflow_provider_browseract.worker.results import ResultStore
+
+    return ResultStore(read_output_path(operator.output_path), operator.hook.settings, operator.log)
+
+
+def read_late_output(task: Task, hook: BrowserActHook, log: Log, check: Callable[[], None]) -> Task:
+    """Read a finished run again while it has neither output nor files, which can be available later than its status.
+
+    After a callback, the worker reads the run within a second of its end. A public client of the API, which polls, also
+    reads a finished run again before it accepts that there is no output.
+
+    :param check: called while this waits; its exception ends the wait.
+    :returns: the run as the API returned it last. It has no output if it still had none after
+        ``timings.LATE_OUTPUT_PAUSES``, or if it ended more than ``timings.LATE_OUTPUT_LIMIT`` seconds ago.
+    :raises BrowserActError: the last read failed, so it is not known whether the run has output.
+    """
+    ended_at = task.finished_at.timestamp() if task.finished_at else time.time()
+    if not _lacks_output(task) or ended_at < time.time() - timings.LATE_OUTPUT_LIMIT:
+        return task
+    log.info(
+        "The run has finished without output or files. They can become available after the status, so the run is read "
+        "again for up to %g seconds.",
+        sum(timings.LATE_OUTPUT_PAUSES),
+    )
+    seen: Task | BrowserActError = task
+    for pause in timings.LATE_OUTPUT_PAUSES:
+        sleep(pause, check)
+        seen = look(hook, task.id, task.api_version, log)
+        if isinstance(seen, BrowserActError):
+            log.warning("The run could not be read again: %s", seen.brief)
+        elif not _lacks_output(seen):
+            log.info("The output is available now.")
+            return seen
+        else:
+            task = seen
+    if isinstance(seen, BrowserActError):
+        raise seen
+    log.info("The run still has no output.")
+    return task
+
+
+def _lacks_output(task: Task) -> bool:
+    """Return whether a run has finished and should have output, but has neither output nor files."""
+    if task.status is not TaskStatus.FINISHED:
+        return False
+    # Agent-built bots may have no steps.
+    has_worked = bool(task.steps) or task.api_version is ApiVersion.V3
+    return has_worked and not (_text_of(task) or has_files(task))

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import logging
+import time
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+
+from airflow_provider_browseract.api import v2, v3
+from airflow_provider_browseract.api.models import ApiVersion, DownloadFile, Output, OutputFile, Step, Task, TaskStatus
+from airflow_provider_browseract.exceptions import BrowserActError
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.worker import conclude
+from tests.cases import cases
+from tests.steps import replace
+from tests.worker.starts import at
+
+EMPTY = Task(id="7", status=TaskStatus.FINISHED, steps=(Step(number=1, status="succeed", goal="Open the page"),))
+OF_BOT = replace(EMPTY, api_version=ApiVersion.V3, steps=())
+WITH_TEXT = replace(EMPTY, output=Output(string="text", files=()))
+A_FORMAT = OutputFile(format="csv", name="a.csv", size=3, url="https://files.example/1")
+BROKEN = BrowserActError("Internal error")
+
+
+class Read(NamedTuple):
+    """What reading again came to: the run or the error, the pauses, and the log."""
+
+    over: Any
+    slept: list[float]
+    logged: list[str]
+
+
+@pytest.fixture
+def play(monkeypatch, caplog):
+    def play(task: Task, *answers: Task | BrowserActError) -> Read:
+        left, asked, slept = list(answers), [], []
+        caplog.clear()
+
+        def send(call):
+            asked.append(call)
+            if isinstance(answer := left.pop(0), BrowserActError):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(conclude, "sleep", lambda seconds, check: slept.append(seconds))
+        hook: Any = SimpleNamespace(client=SimpleNamespace(send=send))
+        with caplog.at_level(logging.INFO):
+            try:
+                over: Any = conclude.read_late_output(task, hook, logging.getLogger("task"), lambda: None)
+            except BrowserActError as error:
+                over = error
+        expected = v3.get_task("7") if task.api_version is ApiVersion.V3 else v2.get_task("7")
+        assert [(call.path, call.params) for call in asked] == [(expected.path, expected.params)] * len(answers)
+        return Read(over, slept, [record.getMessage() for record in caplog.records])
+
+    return play
+
+
+@cases(
+    "task",
+    {
+        "text": WITH_TEXT,
+        "output file": replace(EMPTY, output=Output(string="", files=("https://files.example/1",))),
+        "download": replace(EMPTY, download_files=(DownloadFile(guid="1", file_name="a.csv", status="uploading"),)),
+        "no steps": replace(EMPTY, steps=()),
+        "failed": replace(EMPTY, status=TaskStatus.FAILED),
+        "canceled": replace(EMPTY, status=TaskStatus.CANCELED),
+        "formats": replace(OF_BOT, output=Output(formats=(A_FORMAT,))),
+        "value": replace(OF_BOT, output=Output(string="0", is_json=True)),
+        "failed bot": replace(OF_BOT, status=TaskStatus.FAILED),
+        "ended long ago": replace(EMPTY, finished_at=at(time.time() - timings.LATE_OUTPUT_LIMIT - 60)),
+    },
+)
+def test_run_with_output_or_without_a_reason_for_any_is_not_read_again(task, play):
+    played = play(task)
+    assert played == (task, [], [])
+
+
+@cases(
+    ("empty", "late"),
+    {
+        "no output": (EMPTY, WITH_TEXT),
+        "no text": (replace(EMPTY, output=Output(string=None, files=())), WITH_TEXT),
+        "an empty text": (replace(EMPTY, output=Output(string="", files=())), WITH_TEXT),
+        "ended lately": (replace(EMPTY, finished_at=at(time.time() + 3600.0)), WITH_TEXT),
+        "a bot, which needs no steps": (OF_BOT, replace(OF_BOT, output=Output(string="[1]", is_json=True))),
+    },
+)
+def test_finished_run_without_output_is_read_again_until_it_has_some(empty, late, play):
+    played = play(empty, empty, late)
+    assert played.over is late
+    assert played.slept == list(timings.LATE_OUTPUT_PAUSES[:2])
+    assert played.logged == [
+        "The run has finished without output or files. They can become available after the status, so the run is read "
+        "again for up to 20 seconds.",
+        "The output is available now.",
+    ]
+
+
+def test_run_that_stays_without_output_is_believed_after_about_20_seconds(play):
+    played = play(EMPTY, EMPTY, EMPTY, EMPTY)
+    assert (played.over, sum(played.slept)) == (EMPTY, 20)
+    assert played.logged[-1] == "The run still has no output."
+
+
+def test_failed_reads_are_logged_and_only_a_failed_last_one_is_an_error(play):
+    played = play(EMPTY, BROKEN, BROKEN, WITH_TEXT)
+    assert played.over is WITH_TEXT
+    assert played.logged[1:3] == ["The run could not be read again: Internal error"] * 2
+    assert play(EMPTY, EMPTY, EMPTY, BROKEN).over is BROKEN
