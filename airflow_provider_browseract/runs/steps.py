@@ -32,9 +32,6 @@ class Log(Protocol):
     def log(self, level: int, msg: str, /, *args: Any) -> Any:
         """Write a line with a level."""
 
-    def debug(self, msg: str, /, *args: Any) -> Any:
-        """Write a line that helps only to find a defect of this package."""
-
     def info(self, msg: str, /, *args: Any) -> Any:
         """Write a line."""
 
