@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from logging import Logger
 from typing import Any
 
 from airflow_provider_browseract.compat import DELETED, FINAL_STATES, is_of_earlier_try, task_instance_state
@@ -22,7 +21,7 @@ from airflow_provider_browseract.runs.report import kept_running, not_stopped
 from airflow_provider_browseract.runs.wait import Wait
 
 
-async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log: Logger) -> None:
+async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log: Any) -> None:
     """Stop the run of an interrupted ``dag.test()``. No code of the operator runs after that."""
     if cancel_on_kill:
         await _stop(wait, conn_id, log, "Interrupted (Ctrl-C). ")
@@ -30,7 +29,7 @@ async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log:
         log.warning("Interrupted (Ctrl-C). The run %s", kept_running("cancel_on_kill", None))
 
 
-async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Logger) -> None:
+async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Any) -> None:
     """Stop the run of a wait that was ended, unless the run is still waited for; log what was done."""
     try:
         if waiting := await _who_waits(wait, ti, log):
@@ -47,7 +46,7 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Logger)
     await _stop(wait, conn_id, log, "No task waits for the run any more. ", ti)
 
 
-async def _stop(wait: Wait, conn_id: str, log: Logger, why: str, ti: Any = None) -> None:
+async def _stop(wait: Wait, conn_id: str, log: Any, why: str, ti: Any = None) -> None:
     """Stop a run unless it has ended, and log what was done.
 
     :param ti: the task instance, if its link to the run may exist.
@@ -74,7 +73,7 @@ async def _stop(wait: Wait, conn_id: str, log: Logger, why: str, ti: Any = None)
         log.warning("%sThe run was stopped.", why)
 
 
-async def _who_waits(wait: Wait, ti: Any, log: Logger) -> str | None:
+async def _who_waits(wait: Wait, ti: Any, log: Any) -> str | None:
     """Return a sentence about what still waits for the run after the trigger was killed; None if nothing does."""
     try:
         if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.began_at):
@@ -95,7 +94,7 @@ async def _who_waits(wait: Wait, ti: Any, log: Logger) -> str | None:
     return None
 
 
-async def _next_try_waits(wait: Wait, ti: Any, log: Logger) -> bool:
+async def _next_try_waits(wait: Wait, ti: Any, log: Any) -> bool:
     """Return whether the next try of a task instance waits for the run (Airflow 3.4).
 
     The try of the trigger is over: a person has cleared it, or it has failed and left the run to the next try. Which of
