@@ -132,8 +132,16 @@ class Verdict:
         return self.forecast.credits > self.period.limit
 
     @property
+    def short_line(self) -> str:
+        """The line for the log of a start, when much of the budget is used."""
+        return (
+            f"{self.used:,} credits of {self.period.setting}={self.period.limit} are used; {self.reserved:,} more are "
+            f"expected for active runs, {self.forecast.credits:,} for this one."
+        )
+
+    @property
     def line(self) -> str:
-        """The line for the log."""
+        """The line for the log of a dry run."""
         active = f"{self.reserved:,} expected for {_active(self.active)}" if self.active else "no run is active"
         without_credits = ""
         if self.without_credits:
@@ -234,7 +242,8 @@ def check_budget(
         )
         return ()
     for verdict in verdicts:
-        yield LogLine(verdict.line)
+        if 2 * verdict.used > verdict.period.limit:
+            yield LogLine(verdict.short_line)
     least = min(verdicts, key=lambda verdict: verdict.credits_left)
     if (refusing := refused_by(verdicts)) is not None:
         yield ShowBudget(refusing.xcom("refused"), "refused")

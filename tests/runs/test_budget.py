@@ -141,7 +141,7 @@ def test_budget_of_the_day_or_of_the_month_refuses(limits, refused):
     assert (verdict and str(verdict.period)) == refused
     # The XCom has the budget with fewer credits left.
     assert [shown.xcom["period"] for shown in account.shown] == [refused or "2026-11-27"]
-    assert len(account.lines) == 2
+    assert len(account.lines) == sum(2 * used > limit for used, limit in zip((135, 2735), limits, strict=True))
     # One list of today in each version, as for the day alone.
     assert len(account.calls) == 2
 
@@ -159,9 +159,11 @@ def spent(used, *credits_of_active):
 def test_log_line_names_the_credits_and_ended_runs_without_any(without, text):
     account = spent(1620, 45, 45)
     account.runs += runs_of(without, None, first=200)
-    account.check(DAILY, WORKFLOW)
-    [line] = account.lines
-    assert line == (
+    [verdict] = account.check(DAILY, WORKFLOW)
+    assert account.lines == [
+        "1,620 credits of daily_credits=2000 are used; 90 more are expected for active runs, 45 for this one."
+    ]
+    assert verdict.line == (
         "Budget of connection 'browseract_default' for 2026-11-27 (UTC): 1,620 of 2,000 credits used, 90 expected for "
         f"2 active runs.{text} This run is expected to use 45 (mean of 20 runs of workflow 71002814653029437)."
     )
