@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,7 +73,7 @@ class TaskSensor(BaseSensorOperator):
         :class:`~airflow_provider_browseract.operators.browseract.RunWorkflowOperator` returns them.
     :raises AirflowFailException: an argument is wrong, or the run failed or was canceled; no retry can fix that. Or
         BrowserAct has refused the API key from the start. A key that is refused later may be in rotation, so the
-        sensor keeps waiting: for 10 minutes, or until ``timeout`` with ``mode="reschedule"``, which keeps no state.
+        sensor keeps waiting: deferred for 10 minutes, otherwise until ``timeout``.
     :raises AirflowSensorTimeout: the run did not end within ``timeout``; it keeps running.
     :raises RunError: the status could not be read, or the results could not be written. Airflow's retries apply.
     """
@@ -102,8 +101,6 @@ class TaskSensor(BaseSensorOperator):
         self.browseract_conn_id = browseract_conn_id
         self.deferrable = deferrable
         self.show_live_view = show_live_view
-        # A refusal before BrowserAct has accepted the API key counts as one that has lasted too long.
-        self._refused_since: float | None = -math.inf
         self._version: ApiVersion | None = None
         # Rendering may replace a given value with None.
         self._given = {name: getattr(self, name) for name in self.template_fields}
@@ -212,7 +209,7 @@ class TaskSensor(BaseSensorOperator):
                 raise AirflowFailException(str(seen)) from None
             self.log.warning("A poll of the run failed: %s", seen.brief)
             return None
-        self._refused_since, self._version = None, seen.api_version
+        self._version = seen.api_version
         self.hook.hiding = self.hook.hiding.of_run(seen)
         show_run(context["ti"], seen, self.browseract_conn_id, self.hook.hiding.hidden, self.log)
         for line in step_lines(seen, 0) if seen.status.ended else [status_line(seen)]:
@@ -221,15 +218,12 @@ class TaskSensor(BaseSensorOperator):
 
     def _is_final(self, error: BrowserActError, context: Context) -> bool:
         """Return whether a failed poll fails the task."""
-        if not isinstance(error, AuthenticationError | PermissionDeniedError) or error.code is None:
+        refused = isinstance(error, AuthenticationError | PermissionDeniedError) and error.code is not None
+        if not refused or self._version is not None:
+            # A key that was accepted before may be in rotation.
             return is_unknown_run(error)
-        if self.reschedule:
-            # Each poke is a separate process, so only Airflow knows of earlier ones.
-            return context["ti"].get_first_reschedule_date(context) is None
-        now = time.monotonic()
-        if self._refused_since is None:
-            self._refused_since = now
-        return now - self._refused_since >= timings.POLL_PATIENCE
+        # Each poke of a rescheduled sensor is a separate process, so only Airflow knows of earlier ones.
+        return not self.reschedule or context["ti"].get_first_reschedule_date(context) is None
 
     def _defer(self, wait: Wait) -> NoReturn:
         from airflow_provider_browseract.triggers.run import TaskTrigger
