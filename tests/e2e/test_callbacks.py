@@ -278,7 +278,7 @@ def test_triggerer_taken_for_dead_that_comes_back_stops_no_run(waiting, second_t
         before = runs.world.polls(task.id)
         runs.airflow.start(second_triggerer)
         runs.emulator.wait_until(lambda: runs.world.polls(task.id) > before, timeout=150)
-    wait_for("The end of the first trigger", lambda: "waits for it elsewhere" in runs.log(0), timeout=150)
+    wait_for("The end of the first trigger", lambda: "invoking on_kill" in runs.log(0), timeout=150)
     runs.world.release(task.id)
     runs.wait_until_all_are("success", timeout=150)
     assert runs.check() == {"poll": 1}
