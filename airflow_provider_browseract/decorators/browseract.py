@@ -9,13 +9,36 @@ from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_d
 
 from airflow_provider_browseract.compat import call_with_context, set_during_execution
 from airflow_provider_browseract.exceptions import InputError
+from airflow_provider_browseract.operators.base import RunOperator
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
+class _FunctionOperator(DecoratedOperator, RunOperator):
+    """Call a function, and start a run with the returned value as its inputs."""
+
+    custom_operator_name: str = "@task.browseract"
+    # Before the function is called, and again after a deferral, the UI cannot show the inputs.
+    overwrite_rtif_after_execution: bool = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        # Airflow infers multiple_outputs from the function's annotation, but the task returns the run's output.
+        kwargs |= {self.inputs_argument: set_during_execution(), "multiple_outputs": False}
+        super().__init__(**kwargs)
+
+    def prepare(self, context: Context) -> None:
+        """Call the function with its own arguments and with values of the context."""
+        made = call_with_context(self.python_callable, self.op_args, {**context, **self.op_kwargs})
+        if made is None and self.inputs_argument == "input_parameters":
+            raise InputError("The function returned None. Return the inputs, or {} if there are none.")
+        if not isinstance(made, Mapping | Sequence | None) or isinstance(made, str | bytes):
+            raise InputError(f"The function returned a value of type {type(made).__name__}. Return a dict of inputs.")
+        setattr(self, self.inputs_argument, made)
+
+
+class BrowserActDecoratedOperator(_FunctionOperator, RunWorkflowOperator):
     """Call a function, and run a workflow with the returned value as ``input_parameters``.
 
     The function is called in each try, and again after a wait for a slot. The returned value is not rendered as a
@@ -34,28 +57,9 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
         **DecoratedOperator.template_fields_renderers,
         **RunWorkflowOperator.template_fields_renderers,
     }
-    custom_operator_name: str = "@task.browseract"
-    # Before the function is called, and again after a deferral, the UI cannot show the inputs.
-    overwrite_rtif_after_execution: bool = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        # Airflow infers multiple_outputs from the function's annotation, but the task returns the run's output.
-        super().__init__(input_parameters=set_during_execution(), **{**kwargs, "multiple_outputs": False})
-
-    def prepare(self, context: Context) -> None:
-        """Call the function."""
-        made = _call(self, context)
-        if made is None:
-            raise InputError("The function returned None. Return the inputs, or {} if there are none.")
-        if not isinstance(made, Mapping) and (isinstance(made, str | bytes) or not isinstance(made, Sequence)):
-            raise InputError(
-                f"The function returned a value of type {type(made).__name__}.\n"
-                'Return a dict of names and values, or a list of {"name": ..., "value": ...}.'
-            )
-        self.input_parameters = made
 
 
-class BotDecoratedOperator(DecoratedOperator, RunBotOperator):
+class BotDecoratedOperator(_FunctionOperator, RunBotOperator):
     """Call a function, and run a bot with the returned value as ``input``.
 
     See :class:`BrowserActDecoratedOperator`. The arguments are those of
@@ -67,26 +71,6 @@ class BotDecoratedOperator(DecoratedOperator, RunBotOperator):
         **DecoratedOperator.template_fields_renderers,
         **RunBotOperator.template_fields_renderers,
     }
-    custom_operator_name: str = BrowserActDecoratedOperator.custom_operator_name
-    overwrite_rtif_after_execution: bool = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(input=set_during_execution(), **{**kwargs, "multiple_outputs": False})
-
-    def prepare(self, context: Context) -> None:
-        """Call the function."""
-        made = _call(self, context)
-        if not isinstance(made, Mapping | None):
-            raise InputError(
-                f"The function returned a value of type {type(made).__name__}.\n"
-                "Return a dict with the input of the bot, or None if it needs none."
-            )
-        self.input = made
-
-
-def _call(operator: BrowserActDecoratedOperator | BotDecoratedOperator, context: Context) -> Any:
-    """Call the function of an operator with its own arguments and with values of the context."""
-    return call_with_context(operator.python_callable, operator.op_args, {**context, **operator.op_kwargs})
 
 
 def browseract_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
