@@ -73,7 +73,7 @@ class BrowserActError(Exception):
     def brief(self) -> str:
         """Reason and codes in one line, without the remedy and without a full stop, for use in a sentence."""
         reason = self.message.rstrip(".")
-        return f"{reason} ({self._codes})" if self._codes else reason
+        return f"{reason} ({self.codes})" if self.codes else reason
 
     @property
     def advice(self) -> str:
@@ -84,10 +84,11 @@ class BrowserActError(Exception):
 
     def __str__(self) -> str:
         reason = self.message if self.message.endswith((".", "!", "?")) else f"{self.message}."
-        return "\n".join(filter(None, (reason, self.advice, self._codes)))
+        return "\n".join(filter(None, (reason, self.advice, self.codes)))
 
     @property
-    def _codes(self) -> str:
+    def codes(self) -> str:
+        """BrowserAct's code, the HTTP status and the trace id, as far as they are known."""
         named = (("code", self.code), ("HTTP", self.http_status), ("traceId", self.trace_id))
         return ", ".join(f"{name} {value}" for name, value in named if value is not None)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.exceptions import BrowserActError
-from airflow_provider_browseract.runs.steps import Log, LogLine, Sleep
+from airflow_provider_browseract.runs.steps import Log, LogLine
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import BrowserActClient
@@ -31,32 +31,22 @@ def _unknown_step(step: Any) -> Any:
     raise TypeError(f"unknown step {step!r}")
 
 
-def _nothing_to_check() -> None:
-    pass
-
-
 def run_steps(
     steps: Generator[Any, Any, T],
     client: BrowserActClient,
     log: Log,
     do: Callable[[Any], Any] = _unknown_step,
-    check: Callable[[], None] = _nothing_to_check,
 ) -> T:
     """Execute steps in this thread.
 
-    :param do: executes every step that is not a call, a sleep or a log line, and returns its result.
-    :param check: called before each step and every :data:`CHECK_INTERVAL` seconds of a sleep; its exception ends the
-        steps.
+    :param do: executes every step that is neither a call nor a log line, and returns its result.
     :returns: the value that the steps return.
     """
     try:
         step = next(steps)
         while True:
-            check()
             result: Any = None
-            if isinstance(step, Sleep):
-                sleep(step.seconds, check)
-            elif isinstance(step, LogLine):
+            if isinstance(step, LogLine):
                 log.log(step.level, "%s", step.text)
             elif isinstance(step, Call):
                 try:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.exceptions import BrowserActError
-from airflow_provider_browseract.runs.steps import LogLine, Sleep
+from airflow_provider_browseract.runs.steps import LogLine
 
 T = TypeVar("T")
 
@@ -60,7 +60,6 @@ class Played:
     logged: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     asked: list[Call[Any]] = field(default_factory=list)
-    slept: list[float] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
@@ -80,9 +79,6 @@ class Played:
                 self.logged.append(step.text)
                 if step.level >= logging.WARNING:
                     self.warnings.append(step.text)
-            case Sleep():
-                self.slept.append(step.seconds)
-                self.now += step.seconds
             case _:
                 self.asked.append(step)
                 return self.respond(step)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.compat import AirflowSkipException, count_in_task, redact
+from airflow_provider_browseract.api.arguments import PATH_ID, is_missing
+from airflow_provider_browseract.compat import (
+    AirflowRescheduleException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    count_in_task,
+    redact,
+)
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, PanelLink
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs.callback_url import WAIT_XCOM
@@ -33,24 +40,31 @@ FAILURE_LENGTH = 300
 
 
 @contextmanager
-def showing_failure(ti: Any, facts: Callable[[], dict[str, Any]], log: Log) -> Iterator[None]:
+def showing_failure(ti: Any, facts: Callable[[], dict[str, Any] | None], log: Log) -> Iterator[None]:
     """Push the XCom that shows why a try fails, without secrets, if an error leaves this context.
 
-    :param facts: returns the keys ``connection``, ``source``, ``task_id`` and ``started``.
+    :param facts: returns the keys ``connection``, ``source``, ``task_id`` and ``started``; None to push nothing.
     """
     try:
         yield
-    except AirflowSkipException:
+    except (AirflowSkipException, AirflowRescheduleException):
         raise
     except Exception as error:
-        _push(ti, FAILURE_XCOM, {**_why(error), **facts()}, log)
+        # Whatever happens here, the error decides whether Airflow starts another try.
+        with (
+            suppress(AirflowTaskTimeout),
+            tolerate_errors(log.warning, "Could not push the XCom %r (%s).", FAILURE_XCOM),
+        ):
+            if (known := facts()) is not None:
+                reason, then = reason_and_remedy(redact(str(error)))
+                shown = {"reason": reason[:FAILURE_LENGTH], "remedy": then and then[:FAILURE_LENGTH]}
+                ti.xcom_push(key=FAILURE_XCOM, value={**shown, "kind": type(error).__name__, **known})
         raise
 
 
-def _why(error: Exception) -> dict[str, Any]:
-    reason, remedy = reason_and_remedy(redact(str(error)))
-    shown = {"reason": reason[:FAILURE_LENGTH], "remedy": remedy and remedy[:FAILURE_LENGTH]}
-    return {**shown, "kind": type(error).__name__}
+def id_or_none(value: Any) -> str | None:
+    """Return an id as it may be shown; None for another value, which may be long or confidential."""
+    return value if isinstance(value, str) and PATH_ID.fullmatch(value) and not is_missing(value) else None
 
 
 def count_run(task: Task) -> None:

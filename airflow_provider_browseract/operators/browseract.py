@@ -339,11 +339,11 @@ class ResumeTaskOperator(TaskOperator):
             status = self.hook.get_task_status(browseract_task_id)
             if status.ended:
                 raise InputError(
-                    f"it has ended as {status} and cannot be resumed. Remove its id from browseract_task_id."
+                    f"The run has ended as {status} and cannot be resumed. Remove its id from browseract_task_id."
                 ) from None
             if status is TaskStatus.PAUSING:
                 raise RunError(
-                    "it is about to pause and cannot be resumed yet. Set retries, so that a later try resumes it."
+                    "The run is about to pause and cannot be resumed yet. Set retries, so that a later try resumes it."
                 ) from None
             return str(status)
         return "resumed"

@@ -34,7 +34,7 @@ from airflow_provider_browseract.runs.spend import (
     forecast_for,
     list_runs,
 )
-from airflow_provider_browseract.runs.steps import LogLine, Sleep
+from airflow_provider_browseract.runs.steps import LogLine
 
 MOST_SLOTS = 20
 """Concurrent runs of BrowserAct's largest plan. At most this many forecasts are made for active runs."""
@@ -210,7 +210,7 @@ class ShowBudget:
 
 BudgetStep: TypeAlias = ReadDaySums | WriteDaySums | ShowBudget
 
-Step: TypeAlias = "BudgetStep | Sleep | LogLine | Call[Any]"
+Step: TypeAlias = "BudgetStep | LogLine | Call[Any]"
 
 
 def check_budget(

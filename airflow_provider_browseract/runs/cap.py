@@ -40,14 +40,14 @@ def over_cap_text(
     :param shared: whether the tries of the task instance share the cap.
     :param retried: whether another try follows, because the run was not stopped.
     """
-    step = f" until {name_step(task.steps[-1]).rstrip('.')}" if task.steps else ""
+    step = f" by {name_step(task.steps[-1]).rstrip('.')}" if task.steps else ""
     whose = "The runs of this task instance" if earlier else "It"
+    over = f"more credits were used than max_credits={cap} allows"
     why = "the tries of a task instance share max_credits" if shared else "another run would probably use as much"
     then = "The next try reattaches to the run and stops it." if retried else f"There is no retry, because {why}."
     look = "Look for a loop in its last steps, or raise max_credits if the run needs more."
     return error_text(
-        ("The run was stopped" if fate is None else "The run was to be stopped")
-        + f", because more credits were used than max_credits={cap} allows.",
+        f"The run was stopped, because {over}." if fate is None else f"{over[0].upper()}{over[1:]}.",
         " ".join(filter(None, (f"{whose} used {used:,} credits{step}.", fate, then, look))),
         about=task,
     )

@@ -38,12 +38,12 @@ def polling_line(interval: float) -> str:
     return f"Waiting in the triggerer, which polls the run every {interval:g} seconds. {IF_NO_LINE_FOLLOWS}"
 
 
-def error_text(reason: str, *then: str, about: Task | str | None = None, code: object = None) -> str:
+def error_text(reason: str, *then: str, about: Task | str | None = None, codes: str = "") -> str:
     """Return the text of an error: the reason, what follows from it and what to do, links, and last ids and codes.
 
     :param then: further lines. The empty ones are left out.
     :param about: the run, or the id of its BrowserAct task.
-    :param code: BrowserAct's code of the error.
+    :param codes: BrowserAct's code of the error, and what else its support asks for.
     """
     links = ids = ""
     if isinstance(about, Task):
@@ -51,8 +51,8 @@ def error_text(reason: str, *then: str, about: Task | str | None = None, code: o
         ids = f"BrowserAct task {about.id}" + (f" of {what_ran(about)} {about.source_id}" if about.source_id else "")
     elif about is not None:
         ids = f"BrowserAct task {about}"
-    last = f"{ids}{f', code {code}' if code is not None else ''}." if ids else ""
-    return "\n".join(filter(None, (reason, *then, links, last)))
+    last = ", ".join(filter(None, (ids, codes)))
+    return "\n".join(filter(None, (reason, *then, links, last and f"{last}.")))
 
 
 def reason_and_remedy(text: str) -> tuple[str, str | None]:
@@ -248,12 +248,13 @@ def check_finished(task: Task) -> None:
 def _why_failed(task: Task) -> str:
     failure = task.failure
     code = failure.code if failure else None
+    codes = "" if code is None else f"code {code}"
     reason = (failure and failure.message) or "The run failed, and BrowserAct gave no reason"
     words, remedy = REMEDIES.get(code or 0, ("", ""))
     advice = (remedy if words in reason.lower() else "") + "Fix the {what} or its {inputs}, and clear the Airflow task."
     then = advice.format(**WORDS[task.api_version])
     at, judged, screenshot = _failing_step(task.steps[-MAX_STEP_LINES:])
-    return error_text(f"{reason.rstrip('.')}{at}.", then, judged, screenshot, about=task, code=code)
+    return error_text(f"{reason.rstrip('.')}{at}.", then, judged, screenshot, about=task, codes=codes)
 
 
 def _failing_step(steps: tuple[Step, ...]) -> tuple[str, str, str]:

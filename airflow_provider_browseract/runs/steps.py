@@ -12,13 +12,6 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
-class Sleep:
-    """Do nothing for a number of seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True)
 class LogLine:
     """Write a line to the task's log."""
 

@@ -33,7 +33,7 @@ from airflow_provider_browseract.exceptions import (
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.hiding import SECRET_INPUTS, Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
-from airflow_provider_browseract.in_airflow.showing import show_run, showing_failure
+from airflow_provider_browseract.in_airflow.showing import id_or_none, show_run, showing_failure
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.hints import check_rendered, naming_similar_arguments, naming_task
 from airflow_provider_browseract.runs.options import OutputFormat
@@ -163,8 +163,13 @@ class TaskSensor(BaseSensorOperator):
         return PokeReturnValue(True, self._conclude(context, task))
 
     def _facts(self) -> dict[str, Any]:
-        task_id = str(self.browseract_task_id)
-        return {"connection": self.browseract_conn_id, "source": None, "task_id": task_id, "started": True}
+        task_id = id_or_none(self.browseract_task_id)
+        return {
+            "connection": self.browseract_conn_id,
+            "source": None,
+            "task_id": task_id,
+            "started": task_id is not None,
+        }
 
     @contextmanager
     def _failing_as_declared(self) -> Iterator[None]:
@@ -247,8 +252,8 @@ class TaskSensor(BaseSensorOperator):
         if isinstance(seen, BrowserActError) and is_unknown_run(seen):
             return AirflowFailException(str(seen))
         why, remedy = why_unread(seen)
-        code = seen.code if isinstance(seen, BrowserActError) else None
-        return RunLostError(error_text(why, f"The run may keep running. {remedy}", about=task_id, code=code))
+        codes = seen.codes if isinstance(seen, BrowserActError) else ""
+        return RunLostError(error_text(why, f"The run may keep running. {remedy}", about=task_id, codes=codes))
 
     def _conclude(self, context: Context, task: Task) -> Any:
         self.hook.hiding = self.hook.hiding.of_run(task)

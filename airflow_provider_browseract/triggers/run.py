@@ -198,6 +198,7 @@ class TaskTrigger(BaseTrigger):
         if not stopping.done():
             self.log.warning(
                 "The run was not stopped within %g seconds. The triggerer keeps trying. Check in the BrowserAct "
-                "dashboard whether it is still running.",
+                "dashboard whether it is still running: BrowserAct task %s.",
                 timings.ON_KILL_LIMIT,
+                self.wait.browseract_task_id,
             )

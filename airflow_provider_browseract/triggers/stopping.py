@@ -38,9 +38,10 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Any) ->
     except Exception as error:  # noqa: BLE001 - a run that something may wait for must not be stopped
         log.error(
             "The run was not stopped and may keep running and using credits: Airflow did not report whether a task "
-            "still waits for it (%s: %s). If none does, stop it in the BrowserAct dashboard.",
+            "still waits for it (%s: %s). If none does, stop it in the BrowserAct dashboard: BrowserAct task %s.",
             type(error).__name__,
             error,
+            wait.browseract_task_id,
         )
         return
     await _stop(wait, conn_id, log, "No task waits for the run any more. ", ti)
@@ -68,7 +69,7 @@ async def _stop(wait: Wait, conn_id: str, log: Any, why: str, ti: Any = None) ->
         # Airflow has deleted the link if the task was cleared.
         with suppress(Exception):
             where = await aget_xcom(ti, BrowserActTaskLink().xcom_key)
-        log.error("%sThe run %s", why, not_stopped(error, where))
+        log.error("%sThe run %s It is BrowserAct task %s.", why, not_stopped(error, where), task_id)
     else:
         log.warning("%sThe run was stopped.", why)
 

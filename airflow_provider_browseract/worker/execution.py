@@ -43,7 +43,7 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.in_airflow.required_action import close, read_event
-from airflow_provider_browseract.in_airflow.showing import count_run, show_run, show_wait
+from airflow_provider_browseract.in_airflow.showing import count_run, id_or_none, show_run, show_wait
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError, over_cap_text
@@ -135,12 +135,17 @@ class Execution:
             raise queue_left(self.ledger, f"{why}. No run was started.\n{remedy}", overdue=overdue) from None
         return self._end_without_event(task_id, f"Airflow ended the deferral: {why}.", remedy=remedy, overdue=overdue)
 
-    def facts(self) -> dict[str, Any]:
-        """Return what the XCom ``failure`` has of this try."""
+    def facts(self) -> dict[str, Any] | None:
+        """Return what the XCom ``failure`` has of this try; None for a try that is killed.
+
+        A kill leaves no time for it, and another try, whose XComs they would be, may have begun.
+        """
         run, source = self.run, self.run.source
+        if run.killed:
+            return None
         return {
             "connection": self.hook.browseract_conn_id,
-            "source": {"kind": source.kind.value, "id": source.id, "name": run.source_name},
+            "source": {"kind": source.kind.value, "id": id_or_none(source.id), "name": run.source_name},
             "task_id": run.known_id,
             "started": run.known_id is not None or run.start_unknown,
         }
@@ -163,7 +168,11 @@ class Execution:
         try:
             if self.operator._dry is True:
                 self._dry_run()
-            if (entry := self.ledger.read()) is not None:
+            # Until it is known what an earlier try has left.
+            run.start_unknown = True
+            entry = self.ledger.read()
+            run.start_unknown = False
+            if entry is not None:
                 # Whatever fails from here on, this process answers for that run.
                 run.follow(entry.task_id, entry.source.api_version)
                 run.starting = entry.task_id is None
@@ -194,6 +203,9 @@ class Execution:
         """Check everything that needs no other service, and return what is to be run."""
         options = self.options
         request = self._request()
+        if not options.waits_deferred:
+            # This process will need it at the end of the run, perhaps hours later, when another version is installed.
+            from airflow_provider_browseract.worker import conclude  # noqa: F401
         again = queued.refusals > 0
         return Wanted(
             request,
@@ -235,12 +247,15 @@ class Execution:
         if (task_id := run.task_id) is not None:
             left = None if final else run.leave(RunLostError(message))
             fate = left or run.stop_on_kill(task_id)
-            message = error_text(message, f"An earlier try has started a run. {fate}", about=task_id)
+            codes = ""
+            if isinstance(error, BrowserActError):
+                message, codes = f"{error.message.rstrip('.')}.\n{error.advice}".rstrip(), error.codes
+            message = error_text(message, f"An earlier try has started a run. {fate}", about=task_id, codes=codes)
             if not final:
                 raise RunLostError(message) from None
         elif final and run.starting and entry is not None:
             message = f"{message}\nAn earlier try may have started a run. {RunStartUnknownError.remedy}"
-            run.starting = False
+            run.starting, run.start_unknown = False, True
         if final:
             raise AirflowFailException(message) from None
         if isinstance(error, AirflowNotFoundException):
@@ -504,8 +519,8 @@ class Execution:
         """Stop the run or leave it to the next try, and return the error that explains why there is no result."""
         task_id = wait.browseract_task_id
         if end is End.DEADLINE and isinstance(seen, Task):
-            fate, overdue = self.run.stop(task_id), f"it did not end within {self.options.timeout:g} seconds"
-            reason = f"The run was stopped, because {overdue}." if fate == STOPPED else f"The run is late: {overdue}."
+            fate, overdue = self.run.stop(task_id), f"did not end within timeout={self.options.timeout:g} seconds"
+            reason = f"The run was stopped, because it {overdue}." if fate == STOPPED else f"The run {overdue}."
             then = "" if fate == STOPPED else f"{fate} "
             return RunTimedOutError(error_text(reason, f"{then}Raise timeout if the run needs longer.", about=seen))
         why, remedy = why_unread(seen)
@@ -521,6 +536,7 @@ class Execution:
         :param seen: what the last poll returned.
         """
         if task_id is None:
+            self.run.start_unknown = True
             fate = (
                 "A run may keep running and using credits, and its id is not known here. Check the newest tasks of the "
                 f"{self.run.source} in the BrowserAct dashboard."
@@ -531,8 +547,8 @@ class Execution:
         if unknown and (fate == HAD_ENDED or "keeps running, and" in fate):
             # Neither a retry nor a refused stop is a promise.
             fate = "It is not known whether the run is still active."
-        code = seen.code if isinstance(seen, BrowserActError) else None
-        return RunLostError(error_text(why, f"{fate} {remedy}", about=task_id, code=code))
+        codes = seen.codes if isinstance(seen, BrowserActError) else ""
+        return RunLostError(error_text(why, f"{fate} {remedy}", about=task_id, codes=codes))
 
     @contextmanager
     def _accounted_for(self, task_id: str) -> Iterator[None]:
@@ -545,7 +561,8 @@ class Execution:
         except (RunError, AirflowFailException):
             raise
         except Exception as error:  # noqa: BLE001 - raised again as an error that states what happens to the run
-            what = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
+            foreign = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            what = error.brief if isinstance(error, BrowserActError) else foreign
             why = f"An unexpected error occurred: {what.rstrip('.')}."
             # Show only the traceback of the original error.
             lost = self._lost(task_id, why, remedy="The traceback shows where the error occurred.")

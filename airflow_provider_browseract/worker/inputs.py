@@ -58,8 +58,13 @@ def compare_names(given: Collection[str], declared: Sequence[InputParameter], wh
     :raises InputError: a name is not declared, or a required input is missing.
     """
     required = {each.name: each.default_enabled is False for each in declared}
-    wrong = [f"has the unknown name {name!r}{did_you_mean(name, required)}" for name in given if name not in required]
-    wrong += [f"lacks the required name {name!r}" for name in required if required[name] and name not in given]
+    unknown = [f"{name!r}{did_you_mean(name, required)}" for name in given if name not in required]
+    missing = [repr(name) for name in required if required[name] and name not in given]
+    wrong = [
+        f"{verb} name{'s' if len(names) > 1 else ''} {', '.join(names)}"
+        for verb, names in (("has the unknown", unknown), ("lacks the required", missing))
+        if names
+    ]
     if wrong:
         inputs = ", ".join(f"{name} (required)" if required[name] else name for name in required)
         raise InputError(f"input_parameters {' and '.join(wrong)}. The inputs of {what} are: {inputs}.")

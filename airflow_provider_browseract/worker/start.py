@@ -152,7 +152,7 @@ def _read_earlier(run: Run, entry: Entry, task_id: str, *, cleared: bool) -> Tas
             run.task_id = None
             then = "Make sure that no run is active. Then clear the task instance, which starts a new run."
             raise AirflowFailException(
-                error_text(f"{unknown} Nothing was started.", f"{WHY_UNKNOWN} {then}", about=task_id, code=task.code)
+                error_text(f"{unknown} Nothing was started.", f"{WHY_UNKNOWN} {then}", about=task_id, codes=task.codes)
             )
         run.log.warning(
             "%s %s If it is active in another account, it keeps using credits. Starting a new run, because the Airflow "
@@ -178,25 +178,29 @@ def _is_wanted(run: Run, task: Task, entry: Entry, wanted: Wanted, *, same: bool
         other = entry.source != wanted.request.source
         why = f"it is a run of {entry.source}" if other else "an earlier try had other inputs or another profile"
     elif came_to_nothing(task):
-        run.log.info("The run of an earlier try is %s. Starting a new run.", task.status)
+        run.log.info("The run of an earlier try has ended as %s. Starting a new run.", task.status)
         return False
     elif not task.status.ended and entry.deferred and cleared:
         why = "the Airflow task was cleared while it waited"
     else:
         return True
     if task.status.ended:
-        run.log.info("The run of an earlier try is %s, but %s. Starting a new run.", task.status, why)
+        run.log.info("The run of an earlier try has ended as %s, but %s. Starting a new run.", task.status, why)
         return False
     with suppress(*NOTHING_TO_STOP):
         run.hook.client.send(APIS[task.api_version].stop_task(task.id))
-    run.log.warning("The run of an earlier try was stopped, because %s. Starting a new run.", why)
+    run.log.warning(
+        "The run of an earlier try was stopped, because %s. Starting a new run. It was BrowserAct task %s.",
+        why,
+        task.id,
+    )
     return False
 
 
 def _start(run: Run, wanted: Wanted, before: Entry | None, earlier: tuple[str, ...], spent: int) -> Started:
     """Start a run, if cap and budget allow it. If certainly none was started, restore the entry before."""
     # From here on, this try no longer answers for a run of an earlier try.
-    run.task_id, run.starting = None, False
+    run.task_id, run.known_id, run.starting = None, None, False
     request = wanted.before_start(wanted.request)
     run.source_name = request.source_name
     check_cap(spent, wanted.max_credits)
@@ -292,13 +296,13 @@ def find_lost_run(
     if not usable:
         run.log.info("No matching run was found.")
         return None
-    lost = "An earlier start may have created a run, and it is not certain which of several it is."
+    lost = "A start may have created a run, but it is not certain that it is one of those below."
     named = f"BrowserAct tasks of {entry.source}: {_names_of(usable)}."
     if cleared:
         run.log.warning("%s Starting a new run, because the Airflow task was cleared. %s", lost, named)
         return None
     # The error names the runs.
-    run.starting = False
+    run.starting, run.start_unknown = False, True
     raise AirflowFailException(
         error_text(
             lost,

@@ -266,7 +266,7 @@ class TestGoals:
     @BOTH_WAYS
     def test_error_of_a_run_over_the_cap_does_not_quote_a_secret(self, rendering, emulator, deferrable, by):
         emulator.set_workflow(LOG_IN.id, steps=(GOAL,) * 4)
-        with pytest.raises(AirflowFailException, match=r"(?s)allows\..*credits until step \d: .*\*\*\*") as raised:
+        with pytest.raises(AirflowFailException, match=r"(?s)allows\..*credits by step \d: .*\*\*\*") as raised:
             self.run(rendering, by=by, deferrable=deferrable, max_credits=4).run()
         assert SECRET not in str(raised.value)
 

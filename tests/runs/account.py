@@ -9,7 +9,7 @@ from typing import Any
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.runs.budget import Budget, ReadDaySums, ShowBudget, Verdict, WriteDaySums, check_budget
 from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.runs.steps import LogLine, Sleep
+from airflow_provider_browseract.runs.steps import LogLine
 from tests.steps import carry_out, read
 from tests.worker.starts import SOURCE
 
@@ -71,7 +71,6 @@ class Account:
         self.calls: list[Call[Any]] = []
         self.lines: list[str] = []
         self.shown: list[ShowBudget] = []
-        self.slept = 0.0
 
     def clock(self) -> float:
         return self.now.timestamp()
@@ -92,9 +91,6 @@ class Account:
                 self.shown.append(step)
             case LogLine():
                 self.lines.append(step.text)
-            case Sleep():
-                self.slept += step.seconds
-                self.now += timedelta(seconds=step.seconds)
             case _:
                 raise AssertionError(step)
         return None

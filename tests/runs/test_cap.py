@@ -27,7 +27,7 @@ def test_larger_of_reported_credits_and_cost_of_all_steps_counts(credit, cost, u
 
 NOT_STOPPED = "The run could not be stopped."
 SHARED = "There is no retry, because the tries of a task instance share max_credits."
-USED = "It used 1,205 credits until step 41: Open the next page."
+USED = "It used 1,205 credits by step 41: Open the next page."
 
 
 @cases(
@@ -48,8 +48,9 @@ USED = "It used 1,205 credits until step 41: Open the next page."
 )
 def test_error_of_a_run_above_the_cap_names_the_step_and_what_became_of_the_run(run, fate, how, then):
     text = over_cap_text(run, 1205, 1200, fate=fate, **{"earlier": 0, "shared": True, "retried": False, **how})
-    reason = "The run was stopped" if fate is None else "The run was to be stopped"
-    assert text.startswith(f"{reason}, because more credits were used than max_credits=1200 allows.\n{then}")
+    over = "ore credits were used than max_credits=1200 allows."
+    reason = f"The run was stopped, because m{over}" if fate is None else f"M{over}"
+    assert text.startswith(f"{reason}\n{then}")
     _, then, *links, ids = text.splitlines()
     assert then.endswith(" Look for a loop in its last steps, or raise max_credits if the run needs more.")
     assert links == (["Log: https://browseract.example/123"] if run is LOOPING else [])

@@ -95,7 +95,7 @@ VALUES = [
     (
         WORKFLOW,
         {"input_parameters": {"rank": 1, "url": "x"}},
-        "name 'rank' and has the unknown name 'url'",
+        "the unknown names 'rank', 'url'",
     ),
     (WORKFLOW, {"input_parameters": {"keyword": ""}}, "Required input is missing"),
     (WORKFLOW, {"input_parameters": {"keyword": "a", "max_items": None}}, "['max_items'] is None. Set a value"),

@@ -64,7 +64,7 @@ STORIES = {
         "finished",
     ),
     "run fails": (
-        [Try(RunFailedError, run={"outcome": "failed"}), Try(says="The run of an earlier try is failed")],
+        [Try(RunFailedError, run={"outcome": "failed"}), Try(says="The run of an earlier try has ended as failed")],
         "failed finished",
     ),
     "run is canceled": ([Try(RunCanceledError, run={"outcome": "canceled"}), Try()], "canceled finished"),

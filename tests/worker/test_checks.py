@@ -98,7 +98,7 @@ class TestInputNames:
             ),
             "two": (
                 {"keywrod": "a", "max_itmes": 2},
-                r"'keywrod' .* and has the unknown name 'max_itmes' .* and lacks",
+                r"names 'keywrod' \(.*\?\), 'max_itmes' \(.*\?\) and lacks",
             ),
             "case": ({"Keyword": "pens"}, r"has the unknown name 'Keyword' \(did you mean 'keyword'\?\) and lacks"),
             "unknown": ({"keyword": "a", "colour": "red"}, "has the unknown name 'colour'. The inputs of workflow"),

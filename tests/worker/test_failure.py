@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.compat import AirflowSkipException
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
-from airflow_provider_browseract.exceptions import RunFailedError
+from airflow_provider_browseract.compat import (
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
+from airflow_provider_browseract.exceptions import RunCanceledError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.showing import FAILURE_LENGTH, FAILURE_XCOM
+from airflow_provider_browseract.operators.browseract import RunTemplateOperator
 from airflow_provider_browseract.runs.report import reason_and_remedy
 from airflow_provider_browseract.sensors.browseract import TaskSensor
+from airflow_provider_browseract.worker.ledger import STATE_KEY
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, PENS, refuse_xcoms
+from tests.workers import BOTH_WAYS, PENS
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -85,15 +93,65 @@ def how_known(fault) -> bool:
     return not (fault and fault[1] is LOST)
 
 
-def test_killed_try_leaves_a_failure_with_what_becomes_of_the_run(search, airflow):
+def test_killed_try_leaves_none_because_another_may_have_begun(search, airflow):
     airflow.state = "failed"
     run = search()
     run.at_calls("get-task", before=lambda operator: operator.on_kill())
+    with pytest.raises(RunCanceledError):
+        run.run()
+    assert FAILURE_XCOM not in run.ti.xcoms
+
+
+def test_lost_start_of_which_no_run_is_certain_counts_as_started(worker, emulator):
+    emulator.fault("run-task-by-template", LOST, times=None)
+    run = worker(operator_class=RunTemplateOperator, workflow_template_id=TEMPLATE_SEARCH.id, input_parameters=PENS)
     found = failure(run)
-    assert (found["reason"], found["remedy"]) == (
-        "Killed: the Airflow task was set to a final state.",
-        "The run was stopped.",
-    )
+    assert (found["reason"][:33], found["started"]) == ("A start may have created a run, b", True)
+
+
+def test_refused_start_after_a_run_of_an_earlier_try_is_not_started(search, emulator, store):
+    emulator.next_run(SEARCH.id, outcome="failed")
+    assert failure(search(store=store))["task_id"] == emulator.tasks[0].id
+    emulator.fault("run-task", RequestFault.refused(10021))
+    found = failure(search(store=store))
+    assert (found["started"], found["task_id"]) == (False, None)
+
+
+def test_state_of_an_earlier_try_that_cannot_be_read_counts_as_started(search, store):
+    store.values[STATE_KEY] = json.dumps({"task_id": 7})
+    assert failure(search(store=store))["started"]
+
+
+@cases("given", {"text of a dict": '{"password": "hunter2"}', "nothing": "None"})
+def test_only_what_is_an_id_is_shown_as_one(worker, given):
+    assert failure(worker(workflow_id=given))["source"]["id"] is None
+    found = failure(worker(operator_class=TaskSensor, browseract_task_id=given))
+    assert (found["task_id"], found["started"]) == (None, False)
+
+
+def test_rescheduled_sensor_has_not_failed(worker):
+    task_id = BrowserActHook().run_task(SEARCH.id, PENS).id
+    run = worker(operator_class=TaskSensor, browseract_task_id=task_id, mode="reschedule")
+    run.ti.get_first_reschedule_date = lambda context: None
+    with pytest.raises(AirflowRescheduleException):
+        run.run()
+    assert FAILURE_XCOM not in run.ti.xcoms
+
+
+@cases("broken", {"push": AirflowTaskTimeout("over"), "no API server": OSError("away")})
+def test_error_of_the_push_never_replaces_the_error_of_the_run(search, emulator, broken):
+    emulator.set_workflow(SEARCH.id, output="no json")
+    run = search(output_format="json", durable=False)
+    push = run.ti.xcom_push
+
+    def refuse(key, value):
+        if key == FAILURE_XCOM:
+            raise broken
+        push(key, value)
+
+    run.ti.xcom_push = refuse
+    with pytest.raises(AirflowFailException, match="is not json"):
+        run.run()
 
 
 def test_skipped_or_successful_task_leaves_none(search, worker):
@@ -103,15 +161,6 @@ def test_skipped_or_successful_task_leaves_none(search, worker):
     done = worker(workflow_id=ORDERS.id)
     done.run()
     assert FAILURE_XCOM not in {**dry.ti.xcoms, **done.ti.xcoms}
-
-
-def test_failure_that_cannot_be_pushed_changes_nothing(search, emulator, logs):
-    emulator.set_workflow(SEARCH.id, outcome="failed")
-    run = search()
-    refuse_xcoms(run, FAILURE_XCOM)
-    with pytest.raises(RunFailedError):
-        run.run()
-    assert "Could not push the XCom 'failure'" in logs()
 
 
 def test_failure_has_no_secrets_and_limited_length(worker, emulator):

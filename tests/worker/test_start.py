@@ -352,11 +352,11 @@ STARTED = "Started a run of {}: BrowserAct task 9."
 @cases(
     ("entry", "kind", "answers", "log"),
     {
-        "failed": (SAME, "", [FAILED_RUN], "is failed"),
-        "canceled": (SAME, "", [CANCELED_RUN], "is canceled"),
+        "failed": (SAME, "", [FAILED_RUN], "has ended as failed"),
+        "canceled": (SAME, "", [CANCELED_RUN], "has ended as canceled"),
         "other inputs": (OTHER_INPUTS, "", [RUN, None], f"was stopped, because {NOT_WANTED}"),
         "other inputs, ended meanwhile": (OTHER_INPUTS, "", [RUN, HAS_ENDED], f"was stopped, because {NOT_WANTED}"),
-        "other inputs, finished": (OTHER_INPUTS, "", [FINISHED_RUN], f"is finished, but {NOT_WANTED}"),
+        "other inputs, finished": (OTHER_INPUTS, "", [FINISHED_RUN], f"has ended as finished, but {NOT_WANTED}"),
         "cleared": (CLEARED, "", [RUN, None], WAS_STOPPED),
         "cleared, ended meanwhile": (CLEARED, "", [RUN, HAS_ENDED], WAS_STOPPED),
         "another source and API key": (OTHER_KEY, "template", [RUN, None], OF_WORKFLOW),
@@ -378,6 +378,8 @@ def test_unusable_run_of_an_earlier_try_is_replaced_by_a_new_one(entry, kind, an
     read_and_stop = ["query-run", "cancel-run"] if entry.source == BOT else ["get-task", "stop-task"]
     assert played.names == [*read_and_stop[: len(answers)], wanted.call.name]
     line = f"The run of an earlier try {log}. Starting a new run."
+    if log.startswith("was stopped"):
+        line += " It was BrowserAct task 7."
     if answers == [GONE]:
         line = f"{FORGOTTEN}{WHY_UNKNOWN} {ELSEWHERE} Starting a new run, because {log}. It was BrowserAct task 7."
     assert played.lines == [line, STARTED.format(wanted.source)]
@@ -495,7 +497,7 @@ class TestAnUnansweredStartOfAnEarlierTry:
         played = play(self.UNKNOWN_INPUTS, page_of(run), MADE, max_tries=4)
         assert played.started.task_id == "9"
         [warning] = played.warnings
-        assert warning.startswith("An earlier start may have created a run, ")
+        assert warning.startswith("A start may have created a run, ")
         assert (
             "Starting a new run, because the Airflow task was cleared. BrowserAct tasks of workflow 70: 7 (" in warning
         )
