@@ -143,6 +143,6 @@ EXTRA_FIELDS = {name: field for name, field in Settings.model_fields.items() if 
 def derived_key(api_key: str) -> bytes:
     """Derive from an API key what digests that are stored depend on.
 
-    BrowserAct makes the keys, at random, so nobody can try them all. Slow all the same, in case one is short.
+    BrowserAct makes the keys at random, so nobody can try them all. It is still slow, in case a key is short.
     """
     return hashlib.pbkdf2_hmac("sha256", api_key.encode(), b"airflow-provider-browseract", 20_000)

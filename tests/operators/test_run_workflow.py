@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperatorLink
 
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, AirflowTaskTimeout
-from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, RequestFault
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, RequestFault
 from airflow_provider_browseract.exceptions import AuthenticationError, RunLostError
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
@@ -146,14 +146,6 @@ class TestUnsuccessfulRun:
             run.operator().execute_complete(run.context, event)
         assert emulator.tasks[0].id in str(caught.value)
 
-    @BOTH_WAYS
-    def test_api_key_that_stays_refused_ends_the_wait_and_stops_the_run(self, orders, emulator, deferrable):
-        emulator.set_workflow(ORDERS.id, duration=7200.0)
-        emulator.fault("get-task", RequestFault.refused(401), skip=1, times=None)
-        with pytest.raises(RunLostError, match=r"(?s)^The status of the run could not be read.*code 401"):
-            orders(deferrable=deferrable).run()
-        assert emulator.tasks[0].status == "canceled"
-
 
 class TestInterruptedStart:
     UNKNOWN = r"(?s)execution_timeout expired during.*not known whether BrowserAct started .*stop the one"
@@ -265,19 +257,6 @@ class TestPollOutage:
         assert run.defer_again(deferred, event).trigger.wait.deadline == deferred.trigger.wait.deadline
         assert emulator.tasks[0].status == "running"
         assert "A poll of the run failed, 5 in a row: " in logs()
-
-    def test_pause_during_a_poll_outage_is_logged_afterwards(self, worker, emulator, logs):
-        emulator.set_workflow(HUMAN.id, pause_limit=7200.0)
-        run = worker(workflow_id=HUMAN.id, deferrable=True)
-        deferred = run.defer()
-        with emulator.fault("get-task", RequestFault.html(403)):
-            event = run.wait_in_triggerer(deferred)
-        logs()
-        assert run.defer_again(deferred, event).trigger.wait.last_seen == "paused"
-        task_id = emulator.tasks[0].id
-        text = logs()
-        assert "Status: paused." in text
-        assert f"/live/{task_id}" in text
 
 
 @BOTH_WAYS

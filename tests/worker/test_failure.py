@@ -8,12 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.compat import (
-    AirflowFailException,
-    AirflowRescheduleException,
-    AirflowSkipException,
-    AirflowTaskTimeout,
-)
+from airflow_provider_browseract import compat
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -27,8 +22,6 @@ from tests.workers import BOTH_WAYS, PENS
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
-
-SEARCHED = {"kind": "workflow", "id": SEARCH.id, "name": SEARCH.name}
 
 
 @pytest.fixture
@@ -51,13 +44,13 @@ def test_failed_run_leaves_reason_remedy_and_ids(search, emulator, deferrable):
         "or slow down the workflow. Fix the workflow or its inputs, and clear the Airflow task.",
         "kind": "RunFailedError",
         "connection": "browseract_default",
-        "source": SEARCHED,
+        "source": {"kind": "workflow", "id": SEARCH.id, "name": SEARCH.name},
         "task_id": emulator.tasks[0].id,
         "started": True,
     }
 
 
-LOST = RequestFault.lost_response()
+DOWN, LOST = RequestFault.status(503), RequestFault.lost_response()
 
 
 @cases(
@@ -65,32 +58,20 @@ LOST = RequestFault.lost_response()
     {
         "refused argument": ((), {"input_parameters": {}}, "input_parameters lacks the required name", False),
         "refused start": (("run-task", RequestFault.refused(10021)), {}, "BrowserAct refused the start: ", False),
-        "lost start": (("run-task", LOST, None), {"durable": False}, "It is not known whether BrowserAct st", True),
-        "status stays unreadable": (
-            ("get-task", RequestFault.status(503), None),
-            {},
-            "The status of the run cou",
-            True,
-        ),
+        "lost start": (("run-task", LOST), {"durable": False}, "It is not known whether BrowserAct st", True),
+        "status stays unreadable": (("get-task", DOWN), {}, "The status of the run could not", True),
         "over time": ((), {"timeout": 1, "poll_interval": 1}, "The run was stopped, because it did not end", True),
         "over the cap": ((), {"max_credits": 4, "poll_interval": 1}, "The run was stopped, because more credits", True),
     },
 )
-def test_failure_begins_with_its_reason_and_states_whether_a_run_was_started(
-    search, emulator, fault, arguments, reason, started
-):
+def test_failure_states_its_reason_and_whether_a_run_was_started(search, emulator, fault, arguments, reason, started):
     if fault:
-        endpoint, how, *times = fault
-        emulator.fault(endpoint, how, **({"times": times[0]} if times else {}))
-        if how is LOST:
-            emulator.fault("list-tasks", RequestFault.status(503), times=None)
+        emulator.fault(fault[0], fault[1], times=None)
+    if LOST in fault:
+        emulator.fault("list-tasks", DOWN, times=None)
     found = failure(search(**arguments))
     assert found["reason"].startswith(reason)
-    assert (found["started"], bool(found["task_id"])) == (started, started and how_known(fault))
-
-
-def how_known(fault) -> bool:
-    return not (fault and fault[1] is LOST)
+    assert (found["started"], bool(found["task_id"])) == (started, started and LOST not in fault)
 
 
 def test_killed_try_leaves_none_because_another_may_have_begun(search, airflow):
@@ -133,12 +114,12 @@ def test_rescheduled_sensor_has_not_failed(worker):
     task_id = BrowserActHook().run_task(SEARCH.id, PENS).id
     run = worker(operator_class=TaskSensor, browseract_task_id=task_id, mode="reschedule")
     run.ti.get_first_reschedule_date = lambda context: None
-    with pytest.raises(AirflowRescheduleException):
+    with pytest.raises(compat.AirflowRescheduleException):
         run.run()
     assert FAILURE_XCOM not in run.ti.xcoms
 
 
-@cases("broken", {"push": AirflowTaskTimeout("over"), "no API server": OSError("away")})
+@cases("broken", {"push": compat.AirflowTaskTimeout("over"), "no API server": OSError("away")})
 def test_error_of_the_push_never_replaces_the_error_of_the_run(search, emulator, broken):
     emulator.set_workflow(SEARCH.id, output="no json")
     run = search(output_format="json", durable=False)
@@ -150,13 +131,13 @@ def test_error_of_the_push_never_replaces_the_error_of_the_run(search, emulator,
         push(key, value)
 
     run.ti.xcom_push = refuse
-    with pytest.raises(AirflowFailException, match="is not json"):
+    with pytest.raises(compat.AirflowFailException, match="is not json"):
         run.run()
 
 
 def test_skipped_or_successful_task_leaves_none(search, worker):
     dry = search(dry_run=True)
-    with pytest.raises(AirflowSkipException):
+    with pytest.raises(compat.AirflowSkipException):
         dry.run()
     done = worker(workflow_id=ORDERS.id)
     done.run()
@@ -178,9 +159,6 @@ def test_failed_sensor_leaves_a_failure_without_a_source(worker, emulator, defer
     assert (found["source"], found["task_id"]) == (None, task_id)
 
 
-@pytest.mark.parametrize(
-    ("text", "remedy"),
-    [("Gone.\nAdd it.\nLog: http://x", "Add it."), ("Gone.\nLog: http://x\nBrowserAct task 7.", None), ("Gone.", None)],
-)
-def test_second_line_is_the_remedy_unless_it_is_a_link_or_an_id(text, remedy):
-    assert reason_and_remedy(text) == ("Gone.", remedy)
+def test_second_line_is_the_remedy_unless_it_is_a_link_or_an_id():
+    assert reason_and_remedy("Gone.\nAdd it.\nLog: http://x") == ("Gone.", "Add it.")
+    assert reason_and_remedy("Gone.\nLog: http://x\nBrowserAct task 7.") == ("Gone.", None)

@@ -22,7 +22,6 @@ from airflow_provider_browseract.compat import DELETED, AirflowFailException, Ai
 from airflow_provider_browseract.emulator import ENDLESS, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
@@ -132,18 +131,6 @@ class TestUnexpectedSigterm:
         assert task.status == "running"
         assert len(tries(try_number=2).run()) == 2
         assert len(emulator.tasks) == 1
-
-    @NO_LATER_TRY
-    def test_unexpected_sigterm_without_a_later_try_stops_the_run(self, tries, killed, emulator, arguments):
-        attempt = tries(**arguments)
-        error = killed(attempt)
-        assert isinstance(error, RunCanceledError)
-        assert (
-            "no later try can reattach to the run (see retries, retry_policy and durable).\nThe run was stopped.\n"
-        ) in str(error)
-        assert emulator.tasks[0].status == "canceled"
-        # A kill leaves no time for a request to Airflow that is only about a link.
-        assert LiveViewLink.OVER not in attempt.ti.xcoms.values()
 
     def test_second_sigterm_during_the_stop_sends_no_other_stop_request(self, tries, emulator, logs):
         attempt = tries(max_tries=0)
