@@ -36,8 +36,9 @@ def play(monkeypatch, caplog):
         monkeypatch.setattr(conclude, "sleep", lambda seconds, check: slept.append(seconds))
         caplog.clear()
         over: Any = None
+        hook: Any = None
         with caplog.at_level(logging.INFO), suppress(BrowserActError):
-            over = conclude.read_late_output(task, None, logging.getLogger("task"), lambda: None)
+            over = conclude.read_late_output(task, hook, logging.getLogger("task"), lambda: None)
         assert left == []
         return over, slept, caplog.messages
 
