@@ -457,8 +457,16 @@ class LocalAirflow:
         """Start a run of a DAG once it has been parsed, and return the run's id."""
         self.unpause(dag_id)
         body = {"logical_date": None, "conf": dict(conf or {})}
-        run_id: str = self.api("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
-        return run_id
+
+        def started() -> str | None:
+            answer = self._http.post(f"{self.url}/api/v2/dags/{dag_id}/dagRuns", json=body, timeout=60)
+            if answer.status_code == 404:
+                # Airflow stores a new DAG a moment before what it starts.
+                return None
+            answer.raise_for_status()
+            return str(answer.json()["dag_run_id"])
+
+        return wait_for(f"A run of {dag_id}", started, timeout=60)
 
     def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Read a DAG run."""
