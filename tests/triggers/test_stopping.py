@@ -22,8 +22,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c
 from tests.cases import cases
-from tests.triggers.waits import start, start_bot, start_paused, start_short, trigger, until
-from tests.workers import calls_of
+from tests.triggers.waits import start, start_bot, start_paused, trigger, until
 
 trigger_of: ContextVar[str | None] = ContextVar("trigger_of", default=None)
 """Stands for Airflow's variable with the task instance whose trigger sends a request."""
@@ -218,14 +217,6 @@ def test_kill_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator, waiting
     asyncio.run(waiting.on_kill())
     assert [task.status for task in emulator.tasks] == ["running", "canceled"]
     assert [request.endpoint for request in emulator.requests[2:]] == ["query-run-status", "cancel-run"]
-
-
-def test_kill_after_run_ended_sends_no_stop_and_logs_it(emulator, waiting, logs):
-    waiting.wait = replace(waiting.wait, browseract_task_id=start_short(emulator))
-    asyncio.run(waiting.on_kill())
-    assert emulator.tasks[1].status == "finished"
-    assert calls_of(emulator, "stop-task") == 0
-    assert f"{ENDED} as finished." in logs()
 
 
 @pytest.mark.parametrize("bounded", [False, True], ids=["no time limit", "Airflow's time limit"])

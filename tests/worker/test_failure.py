@@ -136,10 +136,9 @@ def test_error_of_the_push_never_replaces_the_error_of_the_run(search, emulator,
 
 
 def test_skipped_or_successful_task_leaves_none(search, worker):
-    dry = search(dry_run=True)
+    dry, done = search(dry_run=True), worker(workflow_id=ORDERS.id)
     with pytest.raises(compat.AirflowSkipException):
         dry.run()
-    done = worker(workflow_id=ORDERS.id)
     done.run()
     assert FAILURE_XCOM not in {**dry.ti.xcoms, **done.ti.xcoms}
 
