@@ -124,7 +124,7 @@ def end_dry_run(operator: RunOperator, request: RunRequest) -> NoReturn:
         request.call.path,
         json.dumps(request.shown(is_secret), ensure_ascii=False),
     )
-    raise AirflowSkipException(f"Dry run: no run of {operator.source} was started.")
+    raise AirflowSkipException(f"Dry run: no run was started. It would have been a run of {operator.source}.")
 
 
 def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, options: RunOptions, log: Log) -> RunRequest:

@@ -60,8 +60,6 @@ DOWN, LOST = RequestFault.status(503), RequestFault.lost_response()
         "refused start": (("run-task", RequestFault.refused(10021)), {}, "BrowserAct refused the start: ", False),
         "lost start": (("run-task", LOST), {"durable": False}, "It is not known whether BrowserAct st", True),
         "status stays unreadable": (("get-task", DOWN), {}, "The status of the run could not", True),
-        "over time": ((), {"timeout": 1, "poll_interval": 1}, "The run was stopped, because it did not end", True),
-        "over the cap": ((), {"max_credits": 4, "poll_interval": 1}, "The run was stopped, because more credits", True),
     },
 )
 def test_failure_states_its_reason_and_whether_a_run_was_started(search, emulator, fault, arguments, reason, started):
