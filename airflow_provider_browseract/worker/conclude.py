@@ -96,8 +96,9 @@ class Conclusion:
                     self.operator.log.info("%s", end_line(self.task))
                     self._show()
                 check_finished(self.task)
-            with self._paid("written" if self.operator.output_path else "read"):
-                result = self._write() if self.operator.output_path else self._read()
+            returned = self.operator.output_path is None
+            with self._paid("read" if returned else "written"):
+                result = self._read() if returned else self._write()
         except ResultError:
             # The next try reads the same run and counts it.
             raise
