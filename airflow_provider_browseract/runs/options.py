@@ -149,7 +149,8 @@ class RunOptions(BaseModel):
     max_credits: Annotated[int | None, _read_by(partial(optional, read_credits))]
     on_budget: Annotated[OnBudget, _choice(OnBudget)]
     durable: Flag
-    on_paused: Annotated[OnPaused | AskPerson, _read_by(_on_paused)]
+    # OnPaused | AskPerson: with that type, pydantic would load its dataclasses in each process that reads a DAG file.
+    on_paused: Annotated[Any, _read_by(_on_paused)]
     on_paused_callback: Annotated[list[PauseCallback], _read_by(_callbacks)]
     show_live_view: Flag
     cancel_on_kill: Flag
@@ -177,11 +178,12 @@ class RunOptions(BaseModel):
                 "webhook=True needs deferrable=True and wait_for_completion=True: a callback can only resume a task "
                 "that is deferred."
             )
+        no_pause = "a task that does not wait for its run does not notice a pause"
         needs_end = {
             "output_path": (self.output_path is not None, "the output of a run is available only at its end"),
             "max_credits": (self.max_credits is not None, "a task that does not wait for its run cannot stop it"),
-            "on_paused='ask'": (self.asks, "a task that does not wait for its run does not notice a pause"),
-            "on_paused_callback": (self.on_paused_callback, "a task that does not wait for its run notices no pause"),
+            "on_paused='ask'": (self.asks, no_pause),
+            "on_paused_callback": (self.on_paused_callback, no_pause),
         }
         for argument, (is_set, why) in needs_end.items():
             if is_set and not self.wait_for_completion:

@@ -8,6 +8,7 @@ import pytest
 from airflow.utils.session import create_session
 from sqlalchemy import MetaData, select
 
+from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS
 from airflow_provider_browseract.emulator import LOG_IN, SEARCH
 from airflow_provider_browseract.runs import timings
 
@@ -39,7 +40,8 @@ with DAG("stored", default_args={{"do_xcom_push": {do_xcom_push}}}):
     decorated()
 """
 
-RENDERED = "rendered_task_instance_fields.rendered_fields"
+RTIF, XCOM = ("rtif_v2", "xcom_v2") if AIRFLOW_V_3_4_PLUS else ("rendered_task_instance_fields", "xcom")
+RENDERED = f"{RTIF}.rendered_fields"
 
 
 def columns_with(*words: str) -> dict[str, set[str]]:
@@ -77,7 +79,7 @@ def test_database_has_inputs_in_rendered_fields_outputs_in_xcoms_only_and_no_sec
     found = columns_with(given, secret, output, literal, "bob")
     assert found[given] == {RENDERED}
     assert found[secret] == set()
-    assert found[output] == ({"xcom.value"} if do_xcom_push else set())
+    assert found[output] == ({f"{XCOM}.value"} if do_xcom_push else set())
     # Airflow may store what the DAG file itself has.
     assert RENDERED not in found[literal]
     assert RENDERED in found["bob"]
