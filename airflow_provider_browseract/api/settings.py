@@ -125,11 +125,6 @@ class Settings(BaseModel):
         return self.model_copy(update={**limits, "longest_pause": quarter})
 
     @property
-    def has_budget(self) -> bool:
-        """Whether the account has a daily or a monthly budget."""
-        return self.daily_credits is not None or self.monthly_credits is not None
-
-    @property
     def key_digest(self) -> str:
         """A digest of the API key that may be stored. Connections with the same key have the same digest."""
         return hashlib.sha256(derived_key(self.api_key)).hexdigest()[:16]

@@ -131,7 +131,7 @@ def check_for_start(settings: Settings) -> None:
 
 def budget_of(settings: Settings) -> Budget | None:
     """Return the budget of the account; None if there is none."""
-    if not settings.has_budget:
+    if settings.daily_credits is None and settings.monthly_credits is None:
         return None
     from airflow_provider_browseract.runs.budget import Budget, BudgetAction
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.api.arguments import PATH_ID, is_missing
+from airflow_provider_browseract.api.arguments import read_path_id
 from airflow_provider_browseract.compat import (
     AirflowRescheduleException,
     AirflowSkipException,
@@ -14,6 +14,7 @@ from airflow_provider_browseract.compat import (
     count_in_task,
     redact,
 )
+from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, PanelLink
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs.callback_url import WAIT_XCOM
@@ -51,20 +52,19 @@ def showing_failure(ti: Any, facts: Callable[[], dict[str, Any] | None], log: Lo
         raise
     except Exception as error:
         # Whatever happens here, the error decides whether Airflow starts another try.
-        with (
-            suppress(AirflowTaskTimeout),
-            tolerate_errors(log.warning, "Could not push the XCom %r (%s).", FAILURE_XCOM),
-        ):
+        with suppress(AirflowTaskTimeout), tolerate_errors():
             if (known := facts()) is not None:
                 reason, then = reason_and_remedy(redact(str(error)))
                 shown = {"reason": reason[:FAILURE_LENGTH], "remedy": then and then[:FAILURE_LENGTH]}
-                ti.xcom_push(key=FAILURE_XCOM, value={**shown, "kind": type(error).__name__, **known})
+                _push(ti, FAILURE_XCOM, {**shown, "kind": type(error).__name__, **known}, log)
         raise
 
 
 def id_or_none(value: Any) -> str | None:
     """Return an id as it may be shown; None for another value, which may be long or confidential."""
-    return value if isinstance(value, str) and PATH_ID.fullmatch(value) and not is_missing(value) else None
+    with suppress(InputError):
+        return read_path_id("id", value)
+    return None
 
 
 def count_run(task: Task) -> None:

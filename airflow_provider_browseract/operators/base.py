@@ -205,7 +205,7 @@ class RunOperator(BaseOperator):
             from airflow_provider_browseract.in_airflow.showing import showing_failure
 
             execution = self._execution(context)
-            with showing_failure(context["ti"], execution.facts, self.log):
+            with showing_failure(context["ti"], execution.failure_facts, self.log):
                 yield execution
 
     def _execution(self, context: Context) -> Execution:
@@ -326,9 +326,9 @@ class InputOperator(RunOperator):
 
     def check_inputs(self, request: RunRequest, *, again: bool) -> RunRequest:
         """Compare the input with the schema of the bot or template, and convert texts to the types that it declares."""
-        from airflow_provider_browseract.worker.inputs import conform
+        from airflow_provider_browseract.worker.inputs import conform_input
 
-        return conform(request, self.hook, self.log, again=again)
+        return conform_input(request, self.hook, self.log, again=again)
 
     def hide_secrets(self) -> bool:
         """Mask the secret values of the input. Remove them from one that is no dict: it is refused, but shown."""

@@ -26,8 +26,8 @@ def unread_credits_line(why: str, cap: int) -> str:
     :param why: why only the status of the run was read.
     """
     return (
-        f"The credits of the run cannot be compared with max_credits={cap}: {why.rstrip('.')}. Until "
-        "they can be compared, only timeout stops the run."
+        f"The credits of the run cannot be compared with max_credits={cap}: {why.rstrip('.')}. Until they can be "
+        "compared, only timeout stops the run."
     )
 
 
@@ -42,12 +42,12 @@ def over_cap_text(
     """
     step = f" by {name_step(task.steps[-1]).rstrip('.')}" if task.steps else ""
     whose = "The runs of this task instance" if earlier else "It"
-    over = f"more credits were used than max_credits={cap} allows"
+    credits = f"credits were used than max_credits={cap} allows."
     why = "the tries of a task instance share max_credits" if shared else "another run would probably use as much"
     then = "The next try reattaches to the run and stops it." if retried else f"There is no retry, because {why}."
     look = "Look for a loop in its last steps, or raise max_credits if the run needs more."
     return error_text(
-        f"The run was stopped, because {over}." if fate is None else f"{over[0].upper()}{over[1:]}.",
+        f"The run was stopped, because more {credits}" if fate is None else f"More {credits}",
         " ".join(filter(None, (f"{whose} used {used:,} credits{step}.", fate, then, look))),
         about=task,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api.models import ApiVersion, Step, Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Step, Task, TaskStatus, one_line
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
     ResponseLostError,
@@ -67,13 +67,17 @@ def what_ran(task: Task) -> str:
     return WORDS[task.api_version]["what"]
 
 
+def brief_of(error: Exception) -> str:
+    """Return the reason of any error in one line, without a full stop, for use in a sentence."""
+    if isinstance(error, BrowserActError):
+        return error.brief
+    return str(one_line(f"{type(error).__name__}: {error}")).rstrip(".")
+
+
 def not_stopped(error: Exception, url: str | None) -> str:
     """Return the end of a sentence about a run whose stop failed."""
-    reason = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
     what = "may not have been stopped" if isinstance(error, ResponseLostError) else "could not be stopped"
-    return (
-        f"{what} ({reason.rstrip('.')}). It may keep running and using credits until you stop it {where_to_stop(url)}."
-    )
+    return f"{what} ({brief_of(error)}). It may keep running and using credits until you stop it {where_to_stop(url)}."
 
 
 def where_to_stop(url: str | None) -> str:

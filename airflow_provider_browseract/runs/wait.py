@@ -41,7 +41,7 @@ MIN_FAILED_POLLS = 5
 
 MAX_CALLBACKS_IN_VAIN = 5
 """How many callbacks may resume a task instance whose run has not ended. Further callbacks are ignored. Otherwise,
-anyone who knows the address could start workers forever."""
+anyone with the address could start workers forever."""
 
 MAX_STOPS = 3
 """How many times to try to stop a run that has used more than ``max_credits``, one poll apart."""

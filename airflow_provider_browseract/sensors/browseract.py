@@ -118,7 +118,7 @@ class TaskSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait for the end of the run, deferred or in this worker, and return its output."""
         stop_airflow_pushing_links(self)
-        with showing_failure(context["ti"], self._facts, self.log):
+        with showing_failure(context["ti"], self._failure_facts, self.log):
             return self._execute(context)
 
     def _execute(self, context: Context) -> Any:
@@ -140,7 +140,7 @@ class TaskSensor(BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after a deferral, however it ended."""
         stop_airflow_pushing_links(self)
-        with showing_failure(context["ti"], self._facts, self.log), self._failing_as_declared():
+        with showing_failure(context["ti"], self._failure_facts, self.log), self._failing_as_declared():
             return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: Any) -> Any:
@@ -162,7 +162,7 @@ class TaskSensor(BaseSensorOperator):
             return False
         return PokeReturnValue(True, self._conclude(context, task))
 
-    def _facts(self) -> dict[str, Any]:
+    def _failure_facts(self) -> dict[str, Any]:
         task_id = id_or_none(self.browseract_task_id)
         return {
             "connection": self.browseract_conn_id,

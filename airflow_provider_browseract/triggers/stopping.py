@@ -50,7 +50,7 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Any) ->
 async def _stop(wait: Wait, conn_id: str, log: Any, why: str, ti: Any = None) -> None:
     """Stop a run unless it has ended, and log what was done.
 
-    :param ti: the task instance, if its link to the run may exist.
+    :param ti: the task instance, whose link shows where to stop the run; None if there is none.
     """
     task_id = wait.browseract_task_id
     try:
@@ -66,9 +66,10 @@ async def _stop(wait: Wait, conn_id: str, log: Any, why: str, ti: Any = None) ->
         log.info("%sThe run had already ended.", why)
     except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
         where = None
-        # Airflow has deleted the link if the task was cleared.
-        with suppress(Exception):
-            where = await aget_xcom(ti, BrowserActTaskLink().xcom_key)
+        if ti is not None:
+            # Airflow has deleted the link if the task was cleared.
+            with suppress(Exception):
+                where = await aget_xcom(ti, BrowserActTaskLink().xcom_key)
         log.error("%sThe run %s It is BrowserAct task %s.", why, not_stopped(error, where), task_id)
     else:
         log.warning("%sThe run was stopped.", why)

@@ -16,6 +16,7 @@ from airflow_provider_browseract.in_airflow.showing import show_budget, show_wai
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import (
+    Budget,
     BudgetStep,
     ReadDaySums,
     ShowBudget,
@@ -33,18 +34,17 @@ from airflow_provider_browseract.worker.run import Run
 from airflow_provider_browseract.worker.start import NotNowError
 
 
-def require_budget(run: Run, ti: Any, cap: int | None, request: RunRequest) -> None:
-    """Check that the budget of the account, if there is one, allows a run.
+def require_budget(run: Run, ti: Any, budget: Budget, cap: int | None, request: RunRequest) -> None:
+    """Check that the budget of the account allows a run.
 
     :param cap: the cap of the task instance, which is the forecast if nothing else is known.
     :raises NotNowError: it does not.
     :raises BudgetUnknownError: the credits of the account cannot be counted.
     """
-    if (budget := budget_of(run.hook.settings)) is not None:
-        steps = check_budget(budget, request.source, cap, time.time)
-        verdicts = run_steps(steps, run.hook.client, run.log, partial(_carry_out, run, ti))
-        if (refusing := refused_by(verdicts)) is not None:
-            raise NotNowError(refusing)
+    steps = check_budget(budget, request.source, cap, time.time)
+    verdicts = run_steps(steps, run.hook.client, run.log, partial(_carry_out, run, ti))
+    if (refusing := refused_by(verdicts)) is not None:
+        raise NotNowError(refusing)
 
 
 def log_forecast(run: Run, ti: Any, cap: int | None, request: RunRequest) -> None:

@@ -32,7 +32,7 @@ from airflow_provider_browseract.runs.outputs import (
     read_output,
     size_of,
 )
-from airflow_provider_browseract.runs.report import check_finished, end_line, error_text, facts, what_ran
+from airflow_provider_browseract.runs.report import brief_of, check_finished, end_line, error_text, facts, what_ran
 from airflow_provider_browseract.runs.stored import storable
 from airflow_provider_browseract.worker.reading import look
 
@@ -134,8 +134,7 @@ class Conclusion:
         except AirflowTaskTimeout:
             raise self._without_result(f"execution_timeout expired while its results were being {done}") from None
         except Exception as error:  # noqa: BLE001
-            what = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
-            lost = self._without_result(f"its results could not be {done}: {what}")
+            lost = self._without_result(f"its results could not be {done}: {brief_of(error)}")
             raise lost.with_traceback(error.__traceback__) from None
 
     def _without_result(self, why: str, *, then: str = "", lost: bool = False, final: bool = False) -> Exception:

@@ -41,7 +41,7 @@ from airflow_provider_browseract.exceptions import (
     RunStartUnknownError,
     RunTimedOutError,
 )
-from airflow_provider_browseract.hooks.connection import no_connection
+from airflow_provider_browseract.hooks.connection import budget_of, no_connection
 from airflow_provider_browseract.in_airflow.required_action import close, read_event
 from airflow_provider_browseract.in_airflow.showing import count_run, id_or_none, show_run, show_wait
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
@@ -49,7 +49,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError, over_cap_text
 from airflow_provider_browseract.runs.options import Answer, RunOptions
 from airflow_provider_browseract.runs.queueing import Queued
-from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, end_line, error_text, polling_line
+from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, brief_of, end_line, error_text, polling_line
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, WaitEvent, WokenBy, is_unknown_run, why_unread
 from airflow_provider_browseract.worker.checks import check_before_start, end_dry_run, read_request, with_callback
@@ -135,7 +135,7 @@ class Execution:
             raise queue_left(self.ledger, f"{why}. No run was started.\n{remedy}", overdue=overdue) from None
         return self._end_without_event(task_id, f"Airflow ended the deferral: {why}.", remedy=remedy, overdue=overdue)
 
-    def facts(self) -> dict[str, Any] | None:
+    def failure_facts(self) -> dict[str, Any] | None:
         """Return what the XCom ``failure`` has of this try; None for a try that is killed.
 
         A kill leaves no time for it, and another try, whose XComs they would be, may have begun.
@@ -197,14 +197,14 @@ class Execution:
                     "It is not known whether BrowserAct started a run. A run may be running and using credits. %s",
                     "The next try looks for it." if self.ledger.another_try(failure) else RunStartUnknownError.remedy,
                 )
-                run.starting, run.start_unknown = False, True
+                run.leave_start_unknown()
 
     def _wanted(self, queued: Queued) -> Wanted:
         """Check everything that needs no other service, and return what is to be run."""
         options = self.options
         request = self._request()
-        if not options.waits_deferred:
-            # This process will need it at the end of the run, perhaps hours later, when another version is installed.
+        if options.wait_for_completion and not options.deferrable:
+            # This process needs it at the end of the run, perhaps hours later, when another version may be installed.
             from airflow_provider_browseract.worker import conclude  # noqa: F401
         again = queued.refusals > 0
         return Wanted(
@@ -216,10 +216,10 @@ class Execution:
         )
 
     def _check_budget(self, request: RunRequest) -> None:
-        if self.hook.settings.has_budget:
+        if (budget := budget_of(self.hook.settings)) is not None:
             from airflow_provider_browseract.worker.budget import require_budget
 
-            require_budget(self.run, self.ti, self.options.max_credits, request)
+            require_budget(self.run, self.ti, budget, self.options.max_credits, request)
 
     def _request(self) -> RunRequest:
         return with_callback(read_request(self.operator, self.context), self.ti, self.hook, self.options, self.log)
@@ -255,7 +255,7 @@ class Execution:
                 raise RunLostError(message) from None
         elif final and run.starting and entry is not None:
             message = f"{message}\nAn earlier try may have started a run. {RunStartUnknownError.remedy}"
-            run.starting, run.start_unknown = False, True
+            run.leave_start_unknown()
         if final:
             raise AirflowFailException(message) from None
         if isinstance(error, AirflowNotFoundException):
@@ -561,9 +561,7 @@ class Execution:
         except (RunError, AirflowFailException):
             raise
         except Exception as error:  # noqa: BLE001 - raised again as an error that states what happens to the run
-            foreign = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            what = error.brief if isinstance(error, BrowserActError) else foreign
-            why = f"An unexpected error occurred: {what.rstrip('.')}."
+            why = f"An unexpected error occurred: {brief_of(error)}."
             # Show only the traceback of the original error.
             lost = self._lost(task_id, why, remedy="The traceback shows where the error occurred.")
             raise lost.with_traceback(error.__traceback__) from None

@@ -70,7 +70,7 @@ def compare_names(given: Collection[str], declared: Sequence[InputParameter], wh
         raise InputError(f"input_parameters {' and '.join(wrong)}. The inputs of {what} are: {inputs}.")
 
 
-def conform(request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
+def conform_input(request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
     """Compare the input of a bot with its schema (``query-bot``, ``query-template``), and return the request to send.
 
     :param again: this was logged before the wait for a slot.

@@ -118,6 +118,10 @@ class Run:
         self.task_id = browseract_task_id
         self.known_id = browseract_task_id or self.known_id
 
+    def leave_start_unknown(self) -> None:
+        """Answer no longer for a start of which it is not known whether it has created a run."""
+        self.starting, self.start_unknown = False, True
+
     # Requests
 
     def sleep(self, seconds: float) -> None:

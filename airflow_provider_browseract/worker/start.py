@@ -302,7 +302,7 @@ def find_lost_run(
         run.log.warning("%s Starting a new run, because the Airflow task was cleared. %s", lost, named)
         return None
     # The error names the runs.
-    run.starting, run.start_unknown = False, True
+    run.leave_start_unknown()
     raise AirflowFailException(
         error_text(
             lost,
