@@ -74,16 +74,6 @@ FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
 """States in which Airflow does not retry a task instance by itself."""
 
 
-def count(name: str) -> None:
-    """Increment a counter in the metrics of Airflow's API server. Errors are ignored."""
-    with suppress(Exception):
-        try:
-            from airflow.observability.stats import Stats
-        except ImportError:  # before Airflow 3.2
-            from airflow.stats import Stats  # type: ignore[assignment,no-redef,unused-ignore]
-        Stats.incr(name)
-
-
 def count_in_task(name: str, by: int = 1, tags: dict[str, str] | None = None) -> None:
     """Increment a counter in the metrics of a task, which Airflow configures separately; otherwise as :func:`count`."""
     with suppress(Exception):

@@ -7,21 +7,16 @@ import importlib
 import inspect
 import pydoc
 import re
-from datetime import datetime, timezone
 
 import pytest
 
 from airflow_provider_browseract import emulator
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.settings import EXTRA_FIELDS
-from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.operators.base import InputParametersOperator, RunOperator
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.runs.budget import Budget, Verdict
 from airflow_provider_browseract.runs.report import facts
-from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.runs.spend import UNKNOWN
 from tests.pages import PAGES, ROOT, YOUR_WORKFLOW, block_of
 
 ALL = "\n".join(PAGES.values())
@@ -169,21 +164,6 @@ def test_xcom_table_describes_every_fact_of_a_run():
     section = page[page.index("### The XCom `task`") : page.index("### Copy ids")]
     keys = [key for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)]
     assert sorted(keys) == sorted([*facts(Task(id="1", status=TaskStatus.FINISHED), "browseract_default"), "hidden"])
-
-
-def test_xcom_table_describes_every_number_of_a_budget():
-    section = PAGES["docs/xcoms-and-metrics.md"].partition("### The XCom `budget`")[2].partition("\n## ")[0]
-    keys = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)))
-    budget = Budget("browseract_default", daily_credits=2000)
-    [today] = budget.periods(datetime.now(timezone.utc))
-    source = Source(SourceKind.WORKFLOW, YOUR_WORKFLOW)
-    verdict = Verdict(budget, today, source, UNKNOWN, used=0, active=0, reserved=0, without_credits=0)
-    assert keys == list(verdict.xcom("allowed"))
-
-
-def test_metrics_table_describes_every_outcome_of_a_callback():
-    shown = re.findall(r"^\| `browseract\.callback\.(\w+)` \|", PAGES["docs/xcoms-and-metrics.md"], re.MULTILINE)
-    assert shown == ["resumed", "unknown", "busy", "unavailable", "method_not_allowed", "no_such_path"]
 
 
 def test_pictures_are_those_that_make_pictures_takes():

@@ -23,8 +23,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, lazyload
 
 from airflow_provider_browseract.hooks.connection import variable_of
+from airflow_provider_browseract.panel.database import SLOT_TRIGGER, StoredWaits
 from airflow_provider_browseract.runs.queueing import QueueWait
-from airflow_provider_browseract.webhook.database import SLOT_TRIGGER, StoredWaits
 
 LONG_AGO = timedelta(hours=24)
 """How old the last heartbeat of a component may be that is named."""

@@ -25,14 +25,6 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.runs.steps import Log
 
 
-QUEUE_XCOM = "queue"
-"""XCom with the place of a task instance in the queue for slots."""
-
-
-BUDGET_XCOM = "budget"
-"""XCom with the last check of the budget of the account."""
-
-
 FAILURE_XCOM = "failure"
 """XCom with why the newest try of a task instance has failed."""
 
@@ -90,16 +82,6 @@ def show_run(ti: Any, task: Task, conn_id: str, hidden: Collection[str], log: Lo
             LiveViewLink().push(ti, live_url)
         PanelLink().push_for(ti)
         ti.xcom_push(key="task", value={**facts(task, conn_id), "hidden": [*hidden]})
-
-
-def show_place(ti: Any, shown: dict[str, Any], log: Log) -> None:
-    """Push the XCom that shows the place of a task instance in the queue for slots."""
-    _push(ti, QUEUE_XCOM, shown, log)
-
-
-def show_budget(ti: Any, shown: dict[str, Any], log: Log) -> None:
-    """Push the XCom that shows what the budget of the account allows."""
-    _push(ti, BUDGET_XCOM, shown, log)
 
 
 def show_wait_before_start(ti: Any, shown: dict[str, Any], log: Log) -> None:

@@ -1,10 +1,9 @@
-"""XComs of a task instance: check which values Airflow can store, and read and push XComs outside a worker."""
+"""XComs of a task instance: check which values Airflow can store, and read them outside a worker."""
 
 from __future__ import annotations
 
 import json
-import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from airflow_provider_browseract.compat import sent_xcom, xcom, xcom_serde
 
@@ -56,30 +55,6 @@ def _reserved_key(value: Any, serde: Any) -> str | None:
 MAX_TRIES_XCOM = "max_tries"
 """XCom with the ``max_tries`` of the last try that has begun. A clear increases it, and a retry does not."""
 
-ID_LENGTH = 250
-"""Characters that Airflow's database columns allow for the ids of DAG, run and task."""
-
-_UNSTORABLE = re.compile("[\0\ud800-\udfff\U00010000-\U0010ffff]")
-
-
-class TaskInstanceKey(NamedTuple):
-    """What identifies the XComs of a task instance, whichever of its tries has pushed them.
-
-    :param map_index: index of a mapped task, -1 otherwise.
-    """
-
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int
-
-    @property
-    def fits(self) -> bool:
-        """Whether every database of Airflow can look it up without an error."""
-        # MySQL's older character set ends at U+FFFF. NUL and lone surrogates are errors in PostgreSQL.
-        writable = all(len(each) <= ID_LENGTH and not _UNSTORABLE.search(each) for each in self[:3])
-        return writable and -1 <= self.map_index < 2**31
-
 
 def names_of(ti: Any) -> dict[str, Any]:
     """Return the arguments that identify the XComs of a task instance."""
@@ -89,14 +64,3 @@ def names_of(ti: Any) -> dict[str, Any]:
 async def aget_xcom(ti: Any, key: str) -> Any:
     """Return an XCom of a task instance without blocking the event loop; None if there is none."""
     return await xcom().aget_one(key=key, **names_of(ti))
-
-
-class XComs:
-    """Push XComs of a task instance outside a worker, where the task instance itself cannot push them."""
-
-    def __init__(self, ti: Any) -> None:
-        self._of = names_of(ti)
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        """Push an XCom."""
-        xcom().set(key=key, value=value, **self._of)

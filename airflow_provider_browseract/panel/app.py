@@ -25,7 +25,6 @@ from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import UI_FOLLOWS_FRAME
 from airflow_provider_browseract.dag_files.runnable import WORDS
 from airflow_provider_browseract.exceptions import BrowserActError
-from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
 from airflow_provider_browseract.panel import building
 from airflow_provider_browseract.panel.access import Access
 from airflow_provider_browseract.panel.accounts import Account, Accounts, TaskRead
@@ -43,7 +42,7 @@ from airflow_provider_browseract.panel.notices import (
     failed,
     left_out,
 )
-from airflow_provider_browseract.panel.records import Link
+from airflow_provider_browseract.panel.records import Link, TaskInstanceKey
 from airflow_provider_browseract.panel.rendering import render
 from airflow_provider_browseract.panel.sums import SumsOfDays
 from airflow_provider_browseract.panel.viewing import Viewing, view, view_dag, view_instance

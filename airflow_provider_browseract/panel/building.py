@@ -16,8 +16,8 @@ from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.dag_files.dag_file import dag_file
 from airflow_provider_browseract.dag_files.runnable import WORDS, Runnable, source_of
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
-from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
 from airflow_provider_browseract.panel.access import Access, Rights, is_trusted, rights_on
+from airflow_provider_browseract.panel.records import TaskInstanceKey
 from airflow_provider_browseract.panel.views import (
     BudgetShare,
     Choice,
@@ -109,7 +109,7 @@ def overview(known: Knowledge, show: str, search: str, page: int) -> Overview:
     """Return the first page."""
     seen = _visible(known)
     queue, now = _queue_of(known), known.now.timestamp()
-    since = [each.wait.queued.since for each in queue if not each.wait.waits_for_budget(now)]
+    since = [each.wait.queued.began for each in queue if not each.wait.waits_for_budget(now)]
     daily = known.account.budget.daily_credits if known.account.budget else None
     today = known.now.astimezone(timezone.utc).date()
     return Overview(
@@ -148,7 +148,7 @@ def _place(known: Knowledge, number: int, entry: QueueEntry) -> QueuePlace:
         number=number,
         instance=instance_view(entry.key) if known.access.reads_dag(entry.key.dag_id) else None,
         priority=entry.wait.queued.priority,
-        waits=max(0.0, now - entry.wait.queued.since),
+        waits=max(0.0, now - entry.wait.queued.began),
         refusals=entry.wait.queued.refusals,
         for_budget=entry.wait.waits_for_budget(now),
     )

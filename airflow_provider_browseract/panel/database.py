@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from datetime import date, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from airflow.models import xcom as xcoms
 from airflow.models.connection import Connection
@@ -26,28 +26,38 @@ from airflow.models.trigger import Trigger
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import Text, and_, cast, func, select
+from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.compat import conf
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS
-from airflow_provider_browseract.in_airflow.xcoms import ID_LENGTH, TaskInstanceKey
-from airflow_provider_browseract.panel.records import Link, QueueEntry, Records, arrange, newest
+from airflow_provider_browseract.panel.records import (
+    ID_LENGTH,
+    Link,
+    QueueEntry,
+    Records,
+    TaskInstanceKey,
+    arrange,
+    newest,
+)
 from airflow_provider_browseract.runs.budget import begin_of
 from airflow_provider_browseract.runs.queueing import QueueWait
-from airflow_provider_browseract.runs.stored import storable
+from airflow_provider_browseract.runs.stored import from_json, storable
 from airflow_provider_browseract.runs.wait import Wait
-from airflow_provider_browseract.webhook.database import (
-    RUN_TRIGGER,
-    SLOT_TRIGGER,
-    StoredWaits,
-    TriggerKey,
-    in_parts,
-)
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Row
     from sqlalchemy.orm import Session
+
+RUN_TRIGGER = "airflow_provider_browseract.triggers.run.TaskTrigger"
+"""Class path of the trigger of a task instance that waits for a run."""
+
+SLOT_TRIGGER = "airflow_provider_browseract.triggers.slot.SlotTrigger"
+"""Class path of the trigger of a task instance that waits for a slot."""
+
+READ_AT_ONCE = 500
+"""How many rows are read by their ids with one statement."""
 
 MAX_AGE = 2.0
 """Seconds for which :class:`RecordKeeper` returns the same records."""
@@ -102,6 +112,63 @@ MAY_WAIT = (
 
 _Known: TypeAlias = "dict[tuple[str, TaskInstanceKey], Link]"
 """Links by their runs and task instances, those that were found first at the beginning."""
+
+
+TriggerKey: TypeAlias = "tuple[int, datetime]"
+"""Id and creation time of a trigger. Databases reuse ids."""
+
+W = TypeVar("W")
+
+
+def in_parts(ids: Iterable[Any]) -> Iterator[list[Any]]:
+    """Yield ids in order, as many at a time as one statement reads."""
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), READ_AT_ONCE):
+        yield ordered[start : start + READ_AT_ONCE]
+
+
+class StoredWaits(Generic[W]):
+    """What triggers have stored, without those that cannot be read.
+
+    A stored trigger never changes, and decrypting it is slow, so each is read once.
+
+    :param kind: class of the waits.
+    """
+
+    def __init__(self, kind: type[W]) -> None:
+        self._kind = kind
+        # Other threads replace the whole dict.
+        self._read: dict[TriggerKey, tuple[str, W] | None] = {}
+
+    def unread(self, session: Session, triggers: Set[TriggerKey]) -> list[Trigger]:
+        """Return those triggers that were not read yet, for :meth:`read`."""
+        earlier = self._read
+        ids = (trigger_id for trigger_id, created in triggers if (trigger_id, created) not in earlier)
+        found: list[Trigger] = []
+        for part in in_parts(ids):
+            found.extend(session.scalars(select(Trigger).options(lazyload("*")).where(Trigger.id.in_(part))))
+        return found
+
+    def read(self, triggers: Set[TriggerKey], unread: Iterable[Trigger]) -> dict[TriggerKey, tuple[str, W]]:
+        """Return connection and wait of each trigger that can be read, and forget all others.
+
+        :param unread: what :meth:`unread` returned for them. Its session may be closed.
+        """
+        earlier = self._read
+        known = {trigger: earlier[trigger] for trigger in triggers if trigger in earlier}
+        for trigger in unread:
+            # SQLite may have given the id to another one since then.
+            if (key := (trigger.id, trigger.created_date)) in triggers:
+                known[key] = self._decrypt(trigger)
+        self._read = known
+        return {trigger: found for trigger, found in known.items() if found is not None}
+
+    def _decrypt(self, trigger: Trigger) -> tuple[str, W] | None:
+        try:
+            stored = trigger.kwargs
+            return stored["browseract_conn_id"], from_json(self._kind, stored["wait"])
+        except Exception:  # noqa: BLE001 - another version or key has stored it
+            return None
 
 
 class RecordKeeper:

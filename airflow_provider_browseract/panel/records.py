@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,9 +10,32 @@ from functools import cached_property
 from typing import NamedTuple
 
 from airflow_provider_browseract.api.models import ApiVersion, Task
-from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
 from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.wait import Wait
+
+ID_LENGTH = 250
+"""Characters that Airflow's database columns allow for the ids of DAG, run and task."""
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff\U00010000-\U0010ffff]")
+
+
+class TaskInstanceKey(NamedTuple):
+    """What identifies the XComs of a task instance, whichever of its tries has pushed them.
+
+    :param map_index: index of a mapped task, -1 otherwise.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether every database of Airflow can look it up without an error."""
+        # MySQL's older character set ends at U+FFFF. NUL and lone surrogates are errors in PostgreSQL.
+        writable = all(len(each) <= ID_LENGTH and not _UNSTORABLE.search(each) for each in self[:3])
+        return writable and -1 <= self.map_index < 2**31
 
 
 class Link(NamedTuple):

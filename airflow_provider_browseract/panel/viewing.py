@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
 from airflow_provider_browseract.panel import database
 from airflow_provider_browseract.panel.access import Access
-from airflow_provider_browseract.panel.records import Link, Records
+from airflow_provider_browseract.panel.records import Link, Records, TaskInstanceKey
 from airflow_provider_browseract.panel.web import FORBIDDEN, PageError
 
 

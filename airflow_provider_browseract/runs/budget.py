@@ -172,17 +172,6 @@ class Verdict:
             f"{self.forecast.credits:,}. No run was started.\n{advice}"
         )
 
-    def xcom(self, verdict: str) -> dict[str, Any]:
-        """Return the value of the XCom ``budget``."""
-        return {
-            "period": str(self.period),
-            "limit": self.period.limit,
-            "used": self.used,
-            "reserved": self.reserved,
-            "expected": self.forecast.credits,
-            "verdict": verdict,
-        }
-
 
 @dataclass(frozen=True)
 class ReadDaySums:
@@ -196,19 +185,7 @@ class WriteDaySums:
     sums: Mapping[date, int]
 
 
-@dataclass(frozen=True)
-class ShowBudget:
-    """Push the XCom ``budget``, and count the verdict in a metric.
-
-    :param xcom: the value of the XCom.
-    :param counter: the last part of the name of a metric; None to count nothing.
-    """
-
-    xcom: dict[str, Any]
-    counter: str | None = None
-
-
-BudgetStep: TypeAlias = ReadDaySums | WriteDaySums | ShowBudget
+BudgetStep: TypeAlias = ReadDaySums | WriteDaySums
 
 Step: TypeAlias = "BudgetStep | LogLine | Call[Any]"
 
@@ -228,7 +205,6 @@ def check_budget(
     except AuthenticationError:
         raise
     except BrowserActError as error:
-        yield ShowBudget({"verdict": "unknown"}, "unknown")
         if budget.action is BudgetAction.REFUSE:
             raise BudgetUnknownError(
                 f"The credits of connection {budget.conn_id!r} cannot be counted, so no run was started: "
@@ -245,12 +221,7 @@ def check_budget(
         if 2 * verdict.used > verdict.period.limit:
             yield LogLine(verdict.short_line)
     least = min(verdicts, key=lambda verdict: verdict.credits_left)
-    if (refusing := refused_by(verdicts)) is not None:
-        yield ShowBudget(refusing.xcom("refused"), "refused")
-    elif least.credits_left >= 0:
-        yield ShowBudget(least.xcom("allowed"))
-    else:
-        yield ShowBudget(least.xcom("exceeded"), "exceeded")
+    if least.credits_left < 0 and refused_by(verdicts) is None:
         yield LogLine(
             f"This run is expected to exceed {least.period.setting}={least.period.limit}. It is started, because "
             "budget_action is 'warn'.",

@@ -1,27 +1,23 @@
 """The queue for slots: BrowserAct accepts a limited number of concurrent runs, and does not queue further ones.
 
 A task instance whose start is refused joins the queue of its API key. When a slot becomes free, one task instance is
-woken: the one with the highest priority, and of these the one that has waited longest. It tries its start again,
+woken: the one with the highest priority, and of these the one whose DAG run began first. It tries its start again,
 because only BrowserAct decides. If the start is refused again, the task instance returns to its place.
 
-In the triggerer, ``slot_queue.py`` decides who is woken. In the API server, ``hand_over_order`` decides who is offered
-the slot of a run whose callback has arrived.
+``slot_queue.py`` decides in the triggerer who is woken.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text, from_json
-
-K = TypeVar("K")
 
 PAUSE_GROWTH = 1.5
 """Factor by which each pause is longer than the previous one."""
@@ -43,8 +39,7 @@ _HOLD_A_SLOT = (TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSING, Task
 class Queued:
     """How long a task instance has been in the queue.
 
-    :param since: when the task instance first tried to start, in seconds since the epoch. Later tries keep it, and so
-        their place.
+    :param since: when the DAG run of the task instance began, in seconds since the epoch.
     :param began: when this try began, from which ``queue_timeout`` counts.
     :param refusals: how often BrowserAct has refused the start in this try.
     """
@@ -55,14 +50,9 @@ class Queued:
     priority: int = 1
 
     @property
-    def has_not_waited(self) -> bool:
-        """Whether the task instance has not waited in this try."""
-        return self.refusals == 0 and self.began == self.since
-
-    @property
-    def place(self) -> tuple[int, float]:
+    def place(self) -> tuple[int, float, float]:
         """Where the task instance stands in the queue; the lowest place is first."""
-        return -self.priority, self.since
+        return -self.priority, self.since, self.began
 
     @classmethod
     def read(cls, stored: Any) -> Queued:
@@ -83,7 +73,6 @@ class QueueWait:
     :param active: how many runs were active right after the refusal; None if that is not known.
     :param pause: seconds after which the start is tried again, whatever the count shows, because the refusal was not
         about the number of runs; None to wait for a slot.
-    :param handed_over: callbacks are set up, so the API server hands over the slot of a run that has ended.
     :param key_digest: digest of the API key. All connections with the same key share one queue. None if an older
         version has stored the wait, which then shares only the queue of its connection.
     :param api_version: version of the API that runs the source.
@@ -96,7 +85,6 @@ class QueueWait:
     source: str = ""
     active: Count | None = None
     pause: Seconds | None = None
-    handed_over: bool = False
     key_digest: Text | None = None
     api_version: ApiVersion = ApiVersion.V2
     not_before: Moment | None = None
@@ -113,55 +101,6 @@ class QueueWait:
     def waits_for_budget(self, now: float) -> bool:
         """Return whether the task instance still waits for the budget of the account."""
         return self.not_before is not None and now < self.not_before
-
-
-class Candidate(NamedTuple):
-    """A task instance that the slot of an ended run may be handed over to.
-
-    :param age: for how many seconds it has been deferred.
-    """
-
-    wait: QueueWait
-    conn_id: str
-    dag_id: str
-    age: float
-
-
-def hand_over_order(
-    candidates: Mapping[K, Candidate], conn_id: str, key_digest: str | None, late_dags: Collection[str]
-) -> list[K]:
-    """Return those that may have the slot of an ended run, in the order in which it is offered to them.
-
-    :param key_digest: digest of the API key of the run; None if that is not known.
-    :param late_dags: DAGs of which a task instance was resumed and does not start, for example because its pool is
-        full. Others go first.
-    """
-    queue = {
-        key: each
-        for key, each in candidates.items()
-        if each.conn_id == conn_id or (key_digest is not None and each.wait.key_digest == key_digest)
-    }
-    if any(each.wait.pause and each.age < each.wait.pause + timings.LONGEST_SLOT_PAUSE for each in queue.values()):
-        # BrowserAct has received too many requests. The triggerer finds out how many starts may follow.
-        return []
-    # Several recent refusals while the plan was not full are about one workflow, so the others go first.
-    versions = frozenset[ApiVersion]().union(*(each.wait.versions for each in queue.values()))
-    active = {key: each.wait.active_in(versions) for key, each in queue.items()}
-    full = max((number or 0 for number in active.values()), default=0)
-    refused = Counter(
-        each.wait.source
-        for key, each in queue.items()
-        if each.wait.queued.refusals > 1
-        and each.age < timings.LONGEST_SLOT_PAUSE
-        and (number := active[key]) is not None
-        and number < full
-    )
-
-    def order(key: K) -> tuple[bool, bool, tuple[int, float]]:
-        each = queue[key]
-        return each.dag_id in late_dags, refused[each.wait.source] >= MAX_UNEXPECTED_REFUSALS, each.wait.queued.place
-
-    return sorted(queue, key=order)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -32,12 +31,6 @@ LEARNING_RATE = 0.1
 LONGEST_RETURN = 600.0
 """Seconds within which a woken task instance whose start is refused is recognized."""
 
-NOTICE_DELAY = 5.0
-"""Seconds within which a triggerer notices that the API server has resumed a task instance."""
-
-OLD_COUNT = 30.0
-"""Seconds after which a count is not compared with the next one."""
-
 
 @dataclass(frozen=True)
 class _Waiting:
@@ -54,7 +47,6 @@ class _Woken:
 
     :param began: when its try began.
     :param probe: whether it was woken although no slot seemed to be free.
-    :param handed: whether something else has resumed it.
     """
 
     at: float
@@ -62,7 +54,6 @@ class _Woken:
     dag_id: str
     began: float
     probe: bool = False
-    handed: bool = False
 
 
 class _Late(NamedTuple):
@@ -125,11 +116,6 @@ class SlotQueue:
         self._woken: dict[str, _Woken] = {}
         self._starting: dict[str, _Woken] = {}
         """The woken task instances whose runs no count has shown yet. They hold slots."""
-        self._unexplained: list[float] = []
-        """When counts have shown new runs that no woken task instance explains."""
-        self._counted_at = float("-inf")
-        self._before: tuple[int, list[_Woken]] = (0, [])
-        """How many slots no run used at the count before the last one, and the woken task instances at that time."""
         self._group = _Group()
         self._forget(0.0)
 
@@ -194,7 +180,7 @@ class SlotQueue:
             # Otherwise a steady stream of new tasks that are refused would delay the queue forever.
             if self._limited_until is None or again is not None:
                 self._limited_until = max(self._limited_until or 0.0, now + wait.pause)
-        elif again is not None and not probe and self._is_unexpected(wait, again):
+        elif again is not None and not probe and self._is_unexpected(wait):
             self._learn_from_unexpected_refusal(wait, now)
         elif (active := wait.active_in(self.versions)) is not None and not probe:
             self.capacity = max(self.capacity or 0, active)
@@ -208,30 +194,16 @@ class SlotQueue:
             self.versions |= versions
             self.capacity, self.active, self._full_at_refusal = None, None, False
 
-    def leave(self, key: str, now: float) -> None:
-        """Remove a task instance that something else has resumed: probably a hand-over, so it is about to start."""
-        left = self.remove(key)
-        if left is None:
-            return
-        self._woken[key] = woken = _Woken(now, left.wait.source, left.dag_id, left.wait.queued.began, handed=True)
-        self._probes.starts += 1
-        recent = [at for at in self._unexplained if now - at < NOTICE_DELAY]
-        if recent:
-            # Its run was counted before this triggerer noticed that it was resumed.
-            self._unexplained = recent[1:]
-        else:
-            self._starting[key] = woken
-
     def free(self, key: str) -> None:
-        """Free the slot of a task instance that has left and is not about to start, such as one that was marked."""
+        """Free the slot of a task instance that was woken, and does not start."""
         self._group.keys.discard(key)
         self._starting.pop(key, None)
         self._woken.pop(key, None)
 
-    def remove(self, key: str) -> _Waiting | None:
-        """Remove a task instance whose wait is over, and return its entry; None if it was woken."""
+    def remove(self, key: str) -> None:
+        """Remove a task instance whose wait is over."""
         self._order = None
-        return self.waiting.pop(key, None)
+        self.waiting.pop(key, None)
 
     def run_ended(self) -> None:
         """Note that a trigger has seen the end of a run. Without counts, nothing else shows its free slot."""
@@ -241,13 +213,10 @@ class SlotQueue:
     def count(self, active: Active | None, now: float) -> None:
         """Take a new count of the active runs; None if they could not be counted."""
         self._expire(now)
-        # A count from long ago says nothing about a slot that is free in two counts in a row.
-        recent = now - self._counted_at < OLD_COUNT
-        self._before = (self._unused(), list(self._starting.values())) if recent else (0, [])
         before, self.active, self._blind = self.active, active, active is None
         if active is None:
             return
-        self._counted_at, self._ended = now, 0
+        self._ended = 0
         for _ in active.ids - (before.ids if before else active.ids):
             self._take_new_run(now)
         for woken in self._starting.values():
@@ -302,19 +271,13 @@ class SlotQueue:
         if soonest > now:
             # A task instance that joins in the meantime is not ready before the grace is over.
             return min(soonest - now, timings.CORE_RACE_GRACE)
-        interval = timings.HANDED_OVER_COUNT_INTERVAL if self._handed_over else timings.SLOT_COUNT_INTERVAL
         # Then a woken task instance no longer holds a slot against other DAGs.
         follow = (each.at + self._patience - now for each in self._starting.values())
-        return min([interval, *(each for each in follow if each > 0)])
+        return min([timings.SLOT_COUNT_INTERVAL, *(each for each in follow if each > 0)])
 
     def wants_count(self, now: float) -> bool:
         """Return whether a task instance could use a free slot now."""
         return not self._is_limited(now) and any(each.ready_at <= now for each in self.waiting.values())
-
-    @property
-    def _handed_over(self) -> bool:
-        """Whether the API server hands slots over."""
-        return any(each.wait.handed_over for each in self.waiting.values())
 
     @property
     def _patience(self) -> float:
@@ -340,26 +303,21 @@ class SlotQueue:
 
     def _free_for(self, dag_id: str, now: float) -> int:
         """Return how many slots are free for the task instances of a DAG, as far as is known."""
-        free = self._unused() - self._held(self._starting.values(), dag_id, now)
-        if self._handed_over:
-            # A slot that is free in one count only is probably being handed over.
-            unused, starting = self._before
-            free = min(free, unused - self._held(starting, dag_id, now))
-        return free
+        return self._unused() - self._held(dag_id, now)
 
     def _unused(self) -> int:
         """Return how many slots no run uses, as far as is known."""
         return 0 if self.active is None or self.capacity is None else self.capacity - self.active.number
 
-    def _held(self, starting: Iterable[_Woken], dag_id: str, now: float) -> int:
+    def _held(self, dag_id: str, now: float) -> int:
         """Return how many slots woken task instances hold against those of a DAG: soon only those of the same DAG."""
         # A probe holds none. Otherwise it would only take the slot of a run that ends at that time, and find nothing.
-        return sum(not each.probe and (each.dag_id == dag_id or now - each.at < self._patience) for each in starting)
+        holding = [each for each in self._starting.values() if not each.probe]
+        return sum(each.dag_id == dag_id or now - each.at < self._patience for each in holding)
 
     def _take_new_run(self, now: float) -> None:
         """Explain a run that is new in a count with a woken task instance, if there is one."""
         if not self._starting:
-            self._unexplained.append(now)
             return
         patience = self._patience
         # Late ones probably have not started.
@@ -375,15 +333,10 @@ class SlotQueue:
         if took < LONGEST_LEARNED:
             self._start_takes = max(took, self._start_takes + LEARNING_RATE * (took - self._start_takes))
 
-    def _is_unexpected(self, wait: QueueWait, woken: _Woken) -> bool:
-        """Return whether a woken task instance was refused although there was a free slot, as far as is known.
-
-        With the token of a callback, a stranger can have a slot handed over that is not free.
-        """
+    def _is_unexpected(self, wait: QueueWait) -> bool:
+        """Return whether a woken task instance was refused although there was a free slot, as far as is known."""
         active = wait.active_in(self.versions)
-        if active is None or self.capacity is None:
-            return not woken.handed
-        return active < self.capacity
+        return active is None or self.capacity is None or active < self.capacity
 
     def _learn_from_unexpected_refusal(self, wait: QueueWait, now: float) -> None:
         """Learn from a start that was refused although a slot seemed to be free."""
@@ -410,7 +363,7 @@ class SlotQueue:
             return self._group.size if due and not self._group.keys else 0
         if self._limited_until is not None:
             return 0 if self._full_at_refusal or self._group.keys else self._group.size
-        if not left or self._unused() - self._held(self._starting.values(), self.waiting[left[0]].dag_id, now) > woken:
+        if not left or self._unused() - self._held(self.waiting[left[0]].dag_id, now) > woken:
             return 0
         if not self.capacity:
             pause = self._probes.pause
@@ -442,7 +395,6 @@ class SlotQueue:
         self._settle(now)
         self._starting = {key: woken for key, woken in self._starting.items() if now - woken.at < self._hold}
         self._woken = {key: woken for key, woken in self._woken.items() if now - woken.at < LONGEST_RETURN}
-        self._unexplained = [at for at in self._unexplained if now - at < NOTICE_DELAY]
         if self._limited_until is not None and now - self._limited_until >= timings.LONGEST_SLOT_PAUSE:
             self._limited_until = None
 

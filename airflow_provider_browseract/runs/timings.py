@@ -54,8 +54,6 @@ LONGEST_SLOT_PAUSE = 60.0
 LONGEST_RETRY_AFTER = 300.0
 # Between two counts of the active runs, which serve all task instances with the same key in the same triggerer.
 SLOT_COUNT_INTERVAL = 3.0
-# The same if callbacks are set up: a slot that is free in two counts in a row was not handed over.
-HANDED_OVER_COUNT_INTERVAL = 5.0
 # For each request of a count, so that other waits of the queue can end on time.
 SLOT_COUNT_LIMIT = 10.0
 # At least between two counts, even if runs end.

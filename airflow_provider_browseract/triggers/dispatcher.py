@@ -21,9 +21,6 @@ _ALL: dict[asyncio.AbstractEventLoop, dict[str, Dispatcher]] = {}
 """The dispatchers of each event loop, by the digest of the API key, or by the connection if a wait has no digest. A
 triggerer has one loop, and ``dag.test()`` one for each wait."""
 
-PARALLEL_XCOMS = 2
-"""How many task instances may push their places at once, so that other triggers can also send requests to Airflow."""
-
 
 class Dispatcher:
     """Counts the active runs of an API key while task instances wait, and wakes one for each free slot.
@@ -34,7 +31,6 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self.queue = SlotQueue()
-        self.pushing = asyncio.Semaphore(PARALLEL_XCOMS)
         self._conn_ids: dict[str, str] = {}
         """The connection of each task instance that waits. Each of them can count the active runs."""
         self._failed = 0
@@ -70,21 +66,15 @@ class Dispatcher:
         :param key: the task instance, which has joined.
         :param until: when the wait ends in any case, in seconds since the epoch.
         """
-        woken, resumed = self._woken[key], False
+        woken = self._woken[key]
         try:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(woken.wait(), max(0.0, until - time.time()))
-        except asyncio.CancelledError:
-            resumed = True
-            raise
         finally:
             # A task instance that was cleared may already wait again.
             if self._woken.get(key) is woken:
                 del self._woken[key], self._conn_ids[key]
-                if resumed:
-                    self.queue.leave(key, time.monotonic())
-                else:
-                    self.queue.remove(key)
+                self.queue.remove(key)
 
     def hint(self) -> None:
         """Count soon, because a run has ended."""

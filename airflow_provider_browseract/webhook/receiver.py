@@ -16,7 +16,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 
-from airflow_provider_browseract.compat import count
 from airflow_provider_browseract.in_airflow.tolerance import first_line
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import TOKEN
@@ -105,5 +104,4 @@ def _uuid(text: str) -> UUID | None:
 
 
 def _respond(outcome: str, http_status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    count(f"browseract.callback.{outcome.replace(' ', '_')}")
     return JSONResponse({"outcome": outcome}, http_status, headers)

@@ -9,17 +9,16 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, NoReturn
 
-from airflow_provider_browseract.compat import AirflowFailException, count_in_task, in_dag_test
+from airflow_provider_browseract.compat import AirflowFailException, in_dag_test
 from airflow_provider_browseract.hooks.connection import budget_of
 from airflow_provider_browseract.in_airflow.day_sums import read_day_sums, write_day_sums
-from airflow_provider_browseract.in_airflow.showing import show_budget, show_wait_before_start
+from airflow_provider_browseract.in_airflow.showing import show_wait_before_start
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import (
     Budget,
     BudgetStep,
     ReadDaySums,
-    ShowBudget,
     Verdict,
     WriteDaySums,
     check_budget,
@@ -34,7 +33,7 @@ from airflow_provider_browseract.worker.run import Run
 from airflow_provider_browseract.worker.start import NotNowError
 
 
-def require_budget(run: Run, ti: Any, budget: Budget, cap: int | None, request: RunRequest) -> None:
+def require_budget(run: Run, budget: Budget, cap: int | None, request: RunRequest) -> None:
     """Check that the budget of the account allows a run.
 
     :param cap: the cap of the task instance, which is the forecast if nothing else is known.
@@ -42,18 +41,18 @@ def require_budget(run: Run, ti: Any, budget: Budget, cap: int | None, request: 
     :raises BudgetUnknownError: the credits of the account cannot be counted.
     """
     steps = check_budget(budget, request.source, cap, time.time)
-    verdicts = run_steps(steps, run.hook.client, run.log, partial(_carry_out, run, ti))
+    verdicts = run_steps(steps, run.hook.client, run.log, partial(_carry_out, run))
     if (refusing := refused_by(verdicts)) is not None:
         raise NotNowError(refusing)
 
 
-def log_forecast(run: Run, ti: Any, cap: int | None, request: RunRequest) -> None:
+def log_forecast(run: Run, cap: int | None, request: RunRequest) -> None:
     """Log what a run is expected to cost, and whether the budget would allow it."""
     steps = forecast_run(budget_of(run.hook.settings), request.source, cap, time.time)
-    run_steps(steps, run.hook.client, run.log, partial(_carry_out, run, ti))
+    run_steps(steps, run.hook.client, run.log, partial(_carry_out, run))
 
 
-def _carry_out(run: Run, ti: Any, step: BudgetStep) -> Any:
+def _carry_out(run: Run, step: BudgetStep) -> Any:
     """Carry out a step of a check of the budget."""
     conn_id, log = run.hook.browseract_conn_id, run.log
     match step:
@@ -61,11 +60,6 @@ def _carry_out(run: Run, ti: Any, step: BudgetStep) -> Any:
             return read_day_sums(conn_id, run.hook.settings.key_digest, log)
         case WriteDaySums(sums):
             return write_day_sums(conn_id, run.hook.settings.key_digest, sums, log)
-        case ShowBudget(xcom, counter):
-            show_budget(ti, xcom, log)
-            if counter is not None:
-                count_in_task(f"browseract.budget.{counter}")
-            return None
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,7 +109,6 @@ class BudgetWait:
             replace(self.queued, began=begins),
             until,
             source=str(self.run.source),
-            handed_over=settings.webhook_base_url is not None,
             key_digest=settings.key_digest,
             api_version=self.run.source.api_version,
             not_before=begins,

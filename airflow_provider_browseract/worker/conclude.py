@@ -21,7 +21,7 @@ from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
 from airflow_provider_browseract.loops import sleep
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.addresses import read_output_path
-from airflow_provider_browseract.runs.files import addresses_of, has_files, pending_line
+from airflow_provider_browseract.runs.files import has_files, pending_line
 from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.outputs import (
     LARGE_OUTPUT,
@@ -51,10 +51,6 @@ READ_AGAIN = (
     else "Clearing the task with 'Keep task state and resume' reads the same run again; without it, a new run starts."
 )
 """How to read the run of an operator again after the error is fixed."""
-
-
-_UNREAD = {"output_text": "The text is", "output_files": "The addresses of its files are"}
-"""What the XComs of an output with a wrong format contain, by key."""
 
 
 class _KilledError(Exception):
@@ -177,18 +173,14 @@ class Conclusion:
         return read.value
 
     def _keep_unread(self, text: str) -> str:
-        """Push the text of a wrong format and the addresses of the files as XComs.
-
-        :returns: where they are, as sentences; "" if the output is empty.
-        """
-        found = {"output_text": text and storable(text), "output_files": addresses_of(self.task)}
-        kept = {key: value for key, value in found.items() if value}
+        """Push the text of a wrong format as an XCom, and return where it is, as a sentence; "" if it is empty."""
+        if not text:
+            return ""
         try:
-            for key, value in kept.items():
-                self.context["ti"].xcom_push(key=key, value=value)
+            self.context["ti"].xcom_push(key="output_text", value=storable(text))
         except Exception as error:  # noqa: BLE001 - the task fails because of the wrong format, not because of this
-            return f"The output could not be pushed as an XCom ({type(error).__name__}: {error})."
-        return " ".join(f"{_UNREAD[key]} stored in the XCom {key}." for key in kept)
+            return f"The text could not be pushed as an XCom ({type(error).__name__}: {error})."
+        return "The text is stored in the XCom output_text."
 
     # The output in object storage
 

@@ -36,6 +36,7 @@ from airflow_provider_browseract.compat import (
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
     InputError,
+    NoSlotError,
     RunError,
     RunLostError,
     RunStartUnknownError,
@@ -91,7 +92,9 @@ class Execution:
         """Begin a try."""
         self.ledger.show_max_tries()
         now = time.time()
-        return self._start_and_wait(Queued(now, now, priority=self.operator.priority_weight))
+        began = getattr(self.context.get("dag_run"), "start_date", None)
+        since = began.timestamp() if began else now
+        return self._start_and_wait(Queued(since, now, priority=self.operator.priority_weight))
 
     def resume_from_queue(self, event: Mapping[str, Any]) -> Any:
         """Continue after a wait for a slot."""
@@ -130,9 +133,8 @@ class Execution:
         """Conclude the run, or stop waiting for it, after Airflow itself has ended the deferral."""
         why, remedy = str(error).rstrip("."), "Check that a triggerer is running, and check its log."
         if (task_id := self._pushed_task_id()) is None:
-            from airflow_provider_browseract.worker.slots import queue_left
-
-            raise queue_left(self.ledger, f"{why}. No run was started.\n{remedy}", overdue=overdue) from None
+            why = f"Airflow ended the wait before the start: {why}. No run was started."
+            raise NoSlotError(f"{why}\n{remedy}") from None
         return self._end_without_event(task_id, f"Airflow ended the deferral: {why}.", remedy=remedy, overdue=overdue)
 
     def failure_facts(self) -> dict[str, Any] | None:
@@ -160,7 +162,7 @@ class Execution:
             except NotNowError as refused:
                 queued = self._wait_to_start(refused, queued)
         with self._accounted_for(started.task_id):
-            return self._wait_for_result(started, queued)
+            return self._wait_for_result(started)
 
     def _start_or_reattach(self, queued: Queued) -> Started:
         """Carry out the steps 1 and 2. If that fails, state what happens to the run of an earlier try."""
@@ -219,7 +221,7 @@ class Execution:
         if (budget := budget_of(self.hook.settings)) is not None:
             from airflow_provider_browseract.worker.budget import require_budget
 
-            require_budget(self.run, self.ti, budget, self.options.max_credits, request)
+            require_budget(self.run, budget, self.options.max_credits, request)
 
     def _request(self) -> RunRequest:
         return with_callback(read_request(self.operator, self.context), self.ti, self.hook, self.options, self.log)
@@ -234,7 +236,7 @@ class Execution:
 
         validate = self.options.validate_inputs
         request = check_before_start(self.operator, self.run, self._request(), validate_inputs=validate)
-        log_forecast(self.run, self.ti, self.options.max_credits, request)
+        log_forecast(self.run, self.options.max_credits, request)
         end_dry_run(self.operator, request)
 
     def _fail_to_start(self, error: Exception, entry: Entry | None) -> NoReturn:
@@ -266,8 +268,6 @@ class Execution:
 
     def _wait_to_start(self, refused: NotNowError, queued: Queued) -> Queued:
         """Wait until a start may be possible; deferred, the wait ends with :meth:`resume_from_queue`."""
-        if queued.has_not_waited:
-            queued = replace(queued, since=self.ledger.keep_place(queued.since))
         options, defer = self.options, self.operator.defer
         limit = options.queue_timeout or options.timeout
         if not isinstance(refused.why, BrowserActError):
@@ -282,13 +282,11 @@ class Execution:
 
     # Wait for the run
 
-    def _wait_for_result(self, started: Started, queued: Queued) -> Any:
+    def _wait_for_result(self, started: Started) -> Any:
         """Push the XComs that later tasks need, and wait for the run if ``wait_for_completion`` is set."""
         task_id, run = started.task_id, self.run
         self.ti.xcom_push(key="task_id", value=task_id)
         self._push_profile(profile_id := self.operator.profile_of(started.entry.profile_id, None))
-        if not queued.has_not_waited or self.ti.try_number > 1:
-            self.ledger.give_up_place()
         run.check()
         # Read a new run at once, for its links and, if the response to the start had none, for its profile.
         first = started.task or run.look(task_id)

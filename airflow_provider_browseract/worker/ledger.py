@@ -24,12 +24,6 @@ STATE_KEY = "browseract_run"
 STATE_RETENTION = timedelta(days=30)
 """How long Airflow keeps the stored state of a run if nothing deletes it."""
 
-PLACE_KEY = "browseract_queue"
-"""Key of the task's state with the place of the task instance in the queue for slots."""
-
-PLACE_LIFETIME = 24 * 3600.0
-"""Seconds for which a place in the queue is kept. A task instance that is cleared days later joins the end."""
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -128,25 +122,6 @@ class Ledger:
         if AIRFLOW_V_3_4_PLUS:
             with tolerate_errors():
                 self.ti.xcom_push(key=MAX_TRIES_XCOM, value=self.ti.max_tries)
-
-    def keep_place(self, now: float) -> float:
-        """Return since when the task instance has waited for a slot, and store it for later tries.
-
-        :param now: the current time, in seconds since the epoch, which applies if no earlier try has waited.
-        """
-        if self.is_kept:
-            with tolerate_errors():
-                kept = (self._store.get(PLACE_KEY) or {}).get("since")
-                if isinstance(kept, int | float) and now - PLACE_LIFETIME < kept < now:
-                    return float(kept)
-                self._store.set(PLACE_KEY, {"since": now}, retention=STATE_RETENTION)
-        return now
-
-    def give_up_place(self) -> None:
-        """Delete the stored place in the queue, because the run was started or ``queue_timeout`` has expired."""
-        if self.is_kept:
-            with tolerate_errors():
-                self._store.delete(PLACE_KEY)
 
 
 def unusable(why: str, kept: Any = None) -> AirflowFailException:

@@ -28,7 +28,6 @@ from airflow_provider_browseract.runs.queueing import (
     versions_to_count,
 )
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
-from airflow_provider_browseract.worker.ledger import Ledger
 from airflow_provider_browseract.worker.run import Run
 
 NO_SLOT_NOW = "BrowserAct has no free slot now; %s. BrowserAct has refused the start %s. Waiting for at most %s. (%s)%s"
@@ -63,7 +62,6 @@ class SlotWait:
         active = self._count_active()
         now, until = time.time(), queued.began + self.limit
         if now >= until:
-            run.ledger.give_up_place()
             raise NoSlotError(
                 f"BrowserAct had no free slot within {_in_words(self.limit)}. No run was started.\n"
                 f"Raise queue_timeout to wait longer. {self.refused.advice}\n"
@@ -84,7 +82,6 @@ class SlotWait:
             source=str(run.source),
             active=None if active is None else active.number,
             pause=None if self._about_slots else pause,
-            handed_over=run.hook.settings.webhook_base_url is not None,
             key_digest=run.hook.settings.key_digest,
             api_version=run.source.api_version,
         )
@@ -141,16 +138,6 @@ class SlotWait:
             )
         shown = {"waits_for": "slot", "refusals": refusals, "active_runs": number}
         show_wait_before_start(self.ti, shown, log)
-
-
-def queue_left(ledger: Ledger, why: str, *, overdue: bool) -> NoSlotError:
-    """Return the error of a wait that Airflow itself has ended.
-
-    :param overdue: whether the time of the wait was over. Only then, a later try joins the end of the queue.
-    """
-    if overdue:
-        ledger.give_up_place()
-    return NoSlotError(f"Airflow ended the wait before the start: {why}")
 
 
 def _in_words(seconds: float) -> str:

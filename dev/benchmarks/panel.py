@@ -28,7 +28,7 @@ from unittest.mock import patch
 import requests
 
 from airflow_provider_browseract.emulator import SEARCH, Emulator, RequestFault
-from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
+from airflow_provider_browseract.panel.records import TaskInstanceKey
 from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.request import digest
 from dev.benchmarks.webhook import BODY, DAGS, ROOT, with_models

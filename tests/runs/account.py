@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.runs.budget import Budget, ReadDaySums, ShowBudget, Verdict, WriteDaySums, check_budget
+from airflow_provider_browseract.runs.budget import Budget, ReadDaySums, Verdict, WriteDaySums, check_budget
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.steps import LogLine
 from tests.steps import carry_out, read
@@ -70,7 +70,6 @@ class Account:
         self.stored: Mapping[date, int] = {}
         self.calls: list[Call[Any]] = []
         self.lines: list[str] = []
-        self.shown: list[ShowBudget] = []
 
     def clock(self) -> float:
         return self.now.timestamp()
@@ -87,8 +86,6 @@ class Account:
                 return self.stored
             case WriteDaySums():
                 self.stored = step.sums
-            case ShowBudget():
-                self.shown.append(step)
             case LogLine():
                 self.lines.append(step.text)
             case _:

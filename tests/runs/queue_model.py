@@ -1,7 +1,7 @@
 """A model of many task instances that want slots: events in simulated time, with the decisions of the real queue.
 
 Airflow, BrowserAct and the requests between them are modeled. Who is woken is decided by ``SlotQueue``, one for each
-triggerer and queue, and by ``hand_over_order``, as in a real Airflow.
+triggerer and queue, as in a real Airflow.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import (
     Active,
-    Candidate,
     Queued,
     QueueWait,
-    hand_over_order,
     pause_after,
     versions_to_count,
 )
@@ -48,8 +46,6 @@ class TI:
     state: str = "new"
     wait: QueueWait | None = None
     queued: Queued | None = None
-    deferred_at: float = 0.0
-    resumed_at: float = 0.0
     queue: SlotQueue | None = None
 
 
@@ -67,7 +63,6 @@ class World:
     """
 
     plan: int
-    callbacks: bool = False
     triggerers: int = 1
     start_takes: tuple[float, float] = (1.5, 3.5)
     shown_after: float = 0.0
@@ -81,9 +76,7 @@ class World:
     started: list[tuple[float, TI]] = field(default_factory=list)
     refused: list[tuple[float, TI]] = field(default_factory=list)
     paused: set[str] = field(default_factory=set)
-    """The paused DAGs: Airflow does not begin their task instances, and the API server knows that."""
-    stuck: set[str] = field(default_factory=set)
-    """The DAGs whose task instances do not begin for another reason, for example because their pool is full."""
+    """The DAGs whose task instances Airflow does not begin: they are paused, or their pool is full."""
     active: list[TI] = field(default_factory=list)
     longest_unused: float = 0.0
     """Longest time for which a slot was free although a task instance could use it."""
@@ -123,7 +116,6 @@ class World:
     def let_begin(self, dag_id: str) -> None:
         """Let the task instances of a DAG begin again. Those that were resumed in the meantime begin at once."""
         self.paused.discard(dag_id)
-        self.stuck.discard(dag_id)
         for ti in self.tis:
             if ti.dag_id == dag_id and ti.state == "scheduled":
                 self._begin(ti)
@@ -131,8 +123,7 @@ class World:
     def mark(self, ti: TI) -> None:
         ti.state, queue = "over", ti.queue
         if queue is not None and ti.name in queue.waiting:
-            queue.leave(ti.name, self.now)
-            self._after(0.5, lambda: queue.free(ti.name))
+            queue.remove(ti.name)
 
     def places(self, of: list[TI]) -> list[int]:
         """Return the places of task instances among all starts; the first is 1."""
@@ -161,7 +152,7 @@ class World:
         self.longest_unused = max(self.longest_unused, until - self._unused_since)
 
     def _may_begin(self, ti: TI) -> bool:
-        return ti.dag_id not in self.paused | self.stuck
+        return ti.dag_id not in self.paused
 
     def _begin(self, ti: TI) -> None:
         if self._may_begin(ti):
@@ -188,11 +179,10 @@ class World:
             ti.source,
             active=len(self._listed(versions_to_count(ti.api_version))) if self.counts and not limited else None,
             pause=pause_after(ti.queued.refusals, self.chance.random) if limited else None,
-            handed_over=self.callbacks,
             key_digest=ti.key,
             api_version=ti.api_version,
         )
-        ti.state, ti.deferred_at = "deferred", self.now
+        ti.state = "deferred"
         triggerer = self.chance.randrange(self.triggerers)
         self._after(self.chance.uniform(0.5, 1.5), lambda: self._join(ti, triggerer))
 
@@ -206,9 +196,7 @@ class World:
     def _end(self, ti: TI) -> None:
         self.active.remove(ti)
         ti.state = "over"
-        if self.callbacks:
-            self._after(0.3, lambda: self._hand_over(ti))
-        elif self.ends_seen:
+        if self.ends_seen:
             queue = self._queues.get((self.chance.randrange(self.triggerers), ti.key or ti.conn_id))
             if queue is not None:
                 self._after(self.chance.uniform(0.0, timings.DEFAULT_POLL_INTERVAL), lambda: self._see_end(queue))
@@ -217,28 +205,8 @@ class World:
         queue.run_ended()
         self._count_in(queue, timings.SLOT_COUNT_PAUSE)
 
-    def _hand_over(self, ended: TI) -> None:
-        waiting = {
-            ti: Candidate(ti.wait, ti.conn_id, ti.dag_id, self.now - ti.deferred_at)
-            for ti in self.tis
-            if ti.state == "deferred"
-            and ti.wait is not None
-            and ti.dag_id not in self.paused
-            and self.now - ti.deferred_at >= timings.CORE_RACE_GRACE
-        }
-        late = {
-            ti.dag_id for ti in self.tis if ti.state == "scheduled" and self.now - ti.resumed_at >= timings.FOLLOW_DELAY
-        }
-        for ti in hand_over_order(waiting, ended.conn_id, ended.key, late)[:1]:
-            self._resume(ti)
-            self._after(self.chance.uniform(1.0, 5.0), partial(self._notice, ti))
-
-    def _notice(self, ti: TI) -> None:
-        if ti.queue is not None and ti.state != "deferred":
-            ti.queue.leave(ti.name, self.now)
-
     def _resume(self, ti: TI) -> None:
-        ti.state, ti.resumed_at = "scheduled", self.now
+        ti.state = "scheduled"
         self._begin(ti)
 
     def _count_in(self, queue: SlotQueue, seconds: float) -> None:
@@ -258,7 +226,6 @@ class World:
             shown = [ti for ti in listed if self.now - self._started_at(ti) >= self.shown_after]
             queue.count(Active(len(shown), frozenset(ti.name for ti in shown)) if self.counts else None, self.now)
         for name in queue.wake(self.now):
-            # An event for a task instance that was handed a slot in the meantime changes nothing.
             for ti in self.tis:
                 if ti.name == name and ti.state == "deferred":
                     self._resume(ti)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.runs.budget import Budget, BudgetAction, ShowBudget, forecast_run, refused_by
+from airflow_provider_browseract.runs.budget import Budget, BudgetAction, forecast_run, refused_by
 from airflow_provider_browseract.runs.request import Source
 from tests.cases import cases, examples
 from tests.runs.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
@@ -120,9 +120,6 @@ def test_run_is_allowed_up_to_exactly_the_budget(used, allowed):
     account = Account(*runs_of(3, 45), listed(9, credit=used - 135, workflow_id="71"))
     verdicts = account.check(DAILY)
     assert (refused_by(verdicts) is None) is allowed
-    verdict = "allowed" if allowed else "refused"
-    shown = {"period": "2026-11-27", "limit": 2000, "used": used, "reserved": 0, "expected": 45, "verdict": verdict}
-    assert account.shown == [ShowBudget(shown, None if allowed else "refused")]
 
 
 # If both refuse, the month does, which ends later.
@@ -139,8 +136,6 @@ def test_budget_of_the_day_or_of_the_month_refuses(limits, refused):
     assert (str(month.period), numbers(month)) == ("2026-11", (2735, 0, 0, 45))
     verdict = refused_by([day, month])
     assert (verdict and str(verdict.period)) == refused
-    # The XCom has the budget with fewer credits left.
-    assert [shown.xcom["period"] for shown in account.shown] == [refused or "2026-11-27"]
     assert len(account.lines) == sum(2 * used > limit for used, limit in zip((135, 2735), limits, strict=True))
     # One list of today in each version, as for the day alone.
     assert len(account.calls) == 2
@@ -205,8 +200,6 @@ def test_exceeded_budget_with_the_action_warn_logs_a_warning_and_refuses_nothing
     assert account.lines[1:] == [
         "This run is expected to exceed daily_credits=2000. It is started, because budget_action is 'warn'."
     ]
-    [shown] = account.shown
-    assert (shown.counter, shown.xcom["verdict"]) == ("exceeded", "exceeded")
 
 
 @pytest.mark.parametrize("fault", [lambda call: BROKEN, of_workflow_71(BROKEN)], ids=["list", "forecast"])
@@ -224,7 +217,6 @@ def test_credits_that_cannot_be_counted_refuse_the_start_or_only_warn_with_the_a
         "The credits of connection 'browseract_default' cannot be counted: The list is broken. The run is started, "
         "because budget_action is 'warn'."
     ]
-    assert account.shown == warning.shown == [ShowBudget({"verdict": "unknown"}, "unknown")]
 
 
 @pytest.mark.parametrize("budget", [DAILY, WARN], ids=["refuse", "warn"])
@@ -232,7 +224,6 @@ def test_refused_api_key_is_an_error_of_its_own(budget):
     account = failing(errors.AuthenticationError("Invalid api key"))
     with pytest.raises(errors.AuthenticationError):
         account.check(budget)
-    assert account.shown == []
 
 
 def of_november(runs_a_day=1, **kwargs):
@@ -357,7 +348,6 @@ ASSUMED = "The run is expected to use 5 credits (assumed, because no ended run o
 def test_forecast_of_a_dry_run_is_one_line_and_never_fails(account, limit, line):
     budget = None if limit is None else Budget("c", daily_credits=limit)
     carry_out(forecast_run(budget, SOURCE, None, account.clock), account)
-    assert account.shown == []
     [logged] = account.lines
     assert line in logged
 

@@ -20,7 +20,6 @@ PROBE = timings.LONGEST_SLOT_PROBE_PAUSE
 FOLLOW, BLIND = timings.FOLLOW_DELAY, timings.SLOT_PROBE_PAUSE
 REFUSED_WITH_429 = {"1": wait_of(2.0, pause=30.0), "0": wait_of(1.0, pause=20.0), "slot": wait_of(0.0)}
 SEEDS = pytest.mark.parametrize("seed", range(5))
-BOTH = cases("callbacks", {"callbacks": True, "polling": False})
 
 
 def runs(number: int, first: int = 0) -> Active:
@@ -74,9 +73,6 @@ def test_refused_task_returns_to_its_place():
         ),
         "in order after a 429": (REFUSED_WITH_429, [(29.0, 3), (30.0, 3, "slot"), (30.0 + FOLLOW, 4, "0", "1")]),
         "pause of a wait that is not about slots": (in_order(1, pause=77.0), [(76.0, 0), (77.0, 0, "0")]),
-        # The API server hands it over.
-        "slot that is free in one count only": (in_order(1, handed_over=True), [(READY, 9), (READY + 5, 9, "0")]),
-        "count from long ago confirms no free slot": (in_order(1, handed_over=True), [(1.0, 9), (61.0, 9)]),
         "probe that takes the slot of a run that ended": (
             in_order(2, active=5),
             [(PROBE, 5, "0"), (PROBE + timings.START_DELAY, runs(5, first=1))],
@@ -127,49 +123,6 @@ class TestWake:
         look(queue, 60.0, None, "first")
 
 
-class TestHandOver:
-    def test_task_resumed_by_the_api_server_holds_a_slot_until_its_run_is_counted(self):
-        queue = queue_of(in_order(2, handed_over=True))
-        queue.leave("0", READY)
-        for at in (READY + 1, READY + 6):
-            look(queue, at, 9)
-
-    def test_run_that_was_counted_before_its_hand_over_was_noticed_holds_no_second_slot(self):
-        queue = queue_of(in_order(2, handed_over=True))
-        queue.count(runs(10), READY)
-        # The run of "0" replaces one that has ended.
-        queue.count(runs(10, first=1), READY + 1)
-        queue.leave("0", READY + 2)
-        queue.count(runs(9, first=1), READY + 6)
-        look(queue, READY + 11, runs(9, first=1), "1")
-
-    def test_wait_that_is_given_up_or_marked_holds_no_slot(self):
-        for leave in (lambda queue: queue.remove("0"), lambda queue: (queue.leave("0", READY), queue.free("0"))):
-            queue = queue_of(in_order(2))
-            leave(queue)
-            look(queue, READY + 1, 9, "1")
-
-    @pytest.mark.parametrize(
-        ("before", "active"),
-        [({}, 10), ({"bot": wait_of(9.0, api_version=ApiVersion.V3)}, 1)],
-        ids=["workflows", "workflows, whose counts lack the bots"],
-    )
-    def test_refusals_after_forged_callbacks_move_nobody(self, before, active):
-        first, at = wait_of(0.0, source="first", handed_over=True), READY
-        queue = queue_of({**before, "first": first, "other": wait_of(1.0, source="other", handed_over=True)})
-        for refusals in (2, 3, 4):
-            if not before:
-                queue.count(runs(10), at)
-            # A token lets the API server hand over a slot that is not free.
-            queue.leave("first", at)
-            again = wait_of(0.0, source="first", refusals=refusals, active=active, handed_over=True)
-            queue.join("first", again, at + 2)
-            at += 2 + READY
-        assert queue.capacity == 10
-        queue.count(runs(9), at)
-        look(queue, at + 5, 9, "first")
-
-
 class TestCapacity:
     def test_largest_number_of_active_runs_is_the_capacity_until_nothing_waits(self):
         queue = queue_of({"a": wait_of(1.0, active=9), "b": wait_of(2.0, active=10), "c": wait_of(3.0, active=8)})
@@ -177,7 +130,7 @@ class TestCapacity:
         queue.count(runs(12), 1.0)
         assert queue.capacity == 12
         for key in "abc":
-            queue.leave(key, 1.0)
+            queue.remove(key)
         queue.join("d", wait_of(active=3), 1.0 + timings.START_DELAY)
         assert queue.capacity == 3
 
@@ -185,7 +138,7 @@ class TestCapacity:
         queue = queue_of(in_order(2))
         for at in (1.0, 2.0, 3.0):
             # It is cleared while it waits.
-            queue.leave("0", at)
+            queue.remove("0")
             queue.join("0", wait_of(at, refusals=1, active=3), at + 0.5)
         assert queue.capacity == 10
         assert queue.next_count(3.5) <= READY
@@ -318,23 +271,21 @@ class TestManyRuns:
 
     @SEEDS
     @cases("shared_runs", {"each version lists all runs": True, "each lists only its own": False})
-    @BOTH
     @cases("pause", {"all at once": 0.0, "bots join later": 50.0})
-    def test_40_bots_and_40_workflows_share_the_slots_of_a_plan(self, seed, shared_runs, callbacks, pause):
-        world = World(10, callbacks=callbacks, shared_runs=shared_runs, seed=seed)
+    def test_40_bots_and_40_workflows_share_the_slots_of_a_plan(self, seed, shared_runs, pause):
+        world = World(10, shared_runs=shared_runs, seed=seed)
         world.submit(40, duration=20.0)
         world.play(pause)
         world.submit(40, duration=20.0, dag_id="bots", source="bot", api_version=ApiVersion.V3)
         world.play()
         assert len(world.started) == 80
-        assert world.makespan <= (1.2 if callbacks else 1.25) * 80 / 10 * 20.0
+        assert world.makespan <= 1.25 * 80 / 10 * 20.0
         assert world.refusals_after_the_first() <= 4
 
     @SEEDS
-    @BOTH
-    def test_workflows_follow_a_plan_that_shrinks_after_bots_have_waited(self, seed, callbacks):
+    def test_workflows_follow_a_plan_that_shrinks_after_bots_have_waited(self, seed):
         def refused(bots: ApiVersion) -> int:
-            world = World(10, callbacks=callbacks, seed=seed)
+            world = World(10, seed=seed)
             world.submit(30, duration=20.0, dag_id="bots", source="bot", api_version=bots, within=2.0)
             world.submit(400, duration=20.0, within=20.0)
             world.play(100)
@@ -358,17 +309,15 @@ class TestDagThatDoesNotStart:
         return made.play(10)
 
     @SEEDS
-    @BOTH
-    @pytest.mark.parametrize("why", ["paused", "its pool is full"])
-    def test_slot_is_unused_for_at_most_15_seconds_and_nobody_is_lost(self, seed, callbacks, why):
-        world = self.queued(seed, callbacks=callbacks)
-        (world.paused if why == "paused" else world.stuck).add("stuck")
+    def test_slot_is_unused_for_at_most_15_seconds_and_nobody_is_lost(self, seed):
+        world = self.queued(seed)
+        world.paused.add("stuck")
         world.play(3000)
         # All but the seven.
         assert len(world.started) == 21
         assert world.longest_unused <= 15
         # Every change of the slot takes some seconds.
-        assert world.unused <= 20 * (6 if callbacks else 7)
+        assert world.unused <= 20 * 7
         assert world.refusals_after_the_first() <= 3
         world.let_begin("stuck")
         world.play(3000)
@@ -376,7 +325,7 @@ class TestDagThatDoesNotStart:
 
     def test_dag_that_starts_again_returns_to_its_place(self):
         world = self.queued(1)
-        world.stuck.add("stuck")
+        world.paused.add("stuck")
         world.play(120)
         started = len(world.started)
         world.let_begin("stuck")
@@ -396,10 +345,9 @@ class TestDagThatDoesNotStart:
 
 
 @SEEDS
-@BOTH
 @pytest.mark.parametrize("triggerers", [1, 2])
-def test_those_that_queued_early_on_another_connection_are_among_the_first_of_110(seed, callbacks, triggerers):
-    world = World(5, callbacks=callbacks, triggerers=triggerers, seed=seed)
+def test_those_that_queued_early_on_another_connection_are_among_the_first_of_110(seed, triggerers):
+    world = World(5, triggerers=triggerers, seed=seed)
     world.submit(5, conn_id="a", dag_id="a", within=0.1)
     world.play(1)
     early = world.submit(10, conn_id="b", dag_id="b", within=2.0)
@@ -407,18 +355,15 @@ def test_those_that_queued_early_on_another_connection_are_among_the_first_of_11
     world.submit(95, conn_id="a", dag_id="a", within=3.0)
     world.play()
     assert len(world.started) == 110
-    # Without callbacks, two triggerers do not know each other's queues, and wake two for one slot.
-    assert max(world.places(early)) <= (30 if callbacks or triggerers == 1 else 40)
+    # Two triggerers do not know each other's queues, and wake two for one slot.
+    assert max(world.places(early)) <= (30 if triggerers == 1 else 40)
 
 
 @SEEDS
-@cases(
-    ("callbacks", "ends_seen", "longer"),
-    {"callbacks": (True, True, 1.05), "ends are seen": (False, True, 1.5), "no end is seen": (False, False, 1.5)},
-)
-def test_200_on_5_slots_take_hardly_longer_without_counts(seed, callbacks, ends_seen, longer):
-    without = played(200, 5, seed=seed, counts=False, callbacks=callbacks, ends_seen=ends_seen)
-    assert without.makespan <= longer * played(200, 5, seed=seed, callbacks=callbacks).makespan
+@pytest.mark.parametrize("ends_seen", [True, False])
+def test_200_on_5_slots_take_at_most_half_as_long_again_without_counts(seed, ends_seen):
+    without = played(200, 5, seed=seed, counts=False, ends_seen=ends_seen)
+    assert without.makespan <= 1.5 * played(200, 5, seed=seed).makespan
     assert without.refusals_after_the_first() <= 80
 
 
@@ -437,9 +382,8 @@ def test_one_mark_each_20_seconds_leaves_hardly_more_slots_unused(seed):
 
 
 @SEEDS
-@BOTH
-def test_200_starts_with_30_a_minute_neither_stampede_nor_starve(seed, callbacks):
-    world = played(200, 100, callbacks=callbacks, starts_per_minute=30, seed=seed)
+def test_200_starts_with_30_a_minute_neither_stampede_nor_starve(seed):
+    world = played(200, 100, starts_per_minute=30, seed=seed)
     first_wave = 10.0
     tried = sorted(at for at, _ in world.started + world.refused if at > first_wave)
     assert max(sum(at <= other < at + 5.0 for other in tried) for at in tried) <= 20

@@ -17,10 +17,8 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import Queued, QueueWait, count_active
 from airflow_provider_browseract.triggers import dispatcher
-from airflow_provider_browseract.triggers import slot as slots
 from airflow_provider_browseract.triggers.dispatcher import Dispatcher, run_has_ended
 from airflow_provider_browseract.triggers.slot import SlotTrigger
-from tests.cases import cases
 from tests.triggers.waits import LIMIT, in_world, until
 from tests.workers import calls_of
 
@@ -283,36 +281,13 @@ async def test_count_without_a_response_is_given_up_soon(browseract_emulator, co
 
 @in_world
 class TestWoken:
-    @cases(
-        ("state", "keeps"),
-        {
-            "marked": ("failed", False),
-            "cleared": (None, False),
-            "handed over": ("scheduled", True),
-            "Airflow does not respond": (OSError("no response"), True),
-            "no task instance": ("", True),
-        },
-    )
-    async def test_cancelled_task_keeps_its_slot_only_if_it_may_start(self, world, waiting, monkeypatch, state, keeps):
-        asked_for = []
-
-        def task_instance_state(ti):
-            asked_for.append(ti.map_index)
-            if isinstance(state, Exception):
-                raise state
-            return state
-
-        monkeypatch.setattr(slots, "task_instance_state", task_instance_state)
+    async def test_cancelled_task_holds_no_slot(self, world, waiting):
         [task_id] = start()
         for index, name in enumerate("ab"):
-            waiting.add(name, index, handed_over=True, ti=None if state == "" else task_instance(index))
+            waiting.add(name, index, ti=task_instance(index))
         await counts()
         await waiting.cancel("a")
-        stop(task_id)
-        # Callbacks are set up, so a slot must be free in two counts.
-        await asyncio.sleep(3 * timings.HANDED_OVER_COUNT_INTERVAL)
-        assert asked_for == ([] if state == "" else [0])
-        assert waiting.woken == ([] if keeps else ["b"])
+        assert await waiting.woken_after(task_id) == ["b"]
 
     async def test_second_refusal_of_a_task_instance_is_recognized(self, world, waiting):
         queue = Dispatcher.of(CONN_ID, None).queue
@@ -359,27 +334,10 @@ class TestPlace:
         assert "Place 1 of 1 in the queue for slots." in logged
         assert "The plan" not in logged
 
-    @pytest.mark.parametrize("counted", [True, False], ids=["counted", "as at the refusal"])
-    async def test_place_is_logged_and_pushed_once(self, world, emulator, waiting, monkeypatch, logs, counted):
-        pushed: dict[int | None, Any] = {}
-
-        class PushedXComs:
-            def __init__(self, ti) -> None:
-                self.index = getattr(ti, "map_index", None)
-
-            def xcom_push(self, key, value):
-                pushed[self.index] = (key, value)
-
-        monkeypatch.setattr(slots, "XComs", PushedXComs)
-        if counted:
-            start()
-        else:
-            emulator.fault("list-tasks", RequestFault.status(500), times=None)
+    async def test_place_is_logged(self, world, emulator, waiting, logs):
+        emulator.fault("list-tasks", RequestFault.status(500), times=None)
         waiting.add("other", 1.0)
-        waiting.add("refused again", 3.0, refusals=2, ti=task_instance(2))
-        if counted:
-            await counts()
-        waiting.add("mine", 2.0, active=None if counted else 1, ti=task_instance(3))
+        waiting.add("refused again", 3.0, refusals=2)
+        waiting.add("mine", 2.0)
         await asyncio.sleep(timings.PLACE_DELAY + 1)
-        assert pushed == {3: ("queue", {"place": 2, "length": 3, "active_runs": 1})}
         assert "Place 2 of 3 in the queue for slots. The plan seems to have 1 slot." in logs()

@@ -18,7 +18,6 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import ReadDaySums, WriteDaySums
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.worker import budget
-from airflow_provider_browseract.worker.ledger import PLACE_KEY
 from tests.cases import cases
 from tests.workers import BOTH_WAYS, PENS, calls_of
 from tests.world import emulator, worker, world
@@ -29,13 +28,6 @@ EACH = 20
 """The credits of a run of the workflow."""
 
 DOWN = RequestFault.status(503)
-
-
-@pytest.fixture(autouse=True)
-def metrics(monkeypatch) -> list[str]:
-    names: list[str] = []
-    monkeypatch.setattr(budget, "count_in_task", names.append)
-    return names
 
 
 @pytest.fixture
@@ -72,7 +64,7 @@ def today(world):
 
 @BOTH_WAYS
 @pytest.mark.parametrize("fields", [{}, {"budget_action": "warn"}], ids=["no field", "only an action"])
-def test_run_without_a_budget_sends_no_additional_request(search, emulator, limit, deferrable, fields, metrics):
+def test_run_without_a_budget_sends_no_additional_request(search, emulator, limit, deferrable, fields):
     limit(**fields)
     run = search(deferrable=deferrable)
     assert len(run.run()) == 2
@@ -80,7 +72,6 @@ def test_run_without_a_budget_sends_no_additional_request(search, emulator, limi
     assert sent[:3] == ["get-workflow", "run-task", "get-task"]
     assert set(sent[3:]) <= {"get-task"}
     assert "budget" not in run.ti.xcoms
-    assert metrics == []
 
 
 WARN = {"budget_action": "warn"}
@@ -103,7 +94,7 @@ WARN = {"budget_action": "warn"}
     },
 )
 def test_start_over_the_budget_is_refused_even_if_others_have_used_the_credits(
-    search, emulator, limit, start_outside, today, metrics, logs, deferrable, fields, verdict, text
+    search, emulator, limit, start_outside, logs, deferrable, fields, verdict, text
 ):
     start_outside(3)
     limit(**fields)
@@ -114,14 +105,10 @@ def test_start_over_the_budget_is_refused_even_if_others_have_used_the_credits(
         with pytest.raises(AirflowFailException) as failed:
             run.run()
         assert text in str(failed.value)
-        shown = {"period": f"{today:%Y-%m-%d}", "limit": 79, "used": 60, "reserved": 0, "expected": 20}
-        assert run.ti.xcoms.keys() == {"budget", "failure"}
-        assert run.ti.xcoms["budget"] == {**shown, "verdict": verdict}
+        assert run.ti.xcoms.keys() == {"failure"}
     else:
         assert len(run.run()) == 2
         assert text in logs()
-        assert run.ti.xcoms["budget"]["verdict"] == verdict
-    assert metrics == ([] if verdict == "allowed" else [f"browseract.budget.{verdict}"])
     assert len(emulator.tasks) == (3 if verdict == "refused" else 4)
     # The budget is checked once.
     assert verdict != "allowed" or calls_of(emulator, "list-tasks") == 1
@@ -137,12 +124,11 @@ def test_active_runs_of_another_connection_with_the_same_key_count(search, emula
         search(browseract_conn_id="second").run()
 
 
-def test_list_that_cannot_be_read_fails_the_try_and_a_retry_counts_again(search, emulator, limit, store, metrics):
+def test_list_that_cannot_be_read_fails_the_try_and_a_retry_counts_again(search, emulator, limit, store):
     limit(daily_credits=1000)
     emulator.fault("list-tasks", DOWN, times=None)
     with pytest.raises(BudgetUnknownError, match=r"cannot be counted, so no run was started: .*503.*next try counts"):
         search(store=store).run()
-    assert metrics == ["browseract.budget.unknown"]
     assert (calls_of(emulator, "run-task"), store.values) == (0, {})
     emulator.clear_faults()
     assert len(search(store=store).run()) == 2
@@ -167,7 +153,7 @@ def test_budget_is_checked_again_after_a_wait_for_a_slot(search, emulator, limit
 
 
 @pytest.mark.parametrize("counted", [True, False], ids=["over", "cannot be counted"])
-def test_dry_run_reports_the_verdict_but_never_fails(search, emulator, limit, start_outside, logs, metrics, counted):
+def test_dry_run_reports_the_verdict_but_never_fails(search, emulator, limit, start_outside, logs, counted):
     start_outside(3)
     limit(daily_credits=10)
     if not counted:
@@ -177,7 +163,7 @@ def test_dry_run_reports_the_verdict_but_never_fails(search, emulator, limit, st
         run.run()
     assert ("The budget does not allow this run." if counted else "The credits cannot be counted: ") in logs()
     assert run.ti.xcoms == {}
-    assert (len(emulator.tasks), metrics) == (3, [])
+    assert len(emulator.tasks) == 3
 
 
 def test_of_50_starts_a_day_the_budget_allows_10_until_all_tasks_have_run(search, world, emulator, limit, today):
@@ -204,7 +190,7 @@ def test_sums_of_past_days_are_stored_for_the_connection_and_its_key(monkeypatch
     def carried_out(step, **fields):
         world.connect(**fields)
         run: Any = SimpleNamespace(hook=BrowserActHook(), log=logging.getLogger())
-        return budget._carry_out(run, None, step)
+        return budget._carry_out(run, step)
 
     carried_out(WriteDaySums(sums))
     assert list(kept) == ["browseract_spend_browseract_default"]
@@ -233,7 +219,6 @@ def test_task_waits_until_the_next_day(search, world, emulator, limit, start_out
     assert wait.until - before + 590 < deferred.timeout.total_seconds() < wait.until - before + 601
     assert run.ti.xcoms["wait"] == {"waits_for": "budget", "until": tomorrow.isoformat()}
     assert run.ti.xcoms["_link_PanelLink"] == "browseract/panel/open/ti/shop/manual__1/run/-1"
-    assert PLACE_KEY in store.values
     log = logs()
     assert "does not allow another run: 60 of 60 credits are used" in log
     assert (
@@ -246,7 +231,6 @@ def test_task_waits_until_the_next_day(search, world, emulator, limit, start_out
     start_outside(3)
     assert len(run.resume(deferred)) == 2
     waits = [each.trigger.wait for each in run.deferrals if isinstance(each.trigger, SlotTrigger)]
-    assert [each.queued.place for each in waits] == [wait.queued.place] * 2
+    assert [each.queued.since for each in waits] == [wait.queued.since] * 2
     assert waits[1].not_before == begins + 24 * 3600
     assert len(emulator.tasks) == 7
-    assert PLACE_KEY not in store.values

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timezone
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +13,6 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.worker import ledger
-from airflow_provider_browseract.worker.ledger import PLACE_KEY
 from airflow_provider_browseract.worker.slots import _in_words
 from tests.workers import BOTH_WAYS, refuse_xcoms
 from tests.world import browseract_emulator, emulator, worker, world
@@ -73,41 +74,16 @@ def test_wait_for_a_run_keeps_how_many_tries_were_allowed(worker):
     assert run.defer().trigger.wait.max_tries == 3
 
 
-def test_refused_task_keeps_its_place_and_its_priority(worker, emulator):
+def test_refused_task_keeps_its_place_which_the_start_of_its_dag_run_decides(worker, emulator):
     emulator.fault("run-task", RequestFault.refused(10118), times=2)
     run = search(worker, deferrable=True, priority_weight=7)
+    began = datetime(2026, 11, 1, tzinfo=timezone.utc)
+    run.context["dag_run"] = SimpleNamespace(start_date=began)
     deferral = run.defer()
     first = deferral.trigger.wait.queued
     again = run.defer_again(deferral, run.wait_in_triggerer(deferral)).trigger.wait.queued
     assert (first.priority, first.refusals, again.refusals) == (7, 1, 2)
-    assert again.place == first.place
-
-
-def test_retry_keeps_the_place_and_gives_it_up_when_its_run_starts(worker, emulator, store, world):
-    emulator.fault("run-task", RequestFault.refused(10118), times=2)
-    waits = []
-    for _ in range(2):
-        world.clock.sleep(30)
-        # The first try is lost while it waits.
-        run = search(worker, deferrable=True, store=store, queue_timeout=600)
-        deferral = run.defer()
-        waits.append(deferral.trigger.wait)
-    assert waits[0].queued.place == waits[1].queued.place
-    # The time limit of the second try begins again.
-    assert waits[1].until > waits[0].until
-    assert PLACE_KEY in store.values
-    assert len(run.resume(deferral)) == 2
-    assert PLACE_KEY not in store.values
-
-
-def test_retry_that_starts_at_once_gives_up_the_place_of_the_try_before(worker, emulator, store):
-    emulator.fault("run-task", RequestFault.refused(10118), times=1)
-    search(worker, deferrable=True, store=store).defer()
-    assert PLACE_KEY in store.values
-    retry = search(worker, store=store)
-    retry.ti.try_number = 2
-    assert len(retry.run()) == 2
-    assert PLACE_KEY not in store.values
+    assert again.place == first.place == (-7, began.timestamp(), first.began)
 
 
 def test_woken_task_sends_its_start_before_any_other_request(worker, emulator):
@@ -167,17 +143,16 @@ def test_start_refused_with_429_joins_the_queue_after_one_request_and_counts_no_
 
 
 def test_refusal_for_a_slot_waits_for_slots_and_outlives_the_trigger(worker, emulator, connect):
-    connect({"webhook_base_url": "https://airflow.example"})
     emulator.fault("run-task", RequestFault.refused(10118))
     run = search(worker, deferrable=True, queue_timeout=500, webhook=False)
     deferred = run.defer()
     wait = deferred.trigger.wait
     _, arguments = deferred.trigger.serialize()
     assert set(arguments) == {"browseract_conn_id", "wait"}
-    expected = {"queued", "source", "active", "pause", "until", "handed_over", "key_digest", "api_version"}
+    expected = {"queued", "source", "active", "pause", "until", "key_digest", "api_version"}
     assert set(arguments["wait"]) == expected | {"not_before"}
     assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": wait.queued.refusals, "active_runs": 0}
-    assert (wait.pause, wait.handed_over) == (None, True)
+    assert wait.pause is None
     assert (wait.source, wait.active) == (f"workflow {SEARCH.id}", 0)
     # Airflow's own limit comes after the limit of the trigger.
     assert deferred.timeout.total_seconds() == pytest.approx(500 + timings.TIMEOUT_BACKSTOP, abs=60)

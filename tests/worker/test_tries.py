@@ -15,7 +15,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import WaitEvent
 from airflow_provider_browseract.worker import checks
-from airflow_provider_browseract.worker.ledger import PLACE_KEY, STATE_KEY, STATE_RETENTION, Ledger
+from airflow_provider_browseract.worker.ledger import STATE_KEY
 from tests.cases import cases
 from tests.catalogue import PRICES
 from tests.demos import convert_input, hide_input, show_defaults
@@ -324,18 +324,6 @@ class TestFailingTaskState:
         monkeypatch.setattr(store, "set", away)
         assert len(tries().run()) == 2
         assert "The state of the run could not be stored." in logs()
-
-
-@pytest.mark.parametrize(
-    ("hours_ago", "kept"), [(23, True), (25, False), (-1, False)], ids=["in time", "too old", "from the future"]
-)
-def test_place_in_the_queue_is_kept_for_a_day(worker, store, hours_ago, kept):
-    now = 1_000_000.0
-    since = now - hours_ago * 3600
-    store.set(PLACE_KEY, {"since": since}, retention=STATE_RETENTION)
-    tries = Ledger(worker(workflow_id=ORDERS.id, store=store).context, durable=True)
-    assert tries.keep_place(now) == (since if kept else now)
-    assert store.get(PLACE_KEY) == {"since": since if kept else now}
 
 
 @pytest.mark.parametrize("durable", [True, False])

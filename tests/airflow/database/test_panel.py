@@ -23,14 +23,12 @@ from airflow.utils.session import create_session
 from sqlalchemy import delete, insert, select, update
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
-from airflow_provider_browseract.in_airflow.xcoms import TaskInstanceKey
 from airflow_provider_browseract.panel import database
-from airflow_provider_browseract.panel.database import BY_TRY, XCOM, RecordKeeper
-from airflow_provider_browseract.panel.records import Link
+from airflow_provider_browseract.panel.database import BY_TRY, RUN_TRIGGER, XCOM, RecordKeeper
+from airflow_provider_browseract.panel.records import Link, TaskInstanceKey
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
-from airflow_provider_browseract.webhook.database import RUN_TRIGGER
 from tests.airflow import rows
 from tests.airflow.rows import DAG_ID, INDEX, TABLE, selects
 from tests.cases import cases
