@@ -298,7 +298,7 @@ class InputParametersOperator(RunOperator):
 
     def check_inputs(self, request: RunRequest, *, again: bool) -> RunRequest:
         """Compare the names of the inputs with those that the workflow or template declares."""
-        from airflow_provider_browseract.worker.inputs import check_names
+        from airflow_provider_browseract.worker.checks import check_names
 
         return request if again else check_names(request, self.input_parameters, self.hook, self.log)
 
@@ -326,7 +326,7 @@ class InputOperator(RunOperator):
 
     def check_inputs(self, request: RunRequest, *, again: bool) -> RunRequest:
         """Compare the input with the schema of the bot or template, and convert texts to the types that it declares."""
-        from airflow_provider_browseract.worker.inputs import conform_input
+        from airflow_provider_browseract.worker.checks import conform_input
 
         return conform_input(request, self.hook, self.log, again=again)
 

@@ -13,7 +13,7 @@ from airflow_provider_browseract.loops import run_steps_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import QueueWait, count_active
 from airflow_provider_browseract.runs.slot_queue import SlotQueue
-from airflow_provider_browseract.triggers.client import PatientClient
+from airflow_provider_browseract.triggers.run import PatientClient
 
 log = logging.getLogger(__name__)
 

@@ -1,30 +1,77 @@
-"""A trigger that waits for the end of a run."""
+"""A trigger that waits for the end of a run, and stops the run if it is killed and nothing else waits for the run."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, suppress
-from typing import Any
+from contextlib import AsyncExitStack, aclosing, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import Task, TaskStatus
-from airflow_provider_browseract.compat import in_dag_test
+from airflow_provider_browseract.compat import (
+    DELETED,
+    FINAL_STATES,
+    in_dag_test,
+    is_of_earlier_try,
+    task_instance_state,
+)
 from airflow_provider_browseract.exceptions import NOTHING_TO_STOP, BrowserActError
-from airflow_provider_browseract.hooks.hiding import Hiding
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.connection import unreadable
+from airflow_provider_browseract.hooks.hiding import NOTHING, Hiding
 from airflow_provider_browseract.in_airflow import required_action
-from airflow_provider_browseract.in_airflow.shielding import ask_airflow, outlasting
+from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
+from airflow_provider_browseract.in_airflow.shielding import ask_airflow, in_empty_context, outlasting
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
+from airflow_provider_browseract.in_airflow.xcoms import MAX_TRIES_XCOM, aget_xcom
 from airflow_provider_browseract.loops import run_steps_async
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.callback_url import WAIT_XCOM, is_resumed_wait
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.report import kept_running, not_stopped
 from airflow_provider_browseract.runs.stored import read_argument, to_json
 from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, WaitEvent, WokenBy, poll_run
-from airflow_provider_browseract.triggers.client import PatientClient
-from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c, stop_unless_waited_for
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
+
+T = TypeVar("T")
+
+
+class PatientClient:
+    """Send the calls of a trigger. An Airflow connection that cannot be read is only a failed call.
+
+    :param within: seconds that a call and its retries may take; None for the limits of the connection.
+    :param hiding: what is removed from the runs that are read.
+    """
+
+    def __init__(self, conn_id: str, *, within: float | None = None, hiding: Hiding = NOTHING) -> None:
+        self._conn_id, self._within, self._hiding = conn_id, within, hiding
+        self._open = AsyncExitStack()
+        self._client: AsyncBrowserActClient | None = None
+
+    async def send(self, call: Call[T]) -> T:
+        """Send a call.
+
+        :raises BrowserActError: the call failed, or the connection cannot be read.
+        """
+        if self._client is None:
+            hook = BrowserActHook(self._conn_id)
+            try:
+                await hook.asettings()
+            except Exception as error:
+                raise unreadable(self._conn_id, error) from error
+            self._client = await self._open.enter_async_context(hook.async_client(within=self._within))
+        result: T = self._hiding.apply(await self._client.send(call))
+        return result
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._open.aclose()
 
 
 class TaskTrigger(BaseTrigger):
@@ -61,7 +108,7 @@ class TaskTrigger(BaseTrigger):
             # In a triggerer this is a restart or a shutdown, and another triggerer continues the wait. In dag.test()
             # nothing continues it. Before Python 3.11, Ctrl-C does not always cancel: it can interrupt this code.
             if in_dag_test():
-                await stop_after_ctrl_c(self.wait, self.browseract_conn_id, self.cancel_on_kill, self.log)
+                await self.stop_after_ctrl_c()
             raise
         yield TriggerEvent(to_json(event))  # type: ignore[no-untyped-call]
 
@@ -85,7 +132,8 @@ class TaskTrigger(BaseTrigger):
                         if end is End.MAX_CREDITS:
                             # Until a worker resumes the task, the run would keep using credits.
                             stops += 1
-                            stopped = await self._stop(client, wait)
+                            why = f"more credits were used than max_credits={wait.max_credits} allows"
+                            stopped = await self._stop(client, why)
                             end = End.MAX_CREDITS if stopped or stops >= MAX_STOPS else None
                         if end is not None:
                             if end is End.ENDED or stopped:
@@ -111,20 +159,6 @@ class TaskTrigger(BaseTrigger):
             return await run_steps_async(poll_run(wait.browseract_task_id, wait.api_version), client)
         except BrowserActError as error:
             return error
-
-    async def _stop(self, client: PatientClient, wait: Wait) -> bool:
-        """Stop a run that is over the cap, and return whether it is stopped now."""
-        try:
-            await client.send(wait.api.stop_task(wait.browseract_task_id))
-        except NOTHING_TO_STOP:
-            return True
-        except BrowserActError as error:
-            self.log.error("The run %s", not_stopped(error, None))
-            return False
-        self.log.warning(
-            "The run was stopped, because more credits were used than max_credits=%s allows.", wait.max_credits
-        )
-        return True
 
     # The Required Action of a paused run
 
@@ -179,6 +213,46 @@ class TaskTrigger(BaseTrigger):
             if await ask_airflow(required_action.read_answer, str(ti.id)) is None:
                 await ask_airflow(required_action.close, str(ti.id), Answer.STOP)
 
+    # Stop the run
+
+    async def _stop(self, client: PatientClient, why: str) -> bool:
+        """Stop the run, log what was done, and return whether it does not run any more.
+
+        :param why: why it is stopped, as a clause.
+        """
+        try:
+            await client.send(self.wait.api.stop_task(self.wait.browseract_task_id))
+        except NOTHING_TO_STOP:
+            self.log.info("The run had already ended.")
+        except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
+            where = None
+            # Airflow has deleted the link if the task was cleared. In dag.test() there is no task instance.
+            with suppress(Exception):
+                where = await aget_xcom(self.task_instance, BrowserActTaskLink().xcom_key)
+            what = not_stopped(error, where)
+            self.log.error("The run %s It is BrowserAct task %s.", what, self.wait.browseract_task_id)
+            return False
+        else:
+            self.log.warning("The run was stopped, because %s.", why)
+        return True
+
+    async def _stop_unless_ended(self, why: str) -> None:
+        async with aclosing(PatientClient(self.browseract_conn_id, within=timings.ON_KILL_CALL_LIMIT)) as client:
+            # The API does not document what a stop does to an ended run, whose result someone may be reading now.
+            with suppress(BrowserActError):
+                status = (await client.send(self.wait.api.get_task_status(self.wait.browseract_task_id))).status
+                if status.ended:
+                    self.log.info("The run had already ended as %s.", status)
+                    return
+            await self._stop(client, why)
+
+    async def stop_after_ctrl_c(self) -> None:
+        """Stop the run of an interrupted ``dag.test()``. No code of the operator runs after that."""
+        if self.cancel_on_kill:
+            await self._stop_unless_ended("dag.test() was interrupted (Ctrl-C)")
+        else:
+            self.log.warning("Interrupted (Ctrl-C). The run %s", kept_running("cancel_on_kill", None))
+
     async def on_kill(self) -> None:
         """Stop the run: someone marked or cleared the waiting Airflow task (Airflow 3.3 and later).
 
@@ -188,7 +262,7 @@ class TaskTrigger(BaseTrigger):
         if not self.cancel_on_kill:
             self.log.info("The run %s", kept_running("cancel_on_kill", None))
             return
-        stopping = outlasting(stop_unless_waited_for(self.wait, self.browseract_conn_id, self.task_instance, self.log))
+        stopping = outlasting(self._stop_unless_waited_for())
         # Until a trigger is gone, Airflow cancels it again every second or so, and this method with it.
         loop = asyncio.get_running_loop()
         limit = loop.time() + timings.ON_KILL_LIMIT
@@ -202,3 +276,80 @@ class TaskTrigger(BaseTrigger):
                 timings.ON_KILL_LIMIT,
                 self.wait.browseract_task_id,
             )
+
+    async def _stop_unless_waited_for(self) -> None:
+        try:
+            if waiting := await self._who_waits():
+                self.log.debug("The run is not stopped: %s", waiting)
+                return
+        except Exception as error:  # noqa: BLE001 - a run that something may wait for must not be stopped
+            self.log.error(
+                "The run was not stopped and may keep running and using credits: Airflow did not report whether a task "
+                "still waits for it (%s: %s). If none does, stop it in the BrowserAct dashboard: BrowserAct task %s.",
+                type(error).__name__,
+                error,
+                self.wait.browseract_task_id,
+            )
+            return
+        await self._stop_unless_ended("no task waits for it any more")
+
+    async def _who_waits(self) -> str | None:
+        """Return a sentence about what still waits for the run after the trigger was killed; None if nothing does."""
+        ti, wait = self.task_instance, self.wait
+        try:
+            if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.began_at):
+                return "a callback has resumed the Airflow task."
+            pushed = await aget_xcom(ti, "task_id")
+        except Exception as error:
+            if not is_of_earlier_try(error):
+                raise
+            return "the next try of the Airflow task waits for it." if await self._next_try_waits() else None
+        if await self._was_answered():
+            return "a person's answer has resumed the Airflow task."
+        # Airflow has deleted the XComs of a cleared task by then, and its next try starts another run.
+        if pushed != wait.browseract_task_id:
+            return None
+        # A task instance in the state up_for_retry has left the run to its next try.
+        if await asyncio.to_thread(task_instance_state, ti) in ("deferred", "running", "up_for_retry"):
+            return "the Airflow task waits for it elsewhere."
+        return None
+
+    async def _next_try_waits(self) -> bool:
+        """Return whether the next try of the task instance waits for the run (Airflow 3.4).
+
+        The try of the trigger is over: a person has cleared it, or it has failed and left the run to the next try.
+        Which of the two it was is known once the next try has begun, before it waits for anything. Airflow hides that
+        only from the triggers of other tries.
+        """
+        ti, wait = self.task_instance, self.wait
+        until, told = time.time() + timings.NEXT_TRY_LIMIT, False
+        while True:
+            state = await asyncio.to_thread(task_instance_state, ti)
+            if state == "up_for_retry":
+                return True
+            max_tries = await in_empty_context(aget_xcom(ti, MAX_TRIES_XCOM))
+            if None not in (max_tries, wait.max_tries) and max_tries > wait.max_tries:
+                return False
+            pushed = await in_empty_context(aget_xcom(ti, "task_id"))
+            if pushed is not None:
+                return bool(pushed == wait.browseract_task_id)
+            if state in (*FINAL_STATES, DELETED) or time.time() >= until:
+                return False
+            if not told:
+                self.log.info(
+                    "The try that started the run is over. The run is stopped unless the next try reattaches to it "
+                    "within %g seconds.",
+                    timings.NEXT_TRY_LIMIT,
+                )
+            told = True
+            await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
+
+    async def _was_answered(self) -> bool:
+        """Return whether a person has answered a Required Action of the task instance in this wait (Airflow 3.3)."""
+        if self.wait.default_answer is None or self.task_instance is None:
+            return False
+        # There may be no Required Action, and clearing a task instance deletes it.
+        with tolerate_errors():
+            found = await ask_airflow(required_action.read_answer, str(self.task_instance.id))
+            return found is not None and found.by is not None and found.at >= self.wait.began_at
+        return False

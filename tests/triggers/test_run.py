@@ -18,8 +18,7 @@ from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.wait import FOREVER, MIN_FAILED_POLLS, WaitEvent, WokenBy
 from airflow_provider_browseract.triggers import dispatcher
 from airflow_provider_browseract.triggers import run as triggers
-from airflow_provider_browseract.triggers.client import PatientClient
-from airflow_provider_browseract.triggers.run import TaskTrigger
+from airflow_provider_browseract.triggers.run import PatientClient, TaskTrigger
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from tests.cases import cases
 from tests.triggers.waits import start, start_bot, start_paused, start_short, trigger

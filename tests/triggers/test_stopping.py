@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from contextvars import ContextVar
@@ -20,7 +19,6 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import shielding, xcoms
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
-from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c
 from tests.cases import cases
 from tests.triggers.waits import start, start_bot, start_paused, trigger, until
 
@@ -78,11 +76,10 @@ def scene(emulator, airflow, waiting, people, monkeypatch) -> SimpleNamespace:
     return SimpleNamespace(emulator=emulator, airflow=airflow, waiting=waiting, people=people, monkeypatch=monkeypatch)
 
 
-async def test_ctrl_c_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator, caplog):
-    wait = trigger(start_bot(), api_version=ApiVersion.V3).wait
-    await stop_after_ctrl_c(wait, "browseract_default", True, logging.getLogger(__name__))
+async def test_ctrl_c_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator, logs):
+    await trigger(start_bot(), api_version=ApiVersion.V3).stop_after_ctrl_c()
     assert emulator.tasks[0].status == "canceled"
-    assert "The run was stopped." in caplog.text
+    assert "The run was stopped, because dag.test() was interrupted (Ctrl-C)." in logs()
 
 
 def keep_the_run(scene):
@@ -134,7 +131,7 @@ def failing(endpoint, fault, link=None):
 
 
 LINK, DOWN = "https://www.browseract.com/x", RequestFault.status(500)
-STOPPED, ENDED = "No task waits for the run any more. The run was stopped", "The run had already ended"
+STOPPED, ENDED = "The run was stopped, because no task waits for it any more.", "The run had already ended"
 NOTHING, SLOW = "", "was not stopped within 0.2 seconds. The triggerer keeps"
 MAY_RUN = "was not stopped and may keep running ... no API"
 NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "

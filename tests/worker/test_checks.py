@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import traceback
 from typing import Any
 
@@ -16,8 +15,8 @@ from airflow_provider_browseract.hooks import connection
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunBotTemplateOperator, StopTaskOperator
 from airflow_provider_browseract.runs.wait import Wait
-from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c
-from airflow_provider_browseract.worker.inputs import compare_names, sent_as_text
+from airflow_provider_browseract.triggers.run import TaskTrigger
+from airflow_provider_browseract.worker.checks import compare_names, sent_as_text
 from tests.cases import cases
 from tests.demos import convert_input
 from tests.workers import PENS
@@ -61,8 +60,8 @@ class TestUnknownKeyInTheExtra:
         emulator.set_workflow(ORDERS.id, duration=600.0)
         started = [BrowserActHook().run_task(ORDERS.id).id for _ in range(2)]
         connect(self.TYPO)
-        wait = Wait(started[0], 2e9)
-        asyncio.run(stop_after_ctrl_c(wait, "browseract_default", True, logging.getLogger(__name__)))
+        trigger = TaskTrigger(browseract_conn_id="browseract_default", wait=Wait(started[0], 2e9))
+        asyncio.run(trigger.stop_after_ctrl_c())
         assert StopTaskOperator(task_id="stop", browseract_task_id=started[1]).execute({}) == {started[1]: "stopped"}
         assert [task.status for task in emulator.tasks] == ["canceled"] * 2
 
