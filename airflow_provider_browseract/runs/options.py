@@ -27,40 +27,25 @@ PauseCallbacks = PauseCallback | Sequence[PauseCallback] | None
 class OutputFormat(Word):
     """Format of an output's text."""
 
-    AUTO = "auto"
-    """JSON if the text can be read as JSON, and text otherwise. A bot's text is JSON only with an object or array."""
-
+    AUTO = "auto"  # JSON if the text can be read as JSON, and text otherwise. A bot's text is JSON only with {} or [].
     JSON = "json"
-    """A JSON value."""
-
-    CSV = "csv"
-    """Comma-separated values with a header line."""
-
+    CSV = "csv"  # with a header line
     TEXT = "text"
-    """Plain text."""
 
 
 class OnPaused(Word):
     """What to do when a run pauses for a person."""
 
     WAIT = "wait"
-    """Keep waiting until the deadline."""
-
-    FAIL = "fail"
-    """Stop the run and fail."""
-
-    ASK = "ask"
-    """Ask people in Airflow with a Required Action."""
+    FAIL = "fail"  # and stop the run
+    ASK = "ask"  # people in Airflow, with a Required Action
 
 
 class Answer(Word):
     """An answer to the Required Action of a paused run."""
 
     RESUME = "resume"
-    """Resume the run."""
-
     STOP = "stop"
-    """Stop the run."""
 
     @property
     def option(self) -> str:
@@ -71,11 +56,8 @@ class Answer(Word):
 class OnBudget(Word):
     """What a task does if the budget refuses its start."""
 
-    FAIL = "fail"
-    """Fail without a retry."""
-
-    WAIT = "wait"
-    """Wait in the triggerer until the next day or month begins, then in the queue for slots."""
+    FAIL = "fail"  # without a retry
+    WAIT = "wait"  # in the triggerer until the next day or month begins, then in the queue for slots
 
 
 @dataclass(frozen=True)

@@ -50,38 +50,22 @@ FOREVER = 1e10
 
 
 class End(Word):
-    """How a wait ended."""
+    """What a poll found, if it ended the wait."""
 
-    ENDED = "ended"
-    """The run has ended with any status."""
-
-    PAUSED = "paused"
-    """The run waits for a person, and a worker has to do something about it."""
-
-    NO_LONGER_PAUSED = "no_longer_paused"
-    """The run left its pause before the Required Action was answered."""
-
-    MAX_CREDITS = "max_credits"
-    """The run has used more credits than ``max_credits`` allows, and must be stopped."""
-
-    DEADLINE = "deadline"
-    """The time allowed for the run is over. As far as is known, the run is still running."""
-
-    GIVEN_UP = "given_up"
-    """The status could not be read. The run may still be running."""
+    ENDED = "ended"  # with any status
+    PAUSED = "paused"  # it waits for a person, and a worker has to do something about it
+    NO_LONGER_PAUSED = "no_longer_paused"  # before the Required Action was answered
+    MAX_CREDITS = "max_credits"  # it has used more credits than allowed, and must be stopped
+    DEADLINE = "deadline"  # its time is over; as far as is known, it is still running
+    GIVEN_UP = "given_up"  # its status could not be read; it may still be running
 
 
 class WokenBy(Word):
     """What ended a deferral."""
 
     POLL = "poll"
-    """A poll of the trigger."""
-
     CALLBACK = "callback"
-    """BrowserAct's callback."""
-
-    PERSON = "person"
-    """A person's answer, or the default because there was none in time."""
+    PERSON = "person"  # or the default answer, because there was none in time
 
 
 @dataclass(frozen=True)

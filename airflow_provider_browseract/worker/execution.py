@@ -181,9 +181,7 @@ class Execution:
             return start_or_reattach(run, self._wanted(queued), entry)
         except NotNowError:
             raise
-        except Exception as error:
-            if isinstance(error, AirflowFailException) and run.task_id is None and not run.starting:
-                raise
+        except Exception as error:  # noqa: BLE001 - raised again, with what happens to the run of an earlier try
             self._fail_to_start(error, entry)
         except AirflowTaskTimeout:
             if self.ledger.is_kept or not run.starting:
@@ -415,20 +413,16 @@ class Execution:
         )
 
     def _log_wait(self, wait: Wait) -> None:
-        longest = wait.longest_pause
         if wait.waits_for is WokenBy.PERSON:
             where = required_action_url(self.context)
             self.log.info("Waiting in the triggerer for a person's answer at %s. %s", where, IF_NO_LINE_FOLLOWS)
         elif wait.waits_for is WokenBy.POLL:
-            self.log.info("%s", polling_line(longest))
+            self.log.info("%s", polling_line(wait.longest_pause))
         else:
-            first = wait.poll_interval or timings.DEFAULT_POLL_INTERVAL
-            often = f"at intervals that grow from {first:g} to" if first < longest else "every"
             self.log.info(
                 "Waiting in the triggerer for BrowserAct's callback. In case the callback is lost, the triggerer also "
-                "polls the run %s %g seconds. %s",
-                often,
-                longest,
+                "polls the run, at least every %g seconds. %s",
+                wait.longest_pause,
                 IF_NO_LINE_FOLLOWS,
             )
 
