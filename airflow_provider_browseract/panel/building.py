@@ -37,7 +37,7 @@ from airflow_provider_browseract.panel.views import (
     StepView,
     foreign_text,
 )
-from airflow_provider_browseract.runs.report import duration_of, with_fewer_steps
+from airflow_provider_browseract.runs.report import duration_of
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.panel.accounts import Account, TaskRead
@@ -255,6 +255,14 @@ def _matches(known: Knowledge, seen: Seen, wanted: str) -> bool:
     return any(wanted in text.casefold() for text in texts)
 
 
+def _with_fewer_steps(task: Task, most: int) -> Task:
+    """Return a run with at most so many steps: the first and the last ones, half each. The others are counted."""
+    steps, half = task.steps, most // 2
+    if len(steps) > most:
+        steps = steps[:half] + steps[-half:]
+    return task.model_copy(update={"steps": steps, "steps_left_out": task.step_count - len(steps)})
+
+
 def run_page(
     known: Knowledge, read: TaskRead, link: Link | None, rights: Rights, others: Iterable[Link] = ()
 ) -> RunPage:
@@ -268,7 +276,7 @@ def run_page(
     known_links = filter(None, (link, known.records.links.get(read.task.id)))
     hidden = frozenset[str]().union(*(each.hidden for each in known_links))
     hiding = Hiding(LIVE_VIEW in hidden, texts=SECRET_INPUTS in hidden or read.secret_inputs)
-    task: Task = hiding.apply(with_fewer_steps(read.task, MAX_STEPS_SHOWN))
+    task: Task = hiding.apply(_with_fewer_steps(read.task, MAX_STEPS_SHOWN))
     failure = task.failure.message if task.failure else None
     return RunPage(
         run=run_row(known, task, link, rights),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 from airflow_provider_browseract.api.models import ApiVersion, Step, Task, TaskStatus, one_line
 from airflow_provider_browseract.exceptions import (
@@ -105,38 +105,21 @@ def status_line(task: Task) -> str:
     return f"{line} Live view: {task.live_url}"
 
 
-Gap: TypeAlias = int
-"""How many steps are left out."""
-
-
-def _steps_to_show(task: Task, since: int = 0) -> Iterator[Step | Gap]:
-    """Yield the steps of a run after the first ``since``; of many, only the first and the last."""
+def step_lines(task: Task, since: int, *, hide_goals: bool = False) -> Iterator[str]:
+    """Yield lines with the steps of a run after the first ``since``; of many, only of the first and the last ones."""
     # Of very many steps, only the first and the last ones are known.
     begin = max(min(since, len(task.steps) // 2), since - task.steps_left_out)
     steps, half = task.steps[begin:], MAX_STEP_LINES // 2
     first, last = steps[:half], steps[half:][-half:]
-    yield from first
-    if (left_out := task.step_count - since - len(first) - len(last)) > 0:
-        yield left_out
-    yield from last
-
-
-def with_fewer_steps(task: Task, most: int) -> Task:
-    """Return a run with at most so many steps: the first and the last ones, half each. The others are counted."""
-    steps, half = task.steps, most // 2
-    if len(steps) > most:
-        steps = steps[:half] + steps[-half:]
-    return task.model_copy(update={"steps": steps, "steps_left_out": task.step_count - len(steps)})
-
-
-def step_lines(task: Task, since: int, *, hide_goals: bool = False) -> Iterator[str]:
-    """Yield at most ``MAX_STEP_LINES + 1`` lines with the steps of a run after the first ``since``."""
-    for step in _steps_to_show(task, since):
-        if isinstance(step, Gap):
-            yield f"... {step:,} more steps"
-        else:
-            named = name_step(step.model_copy(update={"goal": "***"}) if hide_goals else step, "Step")
-            yield f"{named} ({status_of(step) or 'no status given'})"
+    lines = [
+        f"{name_step(step.model_copy(update={'goal': '***'}) if hide_goals else step, 'Step')} "
+        f"({_cut(step.status or 'no status given', STATUS_LENGTH)})"
+        for step in first + last
+    ]
+    yield from lines[: len(first)]
+    if (left_out := task.step_count - since - len(lines)) > 0:
+        yield f"... {left_out:,} more steps"
+    yield from lines[len(first) :]
 
 
 def end_line(task: Task) -> str:
@@ -197,11 +180,6 @@ def name_step(step: Step, word: str = "step") -> str:
 def goal_of(step: Step) -> str:
     """Return the goal of a step in limited length."""
     return _cut(step.goal or "no goal given", GOAL_LENGTH)
-
-
-def status_of(step: Step) -> str:
-    """Return the status of a step in limited length."""
-    return _cut(step.status or "", STATUS_LENGTH)
 
 
 def _cut(text: str, length: int) -> str:

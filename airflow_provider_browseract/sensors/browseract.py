@@ -53,13 +53,10 @@ class TaskSensor(BaseSensorOperator):
     The sensor never starts or stops a run, whatever happens to the Airflow task.
 
     :param browseract_task_id: id of the BrowserAct task. Templated.
-    :param output_format: format of the output's text: ``"json"``, ``"csv"`` (returned as a list of dicts), ``"text"``,
-        or ``"auto"``, which reads the text as JSON if possible and returns it as text otherwise. Default: ``"auto"``.
-        With ``"json"`` or ``"csv"``, the task fails if the text does not have that format. A text of more than 10
-        million characters is returned as text, because its value could need too much memory.
-    :param output_path: folder in object storage for the results of the run, as ``ObjectStoragePath`` takes it, such as
-        ``s3://conn_id@bucket/results``. Text, files and facts are written to a separate folder for each run. Default:
-        nothing is written, and the task returns the output itself. Templated.
+    :param output_format: format of the output's text, as
+        :class:`~airflow_provider_browseract.operators.browseract.RunWorkflowOperator` reads it. Default: ``"auto"``.
+    :param output_path: folder in object storage for the results of the run, as for that operator. Default: nothing is
+        written, and the task returns the output itself. Templated.
     :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``. Templated.
     :param deferrable: wait in the triggerer, without holding a worker. Default: ``[operators] default_deferrable``.
         When ``False``, ``mode`` decides whether the sensor holds a worker (``"poke"``) or not (``"reschedule"``).
@@ -69,8 +66,7 @@ class TaskSensor(BaseSensorOperator):
     :param kwargs: the arguments of Airflow's ``BaseSensorOperator``, such as ``poke_interval`` (seconds between two
         polls) and ``timeout``. With ``deferrable``, ``soft_fail`` and ``never_fail`` have the same effect as without
         it, and ``mode``, ``exponential_backoff`` and ``silent_fail`` have no effect.
-    :returns: the output or, with ``output_path``, a dict that describes what was written, as
-        :class:`~airflow_provider_browseract.operators.browseract.RunWorkflowOperator` returns them.
+    :returns: the output or, with ``output_path``, a dict that describes what was written, as for that operator.
     :raises AirflowFailException: an argument is wrong, or the run failed or was canceled; no retry can fix that. Or
         BrowserAct has refused the API key from the start. A key that is refused later may be in rotation, so the
         sensor keeps waiting: deferred for 10 minutes, otherwise until ``timeout``.
@@ -164,12 +160,7 @@ class TaskSensor(BaseSensorOperator):
 
     def _failure_facts(self) -> dict[str, Any]:
         task_id = id_or_none(self.browseract_task_id)
-        return {
-            "connection": self.browseract_conn_id,
-            "source": None,
-            "task_id": task_id,
-            "started": task_id is not None,
-        }
+        return {"connection": self.browseract_conn_id, "source": None, "task_id": task_id, "started": bool(task_id)}
 
     @contextmanager
     def _failing_as_declared(self) -> Iterator[None]:

@@ -75,36 +75,35 @@ class Run:
     source: Source
     ledger: Ledger
     cancel_on_kill = True
+    # The BrowserAct task; None if this process does not answer for any known run.
     task_id: str | None = None
-    """The BrowserAct task; None if this process does not answer for any known run."""
-    known_id: str | None = None
-    """The last BrowserAct task that this process has answered for."""
-    source_name: str | None = None
-    """The name of the workflow, bot or template, if it is known."""
-    start_unknown = False
-    """It has stayed unknown whether a start has created a run."""
+    # An earlier try may have run something of another version than this operator does.
     api_version = ApiVersion.V2
-    """The version of the API that knows this task. An earlier try may have run something of another version."""
+    # The last BrowserAct task that this process has answered for, and the name of what was run.
+    known_id: str | None = None
+    source_name: str | None = None
+    # The address of the run's page.
     url: str | None = None
-    """Address of the run's page, once it is known."""
+    # The start was recorded, by this try or an earlier one, and it is not known whether there is a run.
     starting = False
-    """The start was recorded, by this try or an earlier one, and it is not known whether there is a run."""
-    handed_over = False
-    """The triggerer waits for the run, if Airflow has accepted the deferral."""
-    error: RunError | None = None
-    """The error of a kill."""
-    conclusion: Conclusion | None = None
-    """The conclusion of the run, once it has ended."""
+    # That has stayed unknown.
+    start_unknown = False
+    # The bot could not be read, so its input was not converted, and a refusal of the input may be temporary.
     unconverted = False
-    """The bot could not be read, so its input was not converted, and a refusal of the input may be temporary."""
+    # The triggerer waits for the run, if Airflow has accepted the deferral.
+    handed_over = False
+    # The conclusion of the run, once it has ended.
+    conclusion: Conclusion | None = None
+    # The error of a kill.
+    error: RunError | None = None
+    # The infrastructure ends this process, and its run had already ended, so only the result is left to read.
     had_ended = False
-    """The infrastructure ends this process, and its run had already ended, so only the result is left to read."""
+    # The one early end of a sleep after that has been used.
     _read_early = False
-    """The one early end of a sleep after ``had_ended`` has been used."""
     _executing = False
     _killed_at: float | None = None
+    # Set once the decision of a kill is carried out; None if this process is not being killed.
     _decided: threading.Event | None = None
-    """Set once the decision of a kill is carried out; None if this process is not being killed."""
 
     def begin(self, source: Source, hook: BrowserActHook, log: Log, ledger: Ledger, *, cancel_on_kill: bool) -> None:
         """Set what the code of the operator knows when it begins."""

@@ -338,16 +338,10 @@ def _names_of(tasks: Sequence[Task]) -> str:
     """Return the ids of tasks, the newest first, each with its status and time."""
     since = datetime.min.replace(tzinfo=timezone.utc)
     newest = sorted(tasks, key=lambda task: task.created_at or since, reverse=True)
-    names = [
-        f"{task.id} ({task.status}"
-        + (
-            f", created at {task.created_at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC)"
-            if task.created_at
-            else ")"
-        )
-        for task in newest[:MAX_NAMED]
-    ]
-    return ", ".join(names) + (f", and {len(tasks) - MAX_NAMED} more" if len(tasks) > MAX_NAMED else "")
+    created = [task.created_at for task in newest]
+    times = [f", created at {at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC" if at else "" for at in created]
+    names = [f"{task.id} ({task.status}{at})" for task, at in zip(newest, times, strict=True)]
+    return ", ".join(names[:MAX_NAMED]) + (f", and {len(tasks) - MAX_NAMED} more" if len(tasks) > MAX_NAMED else "")
 
 
 def is_final(error: Exception, run: Run, entry: Entry | None) -> bool:

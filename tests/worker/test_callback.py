@@ -120,7 +120,7 @@ class TestSafetyPolls:
 
     def test_safety_poll_interval_is_the_poll_interval_of_the_user(self, orders, logs):
         assert orders(poll_interval=33).defer().trigger.wait.longest_pause == 33
-        assert "polls the run every 33 seconds. If no line follows" in logs()
+        assert "polls the run, at least every 33 seconds. If no line follows" in logs()
 
     def test_safety_poll_ends_the_wait_if_the_callback_is_lost_and_logs_no_token(self, orders, emulator, caplog, logs):
         emulator.next_run(ORDERS.id, duration=600.0)
