@@ -33,8 +33,7 @@ def orders(worker):
 
 
 def wait_of(deferral: TaskDeferred) -> dict:
-    wait: dict = deferral.trigger.serialize()[1]["wait"]
-    return wait
+    return dict(deferral.trigger.serialize()[1]["wait"])
 
 
 def callback_event(deferral: TaskDeferred) -> dict:
@@ -57,13 +56,12 @@ class TestCallbackUrl:
         operator = run.operator()
         with pytest.raises(TaskDeferred) as deferral:
             operator.execute(run.context)
-        arguments = wait_of(deferral.value)
+        wait = wait_of(deferral.value)
         url = emulator.tasks[0].callback_url
         assert url.startswith(webhooks)
         ti_id, token = url.removeprefix(webhooks).split("/")
-        assert ti_id == str(run.ti.id)
-        assert arguments[TOKEN_KEY] == digest(token)
-        assert token not in json.dumps([arguments, run.ti.xcoms])
+        assert (ti_id, wait[TOKEN_KEY]) == (run.ti.id, digest(token))
+        assert token not in json.dumps([wait, run.ti.xcoms])
         assert emulator.tasks[0].status_change_callback_url is None
         rendered = [getattr(operator, name) for name in operator.template_fields]
         assert not any("browseract/callback" in str(value) for value in rendered)
@@ -73,8 +71,8 @@ class TestCallbackUrl:
         wait = orders(**{mine: MINE}, poll_interval=None).defer().trigger.wait
         assert (wait.callback_token_sha256, wait.longest_pause) == (None, timings.DEFAULT_POLL_INTERVAL)
         [task] = emulator.tasks
-        other = {"callback_url", "status_change_callback_url"} - {mine}
-        assert (getattr(task, mine), getattr(task, other.pop())) == (MINE, None)
+        sent = {"callback_url": task.callback_url, "status_change_callback_url": task.status_change_callback_url}
+        assert sent == {"callback_url": None, "status_change_callback_url": None, mine: MINE}
         assert "This task polls, because it has its own callback_url or status_change_callback_url." in logs()
 
 
@@ -106,21 +104,16 @@ class TestWithoutCallbacks:
 
 @pytest.mark.usefixtures("webhooks")
 class TestSafetyPolls:
-    def test_safety_polls_come_every_two_minutes_after_the_callback_grace(self, orders, emulator, logs):
-        run = orders(poll_interval=None)
-        deferral = run.defer()
-        assert deferral.trigger.wait.longest_pause == timings.SAFETY_POLL_INTERVAL
+    @pytest.mark.parametrize(("given", "seconds"), [(None, timings.SAFETY_POLL_INTERVAL), (33, 33)])
+    def test_safety_polls_come_at_their_interval_after_the_callback_grace(self, orders, logs, given, seconds):
+        run = orders(poll_interval=given)
+        wait = run.defer().trigger.wait
+        assert wait.longest_pause == seconds
         log = logs()
         assert "Waiting in the triggerer for BrowserAct's callback." in log
-        assert "polls the run, at least every 120 seconds. If no line follows, check" in log
-        wait = run.ti.xcoms["wait"]
-        assert (wait["waits_for"], wait["poll_interval"]) == ("callback", timings.SAFETY_POLL_INTERVAL)
-        first = deferral.trigger.wait.first_pause(deferral.trigger.wait.began_at)
-        assert first >= timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
-
-    def test_safety_poll_interval_is_the_poll_interval_of_the_user(self, orders, logs):
-        assert orders(poll_interval=33).defer().trigger.wait.longest_pause == 33
-        assert "polls the run, at least every 33 seconds. If no line follows" in logs()
+        assert f"polls the run, at least every {seconds:g} seconds. If no line follows, check" in log
+        assert run.ti.xcoms["wait"] == {"waits_for": "callback", "poll_interval": seconds}
+        assert wait.first_pause(wait.began_at) >= timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
 
     def test_safety_poll_ends_the_wait_if_the_callback_is_lost_and_logs_no_token(self, orders, emulator, caplog, logs):
         emulator.next_run(ORDERS.id, duration=600.0)
