@@ -566,11 +566,11 @@ class TestExecutionTimeout:
         except AirflowTaskTimeout:
             operator.on_kill()
 
-    def time_out(self, attempt, emulator) -> None:
-        """Run a try, and end its time at the second poll."""
+    def time_out(self, attempt, emulator, after: str = "get-task") -> None:
+        """Run a try, and end its time at the first poll after a call."""
 
         def over(_) -> None:
-            if calls_of(emulator, "get-task"):
+            if calls_of(emulator, after):
                 raise AirflowTaskTimeout("Timeout")
 
         attempt.at_calls("get-task", before=over)
@@ -590,21 +590,13 @@ class TestExecutionTimeout:
 
     def test_execution_timeout_after_a_stop_at_the_cap_that_failed_stops_the_run(self, tries, emulator):
         emulator.fault("stop-task", RequestFault.status(403), times=1)
-        attempt = tries(max_credits=1)
-
-        def over(_) -> None:
-            if calls_of(emulator, "stop-task"):
-                raise AirflowTaskTimeout("Timeout")
-
-        attempt.at_calls("get-task", before=over)
-        self.execute(attempt.operator(), attempt)
+        self.time_out(tries(max_credits=1), emulator, after="stop-task")
         assert emulator.tasks[0].status == "canceled"
 
     def test_execution_timeout_that_interrupts_a_stop_still_stops_the_run(self, tries, emulator, monkeypatch):
         attempt = tries(timeout=0.2)
         operator = attempt.operator()
-        client_within = operator.hook.client_within
-        stops = []
+        client_within, stops = operator.hook.client_within, []
 
         def over(within):
             stops.append(within)

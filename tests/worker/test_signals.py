@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.abc
 import importlib.machinery
 import os
@@ -53,23 +52,18 @@ class LockedLog:
 class SignalDuringImport(importlib.abc.MetaPathFinder):
     """Send a signal in the middle of an import, while the lock of the module is held."""
 
-    def __init__(self, interrupt: Callable[[], None]) -> None:
-        self._interrupt = interrupt
-
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         if fullname != IMPORTED:
             return None
         sys.meta_path.remove(self)
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
-        assert spec is not None
-        assert spec.loader is not None
+        spec: Any = importlib.machinery.PathFinder.find_spec(fullname, path)
         execute = spec.loader.exec_module
 
         def interrupted(module: Any) -> None:
-            self._interrupt()
+            terminate()
             execute(module)
 
-        spec.loader.exec_module = interrupted  # type: ignore[method-assign]
+        spec.loader.exec_module = interrupted
         return spec
 
 
@@ -135,26 +129,30 @@ def in_a_request(attempt, operator, channel, emulator, monkeypatch) -> None:
     threading.Thread(target=send).start()
 
 
-def in_an_xcom_push(attempt, operator, channel, emulator, monkeypatch) -> None:
-    push, interrupt = attempt.ti.xcom_push, once(terminate)
+def push_over(channel, attempt, pushed: Callable[[str], None] = lambda _: None) -> None:
+    """Let a task instance hold the lock of the channel during each push of an XCom."""
+    push = attempt.ti.xcom_push
 
-    def interrupted(key: str, value: Any) -> None:
+    def pushing(key: str, value: Any) -> None:
         with channel:
             push(key, value)
-            if key == "task_id":
-                interrupt()
+            pushed(key)
 
-    attempt.ti.xcom_push = interrupted
+    attempt.ti.xcom_push = pushing
+
+
+def in_an_xcom_push(attempt, operator, channel, emulator, monkeypatch) -> None:
+    interrupt = once(terminate)
+    push_over(channel, attempt, lambda key: interrupt() if key == "task_id" else None)
 
 
 def in_an_import(attempt, operator, channel, emulator, monkeypatch) -> None:
     monkeypatch.setattr(airflow_provider_browseract.api, "pages", sys.modules[IMPORTED])
-    interrupt = once(terminate)
 
     def importing(key: str, _: Any) -> None:
         if key == "task_id":
             monkeypatch.delitem(sys.modules, IMPORTED)
-            sys.meta_path.insert(0, SignalDuringImport(interrupt))
+            sys.meta_path.insert(0, SignalDuringImport())
             importlib.import_module(IMPORTED)
 
     at_pushes(attempt, importing)
@@ -225,29 +223,20 @@ def test_signals_at_random_moments_never_freeze_the_process(begin, store, emulat
         store.values.clear()
         state = chance.choice(["running", "failed", "restarting"])
         attempt, operator = begin(state, max_tries=chance.randrange(2), poll_interval=0.02)
-        push = attempt.ti.xcom_push
-
-        def pushing(key: str, value: Any, push=push) -> None:
-            with channel:
-                push(key, value)
-
-        attempt.ti.xcom_push = pushing
+        push_over(channel, attempt)
         killing = threading.Timer(chance.uniform(0.0, 0.3), terminate)
         began = time.monotonic()
         killing.start()
-        result, error = None, None
-        with contextlib.suppress(RunError):
-            try:
-                result = operator.execute(attempt.context)
-            except RunError as raised:
-                error = raised
+        result = error = None
+        try:
+            result = operator.execute(attempt.context)
+        except RunError as raised:
+            error = raised
         killing.join()
         took.append(time.monotonic() - began)
         # Whatever the moment is, there is a result or an error, and the error is true.
         assert (result is None) != (error is None)
-        if len(emulator.tasks) > number + 1:
-            pytest.fail("a second run was started")
-        if error is not None and emulator.tasks:
-            running = emulator.tasks[-1].status == "running"
-            assert running <= ("keeps running" in str(error))
+        assert len(emulator.tasks) <= number + 1, "a second run was started"
+        if error is not None and emulator.tasks and emulator.tasks[-1].status == "running":
+            assert "keeps running" in str(error)
     assert max(took) < LIMIT
