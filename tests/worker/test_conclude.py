@@ -25,6 +25,7 @@ from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.worker import conclude
 from airflow_provider_browseract.worker.conclude import read_late_output
 from airflow_provider_browseract.worker.download import Interrupted
+from airflow_provider_browseract.worker.lineage import lineage_of
 from airflow_provider_browseract.worker.object_store import Folder
 from airflow_provider_browseract.worker.results import Results, ResultStore
 from tests.cases import cases
@@ -118,8 +119,7 @@ class TestLateOutput:
 
     @pytest.mark.parametrize("output_format", ["auto", "json", "text"])
     def test_kill_leaves_late_output_to_the_next_try(self, killed_when_late, worker, emulator, store, output_format):
-        match = "The run finished, but its process was ended before its results were read"
-        with pytest.raises(ResultError, match=match):
+        with pytest.raises(ResultError, match="finished, but its process was ended before its results were read"):
             killed_when_late(0.4, retries=1, output_format=output_format)
         run = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, output_format=output_format)
         run.ti.try_number = 2
@@ -207,19 +207,13 @@ class TestErrors:
         with pytest.raises(AirflowFailException, match=r"BrowserAct still has its output\.\nLog: http.*/(logs|live)/"):
             export().run()
 
-    def test_missing_files_fail_without_a_retry_if_the_run_is_not_remembered(self, export, emulator):
-        emulator.fault("download-file", DOWN, times=None)
-        with pytest.raises(AirflowFailException, match="1 of 1 files are missing"):
-            export().run()
-
     def test_failed_download_raises_and_a_retry_fetches_only_that_file(self, download, emulator, store, monkeypatch):
         counted = []
         monkeypatch.setattr(showing, "count_in_task", lambda name, **how: counted.append(name))
         run = partial(download, EmulatedFile("a.csv", b"a"), EmulatedFile("b.csv", b"bb"), store=store)
         emulator.fault("download-file", DOWN, times=None, skip=1)
-        with pytest.raises(
-            ResultError, match=r"(?s)1 of 2 files are missing \(.*HTTP 503\).*BrowserAct still has its output"
-        ):
+        missing = r"(?s)1 of 2 files are missing \(.*HTTP 503\).*BrowserAct still has its output"
+        with pytest.raises(ResultError, match=missing):
             run().run()
         # The retry counts the run.
         assert counted == []
@@ -233,16 +227,14 @@ class TestErrors:
 
     def test_file_that_browseract_lacks_is_named_and_fails_without_a_retry(self, download, emulator, folder, store):
         broken = EmulatedFile("b.pdf", b"", broken="404 at the shop")
-        run = download(EmulatedFile("good.csv", b"a"), broken, store=store)
         with pytest.raises(AirflowFailException, match=r"b\.pdf: 404 at the shop.*The others are in"):
-            run.run()
+            download(EmulatedFile("good.csv", b"a"), broken, store=store).run()
         assert (folder / emulator.tasks[0].id / "good.csv").read_bytes() == b"a"
 
     def test_text_in_the_wrong_format_is_still_written_and_reported_with_its_path(self, worker, emulator, folder, logs):
         emulator.set_workflow(PLAIN_TEXT.id, output="No results")
-        with pytest.raises(
-            AirflowFailException, match=rf"(?s)is not json: Expecting .* stored in {folder}/.*output\.txt"
-        ):
+        stored = rf"(?s)is not json: Expecting .* stored in {folder}/.*output\.txt"
+        with pytest.raises(AirflowFailException, match=stored):
             worker(**TEXT, output_format="json", output_path=str(folder)).run()
         assert (folder / emulator.tasks[0].id / "output.txt").read_text() == "No results"
         # That may be a header line, and is only doubtful.
@@ -358,8 +350,6 @@ def test_outlet_event_and_openlineage_have_the_run_its_facts_and_its_paths(expor
     },
 )
 def test_openlineage_names_what_was_run_and_the_storage_of_output_path(path, kind, dataset, name):
-    from airflow_provider_browseract.worker.lineage import lineage_of
-
     done: Any = SimpleNamespace(results=Results(f"{path}/7"), task=Task(id="7", status=TaskStatus.FINISHED))
     lineage = lineage_of(Source(kind, "82"), "https://api.browseract.com", done)
     named = [(each.namespace, each.name) for each in (*lineage.inputs, *lineage.outputs)]

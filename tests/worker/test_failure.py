@@ -18,7 +18,7 @@ from airflow_provider_browseract.runs.report import reason_and_remedy
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker.ledger import STATE_KEY
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, PENS
+from tests.workers import BOTH_WAYS, KILL, PENS, at_pushes, raises
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -75,7 +75,7 @@ def test_failure_states_its_reason_and_whether_a_run_was_started(search, emulato
 def test_killed_try_leaves_none_because_another_may_have_begun(search, airflow):
     airflow.state = "failed"
     run = search()
-    run.at_calls("get-task", before=lambda operator: operator.on_kill())
+    run.at_calls("get-task", before=KILL)
     with pytest.raises(RunCanceledError):
         run.run()
     assert FAILURE_XCOM not in run.ti.xcoms
@@ -121,14 +121,8 @@ def test_rescheduled_sensor_has_not_failed(worker):
 def test_error_of_the_push_never_replaces_the_error_of_the_run(search, emulator, broken):
     emulator.set_workflow(SEARCH.id, output="no json")
     run = search(output_format="json", durable=False)
-    push = run.ti.xcom_push
-
-    def refuse(key, value):
-        if key == FAILURE_XCOM:
-            raise broken
-        push(key, value)
-
-    run.ti.xcom_push = refuse
+    fail = raises(broken)
+    at_pushes(run, lambda key, _: fail() if key == FAILURE_XCOM else None)
     with pytest.raises(compat.AirflowFailException, match="is not json"):
         run.run()
 

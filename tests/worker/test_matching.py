@@ -23,19 +23,10 @@ NULL = {"a": 1, "b": None}
 @cases(
     ("text", "inputs", "match"),
     {
-        "same order": ("a=1; b=two words", AB, True),
-        "other order": ("b=two words; a=1", AB, True),
         "other separators": ("a=1;b=two words;", AB, True),
         "other whitespace": ("a = 1; b=  two\nwords ", AB, True),
-        "other value": ("a=2; b=two words", AB, False),
         "longer value": ("a=11; b=two words", AB, False),
-        "other value with one missing": ("b=other", AB, False),
-        "one missing": ("a=1", AB, None),
-        # It may have a default.
-        "one more": ("a=1; b=two words; c=3", AB, True),
-        "empty": ("", AB, None),
         "JSON pairs": ('[{"name": "a", "value": "1"}]', AB, None),
-        "unknown name only": ("data=5", AB, None),
         "masked value": ("a=***; b=two words", AB, None),
         "value cut short": ("a=1; b=tw...", AB, None),
         "value cut short, one sign": ("a=1; b=tw\u2026", AB, None),
@@ -52,9 +43,6 @@ NULL = {"a": 1, "b": None}
         "names that differ only in spaces": ("a b=1", {"a b": "1", "ab": "2"}, None),
         "separator at the end of the value": ("a=1;", {"a": "1;"}, True),
         "separator after that": ("a=1;;", {"a": "1;"}, True),
-        "no inputs": ("", {}, True),
-        # Any run would match.
-        "no inputs sent": ("a=1", {}, None),
         "listed twice, with another value": ("a=1; a=2", {"a": "1"}, None),
     },
 )
@@ -127,15 +115,10 @@ def deep(**members: Any) -> dict[str, Any]:
 @cases(
     ("listed", "match"),
     {
-        "equal": (SENT, True),
         "another order of names": (dict(reversed(SENT.items())), True),
-        "number as text": (changed(pages="2"), True),
         "number as float": (changed(pages=2.0), True),
-        "object as JSON text": (changed(deep=json.dumps(SENT["deep"])), True),
         "JSON text with another format": (changed(deep=json.dumps(SENT["deep"], indent=2, sort_keys=True)), True),
-        "boolean as text": (deep(exact="true"), True),
         "boolean as text of Python": (deep(exact="True"), True),
-        "list as JSON text, with text for texts": (deep(tags='["a", "b"]'), True),
         "other text": (changed(company="Example"), False),
         "text that begins like the sent one": (changed(company="Example Corporation"), False),
         "other number": (changed(pages=20), False),
@@ -179,12 +162,8 @@ def test_listed_input_matches_differs_or_remains_undecided(listed, match):
 @cases(
     ("listed", "sent", "match"),
     {
-        "number, converted by us": (2, "2", True),
         "number with a fraction, converted by us": (1.5, "1.50", True),
         "boolean, converted by us": (True, "True", True),
-        "list, converted by us": (["a", 1], '["a", 1]', True),
-        "text, converted by BrowserAct": ("2", 2, True),
-        "null as text": ("null", None, True),
         "another version": ("1.1", "1.10", None),
         "another way to write a boolean": ("true", "True", None),
         "text that is no JSON number": (7, "007", False),

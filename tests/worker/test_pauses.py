@@ -364,13 +364,6 @@ def test_ask_person_works_in_default_args_partial_and_expand_and_in_the_stored_d
     assert serialization.from_dict(stored).task_ids == ["plain", "partial", "expand"]
 
 
-@pytest.mark.parametrize(("on_paused", "seconds"), [("wait", 120.0), ("ask", 10.0)])
-def test_poll_interval_with_callbacks_is_shorter_when_on_paused_is_ask(worker, connect, on_paused, seconds):
-    connect({"webhook_base_url": "https://airflow.example"})
-    run = worker(workflow_id=HUMAN.id, on_paused=on_paused, deferrable=True, poll_interval=None)
-    assert run.defer().trigger.wait.longest_pause == seconds
-
-
 def test_run_resumed_elsewhere_still_finishes_with_on_paused_fail(worker, emulator):
     run = worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=True)
     deferral = run.defer()

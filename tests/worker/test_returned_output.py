@@ -27,7 +27,7 @@ from airflow_provider_browseract.worker.conclude import Conclusion
 from tests.cases import cases
 from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
 from tests.demos import show_defaults
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, FakeTaskInstance, at_pushes, refuse_xcoms
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, FakeTaskInstance, at_pushes, raises, refuse_xcoms
 from tests.world import emulator, worker, world
 
 __all__ = ["emulator", "worker", "world"]
@@ -185,7 +185,7 @@ def test_output_too_large_to_parse_needs_little_memory(emulator, monkeypatch, tm
 
 
 def every_value_of(run, xcom: str) -> list:
-    values: list[object] = []
+    values: list[Any] = []
     at_pushes(run, lambda key, value: values.append(value) if key == xcom else None)
     return values
 
@@ -248,12 +248,8 @@ def test_live_view_link_is_pushed_at_the_start_and_marked_as_over_at_the_end(wor
 
 def test_stop_is_reported_although_the_live_view_cannot_be_marked_as_over(worker, emulator):
     run = worker(workflow_id=ORDERS.id, timeout=30)
-
-    def fail_at_the_end(_, value):
-        if value == LiveViewLink.OVER:
-            raise OSError("no API server")
-
-    at_pushes(run, fail_at_the_end)
+    fail = raises(OSError("no API server"))
+    at_pushes(run, lambda _, value: fail() if value == LiveViewLink.OVER else None)
     with pytest.raises(RunTimedOutError, match="The run was stopped"):
         run.run()
 

@@ -14,21 +14,29 @@ from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.worker import ledger
 from airflow_provider_browseract.worker.slots import _in_words
-from tests.workers import BOTH_WAYS, refuse_xcoms
+from tests.workers import BOTH_WAYS, PENS, refuse_xcoms
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 
-def search(worker, **arguments):
-    return worker(workflow_id=SEARCH.id, input_parameters={"keyword": "pens", "max_items": 2}, **arguments)
+@pytest.fixture
+def refused(worker, emulator):
+    """Return a function that makes a task instance whose first starts are refused because no slot is free."""
+
+    def make(times: int | None = 1, **arguments):
+        emulator.fault("run-task", RequestFault.refused(10118), times=times)
+        given = {"workflow_id": SEARCH.id, "input_parameters": PENS, "deferrable": True, **arguments}
+        return worker(**given)
+
+    return make
 
 
 @pytest.mark.parametrize("shared_runs", [True, False], ids=["each version lists all runs", "each lists only its own"])
 def test_refused_bot_counts_runs_of_both_versions_and_a_workflow_those_of_version_2(worker, emulator, shared_runs):
     emulator.concurrency, emulator.shared_runs = 2, shared_runs
 
-    def refused(**arguments):
+    def counted(**arguments):
         before = len(emulator.requests)
         wait = worker(**arguments, deferrable=True).defer().trigger.wait
         return wait.api_version, wait.active, [each.endpoint for each in emulator.requests[before + 2 :]]
@@ -37,20 +45,19 @@ def test_refused_bot_counts_runs_of_both_versions_and_a_workflow_those_of_versio
     bot = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": {"company_name": "Example Corp"}}
     for arguments in (workflow, bot):
         worker(**arguments, wait_for_completion=False).run()
-    assert refused(**bot) == (ApiVersion.V3, 2, ["list-tasks"] * 4 + ["page-runs"] * 4)
-    assert refused(**workflow) == (ApiVersion.V2, 1 + shared_runs, ["list-tasks"] * 4)
+    assert counted(**bot) == (ApiVersion.V3, 2, ["list-tasks"] * 4 + ["page-runs"] * 4)
+    assert counted(**workflow) == (ApiVersion.V2, 1 + shared_runs, ["list-tasks"] * 4)
 
 
 @BOTH_WAYS
 @pytest.mark.parametrize("limit", ["queue_timeout", "timeout"])
-def test_no_slot_in_time_raises_and_starts_no_run(worker, world, emulator, store, deferrable, limit, monkeypatch):
+def test_no_slot_in_time_raises_and_starts_no_run(refused, world, emulator, store, deferrable, limit, monkeypatch):
     monkeypatch.setattr(timings, "CORE_RACE_GRACE", 0.0)
     monkeypatch.setattr(timings, "FIRST_SLOT_PAUSE", 60.0)
-    emulator.fault("run-task", RequestFault.refused(10118))
     began = world.clock.now
     logged = r"(?s)no free slot within 0.3 seconds.*No run was started.*queue_timeout.*Airflow pool"
     with pytest.raises(NoSlotError, match=logged):
-        search(worker, deferrable=deferrable, store=store, **{limit: 0.3}).run()
+        refused(None, deferrable=deferrable, store=store, **{limit: 0.3}).run()
     # A pause between two starts does not go beyond the limit.
     assert world.clock.now - began < 30
     assert emulator.tasks == []
@@ -58,10 +65,9 @@ def test_no_slot_in_time_raises_and_starts_no_run(worker, world, emulator, store
 
 
 @pytest.mark.parametrize("from_3_4", [True, False], ids=["Airflow 3.4", "before"])
-def test_wait_for_a_slot_pushes_how_many_tries_were_allowed(worker, emulator, monkeypatch, from_3_4):
+def test_wait_for_a_slot_pushes_how_many_tries_were_allowed(refused, monkeypatch, from_3_4):
     monkeypatch.setattr(ledger, "AIRFLOW_V_3_4_PLUS", from_3_4)
-    emulator.fault("run-task", RequestFault.refused(10118))
-    run = search(worker, deferrable=True)
+    run = refused()
     run.ti.max_tries = 3
     run.defer()
     assert run.ti.xcoms.get("max_tries") == (3 if from_3_4 else None)
@@ -69,14 +75,13 @@ def test_wait_for_a_slot_pushes_how_many_tries_were_allowed(worker, emulator, mo
 
 
 def test_wait_for_a_run_keeps_how_many_tries_were_allowed(worker):
-    run = search(worker, deferrable=True)
+    run = worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True)
     run.ti.max_tries = 3
     assert run.defer().trigger.wait.max_tries == 3
 
 
-def test_refused_task_keeps_its_place_which_the_start_of_its_dag_run_decides(worker, emulator):
-    emulator.fault("run-task", RequestFault.refused(10118), times=2)
-    run = search(worker, deferrable=True, priority_weight=7)
+def test_refused_task_keeps_its_place_which_the_start_of_its_dag_run_decides(refused):
+    run = refused(2, priority_weight=7)
     began = datetime(2026, 11, 1, tzinfo=timezone.utc)
     run.context["dag_run"] = SimpleNamespace(start_date=began)
     deferral = run.defer()
@@ -86,9 +91,8 @@ def test_refused_task_keeps_its_place_which_the_start_of_its_dag_run_decides(wor
     assert again.place == first.place == (-7, began.timestamp(), first.began)
 
 
-def test_woken_task_sends_its_start_before_any_other_request(worker, emulator):
-    emulator.fault("run-task", RequestFault.refused(10118), times=1)
-    run = search(worker, deferrable=True)
+def test_woken_task_sends_its_start_before_any_other_request(refused, emulator):
+    run = refused()
     deferral = run.defer()
     event = run.wait_in_triggerer(deferral)
     before = len(emulator.requests)
@@ -96,9 +100,8 @@ def test_woken_task_sends_its_start_before_any_other_request(worker, emulator):
     assert emulator.requests[before].endpoint == "run-task"
 
 
-def test_refusal_although_nothing_is_active_is_reported_once(worker, emulator, logs):
-    emulator.fault("run-task", RequestFault.refused(10118), times=3)
-    assert len(search(worker, deferrable=True).run()) == 2
+def test_refusal_although_nothing_is_active_is_reported_once(refused, logs):
+    assert len(refused(3).run()) == 2
     logged = logs()
     warning = "BrowserAct refuses the start although it lists no active run."
     assert logged.count(warning) == 1
@@ -109,23 +112,20 @@ def test_refusal_although_nothing_is_active_is_reported_once(worker, emulator, l
 
 
 @BOTH_WAYS
-def test_failed_push_of_the_wait_does_not_end_it(worker, emulator, deferrable, logs):
-    emulator.fault("run-task", RequestFault.refused(10118), times=1)
-    run = search(worker, deferrable=deferrable)
+def test_failed_push_of_the_wait_does_not_end_it(refused, deferrable, logs):
+    run = refused(deferrable=deferrable)
     refuse_xcoms(run, "wait")
     assert len(run.run()) == 2
     assert "Could not push the XCom 'wait' (OSError: no API server)." in logs()
 
 
-def test_wait_for_a_slot_outlasts_the_grace(worker, emulator):
-    emulator.fault("run-task", RequestFault.refused(10118))
-    wait = search(worker, deferrable=True, queue_timeout=timings.CORE_RACE_GRACE - 2).defer().trigger.wait
+def test_wait_for_a_slot_outlasts_the_grace(refused):
+    wait = refused(queue_timeout=timings.CORE_RACE_GRACE - 2).defer().trigger.wait
     assert wait.until >= time.time() + timings.CORE_RACE_GRACE - 1
 
 
-def test_button_to_the_panel_opens_the_task_instance_in_the_queue_and_with_its_run(worker, emulator):
-    emulator.fault("run-task", RequestFault.refused(10118), times=1)
-    run = search(worker, deferrable=True)
+def test_button_to_the_panel_opens_the_task_instance_in_the_queue_and_with_its_run(refused):
+    run = refused()
     run.ti.run_id = "manual__2026-11-27T08:00:00+00:00"
     deferred = run.defer()
     page = "browseract/panel/open/ti/shop/manual__2026-11-27T08%3A00%3A00%2B00%3A00/run/-1"
@@ -138,22 +138,20 @@ def test_button_to_the_panel_opens_the_task_instance_in_the_queue_and_with_its_r
 def test_start_refused_with_429_joins_the_queue_after_one_request_and_counts_no_runs(worker, emulator, connect):
     connect({"retry_budget": 60})
     emulator.fault("run-task", RequestFault.status(429))
-    search(worker, deferrable=True, validate_inputs=False).defer()
+    worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True, validate_inputs=False).defer()
     assert [each.endpoint for each in emulator.requests] == ["run-task"]
 
 
-def test_refusal_for_a_slot_waits_for_slots_and_outlives_the_trigger(worker, emulator, connect):
-    emulator.fault("run-task", RequestFault.refused(10118))
-    run = search(worker, deferrable=True, queue_timeout=500, webhook=False)
+def test_refusal_for_a_slot_waits_for_slots_and_outlives_the_trigger(refused):
+    run = refused(queue_timeout=500, webhook=False)
     deferred = run.defer()
     wait = deferred.trigger.wait
     _, arguments = deferred.trigger.serialize()
     assert set(arguments) == {"browseract_conn_id", "wait"}
-    expected = {"queued", "source", "active", "pause", "until", "key_digest", "api_version"}
-    assert set(arguments["wait"]) == expected | {"not_before"}
+    stored = {"queued", "source", "active", "pause", "until", "key_digest", "api_version", "not_before"}
+    assert set(arguments["wait"]) == stored
     assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": wait.queued.refusals, "active_runs": 0}
-    assert wait.pause is None
-    assert (wait.source, wait.active) == (f"workflow {SEARCH.id}", 0)
+    assert (wait.source, wait.active, wait.pause) == (f"workflow {SEARCH.id}", 0, None)
     # Airflow's own limit comes after the limit of the trigger.
     assert deferred.timeout.total_seconds() == pytest.approx(500 + timings.TIMEOUT_BACKSTOP, abs=60)
     assert deferred.trigger.browseract_conn_id == "browseract_default"
@@ -171,20 +169,19 @@ def test_limit_is_logged_in_hours_and_minutes(seconds, text):
 @pytest.mark.parametrize(("retry_after", "pause"), [(77, 77), (10**9, timings.LONGEST_RETRY_AFTER)])
 def test_retry_after_sets_the_pause_of_the_slot_wait_trigger_within_limits(worker, emulator, retry_after, pause):
     emulator.fault("run-task", RequestFault.status(429, retry_after=retry_after))
-    assert search(worker, deferrable=True).defer().trigger.wait.pause == pause
+    run = worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True)
+    assert run.defer().trigger.wait.pause == pause
 
 
-def test_slot_wait_ended_by_airflow_reports_that_no_run_was_started(worker, emulator):
-    emulator.fault("run-task", RequestFault.refused(10118))
-    run = search(worker, deferrable=True)
+def test_slot_wait_ended_by_airflow_reports_that_no_run_was_started(refused):
+    run = refused()
     run.defer()
     with pytest.raises(NoSlotError, match="No run was started"):
         run.operator().resume_execution("__fail__", {"error": "Trigger failure"}, run.context)
 
 
-def test_slot_wait_ends_when_the_triggerer_cannot_read_the_connection(worker, emulator, monkeypatch):
-    emulator.fault("run-task", RequestFault.refused(10118), times=1)
-    run = search(worker, deferrable=True)
+def test_slot_wait_ends_when_the_triggerer_cannot_read_the_connection(refused, monkeypatch):
+    run = refused()
     deferral = run.defer()
     with monkeypatch.context() as gone:
         gone.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
