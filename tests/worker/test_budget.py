@@ -81,11 +81,7 @@ WARN = {"budget_action": "warn"}
 @cases(
     ("fields", "verdict", "text"),
     {
-        "within": (
-            {"daily_credits": 119},
-            "allowed",
-            "60 credits of daily_credits=119 are used; 0 more are expected for active",
-        ),
+        "within": ({"daily_credits": 119}, "allowed", "60 credits of daily_credits=119 are used; 0 more are expected"),
         "exactly": ({"daily_credits": 80}, "allowed", ""),
         "half": ({"daily_credits": 120}, "allowed", ""),
         "over": ({"daily_credits": 79}, "refused", "this run is expected to use 20. No run was started."),

@@ -29,6 +29,10 @@ from tests.world import browseract_emulator, emulator, worker, world
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 CONFIRMED = {"confirmed": True}
+ONLY_CLOSES = (
+    "**Resume** only closes this request: BrowserAct itself continues the run of an agent-built bot once the step is "
+    "complete."
+)
 OF_BOT: dict[str, Any] = {"api_version": ApiVersion.V3, "bot_id": "82", "bot_type": BotType.WORKFLOW}
 
 
@@ -84,17 +88,10 @@ class TestRequiredAction:
     )
     def test_required_action_shows_texts_of_strangers_as_code_so_that_no_address_becomes_a_link(self, text, shown):
         # Airflow renders the text with remark-gfm, which makes links of addresses also where they are escaped.
-        step = Step(number=1, status="running", goal=text)
-        body = required_action._what_to_do(
-            Task.model_construct(
-                id=text,
-                status=TaskStatus.PAUSED,
-                workflow_id="70",
-                steps=(step,),
-                live_url="https://live.example/a)(b?c=d",
-            ),
-            Wait("7", time.time() + 600, source_name=text),
-        )
+        steps, live_url = (Step(number=1, status="running", goal=text),), "https://live.example/a)(b?c=d"
+        paused: Any = {"status": TaskStatus.PAUSED, "workflow_id": "70", "steps": steps, "live_url": live_url}
+        wait = Wait("7", time.time() + 600, source_name=text)
+        body = required_action._what_to_do(Task.model_construct(id=text, **paused), wait)
         first, links, *_ = body.split("\n\n")
         assert first == f"BrowserAct task {shown} of {shown} has paused. Last step 1: {shown}"
         assert "[Live view of the browser](https://live.example/a%29%28b?c=d)" in links
@@ -103,13 +100,7 @@ class TestRequiredAction:
         ("fields", "map_index", "subject", "resume"),
         {
             "workflow-built": (OF_BOT, -1, "run: BrowserAct bot 82", "**Resume** continues the run."),
-            "agent-built": (
-                {**OF_BOT, "bot_type": BotType.AGENT},
-                -1,
-                "run: BrowserAct bot 82",
-                "**Resume** only closes this request: BrowserAct itself continues the run of an agent-built bot once "
-                "the step is complete.",
-            ),
+            "agent-built": ({**OF_BOT, "bot_type": BotType.AGENT}, -1, "run: BrowserAct bot 82", ONLY_CLOSES),
             "of a mapped task": ({}, 0, "run[0]: a run in BrowserAct", ""),
         },
     )
@@ -124,9 +115,8 @@ class TestRequiredAction:
     def test_name_in_the_required_action_is_one_line_of_limited_length(self, worker, emulator, people):
         emulator.add_workflow(replace(HUMAN, id="71002814653029999", name="Ask\nme " + "x" * 300))
         until_asked(worker(workflow_id="71002814653029999", on_paused="ask"))
-        name = f"Ask me {'x' * 93}"
-        which = "BrowserAct workflow 71002814653029999"
-        assert people.question["subject"] == f"run: {name} ({which}) waits for a person"
+        shown = f"Ask me {'x' * 93} (BrowserAct workflow 71002814653029999)"
+        assert people.question["subject"] == f"run: {shown} waits for a person"
 
     def test_required_action_names_the_default_answer_and_its_time_limit(self, worker, emulator, people):
         before = time.time()
@@ -376,8 +366,6 @@ def test_run_resumed_elsewhere_still_finishes_with_on_paused_fail(worker, emulat
 class TestBots:
     """Only runs of workflow-built bots can be resumed. BrowserAct itself continues those of agent-built ones."""
 
-    REFUSED = "cannot be resumed from Airflow: BrowserAct itself continues runs of agent-built bots"
-
     @pytest.fixture
     def paused(self, worker, emulator):
         emulator.set_workflow(AGENT_HUMAN.id, duration=60.0, pause_limit=600.0)
@@ -400,8 +388,8 @@ class TestBots:
         deferred = until_asked(run)
         which = f"{AGENT_HUMAN.name} (BrowserAct bot {AGENT_HUMAN.id})"
         assert people.question["subject"] == f"run: {which} waits for a person"
-        assert "**Resume** only closes this request" in people.question["body"]
+        assert ONLY_CLOSES in people.question["body"]
         people.answer("Resume")
         assert run.resume(deferred) == {"confirmed": False}
         assert (calls_of(emulator, "resume-run"), people.asked) == (1, 1)
-        assert self.REFUSED in logs()
+        assert "cannot be resumed from Airflow: BrowserAct itself continues runs of agent-built bots" in logs()

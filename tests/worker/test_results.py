@@ -324,11 +324,9 @@ class TestNoFile:
 
 BODY = b"0123456789"
 HEADERS = b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\n"
+CHUNKS = b"06;a=b\r\n012345\r\n04\r\n6789\r\n000\r\nX: 1\r\n\r\n"
 RESPONSES = {
-    "chunks": (
-        HEADERS + b"Transfer-Encoding: chunked\r\n\r\n",
-        b"06;a=b\r\n012345\r\n04\r\n6789\r\n000\r\nX: 1\r\n\r\n",
-    ),
+    "chunks": (HEADERS + b"Transfer-Encoding: chunked\r\n\r\n", CHUNKS),
     "length": (HEADERS + b"Content-Length: 10\r\n\r\n", BODY),
     "end of connection": (HEADERS + b"\r\n", BODY),
 }
@@ -364,6 +362,8 @@ def test_time_limit_of_a_file_includes_its_retries(store, host, monkeypatch):
 
 
 LIMIT = SIZE + 10
+EXCEEDS, TOO_LARGE = f"exceeds max_file_size={LIMIT}", download("bad", "/long/a", file_size=LIMIT + 1)
+NOT_UPLOADED = {"status": "failed", "error_message": "404 at https://shop.example/a?signature=x"}
 LOST, MAY_COME = True, False
 UNFETCHABLE = {
     "web page": (download("bad", "/page/a"), "its host responded with a web page", MAY_COME),
@@ -372,22 +372,14 @@ UNFETCHABLE = {
     "short": (download("bad", "/short/a"), f"^only {SIZE - 1} of its {SIZE} bytes arrived$", MAY_COME),
     "size differs": (download("bad", file_size=7), f"announced {SIZE} bytes, but BrowserAct announced 7$", LOST),
     "longer than announced": (download("bad", "/long/a"), f"larger than the {SIZE} bytes that were announced", LOST),
-    "too large": (download("bad", "/long/a", file_size=None), f"^it exceeds max_file_size={LIMIT} bytes$", LOST),
-    "announced as too large": (
-        download("bad", "/long/a", file_size=LIMIT + 1),
-        f"^it is {LIMIT + 1} bytes, which exceeds max_file_size={LIMIT}$",
-        LOST,
-    ),
+    "too large": (download("bad", "/long/a", file_size=None), f"^it {EXCEEDS} bytes$", LOST),
+    "announced as too large": (TOO_LARGE, f"^it is {LIMIT + 1} bytes, which {EXCEEDS}$", LOST),
     "redirect loop": (download("bad", "/around/a"), "redirected more than 5 times", LOST),
     "HTTP 403": (download("bad", "/expired/a"), "^its host responded with HTTP 403$", MAY_COME),
     "HTTP 503": (download("bad", "/down/a"), "^its host responded with HTTP 503$", MAY_COME),
     "unreachable": (download("bad", "http://127.0.0.1:1/a?signature=x"), "^its host cannot be [^/:?]*$", MAY_COME),
     "no http address": (download("bad", "http://["), "its address is not an http or https address", LOST),
-    "failed upload": (
-        download("bad", None, status="failed", error_message="404 at https://shop.example/a?signature=x"),
-        r"^404 at \(an address\)$",
-        LOST,
-    ),
+    "failed upload": (download("bad", None, **NOT_UPLOADED), r"^404 at \(an address\)$", LOST),
     "late": (download("bad", None), "did not prepare it within files_timeout=0.05 seconds", MAY_COME),
 }
 
@@ -437,27 +429,22 @@ class TestFileDownload:
         assert [file.size for file in kept.files] == [len(PAGE)]
 
 
-B = download("b", "/plain/b", guid=None)
+A, LATE, EXPIRED = (download("a", url) for url in ("/plain/a", None, "/expired/a"))
+B, WITHOUT_ID = download("b", "/plain/b", guid=None), download("a", guid=None)
+OTHER_IDS = [download("a", url, guid="g1") for url in (None, "/plain/a")]
+RENAMED = [download("a", url, guid=None) for url in (None, "/plain/b")]
 DOWN = ServerError("down", http_status=503)
 GONE, HTTP_403 = {"a": "BrowserAct no longer lists it"}, {"a": "its host responded with HTTP 403"}
 READ_AGAIN = {
-    "in preparation": ([task(download("a", None)), task(download("a", None)), task(download("a"))], "plain/a", {}),
-    "failed poll": ([task(download("a", None)), DOWN, task(download("a"))], "plain/a", {}),
-    "ready in one list only": (
-        [task(download("a", url, guid="g1"), urls=("/plain/a",)) for url in (None, "/plain/a")],
-        "plain/a plain/a",
-        {},
-    ),
-    "no id, and the name changes": (
-        [task(download("a", guid=None), download("a", url, guid=None)) for url in (None, "/plain/b")],
-        "plain/a plain/b",
-        {},
-    ),
-    "no id, and no longer listed": ([task(B, download("a", None, guid=None)), task(B)], "plain/b", GONE),
-    "no longer listed": ([task(B, download("a", None)), task(B)], "plain/b", GONE),
-    "expired": ([task(download("a", "/expired/a"), B), task(download("a"), B)], "expired/a plain/a plain/b", {}),
-    "expired for good": ([task(download("a", "/expired/a"), B)], "expired/a expired/a plain/b", HTTP_403),
-    "expired and down": ([task(download("a", "/expired/a"), B), DOWN], "expired/a expired/a plain/b", HTTP_403),
+    "in preparation": ([task(LATE), task(LATE), task(A)], "plain/a", {}),
+    "failed poll": ([task(LATE), DOWN, task(A)], "plain/a", {}),
+    "ready in one list only": ([task(each, urls=("/plain/a",)) for each in OTHER_IDS], "plain/a plain/a", {}),
+    "no id, and the name changes": ([task(WITHOUT_ID, each) for each in RENAMED], "plain/a plain/b", {}),
+    "no id, and no longer listed": ([task(B, replace(LATE, guid=None)), task(B)], "plain/b", GONE),
+    "no longer listed": ([task(B, LATE), task(B)], "plain/b", GONE),
+    "expired": ([task(EXPIRED, B), task(A, B)], "expired/a plain/a plain/b", {}),
+    "expired for good": ([task(EXPIRED, B)], "expired/a expired/a plain/b", HTTP_403),
+    "expired and down": ([task(EXPIRED, B), DOWN], "expired/a expired/a plain/b", HTTP_403),
     # The formats are the keys of an object, so their order can change.
     "expired format": (
         [of_formats(csv="/expired/a", md="/plain/b"), of_formats(md="/plain/new", csv="/plain/a")],
