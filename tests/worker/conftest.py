@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from airflow_provider_browseract.compat import DELETED
-from tests.workers import emulator, logs, store, worker
+from airflow_provider_browseract.emulator import SEARCH
+from tests.workers import PENS, emulator, logs, store, worker
 
 __all__ = ["emulator", "logs", "store", "worker"]
+
+
+@pytest.fixture
+def search(worker):
+    """Return a function that makes a task instance which runs the workflow SEARCH, with other arguments."""
+    return partial(worker, workflow_id=SEARCH.id, input_parameters=PENS)
 
 
 class Airflow:

@@ -19,7 +19,7 @@ from airflow_provider_browseract.runs.budget import ReadDaySums, WriteDaySums
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.worker import budget
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, PENS, calls_of
+from tests.workers import BOTH_WAYS, calls_of
 from tests.world import emulator, worker, world
 
 __all__ = ["emulator", "worker", "world"]
@@ -33,11 +33,6 @@ DOWN = RequestFault.status(503)
 @pytest.fixture
 def limit(world):
     return lambda **fields: world.connect(extra=fields)
-
-
-@pytest.fixture
-def search(worker, emulator):
-    return lambda **arguments: worker(workflow_id=SEARCH.id, input_parameters=PENS, **arguments)
 
 
 @pytest.fixture

@@ -136,22 +136,22 @@ class TestInputNames:
             "another service": lambda emulator: emulator.rewrite("get-workflow", lambda body: "ok"),
         },
     )
-    def test_no_start_is_sent_to_something_that_does_not_respond_like_browseract(self, worker, emulator, answer):
+    def test_no_start_is_sent_to_something_that_does_not_respond_like_browseract(self, search, emulator, answer):
         answer(emulator)
         with pytest.raises(errors.UnexpectedResponseError, match="Set the host of the Airflow connection"):
-            worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
+            search().run()
         assert emulator.tasks == []
         assert "run-task" not in endpoints(emulator)
 
-    def test_unreadable_input_names_log_a_warning_and_the_run_still_finishes(self, worker, emulator, logs):
+    def test_unreadable_input_names_log_a_warning_and_the_run_still_finishes(self, search, emulator, logs):
         emulator.fault("get-workflow", RequestFault.status(500))
-        assert len(worker(workflow_id=SEARCH.id, input_parameters=PENS).run()) == 2
+        assert len(search().run()) == 2
         assert "The inputs were not checked: BrowserAct failed" in logs()
 
-    def test_workflow_that_lists_no_inputs_logs_a_warning_and_the_start_is_sent(self, worker, emulator, logs):
+    def test_workflow_that_lists_no_inputs_logs_a_warning_and_the_start_is_sent(self, search, emulator, logs):
         emulator.set_workflow(SEARCH.id, inputs=())
         with pytest.raises(AirflowFailException, match="refused the start"):
-            worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
+            search().run()
         assert "BrowserAct lists none for workflow" in logs()
 
 
@@ -231,20 +231,20 @@ class TestInputOfBots:
         assert dict(emulator.tasks[0].inputs) == {"keyword": "7"}
 
 
-def test_api_that_cannot_be_reached_is_logged_at_once_and_costs_one_retry_budget(worker, world, connect, logs):
+def test_api_that_cannot_be_reached_is_logged_at_once_and_costs_one_retry_budget(search, world, connect, logs):
     connect({"retry_budget": 20})
     world.unreachable = lambda _: True
     message = r"(?s)^No connection to http://127.0.0.1:1 for get-workflow.*Check the host"
     with pytest.raises(errors.ConnectionFailedError, match=message):
-        worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
+        search().run()
     logged = logs()
     assert logged.count("Trying again for up to 20 seconds.") == 1
     assert logged.count("No connection to") == 1
 
 
 class TestDryRun:
-    def test_dry_run_starts_no_run_and_ends_as_skipped_without_xcoms(self, worker, emulator):
-        run = worker(workflow_id=SEARCH.id, input_parameters=PENS, dry_run=True, deferrable=True)
+    def test_dry_run_starts_no_run_and_ends_as_skipped_without_xcoms(self, search, emulator):
+        run = search(dry_run=True, deferrable=True)
         with pytest.raises(AirflowSkipException, match=f"a run of workflow {SEARCH.id}"):
             run.run()
         assert endpoints(emulator) == ["get-workflow", "list-tasks"]

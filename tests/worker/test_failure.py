@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import Any
 
 import pytest
@@ -22,11 +21,6 @@ from tests.workers import BOTH_WAYS, KILL, PENS, at_pushes, raises
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
-
-
-@pytest.fixture
-def search(worker):
-    return partial(worker, workflow_id=SEARCH.id, input_parameters=PENS)
 
 
 def failure(run) -> dict[str, Any]:

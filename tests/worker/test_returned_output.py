@@ -141,15 +141,6 @@ def test_files_are_returned_as_addresses_beside_the_value(run_with, emulator, lo
     assert names_of(returned) == ["result.csv", "result.json", "result.md", "result.xml"]
 
 
-@BOTH_WAYS
-@cases(("what", "output"), {"workflow": (TEXT, "All is well."), "bot without steps": (BOT, [1])})
-def test_output_that_comes_after_the_status_is_returned_not_none(run_with, emulator, logs, deferrable, what, output):
-    # In the vendor's example, a finished run of a bot has no steps.
-    emulator.as_in_the_demos = what is BOT
-    assert run_with(what, deferrable=deferrable, output=output, files=(), output_after=15.0).run() == output
-    assert "has finished without output or files" in logs()
-
-
 @pytest.mark.parametrize("written", [False, True], ids=["returned", "written"])
 @cases(
     ("text", "output_format"),
@@ -190,8 +181,8 @@ def every_value_of(run, xcom: str) -> list:
     return values
 
 
-def test_log_and_xcom_task_have_the_facts_of_the_run_while_it_runs_and_after_its_end(worker, emulator, logs):
-    run = worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True)
+def test_log_and_xcom_task_have_the_facts_of_the_run_while_it_runs_and_after_its_end(search, emulator, logs):
+    run = search(deferrable=True)
     facts = every_value_of(run, "task")
     run.run()
     assert [each["status"] for each in facts] in (["running", "finished"], ["created", "finished"])

@@ -324,7 +324,7 @@ class TestRetryPolicy:
 
         attempt = tries()
         attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
-        error = killed(attempt, happens=lambda: reachable or setattr(airflow, "answers", AWAY))
+        error = killed(attempt, happens=lambda: None if reachable else setattr(airflow, "answers", AWAY))
         assert emulator.tasks[0].status == status
         assert ("The run was stopped." in str(error)) is (status == "canceled")
         assert set(asked_with[0]) == {"exception", "try_number", "max_tries", "context"}

@@ -14,20 +14,19 @@ from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.worker import ledger
 from airflow_provider_browseract.worker.slots import _in_words
-from tests.workers import BOTH_WAYS, PENS, refuse_xcoms
+from tests.workers import BOTH_WAYS, refuse_xcoms
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 
 @pytest.fixture
-def refused(worker, emulator):
+def refused(search, emulator):
     """Return a function that makes a task instance whose first starts are refused because no slot is free."""
 
-    def make(times: int | None = 1, **arguments):
+    def make(times: int | None = 1, deferrable=True, **arguments):
         emulator.fault("run-task", RequestFault.refused(10118), times=times)
-        given = {"workflow_id": SEARCH.id, "input_parameters": PENS, "deferrable": True, **arguments}
-        return worker(**given)
+        return search(deferrable=deferrable, **arguments)
 
     return make
 
@@ -74,8 +73,8 @@ def test_wait_for_a_slot_pushes_how_many_tries_were_allowed(refused, monkeypatch
     assert "task_id" not in run.ti.xcoms
 
 
-def test_wait_for_a_run_keeps_how_many_tries_were_allowed(worker):
-    run = worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True)
+def test_wait_for_a_run_keeps_how_many_tries_were_allowed(search):
+    run = search(deferrable=True)
     run.ti.max_tries = 3
     assert run.defer().trigger.wait.max_tries == 3
 
@@ -135,10 +134,10 @@ def test_button_to_the_panel_opens_the_task_instance_in_the_queue_and_with_its_r
     assert run.ti.xcoms["task"]["connection"] == "browseract_default"
 
 
-def test_start_refused_with_429_joins_the_queue_after_one_request_and_counts_no_runs(worker, emulator, connect):
+def test_start_refused_with_429_joins_the_queue_after_one_request_and_counts_no_runs(search, emulator, connect):
     connect({"retry_budget": 60})
     emulator.fault("run-task", RequestFault.status(429))
-    worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True, validate_inputs=False).defer()
+    search(deferrable=True, validate_inputs=False).defer()
     assert [each.endpoint for each in emulator.requests] == ["run-task"]
 
 
@@ -167,9 +166,9 @@ def test_limit_is_logged_in_hours_and_minutes(seconds, text):
 
 
 @pytest.mark.parametrize(("retry_after", "pause"), [(77, 77), (10**9, timings.LONGEST_RETRY_AFTER)])
-def test_retry_after_sets_the_pause_of_the_slot_wait_trigger_within_limits(worker, emulator, retry_after, pause):
+def test_retry_after_sets_the_pause_of_the_slot_wait_trigger_within_limits(search, emulator, retry_after, pause):
     emulator.fault("run-task", RequestFault.status(429, retry_after=retry_after))
-    run = worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True)
+    run = search(deferrable=True)
     assert run.defer().trigger.wait.pause == pause
 
 
