@@ -14,11 +14,9 @@ OK = b"HTTP/1.1 200 OK\r\n"
 CONTENT = bytes(range(256)) * 40
 
 Handle = Callable[[Any], object]
-"""Handles a connection."""
 
 
 def request_of(connection: socket.socket) -> bytes:
-    """Read a request, which has no body."""
     request = b""
     while not request.endswith(b"\r\n\r\n"):
         request += connection.recv(65536) or b"\r\n\r\n"
@@ -56,7 +54,6 @@ class FileHost:
             connection.sendall(found)
 
     def redirect_to(self, location: str) -> None:
-        """Answer ``/redirect`` with a redirect."""
         self.replies["redirect"] = reply(b"", f"Location: {location}", status="302 Found")
 
 

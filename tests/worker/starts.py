@@ -140,7 +140,6 @@ class Played(Run):
 
     @property
     def names(self) -> list[str]:
-        """The endpoints that were called."""
         return [call.name for call in self.asked]
 
     @property

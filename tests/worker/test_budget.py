@@ -8,12 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk import Variable
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import BudgetUnknownError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.in_airflow import day_sums
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import ReadDaySums, WriteDaySums
 from airflow_provider_browseract.triggers.slot import SlotTrigger
@@ -172,10 +172,8 @@ def test_of_50_starts_a_day_the_budget_allows_10_until_all_tasks_have_run(search
 
 def test_sums_of_past_days_are_stored_for_the_connection_and_its_key(monkeypatch, world):
     kept: dict[str, str] = {}
-    variable = SimpleNamespace(
-        get=lambda key, default=None, **_: kept.get(key, default), set=lambda key, value, **_: kept.update({key: value})
-    )
-    monkeypatch.setattr(day_sums, "Variable", variable)
+    monkeypatch.setattr(Variable, "get", lambda key, default=None, **_: kept.get(key, default))
+    monkeypatch.setattr(Variable, "set", lambda key, value, **_: kept.update({key: value}))
     sums = {date(2026, 11, 26): 1840}
 
     def carried_out(step, **fields):

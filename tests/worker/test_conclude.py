@@ -135,8 +135,8 @@ class TestLateOutput:
     def test_kill_in_the_last_try_fails_with_the_link_to_output_that_is_too_late(self, killed_when_late, monkeypatch):
         monkeypatch.setattr(timings, "KILL_LIMIT", 0.3)
         monkeypatch.setattr(timings, "LATE_OUTPUT_PAUSES", (60.0,))
-        match = r"(?s)its process was ended before its results were read\..BrowserAct still has its output\..Log: http"
-        with pytest.raises(ResultError, match=match):
+        where = r"(?s)process was ended before its results were read\..BrowserAct still has its output\..Log: http"
+        with pytest.raises(ResultError, match=where):
             killed_when_late(60.0)
 
 
@@ -304,18 +304,12 @@ class TestOutputPath:
         assert worker(**arguments).run()["output"]["name"] == "output.json"
         assert len(emulator.tasks) == 1
 
-    def test_output_path_is_checked_once_per_start_and_not_in_the_queue(self, worker, emulator, folder, monkeypatch):
-        tried, check = [], Folder.check
-
-        def noted(self, consequence):
-            tried.append(self)
-            check(self)
-
-        monkeypatch.setattr(Folder, "check", noted)
+    def test_output_path_is_checked_once_per_start_and_not_in_the_queue(self, worker, emulator, folder):
         emulator.fault("run-task", RequestFault.refused(10118), times=3)
-        for deferrable in (True, False):
-            worker(workflow_id=ORDERS.id, output_path=str(folder), deferrable=deferrable).run()
-        assert (calls_of(emulator, "run-task"), len(tried)) == (5, 2)
+        with patch.object(Folder, "check", autospec=True, side_effect=Folder.check) as check:
+            for deferrable in (True, False):
+                worker(workflow_id=ORDERS.id, output_path=str(folder), deferrable=deferrable).run()
+        assert (calls_of(emulator, "run-task"), check.call_count) == (5, 2)
 
 
 def test_outlet_event_and_openlineage_have_the_run_its_facts_and_its_paths(export, emulator, folder):

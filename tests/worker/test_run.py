@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import DEFAULT, Mock, call, patch
 
 import pytest
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
@@ -44,7 +45,6 @@ def kill_and_decide(operator) -> None:
 
 
 def wait_for_end(emulator) -> None:
-    """Wait until the run has ended, once it is started."""
     emulator.wait_until(lambda: emulator.tasks and emulator.tasks[0].finished_at)
 
 
@@ -450,27 +450,21 @@ class TestUnreachableAirflow:
         assert "\nThe run was stopped.\n" in str(error)
         assert emulator.tasks[0].status == "canceled"
 
-    def test_kill_leaves_half_of_its_time_for_the_stop(self, tries, killed, airflow, emulator, monkeypatch):
-        limits = []
-        client_within = BrowserActHook.client_within
-
-        def noted(hook, within):
-            limits.append(within)
-            return client_within(hook, within)
-
-        monkeypatch.setattr(BrowserActHook, "client_within", noted)
+    def test_kill_leaves_half_of_its_time_for_the_stop(self, tries, killed, airflow, emulator):
         began: list[float] = []
 
         def hangs() -> None:
             began.append(time.monotonic())
             airflow.answers = partial(time.sleep, 30)
 
-        error = killed(tries(max_tries=0), happens=hangs)
+        within = BrowserActHook.client_within
+        with patch.object(BrowserActHook, "client_within", autospec=True, side_effect=within) as stop:
+            error = killed(tries(max_tries=0), happens=hangs)
         assert "Airflow did not report why; no later try can reattach to the run" in str(error)
         assert "\nThe run was stopped.\n" in str(error)
         assert emulator.tasks[0].status == "canceled"
         assert time.monotonic() - began[0] >= timings.KILL_LIMIT / 2
-        assert limits == [pytest.approx(timings.KILL_LIMIT / 2, abs=0.1)]
+        assert [each.args[1] for each in stop.mock_calls] == [pytest.approx(timings.KILL_LIMIT / 2, abs=0.1)]
 
 
 def test_kill_grace_is_shorter_than_the_escalation_delay_of_airflow():
@@ -596,19 +590,13 @@ class TestExecutionTimeout:
     def test_execution_timeout_that_interrupts_a_stop_still_stops_the_run(self, tries, emulator, monkeypatch):
         attempt = tries(timeout=0.2)
         operator = attempt.operator()
-        client_within, stops = operator.hook.client_within, []
-
-        def over(within):
-            stops.append(within)
-            if len(stops) == 1:
-                raise AirflowTaskTimeout("Timeout")
-            return client_within(within)
-
-        monkeypatch.setattr(operator.hook, "client_within", over)
+        times_out_once = [AirflowTaskTimeout("Timeout"), DEFAULT]
+        stop = Mock(wraps=operator.hook.client_within, side_effect=times_out_once)
+        monkeypatch.setattr(operator.hook, "client_within", stop)
         self.execute(operator, attempt)
         assert emulator.tasks[0].status == "canceled"
         # Airflow sets no limit to the time after execution_timeout.
-        assert stops == [None, None]
+        assert stop.mock_calls == [call(None), call(None)]
 
 
 def stopped_by_a_person(wait: Wait) -> WaitEvent:
