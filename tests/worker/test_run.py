@@ -599,39 +599,29 @@ class TestExecutionTimeout:
         assert stop.mock_calls == [call(None), call(None)]
 
 
-def stopped_by_a_person(wait: Wait) -> WaitEvent:
-    asking = wait.asking("019ab3d5-0000-7000-8000-000000000001")
-    return WaitEvent(asking, WokenBy.PERSON, answer=Answer.STOP, answered_by="ada")
-
-
-def over(wait: Wait) -> WaitEvent:
-    return WaitEvent(replace(wait, deadline=time.time()))
-
-
-def given_up(wait: Wait) -> WaitEvent:
-    return WaitEvent(replace(wait, failed_polls=MIN_FAILED_POLLS, failing_since=time.time() - timings.POLL_PATIENCE))
-
-
 GIVEN_UP = r"(?s)^The status of the run could not be read: .*the next try reattaches to it"
+UNREADABLE = {"failed_polls": MIN_FAILED_POLLS, "failing_since": 0.0}
+BY_ADA = r"ada chose Stop\.\nThe run was stopped\."
+STOP = {"woken_by": WokenBy.PERSON, "answer": Answer.STOP, "answered_by": "ada"}
 
 
 @cases(
-    ("event_of", "error", "match"),
+    ("state", "event", "error", "match"),
     {
-        "a person chose Stop": (stopped_by_a_person, AirflowFailException, r"ada chose Stop\.\nThe run was stopped\."),
-        "deadline": (over, RunTimedOutError, "The run was stopped"),
-        "not ended": (WaitEvent, RunLostError, "the next try reattaches to it"),
-        "given up": (given_up, RunLostError, GIVEN_UP),
+        "a person chose Stop": ({"required_action": "7"}, STOP, AirflowFailException, BY_ADA),
+        "deadline": ({"deadline": 0.0}, {}, RunTimedOutError, "The run was stopped"),
+        "not ended": ({}, {}, RunLostError, "the next try reattaches to it"),
+        "given up": (UNREADABLE, {}, RunLostError, GIVEN_UP),
     },
 )
-def test_kill_during_the_read_after_a_deferral_stops_or_leaves_the_run(tries, emulator, event_of, error, match):
+def test_kill_during_the_read_after_a_deferral_stops_or_leaves_the_run(tries, emulator, state, event, error, match):
     attempt = tries(deferrable=True)
-    event = event_of(attempt.defer().trigger.wait)
-    if event_of is given_up:
+    woken = WaitEvent(replace(attempt.defer().trigger.wait, **state), **event)
+    if state is UNREADABLE:
         emulator.fault("get-task", RequestFault.status(503))
     attempt.at_calls(before=KILL)
     with pytest.raises(error, match=match):
-        attempt.operator().execute_complete(attempt.context, to_json(event))
+        attempt.operator().execute_complete(attempt.context, to_json(woken))
     assert emulator.tasks[0].status == ("running" if error is RunLostError else "canceled")
 
 
