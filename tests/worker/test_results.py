@@ -119,10 +119,8 @@ class TestWrittenResults:
         {
             "JSON": ('[{"a": 1}]', AUTO, "output.json"),
             "text": ("plain", AUTO, "output.txt"),
-            "quoted text": ('"quoted"', AUTO, "output.txt"),
             "quoted text as JSON": ('"quoted"', OutputFormat.JSON, "output.json"),
             "CSV": ("\ufeffa,b\n1,2\n", OutputFormat.CSV, "output.csv"),
-            "JSON as text": ('{"a": 1}', OutputFormat.TEXT, "output.txt"),
             "large text": ("\u00fc" * 2_000_000, AUTO, "output.txt"),
             "broken JSON": ('{"broken": ', OutputFormat.JSON, "output.txt"),
         },
