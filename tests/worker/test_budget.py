@@ -78,7 +78,6 @@ WARN = {"budget_action": "warn"}
     {
         "within": ({"daily_credits": 119}, "allowed", "60 credits of daily_credits=119 are used; 0 more are expected"),
         "exactly": ({"daily_credits": 80}, "allowed", ""),
-        "half": ({"daily_credits": 120}, "allowed", ""),
         "over": ({"daily_credits": 79}, "refused", "this run is expected to use 20. No run was started."),
         "only warns": ({"daily_credits": 10, **WARN}, "exceeded", "exceed daily_credits=10."),
         "cannot be counted, only warns": ({"daily_credits": 1000, **WARN}, "unknown", ""),

@@ -26,9 +26,7 @@ from airflow_provider_browseract.worker.download import FileError, FileSession, 
 from tests.cases import cases
 from tests.e2e.local_airflow import wait_for
 from tests.served import certificate_in, with_tls
-from tests.worker.file_host import CONTENT, OK, Handle, host, listen, reply, request_of
-
-__all__ = ["host", "listen"]
+from tests.worker.file_host import CONTENT, OK, Handle, reply, request_of
 
 MIB = 1024 * 1024
 PUBLIC = "203.0.114.7"

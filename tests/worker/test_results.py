@@ -27,10 +27,8 @@ from airflow_provider_browseract.worker.results import ResultStore
 from tests.cases import cases
 from tests.e2e.local_airflow import wait_for
 from tests.steps import replace
-from tests.worker.file_host import CONTENT, OK, host, listen, reply
+from tests.worker.file_host import CONTENT, OK, reply
 from tests.workers import raises
-
-__all__ = ["host", "listen"]
 
 AUTO = OutputFormat.AUTO
 SIZE = len(CONTENT)
