@@ -94,7 +94,7 @@ class TestLateOutput:
         assert len(emulator.tasks) == 1
 
     @pytest.fixture
-    def killed_when_late(self, worker, emulator, store):
+    def killed_when_late(self, search, emulator, store):
         """Run a try, and kill it when it begins to wait for output that comes some seconds after the end of its run."""
 
         def evaluate(exception, **_):
@@ -103,7 +103,7 @@ class TestLateOutput:
 
         def run(after: float, **arguments):
             emulator.set_workflow(SEARCH.id, output_after=after)
-            made = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, **arguments)
+            made = search(store=store, **arguments)
             made.ti.max_tries = arguments.get("retries", 0)
             made.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
             operator = made.operator()
@@ -118,10 +118,10 @@ class TestLateOutput:
         return run
 
     @pytest.mark.parametrize("output_format", ["auto", "json", "text"])
-    def test_kill_leaves_late_output_to_the_next_try(self, killed_when_late, worker, emulator, store, output_format):
+    def test_kill_leaves_late_output_to_the_next_try(self, killed_when_late, search, emulator, store, output_format):
         with pytest.raises(ResultError, match="finished, but its process was ended before its results were read"):
             killed_when_late(0.4, retries=1, output_format=output_format)
-        run = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, output_format=output_format)
+        run = search(store=store, output_format=output_format)
         run.ti.try_number = 2
         assert run.run()
         assert len(emulator.tasks) == 1

@@ -366,25 +366,17 @@ def test_run_resumed_elsewhere_still_finishes_with_on_paused_fail(worker, emulat
 class TestBots:
     """Only runs of workflow-built bots can be resumed. BrowserAct itself continues those of agent-built ones."""
 
-    @pytest.fixture
-    def paused(self, worker, emulator):
-        emulator.set_workflow(AGENT_HUMAN.id, duration=60.0, pause_limit=600.0)
-
-        def make(bot=AGENT_HUMAN, **arguments):
-            return worker(operator_class=RunBotOperator, bot_id=bot.id, **arguments)
-
-        return make
-
-    def test_run_of_a_workflow_built_bot_is_resumed(self, paused, emulator, people):
-        run = paused(HUMAN, on_paused="ask")
+    def test_run_of_a_workflow_built_bot_is_resumed(self, worker, emulator, people):
+        run = worker(operator_class=RunBotOperator, bot_id=HUMAN.id, on_paused="ask")
         deferred = until_asked(run)
         people.answer("Resume")
         assert run.resume(deferred) == CONFIRMED
         assert calls_of(emulator, "resume-run") == 1
 
     @BOTH_WAYS
-    def test_resume_only_closes_required_action_of_an_agent_built_bot(self, paused, emulator, people, deferrable, logs):
-        run = paused(on_paused="ask", deferrable=deferrable)
+    def test_resume_only_closes_required_action_of_an_agent_built_bot(self, worker, emulator, people, deferrable, logs):
+        emulator.set_workflow(AGENT_HUMAN.id, duration=60.0, pause_limit=600.0)
+        run = worker(operator_class=RunBotOperator, bot_id=AGENT_HUMAN.id, on_paused="ask", deferrable=deferrable)
         deferred = until_asked(run)
         which = f"{AGENT_HUMAN.name} (BrowserAct bot {AGENT_HUMAN.id})"
         assert people.question["subject"] == f"run: {which} waits for a person"

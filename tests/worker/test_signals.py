@@ -82,10 +82,7 @@ def channel(airflow) -> threading.Lock:
 
 @pytest.fixture
 def begin(worker, store, connect, emulator, airflow, channel) -> Iterator[Callable[..., Any]]:
-    """Return a function that makes a try and its operator, and handles SIGTERM as Airflow does.
-
-    Airflow calls the operator's ``on_kill``, and lets the code continue.
-    """
+    """Return a function that makes a try and its operator. SIGTERM calls ``on_kill``, and code continues."""
     connect({"retry_budget": 0.2, "read_timeout": 3})
     emulator.set_workflow(SEARCH.id, duration=60.0)
     before = signal.getsignal(signal.SIGTERM)

@@ -620,9 +620,7 @@ UNDECIDED, UNKNOWN = "it cannot be decided", "it is not known"
 
 
 def look_up(page: Any, kind: str = "workflow", **how: Any) -> Played:
-    """Lose the response to a start at second 1000, and look up the run in a list of tasks.
-
-    If no run is found, another start creates task 9.
+    """Lose the response to a start at second 1000, and look up the run. If none is found, another start creates task 9.
 
     :param page: the page that each list has, or an iterator of pages.
     """

@@ -19,16 +19,16 @@ from airflow_provider_browseract.worker.ledger import STATE_KEY
 from tests.cases import cases
 from tests.catalogue import PRICES
 from tests.demos import convert_input, hide_input, show_defaults
-from tests.workers import KILL, PENS, calls_of, raises, set_retry_policy
+from tests.workers import KILL, calls_of, raises, set_retry_policy
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 
 @pytest.fixture
-def tries(worker, store):
+def tries(search, store):
     def make(max_tries=0, **arguments):
-        made = worker(**{"workflow_id": SEARCH.id, "input_parameters": PENS, "store": store, **arguments})
+        made = search(**{"store": store, **arguments})
         made.ti.max_tries = max_tries
         return made
 
