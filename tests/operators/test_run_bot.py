@@ -11,7 +11,6 @@ from airflow_provider_browseract.operators.browseract import (
     RunWorkflowOperator,
 )
 from tests.cases import cases
-from tests.catalogue import PRICES
 from tests.workers import BOTH_WAYS, PENS
 
 COMPANY = {"company_name": "Example Corp", "max_pages": 2}
@@ -24,14 +23,12 @@ TEMPLATE: Any = {
     "region": "DE",
 }
 BOT: Any = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": COMPANY}
-LIST = {**BOT, "bot_id": PRICES.id, "input": {"products": ["pens"], "country": "DE"}}
 BOT_TEMPLATE: Any = {
     "operator_class": RunBotTemplateOperator,
     "template_id": TEMPLATE_SEARCH.id,
     "input": TEXTS,
     "region": "DE",
 }
-SECRET = "hunter2ofthistest"
 
 
 @BOTH_WAYS
@@ -59,16 +56,7 @@ def test_run_gets_its_inputs_and_its_output_is_returned(worker, world, emulator,
     assert (task.callback_url is not None) is deferrable
 
 
-@cases(
-    "given",
-    {
-        "workflow": WORKFLOW,
-        "template": TEMPLATE,
-        "bot": BOT,
-        "bot, converted input": {**BOT, "input": {**COMPANY, "max_pages": "2"}},
-        "template as a bot": BOT_TEMPLATE,
-    },
-)
+@cases("given", {"template": TEMPLATE, "template as a bot": BOT_TEMPLATE})
 def test_later_try_reattaches_to_the_run_of_the_same_input(worker, emulator, store, given):
     for _ in range(2):
         assert worker(**given, store=store, wait_for_completion=False).run() == emulator.tasks[0].id

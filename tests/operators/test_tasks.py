@@ -86,11 +86,7 @@ def test_resume_lets_a_paused_browseract_task_finish(emulator, started, api_vers
     ("prepare", "error", "message"),
     {
         "pausing": (lambda emulator, _: report_status(emulator, "pausing"), RunError, "^The run is about to pause"),
-        "stopped": (
-            lambda _, task_id: stop(task_id),
-            AirflowFailException,
-            "^The run has ended as canceled",
-        ),
+        "stopped": (lambda _, task_id: stop(task_id), AirflowFailException, "^The run has ended as canceled"),
     },
 )
 def test_resume_of_a_task_that_is_not_paused_raises_an_error(emulator, started, prepare, error, message):

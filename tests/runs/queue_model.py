@@ -16,13 +16,7 @@ from typing import Any
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import (
-    Active,
-    Queued,
-    QueueWait,
-    pause_after,
-    versions_to_count,
-)
+from airflow_provider_browseract.runs.queueing import Active, Queued, QueueWait, pause_after, versions_to_count
 from airflow_provider_browseract.runs.slot_queue import SlotQueue
 
 

@@ -140,11 +140,7 @@ def is_secret(name: str) -> bool:
         "list": (pairs(password="hunter2", user="bob"), pairs(password="***", user="bob"), {"hunter2"}),
         "nested list": ({"a": {"b": pairs(password=483920)}}, {"a": {"b": pairs(password="***")}}, {"483920"}),
         "JSON text": ({"a": '{"password": "hunter2", "n": [1]}'}, {"a": '{"password": "***", "n": [1]}'}, {"hunter2"}),
-        "JSON text in a list": (
-            pairs(form='{"password": "hunter2"}'),
-            pairs(form='{"password": "***"}'),
-            {"hunter2"},
-        ),
+        "JSON text in a list": (pairs(form='{"password": "hunter2"}'), pairs(form='{"password": "***"}'), {"hunter2"}),
         "JSON text as the secret": (
             {"password": '{"inner": "hunter2"}'},
             {"password": "***"},

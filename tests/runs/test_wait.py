@@ -21,7 +21,7 @@ from tests.steps import replace
 
 START = 1_000_000.0
 LIVE = "https://live.example/7"
-C, R, P, F = TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
+R, P, F = TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
 UNKNOWN, FAILED, CANCELED = TaskStatus.UNKNOWN, TaskStatus.FAILED, TaskStatus.CANCELED
 DOWN = errors.ServerError("down", http_status=503)
 REFUSED = errors.AuthenticationError("Invalid authorization", code=401, http_status=401)
@@ -108,11 +108,7 @@ STEP_2 = "Step 2: Read the rows (running)"
             {"last_seen": R, "steps": [(FIRST,), (FIRST, SECOND)], "steps_logged": 1},
             [STEP_2],
         ),
-        "goals may quote secrets": (
-            (F,),
-            {"steps": [(FIRST,)], "hide_goals": True},
-            ["Step 1: *** (running)"],
-        ),
+        "goals may quote secrets": ((F,), {"steps": [(FIRST,)], "hide_goals": True}, ["Step 1: *** (running)"]),
         "statuses": ((R, R, P, R, F), {}, [IS_RUNNING, IS_PAUSED, IS_RUNNING]),
         "status that was logged before": ((R, F), {"last_seen": R}, []),
     },
@@ -271,7 +267,6 @@ def test_wait_without_a_status_has_a_reason_and_a_remedy():
     assert why_unread(GONE) == ("BrowserAct does not know the run with this API key: gone.", WHY_UNKNOWN)
 
 
-RANDOM = random.Random(7)
 CALLED_BACK = Wait("7", START + 36_000.0, callback_token_sha256="0" * 64, began_at=START)
 
 

@@ -25,14 +25,6 @@ from tests.triggers.waits import start, start_bot, start_paused, start_short, tr
 from tests.workers import calls_of, raises, stored_trigger
 
 
-def test_task_trigger_polls_after_the_grace_until_the_run_has_ended(world, emulator, wait):
-    task_id, began = start(), world.clock.now + 40
-    event = wait(trigger(task_id, began_at=began))
-    assert (event.wait.browseract_task_id, event.wait.last_seen) == (task_id, "finished")
-    polls = [request for request in emulator.requests if request.endpoint == "get-task"]
-    assert polls[0].at.timestamp() >= began + timings.CORE_RACE_GRACE
-
-
 @cases(
     ("duration", "within", "status"),
     {
@@ -74,18 +66,12 @@ def test_slot_of_a_run_that_is_over_is_counted_as_free_at_once(emulator, wait, m
     assert counted == ([("browseract_default", "k")] if free else [])
 
 
-@cases(
-    ("conn_id", "reason"),
-    {"service stays down": ("browseract_default", "HTTP 503"), "connection is missing": ("nowhere", "nowhere")},
-)
-def test_task_trigger_gives_up_when_it_cannot_poll_for_long(world, emulator, wait, logs, conn_id, reason):
-    emulator.set_workflow(ORDERS.id, duration=7200.0)
-    emulator.fault("get-task", RequestFault.status(503), times=None)
+def test_task_trigger_gives_up_when_its_connection_is_missing_for_long(world, emulator, wait, logs):
     began = world.clock.now
-    event = wait(TaskTrigger(browseract_conn_id=conn_id, wait=trigger(start()).wait))
+    event = wait(TaskTrigger(browseract_conn_id="nowhere", wait=trigger(start()).wait))
     assert event.wait.failed_polls >= MIN_FAILED_POLLS
     assert world.clock.now - began >= timings.POLL_PATIENCE
-    assert reason in logs()
+    assert "nowhere" in logs()
 
 
 @pytest.mark.parametrize(("within", "seconds"), [(3600, 600), (30, 30)], ids=["patience", "until the deadline"])
@@ -111,22 +97,21 @@ def test_api_key_rotated_during_the_wait_fails_no_poll(world, emulator, caplog):
     assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
 
-def test_task_trigger_reports_run_with_large_output_as_ended(emulator, wait, monkeypatch):
-    monkeypatch.setattr(client, "MAX_RESPONSE", 10_000)
-    emulator.next_run(ORDERS.id, output="x" * 20_000)
-    assert wait(trigger(start())).wait.last_seen == "finished"
-    assert calls_of(emulator, "get-task-status") == 1
-
-
-@pytest.mark.parametrize(
-    ("largest", "endpoints"),
-    [(client.MAX_RESPONSE, {"query-run"}), (100, {"query-run", "query-run-status"})],
-    ids=["whole", "too large for the triggerer"],
+@cases(
+    ("begin", "version", "length", "polls"),
+    {
+        "workflow, too large for the triggerer": (start, "v2", 20_000, ["get-task", "get-task-status"]),
+        "bot": (start_bot, "v3", 5_000, ["query-run"]),
+        "bot, too large for the triggerer": (start_bot, "v3", 20_000, ["query-run", "query-run-status"]),
+    },
 )
-def test_run_of_a_bot_is_polled_with_version_3_of_the_api(emulator, wait, monkeypatch, largest, endpoints):
-    monkeypatch.setattr(client, "MAX_RESPONSE", largest)
-    assert wait(stored_trigger(trigger(start_bot(), api_version=ApiVersion.V3))).wait.last_seen == "finished"
-    assert {request.endpoint for request in emulator.requests[1:]} == endpoints
+def test_run_is_polled_in_its_version_of_the_api(emulator, wait, monkeypatch, begin, version, length, polls):
+    monkeypatch.setattr(client, "MAX_RESPONSE", 10_000)
+    emulator.next_run(ORDERS.id, output="x" * length)
+    assert wait(stored_trigger(trigger(begin(), api_version=ApiVersion(version)))).wait.last_seen == "finished"
+    first, *others = [request.endpoint for request in emulator.requests[1:]]
+    # Only the run that has ended is too large.
+    assert [first, *(name for name in others if name != first)] == polls
 
 
 def test_triggerer_shutdown_does_not_stop_the_run(world, emulator):

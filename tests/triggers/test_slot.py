@@ -87,19 +87,6 @@ def task_instance(index: int, dag_id: str = "d") -> Any:
 
 
 @in_world
-async def test_each_free_slot_wakes_the_next_task_only(world, waiting):
-    first, second = start(2)
-    for name, since in (("b", 2.0), ("c", 3.0), ("a", 1.0)):
-        waiting.add(name, since, active=2)
-    await counts()
-    assert waiting.woken == []
-    assert await waiting.woken_after(first) == ["a"]
-    # The run of the first one is there, and a slot becomes free again.
-    start()
-    assert await waiting.woken_after(second) == ["a", "b"]
-
-
-@in_world
 async def test_waits_of_a_connection_share_one_count(world, emulator, waiting):
     start()
     for number in range(50):

@@ -93,21 +93,8 @@ async def ended_while(state: State | None = None, *, workflow=ORDERS, **argument
 
 
 @in_world
-async def test_watcher_reports_each_ended_task_once(world, emulator):
+async def test_watcher_reports_each_run_that_ends_once_or_only_those_of_its_ids_and_statuses(world, emulator):
     end()
-    async with watching() as payloads:
-        first, second = end(), end(FAILING)
-        await asyncio.sleep(POLLS)
-    [payload] = payloads
-    reported = {task["task_id"]: task for task in payload["tasks"]}
-    assert len(payload["tasks"]) == 2
-    assert (reported[first]["status"], reported[second]["status"]) == ("finished", "failed")
-    assert reported[second]["failure"]["code"] == 1011
-    assert json.loads(json.dumps(payload)) == payload
-
-
-@in_world
-async def test_watcher_reports_runs_of_workflows_bots_and_templates_or_those_of_its_ids_and_statuses(world, emulator):
     async with (
         watching() as every,
         watching(status=["failed", "canceled"]) as failed,
@@ -115,11 +102,16 @@ async def test_watcher_reports_runs_of_workflows_bots_and_templates_or_those_of_
         watching(bot_id=CONTACTS.id) as contacts,
         watching(workflow_id=ORDERS.id, bot_id=CONTACTS.id) as two,
     ):
-        ended, search, bots = end(), end(SEARCH), end_bots()
+        ended, search, broken, bots = end(), end(SEARCH), end(FAILING), end_bots()
         await asyncio.sleep(POLLS)
-    assert ids(every) == sorted([ended, search, *bots])
-    assert (ids(failed), ids(orders), ids(contacts)) == ([bots[1]], [ended], [bots[0]])
+    assert ids(every) == sorted([ended, search, broken, *bots])
+    assert (ids(failed), ids(orders), ids(contacts)) == (sorted([broken, bots[1]]), [ended], [bots[0]])
     assert ids(two) == sorted([ended, bots[0]])
+    [payload] = every
+    assert json.loads(json.dumps(payload)) == payload
+    reported = {task["task_id"]: task for task in payload["tasks"]}
+    assert (reported[ended]["status"], reported[broken]["status"]) == ("finished", "failed")
+    assert reported[broken]["failure"]["code"] == 1011
     assert not any("status=" in request.query for request in emulator.requests)
 
 
