@@ -284,16 +284,15 @@ def test_check_sends_at_most_80_requests_and_the_next_one_continues_with_the_nex
     assert verdict.used == 810
 
 
-class _Run:
-    """A run in simulated time: from its creation, it is active for so many minutes, and then has used credits."""
+def after(seconds):
+    return MIDNIGHT + timedelta(seconds=seconds)
 
-    def __init__(self, number, created_at, minutes, credit):
-        self.number, self.created_at, self.credit = number, created_at, credit
-        self.ends_at = created_at + timedelta(minutes=minutes)
 
-    def listed(self, at):
-        ended = self.ends_at <= at
-        return listed(self.number, self.created_at, self.credit if ended else 0, "finished" if ended else "running")
+def simulated(number, run, now):
+    """Return a run as it is listed now: from its creation, it is active for so many minutes, and then has credits."""
+    second, minutes, credit = run
+    ended = after(second + 60 * minutes) <= now
+    return listed(number, after(second), credit if ended else 0, "finished" if ended else "running")
 
 
 SECOND = st.one_of(
@@ -302,7 +301,6 @@ SECOND = st.one_of(
     st.builds(lambda day, seconds: day * 86400 + seconds, st.integers(1, 9), st.integers(-35, 35)),
     st.builds(lambda day, seconds: day * 86400 + 25_800 + seconds, st.integers(1, 9), st.integers(-35, 35)),
 )
-BEGIN = datetime(2026, 11, 27, tzinfo=timezone.utc)
 
 
 @settings(max_examples=examples(200))
@@ -312,20 +310,18 @@ BEGIN = datetime(2026, 11, 27, tzinfo=timezone.utc)
 )
 def test_each_run_counts_in_the_day_and_the_month_in_which_browseract_created_it_and_in_no_other(runs, checks):
     """By BrowserAct's clock, runs are created and end; several workers, whose clocks differ, check in turn."""
-    every = [_Run(number, BEGIN + timedelta(seconds=run[0]), *run[1:]) for number, run in enumerate(runs)]
     account = Account()
     unlimited = Budget("c", daily_credits=10**9, monthly_credits=10**9)
     for second, ahead in sorted(checks):
-        at = BEGIN + timedelta(seconds=second)
-        account.runs = [run.listed(at) for run in every if run.created_at <= at]
-        account.now = at + timedelta(seconds=ahead)
+        account.runs = [simulated(number, run, after(second)) for number, run in enumerate(runs) if run[0] <= second]
+        account.now = after(second + ahead)
         for verdict, length in zip(account.check(unlimited), (10, 7), strict=True):
             inside = [run for run in account.runs if run["created_at"][:length] == str(verdict.period)]
             assert str(verdict.period) == account.now.isoformat()[:length]
             assert verdict.used == sum(run["credit"] for run in inside if run["status"] == "finished")
             assert verdict.active == sum(run["status"] == "running" for run in inside)
     for day, stored in account.stored.items():
-        assert stored == sum(run.credit for run in every if run.created_at.date() == day)
+        assert stored == sum(credit for second, _, credit in runs if after(second).date() == day)
 
 
 UNKNOWN = "The credits cannot be counted: BrowserAct is down"

@@ -76,25 +76,23 @@ def test_callback_url_may_have_as_many_characters_as_browseract_takes():
         arranged(base_url + "x")
 
 
-def test_wait_xcom_of_callback_names_its_wait():
-    wait = callback_url.resumed_wait(Wait("7", 1.0, began_at=BEGAN))
-    assert is_resumed_wait(wait, BEGAN)
-    # A database may round the time.
-    assert is_resumed_wait({**wait, "began_at": 1795647413.02949}, BEGAN)
+RESUMED = callback_url.resumed_wait(Wait("7", 1.0, began_at=BEGAN))
 
 
 @cases(
-    "wait",
+    ("wait", "matches"),
     {
-        "no XCom": None,
-        "text": "callback",
-        "empty": {},
-        "still waiting": {"waits_for": "callback"},
-        "no beginning": {"woken_by": "callback"},
-        "beginning is null": {"woken_by": "callback", "began_at": None},
-        "another wait": {"woken_by": "callback", "began_at": BEGAN - 1},
-        "ended by poll": {"woken_by": "poll", "began_at": BEGAN},
+        "ended by its callback": (RESUMED, True),
+        "time that a database has rounded": ({**RESUMED, "began_at": 1795647413.02949}, True),
+        "no XCom": (None, False),
+        "text": ("callback", False),
+        "empty": ({}, False),
+        "still waiting": ({"waits_for": "callback"}, False),
+        "no beginning": ({"woken_by": "callback"}, False),
+        "beginning is null": ({"woken_by": "callback", "began_at": None}, False),
+        "another wait": ({"woken_by": "callback", "began_at": BEGAN - 1}, False),
+        "ended by poll": ({"woken_by": "poll", "began_at": BEGAN}, False),
     },
 )
-def test_wait_xcom_of_another_wait_or_without_callback_does_not_match(wait):
-    assert not is_resumed_wait(wait, BEGAN)
+def test_wait_xcom_matches_only_the_wait_that_a_callback_has_ended(wait, matches):
+    assert is_resumed_wait(wait, BEGAN) is matches

@@ -28,6 +28,7 @@ def test_larger_of_reported_credits_and_cost_of_all_steps_counts(credit, cost, u
 NOT_STOPPED = "The run could not be stopped."
 SHARED = "There is no retry, because the tries of a task instance share max_credits."
 USED = "It used 1,205 credits by step 41: Open the next page."
+USED_BY_ALL = "The runs of this task instance used 1,205 credits."
 
 
 @cases(
@@ -38,12 +39,7 @@ USED = "It used 1,205 credits by step 41: Open the next page."
         "before a retry": (LOOPING, NOT_STOPPED, {"retried": True}, f"{USED} {NOT_STOPPED} The next try"),
         "no shared cap": (LOOPING, None, {"shared": False}, f"{USED} There is no retry, because a"),
         "no steps": (BARE, None, {}, f"It used 1,205 credits. {SHARED}"),
-        "with earlier runs": (
-            BARE,
-            "Gone.",
-            {"earlier": 5},
-            "The runs of this task instance used 1,205 credits. Gone.",
-        ),
+        "with earlier runs": (BARE, "Gone.", {"earlier": 5}, f"{USED_BY_ALL} Gone."),
     },
 )
 def test_error_of_a_run_above_the_cap_names_the_step_and_what_became_of_the_run(run, fate, how, then):

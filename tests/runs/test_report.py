@@ -146,22 +146,18 @@ def test_failed_run_error_names_reason_code_step_screenshot_log_and_remedy():
     )
 
 
+AT_2 = " (step 2: read)"
+NOT_JUDGED = step("read", "failed", evaluation_previous_goal="the page was open")
+
+
 @cases(
     ("steps", "at", "lines"),
     {
         "no step": ((), "", []),
-        "no step failed": ((step("open the page", number=1), step("read")), " (step 2: read)", []),
-        "step that is not judged yet": (
-            (step("read", "failed", evaluation_previous_goal="the page was open"),),
-            " (step 2: read)",
-            ["Evaluation of the previous step: the page was open"],
-        ),
-        "signed screenshot": ((step("read", "failed", screenshots_url=SIGNED),), " (step 2: read)", []),
-        "failed step long before the end": (
-            (step("open", "failed", number=1), *[step("read")] * 100_000),
-            " (step 2: read)",
-            [],
-        ),
+        "no step failed": ((step("open the page", number=1), step("read")), AT_2, []),
+        "step that is not judged yet": ((NOT_JUDGED,), AT_2, ["Evaluation of the previous step: the page was open"]),
+        "signed screenshot": ((step("read", "failed", screenshots_url=SIGNED),), AT_2, []),
+        "failed step long before the end": ((step("open", "failed", number=1), *[step("read")] * 100_000), AT_2, []),
     },
 )
 def test_failed_run_error_names_the_step_that_failed_or_the_last_one(steps, at, lines):

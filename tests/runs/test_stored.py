@@ -103,11 +103,6 @@ def test_anything_else_is_refused(kind, value):
         read(kind, value)
 
 
-def test_cursor_from_the_future_is_refused():
-    with pytest.raises(ValueError, match="from the future"):
-        Cursor.read({"floor": 10.1, "reported": {}}, 10.0)
-
-
 @pytest.mark.parametrize("odd", ["7" * 65, "7\n[2026-11-27] INFO", "https://evil.example", "\x1b[2J", 7, None, ["7"]])
 def test_entry_that_cannot_be_read_names_its_run_only_by_an_id(odd):
     assert "\nBrowserAct task 18230957120664813." in str(unusable("x", {"task_id": "18230957120664813"}))

@@ -92,22 +92,15 @@ def test_wait_lasts_until_the_end_of_the_run_or_the_deadline(status):
 FIRST = Step(number=1, status="running", goal="Open the page")
 SECOND = Step(number=2, status="running", goal="Read the rows")
 IS_RUNNING, IS_PAUSED = f"Status: running. Live view: {LIVE}", f"Status: paused. It waits for a person: {LIVE}"
-STEP_2 = "Step 2: Read the rows (running)"
+STEP_1, STEP_2 = "Step 1: Open the page (running)", "Step 2: Read the rows (running)"
+GROWING = [(FIRST,), (FIRST, SECOND)]
 
 
 @cases(
     ("answers", "fields", "texts"),
     {
-        "new steps": (
-            (R, R, R, F),
-            {"steps": [(), (FIRST,), (FIRST, SECOND)]},
-            [IS_RUNNING, "Step 1: Open the page (running)", STEP_2],
-        ),
-        "steps that were logged before": (
-            (R, F),
-            {"last_seen": R, "steps": [(FIRST,), (FIRST, SECOND)], "steps_logged": 1},
-            [STEP_2],
-        ),
+        "new steps": ((R, R, R, F), {"steps": [(), *GROWING]}, [IS_RUNNING, STEP_1, STEP_2]),
+        "steps that were logged before": ((R, F), {"last_seen": R, "steps": GROWING, "steps_logged": 1}, [STEP_2]),
         "goals may quote secrets": ((F,), {"steps": [(FIRST,)], "hide_goals": True}, ["Step 1: *** (running)"]),
         "statuses": ((R, R, P, R, F), {}, [IS_RUNNING, IS_PAUSED, IS_RUNNING]),
         "status that was logged before": ((R, F), {"last_seen": R}, []),
@@ -227,11 +220,7 @@ def test_pause_ends_the_wait_once_and_only_if_a_worker_has_something_to_do(answe
         "steps above the cap": (R, {"steps": [steps_until(21)]}, True),
         "steps above the reported credits": (R, {"steps": [steps_until(21)], "credit": [20]}, True),
         "reported credits above the steps": (R, {"steps": [steps_until(3)], "credit": [101]}, True),
-        "steps that are not estimated": (
-            R,
-            {"steps": [steps_until(21)], "credit": [100], "credits_per_step": 0},
-            False,
-        ),
+        "steps are not estimated": (R, {"steps": [steps_until(21)], "credit": [100], "credits_per_step": 0}, False),
         "at the cap with earlier tries": (R, {"credit": [60], "spent_before": 40}, False),
         "above the cap with earlier tries": (R, {"credit": [61], "spent_before": 40}, True),
         "no cap": (R, {"credit": [10**6], "max_credits": None}, False),
