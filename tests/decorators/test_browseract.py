@@ -12,7 +12,10 @@ from airflow_provider_browseract.decorators.browseract import BotDecoratedOperat
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH
 from airflow_provider_browseract.exceptions import InputError, RunLostError
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, raises
+from tests.workers import BOTH_WAYS, raises, store
+from tests.world import emulator, worker, world
+
+__all__ = ["emulator", "store", "worker", "world"]
 
 BOT: dict[str, Any] = {"bot_id": CONTACTS.id}
 A_DICT = "(The function returned a value of type|input is a list)"

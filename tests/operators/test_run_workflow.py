@@ -132,45 +132,45 @@ class TestDeferral:
         assert len(polls) in (6, 7)
 
 
-class TestUnsuccessfulRun:
-    def test_undocumented_status_raises_an_error(self, orders, emulator):
-        report_status(emulator, "transcended")
-        with pytest.raises(RunLostError, match="'transcended' is not a task status"):
-            orders(deferrable=True).run()
-
-    def test_missing_connection_at_the_deadline_raises_an_error_that_names_the_run(self, orders, emulator, monkeypatch):
-        run = orders(timeout=30, deferrable=True)
-        event = run.wait_in_triggerer(run.defer())
-        monkeypatch.delenv(CONNECTION)
-        with pytest.raises(RunLostError, match=r"could not be stopped.*may keep running") as caught:
-            run.operator().execute_complete(run.context, event)
-        assert emulator.tasks[0].id in str(caught.value)
+def test_undocumented_status_raises_an_error(orders, emulator):
+    report_status(emulator, "transcended")
+    with pytest.raises(RunLostError, match="'transcended' is not a task status"):
+        orders(deferrable=True).run()
 
 
-class TestInterruptedStart:
-    UNKNOWN = r"(?s)execution_timeout expired during.*not known whether BrowserAct started .*stop the one"
+def test_missing_connection_at_the_deadline_raises_an_error_that_names_the_run(orders, emulator, monkeypatch):
+    run = orders(timeout=30, deferrable=True)
+    event = run.wait_in_triggerer(run.defer())
+    monkeypatch.delenv(CONNECTION)
+    with pytest.raises(RunLostError, match=r"could not be stopped.*may keep running") as caught:
+        run.operator().execute_complete(run.context, event)
+    assert emulator.tasks[0].id in str(caught.value)
 
-    @cases(
-        ("error", "only_starts", "raised", "match"),
-        {
-            "timeout during the start": (AirflowTaskTimeout("Timeout"), True, AirflowFailException, UNKNOWN),
-            "timeout before the start": (AirflowTaskTimeout("Timeout"), False, AirflowTaskTimeout, "^Timeout$"),
-            "exit during the start": (SystemExit(), True, SystemExit, None),
-        },
-    )
-    def test_interrupted_start_is_not_repeated(self, orders, monkeypatch, logs, error, only_starts, raised, match):
-        send = BrowserActClient._send_once
 
-        def interrupted(client, call):
-            if call.starts_run or not only_starts:
-                raise error
-            return send(client, call)
+UNKNOWN_START = r"(?s)execution_timeout expired during.*not known whether BrowserAct started .*stop the one"
 
-        monkeypatch.setattr(BrowserActClient, "_send_once", interrupted)
-        with pytest.raises(raised, match=match):
-            orders().run()
-        may_run = "not known whether BrowserAct started a run. A run may be running and using credits. Check the"
-        assert raised is not SystemExit or may_run in logs()
+
+@cases(
+    ("error", "only_starts", "raised", "match"),
+    {
+        "timeout during the start": (AirflowTaskTimeout("Timeout"), True, AirflowFailException, UNKNOWN_START),
+        "timeout before the start": (AirflowTaskTimeout("Timeout"), False, AirflowTaskTimeout, "^Timeout$"),
+        "exit during the start": (SystemExit(), True, SystemExit, None),
+    },
+)
+def test_interrupted_start_is_not_repeated(orders, monkeypatch, logs, error, only_starts, raised, match):
+    send = BrowserActClient._send_once
+
+    def interrupted(client, call):
+        if call.starts_run or not only_starts:
+            raise error
+        return send(client, call)
+
+    monkeypatch.setattr(BrowserActClient, "_send_once", interrupted)
+    with pytest.raises(raised, match=match):
+        orders().run()
+    may_run = "not known whether BrowserAct started a run. A run may be running and using credits. Check the"
+    assert raised is not SystemExit or may_run in logs()
 
 
 def test_private_callback_url_is_refused_unless_the_api_is_private(orders, monkeypatch):
@@ -237,26 +237,25 @@ class TestChangingConnection:
         assert len(emulator.tasks) == 1
 
 
-class TestPollOutage:
-    @cases(
-        "fault",
-        {
-            "a firewall": RequestFault.html(403),
-            "a gateway": RequestFault.gateway(404),
-            "a redirect": RequestFault.redirect(),
-            "a refused key": RequestFault.refused(401),
-        },
-    )
-    def test_poll_outage_in_triggerer_defers_again_if_the_worker_can_read_the_run(self, orders, emulator, fault, logs):
-        emulator.set_workflow(ORDERS.id, duration=7200.0)
-        run = orders(deferrable=True)
-        deferred = run.defer()
-        with emulator.fault("get-task", fault):
-            event = run.wait_in_triggerer(deferred)
-        assert event["wait"]["failed_polls"] >= MIN_FAILED_POLLS
-        assert run.defer_again(deferred, event).trigger.wait.deadline == deferred.trigger.wait.deadline
-        assert emulator.tasks[0].status == "running"
-        assert "A poll of the run failed, 5 in a row: " in logs()
+@cases(
+    "fault",
+    {
+        "a firewall": RequestFault.html(403),
+        "a gateway": RequestFault.gateway(404),
+        "a redirect": RequestFault.redirect(),
+        "a refused key": RequestFault.refused(401),
+    },
+)
+def test_poll_outage_in_triggerer_defers_again_if_the_worker_can_read_the_run(orders, emulator, fault, logs):
+    emulator.set_workflow(ORDERS.id, duration=7200.0)
+    run = orders(deferrable=True)
+    deferred = run.defer()
+    with emulator.fault("get-task", fault):
+        event = run.wait_in_triggerer(deferred)
+    assert event["wait"]["failed_polls"] >= MIN_FAILED_POLLS
+    assert run.defer_again(deferred, event).trigger.wait.deadline == deferred.trigger.wait.deadline
+    assert emulator.tasks[0].status == "running"
+    assert "A poll of the run failed, 5 in a row: " in logs()
 
 
 @BOTH_WAYS

@@ -25,7 +25,10 @@ from airflow_provider_browseract.runs.wait import Wait, WaitEvent
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.cases import cases
 from tests.catalogue import FAILING, PLAIN_TEXT
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, FakeTaskInstance, calls_of, raises
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, FakeTaskInstance, calls_of, logs, raises
+from tests.world import emulator, worker, world
+
+__all__ = ["emulator", "logs", "worker", "world"]
 
 REFUSED = RequestFault.refused(401, "Invalid API key", http_status=401)
 
