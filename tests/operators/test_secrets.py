@@ -32,21 +32,23 @@ GOAL = f"Type '{SECRET}' into the field"
 DECORATED = pytest.mark.parametrize("by", ["operator", "decorated"])
 
 
-@pytest.fixture(autouse=True)
-def _forget_masks():
+def forget_masks() -> None:
     from airflow.sdk._shared.secrets_masker import _secrets_masker
 
-    yield
     _secrets_masker().reset_masker()
+
+
+@pytest.fixture(autouse=True)
+def _no_masks_afterwards():
+    yield
+    forget_masks()
 
 
 class RenderingWorker(Worker):
     """Renders the templates of each process, as Airflow does. The process knows no secret of the one before."""
 
     def operator(self) -> Any:
-        from airflow.sdk._shared.secrets_masker import _secrets_masker
-
-        _secrets_masker().reset_masker()
+        forget_masks()
         operator = super().operator()
         operator.render_template_fields(self.context)
         return operator
@@ -73,10 +75,6 @@ class TestGuesses:
         run.run()
         return stored_by(run, store)
 
-    def request(self, secret: str) -> RunRequest:
-        inputs = read_input_parameters({**self.INPUTS, "password": secret})
-        return RunRequest(Source(SourceKind.WORKFLOW, LOG_IN.id), inputs)
-
     def canonical(self, secret: str) -> bytes:
         """Return what a fingerprint is made of. The code is public, and a viewer sees all inputs but the secret."""
         inputs = {**self.INPUTS, "password": secret}
@@ -99,7 +97,7 @@ class TestGuesses:
         assert self.guessed(stored) == []
 
     def test_stored_fingerprint_is_keyed_with_nothing_that_airflow_stores(self, stored):
-        fingerprint = self.request(self.SECRET).fingerprint("app-emulator")
+        fingerprint = RunRequest(Source(SourceKind.WORKFLOW, LOG_IN.id), self.INPUTS).fingerprint("app-emulator")
         assert fingerprint in stored
         texts = set(re.findall(r"[\w.-]+", stored))
         keys = {text.encode() for text in texts} | {bytes.fromhex(text) for text in texts if HEX.fullmatch(text)}

@@ -135,7 +135,7 @@ class World:
         heapq.heappush(self._events, (self.now + seconds, next(self._number), happen))
 
     def _measure(self, until: float) -> None:
-        could = sum(ti.state in ("deferred", "scheduled") and self._may_begin(ti) for ti in self.tis)
+        could = sum(ti.state in ("deferred", "scheduled") and ti.dag_id not in self.paused for ti in self.tis)
         free = min(could, self.plan - len(self.active))
         self.unused += max(0, free) * (until - self.now)
         if free <= 0:
@@ -145,11 +145,8 @@ class World:
             self._unused_since = self.now
         self.longest_unused = max(self.longest_unused, until - self._unused_since)
 
-    def _may_begin(self, ti: TI) -> bool:
-        return ti.dag_id not in self.paused
-
     def _begin(self, ti: TI) -> None:
-        if self._may_begin(ti):
+        if ti.dag_id not in self.paused:
             self._after(self.chance.uniform(*self.start_takes), lambda: self._start(ti))
 
     def _start(self, ti: TI) -> None:
@@ -199,10 +196,6 @@ class World:
         queue.run_ended()
         self._count_in(queue, timings.SLOT_COUNT_PAUSE)
 
-    def _resume(self, ti: TI) -> None:
-        ti.state = "scheduled"
-        self._begin(ti)
-
     def _count_in(self, queue: SlotQueue, seconds: float) -> None:
         """Look at a queue in some seconds, unless that happens earlier."""
         due, number = self._looks.get(id(queue), (float("inf"), 0))
@@ -222,7 +215,8 @@ class World:
         for name in queue.wake(self.now):
             for ti in self.tis:
                 if ti.name == name and ti.state == "deferred":
-                    self._resume(ti)
+                    ti.state = "scheduled"
+                    self._begin(ti)
         if queue.waiting:
             self._count_in(queue, max(timings.SLOT_COUNT_PAUSE, queue.next_count(self.now)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 from typing import Any
 
@@ -30,22 +31,16 @@ ACTION: dict[str, Any] = {"watch_pauses": True, "required_action": "q", "ignore_
 WATCHES = {"watch_pauses": True}
 
 
-class Log:
-    """Keeps the lines of a log."""
+class Log(logging.Logger):
+    """Keeps its lines."""
 
     def __init__(self) -> None:
+        super().__init__("wait")
         self.lines: list[str] = []
         self.warnings: list[str] = []
 
-    def info(self, text: str, *args: object) -> None:
-        self.lines.append(text % args)
-
-    def warning(self, text: str, *args: object, **_: object) -> None:
-        self.warnings.append(text % args)
-
-    def log(self, *_: object) -> None: ...
-
-    def error(self, *_: object, **__: object) -> None: ...
+    def handle(self, record: logging.LogRecord) -> None:
+        (self.lines if record.levelno == logging.INFO else self.warnings).append(record.getMessage())
 
 
 class Polls:
@@ -257,6 +252,7 @@ def test_wait_without_a_status_has_a_reason_and_a_remedy():
 
 
 CALLED_BACK = Wait("7", START + 36_000.0, callback_token_sha256="0" * 64, began_at=START)
+NO_CALLBACK: dict[str, Any] = {"callback_token_sha256": None}
 
 
 @pytest.fixture
@@ -303,14 +299,14 @@ class TestPollsBehindACallback:
 @cases(
     ("fields", "now", "pause"),
     {
-        "after the grace": ({"callback_token_sha256": None}, 0.0, 9.0),
+        "after the grace": (NO_CALLBACK, 0.0, 9.0),
         "after the grace with a callback": ({}, 0.0, 11.0),
-        "soon after the start": ({"callback_token_sha256": None}, 9.0, 9.0 - 8.0 + 1.0),
+        "soon after the start": (NO_CALLBACK, 9.0, 9.0 - 8.0 + 1.0),
         # The grace after a deferral is not shorter.
-        "clock ahead, or another triggerer": ({"callback_token_sha256": None}, 31.0, 8.0 + 5.0),
-        "takeover long after the start": ({"callback_token_sha256": None}, 3600.0, 8.0 + 5.0),
+        "clock ahead, or another triggerer": (NO_CALLBACK, 31.0, 8.0 + 5.0),
+        "takeover long after the start": (NO_CALLBACK, 3600.0, 8.0 + 5.0),
         "takeover with a callback": ({}, 3600.0, 10.0 + 60.0),
-        "deadline before the first poll": ({"callback_token_sha256": None, "deadline": START}, 0.0, 8.0),
+        "deadline before the first poll": ({**NO_CALLBACK, "deadline": START}, 0.0, 8.0),
         "takeover just before the deadline": (
             {"poll_interval": 3600.0, "deadline": START + 3700.0},
             3600.0,
@@ -345,8 +341,8 @@ def test_first_polls_of_many_waits_that_another_triggerer_takes_over_are_spread_
 @cases(
     ("fields", "longest", "waits_for"),
     {
-        "polls": ({"callback_token_sha256": None}, 10.0, WokenBy.POLL),
-        "own interval": ({"callback_token_sha256": None, "poll_interval": 7.0}, 7.0, WokenBy.POLL),
+        "polls": (NO_CALLBACK, 10.0, WokenBy.POLL),
+        "own interval": ({**NO_CALLBACK, "poll_interval": 7.0}, 7.0, WokenBy.POLL),
         "callback": ({}, 120.0, WokenBy.CALLBACK),
         "pauses": (WATCHES, 10.0, WokenBy.CALLBACK),
         "cap": ({"max_credits": 100}, 10.0, WokenBy.CALLBACK),

@@ -21,7 +21,7 @@ from airflow_provider_browseract.triggers import run as triggers
 from airflow_provider_browseract.triggers.run import PatientClient, TaskTrigger
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from tests.cases import cases
-from tests.triggers.waits import start, start_bot, start_paused, start_short, trigger
+from tests.triggers.waits import start, start_bot, start_paused, trigger
 from tests.workers import calls_of, raises, stored_trigger
 
 
@@ -303,10 +303,11 @@ class TestAnsweredMeanwhile:
     },
 )
 def test_required_action_left_open_by_a_try_is_closed_on_retry(emulator, people, wait, try_number, answered, chosen):
+    emulator.set_workflow(ORDERS.id, duration=0.0)
     people._ask(TI_ID)
     if answered:
         people.answer("Resume")
-    made = trigger(start_short(emulator), default_answer=Answer.STOP)
+    made = trigger(start(), default_answer=Answer.STOP)
     made.task_instance = SimpleNamespace(id=TI_ID, try_number=try_number, task_id="run")  # type: ignore[assignment]
     assert wait(made).wait.last_seen == "finished"
     assert people.question["chosen"] == chosen

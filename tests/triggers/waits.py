@@ -54,13 +54,6 @@ def start_paused(emulator) -> str:
     return task_id
 
 
-def start_short(emulator) -> str:
-    emulator.next_run(ORDERS.id, duration=0.0)
-    task_id = start()
-    emulator.wait_until(lambda: emulator.tasks[-1].finished_at)
-    return task_id
-
-
 async def until(reached: Callable[[], object]) -> None:
     end = time.monotonic() + LIMIT
     while not reached():
