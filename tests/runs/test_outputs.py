@@ -176,27 +176,32 @@ def test_csv_that_is_probably_a_message_a_page_or_separated_otherwise_has_a_reas
     assert outputs.doubt_about(None, CSV) is None
 
 
+LARGE_LIST = " [" + "1, " * 10 + "1]"
+
+
 class TestLargeText:
     @pytest.fixture(autouse=True)
     def _small_limit(self, monkeypatch):
         monkeypatch.setattr(outputs, "LARGEST_PARSED", 20)
 
     @cases(
-        ("text", "declared", "found", "warns"),
+        ("text", "declared", "is_json", "found"),
         {
-            "JSON": (" [" + "1, " * 10 + "1]", JSON, JSON, True),
-            "auto JSON": (" [" + "1, " * 10 + "1]", AUTO, JSON, True),
-            "CSV": ("name,price\n" + "pen,1\n" * 10, CSV, CSV, True),
-            "deep JSON": (nested(100_000), JSON, JSON, True),
-            "half of a character": (r'["\ud800 is half of a character"]', JSON, JSON, True),
-            "words": ("plain words, " * 10, AUTO, TEXT, False),
-            "JSON string": ('"' + "quoted words, " * 10 + '"', AUTO, TEXT, False),
+            "JSON": (LARGE_LIST, JSON, None, JSON),
+            "auto JSON": (LARGE_LIST, AUTO, None, JSON),
+            "CSV": ("name,price\n" + "pen,1\n" * 10, CSV, None, CSV),
+            "deep JSON": (nested(100_000), JSON, None, JSON),
+            "half of a character": (r'["\ud800 is half of a character"]', JSON, None, JSON),
+            "words": ("plain words, " * 10, AUTO, None, TEXT),
+            "JSON string": ('"' + "quoted words, " * 10 + '"', AUTO, None, TEXT),
+            "value of a bot": (LARGE_LIST, AUTO, True, JSON),
+            "text of a bot": ("1" * 30, AUTO, False, TEXT),
         },
     )
-    def test_large_text_is_returned_unparsed_with_the_reason_if_it_is_no_plain_text(self, text, declared, found, warns):
-        returned = read(text, declared, lambda value: pytest.fail("a value was created"))
-        assert returned == ReturnValue(text, outputs.TOO_LARGE_TO_PARSE if warns else None)
-        assert format_of(Output(string=text), declared) is found
+    def test_large_text_is_returned_unparsed_with_the_reason_if_it_is_no_text(self, text, declared, is_json, found):
+        returned = read(text, declared, lambda value: pytest.fail("a value was created"), is_json=is_json)
+        assert returned == ReturnValue(text, None if found is TEXT else outputs.TOO_LARGE_TO_PARSE)
+        assert format_of(Output(string=text, is_json=is_json), declared) is found
 
     @cases(
         ("text", "declared", "why"),
@@ -210,11 +215,6 @@ class TestLargeText:
     def test_large_text_without_the_declared_format_raises_with_the_reason(self, text, declared, why):
         with pytest.raises(FormatError, match=why):
             read(text, declared)
-
-    def test_large_output_of_a_bot_is_reported_only_if_it_is_json(self):
-        text = "[" + "1, " * 10 + "1]"
-        assert read(text, is_json=True) == ReturnValue(text, outputs.TOO_LARGE_TO_PARSE)
-        assert read("1" * 30, is_json=False) == ReturnValue("1" * 30)
 
 
 URL, DOWNLOAD_URL = "https://files.example/1", "https://f/a.pdf?s"

@@ -48,13 +48,6 @@ def test_higher_priority_weight_goes_first_then_the_longest_wait():
     assert queue.order() == ["urgent", "early", "late"]
 
 
-def test_refused_task_returns_to_its_place():
-    queue = queue_of(in_order(2))
-    look(queue, READY, 9, "0")
-    queue.join("0", wait_of(0.0, refusals=2), READY + 1)
-    assert queue.order() == ["0", "1"]
-
-
 @cases(
     ("waits", "looks"),
     {
