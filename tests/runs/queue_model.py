@@ -28,13 +28,12 @@ def wait_of(
 
 @dataclass(eq=False)
 class TI:
-    """A task instance, which wants one run. The key is the digest of an API key."""
+    """A task instance, which wants one run. All of them have the same API key."""
 
     name: str
     duration: float
     dag_id: str = "dag"
     conn_id: str = "conn"
-    key: str | None = "key"
     source: str = "workflow"
     api_version: ApiVersion = ApiVersion.V2
     state: str = "new"
@@ -82,7 +81,7 @@ class World:
         self.tis: list[TI] = []
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = itertools.count()
-        self._queues: dict[tuple[int, str], SlotQueue] = {}
+        self._queues: dict[int, SlotQueue] = {}
         self._looks: dict[int, tuple[float, int]] = {}
         self._unused_since: float | None = None
 
@@ -170,7 +169,6 @@ class World:
             ti.source,
             active=len(self._listed(versions_to_count(ti.api_version))) if self.counts and not limited else None,
             pause=pause_after(ti.queued.refusals, self.chance.random) if limited else None,
-            key_digest=ti.key,
             api_version=ti.api_version,
         )
         ti.state = "deferred"
@@ -180,7 +178,7 @@ class World:
     def _join(self, ti: TI, triggerer: int) -> None:
         if ti.state != "deferred" or ti.wait is None:
             return
-        queue = ti.queue = self._queues.setdefault((triggerer, ti.key or ti.conn_id), SlotQueue())
+        queue = ti.queue = self._queues.setdefault(triggerer, SlotQueue())
         queue.join(ti.name, ti.wait, self.now, ti.dag_id)
         self._count_in(queue, queue.next_count(self.now))
 
@@ -188,7 +186,7 @@ class World:
         self.active.remove(ti)
         ti.state = "over"
         if self.ends_seen:
-            queue = self._queues.get((self.chance.randrange(self.triggerers), ti.key or ti.conn_id))
+            queue = self._queues.get(self.chance.randrange(self.triggerers))
             if queue is not None:
                 self._after(self.chance.uniform(0.0, timings.DEFAULT_POLL_INTERVAL), lambda: self._see_end(queue))
 

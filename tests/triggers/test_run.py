@@ -70,7 +70,7 @@ def test_task_trigger_gives_up_when_its_connection_is_missing_for_long(world, em
     began = world.clock.now
     event = wait(TaskTrigger(browseract_conn_id="nowhere", wait=trigger(start()).wait))
     assert event.wait.failed_polls >= MIN_FAILED_POLLS
-    assert world.clock.now - began >= timings.POLL_PATIENCE
+    assert 0 <= world.clock.now - began - timings.POLL_PATIENCE < 60
     assert "nowhere" in logs()
 
 
