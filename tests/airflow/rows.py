@@ -17,7 +17,6 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from airflow.utils.state import TaskInstanceState
 from sqlalchemy import delete, event, func, insert, select, update
 from sqlalchemy.engine import Engine
 
@@ -41,7 +40,6 @@ INDEX = "map_index" if "map_index" in TABLE.c else "region_index"
 
 
 def dialect() -> str:
-    """Return the kind of Airflow's database, as SQLAlchemy names it."""
     with create_session() as session:
         return session.get_bind().dialect.name
 
@@ -63,7 +61,6 @@ def selects() -> Iterator[list[str]]:
 
 
 def execute(*statements: Any) -> None:
-    """Execute statements in one transaction."""
     with create_session() as session:
         for statement in statements:
             session.execute(statement)
@@ -112,14 +109,53 @@ def new_ti_id() -> Any:
     return TABLE.c.id.type.python_type(str(uuid.uuid4()))
 
 
+def row_of(session: Any, key: TaskInstanceKey) -> Any:
+    return session.scalars(select(TaskInstance).filter_by(**key._asdict())).one()
+
+
+def id_of(key: TaskInstanceKey) -> Any:
+    """Return the id of the current try."""
+    with create_session() as session:
+        return row_of(session, key).id
+
+
+def change(key: TaskInstanceKey, **values: Any) -> None:
+    """Change columns of the current try."""
+    execute(update(TABLE).where(TABLE.c.id == id_of(key)).values(**values))
+
+
+def defer(key: TaskInstanceKey, trigger: Any, ago: float = 0.0) -> int:
+    """Let a task instance wait in the triggerer since some seconds, and return the id of the trigger."""
+    with create_session() as session:
+        trigger_id: int = store_trigger(session, trigger, ago).id
+    change(key, state="deferred", trigger_id=trigger_id, next_method="execute_complete")
+    return trigger_id
+
+
+def schedule_next_try(key: TaskInstanceKey) -> None:
+    """End the try and schedule the next one, as Airflow does for a retry and after a clear."""
+    with create_session() as session:
+        ti = row_of(session, key)
+        ti.state, ti.trigger_id, ti.next_method = "up_for_retry", None, None
+        number = ti.try_number + 1
+        ti.prepare_db_for_next_try(session)
+    change(key, state="scheduled", try_number=number)
+
+
+def start_worker(key: TaskInstanceKey) -> None:
+    """Let a worker start the current try, which deletes the XComs of the one before."""
+    with create_session() as session:
+        ti = row_of(session, key)
+        ti.state, ti.trigger_id, ti.next_method, ti.next_kwargs = "running", None, None, None
+        XComModel.clear(dag_id=key.dag_id, task_id=key.task_id, run_id=key.run_id, session=session)
+
+
 class Deferred:
     """A task instance in Airflow's database, made to wait for a callback by hand."""
 
     def __init__(self, run_id: str) -> None:
         self.waiting = TaskInstanceKey(DAG_ID, run_id, "search", -1)
         self.token = new_token()
-        self.deadline = time.time() + 3600
-        self.first_poll_at = 0.0
 
     @property
     def path(self) -> str:
@@ -129,55 +165,37 @@ class Deferred:
     @property
     def ti_id(self) -> str:
         """The id of its current try."""
-        with create_session() as session:
-            return str(self.row(session).id)
+        return str(id_of(self.waiting))
 
     def row(self, session) -> Any:
-        """Return the row of the task instance."""
-        of = {"dag_id": DAG_ID, "run_id": self.waiting.run_id, "task_id": "search"}
-        return session.scalars(select(TaskInstance).filter_by(**of)).one()
+        return row_of(session, self.waiting)
 
     def start(self) -> None:
         """Bring it to where its run is about to be started."""
-        with create_session() as session:
-            ti = self.row(session)
-            ti.state, ti.trigger_id, ti.next_method, ti.next_kwargs = TaskInstanceState.RUNNING, None, None, None
-            XComModel.clear(dag_id=DAG_ID, task_id="search", run_id=self.waiting.run_id, session=session)
+        start_worker(self.waiting)
 
     def defer(self, ago: float = LONG_AGO, **fields: Any) -> int:
         """Defer the task instance some seconds ago, and return the id of the trigger."""
-        self.began_at = time.time()
-        known = {"callback_token_sha256": digest(self.token), "began_at": self.began_at}
-        self.wait = Wait("7", self.deadline, **{**known, **fields})
-        trigger = TaskTrigger(browseract_conn_id="browseract_default", wait=self.wait)
-        with create_session() as session:
-            trigger_id: int = store_trigger(session, trigger, ago).id
-            ti = self.row(session)
-            ti.state, ti.trigger_id, ti.next_method = TaskInstanceState.DEFERRED, trigger_id, "execute_complete"
-            return trigger_id
+        known = {"callback_token_sha256": digest(self.token), "began_at": time.time()}
+        self.wait = Wait("7", time.time() + 3600, **{**known, **fields})
+        return defer(self.waiting, TaskTrigger(browseract_conn_id="browseract_default", wait=self.wait), ago)
 
     def next_try(self) -> None:
         """End the waiting try, and begin another one."""
-        with create_session() as session:
-            ti = self.row(session)
-            ti.state, ti.trigger_id = TaskInstanceState.UP_FOR_RETRY, None
-            ti.prepare_db_for_next_try(session)
+        schedule_next_try(self.waiting)
         self.start()
 
-    def leave_trigger(self, state: TaskInstanceState) -> None:
+    def leave_trigger(self, state: str) -> None:
         """End the deferral without a callback."""
-        with create_session() as session:
-            ti = self.row(session)
-            ti.trigger_id, ti.state = None, state
+        change(self.waiting, trigger_id=None, state=state)
 
     def forget_trigger(self) -> None:
         """Delete the trigger, as the triggerer does with one that no task instance waits for."""
-        self.leave_trigger(TaskInstanceState.SCHEDULED)
+        self.leave_trigger("scheduled")
         execute(delete(Trigger).where(Trigger.classpath.startswith("airflow_provider_browseract")))
 
     @property
     def state(self) -> str:
-        """Its state."""
         with create_session() as session:
             return str(self.row(session).state)
 
@@ -199,11 +217,9 @@ class Deferred:
 
     @property
     def xcoms(self) -> dict[str, Any]:
-        """Its XComs."""
         with create_session() as session:
             query = XComModel.get_many(run_id=self.waiting.run_id, dag_ids=DAG_ID, task_ids="search", map_indexes=-1)
-            rows = session.scalars(query)
-            return {row.key: XComModel.deserialize_value(row) for row in rows}
+            return {row.key: XComModel.deserialize_value(row) for row in session.scalars(query)}
 
 
 class Queue:
@@ -214,6 +230,7 @@ class Queue:
 
     def __init__(self, run_id: str) -> None:
         self._of = {"dag_id": DAG_ID, "run_id": run_id, "task_id": "cheapest"}
+        self._are_of = [TABLE.c[name] == value for name, value in self._of.items()]
 
     def add(
         self,
@@ -221,15 +238,14 @@ class Queue:
         *,
         priority: int = 1,
         conn_id: str = "browseract_default",
-        ago: float = LONG_AGO,
         refusals: int = 1,
         **fields: Any,
     ) -> TaskInstanceKey:
-        """Add a task instance that has been waiting since then and deferred some seconds ago, and return it."""
+        """Add a task instance that has been waiting since then, and return it."""
         wait = QueueWait(Queued(since, since, refusals, priority), time.time() + 3600, **fields)
         with create_session() as session:
-            trigger = store_trigger(session, SlotTrigger(browseract_conn_id=conn_id, wait=wait), ago)
-            highest: Any = session.scalar(select(func.max(TABLE.c[INDEX])).where(*self._is(TABLE)))
+            trigger = store_trigger(session, SlotTrigger(browseract_conn_id=conn_id, wait=wait), LONG_AGO)
+            highest: Any = session.scalar(select(func.max(TABLE.c[INDEX])).where(*self._are_of))
             index = highest + 1
             own = {"id": new_ti_id(), INDEX: index, "trigger_id": trigger.id, "state": "deferred"}
             copy_row(session, TABLE, {**self._of, INDEX: -1}, **own, next_method="execute_queued")
@@ -240,26 +256,8 @@ class Queue:
         execute(update(DagModel).where(DagModel.dag_id == DAG_ID).values(is_paused=paused))
 
     def clear(self) -> None:
-        """Delete all of them."""
-        waiting = delete(TABLE).where(*self._is(TABLE), TABLE.c[INDEX] >= 0)
+        waiting = delete(TABLE).where(*self._are_of, TABLE.c[INDEX] >= 0)
         execute(waiting, delete(Trigger).where(Trigger.classpath == SLOT_TRIGGER))
-
-    def make_unreadable(self, key: TaskInstanceKey) -> None:
-        """Let the trigger of a task instance be one that another version of this package has stored."""
-        with create_session() as session:
-            of = select(TABLE.c.trigger_id).where(*self._is(TABLE), TABLE.c[INDEX] == key.map_index)
-            trigger = session.get(Trigger, session.scalar(of))
-            assert trigger is not None
-            trigger.kwargs = {"browseract_conn_id": "browseract_default", "wait": {"place": 1}}
-
-    def mark(self, key: TaskInstanceKey, state: str) -> None:
-        """Set the state of a task instance, as a person does."""
-        of = *self._is(TABLE), TABLE.c[INDEX] == key.map_index
-        execute(update(TABLE).where(*of).values(state=state, trigger_id=None))
-
-    def _is(self, of: Any) -> list[Any]:
-        columns = getattr(of, "c", of)
-        return [getattr(columns, name) == value for name, value in self._of.items()]
 
 
 _run_ids: list[str] = []
@@ -300,7 +298,6 @@ class Components:
             session.add(job)
 
     def clear(self) -> None:
-        """Delete all of them."""
         execute(delete(Job))
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from airflow_provider_browseract.commands import database
+from tests.airflow import rows
 from tests.cases import raising
 
 
@@ -30,7 +31,7 @@ def test_waits_of_a_connection_and_of_its_key_are_found(queue):
     queue.add(1.0)
     queue.add(2.0, conn_id="another")
     queue.add(3.0, conn_id="same_key", key_digest="digest")
-    queue.mark(queue.add(4.0), "failed")
+    rows.change(queue.add(4.0), state="failed", trigger_id=None)
     waits = database.waits_for_slots("browseract_default", "digest")
     assert sorted(wait.queued.since for wait in waits) == [1.0, 3.0]
 

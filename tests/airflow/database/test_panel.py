@@ -16,9 +16,7 @@ from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.hitl import HITLDetail
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
-from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
-from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from sqlalchemy import delete, insert, select, update
 
@@ -74,13 +72,13 @@ class Airflow:
             like = {"run_id": self._like.run_id, "task_id": self._like.task_id, INDEX: -1}
             rows.copy_row(session, TABLE, like, **own)
         fields = rendered or {"browseract_conn_id": "shop_account", **WORKFLOW}
-        of_try = {"id": uuid.uuid4(), "task_instance_id": self.ti_id(key)} if BY_TRY else key._asdict()
+        of_try = {"id": uuid.uuid4(), "task_instance_id": rows.id_of(key)} if BY_TRY else key._asdict()
         rows.execute(insert(RenderedTaskInstanceFields.__table__).values(rendered_fields=fields, **of_try))
         return key
 
     def forget_rendered(self, key: TaskInstanceKey) -> None:
         """Delete the rendered fields, as Airflow does with those of old DAG runs."""
-        of = {"task_instance_id": self.ti_id(key)} if BY_TRY else key._asdict()
+        of = {"task_instance_id": rows.id_of(key)} if BY_TRY else key._asdict()
         rows.execute(delete(RenderedTaskInstanceFields).filter_by(**of))
 
     def push(self, key: TaskInstanceKey, run: str = "1", value: Any = None, *, ago=0.0, as_text=False, **more) -> None:
@@ -92,53 +90,30 @@ class Airflow:
         """
         shown = facts(Task(id=run, status=TaskStatus.RUNNING, workflow_id="5")) | more if value is None else value
         rows.push_xcom(key, "task", shown, as_text=as_text)
-        of = {"task_instance_id": self.ti_id(key)} if BY_TRY else key._asdict()
+        of = {"task_instance_id": rows.id_of(key)} if BY_TRY else key._asdict()
         rows.execute(update(XCOM).filter_by(key="task", **of).values(timestamp=now() - timedelta(seconds=ago)))
-
-    def ti_id(self, key: TaskInstanceKey) -> Any:
-        """Return the id of the current try."""
-        with create_session() as session:
-            return session.scalars(select(TaskInstance.id).filter_by(**key._asdict())).one()
-
-    def change(self, key: TaskInstanceKey, **values: Any) -> None:
-        """Change columns of the current try."""
-        rows.execute(update(TABLE).where(TABLE.c.id == self.ti_id(key)).values(**values))
 
     def defer(self, key: TaskInstanceKey, run: str = "1", conn_id: str = "shop_account", **fields: Any) -> None:
         """Let a task instance wait for a run in the triggerer."""
         trigger = TaskTrigger(browseract_conn_id=conn_id, wait=Wait(run, time.time() + 3600, **fields))
-        with create_session() as session:
-            self._triggers.append(rows.store_trigger(session, trigger).id)
-        self.change(key, state="deferred", trigger_id=self._triggers[-1], next_method="execute_complete")
+        self._triggers.append(rows.defer(key, trigger))
 
     def resume(self, key: TaskInstanceKey) -> None:
         """End the deferral: the scheduler is about to start a worker for the same try."""
-        self.change(key, state="scheduled", trigger_id=None)
-
-    def schedule_next_try(self, key: TaskInstanceKey) -> None:
-        """End the try and schedule the next one, as Airflow does for a retry and after a clear."""
-        with create_session() as session:
-            ti = session.scalars(select(TaskInstance).filter_by(**key._asdict())).one()
-            ti.state, ti.trigger_id, ti.next_method = "up_for_retry", None, None
-            number = ti.try_number + 1
-            ti.prepare_db_for_next_try(session)
-        self.change(key, state="scheduled", try_number=number)
+        rows.change(key, state="scheduled", trigger_id=None)
 
     def start_next_try(self, key: TaskInstanceKey) -> None:
-        """Let a worker start the next try, which deletes the XComs of the one before."""
-        self.schedule_next_try(key)
-        self.change(key, state="running")
-        with create_session() as session:
-            XComModel.clear(dag_id=key.dag_id, task_id=key.task_id, run_id=key.run_id, session=session)
+        rows.schedule_next_try(key)
+        rows.start_worker(key)
 
     def ask(self, key: TaskInstanceKey) -> None:
         """Create a Required Action."""
         with create_session() as session:
-            session.add(HITLDetail(ti_id=self.ti_id(key), options=["Resume", "Stop"], subject="A person is needed"))
+            session.add(HITLDetail(ti_id=rows.id_of(key), options=["Resume", "Stop"], subject="A person is needed"))
 
     def answer(self, key: TaskInstanceKey) -> None:
         """Answer the Required Action."""
-        rows.execute(update(HITLDetail).filter_by(ti_id=self.ti_id(key)).values(responded_at=now()))
+        rows.execute(update(HITLDetail).filter_by(ti_id=rows.id_of(key)).values(responded_at=now()))
 
     def clear(self) -> None:
         """Delete all of them."""
@@ -314,7 +289,7 @@ class TestWhoWaits:
     def test_state_decides_whether_a_task_instance_waits(self, airflow, state):
         key = airflow.add(state="running")
         airflow.push(key)
-        airflow.change(key, state=state)
+        rows.change(key, state=state)
         assert link_of().waits is (state in WAITING)
 
     def test_resumed_task_instance_waits_until_it_ends(self, airflow, key, keeper):
@@ -322,16 +297,16 @@ class TestWhoWaits:
         assert link_of(keeper=keeper).waits
         airflow.resume(key)
         for state in ("scheduled", "queued", "running"):
-            airflow.change(key, state=state)
+            rows.change(key, state=state)
             assert link_of(keeper=keeper).waits
-        airflow.change(key, state="failed")
+        rows.change(key, state="failed")
         assert not link_of(keeper=keeper).waits
 
     @pytest.mark.parametrize("knows_it", [True, False])
     def test_scheduled_next_try_does_not_wait_for_the_run_of_the_last_one(self, airflow, key, keeper, knows_it):
         if knows_it:
             keeper.read()
-        airflow.schedule_next_try(key)
+        rows.schedule_next_try(key)
         link = link_of(keeper=keeper)
         assert not link.waits
         assert link.try_number == (1 if knows_it or BY_TRY else None)
@@ -407,11 +382,14 @@ class TestQueue:
         key = queue.add(1.0)
         keeper = RecordKeeper()
         assert [entry.key for entry in keeper.read().queue] == [key]
-        queue.mark(key, "failed")
+        rows.change(key, state="failed", trigger_id=None)
         assert not keeper.read().queue
 
     def test_wait_stored_by_another_version_is_passed_over(self, queue):
-        queue.make_unreadable(queue.add(1.0))
+        queue.add(1.0)
+        with create_session() as session:
+            trigger = session.scalars(select(Trigger).filter_by(classpath=database.SLOT_TRIGGER)).one()
+            trigger.kwargs = {"browseract_conn_id": "browseract_default", "wait": {"place": 1}}
         readable = queue.add(2.0)
         assert [entry.key for entry in RecordKeeper().read().queue] == [readable]
 

@@ -20,7 +20,6 @@ import pytest
 from airflow.models.trigger import Trigger
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.session import create_session
-from airflow.utils.state import TaskInstanceState
 from sqlalchemy.exc import OperationalError
 
 from airflow_provider_browseract import plugin
@@ -58,10 +57,10 @@ class TestCallbackForWaitingTask:
         assert deferred.state == "scheduled"
         event = WaitEvent(deferred.wait, WokenBy.CALLBACK)
         assert from_json(WaitEvent, deferred.resumed_with) == event
-        assert is_resumed_wait(deferred.xcoms[WAIT_XCOM], deferred.began_at)
+        assert is_resumed_wait(deferred.xcoms[WAIT_XCOM], deferred.wait.began_at)
 
     async def test_callback_marks_only_the_wait_that_it_ended(self, client, deferred):
-        earlier, ids = deferred.began_at, []
+        earlier, ids = deferred.wait.began_at, []
         for _ in range(2):
             deferred.forget_trigger()
             ids.append(deferred.defer())
@@ -69,7 +68,7 @@ class TestCallbackForWaitingTask:
         # SQLite uses the ids of triggers again.
         assert (ids[0] == ids[1]) is (dialect() == "sqlite")
         wait = deferred.xcoms[WAIT_XCOM]
-        assert is_resumed_wait(wait, deferred.began_at)
+        assert is_resumed_wait(wait, deferred.wait.began_at)
         assert not is_resumed_wait(wait, earlier)
 
     async def test_callback_resumes_only_the_try_whose_id_it_has(self, client, deferred):
@@ -101,7 +100,7 @@ class TestCallbackWithoutWaitingTask:
         await call(client, deferred.path)
         event = deferred.resumed_with
         assert await call(client, deferred.path) == UNKNOWN
-        deferred.leave_trigger(TaskInstanceState.SUCCESS)
+        deferred.leave_trigger("success")
         assert await call(client, deferred.path) == UNKNOWN
         assert (deferred.state, deferred.resumed_with) == ("success", event)
 
@@ -112,7 +111,7 @@ class TestCallbackWithoutWaitingTask:
 
     @pytest.mark.parametrize("state", ["scheduled", "queued", "running", "success", "failed", "up_for_retry"])
     async def test_callback_after_poll_resumed_task_instance_changes_nothing(self, client, deferred, state):
-        deferred.leave_trigger(TaskInstanceState(state))
+        deferred.leave_trigger(state)
         assert await call(client, deferred.path) == UNKNOWN
         assert deferred.state == state
 
