@@ -174,11 +174,12 @@ class Deferred:
         """Bring it to where its run is about to be started."""
         start_worker(self.waiting)
 
-    def defer(self, ago: float = LONG_AGO, **fields: Any) -> int:
-        """Defer the task instance some seconds ago, and return the id of the trigger."""
+    def defer(self, ago: float = LONG_AGO, **fields: Any) -> None:
+        """Defer the task instance some seconds ago."""
         known = {"callback_token_sha256": digest(self.token), "began_at": time.time()}
         self.wait = Wait("7", time.time() + 3600, **{**known, **fields})
-        return defer(self.waiting, TaskTrigger(browseract_conn_id="browseract_default", wait=self.wait), ago)
+        trigger = TaskTrigger(browseract_conn_id="browseract_default", wait=self.wait)
+        self.trigger_id = defer(self.waiting, trigger, ago)
 
     def next_try(self) -> None:
         """End the waiting try, and begin another one."""
@@ -193,6 +194,11 @@ class Deferred:
         """Delete the trigger, as the triggerer does with one that no task instance waits for."""
         self.leave_trigger("scheduled")
         execute(delete(Trigger).where(Trigger.classpath.startswith("airflow_provider_browseract")))
+
+    def hand_to_another_provider(self) -> None:
+        """Let its trigger be one of another provider."""
+        classpath = "airflow.providers.other.triggers.Other"
+        execute(update(Trigger).where(Trigger.id == self.trigger_id).values(classpath=classpath))
 
     @property
     def state(self) -> str:

@@ -107,16 +107,13 @@ class Airflow:
         rows.start_worker(key)
 
     def ask(self, key: TaskInstanceKey) -> None:
-        """Create a Required Action."""
         with create_session() as session:
             session.add(HITLDetail(ti_id=rows.id_of(key), options=["Resume", "Stop"], subject="A person is needed"))
 
     def answer(self, key: TaskInstanceKey) -> None:
-        """Answer the Required Action."""
         rows.execute(update(HITLDetail).filter_by(ti_id=rows.id_of(key)).values(responded_at=now()))
 
     def clear(self) -> None:
-        """Delete all of them."""
         tables = (TABLE, DagRun.__table__, DagModel.__table__)
         rows.execute(*(delete(table).where(table.c.dag_id.in_(self._dags)) for table in tables))
         rows.execute(delete(Trigger).where(Trigger.id.in_(self._triggers)))
@@ -286,9 +283,7 @@ WAITING = ("running", "deferred", "up_for_reschedule", "up_for_retry")
 class TestWhoWaits:
     # A deferred task instance without a trigger was read at the moment of its end.
     @pytest.mark.parametrize("state", [*WAITING, None, "failed", "success"])
-    def test_state_decides_whether_a_task_instance_waits(self, airflow, state):
-        key = airflow.add(state="running")
-        airflow.push(key)
+    def test_state_decides_whether_a_task_instance_waits(self, key, state):
         rows.change(key, state=state)
         assert link_of().waits is (state in WAITING)
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from operator import methodcaller
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
@@ -30,10 +31,12 @@ from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.wait import MAX_CALLBACKS_IN_VAIN, WaitEvent, WokenBy
 from airflow_provider_browseract.webhook import database, receiver
-from tests.airflow.rows import dialect, selects
+from tests.airflow.rows import Deferred, dialect, selects
+from tests.cases import cases, raising
 
 ENDED = {"id": "7", "status": "finished", "output": {"string": "[]"}}
 RESUMED, UNKNOWN = (200, "resumed"), (404, "unknown")
+BUSY, UNAVAILABLE = (503, "busy"), (503, "unavailable")
 
 
 @pytest.fixture
@@ -63,7 +66,8 @@ class TestCallbackForWaitingTask:
         earlier, ids = deferred.wait.began_at, []
         for _ in range(2):
             deferred.forget_trigger()
-            ids.append(deferred.defer())
+            deferred.defer()
+            ids.append(deferred.trigger_id)
             assert await call(client, deferred.path) == RESUMED
         # SQLite uses the ids of triggers again.
         assert (ids[0] == ids[1]) is (dialect() == "sqlite")
@@ -87,12 +91,9 @@ class TestCallbackForWaitingTask:
         deferred.defer(ago=timings.CORE_RACE_GRACE + 0.1)
         assert await call(client, deferred.path) == RESUMED
 
-    async def test_callback_is_ignored_when_limit_of_callbacks_in_vain_is_reached(self, client, deferred):
+    async def test_callback_before_the_limit_of_callbacks_in_vain_resumes_the_task(self, client, deferred):
         deferred.defer(callbacks_in_vain=MAX_CALLBACKS_IN_VAIN - 1)
         assert await call(client, deferred.path) == RESUMED
-        deferred.defer(callbacks_in_vain=MAX_CALLBACKS_IN_VAIN)
-        assert await call(client, deferred.path) == UNKNOWN
-        assert deferred.state == "deferred"
 
 
 class TestCallbackWithoutWaitingTask:
@@ -104,25 +105,23 @@ class TestCallbackWithoutWaitingTask:
         assert await call(client, deferred.path) == UNKNOWN
         assert (deferred.state, deferred.resumed_with) == ("success", event)
 
-    async def test_callback_during_the_start_changes_nothing(self, client, deferred):
-        deferred.start()
-        assert await call(client, deferred.path) == UNKNOWN
-        assert deferred.state == "running"
-
-    @pytest.mark.parametrize("state", ["scheduled", "queued", "running", "success", "failed", "up_for_retry"])
-    async def test_callback_after_poll_resumed_task_instance_changes_nothing(self, client, deferred, state):
-        deferred.leave_trigger(state)
+    @cases(
+        ("happens", "state"),
+        {
+            "start": (Deferred.start, "running"),
+            **{
+                f"poll resumed it, {state}": (methodcaller("leave_trigger", state), state)
+                for state in ("scheduled", "queued", "running", "success", "failed", "up_for_retry")
+            },
+            "trigger of another provider": (Deferred.hand_to_another_provider, "deferred"),
+            "no callback token": (methodcaller("defer", callback_token_sha256=None), "deferred"),
+            "limit of callbacks in vain": (methodcaller("defer", callbacks_in_vain=MAX_CALLBACKS_IN_VAIN), "deferred"),
+        },
+    )
+    async def test_callback_that_nothing_waits_for_changes_nothing(self, client, deferred, happens, state):
+        happens(deferred)
         assert await call(client, deferred.path) == UNKNOWN
         assert deferred.state == state
-
-    async def test_callback_does_not_resume_trigger_of_another_provider(self, client, deferred):
-        trigger_id = deferred.defer()
-        with create_session() as session:
-            row = session.get(Trigger, trigger_id)
-            assert row is not None
-            row.classpath = "airflow.providers.other.triggers.Other"
-        assert await call(client, deferred.path) == UNKNOWN
-        assert deferred.state == "deferred"
 
     async def test_callback_losing_race_against_trigger_keeps_the_trigger_event(self, client, deferred, monkeypatch):
         claim = database._claim
@@ -180,11 +179,6 @@ class TestForgedCallback:
         assert await call(client, forge(path)) == (404, "no such path")
         assert deferred.state == "deferred"
 
-    async def test_trigger_without_callback_token_is_not_resumed_by_callback(self, client, deferred):
-        deferred.defer(callback_token_sha256=None)
-        assert await call(client, deferred.path) == UNKNOWN
-        assert deferred.state == "deferred"
-
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
 async def test_callback_with_another_http_method_gets_405(client, deferred, method):
@@ -206,22 +200,22 @@ class Asgi:
         path = path.removeprefix("/browseract") if root_path is None else path
         self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
         self.scope |= {"headers": [], "query_string": b"", "root_path": root_path or ""}
-        self.chunks_read, self.status, self.outcome = 0, 0, ""
+        self.chunks_read = 0
 
-    async def send(self) -> Asgi:
-        """Send it, and store the response."""
-        await self.app(self.scope, self._receive, self._keep)
-        return self
+    async def send(self) -> tuple[int, str]:
+        """Send it, and return the status and the outcome in the response."""
+        messages: list[Any] = []
+
+        async def keep(message: Any) -> None:
+            messages.append(message)
+
+        await self.app(self.scope, self._receive, keep)
+        start, body = messages
+        return start["status"], json.loads(body["body"])["outcome"]
 
     async def _receive(self) -> dict[str, Any]:
         self.chunks_read += 1
         return await self.next_chunk()
-
-    async def _keep(self, message: Any) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-        else:
-            self.outcome = json.loads(message["body"])["outcome"]
 
 
 async def endless() -> dict[str, Any]:
@@ -241,8 +235,9 @@ async def broken_off() -> dict[str, Any]:
 @pytest.mark.parametrize("genuine", [True, False], ids=["genuine", "forged"])
 async def test_body_of_a_callback_is_never_read(deferred, body, genuine):
     path = deferred.path if genuine else deferred.path.replace(deferred.token, new_token())
-    sent = await Asgi(path, body).send()
-    assert ((sent.status, sent.outcome), sent.chunks_read) == (RESUMED if genuine else UNKNOWN, 0)
+    callback = Asgi(path, body)
+    assert await callback.send() == (RESUMED if genuine else UNKNOWN)
+    assert callback.chunks_read == 0
 
 
 async def test_callbacks_write_no_lines(deferred, caplog):
@@ -257,28 +252,23 @@ class TestUnexpectedError:
     async def test_while_database_fails_callbacks_get_503_and_one_log_line_and_resume_later(
         self, deferred, monkeypatch, caplog
     ):
-        def away(*args, **kwargs):
-            raise ConnectionError("the database is away\nSELECT * FROM task_instance")
-
-        app = callback_app()
+        app, away = callback_app(), raising(ConnectionError("the database is away\nSELECT * FROM task_instance"))
         with monkeypatch.context() as broken:
             broken.setattr(database, "create_session", away)
             for _ in range(100):
-                sent = await Asgi(deferred.path, broken_off, app).send()
-                assert (sent.status, sent.outcome) == (503, "unavailable")
+                assert await Asgi(deferred.path, broken_off, app).send() == UNAVAILABLE
         log_text = [record.getMessage() for record in caplog.records if record.name == receiver.__name__]
         reason = "ConnectionError: the database is away"
         assert log_text == [f"A callback could not be handled ({reason}). Polls end the waits."]
-        sent = await Asgi(deferred.path, broken_off, app).send()
-        assert (sent.status, sent.outcome) == RESUMED
+        assert await Asgi(deferred.path, broken_off, app).send() == RESUMED
 
     async def test_stranger_cannot_repeat_the_line_about_a_failure(self, deferred, monkeypatch, caplog):
         app, forged = callback_app(), deferred.path.replace(deferred.ti_id, str(uuid4()))
         for _ in range(3):
             with monkeypatch.context() as broken:
                 broken.setattr(database, "digest", lambda token: 1 / 0)
-                assert (await Asgi(deferred.path, broken_off, app).send()).status == 503
-            assert (await Asgi(forged, broken_off, app).send()).status == 404
+                assert await Asgi(deferred.path, broken_off, app).send() == UNAVAILABLE
+            assert await Asgi(forged, broken_off, app).send() == UNKNOWN
         assert len([record for record in caplog.records if record.name == receiver.__name__]) == 1
 
     async def test_trigger_that_another_key_has_encrypted_is_not_resumed(self, client, deferred, monkeypatch, caplog):
@@ -290,13 +280,10 @@ class TestUnexpectedError:
     async def test_callback_failing_halfway_changes_nothing_and_is_logged_without_token_and_traceback(
         self, client, deferred, monkeypatch, caplog
     ):
-        def broken(*args, **kwargs):
-            raise RuntimeError("the core has changed")
-
-        monkeypatch.setattr(Trigger, "submit_event", broken)
+        monkeypatch.setattr(Trigger, "submit_event", raising(RuntimeError("the core has changed")))
         before = deferred.xcoms
         with caplog.at_level(logging.DEBUG):
-            assert await call(client, deferred.path) == (503, "unavailable")
+            assert await call(client, deferred.path) == UNAVAILABLE
         assert (deferred.state, deferred.xcoms) == ("deferred", before)
         assert "the core has changed" in caplog.text
         # What Airflow's logs may show besides the text are the variables of a traceback.
@@ -312,35 +299,34 @@ class TestUnexpectedError:
             broken.setitem(sys.modules, f"airflow_provider_browseract.webhook.{missing}", None)
             broken.delattr(f"airflow_provider_browseract.webhook.{missing}")
             for _ in range(100):
-                sent = await Asgi(deferred.path, broken_off, app).send()
-                assert (sent.status, sent.outcome) == (503, "unavailable")
+                assert await Asgi(deferred.path, broken_off, app).send() == UNAVAILABLE
         [line] = [record for record in caplog.records if record.name == plugin.__name__]
         assert line.getMessage().startswith("The callback route cannot be loaded (ModuleNotFoundError: ")
         assert line.getMessage().endswith("Waiting tasks are resumed by their polls.")
         # What Airflow's logs may show besides the text are the variables of a traceback.
         assert line.exc_info is None
         assert deferred.token not in caplog.text
-        assert (await Asgi(deferred.path, broken_off, app).send()).outcome == "unavailable"
+        assert await Asgi(deferred.path, broken_off, app).send() == UNAVAILABLE
         later = time.monotonic() + timings.ROUTE_LOAD_PAUSE
         monkeypatch.setattr(plugin, "time", SimpleNamespace(monotonic=lambda: later))
-        assert (await Asgi(deferred.path, broken_off, app).send()).outcome == "resumed"
+        assert await Asgi(deferred.path, broken_off, app).send() == RESUMED
 
 
 class TestServerLogs:
     @pytest.mark.parametrize("root_path", ["", "/team-a"])
     async def test_callback_token_is_hidden_in_the_path_that_servers_log(self, deferred, root_path):
         callback = Asgi(f"{root_path}{deferred.path}", broken_off, root_path=f"{root_path}/browseract")
-        scope = (await callback.send()).scope
-        assert scope["path"] == f"{root_path}/browseract/callback/hidden"
-        assert scope["raw_path"] == scope["path"].encode()
+        assert await callback.send() == RESUMED
+        assert callback.scope["path"] == f"{root_path}/browseract/callback/hidden"
+        assert callback.scope["raw_path"] == callback.scope["path"].encode()
         assert deferred.state == "scheduled"
 
     @pytest.mark.parametrize("path", ["//browseract/callback/{}", "/browseract//callback/{}", "/callback/{}/x"])
     async def test_callback_token_is_hidden_in_a_path_that_misses_the_route(self, deferred, path):
         callback = Asgi(path.format(f"{deferred.ti_id}/{deferred.token}"), broken_off, root_path="")
-        scope = (await callback.send()).scope
-        assert deferred.token not in scope["path"]
-        assert scope["raw_path"] == scope["path"].encode()
+        await callback.send()
+        assert deferred.token not in callback.scope["path"]
+        assert callback.scope["raw_path"] == callback.scope["path"].encode()
 
 
 async def test_callbacks_beyond_those_that_may_wait_get_503(deferred, monkeypatch):
@@ -351,9 +337,9 @@ async def test_callbacks_beyond_those_that_may_wait_get_503(deferred, monkeypatc
     forged = [Asgi(deferred.path.replace(deferred.token, new_token()), stalled, app) for _ in range(100)]
     responded = asyncio.as_completed([asyncio.create_task(each.send()) for each in forged], timeout=30)
     for _ in range(80):
-        assert (await next(responded)).outcome == "busy"
+        assert await next(responded) == BUSY
     over.set()
-    assert [(await each).outcome for each in responded] == ["unknown"] * 20
+    assert [await each for each in responded] == [UNKNOWN] * 20
 
 
 async def test_callback_that_gets_no_thread_in_time_gets_503(deferred, monkeypatch):
@@ -369,11 +355,10 @@ async def test_callback_that_gets_no_thread_in_time_gets_503(deferred, monkeypat
     app = callback_app()
     first = asyncio.create_task(Asgi(deferred.path, stalled, app).send())
     await asyncio.to_thread(began.wait, 30)
-    late = await Asgi(deferred.path, stalled, app).send()
-    assert (late.status, late.outcome) == (503, "busy")
+    assert await Asgi(deferred.path, stalled, app).send() == BUSY
     over.set()
     # What has begun is carried out.
-    assert ((await first).status, (await first).outcome) == RESUMED
+    assert await first == RESUMED
 
 
 def test_concurrent_callbacks_resume_task_instance_once(deferred):
