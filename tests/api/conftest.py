@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -17,8 +16,6 @@ from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.loops import run_steps_async
 from tests.served import listening
-
-log = logging.getLogger(__name__)
 
 
 class Sync:

@@ -55,8 +55,8 @@ class Response(NamedTuple):
     headers: dict[str, str]
     body: bytes
 
-    def to(self, call: Call[Any], *, shared: bool = False) -> Any:
-        return call.read(self.status, self.body, self.headers, shared=shared)
+    def to(self, call: Call[Any]) -> Any:
+        return call.read(self.status, self.body, self.headers)
 
 
 def answer(status: int, data: object = None, **headers: str) -> Response:

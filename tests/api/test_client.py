@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import re
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +14,7 @@ from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api import async_client as client_module
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.settings import Settings
-from airflow_provider_browseract.emulator import ORDERS, Emulator, RequestFault
+from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from tests.api.conftest import Async
 from tests.cases import cases
 from tests.steps import replace
@@ -26,11 +25,8 @@ REGIONS = b'[{"code": "US"}]'
 
 
 @pytest.fixture
-def emulator() -> Iterator:
-    emulator = Emulator(concurrency=5)
-    emulator.set_workflow(ORDERS.id, one_at_a_time=False)
-    with emulator.serve() as running:
-        yield running
+def emulator(browseract_emulator):
+    return browseract_emulator
 
 
 @pytest.fixture

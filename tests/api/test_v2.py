@@ -38,14 +38,6 @@ EVERY_CALL: dict[str, Call[Any]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "call"), EVERY_CALL.items(), ids=EVERY_CALL)
-def test_each_call_has_the_path_and_name_of_its_endpoint(name, call):
-    assert (call.name, call.path) == (name, f"/v2/workflow/{name}")
-    assert call.starts_run is (name in ("run-task", "run-task-by-template"))
-    # Without a limit, a page has only one item.
-    assert call.params.get("limit") == (500 if name.startswith("list-") else None)
-
-
 def test_optional_fields_not_given_are_not_sent_with_a_start():
     assert v2.run("70").body == {"workflow_id": "70", "input_parameters": [], "save_browser_data": False}
 

@@ -18,7 +18,6 @@ from airflow_provider_browseract.api.models import (
     SourceInfo,
     TaskStatus,
 )
-from airflow_provider_browseract.emulator.v3 import V3
 from airflow_provider_browseract.exceptions import InputError, UnexpectedResponseError
 from tests.cases import cases
 from tests.steps import read
@@ -53,14 +52,6 @@ def read_run(**fields):
     return read(v3.get_task("7"), {**RUN, **fields})
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_each_call_has_the_name_method_and_path_of_its_endpoint(name):
-    call = CALLS[name]()
-    path = V3.endpoints[name].path.format(bot_id="70", template_id="60", task_id="7")
-    assert (call.name, call.method, call.path) == (name, V3.endpoints[name].method, path)
-    assert call.starts_run is (name in ("create-run", "create-template-run"))
-
-
 def test_input_is_sent_as_it_is_and_an_empty_object_without_one():
     assert v3.run("70", {"pages": 2, "when": None}).body == {"input": {"pages": 2, "when": None}}
     assert v3.run_template("60", region="DE").body == {"input": {}, "proxy_region": "DE"}
@@ -91,7 +82,7 @@ CSV = OutputFile(format="csv", name="result.csv", size=9, url="https://files.exa
             f"{output!a} as output": ({"output": output}, {"output": Output(string=text, is_json=is_json)})
             for output, text, is_json in (
                 ({"a": [1, None, "\u00fc"]}, '{"a": [1, null, "\u00fc"]}', True),
-                *((12, "12", True), (False, "false", True), ("007", "007", False)),
+                *((12, "12", True), (False, "false", True), ("007", "007", False), ("a\ud83d", "a\ud83d", False)),
             )
         },
         "file as output": ({"output_files": {"csv": FILE}}, {"output": Output(string=None, formats=(CSV,))}),

@@ -4,7 +4,27 @@ import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.emulator.account import ENDPOINTS
 from tests.steps import read
+
+from . import test_v2, test_v3
+
+EVERY_CALL = {**test_v2.EVERY_CALL, **test_v3.EVERY_CALL}
+LARGEST = {
+    **dict.fromkeys(("list-tasks", "list-workflows", "list-official-workflow-templates"), 500),
+    **{"page-runs": 100, "page-bots": 100, "page-templates": 500},
+}
+STARTS = ("run-task", "run-task-by-template", "create-run", "create-template-run")
+
+
+@pytest.mark.parametrize(("name", "call"), EVERY_CALL.items(), ids=EVERY_CALL)
+def test_each_call_has_the_name_method_and_path_of_its_endpoint_and_the_largest_limit(name, call):
+    endpoint = ENDPOINTS[name]
+    path = endpoint.path.format(bot_id="70", template_id="60", task_id="7")
+    assert (call.name, call.method, call.path) == (name, endpoint.method, path)
+    assert call.starts_run is (name in STARTS)
+    # Without a limit, a page has only one item.
+    assert call.params.get("limit") == LARGEST.get(name)
 
 
 @pytest.mark.parametrize(
