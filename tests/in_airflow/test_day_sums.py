@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_browseract.in_airflow import day_sums
 from airflow_provider_browseract.in_airflow.day_sums import read_day_sums, write_day_sums
-from tests.cases import cases
+from tests.cases import cases, raising
 from tests.conftest import DagResult
 
 KEY = "browseract_spend_shop"
@@ -46,18 +46,12 @@ with DAG("sums", schedule=None):
 
 class Variable:
     def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-        self.error: Exception | None = None
+        self.values: dict[str, str] = {}
 
-    def get(self, key: str, default: Any = None, deserialize_json: bool = False) -> Any:
-        if self.error is not None:
-            raise self.error
+    def get(self, key: str, default: object) -> Any:
         return self.values.get(key, default)
 
-    def set(self, key: str, value: Any, description: str | None = None, serialize_json: bool = False) -> None:
-        if self.error is not None:
-            raise self.error
-        assert isinstance(value, str)
+    def set(self, key: str, value: str, description: str) -> None:
         self.values[key] = value
 
 
@@ -122,7 +116,7 @@ def test_variable_that_someone_has_edited_logs_a_warning_and_the_days_are_counte
 
 
 def test_variable_that_cannot_be_read_or_written_only_logs_a_warning(variable, caplog):
-    variable.error = RuntimeError("no API server")
+    variable.get = variable.set = raising(RuntimeError("no API server"))
     assert read_day_sums("shop", DIGEST, LOG) == {}
     write_day_sums("shop", DIGEST, SUMS, LOG)
     assert [record.getMessage() for record in caplog.records] == [

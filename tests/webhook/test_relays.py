@@ -61,7 +61,6 @@ def raw(address: str, method: str, path: str) -> tuple[int, bytes]:
 
 
 def listens(port: int) -> bool:
-    """Return whether something listens on a port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -146,7 +145,8 @@ def function_url(documented_function) -> Iterator[str]:
     @urls.api_route("/{path:path}", methods=["GET", "POST"])
     async def call(request: Request) -> Response:
         sent = event(request.url.path, request.method, (await request.body()).decode())
-        response = await anyio.to_thread.run_sync(documented_function, sent, None)
+        # AWS takes only what JSON can express.
+        response = json.loads(json.dumps(await anyio.to_thread.run_sync(documented_function, sent, None)))
         return Response(response.get("body"), response["statusCode"], response.get("headers"))
 
     with served(urls) as port:
@@ -155,13 +155,13 @@ def function_url(documented_function) -> Iterator[str]:
 
 @pytest.fixture(params=["nginx", "function_url"])
 def relay(request) -> str:
-    """The address of a relay."""
     return str(request.getfixturevalue(request.param))
 
 
 class TestRelay:
-    def test_relay_forwards_callback(self, relay, base, deferred):
-        response = requests.post(f"{relay}{base}{deferred.path}", json=ENDED, timeout=10)
+    def test_relay_forwards_callback_with_three_megabyte_body(self, relay, base, deferred):
+        body = {**ENDED, "output": {"string": "x" * 3_000_000}}
+        response = requests.post(f"{relay}{base}{deferred.path}", json=body, timeout=10)
         assert (response.status_code, response.json()) == (200, {"outcome": "resumed"})
         assert response.headers["Content-Type"] == "application/json"
         assert deferred.state == "scheduled"
@@ -179,11 +179,6 @@ class TestNginx:
     def test_nginx_relay_blocks_every_other_path(self, nginx, base, deferred, path, method):
         assert raw(nginx, method, base + path)[0] in (403, 404, 405)
 
-    def test_nginx_relay_forwards_callback_with_three_megabyte_body(self, nginx, base, deferred):
-        body = {**ENDED, "output": {"string": "x" * 3_000_000}}
-        assert requests.post(f"{nginx}{base}{deferred.path}", json=body, timeout=10).status_code == 200
-        assert deferred.state == "scheduled"
-
     def test_nginx_relay_forwards_the_normalized_path(self, nginx, base, deferred):
         path = f"/api/v2/x/%2e%2e/%2e%2e/%2e%2e{base}{deferred.path}"
         assert raw(nginx, "POST", path) == (200, b'{"outcome":"resumed"}')
@@ -200,10 +195,6 @@ class TestNginx:
 
 
 class TestForwardingFunction:
-    def test_forwarding_function_resumes_the_task_and_returns_the_response(self, documented_function, base, deferred):
-        assert documented_function(event(base + deferred.path), None)["body"] == '{"outcome":"resumed"}'
-        assert deferred.state == "scheduled"
-
     def test_login_token_is_forwarded_and_a_redirect_gets_503(self, documented_function, base, deferred, monkeypatch):
         seen: list[str | None] = []
         airflow = FastAPI()
