@@ -29,7 +29,6 @@ from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.triggers.slot import SlotTrigger
-from airflow_provider_browseract.webhook.database import AS_STORED
 
 DAG_ID = "example_browseract_search"
 LONG_AGO = 60.0
@@ -37,11 +36,6 @@ LONG_AGO = 60.0
 TABLE: Any = TaskInstance.__table__
 INDEX = "map_index" if "map_index" in TABLE.c else "region_index"
 """The column of the map index, which has another name from Airflow 3.4 on."""
-
-
-def dialect() -> str:
-    with create_session() as session:
-        return session.get_bind().dialect.name
 
 
 @contextmanager
@@ -76,16 +70,6 @@ def stored(*connections: Connection) -> Iterator[None]:
         yield
     finally:
         execute(delete(Connection).where(Connection.conn_id.in_(ids)))
-
-
-def push_xcom(of: TaskInstanceKey, key: str, value: Any, *, as_text: bool = False) -> None:
-    """Push an XCom, as workers do.
-
-    :param as_text: store it as JSON text, as the API server of Airflow 3.1 does.
-    """
-    with create_session() as session:
-        how: dict[str, Any] = {} if as_text else AS_STORED
-        XComModel.set(key, value, **of._asdict(), **how, session=session)
 
 
 def store_trigger(session: Any, trigger: Any, ago: float = 0.0) -> Trigger:

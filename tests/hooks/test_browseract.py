@@ -15,8 +15,14 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from airflow import __version__ as airflow_version
+from airflow.models.connection import Connection
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import ConnectionResult, ErrorResponse
+from airflow.sdk.execution_time.context import set_current_context
 from fastapi import FastAPI, Response
 
+from airflow_provider_browseract import __version__
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.models import TaskStatus
@@ -392,7 +398,7 @@ class TestAsyncCalls:
             await awaited(BrowserActHook(), v2.list_regions(), within=1.0)
         assert time.monotonic() - before < 15
 
-    def test_async_client_used_twice_reads_connection_once_without_blocking(self, emulator, monkeypatch):
+    async def test_async_client_used_twice_reads_connection_once_without_blocking(self, emulator, monkeypatch):
         looked_up = []
         original = BrowserActHook.aget_connection
 
@@ -403,21 +409,14 @@ class TestAsyncCalls:
         monkeypatch.setattr(BrowserActHook, "get_connection", raises(AssertionError("blocked in the event loop")))
         monkeypatch.setattr(BrowserActHook, "aget_connection", counting)
         hook = BrowserActHook()
-
-        async def use():
-            for _ in range(2):
-                assert await awaited(hook, v2.list_regions())
-
-        asyncio.run(use())
+        for _ in range(2):
+            assert await awaited(hook, v2.list_regions())
         assert looked_up == ["browseract_default"]
 
 
 @pytest.fixture
 def supervisor(browseract_emulator, monkeypatch):
     """Returns connections to a task; on Airflow 3.1, and under ``dag.test()``, only with the blocking method."""
-    from airflow.sdk.execution_time import task_runner
-    from airflow.sdk.execution_time.comms import ConnectionResult, ErrorResponse
-
     empty = dict.fromkeys(["schema", "login", "port", "extra"])
     stored = {**empty, **browseract_emulator.connection, "conn_id": "stored"}
 
@@ -440,8 +439,6 @@ def supervisor(browseract_emulator, monkeypatch):
     },
 )
 async def test_async_call_reads_its_connection_in_a_blocking_way_only_in_a_task(in_a_task, conn_id, found):
-    from airflow.sdk.execution_time.context import set_current_context
-
     with (
         set_current_context({}) if in_a_task else nullcontext(),
         nullcontext() if found else pytest.raises(AirflowNotFoundException),
@@ -450,10 +447,6 @@ async def test_async_call_reads_its_connection_in_a_blocking_way_only_in_a_task(
 
 
 def test_user_agent_contains_provider_and_airflow_versions(emulator):
-    from airflow import __version__ as airflow_version
-
-    from airflow_provider_browseract import __version__
-
     agent = BrowserActHook().settings.user_agent
     assert agent == f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
 
@@ -462,7 +455,6 @@ class TestConnectionTest:
     @pytest.fixture
     def outcome(self, emulator, connect, monkeypatch):
         """Set the connection, and test the copy that Airflow makes of it, whose random id no message has."""
-        from airflow.models.connection import Connection
 
         def test(*extra, **fields) -> tuple[bool, str]:
             connect(*extra, **fields)
@@ -510,16 +502,21 @@ class TestConnectionTest:
         assert words in message
         assert "app-wrong" not in message
 
-    def test_connection_test_with_html_response_reports_wrong_host(self, emulator, failure):
-        emulator.fault("list-workflows", RequestFault.html())
-        assert "Set the host of the Airflow connection" in failure()
-
-    @pytest.mark.parametrize("fault", [RequestFault.hung(), RequestFault.status(503)], ids=["hung", "503"])
-    def test_connection_test_of_a_failing_service_ends_within_its_limit(self, emulator, failure, monkeypatch, fault):
+    @cases(
+        ("fault", "words"),
+        {
+            "hung": (RequestFault.hung(), "list-workflows"),
+            "503": (RequestFault.status(503), "list-workflows"),
+            "web page": (RequestFault.html(), "Set the host of the Airflow connection"),
+        },
+    )
+    def test_connection_test_of_a_failing_service_ends_within_its_limit(
+        self, emulator, failure, monkeypatch, fault, words
+    ):
         monkeypatch.setattr(timings, "CONNECTION_TEST_LIMIT", 1.5)
         emulator.fault("list-workflows", fault)
         before = time.monotonic()
-        assert "list-workflows" in failure()
+        assert words in failure()
         # Far below the 30 seconds that one response, and the 60 that all attempts may take for a task.
         assert time.monotonic() - before < 15
 

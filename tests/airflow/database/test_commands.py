@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -39,25 +39,15 @@ def test_waits_of_a_connection_and_of_its_key_are_found(queue):
 def test_reason_of_the_database_has_no_password(monkeypatch):
     error = OperationalError("SELECT secret", {}, Exception("no pg_hba entry for hunter2\nmore"))
     bind = SimpleNamespace(engine=SimpleNamespace(url=make_url("postgresql://ada:hunter2@db/airflow")))
-
-    @contextmanager
-    def create_session(**_):
-        yield SimpleNamespace(get_bind=lambda: bind, scalars=raising(error))
-
-    monkeypatch.setattr(database, "create_session", create_session)
+    session = SimpleNamespace(get_bind=lambda: bind, scalars=raising(error))
+    monkeypatch.setattr(database, "create_session", lambda **_: nullcontext(session))
     with pytest.raises(database.NoDatabaseError, match=r"^no pg_hba entry for \*\*\*$"):
         database.components()
 
 
 def test_missing_file_of_sqlite_is_not_created(tmp_path, monkeypatch):
     engine = create_engine(f"sqlite:///{tmp_path}/airflow.db")
-
-    @contextmanager
-    def create_session(**_):
-        with Session(engine) as session:
-            yield session
-
-    monkeypatch.setattr(database, "create_session", create_session)
+    monkeypatch.setattr(database, "create_session", lambda **_: Session(engine))
     with pytest.raises(database.NoDatabaseError, match="there is no file"):
         database.components()
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -17,6 +17,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.hitl import HITLDetail
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.trigger import Trigger
+from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from sqlalchemy import delete, insert, select, update
 
@@ -27,6 +28,7 @@ from airflow_provider_browseract.panel.records import Link, TaskInstanceKey
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
+from airflow_provider_browseract.webhook.database import AS_STORED
 from tests.airflow import rows
 from tests.airflow.rows import DAG_ID, INDEX, TABLE, selects
 from tests.cases import cases
@@ -85,11 +87,13 @@ class Airflow:
         """Push the XCom of a run, as workers do, some seconds ago.
 
         :param value: another value.
-        :param as_text: as in ``rows.push_xcom``.
+        :param as_text: store it as JSON text, as the API server of Airflow 3.1 does.
         :param more: more keys of the facts about the run.
         """
         shown = facts(Task(id=run, status=TaskStatus.RUNNING, workflow_id="5")) | more if value is None else value
-        rows.push_xcom(key, "task", shown, as_text=as_text)
+        how: dict[str, Any] = {} if as_text else AS_STORED
+        with create_session() as session:
+            XComModel.set("task", shown, **key._asdict(), **how, session=session)
         of = {"task_instance_id": rows.id_of(key)} if BY_TRY else key._asdict()
         rows.execute(update(XCOM).filter_by(key="task", **of).values(timestamp=now() - timedelta(seconds=ago)))
 
@@ -395,22 +399,17 @@ class TestQueue:
         assert len(RecordKeeper().read().queue) == 2
 
 
-@pytest.fixture
-def slow_refresh(monkeypatch) -> Callable[[], tuple[threading.Event, threading.Event]]:
-    """From the call on, let a refresh set the first event that is returned, and wait for the second one."""
+def slow_refresh(monkeypatch) -> tuple[threading.Event, threading.Event]:
+    """From now on, let a refresh set the first event that is returned, and wait for the second one."""
+    refreshing, go_on, refresh = threading.Event(), threading.Event(), RecordKeeper._refresh
 
-    def begin() -> tuple[threading.Event, threading.Event]:
-        refreshing, go_on, refresh = threading.Event(), threading.Event(), RecordKeeper._refresh
+    def slowly(keeper: RecordKeeper) -> None:
+        refreshing.set()
+        assert go_on.wait(60)
+        refresh(keeper)
 
-        def slowly(keeper: RecordKeeper) -> None:
-            refreshing.set()
-            assert go_on.wait(60)
-            refresh(keeper)
-
-        monkeypatch.setattr(RecordKeeper, "_refresh", slowly)
-        return refreshing, go_on
-
-    return begin
+    monkeypatch.setattr(RecordKeeper, "_refresh", slowly)
+    return refreshing, go_on
 
 
 class TestRefresh:
@@ -441,9 +440,9 @@ class TestRefresh:
         airflow.push(airflow.add(SHOP._replace(map_index=1)), "2", ago=second)
         assert "2" in keeper.read().links
 
-    def test_while_one_thread_refreshes_others_get_the_last_records(self, airflow, keeper, slow_refresh):
+    def test_while_one_thread_refreshes_others_get_the_last_records(self, airflow, keeper, monkeypatch):
         before = keeper.read()
-        refreshing, go_on = slow_refresh()
+        refreshing, go_on = slow_refresh(monkeypatch)
         with ThreadPoolExecutor(1) as pool:
             refreshed = pool.submit(keeper.read)
             assert refreshing.wait(60)
@@ -451,10 +450,10 @@ class TestRefresh:
             go_on.set()
             assert refreshed.result(60) is not before
 
-    def test_records_of_long_ago_are_given_to_nobody(self, airflow, keeper, slow_refresh):
+    def test_records_of_long_ago_are_given_to_nobody(self, airflow, keeper, monkeypatch):
         old = keeper.read()
         keeper._read_at -= database.OLDEST + 1
-        refreshing, go_on = slow_refresh()
+        refreshing, go_on = slow_refresh(monkeypatch)
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(keeper.read)
             assert refreshing.wait(60)

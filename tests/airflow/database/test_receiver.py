@@ -31,7 +31,7 @@ from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.wait import MAX_CALLBACKS_IN_VAIN, WaitEvent, WokenBy
 from airflow_provider_browseract.webhook import database, receiver
-from tests.airflow.rows import Deferred, dialect, selects
+from tests.airflow.rows import Deferred, selects
 from tests.cases import cases, raising
 
 ENDED = {"id": "7", "status": "finished", "output": {"string": "[]"}}
@@ -69,8 +69,9 @@ class TestCallbackForWaitingTask:
             deferred.defer()
             ids.append(deferred.trigger_id)
             assert await call(client, deferred.path) == RESUMED
-        # SQLite uses the ids of triggers again.
-        assert (ids[0] == ids[1]) is (dialect() == "sqlite")
+        with create_session() as session:
+            # SQLite uses the ids of triggers again.
+            assert (ids[0] == ids[1]) is (session.get_bind().dialect.name == "sqlite")
         wait = deferred.xcoms[WAIT_XCOM]
         assert is_resumed_wait(wait, deferred.wait.began_at)
         assert not is_resumed_wait(wait, earlier)
