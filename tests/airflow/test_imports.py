@@ -24,6 +24,8 @@ pytestmark = pytest.mark.xdist_group("imports")
 
 PACKAGE = "airflow_provider_browseract"
 HTTP = {"requests", "httpx", "fastapi", "uvicorn"}
+UNUSED_BY_OPERATORS = {*HTTP, "jsonschema", "pydantic", "referencing", "api.client", "api.async_client", "triggers"}
+UNUSED_BY_PLUGIN = {"api", "panel", "runs.callback_url", "runs.wait", "fastapi", "jinja2", "starlette"}
 WITHOUT_AIRFLOW = ("api.v2", "runs.wait", "runs.budget", "runs.queueing")
 
 
@@ -46,15 +48,14 @@ def loaded(before: Collection[str] = ()) -> set[str]:
     return {name.removeprefix(f"{PACKAGE}.") if name.startswith(PACKAGE) else name.partition(".")[0] for name in added}
 
 
-def load_operator() -> None:
-    from airflow.sdk import DAG  # noqa: F401
-
+def load(module: str, after: str, unwanted: Collection[str]) -> None:
+    """Import a module of the package after one of Airflow, and check that this loads nothing unwanted."""
+    import_module(after)
     before = set(sys.modules)
-    import_module(f"{PACKAGE}.operators.browseract")
+    import_module(f"{PACKAGE}.{module}")
     found = loaded(before)
-    assert "operators.browseract" in found
-    assert not found & {*HTTP, "jsonschema", "pydantic", "referencing", "api.client", "api.async_client"}, found
-    assert not any(name.startswith("triggers.") for name in found), found
+    assert module in found
+    assert not [name for name in found for each in unwanted if f"{name}.".startswith(f"{each}.")], found
 
 
 def parse_all_operators() -> None:
@@ -85,17 +86,6 @@ def parse_all_operators() -> None:
         browseract_task(bot_id="7", task_id="decorated")(lambda: {})()
     assert "runs.options" in loaded()
     assert "runs.schemas" not in loaded()
-
-
-def load_plugin() -> None:
-    import airflow.plugins_manager  # noqa: F401
-
-    before = set(sys.modules)
-    import_module(f"{PACKAGE}.plugin")
-    found = loaded(before)
-    assert "plugin" in found
-    assert not any(name.startswith(("api", "panel", "runs.callback_url", "runs.wait")) for name in found), found
-    assert not found & {"fastapi", "jinja2", "starlette"}, found
 
 
 def load_provider_info() -> None:
@@ -131,9 +121,13 @@ def read_default_deferrable(default: bool) -> None:
 @cases(
     "function",
     {
-        "operators, which each DAG file imports, load no HTTP library, client or trigger": load_operator,
+        "operators, which each DAG file imports, load no HTTP library, client or trigger": partial(
+            load, "operators.browseract", "airflow.sdk.definitions.dag", UNUSED_BY_OPERATORS
+        ),
         "DAG with all operators loads no jsonschema": parse_all_operators,
-        "plugin loads only what it needs before the first request": load_plugin,
+        "plugin loads only what it needs before the first request": partial(
+            load, "plugin", "airflow.plugins_manager", UNUSED_BY_PLUGIN
+        ),
         "provider info, which every process reads, loads no models": load_provider_info,
         "API and decisions load no Airflow": load_without_airflow,
         "calls and decisions load no HTTP library": load_without_http,
