@@ -33,12 +33,13 @@ with DAG("sums", schedule=None):
     @task
     def count():
         none = read_day_sums("shop", "0123456789abcdef", log)
-        write_day_sums("shop", "0123456789abcdef", {date(2026, 11, 26): 1840}, log)
+        write_day_sums("shop", "0123456789abcdef", {date(2026, 11, 25): 0, date(2026, 11, 26): 1840}, log)
         return len(none)
 
     @task
     def read():
-        return [read_day_sums("shop", digest, log).get(date(2026, 11, 26)) for digest in ("0123456789abcdef", "other")]
+        found = [read_day_sums("shop", digest, log) for digest in ("0123456789abcdef", "of another key")]
+        return [{str(day): credits for day, credits in sums.items()} for sums in found]
 
     count() >> read()
 """
@@ -62,7 +63,9 @@ def variable(monkeypatch):
     return made
 
 
-def test_sums_that_a_task_has_stored_are_read_by_another_task(parse, add_dag_bundle, tmp_path):
+def test_sums_that_a_task_has_stored_as_text_by_day_are_read_by_another_task_with_the_same_key(
+    parse, add_dag_bundle, tmp_path
+):
     from airflow.models import Variable as Stored
 
     add_dag_bundle(tmp_path)
@@ -73,17 +76,8 @@ def test_sums_that_a_task_has_stored_are_read_by_another_task(parse, add_dag_bun
         stored = json.loads(Stored.get(KEY))
     finally:
         Stored.delete(KEY)
-    assert (ended.xcom("count"), ended.xcom("read")) == (0, [1840, None])
-    assert stored == {"version": 1, "key_digest": DIGEST, "days": {"2026-11-26": 1840}}
-
-
-def test_sums_are_stored_as_text_by_day(variable, caplog):
-    write_day_sums("shop", DIGEST, SUMS, LOG)
-    assert {key: json.loads(value) for key, value in variable.values.items()} == {KEY: STORED}
-    assert read_day_sums("shop", DIGEST, LOG) == SUMS
-    assert read_day_sums("shop", "of another key", LOG) == {}
-    assert read_day_sums("other", DIGEST, LOG) == {}
-    assert caplog.text == ""
+    assert (ended.xcom("count"), ended.xcom("read")) == (0, [STORED["days"], {}])
+    assert stored == STORED
 
 
 def test_only_the_sums_of_the_last_two_months_are_kept(variable):

@@ -310,26 +310,20 @@ class TestWhoWaits:
         assert not link.waits
         assert link.try_number == (1 if knows_it or BY_TRY else None)
 
-    def test_next_try_with_a_new_run_does_not_wait_for_the_earlier_one(self, airflow, keeper):
-        key = airflow.add()
-        airflow.push(key, "1", ago=60.0)
-        keeper.read()
-        airflow.start_next_try(key)
-        assert not link_of("1", keeper).waits
-        airflow.push(key, "2")
-        links = keeper.read().of_instance(key)
-        found = [(each.browseract_task_id, each.try_number, each.waits) for each in links]
-        assert found == [("2", 2, True), ("1", 1, False)]
-
-    def test_next_try_that_reattaches_waits(self, airflow, keeper):
+    @cases(
+        "run, found",
+        {"a new run": ("2", [("2", 2, True), ("1", 1, False)]), "the run of the last one": ("1", [("1", 2, True)])},
+    )
+    def test_next_try_waits_for_the_run_that_it_has_pushed(self, airflow, keeper, run, found):
         key = airflow.add()
         airflow.push(key, ago=60.0)
         keeper.read()
         airflow.start_next_try(key)
-        airflow.push(key)
+        assert not link_of(keeper=keeper).waits
+        airflow.push(key, run)
         for _ in range(2):
-            link = link_of(keeper=keeper)
-            assert (link.try_number, link.waits) == (2, True)
+            links = keeper.read().of_instance(key)
+            assert [(each.browseract_task_id, each.try_number, each.waits) for each in links] == found
 
     def test_deferred_task_instance_waits_for_the_run_of_its_trigger_and_not_for_that_of_an_edited_xcom(self, airflow):
         key = airflow.add()
