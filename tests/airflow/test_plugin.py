@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -27,17 +26,13 @@ PANEL_MODULE = "airflow_provider_browseract.panel.app"
 
 
 @pytest.fixture
-def panel_module(monkeypatch) -> Callable[[bool], None]:
-    """Let the panel be loadable or not."""
-
-    def set_module(loadable: bool) -> None:
-        app = FastAPI()
-        app.add_api_route("/{path:path}", lambda path: f"page {path}")
-        module = ModuleType(PANEL_MODULE)
-        module.create_app = lambda: app  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, PANEL_MODULE, module if loadable else None)
-
-    return set_module
+def panel(monkeypatch) -> None:
+    """A panel that responds with the path of a request."""
+    app = FastAPI()
+    app.add_api_route("/{path:path}", lambda path: f"page {path}")
+    module = ModuleType(PANEL_MODULE)
+    module.create_app = lambda: app  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, PANEL_MODULE, module)
 
 
 @pytest.fixture
@@ -49,8 +44,7 @@ def airflow() -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://airflow.test")
 
 
-async def test_panel_and_callback_route_are_served_at_their_paths(airflow, panel_module):
-    panel_module(True)
+async def test_panel_and_callback_route_are_served_at_their_paths(airflow, panel):
     assert (await airflow.get("/browseract/panel/runs/7")).json() == "page runs/7"
     assert (await airflow.get("/browseract/panel/")).json() == "page "
     assert "The run is over" in (await airflow.get(f"/{LiveViewLink.OVER}")).text
@@ -65,9 +59,9 @@ async def test_icon_of_the_menu_entry_is_served_without_login_and_the_overview_i
 
 
 async def test_panel_that_cannot_be_loaded_responds_with_a_readable_503_and_leaves_callbacks_alone(
-    airflow, panel_module, caplog
+    airflow, monkeypatch, caplog
 ):
-    panel_module(False)
+    monkeypatch.setitem(sys.modules, PANEL_MODULE, None)
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
             response = await airflow.get("/browseract/panel/")
@@ -79,8 +73,7 @@ async def test_panel_that_cannot_be_loaded_responds_with_a_readable_503_and_leav
     assert (await airflow.get("/browseract/run-is-over")).status_code == 200
 
 
-async def test_panel_works_while_the_callback_route_cannot_be_loaded(airflow, panel_module, monkeypatch):
-    panel_module(True)
+async def test_panel_works_while_the_callback_route_cannot_be_loaded(airflow, panel, monkeypatch):
     monkeypatch.setitem(sys.modules, "airflow_provider_browseract.webhook.receiver", None)
     response = await airflow.get("/browseract/run-is-over")
     assert (response.status_code, response.json()) == (503, {"outcome": "unavailable"})
@@ -92,7 +85,7 @@ def views() -> list[dict[str, Any]]:
     return [ExternalViewResponse.model_validate(view).model_dump() for view in BrowserActPlugin.external_views]
 
 
-def test_plugin_has_a_menu_entry_on_every_airflow_and_tabs_only_where_they_can_be_limited_all_below_the_panel():
+def test_plugin_has_a_menu_entry_and_tabs_only_where_they_can_be_limited_all_below_the_panel():
     places = [view["destination"] for view in views()]
     assert places == ["nav", *(["task_instance", "dag_run", "dag"] if AIRFLOW_V_3_4_PLUS else [])]
     assert views()[0]["category"] == "browse"

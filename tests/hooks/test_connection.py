@@ -43,10 +43,7 @@ def test_connection_with_only_an_api_key_which_may_have_spaces_around_it_has_the
         "host without scheme": ({"host": "api.example.com"}, "https://api.example.com"),
         "host with port": ({"host": "http://127.0.0.1:8010"}, "http://127.0.0.1:8010"),
         "host, port and schema": ({"host": "127.0.0.1", "port": 8010, "schema": "http"}, "http://127.0.0.1:8010"),
-        "path and port": (
-            {"host": "https://gateway.example.com/a", "port": 8443},
-            "https://gateway.example.com:8443/a",
-        ),
+        "path and port": ({"host": "https://x.example.com/a", "port": 8443}, "https://x.example.com:8443/a"),
         "default port": ({"port": 443}, "https://api.browseract.com"),
         "port 0": ({"port": 0}, "https://api.browseract.com"),
         "other port": ({"port": 8443}, "https://api.browseract.com:8443"),

@@ -63,9 +63,7 @@ def variable(monkeypatch):
     return made
 
 
-def test_sums_that_a_task_has_stored_as_text_by_day_are_read_by_another_task_with_the_same_key(
-    parse, add_dag_bundle, tmp_path
-):
+def test_sums_that_a_task_has_stored_are_read_by_another_task_with_the_key(parse, add_dag_bundle, tmp_path):
     from airflow.models import Variable as Stored
 
     add_dag_bundle(tmp_path)
