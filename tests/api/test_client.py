@@ -88,13 +88,6 @@ def test_start_with_an_unknown_outcome_is_never_sent_again(impatient, emulator, 
     assert calls_of(emulator, "run-task") == 1
 
 
-def test_start_refused_with_http_429_was_not_processed_and_is_left_to_the_queue(client, emulator):
-    emulator.fault("run-task", RequestFault.status(429, retry_after=7), times=2)
-    with pytest.raises(errors.RateLimitError) as refused:
-        client.send(v2.run(ORDERS.id))
-    assert (calls_of(emulator, "run-task"), refused.value.retry_after, refused.value.not_processed) == (1, 7, True)
-
-
 def test_client_waits_as_long_as_retry_after_requests(client, emulator):
     emulator.fault("get-region-list", RequestFault.status(429, retry_after=1), times=1)
     began = time.monotonic()

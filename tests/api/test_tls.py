@@ -67,6 +67,7 @@ def start(kind):
 
 
 NOT_SENT, LOST = (errors.ConnectionFailedError, True, True), (errors.ResponseLostError, False, True)
+NOT_SENT_FOR_GOOD = (errors.ConnectionFailedError, True, False)
 
 
 def known(error: errors.BrowserActError) -> tuple[type[errors.BrowserActError], bool, bool]:
@@ -129,11 +130,10 @@ class TestFailedHandshake:
     def test_untrusted_certificate_is_a_permanent_error_that_names_the_remedy(self, tls, start):
         received = []
         error = start(tls(lambda secured: received.append(read_request(secured))))
-        assert isinstance(error, errors.ConnectionFailedError)
+        assert known(error) == NOT_SENT_FOR_GOOD
         assert "certificate is not trusted (self-signed certificate)" in error.brief
         assert "set REQUESTS_CA_BUNDLE" in str(error)
         assert "connection 'shop'" in str(error)
-        assert (error.not_processed, error.temporary) == (True, False)
         assert not any(received)
 
     @pytest.mark.usefixtures("trusted")
@@ -146,10 +146,9 @@ class TestFailedHandshake:
         with Emulator().serve() as running:
             error = start(int(running.url.rpartition(":")[2]))
             assert running.requests == []
-        assert isinstance(error, errors.ConnectionFailedError)
+        assert known(error) == NOT_SENT_FOR_GOOD
         assert "the host uses plain HTTP" in error.brief
         assert "write http:// in front of the host of the Airflow connection 'shop'" in str(error)
-        assert (error.not_processed, error.temporary) == (True, False)
 
 
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\n\r\n"

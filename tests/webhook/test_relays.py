@@ -131,10 +131,10 @@ def documented_function(backend, base, monkeypatch):
     return names["handler"]
 
 
-def event(path: str, method: str = "POST", body: str = json.dumps(ENDED), **more: Any) -> dict[str, Any]:
+def event(path: str, method: str = "POST", body: str = json.dumps(ENDED)) -> dict[str, Any]:
     """What AWS hands to a function behind a URL."""
     sent = {"rawPath": path, "requestContext": {"http": {"method": method}}, "body": body}
-    return {**sent, "headers": {"content-type": "application/json"}, **more}
+    return {**sent, "headers": {"content-type": "application/json"}}
 
 
 @pytest.fixture
