@@ -449,23 +449,15 @@ def test_user_agent_contains_provider_and_airflow_versions(emulator):
 
 class TestConnectionTest:
     @pytest.fixture
-    def outcome(self, emulator, connect, monkeypatch):
-        """Set the connection, and test the copy that Airflow makes of it, whose random id no message has."""
+    def tested(self, emulator, connect, monkeypatch):
+        """Set the connection, test the copy that Airflow makes of it, and return a message without its random id."""
 
-        def test(*extra, **fields) -> tuple[bool, str]:
+        def test(*extra, succeeds: bool = False, **fields) -> str:
             connect(*extra, **fields)
             monkeypatch.setenv("AIRFLOW_CONN_F0OADLFP", os.environ["AIRFLOW_CONN_BROWSERACT_DEFAULT"])
             good, message = Connection.get_connection_from_secrets("F0oADlfp").test_connection()
+            assert good is succeeds, message
             assert "F0oADlfp" not in message
-            return good, message
-
-        return test
-
-    @pytest.fixture
-    def failure(self, outcome):
-        def test(*extra, **fields) -> str:
-            good, message = outcome(*extra, **fields)
-            assert good is False
             return str(message)
 
         return test
@@ -492,9 +484,9 @@ class TestConnectionTest:
             ),
         },
     )
-    def test_connection_test_reports_which_field_is_wrong(self, failure, monkeypatch, changed, words):
+    def test_connection_test_reports_which_field_is_wrong(self, tested, monkeypatch, changed, words):
         monkeypatch.setattr(timings, "CONNECTION_TEST_LIMIT", 6.0)
-        message = failure(**changed)
+        message = tested(**changed)
         assert words in message
         assert "app-wrong" not in message
 
@@ -507,22 +499,21 @@ class TestConnectionTest:
         },
     )
     def test_connection_test_of_a_failing_service_ends_within_its_limit(
-        self, emulator, failure, monkeypatch, fault, words
+        self, emulator, tested, monkeypatch, fault, words
     ):
         monkeypatch.setattr(timings, "CONNECTION_TEST_LIMIT", 1.5)
         emulator.fault("list-workflows", fault)
         before = time.monotonic()
-        assert words in failure()
+        assert words in tested()
         # Far below the 30 seconds that one response, and the 60 that all attempts may take for a task.
         assert time.monotonic() - before < 15
 
     @pytest.mark.parametrize("prefix", ["", "/browseract"], ids=["at the root", "below the path of our routes"])
-    def test_connection_test_reports_that_the_callback_route_responds(self, outcome, api_server, prefix):
+    def test_connection_test_reports_that_the_callback_route_responds(self, tested, api_server, prefix):
         app = FastAPI()
         app.mount(prefix, api_server)
         with served(app) as port:
-            good, message = outcome({"webhook_base_url": f"http://127.0.0.1:{port}{prefix}/"})
-        assert good is True, message
+            message = tested({"webhook_base_url": f"http://127.0.0.1:{port}{prefix}/"}, succeeds=True)
         assert f"The callback route responds at http://127.0.0.1:{port}{prefix}/." in message
 
     @cases(
@@ -539,9 +530,9 @@ class TestConnectionTest:
             "/team-a": ("/team-a", "does not lead to the callback route: the response was HTTP 404. Check its path, "),
         },
     )
-    def test_connection_test_fails_when_the_path_of_webhook_base_url_is_wrong(self, failure, api_server, path, words):
+    def test_connection_test_fails_when_the_path_of_webhook_base_url_is_wrong(self, tested, api_server, path, words):
         with served(api_server) as port:
-            assert words in failure({"webhook_base_url": f"http://127.0.0.1:{port}{path}"})
+            assert words in tested({"webhook_base_url": f"http://127.0.0.1:{port}{path}"})
 
     @cases(
         ("answer", "words"),
@@ -551,9 +542,9 @@ class TestConnectionTest:
             "no route": (Response("{}", 404), "Check its path, and that the provider is installed"),
         },
     )
-    def test_connection_test_reports_cause_when_callback_url_responds_wrongly(self, failure, answer, words):
+    def test_connection_test_reports_cause_when_callback_url_responds_wrongly(self, tested, answer, words):
         with responding(answer) as address:
-            assert words in failure({"webhook_base_url": address})
+            assert words in tested({"webhook_base_url": address})
 
     @cases(
         ("base_url", "reason"),
@@ -562,16 +553,16 @@ class TestConnectionTest:
             "unknown name": ("http://nowhere.invalid", "(Name or service not known|Temporary failure in name resolu)"),
         },
     )
-    def test_connection_test_fails_with_the_reason_when_callbacks_cannot_arrive(self, failure, base_url, reason):
-        message = failure({"webhook_base_url": base_url})
+    def test_connection_test_fails_with_the_reason_when_callbacks_cannot_arrive(self, tested, base_url, reason):
+        message = tested({"webhook_base_url": base_url})
         assert re.search(f"But {base_url} cannot be reached from the machine of this test: {reason}", message)
         assert "a machine cannot reach its own public address" in message
         assert "'Woken by a callback'" in message
 
-    def test_connection_test_fails_when_nothing_responds_to_a_callback_in_time(self, failure, monkeypatch):
+    def test_connection_test_fails_when_nothing_responds_to_a_callback_in_time(self, tested, monkeypatch):
         monkeypatch.setattr(probe, "PROBE_TIMEOUT", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            message = failure({"webhook_base_url": f"http://127.0.0.1:{silent.getsockname()[1]}"})
+            message = tested({"webhook_base_url": f"http://127.0.0.1:{silent.getsockname()[1]}"})
         assert "no response within 0.2 seconds" in message
 
 
