@@ -165,11 +165,6 @@ class Deferred:
         trigger = TaskTrigger(browseract_conn_id="browseract_default", wait=self.wait)
         self.trigger_id = defer(self.waiting, trigger, ago)
 
-    def next_try(self) -> None:
-        """End the waiting try, and begin another one."""
-        schedule_next_try(self.waiting)
-        self.start()
-
     def leave_trigger(self, state: str) -> None:
         """End the deferral without a callback."""
         change(self.waiting, trigger_id=None, state=state)

@@ -102,14 +102,6 @@ class Airflow:
         trigger = TaskTrigger(browseract_conn_id=conn_id, wait=Wait(run, time.time() + 3600, **fields))
         self._triggers.append(rows.defer(key, trigger))
 
-    def resume(self, key: TaskInstanceKey) -> None:
-        """End the deferral: the scheduler is about to start a worker for the same try."""
-        rows.change(key, state="scheduled", trigger_id=None)
-
-    def start_next_try(self, key: TaskInstanceKey) -> None:
-        rows.schedule_next_try(key)
-        rows.start_worker(key)
-
     def ask(self, key: TaskInstanceKey) -> None:
         with create_session() as session:
             session.add(HITLDetail(ti_id=rows.id_of(key), options=["Resume", "Stop"], subject="A person is needed"))
@@ -181,7 +173,7 @@ class TestLinks:
         assert not keeper.read().of_instance(key)
         airflow.defer(key)
         assert link_of(keeper=keeper).waits
-        airflow.resume(key)
+        rows.change(key, state="scheduled", trigger_id=None)
         assert link_of(keeper=keeper).waits
 
     @cases(
@@ -294,9 +286,8 @@ class TestWhoWaits:
     def test_resumed_task_instance_waits_until_it_ends(self, airflow, key, keeper):
         airflow.defer(key)
         assert link_of(keeper=keeper).waits
-        airflow.resume(key)
         for state in ("scheduled", "queued", "running"):
-            rows.change(key, state=state)
+            rows.change(key, state=state, trigger_id=None)
             assert link_of(keeper=keeper).waits
         rows.change(key, state="failed")
         assert not link_of(keeper=keeper).waits
@@ -318,7 +309,8 @@ class TestWhoWaits:
         key = airflow.add()
         airflow.push(key, ago=60.0)
         keeper.read()
-        airflow.start_next_try(key)
+        rows.schedule_next_try(key)
+        rows.start_worker(key)
         assert not link_of(keeper=keeper).waits
         airflow.push(key, run)
         for _ in range(2):

@@ -31,7 +31,7 @@ from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.wait import MAX_CALLBACKS_IN_VAIN, WaitEvent, WokenBy
 from airflow_provider_browseract.webhook import database, receiver
-from tests.airflow.rows import Deferred, selects
+from tests.airflow.rows import Deferred, schedule_next_try, selects
 from tests.cases import cases, raising
 
 ENDED = {"id": "7", "status": "finished", "output": {"string": "[]"}}
@@ -78,7 +78,8 @@ class TestCallbackForWaitingTask:
 
     async def test_callback_resumes_only_the_try_whose_id_it_has(self, client, deferred):
         earlier = deferred.path
-        deferred.next_try()
+        schedule_next_try(deferred.waiting)
+        deferred.start()
         deferred.defer()
         assert await call(client, earlier) == UNKNOWN
         assert deferred.state == "deferred"
