@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Frame, Page, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -36,10 +37,7 @@ def skip_without_browser() -> None:
 
 @contextmanager
 def running_browser() -> Iterator[Browser]:
-    """Have a browser without pages for the length of a ``with`` block.
-
-    :raises RuntimeError: none can run here.
-    """
+    """Have a browser without pages for the length of a ``with`` block, or raise why none can run here."""
     if reason := why_no_browser():
         raise RuntimeError(reason)
     with sync_playwright() as playwright:
@@ -54,13 +52,19 @@ def running_browser() -> Iterator[Browser]:
 
 
 def log_in(page: Page, address: str, user: str) -> None:
-    """Log in to an Airflow that has users, as a person does.
-
-    :param address: address of its UI.
-    :param user: the name, which is the password too.
-    """
+    """Log in to an Airflow, as a user whose password is the name."""
     page.goto(f"{address}/")
     page.get_by_label("Username").fill(user)
     page.get_by_label("Password").fill(user)
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(f"{address}/")
+
+
+def serious_findings(page: Page | Frame, name: str, **options: Any) -> list[str]:
+    """Return what keeps people from using a page, as axe-core finds it."""
+    return [
+        f"{name}: {each['id']}: {node['html'][:200]}: {node['failureSummary'][:200]}"
+        for each in Axe().run(page, options={"resultTypes": ["violations"], **options}).response["violations"]
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]

@@ -40,15 +40,11 @@ EXECUTOR = "BROWSERACT_EXECUTOR"
 
 
 def wanted() -> bool:
-    """Return whether the end-to-end tests are to use a cluster."""
     return os.environ.get(EXECUTOR) == "celery"
 
 
 class Redis:
-    """A Redis server that keeps every message on disk.
-
-    :param folder: for its files.
-    """
+    """A Redis server that keeps every message in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._port = free_port()
@@ -57,7 +53,6 @@ class Redis:
         self.url = f"redis://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Start the server, and wait until it accepts connections."""
         options = ["--bind", "127.0.0.1", "--port", str(self._port), "--appendonly", "yes", "--save", ""]
         with (self._folder / "redis.out").open("ab") as out:
             self._process = subprocess.Popen(
@@ -66,17 +61,13 @@ class Redis:
         wait_for("Redis", lambda: is_listening(self._port), timeout=30)
 
     def kill(self) -> None:
-        """End the server with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     @property
     def process(self) -> psutil.Process:
-        """The process of the server.
-
-        :raises psutil.NoSuchProcess: it is not running.
-        """
+        """The process of the server; psutil.NoSuchProcess is raised if it is not running."""
         if self._process is None:
             raise psutil.NoSuchProcess(0)
         return psutil.Process(self._process.pid)
@@ -94,7 +85,6 @@ def _redis_server() -> str:
 
 @contextmanager
 def redis() -> Iterator[Redis]:
-    """Run a Redis server for the length of a ``with`` block."""
     with tempfile.TemporaryDirectory(prefix="browseract-redis-") as folder:
         server = Redis(Path(folder))
         try:
@@ -115,14 +105,14 @@ class Cluster(LocalAirflow):
     broker: Redis = field(kw_only=True)
     _pythons: dict[str, str] = field(default_factory=dict)
     _differences: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    # Without a common one, each host makes its own, and cannot read the connections that others have stored.
+    _fernet_key: str = field(default_factory=lambda: Fernet.generate_key().decode())
 
     @property
     def names(self) -> list[str]:
-        """The names of all its components."""
         return [name for names in HOSTS.values() for name in names]
 
     def host_of(self, component: str) -> str:
-        """Return the name of the host that a component runs on."""
         return next(host for host, names in HOSTS.items() if component in names)
 
     def hostname_of(self, component: str) -> str:
@@ -130,11 +120,9 @@ class Cluster(LocalAirflow):
         return self.host_of(component).replace(" ", "-")
 
     def home_of(self, component: str) -> Path:
-        """Return the ``AIRFLOW_HOME`` of the host that a component runs on."""
         return self.home / self.host_of(component)
 
     def command_of(self, component: str) -> tuple[str, ...]:
-        """Return what follows ``airflow`` in the command of a component."""
         if component in WORKERS:
             # Log servers would listen on all interfaces. The logs are read from the files instead.
             words = ("celery", "worker", "--skip-serve-logs", "--concurrency", str(CONCURRENCY))
@@ -142,11 +130,9 @@ class Cluster(LocalAirflow):
         return super().command_of(component)
 
     def python_of(self, component: str) -> str:
-        """Return the path of the Python that runs a component."""
         return self._pythons.get(component, super().python_of(component))
 
     def variables_of(self, component: str) -> dict[str, str]:
-        """Return the environment of the processes of a component."""
         home = self.home_of(component)
         variables = {
             **super().variables_of(component),
@@ -154,8 +140,7 @@ class Cluster(LocalAirflow):
             "TMPDIR": str(home / "tmp"),
             "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
-            # Without it, each host makes its own key, and cannot read the connections that others have stored.
-            "AIRFLOW__CORE__FERNET_KEY": self._fernet_key(),
+            "AIRFLOW__CORE__FERNET_KEY": self._fernet_key,
             "AIRFLOW__CORE__HOSTNAME_CALLABLE": "hosts.name",
             hosts.NAME: self.hostname_of(component),
             "AIRFLOW__CELERY__BROKER_URL": f"{self.broker.url}/0",
@@ -170,12 +155,6 @@ class Cluster(LocalAirflow):
 
     def _python_path(self) -> list[Path | str]:
         return [Path(hosts.__file__).parent, *super()._python_path()]
-
-    def _fernet_key(self) -> str:
-        path = self.home / "fernet_key"
-        if not path.exists():
-            path.write_bytes(Fernet.generate_key())
-        return path.read_text()
 
     def _make_homes(self) -> None:
         for name in self.names:
@@ -199,12 +178,7 @@ class Cluster(LocalAirflow):
     def changed(
         self, *components: str, python: Path | None = None, variables: Mapping[str, str] | None = None
     ) -> Iterator[None]:
-        """Run components differently for the length of a ``with`` block.
-
-        :param components: their names.
-        :param python: another Python for them.
-        :param variables: variables that only they have.
-        """
+        """Run components with another Python, or with variables that only they have."""
         try:
             self.stop(*components)
             self._pythons |= dict.fromkeys(components, str(python)) if python else {}
@@ -228,5 +202,5 @@ class Cluster(LocalAirflow):
         for process in lost:
             process.wait(15)
 
-    def _log_of_try(self, dag_id: str, run_id: str, task_id: str, number: int, *, map_index: int = -1) -> list[str]:
+    def _log_of_try(self, dag_id: str, run_id: str, task_id: str, number: int, map_index: int) -> list[str]:
         return self._log_files(dag_id, run_id, task_id, number, map_index)

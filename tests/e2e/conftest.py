@@ -100,30 +100,13 @@ class World:
     """The Airflow of the whole session, and the account of one connection."""
 
     airflow: LocalAirflow
-    service: Emulator
+    emulator: Emulator
 
-    @property
-    def emulator(self) -> Emulator:
-        """The emulator of the account."""
-        return self.service
-
-    @property
-    def lineage(self) -> Path:
-        """The file into which OpenLineage writes."""
-        return self.airflow.home / "lineage.jsonl"
-
-    @property
-    def api_servers(self) -> list[str]:
-        """The names of all API servers."""
-        return [name for name in self.airflow.names if name.startswith("api-server")]
-
-    @property
-    def triggerers(self) -> list[str]:
-        """The names of all triggerers."""
-        return [name for name in self.airflow.names if name.startswith("triggerer")]
+    def all_of(self, component: str) -> list[str]:
+        """Return the names of all API servers, or of all triggerers."""
+        return [name for name in self.airflow.names if name.startswith(component)]
 
     def task(self, task_id: str) -> Run:
-        """Find the record that the emulator has of a BrowserAct task."""
         [found] = [task for task in self.emulator.tasks if task.id == task_id]
         return found
 
@@ -133,7 +116,7 @@ class World:
 
     def send(self, call: Call[T]) -> T:
         """Call BrowserAct as a user without Airflow does, and return the result."""
-        with BrowserActClient(Settings(api_key=self.service.api_key, base_url=self.service.url)) as client:
+        with BrowserActClient(Settings(api_key=self.emulator.api_key, base_url=self.emulator.url)) as client:
             return client.send(call)
 
     def requests(self, endpoint: str, task_id: str) -> int:
@@ -142,7 +125,6 @@ class World:
         return sum(request.endpoint == endpoint and task_id in request.query for request in requests)
 
     def polls(self, task_id: str) -> int:
-        """Return how often a BrowserAct task was requested."""
         return self.requests("get-task", task_id)
 
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:

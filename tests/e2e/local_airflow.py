@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -41,27 +42,22 @@ COMPONENTS = {
 
 
 def free_port() -> int:
-    """Find a port of the loopback interface that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+        return listener.getsockname()[1]
 
 
 def is_listening(port: int) -> bool:
-    """Return whether something accepts connections on a port of the loopback interface."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
 
 
 def run_command(main: Callable[[], int], failed: str) -> NoReturn:
-    """Run a command that starts an Airflow, and end this process, without a traceback for what went wrong outside.
+    """Run a command that starts an Airflow, and end this process with its exit code.
 
-    Only the first SIGINT or SIGTERM interrupts it: make sends its own after the terminal's.
-
-    :param main: the command; it returns the exit code.
-    :param failed: beginning of the message if an Airflow or a browser did not do its part.
+    What went wrong outside has no traceback, but a message that begins with ``failed``. Only the first SIGINT or
+    SIGTERM interrupts the command: make sends its own after the terminal's.
     """
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, _interrupt)
@@ -81,13 +77,7 @@ def _interrupt(number: int, _frame: object) -> None:
 
 
 def wait_for(what: str, look: Callable[[], T | None], *, timeout: float, every: float = 0.3) -> T:
-    """Check repeatedly until there is something, for a limited time.
-
-    :param what: the awaited event, for the error.
-    :param look: returns it, or a false value as long as it does not exist.
-    :param timeout: seconds after which to give up.
-    :param every: seconds between two checks.
-    """
+    """Look every so many seconds until there is something that is not false, and return it; ``what`` names it."""
     deadline = time.monotonic() + timeout
     while True:
         if found := look():
@@ -121,6 +111,7 @@ class LocalAirflow:
     modules: tuple[Path, ...] = ()
     users: Mapping[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
+    _secret: str = field(default_factory=partial(secrets.token_hex, 32))
     _ports: dict[str, int] = field(default_factory=dict)
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _http: requests.Session = field(default_factory=requests.Session)
@@ -132,7 +123,6 @@ class LocalAirflow:
 
     @property
     def names(self) -> list[str]:
-        """The names of all its components."""
         return [
             name if number == 1 else f"{name} {number}"
             for name in COMPONENTS
@@ -149,13 +139,10 @@ class LocalAirflow:
         return (*words, "--port", str(self._port_of(component))) if component.startswith("api-server") else words
 
     def python_of(self, component: str) -> str:
-        """Return the path of the Python that runs a component."""
         return sys.executable
 
     def variables_of(self, component: str) -> dict[str, str]:
-        """Return the environment of the processes of a component."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-        secret = self._secret()
         return {
             **clean,
             "PYTHONPATH": os.pathsep.join(filter(None, map(str, self._python_path()))),
@@ -170,8 +157,8 @@ class LocalAirflow:
             **self._database_variables(),
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__BASE_URL": self.url,
-            "AIRFLOW__API__SECRET_KEY": secret,
-            "AIRFLOW__API_AUTH__JWT_SECRET": secret,
+            "AIRFLOW__API__SECRET_KEY": self._secret,
+            "AIRFLOW__API_AUTH__JWT_SECRET": self._secret,
             # Nobody changes a DAG file here, and reading all of them again costs a third of the machine.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
             "AIRFLOW__OPENLINEAGE__DISABLED": "True",
@@ -210,15 +197,7 @@ class LocalAirflow:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "browseract_local_database.connect_args",
         }
 
-    def _secret(self) -> str:
-        path = self.home / "secret"
-        if not path.exists():
-            self.home.mkdir(parents=True, exist_ok=True)
-            path.write_text(secrets.token_hex(32))
-        return path.read_text()
-
     def prepare(self) -> None:
-        """Create an empty home and its database."""
         shutil.rmtree(self.home, ignore_errors=True)
         self._make_homes()
         config = self.home / "config"
@@ -226,17 +205,15 @@ class LocalAirflow:
         (config / "browseract_local_database.py").write_text(f"connect_args = {{'timeout': {SQLITE_TIMEOUT}}}\n")
         self._passwords.write_text(json.dumps({name: name for name in self.users}))
         self.cli("db", "migrate")
-        if self.database is not None:
-            return
-        with sqlite3.connect(self.home / "airflow.db") as database:
-            # Readers then do not wait for writers; the setting stays with the file.
-            database.execute("PRAGMA journal_mode=WAL")
+        if self.database is None:
+            with sqlite3.connect(self.home / "airflow.db") as database:
+                # Readers then do not wait for writers; the setting stays with the file.
+                database.execute("PRAGMA journal_mode=WAL")
 
     def _make_homes(self) -> None:
         """Create what has to be on each host."""
 
     def cli(self, *words: str) -> str:
-        """Run an ``airflow`` command to its end and return what it printed."""
         done = subprocess.run(
             [sys.executable, "-m", "airflow", *words],
             env=self.variables_of("scheduler"),
@@ -270,7 +247,6 @@ class LocalAirflow:
         return self._ports.setdefault(api_server, free_port())
 
     def wait_until_healthy(self, timeout: float = 240) -> None:
-        """Wait until every component reports that it is healthy."""
 
         def healthy() -> bool:
             self.check_alive()
@@ -287,15 +263,11 @@ class LocalAirflow:
             self._http.headers["Authorization"] = f"Bearer {self._token()}"
 
     def _token(self) -> str:
-        address = f"{self.url}/auth/token"
-        if not self.users:
-            response = self._http.get(address, timeout=30)
-        else:
-            name = next(iter(self.users))
-            response = self._http.post(address, json={"username": name, "password": name}, timeout=30)
+        name = next(iter(self.users), None)
+        login = {"username": name, "password": name} if name else None
+        response = self._http.request("POST" if login else "GET", f"{self.url}/auth/token", json=login, timeout=30)
         response.raise_for_status()
-        token: str = response.json()["access_token"]
-        return token
+        return response.json()["access_token"]
 
     def check_alive(self) -> None:
         """Raise with the end of its output if a component has ended by itself."""
@@ -320,7 +292,6 @@ class LocalAirflow:
         return sum(process.memory_info().rss for name in components for process in self.processes(name))
 
     def processes(self, name: str) -> list[psutil.Process]:
-        """Return the processes of a component, with everything that it started."""
         parent = psutil.Process(self._processes[name].pid)
         return [parent, *parent.children(recursive=True)]
 
@@ -335,10 +306,7 @@ class LocalAirflow:
         return busy
 
     def worker_of(self, ti_id: str) -> tuple[psutil.Process, psutil.Process] | None:
-        """Return the worker that runs a try, and the process of that try; None if no worker does.
-
-        :param ti_id: the id of the task instance, which is another one in each try.
-        """
+        """Return the worker of a try, and the process of that try. The id of a task instance changes with each try."""
         for worker, task in self.busy_workers():
             # One that has just ended is none.
             with suppress(psutil.Error):
@@ -374,11 +342,8 @@ class LocalAirflow:
     ) -> None:
         """End a component as a service manager does: SIGTERM, and after a grace SIGKILL to what is still running.
 
-        :param component: its name.
-        :param grace: seconds between the two signals; it ends early once nothing is running any more.
         :param everyone: whether SIGTERM goes to every process, as systemd sends it, or only to the first one, as
             Kubernetes does.
-        :param with_signal: another signal than SIGTERM.
         """
         family = set(self.processes(component))
         first = self._processes.pop(component)
@@ -398,16 +363,12 @@ class LocalAirflow:
             time.sleep(0.1)
         first.wait()
 
-    def _end_orphans(self) -> None:
-        """End the processes that lost their parent. A task has its own process group."""
-        kill_processes_of({self.home_of(name) for name in self.names})
-
     @contextmanager
     def running(self) -> Iterator[LocalAirflow]:
-        """Have it prepared and running for the length of a ``with`` block."""
         self.prepare()
         with ExitStack() as stack:
-            stack.callback(self._end_orphans)
+            # Some have lost their parent. A task has its own process group.
+            stack.callback(kill_processes_of, {self.home_of(name) for name in self.names})
             # Some components take a quarter of a minute to end by themselves, and nobody needs what they do then.
             stack.callback(self.stop, with_signal=signal.SIGKILL)
             if self.copies > 1:
@@ -418,7 +379,6 @@ class LocalAirflow:
             yield self
 
     def api(self, method: str, path: str, **keywords: Any) -> Any:
-        """Call the REST API, and return the decoded response."""
         response = self._http.request(method, f"{self.url}/api/v2/{path}", timeout=60, **keywords)
         response.raise_for_status()
         return response.json()
@@ -428,11 +388,7 @@ class LocalAirflow:
         return address(self.url, ti_id, token, conn_id="browseract_default", api_base_url=self.url)
 
     def set_connection(self, conn_id: str, **fields: Any) -> None:
-        """Add a connection to the database, or change the fields of the one that is there.
-
-        :param conn_id: its id.
-        :param fields: as the REST API takes them; ``conn_type`` is always needed.
-        """
+        """Add a connection to the database, or change some fields and ``conn_type`` of the one that is there."""
         path, body = f"{self.url}/api/v2/connections", {"connection_id": conn_id, **fields}
         response = self._http.patch(f"{path}/{conn_id}", json=body, params={"update_mask": sorted(fields)}, timeout=60)
         if response.status_code == 404:
@@ -469,9 +425,7 @@ class LocalAirflow:
         return wait_for(f"A run of {dag_id}", started, timeout=60)
 
     def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
-        """Read a DAG run."""
-        run: dict[str, Any] = self.api("GET", f"dags/{dag_id}/dagRuns/{run_id}")
-        return run
+        return self.api("GET", f"dags/{dag_id}/dagRuns/{run_id}")
 
     def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 300) -> str:
         """Wait for the end of a DAG run, and return its state."""
@@ -484,33 +438,28 @@ class LocalAirflow:
         return wait_for(f"The end of {dag_id}", state, timeout=timeout, every=1.0)
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Read the task instances of a DAG run."""
-        found: list[dict[str, Any]] = self.api("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
-        return found
+        return self.api("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str, map_index: int = -1) -> Any:
         """Read an XCom, or None if there is none."""
-        response = self._http.get(
-            f"{self.url}/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}",
-            params={"map_index": str(map_index), "deserialize": "false", "stringify": "false"},
-            timeout=60,
-        )
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
+        found = self._find(path, {"map_index": str(map_index), "deserialize": "false", "stringify": "false"})
+        return None if found is None else found["value"]
+
+    def _find(self, path: str, params: dict[str, str], **headers: str) -> Any:
+        """Read something from the REST API, or None if it does not exist."""
+        response = self._http.get(f"{self.url}/api/v2/{path}", params=params, headers=headers, timeout=60)
         if response.status_code == 404:
             return None
         response.raise_for_status()
-        return response.json()["value"]
+        return response.json()
 
     def extra_links(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, str | None]:
         """Read the buttons of a task instance."""
-        links: dict[str, str | None] = self.api(
-            "GET",
-            f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/links",
-            params={"map_index": map_index},
-        )["extra_links"]
-        return links
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/links"
+        return self.api("GET", path, params={"map_index": map_index})["extra_links"]
 
     def answer(self, dag_id: str, run_id: str, task_id: str, option: str, map_index: int = -1) -> None:
-        """Answer the Required Action of a task instance."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/{map_index}/hitlDetails"
         self.api("PATCH", path, json={"chosen_options": [option], "params_input": {}})
 
@@ -518,10 +467,8 @@ class LocalAirflow:
         """Read the lines of a task's log, those of the triggerer among them, of all its tries."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
         instance = self.api("GET", path if map_index < 0 else f"{path}/{map_index}")
-        lines: list[str] = []
-        for number in range(1, instance["try_number"] + 1):
-            lines += self._log_of_try(dag_id, run_id, task_id, number, map_index=map_index)
-        return lines
+        tries = range(1, instance["try_number"] + 1)
+        return [line for number in tries for line in self._log_of_try(dag_id, run_id, task_id, number, map_index)]
 
     def taken_for_dead(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> int:
         """Return how many tries Airflow has ended because it heard of their deferral after the trigger had fired.
@@ -529,22 +476,15 @@ class LocalAirflow:
         It does so where its scheduler is slower than the wait, which a busy machine may make it.
         """
         of = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": str(map_index)}
-        count: int = self.api("GET", "eventLogs", params={**of, "event": "state mismatch"})["total_entries"]
-        return count
+        return self.api("GET", "eventLogs", params={**of, "event": "state mismatch"})["total_entries"]
 
-    def _log_of_try(self, dag_id: str, run_id: str, task_id: str, number: int, *, map_index: int = -1) -> list[str]:
-        """Read the lines of one try."""
-        response = self._http.get(
-            f"{self.url}/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{number}",
-            params={"map_index": str(map_index), "full_content": "true"},
-            headers={"Accept": "application/json"},
-            timeout=60,
-        )
-        if response.status_code == 404:
+    def _log_of_try(self, dag_id: str, run_id: str, task_id: str, number: int, map_index: int) -> list[str]:
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{number}"
+        params = {"map_index": str(map_index), "full_content": "true"}
+        if (found := self._find(path, params, Accept="application/json")) is None:
             # A try that Airflow ended because it heard of the deferral after the trigger had fired is not recorded.
             return self._log_files(dag_id, run_id, task_id, number, map_index)
-        response.raise_for_status()
-        return [_log_line(entry) for entry in response.json()["content"]]
+        return [_log_line(entry) for entry in found["content"]]
 
     def _log_files(self, dag_id: str, run_id: str, task_id: str, number: int, map_index: int) -> list[str]:
         folder = Path("logs", f"dag_id={dag_id}", f"run_id={run_id}", f"task_id={task_id}")

@@ -71,8 +71,7 @@ class PanelWorld:
 
     def task_id(self, task_id: str) -> str:
         """Return the BrowserAct task that a task of the DAG ``shop`` has started."""
-        found: str = self.airflow.xcom("shop", self.opened.run_id, task_id, "task_id")
-        return found
+        return self.airflow.xcom("shop", self.opened.run_id, task_id, "task_id")
 
     def page_of(self, task_id: str, tab: str = "") -> str:
         """Return the address of a task instance of the DAG ``shop`` in Airflow."""
@@ -85,10 +84,7 @@ class PanelWorld:
 
     @contextmanager
     def visitor(self, user: str | None = "ada") -> Iterator[Visitor]:
-        """Have somebody with an empty page for the length of a ``with`` block.
-
-        :param user: who is logged in; None for somebody who has never logged in.
-        """
+        """Have a user, or somebody who has never logged in, with an empty page for the length of a ``with`` block."""
         context = self._contexts.get(user)
         if context is None:
             context = self.browser.new_context(viewport={"width": 1400, "height": 1000}, **LOOKS)
@@ -205,15 +201,12 @@ def add_history(emulator: Emulator, days: int) -> None:
 
 @dataclass(frozen=True)
 class Shop:
-    """The runs of the DAGs in ``dags/panel.py``.
+    """The run of the DAG ``shop`` of ``dags/panel.py``, with a task for a run of each kind.
 
-    :param run_id: the run of the DAG ``shop``, with a task for a run of each kind.
-    :param waiting: the run of the DAG ``prices``, whose task instances wait for slots.
-    :param unread: a run that Airflow has not started.
+    Task instances of the DAG ``prices`` wait for slots. Airflow has not started the run ``unread``.
     """
 
     run_id: str
-    waiting: str
     unread: str
 
     @classmethod
@@ -239,16 +232,12 @@ class Shop:
         emulator.concurrency = sum(task.finished_at is None for task in emulator.tasks)
         waiting = airflow.trigger("prices")
         wait_for("The queue", lambda: [*states("prices", waiting).values()].count("deferred") == 3, timeout=120)
-        return cls(run_id, waiting, unread)
+        return cls(run_id, unread)
 
 
 @contextmanager
 def panel_world(airflow: LocalAirflow, shop: Emulator) -> Iterator[PanelWorld]:
-    """Have everything running for the length of a ``with`` block.
-
-    :param airflow: has the DAGs.
-    :param shop: an account without runs.
-    """
+    """Have everything running in an Airflow that has the DAGs, with an account without runs."""
     with running_browser() as browser, Emulator(concurrency=20, api_key="app-of-quiet").serve() as quiet:
         shop.concurrency = 20
         add_history(shop, 5)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import itertools
 import re
-import statistics
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -51,23 +50,18 @@ class Runs:
 
     numbers = itertools.count()
 
-    def __init__(self, world: World) -> None:
-        self.airflow = world.airflow
-        self.emulator = world.emulator
-        self.world = world
+    def __init__(self, world: World, number: int = 1, poll_interval: float = 10.0) -> None:
+        self.airflow, self.emulator, self.world, self.number = world.airflow, world.emulator, world, number
         self.name = f"scenario {next(self.numbers)}, run "
-        self.run_id = ""
-        self.number = 0
-
-    def start(self, number: int = 1, poll_interval: float = 10.0) -> Runs:
-        """Start runs that are held."""
-        self.number = number
         wanted = [
             {"input_parameters": {"keyword": f"{self.name}{index}"}, "poll_interval": poll_interval}
-            for index in range(self.number)
+            for index in range(number)
         ]
         self.run_id = self.airflow.trigger("callbacks", {"runs": wanted})
-        return self
+
+    def end(self) -> str:
+        """Wait for the end of the DAG run, and return its state."""
+        return self.airflow.wait_for_run("callbacks", self.run_id)
 
     @property
     def tasks(self) -> list[Run]:
@@ -80,7 +74,6 @@ class Runs:
         return next((task for task in reversed(self.tasks) if dict(task.inputs)["keyword"] == keyword), None)
 
     def task_instances(self) -> list[dict]:
-        """The mapped task instances in Airflow."""
         found = self.airflow.api("GET", f"dags/callbacks/dagRuns/{self.run_id}/taskInstances", params={"limit": 200})
         return [ti for ti in found["task_instances"] if ti["task_id"] == "search" and ti["map_index"] >= 0]
 
@@ -89,35 +82,24 @@ class Runs:
         return [ti for ti in self.task_instances() if ti["state"] in states]
 
     def state(self, map_index: int) -> str | None:
-        """The state of one of them."""
         return next((ti["state"] for ti in self.task_instances() if ti["map_index"] == map_index), None)
 
-    def wait_until_all_are(self, *states: str, timeout: float) -> None:
-        """Wait until each is in one of some states; one that has failed will not get there."""
+    def wait_until_all_are(self, state: str, timeout: float) -> None:
+        """Wait until each is in a state; one that has failed will not get there."""
 
         def all_are() -> bool:
             found = self.task_instances()
             failed = [ti for ti in found if ti["state"] == "failed"]
             assert not failed, self.log(failed[0]["map_index"])
-            return sum(ti["state"] in states for ti in found) == self.number
+            return [ti["state"] for ti in found] == [state] * self.number
 
-        wait_for(f"{self.number} tasks in state {' or '.join(states)}", all_are, timeout=timeout, every=2.0)
+        wait_for(f"{self.number} tasks in state {state}", all_are, timeout=timeout, every=2.0)
 
     def xcom(self, map_index: int, key: str):
-        """An XCom of one of them."""
         return self.airflow.xcom("callbacks", self.run_id, "search", key, map_index=map_index)
 
     def log(self, map_index: int) -> str:
-        """The log of one of them."""
         return "\n".join(self.airflow.log("callbacks", self.run_id, "search", map_index=map_index))
-
-    def our_deliveries(self, task_id: str):
-        """The attempts to deliver our callbacks of a run that report its end."""
-        return [
-            delivery
-            for delivery in self.emulator.deliveries
-            if delivery.task_id == task_id and "/browseract/" in delivery.url and delivery.status == "finished"
-        ]
 
     def triggerers_said(self, what: str) -> int:
         """Return how often the triggerers' own logs have a text."""
@@ -126,7 +108,6 @@ class Runs:
     def check(self) -> collections.Counter:
         """Check that each ended once and well and was started once; return the ways in which they were woken."""
         woken: collections.Counter = collections.Counter()
-        after: dict[str, list[float]] = collections.defaultdict(list)
         started = {task.id: task for task in self.tasks}
         seen = set()
         for ti in self.task_instances():
@@ -146,31 +127,25 @@ class Runs:
                 woken[NEXT_TRY] += 1
                 continue
             woken[wait["woken_by"]] += 1
-            after[wait["woken_by"]].append(wait["seconds_after_end"])
             assert f"Woken by a {wait['woken_by']}, {wait['seconds_after_end']:g} seconds after the end" in log
         assert len(seen) == len(started) == self.number
         assert [self.world.requests("stop-task", task_id) for task_id in seen] == [0] * self.number
-        for by, seconds in after.items():
-            print(
-                f"{len(seconds)} woken by {by}: {statistics.median(seconds):.1f} s after the end at the median, "
-                f"{max(seconds):.1f} s at most"
-            )
         return woken
 
 
 @pytest.fixture(scope="module")
 def called_back(world: World) -> Runs:
     """A run with normal callbacks, while a test sends additional ones."""
-    return Runs(world).start(poll_interval=5.0)
+    return Runs(world, poll_interval=5.0)
 
 
 @pytest.fixture(scope="module")
 def waiting(world: World, called_back: Runs) -> dict[str, Runs]:
     """Runs for the other tests, which are deferred while the first test is running."""
     return {
-        "marked": Runs(world).start(),
-        "faults": Runs(world).start(len(FAULTS)),
-        "polled": Runs(world).start(poll_interval=5.0),
+        "marked": Runs(world),
+        "faults": Runs(world, len(FAULTS)),
+        "polled": Runs(world, poll_interval=5.0),
     }
 
 
@@ -226,7 +201,7 @@ def test_person_who_marks_waiting_task_successful_stops_run(waiting):
 def test_callbacks_resume_tasks_while_no_triggerer_is_running(waiting, capsys):
     runs = waiting["faults"]
     runs.wait_until_all_are("deferred", timeout=150)
-    triggerers = runs.world.triggerers
+    triggerers = runs.world.all_of("triggerer")
     runs.airflow.stop(*triggerers, with_signal=9)
     try:
         for task, fault in zip(runs.tasks, FAULTS, strict=True):
@@ -235,8 +210,11 @@ def test_callbacks_resume_tasks_while_no_triggerer_is_running(waiting, capsys):
             runs.world.release(task.id)
 
         def was_not_reached(ti: dict) -> bool:
-            deliveries = runs.our_deliveries(runs.xcom(ti["map_index"], "task_id"))
-            return bool(deliveries) and all(delivery.http_status in (None, 404) for delivery in deliveries)
+            """Return whether no attempt to report the end of a run has reached our route."""
+            task_id = runs.xcom(ti["map_index"], "task_id")
+            reports = [each for each in runs.emulator.deliveries if each.task_id == task_id]
+            ours = [each for each in reports if "/browseract/" in each.url and each.status == "finished"]
+            return bool(ours) and all(each.http_status in (None, 404) for each in ours)
 
         def only_the_others_wait() -> bool:
             found = runs.in_state("deferred", "success")
@@ -248,8 +226,8 @@ def test_callbacks_resume_tasks_while_no_triggerer_is_running(waiting, capsys):
         runs.airflow.start(*triggerers)
     runs.wait_until_all_are("success", timeout=300)
     with capsys.disabled():
-        print(f"\n{len(FAULTS)} runs, all triggerers killed: {alone} ended without any, the others with one:")
-        woken = runs.check()
+        print(f"\n{len(FAULTS)} runs, all triggerers killed: {alone} ended without any, the others with one")
+    woken = runs.check()
     assert alone >= len(FAULTS) // 2
     assert woken["callback"] + woken[NEXT_TRY] >= alone - 1
     assert woken["poll"] + woken[NEXT_TRY] >= len(FAULTS) // 6

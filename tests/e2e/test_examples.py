@@ -46,7 +46,6 @@ DAGS: dict[str, dict[str, Any]] = {
     "example_browseract_export": {},
     "example_browseract_keywords": {"keywords": KEYWORDS},
     "example_browseract_search": {},
-    "example_browseract_template": {},
     "blocked": {},
     "dry": {},
     "elsewhere": {},
@@ -85,8 +84,8 @@ def started(world: World, store: Path) -> dict[str, str]:
     world.airflow.set_connection(
         "from_the_form",
         conn_type="browseract",
-        host=world.service.url,
-        password=world.service.api_key,
+        host=world.emulator.url,
+        password=world.emulator.api_key,
         extra=json.dumps({"connect_timeout": 5, "read_timeout": None, "retry_budget": 20}),
     )
     world.emulator.set_workflow(PLAIN_TEXT.id, **HELD)
@@ -117,8 +116,7 @@ def log_of(world: World, dag_id: str, run_id: str, task_id: str, map_index: int 
 
 def task_id_of(world: World, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str | None:
     """Read the id of the BrowserAct task that a task instance has started."""
-    found: str | None = world.airflow.xcom(dag_id, run_id, task_id, "task_id", map_index=map_index)
-    return found
+    return world.airflow.xcom(dag_id, run_id, task_id, "task_id", map_index=map_index)
 
 
 def deferred(world: World, dag_id: str, run_id: str) -> bool:
@@ -205,10 +203,10 @@ def killed(world: World, started: dict[str, str]) -> SimpleNamespace:
     wait_for("The run of the DAG", lambda: first in read_outside(world), timeout=150)
     events = events_of(world, first)
     wait_for("The state of the watcher", lambda: reported_is_stored(world, first), timeout=150)
-    world.airflow.stop(*world.triggerers, with_signal=signal.SIGKILL)
+    world.airflow.stop(*world.all_of("triggerer"), with_signal=signal.SIGKILL)
     missed = run_outside(world)
     seen = looks(world)
-    world.airflow.start(*world.triggerers)
+    world.airflow.start(*world.all_of("triggerer"))
     wait_for_polls(world, long_task, *questions)
     world.release(long_task)
     return SimpleNamespace(
@@ -278,9 +276,9 @@ class TestRequiredAction:
         task_id = answered.resumed.task_id
         [pending] = answered.pending
         assert pending["options"] == ["Resume", "Stop"]
-        assert f"{world.service.url}/live/{task_id}" in pending["body"]
+        assert f"{world.emulator.url}/live/{task_id}" in pending["body"]
         told = log_of(world, PERSON, answered.resumed.run_id, "solve")
-        assert f"Help at {world.service.url}/live/{task_id} and answer at {world.airflow.url}/dags/{PERSON}" in told
+        assert f"Help at {world.emulator.url}/live/{task_id} and answer at {world.airflow.url}/dags/{PERSON}" in told
 
     def test_required_action_is_closed_once_run_is_resumed_in_browseract(self, world, answered):
         run_id = ended(world, PERSON, answered.unneeded.run_id)
@@ -362,8 +360,8 @@ def test_links_are_shown_while_task_waits_and_live_view_page_reports_end_of_run(
     assert killed.waiting.facts["status"] in ("running", "paused")
     panel = f"browseract/panel/open/ti/long/{quote(started['long'], safe='')}/read/-1"
     assert links == {
-        "BrowserAct task": f"{world.service.url}/logs/{task_id}",
-        "Live view": f"{world.service.url}/live/{task_id}",
+        "BrowserAct task": f"{world.emulator.url}/logs/{task_id}",
+        "Live view": f"{world.emulator.url}/live/{task_id}",
         "Run in the panel": panel,
     }
     after = world.airflow.extra_links("long", ended(world, "long", started["long"]), "read")
@@ -388,9 +386,10 @@ def test_export_is_stored_and_asset_event_has_its_paths(world, started, store):
 def test_openlineage_event_has_workflow_and_path_of_export(world, started, store):
     dag_id = "example_browseract_export"
     task_id = task_id_of(world, dag_id, ended(world, dag_id, started[dag_id]), "export")
+    lineage = world.airflow.home / "lineage.jsonl"
 
     def completed() -> dict[str, Any] | None:
-        events = [json.loads(line) for line in world.lineage.read_text().splitlines()] if world.lineage.exists() else []
+        events = [json.loads(line) for line in lineage.read_text().splitlines()] if lineage.exists() else []
         facets = [(event, event["run"]["facets"].get("browseract_task")) for event in events]
         return next((event for event, facet in facets if facet and facet["task"]["task_id"] == task_id), None)
 
@@ -450,7 +449,8 @@ def test_deferred_sensor_waits_for_run_of_another_task(world, started, capsys):
     run_id = ended(world, dag_id, started[dag_id])
     begun = task_id_of(world, dag_id, run_id, "start")
     assert world.airflow.xcom(dag_id, run_id, "orders", "return_value")["logged_in"] is False
-    assert world.airflow.extra_links(dag_id, run_id, "orders")["BrowserAct task"] == f"{world.service.url}/logs/{begun}"
+    links = world.airflow.extra_links(dag_id, run_id, "orders")
+    assert links["BrowserAct task"] == f"{world.emulator.url}/logs/{begun}"
     assert world.airflow.xcom(dag_id, run_id, "stop", "return_value") == {begun: "ended"}
     processes = {task_id: worker_processes(world, dag_id, run_id, task_id) for task_id in ("start", "orders", "stop")}
     # The sensor begins in one worker process, and ends in another one if the run has not ended by then.
@@ -469,14 +469,6 @@ def test_sensor_waits_deferred_or_rescheduled_and_fails_once_for_failed_run(worl
     [failed] = [ti for ti in world.airflow.task_instances("elsewhere", run_id) if ti["state"] == "failed"]
     assert (failed["task_id"], failed["try_number"]) == ("failed", 1)
     assert "code 1011." in log_of(world, "elsewhere", run_id, "failed")
-
-
-def test_template_runs_in_requested_region(world, started):
-    dag_id = "example_browseract_template"
-    run_id = ended(world, dag_id, started[dag_id])
-    task = world.task(task_id_of(world, dag_id, run_id, "search"))
-    assert (task.workflow.kind, task.proxy_region) == ("template", "DE")
-    assert len(world.airflow.xcom(dag_id, run_id, "search", "return_value")) == 3
 
 
 def test_callback_resumes_run_of_bot_whose_input_was_converted_and_is_not_logged(world, started, capsys):
@@ -520,9 +512,9 @@ def test_callbacks_resume_mapped_runs_of_bot_template_in_requested_region(world,
 def test_decorated_function_provides_inputs_of_mapped_runs(world, started):
     dag_id = "example_browseract_decorated"
     run_id = ended(world, dag_id, started[dag_id])
-    tasks = [world.task(task_id_of(world, dag_id, run_id, "search", index)) for index in range(2)]
-    assert [dict(task.inputs)["keyword"].partition(" ")[0] for task in tasks] == ["pens", "ink"]
-    for index in range(2):
+    for index, keyword in enumerate(("pens", "ink")):
+        task = world.task(task_id_of(world, dag_id, run_id, "search", index))
+        assert dict(task.inputs)["keyword"].partition(" ")[0] == keyword
         assert len(world.airflow.xcom(dag_id, run_id, "search", "return_value", map_index=index)) == 2
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_browseract.emulator import SEARCH, Run
+from airflow_provider_browseract.emulator import SEARCH
 
 from .cluster import HOSTS, WORKERS, Cluster
 from .conftest import World
 from .local_airflow import wait_for
+from .test_callbacks import Runs
 
 BARE = Path(f"{sys.prefix}-bare", "bin", "python")
 """A Python with Airflow and without the provider."""
@@ -36,112 +37,72 @@ def world(worlds: dict[str, World]) -> World:
 
 @pytest.fixture
 def airflow(world: World) -> Cluster:
-    """The cluster."""
     assert isinstance(world.airflow, Cluster)
     assert BARE.exists(), "make cluster creates this environment"
     return world.airflow
 
 
-class Search:
-    """One search in Airflow, and its runs in BrowserAct.
+def search(world: World, duration: float) -> Runs:
+    """Start one search in Airflow, whose run in BrowserAct takes some seconds."""
+    world.emulator.next_run(SEARCH.id, duration=duration)
+    return Runs(world, poll_interval=5.0)
 
-    :param name: what is searched for.
-    :param duration: seconds that the next run takes; None if there will be none.
+
+def ended(runs: Runs, capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str]]:
+    """Wait for the end of a search, and return its state, and the statuses of its runs in BrowserAct.
+
+    The lines of its log that name BrowserAct or the provider are printed.
     """
-
-    def __init__(self, world: World, name: str, *, duration: float | None = None, poll_interval: float = 5.0) -> None:
-        self.airflow = world.airflow
-        self.emulator = world.emulator
-        self.name = name
-        if duration is not None:
-            self.emulator.next_run(SEARCH.id, duration=duration)
-        wanted = {"input_parameters": {"keyword": name}, "poll_interval": poll_interval}
-        self.run_id = self.airflow.trigger("callbacks", {"runs": [wanted]})
-
-    def end(self) -> str:
-        """Wait for the end of the DAG run, and return its state."""
-        return self.airflow.wait_for_run("callbacks", self.run_id)
-
-    @property
-    def tasks(self) -> list[Run]:
-        """What BrowserAct has on record."""
-        return [task for task in self.emulator.tasks if dict(task.inputs).get("keyword") == self.name]
-
-    @property
-    def state(self) -> str | None:
-        """The state of the search in Airflow."""
-        found = self.airflow.task_instances("callbacks", self.run_id)
-        return next((ti["state"] for ti in found if ti["task_id"] == "search" and ti["map_index"] == 0), None)
-
-    @property
-    def woken_by(self) -> str:
-        """What ended the wait."""
-        woken_by: str = self.airflow.xcom("callbacks", self.run_id, "search", "wait", map_index=0)["woken_by"]
-        return woken_by
-
-    def log(self, task_id: str = "search") -> str:
-        """Read the log of all tries."""
-        return "\n".join(
-            self.airflow.log("callbacks", self.run_id, task_id, map_index=0 if task_id == "search" else -1)
-        )
-
-
-def show(capsys: pytest.CaptureFixture[str], log: str) -> None:
-    """Print the lines of a log that name BrowserAct or the provider."""
+    state = runs.end()
     with capsys.disabled():
-        print("", *(line for line in log.splitlines() if "browseract" in line.lower()), sep="\n  ")
+        print("", *(line for line in runs.log(0).splitlines() if "browseract" in line.lower()), sep="\n  ")
+    return state, [task.status for task in runs.tasks]
 
 
+FINISHED = ("success", ["finished"])
 MISSING = "No module named 'airflow_provider_browseract'"
 
 
 def test_workers_without_the_provider_fail_tasks_and_start_nothing(world, airflow, capsys):
     # By default, Airflow tries three more times, a minute apart each.
     with airflow.changed(*WORKERS, python=BARE, variables={"AIRFLOW__WORKERS__MISSING_DAG_RETRIES": "0"}):
-        search = Search(world, "no provider on the workers")
-        assert search.end() == "failed"
-    show(capsys, search.log("wanted"))
-    assert MISSING in search.log("wanted")
-    assert not search.tasks
+        runs = Runs(world)
+        assert runs.end() == "failed"
+    log = airflow.log("callbacks", runs.run_id, "wanted")
+    with capsys.disabled():
+        print("", *log, sep="\n  ")
+    assert MISSING in "\n".join(log)
+    assert not runs.tasks
 
 
 def test_run_survives_resumption_on_a_worker_without_the_provider(world, airflow, capsys):
-    search = Search(world, "resumed without the provider", duration=60.0)
-    wait_for("The deferral", lambda: search.state == "deferred", timeout=120)
+    runs = search(world, 60.0)
+    wait_for("The deferral", lambda: runs.state(0) == "deferred", timeout=120)
     with airflow.changed(*WORKERS, python=BARE, variables={"AIRFLOW__WORKERS__MISSING_DAG_RETRY_DELAY": "20"}):
-        wait_for("Another start", lambda: search.state == "up_for_reschedule", timeout=240)
-    assert search.end() == "success"
-    show(capsys, search.log())
-    assert MISSING in search.log()
-    assert [task.status for task in search.tasks] == ["finished"]
+        wait_for("Another start", lambda: runs.state(0) == "up_for_reschedule", timeout=240)
+    assert ended(runs, capsys) == FINISHED
+    assert MISSING in runs.log(0)
 
 
 def test_api_servers_without_the_plugin_leave_the_end_to_polls(world, airflow, capsys):
-    with airflow.changed(*world.api_servers, python=BARE):
-        search = Search(world, "no plugin on the API servers", duration=15.0)
-        assert search.end() == "success"
-    show(capsys, search.log())
-    assert search.woken_by == "poll"
-    assert [task.status for task in search.tasks] == ["finished"]
+    with airflow.changed(*world.all_of("api-server"), python=BARE):
+        runs = search(world, 15.0)
+        assert ended(runs, capsys) == FINISHED
+    assert runs.xcom(0, "wait")["woken_by"] == "poll"
 
 
 def test_triggerers_without_the_provider_fail_tries_and_last_one_stops_run(world, airflow, capsys):
-    with airflow.changed(*world.triggerers, python=BARE):
-        search = Search(world, "no provider on the triggerers", duration=600.0)
-        assert search.end() == "failed"
-    show(capsys, search.log())
-    assert [task.status for task in search.tasks] == ["canceled"]
+    with airflow.changed(*world.all_of("triggerer"), python=BARE):
+        assert ended(search(world, 600.0), capsys) == ("failed", ["canceled"])
 
 
 def test_callback_ends_wait_while_triggerers_cannot_reach_browseract(world, airflow, capsys):
     nowhere = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
-    with airflow.changed(*world.triggerers, variables=nowhere):
-        search = Search(world, "triggerers behind a firewall", duration=30.0)
-        assert search.end() == "success"
-    show(capsys, search.log())
-    assert "A poll of the run failed" in search.log()
-    assert search.woken_by == "callback"
-    assert [task.status for task in search.tasks] == ["finished"]
+    with airflow.changed(*world.all_of("triggerer"), variables=nowhere):
+        runs = search(world, 30.0)
+        assert ended(runs, capsys) == FINISHED
+    assert "A poll of the run failed" in runs.log(0)
+    assert runs.xcom(0, "wait")["woken_by"] == "callback"
 
 
 def clock_of(airflow: Cluster, component: str) -> float:
@@ -164,28 +125,20 @@ def clocks(airflow: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-FOUR_ONCE = [["finished"]] * 4
-
-
-def search_four_times(world: World, name: str, capsys: pytest.CaptureFixture[str]) -> tuple[list[str], list[list[str]]]:
-    """Search four times at once, and return the states of the DAG runs and the statuses of the runs of each."""
-    searches = [Search(world, f"{name} {index}", duration=15.0) for index in range(4)]
-    ends = [search.end() for search in searches]
-    for search in searches:
-        show(capsys, search.log())
-    return ends, [[task.status for task in search.tasks] for search in searches]
+def search_four_times(world: World, capsys: pytest.CaptureFixture[str]) -> list[tuple[str, list[str]]]:
+    """Search four times at once, and return the state and the statuses of each search."""
+    return [ended(runs, capsys) for runs in [search(world, 15.0) for _ in range(4)]]
 
 
 @pytest.mark.parametrize(
     "clocks", [{"worker host 1": 30, "worker host 2": -30}, {"control 2": 30}], indirect=True, ids=str
 )
-def test_no_run_is_lost_where_clocks_differ(world, clocks, request, capsys):
-    assert search_four_times(world, request.node.name, capsys) == (["success"] * 4, FOUR_ONCE)
+def test_no_run_is_lost_where_clocks_differ(world, clocks, capsys):
+    assert search_four_times(world, capsys) == [FINISHED] * 4
 
 
 @pytest.mark.parametrize("clocks", [{"control 2": -30}], indirect=True, ids=str)
 def test_no_run_is_paid_for_twice_where_an_api_server_refuses_tokens(world, airflow, clocks, capsys):
     # Airflow fails each try that reaches this API server first, so a search may use up its retries.
-    _, runs = search_four_times(world, "refused tokens", capsys)
-    assert runs == FOUR_ONCE
+    assert [statuses for _, statuses in search_four_times(world, capsys)] == [["finished"]] * 4
     assert any("Invalid auth token" in (airflow.home / f"{worker}.out").read_text() for worker in WORKERS)

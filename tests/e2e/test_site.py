@@ -14,11 +14,10 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import ConsoleMessage, Error, Page, expect
 
 from airflow_provider_browseract.operators import browseract
-from tests.browser import LOOKS, running_browser, skip_without_browser
+from tests.browser import LOOKS, running_browser, serious_findings, skip_without_browser
 from tests.pages import DOCS, ROOT
 
 HTML = ROOT / "docs" / "_build" / "html"
@@ -166,18 +165,9 @@ def test_page_is_whole_on_phone_and_desktop_in_light_and_dark(name, page):
 @pytest.mark.parametrize("name", KINDS)
 def test_axe_finds_nothing_serious_on_a_page_of_each_kind(name, page):
     page.goto(f"/{name}.html")
-    found = []
-    for look in looks(page):
-        # Sphinx shows the arguments in a list of definitions without terms.
-        rules = {"definition-list": {"enabled": False}}
-        report = Axe().run(page, options={"resultTypes": ["violations"], "rules": rules}).response
-        found += [
-            f"{look}: {violation['id']}: {node['target']}"
-            for violation in report["violations"]
-            if violation["impact"] in ("serious", "critical")
-            for node in violation["nodes"]
-        ]
-    assert found == []
+    # Sphinx shows the arguments in a list of definitions without terms.
+    rules = {"definition-list": {"enabled": False}}
+    assert [finding for look in looks(page) for finding in serious_findings(page, look, rules=rules)] == []
 
 
 def test_each_page_has_a_description_of_its_own_and_a_picture_for_chats(site):

@@ -53,7 +53,7 @@ def test_profile_chain_reuses_login_and_callback_ends_first_wait(world, tries, c
         r"Finished after \d+ s, 15 credits, 3 steps\.",
     ):
         assert re.search(line, story)
-    assert not any(secret in story for secret in (world.service.api_key, "only for the emulator"))
+    assert not any(secret in story for secret in (world.emulator.api_key, "only for the emulator"))
 
 
 def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(world, tries):

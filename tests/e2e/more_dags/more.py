@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 
@@ -66,6 +66,23 @@ with DAG("elsewhere", schedule=None, default_args=ACCOUNT):
     TaskSensor(task_id="rescheduled", browseract_task_id=begun.output, mode="reschedule", **shared)
     TaskSensor(task_id="deferred", browseract_task_id=begun.output, deferrable=True, **shared)
     TaskSensor(task_id="failed", browseract_task_id=failing.output, deferrable=True, **shared)
+
+with DAG("callbacks", schedule=None, max_active_tasks=200, params={"runs": [{}]}):
+
+    @task
+    def wanted(params: Any = None) -> list[dict[str, Any]]:
+        """Return the arguments of each run."""
+        return list(params["runs"])
+
+    RunWorkflowOperator.partial(
+        task_id="search",
+        workflow_id=SEARCH.id,
+        browseract_conn_id="callbacks",
+        deferrable=True,
+        webhook=True,
+        retries=2,
+        retry_delay=timedelta(seconds=1),
+    ).expand_kwargs(wanted())
 
 with DAG("dry", schedule=None, default_args=ACCOUNT):
     RunWorkflowOperator(task_id="orders", workflow_id=ORDERS.id, dry_run=True)
