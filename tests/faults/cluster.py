@@ -47,10 +47,7 @@ class Used:
     seconds: dict[int, float] = field(default_factory=dict)
 
     def add(self, family: list[psutil.Process]) -> None:
-        """Record what a component uses now.
-
-        :param family: its first process, and everything that this has started.
-        """
+        """Record what a component uses now: its first process, and everything that this has started."""
         resident, seconds = 0, 0.0
         for process in family:
             with contextlib.suppress(psutil.Error):
@@ -85,10 +82,7 @@ def watching(airflow: Cluster) -> Iterator[dict[str, Used]]:
 
 
 def table(used: dict[str, Used], tasks: collections.Counter[str]) -> str:
-    """Return a table of what each component used.
-
-    :param tasks: how many task instances ended in each worker.
-    """
+    """Return a table of what each component used, and how many task instances ended in each worker."""
     lines = [f"  {'host':14} {'component':14} {'starts':>6} {'MiB, median':>11} {'MiB, most':>9} {'core s':>7} tasks"]
     places = [(host, name) for host, names in HOSTS.items() for name in names]
     for host, name in [*places, ("", "Redis")]:
@@ -150,39 +144,29 @@ class ClusterRound(Round):
         self.airflow.broker.start()
 
 
-def run_round(runs: int, seed: int, home: Path) -> tuple[Outcome, str]:
-    """Play a round, and return what it came to, and a table of what each component used.
-
-    :param runs: how many task instances there are.
-    :param seed: what chance begins with.
-    :param home: folder for the hosts.
-    """
-    outcome = Outcome(seed, runs)
-    with (
-        redis() as broker,
-        world(home, seed=seed, make=partial(Cluster, broker=broker)) as (airflow, api, database),
-    ):
-        assert isinstance(airflow, Cluster)
-        with watching(airflow) as used:
-            played = ClusterRound(airflow, api, database, outcome)
-            played.play(limit=600 + runs * 6)
-        outcome.problems["faults that did not happen"] = [name for name in played.faults() if not outcome.faults[name]]
-        workers = {airflow.hostname_of(name): name for name in WORKERS}
-        tasks = collections.Counter(workers.get(ti["hostname"], "") for ti in played.task_instances())
-    return outcome, table(used, tasks)
-
-
 def main() -> int:
-    """Play a round and print what it came to."""
+    """Play a round, and print what it came to and what each component used."""
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("--runs", type=int, default=200)
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--home", type=Path)
     asked = options.parse_args()
     print(f"{asked.runs} runs in a cluster, seed {asked.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="browseract-cluster-") as folder:
-        outcome, used = run_round(asked.runs, asked.seed, asked.home or Path(folder) / "airflow")
-    print(outcome, used, sep="\n")
+    outcome = Outcome(asked.seed, asked.runs)
+    with (
+        tempfile.TemporaryDirectory(prefix="browseract-cluster-") as folder,
+        redis() as broker,
+        world(asked.home or Path(folder, "airflow"), seed=asked.seed, make=partial(Cluster, broker=broker)) as parts,
+    ):
+        airflow, api, database = parts
+        assert isinstance(airflow, Cluster)
+        with watching(airflow) as used:
+            played = ClusterRound(airflow, api, database, outcome)
+            played.play(limit=600 + asked.runs * 6)
+        outcome.problems["faults that did not happen"] = [name for name in played.faults() if not outcome.faults[name]]
+        workers = {airflow.hostname_of(name): name for name in WORKERS}
+        tasks = collections.Counter(workers.get(ti["hostname"], "") for ti in played.task_instances())
+    print(outcome, table(used, tasks), sep="\n")
     return 0 if outcome.good else 1
 
 

@@ -162,6 +162,12 @@ BUDGET = 1_000_000
 """Credits that all runs may use together: more than they use, so that each start is checked and none refused."""
 
 
+PROBLEMS = (
+    *("runs lost", "runs paid for twice", "runs left running", "tasks stuck", "tasks failed", "wrong results"),
+    *("loops not stopped", "over the budget"),
+)
+
+
 @dataclass
 class Outcome:
     """What a round came to."""
@@ -181,18 +187,7 @@ class Outcome:
     faults: collections.Counter[str] = field(default_factory=collections.Counter)
     started: int = 0
     after_failed: int = 0
-    problems: dict[str, list[str]] = field(
-        default_factory=lambda: {
-            "runs lost": [],
-            "runs paid for twice": [],
-            "runs left running": [],
-            "tasks stuck": [],
-            "tasks failed": [],
-            "wrong results": [],
-            "loops not stopped": [],
-            "over the budget": [],
-        }
-    )
+    problems: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in PROBLEMS})
 
     @property
     def queues(self) -> bool:
@@ -225,8 +220,7 @@ class Outcome:
     def __str__(self) -> str:
         lines = [
             f"seed {self.seed}: {self.runs} task instances, {self.started} runs started, of which {self.after_failed} "
-            f"after one that had failed; "
-            f"{sum(self.faults.values())} faults in {self.seconds:.0f} s",
+            f"after one that had failed; {sum(self.faults.values())} faults in {self.seconds:.0f} s",
             "  " + ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items())),
         ]
         if self.loop_credits:
@@ -250,11 +244,8 @@ class Round:
     """One round, which its seed makes again."""
 
     def __init__(self, airflow: LocalAirflow, api: Api, database: Database, outcome: Outcome) -> None:
-        self.airflow = airflow
-        self.api = api
+        self.airflow, self.api, self.database, self.outcome = airflow, api, database, outcome
         self.emulator = api.emulator
-        self.database = database
-        self.outcome = outcome
         self.chance = random.Random(outcome.seed)
         self.over = threading.Event()
         self.calm_since: datetime | None = None
@@ -266,10 +257,7 @@ class Round:
         """Whether the output of each run is late, in the order of their starts, by what is run."""
 
     def play(self, limit: float) -> None:
-        """Start everything, let faults happen, wait for rest, and look.
-
-        :param limit: seconds after which what has not come to rest counts as stuck.
-        """
+        """Start everything, let faults happen, wait for rest, and look. What has no rest at the limit is stuck."""
         number = self.outcome.runs
         numbers = iter(range(number))
         keywords = {
@@ -304,11 +292,7 @@ class Round:
         self._look(keywords)
 
     def _plan(self, source: str, number: int, seconds: float) -> None:
-        """Decide how the runs of a workflow, bot or template go.
-
-        :param number: for how many runs.
-        :param seconds: how long faults happen.
-        """
+        """Decide how some runs of a workflow, bot or template go, while faults happen for some seconds."""
         # Each first run is the longest, so that no fault comes too late.
         durations = [seconds * 1.3] + [
             seconds if self.chance.random() < LONG and not self.outcome.queues else self.chance.uniform(*DURATIONS)
@@ -411,7 +395,6 @@ class Round:
     def _signal_a_worker(self, number: signal.Signals, *, of_task: bool | None = None) -> bool:
         """Send a signal to the process of a task or to its supervisor, and return whether there is one.
 
-        :param number: the signal.
         :param of_task: whether the signal goes to the process of the task; None chooses at random.
         """
         busy = self.airflow.busy_workers()
@@ -516,13 +499,10 @@ class Round:
 
     def task_instances(self) -> list[dict[str, Any]]:
         """Read the mapped task instances of the round."""
+        path = f"dags/faults/dagRuns/{self.run_id}/taskInstances"
         found: list[dict[str, Any]] = []
         while True:
-            page = self.airflow.api(
-                "GET",
-                f"dags/faults/dagRuns/{self.run_id}/taskInstances",
-                params={"limit": 100, "offset": len(found), "order_by": "id"},
-            )
+            page = self.airflow.api("GET", path, params={"limit": 100, "offset": len(found), "order_by": "id"})
             found += page["task_instances"]
             if len(found) >= page["total_entries"] or not page["task_instances"]:
                 return [ti for ti in found if ti["task_id"] in (*SOURCES, *LOOPS) and ti["map_index"] >= 0]
@@ -655,7 +635,6 @@ class Api:
         self._serve()
 
     def close(self) -> None:
-        """Serve no more."""
         self._serving.close()
 
 
@@ -663,14 +642,7 @@ class Api:
 def world(
     home: Path, *, seed: int, plan: int = PLAN, budget: int = BUDGET, make: Callable[..., LocalAirflow] = LocalAirflow
 ) -> Iterator[tuple[LocalAirflow, Api, Database]]:
-    """An Airflow on PostgreSQL that BrowserAct can call back, and whose XComs fail now and then.
-
-    :param home: its folder.
-    :param seed: what decides which XComs fail.
-    :param plan: how many runs BrowserAct allows at once.
-    :param budget: credits that all runs may use together.
-    :param make: the kind of Airflow.
-    """
+    """An Airflow on PostgreSQL that BrowserAct can call back, and whose XComs fail now and then, as the seed says."""
     api = Api(Emulator(concurrency=plan))
     port = free_port()
     extra = {
@@ -699,34 +671,19 @@ def world(
             yield airflow, api, database
 
 
-def run_round(runs: int, seed: int, plan: int, budget: int, home: Path) -> Outcome:
-    """Play a round.
-
-    :param runs: how many task instances there are.
-    :param seed: what chance begins with.
-    :param plan: how many runs BrowserAct allows at once.
-    :param budget: credits that all runs may use together.
-    :param home: folder for Airflow.
-    """
-    outcome = Outcome(seed, runs, plan, budget)
-    with world(home, seed=seed, plan=plan, budget=budget) as (airflow, api, database):
-        Round(airflow, api, database, outcome).play(limit=300 + runs * 6)
-    return outcome
-
-
 def main() -> int:
     """Play a round and print what it came to."""
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    options.add_argument("--runs", type=int, default=300)
-    options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--plan", type=int, default=PLAN)
-    options.add_argument("--budget", type=int, default=BUDGET)
+    for name, default in (("runs", 300), ("seed", 1), ("plan", PLAN), ("budget", BUDGET)):
+        options.add_argument(f"--{name}", type=int, default=default)
     options.add_argument("--home", type=Path)
     asked = options.parse_args()
     print(f"{asked.runs} runs, seed {asked.seed}, a plan of {asked.plan}", flush=True)
+    outcome = Outcome(asked.seed, asked.runs, asked.plan, asked.budget)
     with tempfile.TemporaryDirectory(prefix="browseract-faults-") as folder:
         home = asked.home or Path(folder) / "airflow"
-        outcome = run_round(asked.runs, asked.seed, asked.plan, asked.budget, home)
+        with world(home, seed=asked.seed, plan=asked.plan, budget=asked.budget) as (airflow, api, database):
+            Round(airflow, api, database, outcome).play(limit=300 + asked.runs * 6)
     print(outcome)
     return 0 if outcome.good else 1
 
