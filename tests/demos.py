@@ -145,10 +145,7 @@ def refuse_with(emulator: Emulator, code: int, message: str) -> None:
 
 
 def show_input(emulator: Emulator, show: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]) -> None:
-    """Change the ``input`` in the responses of API v3.
-
-    :param show: returns what is shown, given the declared schemas by name, and the input
-    """
+    """Change the ``input`` in the responses of API v3, given the declared schemas by name, and the input."""
 
     def shown(body: Body) -> Body:
         workflow = emulator.runs[body["task_id"]].workflow

@@ -10,10 +10,7 @@ from uuid import UUID
 
 
 class People:
-    """Stores Required Actions as Airflow's execution API does: one per task instance, with its first text.
-
-    :param airflow: the module of Airflow whose functions it replaces.
-    """
+    """Stores Required Actions as a module of Airflow does: one per task instance, with its first text."""
 
     def __init__(self, monkeypatch, airflow) -> None:
         self.questions: dict[str, dict[str, Any]] = {}

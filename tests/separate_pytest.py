@@ -11,12 +11,7 @@ from pathlib import Path
 
 
 def assert_passed(number: int, folder: Path, home: Path, settings: Mapping[str, str] | None = None) -> None:
-    """Run the tests in a folder, all of which have to pass.
-
-    :param number: how many tests there are.
-    :param home: the home folder of the process.
-    :param settings: its settings of Airflow. It has none of those of this process.
-    """
+    """Run a number of tests in a folder, all of which have to pass, without the Airflow settings of this process."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],

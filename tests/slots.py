@@ -8,11 +8,7 @@ from airflow_provider_browseract.emulator import Run
 
 
 def slot_changes(tasks: list[Run], plan: int) -> list[tuple[datetime, float]]:
-    """Return when each slot became free that was used again, and for how many seconds it was unused.
-
-    :param tasks: all runs.
-    :param plan: how many slots there are.
-    """
+    """Return when each slot of a plan became free that was used again, and for how many seconds it was unused."""
     starts = sorted(task.created_at for task in tasks)
     ends = sorted(task.finished_at for task in tasks if task.finished_at)
     # The slot of the first run that ends goes to the first run that had none, and so on.

@@ -19,18 +19,13 @@ T = TypeVar("T")
 
 
 def carry_out(steps: Generator[Any, Any, T], answer: Callable[[Any], object]) -> T:
-    """Execute steps, and return their result or raise their exception.
-
-    :param steps: the steps.
-    :param answer: returns the answer to a step. An error is thrown in.
-    """
+    """Execute steps, and return their result or raise their exception. An answer that is an error is thrown in."""
     reply: object = None
     try:
         while True:
             reply = answer(steps.throw(reply) if isinstance(reply, Exception) else steps.send(reply))
     except StopIteration as stop:
-        over: T = stop.value
-        return over
+        return stop.value
 
 
 def read(call: Call[T], data: object) -> T:
@@ -47,11 +42,7 @@ def replace(value: T, **changes: Any) -> T:
 
 @dataclass
 class Played:
-    """What steps did.
-
-    :param respond: returns the response to a call.
-    :param now: the time at which they begin.
-    """
+    """What steps did that begin at a time."""
 
     respond: Callable[[Call[Any]], object]
     now: float = 2000.0

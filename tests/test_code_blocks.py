@@ -63,23 +63,8 @@ NOT_RUN = {
 }
 """The kinds of blocks that no test runs, and why."""
 
-RUN_BY: dict[str, str] = {
-    "DAG": "dag.test(), against the emulator: the tests with @dags",
-    "script": "runpy, against the emulator",
-    "test": "a separate pytest",
-    "json": "compared with what the DAG of its page returns",
-    "text": "compared with the error that its page describes",
-    "console": "compared with what the DAGs of the tutorial log",
-    "airflow": "Airflow's parser, and as a connection",
-    "sql": "Airflow's database of the tests",
-    "environment": "a shell, whose variables are then read",
-    "python": "the options of the emulator's command line",
-    "yaml": "compared with what they need; `make workflows` checks the schemas",
-    "command": "the function of the package's command line",
-    "nginx": "tests/webhook/test_relays.py",
-    "Lambda": "tests/webhook/test_relays.py",
-}
-"""How the blocks of each other kind are run."""
+RUN = {"DAG", "test", "json", "console", "yaml", "nginx", "Lambda"}
+"""The kinds that tests run: here, and those of relays in tests/webhook/test_relays.py. :func:`every` adds its own."""
 
 RUN_DAGS: set[str] = set()
 """The DAGs that a test of this module runs."""
@@ -94,12 +79,13 @@ def dags(*dag_ids: str) -> pytest.MarkDecorator:
 
 def every(kind: str) -> pytest.MarkDecorator:
     """Run a test with each block of a kind; the same code on two pages only once."""
+    RUN.add(kind)
     blocks = {block.code: block for block in reversed(blocks_of(kind))}
     return pytest.mark.parametrize("block", blocks.values(), ids=lambda block: block.page)
 
 
 def test_every_code_block_is_run_or_excepted():
-    assert {block.kind for block in BLOCKS} == {*RUN_BY, *NOT_RUN}
+    assert {block.kind for block in BLOCKS} == {*RUN, *NOT_RUN}
     assert [block.dag_ids for block in blocks_of("DAG") if RUN_DAGS.isdisjoint(block.dag_ids)] == []
     excepted = {block.page for block in BLOCKS if block.kind in NOT_RUN}
     assert excepted == {"README.md", *(f"docs/{name}.md" for name in ("docker", "index", "tutorial", "upgrading"))}
@@ -122,8 +108,7 @@ class Blocks:
     """Runs the DAGs of a block with ``dag.test()``, one after the other."""
 
     def __init__(self, folder: Path, parse) -> None:
-        self._folder = folder
-        self._parse = parse
+        self._folder, self._parse = folder, parse
 
     def parse(self, block: Block):
         """Return the DAGs by their ids."""
@@ -134,12 +119,7 @@ class Blocks:
         return found
 
     def run(self, block: Block, state: str = "success", prepare: Callable[[Any], None] | None = None, **conf: object):
-        """Run them, with retries that begin at once, and return the run of the last one.
-
-        :param state: the state in which each run ends.
-        :param prepare: called with each DAG before it runs.
-        :param conf: the conf of each run.
-        """
+        """Run each DAG to a state, with retries that begin at once, and return the run of the last one."""
         found = self.parse(block)
         for dag_id in block.dag_ids:
             if prepare is not None:
@@ -157,10 +137,6 @@ def documented(emulator, tmp_path, parse, add_dag_bundle, monkeypatch) -> Blocks
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", '{"conn_type": "generic", "password": "hunter2"}')
     add_dag_bundle(tmp_path)
     return Blocks(tmp_path, parse)
-
-
-def inputs_of(task: Run) -> dict[str, Any]:
-    return dict(task.inputs)
 
 
 def output_of(task: Run) -> Any:
@@ -258,7 +234,7 @@ def test_documented_dag_starts_one_run_for_each_input(block, documented, emulato
     documented.run(block)
     started = []
     for task in emulator.tasks:
-        first_input = re.sub(r" \d{4}-\d\d-\d\d$", "", next(iter(inputs_of(task).values())))
+        first_input = re.sub(r" \d{4}-\d\d-\d\d$", "", task.inputs[0][1])
         started.append((str(task.api_version), task.workflow_id, task.proxy_region, first_input))
     assert sorted(started) == STARTED[block.dag_ids[0]]
 
@@ -273,7 +249,7 @@ def test_documented_migrated_dag_returns_the_output_of_its_run(block, documented
 @dags("keywords")
 def test_documented_mapped_task_starts_one_run_per_input_and_passes_on_all_outputs(block, documented, emulator):
     result = documented.run(block)
-    outputs = {inputs_of(task)["keyword"]: output_of(task) for task in emulator.tasks}
+    outputs = {dict(task.inputs)["keyword"]: output_of(task) for task in emulator.tasks}
     assert result.xcom("cheapest") == [cheapest(outputs[keyword]) for keyword in ("laptops", "phones")]
 
 
@@ -281,7 +257,7 @@ def test_documented_mapped_task_starts_one_run_per_input_and_passes_on_all_outpu
 def test_documented_bot_gets_an_integer_and_its_output_is_a_value(block, documented, emulator):
     result = documented.run(block)
     [task] = emulator.tasks
-    assert inputs_of(task) == {"company_name": "Example Corp", "max_pages": 2}
+    assert dict(task.inputs) == {"company_name": "Example Corp", "max_pages": 2}
     assert result.xcom("website") == output_of(task)["official_website_url"]
 
 
@@ -389,12 +365,11 @@ def test_documented_cap_stops_a_run_that_never_ends(block, documented, emulator)
 def test_documented_backfill_waits_when_its_budget_is_used_up(block, documented, emulator, connect):
     connect({"daily_credits": 2000})
 
-    def is_a_backfill_that_waits(dag) -> None:
-        assert (dag.catchup, dag.get_task("search").on_budget) == (True, "wait")
-
-    documented.run(block, prepare=is_a_backfill_that_waits)
+    [dag] = documented.parse(block).values()
+    assert (dag.catchup, dag.get_task("search").on_budget) == (True, "wait")
+    documented.run(block)
     [task] = emulator.tasks
-    assert re.fullmatch(r"laptops \d{4}-\d\d-\d\d", inputs_of(task)["keyword"])
+    assert re.fullmatch(r"laptops \d{4}-\d\d-\d\d", dict(task.inputs)["keyword"])
 
 
 @dags("pay_once")
@@ -468,7 +443,7 @@ def test_documented_params_become_the_inputs_of_the_run_and_are_checked(block, d
         dag.params["keyword"] = "pens"
     documented.run(block, keyword="phones", max_items=3)
     [task] = emulator.tasks
-    assert inputs_of(task) == {"keyword": "phones", "max_items": "3"}
+    assert dict(task.inputs) == {"keyword": "phones", "max_items": "3"}
 
 
 @dags("two_accounts")
@@ -477,7 +452,7 @@ def test_documented_tasks_run_in_the_accounts_of_their_connections(block, docume
         research.set_workflow(SEARCH.id, duration=0.2)
         monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_RESEARCH", json.dumps(research.connection))
         documented.run(block)
-        keywords = [[inputs_of(task)["keyword"] for task in each.tasks] for each in (emulator, research)]
+        keywords = [[dict(task.inputs)["keyword"] for task in each.tasks] for each in (emulator, research)]
     assert keywords == [["laptops"], ["phones"]]
 
 

@@ -17,6 +17,7 @@ from airflow.sdk import BaseSensorOperator
 
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from tests.cases import raising
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 PENS = {"keyword": "pens", "max_items": 2}
@@ -114,10 +115,7 @@ class Worker:
         return operator
 
     def at_calls(self, *names: str, before=lambda _: None, after=lambda _: None) -> None:
-        """Let something happen before and after the calls of an operator that have one of these names, or all calls.
-
-        What happens is given the operator.
-        """
+        """Let something happen, given the operator, before and after its calls with these names, or all calls."""
         self._at_calls = (names, before, after)
 
     def defer(self) -> TaskDeferred:
@@ -127,7 +125,6 @@ class Worker:
         return deferral.value
 
     def run(self):
-        """Run it to its end."""
         try:
             return self.operator().execute(self.context)
         except TaskDeferred as deferred:
@@ -159,7 +156,6 @@ class Worker:
 
 def fire_in_real_time(trigger: Any) -> dict:
     """Run a trigger, created again from its stored arguments, and return the payload of its only event."""
-
     [event] = asyncio.run(payloads_of(stored_trigger(trigger)))
     return event
 
@@ -184,11 +180,7 @@ def resume_operator(operator: Any, deferred: TaskDeferred, event: dict, context:
 def resume_until_end(
     make: Callable[[], Any], wait: Callable[[TaskDeferred], dict], deferred: TaskDeferred, context: Any
 ):
-    """Wait, and continue in a new process, as often as an operator defers, and return the last one and its result.
-
-    :param make: makes the operator again
-    :param wait: runs the trigger of a deferral, and returns the payload of its event
-    """
+    """Continue in a new operator after each wait for an event, and return the last one and its result."""
     while True:
         event, operator = wait(deferred), make()
         try:
@@ -198,20 +190,13 @@ def resume_until_end(
 
 
 def calls_of(emulator, endpoint: str) -> int:
-    """Return how often an endpoint was called."""
     return sum(request.endpoint == endpoint for request in emulator.requests)
 
 
 KILL = methodcaller("on_kill")
 
 
-def raises(error: BaseException) -> Callable[..., Any]:
-    """Return a function that raises an error, whatever it is given."""
-
-    def fail(*_, **__):
-        raise error
-
-    return fail
+raises = raising
 
 
 @pytest.fixture

@@ -184,11 +184,7 @@ class TaskInstance:
         return {"ti": ti, "task_state_store": self.store}
 
     def run(self, context, defers=False, renders=False):
-        """Run a try to its end, or to its first deferral, and return the result.
-
-        :param defers: raise the deferral instead of waiting
-        :param renders: render the template fields
-        """
+        """Run a try to its end, or raise its first deferral if it defers, and return the result."""
         operator = self.make()
         if renders:
             operator.render_template_fields(context)

@@ -11,11 +11,7 @@ from collections.abc import Iterator, Sequence
 
 @contextlib.contextmanager
 def balancing(port: int, backends: Sequence[int]) -> Iterator[None]:
-    """Pass each connection to a port of the loopback interface on to the next of several that takes it.
-
-    :param port: where to listen.
-    :param backends: ports to pass connections on to.
-    """
+    """Pass each connection to a port of the loopback interface on to the next of several that takes it."""
     loop = asyncio.new_event_loop()
     turns = itertools.cycle(backends)
     up = threading.Event()

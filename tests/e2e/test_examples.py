@@ -37,23 +37,15 @@ KEYWORDS = ["a", "b", "c", "d", "e"]
 COMPANY = "Unlisted Company 4711"
 POOL = 3
 
+MORE = ("blocked", "dry", "elsewhere", "form", "limits", "mistaken", "profiles", "queue")
+PLAIN = ("bot_template", "decorated", "elsewhere", "export", "search")
+
 DAGS: dict[str, dict[str, Any]] = {
     "long": {},
     "example_browseract_bot": {"company": COMPANY},
-    "example_browseract_bot_template": {},
-    "example_browseract_decorated": {},
-    "example_browseract_elsewhere": {},
-    "example_browseract_export": {},
     "example_browseract_keywords": {"keywords": KEYWORDS},
-    "example_browseract_search": {},
-    "blocked": {},
-    "dry": {},
-    "elsewhere": {},
-    "form": {},
-    "limits": {},
-    "mistaken": {},
-    "profiles": {},
-    "queue": {},
+    **{f"example_browseract_{name}": {} for name in PLAIN},
+    **{name: {} for name in MORE},
 }
 """DAGs that need nothing from a test, and their configurations."""
 
