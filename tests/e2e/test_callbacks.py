@@ -198,7 +198,7 @@ def test_person_who_marks_waiting_task_successful_stops_run(waiting):
     assert runs.triggerers_said("XCom not found") == not_found
 
 
-def test_callbacks_resume_tasks_while_no_triggerer_is_running(waiting, capsys):
+def test_callbacks_resume_tasks_while_no_triggerer_is_running(waiting):
     runs = waiting["faults"]
     runs.wait_until_all_are("deferred", timeout=150)
     triggerers = runs.world.all_of("triggerer")
@@ -225,8 +225,6 @@ def test_callbacks_resume_tasks_while_no_triggerer_is_running(waiting, capsys):
     finally:
         runs.airflow.start(*triggerers)
     runs.wait_until_all_are("success", timeout=300)
-    with capsys.disabled():
-        print(f"\n{len(FAULTS)} runs, all triggerers killed: {alone} ended without any, the others with one")
     woken = runs.check()
     assert alone >= len(FAULTS) // 2
     assert woken["callback"] + woken[NEXT_TRY] >= alone - 1

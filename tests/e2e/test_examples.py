@@ -392,14 +392,9 @@ def test_openlineage_event_has_workflow_and_path_of_export(world, started, store
 
 def test_mapped_runs_use_profile_of_their_own_login(world, started):
     run_id = ended(world, "profiles", started["profiles"])
-    customers = [
-        {
-            order["customer"]
-            for order in world.airflow.xcom("profiles", run_id, "orders", "return_value", map_index=index)
-        }
-        for index in range(2)
-    ]
-    assert customers == [{"ada"}, {"grace"}]
+    for index, name in enumerate(("ada", "grace")):
+        orders = world.airflow.xcom("profiles", run_id, "orders", "return_value", map_index=index)
+        assert {order["customer"] for order in orders} == {name}
 
 
 def test_task_with_connection_saved_by_form_waits_in_worker(world, started):
@@ -430,13 +425,7 @@ def test_task_without_a_result_ends_after_its_tries_and_its_log_says_why(
     assert bool(task_id_of(world, dag_id, run_id, ti["task_id"])) == bool(starts)
 
 
-def worker_processes(world: World, dag_id: str, run_id: str, task_id: str) -> int:
-    """Count the processes that a task instance had in workers, by the lines that each begins its log with."""
-    lines = world.airflow.log(dag_id, run_id, task_id)
-    return sum("DAG bundles loaded" in line for line in lines)
-
-
-def test_deferred_sensor_waits_for_run_of_another_task(world, started, capsys):
+def test_deferred_sensor_waits_for_run_of_another_task(world, started):
     dag_id = "example_browseract_elsewhere"
     run_id = ended(world, dag_id, started[dag_id])
     begun = task_id_of(world, dag_id, run_id, "start")
@@ -444,14 +433,12 @@ def test_deferred_sensor_waits_for_run_of_another_task(world, started, capsys):
     links = world.airflow.extra_links(dag_id, run_id, "orders")
     assert links["BrowserAct task"] == f"{world.emulator.url}/logs/{begun}"
     assert world.airflow.xcom(dag_id, run_id, "stop", "return_value") == {begun: "ended"}
-    processes = {task_id: worker_processes(world, dag_id, run_id, task_id) for task_id in ("start", "orders", "stop")}
+    # How many processes each task had in workers, which all begin their log with the same line.
+    logs = {task_id: log_of(world, dag_id, run_id, task_id) for task_id in ("start", "orders", "stop")}
+    processes = {task_id: log.count("DAG bundles loaded") for task_id, log in logs.items()}
     # The sensor begins in one worker process, and ends in another one if the run has not ended by then.
-    in_workers = processes.pop("orders")
-    assert in_workers in (1, 2)
+    assert processes.pop("orders") in (1, 2)
     assert processes == {"start": 1, "stop": 1}
-    with capsys.disabled():
-        print("\nProcesses of each task in workers:", {**processes, "orders": in_workers})
-        print("Log of orders:", *world.airflow.log(dag_id, run_id, "orders"), sep="\n  ")
 
 
 def test_sensor_waits_deferred_or_rescheduled_and_fails_once_for_failed_run(world, started):
@@ -463,15 +450,12 @@ def test_sensor_waits_deferred_or_rescheduled_and_fails_once_for_failed_run(worl
     assert "code 1011." in log_of(world, "elsewhere", run_id, "failed")
 
 
-def test_callback_resumes_run_of_bot_whose_input_was_converted_and_is_not_logged(world, started, capsys):
+def test_callback_resumes_run_of_bot_whose_input_was_converted_and_is_not_logged(world, started):
     dag_id = "example_browseract_bot"
     run_id = ended(world, dag_id, started[dag_id])
     task = world.task(task_id_of(world, dag_id, run_id, "find"))
     assert dict(task.inputs) == {"company_name": COMPANY, "max_pages": 2}
-    log = world.airflow.log(dag_id, run_id, "find")
-    with capsys.disabled():
-        print("\nLog of find:", *log, sep="\n  ")
-    story = "\n".join(log)
+    story = log_of(world, dag_id, run_id, "find")
     assert world.airflow.xcom(dag_id, run_id, "find", "wait")["woken_by"] == "callback"
     for line in (
         f"Converted to the types that bot {CONTACTS.id} declares: input['max_pages'].",

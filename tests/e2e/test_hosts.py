@@ -48,59 +48,50 @@ def search(world: World, duration: float) -> Runs:
     return Runs(world, poll_interval=5.0)
 
 
-def ended(runs: Runs, capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str]]:
-    """Wait for the end of a search, and return its state, and the statuses of its runs in BrowserAct.
-
-    The lines of its log that name BrowserAct or the provider are printed.
-    """
-    state = runs.end()
-    with capsys.disabled():
-        print("", *(line for line in runs.log(0).splitlines() if "browseract" in line.lower()), sep="\n  ")
-    return state, [task.status for task in runs.tasks]
+def ended(runs: Runs) -> tuple[str, list[str]]:
+    """Wait for the end of a search, and return its state, and the statuses of its runs in BrowserAct."""
+    return runs.end(), [task.status for task in runs.tasks]
 
 
 FINISHED = ("success", ["finished"])
 MISSING = "No module named 'airflow_provider_browseract'"
 
 
-def test_workers_without_the_provider_fail_tasks_and_start_nothing(world, airflow, capsys):
+def test_workers_without_the_provider_fail_tasks_and_start_nothing(world, airflow):
     # By default, Airflow tries three more times, a minute apart each.
     with airflow.changed(*WORKERS, python=BARE, variables={"AIRFLOW__WORKERS__MISSING_DAG_RETRIES": "0"}):
         runs = Runs(world)
         assert runs.end() == "failed"
-    log = airflow.log("callbacks", runs.run_id, "wanted")
-    with capsys.disabled():
-        print("", *log, sep="\n  ")
-    assert MISSING in "\n".join(log)
+    assert MISSING in "\n".join(airflow.log("callbacks", runs.run_id, "wanted"))
     assert not runs.tasks
 
 
-def test_run_survives_resumption_on_a_worker_without_the_provider(world, airflow, capsys):
+def test_run_survives_resumption_on_a_worker_without_the_provider(world, airflow):
     runs = search(world, 60.0)
     wait_for("The deferral", lambda: runs.state(0) == "deferred", timeout=120)
     with airflow.changed(*WORKERS, python=BARE, variables={"AIRFLOW__WORKERS__MISSING_DAG_RETRY_DELAY": "20"}):
         wait_for("Another start", lambda: runs.state(0) == "up_for_reschedule", timeout=240)
-    assert ended(runs, capsys) == FINISHED
+    assert ended(runs) == FINISHED
     assert MISSING in runs.log(0)
 
 
-def test_api_servers_without_the_plugin_leave_the_end_to_polls(world, airflow, capsys):
+def test_api_servers_without_the_plugin_leave_the_end_to_polls(world, airflow):
     with airflow.changed(*world.all_of("api-server"), python=BARE):
         runs = search(world, 15.0)
-        assert ended(runs, capsys) == FINISHED
+        assert ended(runs) == FINISHED
     assert runs.xcom(0, "wait")["woken_by"] == "poll"
 
 
-def test_triggerers_without_the_provider_fail_tries_and_last_one_stops_run(world, airflow, capsys):
+def test_triggerers_without_the_provider_fail_tries_and_last_one_stops_run(world, airflow):
     with airflow.changed(*world.all_of("triggerer"), python=BARE):
-        assert ended(search(world, 600.0), capsys) == ("failed", ["canceled"])
+        assert ended(search(world, 600.0)) == ("failed", ["canceled"])
 
 
-def test_callback_ends_wait_while_triggerers_cannot_reach_browseract(world, airflow, capsys):
+def test_callback_ends_wait_while_triggerers_cannot_reach_browseract(world, airflow):
     nowhere = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
     with airflow.changed(*world.all_of("triggerer"), variables=nowhere):
         runs = search(world, 30.0)
-        assert ended(runs, capsys) == FINISHED
+        assert ended(runs) == FINISHED
     assert "A poll of the run failed" in runs.log(0)
     assert runs.xcom(0, "wait")["woken_by"] == "callback"
 
@@ -125,20 +116,21 @@ def clocks(airflow: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-def search_four_times(world: World, capsys: pytest.CaptureFixture[str]) -> list[tuple[str, list[str]]]:
+def search_four_times(world: World) -> list[tuple[str, list[str]]]:
     """Search four times at once, and return the state and the statuses of each search."""
-    return [ended(runs, capsys) for runs in [search(world, 15.0) for _ in range(4)]]
+    searches = [search(world, 15.0) for _ in range(4)]
+    return [ended(runs) for runs in searches]
 
 
 @pytest.mark.parametrize(
     "clocks", [{"worker host 1": 30, "worker host 2": -30}, {"control 2": 30}], indirect=True, ids=str
 )
-def test_no_run_is_lost_where_clocks_differ(world, clocks, capsys):
-    assert search_four_times(world, capsys) == [FINISHED] * 4
+def test_no_run_is_lost_where_clocks_differ(world, clocks):
+    assert search_four_times(world) == [FINISHED] * 4
 
 
 @pytest.mark.parametrize("clocks", [{"control 2": -30}], indirect=True, ids=str)
-def test_no_run_is_paid_for_twice_where_an_api_server_refuses_tokens(world, airflow, clocks, capsys):
+def test_no_run_is_paid_for_twice_where_an_api_server_refuses_tokens(world, airflow, clocks):
     # Airflow fails each try that reaches this API server first, so a search may use up its retries.
-    assert [statuses for _, statuses in search_four_times(world, capsys)] == [["finished"]] * 4
+    assert [statuses for _, statuses in search_four_times(world)] == [["finished"]] * 4
     assert any("Invalid auth token" in (airflow.home / f"{worker}.out").read_text() for worker in WORKERS)

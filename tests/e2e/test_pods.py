@@ -36,7 +36,6 @@ def emulator() -> Emulator:
 
 @pytest.fixture
 def pods(tmp_path) -> Path:
-    """The folder of all pods."""
     return tmp_path / "pods"
 
 
@@ -73,7 +72,7 @@ def is_alive(folder: Path) -> bool:
     return False
 
 
-def test_tries_run_in_pods_and_eviction_leaves_run_to_next_try(airflow, emulator, pods, capsys):
+def test_tries_run_in_pods_and_eviction_leaves_run_to_next_try(airflow, emulator, pods):
     run_id = airflow.trigger("pods")
     searches = lambda: [task for task in emulator.tasks if task.workflow_id == SEARCH.id]  # noqa: E731
     emulator.wait_until(lambda: searches() and searches()[0].status == "running", timeout=240)
@@ -86,8 +85,6 @@ def test_tries_run_in_pods_and_eviction_leaves_run_to_next_try(airflow, emulator
         for line in out.read_text(errors="replace").splitlines()
         if line.startswith("{") and "BrowserAct task" in line
     ]
-    with capsys.disabled():
-        print("", *logged, sep="\n  ")
     [search] = searches()
     assert search.status == "finished"
     [ti] = [ti for ti in airflow.task_instances("pods", run_id) if ti["task_id"] == "in_the_pod"]

@@ -25,13 +25,11 @@ def world(worlds: dict[str, World]) -> World:
     return worlds["tries"]
 
 
-def test_profile_chain_reuses_login_and_callback_ends_first_wait(world, tries, capsys):
+def test_profile_chain_reuses_login_and_callback_ends_first_wait(world, tries):
     airflow, run_id = world.airflow, tries[PROFILE]
     state = airflow.wait_for_run(PROFILE, run_id)
-    log = airflow.log(PROFILE, run_id, "log_in")
-    with capsys.disabled():
-        print("\nLog of log_in:", *log, sep="\n  ")
-    assert state == "success"
+    story = "\n".join(airflow.log(PROFILE, run_id, "log_in"))
+    assert state == "success", story
     assert airflow.xcom(PROFILE, run_id, "log_in", "wait")["woken_by"] == "callback"
     runs = {name: airflow.xcom(PROFILE, run_id, name, "task_id") for name in ("log_in", "orders", "orders_again")}
     log_in = world.task(runs["log_in"])
@@ -42,7 +40,6 @@ def test_profile_chain_reuses_login_and_callback_ends_first_wait(world, tries, c
     assert [task.id for task in paid] == list(runs.values())
     assert [task.profile_id for task in paid[1:]] == [log_in.profile_id] * 2
     assert {order["customer"] for order in airflow.xcom(PROFILE, run_id, "orders", "return_value")} == {"grace"}
-    story = "\n".join(log)
     for line in (
         rf"Started a run of \"{LOG_IN.name}\": BrowserAct task {log_in.id}\.",
         r"Pausing task as DEFERRED",
