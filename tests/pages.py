@@ -77,3 +77,9 @@ def block_of(page: str, text: str) -> Block:
     """Find the one block of a page that contains a text."""
     [found] = [block for block in BLOCKS if block.page == page and text in block.code]
     return found
+
+
+def public_names() -> list[str]:
+    """Return the names of the table of the public API, with their modules."""
+    rows = re.findall(r"^\| (`.*) \| `([\w.]+)` \|$", PAGES["docs/compatibility.md"], re.MULTILINE)
+    return [f"{module}.{name}" for names, module in rows for name in re.findall(r"`(\w+)`", names)]

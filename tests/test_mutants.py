@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from dev import mutants
-
-ROOT = Path(__file__).parents[1]
+from tests.pages import ROOT
 
 MODULE = """
 def plus_one(a):
@@ -43,12 +42,13 @@ def test_half_tested():
     assert Class().half_tested(5) == "big"
 """
 
-TEXTS = "do_not_mutate_patterns = ['^\\s*raise ']\n"
-PYTEST = '[tool.pytest.ini_options]\naddopts = "--import-mode=importlib"\n'
-
-
-# Without other plugins, pytest starts quickly.
-PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "-p xdist.plugin"}
+PYPROJECT = """
+[tool.pytest.ini_options]
+addopts = "--import-mode=importlib"
+[tool.mutmut]
+source_paths = ["airflow_provider_browseract"]
+do_not_mutate_patterns = ['^\\s*raise ']
+"""
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def project(tmp_path) -> Path:
         "airflow_provider_browseract/runs/__init__.py": "",
         "airflow_provider_browseract/runs/small.py": MODULE,
         "tests/runs/test_small.py": TESTS,
-        "pyproject.toml": PYTEST + '[tool.mutmut]\nsource_paths = ["airflow_provider_browseract"]\n' + TEXTS,
+        "pyproject.toml": PYPROJECT,
         "dev/__init__.py": "",
         "dev/mutants.py": (ROOT / "dev" / "mutants.py").read_text(),
     }
@@ -70,10 +70,12 @@ def project(tmp_path) -> Path:
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    # Without other plugins, pytest starts quickly.
+    plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "-p xdist.plugin"}
     return subprocess.run(
         [sys.executable, "-m", "dev.mutants", *words],
         cwd=folder,
-        env={**os.environ, "AIRFLOW_HOME": str(folder), **PLUGINS},
+        env={**os.environ, "AIRFLOW_HOME": str(folder), **plugins},
         capture_output=True,
         text=True,
         timeout=240,

@@ -14,8 +14,7 @@ import psutil
 import pytest
 
 from tests.e2e.local_airflow import wait_for
-
-ROOT = Path(__file__).parents[1]
+from tests.pages import ROOT
 
 MAKEFILE = """
 broken:

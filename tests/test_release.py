@@ -17,14 +17,13 @@ from dev import dist
 from dev.matrix import CELLS
 from dev.pins import VERSIONS
 from tests.cases import cases
+from tests.pages import ROOT, public_names
 
 NAME = "airflow-provider-browseract"
-ROOT = Path(__file__).parent.parent
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 
 def read(path: Path) -> Any:
-    """Read a YAML file."""
     return yaml.safe_load(path.read_text())
 
 
@@ -33,8 +32,7 @@ def test_registry_file_lists_public_classes_of_provider_info():
     registry = read(ROOT / ".airflow-registry.yaml")
     assert registry["package-name"] == info["package-name"]
     assert [registry["logo"]] == [each["logo"] for each in info["integrations"]]
-    public = re.findall(r"^\| (`.*) \| `([\w.]+)` \|$", (ROOT / "docs" / "compatibility.md").read_text(), re.MULTILINE)
-    names = [f"{module}.{name}" for cell, module in public for name in re.findall(r"`(\w+)`", cell)]
+    names = public_names()
     for kind in ("hooks", "operators", "sensors", "triggers"):
         modules = {module for each in info[kind] for module in each["python-modules"]}
         expected = [each for each in names if each.rpartition(".")[0] in modules and not each.endswith(".AskPerson")]

@@ -395,26 +395,18 @@ class LocalAirflow:
             response = self._http.post(path, json=body, timeout=60)
         response.raise_for_status()
 
-    def unpause(self, dag_id: str) -> None:
-        """Start a DAG run once the DAG has been parsed."""
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Start a run of a DAG once it has been parsed, and return the run's id."""
 
         def unpaused() -> bool:
             self.check_alive()
             answer = self._http.patch(f"{self.url}/api/v2/dags/{dag_id}", json={"is_paused": False}, timeout=60)
-            if answer.status_code == 404:
-                errors = self.api("GET", "importErrors")["import_errors"]
-                if errors:
-                    raise RuntimeError(errors[0]["stack_trace"])
+            if answer.status_code == 404 and (errors := self.api("GET", "importErrors")["import_errors"]):
+                raise RuntimeError(errors[0]["stack_trace"])
             return answer.ok
 
-        wait_for(f"DAG {dag_id}", unpaused, timeout=240)
-
-    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-        """Start a run of a DAG once it has been parsed, and return the run's id."""
-        self.unpause(dag_id)
-        body = {"logical_date": None, "conf": dict(conf or {})}
-
         def started() -> str | None:
+            body = {"logical_date": None, "conf": dict(conf or {})}
             answer = self._http.post(f"{self.url}/api/v2/dags/{dag_id}/dagRuns", json=body, timeout=60)
             if answer.status_code == 404:
                 # Airflow stores a new DAG a moment before what it starts.
@@ -422,6 +414,7 @@ class LocalAirflow:
             answer.raise_for_status()
             return str(answer.json()["dag_run_id"])
 
+        wait_for(f"DAG {dag_id}", unpaused, timeout=240)
         return wait_for(f"A run of {dag_id}", started, timeout=60)
 
     def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:

@@ -181,36 +181,26 @@ def killed(world: World, started: dict[str, str]) -> SimpleNamespace:
 
     What could be seen before is kept for the tests.
     """
-    persons = [world.airflow.trigger(PERSON) for _ in range(3)]
+    airflow, seen = world.airflow, SimpleNamespace()
+    seen.persons = [airflow.trigger(PERSON) for _ in range(3)]
     before = looks(world)
     wait_for("The first look", lambda: looks(world) > before, timeout=150)
-    first = run_outside(world)
+    seen.first = run_outside(world)
     long = started["long"]
     wait_for("The deferral", lambda: deferred(world, "long", long), timeout=150)
-    long_task: str = world.airflow.xcom("long", long, "read", "task_id")
-    waiting = SimpleNamespace(
-        facts=world.airflow.xcom("long", long, "read", "task"), links=world.airflow.extra_links("long", long, "read")
-    )
-    questions = [wait_for("A Required Action", partial(asked, world, run_id), timeout=300) for run_id in persons]
-    wait_for("The run of the DAG", lambda: first in read_outside(world), timeout=150)
-    events = events_of(world, first)
-    wait_for("The state of the watcher", lambda: reported_is_stored(world, first), timeout=150)
-    world.airflow.stop(*world.all_of("triggerer"), with_signal=signal.SIGKILL)
-    missed = run_outside(world)
-    seen = looks(world)
-    world.airflow.start(*world.all_of("triggerer"))
-    wait_for_polls(world, long_task, *questions)
-    world.release(long_task)
-    return SimpleNamespace(
-        first=first,
-        events=events,
-        missed=missed,
-        looks=seen,
-        long_task=long_task,
-        waiting=waiting,
-        persons=persons,
-        questions=questions,
-    )
+    seen.long_task = task_id_of(world, "long", long, "read")
+    seen.facts, seen.links = airflow.xcom("long", long, "read", "task"), airflow.extra_links("long", long, "read")
+    seen.questions = [wait_for("A Required Action", partial(asked, world, each), timeout=300) for each in seen.persons]
+    wait_for("The run of the DAG", lambda: seen.first in read_outside(world), timeout=150)
+    seen.events = events_of(world, seen.first)
+    wait_for("The state of the watcher", lambda: reported_is_stored(world, seen.first), timeout=150)
+    airflow.stop(*world.all_of("triggerer"), with_signal=signal.SIGKILL)
+    seen.missed = run_outside(world)
+    seen.looks = looks(world)
+    airflow.start(*world.all_of("triggerer"))
+    wait_for_polls(world, seen.long_task, *seen.questions)
+    world.release(seen.long_task)
+    return seen
 
 
 @pytest.fixture(scope="module")
@@ -347,9 +337,9 @@ def test_task_of_search_example_cleared_after_success_starts_new_run(world, star
 
 
 def test_links_are_shown_while_task_waits_and_live_view_page_reports_end_of_run(world, started, killed):
-    task_id, links = killed.long_task, killed.waiting.links
+    task_id, links = killed.long_task, killed.links
     # A run that is held runs for a second and is paused then.
-    assert killed.waiting.facts["status"] in ("running", "paused")
+    assert killed.facts["status"] in ("running", "paused")
     panel = f"browseract/panel/open/ti/long/{quote(started['long'], safe='')}/read/-1"
     assert links == {
         "BrowserAct task": f"{world.emulator.url}/logs/{task_id}",
