@@ -30,7 +30,6 @@ def why_no_browser() -> str | None:
 
 
 def skip_without_browser() -> None:
-    """Skip a test that needs a browser if none can run here."""
     if reason := why_no_browser():
         pytest.skip(f"The browser is left out: {reason}")
 

@@ -174,13 +174,11 @@ class DagResult:
         self.state = str(dag_run.state)
 
     def task(self, task_id: str, map_index: int = -1):
-        """Return a task instance."""
         found = self.dag_run.get_task_instance(task_id, map_index=map_index)
         assert found is not None
         return found
 
     def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1):
-        """Return an XCom, or None."""
         from airflow.models.xcom import XComModel
         from airflow.utils.session import create_session
 

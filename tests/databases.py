@@ -63,7 +63,6 @@ def why_no_postgres() -> str | None:
 
 
 def skip_without_postgres() -> None:
-    """Skip a test that needs PostgreSQL if no server can run here."""
     if reason := why_no_postgres():
         pytest.skip(f"PostgreSQL is left out: {reason}")
 

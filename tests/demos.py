@@ -76,7 +76,6 @@ def run(emulator: Emulator, body: Body) -> Body:
 
 
 def page(item: Callable[[Emulator, Body], Body], emulator: Emulator, body: Body) -> Body:
-    """A page of a list."""
     return {**body, "items": [item(emulator, each) for each in body["items"]]}
 
 

@@ -69,7 +69,6 @@ BLOCKS = [
 
 
 def blocks_of(kind: str) -> list[Block]:
-    """Return the blocks of a kind."""
     return [block for block in BLOCKS if block.kind == kind]
 
 

@@ -111,7 +111,6 @@ class Blocks:
         self._folder, self._parse = folder, parse
 
     def parse(self, block: Block):
-        """Return the DAGs by their ids."""
         file = self._folder / "documented.py"
         file.write_text(block.code)
         found = self._parse(file)

@@ -161,7 +161,6 @@ def fire_in_real_time(trigger: Any) -> dict:
 
 
 async def payloads_of(trigger: Any) -> list[dict]:
-    """Run a trigger, and return the payloads of its events."""
     return [event.payload async for event in trigger.run()]
 
 

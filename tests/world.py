@@ -80,8 +80,6 @@ class Lost(Exception):
 
 
 class World:
-    """One BrowserAct and one Airflow."""
-
     def __init__(self, monkeypatch):
         self.monkeypatch = monkeypatch
         self.clock = Clock()
@@ -119,7 +117,6 @@ class World:
         monkeypatch.setattr(AsyncBrowserActClient, "_open", open_client)
 
     def connect(self, **fields):
-        """Set the connection ``browseract_default``, with other fields."""
         connection = {**self.emulator.connection, **fields}
         self.monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
 
@@ -263,5 +260,4 @@ def browseract_emulator(emulator):
 
 @pytest.fixture
 def worker(world):
-    """Return a function that makes a worker in the world."""
     return partial(Worker, fire=world.fire, interval=None)

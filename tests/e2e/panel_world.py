@@ -66,7 +66,6 @@ class PanelWorld:
 
     @property
     def panel(self) -> str:
-        """Address of the overview."""
         return f"{self.airflow.url}/browseract/panel/"
 
     def task_id(self, task_id: str) -> str:
@@ -78,7 +77,6 @@ class PanelWorld:
         return f"{self.airflow.url}/dags/shop/runs/{quote(self.opened.run_id, safe='')}/tasks/{task_id}{tab}"
 
     def connect(self, conn_id: str, service: Emulator, **fields: Any) -> None:
-        """Add a connection to an emulator."""
         given = {"host": service.url, "password": service.api_key, **fields}
         self.airflow.set_connection(conn_id, conn_type="browseract", **given)
 
@@ -118,7 +116,6 @@ class Visitor:
         self.page: Page = context.new_page()
 
     def leave(self) -> None:
-        """Close all pages."""
         for event, listener in self._listeners.items():
             self.context.remove_listener(event, listener)
         for page in self.context.pages:
@@ -130,12 +127,10 @@ class Visitor:
             self.errors.append(message.text)
 
     def open(self, path: str = "") -> Page:
-        """Open a page of the panel alone."""
         self.page.goto(self.world.panel + path)
         return self.page
 
     def click(self, what: Locator) -> None:
-        """Click, and count it."""
         what.click()
         self.clicks += 1
 

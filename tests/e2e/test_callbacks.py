@@ -23,13 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 this is left to test_supported.py"),
 ]
 
-FAULTS = (
-    CallbackFault.late(5.0),
-    CallbackFault.hung_up(),
-    CallbackFault.lost(),
-    CallbackFault.repeated(3),
-    None,
-)
+FAULTS = (CallbackFault.late(5.0), CallbackFault.hung_up(), CallbackFault.lost(), CallbackFault.repeated(3), None)
 """What happens to the callback of each run while no triggerer is running."""
 
 
@@ -142,11 +136,7 @@ def called_back(world: World) -> Runs:
 @pytest.fixture(scope="module")
 def waiting(world: World, called_back: Runs) -> dict[str, Runs]:
     """Runs for the other tests, which are deferred while the first test is running."""
-    return {
-        "marked": Runs(world),
-        "faults": Runs(world, len(FAULTS)),
-        "polled": Runs(world, poll_interval=5.0),
-    }
+    return {"marked": Runs(world), "faults": Runs(world, len(FAULTS)), "polled": Runs(world, poll_interval=5.0)}
 
 
 def test_callbacks_before_end_of_run_resume_task_once_and_it_waits_again(called_back, waiting):

@@ -102,7 +102,6 @@ def ended(world: World, dag_id: str, run_id: str, expected: str = "success") -> 
 
 
 def log_of(world: World, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
-    """Read the log of all tries of a task instance."""
     return "\n".join(world.airflow.log(dag_id, run_id, task_id, map_index=map_index))
 
 
@@ -112,7 +111,6 @@ def task_id_of(world: World, dag_id: str, run_id: str, task_id: str, map_index: 
 
 
 def deferred(world: World, dag_id: str, run_id: str) -> bool:
-    """Return whether a DAG run waits in the triggerer."""
     return any(ti["state"] == "deferred" for ti in world.airflow.task_instances(dag_id, run_id))
 
 
@@ -142,7 +140,6 @@ def run_outside(world: World) -> str:
 
 
 def looks(world: World) -> int:
-    """Return how often the list of tasks was read."""
     return sum(request.endpoint == "list-tasks" for request in world.emulator.requests)
 
 

@@ -97,7 +97,6 @@ def test_callback_ends_wait_while_triggerers_cannot_reach_browseract(world, airf
 
 
 def clock_of(airflow: Cluster, component: str) -> float:
-    """Read the clock of the host of a component."""
     words = [airflow.python_of(component), "-c", "import time; print(time.time())"]
     done = subprocess.run(words, env=airflow.variables_of(component), capture_output=True, text=True, check=True)
     return float(done.stdout)

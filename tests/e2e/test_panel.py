@@ -32,12 +32,7 @@ pytestmark = pytest.mark.timeout(300)
 
 expect.set_options(timeout=20_000)
 
-SOURCES = (
-    f"workflows/{SEARCH.id}",
-    "workflows?kind=bot",
-    f"bots/{CONTACTS.id}",
-    f"bot-templates/{TEMPLATE_SEARCH.id}",
-)
+SOURCES = (f"workflows/{SEARCH.id}", "workflows?kind=bot", f"bots/{CONTACTS.id}", f"bot-templates/{TEMPLATE_SEARCH.id}")
 """Pages of workflows and bots."""
 
 SOON = 15_000
@@ -63,7 +58,6 @@ def ada(world: PanelWorld) -> Iterator[Visitor]:
 
 
 def row(page: Page | FrameLocator, task_id: str) -> Locator:
-    """Return a run in a list."""
     return page.locator(f'#runs tbody tr[data-run="{task_id}"]')
 
 
@@ -391,7 +385,6 @@ class TestEveryone:
 
 
 def tab_to(page: Page, selector: str) -> None:
-    """Press Tab until the focus is on an element."""
     for _ in range(100):
         page.keyboard.press("Tab")
         if page.evaluate("selector => document.activeElement.matches(selector)", selector):

@@ -66,7 +66,6 @@ def evict(folder: Path) -> None:
 
 
 def is_alive(folder: Path) -> bool:
-    """Return whether the first process of a pod is running."""
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(int((folder / "pid").read_text())).status() != psutil.STATUS_ZOMBIE
     return False

@@ -54,6 +54,8 @@ from tests.slots import slot_changes
 
 from .backends import failing_xcoms
 
+KILL, TERM = signal.SIGKILL, signal.SIGTERM
+
 SOURCES = {
     "deferred": SEARCH,
     "in_the_worker": SEARCH,
@@ -101,23 +103,13 @@ ENDPOINTS = (
     *("page-runs", "cancel-run"),
 )
 REQUEST_FAULTS = (
-    RequestFault.reset(),
-    RequestFault.lost_response(),
-    RequestFault.lost_response(status=502),
-    RequestFault.hung(),
-    RequestFault.hung(processed=True),
-    RequestFault.status(500),
-    RequestFault.status(429),
-    RequestFault.refused(10118),
+    *(RequestFault.reset(), RequestFault.lost_response(), RequestFault.lost_response(status=502)),
+    *(RequestFault.hung(), RequestFault.hung(processed=True)),
+    *(RequestFault.status(500), RequestFault.status(429), RequestFault.refused(10118)),
 )
 OUTAGES = (
-    RequestFault.html(403),
-    RequestFault.gateway(403),
-    RequestFault.html(200),
-    RequestFault.html(503),
-    RequestFault.html(404),
-    RequestFault.gateway(404),
-    RequestFault.redirect(),
+    *(RequestFault.html(403), RequestFault.gateway(403), RequestFault.html(200), RequestFault.html(503)),
+    *(RequestFault.html(404), RequestFault.gateway(404), RequestFault.redirect()),
 )
 """What a firewall, a maintenance page, a login page or a gateway answers in the place of the API."""
 
@@ -311,15 +303,12 @@ class Round:
     def faults(self) -> dict[str, tuple[int, Callable[[], object]]]:
         """Return the weight of each fault, and what to do. Each happens at least once; what has no weight, once."""
         return {
-            "worker killed": (5, lambda: self._signal_a_worker(signal.SIGKILL)),
-            "worker terminated": (5, lambda: self._signal_a_worker(signal.SIGTERM)),
-            "task process terminated": (4, lambda: self._signal_a_worker(signal.SIGTERM, of_task=True)),
-            "worker killed while an output is late": (2, lambda: self._signal_readers(signal.SIGKILL)),
-            "worker terminated while an output is late": (2, lambda: self._signal_readers(signal.SIGTERM)),
-            "task process terminated while an output is late": (
-                2,
-                lambda: self._signal_readers(signal.SIGTERM, of_task=True),
-            ),
+            "worker killed": (5, lambda: self._signal_a_worker(KILL)),
+            "worker terminated": (5, lambda: self._signal_a_worker(TERM)),
+            "task process terminated": (4, lambda: self._signal_a_worker(TERM, of_task=True)),
+            "worker killed while an output is late": (2, lambda: self._signal_readers(KILL)),
+            "worker terminated while an output is late": (2, lambda: self._signal_readers(TERM)),
+            "task process terminated while an output is late": (2, lambda: self._signal_readers(TERM, of_task=True)),
             "worker group terminated": (1, lambda: self.evict("scheduler")),
             "triggerer killed": (2, lambda: self.kill("triggerer")),
             "triggerer terminated": (2, lambda: self.evict("triggerer")),
@@ -383,7 +372,7 @@ class Round:
 
     def kill(self, component: str) -> None:
         """End a component with SIGKILL, and start it again some seconds later."""
-        self.airflow.stop(component, with_signal=signal.SIGKILL)
+        self.airflow.stop(component, with_signal=KILL)
         self.over.wait(self.chance.uniform(*AWAY))
         self.airflow.start(component)
 
@@ -400,7 +389,7 @@ class Round:
         busy = self.airflow.busy_workers()
         # SIGTERM to the watcher is what Kubernetes sends to a pod. SIGKILL hits either, as it comes.
         if of_task is None:
-            of_task = number == signal.SIGKILL and self.chance.random() < 0.5
+            of_task = number == KILL and self.chance.random() < 0.5
         if busy:
             worker, task = self.chance.choice(busy)
             (task if of_task else worker).send_signal(number)

@@ -18,23 +18,13 @@ from .round import LOOP, LOOPS, Outcome, Round, world
 SEED = 2
 RUNS = 30
 
+LATE = ("task process terminated", "worker killed", "worker terminated")
+
 HAPPEN = {
-    "API behind a gateway that refuses",
-    "API key rotated",
-    "API server killed",
-    "XCom return_value refused",
-    "XCom task refused",
-    "database slow",
-    "forged flood",
-    "task process terminated",
-    "task process terminated while an output is late",
-    "triggerer killed",
-    "triggerer terminated",
-    "worker group terminated",
-    "worker killed",
-    "worker killed while an output is late",
-    "worker terminated",
-    "worker terminated while an output is late",
+    *("API behind a gateway that refuses", "API key rotated", "API server killed", "database slow", "forged flood"),
+    *("triggerer killed", "triggerer terminated", "worker group terminated", *LATE),
+    *(f"{name} while an output is late" for name in LATE),
+    *("XCom return_value refused", "XCom task refused"),
 }
 """Kinds of faults without which the round would prove too little."""
 

@@ -9,5 +9,4 @@ NAME = "BROWSERACT_HOST"
 
 
 def name() -> str:
-    """Return the name of this host."""
     return os.environ[NAME]

@@ -59,7 +59,6 @@ class PodExecutor(BaseExecutor):
         return pod
 
     def sync(self) -> None:
-        """Report the pods that have ended."""
         for key, pod in list(self._pods.items()):
             if (code := pod.poll()) is not None:
                 del self._pods[key]

@@ -8,11 +8,7 @@ from typing import Any
 from airflow.sdk import DAG, task
 
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, TEMPLATE_SEARCH
-from airflow_provider_browseract.operators.browseract import (
-    RunBotOperator,
-    RunBotTemplateOperator,
-    RunWorkflowOperator,
-)
+from airflow_provider_browseract.operators.browseract import RunBotOperator, RunBotTemplateOperator, RunWorkflowOperator
 
 KINDS = ("deferred", "in_the_worker", "bot_deferred", "bot_in_the_worker", "template")
 LOOPS = ("loop_with_callback", "loop_polled", "loop_in_the_worker", "loop_of_a_bot")
