@@ -17,32 +17,28 @@ LOOKS: dict[str, Any] = {"color_scheme": "light", "locale": "en-US", "timezone_i
 """What pages look like, whatever the machine's settings are."""
 
 
-def find_browser() -> str | None:
-    """Return the path of the system's Chromium; None if there is none."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
-def why_no_browser() -> str | None:
-    """Return why no browser can run here, as a clause; None if one can."""
-    if find_browser() is None:
-        return f"there is none of {', '.join(BROWSERS)}; install one, as with: apt-get install chromium"
-    return None
+def find_browser() -> str:
+    """Return the path of the system's Chromium, or raise a RuntimeError if there is none."""
+    for found in filter(None, map(shutil.which, BROWSERS)):
+        return found
+    raise RuntimeError(f"there is none of {', '.join(BROWSERS)}; install one, as with: apt-get install chromium")
 
 
 def skip_without_browser() -> None:
-    if reason := why_no_browser():
-        pytest.skip(f"The browser is left out: {reason}")
+    try:
+        find_browser()
+    except RuntimeError as missing:
+        pytest.skip(f"The browser is left out: {missing}")
 
 
 @contextmanager
 def running_browser() -> Iterator[Browser]:
-    """Have a browser without pages for the length of a ``with`` block, or raise why none can run here."""
-    if reason := why_no_browser():
-        raise RuntimeError(reason)
+    """Have a browser without pages for the length of a ``with`` block."""
+    path = find_browser()
     with sync_playwright() as playwright:
         # Playwright starts Chromium without its sandbox, which root cannot use. Ctrl-C is for this process alone.
         browser = playwright.chromium.launch(
-            executable_path=find_browser(), handle_sigint=False, handle_sigterm=False, handle_sighup=False
+            executable_path=path, handle_sigint=False, handle_sigterm=False, handle_sighup=False
         )
         try:
             yield browser

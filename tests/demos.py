@@ -79,11 +79,6 @@ def page(item: Callable[[Emulator, Body], Body], emulator: Emulator, body: Body)
     return {**body, "items": [item(emulator, each) for each in body["items"]]}
 
 
-def callback(emulator: Emulator, body: Body) -> Body:
-    """The body of a callback is a task or a run."""
-    return task(emulator, body) if "id" in body else run(emulator, body)
-
-
 REWRITES: dict[str, Callable[[Emulator, Body], Body]] = {
     "run-task": start,
     "run-task-by-template": start,
@@ -95,7 +90,7 @@ REWRITES: dict[str, Callable[[Emulator, Body], Body]] = {
     "page-runs": partial(page, listed_run),
     "resume-run": lambda *_: None,
     "cancel-run": lambda *_: None,
-    "callback": callback,
+    "callback": lambda emulator, body: task(emulator, body) if "id" in body else run(emulator, body),
 }
 """What the examples make of the bodies of responses that are no errors, by endpoint."""
 

@@ -537,11 +537,9 @@ async def first_payload(trigger, start: Callable[[], object]) -> dict[str, objec
     trigger.poll_interval = 0.05
     starting = asyncio.create_task(asyncio.to_thread(start))
     async with aclosing(trigger.run()) as events:
-        async for event in events:
-            await starting
-            found: dict[str, object] = event.payload
-            return found
-    raise AssertionError("a watcher never ends")
+        event = await anext(events)
+        await starting
+        return event.payload
 
 
 @dags("outside")

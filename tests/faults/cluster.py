@@ -105,13 +105,8 @@ class ClusterRound(Round):
         """Return the weight of each fault, and what to do."""
         found = super().faults()
         # Replaced by the faults of each component and host.
-        for name in (
-            "worker group terminated",
-            "triggerer killed",
-            "triggerer terminated",
-            "API server killed",
-            "scheduler killed",
-        ):
+        of_components = ("API server killed", "scheduler killed", "triggerer killed", "triggerer terminated")
+        for name in (*of_components, "worker group terminated"):
             del found[name]
         for component in self.airflow.names:
             found[f"{component} killed"] = (1, partial(self.kill, component))
