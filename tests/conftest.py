@@ -51,9 +51,7 @@ MAY_BE_SKIPPED = ("before Airflow 3.3", "before Airflow 3.4", "mysql is left out
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--signals", type=int, default=20, help="signals at random moments of a run (default: %(default)s)"
-    )
+    parser.addoption("--signals", type=int, default=20, help="signals at random moments of a run (default: 20)")
 
 
 def pytest_unconfigure():
@@ -182,14 +180,9 @@ class DagResult:
         from airflow.models.xcom import XComModel
         from airflow.utils.session import create_session
 
+        of_run = {"dag_ids": self.dag_run.dag_id, "run_id": self.dag_run.run_id}
         with create_session() as session:
-            query = XComModel.get_many(
-                run_id=self.dag_run.run_id,
-                key=key,
-                task_ids=task_id,
-                dag_ids=self.dag_run.dag_id,
-                map_indexes=map_index,
-            )
+            query = XComModel.get_many(**of_run, task_ids=task_id, map_indexes=map_index, key=key)
             row = session.scalars(query).first()
             return None if row is None else row.value
 

@@ -194,34 +194,30 @@ def test_lost_start_is_reported_if_the_run_cannot_be_found(name, source_id, faul
     assert asked.lost == ["a start was not answered, and a run may be running"]
 
 
-@pytest.fixture
-def run_command(monkeypatch):
+def run_command(emulator: Emulator, monkeypatch, **variables: str) -> int:
     """Run the command with some variables besides the API key."""
-
-    def run(emulator: Emulator, **variables: str) -> int:
-        with emulator.serve() as running:
-            for name, value in {"BROWSERACT_API_KEY": KEY, "BROWSERACT_URL": running.url, **variables}.items():
-                monkeypatch.setenv(name, value)
-            return live.main()
-
-    return run
+    with emulator.serve() as running:
+        for name, value in {"BROWSERACT_API_KEY": KEY, "BROWSERACT_URL": running.url, **variables}.items():
+            monkeypatch.setenv(name, value)
+        return live.main()
 
 
-def test_run_that_cannot_be_stopped_is_named_and_the_command_fails(run_command, capsys):
+def test_run_that_cannot_be_stopped_is_named_and_the_command_fails(monkeypatch, capsys):
     emulator = make_emulator()
     emulator.set_workflow(SEARCH.id, duration=60.0)
     emulator.fault("stop-task", RequestFault.reset())
     given = {"WORKFLOW_ID": SEARCH.id, "INPUT_PARAMETERS": '{"keyword": "pens"}', "LIVE_TIMEOUT": "1"}
-    assert run_command(emulator, **given) == 1
+    assert run_command(emulator, monkeypatch, **given) == 1
     assert f"BrowserAct task {emulator.tasks[0].id} may be running and using credits" in capsys.readouterr().err
 
 
-def test_command_prints_a_table_for_each_source_that_is_set(run_command, capsys):
+def test_command_prints_a_table_for_each_source_that_is_set(monkeypatch, capsys):
     emulator = make_emulator()
     inputs = {"INPUT_PARAMETERS": '{"keyword": "pens", "max_items": 2}', "BOT_TEMPLATE_INPUT": '{"keyword": "paper"}'}
-    assert run_command(emulator) == 2
+    sources = {"WORKFLOW_ID": SEARCH.id, "BOT_TEMPLATE_ID": TEMPLATE_SEARCH.id}
+    assert run_command(emulator, monkeypatch) == 2
     assert "Set BROWSERACT_API_KEY and some of WORKFLOW_ID, BOT_ID" in capsys.readouterr().err
-    assert run_command(emulator, WORKFLOW_ID=SEARCH.id, BOT_TEMPLATE_ID=TEMPLATE_SEARCH.id, **inputs) == 0
+    assert run_command(emulator, monkeypatch, **sources, **inputs) == 0
     printed = capsys.readouterr().out
     assert printed.index("The workflow\n\nHow is a wrong API key answered?") < printed.index("The bot template\n\n")
     assert KEY not in printed

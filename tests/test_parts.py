@@ -7,13 +7,11 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.e2e.local_airflow import wait_for
+from tests.e2e.local_airflow import is_running, wait_for
 from tests.pages import ROOT
 
 MAKEFILE = """
@@ -74,12 +72,6 @@ def pid_of(folder: Path, target: str) -> int:
     """Return the process of a part, once it has begun."""
     file = folder / f"{target}.pid"
     return int(wait_for(f"The part {target}", lambda: file.read_text() if file.exists() else "", timeout=60))
-
-
-def is_running(pid: int) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

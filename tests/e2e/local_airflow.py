@@ -352,7 +352,7 @@ class LocalAirflow:
                 with suppress(psutil.NoSuchProcess):
                     process.send_signal(with_signal)
         deadline = time.monotonic() + grace
-        while left := [process for process in family if _is_running(process)]:
+        while left := [process for process in family if process.is_running() and is_running(process.pid)]:
             late = time.monotonic() > deadline
             for process in left:
                 with suppress(psutil.NoSuchProcess):
@@ -496,9 +496,10 @@ def _log_line(entry: str | dict[str, Any]) -> str:
     return " ".join([entry.get("timestamp") or "", entry["event"], *details]).strip()
 
 
-def _is_running(process: psutil.Process) -> bool:
+def is_running(pid: int) -> bool:
+    """Return whether there is a process that is no zombie."""
     with suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False
 
 

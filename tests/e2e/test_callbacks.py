@@ -71,10 +71,6 @@ class Runs:
         found = self.airflow.api("GET", f"dags/callbacks/dagRuns/{self.run_id}/taskInstances", params={"limit": 200})
         return [ti for ti in found["task_instances"] if ti["task_id"] == "search" and ti["map_index"] >= 0]
 
-    def in_state(self, *states: str) -> list[dict]:
-        """Those of them that are in one of some states."""
-        return [ti for ti in self.task_instances() if ti["state"] in states]
-
     def state(self, map_index: int) -> str | None:
         return next((ti["state"] for ti in self.task_instances() if ti["map_index"] == map_index), None)
 
@@ -207,11 +203,11 @@ def test_callbacks_resume_tasks_while_no_triggerer_is_running(waiting):
             return bool(ours) and all(each.http_status in (None, 404) for each in ours)
 
         def only_the_others_wait() -> bool:
-            found = runs.in_state("deferred", "success")
+            found = [ti for ti in runs.task_instances() if ti["state"] in ("deferred", "success")]
             return len(found) == len(FAULTS) and all(was_not_reached(ti) for ti in found if ti["state"] == "deferred")
 
         wait_for("The tasks whose callback arrived", only_the_others_wait, timeout=200, every=2.0)
-        alone = len(runs.in_state("success"))
+        alone = [ti["state"] for ti in runs.task_instances()].count("success")
     finally:
         runs.airflow.start(*triggerers)
     runs.wait_until_all_are("success", timeout=300)

@@ -17,7 +17,7 @@ import requests
 
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
-from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, ORDERS, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.emulator.catalogue import contact_of, results_for
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from tests.cases import cases
@@ -37,7 +37,7 @@ KEYWORDS = ["a", "b", "c", "d", "e"]
 COMPANY = "Unlisted Company 4711"
 POOL = 3
 
-MORE = ("blocked", "dry", "elsewhere", "form", "limits", "mistaken", "profiles", "queue")
+MORE = ("blocked", "dry", "elsewhere", "limits", "mistaken", "queue")
 PLAIN = ("bot_template", "decorated", "elsewhere", "export", "search")
 
 DAGS: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ DAGS: dict[str, dict[str, Any]] = {
 def world(worlds: dict[str, World]) -> World:
     """The account of the examples."""
     world = worlds["examples"]
-    for workflow in (EXPORT, LOG_IN, ORDERS):
+    for workflow in (EXPORT, ORDERS):
         world.emulator.set_workflow(workflow.id, duration=4.0, one_at_a_time=False)
     # Long enough for mapped runs to overlap, however slow the machine is.
     world.emulator.set_workflow(SEARCH.id, duration=15.0, one_at_a_time=False)
@@ -73,13 +73,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def started(world: World, store: Path) -> dict[str, str]:
     """Start all of :data:`DAGS`, and return their runs."""
     world.airflow.api("POST", "pools", json={"name": "browseract", "slots": POOL, "include_deferred": True})
-    world.airflow.set_connection(
-        "from_the_form",
-        conn_type="browseract",
-        host=world.emulator.url,
-        password=world.emulator.api_key,
-        extra=json.dumps({"connect_timeout": 5, "read_timeout": None, "retry_budget": 20}),
-    )
     world.emulator.set_workflow(PLAIN_TEXT.id, **HELD)
     world.emulator.set_workflow(DOWNLOAD.id, duration=15.0, one_at_a_time=True)
     world.emulator.set_workflow(TEMPLATE_TEXT.id, duration=600.0)
@@ -108,10 +101,6 @@ def log_of(world: World, dag_id: str, run_id: str, task_id: str, map_index: int 
 def task_id_of(world: World, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str | None:
     """Read the id of the BrowserAct task that a task instance has started."""
     return world.airflow.xcom(dag_id, run_id, task_id, "task_id", map_index=map_index)
-
-
-def deferred(world: World, dag_id: str, run_id: str) -> bool:
-    return any(ti["state"] == "deferred" for ti in world.airflow.task_instances(dag_id, run_id))
 
 
 def asked(world: World, run_id: str, other_than: str | None = None) -> str | None:
@@ -184,7 +173,7 @@ def killed(world: World, started: dict[str, str]) -> SimpleNamespace:
     wait_for("The first look", lambda: looks(world) > before, timeout=150)
     seen.first = run_outside(world)
     long = started["long"]
-    wait_for("The deferral", lambda: deferred(world, "long", long), timeout=150)
+    wait_for("The deferral", lambda: airflow.task_instances("long", long)[0]["state"] == "deferred", timeout=150)
     seen.long_task = task_id_of(world, "long", long, "read")
     seen.facts, seen.links = airflow.xcom("long", long, "read", "task"), airflow.extra_links("long", long, "read")
     seen.questions = [wait_for("A Required Action", partial(asked, world, each), timeout=300) for each in seen.persons]
@@ -375,18 +364,6 @@ def test_openlineage_event_has_workflow_and_path_of_export(world, started, store
     event = wait_for("The lineage of the run", completed, timeout=150)
     assert [dataset["name"] for dataset in event["inputs"]] == [f"workflow/{EXPORT.id}"]
     assert [dataset["name"] for dataset in event["outputs"]] == [f"{store}/{task_id}"]
-
-
-def test_mapped_runs_use_profile_of_their_own_login(world, started):
-    run_id = ended(world, "profiles", started["profiles"])
-    for index, name in enumerate(("ada", "grace")):
-        orders = world.airflow.xcom("profiles", run_id, "orders", "return_value", map_index=index)
-        assert {order["customer"] for order in orders} == {name}
-
-
-def test_task_with_connection_saved_by_form_waits_in_worker(world, started):
-    run_id = ended(world, "form", started["form"])
-    assert world.airflow.xcom("form", run_id, "orders", "return_value")["logged_in"] is False
 
 
 REASON = ["RunFailedError", "code 1011."]

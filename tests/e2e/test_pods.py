@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator
 
-from .local_airflow import LocalAirflow, wait_for
+from .local_airflow import LocalAirflow, is_running, wait_for
 
 GRACE = 30.0
 """Seconds between SIGTERM and SIGKILL: the default ``terminationGracePeriodSeconds`` of a pod."""
@@ -54,21 +54,20 @@ def airflow(emulator, tmp_path, pods) -> Iterator[LocalAirflow]:
             yield airflow
 
 
+def pid_of(pod: Path) -> int:
+    """Return the first process of a pod."""
+    return int((pod / "pid").read_text())
+
+
 def evict(folder: Path) -> None:
     """End a pod as a node drain does: SIGTERM to its first process, and after the grace period SIGKILL to all."""
-    first = psutil.Process(int((folder / "pid").read_text()))
+    first = psutil.Process(pid_of(folder))
     everyone = [first, *first.children(recursive=True)]
     first.terminate()
     _, alive = psutil.wait_procs(everyone, timeout=GRACE)
     for process in alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-def is_alive(folder: Path) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return psutil.Process(int((folder / "pid").read_text())).status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def test_tries_run_in_pods_and_eviction_leaves_run_to_next_try(airflow, emulator, pods):
@@ -92,4 +91,4 @@ def test_tries_run_in_pods_and_eviction_leaves_run_to_next_try(airflow, emulator
     assert airflow.xcom("pods", run_id, "in_the_pod", "task_id") == search.id
     [orders] = [task for task in emulator.tasks if task.workflow_id == ORDERS.id]
     assert orders.profile_id == airflow.xcom("pods", run_id, "log_in", "profile_id")
-    wait_for("The end of each pod", lambda: not any(map(is_alive, pods.iterdir())), timeout=60)
+    wait_for("The end of each pod", lambda: not any(is_running(pid_of(pod)) for pod in pods.iterdir()), timeout=60)

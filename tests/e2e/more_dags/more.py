@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH
+from airflow_provider_browseract.emulator import ORDERS, SEARCH
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 
@@ -39,25 +39,6 @@ with DAG("limits", schedule=None, default_args=ACCOUNT):
 
 with DAG("mistaken", schedule=None, default_args=RETRIES):
     RunWorkflowOperator(task_id="mistaken", workflow_id="404")
-
-with DAG("profiles", schedule=None, default_args=RETRIES):
-    log_in = RunWorkflowOperator.partial(
-        task_id="log_in", workflow_id=LOG_IN.id, save_browser_data=True, deferrable=True
-    ).expand(input_parameters=[{"username": name, "password": "x"} for name in ("ada", "grace")])
-
-    @task
-    def saved(ti: Any = None) -> list[str]:
-        """Collect the profiles of the runs that logged in."""
-        return list(ti.xcom_pull(task_ids="log_in", key="profile_id", map_indexes=[0, 1]))
-
-    profiles = saved()
-    log_in >> profiles
-    RunWorkflowOperator.partial(task_id="orders", workflow_id=ORDERS.id, deferrable=True).expand(profile_id=profiles)
-
-with DAG("form", schedule=None):
-    RunWorkflowOperator(
-        task_id="orders", workflow_id=ORDERS.id, browseract_conn_id="from_the_form", poll_interval=2, deferrable=False
-    )
 
 with DAG("elsewhere", schedule=None, default_args=ACCOUNT):
     begun = RunWorkflowOperator(task_id="begin", workflow_id=ORDERS.id, wait_for_completion=False)
