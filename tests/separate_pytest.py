@@ -22,6 +22,5 @@ def assert_passed(number: int, folder: Path, home: Path, settings: Mapping[str, 
         text=True,
         # Less than the limit of a test, which would hide the output.
         timeout=240,
-        check=False,
     )
     assert re.search(rf"^{number} passed(, \d+ warnings?)? in ", done.stdout, re.MULTILINE), done.stdout

@@ -411,10 +411,7 @@ def test_documented_message_of_a_failure_has_the_address_of_the_run(block, docum
 
     class Notifier(BaseNotifier):
         template_fields = ("text",)
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.text = " ".join(re.findall(r"`({{ (?:exception|ti\.).*?}})`", PAGES["docs/recipes.md"]))
+        text = " ".join(re.findall(r"`({{ (?:exception|ti\.).*?}})`", PAGES["docs/recipes.md"]))
 
         def notify(self, context) -> None:
             notified.append(self.text)

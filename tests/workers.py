@@ -264,12 +264,9 @@ class HeldClock:
 
     def __call__(self) -> float:
         now = time.time()
-        if self._held_at is None:
-            return now - self._lag
-        if now - self._held_at > self.LONGEST:
+        if self._held_at is not None and now - self._held_at > self.LONGEST:
             self.release()
-            return self()
-        return self._held_at - self._lag
+        return (now if self._held_at is None else self._held_at) - self._lag
 
     def hold(self) -> None:
         if self._held_at is None:

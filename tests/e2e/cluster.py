@@ -32,15 +32,10 @@ HOSTS = {
 
 WORKERS = tuple(name for names in HOSTS.values() for name in names if name.startswith("worker"))
 
-CONCURRENCY = 6
-"""How many tasks a worker runs at once."""
-
-EXECUTOR = "BROWSERACT_EXECUTOR"
-"""Environment variable that has the end-to-end tests use a cluster, with the value ``celery``."""
-
 
 def wanted() -> bool:
-    return os.environ.get(EXECUTOR) == "celery"
+    """Return whether the end-to-end tests use a cluster."""
+    return os.environ.get("BROWSERACT_EXECUTOR") == "celery"
 
 
 class Redis:
@@ -125,7 +120,7 @@ class Cluster(LocalAirflow):
     def command_of(self, component: str) -> tuple[str, ...]:
         if component in WORKERS:
             # Log servers would listen on all interfaces. The logs are read from the files instead.
-            words = ("celery", "worker", "--skip-serve-logs", "--concurrency", str(CONCURRENCY))
+            words = ("celery", "worker", "--skip-serve-logs", "--concurrency", "6")
             return (*words, "--celery-hostname", self.hostname_of(component))
         return super().command_of(component)
 

@@ -28,9 +28,6 @@ from .balancer import balancing
 
 T = TypeVar("T")
 
-SQLITE_TIMEOUT = 60
-"""Seconds a process waits for another's write; the default of 5 brings the scheduler down under load."""
-
 COMPONENTS = {
     "api-server": ("api-server",),
     "scheduler": ("scheduler", "--skip-serve-logs"),
@@ -172,12 +169,8 @@ class LocalAirflow:
             return {f"{setting}_ALL_ADMINS": "True"}
         return {
             f"{setting}_USERS": ",".join(f"{name}:{role}" for name, role in self.users.items()),
-            f"{setting}_PASSWORDS_FILE": str(self._passwords),
+            f"{setting}_PASSWORDS_FILE": str(self.home / "passwords.json"),
         }
-
-    @property
-    def _passwords(self) -> Path:
-        return self.home / "passwords.json"
 
     def _python_path(self) -> list[Path | str]:
         return [self.home / "config", *self.modules, os.environ.get("PYTHONPATH", "")]
@@ -202,8 +195,9 @@ class LocalAirflow:
         self._make_homes()
         config = self.home / "config"
         config.mkdir(parents=True)
-        (config / "browseract_local_database.py").write_text(f"connect_args = {{'timeout': {SQLITE_TIMEOUT}}}\n")
-        self._passwords.write_text(json.dumps({name: name for name in self.users}))
+        # Seconds a process waits for another's write; the default of 5 brings the scheduler down under load.
+        (config / "browseract_local_database.py").write_text("connect_args = {'timeout': 60}\n")
+        (self.home / "passwords.json").write_text(json.dumps({name: name for name in self.users}))
         self.cli("db", "migrate")
         if self.database is None:
             with sqlite3.connect(self.home / "airflow.db") as database:
@@ -221,7 +215,6 @@ class LocalAirflow:
             capture_output=True,
             text=True,
             timeout=180,
-            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"airflow {' '.join(words)} failed:\n{done.stdout}\n{done.stderr}")

@@ -40,9 +40,6 @@ DAGS = Path(__file__).parent / "dags" / "panel.py"
 SECRET = "hunter2"
 """An input of a run."""
 
-LIMIT = 30_000
-"""Milliseconds that a page may take on a busy machine."""
-
 HELD: dict[str, Any] = {"duration": 4.0, "pause_at": 0.01, "pause_limit": None}
 """Settings of a run that keeps running until it is stopped."""
 
@@ -86,7 +83,8 @@ class PanelWorld:
         context = self._contexts.get(user)
         if context is None:
             context = self.browser.new_context(viewport={"width": 1400, "height": 1000}, **LOOKS)
-            context.set_default_timeout(LIMIT)
+            # Milliseconds that a page may take on a busy machine.
+            context.set_default_timeout(30_000)
         if user is not None and user not in self._contexts:
             # Logged in once, and with what the browser keeps of Airflow's UI.
             log_in(context.new_page(), self.airflow.url, user)

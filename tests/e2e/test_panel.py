@@ -79,10 +79,8 @@ class TestStories:
         places = panel.locator("#queue tbody tr")
         expect(places).to_have_count(3)
         expect(places.first).to_contain_text("prices / search")
-        expect(panel.locator('.tile[data-tile="slots"]')).to_contain_text("3")
-        expect(panel.locator('.tile[data-tile="queue"]')).to_contain_text("3")
-        expect(panel.locator('.tile[data-tile="paused"]')).to_contain_text("1")
-        expect(panel.locator('.tile[data-tile="today"]')).to_contain_text("20,000")
+        for tile, text in {"slots": "3", "queue": "3", "paused": "1", "today": "20,000"}.items():
+            expect(panel.locator(f'.tile[data-tile="{tile}"]')).to_contain_text(text)
         # The menu, and its entry.
         assert ada.clicks == 2
 

@@ -15,9 +15,6 @@ from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulato
 
 from .local_airflow import LocalAirflow, is_running, wait_for
 
-GRACE = 30.0
-"""Seconds between SIGTERM and SIGKILL: the default ``terminationGracePeriodSeconds`` of a pod."""
-
 pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 nothing is kept over tries"),
@@ -60,11 +57,11 @@ def pid_of(pod: Path) -> int:
 
 
 def evict(folder: Path) -> None:
-    """End a pod as a node drain does: SIGTERM to its first process, and after the grace period SIGKILL to all."""
+    """End a pod as a node drain does: SIGTERM to its first process, and after half a minute SIGKILL to all."""
     first = psutil.Process(pid_of(folder))
     everyone = [first, *first.children(recursive=True)]
     first.terminate()
-    _, alive = psutil.wait_procs(everyone, timeout=GRACE)
+    _, alive = psutil.wait_procs(everyone, timeout=30.0)
     for process in alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()

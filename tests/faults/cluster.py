@@ -26,9 +26,6 @@ from tests.e2e.local_airflow import run_command
 
 from .round import GRACES, Outcome, Round, world
 
-SAMPLED_EVERY = 2.0
-"""Seconds between two samples of what each component uses."""
-
 DOWN = (5.0, 20.0)
 """Seconds until a lost host is up again."""
 
@@ -66,7 +63,7 @@ def watching(airflow: Cluster) -> Iterator[dict[str, Used]]:
     over = threading.Event()
 
     def look() -> None:
-        while not over.wait(SAMPLED_EVERY):
+        while not over.wait(2.0):
             for name, component in used.items():
                 # One that is not running uses nothing.
                 with contextlib.suppress(KeyError, psutil.Error):

@@ -73,26 +73,11 @@ CONNECTION = "browseract_default"
 XCOMS = "xcoms"
 """Folder in Airflow's home in which the writes of XComs are counted."""
 
-DURATIONS = (4.0, 20.0)
-"""Seconds that most runs take."""
-
-LONG = 0.1
-"""Share of the runs that take as long as faults happen."""
-
 GRACES = (10.0, 25.0)
 """Seconds between SIGTERM and SIGKILL where a whole component is ended."""
 
 AWAY = (0.0, 4.0)
 """Seconds until something that was killed is started again."""
-
-PAUSES = (1.0, 4.0)
-"""Seconds between two faults."""
-
-FAILING = 0.05
-"""Share of the runs that fail by themselves."""
-
-LATE = 0.3
-"""Share of the runs whose output comes after their end."""
 
 LATE_BY = 10.0
 """Seconds after the end of such a run until its output is there."""
@@ -124,12 +109,6 @@ CALLBACK_FAULTS = (
     CallbackFault.hung_up(),
 )
 
-FORGERS = 4
-"""How many senders of forged callbacks there are in a flood of them."""
-
-FORGED_EVERY = 0.05
-"""Seconds between two forged callbacks of a sender. More often, and the machine would do nothing else."""
-
 SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "12",
     # A dead process is reported after seconds instead of minutes.
@@ -147,8 +126,6 @@ SETTINGS = {
 
 PLAN = 40
 """How many runs BrowserAct allows at once, more than there usually are."""
-
-CREDITS_OF_A_RUN = 20
 
 BUDGET = 1_000_000
 """Credits that all runs may use together: more than they use, so that each start is checked and none refused."""
@@ -285,19 +262,19 @@ class Round:
 
     def _plan(self, source: str, number: int, seconds: float) -> None:
         """Decide how some runs of a workflow, bot or template go, while faults happen for some seconds."""
-        # Each first run is the longest, so that no fault comes too late.
+        # Each first run is the longest, so that no fault comes too late. Some others take as long as faults happen.
         durations = [seconds * 1.3] + [
-            seconds if self.chance.random() < LONG and not self.outcome.queues else self.chance.uniform(*DURATIONS)
+            seconds if self.chance.random() < 0.1 and not self.outcome.queues else self.chance.uniform(4.0, 20.0)
             for _ in range(number)
         ]
-        self.late[source] = [self.chance.random() < LATE for _ in durations]
+        self.late[source] = [self.chance.random() < 0.3 for _ in durations]
         for duration, late in zip(durations, self.late[source], strict=True):
             self.emulator.next_run(
                 source,
                 duration=duration,
                 callback_fault=self.chance.choice(CALLBACK_FAULTS),
                 output_after=LATE_BY if late else 0.0,
-                outcome="failed" if duration < seconds and self.chance.random() < FAILING else "finished",
+                outcome="failed" if duration < seconds and self.chance.random() < 0.05 else "finished",
             )
 
     def faults(self) -> dict[str, tuple[int, Callable[[], object]]]:
@@ -329,7 +306,7 @@ class Round:
         names = list(faults)
         first = self.chance.sample(names, len(names))
         unblocked = False
-        while (first or time.monotonic() < end) and not self.over.wait(self.chance.uniform(*PAUSES)):
+        while (first or time.monotonic() < end) and not self.over.wait(self.chance.uniform(1.0, 4.0)):
             name = first.pop() if first else self.chance.choices(names, [faults[each][0] for each in names])[0]
             with self.hands:
                 happened = self._happens(name, faults[name][1])
@@ -463,12 +440,13 @@ class Round:
 
         def forge() -> None:
             with requests.Session() as session:
-                while time.monotonic() < end and not self.over.wait(FORGED_EVERY):
+                # More often, and the machine would do nothing else.
+                while time.monotonic() < end and not self.over.wait(0.05):
                     with suppress(requests.RequestException):
                         url = self.airflow.callback_address(random.choice(known), new_token())
                         session.post(url, json={"status": "finished"}, timeout=10)
 
-        for _ in range(FORGERS if known else 0):
+        for _ in range(4 if known else 0):
             self.aside.append(threading.Thread(target=forge, daemon=True))
             self.aside[-1].start()
 
@@ -591,7 +569,8 @@ class Round:
         runs = self.emulator.tasks[self.first :]
         self.outcome.credits = sum(run.credit for run in runs)
         stopped = sum(run.status == "canceled" for run in runs)
-        most = self.outcome.budget + CREDITS_OF_A_RUN + 10 * stopped
+        # A run uses 20 credits.
+        most = self.outcome.budget + 20 + 10 * stopped
         if self.outcome.credits > most:
             self.outcome.problems["over the budget"].append(f"{self.outcome.credits} credits, {most} at most")
 

@@ -19,35 +19,24 @@ SEED = "FAULTS_XCOM_SEED"
 """Variable with the seed that decides which writes are refused."""
 
 SHARES = {"return_value": 0.05, "task_id": 0.03}
-"""Share of the writes that are refused, by key.
+"""Share of the writes that are refused, by key; a tenth of those of all other keys.
 
 These are the keys without which a try cannot do its work, so a refused write may cost the try, but never the run: the
 next try has to reattach. Every other key is for display only, and a refused write may cost nothing.
 """
-
-SHARE = 0.1
-"""Share of the writes of every other key that are refused."""
 
 
 class FailingXCom(BaseXCom):
     """Airflow's own XComs, except that some writes of mapped task instances fail."""
 
     @staticmethod
-    def serialize_value(
-        value: Any,
-        *,
-        key: str | None = None,
-        task_id: str | None = None,
-        dag_id: str | None = None,
-        run_id: str | None = None,
-        map_index: int | None = None,
-    ) -> Any:
+    def serialize_value(value: Any, **of: Any) -> Any:
         """Serialize a value, or fail."""
-        if key is not None and map_index is not None and map_index >= 0 and _is_refused(f"{task_id}-{map_index}", key):
+        key, map_index = of.get("key"), of.get("map_index")
+        is_mapped = map_index is not None and map_index >= 0
+        if key is not None and is_mapped and _is_refused(f"{of.get('task_id')}-{map_index}", key):
             raise OSError(f"SlowDown: the XCom backend of this round refuses to write {key!r}")
-        return BaseXCom.serialize_value(
-            value, key=key, task_id=task_id, dag_id=dag_id, run_id=run_id, map_index=map_index
-        )
+        return BaseXCom.serialize_value(value, **of)
 
 
 def refused_writes(folder: Path) -> list[str]:
@@ -62,7 +51,7 @@ def _is_refused(who: str, key: str) -> bool:
         return False
     # How many times each key was written lies in a file, so that a later try does not repeat the fate of an earlier.
     number = _append(folder / f"{who}-{key}", "x")
-    refused = random.Random(f"{os.environ[SEED]} {who} {key} {number}").random() < SHARES.get(key, SHARE)
+    refused = random.Random(f"{os.environ[SEED]} {who} {key} {number}").random() < SHARES.get(key, 0.1)
     if refused:
         _append(folder / "refused", f"{key}\n")
     return refused
