@@ -159,7 +159,7 @@ def in_dag_test() -> bool:
 
 
 def at_end_of_task(call: Callable[[], None]) -> None:
-    """Let the process of a task call a function once, at its end, also after a deferral (from Airflow 3.3 on)."""
+    """Let the process of a task call a function once, at its end, also after a deferral (from Airflow 3.2 on)."""
     try:
         from airflow.listeners import hookimpl
         from airflow.sdk.listener import get_listener_manager

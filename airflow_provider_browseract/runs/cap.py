@@ -44,7 +44,11 @@ def over_cap_text(
     whose = "The runs of this task instance" if earlier else "It"
     credits = f"credits were used than max_credits={cap} allows."
     why = "the tries of a task instance share max_credits" if shared else "another run would probably use as much"
-    then = "The next try reattaches to the run and stops it." if retried else f"There is no retry, because {why}."
+    then = (
+        "The next try reattaches to the run, and stops it if it is still running."
+        if retried
+        else f"There is no retry, because {why}."
+    )
     look = "Look for a loop in its last steps, or raise max_credits if the run needs more."
     return error_text(
         f"The run was stopped, because more {credits}" if fate is None else f"More {credits}",

@@ -132,7 +132,7 @@ class TaskTrigger(BaseTrigger):
                         if end is End.MAX_CREDITS:
                             # Until a worker resumes the task, the run would keep using credits.
                             stops += 1
-                            why = f"more credits were used than max_credits={wait.max_credits} allows"
+                            why = f", because more credits were used than max_credits={wait.max_credits} allows"
                             stopped = await self._stop(client, why)
                             end = End.MAX_CREDITS if stopped or stops >= MAX_STOPS else None
                         if end is not None:
@@ -218,7 +218,7 @@ class TaskTrigger(BaseTrigger):
     async def _stop(self, client: PatientClient, why: str) -> bool:
         """Stop the run, log what was done, and return whether it does not run any more.
 
-        :param why: why it is stopped, as a clause.
+        :param why: why it is stopped, as the end of a sentence.
         """
         try:
             await client.send(self.wait.api.stop_task(self.wait.browseract_task_id))
@@ -233,7 +233,7 @@ class TaskTrigger(BaseTrigger):
             self.log.error("The run %s It is BrowserAct task %s.", what, self.wait.browseract_task_id)
             return False
         else:
-            self.log.warning("The run was stopped, because %s.", why)
+            self.log.warning("The run was stopped%s.", why)
         return True
 
     async def _stop_unless_ended(self, why: str) -> None:
@@ -249,7 +249,7 @@ class TaskTrigger(BaseTrigger):
     async def stop_after_ctrl_c(self) -> None:
         """Stop the run of an interrupted ``dag.test()``. No code of the operator runs after that."""
         if self.cancel_on_kill:
-            await self._stop_unless_ended("dag.test() was interrupted (Ctrl-C)")
+            await self._stop_unless_ended(", because dag.test() was interrupted (Ctrl-C)")
         else:
             self.log.warning("Interrupted (Ctrl-C). The run %s", kept_running("cancel_on_kill", None))
 
@@ -291,7 +291,7 @@ class TaskTrigger(BaseTrigger):
                 self.wait.browseract_task_id,
             )
             return
-        await self._stop_unless_ended("no task waits for it any more")
+        await self._stop_unless_ended(", because no task waits for it any more")
 
     async def _who_waits(self) -> str | None:
         """Return a sentence about what still waits for the run after the trigger was killed; None if nothing does."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from airflow.sdk import DAG, get_current_context
 
-from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, task_instance_state
+from airflow_provider_browseract.compat import task_instance_state
 from airflow_provider_browseract.emulator import EXPORT, SEARCH
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
@@ -36,7 +37,7 @@ with DAG("tries", schedule=None, default_args=ARGUMENTS):
         )
         for name in ("marked_deferred", "cleared_deferred", "marked", "cleared", "lost", "marked_while_airflow_hangs")
     }
-    if AIRFLOW_V_3_3_PLUS:
+    if find_spec("airflow.sdk.listener"):  # from Airflow 3.2 on
         name = "marked_at_its_deferral"
         MarkedAtItsDeferral(task_id=name, workflow_id=SEARCH.id, input_parameters={"keyword": name}, deferrable=True)
     RunWorkflowOperator(task_id="failing_run", workflow_id=EXPORT.id, input_parameters={"keyword": "pens"})
