@@ -47,7 +47,7 @@ class Death(BaseException):
 class Try:
     """A try of the task instance.
 
-    :param gives: the result: RESULT, DEFERS, DIES or a class of exceptions
+    :param gives: the result, unless the process dies: RESULT, DEFERS or a class of exceptions
     :param says: a text that is in the log or in the error, or several of them: ``one ... another``
     :param dies: the call before or after which the process dies, such as ``after start``
     :param killed: the call during which Airflow ends the task, while its state is ``state``
@@ -114,7 +114,8 @@ class Player:
         came_to = self.come_to(one, context)
         self.log = self.read_log()
         said = f"{self.log}\n{came_to!r} {came_to}"
-        as_told = came_to == one.gives if isinstance(one.gives, str) else isinstance(came_to, one.gives)
+        gives = DIES if one.dies else one.gives
+        as_told = came_to == gives if isinstance(gives, str) else isinstance(came_to, gives)
         assert as_told, said
         assert all(text in said for text in one.says.split(" ... ")), said
         assert not re.search(r"\d{15}", str(came_to)[:60]) or not isinstance(came_to, Exception), said

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
+from airflow_provider_browseract.compat import AirflowFailException as FAILS
+from airflow_provider_browseract.compat import AirflowSkipException
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.exceptions import (
     AuthenticationError,
@@ -21,46 +23,53 @@ from airflow_provider_browseract.exceptions import (
     RunTimedOutError,
     UnexpectedResponseError,
 )
-from tests.stories.player import DEFERS, DIES, KINDS, SHAPES, WAYS, Try
+from tests.stories.player import DEFERS, KINDS, SHAPES, WAYS, Try
 
-INK = {"inputs": {"keyword": "ink"}}
-OTHER = {"source": ORDERS.id, "inputs": None}
-NO_STATE = {"durable": False}
-ENOUGH = {"daily_credits": 40}
-NO_WAIT = {"wait_for_completion": False}
+INK, OTHER = {"inputs": {"keyword": "ink"}}, {"source": ORDERS.id, "inputs": None}
+NO_STATE, NO_WAIT, ENOUGH = {"durable": False}, {"wait_for_completion": False}, {"daily_credits": 40}
 NO_PAUSE = {"on_paused": "fail", "cancel_on_kill": False}
-LOST, RESET, DOWN = RequestFault.lost_response(), RequestFault.reset(), RequestFault.status(503)
-GONE, FULL = RequestFault.refused(10112), RequestFault.refused(10118)
-LOCKED, WRONG_KEY = RequestFault.refused(4711, "Locked."), RequestFault.refused(401, http_status=401)
-MARKED: dict[str, Any] = {"killed": "read", "state": "failed"}
+SHORT, LONG, PAUSES = {"timeout": 300}, {"duration": 900}, {"pause_at": 0.5}
+
+LOST, RESET = RequestFault.lost_response(), RequestFault.reset()
+DOWN, PAGE = RequestFault.status(503), RequestFault.html()
+GONE, FULL, ENDED = (RequestFault.refused(code) for code in (10112, 10118, 10121))
+LOCKED, NO_CREDITS = RequestFault.refused(4711, "Locked."), RequestFault.refused(90002, "Insufficient credits.")
+LOST_START = {"start": (LOST, 1)}
+NO_LOOK_UP = {**LOST_START, "list": (DOWN, None)}
+NO_STOP, NO_READ = ({call: (DOWN, None)} for call in ("stop", "read"))
+FORGOTTEN = {"read": (GONE, None)}
+NO_KEY = {"*": (RequestFault.refused(401, http_status=401), None)}
+
+REATTACHES, HAS_BEGUN = "Reattaching to", "An earlier try has started a run."
 KEPT_BY_SETTING = "The run keeps running and using credits because cancel_on_kill=False. Stop it "
 NOT_STOPPED = "The run could not be stopped (BrowserAct failed at ... It may keep running and using credits until"
 UNKNOWN, WRONG_HOST = "not known whether BrowserAct started a run ... stop the one", "host of the Airflow connection"
-NO_CREDITS = RequestFault.refused(90002, "Insufficient credits.")
-
-SHORT, TAKES_LONG, ENDED = {"timeout": 300}, {"duration": 7200.0}, RequestFault.refused(10121)
 STAYS = "could not be stopped ... may keep running and using credits until you stop it at"
+
+DIES = Try(dies="after read")
+DIES_EARLY = Try(dies="after read", run=LONG)
+MARKED: Any = partial(Try, killed="read", state="failed")
 
 STORIES = {
     "all is well": ([Try()], "finished"),
-    "worker dies after the start": ([Try(DIES, dies="after start"), Try(says="Reattaching to")], "finished"),
-    "worker dies before the start": ([Try(DIES, dies="before start"), Try(says="No matching run")], "finished"),
-    "worker dies after it knows the run": ([Try(DIES, dies="after read"), Try(says="Reattaching to")], "finished"),
-    "run ends between tries": ([Try(DIES, dies="after read"), Try(later=600)], "finished"),
-    "start is lost": ([Try(faults={"start": (LOST, 1)})], "finished"),
+    "worker dies after the start": ([Try(dies="after start"), Try(says=REATTACHES)], "finished"),
+    "worker dies before the start": ([Try(dies="before start"), Try(says="No matching run")], "finished"),
+    "worker dies after it knows the run": ([DIES, Try(says=REATTACHES)], "finished"),
+    "run ends between tries": ([DIES, Try(later=600)], "finished"),
+    "start is lost": ([Try(faults=LOST_START)], "finished"),
     "start is reset": ([Try(faults={"start": (RESET, 1)}, says="start 1 of 3")], "finished"),
     "each start is reset": ([Try(ResponseLostError, faults={"start": (RESET, None)})], ""),
     "lost start cannot be looked up": (
-        [Try(RunStartUnknownError, faults={"start": (LOST, 1), "list": (DOWN, None)}, says="failed"), Try()],
+        [Try(RunStartUnknownError, faults=NO_LOOK_UP, says="failed"), Try()],
         "finished",
     ),
     "lost start cannot be looked up without durable": (
-        [Try(AirflowFailException, faults={"start": (LOST, 1), "list": (DOWN, None)}, args=NO_STATE, says=UNKNOWN)],
+        [Try(FAILS, faults=NO_LOOK_UP, args=NO_STATE, says=UNKNOWN)],
         "finished",
     ),
     # It may be a maintenance page, so Airflow's retries apply.
     "a web page instead of a start": (
-        [Try(UnexpectedResponseError, faults={"start": (RequestFault.html(), None)}, says=WRONG_HOST), Try()],
+        [Try(UnexpectedResponseError, faults={"start": (PAGE, None)}, says=WRONG_HOST), Try()],
         "finished",
     ),
     "run fails": (
@@ -68,75 +77,50 @@ STORIES = {
         "failed finished",
     ),
     "run is canceled": ([Try(RunCanceledError, run={"outcome": "canceled"}), Try()], "canceled finished"),
-    "deadline": (
-        [Try(RunTimedOutError, run={"duration": 900}, args={"timeout": 300}, says="was stopped"), Try()],
-        "canceled finished",
-    ),
-    "other inputs": ([Try(DIES, dies="after read"), Try(args=INK, says="had other inputs")], "canceled finished"),
-    "another workflow": ([Try(DIES, dies="after read"), Try(args=OTHER, says="it is a run of")], "canceled finished"),
-    "other inputs after the end": ([Try(DIES, dies="after read"), Try(args=INK, later=600)], "finished finished"),
-    "other inputs, stop fails": (
-        [Try(DIES, dies="after read"), Try(RunLostError, args=INK, faults={"stop": (DOWN, None)}, says="503")],
-        "running",
-    ),
-    "other inputs after a lost start": (
-        [Try(DIES, dies="after start", run={"duration": 900}), Try(AirflowFailException, args=INK)],
-        "running",
-    ),
+    "deadline": ([Try(RunTimedOutError, run=LONG, args=SHORT, says="was stopped"), Try()], "canceled finished"),
+    "other inputs": ([DIES, Try(args=INK, says="had other inputs")], "canceled finished"),
+    "another workflow": ([DIES, Try(args=OTHER, says="it is a run of")], "canceled finished"),
+    "other inputs after the end": ([DIES, Try(args=INK, later=600)], "finished finished"),
+    "other inputs, stop fails": ([DIES, Try(RunLostError, args=INK, faults=NO_STOP, says="503")], "running"),
+    "other inputs after a lost start": ([Try(dies="after start", run=LONG), Try(FAILS, args=INK)], "running"),
     "run is forgotten": (
         [
-            Try(RunLostError, faults={"read": (GONE, None)}, says="still active"),
-            Try(AirflowFailException, faults={"read": (GONE, None)}, says="Nothing was started"),
+            Try(RunLostError, faults=FORGOTTEN, says="still active"),
+            Try(FAILS, faults=FORGOTTEN, says="Nothing was started"),
         ],
         "running",
     ),
     "run is forgotten until the task is cleared": (
         [
-            Try(RunLostError, faults={"read": (GONE, None)}),
+            Try(RunLostError, faults=FORGOTTEN),
             Try(cleared=True, faults={"read": (GONE, 1)}, says="Starting a new run, because the Airflow task was"),
         ],
         "finished finished",
     ),
     "earlier run cannot be read": (
-        [
-            Try(DIES, dies="after read", run={"duration": 900}),
-            Try(RunLostError, faults={"read": (DOWN, None)}, says="An earlier try has started a run."),
-            Try(says="Reattaching to"),
-        ],
+        [DIES_EARLY, Try(RunLostError, faults=NO_READ, says=HAS_BEGUN), Try(says=REATTACHES)],
         "finished",
     ),
-    "read of the earlier run is refused": (
-        [Try(DIES, dies="after read", run={"duration": 900}), Try(RunLostError, faults={"read": (LOCKED, None)})],
-        "running",
-    ),
-    "key is refused in a later try": (
-        [
-            Try(DIES, dies="after read", run={"duration": 900}),
-            Try(RunLostError, faults={"*": (WRONG_KEY, None)}, says="An earlier try has started a run."),
-        ],
-        "running",
-    ),
+    "read of the earlier run is refused": ([DIES_EARLY, Try(RunLostError, faults={"read": (LOCKED, None)})], "running"),
+    "key is refused in a later try": ([DIES_EARLY, Try(RunLostError, faults=NO_KEY, says=HAS_BEGUN)], "running"),
     "two runs could be the lost one": (
-        [Try(AirflowFailException, others=1, faults={"start": (LOST, 1)}, says="may have created a run")],
+        [Try(FAILS, others=1, faults=LOST_START, says="may have created a run")],
         "running running",
     ),
-    "evicted": ([Try(RunLostError, killed="read", says="reattaches"), Try(says="Reattaching to")], "finished"),
+    "evicted": ([Try(RunLostError, killed="read", says="reattaches"), Try(says=REATTACHES)], "finished"),
     "evicted without durable": (
         [Try(RunCanceledError, killed="read", args=NO_STATE), Try(args=NO_STATE)],
         "canceled finished",
     ),
     "marked as failed with cancel_on_kill=False": (
-        [Try(RunLostError, **MARKED, args={"cancel_on_kill": False}, says=KEPT_BY_SETTING)],
+        [MARKED(RunLostError, args={"cancel_on_kill": False}, says=KEPT_BY_SETTING)],
         "running",
     ),
     "killed before the start": (
         [Try(RunCanceledError, killed="look", says="RunCanceledError('Killed before a run was started.')"), Try()],
         "finished",
     ),
-    "killed, stop fails": (
-        [Try(RunCanceledError, **MARKED, faults={"stop": (DOWN, None)}, says=NOT_STOPPED)],
-        "running",
-    ),
+    "killed, stop fails": ([MARKED(RunCanceledError, faults=NO_STOP, says=NOT_STOPPED)], "running"),
     "plan is full": ([Try(faults={"start": (FULL, 3)}, says="no free slot")], "finished"),
     "plan is full, and the active runs cannot be counted": (
         [Try(faults={"start": (FULL, 1), "list": (DOWN, None)}, says="now; an unknown number of runs are active. ")],
@@ -151,40 +135,28 @@ STORIES = {
         "",
     ),
     "too many requests": ([Try(faults={"start": (RequestFault.status(429), 2)}, says="too many requests")], "finished"),
-    "cap": (
-        [Try(AirflowFailException, run={"step_every": 2.0}, args={"max_credits": 100}, says="max_credits=100")],
-        "canceled",
-    ),
-    "pause": ([Try(run={"pause_at": 0.5, "pause_limit": 600.0}, says="waits for a person: http")], "finished"),
-    "pause with on_paused=fail": (
-        [Try(AirflowFailException, run={"pause_at": 0.5}, args=NO_PAUSE, says="paused for a person")],
-        "canceled",
-    ),
+    "cap": ([Try(FAILS, run={"step_every": 2.0}, args={"max_credits": 100}, says="max_credits=100")], "canceled"),
+    "pause": ([Try(run={**PAUSES, "pause_limit": 600.0}, says="waits for a person: http")], "finished"),
+    "pause with on_paused=fail": ([Try(FAILS, run=PAUSES, args=NO_PAUSE, says="paused for a person")], "canceled"),
     "pause with on_paused=fail, stop fails": (
         [
-            Try(RunLostError, run={"pause_at": 0.5}, args=NO_PAUSE, faults={"stop": (DOWN, None)}, says="tries again"),
-            Try(AirflowFailException, args=NO_PAUSE, says="paused for a person"),
+            Try(RunLostError, run=PAUSES, args=NO_PAUSE, faults=NO_STOP, says="tries again"),
+            Try(FAILS, args=NO_PAUSE, says="paused for a person"),
         ],
         "canceled",
     ),
     "no credits": ([Try(InsufficientCreditsError, faults={"start": (NO_CREDITS, 1)}, says="add"), Try()], "finished"),
-    "start is refused": ([Try(AirflowFailException, faults={"start": (LOCKED, 1)}, says="Locked.")], ""),
-    "key is refused": ([Try(AuthenticationError, faults={"*": (WRONG_KEY, None)}), Try()], "finished"),
-    "sibling has the other run": ([Try(others=1, sibling=True, faults={"start": (LOST, 1)})], "finished finished"),
+    "start is refused": ([Try(FAILS, faults={"start": (LOCKED, 1)}, says="Locked.")], ""),
+    "key is refused": ([Try(AuthenticationError, faults=NO_KEY), Try()], "finished"),
+    "sibling has the other run": ([Try(others=1, sibling=True, faults=LOST_START)], "finished finished"),
     "cleared after success": ([Try(), Try(cleared=True)], "finished finished"),
     "BrowserAct is down without durable": (
-        [Try(RunLostError, faults={"read": (DOWN, None)}, run={"duration": 1500}, args=NO_STATE)],
+        [Try(RunLostError, faults=NO_READ, run={"duration": 1500}, args=NO_STATE)],
         "canceled",
     ),
-    "output in another format": (
-        [Try(AirflowFailException, args={"output_format": "csv"}), Try(cleared=True)],
-        "finished",
-    ),
+    "output in another format": ([Try(FAILS, args={"output_format": "csv"}), Try(cleared=True)], "finished"),
     "not durable": ([Try(args=NO_STATE), Try(args=NO_STATE)], "finished finished"),
-    "BrowserAct is down": (
-        [Try(RunLostError, run={"duration": 900}, faults={"read": (DOWN, None)}), Try(later=60)],
-        "finished",
-    ),
+    "BrowserAct is down": ([Try(RunLostError, run=LONG, faults=NO_READ), Try(later=60)], "finished"),
     "run takes six hours": ([Try(run={"duration": 6 * 3600})], "finished"),
     "output is late": ([Try(run={"output_after": 10})], "finished"),
     # Each run uses 20 credits.
@@ -195,31 +167,28 @@ STORIES = {
         "canceled",
     ),
     "deadline, and the stop fails": (
-        [Try(RunTimedOutError, run=TAKES_LONG, args=SHORT, faults={"stop": (DOWN, None)}, says=STAYS)],
+        [Try(RunTimedOutError, run=LONG, args=SHORT, faults=NO_STOP, says=STAYS)],
         "running",
     ),
     "deadline of a run that ends before its stop": (
-        [Try(RunTimedOutError, run=TAKES_LONG, args=SHORT, faults={"stop": (ENDED, None)}, says="had already ended")],
+        [Try(RunTimedOutError, run=LONG, args=SHORT, faults={"stop": (ENDED, None)}, says="had already ended")],
         "running",
     ),
     "deadline of a run that is unknown by then": (
-        [Try(RunTimedOutError, run=TAKES_LONG, args=SHORT, faults={"stop": (GONE, None)}, says="had already ended")],
+        [Try(RunTimedOutError, run=LONG, args=SHORT, faults={"stop": (GONE, None)}, says="had already ended")],
         "running",
     ),
     "not waited for": ([Try(args=NO_WAIT, says="Not waiting for")], "running"),
     "not waited for, and the worker dies": (
-        [Try(DIES, dies="after start", run=TAKES_LONG, args=NO_WAIT), Try(args=NO_WAIT, says="Reattaching to")],
+        [Try(dies="after start", run=LONG, args=NO_WAIT), Try(args=NO_WAIT, says=REATTACHES)],
         "running",
     ),
     "text as output": ([Try(run={"output": "sold out"}, args={"output_format": "text"})], "finished"),
-    "run is listed late after a lost start": (
-        [Try(run={"listed_after": 5.0}, faults={"start": (RequestFault.lost_response(), 1)})],
-        "finished",
-    ),
-    "polls fail now and then": ([Try(run={"duration": 900.0}, faults={"read": (DOWN, 4)})], "finished"),
+    "run is listed late after a lost start": ([Try(run={"listed_after": 5.0}, faults=LOST_START)], "finished"),
+    "polls fail now and then": ([Try(run=LONG, faults={"read": (DOWN, 4)})], "finished"),
     "poll is never answered": ([Try(faults={"read": (RequestFault.hung(), 1)})], "finished"),
     "BrowserAct answers slowly": ([Try(faults={"read": (RequestFault.slow(20), 3)})], "finished"),
-    "a web page instead of a poll": ([Try(faults={"read": (RequestFault.html(), 2)})], "finished"),
+    "a web page instead of a poll": ([Try(faults={"read": (PAGE, 2)})], "finished"),
     "dry run": ([Try(AirflowSkipException, args={"dry_run": True})], ""),
 }
 DEFERRED = {
@@ -243,5 +212,5 @@ def test_story(name, way, shapes, kind, player):
 @pytest.mark.parametrize("way", WAYS)
 def test_run_over_the_budget_is_not_started(way, kind, player):
     budget = {"daily_credits": 30}
-    refused = Try(AirflowFailException, extra=budget, cleared=True, says="20 of 30 credits are used")
+    refused = Try(FAILS, extra=budget, cleared=True, says="20 of 30 credits are used")
     player(kind, way).play([Try(extra=budget), refused], "finished")
