@@ -18,9 +18,9 @@ from airflow_provider_browseract.panel import access, app, database, web
 from airflow_provider_browseract.panel.database import RecordKeeper
 from airflow_provider_browseract.panel.records import Link, QueueEntry, Records, TaskInstanceKey
 
-CONN = "browseract_default"
-ROOT = "/team-a"
-PANEL = f"{ROOT}/browseract/panel"
+from .known import CONN
+
+PANEL = "/team-a/browseract/panel"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,6 @@ class World:
     links: dict[str, Link] = field(default_factory=dict)
     queue: list[QueueEntry] = field(default_factory=list)
     others: list[Link] = field(default_factory=list)
-    url: str = ""
 
     def start(self, **settings: Any) -> str:
         """Start a run that never ends, unless settings of the workflow say otherwise, and return its id."""
@@ -94,18 +93,14 @@ class World:
         self.links[task_id] = made._replace(**fields)
         return self.links[task_id]
 
-    def records(self) -> Records:
-        """Return what Airflow's database has."""
-        return Records(dict(self.links), tuple(self.queue), tuple(self.others))
-
 
 @pytest.fixture
 def world(browseract_emulator, connect, monkeypatch) -> World:
     """An account with nothing in it, and an Airflow that knows nothing of it."""
     connect()
-    made = World(browseract_emulator, url=browseract_emulator.connection["host"])
+    made = World(browseract_emulator)
     made.emulator.concurrency = 50
-    monkeypatch.setattr(RecordKeeper, "read", lambda _: made.records())
+    monkeypatch.setattr(RecordKeeper, "read", lambda _: Records(made.links, tuple(made.queue), tuple(made.others)))
     monkeypatch.setattr(database, "connections", list)
     monkeypatch.setattr(database, "links_of", lambda _: [])
     monkeypatch.setattr(database, "links_on", lambda _: {})

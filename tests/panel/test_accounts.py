@@ -25,7 +25,8 @@ from tests.cases import cases, raising
 from tests.triggers.waits import until
 from tests.workers import calls_of
 
-CONN = "browseract_default"
+from .known import CONN
+
 CONNECTION = f"Connection {CONN!r}"
 V2 = ApiVersion.V2
 LONG = 30.0

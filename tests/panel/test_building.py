@@ -28,7 +28,6 @@ OF_PRICES = Viewer({"prices"})
 WITHOUT_LOGS = Viewer({"prices"}, steps=False)
 USER_OF_PRICES = Viewer({"prices"}, {"prices"})
 READER_OF_ACCOUNT = Viewer(account=True)
-NO_RIGHTS = (False, False, False, False)
 
 
 def overview(*tasks, show: str = "all", search: str = "", page: int = 1, **more: Any) -> Overview:
@@ -37,23 +36,6 @@ def overview(*tasks, show: str = "all", search: str = "", page: int = 1, **more:
 
 def rows(page) -> list[str]:
     return [row.id for row in page.runs.rows]
-
-
-@cases(
-    "viewer, linked, rights",
-    {
-        "reader of its DAG": (OF_PRICES, True, (True, True, True, False)),
-        "reader of XComs without logs": (WITHOUT_LOGS, True, (True, True, False, False)),
-        "who may clear its task instance": (USER_OF_PRICES, True, (True, True, True, True)),
-        "reader of another DAG": (Viewer({"shop"}), True, NO_RIGHTS),
-        "reader of the connection": (READER_OF_ACCOUNT, True, (True, False, True, False)),
-        "reader of a DAG, without a task instance": (OF_PRICES, False, NO_RIGHTS),
-        "admin, without a task instance": (ADMIN, False, (True, False, True, True)),
-    },
-)
-def test_rights_on_a_run_are_those_on_its_dag_or_connection(viewer, linked, rights):
-    run = task(1)
-    assert known(run, viewer=viewer).rights_on(run, link(run) if linked else None) == rights
 
 
 @cases(

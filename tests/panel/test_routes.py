@@ -19,15 +19,16 @@ from airflow_provider_browseract.runs.wait import Wait
 from tests.cases import cases, raising
 from tests.catalogue import TEMPLATE_TEXT
 
-from .conftest import CONN, PANEL, ROLES, World
-from .known import queued
+from .conftest import PANEL, ROLES, World
+from .known import CONN, queued
 
 FRAGMENT = {"X-BrowserAct-Panel": "fragment"}
 STOP = {"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "same-origin"}
+STOPPED, REFUSED = (200, "stopped"), (403, None)
 ANONYMOUS = "anonymous"
 USERS = (ANONYMOUS, *ROLES)
 RUN_PAGE = "/runs/{own}?conn={conn}"
-SAME = ("viewer of one DAG", "viewer", "user", "op", "admin")
+SAME = tuple(ROLES)
 
 
 async def read(client: httpx.AsyncClient, path: str, user: str = "admin", **headers: str) -> httpx.Response:
@@ -93,6 +94,7 @@ KINDS = {
     "page of a run": ("/runs/{own}?conn={conn}", "{own}", SAME),
     "page of a run of another DAG": ("/runs/{other}?conn={conn}", "{other}", SAME[1:]),
     "page of a run without a DAG": ("/runs/{free}?conn={conn}", "{free}", ("op", "admin")),
+    "steps of a run without a DAG": ("/runs/{free}?conn={conn}", 'class="step', ("op", "admin")),
     "steps": ("/runs/{own}?conn={conn}", 'class="step', SAME),
     "screenshots": ("/runs/{own}?conn={conn}", "/screenshots/{own}/1.svg", SAME),
     "text of a failure": ("/runs/{failed}?conn={conn}", "planted failure", SAME),
@@ -209,7 +211,7 @@ async def test_every_response_has_the_headers_that_keep_foreign_code_out(client,
 async def test_pictures_without_tls_are_allowed_only_from_the_address_of_the_connection(client, world, account):
     policy = (await read(client, f"/?conn={CONN}")).headers["content-security-policy"]
     images = next(each for each in policy.split("; ") if each.startswith("img-src"))
-    assert images == f"img-src 'self' https: {world.url}"
+    assert images == f"img-src 'self' https: {world.emulator.url}"
 
 
 async def test_links_begin_with_the_path_of_base_url(client, account):
@@ -243,13 +245,11 @@ async def test_page_waits_for_data_only_once(client, world, monkeypatch):
 class TestConnections:
     """Which connections are read for whom."""
 
-    async def test_password_of_another_service_is_sent_nowhere(self, client, world, monkeypatch):
-        connection = {"conn_type": "postgres", "host": world.url, "password": "password of a database"}
+    async def test_password_of_another_service_is_sent_nowhere(self, see, world, monkeypatch):
+        connection = {"conn_type": "postgres", "host": world.emulator.url, "password": "password of a database"}
         monkeypatch.setenv("AIRFLOW_CONN_PG", json.dumps(connection))
         before = len(world.emulator.requests)
-        response = await read(client, "/?conn=pg")
-        assert response.status_code == 200
-        assert "is not of type BrowserAct" in response.text
+        assert "is not of type BrowserAct" in await see("/?conn=pg")
         assert len(world.emulator.requests) == before
 
     @cases("path", {"DAG": "/dag/prices", "task instance": "/ti/prices/{run}/search/-1"})
@@ -327,31 +327,28 @@ class TestNothingYet:
         for text in ("Place in the queue", "planted failure", 'data-refresh="10"'):
             assert text in shown
 
-    async def test_task_instance_in_the_queue_has_its_place(self, client, world):
-        entry = queued(2, "prices")
-        world.queue = [queued(1, "shop"), entry]
-        response = await read(client, f"/ti/prices/{entry.key.run_id}/search/2", "viewer of one DAG")
-        assert "Place 2 in the queue" in response.text
-        assert "shop" not in response.text
+    async def test_task_instance_in_the_queue_has_its_place(self, see):
+        shown = await see("/ti/prices/r/search/2", "viewer of one DAG")
+        assert "Place 2 in the queue" in shown
+        assert "shop" not in shown
 
 
 class TestOpen:
     """The address of the button, which redirects to where the page can be shown."""
 
-    async def open(self, client, path: str, user: str) -> str:
+    @cases(
+        "follows, user, within",
+        {
+            "all is well": (True, "admin", "/team-a/plugin/browseract"),
+            "viewer who sees no plugins": (True, "viewer", ""),
+            "Airflow that does not follow the frame": (False, "admin", ""),
+        },
+    )
+    @pytest.mark.parametrize("path", ["ti/prices/manual__2026-11-27T00%3A00%3A00/search/-1", "runs/7?conn=a%26b"])
+    async def test_page_is_opened_within_airflow_if_possible(self, client, monkeypatch, path, follows, user, within):
+        monkeypatch.setattr(app, "UI_FOLLOWS_FRAME", follows)
         response = await client.get(f"/open/{path}", headers={"user": user})
-        assert response.status_code == 307
-        return response.headers["location"]
-
-    async def test_page_is_opened_within_airflow_if_it_follows_and_the_viewer_sees_plugins(self, client, monkeypatch):
-        monkeypatch.setattr(app, "UI_FOLLOWS_FRAME", True)
-        path = "ti/prices/manual__2026-11-27T00%3A00%3A00%2B00%3A00/search/-1"
-        assert await self.open(client, path, "admin") == f"/team-a/plugin/browseract{PANEL}/{path}"
-        assert await self.open(client, path, "viewer") == f"{PANEL}/{path}"
-
-    async def test_page_is_opened_alone_if_airflow_does_not_follow_the_frame(self, client, monkeypatch):
-        monkeypatch.setattr(app, "UI_FOLLOWS_FRAME", False)
-        assert await self.open(client, "runs/7?conn=a%26b", "admin") == f"{PANEL}/runs/7?conn=a%26b"
+        assert (response.status_code, response.headers["location"]) == (307, f"{within}{PANEL}/{path}")
 
     @pytest.mark.parametrize("path", ["/evil.example", "..%2F..%2Fauth/logout", "https:%2F%2Fevil.example", "static/x"])
     async def test_no_other_address_is_opened(self, client, path):
@@ -365,67 +362,63 @@ class TestStop:
         monkeypatch.setattr(building, "UNREAD_AFTER", -60.0)
 
     @pytest.fixture
-    def stop(self, client):
-        """Press the button of a run as a user, and return the status and the outcome of the response."""
+    def press(self, client, world, account):
+        """Press the button of the run without a DAG, check that only a success stops it, and return the response."""
 
-        async def stop_(task_id: str, user: str = "admin", headers=STOP) -> tuple[int, str]:
-            as_user = {**headers, "user": user}
-            response = await client.post(f"/runs/{task_id}/stop?conn={CONN}", headers=as_user, json={})
-            return response.status_code, response.json().get("outcome", "refused")
+        async def press_(user: str = "admin", headers=STOP, method: str = "POST") -> httpx.Response:
+            path = of("/runs/{free}/stop?conn={conn}", account)
+            response = await client.request(method, path, headers={**headers, "user": user}, json={})
+            stopped = [task.id for task in world.emulator.tasks if task.status == "canceled"]
+            assert stopped == ([account["free"]] if response.status_code == 200 else [])
+            return response
 
-        return stop_
+        return press_
 
-    def status(self, world, task_id: str) -> str:
-        return next(task.status for task in world.emulator.tasks if task.id == task_id)
-
-    async def test_run_that_nobody_waits_for_is_stopped(self, stop, world, account, caplog):
+    async def test_run_that_nobody_waits_for_is_stopped(self, press, account, caplog):
         with caplog.at_level("INFO"):
-            assert await stop(account["free"]) == (200, "stopped")
-        assert self.status(world, account["free"]) == "canceled"
+            assert (await press()).json() == {"outcome": "stopped"}
         assert f"BrowserAct task {account['free']} was stopped in the panel by admin" in caplog.text
-        assert await stop(account["free"]) == (200, "ended")
+        assert (await press()).json() == {"outcome": "ended"}
 
     @cases(
-        "user, link, response",
+        "user, link, outcome",
         {
-            "run that a task instance waits for": ("admin", {}, (409, "refused")),
-            "XCom of another workflow": ("admin", {"source_id": "another"}, (200, "stopped")),
-            "run of no DAG": ("user", None, (403, "refused")),
-            "reader of the DAG": ("viewer", {"waits": False}, (403, "refused")),
-            "user of the DAG": ("user", {"waits": False}, (200, "stopped")),
-            "link of another workflow": ("user", {"waits": False, "source_id": "another"}, (403, "refused")),
+            "run that a task instance waits for": ("admin", {}, (409, None)),
+            "XCom of another workflow": ("admin", {"source_id": "another"}, STOPPED),
+            "run of no DAG": ("user", None, REFUSED),
+            "reader of the DAG": ("viewer", {"waits": False}, REFUSED),
+            "user of the DAG": ("user", {"waits": False}, STOPPED),
+            "link of another workflow": ("user", {"waits": False, "source_id": "another"}, REFUSED),
         },
     )
-    async def test_only_who_may_act_stops_a_run_that_nobody_waits_for(self, stop, world, account, user, link, response):
+    async def test_only_who_may_act_stops_a_run_that_nobody_waits_for(self, press, world, account, user, link, outcome):
         if link is not None:
             world.link(account["free"], "prices", **link)
-        assert await stop(account["free"], user) == response
-        assert self.status(world, account["free"]) == ("canceled" if response[0] == 200 else "running")
+        response = await press(user)
+        assert (response.status_code, response.json().get("outcome")) == outcome
 
     @cases(
-        "headers, response",
+        "headers, outcome",
         {
-            "another site": ({"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "cross-site"}, (403, "refused")),
-            "a subdomain": ({"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "same-site"}, (403, "refused")),
-            "a form": ({"Sec-Fetch-Site": "same-origin"}, (403, "refused")),
-            "old browser, other site": ({"X-BrowserAct-Panel": "1", "Origin": "http://evil.example"}, (403, "refused")),
-            "old browser, this page": ({"X-BrowserAct-Panel": "1", "Origin": "http://airflow.test"}, (200, "stopped")),
-            "no site": ({"X-BrowserAct-Panel": "1"}, (403, "refused")),
+            "another site": ({"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "cross-site"}, REFUSED),
+            "a subdomain": ({"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "same-site"}, REFUSED),
+            "a form": ({"Sec-Fetch-Site": "same-origin"}, REFUSED),
+            "old browser, other site": ({"X-BrowserAct-Panel": "1", "Origin": "http://evil.example"}, REFUSED),
+            "old browser, this page": ({"X-BrowserAct-Panel": "1", "Origin": "http://airflow.test"}, STOPPED),
+            "no site": ({"X-BrowserAct-Panel": "1"}, REFUSED),
         },
     )
-    async def test_only_a_request_of_the_page_itself_stops_a_run(self, stop, world, account, headers, response):
-        assert await stop(account["free"], headers=headers) == response
-        assert self.status(world, account["free"]) == ("canceled" if response[0] == 200 else "running")
+    async def test_only_a_request_of_the_page_itself_stops_a_run(self, press, headers, outcome):
+        response = await press(headers=headers)
+        assert (response.status_code, response.json().get("outcome")) == outcome
 
-    async def test_get_request_stops_nothing(self, client, world, account):
-        response = await client.get(f"/runs/{account['free']}/stop?conn={CONN}", headers={**STOP, "user": "admin"})
-        assert response.status_code in (404, 405)
-        assert self.status(world, account["free"]) == "running"
+    async def test_get_request_stops_nothing(self, press):
+        assert (await press(method="GET")).status_code in (404, 405)
 
-    async def test_failed_stop_is_reported_with_its_reason(self, client, world, account):
-        await read(client, f"/?conn={CONN}")
+    async def test_failed_stop_is_reported_with_its_reason(self, see, press, world):
+        await see("/?conn={conn}")
         world.emulator.fault("stop-task", RequestFault.refused(99001), times=None)
-        response = await client.post(f"/runs/{account['free']}/stop?conn={CONN}", headers={**STOP, "user": "admin"})
+        response = await press()
         assert response.status_code == 502
         assert "could not be stopped" in response.json()["error"]
 
@@ -447,23 +440,18 @@ class TestVersions:
             assert "bot Find a contact" in response.text
         assert self.asked(world) == {"query-run"}
 
-    async def test_list_names_the_version_and_the_link_in_it_does_so_after_a_restart(self, client, world):
-        task_id = world.start_bot()
-        text = (await read(client, f"/?conn={CONN}")).text
-        assert f"/runs/{task_id}?conn={CONN}&amp;api_version=v3" in text
-        assert (await read(client, f"/runs/{task_id}?conn={CONN}")).status_code == 200
+    async def test_list_names_the_version_and_the_link_in_it_does_so_after_a_restart(self, see, world, account):
+        assert of("/runs/{bot}?conn={conn}&amp;api_version=v3", account) in await see("/?conn={conn}")
+        await see("/runs/{bot}?conn={conn}")
         assert self.asked(world) == {"query-run"}
 
-    async def test_address_names_the_version_of_a_run_of_which_nothing_is_known(self, client, world):
-        task_id = world.start_bot()
-        response = await read(client, f"/runs/{task_id}?conn={CONN}")
-        assert response.status_code == 404
-        assert "add api_version=v3" in response.text
+    async def test_address_names_the_version_of_a_run_of_which_nothing_is_known(self, see, world):
+        assert "add api_version=v3" in await see("/runs/{bot}?conn={conn}", http_status=404)
         assert self.asked(world) == {"get-task"}
-        assert (await read(client, f"/runs/{task_id}?conn={CONN}&api_version=v3")).status_code == 200
+        await see("/runs/{bot}?conn={conn}&api_version=v3")
 
-    async def test_id_that_no_address_can_have_is_not_asked_for(self, client, world):
-        assert (await read(client, f"/runs/a%20b?conn={CONN}&api_version=v3")).status_code == 404
+    async def test_id_that_no_address_can_have_is_not_asked_for(self, see, world):
+        await see("/runs/a%20b?conn={conn}&api_version=v3", http_status=404)
         assert self.asked(world) == set()
 
     async def test_run_of_a_bot_is_stopped_in_version_3(self, client, world, monkeypatch):
@@ -475,11 +463,10 @@ class TestVersions:
         stops = {each.endpoint for each in world.emulator.requests} & {"stop-task", "cancel-run"}
         assert stops == {"cancel-run"}
 
-    async def test_run_of_another_bot_gives_no_rights(self, client, world):
-        task_id = world.start_bot()
+    async def test_run_of_another_bot_gives_no_rights(self, see, world, account):
         for source_id in ("another", SEARCH.id):
-            world.link(task_id, "prices", source_id=source_id, api_version=ApiVersion.V3)
-            assert (await read(client, f"/runs/{task_id}?conn={CONN}", "viewer of one DAG")).status_code == 403
+            world.link(account["bot"], "prices", source_id=source_id, api_version=ApiVersion.V3)
+            await see("/runs/{bot}?conn={conn}", "viewer of one DAG", 403)
 
     @cases(
         "path, user, has_reason",
@@ -497,10 +484,10 @@ class TestVersions:
         assert ("HTTP 404" in shown) is has_reason
         assert "BrowserAct could not be read" not in shown
 
-    async def test_bots_that_cannot_be_listed_are_an_error_on_their_page_only(self, client, world):
+    async def test_bots_that_cannot_be_listed_are_an_error_on_their_page_only(self, see, world):
         world.emulator.fault("page-bots", RequestFault.status(404), times=None)
-        assert "BrowserAct could not be read" in (await read(client, f"/workflows?conn={CONN}&kind=bot")).text
-        assert "BrowserAct could not be read" not in (await read(client, f"/workflows?conn={CONN}")).text
+        assert "BrowserAct could not be read" in await see("/workflows?conn={conn}&kind=bot")
+        assert "BrowserAct could not be read" not in await see("/workflows?conn={conn}")
 
 
 @cases(
