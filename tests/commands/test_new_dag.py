@@ -6,20 +6,14 @@ import json
 import os
 import shlex
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from airflow_provider_browseract import __main__
 from airflow_provider_browseract.commands import dag_writer
-from airflow_provider_browseract.emulator import (
-    CONTACTS,
-    LOG_IN,
-    SEARCH,
-    TEMPLATE_SEARCH,
-    EmulatedWorkflow,
-    WorkflowInput,
-)
+from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, SEARCH, EmulatedWorkflow, WorkflowInput
+from airflow_provider_browseract.emulator import TEMPLATE_SEARCH as TEMPLATE
 from tests.cases import cases
 from tests.catalogue import PRICES
 from tests.dag_files.test_dag_file import HOSTILE
@@ -30,10 +24,6 @@ class Result(NamedTuple):
     code: int
     out: str
     err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @pytest.fixture
@@ -99,7 +89,7 @@ def test_printed_command_has_the_inputs_that_nobody_has_given(new):
 
 def test_json_has_paths_and_commands(new, dags_folder):
     test = dags_folder.parent / "tests" / "test_find_a_contact_027715.py"
-    assert new(CONTACTS.id, "--kind", "bot", "--json").json == {
+    assert json.loads(new(CONTACTS.id, "--kind", "bot", "--json").out) == {
         "dag_id": "find_a_contact_027715",
         "dag_file": str(dags_folder / "find_a_contact_027715.py"),
         "test_file": str(test),
@@ -173,7 +163,7 @@ def test_list_has_a_line_for_each_source_with_a_printable_name_and_is_bounded(ne
     assert code == 0
     assert "workflow      1  [31mred line" in out.splitlines()
     assert f"bot           {CONTACTS.id}  {CONTACTS.name}" in out.splitlines()
-    assert f"bot-template  {TEMPLATE_SEARCH.id}  {TEMPLATE_SEARCH.name}" in out.splitlines()
+    assert f"bot-template  {TEMPLATE.id}  {TEMPLATE.name}" in out.splitlines()
     monkeypatch.setattr(dag_writer, "MAX_LISTED", 3)
     out = new("--list").out
     assert len([line for line in out.splitlines() if line.startswith("workflow ")]) == 3
@@ -181,8 +171,8 @@ def test_list_has_a_line_for_each_source_with_a_printable_name_and_is_bounded(ne
 
 
 def test_list_of_one_kind_as_json(new):
-    found = new("--list", "--kind", "template", "--json").json
-    assert {"kind": "template", "id": TEMPLATE_SEARCH.id, "name": TEMPLATE_SEARCH.name} in found
+    found = json.loads(new("--list", "--kind", "template", "--json").out)
+    assert {"kind": "template", "id": TEMPLATE.id, "name": TEMPLATE.name} in found
     assert {each["kind"] for each in found} == {"template"}
 
 
@@ -222,7 +212,7 @@ def test_hostile_names_of_inputs_are_written_as_they_are(new, browseract_emulato
         "name instead of id": (["search"], [f"(did you mean {SEARCH.id}, 'Search'?)"]),
         "id with a slash": (["a/b", "--kind", "bot"], ["There is no bot with the id 'a/b'."]),
         "empty id": ([""], ["There is no workflow with the id ''."]),
-        "id of a template": ([TEMPLATE_SEARCH.id], ["is not the id of a workflow, but of the template"]),
+        "id of a template": ([TEMPLATE.id], ["is not the id of a workflow, but of the template"]),
         "id of a bot": ([CONTACTS.id], ["but of the bot 'Find a contact'", "Add --kind bot."]),
         "workflow's id": ([SEARCH.id, "--kind", "template"], ["is not the id of a template", "Add --kind workflow."]),
         "no connection": (
@@ -247,6 +237,10 @@ def test_hostile_names_of_inputs_are_written_as_they_are(new, browseract_emulato
         "folder of the output missing": ([SEARCH.id, "--output", "no/prices.py"], ["here/no, does not exist"]),
         "folder of the test missing": ([SEARCH.id, "--test", "no/test.py"], ["The folder of --test,"]),
         "test without .py": ([SEARCH.id, "--test", "test"], ["'test' is neither a Python file nor a folder"]),
+        "one file for both": (
+            [SEARCH.id, "--output", "both.py", "--test", "both.py"],
+            ["--test is the DAG file itself, ", "here/both.py"],
+        ),
         "output not writable": (
             [SEARCH.id, "--output", "/proc/prices.py", "--test", "."],
             ["/proc/prices.py cannot be written: ", "No file was written."],
@@ -286,11 +280,6 @@ def test_existing_file_is_kept_and_the_other_one_not_written(refused, dags_folde
     path.symlink_to("nowhere") if is_link else path.write_text("# mine")
     assert f"{path} exists" in refused(SEARCH.id)
     assert path.is_symlink() if is_link else path.read_text() == "# mine"
-
-
-def test_dag_file_and_test_file_are_two(refused, tmp_path):
-    path = str(tmp_path / "both.py")
-    assert f"--test is the DAG file itself, {path}" in refused(SEARCH.id, "--output", path, "--test", path)
 
 
 @pytest.mark.parametrize(
@@ -338,6 +327,6 @@ def test_id_and_list_exclude_each_other(new, capsys):
 def test_written_tests_pass_in_a_pytest_of_their_own(new, dags_folder, tmp_path):
     assert new(LOG_IN.id, "--input", "username=ada").code == 0
     assert new(PRICES.id, "--kind", "bot").code == 0
-    assert new(TEMPLATE_SEARCH.id, "--kind", "template").code == 0
+    assert new(TEMPLATE.id, "--kind", "template").code == 0
     assert_passed(6, dags_folder.parent, tmp_path)
     assert not (tmp_path / "airflow.db").exists()

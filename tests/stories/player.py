@@ -48,6 +48,7 @@ class Try:
     """A try of the task instance.
 
     :param gives: the result, unless the process dies: RESULT, DEFERS or a class of exceptions
+    :param runs: the statuses of all runs at the end of the story, oldest run first: only in its last try
     :param says: a text that is in the log or in the error, or several of them: ``one ... another``
     :param dies: the call before or after which the process dies, such as ``after start``
     :param killed: the call during which Airflow ends the task, while its state is ``state``
@@ -62,6 +63,7 @@ class Try:
     """
 
     gives: Any = RESULT
+    runs: str = "finished"
     says: str = ""
     dies: str = ""
     killed: str = ""
@@ -88,12 +90,11 @@ class Player:
         #: What the last try has logged.
         self.log = ""
 
-    def play(self, tries, runs):
-        """Play each try, and compare the statuses of all runs at the end, oldest run first."""
+    def play(self, *tries):
+        """Play each try, and compare the statuses of all runs at the end with those that the last try names."""
         for one in tries:
             self.play_try(one)
-        statuses = " ".join(run.status for run in self.world.emulator.tasks)
-        assert statuses == runs, f"the runs are {statuses!r} instead of {runs!r}"
+        assert " ".join(run.status for run in self.world.emulator.tasks) == one.runs
 
     def play_try(self, one):
         emulator = self.world.emulator

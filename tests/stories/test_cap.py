@@ -13,6 +13,7 @@ from airflow_provider_browseract.in_airflow import showing
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.wait import MAX_STOPS, WaitEvent, WokenBy
 from airflow_provider_browseract.worker import execution
+from tests.cases import cases
 from tests.demos import accept_stops_of_ended_runs
 from tests.stories.player import KINDS, PENS, WAYS, Try
 from tests.workers import calls_of
@@ -22,11 +23,12 @@ DOWN: dict[str, Any] = {"stop": (RequestFault.status(503), None)}
 CAP, BOUND = 100, 130
 """The cap, and what an endless run with a step every 2 seconds uses in 10 seconds and at its end."""
 CAPPED: dict[str, Any] = {"max_credits": CAP}
+NO_STATE = {**CAPPED, "durable": False}
 ENDLESS = {"step_every": 2.0}
 LONG: dict[str, Any] = {"duration": 24.0, "steps": ("Read a page",) * 40}
 """A run that is above the cap at the poll after 20 seconds, and then ends soon."""
 STOPPED = "The run was stopped, because more credits were used than max_credits=100"
-OVER = Try(FAILS, run=ENDLESS, args=CAPPED, says=STOPPED)
+OVER = Try(FAILS, run=ENDLESS, args=CAPPED, says=STOPPED, runs="canceled")
 USED_BY_ALL = "The runs of this task instance used"
 NOT_STOPPED = replace(OVER, gives=RunLostError, faults=DOWN, says="The next try reattaches to the run and stops")
 
@@ -38,47 +40,39 @@ def ended(outcome, used, **args):
 
 
 STORIES = {
-    "no cap": ([Try(run={"duration": 40.0, "credits_per_step": 1000})], "finished"),
-    "stop takes half a minute": ([replace(OVER, run={**ENDLESS, "stop_after": 30.0})], "running"),
-    "run finishes although a stop was accepted": (
-        [Try(run={**LONG, "stop_after": 1000.0}, args=CAPPED, faults={"stop": (RequestFault.slow(10), 1)})],
-        "finished",
-    ),
-    "each stop fails in the only try": (
-        [replace(OVER, faults=DOWN, args={**CAPPED, "durable": False}, says="until you stop it")],
-        "running",
-    ),
-    "one stop fails in the last try": ([replace(OVER, faults={"stop": (RequestFault.status(403), 1)})], "canceled"),
-    "each stop fails before a retry": ([NOT_STOPPED, OVER], "canceled"),
-    "run is canceled below the cap": ([ended("canceled", 50), Try(args=CAPPED)], "canceled finished"),
-    "run is canceled above the cap between two polls": (
-        [Try(FAILS, run={"outcome": "canceled", "duration": 29.0, "steps": ("x",) * 28}, args=CAPPED)],
-        "canceled",
-    ),
-    "third run has what two have left": (
-        [ended("failed", 40), ended("failed", 40), replace(OVER, says=USED_BY_ALL)],
-        "failed failed canceled",
-    ),
-    "reattached run shares the cap with the run before": (
-        [
-            ended("failed", 80),
-            Try(dies="after read", run=ENDLESS, args=CAPPED),
-            replace(OVER, run={}, says=USED_BY_ALL),
-        ],
-        "failed canceled",
-    ),
-    "cleared task begins a new count": ([ended("failed", 90), replace(OVER, cleared=True)], "failed canceled"),
-    "earlier tries have used up the cap": (
-        [ended("failed", 120), Try(FAILS, args=CAPPED, says="max_credits=100 allows no further")],
-        "failed",
-    ),
-    "tries without stored state": (
-        [
-            ended("failed", 120, durable=False),
-            replace(OVER, args={**CAPPED, "durable": False}, says="another run would probably use as much"),
-        ],
-        "failed canceled",
-    ),
+    "no cap": [Try(run={"duration": 40.0, "credits_per_step": 1000})],
+    "stop takes half a minute": [replace(OVER, run={**ENDLESS, "stop_after": 30.0}, runs="running")],
+    "run finishes although a stop was accepted": [
+        Try(run={**LONG, "stop_after": 1000.0}, args=CAPPED, faults={"stop": (RequestFault.slow(10), 1)})
+    ],
+    "each stop fails in the only try": [
+        replace(OVER, faults=DOWN, args=NO_STATE, says="until you stop it", runs="running")
+    ],
+    "one stop fails in the last try": [replace(OVER, faults={"stop": (RequestFault.status(403), 1)})],
+    "each stop fails before a retry": [NOT_STOPPED, OVER],
+    "run is canceled below the cap": [ended("canceled", 50), Try(args=CAPPED, runs="canceled finished")],
+    "run is canceled above the cap between two polls": [
+        Try(FAILS, run={"outcome": "canceled", "duration": 29.0, "steps": ("x",) * 28}, args=CAPPED, runs="canceled")
+    ],
+    "third run has what two have left": [
+        ended("failed", 40),
+        ended("failed", 40),
+        replace(OVER, says=USED_BY_ALL, runs="failed failed canceled"),
+    ],
+    "reattached run shares the cap with the run before": [
+        ended("failed", 80),
+        Try(dies="after read", run=ENDLESS, args=CAPPED),
+        replace(OVER, run={}, says=USED_BY_ALL, runs="failed canceled"),
+    ],
+    "cleared task begins a new count": [ended("failed", 90), replace(OVER, cleared=True, runs="failed canceled")],
+    "earlier tries have used up the cap": [
+        ended("failed", 120),
+        Try(FAILS, args=CAPPED, says="max_credits=100 allows no further", runs="failed"),
+    ],
+    "tries without stored state": [
+        ended("failed", 120, durable=False),
+        replace(OVER, args=NO_STATE, says="another run would probably use as much", runs="failed canceled"),
+    ],
 }
 
 
@@ -99,7 +93,7 @@ def test_endless_run_is_stopped_once_soon_after_the_cap(credits_at_end, extra, k
         monkeypatch.setattr(module, "count_in_task", lambda name, **how: counted.append((name, how)))
     world.emulator.credits_at_end = credits_at_end
     found = player(kind, way)
-    found.play([replace(OVER, extra=extra)], "canceled")
+    found.play(replace(OVER, extra=extra))
     [run] = world.emulator.tasks
     assert CAP < run.credit <= BOUND
     assert [calls_of(world.emulator, found.endpoint(call)) for call in ("start", "stop")] == [1, 1]
@@ -113,7 +107,7 @@ def test_endless_run_is_stopped_once_soon_after_the_cap(credits_at_end, extra, k
 @pytest.mark.parametrize("way", WAYS)
 def test_cost_of_a_step_is_that_of_the_connection(way, world, player):
     world.emulator.credits_at_end = True
-    player("workflow", way).play([replace(OVER, extra={"credits_per_step": 10})], "canceled")
+    player("workflow", way).play(replace(OVER, extra={"credits_per_step": 10}))
     assert world.emulator.tasks[0].credit < CAP
 
 
@@ -142,10 +136,10 @@ def test_end_before_the_stop_counts(way, outcome, accepted, world, player, monke
     monkeypatch.setattr(world.emulator, "handle", late)
     if accepted:
         accept_stops_of_ended_runs(world.emulator)
-    one = Try(run={**LONG, "outcome": outcome, "failure": (1011, "No results")}, args=CAPPED)
+    one = Try(run={**LONG, "outcome": outcome, "failure": (1011, "No results")}, args=CAPPED, runs=outcome)
     if outcome == "failed":
         one = replace(one, gives=RunFailedError, says="No results")
-    player("workflow", way).play([one], outcome)
+    player("workflow", way).play(one)
     assert calls_of(world.emulator, "stop-task") == 1
 
 
@@ -156,7 +150,7 @@ def test_run_that_cannot_be_read_after_the_stop_is_waited_for(way, world, player
         return body
 
     world.emulator.rewrite("stop-task", unreadable)
-    player("workflow", way).play([OVER], "canceled")
+    player("workflow", way).play(OVER)
     assert calls_of(world.emulator, "stop-task") == 1
 
 
@@ -168,7 +162,7 @@ def test_run_that_had_ended_before_the_stop_and_cannot_be_read_at_once_counts_as
 
     world.emulator.rewrite("stop-task", unreadable)
     one = Try(run=LONG, args=CAPPED, faults={"stop": (RequestFault.refused(10121), None)})
-    player("workflow", "in the worker").play([one], "finished")
+    player("workflow", "in the worker").play(one)
 
 
 class TestDeferral:
@@ -209,14 +203,13 @@ class TestDeferral:
             self.resume(capped, event)
         assert world.emulator.tasks[0].status == "canceled"
 
-    @pytest.mark.parametrize(
-        ("later", "error"),
-        [
-            (CAP, "The run was stopped, because more credits were used than max_credits"),
-            (None, "because more credits were used than max_credits=100 allows"),
-            (1000, ""),
-        ],
-        ids=["same cap", "cap is gone", "cap was raised"],
+    @cases(
+        "later, error",
+        {
+            "same cap": (CAP, STOPPED),
+            "cap is gone": (None, "because more credits were used than max_credits=100 allows"),
+            "cap was raised": (1000, ""),
+        },
     )
     def test_worker_stops_the_run_unless_the_cap_was_raised(self, capped, world, later, error, monkeypatch):
         world.clock.sleep(100)

@@ -11,25 +11,20 @@ from airflow.sdk import DAG
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import CONTACTS, ORDERS, SEARCH, TEMPLATE_SEARCH
-from airflow_provider_browseract.operators.browseract import (
-    ResumeTaskOperator,
-    RunBotOperator,
-    RunBotTemplateOperator,
-    RunTemplateOperator,
-    RunWorkflowOperator,
-    StopTaskOperator,
-)
+from airflow_provider_browseract.operators import browseract as operators
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
 from tests.catalogue import UNPUBLISHED
 from tests.world import TaskInstance
 
-WORKFLOW = (RunWorkflowOperator, {"workflow_id": SEARCH.id, "input_parameters": {"keyword": "pens"}})
-BOT = (RunBotOperator, {"bot_id": CONTACTS.id, "input": {"company_name": "Example Corp"}})
-TEMPLATE = (RunTemplateOperator, {"workflow_template_id": TEMPLATE_SEARCH.id, "input_parameters": {"keyword": "pens"}})
-BOT_TEMPLATE = (RunBotTemplateOperator, {"template_id": TEMPLATE_SEARCH.id, "input": {"keyword": "pens"}})
+KEYWORD = {"keyword": "pens"}
+WORKFLOW = (operators.RunWorkflowOperator, {"workflow_id": SEARCH.id, "input_parameters": KEYWORD})
+BOT = (operators.RunBotOperator, {"bot_id": CONTACTS.id, "input": {"company_name": "Example Corp"}})
+TEMPLATE = (operators.RunTemplateOperator, {"workflow_template_id": TEMPLATE_SEARCH.id, "input_parameters": KEYWORD})
+BOT_TEMPLATE = (operators.RunBotTemplateOperator, {"template_id": TEMPLATE_SEARCH.id, "input": KEYWORD})
 SENSOR = (TaskSensor, {"browseract_task_id": "1"})
-STOP, RESUME = ((each, {"browseract_task_id": "1"}) for each in (StopTaskOperator, ResumeTaskOperator))
+STOP = (operators.StopTaskOperator, {"browseract_task_id": "1"})
+RESUME = (operators.ResumeTaskOperator, {"browseract_task_id": "1"})
 FLAG, SECONDS, CREDITS = ". Use True or False", ". Use a positive number of seconds", ". Use a whole number of credits"
 
 CONSTANTS = [
@@ -92,11 +87,7 @@ VALUES = [
     (WORKFLOW, {"input_parameters": {}, "dry_run": True}, "lacks the required name 'keyword'"),
     (WORKFLOW, {"input_parameters": {}, "validate_inputs": False}, "Give each required input a value"),
     (WORKFLOW, {"input_parameters": {"keywrod": "a"}}, "'keywrod' (did you mean 'keyword'?)"),
-    (
-        WORKFLOW,
-        {"input_parameters": {"rank": 1, "url": "x"}},
-        "the unknown names 'rank', 'url'",
-    ),
+    (WORKFLOW, {"input_parameters": {"rank": 1, "url": "x"}}, "the unknown names 'rank', 'url'"),
     (WORKFLOW, {"input_parameters": {"keyword": ""}}, "Required input is missing"),
     (WORKFLOW, {"input_parameters": {"keyword": "a", "max_items": None}}, "['max_items'] is None. Set a value"),
     (WORKFLOW, {"input_parameters": {"keyword": "{{ nothing }}"}}, f"input_parameters['keyword'] {TO_NONE}"),
@@ -139,6 +130,7 @@ VALUES = [
 ]
 NUMBER = "Input should be a valid number"
 POSITIVE, ACTION = "Input should be greater than 0", "Input should be 'refuse' or 'warn'"
+NO_HOST = "http://browseract.invalid/v2"
 FAILS, IN_THE_EXTRA = AirflowFailException, "Connection 'browseract_default': extra"
 CONNECTIONS = [
     ({"password": ""}, FAILS, "Connection 'browseract_default' has no API key"),
@@ -151,11 +143,7 @@ CONNECTIONS = [
     ({"extra": {"daily_credits": 9, "budget_action": "stop"}}, FAILS, f"{IN_THE_EXTRA} 'budget_action': {ACTION}"),
     ({"extra": {"webhook_base_url": "ftp://airflow.example"}}, FAILS, "webhook_base_url of connection"),
     ({"extra": {"webhook_base_url": "https://a.example/browseract/callback"}}, FAILS, "Remove /browseract/callback"),
-    (
-        {"host": "http://browseract.invalid/v2"},
-        errors.UnexpectedResponseError,
-        "API address http://browseract.invalid/v2",
-    ),
+    ({"host": NO_HOST}, errors.UnexpectedResponseError, f"API address {NO_HOST}"),
 ]
 
 
@@ -198,17 +186,9 @@ def test_value_is_refused_in_the_worker_without_a_retry_and_without_a_run(row, w
 @pytest.mark.parametrize(("fields", "error", "words"), CONNECTIONS, ids=str)
 def test_connection_is_refused_without_a_run_and_without_its_key(fields, error, words, world):
     world.connect(**fields)
-    ti = TaskInstance(world, lambda: RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, deferrable=True))
+    given = {"task_id": "run", "workflow_id": ORDERS.id, "deferrable": True}
+    ti = TaskInstance(world, lambda: operators.RunWorkflowOperator(**given))
     with pytest.raises(error, match=re.escape(words)) as refused:
         ti.run(ti.next_try())
     assert "app-" not in str(refused.value)
     assert world.emulator.tasks == []
-
-
-@pytest.mark.parametrize("what", [WORKFLOW, BOT], ids=["workflow", "bot"])
-def test_account_without_credits_starts_no_run(what, world):
-    world.emulator.credits = 0
-    operator, given = what
-    ti = TaskInstance(world, lambda: operator(task_id="run", **given))
-    with pytest.raises(errors.InsufficientCreditsError, match="Insufficient credits"):
-        ti.run(ti.next_try())

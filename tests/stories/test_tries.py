@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -37,9 +38,12 @@ LOCKED, NO_CREDITS = RequestFault.refused(4711, "Locked."), RequestFault.refused
 LOST_START = {"start": (LOST, 1)}
 NO_LOOK_UP = {**LOST_START, "list": (DOWN, None)}
 NO_STOP, NO_READ = ({call: (DOWN, None)} for call in ("stop", "read"))
-FORGOTTEN = {"read": (GONE, None)}
+FORGOTTEN, NO_RIGHT = ({"read": (fault, None)} for fault in (GONE, LOCKED))
+NO_SLOT, IN_A_QUEUE = {"start": (FULL, None)}, {"queue_timeout": 600}
 NO_KEY = {"*": (RequestFault.refused(401, http_status=401), None)}
 
+KILLED_EARLY = "RunCanceledError('Killed before a run was started.')"
+STARTS_ANEW = "Starting a new run, because the Airflow task was"
 REATTACHES, HAS_BEGUN = "Reattaching to", "An earlier try has started a run."
 KEPT_BY_SETTING = "The run keeps running and using credits because cancel_on_kill=False. Stop it "
 NOT_STOPPED = "The run could not be stopped (BrowserAct failed at ... It may keep running and using credits until"
@@ -48,155 +52,121 @@ STAYS = "could not be stopped ... may keep running and using credits until you s
 
 DIES = Try(dies="after read")
 DIES_EARLY = Try(dies="after read", run=LONG)
+LATE = Try(RunTimedOutError, run=LONG, args=SHORT, says="had already ended", runs="running")
 MARKED: Any = partial(Try, killed="read", state="failed")
 
 STORIES = {
-    "all is well": ([Try()], "finished"),
-    "worker dies after the start": ([Try(dies="after start"), Try(says=REATTACHES)], "finished"),
-    "worker dies before the start": ([Try(dies="before start"), Try(says="No matching run")], "finished"),
-    "worker dies after it knows the run": ([DIES, Try(says=REATTACHES)], "finished"),
-    "run ends between tries": ([DIES, Try(later=600)], "finished"),
-    "start is lost": ([Try(faults=LOST_START)], "finished"),
-    "start is reset": ([Try(faults={"start": (RESET, 1)}, says="start 1 of 3")], "finished"),
-    "each start is reset": ([Try(ResponseLostError, faults={"start": (RESET, None)})], ""),
-    "lost start cannot be looked up": (
-        [Try(RunStartUnknownError, faults=NO_LOOK_UP, says="failed"), Try()],
-        "finished",
-    ),
-    "lost start cannot be looked up without durable": (
-        [Try(FAILS, faults=NO_LOOK_UP, args=NO_STATE, says=UNKNOWN)],
-        "finished",
-    ),
+    "all is well": [Try()],
+    "worker dies after the start": [Try(dies="after start"), Try(says=REATTACHES)],
+    "worker dies before the start": [Try(dies="before start"), Try(says="No matching run")],
+    "worker dies after it knows the run": [DIES, Try(says=REATTACHES)],
+    "run ends between tries": [DIES, Try(later=600)],
+    "start is lost": [Try(faults=LOST_START)],
+    "start is reset": [Try(faults={"start": (RESET, 1)}, says="start 1 of 3")],
+    "each start is reset": [Try(ResponseLostError, faults={"start": (RESET, None)}, runs="")],
+    "lost start cannot be looked up": [Try(RunStartUnknownError, faults=NO_LOOK_UP, says="failed"), Try()],
+    "lost start cannot be looked up without durable": [Try(FAILS, faults=NO_LOOK_UP, args=NO_STATE, says=UNKNOWN)],
     # It may be a maintenance page, so Airflow's retries apply.
-    "a web page instead of a start": (
-        [Try(UnexpectedResponseError, faults={"start": (PAGE, None)}, says=WRONG_HOST), Try()],
-        "finished",
-    ),
-    "run fails": (
-        [Try(RunFailedError, run={"outcome": "failed"}), Try(says="The run of an earlier try has ended as failed")],
-        "failed finished",
-    ),
-    "run is canceled": ([Try(RunCanceledError, run={"outcome": "canceled"}), Try()], "canceled finished"),
-    "deadline": ([Try(RunTimedOutError, run=LONG, args=SHORT, says="was stopped"), Try()], "canceled finished"),
-    "other inputs": ([DIES, Try(args=INK, says="had other inputs")], "canceled finished"),
-    "another workflow": ([DIES, Try(args=OTHER, says="it is a run of")], "canceled finished"),
-    "other inputs after the end": ([DIES, Try(args=INK, later=600)], "finished finished"),
-    "other inputs, stop fails": ([DIES, Try(RunLostError, args=INK, faults=NO_STOP, says="503")], "running"),
-    "other inputs after a lost start": ([Try(dies="after start", run=LONG), Try(FAILS, args=INK)], "running"),
-    "run is forgotten": (
-        [
-            Try(RunLostError, faults=FORGOTTEN, says="still active"),
-            Try(FAILS, faults=FORGOTTEN, says="Nothing was started"),
-        ],
-        "running",
-    ),
-    "run is forgotten until the task is cleared": (
-        [
-            Try(RunLostError, faults=FORGOTTEN),
-            Try(cleared=True, faults={"read": (GONE, 1)}, says="Starting a new run, because the Airflow task was"),
-        ],
-        "finished finished",
-    ),
-    "earlier run cannot be read": (
-        [DIES_EARLY, Try(RunLostError, faults=NO_READ, says=HAS_BEGUN), Try(says=REATTACHES)],
-        "finished",
-    ),
-    "read of the earlier run is refused": ([DIES_EARLY, Try(RunLostError, faults={"read": (LOCKED, None)})], "running"),
-    "key is refused in a later try": ([DIES_EARLY, Try(RunLostError, faults=NO_KEY, says=HAS_BEGUN)], "running"),
-    "two runs could be the lost one": (
-        [Try(FAILS, others=1, faults=LOST_START, says="may have created a run")],
-        "running running",
-    ),
-    "evicted": ([Try(RunLostError, killed="read", says="reattaches"), Try(says=REATTACHES)], "finished"),
-    "evicted without durable": (
-        [Try(RunCanceledError, killed="read", args=NO_STATE), Try(args=NO_STATE)],
-        "canceled finished",
-    ),
-    "marked as failed with cancel_on_kill=False": (
-        [MARKED(RunLostError, args={"cancel_on_kill": False}, says=KEPT_BY_SETTING)],
-        "running",
-    ),
-    "killed before the start": (
-        [Try(RunCanceledError, killed="look", says="RunCanceledError('Killed before a run was started.')"), Try()],
-        "finished",
-    ),
-    "killed, stop fails": ([MARKED(RunCanceledError, faults=NO_STOP, says=NOT_STOPPED)], "running"),
-    "plan is full": ([Try(faults={"start": (FULL, 3)}, says="no free slot")], "finished"),
-    "plan is full, and the active runs cannot be counted": (
-        [Try(faults={"start": (FULL, 1), "list": (DOWN, None)}, says="now; an unknown number of runs are active. ")],
-        "finished",
-    ),
-    "plan is full, and the task is killed": (
-        [Try(RunCanceledError, faults={"start": (FULL, 1)}, killed="start", says="Killed before a run was started")],
-        "",
-    ),
-    "plan stays full": (
-        [Try(NoSlotError, faults={"start": (FULL, None)}, args={"queue_timeout": 600}, says="No run was started")],
-        "",
-    ),
-    "too many requests": ([Try(faults={"start": (RequestFault.status(429), 2)}, says="too many requests")], "finished"),
-    "cap": ([Try(FAILS, run={"step_every": 2.0}, args={"max_credits": 100}, says="max_credits=100")], "canceled"),
-    "pause": ([Try(run={**PAUSES, "pause_limit": 600.0}, says="waits for a person: http")], "finished"),
-    "pause with on_paused=fail": ([Try(FAILS, run=PAUSES, args=NO_PAUSE, says="paused for a person")], "canceled"),
-    "pause with on_paused=fail, stop fails": (
-        [
-            Try(RunLostError, run=PAUSES, args=NO_PAUSE, faults=NO_STOP, says="tries again"),
-            Try(FAILS, args=NO_PAUSE, says="paused for a person"),
-        ],
-        "canceled",
-    ),
-    "no credits": ([Try(InsufficientCreditsError, faults={"start": (NO_CREDITS, 1)}, says="add"), Try()], "finished"),
-    "start is refused": ([Try(FAILS, faults={"start": (LOCKED, 1)}, says="Locked.")], ""),
-    "key is refused": ([Try(AuthenticationError, faults=NO_KEY), Try()], "finished"),
-    "sibling has the other run": ([Try(others=1, sibling=True, faults=LOST_START)], "finished finished"),
-    "cleared after success": ([Try(), Try(cleared=True)], "finished finished"),
-    "BrowserAct is down without durable": (
-        [Try(RunLostError, faults=NO_READ, run={"duration": 1500}, args=NO_STATE)],
-        "canceled",
-    ),
-    "output in another format": ([Try(FAILS, args={"output_format": "csv"}), Try(cleared=True)], "finished"),
-    "not durable": ([Try(args=NO_STATE), Try(args=NO_STATE)], "finished finished"),
-    "BrowserAct is down": ([Try(RunLostError, run=LONG, faults=NO_READ), Try(later=60)], "finished"),
-    "run takes six hours": ([Try(run={"duration": 6 * 3600})], "finished"),
-    "output is late": ([Try(run={"output_after": 10})], "finished"),
+    "a web page instead of a start": [
+        Try(UnexpectedResponseError, faults={"start": (PAGE, None)}, says=WRONG_HOST),
+        Try(),
+    ],
+    "run fails": [
+        Try(RunFailedError, run={"outcome": "failed"}),
+        Try(says="The run of an earlier try has ended as failed", runs="failed finished"),
+    ],
+    "run is canceled": [Try(RunCanceledError, run={"outcome": "canceled"}), Try(runs="canceled finished")],
+    "deadline": [Try(RunTimedOutError, run=LONG, args=SHORT, says="was stopped"), Try(runs="canceled finished")],
+    "other inputs": [DIES, Try(args=INK, says="had other inputs", runs="canceled finished")],
+    "another workflow": [DIES, Try(args=OTHER, says="it is a run of", runs="canceled finished")],
+    "other inputs after the end": [DIES, Try(args=INK, later=600, runs="finished finished")],
+    "other inputs, stop fails": [DIES, Try(RunLostError, args=INK, faults=NO_STOP, says="503", runs="running")],
+    "other inputs after a lost start": [Try(dies="after start", run=LONG), Try(FAILS, args=INK, runs="running")],
+    "run is forgotten": [
+        Try(RunLostError, faults=FORGOTTEN, says="still active"),
+        Try(FAILS, faults=FORGOTTEN, says="Nothing was started", runs="running"),
+    ],
+    "run is forgotten until the task is cleared": [
+        Try(RunLostError, faults=FORGOTTEN),
+        Try(cleared=True, faults={"read": (GONE, 1)}, says=STARTS_ANEW, runs="finished finished"),
+    ],
+    "earlier run cannot be read": [DIES_EARLY, Try(RunLostError, faults=NO_READ, says=HAS_BEGUN), Try(says=REATTACHES)],
+    "read of the earlier run is refused": [DIES_EARLY, Try(RunLostError, faults=NO_RIGHT, runs="running")],
+    "key is refused in a later try": [DIES_EARLY, Try(RunLostError, faults=NO_KEY, says=HAS_BEGUN, runs="running")],
+    "two runs could be the lost one": [
+        Try(FAILS, others=1, faults=LOST_START, says="may have created a run", runs="running running")
+    ],
+    "evicted": [Try(RunLostError, killed="read", says="reattaches"), Try(says=REATTACHES)],
+    "evicted without durable": [
+        Try(RunCanceledError, killed="read", args=NO_STATE),
+        Try(args=NO_STATE, runs="canceled finished"),
+    ],
+    "marked as failed with cancel_on_kill=False": [
+        MARKED(RunLostError, args={"cancel_on_kill": False}, says=KEPT_BY_SETTING, runs="running")
+    ],
+    "killed before the start": [Try(RunCanceledError, killed="look", says=KILLED_EARLY), Try()],
+    "killed, stop fails": [MARKED(RunCanceledError, faults=NO_STOP, says=NOT_STOPPED, runs="running")],
+    "plan is full": [Try(faults={"start": (FULL, 3)}, says="no free slot")],
+    "plan is full, and the active runs cannot be counted": [
+        Try(faults={"start": (FULL, 1), "list": (DOWN, None)}, says="now; an unknown number of runs are active. ")
+    ],
+    "plan is full, and the task is killed": [
+        Try(RunCanceledError, faults={"start": (FULL, 1)}, killed="start", says=KILLED_EARLY, runs="")
+    ],
+    "plan stays full": [Try(NoSlotError, faults=NO_SLOT, args=IN_A_QUEUE, says="No run was started", runs="")],
+    "too many requests": [Try(faults={"start": (RequestFault.status(429), 2)}, says="too many requests")],
+    "cap": [Try(FAILS, run={"step_every": 2.0}, args={"max_credits": 100}, says="max_credits=100", runs="canceled")],
+    "pause": [Try(run={**PAUSES, "pause_limit": 600.0}, says="waits for a person: http")],
+    "pause with on_paused=fail": [Try(FAILS, run=PAUSES, args=NO_PAUSE, says="paused for a person", runs="canceled")],
+    "pause with on_paused=fail, stop fails": [
+        Try(RunLostError, run=PAUSES, args=NO_PAUSE, faults=NO_STOP, says="tries again"),
+        Try(FAILS, args=NO_PAUSE, says="paused for a person", runs="canceled"),
+    ],
+    "no credits": [Try(InsufficientCreditsError, faults={"start": (NO_CREDITS, 1)}, says="add"), Try()],
+    "start is refused": [Try(FAILS, faults={"start": (LOCKED, 1)}, says="Locked.", runs="")],
+    "key is refused": [Try(AuthenticationError, faults=NO_KEY), Try()],
+    "sibling has the other run": [Try(others=1, sibling=True, faults=LOST_START, runs="finished finished")],
+    "cleared after success": [Try(), Try(cleared=True, runs="finished finished")],
+    "BrowserAct is down without durable": [
+        Try(RunLostError, faults=NO_READ, run={"duration": 1500}, args=NO_STATE, runs="canceled")
+    ],
+    "output in another format": [Try(FAILS, args={"output_format": "csv"}), Try(cleared=True)],
+    "not durable": [Try(args=NO_STATE), Try(args=NO_STATE, runs="finished finished")],
+    "BrowserAct is down": [Try(RunLostError, run=LONG, faults=NO_READ), Try(later=60)],
+    "run takes six hours": [Try(run={"duration": 6 * 3600})],
+    "output is late": [Try(run={"output_after": 10})],
     # Each run uses 20 credits.
-    "within the budget": ([Try(extra=ENOUGH), Try(extra=ENOUGH, cleared=True)], "finished finished"),
-    "slot becomes free": ([Try(others=5, says="no free slot now; 5 runs are active")], " ".join(["finished"] * 6)),
-    "deadline before the start of a run that is queued": (
-        [Try(RunTimedOutError, run={"queued": 900.0}, args=SHORT, says="was stopped")],
-        "canceled",
-    ),
-    "deadline, and the stop fails": (
-        [Try(RunTimedOutError, run=LONG, args=SHORT, faults=NO_STOP, says=STAYS)],
-        "running",
-    ),
-    "deadline of a run that ends before its stop": (
-        [Try(RunTimedOutError, run=LONG, args=SHORT, faults={"stop": (ENDED, None)}, says="had already ended")],
-        "running",
-    ),
-    "deadline of a run that is unknown by then": (
-        [Try(RunTimedOutError, run=LONG, args=SHORT, faults={"stop": (GONE, None)}, says="had already ended")],
-        "running",
-    ),
-    "not waited for": ([Try(args=NO_WAIT, says="Not waiting for")], "running"),
-    "not waited for, and the worker dies": (
-        [Try(dies="after start", run=LONG, args=NO_WAIT), Try(args=NO_WAIT, says=REATTACHES)],
-        "running",
-    ),
-    "text as output": ([Try(run={"output": "sold out"}, args={"output_format": "text"})], "finished"),
-    "run is listed late after a lost start": ([Try(run={"listed_after": 5.0}, faults=LOST_START)], "finished"),
-    "polls fail now and then": ([Try(run=LONG, faults={"read": (DOWN, 4)})], "finished"),
-    "poll is never answered": ([Try(faults={"read": (RequestFault.hung(), 1)})], "finished"),
-    "BrowserAct answers slowly": ([Try(faults={"read": (RequestFault.slow(20), 3)})], "finished"),
-    "a web page instead of a poll": ([Try(faults={"read": (PAGE, 2)})], "finished"),
-    "dry run": ([Try(AirflowSkipException, args={"dry_run": True})], ""),
+    "within the budget": [Try(extra=ENOUGH), Try(extra=ENOUGH, cleared=True, runs="finished finished")],
+    "slot becomes free": [Try(others=5, says="no free slot now; 5 runs are active", runs=" ".join(["finished"] * 6))],
+    "deadline before the start of a run that is queued": [
+        Try(RunTimedOutError, run={"queued": 900.0}, args=SHORT, says="was stopped", runs="canceled")
+    ],
+    "deadline, and the stop fails": [replace(LATE, faults=NO_STOP, says=STAYS)],
+    "deadline of a run that ends before its stop": [replace(LATE, faults={"stop": (ENDED, None)})],
+    "deadline of a run that is unknown by then": [replace(LATE, faults={"stop": (GONE, None)})],
+    "not waited for": [Try(args=NO_WAIT, says="Not waiting for", runs="running")],
+    "not waited for, and the worker dies": [
+        Try(dies="after start", run=LONG, args=NO_WAIT),
+        Try(args=NO_WAIT, says=REATTACHES, runs="running"),
+    ],
+    "text as output": [Try(run={"output": "sold out"}, args={"output_format": "text"})],
+    "run is listed late after a lost start": [Try(run={"listed_after": 5.0}, faults=LOST_START)],
+    "polls fail now and then": [Try(run=LONG, faults={"read": (DOWN, 4)})],
+    "poll is never answered": [Try(faults={"read": (RequestFault.hung(), 1)})],
+    "BrowserAct answers slowly": [Try(faults={"read": (RequestFault.slow(20), 3)})],
+    "a web page instead of a poll": [Try(faults={"read": (PAGE, 2)})],
+    "dry run": [Try(AirflowSkipException, args={"dry_run": True}, runs="")],
 }
 DEFERRED = {
-    "cleared while deferred": (
-        [Try(DEFERS), Try(cleared=True, says="was stopped, because the Airflow task was cleared while it waited")],
-        "canceled finished",
-    ),
-    "cleared after the end": ([Try(DEFERS), Try(cleared=True, later=600)], "finished"),
+    "cleared while deferred": [
+        Try(DEFERS),
+        Try(
+            cleared=True,
+            says="was stopped, because the Airflow task was cleared while it waited",
+            runs="canceled finished",
+        ),
+    ],
+    "cleared after the end": [Try(DEFERS), Try(cleared=True, later=600)],
 }
 
 
@@ -213,4 +183,4 @@ def test_story(name, way, shapes, kind, player):
 def test_run_over_the_budget_is_not_started(way, kind, player):
     budget = {"daily_credits": 30}
     refused = Try(FAILS, extra=budget, cleared=True, says="20 of 30 credits are used")
-    player(kind, way).play([Try(extra=budget), refused], "finished")
+    player(kind, way).play(Try(extra=budget), refused)
