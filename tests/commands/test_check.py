@@ -13,6 +13,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 import requests
@@ -156,9 +157,8 @@ class TestConnection:
     def test_secrets_backend_that_fails_is_reported_without_its_message(self, check, monkeypatch):
         monkeypatch.setattr(BrowserActHook, "get_connection", raising(OSError("password is hunter2")))
         _, output = check()
-        assert problems(output).startswith(
-            "FAIL connection Airflow connection 'browseract_default' cannot be read (OSE"
-        )
+        problem = "FAIL connection Airflow connection 'browseract_default' cannot be read (OSE"
+        assert problems(output).startswith(problem)
         assert "hunter2" not in output
 
 
@@ -349,22 +349,17 @@ def test_response_to_a_callback_that_never_ends_is_given_up(check, monkeypatch):
     assert "does not lead to the callback route: the response was HTTP 200" in problems(output)
 
 
-class TestBudget:
-    @pytest.fixture
-    def today(self, browseract_emulator) -> str:
-        browseract_emulator.set_workflow(SEARCH.id, duration=0.0)
-        hook = BrowserActHook()
-        created = hook.run_task(SEARCH.id, {"keyword": "laptops"})
-        wait_for("the credits", lambda: hook.get_task(created.id).credit == 20, timeout=30)
-        return f"{datetime.now(timezone.utc):%Y-%m-%d}"
-
-    def test_spent_credits_are_shown_and_a_budget_that_allows_no_further_run_is_a_warning(self, check, today):
-        spent = f"{today} (UTC): 20 of 1,000 credits used, 0 expected for 0 active runs\n"
-        assert f"ok    budget      {spent}" in check({"daily_credits": 1000})[1]
-        code, output = check({"daily_credits": 20, "monthly_credits": 2000})
-        assert code == 0
-        remedy = "| No run is started before the end of the period. To allow more, raise daily_credits."
-        assert problems(output).endswith(remedy)
+def test_spent_credits_are_shown_and_a_budget_that_allows_no_further_run_is_a_warning(check, browseract_emulator):
+    browseract_emulator.set_workflow(SEARCH.id, duration=0.0)
+    hook = BrowserActHook()
+    created = hook.run_task(SEARCH.id, {"keyword": "laptops"})
+    wait_for("the credits", lambda: hook.get_task(created.id).credit == 20, timeout=30)
+    spent = f"{datetime.now(timezone.utc):%Y-%m-%d} (UTC): 20 of 1,000 credits used, 0 expected for 0 active runs\n"
+    assert f"ok    budget      {spent}" in check({"daily_credits": 1000})[1]
+    code, output = check({"daily_credits": 20, "monthly_credits": 2000})
+    assert code == 0
+    remedy = "| No run is started before the end of the period. To allow more, raise daily_credits."
+    assert problems(output).endswith(remedy)
 
 
 class TestWithoutDatabase:
@@ -410,15 +405,9 @@ class TestCommandLine:
         assert "Exit code: 0 if no check has failed" in done.stdout
 
     def run(self, *words: str, stdout=subprocess.PIPE, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "airflow_provider_browseract", "check", *words],
-            env=os.environ | variables,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        command = [sys.executable, "-m", "airflow_provider_browseract", "check", *words]
+        pipes: dict[str, Any] = {"stdout": stdout, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.run(command, env=os.environ | variables, timeout=120, check=False, **pipes)
 
     def test_airflow_that_cannot_be_loaded_is_reported_without_the_password(self):
         done = self.run(AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="nonsense//ada:hunter2@db")

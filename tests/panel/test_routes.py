@@ -37,11 +37,6 @@ async def read(client: httpx.AsyncClient, path: str, user: str = "admin", **head
     return await client.get(path, headers={**FRAGMENT, **as_user, **headers})
 
 
-def without_time(response: httpx.Response) -> str:
-    """Return a page without the time at which it was made."""
-    return re.sub(r'data-now="[^"]*"', "", response.text)
-
-
 @pytest.fixture
 def account(world: World) -> dict[str, str]:
     """Runs of a readable DAG, of another DAG and of none, and one that failed; and a queue of two."""
@@ -172,7 +167,8 @@ async def test_login_that_airflow_refuses_shows_no_data_and_asks_for_another(cli
 async def test_what_is_unknown_and_what_is_forbidden_have_the_same_response(client, account, unknown, forbidden):
     responses = [await read(client, of(path, account), "viewer of one DAG") for path in (unknown, forbidden)]
     assert [each.status_code for each in responses] == [403, 403]
-    assert without_time(responses[0]) == without_time(responses[1])
+    first, second = (re.sub(r'data-now="[^"]*"', "", each.text) for each in responses)
+    assert first == second
 
 
 async def test_edited_xcom_shows_no_run_of_another_workflow(client, world, account):
@@ -202,9 +198,8 @@ async def test_every_response_has_the_headers_that_keep_foreign_code_out(client,
         assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
         assert "frame-ancestors 'self'" in policy
         assert "unsafe" not in policy
-        assert response.headers["cache-control"] == "no-store"
-        assert response.headers["x-content-type-options"] == "nosniff"
-        assert response.headers["referrer-policy"] == "no-referrer"
+        keeping = {"cache-control": "no-store", "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+        assert keeping.items() <= response.headers.items()
         assert response.headers["server-timing"].startswith("total;dur=")
 
 

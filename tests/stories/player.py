@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -68,10 +69,10 @@ class Try:
     dies: str = ""
     killed: str = ""
     state: str = "running"
-    faults: dict[str, tuple[Any, int | None]] = field(default_factory=dict)
-    run: dict[str, Any] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
-    args: dict[str, Any] = field(default_factory=dict)
+    faults: Mapping[str, tuple[Any, int | None]] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    args: Mapping[str, Any] = field(default_factory=dict)
     cleared: bool = False
     later: float = 0.0
     others: int = 0

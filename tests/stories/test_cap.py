@@ -19,13 +19,13 @@ from tests.stories.player import KINDS, PENS, WAYS, Try
 from tests.workers import calls_of
 from tests.world import TaskInstance
 
-DOWN: dict[str, Any] = {"stop": (RequestFault.status(503), None)}
+DOWN = {"stop": (RequestFault.status(503), None)}
 CAP, BOUND = 100, 130
 """The cap, and what an endless run with a step every 2 seconds uses in 10 seconds and at its end."""
-CAPPED: dict[str, Any] = {"max_credits": CAP}
+CAPPED = {"max_credits": CAP}
 NO_STATE = {**CAPPED, "durable": False}
 ENDLESS = {"step_every": 2.0}
-LONG: dict[str, Any] = {"duration": 24.0, "steps": ("Read a page",) * 40}
+LONG = {"duration": 24.0, "steps": ("Read a page",) * 40}
 """A run that is above the cap at the poll after 20 seconds, and then ends soon."""
 STOPPED = "The run was stopped, because more credits were used than max_credits=100"
 OVER = Try(FAILS, run=ENDLESS, args=CAPPED, says=STOPPED, runs="canceled")

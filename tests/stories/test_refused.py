@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Any
 
 import pytest
 from airflow.sdk import DAG
@@ -186,7 +187,7 @@ def test_value_is_refused_in_the_worker_without_a_retry_and_without_a_run(row, w
 @pytest.mark.parametrize(("fields", "error", "words"), CONNECTIONS, ids=str)
 def test_connection_is_refused_without_a_run_and_without_its_key(fields, error, words, world):
     world.connect(**fields)
-    given = {"task_id": "run", "workflow_id": ORDERS.id, "deferrable": True}
+    given: dict[str, Any] = {"task_id": "run", "workflow_id": ORDERS.id, "deferrable": True}
     ti = TaskInstance(world, lambda: operators.RunWorkflowOperator(**given))
     with pytest.raises(error, match=re.escape(words)) as refused:
         ti.run(ti.next_try())
