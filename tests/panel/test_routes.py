@@ -339,7 +339,7 @@ class TestOpen:
             "Airflow that does not follow the frame": (False, "admin", ""),
         },
     )
-    @pytest.mark.parametrize("path", ["ti/prices/manual__2026-11-27T00%3A00%3A00/search/-1", "runs/7?conn=a%26b"])
+    @pytest.mark.parametrize("path", ["ti/prices/2026-11-27T00%3A00%3A00%2B00%3A00/search/-1", "runs/7?conn=a%26b"])
     async def test_page_is_opened_within_airflow_if_possible(self, client, monkeypatch, path, follows, user, within):
         monkeypatch.setattr(app, "UI_FOLLOWS_FRAME", follows)
         response = await client.get(f"/open/{path}", headers={"user": user})
