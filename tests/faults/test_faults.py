@@ -1,4 +1,4 @@
-"""A short round of faults; ``make faults`` plays a whole one. And two cases by themselves: SIGTERM, and endless runs."""
+"""A short round of faults; ``make faults`` plays a whole one. SIGTERM to a worker and endless runs by themselves."""
 
 from __future__ import annotations
 
