@@ -29,7 +29,7 @@ LONG = {"duration": 24.0, "steps": ("Read a page",) * 40}
 STOPPED = "The run was stopped, because more credits were used than max_credits=100"
 OVER = Try(FAILS, run=ENDLESS, args=CAPPED, says=STOPPED, runs="canceled")
 USED_BY_ALL = "The runs of this task instance used"
-NOT_STOPPED = replace(OVER, gives=RunLostError, faults=DOWN, says="The next try reattaches to the run and stops")
+NOT_STOPPED = replace(OVER, gives=RunLostError, faults=DOWN, says="The next try reattaches to the run, and stops")
 
 
 def ended(outcome, used, **args):
