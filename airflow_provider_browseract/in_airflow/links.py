@@ -52,10 +52,7 @@ def stop_airflow_pushing_links(operator: BaseOperator) -> None:
 class BrowserActTaskLink(PushedLink):
     """Open the log of the BrowserAct task."""
 
-    @property
-    def name(self) -> str:
-        """Label of the button."""
-        return "BrowserAct task"
+    name = "BrowserAct task"
 
 
 @attrs.define()
@@ -65,20 +62,14 @@ class LiveViewLink(PushedLink):
     OVER: ClassVar[str] = f"{URL_PREFIX}{OVER_PATH}".lstrip("/")
     """Address of that page, which the plugin serves. The UI reads it as relative to ``[api] base_url``."""
 
-    @property
-    def name(self) -> str:
-        """Label of the button."""
-        return "Live view"
+    name = "Live view"
 
 
 @attrs.define()
 class PanelLink(PushedLink):
     """Open the page of the task instance in the panel: its run, or its place in the queue as long as it has no run."""
 
-    @property
-    def name(self) -> str:
-        """Label of the button."""
-        return "Run in the panel"
+    name = "Run in the panel"
 
     def push_for(self, ti: Any) -> None:
         """Set the address to the page of a task instance. The UI reads it as relative to ``[api] base_url``."""

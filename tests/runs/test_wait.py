@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_browseract import exceptions as errors
-from airflow_provider_browseract.api.models import Step, Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Step, Task, TaskState, TaskStatus
 from airflow_provider_browseract.runs import timings, wait
 from airflow_provider_browseract.runs.report import GOAL_LENGTH, MAX_STEP_LINES, STATUS_LENGTH, WHY_UNKNOWN
 from airflow_provider_browseract.runs.stored import from_json, to_json
-from airflow_provider_browseract.runs.wait import FOREVER, MIN_FAILED_POLLS, End, Wait, WokenBy, why_unread
+from airflow_provider_browseract.runs.wait import FOREVER, MIN_FAILED_POLLS, End, Wait, WokenBy, poll_run, why_unread
 from tests.cases import cases
-from tests.steps import replace
+from tests.steps import carry_out, replace
 
 START = 1_000_000.0
 LIVE = "https://live.example/7"
@@ -241,6 +241,13 @@ def test_run_too_large_to_be_read_has_no_credits_to_compare_with_the_cap_which_i
         "than 9 bytes. Until they can be compared, only timeout stops the run."
     ]
     assert Polls(large, F).log.warnings == []
+
+
+def test_run_whose_id_a_person_has_given_and_that_is_too_large_has_the_version_that_knows_it():
+    unknown, large = errors.TaskNotFoundError("no such task", code=10112), errors.ResponseTooLargeError("large")
+    answers = {"get-task": unknown, "query-run": large, "query-run-status": TaskState(status=R)}
+    seen = carry_out(poll_run("7", None), lambda call: answers[call.name])
+    assert (seen.status, seen.api_version) == (R, ApiVersion.V3)
 
 
 def test_wait_without_a_status_has_a_reason_and_a_remedy():

@@ -262,23 +262,32 @@ class TestLostStartResponse:
         assert emulator.tasks[0].status == "running"
 
 
+OF_WORKFLOW_1 = {"source": {"kind": "workflow", "id": "1"}}
+
+
 class TestInvalidEntry:
     @cases(
-        ("change", "message"),
+        ("change", "message", "named"),
         {
-            "task_id": ({"task_id": 7}, "task_id: Input should be a valid string"),
-            "source": ({"source": None}, "source: Input should be an object"),
-            "other workflow": ({"source": {"kind": "workflow", "id": "1"}}, "a run of workflow 1, but for BrowserAct"),
-            "another type": ("7", "Input should be an object"),
+            "task_id": ({"task_id": 7}, "task_id: Input should be a valid string", False),
+            "source": ({"source": None}, "source: Input should be an object", True),
+            "other workflow": (OF_WORKFLOW_1, "a run of workflow 1, but for BrowserAct", True),
+            "another type": ("7", "Input should be an object", False),
         },
     )
-    def test_invalid_stored_entry_fails_and_starts_or_stops_no_run(self, tries, emulator, store, change, message):
+    def test_invalid_stored_entry_fails_and_starts_or_stops_no_run(
+        self, tries, emulator, store, change, message, named
+    ):
         tries(wait_for_completion=False).run()
         changed = {**json.loads(store.values[STATE_KEY]), **change} if isinstance(change, dict) else change
         store.values[STATE_KEY] = json.dumps(changed)
-        with pytest.raises(AirflowFailException, match=f"(?s)about its run.*{message}.*Nothing was started or stopped"):
+        with pytest.raises(
+            AirflowFailException, match=f"(?s)about its run.*{message}.*Nothing was started or stopped"
+        ) as failed:
             tries().run()
-        assert [task.status for task in emulator.tasks] == ["running"]
+        [task] = emulator.tasks
+        assert task.status == "running"
+        assert (f"BrowserAct task {task.id}." in str(failed.value)) is named
 
 
 class TestFailingTaskState:
