@@ -75,7 +75,7 @@ FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
 
 
 def count_in_task(name: str, by: int = 1, tags: dict[str, str] | None = None) -> None:
-    """Increment a counter in the metrics of a task, which Airflow configures separately; otherwise as :func:`count`."""
+    """Increment a counter in the metrics of a task. Errors are ignored."""
     with suppress(Exception):
         try:
             from airflow.sdk.observability.stats import Stats

@@ -1,4 +1,4 @@
-"""XComs and metrics that show a run in Airflow, from a worker or from the triggerer."""
+"""XComs and metrics with which a worker shows a run in Airflow."""
 
 from __future__ import annotations
 

@@ -109,14 +109,14 @@ def overview(known: Knowledge, show: str, search: str, page: int) -> Overview:
     """Return the first page."""
     seen = _visible(known)
     queue, now = _queue_of(known), known.now.timestamp()
-    since = [each.wait.queued.began for each in queue if not each.wait.waits_for_budget(now)]
+    began = [each.wait.queued.began for each in queue if not each.wait.waits_for_budget(now)]
     daily = known.account.budget.daily_credits if known.account.budget else None
     today = known.now.astimezone(timezone.utc).date()
     return Overview(
         slots=_slots(known, queue) if known.reads_account else None,
         queue=tuple(_place(known, number, entry) for number, entry in enumerate(queue[:PLACES_SHOWN], start=1)),
         queue_length=len(queue),
-        longest_wait=max(0.0, now - min(since)) if since else None,
+        longest_wait=max(0.0, now - min(began)) if began else None,
         paused=sum(_is_shown(known, each, "paused") for each in seen),
         today=BudgetShare(_credits_on(known.account.tasks, today), daily) if known.reads_account else None,
         runs=_table(known, seen, show, search, page, {"conn": known.account.conn_id}),
@@ -144,13 +144,15 @@ def _queue_of(known: Knowledge) -> list[QueueEntry]:
 def _place(known: Knowledge, number: int, entry: QueueEntry) -> QueuePlace:
     """Return a place in the queue: the number for everyone, the name only of DAGs that the viewer may read."""
     now = known.now.timestamp()
+    for_budget = entry.wait.waits_for_budget(now)
     return QueuePlace(
         number=number,
         instance=instance_view(entry.key) if known.access.reads_dag(entry.key.dag_id) else None,
         priority=entry.wait.queued.priority,
-        waits=max(0.0, now - entry.wait.queued.began),
+        # While it waits for the budget, its wait for a slot has not begun.
+        waits=None if for_budget else max(0.0, now - entry.wait.queued.began),
         refusals=entry.wait.queued.refusals,
-        for_budget=entry.wait.waits_for_budget(now),
+        for_budget=for_budget,
     )
 
 

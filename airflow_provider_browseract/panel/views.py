@@ -130,7 +130,7 @@ class QueuePlace:
     """A place in the queue for slots.
 
     :param instance: None for a task instance of a DAG that the viewer may not read.
-    :param waits: for how many seconds it has waited.
+    :param waits: for how many seconds it has waited for a slot; None while it waits for the budget.
     :param refusals: how often BrowserAct has refused its start.
     :param for_budget: it waits for the next day or month of the budget, and not for a slot.
     """
@@ -138,7 +138,7 @@ class QueuePlace:
     number: int
     instance: InstanceView | None
     priority: int
-    waits: float
+    waits: float | None
     refusals: int
     for_budget: bool = False
 

@@ -221,7 +221,7 @@ def check_budget(
         if 2 * verdict.used > verdict.period.limit:
             yield LogLine(verdict.short_line)
     least = min(verdicts, key=lambda verdict: verdict.credits_left)
-    if least.credits_left < 0 and refused_by(verdicts) is None:
+    if least.credits_left < 0 and budget.action is BudgetAction.WARN:
         yield LogLine(
             f"This run is expected to exceed {least.period.setting}={least.period.limit}. It is started, because "
             "budget_action is 'warn'.",

@@ -27,7 +27,7 @@ PauseCallbacks = PauseCallback | Sequence[PauseCallback] | None
 class OutputFormat(Word):
     """Format of an output's text."""
 
-    AUTO = "auto"  # JSON if the text can be read as JSON, and text otherwise. A bot's text is JSON only with {} or [].
+    AUTO = "auto"  # JSON if the text can be read as JSON (of a bot, only an object or array), and text otherwise
     JSON = "json"
     CSV = "csv"  # with a header line
     TEXT = "text"

@@ -37,10 +37,10 @@ _HOLD_A_SLOT = (TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSING, Task
 
 @dataclass(frozen=True)
 class Queued:
-    """How long a task instance has been in the queue.
+    """The place of a task instance in the queue, and its refusals.
 
     :param since: when the DAG run of the task instance began, in seconds since the epoch.
-    :param began: when this try began, from which ``queue_timeout`` counts.
+    :param began: from when on ``queue_timeout`` counts: when this try began, or when its wait for the budget ended.
     :param refusals: how often BrowserAct has refused the start in this try.
     """
 

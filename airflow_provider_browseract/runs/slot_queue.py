@@ -363,7 +363,7 @@ class SlotQueue:
             return self._group.size if due and not self._group.keys else 0
         if self._limited_until is not None:
             return 0 if self._full_at_refusal or self._group.keys else self._group.size
-        if not left or self._unused() - self._held(self.waiting[left[0]].dag_id, now) > woken:
+        if not left or self._free_for(self.waiting[left[0]].dag_id, now) > woken:
             return 0
         if not self.capacity:
             pause = self._probes.pause

@@ -62,7 +62,7 @@ SLOT_COUNT_PAUSE = 1.0
 SLOT_PROBE_PAUSE = 20.0
 # At most between two probes. Only many starts from the queue allow a probe earlier.
 LONGEST_SLOT_PROBE_PAUSE = 300.0
-# Until a task instance shows its place in the queue. Those refused together have joined by then.
+# Until the log of a task instance has its place in the queue. Those refused together have joined by then.
 PLACE_DELAY = 2.0
 # A woken task instance holds a slot for up to this if no count shows its run.
 START_DELAY = 30.0

@@ -108,15 +108,15 @@ class TaskTrigger(BaseTrigger):
             # In a triggerer this is a restart or a shutdown, and another triggerer continues the wait. In dag.test()
             # nothing continues it. Before Python 3.11, Ctrl-C does not always cancel: it can interrupt this code.
             if in_dag_test():
-                await self.stop_after_ctrl_c()
+                await self._stop_after_ctrl_c()
+            else:
+                # A callback may have ended the wait, because the run has ended.
+                self._tell_queue()
             raise
         yield TriggerEvent(to_json(event))  # type: ignore[no-untyped-call]
 
     async def _until_end(self) -> WaitEvent:
         """Poll the run, and look for the answer to a Required Action if there is one, until one ends the wait."""
-        # Only triggerers need it, and workers import this module.
-        from airflow_provider_browseract.triggers.dispatcher import run_has_ended
-
         # Whether goals of steps are hidden was decided in the worker, which knows the inputs.
         hiding = Hiding(live_view=not self.wait.show_live_view)
         await self._close_earlier()
@@ -137,7 +137,7 @@ class TaskTrigger(BaseTrigger):
                             end = End.MAX_CREDITS if stopped or stops >= MAX_STOPS else None
                         if end is not None:
                             if end is End.ENDED or stopped:
-                                run_has_ended(self.browseract_conn_id, wait.key_digest)
+                                self._tell_queue()
                             return await self._close(wait, end)
                         poll_at = time.time() + wait.pause(time.time())
                 except Exception:
@@ -153,6 +153,13 @@ class TaskTrigger(BaseTrigger):
                     return WaitEvent(wait)
                 left = max(0.0, poll_at - time.time())
                 await asyncio.sleep(min(left, timings.ANSWER_POLL_INTERVAL) if wait.required_action else left)
+
+    def _tell_queue(self) -> None:
+        """Let the queue for slots count soon, because a run has probably ended."""
+        # Only triggerers need it, and it imports this module.
+        from airflow_provider_browseract.triggers.dispatcher import run_has_ended
+
+        run_has_ended(self.browseract_conn_id, self.wait.key_digest)
 
     async def _look(self, client: PatientClient, wait: Wait) -> Task | BrowserActError:
         try:
@@ -226,7 +233,8 @@ class TaskTrigger(BaseTrigger):
             self.log.info("The run had already ended.")
         except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
             where = None
-            # Airflow has deleted the link if the task was cleared. In dag.test() there is no task instance.
+            # Airflow has deleted the link if the task was cleared. In dag.test() there is no task instance, and before
+            # Airflow 3.3 there is no such request.
             with suppress(Exception):
                 where = await aget_xcom(self.task_instance, BrowserActTaskLink().xcom_key)
             what = not_stopped(error, where)
@@ -239,14 +247,14 @@ class TaskTrigger(BaseTrigger):
     async def _stop_unless_ended(self, why: str) -> None:
         async with aclosing(PatientClient(self.browseract_conn_id, within=timings.ON_KILL_CALL_LIMIT)) as client:
             # The API does not document what a stop does to an ended run, whose result someone may be reading now.
-            with suppress(BrowserActError):
+            with suppress(Exception):
                 status = (await client.send(self.wait.api.get_task_status(self.wait.browseract_task_id))).status
                 if status.ended:
                     self.log.info("The run had already ended as %s.", status)
                     return
             await self._stop(client, why)
 
-    async def stop_after_ctrl_c(self) -> None:
+    async def _stop_after_ctrl_c(self) -> None:
         """Stop the run of an interrupted ``dag.test()``. No code of the operator runs after that."""
         if self.cancel_on_kill:
             await self._stop_unless_ended(", because dag.test() was interrupted (Ctrl-C)")

@@ -48,15 +48,19 @@ class SlotTrigger(BaseTrigger):
             dispatcher.queue.free(key)
             await asyncio.sleep(max(0.0, self.wait.not_before - time.time()))
         dispatcher.join(key, self.wait, self.browseract_conn_id, getattr(ti, "dag_id", ""))
-        showing = asyncio.ensure_future(self._show_place(dispatcher, key))
+        logging = asyncio.ensure_future(self._log_place(dispatcher, key))
         try:
             await dispatcher.wait(key, self.wait.until)
+        except asyncio.CancelledError:
+            # It may have been woken a moment before, and does not start.
+            dispatcher.queue.free(key)
+            raise
         finally:
-            showing.cancel()
+            logging.cancel()
         # dag.test() passes on only the event.
         yield TriggerEvent(to_json(self.wait.queued))  # type: ignore[no-untyped-call]
 
-    async def _show_place(self, dispatcher: Dispatcher, key: str) -> None:
+    async def _log_place(self, dispatcher: Dispatcher, key: str) -> None:
         """Log the place of the task instance, after those that were refused at the same time have joined."""
         await asyncio.sleep(timings.PLACE_DELAY)
         order = dispatcher.queue.order()

@@ -66,7 +66,7 @@ def _carry_out(run: Run, step: BudgetStep) -> Any:
 class BudgetWait:
     """The wait for the next day or month if the budget allows no run now.
 
-    :param queued: how long the task instance has been in the queue.
+    :param queued: the place of the task instance in the queue.
     :param limit: seconds that the task instance may wait for a slot after that.
     :param defer: the operator's ``defer``.
     """

@@ -92,8 +92,8 @@ class Execution:
         """Begin a try."""
         self.ledger.show_max_tries()
         now = time.time()
-        began = getattr(self.context.get("dag_run"), "start_date", None)
-        since = began.timestamp() if began else now
+        dag_run_began = getattr(self.context.get("dag_run"), "start_date", None)
+        since = dag_run_began.timestamp() if dag_run_began else now
         return self._start_and_wait(Queued(since, now, priority=self.operator.priority_weight))
 
     def resume_from_queue(self, event: Mapping[str, Any]) -> Any:
@@ -256,7 +256,7 @@ class Execution:
         elif final and run.starting and entry is not None:
             message = f"{message}\nAn earlier try may have started a run. {RunStartUnknownError.remedy}"
             run.leave_start_unknown()
-        if final:
+        if final and not (isinstance(error, AirflowFailException) and message == str(error)):
             raise AirflowFailException(message) from None
         if isinstance(error, AirflowNotFoundException):
             raise AirflowNotFoundException(message) from None
@@ -421,7 +421,7 @@ class Execution:
         else:
             self.log.info(
                 "Waiting in the triggerer for BrowserAct's callback. In case the callback is lost, the triggerer also "
-                "polls the run, at least every %g seconds. %s",
+                "polls the run at least every %g seconds. %s",
                 wait.longest_pause,
                 IF_NO_LINE_FOLLOWS,
             )

@@ -77,7 +77,7 @@ class Run:
     cancel_on_kill = True
     # The BrowserAct task; None if this process does not answer for any known run.
     task_id: str | None = None
-    # An earlier try may have run something of another version than this operator does.
+    # The version of the API that knows it. An earlier try may have run something of another version.
     api_version = ApiVersion.V2
     # The last BrowserAct task that this process has answered for, and the name of what was run.
     known_id: str | None = None

@@ -40,7 +40,7 @@ TOO_MANY_REQUESTS = (
 class SlotWait:
     """A wait for a slot after a refused start.
 
-    :param queued: how long the task instance has been in the queue, including this refusal.
+    :param queued: the place of the task instance in the queue, and its refusals with this one.
     :param limit: seconds that the task instance may be in the queue.
     :param defer: the operator's ``defer``; None to wait in this worker.
     """

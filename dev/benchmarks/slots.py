@@ -115,7 +115,6 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
     took = (ends[-1] - starts[0]).total_seconds()
     ideal = len(runs) / scenario.plan * scenario.duration
     changes = [seconds for _, seconds in slot_changes(runs, scenario.plan)]
-    resumes = [found for run in runs if (found := _first_read(emulator, run)) is not None]
     refusals = [[line for line in log if REFUSED in line] for log in logs]
     started = [next(line for line in log if "Started " in line) for log in logs]
     # The first wave is over when each task instance has tried its start once. It takes slots from task instances
@@ -123,12 +122,10 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
     over = max(min([*refused, start]) for refused, start in zip(refusals, started, strict=True))
     late = sum(began > over for log in logs for began in _refused_processes(log))
     later = sum(start.isoformat() > over[:26] for start in starts)
-    change, resume = statistics.median(changes), statistics.median(resumes)
     counts = [sum(each.endpoint == name for each in emulator.requests) for name in ("list-tasks", "page-runs")]
     return [
         f"makespan {took:.0f} s, {took / ideal:.2f} of the ideal {ideal:g} s (limit {scenario.limit})",
-        f"a slot is free for {change:.1f} s at the median, {max(changes):.1f} s at most; a resumed task sends its "
-        f"first request after {resume:.1f} s: ratio {change / resume:.2f}",
+        f"a slot is free for {statistics.median(changes):.1f} s at the median, {max(changes):.1f} s at most",
         f"refused starts: {sum(map(len, refusals))} of {sum(map(bool, refusals))} task instances; after the first wave "
         f"{late} of {late + later} starts, {100 * late / max(1, late + later):.0f} % (limit 5 %)",
         f"overtaken by at most {_overtaken(refusals, started)} that were refused later (limit {scenario.plan})",
@@ -162,18 +159,6 @@ def _overtaken(refusals: list[list[str]], started: list[str]) -> int:
 def _time(line: str) -> float:
     """Return the time with which a line of a log begins, in seconds since the epoch."""
     return datetime.fromisoformat(line.split()[0]).timestamp()
-
-
-def _first_read(emulator: Emulator, run: Run) -> float | None:
-    """Return the seconds from the end of a run to the first request of the task that its callback or a poll resumes."""
-    if run.finished_at is None:
-        return None
-    reads = (
-        each.at
-        for each in emulator.requests
-        if each.endpoint in ("get-task", "query-run") and run.id in each.path + each.query and each.at > run.finished_at
-    )
-    return min(((at - run.finished_at).total_seconds() for at in reads), default=None)
 
 
 def _timeline(runs: list[Run], began: datetime, took: float) -> str:

@@ -113,8 +113,8 @@ class TestOverview:
         assert [place.instance and place.instance.label[-3:] for place in places] == ["[1]", "[2]"]
 
     def test_wait_for_the_budget_is_not_the_longest_wait_for_a_slot(self):
-        page = overview(queue=[queued(1, minutes=600, not_before=NOW.timestamp() + 60), queued(2)])
-        assert [place.for_budget for place in page.queue] == [True, False]
+        page = overview(queue=[queued(1, minutes=-1, not_before=NOW.timestamp() + 60), queued(2)])
+        assert [(place.for_budget, place.waits) for place in page.queue] == [(True, None), (False, 240.0)]
         assert page.longest_wait == 240.0
 
     def test_only_the_first_places_are_shown_and_all_are_counted(self, monkeypatch):

@@ -1,7 +1,7 @@
 """A model of many task instances that want slots: events in simulated time, with the decisions of the real queue.
 
 Airflow, BrowserAct and the requests between them are modeled. Who is woken is decided by ``SlotQueue``, one for each
-triggerer and queue, as in a real Airflow.
+triggerer, as in a real Airflow.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ class TI:
     name: str
     duration: float
     dag_id: str = "dag"
-    conn_id: str = "conn"
     source: str = "workflow"
     api_version: ApiVersion = ApiVersion.V2
     state: str = "new"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ def queue_of(waits: dict[str, QueueWait]) -> SlotQueue:
 
 
 def in_order(number: int, **fields: Any) -> dict[str, QueueWait]:
-    """Return the waits of so many task instances, "0" and so on, the longest first."""
+    """Return the waits of so many task instances, "0" and so on, in the order of their places."""
     return {str(each): wait_of(float(each), **fields) for each in range(number)}
 
 
@@ -43,9 +44,10 @@ def look(queue: SlotQueue, at: float, active: int | Active | None, *woken: str) 
     assert queue.wake(at) == [*woken]
 
 
-def test_higher_priority_weight_goes_first_then_the_longest_wait():
-    queue = queue_of({"late": wait_of(30.0), "early": wait_of(10.0), "urgent": wait_of(40.0, priority=5)})
-    assert queue.order() == ["urgent", "early", "late"]
+def test_higher_priority_weight_goes_first_then_the_earlier_dag_run_then_the_earlier_try():
+    later = replace(wait_of(10.0), queued=replace(wait_of(10.0).queued, began=20.0))
+    queue = queue_of({"new": wait_of(30.0), "later": later, "old": wait_of(10.0), "urgent": wait_of(40.0, priority=5)})
+    assert queue.order() == ["urgent", "old", "later", "new"]
 
 
 @cases(
@@ -339,13 +341,13 @@ class TestDagThatDoesNotStart:
 
 @SEEDS
 @pytest.mark.parametrize("triggerers", [1, 2])
-def test_those_that_queued_early_on_another_connection_are_among_the_first_of_110(seed, triggerers):
+def test_those_that_queued_early_are_among_the_first_of_110(seed, triggerers):
     world = World(5, triggerers=triggerers, seed=seed)
-    world.submit(5, conn_id="a", dag_id="a", within=0.1)
+    world.submit(5, dag_id="a", within=0.1)
     world.play(1)
-    early = world.submit(10, conn_id="b", dag_id="b", within=2.0)
+    early = world.submit(10, dag_id="b", within=2.0)
     world.play(3)
-    world.submit(95, conn_id="a", dag_id="a", within=3.0)
+    world.submit(95, dag_id="a", within=3.0)
     world.play()
     assert len(world.started) == 110
     # Two triggerers do not know each other's queues, and wake two for one slot.

@@ -66,6 +66,18 @@ def test_slot_of_a_run_that_is_over_is_counted_as_free_at_once(emulator, wait, m
     assert counted == ([("browseract_default", "k")] if free else [])
 
 
+async def test_callback_that_ends_a_wait_lets_the_queue_count(emulator, monkeypatch):
+    counted = []
+    monkeypatch.setattr(dispatcher, "run_has_ended", lambda *names: counted.append(names))
+    waiting = asyncio.ensure_future(anext(trigger(start(), key_digest="k").run()))
+    await asyncio.sleep(0)
+    # Airflow cancels the trigger.
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert counted == [("browseract_default", "k")]
+
+
 def test_task_trigger_gives_up_when_its_connection_is_missing_for_long(world, emulator, wait, logs):
     began = world.clock.now
     event = wait(TaskTrigger(browseract_conn_id="nowhere", wait=trigger(start()).wait))

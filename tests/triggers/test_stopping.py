@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
+from airflow_provider_browseract.api import async_client
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -21,6 +22,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
 from tests.cases import cases
 from tests.triggers.waits import start, start_bot, start_paused, trigger, until
+from tests.workers import raises
 
 trigger_of: ContextVar[str | None] = ContextVar("trigger_of", default=None)
 """Stands for Airflow's variable with the task instance whose trigger sends a request."""
@@ -77,7 +79,7 @@ def scene(emulator, airflow, waiting, people, monkeypatch) -> SimpleNamespace:
 
 
 async def test_ctrl_c_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator, logs):
-    await trigger(start_bot(), api_version=ApiVersion.V3).stop_after_ctrl_c()
+    await trigger(start_bot(), api_version=ApiVersion.V3)._stop_after_ctrl_c()
     assert emulator.tasks[0].status == "canceled"
     assert "The run was stopped, because dag.test() was interrupted (Ctrl-C)." in logs()
 
@@ -130,10 +132,16 @@ def failing(endpoint, fault, link=None):
     return fail
 
 
+def unopened(scene):
+    away = raises(FileNotFoundError("/etc/ssl/private.pem"))
+    scene.monkeypatch.setattr(async_client.AsyncBrowserActClient, "_open", away)
+
+
 LINK, DOWN = "https://www.browseract.com/x", RequestFault.status(500)
 STOPPED, ENDED = "The run was stopped, because no task waits for it any more.", "The run had already ended"
 NOTHING, SLOW = "", "was not stopped within 0.2 seconds. The triggerer keeps"
 MAY_RUN = "was not stopped and may keep running ... no API"
+NO_STOP_AT_ALL = "could not be stopped (FileNotFoundError: /etc/ssl/private.pem). It may keep running"
 NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
 
 
@@ -161,6 +169,7 @@ NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
         "status cannot be read": (failing("get-task-status", DOWN), "canceled", STOPPED),
         "stop fails": (failing("stop-task", DOWN), "running", f"{NO_STOP}in the BrowserAct dashboard."),
         "stop fails with a link": (failing("stop-task", DOWN, LINK), "running", f"{NO_STOP}at {LINK}."),
+        "client cannot be opened": (unopened, "running", NO_STOP_AT_ALL),
         "stop hangs": (failing("stop-task", RequestFault.hung()), "running", "may not have been stopped ("),
     },
 )

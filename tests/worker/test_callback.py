@@ -111,7 +111,7 @@ class TestSafetyPolls:
         assert wait.longest_pause == seconds
         log = logs()
         assert "Waiting in the triggerer for BrowserAct's callback." in log
-        assert f"polls the run, at least every {seconds:g} seconds. If no line follows, check" in log
+        assert f"polls the run at least every {seconds:g} seconds. If no line follows, check" in log
         assert run.ti.xcoms["wait"] == {"waits_for": "callback", "poll_interval": seconds}
         assert wait.first_pause(wait.began_at) >= timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
 

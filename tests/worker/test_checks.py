@@ -13,13 +13,18 @@ from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARC
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks import connection
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators.browseract import RunBotOperator, RunBotTemplateOperator, StopTaskOperator
+from airflow_provider_browseract.operators.browseract import (
+    RunBotOperator,
+    RunBotTemplateOperator,
+    RunWorkflowOperator,
+    StopTaskOperator,
+)
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.worker.checks import compare_names, sent_as_text
 from tests.cases import cases
 from tests.demos import convert_input
-from tests.workers import BOTH_WAYS, PENS
+from tests.workers import BOTH_WAYS, PENS, raises
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -31,6 +36,16 @@ RENDERED = {"company_name": "Example Corp", "max_pages": "2"}
 
 def endpoints(emulator) -> list[str | None]:
     return [request.endpoint for request in emulator.requests]
+
+
+def test_error_of_the_user_that_forbids_retries_is_raised_as_it_is(worker, monkeypatch):
+    class NothingToDoError(AirflowFailException):
+        pass
+
+    monkeypatch.setattr(RunWorkflowOperator, "prepare", raises(error := NothingToDoError("no rows")))
+    with pytest.raises(NothingToDoError) as failed:
+        worker(workflow_id=ORDERS.id).run()
+    assert failed.value is error
 
 
 class TestUnknownKeyInTheExtra:
@@ -61,7 +76,7 @@ class TestUnknownKeyInTheExtra:
         started = [BrowserActHook().run_task(ORDERS.id).id for _ in range(2)]
         connect(self.TYPO)
         trigger = TaskTrigger(browseract_conn_id="browseract_default", wait=Wait(started[0], 2e9))
-        asyncio.run(trigger.stop_after_ctrl_c())
+        asyncio.run(trigger._stop_after_ctrl_c())
         assert StopTaskOperator(task_id="stop", browseract_task_id=started[1]).execute({}) == {started[1]: "stopped"}
         assert [task.status for task in emulator.tasks] == ["canceled"] * 2
 
