@@ -17,7 +17,6 @@ from airflow.sdk import BaseSensorOperator
 
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from tests.cases import raising
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 PENS = {"keyword": "pens", "max_items": 2}
@@ -193,9 +192,6 @@ def calls_of(emulator, endpoint: str) -> int:
 
 
 KILL = methodcaller("on_kill")
-
-
-raises = raising
 
 
 @pytest.fixture

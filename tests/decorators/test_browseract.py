@@ -11,8 +11,8 @@ from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BotDecoratedOperator, BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH
 from airflow_provider_browseract.exceptions import InputError, RunLostError
-from tests.cases import cases
-from tests.workers import BOTH_WAYS, raises, store
+from tests.cases import cases, raising
+from tests.workers import BOTH_WAYS, store
 from tests.world import emulator, worker, world
 
 __all__ = ["emulator", "store", "worker", "world"]
@@ -131,11 +131,11 @@ def test_error_of_the_function_stops_and_names_the_run_of_an_earlier_try(decorat
 
     stopped = "An earlier try has started a run. The run was stopped"
     with pytest.raises(RunLostError, match=stopped):
-        decorated(raises(KeyError("keyword")), store=store).run()
+        decorated(raising(KeyError("keyword")), store=store).run()
     assert emulator.tasks[0].status == "canceled"
 
 
 def test_error_of_the_function_is_raised_and_starts_no_run(decorated, emulator):
     with pytest.raises(KeyError):
-        decorated(raises(KeyError("keyword"))).run()
+        decorated(raising(KeyError("keyword"))).run()
     assert emulator.tasks == []

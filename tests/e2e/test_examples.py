@@ -17,7 +17,7 @@ import requests
 
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
-from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, ORDERS, SEARCH, TEMPLATE_SEARCH
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.emulator.catalogue import contact_of, results_for
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from tests.cases import cases
@@ -37,7 +37,7 @@ KEYWORDS = ["a", "b", "c", "d", "e"]
 COMPANY = "Unlisted Company 4711"
 POOL = 3
 
-MORE = ("blocked", "dry", "elsewhere", "limits", "mistaken", "queue")
+MORE = ("blocked", "dry", "elsewhere", "limits", "mistaken", "profiles", "queue")
 PLAIN = ("bot_template", "decorated", "elsewhere", "export", "search")
 
 DAGS: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ DAGS: dict[str, dict[str, Any]] = {
 def world(worlds: dict[str, World]) -> World:
     """The account of the examples."""
     world = worlds["examples"]
-    for workflow in (EXPORT, ORDERS):
+    for workflow in (EXPORT, LOG_IN, ORDERS):
         world.emulator.set_workflow(workflow.id, duration=4.0, one_at_a_time=False)
     # Long enough for mapped runs to overlap, however slow the machine is.
     world.emulator.set_workflow(SEARCH.id, duration=15.0, one_at_a_time=False)
@@ -298,6 +298,12 @@ def test_tasks_without_a_slot_wait_in_the_triggerer_and_run_one_after_the_other(
     refused = [log for log in logs if "BrowserAct has no free slot now" in log]
     # On a busy machine, the last one may start for the first time after the others have ended.
     assert refused
+
+
+def test_mapped_runs_use_profile_of_their_own_login(world, started):
+    run_id = ended(world, "profiles", started["profiles"])
+    orders = [world.airflow.xcom("profiles", run_id, "orders", "return_value", map_index=index) for index in range(2)]
+    assert [{order["customer"] for order in each} for each in orders] == [{"ada"}, {"grace"}]
 
 
 def test_mapped_runs_stay_within_pool(world, started):

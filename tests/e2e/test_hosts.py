@@ -50,7 +50,9 @@ def search(world: World, duration: float) -> Runs:
 
 def ended(runs: Runs) -> tuple[str, list[str]]:
     """Wait for the end of a search, and return its state, and the statuses of its runs in BrowserAct."""
-    return runs.end(), [task.status for task in runs.tasks]
+    state = runs.end()
+    print(runs.log(0))
+    return state, [task.status for task in runs.tasks]
 
 
 FINISHED = ("success", ["finished"])

@@ -88,13 +88,23 @@ ENDPOINTS = (
     *("page-runs", "cancel-run"),
 )
 REQUEST_FAULTS = (
-    *(RequestFault.reset(), RequestFault.lost_response(), RequestFault.lost_response(status=502)),
-    *(RequestFault.hung(), RequestFault.hung(processed=True)),
-    *(RequestFault.status(500), RequestFault.status(429), RequestFault.refused(10118)),
+    RequestFault.reset(),
+    RequestFault.lost_response(),
+    RequestFault.lost_response(status=502),
+    RequestFault.hung(),
+    RequestFault.hung(processed=True),
+    RequestFault.status(500),
+    RequestFault.status(429),
+    RequestFault.refused(10118),
 )
 OUTAGES = (
-    *(RequestFault.html(403), RequestFault.gateway(403), RequestFault.html(200), RequestFault.html(503)),
-    *(RequestFault.html(404), RequestFault.gateway(404), RequestFault.redirect()),
+    RequestFault.html(403),
+    RequestFault.gateway(403),
+    RequestFault.html(200),
+    RequestFault.html(503),
+    RequestFault.html(404),
+    RequestFault.gateway(404),
+    RequestFault.redirect(),
 )
 """What a firewall, a maintenance page, a login page or a gateway answers in the place of the API."""
 
@@ -132,8 +142,14 @@ BUDGET = 1_000_000
 
 
 PROBLEMS = (
-    *("runs lost", "runs paid for twice", "runs left running", "tasks stuck", "tasks failed", "wrong results"),
-    *("loops not stopped", "over the budget"),
+    "runs lost",
+    "runs paid for twice",
+    "runs left running",
+    "tasks stuck",
+    "tasks failed",
+    "wrong results",
+    "loops not stopped",
+    "over the budget",
 )
 
 

@@ -44,10 +44,9 @@ from airflow_provider_browseract.hooks import probe
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.spend import SpendRow
-from tests.cases import cases
+from tests.cases import cases, raising
 from tests.catalogue import TEMPLATE_TEXT
 from tests.served import responding, served
-from tests.workers import raises
 
 
 @pytest.fixture
@@ -269,7 +268,7 @@ class TestStart:
 def test_interrupted_start_logs_that_a_run_may_exist(emulator, monkeypatch):
     hook, logged = BrowserActHook(), []
     monkeypatch.setattr(hook.log, "error", lambda message, *values: logged.append(message % values))
-    monkeypatch.setattr(hook, "client", SimpleNamespace(send=raises(KeyboardInterrupt())))
+    monkeypatch.setattr(hook, "client", SimpleNamespace(send=raising(KeyboardInterrupt())))
     with pytest.raises(KeyboardInterrupt):
         hook.run_task(ORDERS.id)
     assert logged == ["Interrupted during run-task. A run may be running and using credits, and its id is not known."]
@@ -402,7 +401,7 @@ class TestAsyncCalls:
             looked_up.append(conn_id)
             return await original(conn_id)
 
-        monkeypatch.setattr(BrowserActHook, "get_connection", raises(AssertionError("blocked in the event loop")))
+        monkeypatch.setattr(BrowserActHook, "get_connection", raising(AssertionError("blocked in the event loop")))
         monkeypatch.setattr(BrowserActHook, "aget_connection", counting)
         hook = BrowserActHook()
         for _ in range(2):

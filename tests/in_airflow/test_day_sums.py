@@ -38,7 +38,8 @@ with DAG("sums", schedule=None):
 
     @task
     def read():
-        found = [read_day_sums("shop", digest, log) for digest in ("0123456789abcdef", "of another key")]
+        of = [("shop", "0123456789abcdef"), ("shop", "of another key"), ("other", "0123456789abcdef")]
+        found = [read_day_sums(*each, log) for each in of]
         return [{str(day): credits for day, credits in sums.items()} for sums in found]
 
     count() >> read()
@@ -74,16 +75,17 @@ def test_sums_that_a_task_has_stored_are_read_by_another_task_with_the_key(parse
         stored = json.loads(Stored.get(KEY))
     finally:
         Stored.delete(KEY)
-    assert (ended.xcom("count"), ended.xcom("read")) == (0, [STORED["days"], {}])
+    assert (ended.xcom("count"), ended.xcom("read")) == (0, [STORED["days"], {}, {}])
     assert stored == STORED
 
 
-def test_only_the_sums_of_the_last_two_months_are_kept(variable):
+def test_only_the_sums_of_the_last_two_months_are_kept(variable, caplog):
     last = date(2026, 11, 26)
     write_day_sums("shop", DIGEST, {last - timedelta(days=number): number for number in range(200)}, LOG)
     kept = read_day_sums("shop", DIGEST, LOG)
     assert (len(kept), min(kept)) == (63, date(2026, 9, 25))
     assert len(variable.values[KEY]) < 2000
+    assert caplog.text == ""
 
 
 @cases(

@@ -21,9 +21,9 @@ from airflow_provider_browseract.operators.browseract import (
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.wait import MIN_FAILED_POLLS
 from airflow_provider_browseract.sensors.browseract import TaskSensor
-from tests.cases import cases
+from tests.cases import cases, raising
 from tests.demos import report_status
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, at_pushes, calls_of, raises, refuse_xcoms
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, at_pushes, calls_of, refuse_xcoms
 
 KEY = "app-emulator"
 LOGS_IN = {"workflow_id": LOG_IN.id, "input_parameters": {"username": "ada", "password": "hunter2"}}
@@ -214,7 +214,7 @@ class TestChangingConnection:
 
     def test_missing_connection_leaves_unknown_start_to_the_next_try(self, orders, world, emulator, store, monkeypatch):
         first = orders(store=store)
-        first.at_calls("run-task", after=raises(SystemExit()))
+        first.at_calls("run-task", after=raising(SystemExit()))
         with pytest.raises(SystemExit):
             first.run()
         monkeypatch.delenv(CONNECTION)

@@ -23,9 +23,9 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import Wait, WaitEvent
 from airflow_provider_browseract.sensors.browseract import TaskSensor
-from tests.cases import cases
+from tests.cases import cases, raising
 from tests.catalogue import FAILING, PLAIN_TEXT
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, FakeTaskInstance, calls_of, logs, raises
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, FakeTaskInstance, calls_of, logs
 from tests.world import emulator, worker, world
 
 __all__ = ["emulator", "logs", "worker", "world"]
@@ -192,7 +192,7 @@ class TestFailure:
 
     @pytest.mark.parametrize("error", [TaskDeferralTimeout, TaskDeferralError])
     def test_never_fail_sensor_skips_when_airflow_ends_its_deferral(self, error, monkeypatch):
-        monkeypatch.setattr(BaseOperator, "resume_execution", raises(error()))
+        monkeypatch.setattr(BaseOperator, "resume_execution", raising(error()))
         sensor = TaskSensor(task_id="wait", browseract_task_id="7", deferrable=True, never_fail=True)
         with pytest.raises(AirflowSkipException):
             sensor.resume_execution("__fail__", {}, {"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]

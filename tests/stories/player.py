@@ -98,6 +98,7 @@ class Player:
         assert " ".join(run.status for run in self.world.emulator.tasks) == one.runs
 
     def play_try(self, one):
+        assert not one.dies or one.gives == RESULT, "a try that dies gives nothing"
         emulator = self.world.emulator
         self.ti.max_tries += one.cleared
         self.world.clock.sleep(one.later)

@@ -37,8 +37,8 @@ GONE, FULL, ENDED = (RequestFault.refused(code) for code in (10112, 10118, 10121
 LOCKED, NO_CREDITS = RequestFault.refused(4711, "Locked."), RequestFault.refused(90002, "Insufficient credits.")
 LOST_START = {"start": (LOST, 1)}
 NO_LOOK_UP = {**LOST_START, "list": (DOWN, None)}
-NO_STOP, NO_READ = ({call: (DOWN, None)} for call in ("stop", "read"))
-FORGOTTEN, NO_RIGHT = ({"read": (fault, None)} for fault in (GONE, LOCKED))
+NO_STOP, NO_READ = {"stop": (DOWN, None)}, {"read": (DOWN, None)}
+FORGOTTEN, NO_RIGHT = {"read": (GONE, None)}, {"read": (LOCKED, None)}
 NO_SLOT, IN_A_QUEUE = {"start": (FULL, None)}, {"queue_timeout": 600}
 NO_KEY = {"*": (RequestFault.refused(401, http_status=401), None)}
 
@@ -50,17 +50,17 @@ NOT_STOPPED = "The run could not be stopped (BrowserAct failed at ... It may kee
 UNKNOWN, WRONG_HOST = "not known whether BrowserAct started a run ... stop the one", "host of the Airflow connection"
 STAYS = "could not be stopped ... may keep running and using credits until you stop it at"
 
-DIES = Try(dies="after read")
-DIES_EARLY = Try(dies="after read", run=LONG)
-LATE = Try(RunTimedOutError, run=LONG, args=SHORT, says="had already ended", runs="running")
+LOSES_WORKER = Try(dies="after read")
+LOSES_WORKER_EARLY = Try(dies="after read", run=LONG)
+OVERDUE = Try(RunTimedOutError, run=LONG, args=SHORT, says="had already ended", runs="running")
 MARKED: Any = partial(Try, killed="read", state="failed")
 
 STORIES = {
     "all is well": [Try()],
     "worker dies after the start": [Try(dies="after start"), Try(says=REATTACHES)],
     "worker dies before the start": [Try(dies="before start"), Try(says="No matching run")],
-    "worker dies after it knows the run": [DIES, Try(says=REATTACHES)],
-    "run ends between tries": [DIES, Try(later=600)],
+    "worker dies after it knows the run": [LOSES_WORKER, Try(says=REATTACHES)],
+    "run ends between tries": [LOSES_WORKER, Try(later=600)],
     "start is lost": [Try(faults=LOST_START)],
     "start is reset": [Try(faults={"start": (RESET, 1)}, says="start 1 of 3")],
     "each start is reset": [Try(ResponseLostError, faults={"start": (RESET, None)}, runs="")],
@@ -77,10 +77,10 @@ STORIES = {
     ],
     "run is canceled": [Try(RunCanceledError, run={"outcome": "canceled"}), Try(runs="canceled finished")],
     "deadline": [Try(RunTimedOutError, run=LONG, args=SHORT, says="was stopped"), Try(runs="canceled finished")],
-    "other inputs": [DIES, Try(args=INK, says="had other inputs", runs="canceled finished")],
-    "another workflow": [DIES, Try(args=OTHER, says="it is a run of", runs="canceled finished")],
-    "other inputs after the end": [DIES, Try(args=INK, later=600, runs="finished finished")],
-    "other inputs, stop fails": [DIES, Try(RunLostError, args=INK, faults=NO_STOP, says="503", runs="running")],
+    "other inputs": [LOSES_WORKER, Try(args=INK, says="had other inputs", runs="canceled finished")],
+    "another workflow": [LOSES_WORKER, Try(args=OTHER, says="it is a run of", runs="canceled finished")],
+    "other inputs after the end": [LOSES_WORKER, Try(args=INK, later=600, runs="finished finished")],
+    "other inputs, stop fails": [LOSES_WORKER, Try(RunLostError, args=INK, faults=NO_STOP, says="503", runs="running")],
     "other inputs after a lost start": [Try(dies="after start", run=LONG), Try(FAILS, args=INK, runs="running")],
     "run is forgotten": [
         Try(RunLostError, faults=FORGOTTEN, says="still active"),
@@ -90,9 +90,19 @@ STORIES = {
         Try(RunLostError, faults=FORGOTTEN),
         Try(cleared=True, faults={"read": (GONE, 1)}, says=STARTS_ANEW, runs="finished finished"),
     ],
-    "earlier run cannot be read": [DIES_EARLY, Try(RunLostError, faults=NO_READ, says=HAS_BEGUN), Try(says=REATTACHES)],
-    "read of the earlier run is refused": [DIES_EARLY, Try(RunLostError, faults=NO_RIGHT, runs="running")],
-    "key is refused in a later try": [DIES_EARLY, Try(RunLostError, faults=NO_KEY, says=HAS_BEGUN, runs="running")],
+    "earlier run cannot be read": [
+        LOSES_WORKER_EARLY,
+        Try(RunLostError, faults=NO_READ, says=HAS_BEGUN),
+        Try(says=REATTACHES),
+    ],
+    "read of the earlier run is refused": [
+        LOSES_WORKER_EARLY,
+        Try(RunLostError, faults=NO_RIGHT, runs="running"),
+    ],
+    "key is refused in a later try": [
+        LOSES_WORKER_EARLY,
+        Try(RunLostError, faults=NO_KEY, says=HAS_BEGUN, runs="running"),
+    ],
     "two runs could be the lost one": [
         Try(FAILS, others=1, faults=LOST_START, says="may have created a run", runs="running running")
     ],
@@ -141,9 +151,9 @@ STORIES = {
     "deadline before the start of a run that is queued": [
         Try(RunTimedOutError, run={"queued": 900.0}, args=SHORT, says="was stopped", runs="canceled")
     ],
-    "deadline, and the stop fails": [replace(LATE, faults=NO_STOP, says=STAYS)],
-    "deadline of a run that ends before its stop": [replace(LATE, faults={"stop": (ENDED, None)})],
-    "deadline of a run that is unknown by then": [replace(LATE, faults={"stop": (GONE, None)})],
+    "deadline, and the stop fails": [replace(OVERDUE, faults=NO_STOP, says=STAYS)],
+    "deadline of a run that ends before its stop": [replace(OVERDUE, faults={"stop": (ENDED, None)})],
+    "deadline of a run that is unknown by then": [replace(OVERDUE, faults={"stop": (GONE, None)})],
     "not waited for": [Try(args=NO_WAIT, says="Not waiting for", runs="running")],
     "not waited for, and the worker dies": [
         Try(dies="after start", run=LONG, args=NO_WAIT),

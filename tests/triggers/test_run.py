@@ -20,9 +20,9 @@ from airflow_provider_browseract.triggers import dispatcher
 from airflow_provider_browseract.triggers import run as triggers
 from airflow_provider_browseract.triggers.run import PatientClient, TaskTrigger
 from airflow_provider_browseract.triggers.slot import SlotTrigger
-from tests.cases import cases
+from tests.cases import cases, raising
 from tests.triggers.waits import start, start_bot, start_paused, trigger
-from tests.workers import calls_of, raises, stored_trigger
+from tests.workers import calls_of, stored_trigger
 
 
 @cases(
@@ -42,7 +42,7 @@ def test_trigger_reports_deadline_of_a_run_that_then_keeps_running(world, emulat
 
 
 def test_client_that_cannot_be_opened_is_not_reported_as_an_unreadable_connection(emulator, monkeypatch):
-    unreadable = raises(FileNotFoundError("/etc/ssl/private.pem"))
+    unreadable = raising(FileNotFoundError("/etc/ssl/private.pem"))
     monkeypatch.setattr(client.AsyncBrowserActClient, "_open", unreadable)
     with pytest.raises(FileNotFoundError, match=r"private\.pem"):
         asyncio.run(PatientClient("browseract_default").send(v2.list_regions()))
@@ -88,7 +88,7 @@ def test_task_trigger_gives_up_when_its_connection_is_missing_for_long(world, em
 
 @pytest.mark.parametrize(("within", "seconds"), [(3600, 600), (30, 30)], ids=["patience", "until the deadline"])
 def test_unexpected_error_leaves_the_wait_to_a_worker(world, emulator, wait, monkeypatch, logs, within, seconds):
-    monkeypatch.setattr(triggers, "run_steps_async", raises(ZeroDivisionError("a bug")))
+    monkeypatch.setattr(triggers, "run_steps_async", raising(ZeroDivisionError("a bug")))
     began = world.clock.now
     event = wait(trigger(start(), deadline=began + within))
     assert event.wait.last_seen is None
@@ -266,12 +266,12 @@ class TestTrouble:
             people.answer("Stop")
             return from_json(WaitEvent, (await waited_for).payload)
 
-        monkeypatch.setattr(BrowserActHook, "aget_connection", raises(OSError("no secrets here")))
+        monkeypatch.setattr(BrowserActHook, "aget_connection", raising(OSError("no secrets here")))
         event = world.run(answered_late())
         assert (event.answer, event.answered_by) == (Answer.STOP, "ada")
 
     def test_worker_continues_with_an_open_action_after_an_unexpected_error(self, people, wait, asking, monkeypatch):
-        monkeypatch.setattr(triggers, "run_steps_async", raises(ZeroDivisionError("a bug")))
+        monkeypatch.setattr(triggers, "run_steps_async", raising(ZeroDivisionError("a bug")))
         event = wait(asking())
         assert (event.answer, event.wait.required_action, people.question["chosen"]) == (None, TI_ID, None)
 

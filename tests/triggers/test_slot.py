@@ -268,12 +268,20 @@ async def test_count_without_a_response_is_given_up_soon(browseract_emulator, co
 
 @in_world
 class TestWoken:
-    async def test_cancelled_task_holds_no_slot(self, world, waiting):
+    async def test_task_cancelled_right_after_it_was_woken_holds_no_slot(self, world, waiting, monkeypatch):
         [task_id] = start()
         for index, name in enumerate("ab"):
             waiting.add(name, index, ti=task_instance(index))
         await counts()
-        await waiting.cancel("a")
+        queue = Dispatcher.of(CONN_ID, None).queue
+        wake = queue.wake
+
+        def wake_and_cancel(now):
+            if found := wake(now):
+                waiting._tasks["a"].cancel()
+            return found
+
+        monkeypatch.setattr(queue, "wake", wake_and_cancel)
         assert await waiting.woken_after(task_id) == ["b"]
 
     async def test_second_refusal_of_a_task_instance_is_recognized(self, world, waiting):
@@ -321,10 +329,16 @@ class TestPlace:
         assert "Place 1 of 1 in the queue for slots." in logged
         assert "The plan" not in logged
 
-    async def test_place_is_logged(self, world, emulator, waiting, logs):
-        emulator.fault("list-tasks", RequestFault.status(500), times=None)
+    @pytest.mark.parametrize("counted", [True, False], ids=["counted", "as at the refusal"])
+    async def test_place_is_logged(self, world, emulator, waiting, logs, counted):
+        if counted:
+            start()
+        else:
+            emulator.fault("list-tasks", RequestFault.status(500), times=None)
         waiting.add("other", 1.0)
         waiting.add("refused again", 3.0, refusals=2)
-        waiting.add("mine", 2.0)
+        if counted:
+            await counts()
+        waiting.add("mine", 2.0, active=None if counted else 1)
         await asyncio.sleep(timings.PLACE_DELAY + 1)
         assert "Place 2 of 3 in the queue for slots. The plan seems to have 1 slot." in logs()

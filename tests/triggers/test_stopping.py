@@ -20,9 +20,8 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import shielding, xcoms
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
-from tests.cases import cases
+from tests.cases import cases, raising
 from tests.triggers.waits import start, start_bot, start_paused, trigger, until
-from tests.workers import raises
 
 trigger_of: ContextVar[str | None] = ContextVar("trigger_of", default=None)
 """Stands for Airflow's variable with the task instance whose trigger sends a request."""
@@ -133,7 +132,7 @@ def failing(endpoint, fault, link=None):
 
 
 def unopened(scene):
-    away = raises(FileNotFoundError("/etc/ssl/private.pem"))
+    away = raising(FileNotFoundError("/etc/ssl/private.pem"))
     scene.monkeypatch.setattr(async_client.AsyncBrowserActClient, "_open", away)
 
 

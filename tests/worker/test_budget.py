@@ -76,10 +76,10 @@ WARN = {"budget_action": "warn"}
     ("fields", "verdict", "text"),
     {
         "within": ({"daily_credits": 119}, "allowed", "60 credits of daily_credits=119 are used; 0 more are expected"),
-        "exactly": ({"daily_credits": 80}, "allowed", ""),
+        "exactly": ({"daily_credits": 80}, "allowed", "60 credits of daily_credits=80 are used"),
         "over": ({"daily_credits": 79}, "refused", "this run is expected to use 20. No run was started."),
         "only warns": ({"daily_credits": 10, **WARN}, "exceeded", "exceed daily_credits=10."),
-        "cannot be counted, only warns": ({"daily_credits": 1000, **WARN}, "unknown", ""),
+        "cannot be counted, only warns": ({"daily_credits": 1000, **WARN}, "unknown", "cannot be counted: "),
     },
 )
 def test_start_over_the_budget_is_refused_even_if_others_have_used_the_credits(

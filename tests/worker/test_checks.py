@@ -22,9 +22,9 @@ from airflow_provider_browseract.operators.browseract import (
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.worker.checks import compare_names, sent_as_text
-from tests.cases import cases
+from tests.cases import cases, raising
 from tests.demos import convert_input
-from tests.workers import BOTH_WAYS, PENS, raises
+from tests.workers import BOTH_WAYS, PENS
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -42,7 +42,7 @@ def test_error_of_the_user_that_forbids_retries_is_raised_as_it_is(worker, monke
     class NothingToDoError(AirflowFailException):
         pass
 
-    monkeypatch.setattr(RunWorkflowOperator, "prepare", raises(error := NothingToDoError("no rows")))
+    monkeypatch.setattr(RunWorkflowOperator, "prepare", raising(error := NothingToDoError("no rows")))
     with pytest.raises(NothingToDoError) as failed:
         worker(workflow_id=ORDERS.id).run()
     assert failed.value is error

@@ -28,9 +28,9 @@ from airflow_provider_browseract.worker.download import Interrupted
 from airflow_provider_browseract.worker.lineage import lineage_of
 from airflow_provider_browseract.worker.object_store import Folder
 from airflow_provider_browseract.worker.results import Results, ResultStore
-from tests.cases import cases
+from tests.cases import cases, raising
 from tests.catalogue import DOWNLOAD, PLAIN_TEXT
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, calls_of, raises
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, calls_of
 
 pytestmark = pytest.mark.usefixtures("short_patience", "short_timings")
 
@@ -70,7 +70,7 @@ class TestLateOutput:
         interrupted: tuple[Any, str] = (ResultStore, "save") if doing == "written" else (conclude, "read_late_output")
         for kept in (None, store):
             with (
-                patch.object(*interrupted, raises(AirflowTaskTimeout("Timeout"))),
+                patch.object(*interrupted, raising(AirflowTaskTimeout("Timeout"))),
                 pytest.raises(failure(kept), match=f"execution_timeout expired while its results were being {doing}"),
             ):
                 make(store=kept).run()
@@ -184,7 +184,7 @@ class TestErrors:
     def test_unexpected_error_allows_a_retry_only_if_the_run_is_remembered(self, worker, emulator, store, remembered):
         run = partial(worker, workflow_id=ORDERS.id, store=store if remembered else None)
         with (
-            patch.object(conclude, "read_output", raises(MemoryError("too much"))),
+            patch.object(conclude, "read_output", raising(MemoryError("too much"))),
             pytest.raises(failure(remembered), match="its results could not be read: MemoryError: too much"),
         ):
             run().run()
@@ -201,7 +201,7 @@ class TestErrors:
             run.resume(deferred, event)
 
     def test_failing_store_leaves_results_to_a_later_try_or_names_their_log(self, export, emulator, store, monkeypatch):
-        monkeypatch.setattr(ResultStore, "save", raises(StorageError("no space left")))
+        monkeypatch.setattr(ResultStore, "save", raising(StorageError("no space left")))
         with pytest.raises(ResultError, match="its results could not be written: no space left"):
             export(store=store).run()
         with pytest.raises(AirflowFailException, match=r"BrowserAct still has its output\.\nLog: http.*/(logs|live)/"):
@@ -300,7 +300,7 @@ class TestOutputPath:
         emulator.set_workflow(ORDERS.id, duration=0.5)
         arguments = {"workflow_id": ORDERS.id, "output_path": str(folder), "store": store}
         worker(deferrable=True, **arguments).defer()
-        monkeypatch.setattr(Folder, "check", raises(StorageError("no network")))
+        monkeypatch.setattr(Folder, "check", raising(StorageError("no network")))
         assert worker(**arguments).run()["output"]["name"] == "output.json"
         assert len(emulator.tasks) == 1
 

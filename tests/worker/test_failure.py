@@ -16,8 +16,8 @@ from airflow_provider_browseract.operators.browseract import RunTemplateOperator
 from airflow_provider_browseract.runs.report import reason_and_remedy
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker.ledger import STATE_KEY
-from tests.cases import cases
-from tests.workers import BOTH_WAYS, KILL, PENS, at_pushes, raises
+from tests.cases import cases, raising
+from tests.workers import BOTH_WAYS, KILL, PENS, at_pushes
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -115,7 +115,7 @@ def test_rescheduled_sensor_has_not_failed(worker):
 def test_error_of_the_push_never_replaces_the_error_of_the_run(search, emulator, broken):
     emulator.set_workflow(SEARCH.id, output="no json")
     run = search(output_format="json", durable=False)
-    fail = raises(broken)
+    fail = raising(broken)
     at_pushes(run, lambda key, _: fail() if key == FAILURE_XCOM else None)
     with pytest.raises(compat.AirflowFailException, match="is not json"):
         run.run()

@@ -25,6 +25,10 @@ NULL = {"a": 1, "b": None}
     {
         "other separators": ("a=1;b=two words;", AB, True),
         "other whitespace": ("a = 1; b=  two\nwords ", AB, True),
+        "other order": ("b=two words; a=1", AB, True),
+        # It may have a default.
+        "one more": ("a=1; b=two words; c=3", AB, True),
+        "no inputs": ("", {}, True),
         "longer value": ("a=11; b=two words", AB, False),
         "JSON pairs": ('[{"name": "a", "value": "1"}]', AB, None),
         "masked value": ("a=***; b=two words", AB, None),

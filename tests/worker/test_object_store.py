@@ -8,7 +8,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.exceptions import InputError, StorageError
 from airflow_provider_browseract.worker.object_store import Folder
-from tests.workers import raises
+from tests.cases import raising
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_store_check_leaves_nothing_behind(root):
 
 def test_output_path_with_a_missing_connection_is_an_input_error(monkeypatch):
     # As the stores of Google and Azure look up theirs.
-    missing = raises(AirflowNotFoundException("The conn_id `nowhere` isn't defined"))
+    missing = raising(AirflowNotFoundException("The conn_id `nowhere` isn't defined"))
     monkeypatch.setattr(Folder, "fs", property(missing))
     with pytest.raises(InputError, match=r"output_path is 'gs://nowhere@bucket/x': The conn_id `nowhere`"):
         Folder("gs://nowhere@bucket/x").check()
@@ -35,14 +35,14 @@ def test_store_check_with_missing_permission_or_file_in_place_of_folder_raises_i
     if call is None:
         root.write_text("a file")
     else:
-        monkeypatch.setattr(folder.fs, call, raises(PermissionError("Access Denied")))
+        monkeypatch.setattr(folder.fs, call, raising(PermissionError("Access Denied")))
     with pytest.raises(InputError, match="cannot write, check and delete a file there"):
         folder.check()
 
 
 def test_store_check_on_full_store_raises_storage_error(root, monkeypatch):
     folder = Folder(str(root))
-    monkeypatch.setattr(folder.fs, "open", raises(OSError("no space left")))
+    monkeypatch.setattr(folder.fs, "open", raising(OSError("no space left")))
     with pytest.raises(StorageError) as caught:
         folder.check("No run was started.")
     assert str(caught.value) == (

@@ -24,17 +24,16 @@ from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.worker import results
 from airflow_provider_browseract.worker.download import Allowance, RunSizeError
 from airflow_provider_browseract.worker.results import ResultStore
-from tests.cases import cases
+from tests.cases import cases, raising
 from tests.e2e.local_airflow import wait_for
 from tests.steps import replace
 from tests.worker.file_host import CONTENT, OK, reply
-from tests.workers import raises
 
 AUTO = OutputFormat.AUTO
 SIZE = len(CONTENT)
 PAGE = b"<html>log in</html>"
 MIB = 1024 * 1024
-FAILS = raises(OSError("no space left"))
+FAILS = raising(OSError("no space left"))
 log = logging.getLogger(__name__)
 
 

@@ -24,10 +24,10 @@ from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import outputs
 from airflow_provider_browseract.runs.outputs import LARGE_OUTPUT
 from airflow_provider_browseract.worker.conclude import Conclusion
-from tests.cases import cases
+from tests.cases import cases, raising
 from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
 from tests.demos import show_defaults
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, FakeTaskInstance, at_pushes, raises, refuse_xcoms
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, FakeTaskInstance, at_pushes, refuse_xcoms
 from tests.world import emulator, worker, world
 
 __all__ = ["emulator", "worker", "world"]
@@ -91,7 +91,6 @@ JSON_OF_BOT = rf"(?s)^The run .* is not csv: the output is JSON\..*Fix output_fo
 REFUSED = {
     "broken": (TEXT, "json", '[{"a":', rf"(?s)is not json: Expecting .*{KEPT}output_text", '[{"a":'),
     "empty": (TEXT, "json", "", r"is not json: the output is empty\.\nFix output_format or the workflow", None),
-    "with a file": (EXPORTS, "json", "{", f"{KEPT}output_text", "{"),
     "json of a bot": (BOT, "csv", [1], JSON_OF_BOT, "[1]"),
 }
 
@@ -233,7 +232,7 @@ def test_live_view_link_is_pushed_at_the_start_and_marked_as_over_at_the_end(wor
 
 def test_stop_is_reported_although_the_live_view_cannot_be_marked_as_over(worker, emulator):
     run = worker(workflow_id=ORDERS.id, timeout=30)
-    fail = raises(OSError("no API server"))
+    fail = raising(OSError("no API server"))
     at_pushes(run, lambda _, value: fail() if value == LiveViewLink.OVER else None)
     with pytest.raises(RunTimedOutError, match="The run was stopped"):
         run.run()

@@ -31,10 +31,10 @@ from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import MIN_FAILED_POLLS, Wait, WaitEvent, WokenBy
 from airflow_provider_browseract.worker.ledger import STATE_KEY, STATE_RETENTION, Entry, Ledger
 from airflow_provider_browseract.worker.run import Run
-from tests.cases import cases
-from tests.workers import KILL, PENS, Worker, at_pushes, calls_of, raises
+from tests.cases import cases, raising
+from tests.workers import KILL, PENS, Worker, at_pushes, calls_of
 
-AWAY = raises(RuntimeError("no API server"))
+AWAY = raising(RuntimeError("no API server"))
 REATTACHES = "The run keeps running, and the next try reattaches to it. Its page is http"
 
 
@@ -206,7 +206,7 @@ class TestUnexpectedSigterm:
         connect({"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3})
         emulator.next_run(SEARCH.id, duration=1.0)
         attempt = tries()
-        attempt.at_calls("run-task", after=raises(KeyboardInterrupt()))
+        attempt.at_calls("run-task", after=raising(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             attempt.run()
         assert "It is not known whether BrowserAct started a run" in logs()
@@ -216,7 +216,7 @@ class TestUnexpectedSigterm:
     def test_ctrl_c_while_an_earlier_run_is_looked_up_stops_that_run(self, tries, killed, emulator, logs):
         killed(tries())
         attempt = tries(try_number=2)
-        attempt.at_calls("get-task", before=raises(KeyboardInterrupt()))
+        attempt.at_calls("get-task", before=raising(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             attempt.run()
         assert [task.status for task in emulator.tasks] == ["canceled"]
@@ -310,7 +310,7 @@ class TestRetryPolicy:
             "fail, and Airflow is unreachable": ("fail", False, "canceled"),
             "retry": ("retry", True, "running"),
             "default": ("default", True, "running"),
-            "policy raises an error": (None, True, "running"),
+            "policy raising an error": (None, True, "running"),
         },
     )
     def test_retry_policy_decides_whether_a_killed_try_stops_its_run(
@@ -539,7 +539,7 @@ class TestKillThatTheCodeOutruns:
             emulator.wait_until(lambda: calls_of(emulator, "get-task") >= 2)
             airflow.state, airflow.answers = "failed", time_out_and_respond
 
-        before = signal.signal(signal.SIGALRM, raises(AirflowTaskTimeout("Timeout")))
+        before = signal.signal(signal.SIGALRM, raising(AirflowTaskTimeout("Timeout")))
         try:
             with sigterm_after(operator, marked):
                 operator.execute(attempt.context)

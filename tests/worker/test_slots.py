@@ -79,15 +79,21 @@ def test_wait_for_a_run_keeps_how_many_tries_were_allowed(search):
     assert run.defer().trigger.wait.max_tries == 3
 
 
-def test_refused_task_keeps_its_place_which_the_start_of_its_dag_run_decides(refused):
-    run = refused(2, priority_weight=7)
-    began = datetime(2026, 11, 1, tzinfo=timezone.utc)
-    run.context["dag_run"] = SimpleNamespace(start_date=began)
-    deferral = run.defer()
-    first = deferral.trigger.wait.queued
+def test_place_depends_on_the_start_of_the_dag_run_and_queue_timeout_on_that_of_the_try(refused, world):
+    # Weeks before the clock of the world.
+    began = datetime(2026, 5, 1, tzinfo=timezone.utc)
+    waits = []
+    # The first try is lost while it waits.
+    for _ in range(2):
+        world.clock.sleep(30)
+        run, now = refused(2, priority_weight=7, queue_timeout=600), world.clock.now
+        run.context["dag_run"] = SimpleNamespace(start_date=began)
+        deferral = run.defer()
+        waits.append(deferral.trigger.wait)
+        assert waits[-1].until == pytest.approx(now + 600, abs=5)
+        assert waits[-1].queued.place == (-7, began.timestamp(), pytest.approx(now, abs=5))
     again = run.defer_again(deferral, run.wait_in_triggerer(deferral)).trigger.wait.queued
-    assert (first.priority, first.refusals, again.refusals) == (7, 1, 2)
-    assert again.place == first.place == (-7, began.timestamp(), first.began)
+    assert (again.place, again.refusals) == (waits[1].queued.place, 2)
 
 
 def test_woken_task_sends_its_start_before_any_other_request(refused, emulator):
@@ -142,7 +148,7 @@ def test_start_refused_with_429_joins_the_queue_after_one_request_and_counts_no_
 
 
 def test_refusal_for_a_slot_waits_for_slots_and_outlives_the_trigger(refused):
-    run = refused(queue_timeout=500, webhook=False)
+    run = refused(queue_timeout=500)
     deferred = run.defer()
     wait = deferred.trigger.wait
     _, arguments = deferred.trigger.serialize()

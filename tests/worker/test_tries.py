@@ -16,10 +16,10 @@ from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import WaitEvent
 from airflow_provider_browseract.worker import checks
 from airflow_provider_browseract.worker.ledger import STATE_KEY
-from tests.cases import cases
+from tests.cases import cases, raising
 from tests.catalogue import PRICES
 from tests.demos import convert_input, hide_input, show_defaults
-from tests.workers import KILL, calls_of, raises, set_retry_policy
+from tests.workers import KILL, calls_of, set_retry_policy
 from tests.world import browseract_emulator, emulator, worker, world
 
 __all__ = ["browseract_emulator", "emulator", "worker", "world"]
@@ -99,7 +99,7 @@ class TestAfterAirflowError:
         attempt = tries(deferrable=True, max_tries=max_tries)
         attempt.defer()
         if unreadable:
-            monkeypatch.setattr("airflow_provider_browseract.worker.reading.run_steps", raises(unreadable))
+            monkeypatch.setattr("airflow_provider_browseract.worker.reading.run_steps", raising(unreadable))
         fate = r"\n(?s:.*)The run was stopped\." if status == "canceled" else ""
         with pytest.raises(RunLostError, match=rf"^Airflow ended the deferral: {error}\..*{fate}"):
             attempt.operator().resume_execution("__fail__", {"error": error}, attempt.context)
@@ -173,7 +173,9 @@ class TestFailedReattach:
         assert emulator.tasks[0].status == "canceled"
 
     def test_argument_that_fails_without_a_retry_stops_the_run_of_an_earlier_try(self, tries, emulator, monkeypatch):
-        monkeypatch.setattr(operators.RunWorkflowOperator, "prepare", raises(AirflowFailException("nothing to search")))
+        monkeypatch.setattr(
+            operators.RunWorkflowOperator, "prepare", raising(AirflowFailException("nothing to search"))
+        )
         stopped = r"nothing to search\nAn earlier try has started a run. The run was stopped\."
         with pytest.raises(AirflowFailException, match=stopped):
             tries(max_tries=1).run()
@@ -191,6 +193,13 @@ class TestAfterSuccess:
 
 
 class TestLostStartResponse:
+    def test_start_with_a_refused_connection_is_sent_again_without_listing_tasks(self, tries, emulator, world, connect):
+        connect({"retry_budget": 20})
+        refuses = iter([True])
+        world.unreachable = lambda method: method == "POST" and next(refuses, False)
+        assert len(tries().run()) == 2
+        assert ([*refuses], len(emulator.tasks), calls_of(emulator, "list-tasks")) == ([], 1, 0)
+
     def test_api_key_rotated_after_a_lost_start_still_leads_to_the_run(self, tries, emulator, connect):
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries()
@@ -207,7 +216,7 @@ class TestLostStartResponse:
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries(store=None)
         attempt.ti.map_index = 0
-        attempt.ti.xcom_pull = raises(RuntimeError("no API server."))
+        attempt.ti.xcom_pull = raising(RuntimeError("no API server."))
         with pytest.raises(AirflowFailException, match=r"^RuntimeError: no API server\.\nCheck the newest tasks"):
             attempt.run()
 
@@ -229,7 +238,7 @@ class TestLostStartResponse:
     def test_next_try_looks_for_the_run_of_a_start_that_timed_out_and_that_is_logged(self, tries, emulator, logs):
         attempt = tries(max_tries=1)
         seen = set_retry_policy(attempt, "default")
-        attempt.at_calls("run-task", after=raises(AirflowTaskTimeout("Timeout")))
+        attempt.at_calls("run-task", after=raising(AirflowTaskTimeout("Timeout")))
         with pytest.raises(AirflowTaskTimeout):
             attempt.run()
         unknown = "It is not known whether BrowserAct started a run. A run may be running and using credits. "
@@ -251,11 +260,11 @@ class TestLostStartResponse:
         self, tries, emulator, monkeypatch, logs, error, max_tries, says
     ):
         first = tries()
-        first.at_calls("run-task", after=raises(AirflowTaskTimeout("Timeout")))
+        first.at_calls("run-task", after=raising(AirflowTaskTimeout("Timeout")))
         with pytest.raises(AirflowTaskTimeout):
             first.run()
         logs()
-        monkeypatch.setattr(operators.RunWorkflowOperator, "prepare", raises(error("nothing to search")))
+        monkeypatch.setattr(operators.RunWorkflowOperator, "prepare", raising(error("nothing to search")))
         with pytest.raises(error) as failed:
             tries(max_tries=max_tries).run()
         assert says in f"{failed.value} {logs()}"
@@ -293,7 +302,7 @@ class TestInvalidEntry:
 class TestFailingTaskState:
     @pytest.mark.parametrize("method", ["get", "set"])
     def test_failing_task_state_before_the_start_starts_no_run(self, tries, emulator, store, monkeypatch, logs, method):
-        monkeypatch.setattr(store, method, raises(RuntimeError("the API server is away")))
+        monkeypatch.setattr(store, method, raising(RuntimeError("the API server is away")))
         with pytest.raises(RuntimeError, match="away"):
             tries().run()
         assert emulator.tasks == []

@@ -24,6 +24,7 @@ from airflow.utils.session import create_session
 from sqlalchemy.exc import OperationalError
 
 from airflow_provider_browseract import plugin
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.plugin import LazyApp
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import UNKNOWN_RESPONSE, WAIT_XCOM, is_resumed_wait, new_token
@@ -55,7 +56,9 @@ async def call(client: httpx.AsyncClient, path: str, body=ENDED, **arguments) ->
 
 
 class TestCallbackForWaitingTask:
-    async def test_callback_resumes_deferred_task_and_takes_nothing_from_its_body(self, client, deferred):
+    @pytest.mark.parametrize("version", list(ApiVersion))
+    async def test_callback_resumes_deferred_task_and_takes_nothing_from_its_body(self, client, deferred, version):
+        deferred.defer(api_version=version)
         assert await call(client, deferred.path, {"id": "13", "status": "failed", "deadline": 1.0}) == RESUMED
         assert deferred.state == "scheduled"
         event = WaitEvent(deferred.wait, WokenBy.CALLBACK)
@@ -242,12 +245,15 @@ async def test_body_of_a_callback_is_never_read(deferred, body, genuine):
     assert callback.chunks_read == 0
 
 
-async def test_callbacks_write_no_lines(deferred, caplog):
+async def test_only_a_callback_that_resumes_its_task_writes_a_line_and_only_for_debugging(deferred, caplog):
     app = callback_app()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         for _ in range(100):
             await Asgi(deferred.path, broken_off, app).send()
-    assert [each for each in caplog.records if each.name.startswith("airflow_provider_browseract")] == []
+    lines = [each for each in caplog.records if each.name.startswith("airflow_provider_browseract")]
+    assert [(each.levelname, each.getMessage()) for each in lines] == [
+        ("DEBUG", f"A callback has resumed task instance {deferred.ti_id}.")
+    ]
 
 
 class TestUnexpectedError:

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_browseract.emulator import ORDERS, SEARCH
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 
@@ -47,6 +47,19 @@ with DAG("elsewhere", schedule=None, default_args=ACCOUNT):
     TaskSensor(task_id="rescheduled", browseract_task_id=begun.output, mode="reschedule", **shared)
     TaskSensor(task_id="deferred", browseract_task_id=begun.output, deferrable=True, **shared)
     TaskSensor(task_id="failed", browseract_task_id=failing.output, deferrable=True, **shared)
+
+with DAG("profiles", schedule=None, default_args=RETRIES):
+    log_in = RunWorkflowOperator.partial(
+        task_id="log_in", workflow_id=LOG_IN.id, save_browser_data=True, deferrable=True
+    ).expand(input_parameters=[{"username": name, "password": "x"} for name in ("ada", "grace")])
+
+    @task
+    def saved(ti: Any = None) -> list[str]:
+        """Collect the profiles of the runs that logged in."""
+        return list(ti.xcom_pull(task_ids="log_in", key="profile_id", map_indexes=[0, 1]))
+
+    log_in >> (profiles := saved())
+    RunWorkflowOperator.partial(task_id="orders", workflow_id=ORDERS.id, deferrable=True).expand(profile_id=profiles)
 
 with DAG("callbacks", schedule=None, max_active_tasks=200, params={"runs": [{}]}):
 
