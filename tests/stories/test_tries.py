@@ -83,7 +83,7 @@ STORIES = {
     "other inputs, stop fails": [LOSES_WORKER, Try(RunLostError, args=INK, faults=NO_STOP, says="503", runs="running")],
     "other inputs after a lost start": [Try(dies="after start", run=LONG), Try(FAILS, args=INK, runs="running")],
     "run is forgotten": [
-        Try(RunLostError, faults=FORGOTTEN, says="still active"),
+        Try(RunLostError, faults=FORGOTTEN, says="still active ... code 10112"),
         Try(FAILS, faults=FORGOTTEN, says="Nothing was started", runs="running"),
     ],
     "run is forgotten until the task is cleared": [
