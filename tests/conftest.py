@@ -43,7 +43,7 @@ hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("random", derandomize=False, max_examples=1000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("same")
 
-MAY_BE_SKIPPED = ("before Airflow 3.3", "before Airflow 3.4", "mysql is left out")
+MAY_BE_SKIPPED = ("before Airflow 3.2", "before Airflow 3.3", "before Airflow 3.4", "mysql is left out")
 """How the reasons begin for which CI may skip a test: it runs on another Airflow, or Debian has no MySQL server."""
 
 
