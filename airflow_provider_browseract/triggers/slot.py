@@ -48,7 +48,7 @@ class SlotTrigger(BaseTrigger):
             dispatcher.queue.free(key)
             await asyncio.sleep(max(0.0, self.wait.not_before - time.time()))
         dispatcher.join(key, self.wait, self.browseract_conn_id, getattr(ti, "dag_id", ""))
-        logging = asyncio.ensure_future(self._log_place(dispatcher, key))
+        place_line = asyncio.ensure_future(self._log_place(dispatcher, key))
         try:
             await dispatcher.wait(key, self.wait.until)
         except asyncio.CancelledError:
@@ -56,7 +56,7 @@ class SlotTrigger(BaseTrigger):
             dispatcher.queue.free(key)
             raise
         finally:
-            logging.cancel()
+            place_line.cancel()
         # dag.test() passes on only the event.
         yield TriggerEvent(to_json(self.wait.queued))  # type: ignore[no-untyped-call]
 
