@@ -66,7 +66,7 @@ SIDE_BY_SIDE := --numprocesses=3 --dist=loadgroup
 UNITS := $(if $(IS_NEWEST),--ignore=tests/e2e --ignore=tests/faults,tests/airflow tests/api tests/hooks)
 
 # The property-based tests.
-PROPERTIES := tests/runs tests/api tests/dag_files tests/emulator
+PROPERTIES := tests/runs tests/api tests/test_dag_file.py tests/emulator
 
 # All in one Airflow. On other versions, only a run that a callback ends, each way a try can end, and the panel.
 E2E := $(if $(IS_NEWEST),tests/e2e --ignore=tests/e2e/test_pods.py --ignore=tests/e2e/test_site.py,\

@@ -9,9 +9,14 @@ import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 
-from airflow_provider_browseract.commands import check, new_dag
+EXAMPLES = """\
+examples:
+  %(prog)s
+  %(prog)s 71002814653029437 --input keyword=laptops > dags/search_029437.py
+  %(prog)s 71002814653029437 --test > tests/test_search_029437.py
 
-COMMANDS = (check, new_dag)
+Exit code: 0 for success, 1 if something is wrong, 2 for wrong usage. Unless it is 0, stdout is empty.
+"""
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -20,9 +25,28 @@ def command_line() -> argparse.ArgumentParser:
         prog="python -m airflow_provider_browseract",
         description="Commands of the Airflow provider for BrowserAct. They start no run and use no credits.",
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_command(commands)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    connection = argparse.ArgumentParser(add_help=False)
+    default = "browseract_default"
+    connection.add_argument("--conn-id", default=default, help="the Airflow connection (default: %(default)s)")
+    commands.add_parser(
+        "check",
+        parents=[connection],
+        help="check a connection, and whether callbacks arrive",
+        description="Check a connection and the Airflow around it.",
+        epilog="Exit code: 0 if no check has failed, 1 if one has, 2 for wrong usage.",
+    )
+    new_dag = commands.add_parser(
+        "new-dag",
+        parents=[connection],
+        help="print a DAG that runs a workflow, bot or template, or its test",
+        description="Print a DAG that runs a workflow, bot or template, or its test.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    new_dag.add_argument("id", metavar="ID", nargs="?", help="its id or address; without it, list what there is to run")
+    new_dag.add_argument("--test", action="store_true", help="print the pytest file of the DAG")
+    new_dag.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="value of an input")
     return parser
 
 
@@ -38,8 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         if not load_airflow():
             return 1
+        from airflow_provider_browseract.commands import check, new_dag
+
         try:
-            code: int = options.run(options)
+            code = {"check": check.run, "new-dag": new_dag.run}[options.command](options)
             options.out.flush()
         except BrokenPipeError:
             # The reader, such as head, has seen enough. At its exit, Python writes to stdout once more.

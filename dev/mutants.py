@@ -39,7 +39,7 @@ PACKAGE = "airflow_provider_browseract"
 ROOMS = ("api", "runs", "triggers", "webhook", "worker")
 """The folders of the package that decide about money."""
 
-OTHER_TESTS = ("commands", "dag_files", "e2e", "emulator", "faults", "panel")
+OTHER_TESTS = ("commands", "e2e", "emulator", "faults", "panel")
 """The folders of tests that do not test these decisions. Those directly in ``tests/`` do not, either."""
 
 COPY = ROOT / "mutants"

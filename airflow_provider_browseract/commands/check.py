@@ -1,103 +1,196 @@
-"""The command ``check``: its arguments and its output. ``checks.py`` has the checks."""
+"""The command ``check``: whether a connection and the Airflow around it are ready for runs. It starts none."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import os
+import logging
 import textwrap
-from collections.abc import Iterator
-from enum import Enum
+import time
+from contextlib import suppress
+from typing import Any
 
-from airflow_provider_browseract.api.models import one_line
+from airflow.configuration import ensure_secrets_loaded
+from airflow.jobs.job import Job, JobState
+from airflow.utils.session import create_session
+from sqlalchemy import inspect, select
 
-LONGEST_TEXT = 600
-"""Characters of a text that may come from outside."""
+from airflow_provider_browseract.api.models import ApiVersion, one_line
+from airflow_provider_browseract.compat import AirflowNotFoundException
+from airflow_provider_browseract.exceptions import (
+    BrowserActError,
+    InputError,
+    UnexpectedResponseError,
+    UnknownRefusalError,
+)
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.connection import (
+    CONNECTION_TYPE,
+    budget_of,
+    check_for_start,
+    no_connection,
+    unencrypted,
+)
+from airflow_provider_browseract.hooks.probe import check_callbacks, count_workflows
+from airflow_provider_browseract.in_airflow.day_sums import read_day_sums
+from airflow_provider_browseract.loops import run_steps
+from airflow_provider_browseract.runs.budget import BudgetStep, ReadDaySums, read_budget
+from airflow_provider_browseract.runs.queueing import count_active
 
-WIDTH = 90
-"""Characters of a line of advice."""
+log = logging.getLogger(__name__)
 
+API_LIMIT = 10.0
+"""Seconds that a call of BrowserAct's API may take, retries included."""
 
-class State(str, Enum):
-    """Whether a check has passed."""
+LONGEST_TEXT, WIDTH = 600, 90
+"""Characters of a text that may come from outside, and of a line of a remedy."""
 
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "FAIL"
-    SKIP = "skip"
-
-
-COLORS = {State.OK: 32, State.WARN: 33, State.FAIL: 31, State.SKIP: 2}
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """The outcome of a check.
-
-    :param name: what was checked.
-    :param facts: what was found, or why it was not checked.
-    :param advice: the remedy, or what the facts do not show; "" for nothing.
-    """
-
-    state: State
-    name: str
-    facts: str
-    advice: str = ""
-
-    def lines(self, state: str) -> Iterator[str]:
-        """Yield the lines to print.
-
-        :param state: the state as it is shown.
-        """
-        facts, advice = (one_line(text, LONGEST_TEXT) or "" for text in (self.facts, self.advice))
-        yield f"{state}{'':{6 - len(self.state.value)}}{self.name:12}{facts}"
-        for each in textwrap.wrap(advice, WIDTH, break_long_words=False, break_on_hyphens=False):
-            yield f"{'':18}{each}"
+COMPONENTS = {"TriggererJob": "triggerer", "SchedulerJob": "scheduler", "DagProcessorJob": "dag-processor"}
+"""The commands of the components of Airflow, by the type of their jobs."""
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to a command line."""
-    text = (
-        "Check a connection and the Airflow around it: API key and address, triggerer, API server, callbacks, slots. "
-        "It starts no run and uses no credits."
-    )
-    parser = commands.add_parser(
-        "check",
-        help="check a connection, and whether callbacks arrive",
-        description=text,
-        epilog="Exit code: 0 if no check has failed, 1 if one has, 2 for wrong usage.",
-    )
-    parser.add_argument(
-        "conn_id",
-        nargs="?",
-        default="browseract_default",
-        metavar="CONN_ID",
-        help="the Airflow connection (default: %(default)s)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.set_defaults(run=run)
+class Skipped(Exception):
+    """Something cannot be checked. The message is the reason, and the remedy in a second line."""
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check, print the lines, and return the exit code."""
-    # Importing it takes seconds, because it imports Airflow.
-    from airflow_provider_browseract.commands.checks import NOT_ASKED, checks
+    """Print a line for each check, with the remedy below it, and return the exit code."""
+    hook, states, broken = BrowserActHook(options.conn_id), list[str](), None
+    for name, check in CHECKS.items():
+        try:
+            if broken is not None:
+                raise Skipped(f"needs the check {broken!r}")
+            found = check(hook)
+            # Whoever finds something that is probably not intended adds the remedy.
+            state = "warn" if "\n" in found else "ok"
+        except Skipped as reason:
+            state, found = "skip", str(reason)
+        except BrowserActError as error:
+            state, found = "FAIL", f"{error.brief}\n{error.advice}"
+        except InputError as error:
+            state, found = "FAIL", str(error)
+        except Exception as error:  # noqa: BLE001 - a secrets backend may fail in any way, and quote what it has read
+            state, found = "FAIL", f"unexpected error ({type(error).__name__})\n`airflow info` may show more."
+        if name in ("connection", "API") and state in ("FAIL", "skip"):
+            broken = broken or name
+        states.append(state)
+        facts, _, remedy = found.partition("\n")
+        print(f"{state:6}{name:12}{one_line(facts, LONGEST_TEXT)}".rstrip("."), file=options.out, flush=True)
+        for line in textwrap.wrap(one_line(remedy, LONGEST_TEXT) or "", WIDTH, break_on_hyphens=False):
+            print(f"{'':18}{line}", file=options.out)
+    print(f"\nFailed: {states.count('FAIL')}, skipped: {states.count('skip')}.", file=options.out)
+    return int("FAIL" in states)
 
-    out, done = options.out, []
-    colored = out.isatty() and "NO_COLOR" not in os.environ
-    for line in checks(options.conn_id):
-        done.append(line)
-        if not options.json:
-            state = f"\033[{COLORS[line.state]}m{line.state.value}\033[0m" if colored else line.state.value
-            print("\n".join(line.lines(state)), file=out, flush=True)
-    failed = sum(line.state is State.FAIL for line in done)
-    if options.json:
-        found = {"conn_id": options.conn_id, "ok": not failed, "checks": [dataclasses.asdict(line) for line in done]}
-        print(json.dumps(found, indent=2), file=out)
-    else:
-        result = f"{failed} of {len(done)} checks failed" if failed else "No check failed"
-        skipped = sum(line.state is State.SKIP for line in done)
-        result += f", {skipped} skipped." if skipped else "."
-        print(f"\n{NOT_ASKED}\n{result}", file=out)
-    return 1 if failed else 0
+
+def alive() -> set[str]:
+    """Return the types of the components that are alive.
+
+    :raises InputError: Airflow's database has no tables.
+    :raises Skipped: the database cannot be read on this machine.
+    """
+    try:
+        with create_session(scoped=False) as session:
+            if inspect(session.connection()).has_table(Job.__tablename__):
+                jobs = session.scalars(select(Job).where(Job.job_type.in_(COMPONENTS), Job.state == JobState.RUNNING))
+                return {str(job.job_type) for job in jobs if job.is_alive()}
+    except Exception as error:  # noqa: BLE001 - the message may contain the password of the database
+        raise Skipped(
+            f"Airflow's database cannot be read on this machine ({type(error).__name__})\n"
+            "Run the command where the scheduler or the API server runs."
+        ) from None
+    raise InputError("Airflow's database has no tables\nRun `airflow db migrate`.")
+
+
+def _check_components(_: BrowserActHook) -> str:
+    found = alive()
+    if missing := [command for kind, command in COMPONENTS.items() if kind not in found]:
+        commands = " and ".join(f"`airflow {each}`" for each in missing)
+        raise InputError(f"not alive: {', '.join(missing)}\nStart {commands}.")
+    return "alive: triggerer, scheduler, DAG processor"
+
+
+def _check_connection(hook: BrowserActHook) -> str:
+    conn_id = hook.browseract_conn_id
+    try:
+        connection = hook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        # It may be in the database, if that can be read at all.
+        alive()
+        raise InputError(no_connection(conn_id)) from None
+    if connection.conn_type != CONNECTION_TYPE:
+        raise InputError(
+            f"Connection {conn_id!r} is not of type {CONNECTION_TYPE}\nSet its type, or correct --conn-id."
+        )
+    check_for_start(hook.settings)
+    warning = unencrypted(hook.settings.base_url)
+    return f"{conn_id!r} from {_place_of(conn_id)}" + (f"\n{warning}" if warning else "")
+
+
+def _place_of(conn_id: str) -> str:
+    """Return where Airflow finds a connection."""
+    own = {"EnvironmentVariablesBackend": "the environment", "MetastoreBackend": "Airflow's database"}
+    for backend in ensure_secrets_loaded():
+        # If one fails, Airflow asks the next one too.
+        with suppress(Exception):
+            if backend.get_connection(conn_id=conn_id) is not None:
+                name = type(backend).__name__
+                return own.get(name, f"the secrets backend {name}")
+    return "an unknown place"
+
+
+def _check_callbacks(hook: BrowserActHook) -> str:
+    if hook.settings.webhook_base_url is None:
+        raise Skipped("the connection has no webhook_base_url, so deferred tasks poll their runs")
+    check_callbacks(hook)
+    return f"the callback route responds to this machine at {hook.settings.webhook_base_url}"
+
+
+def _check_api(hook: BrowserActHook) -> str:
+    address = hook.settings.base_url
+    try:
+        with hook.client_within(API_LIMIT) as client:
+            workflows = count_workflows(client)
+    except (UnexpectedResponseError, UnknownRefusalError) as error:
+        if error.code is not None:
+            raise
+        remedy = (
+            "Leave the host of the connection (field API address) empty, or set it to an address without a path such "
+            "as /v2. If it is right, look for a proxy or a firewall between this machine and BrowserAct."
+        )
+        raise InputError(f"What responds at {address} is not BrowserAct's API ({error.codes})\n{remedy}") from None
+    return f"{address} accepts the API key; workflows that it can see: {workflows}"
+
+
+def _check_slots(hook: BrowserActHook) -> str:
+    with hook.client_within(API_LIMIT) as client:
+        active = run_steps(count_active([*ApiVersion]), client, log)
+    return f"active runs: {'not known' if active is None else active.number}"
+
+
+def _check_budget(hook: BrowserActHook) -> str:
+    budget, key = budget_of(hook.settings), hook.settings.key_digest
+    if budget is None:
+        return "the connection has none"
+
+    def read_sums(step: BudgetStep) -> Any:
+        # Only workers write sums.
+        return read_day_sums(budget.conn_id, key, log) if isinstance(step, ReadDaySums) else None
+
+    with hook.client_within(API_LIMIT) as client:
+        verdicts = run_steps(read_budget(budget, time.time), client, log, read_sums)
+    facts = "; ".join(
+        f"{each.period} (UTC): {each.used:,} of {each.period.limit:,} credits used, {each.reserved:,} more expected"
+        for each in verdicts
+    )
+    spent = [each.period.setting for each in verdicts if each.credits_left < 0]
+    return f"{facts}\nTo allow more runs before the end of the period, raise {' and '.join(spent)}." if spent else facts
+
+
+CHECKS = {
+    "components": _check_components,
+    "connection": _check_connection,
+    "callbacks": _check_callbacks,
+    "API": _check_api,
+    "slots": _check_slots,
+    "budget": _check_budget,
+}
+"""The checks in their order. Those after ``connection`` need it, and those after ``API`` need that."""

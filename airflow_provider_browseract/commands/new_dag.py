@@ -1,100 +1,114 @@
-"""The command ``new-dag``: its arguments and its output. ``dag_writer.py`` has what it does."""
+"""The command ``new-dag``: print a DAG that runs a workflow, bot or template, or its test, or list what there is."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import re
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
 
-from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.exceptions import BrowserActError, InputError
+from airflow_provider_browseract.api.client import BrowserActClient
+from airflow_provider_browseract.api.models import ApiVersion, BotType, SourceInfo, one_line
+from airflow_provider_browseract.api.versions import SOURCES, SourceKind
+from airflow_provider_browseract.compat import AirflowNotFoundException, is_secret
+from airflow_provider_browseract.dag_file import DAG, KINDS, TEST, Runnable, dag_file, dag_id_of
+from airflow_provider_browseract.exceptions import BrowserActError, InputError, NotFoundError
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.connection import no_connection
+from airflow_provider_browseract.runs.hints import did_you_mean
+from airflow_provider_browseract.runs.request import without_secrets
+from airflow_provider_browseract.runs.schemas import conform
 
-PROGRAM = "python -m airflow_provider_browseract new-dag"
+REQUEST_LIMIT = 20.0
+"""Seconds that a request may take, when it is sent again too."""
 
-
-def option_of(kind: SourceKind) -> str:
-    """Return a kind as ``--kind`` takes it."""
-    return kind.value.replace("_", "-")
-
-
-KINDS = {option_of(kind): kind for kind in SourceKind}
-
-EPILOG = f"""\
-Without --input, the DAG has the required inputs of a workflow as params, which Airflow asks for. For a bot, it has
-example values.
-
-examples:
-  {PROGRAM} --list
-  {PROGRAM} 71002814653029437 --input keyword=laptops
-  {PROGRAM} 82000518364027715 --kind bot --output dags/contacts.py
-
-Exit code: 0 for success, 1 if the output names a problem, 2 for wrong usage.
-"""
-
-
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the command line."""
-    parser = commands.add_parser(
-        "new-dag",
-        help="write a DAG that runs a workflow, bot or template, and a test for it",
-        description="Write a DAG that runs a workflow, bot or template, and a test for it. This uses no credits.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("id", metavar="ID", nargs="?", help="id of the workflow, bot or template")
-    parser.add_argument("--kind", choices=[*KINDS], help="what ID identifies (default: workflow)")
-    parser.add_argument(
-        "--conn-id",
-        default="browseract_default",
-        help="Airflow connection that the command and the DAG use (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="value of an input, and the default of a param of the DAG; lists and objects of a bot as JSON",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        help="DAG file to write, or its folder. The name of the file becomes the id of the DAG (default: named after "
-        "the workflow, in Airflow's DAGs folder)",
-    )
-    parser.add_argument(
-        "--test",
-        metavar="FILE",
-        help="test file to write, or its folder (default: a folder named tests beside that of the DAG file)",
-    )
-    parser.add_argument(
-        "--list",
-        action="store_true",
-        help="list what the account can run, with --kind only this kind, and write nothing",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON value")
-    parser.set_defaults(run=run, refuse=parser.error)
+SAME = {SourceKind.BOT: SourceKind.WORKFLOW, SourceKind.BOT_TEMPLATE: SourceKind.TEMPLATE}
+"""What version 3 of the API also serves of version 2, with the same id."""
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command, and return its exit code."""
-    # Importing it takes seconds, because it imports Airflow.
-    from airflow_provider_browseract.commands.dag_writer import Listed, Written, list_sources, write_dag
-
-    if options.list == (options.id is not None):
-        options.refuse("give either an ID or --list")
-    kind = KINDS[options.kind] if options.kind else None
+    """Print what was asked for, and return the exit code. If something is wrong, stdout stays empty."""
     try:
-        result: Listed | Written
-        if options.list:
-            result = list_sources(options.conn_id, kind)
-        else:
-            kind = kind or SourceKind.WORKFLOW
-            result = write_dag(options.conn_id, kind, options.id, options.input, options.output, options.test)
-    except (BrowserActError, InputError) as error:
-        if options.json:
-            print(json.dumps({"error": str(error)}), file=options.out)
-        else:
-            print(error, file=sys.stderr)
+        with BrowserActHook(options.conn_id).client_within(REQUEST_LIMIT) as client:
+            if options.id is None:
+                text = "".join(f"{line}\n" for line in list_all(client))
+            else:
+                source = find(client, options.id)
+                given = read_inputs(options.input, source)
+                text = dag_file(source, options.conn_id, given, template=TEST if options.test else DAG)
+    except AirflowNotFoundException:
+        print(no_connection(options.conn_id), file=sys.stderr)
         return 1
-    print(json.dumps(result.as_json) if options.json else "\n".join(result.lines), file=options.out)
+    except (BrowserActError, InputError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(text, end="", file=options.out)
+    if options.id is not None:
+        path = f"tests/test_{dag_id_of(source)}.py" if options.test else f"dags/{dag_id_of(source)}.py"
+        print(f"Save it as {path}.", file=sys.stderr)
     return 0
+
+
+def list_all(client: BrowserActClient) -> Iterable[str]:
+    """Yield a line for each workflow, template and bot of the account."""
+    listed = set()
+    for kind, calls in SOURCES.items():
+        for each in client.iter_items(calls.list()):
+            if (SAME.get(kind), each.id) not in listed or each.type is BotType.AGENT:
+                listed.add((kind, each.id))
+                yield f"{KINDS[kind].one:12}  {each.id}  {one_line(each.name) or ''}".rstrip()
+    if not listed:
+        yield "The account has nothing to run. Build a workflow in BrowserAct's dashboard, and publish it."
+
+
+def find(client: BrowserActClient, text: str) -> Runnable:
+    """Ask for an id as each kind, and return what it identifies.
+
+    :param text: the id, or an address with it, in which it is the last long word with a digit.
+    :raises InputError: it is no id, nothing has it, or two kinds have it.
+    """
+    words = [word for word in re.findall(r"\w{10,}", text) if re.search(r"\d", word)] if "://" in text else []
+    source_id = words[-1] if words else text
+    found: dict[SourceKind, SourceInfo] = {}
+    for kind, calls in SOURCES.items():
+        with suppress(NotFoundError):
+            source = client.send(calls.read(source_id))
+            if SAME.get(kind) not in found or source.type is BotType.AGENT:
+                found[kind] = source
+    if len(found) == 1:
+        [(kind, source)] = found.items()
+        if kind is SourceKind.BOT and source.published_at is None:
+            raise InputError(f"The bot {source_id!r} is not published: publish it in BrowserAct's dashboard.")
+        return Runnable.of(kind, source)
+    if not found:
+        raise InputError(f"The account has nothing with the id {source_id!r}: leave it out to list what there is.")
+    both = " and of ".join(f"the {KINDS[kind].one} {each.name!r}" for kind, each in found.items())
+    raise InputError(f"{source_id!r} is the id of {both}, so this command cannot know which one you mean.")
+
+
+def read_inputs(given: Iterable[str], source: Runnable) -> dict[str, Any]:
+    """Return the values of ``--input`` by name, with the types that a bot declares.
+
+    :param given: names and values, as ``name=value``.
+    :raises InputError: one of them cannot be used. The message has no value, which can be a secret.
+    """
+    known, found = [each.name for each in source.inputs], dict[str, str]()
+    for each in given:
+        name, _, value = each.partition("=")
+        if not name or not value:
+            raise InputError("--input needs a name and a value, as in --input keyword=laptops.")
+        if name in found:
+            raise InputError(f"--input has {name!r} twice.")
+        if name not in known:
+            names = ", ".join(map(repr, known)) or "none"
+            raise InputError(f"There is no input {name!r}{did_you_mean(name, known)}, only: {names}.")
+        if is_secret(name) or without_secrets(value, is_secret, set()) != value:
+            raise InputError(
+                f"--input {name} is or contains a secret: leave it out, so that the DAG reads it from a connection."
+            )
+        found[name] = value
+    if SOURCES[source.kind].api_version is ApiVersion.V2:
+        return found
+    return conform(found, {**source.schema, "required": []}, f"the bot {source.id}").input

@@ -26,7 +26,7 @@ from airflow_provider_browseract.api.pages import Listing, list_items
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
 from airflow_provider_browseract.compat import AirflowNotFoundException
-from airflow_provider_browseract.dag_files.runnable import Runnable
+from airflow_provider_browseract.dag_file import Runnable
 from airflow_provider_browseract.exceptions import NOTHING_TO_STOP, ConnectionFailedError, InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, budget_of

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import UI_FOLLOWS_FRAME
-from airflow_provider_browseract.dag_files.runnable import WORDS
+from airflow_provider_browseract.dag_file import KINDS
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.panel import building
 from airflow_provider_browseract.panel.access import Access
@@ -81,7 +81,7 @@ MOST_WAITING = 200
 LOADING_REFRESH = 2
 """Seconds between two reads of the page about credits, as long as days are missing."""
 
-PAGES = ("runs", "ti", "dag", "credits", *(words.path for words in WORDS.values()))
+PAGES = ("runs", "ti", "dag", "credits", *(words.path for words in KINDS.values()))
 """What the addresses of pages begin with, other than that of the overview."""
 
 
@@ -344,7 +344,7 @@ class Panel:
         account = await self._accounts.account(conn_id, 0)
         found = read.source
         if found is None and read.not_found:
-            what = WORDS[kind].one
+            what = KINDS[kind].one
             missing = Notice("error", f"BrowserAct has no such {what}.", f"Choose one in the list of {what}s.")
             raise PageError(404, missing)
         if found is None and read.error is not None:

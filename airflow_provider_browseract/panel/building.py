@@ -13,10 +13,10 @@ from urllib.parse import quote, urlencode
 
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
-from airflow_provider_browseract.dag_files.dag_file import dag_file
-from airflow_provider_browseract.dag_files.runnable import WORDS, Runnable, source_of
+from airflow_provider_browseract.dag_file import KINDS, Runnable, dag_file, dag_id_of
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
 from airflow_provider_browseract.panel.access import Access, Rights, is_trusted, rights_on
+from airflow_provider_browseract.panel.days import source_of
 from airflow_provider_browseract.panel.records import TaskInstanceKey
 from airflow_provider_browseract.panel.views import (
     BudgetShare,
@@ -352,7 +352,7 @@ def sources_page(
     return SourcesPage(
         kinds=tuple(
             Choice(words.several, urlencode({"conn": known.account.conn_id, "kind": other.value}), other is kind)
-            for other, words in WORDS.items()
+            for other, words in KINDS.items()
         ),
         kind=kind,
         rows=tuple(row for row in rows if wanted.casefold() in f"{row.id} {row.name} {row.description}".casefold()),
@@ -364,7 +364,7 @@ def sources_page(
 def source_page(known: Knowledge, source: Runnable) -> SourcePage:
     """Return the page of a workflow, bot or template, with a DAG file that runs it."""
     name = foreign_text(source.name) or source.id
-    file = dag_file(source, known.account.conn_id)
+    dag_id = dag_id_of(source)
     # Lists do not name the template of a run, so a template has none.
     version = SOURCES[source.kind].api_version
     runs = [task for task in known.account.tasks if (task.api_version, task.source_id) == (version, source.id)]
@@ -375,9 +375,9 @@ def source_page(known: Knowledge, source: Runnable) -> SourcePage:
         name=name,
         description=foreign_text(source.description, 2000),
         inputs=tuple(InputView(foreign_text(each.name), each.required) for each in source.inputs),
-        file_name=file.file_name,
-        dag_file=file.source,
-        dag_id=file.dag_id,
+        file_name=f"{dag_id}.py",
+        dag_file=dag_file(source, known.account.conn_id),
+        dag_id=dag_id,
         runs=len(runs),
         mean=sum(credits) / len(credits) if credits else None,
         detail_url=source.detail_url,

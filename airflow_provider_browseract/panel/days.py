@@ -14,7 +14,6 @@ from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.api.versions import APIS
-from airflow_provider_browseract.dag_files.runnable import source_of
 from airflow_provider_browseract.exceptions import UnexpectedResponseError
 from airflow_provider_browseract.in_airflow.shielding import outlasting
 from airflow_provider_browseract.loops import AsyncSender
@@ -44,10 +43,18 @@ MAX_REQUESTS = 20
 """Requests for one day and one version of the API. They read 5,000 runs of workflows and 2,000 of bots."""
 
 
+def source_of(task: Task) -> str | None:
+    """Return what a run runs: the id of a workflow, or ``bot`` and its name; None if BrowserAct does not report it."""
+    if task.api_version is ApiVersion.V2:
+        return task.workflow_id
+    name = task.bot_name or task.bot_id
+    return f"bot {name}" if name else "bot template"
+
+
 class DayRun(NamedTuple):
     """A run that was created on a day.
 
-    :param source: what was run, as :func:`~airflow_provider_browseract.dag_files.runnable.source_of` returns it.
+    :param source: what was run, as :func:`source_of` returns it.
     :param credit: None if BrowserAct reports none yet.
     """
 

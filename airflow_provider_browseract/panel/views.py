@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.dag_files.runnable import WORDS, Words
+from airflow_provider_browseract.dag_file import KINDS, Kind
 
 COLORS = 8
 """Colors of the plot. The last one is for all other workflows or DAGs."""
@@ -391,9 +391,9 @@ class SourcesPage:
     truncated: bool
 
     @property
-    def words(self) -> Words:
+    def words(self) -> Kind:
         """What the kind is called."""
-        return WORDS[self.kind]
+        return KINDS[self.kind]
 
 
 @dataclass(frozen=True)
@@ -428,9 +428,9 @@ class SourcePage:
     detail_url: str | None = None
 
     @property
-    def words(self) -> Words:
+    def words(self) -> Kind:
         """What the kind is called."""
-        return WORDS[self.kind]
+        return KINDS[self.kind]
 
     @property
     def is_template(self) -> bool:

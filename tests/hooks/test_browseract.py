@@ -465,21 +465,20 @@ class TestConnectionTest:
         good, message = BrowserActHook().test_connection()
         assert good is True
         assert f"{len(emulator.of_kind('workflow'))} workflows are visible" in message
-        assert "Deferred tasks poll" in message
         assert emulator.tasks == []
         assert [request.method for request in emulator.requests] == ["GET"]
 
     @cases(
         ("changed", "words"),
         {
-            "wrong key": ({"password": "app-wrong"}, "The API key is wrong"),
+            "wrong key": ({"password": "app-wrong"}, "BrowserAct refused list-workflows"),
             "no key": ({"password": None}, "has no API key"),
             "invalid host": ({"host": "gopher://x"}, "the host is not an http or https address"),
-            "closed port": ({"host": "http://127.0.0.1:9"}, "No usable connection to the API address: No connection"),
-            "unknown host": ({"host": "http://nowhere.invalid"}, "No usable connection to the API address: No conn"),
+            "closed port": ({"host": "http://127.0.0.1:9"}, "No connection to http://127.0.0.1:9"),
+            "unknown host": ({"host": "http://nowhere.invalid"}, "the name of the host cannot be resolved"),
             "invalid webhook_base_url": (
                 {"extra": {"webhook_base_url": "ftp://x"}},
-                "But callbacks are not possible: webhook_base_url is not an http or https address",
+                "webhook_base_url is not an http or https address",
             ),
         },
     )
@@ -512,8 +511,7 @@ class TestConnectionTest:
         app = FastAPI()
         app.mount(prefix, api_server)
         with served(app) as port:
-            message = tested({"webhook_base_url": f"http://127.0.0.1:{port}{prefix}/"}, succeeds=True)
-        assert f"The callback route responds at http://127.0.0.1:{port}{prefix}/." in message
+            tested({"webhook_base_url": f"http://127.0.0.1:{port}{prefix}/"}, succeeds=True)
 
     @cases(
         ("path", "words"),
@@ -523,10 +521,9 @@ class TestConnectionTest:
                 for path in ("/browseract/callback", "/browseract/callback/", "/browseract/callback/a/b")
             },
             **{
-                path: (path, "the response was HTTP 404. Check its path (remove /browseract from its end), and")
-                for path in ("/browseract", "/browseract/")
+                path: (path, "(HTTP 404).\nSet webhook_base_url to the address of the API server, with the path of")
+                for path in ("/browseract", "/browseract/", "/team-a")
             },
-            "/team-a": ("/team-a", "does not lead to the callback route: the response was HTTP 404. Check its path, "),
         },
     )
     def test_connection_test_fails_when_the_path_of_webhook_base_url_is_wrong(self, tested, api_server, path, words):
@@ -536,9 +533,9 @@ class TestConnectionTest:
     @cases(
         ("answer", "words"),
         {
-            "page with 503": (Response("<html>", 503, media_type="text/html"), "route: the response was HTTP 503"),
+            "page with 503": (Response("<html>", 503, media_type="text/html"), "something else responds at"),
             "login page": (Response("<html>", media_type="text/html"), "a login page or another gateway responds at"),
-            "no route": (Response("{}", 404), "Check its path, and that the provider is installed"),
+            "no route": (Response("{}", 404), "install the provider there"),
         },
     )
     def test_connection_test_reports_cause_when_callback_url_responds_wrongly(self, tested, answer, words):
@@ -554,7 +551,9 @@ class TestConnectionTest:
     )
     def test_connection_test_fails_with_the_reason_when_callbacks_cannot_arrive(self, tested, base_url, reason):
         message = tested({"webhook_base_url": base_url})
-        assert re.search(f"But {base_url} cannot be reached from the machine of this test: {reason}", message)
+        assert re.search(
+            rf"Callbacks do not arrive: {base_url} cannot be reached from this machine \(.*{reason}", message
+        )
         assert "a machine cannot reach its own public address" in message
         assert "'Woken by a callback'" in message
 
@@ -562,7 +561,7 @@ class TestConnectionTest:
         monkeypatch.setattr(probe, "PROBE_TIMEOUT", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             message = tested({"webhook_base_url": f"http://127.0.0.1:{silent.getsockname()[1]}"})
-        assert "no response within 0.2 seconds" in message
+        assert "Read timed out" in message
 
 
 METHODS_OF_V3 = {

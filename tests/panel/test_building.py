@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion, Failure, Step, TaskStatus
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
-from airflow_provider_browseract.dag_files.runnable import Input, Runnable
+from airflow_provider_browseract.dag_file import Runnable
 from airflow_provider_browseract.panel import building, credits
 from airflow_provider_browseract.panel.accounts import TaskRead
 from airflow_provider_browseract.panel.days import DayRun
@@ -372,7 +372,8 @@ def test_sources_are_searched_by_name_id_and_description():
 
 @pytest.mark.parametrize("kind", SourceKind)
 def test_page_of_source_has_a_dag_file_with_its_id(kind):
-    source = Runnable(kind, "71", "Search", "x", inputs=(Input("keyword", True), Input("limit", False)))
+    schema = {"properties": {"keyword": {}, "limit": {}}, "required": ["keyword"]}
+    source = Runnable(kind, "71", "Search", "x", schema, {"keyword": "text"})
     run = task(1, TaskStatus.FINISHED, credit=20)
     if SOURCES[kind].api_version is ApiVersion.V3:
         run = replace(run, api_version=ApiVersion.V3, workflow_id=None, bot_id="71")
