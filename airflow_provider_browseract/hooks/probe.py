@@ -64,7 +64,11 @@ def check_callbacks(hook: BrowserActHook) -> None:
     expected = callback_url.UNKNOWN_RESPONSE
     try:
         with requests.post(url, json={}, timeout=PROBE_TIMEOUT, allow_redirects=False, stream=True) as response:
-            status, body = response.status_code, next(response.iter_content(len(expected) + 1), b"")
+            status, body = response.status_code, b""
+            for piece in response.iter_content(len(expected) + 1):
+                body += piece
+                if len(body) > len(expected):
+                    break
     # ValueError: the name of the host cannot be encoded.
     except (requests.RequestException, ValueError) as error:
         # What urllib3 names as the reason; its text begins with the address.

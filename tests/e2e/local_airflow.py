@@ -207,9 +207,9 @@ class LocalAirflow:
     def _make_homes(self) -> None:
         """Create what has to be on each host."""
 
-    def cli(self, *words: str) -> str:
+    def cli(self, *words: str, module: str = "airflow") -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "airflow", *words],
+            [sys.executable, "-m", module, *words],
             env=self.variables_of("scheduler"),
             cwd=self.home_of("scheduler"),
             capture_output=True,
@@ -217,7 +217,7 @@ class LocalAirflow:
             timeout=180,
         )
         if done.returncode:
-            raise RuntimeError(f"airflow {' '.join(words)} failed:\n{done.stdout}\n{done.stderr}")
+            raise RuntimeError(f"{module} {' '.join(words)} failed:\n{done.stdout}\n{done.stderr}")
         return done.stdout
 
     def start(self, *components: str) -> None:

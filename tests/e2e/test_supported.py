@@ -54,6 +54,13 @@ def test_profile_chain_reuses_login_and_callback_ends_first_wait(world, tries):
     assert not any(secret in story for secret in (world.emulator.api_key, "only for the emulator"))
 
 
+def test_check_finds_nothing_wrong(world, tries):
+    # By then, each component has sent a heartbeat.
+    world.airflow.wait_for_run(PROFILE, tries[PROFILE])
+    found = world.airflow.cli("check", "--conn-id", "tries", module="airflow_provider_browseract")
+    assert re.findall(r"^\w+", found, re.MULTILINE) == ["ok"] * 6 + ["Failed"], found
+
+
 def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(world, tries):
     airflow, emulator, run_id = world.airflow, world.emulator, tries["tries"]
     concurrency = emulator.concurrency

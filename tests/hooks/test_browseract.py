@@ -21,6 +21,7 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ConnectionResult, ErrorResponse
 from airflow.sdk.execution_time.context import set_current_context
 from fastapi import FastAPI, Response
+from fastapi.middleware.gzip import GZipMiddleware
 
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract import exceptions as errors
@@ -510,6 +511,9 @@ class TestConnectionTest:
     def test_connection_test_reports_that_the_callback_route_responds(self, tested, api_server, prefix):
         app = FastAPI()
         app.mount(prefix, api_server)
+        # As in Airflow's API server. Together, they send the body in pieces.
+        app.middleware("http")(lambda request, call_next: call_next(request))
+        app.add_middleware(GZipMiddleware, minimum_size=1024)
         with served(app) as port:
             tested({"webhook_base_url": f"http://127.0.0.1:{port}{prefix}/"}, succeeds=True)
 
