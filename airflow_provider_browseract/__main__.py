@@ -8,14 +8,15 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from io import TextIOWrapper
 
 EXAMPLES = """\
 examples:
   %(prog)s
   %(prog)s 71002814653029437 --input keyword=laptops > dags/search_029437.py
-  %(prog)s 71002814653029437 --test > tests/test_search_029437.py
+  %(prog)s 71002814653029437 --input keyword=laptops --test > tests/test_search_029437.py
 
-Exit code: 0 for success, 1 if something is wrong, 2 for wrong usage. Unless it is 0, stdout is empty.
+Exit code: 0 for success, 1 if something is wrong, 2 for wrong usage. If something is wrong, stdout is empty.
 """
 
 
@@ -57,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A file with a DAG has to be UTF-8, whatever the terminal is.
+        sys.stdout.reconfigure(encoding="utf-8")
     # Where a command prints. Airflow may print anything to sys.stdout at any time.
     options.out = sys.stdout
     with redirect_stdout(sys.stderr), warnings.catch_warnings():

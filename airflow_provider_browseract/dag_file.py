@@ -1,16 +1,18 @@
 """A DAG file that runs a workflow, bot or template, and the pytest file that tests it with the emulator.
 
-The panel shows the first, and ``new-dag`` prints both. Names, ids and values come from outside: in the files, they are
-only in string literals. What is secret, or below something secret, is nowhere in them.
+The panel shows the first, and ``new-dag`` prints both. Names and values come from outside: in the files, they are only
+in string literals, also in comments. What is secret, or below something secret, is nowhere in them.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count
 from textwrap import indent
 from typing import Any, NamedTuple
 
@@ -21,42 +23,35 @@ from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import is_secret
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import variable_of
-from airflow_provider_browseract.runs.request import without_secrets
+from airflow_provider_browseract.runs.request import ID_ARGUMENTS, without_secrets
 
-MAX_INPUTS, MAX_LEVELS = 200, 5
-"""Inputs of a workflow or bot that are kept, and levels of objects in one."""
+MAX_LEVELS, MAX_VALUES = 5, 500
+"""Levels of objects in the inputs of a bot, and values at all levels together, that are kept."""
 
-MAX_TEXT, MAX_NAME, MAX_EXAMPLE = 1000, 50, 200
-"""Characters of a name or a description, of a name in a file, and of an example that a schema gives."""
+MAX_TEXT, MAX_INPUT_NAME, MAX_EXAMPLE = 1000, 200, 200
+"""Characters of a name or a description, of the name of an input, and of an example that a schema gives."""
+
+MAX_WORDS, MAX_LINE = 50, 50
+"""Characters of a name in an id and a comment, and of the members of a list or dict that are in one line."""
 
 EXAMPLES = {"string": "text", "integer": 1, "number": 1, "boolean": False, "array": [], "object": {}}
 """Examples of values by their type in a JSON Schema. The user replaces them."""
 
 
 class Kind(NamedTuple):
-    """What a kind of source is called, and the operator that runs it.
-
-    :param one: its name in a sentence. The last word is the kind of the emulator.
-    :param path: what the addresses of its pages in the panel begin with.
-    :param argument: the operator's argument for the id.
-    """
+    """What a kind of source is called, in a sentence, in a list and in addresses of the panel, and its operator."""
 
     one: str
     several: str
     path: str
     operator: str
-    argument: str
 
 
 KINDS = {
-    SourceKind.WORKFLOW: Kind("workflow", "Workflows", "workflows", "RunWorkflowOperator", "workflow_id"),
-    SourceKind.TEMPLATE: Kind(
-        "template", "Official templates", "templates", "RunTemplateOperator", "workflow_template_id"
-    ),
-    SourceKind.BOT: Kind("bot", "Bots", "bots", "RunBotOperator", "bot_id"),
-    SourceKind.BOT_TEMPLATE: Kind(
-        "bot template", "Bot templates", "bot-templates", "RunBotTemplateOperator", "template_id"
-    ),
+    SourceKind.WORKFLOW: Kind("workflow", "Workflows", "workflows", "RunWorkflowOperator"),
+    SourceKind.TEMPLATE: Kind("template", "Official templates", "templates", "RunTemplateOperator"),
+    SourceKind.BOT: Kind("bot", "Bots", "bots", "RunBotOperator"),
+    SourceKind.BOT_TEMPLATE: Kind("bot template", "Bot templates", "bot-templates", "RunBotTemplateOperator"),
 }
 
 DAG, TEST = "dag.py.jinja", "dag_test.py.jinja"
@@ -100,35 +95,44 @@ class Runnable:
             required = [each.name for each in source.input_parameters if each.default_enabled is False]
             schema = {"properties": names, "required": required}
         name, description = ((text or "")[:MAX_TEXT] for text in (source.name, source.description))
-        outline, example = _outline({**schema, "type": "object"}, MAX_LEVELS, hides=False)
+        outline, example = _outline({**schema, "type": "object"}, MAX_LEVELS, iter(range(MAX_VALUES)), hides=False)
         return cls(kind, source.id, name, description, outline, example, source.detail_url)
 
     @property
     def inputs(self) -> tuple[Input, ...]:
         """The inputs that it declares, the required ones first."""
-        return tuple(Input(name, name in self.example) for name in self.schema["properties"])
+        return tuple(Input(name, name in self.example) for name in self.schema.get("properties", ()))
 
 
-def _outline(schema: Any, levels: int, *, hides: bool) -> tuple[dict[str, Any], Any]:
+def _type_of(schema: Mapping[str, Any]) -> str | None:
+    """Return a type that a JSON Schema allows, a text if possible; None if it names no type that is known."""
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    types = [each.get("type") for each in choices if isinstance(each, Mapping)] if isinstance(choices, list) else []
+    named = schema.get("type", "object" if "properties" in schema else None)
+    known = [each for each in EXAMPLES if each in (named if isinstance(named, list) else [named, *types])]
+    return next(iter(known), None)
+
+
+def _outline(schema: Any, levels: int, left: Iterator[int], *, hides: bool) -> tuple[dict[str, Any], Any]:
     """Return the names and types of a JSON Schema from outside, and an example that has the required names.
 
-    What is declared in another way than most do is left out.
+    References in the schema are not followed.
 
+    :param left: an item for each value that may still be kept.
     :param hides: the value is a secret or below one, so that no value of the schema is the example.
     """
     schema = schema if isinstance(schema, Mapping) else {}
-    kind = schema.get("type", "object" if "properties" in schema else None)
-    kind = next((each for each in kind if each != "null"), None) if isinstance(kind, list) else kind
-    if not isinstance(kind, str) or kind not in EXAMPLES:
-        kind = None
+    kind = _type_of(schema)
     if kind == "object" and levels:
         names, required = schema.get("properties"), schema.get("required")
         names = names if isinstance(names, Mapping) else {}
         required = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
-        found = {
-            name: _outline(names.get(name), levels - 1, hides=hides or is_secret(name))
-            for name in islice(dict.fromkeys([*required, *names]), MAX_INPUTS)
-        }
+        found = {}
+        for name in dict.fromkeys([*required, *names]):
+            if len(name) <= MAX_INPUT_NAME and next(left, None) is not None:
+                # In a pair of a name and a value, the name of the value is the example of the other.
+                of = _outline(names.get("name"), 0, left, hides=False)[1] if name == "value" else name
+                found[name] = _outline(names.get(name), levels - 1, left, hides=hides or is_secret(str(of)))
         needed = [name for name in dict.fromkeys(required) if name in found]
         outline = {"type": kind, "properties": {name: part for name, (part, _) in found.items()}, "required": needed}
         return outline, {name: found[name][1] for name in needed}
@@ -136,15 +140,18 @@ def _outline(schema: Any, levels: int, *, hides: bool) -> tuple[dict[str, Any], 
     given = schema.get("default", choices[0] if isinstance(choices, list) and choices else None)
     fits = type(given) is type(example) or (kind == "number" and isinstance(given, float))
     if hides:
-        example = Secret(example) if isinstance(example, str) else example
-    elif fits and len(str(given)) <= MAX_EXAMPLE and without_secrets(given, is_secret, set()) == given:
-        example = given
+        return {"type": kind} if kind else {}, Secret(example) if isinstance(example, str) else example
+    # A value can be too deep, or something that is no JSON.
+    with suppress(ValueError, RecursionError):
+        size = len(json.dumps(given, allow_nan=False, ensure_ascii=False).encode())
+        if fits and size <= MAX_EXAMPLE and without_secrets(given, is_secret, set()) == given:
+            example = given
     return {"type": kind} if kind else {}, example
 
 
 def dag_id_of(source: Runnable) -> str:
     """Return an id for the DAG that is also a name for its file: the words of the name, and the end of the id."""
-    words = f"{_words(source.name)[:MAX_NAME]}_{_words(source.id)[-6:]}".strip("_")
+    words = f"{_words(source.name)}_{_words(source.id[-6:])}".strip("_")
     return words if words[:1].isalpha() else f"{source.kind}_{words}"
 
 
@@ -160,23 +167,26 @@ def dag_file(source: Runnable, conn_id: str, given: Mapping[str, Any] | None = N
     :param template: :data:`DAG` or :data:`TEST`.
     """
     dag_id, is_bot, given = dag_id_of(source), SOURCES[source.kind].api_version is ApiVersion.V3, given or {}
-    inputs = {**source.example, **given}
-    params = [] if is_bot else [name for name, value in inputs.items() if not isinstance(value, Secret)]
-    secrets: list[str] = []
+    inputs = _filled(given, source.example)
+    plain = {name: value for name, value in inputs.items() if not isinstance(value, Secret)}
+    secrets: dict[str, None] = {}
 
     def password(name: str) -> str:
-        conn = f"{dag_id}_{_words(name)[:MAX_NAME]}".rstrip("_")
-        secrets.append(f"{conn}_{len(secrets) + 1}" if conn in secrets else conn)
-        return f"{{{{ conn.{secrets[-1]}.password }}}}"
+        conn = f"{dag_id}_{_words(name)}".rstrip("_")
+        conn = conn if conn not in secrets else next(each for n in count(2) if (each := f"{conn}_{n}") not in secrets)
+        secrets[conn] = None
+        return f"{{{{ conn.{conn}.password }}}}"
 
     values = {
-        name: _param(name) if name in params else _template(value, name, password) for name, value in inputs.items()
+        name: _template(value, name, password) if is_bot or name not in plain else _param(name)
+        for name, value in inputs.items()
     }
     return _ENVIRONMENT.get_template(template).render(
         source=source,
         kind=KINDS[source.kind],
+        argument=ID_ARGUMENTS[source.kind],
         is_bot=is_bot,
-        name=one_line(source.name, MAX_NAME),
+        name=one_line(source.name, MAX_WORDS),
         dag_id=dag_id,
         conn_id=conn_id,
         default_conn_id=BrowserActHook.default_conn_name,
@@ -184,18 +194,29 @@ def dag_file(source: Runnable, conn_id: str, given: Mapping[str, Any] | None = N
         inputs=inputs,
         values=values,
         secrets=secrets,
-        params=params,
+        params=[] if is_bot else plain,
+        examples=is_bot and plain.keys() - given.keys(),
     )
 
 
+def _filled(given: Mapping[str, Any], example: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with those of an example where a required one is missing, at any depth of objects."""
+    members = {
+        name: _filled(given[name], part)
+        for name, part in example.items()
+        if isinstance(part, Mapping) and isinstance(given.get(name), Mapping)
+    }
+    return {**example, **given, **members}
+
+
 def _words(text: str) -> str:
-    """Return a text without accents, in lower case, and with ``_`` for everything but ASCII letters and digits."""
+    """Return the beginning of a text in lower case, with ``_`` for everything but ASCII letters and digits."""
     plain = unicodedata.normalize("NFKD", text[:MAX_TEXT]).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
+    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:MAX_WORDS].strip("_")
 
 
 def _literal(value: Any) -> str:
-    """Return a JSON value as Python source, with each member in a line of its own, as ruff lays it out."""
+    """Return a JSON value as Python source. A long list or dict has each member in a line of its own."""
     if isinstance(value, str):
         shown = repr(value)
         return shown if '"' in shown else f'"{shown[1:-1]}"'
@@ -204,7 +225,7 @@ def _literal(value: Any) -> str:
     start, end = "{}" if isinstance(value, Mapping) else "[]"
     members = [f"{_literal(each)}: {_literal(value[each])}" if start == "{" else _literal(each) for each in value]
     line = ", ".join(members)
-    if len(line) <= MAX_NAME and "\n" not in line:
+    if len(line) <= MAX_LINE and "\n" not in line:
         return f"{start}{line}{end}"
     return f"{start}\n{indent(''.join(f'{each},{chr(10)}' for each in members), '    ')}{end}"
 
@@ -241,3 +262,4 @@ _ENVIRONMENT = Environment(
     keep_trailing_newline=True,
 )
 _ENVIRONMENT.filters.update(literal=_literal, template=_template, variable=variable_of)
+_ENVIRONMENT.tests["secret"] = is_secret

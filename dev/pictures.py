@@ -320,7 +320,7 @@ def working(folder: Path) -> Iterator[tuple[LocalAirflow, Emulator, Emulator]]:
 
     :param folder: folder for all that Airflow writes.
     """
-    account = Emulator(concurrency=20)
+    account = add(Emulator(concurrency=20))
     add_history(account, 30)
     dags = folder / "dags"
     shutil.copytree(ROOT / "example_dags", dags)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from airflow_provider_browseract.api.models import InputParameter, SourceInfo
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import dags_of, is_secret
-from airflow_provider_browseract.dag_file import MAX_INPUTS, TEST, Runnable, dag_file, dag_id_of
+from airflow_provider_browseract.dag_file import MAX_VALUES, TEST, Runnable, dag_file, dag_id_of
 from airflow_provider_browseract.emulator import LOG_IN, SEARCH, TEMPLATE_SEARCH, EmulatedWorkflow
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.schemas import conform
@@ -46,7 +46,7 @@ HOSTILE = (
     "__class__",
     "a b-c.d",
     "it's",
-    "n" * 1_000_000,
+    "n" * 200,
 )
 """Texts that a file must only have in literals."""
 
@@ -195,6 +195,11 @@ def test_any_schema_gives_an_input_that_the_written_schema_and_test_accept(schem
         "object": ({"type": "object", "properties": {"a": {"default": "x"}, "b": {}}, "required": ["a"]}, {"a": "x"}),
         "object without a type": ({"properties": {}, "required": ["a"]}, {"a": "text"}),
         "type or null": ({"type": ["null", "integer"]}, 1),
+        "text or number": ({"type": ["integer", "string"]}, "text"),
+        "choice or null": ({"anyOf": [{"type": "null"}, {"type": "integer"}], "default": 7}, 7),
+        "choice of schemas": ({"oneOf": [{"type": "integer"}, {"type": "string"}]}, "text"),
+        "default that is no JSON": ({"type": "number", "default": float("inf")}, 1),
+        "default with a lone surrogate": ({"default": "\ud800"}, "text"),
         "enum": ({"enum": ["US", "DE"]}, "US"),
         "default": ({"type": "integer", "default": 3, "enum": [1, 3]}, 3),
         "default of a number": ({"type": "number", "default": 0.5}, 0.5),
@@ -212,9 +217,13 @@ def test_example_is_a_value_that_the_schema_names_or_of_its_type(schema, value):
 def test_inputs_are_the_required_ones_first_and_those_that_only_required_names():
     found = bot({"properties": {"a": {}, "b": {}, "c": {}}, "required": ["c", "d"]}).inputs
     assert [(each.name, each.required) for each in found] == [("c", True), ("d", True), ("a", False), ("b", False)]
+    declared = [InputParameter(name="a", default_enabled=None), InputParameter(name="b", default_enabled=False)]
+    found = Runnable.of(WORKFLOW, SourceInfo(id=ID, input_parameters=tuple(declared))).inputs
+    assert [(each.name, each.required) for each in found] == [("b", True), ("a", False)]
+    assert Runnable(WORKFLOW, ID).inputs == ()
 
 
-@cases("schema", {"none": None, "true": True, "text": "x", "list": [1], "no names": {"type": "object"}})
+@cases("schema", {"none": None, "true": True, "text": "x", "list": [1], "names": {"properties": ["x"]}})
 def test_schema_without_names_declares_no_inputs(schema):
     assert bot(schema).inputs == ()
     assert "input=" not in dag_of(bot(schema))
@@ -224,12 +233,17 @@ def test_huge_schemas_cost_little():
     deep: dict[str, Any] = {}
     for _ in range(500):
         deep = {"properties": {"a": deep}, "required": ["a"]}
-    names = {f"name_{number}": deep for number in range(100_000)}
+    nested: Any = []
+    for _ in range(500):
+        nested = [nested]
+    names = {f"token_{number}": deep for number in range(100_000)}
+    first = {"h": {"default": "x" * 10**6}, "n": {"type": "array", "default": nested}, "\x7f" * 10**6: {}}
     began = time.process_time()
-    source = bot({"properties": {**names, "h": {"default": "x" * 10**6}}, "required": ["h", *names]})
+    source = bot({"properties": {**first, **names}, "required": [*first, *names]})
+    assert len(dag_of(source)) + len(written_test(source)) < 200_000
     assert time.process_time() - began < 1
-    assert len(source.inputs) == MAX_INPUTS
-    assert len(written_test(source)) < 1_000_000
+    assert 2 < len(source.inputs) < MAX_VALUES
+    assert len(workflow(*(f"{number}" for number in range(100_000))).inputs) == MAX_VALUES
 
 
 # Secrets
@@ -247,6 +261,8 @@ SHAPES = {
     "object with a secret as default": {"login": {"type": "object", "default": {"password": "hunter2"}}},
     "list with a secret as default": {"logins": {"type": "array", "default": [{"password": "hunter2"}]}},
     "pairs": {"pairs": {"type": "array", "default": [{"name": "password", "value": "hunter2"}]}},
+    "pair": {"pair": {"properties": {"value": VALUE, "name": {"default": "password"}}, "required": ["value", "name"]}},
+    "pair at the top": {"value": VALUE, "name": {"enum": ["password"]}},
     "text that is JSON": {"config": {"type": "string", "default": '{"password": "hunter2"}'}},
     "choice that is JSON": {"config": {"enum": ['{"a": [{"api_key": "hunter2"}]}']}},
     "reference": {"password": {"$ref": "#/$defs/password"}},
@@ -267,11 +283,12 @@ def test_no_value_of_a_secret_is_in_a_file(inputs, kind, is_required):
 
 
 def test_secret_texts_are_read_from_connections_of_their_own():
-    names = ["password", "API_KEY", "api_key", "{{ token }}", "\u5bc6 secret", "user"]
+    names = ["password", "api_key_2", "API_KEY", "api_key", "{{ token }}", "\u5bc6 secret", "user"]
     text = dag_of(workflow(*names, name="7 up"))
     start = "workflow_7_up_029437"
     conns = {
         "password": f"{start}_password",
+        "api_key_2": f"{start}_api_key_2",
         "API_KEY": f"{start}_api_key",
         "api_key": f"{start}_api_key_3",
         "{{ token }}": f"{start}_token",
@@ -310,6 +327,8 @@ def test_dag_id_is_a_short_identifier_whatever_the_names(name, source_id):
         "no letters": ("\u641c\u7d22", ID, "workflow_029437"),
         "digits": ("7 up", ID, "workflow_7_up_029437"),
         "long name": ("x" * 1_000_000, ID, f"{'x' * 50}_029437"),
+        "name that is cut before a word": ("x" * 49 + " y", ID, f"{'x' * 49}_029437"),
+        "long id": ("a", "1" * 190 + "_23456", "a_23456"),
     },
 )
 def test_dag_id_has_the_words_of_the_name_and_the_end_of_the_id(name, source_id, dag_id):
@@ -320,10 +339,14 @@ def test_dag_id_has_the_words_of_the_name_and_the_end_of_the_id(name, source_id,
     "source, text, count",
     {
         "optional input": (workflow(optional=["pages"]), '            # Optional: "pages": "...",\n', 1),
+        "optional secret": (workflow(optional=["token"]), '# Optional: "token": "{{ conn.ID.password }}",\n', 1),
         "optional inputs are no params": (workflow(optional=["pages"]), "Param", 0),
         "examples of a bot": (bot_with(pages={"type": "integer"}), "# Replace the examples", 1),
+        "no examples but secrets": (bot_with(password={}), "# Replace the examples", 0),
         "bot without params": (bot_with(pages={}), "params", 0),
         "bot without required inputs": (bot({"properties": {"pages": {}}}), "# Replace the examples", 0),
+        "param without a default": (workflow("keyword"), """search_029437 --conf '{"NAME": "VALUE"}'\n""", 1),
+        "no params": (workflow(), "--conf", 0),
         "cost of retries": (workflow(), "After a failed run, each retry pays for another one.", 1),
         "default connection": (workflow(), "browseract_conn_id", 0),
     },

@@ -11,8 +11,9 @@ from typing import Any
 
 from airflow.configuration import ensure_secrets_loaded
 from airflow.jobs.job import Job, JobState
+from airflow.utils.db import check_migrations
 from airflow.utils.session import create_session
-from sqlalchemy import inspect, select
+from sqlalchemy import select
 
 from airflow_provider_browseract.api.models import ApiVersion, one_line
 from airflow_provider_browseract.compat import AirflowNotFoundException
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
     """Print a line for each check, with the remedy below it, and return the exit code."""
     hook, states, broken = BrowserActHook(options.conn_id), list[str](), None
     for name, check in CHECKS.items():
+        state = "FAIL"
         try:
             if broken is not None:
                 raise Skipped(f"needs the check {broken!r}")
@@ -65,11 +67,12 @@ def run(options: argparse.Namespace) -> int:
         except Skipped as reason:
             state, found = "skip", str(reason)
         except BrowserActError as error:
-            state, found = "FAIL", f"{error.brief}\n{error.advice}"
+            # Without the address, because a secret may be in the wrong field.
+            found = f"{error.brief}\n{error.advice}".replace(hook.settings.base_url, "the API address")
         except InputError as error:
-            state, found = "FAIL", str(error)
+            found = str(error)
         except Exception as error:  # noqa: BLE001 - a secrets backend may fail in any way, and quote what it has read
-            state, found = "FAIL", f"unexpected error ({type(error).__name__})\n`airflow info` may show more."
+            found = f"unexpected error ({type(error).__name__})\nCheck Airflow's database and secrets backends."
         if name in ("connection", "API") and state in ("FAIL", "skip"):
             broken = broken or name
         states.append(state)
@@ -84,26 +87,29 @@ def run(options: argparse.Namespace) -> int:
 def alive() -> set[str]:
     """Return the types of the components that are alive.
 
-    :raises InputError: Airflow's database has no tables.
-    :raises Skipped: the database cannot be read on this machine.
+    :raises InputError: Airflow's database has to be migrated.
+    :raises Skipped: it cannot be read on this machine.
     """
     try:
+        check_migrations(1)  # type: ignore[no-untyped-call,unused-ignore]
         with create_session(scoped=False) as session:
-            if inspect(session.connection()).has_table(Job.__tablename__):
-                jobs = session.scalars(select(Job).where(Job.job_type.in_(COMPONENTS), Job.state == JobState.RUNNING))
-                return {str(job.job_type) for job in jobs if job.is_alive()}
+            jobs = session.scalars(select(Job).where(Job.job_type.in_(COMPONENTS), Job.state == JobState.RUNNING))
+            return {str(job.job_type) for job in jobs if job.is_alive()}
+    except TimeoutError:
+        raise InputError(
+            "Airflow's database is not that of this version of Airflow\nRun `airflow db migrate`."
+        ) from None
     except Exception as error:  # noqa: BLE001 - the message may contain the password of the database
         raise Skipped(
             f"Airflow's database cannot be read on this machine ({type(error).__name__})\n"
             "Run the command where the scheduler or the API server runs."
         ) from None
-    raise InputError("Airflow's database has no tables\nRun `airflow db migrate`.")
 
 
 def _check_components(_: BrowserActHook) -> str:
     found = alive()
     if missing := [command for kind, command in COMPONENTS.items() if kind not in found]:
-        commands = " and ".join(f"`airflow {each}`" for each in missing)
+        commands = ", ".join(f"`airflow {each}`" for each in missing)
         raise InputError(f"not alive: {', '.join(missing)}\nStart {commands}.")
     return "alive: triggerer, scheduler, DAG processor"
 
@@ -141,11 +147,10 @@ def _check_callbacks(hook: BrowserActHook) -> str:
     if hook.settings.webhook_base_url is None:
         raise Skipped("the connection has no webhook_base_url, so deferred tasks poll their runs")
     check_callbacks(hook)
-    return f"the callback route responds to this machine at {hook.settings.webhook_base_url}"
+    return "the callback route responds to this machine"
 
 
 def _check_api(hook: BrowserActHook) -> str:
-    address = hook.settings.base_url
     try:
         with hook.client_within(API_LIMIT) as client:
             workflows = count_workflows(client)
@@ -156,8 +161,8 @@ def _check_api(hook: BrowserActHook) -> str:
             "Leave the host of the connection (field API address) empty, or set it to an address without a path such "
             "as /v2. If it is right, look for a proxy or a firewall between this machine and BrowserAct."
         )
-        raise InputError(f"What responds at {address} is not BrowserAct's API ({error.codes})\n{remedy}") from None
-    return f"{address} accepts the API key; workflows that it can see: {workflows}"
+        raise InputError(f"What responds is not BrowserAct's API ({error.codes})\n{remedy}") from None
+    return f"accepts the API key; workflows that it can see: {workflows}"
 
 
 def _check_slots(hook: BrowserActHook) -> str:

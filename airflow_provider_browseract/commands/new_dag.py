@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Iterable
@@ -10,16 +11,15 @@ from contextlib import suppress
 from typing import Any
 
 from airflow_provider_browseract.api.client import BrowserActClient
-from airflow_provider_browseract.api.models import ApiVersion, BotType, SourceInfo, one_line
+from airflow_provider_browseract.api.models import BotType, SourceInfo, one_line
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import AirflowNotFoundException, is_secret
-from airflow_provider_browseract.dag_file import DAG, KINDS, TEST, Runnable, dag_file, dag_id_of
+from airflow_provider_browseract.dag_file import DAG, EXAMPLES, KINDS, TEST, Runnable, dag_file, dag_id_of
 from airflow_provider_browseract.exceptions import BrowserActError, InputError, NotFoundError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.runs.hints import did_you_mean
 from airflow_provider_browseract.runs.request import without_secrets
-from airflow_provider_browseract.runs.schemas import conform
 
 REQUEST_LIMIT = 20.0
 """Seconds that a request may take, when it is sent again too."""
@@ -31,6 +31,8 @@ SAME = {SourceKind.BOT: SourceKind.WORKFLOW, SourceKind.BOT_TEMPLATE: SourceKind
 def run(options: argparse.Namespace) -> int:
     """Print what was asked for, and return the exit code. If something is wrong, stdout stays empty."""
     try:
+        if options.id is None and (options.test or options.input):
+            raise InputError("--test and --input need the id of a workflow, bot or template.")
         with BrowserActHook(options.conn_id).client_within(REQUEST_LIMIT) as client:
             if options.id is None:
                 text = "".join(f"{line}\n" for line in list_all(client))
@@ -39,16 +41,19 @@ def run(options: argparse.Namespace) -> int:
                 given = read_inputs(options.input, source)
                 text = dag_file(source, options.conn_id, given, template=TEST if options.test else DAG)
     except AirflowNotFoundException:
-        print(no_connection(options.conn_id), file=sys.stderr)
-        return 1
+        problem = no_connection(options.conn_id)
     except (BrowserActError, InputError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(text, end="", file=options.out)
-    if options.id is not None:
-        path = f"tests/test_{dag_id_of(source)}.py" if options.test else f"dags/{dag_id_of(source)}.py"
-        print(f"Save it as {path}.", file=sys.stderr)
-    return 0
+        problem = str(error)
+    except Exception as error:  # noqa: BLE001 - a secrets backend may fail in any way, and quote what it has read
+        problem = f"Unexpected error ({type(error).__name__}). The command check may show more."
+    else:
+        print(text, end="", file=options.out)
+        if options.id is not None:
+            path = f"tests/test_{dag_id_of(source)}.py" if options.test else f"dags/{dag_id_of(source)}.py"
+            print(f"Save it as {path}.", file=sys.stderr)
+        return 0
+    print(problem, file=sys.stderr)
+    return 1
 
 
 def list_all(client: BrowserActClient) -> Iterable[str]:
@@ -66,11 +71,12 @@ def list_all(client: BrowserActClient) -> Iterable[str]:
 def find(client: BrowserActClient, text: str) -> Runnable:
     """Ask for an id as each kind, and return what it identifies.
 
-    :param text: the id, or an address with it, in which it is the last long word with a digit.
+    :param text: the id, or an address with it.
     :raises InputError: it is no id, nothing has it, or two kinds have it.
     """
-    words = [word for word in re.findall(r"\w{10,}", text) if re.search(r"\d", word)] if "://" in text else []
-    source_id = words[-1] if words else text
+    # In an address, an id is a long number. What follows the path may have others.
+    numbers = re.findall(r"\d{15,}", text.partition("?")[0]) or re.findall(r"\d{15,}", text)
+    source_id = numbers[-1] if "/" in text and numbers else text
     found: dict[SourceKind, SourceInfo] = {}
     for kind, calls in SOURCES.items():
         with suppress(NotFoundError):
@@ -94,7 +100,7 @@ def read_inputs(given: Iterable[str], source: Runnable) -> dict[str, Any]:
     :param given: names and values, as ``name=value``.
     :raises InputError: one of them cannot be used. The message has no value, which can be a secret.
     """
-    known, found = [each.name for each in source.inputs], dict[str, str]()
+    known, found = [each.name for each in source.inputs], dict[str, Any]()
     for each in given:
         name, _, value = each.partition("=")
         if not name or not value:
@@ -105,10 +111,17 @@ def read_inputs(given: Iterable[str], source: Runnable) -> dict[str, Any]:
             names = ", ".join(map(repr, known)) or "none"
             raise InputError(f"There is no input {name!r}{did_you_mean(name, known)}, only: {names}.")
         if is_secret(name) or without_secrets(value, is_secret, set()) != value:
-            raise InputError(
-                f"--input {name} is or contains a secret: leave it out, so that the DAG reads it from a connection."
-            )
-        found[name] = value
-    if SOURCES[source.kind].api_version is ApiVersion.V2:
-        return found
-    return conform(found, {**source.schema, "required": []}, f"the bot {source.id}").input
+            raise InputError(f"--input {name} is or contains a secret: leave it out, and read it from a connection.")
+        found[name] = _read(name, value, source.schema["properties"][name].get("type", "string"))
+    return found
+
+
+def _read(name: str, text: str, kind: str) -> Any:
+    """Return the value of an input with a type of JSON."""
+    if kind == "string":
+        return text
+    with suppress(ValueError, RecursionError):
+        value = json.loads(text)
+        if type(value) is type(EXAMPLES[kind]) or (kind == "number" and isinstance(value, float)):
+            return value
+    raise InputError(f"--input {name} takes JSON of the type {kind}, such as {json.dumps(EXAMPLES[kind])}.")

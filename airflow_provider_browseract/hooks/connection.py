@@ -71,7 +71,7 @@ def no_connection(conn_id: str) -> str:
     return (
         f"There is no connection {conn_id!r}.\n"
         f"Add one of type BrowserAct with the API key in its API key (password) field, or set {variable}. Or correct "
-        "the id (browseract_conn_id)."
+        "the id."
     )
 
 
@@ -168,7 +168,9 @@ def read_settings(connection: Connection) -> Settings:
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
         why = wrong["msg"].removeprefix("Value error, ")
-        raise ConnectionFieldError(f"Connection {conn_id!r}: extra {wrong['loc'][0]!r}: {why}.") from None
+        raise ConnectionFieldError(
+            f"Connection {conn_id!r}: extra {wrong['loc'][0]!r}: {why}.\nCorrect it in the extra of the connection."
+        ) from None
 
 
 def unencrypted(base_url: str) -> str | None:

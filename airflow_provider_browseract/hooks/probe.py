@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT = 5.0
 """Seconds to wait for the response to a callback."""
 
-WHAT_IT_IS = (
+NOT_THE_ROUTE = (
     "Set webhook_base_url to the address of the API server, with the path of [api] base_url, and install the provider "
     "there. The log of the API server may show more."
 )
@@ -71,16 +71,18 @@ def check_callbacks(hook: BrowserActHook) -> None:
                     break
     # ValueError: the name of the host cannot be encoded.
     except (requests.RequestException, ValueError) as error:
-        # What urllib3 names as the reason; its text begins with the address.
-        reason = str(getattr(error.args[0] if error.args else error, "reason", error)).rpartition(": ")[2]
+        cause: BaseException = error
+        while cause.__context__ is not None:
+            cause = cause.__context__
         raise InputError(
-            f"Callbacks do not arrive: {base_url} cannot be reached from this machine ({reason}).\n"
+            "Callbacks do not arrive: webhook_base_url does not respond to this machine "
+            f"({getattr(cause, 'strerror', None) or type(cause).__name__}).\n"
             "Check the address, and that the API server or a relay listens there. In some networks, a machine cannot "
             "reach its own public address. Then only the log of a task shows it, with the line 'Woken by a callback'."
         ) from None
     if (status, body) == (404, expected):
         return
-    what, remedy = "something else responds", WHAT_IT_IS
+    what, remedy = "what responds is not the callback route", NOT_THE_ROUTE
     if status in (301, 302, 303, 307, 308, 401, 403) or (status == 200 and body.lstrip().startswith(b"<")):
         what, remedy = "a login page or another gateway responds", "Set up a relay there for callbacks."
-    raise InputError(f"Callbacks do not arrive: {what} at {base_url} (HTTP {status}).\n{remedy}")
+    raise InputError(f"Callbacks do not arrive: {what} (HTTP {status}).\n{remedy}")

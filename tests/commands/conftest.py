@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.airflow.rows import components, deferred, queue
+from tests.airflow.rows import components
 
-__all__ = ["components", "deferred", "queue"]
+__all__ = ["components"]
 
 
 @pytest.fixture(autouse=True)

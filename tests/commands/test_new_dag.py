@@ -8,12 +8,12 @@ from typing import NamedTuple
 import pytest
 
 from airflow_provider_browseract import __main__
-from airflow_provider_browseract.api.models import BotType, SourceInfo
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.commands import new_dag
 from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, SEARCH, EmulatedWorkflow
 from airflow_provider_browseract.emulator import TEMPLATE_SEARCH as TEMPLATE
-from tests.cases import cases
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from tests.cases import cases, raising
 from tests.catalogue import PLAIN_TEXT, PRICES
 
 
@@ -72,7 +72,8 @@ def test_test_is_printed_instead(new):
         "template, which API v3 serves too": (TEMPLATE.id, "RunTemplateOperator"),
         "bot": (CONTACTS.id, "RunBotOperator"),
         "address of a template": (TEMPLATE.detail_url, "RunTemplateOperator"),
-        "address": (f"https://www.browseract.com/console/workflow/{SEARCH.id}/edit?tab=runs", "RunWorkflowOperator"),
+        "address": (f"https://www.browseract.com/12/workflow/{SEARCH.id}/edit?ts={10**16}", "RunWorkflowOperator"),
+        "address without a scheme": (f"www.browseract.com/workspace/{10**16}/{SEARCH.id}", "RunWorkflowOperator"),
     },
 )
 def test_kind_is_found_by_the_id_or_by_an_address_with_it(new, source_id, operator):
@@ -86,15 +87,19 @@ def test_id_that_only_the_templates_of_bots_have_is_found(new, monkeypatch):
     assert "import RunBotTemplateOperator\n" in new(TEMPLATE.id).out
 
 
-# The emulator has each id once.
-def test_id_of_two_kinds_is_refused_with_both_names(refused, monkeypatch, browseract_emulator):
-    def send(client, call):
-        return SourceInfo(id="1", name=call.name, type=BotType.AGENT)
-
-    monkeypatch.setattr("airflow_provider_browseract.api.client.BrowserActClient.send", send)
-    reason = refused("1")
-    assert "'1' is the id of the workflow 'get-workflow' and of the template " in reason
-    assert "the bot 'query-bot'" in reason
+@cases(
+    "kind, like, what",
+    {
+        "workflow and template": (SourceKind.TEMPLATE, SourceKind.WORKFLOW, "workflow 'Search' and of the template"),
+        "workflow and bot": (SourceKind.BOT, SourceKind.BOT, "workflow 'Search' and of the bot"),
+    },
+)
+def test_id_of_two_kinds_is_refused_with_both_names(refused, monkeypatch, kind, like, what):
+    # The emulator has each id once.
+    monkeypatch.setitem(SOURCES, kind, SOURCES[kind]._replace(read=SOURCES[like].read))
+    # An agent-built bot is no workflow.
+    monkeypatch.setattr(EmulatedWorkflow, "bot_type", "agent")
+    assert f"{SEARCH.id!r} is the id of the {what} 'Search'" in refused(SEARCH.id)
 
 
 def test_values_of_a_bot_get_the_types_of_its_schema(new):
@@ -148,7 +153,16 @@ def test_empty_account_is_told_what_to_do(new, browseract_emulator):
         "input twice": ([SEARCH.id, "--input", "keyword=a", "--input", "keyword=b"], "--input has 'keyword' twice."),
         "secret": ([LOG_IN.id, "--input", "password=hunter2"], "--input password is or contains a secret: leave it"),
         "secret in a value": ([LOG_IN.id, "--input", 'username={"token": "hunter2"}'], "--input username is or conta"),
-        "value of the wrong type": ([PRICES.id, "--input", "products=pens"], "input['products'] must be a list"),
+        "no JSON": (
+            [PRICES.id, "--input", "products=pens"],
+            "--input products takes JSON of the type array, such as [].",
+        ),
+        "another type of JSON": (
+            [PRICES.id, "--input", "max_offers=true"],
+            "takes JSON of the type integer, such as 1.",
+        ),
+        "test without an id": (["--test"], "--test and --input need the id of a workflow, bot or template."),
+        "input without an id": (["--input", "a=b"], "--test and --input need the id of a workflow, bot or template."),
     },
 )
 def test_bad_input_is_refused_with_a_reason_and_without_the_value(refused, words, reason):
@@ -175,6 +189,30 @@ def test_connection_that_cannot_be_used_is_named(refused, connect, monkeypatch, 
     monkeypatch.setattr(new_dag, "REQUEST_LIMIT", 0.5)
     connect(**fields)
     assert reason in refused(*words)
+
+
+def test_secrets_backend_that_fails_is_reported_without_its_message(refused, monkeypatch):
+    monkeypatch.setattr(BrowserActHook, "get_connection", raising(OSError("password is hunter2")))
+    assert refused(SEARCH.id) == "Unexpected error (OSError). The command check may show more.\n"
+
+
+def test_secret_below_an_object_is_added_to_its_value(new, browseract_emulator):
+    login = {"type": "object", "required": ["user", "password"], "properties": {"n": {"type": "number"}}}
+    schema = {"type": "object", "properties": {"login": login, "n": {"type": "number"}}, "required": ["login"]}
+    browseract_emulator.add_workflow(EmulatedWorkflow(kind="bot", id="9", name="Log in", input_schema=schema))
+    out = new("9", "--input", 'login={"user": "ada", "n": 1}', "--input", "n=1.5").out
+    assert '"password": "{{ conn.log_in_9_password.password }}"' in out
+    assert '"user": "ada"' in out
+    assert '"n": 1.5,' in out
+    assert "Replace the examples" not in out
+
+
+def test_file_is_utf_8_whatever_the_terminal_is(new, browseract_emulator, tmp_path, monkeypatch):
+    browseract_emulator.add_workflow(EmulatedWorkflow(id="9", name="Pr\u00fcfe"))
+    with (tmp_path / "dag.py").open("w", encoding="latin-1") as file:
+        monkeypatch.setattr("sys.stdout", file)
+        assert new("9").code == 0
+    assert '# "Pr\u00fcfe"'.encode() in (tmp_path / "dag.py").read_bytes()
 
 
 def test_workflow_without_required_inputs_has_no_params(new):
