@@ -33,8 +33,8 @@ def command_line() -> argparse.ArgumentParser:
     commands.add_parser(
         "check",
         parents=[connection],
-        help="check a connection, and whether callbacks arrive",
-        description="Check a connection and the Airflow around it.",
+        help="check a connection and the Airflow around it",
+        description="Check a connection and the Airflow around it, and print the remedy for each problem.",
         epilog="Exit code: 0 if no check has failed, 1 if one has, 2 for wrong usage.",
     )
     new_dag = commands.add_parser(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -28,11 +29,8 @@ from airflow_provider_browseract.runs.request import ID_ARGUMENTS, without_secre
 MAX_LEVELS, MAX_VALUES = 5, 500
 """Levels of objects in the inputs of a bot, and values at all levels together, that are kept."""
 
-MAX_TEXT, MAX_INPUT_NAME, MAX_EXAMPLE = 1000, 200, 200
-"""Characters of a name or a description, of the name of an input, and of an example that a schema gives."""
-
-MAX_WORDS, MAX_LINE = 50, 50
-"""Characters of a name in an id and a comment, and of the members of a list or dict that are in one line."""
+MAX_TEXT, MAX_INPUT, MAX_SHORT = 1000, 200, 50
+"""Characters of a name or a description, of the name of an input and its example, and of what has to be in a line."""
 
 EXAMPLES = {"string": "text", "integer": 1, "number": 1, "boolean": False, "array": [], "object": {}}
 """Examples of values by their type in a JSON Schema. The user replaces them."""
@@ -114,9 +112,7 @@ def _type_of(schema: Mapping[str, Any]) -> str | None:
 
 
 def _outline(schema: Any, levels: int, left: Iterator[int], *, hides: bool) -> tuple[dict[str, Any], Any]:
-    """Return the names and types of a JSON Schema from outside, and an example that has the required names.
-
-    References in the schema are not followed.
+    """Return the names and types of a JSON Schema, not of what it refers to, and an example with the required names.
 
     :param left: an item for each value that may still be kept.
     :param hides: the value is a secret or below one, so that no value of the schema is the example.
@@ -129,7 +125,7 @@ def _outline(schema: Any, levels: int, left: Iterator[int], *, hides: bool) -> t
         required = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
         found = {}
         for name in dict.fromkeys([*required, *names]):
-            if len(name) <= MAX_INPUT_NAME and next(left, None) is not None:
+            if len(name) <= MAX_INPUT and next(left, None) is not None:
                 # In a pair of a name and a value, the name of the value is the example of the other.
                 of = _outline(names.get("name"), 0, left, hides=False)[1] if name == "value" else name
                 found[name] = _outline(names.get(name), levels - 1, left, hides=hides or is_secret(str(of)))
@@ -143,8 +139,8 @@ def _outline(schema: Any, levels: int, left: Iterator[int], *, hides: bool) -> t
         return {"type": kind} if kind else {}, Secret(example) if isinstance(example, str) else example
     # A value can be too deep, or something that is no JSON.
     with suppress(ValueError, RecursionError):
-        size = len(json.dumps(given, allow_nan=False, ensure_ascii=False).encode())
-        if fits and size <= MAX_EXAMPLE and without_secrets(given, is_secret, set()) == given:
+        is_short = fits and len(json.dumps(given, allow_nan=False, ensure_ascii=False).encode()) <= MAX_INPUT
+        if is_short and without_secrets(given, is_secret, set()) == given:
             example = given
     return {"type": kind} if kind else {}, example
 
@@ -169,6 +165,7 @@ def dag_file(source: Runnable, conn_id: str, given: Mapping[str, Any] | None = N
     dag_id, is_bot, given = dag_id_of(source), SOURCES[source.kind].api_version is ApiVersion.V3, given or {}
     inputs = _filled(given, source.example)
     plain = {name: value for name, value in inputs.items() if not isinstance(value, Secret)}
+    asked = {} if is_bot else {name: "..." for name in plain if name not in given}
     secrets: dict[str, None] = {}
 
     def password(name: str) -> str:
@@ -186,7 +183,7 @@ def dag_file(source: Runnable, conn_id: str, given: Mapping[str, Any] | None = N
         kind=KINDS[source.kind],
         argument=ID_ARGUMENTS[source.kind],
         is_bot=is_bot,
-        name=one_line(source.name, MAX_WORDS),
+        name=one_line(source.name, MAX_SHORT),
         dag_id=dag_id,
         conn_id=conn_id,
         default_conn_id=BrowserActHook.default_conn_name,
@@ -196,6 +193,7 @@ def dag_file(source: Runnable, conn_id: str, given: Mapping[str, Any] | None = N
         secrets=secrets,
         params=[] if is_bot else plain,
         examples=is_bot and plain.keys() - given.keys(),
+        conf=asked and shlex.quote(json.dumps(asked)),
     )
 
 
@@ -212,7 +210,7 @@ def _filled(given: Mapping[str, Any], example: Mapping[str, Any]) -> dict[str, A
 def _words(text: str) -> str:
     """Return the beginning of a text in lower case, with ``_`` for everything but ASCII letters and digits."""
     plain = unicodedata.normalize("NFKD", text[:MAX_TEXT]).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:MAX_WORDS].strip("_")
+    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:MAX_SHORT].strip("_")
 
 
 def _literal(value: Any) -> str:
@@ -225,7 +223,7 @@ def _literal(value: Any) -> str:
     start, end = "{}" if isinstance(value, Mapping) else "[]"
     members = [f"{_literal(each)}: {_literal(value[each])}" if start == "{" else _literal(each) for each in value]
     line = ", ".join(members)
-    if len(line) <= MAX_LINE and "\n" not in line:
+    if len(line) <= MAX_SHORT and "\n" not in line:
         return f"{start}{line}{end}"
     return f"{start}\n{indent(''.join(f'{each},{chr(10)}' for each in members), '    ')}{end}"
 

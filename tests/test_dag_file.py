@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import shlex
 import subprocess
 import sys
 import time
@@ -341,11 +343,10 @@ def test_dag_id_has_the_words_of_the_name_and_the_end_of_the_id(name, source_id,
         "optional input": (workflow(optional=["pages"]), '            # Optional: "pages": "...",\n', 1),
         "optional secret": (workflow(optional=["token"]), '# Optional: "token": "{{ conn.ID.password }}",\n', 1),
         "optional inputs are no params": (workflow(optional=["pages"]), "Param", 0),
-        "examples of a bot": (bot_with(pages={"type": "integer"}), "# Replace the examples", 1),
-        "no examples but secrets": (bot_with(password={}), "# Replace the examples", 0),
+        "examples of a bot": (bot_with(pages={"type": "integer"}), "# Example values. Replace them.\n", 1),
+        "no examples but secrets": (bot_with(password={}), "# Example values. Replace them.\n", 0),
         "bot without params": (bot_with(pages={}), "params", 0),
-        "bot without required inputs": (bot({"properties": {"pages": {}}}), "# Replace the examples", 0),
-        "param without a default": (workflow("keyword"), """search_029437 --conf '{"NAME": "VALUE"}'\n""", 1),
+        "bot without required inputs": (bot({"properties": {"pages": {}}}), "# Example values. Replace them.\n", 0),
         "no params": (workflow(), "--conf", 0),
         "cost of retries": (workflow(), "After a failed run, each retry pays for another one.", 1),
         "default connection": (workflow(), "browseract_conn_id", 0),
@@ -353,6 +354,15 @@ def test_dag_id_has_the_words_of_the_name_and_the_end_of_the_id(name, source_id,
 )
 def test_file_names_what_the_reader_can_add_and_nothing_that_is_the_default(source, text, count):
     assert dag_of(source).count(text) == count
+
+
+def test_command_in_the_file_has_a_place_for_each_param_without_a_default():
+    names = ["a", "it's", '"\n']
+    lines = dag_of(workflow(*names, "given"), {"given": "x"}).splitlines()
+    [line] = [line for line in lines if "dags test" in line]
+    *words, conf = shlex.split(line.partition(": ")[2])
+    assert words == ["airflow", "dags", "test", "search_029437", "--conf"]
+    assert json.loads(conf) == dict.fromkeys(names, "...")
 
 
 def ruff(folder: Any, *words: str) -> None:

@@ -24,14 +24,8 @@ from airflow_provider_browseract.exceptions import (
     UnknownRefusalError,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import (
-    CONNECTION_TYPE,
-    budget_of,
-    check_for_start,
-    no_connection,
-    unencrypted,
-)
-from airflow_provider_browseract.hooks.probe import check_callbacks, count_workflows
+from airflow_provider_browseract.hooks.connection import budget_of, no_connection, unencrypted
+from airflow_provider_browseract.hooks.probe import check_callbacks, check_connection, count_workflows
 from airflow_provider_browseract.in_airflow.day_sums import read_day_sums
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs.budget import BudgetStep, ReadDaySums, read_budget
@@ -96,9 +90,7 @@ def alive() -> set[str]:
             jobs = session.scalars(select(Job).where(Job.job_type.in_(COMPONENTS), Job.state == JobState.RUNNING))
             return {str(job.job_type) for job in jobs if job.is_alive()}
     except TimeoutError:
-        raise InputError(
-            "Airflow's database is not that of this version of Airflow\nRun `airflow db migrate`."
-        ) from None
+        raise InputError("Airflow's database has no tables for this version\nRun `airflow db migrate`.") from None
     except Exception as error:  # noqa: BLE001 - the message may contain the password of the database
         raise Skipped(
             f"Airflow's database cannot be read on this machine ({type(error).__name__})\n"
@@ -117,16 +109,11 @@ def _check_components(_: BrowserActHook) -> str:
 def _check_connection(hook: BrowserActHook) -> str:
     conn_id = hook.browseract_conn_id
     try:
-        connection = hook.get_connection(conn_id)
+        check_connection(hook)
     except AirflowNotFoundException:
         # It may be in the database, if that can be read at all.
         alive()
         raise InputError(no_connection(conn_id)) from None
-    if connection.conn_type != CONNECTION_TYPE:
-        raise InputError(
-            f"Connection {conn_id!r} is not of type {CONNECTION_TYPE}\nSet its type, or correct --conn-id."
-        )
-    check_for_start(hook.settings)
     warning = unencrypted(hook.settings.base_url)
     return f"{conn_id!r} from {_place_of(conn_id)}" + (f"\n{warning}" if warning else "")
 

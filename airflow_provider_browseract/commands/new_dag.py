@@ -18,6 +18,7 @@ from airflow_provider_browseract.dag_file import DAG, EXAMPLES, KINDS, TEST, Run
 from airflow_provider_browseract.exceptions import BrowserActError, InputError, NotFoundError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection
+from airflow_provider_browseract.hooks.probe import check_connection
 from airflow_provider_browseract.runs.hints import did_you_mean
 from airflow_provider_browseract.runs.request import without_secrets
 
@@ -33,7 +34,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         if options.id is None and (options.test or options.input):
             raise InputError("--test and --input need the id of a workflow, bot or template.")
-        with BrowserActHook(options.conn_id).client_within(REQUEST_LIMIT) as client:
+        hook = BrowserActHook(options.conn_id)
+        check_connection(hook)
+        with hook.client_within(REQUEST_LIMIT) as client:
             if options.id is None:
                 text = "".join(f"{line}\n" for line in list_all(client))
             else:
@@ -72,14 +75,15 @@ def find(client: BrowserActClient, text: str) -> Runnable:
     """Ask for an id as each kind, and return what it identifies.
 
     :param text: the id, or an address with it.
-    :raises InputError: it is no id, nothing has it, or two kinds have it.
+    :raises InputError: nothing has the id, or two kinds have it.
     """
     # In an address, an id is a long number. What follows the path may have others.
     numbers = re.findall(r"\d{15,}", text.partition("?")[0]) or re.findall(r"\d{15,}", text)
     source_id = numbers[-1] if "/" in text and numbers else text
     found: dict[SourceKind, SourceInfo] = {}
     for kind, calls in SOURCES.items():
-        with suppress(NotFoundError):
+        # A text that cannot be an id is one that nothing has.
+        with suppress(NotFoundError, InputError):
             source = client.send(calls.read(source_id))
             if SAME.get(kind) not in found or source.type is BotType.AGENT:
                 found[kind] = source
@@ -89,7 +93,9 @@ def find(client: BrowserActClient, text: str) -> Runnable:
             raise InputError(f"The bot {source_id!r} is not published: publish it in BrowserAct's dashboard.")
         return Runnable.of(kind, source)
     if not found:
-        raise InputError(f"The account has nothing with the id {source_id!r}: leave it out to list what there is.")
+        raise InputError(
+            f"The account has nothing with the id {source_id!r}: run new-dag without an id to list what it has."
+        )
     both = " and of ".join(f"the {KINDS[kind].one} {each.name!r}" for kind, each in found.items())
     raise InputError(f"{source_id!r} is the id of {both}, so this command cannot know which one you mean.")
 

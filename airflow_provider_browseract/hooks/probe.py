@@ -12,7 +12,7 @@ import requests
 
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.exceptions import BrowserActError, InputError
-from airflow_provider_browseract.hooks.connection import check_for_start
+from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, check_for_start
 from airflow_provider_browseract.runs import callback_url
 
 if TYPE_CHECKING:
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
 PROBE_TIMEOUT = 5.0
 """Seconds to wait for the response to a callback."""
-
-NOT_THE_ROUTE = (
-    "Set webhook_base_url to the address of the API server, with the path of [api] base_url, and install the provider "
-    "there. The log of the API server may show more."
-)
 
 
 def probe(client: BrowserActClient, hook: BrowserActHook) -> tuple[bool, str]:
@@ -36,13 +31,24 @@ def probe(client: BrowserActClient, hook: BrowserActHook) -> tuple[bool, str]:
     :param client: a client of the hook with a limit for the time that a call may take.
     """
     try:
-        check_for_start(hook.settings)
+        check_connection(hook)
         workflows = count_workflows(client)
         if hook.settings.webhook_base_url is not None:
             check_callbacks(hook)
     except (BrowserActError, InputError) as error:
         return False, str(error)
     return True, f"Connected to {hook.settings.base_url}: {workflows} workflows are visible."
+
+
+def check_connection(hook: BrowserActHook) -> None:
+    """Check a connection without a request. The password of another service must not be sent to BrowserAct.
+
+    :raises InputError: it is of another type, or its fields cannot be used.
+    """
+    conn_id = hook.browseract_conn_id
+    if hook.get_connection(conn_id).conn_type != CONNECTION_TYPE:
+        raise InputError(f"Connection {conn_id!r} is not of type {CONNECTION_TYPE}.\nUse a connection of this type.")
+    check_for_start(hook.settings)
 
 
 def count_workflows(client: BrowserActClient) -> int:
@@ -82,7 +88,9 @@ def check_callbacks(hook: BrowserActHook) -> None:
         ) from None
     if (status, body) == (404, expected):
         return
-    what, remedy = "what responds is not the callback route", NOT_THE_ROUTE
     if status in (301, 302, 303, 307, 308, 401, 403) or (status == 200 and body.lstrip().startswith(b"<")):
         what, remedy = "a login page or another gateway responds", "Set up a relay there for callbacks."
+    else:
+        what = "what responds at webhook_base_url is not the callback route"
+        remedy = "Check its path, and the log of the API server, where the provider must be installed too."
     raise InputError(f"Callbacks do not arrive: {what} (HTTP {status}).\n{remedy}")

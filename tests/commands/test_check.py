@@ -153,7 +153,7 @@ LOGIN = {"webhook_base_url": "http://ada:hunter2@127.0.0.1:9"}
         "another type": (
             {"conn_type": "hunter2"},
             "connection",
-            "is not of type browseract | Set its type, or correct",
+            "is not of type browseract | Use a connection of",
         ),
         "no key": ({"password": ""}, "connection", "'browseract_default' has no API key | Put one (BrowserAct"),
         "field": (
@@ -327,7 +327,7 @@ def test_response_to_a_callback_that_never_ends_is_given_up(check, monkeypatch):
 class TestCommandLine:
     def test_no_command_prints_the_help(self, capsys):
         assert main([]) == 0
-        assert "check a connection, and whether callbacks arrive" in capsys.readouterr().out
+        assert "check a connection and the Airflow around it" in capsys.readouterr().out
 
     @pytest.mark.parametrize("words", [["chek"], ["check", "--json"], ["check", "a"]])
     def test_wrong_usage_ends_with_exit_code_2(self, words, capsys):
@@ -355,7 +355,7 @@ class TestCommandLine:
     def test_database_without_tables_has_to_be_migrated(self, connect, tmp_path):
         connect()
         done = self.run(AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{tmp_path / 'airflow.db'}")
-        problem = "Airflow's database is not that of this version of Airflow | Run `airflow db migrate`."
+        problem = "Airflow's database has no tables for this version | Run `airflow db migrate`."
         assert (done.returncode, problems(done.stdout)) == (1, f"FAIL components {problem}")
         assert "ok    connection  'browseract_default' from the environment\n" in done.stdout
         done = self.run("--conn-id", "x", AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{tmp_path / 'airflow.db'}")

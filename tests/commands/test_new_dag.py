@@ -107,7 +107,7 @@ def test_values_of_a_bot_get_the_types_of_its_schema(new):
     text = new(PRICES.id, *(word for each in given for word in ("--input", each))).out
     for line in ('"products": ["pens", "ink"],', '"country": "DE",', '"max_offers": 2,', '"in_stock": True,'):
         assert line in text
-    assert "Replace the examples" not in text
+    assert "Example values" not in text
 
 
 def test_without_an_id_everything_is_listed_once_with_a_printable_name(new, browseract_emulator):
@@ -132,15 +132,15 @@ def test_empty_account_is_told_what_to_do(new, browseract_emulator):
 @cases(
     "words, reason",
     {
-        "unknown id": (["1"], "The account has nothing with the id '1': leave it out to list what there is."),
-        "name": (["search"], "The account has nothing with the id 'search'"),
-        "id with a slash": (["a/b"], "workflow_id is 'a/b'. Use the id that the BrowserAct dashboard"),
-        "another endpoint": (["runs"], "bot_id is 'runs', which is no id."),
-        "empty id": ([""], "workflow_id is ''. Use the id that the BrowserAct dashboard"),
-        "address without an id": (
-            ["https://www.browseract.com/workflows"],
-            "workflow_id is 'https://www.browseract.com/workflows'",
+        "unknown id": (
+            ["1"],
+            "The account has nothing with the id '1': run new-dag without an id to list what it has.",
         ),
+        "name": (["search"], "The account has nothing with the id 'search'"),
+        "id with a slash": (["a/b"], "The account has nothing with the id 'a/b'"),
+        "another endpoint": (["runs"], "The account has nothing with the id 'runs'"),
+        "empty id": ([""], "The account has nothing with the id ''"),
+        "address without an id": (["https://www.browseract.com/workflows"], "nothing with the id 'https://www.bro"),
         "no connection": ([SEARCH.id, "--conn-id", "nowhere"], "There is no connection 'nowhere'.\n"),
         "unknown input": (
             [SEARCH.id, "--input", "keywrod=x"],
@@ -182,6 +182,7 @@ def test_bot_that_is_not_published_is_refused(refused, browseract_emulator):
         "wrong key": ({"password": "app-wrong"}, "Put a valid API key"),
         "nothing listens": ({"host": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
         "no key": ({"password": ""}, "has no API key"),
+        "another type": ({"conn_type": "generic", "host": "http://127.0.0.1:9"}, "is not of type browseract."),
     },
 )
 @pytest.mark.parametrize("words", [[SEARCH.id], []], ids=["id", "list"])
@@ -204,7 +205,7 @@ def test_secret_below_an_object_is_added_to_its_value(new, browseract_emulator):
     assert '"password": "{{ conn.log_in_9_password.password }}"' in out
     assert '"user": "ada"' in out
     assert '"n": 1.5,' in out
-    assert "Replace the examples" not in out
+    assert "Example values" not in out
 
 
 def test_file_is_utf_8_whatever_the_terminal_is(new, browseract_emulator, tmp_path, monkeypatch):

@@ -526,7 +526,7 @@ class TestConnectionTest:
                 for path in ("/browseract/callback", "/browseract/callback/", "/browseract/callback/a/b")
             },
             **{
-                path: (path, "(HTTP 404).\nSet webhook_base_url to the address of the API server, with the path of")
+                path: (path, "is not the callback route (HTTP 404).\nCheck its path, and the log of the API server")
                 for path in ("/browseract", "/browseract/", "/team-a")
             },
         },
@@ -540,7 +540,7 @@ class TestConnectionTest:
         {
             "page with 503": (
                 Response("<html>", 503, media_type="text/html"),
-                "what responds is not the callback route (HTTP 503)",
+                "what responds at webhook_base_url is not the callback route (HTTP 503)",
             ),
             "login page": (Response("<html>", media_type="text/html"), "a login page or another gateway responds"),
             "redirect": (
@@ -548,7 +548,7 @@ class TestConnectionTest:
                 "Set up a relay there for callbacks",
             ),
             "no token": (Response("{}", 401), "Set up a relay there for callbacks"),
-            "no route": (Response("{}", 404), "install the provider there"),
+            "no route": (Response("{}", 404), "where the provider must be installed too"),
             "more than the route sends": (
                 Response('{"outcome":"unknown"} ', 404),
                 "is not the callback route (HTTP 404)",
