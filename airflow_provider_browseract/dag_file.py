@@ -214,7 +214,7 @@ def _words(text: str) -> str:
 
 
 def _literal(value: Any) -> str:
-    """Return a JSON value as Python source. A long list or dict has each member in a line of its own."""
+    """Return a JSON value as Python source. A long list or dict has a line for each member."""
     if isinstance(value, str):
         shown = repr(value)
         return shown if '"' in shown else f'"{shown[1:-1]}"'
