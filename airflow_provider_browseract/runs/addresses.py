@@ -50,9 +50,7 @@ def check_callback_url(argument: str, url: Any, *, api_base_url: str) -> str | N
     if parts.scheme not in ("http", "https") or not host:
         raise InputError(f"{argument} is not an http or https address. Use one like https://example.com/path.")
     if is_private(host) and not is_private(urlsplit(api_base_url).hostname or ""):
-        raise InputError(
-            f"{argument} has the private host {host}, which BrowserAct cannot reach. Use a public address."
-        )
+        raise InputError(f"{argument} has a private host, which BrowserAct cannot reach. Use a public address.")
     return url
 
 

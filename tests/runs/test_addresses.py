@@ -34,7 +34,7 @@ def test_public_callback_url_is_accepted_and_an_empty_one_means_none(url):
         "line break": ("https://example.com/a\nb", r"contains the character '\\n'.*\(%0A\)"),
         "control character": ("https://example.com/\x7f", r"contains the character '\\x7f'.*\(%7F\)"),
         "lone surrogate": ("https://example.com/\ud800", r"contains the character '\\ud800'.*\(%3F\)"),
-        "private": ("https://10.0.0.1/hook/t0ken", "10.0.0.1, which BrowserAct cannot reach"),
+        "private": ("https://10.0.0.1/hook/t0ken", "has a private host, which BrowserAct cannot reach"),
     },
 )
 def test_callback_url_that_cannot_be_called_is_refused_without_its_token(url, message):

@@ -56,7 +56,7 @@ def test_callback_url_has_the_id_of_the_task_instance_and_a_token_that_differs_e
         "fragment": ("https://airflow.example.com#top", "fragment"),
         "login": ("https://me:secret@airflow.example.com", "login"),
         "route": ("https://airflow.example.com/browseract/callback", "Remove /browseract/callback and what follows"),
-        "private address": ("https://10.0.0.7:8080", "10.0.0.7, which BrowserAct cannot reach"),
+        "private address": ("https://10.0.0.7:8080", "has a private host, which BrowserAct cannot reach"),
         "too long": ("https://airflow.example.com/" + "x" * 2000, "BrowserAct accepts at most 2048"),
     },
 )

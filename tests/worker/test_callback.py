@@ -173,7 +173,7 @@ class TestCallback:
 class TestRefused:
     def test_private_webhook_base_url_fails_if_the_api_is_public(self, orders, connect):
         connect({"webhook_base_url": "http://10.0.0.7"}, host=None)
-        with pytest.raises(AirflowFailException, match=r"10\.0\.0\.7, which BrowserAct cannot reach"):
+        with pytest.raises(AirflowFailException, match=r"has a private host, which BrowserAct cannot reach"):
             orders().run()
 
     def test_invalid_webhook_base_url_is_ignored_with_webhook_false(self, orders, connect):
