@@ -107,8 +107,8 @@ def _type_of(schema: Mapping[str, Any]) -> str | None:
     choices = schema.get("anyOf") or schema.get("oneOf")
     types = [each.get("type") for each in choices if isinstance(each, Mapping)] if isinstance(choices, list) else []
     named = schema.get("type", "object" if "properties" in schema else None)
-    known = [each for each in EXAMPLES if each in (named if isinstance(named, list) else [named, *types])]
-    return next(iter(known), None)
+    allowed = named if isinstance(named, list) else [named, *types]
+    return next((each for each in EXAMPLES if each in allowed), None)
 
 
 def _outline(schema: Any, levels: int, left: Iterator[int], *, hides: bool) -> tuple[dict[str, Any], Any]:

@@ -24,8 +24,14 @@ from airflow_provider_browseract.exceptions import (
     UnknownRefusalError,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import budget_of, no_connection, unencrypted
-from airflow_provider_browseract.hooks.probe import check_callbacks, check_connection, count_workflows
+from airflow_provider_browseract.hooks.connection import (
+    budget_of,
+    check_for_start,
+    no_connection,
+    own_settings,
+    unencrypted,
+)
+from airflow_provider_browseract.hooks.probe import check_callbacks, count_workflows
 from airflow_provider_browseract.in_airflow.day_sums import read_day_sums
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs.budget import BudgetStep, ReadDaySums, read_budget
@@ -109,7 +115,7 @@ def _check_components(_: BrowserActHook) -> str:
 def _check_connection(hook: BrowserActHook) -> str:
     conn_id = hook.browseract_conn_id
     try:
-        check_connection(hook)
+        check_for_start(own_settings(hook, "Use a connection of this type."))
     except AirflowNotFoundException:
         # It may be in the database, if that can be read at all.
         alive()

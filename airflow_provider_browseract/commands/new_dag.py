@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Iterable
@@ -14,13 +13,13 @@ from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.models import BotType, SourceInfo, one_line
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import AirflowNotFoundException, is_secret
-from airflow_provider_browseract.dag_file import DAG, EXAMPLES, KINDS, TEST, Runnable, dag_file, dag_id_of
+from airflow_provider_browseract.dag_file import DAG, KINDS, TEST, Runnable, dag_file, dag_id_of
 from airflow_provider_browseract.exceptions import BrowserActError, InputError, NotFoundError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import no_connection
-from airflow_provider_browseract.hooks.probe import check_connection
+from airflow_provider_browseract.hooks.connection import no_connection, own_settings
 from airflow_provider_browseract.runs.hints import did_you_mean
 from airflow_provider_browseract.runs.request import without_secrets
+from airflow_provider_browseract.runs.schemas import conform
 
 REQUEST_LIMIT = 20.0
 """Seconds that a request may take, when it is sent again too."""
@@ -35,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         if options.id is None and (options.test or options.input):
             raise InputError("--test and --input need the id of a workflow, bot or template.")
         hook = BrowserActHook(options.conn_id)
-        check_connection(hook)
+        own_settings(hook, "Use a connection of this type.")
         with hook.client_within(REQUEST_LIMIT) as client:
             if options.id is None:
                 text = "".join(f"{line}\n" for line in list_all(client))
@@ -106,7 +105,7 @@ def read_inputs(given: Iterable[str], source: Runnable) -> dict[str, Any]:
     :param given: names and values, as ``name=value``.
     :raises InputError: one of them cannot be used. The message has no value, which can be a secret.
     """
-    known, found = [each.name for each in source.inputs], dict[str, Any]()
+    known, found = [each.name for each in source.inputs], dict[str, str]()
     for each in given:
         name, _, value = each.partition("=")
         if not name or not value:
@@ -118,16 +117,7 @@ def read_inputs(given: Iterable[str], source: Runnable) -> dict[str, Any]:
             raise InputError(f"There is no input {name!r}{did_you_mean(name, known)}, only: {names}.")
         if is_secret(name) or without_secrets(value, is_secret, set()) != value:
             raise InputError(f"--input {name} is or contains a secret: leave it out, and read it from a connection.")
-        found[name] = _read(name, value, source.schema["properties"][name].get("type", "string"))
-    return found
-
-
-def _read(name: str, text: str, kind: str) -> Any:
-    """Return the value of an input with a type of JSON."""
-    if kind == "string":
-        return text
-    with suppress(ValueError, RecursionError):
-        value = json.loads(text)
-        if type(value) is type(EXAMPLES[kind]) or (kind == "number" and isinstance(value, float)):
-            return value
-    raise InputError(f"--input {name} takes JSON of the type {kind}, such as {json.dumps(EXAMPLES[kind])}.")
+        found[name] = value
+    # Only of the values themselves: a member that is missing in one comes from the example.
+    types = {name: {"type": part["type"]} for name, part in source.schema["properties"].items() if "type" in part}
+    return conform(found, {"type": "object", "properties": types}, f"the {KINDS[source.kind].one} {source.id}").input

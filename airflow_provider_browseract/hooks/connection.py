@@ -16,13 +16,14 @@ from pydantic import ValidationError
 
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, EXTRA_FIELDS, Settings
-from airflow_provider_browseract.exceptions import ConnectionFailedError, ConnectionFieldError
+from airflow_provider_browseract.exceptions import ConnectionFailedError, ConnectionFieldError, InputError
 from airflow_provider_browseract.runs.addresses import is_private
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
     from pydantic.fields import FieldInfo
 
+    from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.runs.budget import Budget
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,19 @@ def form_widgets() -> dict[str, Any]:
         )
         for name, field in EXTRA_FIELDS.items()
     }
+
+
+def own_settings(hook: BrowserActHook, remedy: str) -> Settings:
+    """Return the settings of a hook's connection if it is one to BrowserAct, for those who choose it by its id.
+
+    The password of another service must not be sent to BrowserAct, or to wherever the connection points.
+
+    :raises InputError: it is of another type, or its fields cannot be used.
+    """
+    conn_id = hook.browseract_conn_id
+    if hook.get_connection(conn_id).conn_type != CONNECTION_TYPE:
+        raise InputError(f"Connection {conn_id!r} is not of type BrowserAct.\n{remedy}")
+    return hook.settings
 
 
 def check_for_start(settings: Settings) -> None:

@@ -5,6 +5,7 @@ The connection test of Airflow and the command ``check`` use the same steps.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ import requests
 
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.exceptions import BrowserActError, InputError
-from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, check_for_start
+from airflow_provider_browseract.hooks.connection import check_for_start
 from airflow_provider_browseract.runs import callback_url
 
 if TYPE_CHECKING:
@@ -31,24 +32,13 @@ def probe(client: BrowserActClient, hook: BrowserActHook) -> tuple[bool, str]:
     :param client: a client of the hook with a limit for the time that a call may take.
     """
     try:
-        check_connection(hook)
+        check_for_start(hook.settings)
         workflows = count_workflows(client)
         if hook.settings.webhook_base_url is not None:
             check_callbacks(hook)
     except (BrowserActError, InputError) as error:
         return False, str(error)
     return True, f"Connected to {hook.settings.base_url}: {workflows} workflows are visible."
-
-
-def check_connection(hook: BrowserActHook) -> None:
-    """Check a connection without a request. The password of another service must not be sent to BrowserAct.
-
-    :raises InputError: it is of another type, or its fields cannot be used.
-    """
-    conn_id = hook.browseract_conn_id
-    if hook.get_connection(conn_id).conn_type != CONNECTION_TYPE:
-        raise InputError(f"Connection {conn_id!r} is not of type {CONNECTION_TYPE}.\nUse a connection of this type.")
-    check_for_start(hook.settings)
 
 
 def count_workflows(client: BrowserActClient) -> int:
@@ -70,11 +60,8 @@ def check_callbacks(hook: BrowserActHook) -> None:
     expected = callback_url.UNKNOWN_RESPONSE
     try:
         with requests.post(url, json={}, timeout=PROBE_TIMEOUT, allow_redirects=False, stream=True) as response:
-            status, body = response.status_code, b""
-            for piece in response.iter_content(len(expected) + 1):
-                body += piece
-                if len(body) > len(expected):
-                    break
+            # It may arrive in pieces, and be longer.
+            status, body = response.status_code, b"".join(islice(response.iter_content(1), len(expected) + 1))
     # ValueError: the name of the host cannot be encoded.
     except (requests.RequestException, ValueError) as error:
         cause: BaseException = error

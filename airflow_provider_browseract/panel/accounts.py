@@ -29,7 +29,7 @@ from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.dag_file import Runnable
 from airflow_provider_browseract.exceptions import NOTHING_TO_STOP, ConnectionFailedError, InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, budget_of
+from airflow_provider_browseract.hooks.connection import budget_of, own_settings
 from airflow_provider_browseract.hooks.hiding import has_secret_names
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.panel.client import CALL_LIMIT, AccountClient, only
@@ -168,8 +168,9 @@ class _Connection:
 
     async def _read(self) -> Settings:
         try:
+            hook = BrowserActHook(self.settings.conn_id)
             settings = await anyio.to_thread.run_sync(
-                _read_connection, self.settings.conn_id, limiter=self._accounts.threads
+                own_settings, hook, "Only those have pages.", limiter=self._accounts.threads
             )
         except (AirflowNotFoundException, InputError):
             # It was deleted, or became the connection of another service.
@@ -182,14 +183,6 @@ class _Connection:
             self.data = _Data(client, self._accounts.pace)
         self.data.client.settings = settings
         return settings
-
-
-def _read_connection(conn_id: str) -> Settings:
-    hook = BrowserActHook(conn_id)
-    # The password of another service must not be sent to BrowserAct, or to wherever the connection points.
-    if hook.get_connection(conn_id).conn_type != CONNECTION_TYPE:
-        raise InputError(f"Connection {conn_id!r} is not of type BrowserAct.\nOnly those have pages.")
-    return hook.settings
 
 
 class Accounts:

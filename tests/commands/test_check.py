@@ -153,7 +153,7 @@ LOGIN = {"webhook_base_url": "http://ada:hunter2@127.0.0.1:9"}
         "another type": (
             {"conn_type": "hunter2"},
             "connection",
-            "is not of type browseract | Use a connection of",
+            "is not of type BrowserAct | Use a connection of",
         ),
         "no key": ({"password": ""}, "connection", "'browseract_default' has no API key | Put one (BrowserAct"),
         "field": (

@@ -153,14 +153,8 @@ def test_empty_account_is_told_what_to_do(new, browseract_emulator):
         "input twice": ([SEARCH.id, "--input", "keyword=a", "--input", "keyword=b"], "--input has 'keyword' twice."),
         "secret": ([LOG_IN.id, "--input", "password=hunter2"], "--input password is or contains a secret: leave it"),
         "secret in a value": ([LOG_IN.id, "--input", 'username={"token": "hunter2"}'], "--input username is or conta"),
-        "no JSON": (
-            [PRICES.id, "--input", "products=pens"],
-            "--input products takes JSON of the type array, such as [].",
-        ),
-        "another type of JSON": (
-            [PRICES.id, "--input", "max_offers=true"],
-            "takes JSON of the type integer, such as 1.",
-        ),
+        "no JSON": ([PRICES.id, "--input", "products=pens"], "input['products'] must be a list"),
+        "another type of JSON": ([PRICES.id, "--input", "max_offers=true"], "input['max_offers'] must be an integer"),
         "test without an id": (["--test"], "--test and --input need the id of a workflow, bot or template."),
         "input without an id": (["--input", "a=b"], "--test and --input need the id of a workflow, bot or template."),
     },
@@ -182,7 +176,7 @@ def test_bot_that_is_not_published_is_refused(refused, browseract_emulator):
         "wrong key": ({"password": "app-wrong"}, "Put a valid API key"),
         "nothing listens": ({"host": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
         "no key": ({"password": ""}, "has no API key"),
-        "another type": ({"conn_type": "generic", "host": "http://127.0.0.1:9"}, "is not of type browseract."),
+        "another type": ({"conn_type": "generic", "host": "http://127.0.0.1:9"}, "is not of type BrowserAct."),
     },
 )
 @pytest.mark.parametrize("words", [[SEARCH.id], []], ids=["id", "list"])
