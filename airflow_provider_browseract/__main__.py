@@ -89,7 +89,7 @@ def load_airflow() -> bool:
         print(f"Airflow cannot be loaded ({type(error).__name__}). `airflow info` shows why.")
         return False
     if not sys.warnoptions:
-        # Airflow has added filters of its own.
+        # Airflow has added filters.
         warnings.simplefilter("ignore")
     return True
 

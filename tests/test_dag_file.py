@@ -127,6 +127,7 @@ def rendered(value: Any, **names: Any) -> Any:
 @given(TEXTS, TEXTS, NAMES, NAMES, st.sampled_from(SourceKind))
 @example('"""', "browseract_default", list(HOSTILE), list(HOSTILE), WORKFLOW)
 @example('"""', "browseract_default", list(HOSTILE), [], BOT)
+@example("n" * 1_000_000, "n" * 1_000_000, [], [], BOT)
 def test_texts_from_outside_are_nothing_but_literals_and_comments(name, conn_id, needed, more, kind):
     def shapes(name: str, conn_id: str, needed: list[str], more: list[str]) -> list[str]:
         if kind in (WORKFLOW, TEMPLATE):
