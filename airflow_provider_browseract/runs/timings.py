@@ -70,8 +70,9 @@ START_DELAY = 30.0
 FOLLOW_DELAY = 7.0
 # A killed task must have decided about its run, and stopped it. Airflow may end the process after 5 seconds.
 KILL_LIMIT = 4.0
-# A killed task keeps asking Airflow for the reason if Airflow does not respond.
-KILL_PATIENCE = 30.0
+# A killed task keeps asking Airflow for the reason if Airflow does not respond. Its request may have to wait for one of
+# Airflow's own, which is tried for up to 40 seconds.
+KILL_PATIENCE = 60.0
 # Before a failed request for the reason is repeated.
 KILL_ASK_PAUSE = 0.2
 # The signal handler waits for the decision about a run that this process no longer waits for. The interrupted code may
