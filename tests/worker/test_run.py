@@ -472,6 +472,12 @@ def test_kill_grace_is_shorter_than_the_escalation_delay_of_airflow():
     assert kill.parameters["escalation_delay"].default > timings.KILL_LIMIT
 
 
+def test_killed_task_asks_airflow_for_longer_than_airflow_tries_the_request_before():
+    tries, limit = conf.getint("workers", "execution_api_retries"), conf.getfloat("workers", "execution_api_timeout")
+    pauses = sum(2**number for number in range(tries - 1))
+    assert tries * limit + pauses < timings.KILL_PATIENCE
+
+
 def test_core_race_grace_is_longer_than_the_scheduler_heartbeat_interval():
     assert conf.getint("scheduler", "scheduler_heartbeat_sec") < timings.CORE_RACE_GRACE
 
