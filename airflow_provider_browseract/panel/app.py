@@ -224,7 +224,8 @@ class Panel:
             stopped = await self._accounts.stop(viewing.conn_id, task.api_version, task_id)
         except BrowserActError as error:
             return JSONResponse({"error": f"The run could not be stopped: {error.brief}."}, 502)
-        log.info("BrowserAct task %s was stopped in the panel by %s", task_id, viewing.access.name)
+        if stopped:
+            log.info("BrowserAct task %s was stopped in the panel by %s", task_id, viewing.access.name)
         return JSONResponse({"outcome": "stopped" if stopped else "ended"})
 
     async def redirect(self, request: Request, path: str) -> Response:

@@ -375,6 +375,14 @@ class TestStop:
         assert f"BrowserAct task {account['free']} was stopped in the panel by admin" in caplog.text
         assert (await press()).json() == {"outcome": "ended"}
 
+    async def test_run_that_ends_before_its_stop_is_not_logged_as_stopped(self, client, world, account, caplog):
+        world.emulator.fault("stop-task", RequestFault.refused(10121))
+        path = of("/runs/{free}/stop?conn={conn}", account)
+        with caplog.at_level("INFO"):
+            response = await client.post(path, headers={**STOP, "user": "admin"}, json={})
+        assert response.json() == {"outcome": "ended"}
+        assert "was stopped in the panel" not in caplog.text
+
     @cases(
         "user, link, outcome",
         {
