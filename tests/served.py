@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from fastapi import FastAPI, Response
 
-from tests.e2e.local_airflow import free_port, wait_for
+from tests.e2e.local_airflow import wait_for
 
 
 class QuickServer(uvicorn.Server):
@@ -48,14 +48,13 @@ class QuickServer(uvicorn.Server):
 @contextmanager
 def served(app: FastAPI) -> Iterator[int]:
     """Serve an application from a thread."""
-    port = free_port()
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, loop="asyncio", log_level="warning", log_config=None)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, loop="asyncio", log_level="warning", log_config=None)
     server = QuickServer(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_for("The server", lambda: server.started, timeout=15, every=0.02)
     try:
-        yield port
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.stop()
         thread.join(10)

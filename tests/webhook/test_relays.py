@@ -6,7 +6,6 @@ import http.client
 import json
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,11 +59,6 @@ def raw(address: str, method: str, path: str) -> tuple[int, bytes]:
     return response.status, body
 
 
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 @pytest.fixture(params=["", "/team-a"], ids=["at the root", "below a path"])
 def base(request) -> str:
     """The path of ``[api] base_url``."""
@@ -110,7 +104,8 @@ def nginx(tmp_path, backend, base) -> Iterator[str]:
     )
     process = subprocess.Popen([NGINX, "-c", str(configuration), "-p", str(tmp_path), "-e", f"{tmp_path}/error.log"])
     try:
-        wait_for("nginx", lambda: process.poll() is not None or listens(port), timeout=15, every=0.02)
+        # It writes the file once it listens.
+        wait_for("nginx", lambda: process.poll() is not None or (tmp_path / "pid").exists(), timeout=15, every=0.02)
         assert process.poll() is None, (tmp_path / "error.log").read_text()
         yield f"http://127.0.0.1:{port}"
     finally:
