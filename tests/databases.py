@@ -80,9 +80,7 @@ def postgres() -> Iterator[Database]:
     with tempfile.TemporaryDirectory(prefix="browseract-pg-") as folder:
         server = get_server(folder, cleanup_mode=None)
         # The data need not survive a crash of the machine, whose disk can be slow for minutes if others use it too.
-        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-            server.psql(f"ALTER SYSTEM SET {setting} = off")
-        server.psql("SELECT pg_reload_conf()")
+        server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
         url = server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
         try:
             yield Database(url, server.stop, server.ensure_postgres_running)

@@ -115,7 +115,7 @@ def _check_components(_: BrowserActHook) -> str:
 def _check_connection(hook: BrowserActHook) -> str:
     conn_id = hook.browseract_conn_id
     try:
-        check_for_start(own_settings(hook, "Use a connection of this type."))
+        check_for_start(own_settings(hook))
     except AirflowNotFoundException:
         # It may be in the database, if that can be read at all.
         alive()

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         if options.id is None and (options.test or options.input):
             raise InputError("--test and --input need the id of a workflow, bot or template.")
         hook = BrowserActHook(options.conn_id)
-        own_settings(hook, "Use a connection of this type.")
+        own_settings(hook)
         with hook.client_within(REQUEST_LIMIT) as client:
             if options.id is None:
                 text = "".join(f"{line}\n" for line in list_all(client))

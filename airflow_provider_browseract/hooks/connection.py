@@ -116,11 +116,12 @@ def form_widgets() -> dict[str, Any]:
     }
 
 
-def own_settings(hook: BrowserActHook, remedy: str) -> Settings:
+def own_settings(hook: BrowserActHook, remedy: str = "Use a connection of this type.") -> Settings:
     """Return the settings of a hook's connection if it is one to BrowserAct, for those who choose it by its id.
 
     The password of another service must not be sent to BrowserAct, or to wherever the connection points.
 
+    :param remedy: what follows in the error about another type.
     :raises InputError: it is of another type, or its fields cannot be used.
     """
     conn_id = hook.browseract_conn_id

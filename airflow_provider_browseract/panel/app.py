@@ -205,7 +205,7 @@ class Panel:
         return await self._source(request, SourceKind.BOT_TEMPLATE, source_id)
 
     async def stop(self, request: Request, task_id: str) -> Response:
-        """Stop a run that nobody waits for."""
+        """Stop a run that is not waited for."""
         viewing = await self._view(request, Query.of(request).conn)
         if not is_own_script(request):
             raise PageError(403, FOREIGN_REQUEST)
@@ -326,7 +326,7 @@ class Panel:
         return read
 
     def _why_not_stopped(self, viewing: Viewing, account: Account, task: Task) -> str | None:
-        """Return why a run must not be stopped; None if nobody waits for it."""
+        """Return why a run must not be stopped; None if it is not waited for."""
         known = Knowledge(viewing.access, account, self._records.read(), datetime.now(timezone.utc))
         link = known.records.links.get(task.id)
         rights = known.rights_on(task, link)

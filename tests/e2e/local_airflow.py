@@ -39,7 +39,7 @@ COMPONENTS = {
 
 
 def free_port() -> int:
-    """Return a free port. It is below those that the system chooses, so that nobody gets it in the meantime."""
+    """Return a free port below those that the system chooses, so that no other process gets it in the meantime."""
     while True:
         port = 20_000 + secrets.randbelow(12_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
