@@ -15,7 +15,7 @@ from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.dag_file import KINDS, Runnable, dag_file, dag_id_of
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
-from airflow_provider_browseract.panel.access import Access, Rights, is_trusted, rights_on
+from airflow_provider_browseract.panel.access import Access, Rights, rights_on
 from airflow_provider_browseract.panel.days import source_of
 from airflow_provider_browseract.panel.records import TaskInstanceKey
 from airflow_provider_browseract.panel.views import (
@@ -87,7 +87,8 @@ class Knowledge:
 
     def is_unread(self, task: Task, link: Link | None) -> bool:
         """Return whether a run is active and nobody waits for it, so that it uses credits without effect."""
-        if task.status.ended or (link is not None and link.waits and is_trusted(link, self.account.conn_id, task)):
+        # Any claim to wait counts, of any connection: rights need a proof, and a stop cannot be taken back.
+        if task.status.ended or (link is not None and link.waits):
             return False
         return task.created_at is None or (self.now - task.created_at).total_seconds() > UNREAD_AFTER
 

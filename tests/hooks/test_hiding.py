@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ def test_other_processes_hide_texts_of_a_run_whose_input_in_the_response_has_sec
 
 def test_texts_are_hidden_if_the_input_is_too_deep_to_look_for_secrets():
     deep: Any = SECRET
-    for _ in range(900):
+    for _ in range(sys.getrecursionlimit()):
         deep = [deep]
     task = Hiding(secrets=True).apply(run(f"Type {SECRET}", {"lists": deep}))
     assert (task.steps[0].goal, task.failure.message) == ("***", HIDDEN_REASON)

@@ -387,7 +387,9 @@ class TestStop:
         "user, link, outcome",
         {
             "run that a task instance waits for": ("admin", {}, (409, None)),
-            "XCom of another workflow": ("admin", {"source_id": "another"}, STOPPED),
+            "XCom of another workflow": ("admin", {"source_id": "another"}, (409, None)),
+            "second connection to the account": ("admin", {"conn_id": "second"}, (409, None)),
+            "claim without a proof": ("admin", {"confirmed": False}, (409, None)),
             "run of no DAG": ("user", None, REFUSED),
             "reader of the DAG": ("viewer", {"waits": False}, REFUSED),
             "user of the DAG": ("user", {"waits": False}, STOPPED),
