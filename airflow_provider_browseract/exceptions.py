@@ -5,6 +5,8 @@ No error contains a secret, such as the API key, the body of a request or a call
 
 from __future__ import annotations
 
+from typing import Any
+
 THE_CONNECTION = "the Airflow connection"
 """How a remedy refers to the connection. The text of an error adds the connection's id if it is known."""
 
@@ -40,13 +42,15 @@ class BrowserActError(Exception):
     :param remedy: what the user can do. Default: the remedy of the class.
     :param temporary: whether the same call may succeed a little later without any change. Default: that of the class.
     :param not_processed: whether BrowserAct certainly did not process the call, so that a start has started no run.
-        Default: that of the class.
+        Default: that of the class, which is ``True`` only if nothing was sent.
     :param connection: id of the Airflow connection that was used. The clients set it.
     """
 
     remedy: str = ""
     temporary: bool = False
     not_processed: bool = False
+    resent: bool = False
+    """Whether this is the response to a further try of the call, so that the first one may have had its effect."""
 
     def __init__(
         self,
@@ -97,21 +101,18 @@ class AuthenticationError(BrowserActError):
     """The API key is missing, wrong or deleted."""
 
     remedy = f"Put a valid API key (BrowserAct dashboard: Integrations, Manage API Keys) into {KEY_FIELD}."
-    not_processed = True
 
 
 class PermissionDeniedError(BrowserActError):
     """The API key is valid, but may not do this."""
 
     remedy = f"Put an API key of the account that owns the workflow or bot into {KEY_FIELD}."
-    not_processed = True
 
 
 class NotFoundError(BrowserActError):
     """An id does not exist, or is not visible to this API key."""
 
     remedy = "Check the id, and that it belongs to the account of the API key."
-    not_processed = True
 
 
 class TaskNotFoundError(NotFoundError):
@@ -133,7 +134,6 @@ class InvalidRequestError(BrowserActError):
         "Fix the arguments that the message names. A profile (profile_id) must have been saved by a run of the same "
         "account."
     )
-    not_processed = True
 
 
 class UnknownRefusalError(BrowserActError):
@@ -157,7 +157,6 @@ class ConcurrencyLimitError(BrowserActError):
 
     remedy = "Limit the runs with an Airflow pool of the plan's size (include deferred tasks), or upgrade the plan."
     temporary = True
-    not_processed = True
 
 
 class RateLimitError(BrowserActError):
@@ -165,26 +164,20 @@ class RateLimitError(BrowserActError):
 
     remedy = "Poll less often (poll_interval), or let fewer Airflow tasks run at once."
     temporary = True
-    not_processed = True
 
 
 class TaskEndedError(BrowserActError):
     """The task has already ended, so it cannot be stopped or resumed."""
 
-    not_processed = True
-
 
 class TaskNotPausedError(BrowserActError):
     """Only a paused task can be resumed."""
-
-    not_processed = True
 
 
 class ResumeNotSupportedError(BrowserActError):
     """BrowserAct resumes this task itself, so a call cannot resume it. That is so for runs of agent-built bots."""
 
     remedy = "Help the bot in the live view of the run. BrowserAct then continues the run by itself."
-    not_processed = True
 
 
 class ServerError(BrowserActError):
@@ -216,9 +209,16 @@ class ResponseTooLargeError(BrowserActError):
 
 
 class UnexpectedResponseError(BrowserActError):
-    """The response is not what the API documents for this call, or it is not from BrowserAct's API at all."""
+    """The response is not what the API documents for this call, or it is not from BrowserAct's API at all.
+
+    :param unusable: what cannot be used of a successful response of the API. Default: it is not such a response.
+    """
 
     remedy = "If BrowserAct changed its API, a newer version of the provider may understand the response."
+
+    def __init__(self, message: str, *, unusable: str | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.unusable = unusable
 
 
 class RunStartUnknownError(BrowserActError):
@@ -237,10 +237,6 @@ class RunStartUnknownError(BrowserActError):
             trace_id=error.trace_id,
             connection=error.connection,
         )
-
-
-NOTHING_TO_STOP = (TaskEndedError, TaskNotFoundError)
-"""Errors of a stop that mean that the task is not running, so it need not be stopped."""
 
 
 class RunError(Exception):

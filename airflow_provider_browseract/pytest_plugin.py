@@ -77,7 +77,8 @@ def browseract_load_dag(
         from airflow_provider_browseract.runs import timings
 
         # The pause is for the scheduler, which has no part in dag.test().
-        patch.setattr(timings, "CORE_RACE_GRACE", 0.5)
+        for name in ("CORE_RACE_GRACE", "QUEUE_RACE_GRACE"):
+            patch.setattr(timings, name, 0.5)
 
         def load(path: str) -> Any:
             file = (request.path.parent / path).resolve(strict=True)

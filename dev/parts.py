@@ -88,7 +88,10 @@ def lanes_of(which: str) -> list[list[Part]]:
     listed: dict[str, list[list[str]]] = {
         "test": [["units"], ["e2e"]],
         "ci": [
-            ["check", "docs", "dist", "units", f"units {NEWEST_PYTHON}", f"units WHEEL=1 {OLDEST}", "databases WHEEL=1"],
+            [
+                *("check", "docs", "dist", "units", f"units {NEWEST_PYTHON}"),
+                *(f"units WHEEL=1 {OLDEST}", "databases WHEEL=1"),
+            ],
             ["e2e WHEEL=1", f"e2e WHEEL=1 {OLDEST}", "short-faults WHEEL=1"],
         ],
         "weekly": [

@@ -276,16 +276,18 @@ SHORT_TIMINGS = {
     "FILES_READ_PAUSE": 0.05,
     "FIRST_SLOT_PAUSE": 0.1,
     "LATE_OUTPUT_PAUSES": (0.2, 0.3),
-    "LATE_START_DELAY": 0.6,
-    "LISTING_DELAY": 0.3,
+    "LIST_READS": (0.3, 0.6),
     "PLACE_DELAY": 0.02,
     "POLL_PATIENCE": 0.3,
+    "QUEUE_RACE_GRACE": 0.05,
     "RESUME_GRACE": 0.3,
     "SHORTEST_WATCH_INTERVAL": 0.01,
     "SLOT_COUNT_INTERVAL": 0.05,
     "SLOT_COUNT_PAUSE": 0.02,
     "SLOT_PROBE_PAUSE": 0.2,
     "STORE_RETRY_PAUSE": 0.01,
+    "TRIGGER_BEGINS": 0.05,
+    "UNREAD_PAUSES": (0.05, 0.1),
 }
 """What takes seconds or minutes in an Airflow, for tests that wait for it."""
 
@@ -301,7 +303,8 @@ def short_timings(monkeypatch) -> None:
 def run_dag(parse, monkeypatch):
     """Run a DAG of the examples with ``dag.test()``: in this process, with tasks and triggers in line."""
     # The grace is for the scheduler, which has no part in this.
-    monkeypatch.setattr(timings, "CORE_RACE_GRACE", 0.5)
+    for name in ("CORE_RACE_GRACE", "QUEUE_RACE_GRACE"):
+        monkeypatch.setattr(timings, name, 0.5)
     monkeypatch.setattr(timings, "FIRST_POLL_JITTER", 0.0)
 
     def run(name: str, conf: dict[str, str] | None = None) -> DagResult:

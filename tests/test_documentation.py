@@ -160,7 +160,9 @@ def test_xcom_table_describes_every_fact_of_a_run():
     page = PAGES["docs/xcoms-and-metrics.md"]
     section = page[page.index("### The XCom `task`") : page.index("### Copy ids")]
     keys = [key for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)]
-    assert sorted(keys) == sorted([*facts(Task(id="1", status=TaskStatus.FINISHED), "browseract_default"), "hidden"])
+    assert sorted(keys) == sorted(
+        [*facts(Task(id="1", status=TaskStatus.FINISHED), "browseract_default"), "follows", "hidden", "proof"]
+    )
 
 
 def test_pictures_are_those_that_make_pictures_takes():

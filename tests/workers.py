@@ -101,12 +101,14 @@ class Worker:
             client = operator.hook.client
             send = client.send
 
-            def sent(call):
+            def sent(call, **how):
                 if names and call.name not in names:
-                    return send(call)
+                    return send(call, **how)
+                # A start is recorded right before it is sent.
+                how.pop("before", lambda: None)()
                 before(operator)
                 try:
-                    return send(call)
+                    return send(call, **how)
                 finally:
                     after(operator)
 

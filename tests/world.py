@@ -12,6 +12,8 @@ import json
 import random
 import selectors
 import time
+from datetime import datetime, timezone
+from email.utils import format_datetime
 from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +29,7 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.compat import TaskDeferred
-from airflow_provider_browseract.emulator import Emulator
+from airflow_provider_browseract.emulator import Emulator, Response
 from tests.catalogue import prepare
 from tests.workers import FakeStore, FakeTaskInstance, Worker, payloads_of, resume_until_end, stored_trigger
 
@@ -89,6 +91,11 @@ class World:
         self.emulator.wait_until = self.wait_until
         #: Whether a request of a method finds nobody who listens.
         self.unreachable = lambda method: False
+        #: What becomes of the response to a call, by the name of its endpoint.
+        self.instead: dict[str, Any] = {}
+        #: Seconds until a start ends without its response, how it ends, and seconds until it is carried out.
+        self.slow_start: tuple[float, int | None, float] | None = None
+        self._held: list[tuple[float, Any]] = []
         #: The state of the task instance that other processes see.
         self.state = "running"
         self.connect()
@@ -133,13 +140,26 @@ class World:
         parts = urlsplit(url)
         if self.unreachable(method):
             raise Lost("refused")
+        if self._held and self._held[0][0] <= self.clock.now:
+            self.emulator.receive(*self._held.pop()[1])
+        if self.slow_start is not None and parts.path.endswith(("run-task", "/runs")) and method == "POST":
+            (takes, status, carried_out_after), self.slow_start = self.slow_start, None
+            held = (method, parts.path, parts.query, headers, body)
+            self._held.append((self.clock.now + carried_out_after, held))
+            self.clock.sleep(takes)
+            if status is None:
+                raise Lost("hung")
+            return Response(status, b"<html>timeout</html>", "text/html")
         record, fault, response = self.emulator.receive(method, parts.path, parts.query, headers, body or b"")
         if fault is not None and fault.kind in ("slow", "hung"):
             self.clock.sleep(fault.seconds or 60)
         if response is None:
             raise Lost(fault.kind)
         record.status = response.status
-        return response
+        response = self.instead.get(record.endpoint, lambda found: found)(response)
+        # A server sends its own time.
+        date = format_datetime(datetime.fromtimestamp(self.emulator.clock(), timezone.utc), usegmt=True)
+        return response._replace(headers={"Date": date, **response.headers})
 
     def fire(self, trigger):
         """Run a trigger, made again from its stored arguments, and return the payload of its only event."""
@@ -193,6 +213,7 @@ class TaskInstance:
             operator, result = resume_until_end(
                 self.make, lambda waiting: self.world.fire(waiting.trigger), deferred, context
             )
+        self.world.state = "success"
         for callback in operator.on_success_callback:
             callback(context)
         return result

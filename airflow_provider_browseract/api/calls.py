@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
-from tenacity import RetryCallState, retry_if_exception, stop_before_delay
+from tenacity import RetryCallState, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
 from airflow_provider_browseract import exceptions as errors
@@ -105,21 +105,21 @@ class Call(Generic[T]):
         :raises ResponseTooLargeError: a shared process cannot read the response.
         :raises BrowserActError: the call failed. The class depends on BrowserAct's code, or on the HTTP status.
         """
-        body = body.strip()
-        complete, data = True, None
+        broken, data = None, None
         try:
+            body = _in_utf8(body).strip()
             data = self._decode(body, status, shared) if body else None
-        except (ValueError, RecursionError, msgspec.MsgspecError):
-            complete = False
-        if not complete and body.startswith(b"<") and (status < 300 or status in (401, 403)):
+        except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+            broken = error
+        if broken is not None and body.startswith(b"<") and (status < 300 or status in (401, 403)):
             raise self._not_the_api(status)
         envelope = data if isinstance(data, dict) else {}
         # No documented error has status 200, but such an error would still be an error.
         if not 200 <= status < 300 or envelope.get("code") not in (None, 0, "0"):
             raise self._refusal(status, headers, envelope)
         try:
-            if not complete:
-                raise ValueError("it is not complete JSON")
+            if broken is not None:
+                raise ValueError(_shortly(broken))
             if str(envelope.get("code")) == "0":
                 # According to the document, a few responses have their data in {"code": 0, "data": ...}.
                 inner = {name: value for name, value in envelope.items() if name not in ENVELOPE}
@@ -131,12 +131,14 @@ class Call(Generic[T]):
             # What BrowserAct returns when it is asked for something is an object or a list.
             if self.method == "GET" and body[:1] not in (b"{", b"["):
                 raise self._not_the_api(status) from None
-            if shared and not complete:
+            # What was cut off does not end like this, and no worker can read it either.
+            if shared and broken is not None and body[-1:] in (b"}", b"]"):
                 raise errors.ResponseTooLargeError(
                     f"The response to {self.name} has what only a worker reads", http_status=status
                 ) from None
+            why = _shortly(error)
             raise errors.UnexpectedResponseError(
-                f"BrowserAct's response to {self.name} cannot be used: {_shortly(error)}", http_status=status
+                f"BrowserAct's response to {self.name} cannot be used: {why}", http_status=status, unusable=why
             ) from None
         if isinstance(found, Page):
             found = found.model_copy(update={"served_at": _served_at(headers)})
@@ -156,7 +158,6 @@ class Call(Generic[T]):
         return errors.UnexpectedResponseError(
             f"The response to {self.name} is not from BrowserAct's API",
             http_status=status,
-            not_processed=True,
             remedy=(
                 f"Set the host of {THE_CONNECTION} (field API address) to the address of BrowserAct's API without a "
                 "path such as /v2, or leave it empty. If it is right, the response comes from a proxy or a firewall "
@@ -168,27 +169,18 @@ class Call(Generic[T]):
         given = envelope.get("code")
         msg, trace_id = (one_line(envelope.get(name)) for name in ("msg", "traceId"))
         code = _code(given)
-        kind, remedy = CODES.get(code or 0, (BY_STATUS.get(status, errors.UnknownRefusalError), None))
-        documented, refused = code in CODES, 400 <= status < 500 and status != 408
-        if not documented and (status >= 500 or status == 408):
-            kind = errors.ServerError
+        kind, remedy = CODES.get(code or 0, (self._kind_without_code(status, msg or ""), None))
         if kind is errors.UnknownRefusalError and given is None and not (msg or trace_id):
             return self._not_the_api(status)
-        if self.starts_run and not documented:
-            if refused and NO_SLOT_WORDS.search(msg or ""):
-                kind, documented = errors.ConcurrencyLimitError, True
-            elif kind in (errors.UnknownRefusalError, errors.PermissionDeniedError) and CREDIT_WORDS.search(msg or ""):
-                kind = errors.InsufficientCreditsError
         what = "BrowserAct refused the start: " if self.starts_run else f"BrowserAct refused {self.name}: "
         if kind is errors.ServerError:
             what = f"BrowserAct failed at {self.name}: "
         word = None if code is not None else one_line(given)
-        # Every documented error is refused before a task exists: with HTTP 4xx and an envelope with code, message and
-        # trace id, without data. No gateway writes such an envelope, so a start that is refused like this started
-        # nothing, although its code is not documented. After any other response to a start, the run is looked up.
-        whole = refused and status != 401 and code and msg and trace_id
-        # HTTP 429 itself means that nothing was processed.
-        by_class = documented or not given or kind is errors.RateLimitError
+        # BrowserAct refuses before a task exists: with a documented code, or at least with HTTP 4xx and an envelope
+        # with code, message and trace id, without data, as no gateway writes it. HTTP 429 itself means that nothing
+        # was processed. After anything else, a proxy may have replaced the response to a start that was carried out.
+        whole = 400 <= status < 500 and status not in (401, 408) and code and msg and trace_id
+        refused = code in CODES or status == 429 or (whole and not any(map(envelope.get, DATA)))
         return kind(
             what + (": ".join(filter(None, (word, msg))) or "no reason given"),
             http_status=status,
@@ -197,8 +189,19 @@ class Call(Generic[T]):
             trace_id=trace_id,
             retry_after=_retry_after(headers.get("retry-after")),
             remedy=remedy,
-            not_processed=None if by_class else bool(whole and not any(map(envelope.get, DATA))),
+            not_processed=bool(refused),
         )
+
+    def _kind_without_code(self, status: int, msg: str) -> type[BrowserActError]:
+        """Return the error for a refusal without a documented code."""
+        kind = BY_STATUS.get(status, errors.UnknownRefusalError)
+        if status >= 500 or status == 408:
+            kind = errors.ServerError
+        elif self.starts_run and status >= 400 and NO_SLOT_WORDS.search(msg):
+            kind = errors.ConcurrencyLimitError
+        if self.starts_run and kind in (errors.UnknownRefusalError, errors.PermissionDeniedError):
+            kind = errors.InsufficientCreditsError if CREDIT_WORDS.search(msg) else kind
+        return kind
 
 
 def _code(given: Any) -> int | None:
@@ -209,10 +212,18 @@ def _code(given: Any) -> int | None:
     return int(given) if isinstance(given, int) else None
 
 
-def _shortly(error: ValueError | RecursionError) -> str:
+def _in_utf8(body: bytes) -> bytes:
+    """Return JSON without a byte order mark in UTF-8, the only encoding that msgspec reads."""
+    encoding = json.detect_encoding(body)
+    return body if encoding == "utf-8" else body.decode(encoding).encode()
+
+
+def _shortly(error: Exception) -> str:
     """Return why a response cannot be used, without its values."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if isinstance(error, json.JSONDecodeError | UnicodeError | msgspec.MsgspecError):
+        return "it is not complete JSON"
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
@@ -275,13 +286,19 @@ def controls(call: Call[Any], settings: Settings, warn: Callable[..., Any] | Non
     def error_of(state: RetryCallState) -> Any:
         return state.outcome.exception() if state.outcome else None
 
+    def fails_for_now(state: RetryCallState) -> bool:
+        error = error_of(state)
+        if isinstance(error, BrowserActError):
+            error.resent = state.attempt_number > 1
+        return error is not None and may_send_again(call, error)
+
     def report(state: RetryCallState) -> None:
         if warn is not None and state.attempt_number == 1:
             warn("%s. Trying again for up to %g seconds.", error_of(state).brief, settings.retry_budget)
 
     return {
         "before_sleep": report,
-        "retry": retry_if_exception(lambda error: may_send_again(call, error)),
+        "retry": fails_for_now,
         "wait": lambda state: max(own_pause(state), error_of(state).retry_after or 0.0),
         "stop": stop_before_delay(settings.retry_budget),
         "reraise": True,

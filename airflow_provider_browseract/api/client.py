@@ -70,20 +70,21 @@ class BrowserActClient:
         if "_session" in vars(self):
             self._session.close()
 
-    def send(self, call: Call[T]) -> T:
+    def send(self, call: Call[T], *, before: Callable[[], object] = lambda: None) -> T:
         """Send a call, with retries as the policy says.
 
+        :param before: called right before each request; its exception ends the call. Default: nothing is called.
         :raises BrowserActError: the call failed. The class depends on what a user can do about it.
         """
         settings = self._settings()
         retrying = tenacity.Retrying(**controls(call, settings, self._warn))
         try:
-            received = retrying(self._send_once, call)
+            received = retrying(self._send_once, call, before)
         except AuthenticationError:
             # Someone may have replaced the key. Before a start is sent again, its caller checks everything again.
             if call.starts_run or self._settings().api_key == settings.api_key:
                 raise
-            received = retrying(self._send_once, call)
+            received = retrying(self._send_once, call, before)
         result: T = self._shown(received)
         return result
 
@@ -96,8 +97,9 @@ class BrowserActClient:
         while pages.call is not None:
             yield from pages.take(self.send(pages.call))
 
-    def _send_once(self, call: Call[T]) -> T:
+    def _send_once(self, call: Call[T], before: Callable[[], object]) -> T:
         settings = self._settings()
+        before()
         with completing(settings, self._refused):
             try:
                 response = self._session.request(

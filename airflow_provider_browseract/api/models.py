@@ -128,6 +128,13 @@ def _status(word: Any) -> Any:
     return word
 
 
+def _id(value: Any) -> Any:
+    # As text, "inf" would be an id.
+    if isinstance(value, float):
+        raise ValueError("it is not a text or a whole number")
+    return value
+
+
 def _string(value: Any) -> str | None:
     return value if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False)
 
@@ -152,10 +159,10 @@ def _camel(name: str) -> str:
     return first + "".join(map(str.capitalize, others))
 
 
-Id = Annotated[str, Field(pattern=f"^{PATH_ID.pattern}$")]
+Id = Annotated[str, Field(pattern=f"^{PATH_ID.pattern}$"), BeforeValidator(_id)]
 """An id. It is a string, because ids have 17 digits, and it can be a part of an address."""
 
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Name = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(_id), AfterValidator(_printable)]
 """A name that people have given, or an id that is never a part of an address."""
 
 Line = Annotated[str | None, BeforeValidator(_line)]
@@ -258,9 +265,16 @@ class Output(Model):
     paid: ClassVar = ("string", "files", "formats")
 
     string: Annotated[str | None, BeforeValidator(_string)] = None
-    files: Annotated[tuple[str, ...], BeforeValidator(lambda files: files or ())] = ()
+    files: Annotated[tuple[Annotated[str, Field(strict=True)], ...], BeforeValidator(lambda files: files or ())] = ()
     formats: tuple[OutputFile, ...] = ()
     is_json: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_only_unknown(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data and not cls.model_fields.keys() & data.keys():
+            raise ValueError("it has none of the documented members")
+        return data
 
     @model_validator(mode="after")
     def _check_files(self) -> Self:

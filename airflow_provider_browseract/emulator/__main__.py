@@ -17,8 +17,8 @@ from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator
 from airflow_provider_browseract.emulator.pages import render
 
 DURATION = 15.0
-"""Seconds that a run takes by default. The provider refuses callbacks in the first 8 seconds after a deferral and polls
-a few seconds later. That poll finds the end of a shorter run, and no callback can be seen."""
+"""Seconds that a run takes by default. The provider refuses callbacks in the first 10 seconds after a deferral and
+polls a few seconds later. That poll finds the end of a shorter run, and no callback can be seen."""
 
 DELAYS = {"duration": DURATION, "queued": 1.0, "output_after": 1.0, "listed_after": 2.0, "stop_after": 0.0}
 """Settings of every workflow that are options too, and their defaults on the command line."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api.arguments import read_path_id
+from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.compat import (
     AirflowRescheduleException,
     AirflowSkipException,
@@ -17,11 +18,13 @@ from airflow_provider_browseract.compat import (
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, PanelLink
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
+from airflow_provider_browseract.in_airflow.xcoms import names_of
 from airflow_provider_browseract.runs.callback_url import WAIT_XCOM
+from airflow_provider_browseract.runs.proof import is_proven, prove_run
 from airflow_provider_browseract.runs.report import facts, log_url, reason_and_remedy
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.models import Task
+    from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.runs.steps import Log
 
 
@@ -66,13 +69,13 @@ def count_run(task: Task) -> None:
         count_in_task("browseract.credits", by=task.credit)
 
 
-def show_run(ti: Any, task: Task, conn_id: str, hidden: Collection[str], log: Log) -> None:
-    """Push the links to a run and the facts about it as XComs of an Airflow task instance.
+def show_run(ti: Any, task: Task, hook: BrowserActHook, log: Log, *, follows: bool = False) -> None:
+    """Push the links to a run and the facts about it, with a proof, as XComs of an Airflow task instance.
 
-    They are only for display, so an error is logged and never raised.
+    An error is logged and never raised: they are for display, and for the case that no entry is stored.
 
-    :param conn_id: id of the connection with which the task was read.
-    :param hidden: what others have to hide when they show the run.
+    :param hook: the hook with which the task was read.
+    :param follows: the task instance has not started the run.
     """
     with tolerate_errors(log.warning, "The links to the run and the XCom 'task' could not be pushed (%s)."):
         url = log_url(task)
@@ -81,7 +84,17 @@ def show_run(ti: Any, task: Task, conn_id: str, hidden: Collection[str], log: Lo
         if live_url := LiveViewLink.OVER if task.status.ended else task.live_url or url:
             LiveViewLink().push(ti, live_url)
         PanelLink().push_for(ti)
-        ti.xcom_push(key="task", value={**facts(task, conn_id), "hidden": [*hidden]})
+        hidden = [*hook.hiding.of_run(task).hidden]
+        shown = {**facts(task, hook.browseract_conn_id), "follows": follows, "hidden": hidden}
+        shown["proof"] = prove_run(hook.settings.api_key, names_of(ti), shown)
+        ti.xcom_push(key="task", value=shown)
+
+
+def proven_run(shown: Any, api_key: str, ti: Any) -> tuple[str, ApiVersion] | None:
+    """Return the run that the XCom ``task`` names, if its proof shows that this task instance pushed it."""
+    if not isinstance(shown, Mapping) or not is_proven(prove_run(api_key, names_of(ti), shown), shown.get("proof")):
+        return None
+    return shown["task_id"], ApiVersion(shown["api_version"])
 
 
 def show_wait_before_start(ti: Any, shown: dict[str, Any], log: Log) -> None:

@@ -19,6 +19,7 @@ from airflow_provider_browseract.compat import (
     is_secret,
     is_unmapped,
     set_during_execution,
+    task_instance_state,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.hiding import Hiding
@@ -48,10 +49,13 @@ InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
 
 def forget_run(context: Context) -> None:
-    """Delete the stored state of a run after the task has succeeded, so that clearing the task starts a new run."""
+    """Delete the stored state of a run once Airflow has accepted the success, so that a clear starts a new run."""
     from airflow_provider_browseract.worker.ledger import Ledger
 
-    Ledger(context, durable=True).write(None)
+    ledger = Ledger(context, durable=True)
+    # A person may have marked the task as failed at the same time.
+    if ledger.is_kept and task_instance_state(context["ti"]) == "success":
+        ledger.write(None)
 
 
 class RunOperator(BaseOperator):
@@ -102,9 +106,6 @@ class RunOperator(BaseOperator):
     ) -> None:
         with naming_similar_arguments(type(self), kwargs):
             super().__init__(**kwargs)
-        # Not at the end of execute: until Airflow knows of the success, a later try must find the run.
-        # First in the list, because a callback of the user may take longer than Airflow waits.
-        self.on_success_callback = [forget_run, *self.on_success_callback]
         self.callback_url = callback_url
         self.status_change_callback_url = status_change_callback_url
         self.output_format = output_format
@@ -201,6 +202,11 @@ class RunOperator(BaseOperator):
     def _executing(self, context: Context) -> Iterator[Execution]:
         """Run the code of the operator in this context."""
         stop_airflow_pushing_links(self)
+        # Not at the end of execute: until Airflow knows of the success, a later try must find the run. Not in __init__,
+        # where a cluster policy could drop it. First: a callback of the user may take longer than Airflow waits.
+        given: Any = self.on_success_callback or ()
+        given = [given] if callable(given) else given
+        self.on_success_callback = [forget_run, *(each for each in given if each is not forget_run)]
         with self._run.executing():
             from airflow_provider_browseract.in_airflow.showing import showing_failure
 

@@ -27,7 +27,7 @@ from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.dag_file import Runnable
-from airflow_provider_browseract.exceptions import NOTHING_TO_STOP, ConnectionFailedError, InputError
+from airflow_provider_browseract.exceptions import ConnectionFailedError, InputError, TaskEndedError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import budget_of, own_settings
 from airflow_provider_browseract.hooks.hiding import has_secret_names
@@ -274,7 +274,7 @@ class Accounts:
         if not PATH_ID.fullmatch(task_id):
             return False
         try:
-            with suppress(*NOTHING_TO_STOP):
+            with suppress(TaskEndedError):
                 await data.client.send(only(APIS[api_version].stop_task(task_id)))
                 return True
             return False

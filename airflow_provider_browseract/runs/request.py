@@ -61,7 +61,7 @@ class RunRequest:
 
     source: Source
     inputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    save_browser_data: bool = False
+    save_browser_data: bool | None = None
     profile_id: str | None = None
     region: str | None = None
     callback_url: str | None = field(default=None, repr=False)
@@ -80,7 +80,7 @@ class RunRequest:
             "status_change_callback_url": self.status_change_callback_url,
         }
         # Each kind of source takes only its own options.
-        given = {name: value for name, value in options.items() if value}
+        given = {name: value for name, value in options.items() if value is not None}
         return SOURCES[self.source.kind].start(self.source.id, self.inputs, **given)
 
     def fingerprint(self, api_key: str) -> str:
@@ -91,7 +91,7 @@ class RunRequest:
         because both may change between tries.
         """
         inputs = {name: _with_sorted_keys(text) for name, text in self.inputs.items()}
-        parts = [str(self.source), inputs, self.save_browser_data, self.profile_id, self.region]
+        parts = [str(self.source), inputs, bool(self.save_browser_data), self.profile_id, self.region]
         return hmac.new(derived_key(api_key), json.dumps(parts, sort_keys=True).encode(), "sha256").hexdigest()
 
     @property
@@ -209,7 +209,7 @@ def read_request(
     inputs: Any,
     *,
     api_base_url: str,
-    save_browser_data: bool = False,
+    save_browser_data: bool | None = None,
     profile_id: Any = None,
     region: Any = None,
     **callbacks: Any,

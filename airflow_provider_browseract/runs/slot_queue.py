@@ -185,7 +185,7 @@ class SlotQueue:
         elif (active := wait.active_in(self.versions)) is not None and not probe:
             self.capacity = max(self.capacity or 0, active)
             self._full_at_refusal = True
-        self.waiting[key] = _Waiting(wait, dag_id, now + max(timings.CORE_RACE_GRACE, wait.pause or 0.0))
+        self.waiting[key] = _Waiting(wait, dag_id, now + max(timings.QUEUE_RACE_GRACE, wait.pause or 0.0))
         self._order = None
 
     def _count_also(self, versions: frozenset[ApiVersion]) -> None:
@@ -270,7 +270,7 @@ class SlotQueue:
         soonest = min((each.ready_at for each in self.waiting.values()), default=now)
         if soonest > now:
             # A task instance that joins in the meantime is not ready before the grace is over.
-            return min(soonest - now, timings.CORE_RACE_GRACE)
+            return min(soonest - now, timings.QUEUE_RACE_GRACE)
         # Then a woken task instance no longer holds a slot against other DAGs.
         follow = (each.at + self._patience - now for each in self._starting.values())
         return min([timings.SLOT_COUNT_INTERVAL, *(each for each in follow if each > 0)])

@@ -14,9 +14,12 @@ SAFETY_POLL_INTERVAL = 120.0
 FIRST_POLL_JITTER = 2.0
 # How long a run may take. This is also the limit of the BrowserAct API.
 DEFAULT_TIMEOUT = 7 * 3600.0
-# After a deferral, neither a poll nor a callback may resume the task instance. The scheduler may learn up to 5 seconds
-# late that the process has ended. If the task instance is queued again by then, Airflow fails it as crashed.
-CORE_RACE_GRACE = 8.0
+# After a deferral, neither a poll nor a callback may resume the task instance. Its process lives for TRIGGER_BEGINS,
+# and the scheduler may learn up to 5 seconds late that it has ended. If the task instance is queued again by then,
+# Airflow fails it as crashed.
+CORE_RACE_GRACE = 10.0
+# The same for a wait in the queue for slots, after which the process ends at once.
+QUEUE_RACE_GRACE = 8.0
 # Added to CORE_RACE_GRACE for the first poll if a callback is expected: a callback within that time is refused, and the
 # clocks of worker, API server and triggerer may differ a little.
 CALLBACK_GRACE = 2.0
@@ -34,6 +37,8 @@ RESUME_GRACE = 30.0
 # By this, Airflow's own timeout of a deferral is later than the deadline, which the trigger checks itself. A result
 # that cannot be read is also read again for so long.
 TIMEOUT_BACKSTOP = 600.0
+# Before each further read of a finished run whose output cannot be read.
+UNREAD_PAUSES = (2.0, 5.0)
 # Before each further read of a finished run without output.
 LATE_OUTPUT_PAUSES = (2.0, 5.0, 13.0)
 # After the end of a run, its output may be late. Then the run counts as without output.
@@ -42,10 +47,11 @@ LATE_OUTPUT_LIMIT = 60.0
 CLOCK_SKEW = 60.0
 # A run may seem older than its start by this, because BrowserAct may return times in whole seconds.
 CLOCK_RESOLUTION = 2.0
-# A run may take this to appear in the list of tasks after the response to its start was lost.
-LISTING_DELAY = 20.0
-# The same if a gateway has responded instead of BrowserAct, which may then still carry out the start.
-LATE_START_DELAY = 60.0
+# After the end of a start whose response was lost, the list of tasks is read. Until the second read, BrowserAct may
+# still carry out the start, and the run may be missing in the list.
+LIST_READS = (60.0, 120.0)
+# The entry of a start is stored again if it is older right before the request.
+ENTRY_FRESH = 5.0
 # Before a start that was refused although there seemed to be a free slot; also the first pause in a worker.
 FIRST_SLOT_PAUSE = 10.0
 # At most between two starts. The pause grows with each refusal.
@@ -78,6 +84,13 @@ KILL_ASK_PAUSE = 0.2
 # The signal handler waits for the decision about a run that this process no longer waits for. The interrupted code may
 # hold a lock that the decision needs, so it must continue soon.
 HANDLER_LIMIT = 1.0
+# After a deferral, its trigger has begun by then. If a person ends the task earlier, only the process that has deferred
+# can stop the run.
+TRIGGER_BEGINS = 2.0
+# That process waits so long for each answer of Airflow. An answer that comes later than HAND_OVER_LIMIT after the
+# deferral does not count.
+ANSWER_LIMIT = 1.0
+HAND_OVER_LIMIT = 5.0
 # A killed trigger tries to stop its run, a little less than Airflow allows.
 ON_KILL_LIMIT = 25.0
 # A killed trigger waits to see which run the next try of its task instance has (Airflow 3.4).

@@ -12,7 +12,7 @@ import random
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskState, TaskStatus, Word
@@ -22,7 +22,9 @@ from airflow_provider_browseract.exceptions import (
     BrowserActError,
     NotFoundError,
     ResponseTooLargeError,
+    TaskEndedError,
     TaskNotFoundError,
+    UnexpectedResponseError,
 )
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import credits_of, unread_credits_line
@@ -58,6 +60,16 @@ class End(Word):
     MAX_CREDITS = "max_credits"  # it has used more credits than allowed, and must be stopped
     DEADLINE = "deadline"  # its time is over; as far as is known, it is still running
     GIVEN_UP = "given_up"  # its status could not be read; it may still be running
+
+    @property
+    def lets_it_run(self) -> bool:
+        """Whether the run has gone on from its pause, or ended, without the answer to its Required Action."""
+        return self in (End.ENDED, End.NO_LONGER_PAUSED)
+
+
+def no_such_end(end: NoReturn) -> NoReturn:
+    """Let the type checker find an end that nothing handles. A wait must not begin again and again because of it."""
+    raise AssertionError(f"nothing handles the end {end!r}")
 
 
 class WokenBy(Word):
@@ -270,6 +282,7 @@ class WaitEvent:
 
     It is only a hint: the worker reads the run again, and decides by what it reads.
 
+    :param end: how a poll has ended the wait; None for a callback or an answer.
     :param answer: the answer to the Required Action, if it ended the wait.
     :param answered_by: name of the person who answered; None if nobody did in time.
     """
@@ -278,10 +291,11 @@ class WaitEvent:
     woken_by: WokenBy = WokenBy.POLL
     answer: Answer | None = None
     answered_by: str | None = None
+    end: End | None = None
 
 
 def poll_run(browseract_task_id: str, api_version: ApiVersion | None) -> Generator[Call[Any], Any, Task]:
-    """Read a task, or only its status if the task is too large to be read here.
+    """Read a task, or only its status if the task is too large to be read here, or has ended and cannot be read.
 
     :param api_version: None if a person has given the id. Version 3 is asked if version 2 does not know the task.
     """
@@ -297,7 +311,29 @@ def poll_run(browseract_task_id: str, api_version: ApiVersion | None) -> Generat
         # Outputs can be large. A triggerer does not need them, and a worker explains why there is no result.
         state: TaskState = yield api.get_task_status(browseract_task_id)
         return Task(id=browseract_task_id, status=state.status, unread=error.message, api_version=api_version)
+    except UnexpectedResponseError as error:
+        if error.unusable is None:
+            raise
+        state = yield api.get_task_status(browseract_task_id)
+        if not state.status.ended:
+            raise
+        return Task(id=browseract_task_id, status=state.status, unread=error.unusable, api_version=api_version)
     return task
+
+
+def stop_run(browseract_task_id: str, api: ModuleType) -> Generator[Call[Any], Any, bool]:
+    """Stop a run, and return whether this has stopped it; False if it had ended before.
+
+    If the response to a first request was lost, the next one finds a run that has ended.
+
+    :raises TaskNotFoundError: BrowserAct does not know the run with this API key.
+    """
+    try:
+        yield api.stop_task(browseract_task_id)
+    except TaskEndedError as error:
+        state: TaskState | None = (yield api.get_task_status(browseract_task_id)) if error.resent else None
+        return state is not None and state.status is TaskStatus.CANCELED
+    return True
 
 
 def is_unknown_run(error: BrowserActError) -> bool:

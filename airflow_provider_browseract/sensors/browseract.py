@@ -39,7 +39,7 @@ from airflow_provider_browseract.runs.hints import check_rendered, naming_simila
 from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.report import error_text, polling_line, status_line, step_lines
 from airflow_provider_browseract.runs.stored import from_json
-from airflow_provider_browseract.runs.wait import End, Wait, WaitEvent, is_unknown_run, why_unread
+from airflow_provider_browseract.runs.wait import End, Wait, WaitEvent, is_unknown_run, no_such_end, why_unread
 from airflow_provider_browseract.worker.conclude import Conclusion, open_store
 from airflow_provider_browseract.worker.reading import look, no_retry_on_bad_arguments
 
@@ -144,11 +144,17 @@ class TaskSensor(BaseSensorOperator):
         wait = from_json(WaitEvent, event).wait
         seen = self._look(wait.api_version)
         wait, end = wait.after_poll(seen, time.time(), self.log)
-        if end in (End.DEADLINE, End.GIVEN_UP):
-            raise self._no_result(end, seen)
-        if end is End.ENDED and isinstance(seen, Task):
-            return self._conclude(context, seen)
-        self._defer(wait)
+        match end:
+            case End.DEADLINE | End.GIVEN_UP:
+                raise self._no_result(end, seen)
+            case End.ENDED:
+                assert isinstance(seen, Task)
+                return self._conclude(context, seen)
+            # A sensor has neither a cap nor Required Actions.
+            case None | End.PAUSED | End.NO_LONGER_PAUSED | End.MAX_CREDITS:
+                self._defer(wait)
+            case _:
+                no_such_end(end)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Poll once, and return the result if the run has ended."""
@@ -207,7 +213,7 @@ class TaskSensor(BaseSensorOperator):
             return None
         self._version = seen.api_version
         self.hook.hiding = self.hook.hiding.of_run(seen)
-        show_run(context["ti"], seen, self.browseract_conn_id, self.hook.hiding.hidden, self.log)
+        show_run(context["ti"], seen, self.hook, self.log, follows=True)
         for line in step_lines(seen, 0) if seen.status.ended else [status_line(seen)]:
             self.log.info("%s", line)
         return seen
@@ -249,7 +255,8 @@ class TaskSensor(BaseSensorOperator):
     def _conclude(self, context: Context, task: Task) -> Any:
         self.hook.hiding = self.hook.hiding.of_run(task)
         try:
-            return Conclusion(task, context, self, True, "Clearing the task reads the same run again.").conclude()
+            advice = "Clearing the task reads the same run again."
+            return Conclusion(task, context, self, True, advice, follows=True).conclude()
         except ResultError:
             raise
         except RunError as error:

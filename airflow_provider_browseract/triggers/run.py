@@ -19,7 +19,7 @@ from airflow_provider_browseract.compat import (
     is_of_earlier_try,
     task_instance_state,
 )
-from airflow_provider_browseract.exceptions import NOTHING_TO_STOP, BrowserActError
+from airflow_provider_browseract.exceptions import BrowserActError, TaskNotFoundError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import unreadable
 from airflow_provider_browseract.hooks.hiding import NOTHING, Hiding
@@ -32,9 +32,17 @@ from airflow_provider_browseract.loops import run_steps_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import WAIT_XCOM, is_resumed_wait
 from airflow_provider_browseract.runs.options import Answer
-from airflow_provider_browseract.runs.report import kept_running, not_stopped
+from airflow_provider_browseract.runs.report import WHY_UNKNOWN, kept_running, not_stopped
 from airflow_provider_browseract.runs.stored import read_argument, to_json
-from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, WaitEvent, WokenBy, poll_run
+from airflow_provider_browseract.runs.wait import (
+    MAX_STOPS,
+    End,
+    Wait,
+    WaitEvent,
+    WokenBy,
+    poll_run,
+    stop_run,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
@@ -135,10 +143,9 @@ class TaskTrigger(BaseTrigger):
                             why = f", because more credits were used than max_credits={wait.max_credits} allows"
                             stopped = await self._stop(client, why)
                             end = End.MAX_CREDITS if stopped or stops >= MAX_STOPS else None
+                        # A worker acts on any end, so none of them is forgotten here.
                         if end is not None:
-                            if end is End.ENDED or stopped:
-                                self._tell_queue()
-                            return await self._close(wait, end)
+                            return await self._close(wait, end, over=end is End.ENDED or stopped)
                         poll_at = time.time() + wait.pause(time.time())
                 except Exception:
                     # A trigger that raises skips execute_complete, and nothing would wait for the run any more. The
@@ -192,11 +199,16 @@ class TaskTrigger(BaseTrigger):
                 return WaitEvent(wait.unasked())
         return WaitEvent(wait, WokenBy.PERSON, found.answer, found.by)
 
-    async def _close(self, wait: Wait, end: End) -> WaitEvent:
-        """Return the event for an end, and close the Required Action if there is one; a person may have been faster."""
+    async def _close(self, wait: Wait, end: End, *, over: bool = False) -> WaitEvent:
+        """Return the event for an end, and close the Required Action if there is one; a person may have been faster.
+
+        :param over: the run uses its slot no longer.
+        """
+        if over:
+            self._tell_queue()
         if (action := wait.required_action) is None:
-            return WaitEvent(wait)
-        goes_on = end in (End.ENDED, End.NO_LONGER_PAUSED) and wait.last_seen is not TaskStatus.CANCELED
+            return WaitEvent(wait, end=end)
+        goes_on = end.lets_it_run and wait.last_seen is not TaskStatus.CANCELED
         answer = Answer.RESUME if goes_on else Answer.STOP
         found = None
         # An open Required Action does not affect the run.
@@ -208,7 +220,7 @@ class TaskTrigger(BaseTrigger):
                 except Exception:  # noqa: BLE001 - a person may have been faster
                     found = await ask_airflow(required_action.read_answer, action)
         if found is None or found.by is None or end in (End.ENDED, End.MAX_CREDITS):
-            return WaitEvent(wait.unasked())
+            return WaitEvent(wait.unasked(), end=end)
         return WaitEvent(wait, WokenBy.PERSON, found.answer, found.by)
 
     async def _close_earlier(self) -> None:
@@ -227,10 +239,15 @@ class TaskTrigger(BaseTrigger):
 
         :param why: why it is stopped, as the end of a sentence.
         """
+        task_id = self.wait.browseract_task_id
         try:
-            await client.send(self.wait.api.stop_task(self.wait.browseract_task_id))
-        except NOTHING_TO_STOP:
-            self.log.info("The run had already ended.")
+            if await run_steps_async(stop_run(task_id, self.wait.api), client):
+                self.log.warning("The run was stopped%s.", why)
+            else:
+                self.log.info("The run had already ended.")
+        except TaskNotFoundError:
+            text = "The run could not be stopped, because BrowserAct does not know it with this API key. %s It is %s."
+            self.log.error(text, WHY_UNKNOWN, f"BrowserAct task {task_id}")
         except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
             where = None
             # Airflow has deleted the link if the task was cleared. In dag.test() there is no task instance, and before
@@ -238,10 +255,8 @@ class TaskTrigger(BaseTrigger):
             with suppress(Exception):
                 where = await aget_xcom(self.task_instance, BrowserActTaskLink().xcom_key)
             what = not_stopped(error, where)
-            self.log.error("The run %s It is BrowserAct task %s.", what, self.wait.browseract_task_id)
+            self.log.error("The run %s It is BrowserAct task %s.", what, task_id)
             return False
-        else:
-            self.log.warning("The run was stopped%s.", why)
         return True
 
     async def _stop_unless_ended(self, why: str) -> None:
@@ -277,7 +292,14 @@ class TaskTrigger(BaseTrigger):
         while not stopping.done() and loop.time() < limit:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({stopping}, timeout=limit - loop.time())
-        if not stopping.done():
+        if stopping.cancelled():
+            # The triggerer ends, and its event loop is being closed.
+            self.log.error(
+                "The triggerer ended before the run was stopped. The run may keep running and using credits until you "
+                "stop it in the BrowserAct dashboard: BrowserAct task %s.",
+                self.wait.browseract_task_id,
+            )
+        elif not stopping.done():
             self.log.warning(
                 "The run was not stopped within %g seconds. The triggerer keeps trying. Check in the BrowserAct "
                 "dashboard whether it is still running: BrowserAct task %s.",
@@ -303,23 +325,29 @@ class TaskTrigger(BaseTrigger):
 
     async def _who_waits(self) -> str | None:
         """Return a sentence about what still waits for the run after the trigger was killed; None if nothing does."""
-        ti, wait = self.task_instance, self.wait
         try:
-            if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.began_at):
-                return "a callback has resumed the Airflow task."
-            pushed = await aget_xcom(ti, "task_id")
+            return await self._who_waits_in_this_try()
         except Exception as error:
             if not is_of_earlier_try(error):
                 raise
             return "the next try of the Airflow task waits for it." if await self._next_try_waits() else None
-        if await self._was_answered():
-            return "a person's answer has resumed the Airflow task."
-        # Airflow has deleted the XComs of a cleared task by then, and its next try starts another run.
-        if pushed != wait.browseract_task_id:
-            return None
-        # A task instance in the state up_for_retry has left the run to its next try.
-        if await asyncio.to_thread(task_instance_state, ti) in ("deferred", "running", "up_for_retry"):
-            return "the Airflow task waits for it elsewhere."
+
+    async def _who_waits_in_this_try(self) -> str | None:
+        ti, wait = self.task_instance, self.wait
+        if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.began_at):
+            return "a callback has resumed the Airflow task."
+        while await aget_xcom(ti, "task_id") == wait.browseract_task_id:
+            if await self._was_answered():
+                return "a person's answer has resumed the Airflow task."
+            # A task instance in the state up_for_retry has left the run to its next try.
+            state = await asyncio.to_thread(task_instance_state, ti)
+            if state in ("deferred", "running", "up_for_retry"):
+                return "the Airflow task waits for it elsewhere."
+            if state in (*FINAL_STATES, DELETED) or time.time() >= wait.deadline:
+                break
+            # Another triggerer may have ended the wait, or a person has cleared the task.
+            await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
+        # A worker deletes the XComs of a cleared task when its next try begins. That try starts another run.
         return None
 
     async def _next_try_waits(self) -> bool:

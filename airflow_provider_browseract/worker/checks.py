@@ -117,7 +117,7 @@ def check_before_start(
     except (NotFoundError, AuthenticationError, ConnectionFailedError):
         raise
     except BrowserActError as error:
-        if error.code == NOT_PUBLISHED or (isinstance(error, UnexpectedResponseError) and error.not_processed):
+        if error.code == NOT_PUBLISHED or (isinstance(error, UnexpectedResponseError) and error.unusable is None):
             raise
         log.warning("The inputs were not checked: %s", error.brief)
         run.unconverted = request.source.api_version is ApiVersion.V3

@@ -65,6 +65,7 @@ class Conclusion:
     :param another_try_reads_it: a later try reads the result of this run instead of paying for another run.
     :param advice: how to read the run again after the error is fixed.
     :param must_end: returns whether the process is being ended and must not wait for results any longer.
+    :param follows: the task instance has not started the run.
     """
 
     task: Task
@@ -73,6 +74,7 @@ class Conclusion:
     another_try_reads_it: bool
     advice: str
     must_end: Callable[[], bool] = lambda: False
+    follows: bool = False
     results: Results | None = None
 
     def conclude(self) -> Any:
@@ -88,10 +90,15 @@ class Conclusion:
             with self._paid("read"):
                 try:
                     self.task = read_late_output(self.task, self.operator.hook, self.operator.log, self._check)
+                    self.task = read_unread(self.task, self.operator.hook, self.operator.log, self._check)
                 finally:
                     self.operator.log.info("%s", end_line(self.task))
                     self._show()
                 check_finished(self.task)
+            if self.task.unread is not None:
+                raise self._without_result(f"its output cannot be read: {self.task.unread}")
+            if not (_text_of(self.task) or has_files(self.task)):
+                self.operator.log.warning("The run finished without any output.")
             returned = self.operator.output_path is None
             with self._paid("read" if returned else "written"):
                 result = self._read() if returned else self._write()
@@ -106,8 +113,7 @@ class Conclusion:
         return result
 
     def _show(self) -> None:
-        hook = self.operator.hook
-        show_run(self.context["ti"], self.task, hook.browseract_conn_id, hook.hiding.hidden, self.operator.log)
+        show_run(self.context["ti"], self.task, self.operator.hook, self.operator.log, follows=self.follows)
 
     def _check(self) -> None:
         if self.must_end():
@@ -245,7 +251,7 @@ def read_late_output(task: Task, hook: BrowserActHook, log: Log, check: Callable
     :raises BrowserActError: the last read failed, so it is not known whether the run has output.
     """
     ended_at = task.finished_at.timestamp() if task.finished_at else time.time()
-    if not _lacks_output(task) or ended_at < time.time() - timings.LATE_OUTPUT_LIMIT:
+    if task.unread is not None or not _lacks_output(task) or ended_at < time.time() - timings.LATE_OUTPUT_LIMIT:
         return task
     log.info(
         "The run has finished without output or files. They can become available after the status, so the run is read "
@@ -265,7 +271,21 @@ def read_late_output(task: Task, hook: BrowserActHook, log: Log, check: Callable
             task = seen
     if isinstance(seen, BrowserActError):
         raise seen
-    log.info("The run still has no output.")
+    return task
+
+
+def read_unread(task: Task, hook: BrowserActHook, log: Log, check: Callable[[], None]) -> Task:
+    """Read a finished run again if its output could not be read, and return what was read last.
+
+    :param check: called while this waits; its exception ends the wait.
+    """
+    for pause in timings.UNREAD_PAUSES:
+        if task.unread is None or task.status is not TaskStatus.FINISHED:
+            break
+        log.warning("The output of the run cannot be read: %s. Reading it again.", task.unread)
+        sleep(pause, check)
+        seen = look(hook, task.id, task.api_version, log)
+        task = seen if isinstance(seen, Task) else task
     return task
 
 

@@ -22,12 +22,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowNotFoundException,
+    AirflowSkipException,
     AirflowTaskTimeout,
     at_end_of_task,
     count_in_task,
@@ -44,7 +45,7 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.hooks.connection import budget_of, no_connection
 from airflow_provider_browseract.in_airflow.required_action import close, read_event
-from airflow_provider_browseract.in_airflow.showing import count_run, id_or_none, show_run, show_wait
+from airflow_provider_browseract.in_airflow.showing import count_run, id_or_none, proven_run, show_run, show_wait
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError, over_cap_text
@@ -52,11 +53,20 @@ from airflow_provider_browseract.runs.options import Answer, RunOptions
 from airflow_provider_browseract.runs.queueing import Queued
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, brief_of, end_line, error_text, polling_line
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, WaitEvent, WokenBy, is_unknown_run, why_unread
+from airflow_provider_browseract.runs.wait import (
+    MAX_STOPS,
+    End,
+    Wait,
+    WaitEvent,
+    WokenBy,
+    is_unknown_run,
+    no_such_end,
+    why_unread,
+)
 from airflow_provider_browseract.worker.checks import check_before_start, end_dry_run, read_request, with_callback
-from airflow_provider_browseract.worker.ledger import Entry, Ledger
+from airflow_provider_browseract.worker.ledger import Entry, Ledger, id_of
 from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
-from airflow_provider_browseract.worker.run import HAD_ENDED, STOPPED, Run
+from airflow_provider_browseract.worker.run import STOPPED, Run
 from airflow_provider_browseract.worker.start import NotNowError, Started, Wanted, is_final, start_or_reattach
 
 if TYPE_CHECKING:
@@ -107,7 +117,6 @@ class Execution:
             event = read_event(payload, wait)
         except ValueError as error:
             return self._end_without_event(
-                self._pushed_task_id(),
                 f"The trigger's event cannot be read: {error}.",
                 remedy="Check that all components of Airflow have the same version of this provider.",
             )
@@ -121,21 +130,23 @@ class Execution:
             self._report_what_woke(event, seen, resumed_at)
             ended = isinstance(seen, Task) and seen.status.ended
             if event.answer is not None and not ended:
-                again = act_on_answer(event, self.run, self.options)
+                again, seen = act_on_answer(event, self.run, self.options, seen)
             elif event.woken_by is WokenBy.CALLBACK and not ended:
                 self.log.warning("A callback arrived, but the run has not ended, or cannot be read. Waiting again.")
                 again = replace(event.wait, callbacks_in_vain=event.wait.callbacks_in_vain + 1)
             else:
+                if event.end is End.ENDED and not ended:
+                    self.log.warning("The triggerer saw the end of the run, but this process does not. Waiting again.")
                 again = event.wait
             return self._until_end(again, seen)
 
     def end_with_airflow(self, error: Exception, *, overdue: bool) -> Any:
         """Conclude the run, or stop waiting for it, after Airflow itself has ended the deferral."""
         why, remedy = str(error).rstrip("."), "Check that a triggerer is running, and check its log."
-        if (task_id := self._pushed_task_id()) is None:
+        if self._xcom("task_id") is None:
             why = f"Airflow ended the wait before the start: {why}. No run was started."
             raise NoSlotError(f"{why}\n{remedy}") from None
-        return self._end_without_event(task_id, f"Airflow ended the deferral: {why}.", remedy=remedy, overdue=overdue)
+        return self._end_without_event(f"Airflow ended the deferral: {why}.", remedy=remedy, overdue=overdue)
 
     def failure_facts(self) -> dict[str, Any] | None:
         """Return what the XCom ``failure`` has of this try; None for a try that is killed.
@@ -149,7 +160,7 @@ class Execution:
             "connection": self.hook.browseract_conn_id,
             "source": {"kind": source.kind.value, "id": id_or_none(source.id), "name": run.source_name},
             "task_id": run.known_id,
-            "started": run.known_id is not None or run.start_unknown,
+            "started": run.known_id is not None or run.unproven is not None or run.start_unknown,
         }
 
     # Start, or reattach
@@ -168,23 +179,28 @@ class Execution:
         """Carry out the steps 1 and 2. If that fails, state what happens to the run of an earlier try."""
         entry, run = None, self.run
         try:
-            if self.operator._dry is True:
-                self._dry_run()
             # Until it is known what an earlier try has left.
             run.start_unknown = True
             entry = self.ledger.read()
             run.start_unknown = False
             if entry is not None:
+                run.unproven = id_of(entry.task_id)
+            if self.operator._dry is True:
+                self._dry_run(entry)
+            if entry is not None and entry.is_proven(self.hook.settings, self.ti):
                 # Whatever fails from here on, this process answers for that run.
                 run.follow(entry.task_id, entry.source.api_version)
                 run.starting = entry.task_id is None
             return start_or_reattach(run, self._wanted(queued), entry)
-        except NotNowError:
+        except (NotNowError, AirflowSkipException):
             raise
         except Exception as error:  # noqa: BLE001 - raised again, with what happens to the run of an earlier try
             self._fail_to_start(error, entry)
         except AirflowTaskTimeout:
-            if self.ledger.is_kept or not run.starting:
+            if run.lost is not None:
+                # Airflow does this too, but only after it is decided whether there is a retry.
+                run.on_kill()
+            if self.ledger.is_kept or not (run.starting or run.start_unknown):
                 raise
             # No later try can look the run up.
             raise AirflowFailException(
@@ -192,7 +208,10 @@ class Execution:
                 f"started a run.\n{RunStartUnknownError.remedy}"
             ) from None
         finally:
-            if run.starting and (failure := sys.exc_info()[1]) is not None:
+            failure = sys.exc_info()[1]
+            # An earlier try may have started a run if nothing could be read.
+            unread = run.start_unknown and isinstance(failure, Exception) and entry is None and self.ti.try_number > 1
+            if failure is not None and (run.starting or (unread and not isinstance(failure, AirflowFailException))):
                 self.log.error(
                     "It is not known whether BrowserAct started a run. A run may be running and using credits. %s",
                     "The next try looks for it." if self.ledger.another_try(failure) else RunStartUnknownError.remedy,
@@ -209,7 +228,6 @@ class Execution:
         again = queued.refusals > 0
         return Wanted(
             request,
-            options.waits_deferred,
             options.max_credits,
             partial(check_before_start, self.operator, self.run, validate_inputs=options.validate_inputs, again=again),
             self._check_budget,
@@ -228,10 +246,17 @@ class Execution:
         """Remember whether the run has secret inputs, which is known once the arguments were read."""
         self.hook.hiding = replace(self.hook.hiding, secret_inputs=secret_inputs)
 
-    def _dry_run(self) -> NoReturn:
+    def _dry_run(self, entry: Entry | None) -> NoReturn:
         """Check everything, and start nothing."""
         from airflow_provider_browseract.worker.budget import log_forecast
 
+        if entry is not None:
+            proven = entry.task_id if entry.is_proven(self.hook.settings, self.ti) else None
+            self.run.follow(None, entry.source.api_version)
+            seen = self.run.look(proven) if proven else None
+            if not (isinstance(seen, Task) and seen.status.ended):
+                text = "A run of an earlier try may be active and using credits. A dry run leaves it alone: %s."
+                self.log.warning(text, f"BrowserAct task {id_of(entry.task_id)}" if proven else entry.source)
         validate = self.options.validate_inputs
         request = check_before_start(self.operator, self.run, self._request(), validate_inputs=validate)
         log_forecast(self.run, self.options.max_credits, request)
@@ -244,10 +269,12 @@ class Execution:
             message = no_connection(self.hook.browseract_conn_id)
         elif final and not isinstance(error, BrowserActError | InputError | CapUsedUpError | AirflowFailException):
             message = f"{type(error).__name__}: {message.rstrip('.')}.\n{RunStartUnknownError.remedy}"
-        if (task_id := run.task_id) is not None:
-            left = None if final else run.leave(RunLostError(message))
-            fate = left or run.stop_on_kill(task_id)
-            codes = ""
+        unproven = None if isinstance(error, AirflowFailException) else run.unproven
+        if (task_id := run.task_id or unproven) is not None:
+            fate, codes = "It may be active and using credits.", ""
+            if run.task_id is not None:
+                left = None if final else run.leave(RunLostError(message))
+                fate = left or run.stop_on_kill(task_id)
             if isinstance(error, BrowserActError):
                 message, codes = f"{error.message.rstrip('.')}.\n{error.advice}".rstrip(), error.codes
             message = error_text(message, f"An earlier try has started a run. {fate}", about=task_id, codes=codes)
@@ -282,8 +309,10 @@ class Execution:
 
     def _wait_for_result(self, started: Started) -> Any:
         """Push the XComs that later tasks need, and wait for the run if ``wait_for_completion`` is set."""
-        task_id, run = started.task_id, self.run
+        task_id, run, version = started.task_id, self.run, started.entry.source.api_version
         self.ti.xcom_push(key="task_id", value=task_id)
+        # With its proof, before anything else can fail: without a stored entry, it shows which run it is.
+        self._show(started.task or Task(id=task_id, status=TaskStatus.CREATED, api_version=version))
         self._push_profile(profile_id := self.operator.profile_of(started.entry.profile_id, None))
         run.check()
         # Read a new run at once, for its links and, if the response to the start had none, for its profile.
@@ -304,7 +333,7 @@ class Execution:
         wait = Wait(
             task_id,
             started.entry.written_at + self.options.timeout,
-            started.entry.source.api_version,
+            version,
             started.request.callback_token_sha256 if started.request else None,
             self.hook.settings.key_digest,
             started.request.source_name if started.request else None,
@@ -358,30 +387,42 @@ class Execution:
         :raises RunError: there is no result to wait for.
         :raises AirflowFailException: the run was stopped by a person, at its pause, or over its cap.
         """
-        run, end = self.run, None
+        run = self.run
         while True:
+            ended: Task | None = None
             if seen is not None:
                 wait, end = wait.after_poll(seen, time.time(), self.log)
-            if end is not None and wait.required_action is not None:
-                goes_on = end in (End.ENDED, End.NO_LONGER_PAUSED)
-                with tolerate_errors():
-                    close(wait.required_action, Answer.RESUME if goes_on else Answer.STOP)
-                wait = wait.unasked()
-            if isinstance(seen, Task) and (end is End.MAX_CREDITS or (end is End.ENDED and _was_stopped(wait, seen))):
-                seen = self._end_over_cap(wait, seen)
-                end = End.ENDED
-            if isinstance(seen, Task) and end is End.ENDED:
-                return self._conclude(seen)
-            if seen is not None and end in (End.DEADLINE, End.GIVEN_UP):
-                raise self._give_up(wait, end, seen)
+                if end is not None and wait.required_action is not None:
+                    with tolerate_errors():
+                        close(wait.required_action, Answer.RESUME if end.lets_it_run else Answer.STOP)
+                    wait = wait.unasked()
+                wait, ended = self._act_on(end, wait, seen)
+            if ended is not None:
+                return self._conclude(ended)
             run.check()
-            if isinstance(seen, Task) and end is End.PAUSED:
-                wait = handle_pause(wait, seen, self.context, run, self.options)
             if self.options.deferrable or wait.required_action is not None:
                 self._defer(wait)
             run.sleep(wait.pause(time.time()))
             seen = run.look(wait.browseract_task_id)
             run.check()
+
+    def _act_on(self, end: End | None, wait: Wait, seen: Task | BrowserActError) -> tuple[Wait, Task | None]:
+        """Act on how a poll ends the wait, and return the wait that continues, or the run that has ended."""
+        # Each end but those of the first two cases comes from a run that was read.
+        task = cast("Task", seen)
+        match end:
+            case None | End.NO_LONGER_PAUSED:
+                return wait, None
+            case End.GIVEN_UP | End.DEADLINE:
+                return wait, self._give_up(wait, end, seen)
+            case End.PAUSED:
+                self.run.check()
+                return handle_pause(wait, task, self.context, self.run, self.options)
+            case End.ENDED | End.MAX_CREDITS:
+                over_cap = task.status is TaskStatus.CANCELED or end is End.MAX_CREDITS
+                return wait, self._end_over_cap(wait, task) if over_cap and wait.is_over_cap(task) else task
+            case _:
+                no_such_end(end)
 
     def _defer(self, wait: Wait) -> None:
         """Wait in the triggerer, by raising the deferral, unless a kill has found that the run has ended."""
@@ -397,9 +438,9 @@ class Execution:
         run.check()
         if run.had_ended:
             return
-        run.handed_over = True
-        if not in_dag_test():
-            at_end_of_task(run.stop_if_deferral_was_refused)
+        run.handed_over = time.monotonic()
+        if self.options.cancel_on_kill and not in_dag_test():
+            at_end_of_task(run.stop_if_nobody_waits)
         wait = replace(wait, began_at=time.time())
         self.operator.defer(
             trigger=TaskTrigger(
@@ -442,7 +483,7 @@ class Execution:
         show_wait(self.ti, shown, self.log)
 
     def _show(self, task: Task) -> None:
-        show_run(self.ti, task, self.hook.browseract_conn_id, self.hook.hiding.hidden, self.log)
+        show_run(self.ti, task, self.hook, self.log)
 
     def _push_profile(self, profile_id: str | None) -> None:
         """Push the profile that later runs can use, if the kind of run has profiles."""
@@ -507,16 +548,18 @@ class Execution:
         count_in_task("browseract.runs.over_max_credits")
         raise AirflowFailException(message)
 
-    def _give_up(self, wait: Wait, end: End, seen: Task | BrowserActError) -> RunError:
-        """Stop the run or leave it to the next try, and return the error that explains why there is no result."""
-        task_id = wait.browseract_task_id
-        if end is End.DEADLINE and isinstance(seen, Task):
-            fate, overdue = self.run.stop(task_id), f"did not end within timeout={self.options.timeout:g} seconds"
-            reason = f"The run was stopped, because it {overdue}." if fate == STOPPED else f"The run {overdue}."
-            then = "" if fate == STOPPED else f"{fate} "
-            return RunTimedOutError(error_text(reason, f"{then}Raise timeout if the run needs longer.", about=seen))
-        why, remedy = why_unread(seen)
-        return self._lost(task_id, why, remedy=remedy, seen=seen)
+    def _give_up(self, wait: Wait, end: End, seen: Task | BrowserActError) -> Task:
+        """Stop the run, or leave it to the next try, and fail. Return it if it has a result at its deadline."""
+        if end is End.GIVEN_UP or isinstance(seen, BrowserActError):
+            why, remedy = why_unread(seen)
+            raise self._lost(wait.browseract_task_id, why, remedy=remedy, seen=seen)
+        fate, ended = self.run.stop_or_read(wait.browseract_task_id)
+        if ended is not None:
+            return ended
+        overdue = f"did not end within timeout={self.options.timeout:g} seconds"
+        reason = f"The run was stopped, because it {overdue}." if fate == STOPPED else f"The run {overdue}."
+        then = "" if fate == STOPPED else f"{fate} "
+        raise RunTimedOutError(error_text(reason, f"{then}Raise timeout if the run needs longer.", about=seen))
 
     def _lost(
         self, task_id: str | None, why: str, *, remedy: str, overdue: bool = False, seen: object = None
@@ -530,13 +573,14 @@ class Execution:
         if task_id is None:
             self.run.start_unknown = True
             fate = (
-                "A run may keep running and using credits, and its id is not known here. Check the newest tasks of the "
-                f"{self.run.source} in the BrowserAct dashboard."
+                "A run may keep running and using credits, and nothing proves its id here. Check the newest tasks of "
+                f"the {self.run.source} in the BrowserAct dashboard."
             )
+            if named := id_of(self._xcom("task_id")):
+                fate = f"{fate} The XCom task_id names BrowserAct task {named}."
         else:
             fate = (None if overdue else self.run.leave(RunLostError(why))) or self.run.stop(task_id)
-        unknown = isinstance(seen, BrowserActError) and is_unknown_run(seen)
-        if unknown and (fate == HAD_ENDED or "keeps running, and" in fate):
+        if isinstance(seen, BrowserActError) and is_unknown_run(seen):
             # Neither a retry nor a refused stop is a promise.
             fate = "It is not known whether the run is still active."
         codes = seen.codes if isinstance(seen, BrowserActError) else ""
@@ -558,15 +602,18 @@ class Execution:
             lost = self._lost(task_id, why, remedy="The traceback shows where the error occurred.")
             raise lost.with_traceback(error.__traceback__) from None
 
-    def _end_without_event(self, task_id: str | None, why: str, *, remedy: str, overdue: bool = False) -> Any:
+    def _end_without_event(self, why: str, *, remedy: str, overdue: bool = False) -> Any:
         """Return the result if the run has ended although Airflow's part of the wait failed, or stop waiting for it."""
         run = self.run
         seen: Task | Exception | None = None
-        # During the deferral, the operator may have been replaced by one of the other version.
-        shown = self.ti.xcom_pull(task_ids=self.ti.task_id, key="task", map_indexes=self.ti.map_index)
-        version = ApiVersion.of(shown.get("api_version")) if isinstance(shown, Mapping) else None
-        run.follow(task_id, version or self.run.source.api_version)
-        if task_id is not None:
+        # People can edit both. During the deferral, the operator may have been replaced by one of the other version.
+        with tolerate_errors(self.log.warning, "The state of the run could not be read: %s"):
+            entry, settings = self.ledger.read(), self.hook.settings
+            if entry is not None and entry.task_id is not None and entry.is_proven(settings, self.ti):
+                run.follow(entry.task_id, entry.source.api_version)
+            elif found := proven_run(self._xcom("task"), settings.api_key, self.ti):
+                run.follow(*found)
+        if (task_id := run.task_id) is not None:
             try:
                 seen = run.look(task_id)
             except Exception as error:  # noqa: BLE001 - the failed wait is reported instead
@@ -580,11 +627,5 @@ class Execution:
                 return self._conclude(seen)
         raise self._lost(task_id, why, remedy=remedy, overdue=overdue, seen=seen)
 
-    def _pushed_task_id(self) -> str | None:
-        """Return the BrowserAct task that the task instance has pushed as an XCom; None if there is none."""
-        found = self.ti.xcom_pull(task_ids=self.ti.task_id, key="task_id", map_indexes=self.ti.map_index)
-        return found if isinstance(found, str) else None
-
-
-def _was_stopped(wait: Wait, task: Task) -> bool:
-    return task.status is TaskStatus.CANCELED and wait.is_over_cap(task)
+    def _xcom(self, key: str) -> Any:
+        return self.ti.xcom_pull(task_ids=self.ti.task_id, key=key, map_indexes=self.ti.map_index)

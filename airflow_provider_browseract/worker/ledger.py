@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS, AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
-from airflow_provider_browseract.in_airflow.xcoms import MAX_TRIES_XCOM
+from airflow_provider_browseract.in_airflow.xcoms import MAX_TRIES_XCOM, names_of
+from airflow_provider_browseract.runs.proof import is_proven, prove
 from airflow_provider_browseract.runs.report import error_text
 from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.runs.stored import Count, Moment, Text, from_json, to_json
+from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text, from_json, to_json
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_provider_browseract.api.settings import Settings
 
 STATE_KEY = "browseract_run"
 """Key of the entry in Airflow's task state. It does not contain the try number."""
@@ -30,25 +33,42 @@ class Entry:
     """A start or a run.
 
     :param fingerprint: see :meth:`~airflow_provider_browseract.runs.request.RunRequest.fingerprint`.
-    :param key_digest: digest of the API key that the fingerprint depends on. Fingerprints of two keys always differ.
+    :param key_digest: digest of the API key that fingerprint and proof depend on. Those of two keys always differ.
+    :param connection: id of the Airflow connection with which the run is started.
     :param written_at: when the entry was written, just before the start, in seconds since the epoch.
+    :param longest_call: seconds after which the start had certainly ended.
     :param max_tries: the last try that Airflow starts by itself. Only clearing the task changes it.
-    :param deferred: the task instance waits deferred, so a clear during the wait reaches no worker.
     :param task_id: the BrowserAct task; None until the response to the start has arrived.
     :param earlier: BrowserAct tasks of earlier runs for the same task instance.
     :param spent: credits that earlier runs have used, since the task was cleared for the last time.
+    :param proof: see :mod:`~airflow_provider_browseract.runs.proof`.
     """
 
     source: Source
     fingerprint: Text
     key_digest: Text
+    connection: Text
     written_at: Moment
+    longest_call: Seconds
     max_tries: int
-    deferred: bool = True
     task_id: Text | None = None
     profile_id: Text | None = None
     earlier: tuple[str, ...] = ()
     spent: Count = 0
+    proof: Text | None = None
+
+    def signed(self, settings: Settings, ti: Any) -> Entry:
+        """Return the entry with its proof for a task instance."""
+        return replace(self, proof=self._proof(settings, ti))
+
+    def is_proven(self, settings: Settings, ti: Any) -> bool:
+        """Return whether the task instance has stored the entry, with the present API key."""
+        return self.key_digest == settings.key_digest and is_proven(self._proof(settings, ti), self.proof)
+
+    def _proof(self, settings: Settings, ti: Any) -> str:
+        # The moment may come back from a database with fewer digits.
+        facts = (self.connection, self.source.api_version.value, str(self.source), round(self.written_at * 1000))
+        return prove(settings.api_key, "entry", names_of(ti), *facts, self.task_id, self.earlier)
 
 
 class Ledger:
@@ -77,7 +97,8 @@ class Ledger:
         try:
             return None if kept is None else from_json(Entry, kept)
         except ValueError as error:
-            raise unusable(f"it cannot be read ({error})", kept) from None
+            named = kept.get("task_id") if isinstance(kept, Mapping) else None
+            raise unusable(f"it cannot be read ({error})", named, UNTIL_DELETED) from None
 
     def write(self, entry: Entry | None) -> None:
         """Store an entry, which replaces the earlier one; None deletes it."""
@@ -124,18 +145,28 @@ class Ledger:
                 self.ti.xcom_push(key=MAX_TRIES_XCOM, value=self.ti.max_tries)
 
 
-def unusable(why: str, kept: Any = None) -> AirflowFailException:
+UNTIL_DELETED = f"delete the key {STATE_KEY} from the task state of this task instance, or set durable=False"
+"""What lets a new run start if the stored state cannot be read at all."""
+
+UNTIL_CLEARED = "clear the Airflow task, which starts a new run"
+"""What lets a new run start instead of a run that may be of another task instance."""
+
+
+def id_of(named: Any) -> str | None:
+    """Return the id of a BrowserAct task from the stored state as it may be shown; None if it is none."""
+    return named if isinstance(named, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", named) else None
+
+
+def unusable(why: str, named: Any, then: str) -> AirflowFailException:
     """Return the error of a stored state that cannot be used.
 
-    :param kept: what is stored, if it cannot be read.
+    :param named: the BrowserAct task that it names.
+    :param then: what lets a new run start.
     """
-    named = kept.get("task_id") if isinstance(kept, Mapping) else None
-    is_id = isinstance(named, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", named)
     return AirflowFailException(
         error_text(
             f"The state that an earlier try stored about its run cannot be used: {why}.",
-            "Nothing was started or stopped. Make sure that no run is running. Then delete the key "
-            f"{STATE_KEY} from the task state of this task instance, or set durable=False.",
-            about=named if is_id else None,
+            f"Nothing was started or stopped. Make sure that no run is running. Then {then}.",
+            about=id_of(named),
         )
     )

@@ -30,14 +30,15 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.runs.options import PauseCallback
 
 
-def handle_pause(wait: Wait, task: Task, context: Context, run: Run, options: RunOptions) -> Wait:
+def handle_pause(wait: Wait, task: Task, context: Context, run: Run, options: RunOptions) -> tuple[Wait, Task | None]:
     """Act on a pause of the run as ``on_paused`` says, and return the wait that follows.
 
+    :returns: the wait, and the run if it has finished or failed before it was stopped.
     :raises AirflowFailException: ``on_paused="fail"``. There is no retry, which would only pay for another pause.
     :raises RunLostError: the run could not be stopped, and the next try can reattach to it.
     """
     log = run.log
-    show_run(context["ti"], task, run.hook.browseract_conn_id, run.hook.hiding.hidden, log)
+    show_run(context["ti"], task, run.hook, log)
     if options.asks and in_dag_test():
         where = f" at {task.live_url}" if task.live_url else ""
         log.warning("dag.test() has no UI for Required Actions. Resume the run in BrowserAct%s.", where)
@@ -48,8 +49,10 @@ def handle_pause(wait: Wait, task: Task, context: Context, run: Run, options: Ru
         wait = wait.asking(ask(context["ti"], task, wait))
     _notify(options.on_paused_callback, context, task, run)
     if options.on_paused is not OnPaused.FAIL:
-        return replace(wait, ignore_pause_until=FOREVER)
-    fate = run.stop(task.id)
+        return replace(wait, ignore_pause_until=FOREVER), None
+    fate, ended = run.stop_or_read(task.id)
+    if ended is not None:
+        return wait, ended
     why = "The run paused for a person, and on_paused='fail' does not wait for one."
     if fate not in (STOPPED, HAD_ENDED) and run.leave(RunLostError(why)):
         then = "The next try reattaches to the run, and tries again to stop it."
@@ -58,10 +61,12 @@ def handle_pause(wait: Wait, task: Task, context: Context, run: Run, options: Ru
     raise AirflowFailException(error_text(why, f"{fate} {then}", about=task))
 
 
-def act_on_answer(event: WaitEvent, run: Run, options: RunOptions) -> Wait:
+def act_on_answer(
+    event: WaitEvent, run: Run, options: RunOptions, seen: Task | BrowserActError
+) -> tuple[Wait, Task | BrowserActError]:
     """Resume or stop the paused run, as a person chose or, without an answer, as ``AskPerson(default=...)`` says.
 
-    :returns: the wait that follows a resume.
+    :returns: the wait that follows a resume, and what the last poll returned.
     :raises RunPausedError: nobody answered in time, and the run was stopped.
     :raises AirflowFailException: a person chose to stop the run. There is no retry, which would only ask again.
     """
@@ -71,14 +76,16 @@ def act_on_answer(event: WaitEvent, run: Run, options: RunOptions) -> Wait:
         run.log.warning(
             "The answer %s was for an earlier Required Action and has no effect. Waiting again.", answer.option
         )
-        return wait
+        return wait, seen
     who = f"{event.answered_by} chose {answer.option}" if event.answered_by else "nobody answered in time"
     if event.answered_by is None and options.answer_timeout is not None:
         who = f"nobody answered within {options.answer_timeout:g} seconds"
     if answer is Answer.RESUME:
         run.log.info("Resuming the run: %s.", who)
-        return _resume(wait.unasked(), run)
-    why, fate = f"The run paused for a person, and {who}.", run.stop(task_id)
+        return _resume(wait.unasked(), run), seen
+    why, (fate, ended) = f"The run paused for a person, and {who}.", run.stop_or_read(task_id)
+    if ended is not None:
+        return wait, ended
     if event.answered_by is None:
         longer = "To wait longer for an answer, raise the timeout of AskPerson."
         raise RunPausedError(error_text(why, f"{fate} {longer}", about=task_id))

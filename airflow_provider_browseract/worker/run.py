@@ -5,31 +5,41 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import (
+    AIRFLOW_V_3_4_PLUS,
     DELETED,
     FINAL_STATES,
     AirflowTaskTimeout,
     task_instance_state,
 )
 from airflow_provider_browseract.exceptions import (
-    NOTHING_TO_STOP,
+    CHECK_NEWEST,
     BrowserActError,
     ResultError,
     RunCanceledError,
     RunError,
     RunLostError,
+    TaskNotFoundError,
 )
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
-from airflow_provider_browseract.loops import CHECK_INTERVAL
+from airflow_provider_browseract.loops import CHECK_INTERVAL, run_steps
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.report import error_text, kept_running, log_url, not_stopped
+from airflow_provider_browseract.runs.report import (
+    WHY_UNKNOWN,
+    brief_of,
+    error_text,
+    kept_running,
+    log_url,
+    not_stopped,
+)
+from airflow_provider_browseract.runs.wait import stop_run
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -37,11 +47,16 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.runs.steps import Log
     from airflow_provider_browseract.worker.conclude import Conclusion
     from airflow_provider_browseract.worker.ledger import Ledger
+    from airflow_provider_browseract.worker.lost_start import LostStart
 
 STOPPED, HAD_ENDED = "The run was stopped.", "The run had already ended."
+NOT_KNOWN = f"BrowserAct does not know the run with this API key, so it could not be stopped. {WHY_UNKNOWN}"
+
+REPLACED_BY = "Airflow considered this try dead and started another one"
+CLEARED = "the Airflow task was cleared"
 
 BY_A_PERSON = {
-    "restarting": "the Airflow task was cleared",
+    "restarting": CLEARED,
     DELETED: "the task instance was deleted in Airflow",
     **dict.fromkeys(FINAL_STATES, "the Airflow task was set to a final state"),
 }
@@ -84,14 +99,20 @@ class Run:
     source_name: str | None = None
     # The address of the run's page.
     url: str | None = None
+    # The run that the state of an earlier try names, until it is known whether it is the run of this task instance.
+    unproven: str | None = None
+    # A later try can find the run in the stored state.
+    stored = True
     # The start was recorded, by this try or an earlier one, and it is not known whether there is a run.
     starting = False
-    # That has stayed unknown.
+    # The start that is being looked up.
+    lost: LostStart | None = None
+    # It is not known whether there is a run, and this try no longer looks for it.
     start_unknown = False
     # The bot could not be read, so its input was not converted, and a refusal of the input may be temporary.
     unconverted = False
-    # The triggerer waits for the run, if Airflow has accepted the deferral.
-    handed_over = False
+    # When the triggerer has begun to wait for the run, if Airflow has accepted the deferral.
+    handed_over: float | None = None
     # The conclusion of the run, once it has ended.
     conclusion: Conclusion | None = None
     # The error of a kill.
@@ -110,15 +131,16 @@ class Run:
         self.source, self.hook, self.log, self.ledger = source, hook, log, ledger
         self.cancel_on_kill, self.api_version = cancel_on_kill, source.api_version
 
-    def follow(self, browseract_task_id: str | None, api_version: ApiVersion) -> None:
+    def follow(self, browseract_task_id: str | None, api_version: ApiVersion, *, stored: bool = True) -> None:
         """Answer for a run from now on, or for none."""
         # A kill at any moment needs the version of the run.
-        self.api_version = api_version
+        self.api_version, self.stored = api_version, stored
         self.task_id = browseract_task_id
-        self.known_id = browseract_task_id or self.known_id
+        if browseract_task_id is not None:
+            self.known_id, self.unproven = browseract_task_id, None
 
     def leave_start_unknown(self) -> None:
-        """Answer no longer for a start of which it is not known whether it has created a run."""
+        """Give up a start whose outcome is unknown."""
         self.starting, self.start_unknown = False, True
 
     # Requests
@@ -157,10 +179,11 @@ class Run:
         try:
             # Anything that interrupts this, such as execution_timeout, calls on_kill, which then stops the run.
             with self.hook.client_within(within) as client:
-                client.send(APIS[self.api_version].stop_task(browseract_task_id))
-            fate = STOPPED
-        except NOTHING_TO_STOP:
-            fate = HAD_ENDED
+                stopped = run_steps(stop_run(browseract_task_id, APIS[self.api_version]), client, self.log)
+            fate = STOPPED if stopped else HAD_ENDED
+        except TaskNotFoundError:
+            self.task_id = None
+            return NOT_KNOWN
         except Exception as error:  # noqa: BLE001 - whatever fails, the caller reports that the run was not stopped
             self.task_id = None
             return f"The run {not_stopped(error, self.url)}"
@@ -169,6 +192,27 @@ class Run:
             with tolerate_errors():
                 LiveViewLink().push(self.ledger.ti, LiveViewLink.OVER)
         return fate
+
+    def stop_or_read(self, browseract_task_id: str) -> tuple[str, Task | None]:
+        """Stop the run. If it has finished or failed before, return it too, because its result is paid for."""
+        fate = self.stop(browseract_task_id)
+        seen = self.look(browseract_task_id) if fate == HAD_ENDED else None
+        has_result = isinstance(seen, Task) and seen.status in (TaskStatus.FINISHED, TaskStatus.FAILED)
+        return fate, seen if has_result and isinstance(seen, Task) else None
+
+    def stop_if_replaced(self, browseract_task_id: str) -> None:
+        """Stop a run that only this try knows if Airflow has started another try.
+
+        :raises RunCanceledError: that is so.
+        """
+        ti, replaced = self.ledger.ti, False
+        with tolerate_errors():
+            # The other try may have found the run in the list of tasks.
+            pushed = ti.xcom_pull(task_ids=ti.task_id, key="task_id", map_indexes=ti.map_index)
+            replaced = pushed != browseract_task_id and self.ledger.is_of_another_try()
+        if replaced:
+            fate = self.stop(browseract_task_id)
+            raise RunCanceledError(error_text(f"{REPLACED_BY}.", fate, about=browseract_task_id))
 
     def stop_on_kill(self, browseract_task_id: str, *, within: float | None = None) -> str:
         """Stop the run, unless ``cancel_on_kill=False`` forbids it."""
@@ -244,7 +288,7 @@ class Run:
         if self._decided is None:
             return
         self._decided.wait()
-        if self.error is None and self.task_id is not None:
+        if self.error is None and (self.task_id is not None or self.lost is not None):
             # The signal came before the run was known.
             self._decide(self._decided)
         if not self.had_ended:
@@ -270,17 +314,40 @@ class Run:
             if task_instance_state(self.ledger.ti) != "running":
                 self.on_kill()
 
-    def stop_if_deferral_was_refused(self) -> None:
-        """Stop the run if a person has ended the task after the last check and before Airflow accepted the deferral.
+    def stop_if_nobody_waits(self) -> None:
+        """Ask Airflow right after the deferral, and once more later, and stop the run if nobody waits for it.
 
-        Airflow then calls neither ``on_kill`` of this process nor that of a trigger.
+        A person may have ended the task before Airflow accepted the deferral, or before the trigger began, which takes
+        one to two seconds. Airflow then calls neither ``on_kill`` of this process nor that of a trigger.
         """
-        with tolerate_errors(self.log.warning, "Airflow did not report whether it has accepted the deferral (%s)."):
-            why = None if self.killed else BY_A_PERSON.get(self._state() or "")
-            # During the request, a signal may have come for the same reason.
-            if why is not None and not self.killed:
+        began = time.monotonic()
+        for pause in (0.0, timings.TRIGGER_BEGINS):
+            if self.killed:
+                break
+            time.sleep(pause)
+            found, asking = self._asking(self._why_ended, time.monotonic() + timings.ANSWER_LIMIT)
+            asking.join(timings.ANSWER_LIMIT)
+            if not found and pause == 0.0:
+                self.log.warning("Airflow did not report in time whether it has accepted the deferral.")
+            why = found[0] if found else None
+            if why is None or time.monotonic() - began > timings.HAND_OVER_LIMIT:
+                # Later, the trigger may have ended the wait.
+                continue
+            ended = False
+            with tolerate_errors():
+                # The end of the task may be that of the process that was resumed.
+                ended = isinstance(seen := self.look(self.known_id or ""), Task) and seen.status.ended
+            # During the requests, a signal may have come for the same reason.
+            if not (ended or self.killed):
                 self._kill(why)
         self.await_decision()
+
+    def _why_ended(self) -> str | None:
+        """Return how a person has ended the task instance after its deferral; None if the run is waited for."""
+        state = task_instance_state(self.ledger.ti)
+        # Airflow 3.4 deletes what was stored for a task that a person clears. Before, the next try finds the run.
+        cleared = AIRFLOW_V_3_4_PLUS and state != "up_for_retry" and self.ledger.is_of_another_try()
+        return BY_A_PERSON.get(state or "", CLEARED if cleared else None)
 
     def has_ended(self, task: Task) -> None:
         """Answer for the run no longer.
@@ -301,7 +368,8 @@ class Run:
         """
         began = time.monotonic()
         try:
-            if (task_id := self.task_id) is None:
+            task_id, lost = self.task_id, self.lost
+            if task_id is None and lost is None:
                 if self.starting:
                     self.log.warning(
                         "Killed during the start of a run of %s. If no line below names its BrowserAct task, a run may "
@@ -311,13 +379,15 @@ class Run:
                     )
                 return
             reason, waits, wanted = self._why_killed() if why is None else (why, None, True)
-            if waits is not None:
+            if task_id is None and lost is not None:
+                fate = self._end_look_up(lost, waits, hurried=hurried)
+            elif waits is not None:
                 self.task_id = None
                 fate = self._continued_by(waits)
             else:
                 # Try to stop the run even late: the process may live longer than Airflow promises.
                 left = max(timings.KILL_LIMIT / 2, timings.KILL_LIMIT - (time.monotonic() - began))
-                fate = self.stop_on_kill(task_id, within=left if hurried else None)
+                fate = self.stop_on_kill(task_id or "", within=left if hurried else None)
             if fate == HAD_ENDED and not wanted:
                 self.had_ended = True
                 self.log.warning("Killed: %s.\n%s Reading its result.", reason, fate)
@@ -329,6 +399,31 @@ class Run:
         finally:
             decided.set()
 
+    def _end_look_up(self, lost: LostStart, waits: str | None, *, hurried: bool) -> str:
+        """Stop the run that a lost start has created if it is certain by now which one it is, and return its fate.
+
+        :param waits: what looks for the run next, if something does.
+        """
+        self.leave_start_unknown()
+        unknown = "It is not known whether BrowserAct started a run"
+        if waits is not None:
+            return f"{unknown}. The next try looks for it."
+        if not self.cancel_on_kill:
+            return f"{unknown}. If so, it {kept_running('cancel_on_kill', None)}"
+        # Earlier, what matches may be the run of a neighbour, and ours is not in the list yet.
+        early = max(0.0, lost.ended_at + timings.LIST_READS[0] - time.time())
+        time.sleep(0.0 if hurried else early)
+        try:
+            with self.hook.client_within(timings.KILL_LIMIT / 2 if hurried else None) as client:
+                listed = lost.read(client)
+        except Exception as error:  # noqa: BLE001 - the start stays unknown, whatever fails
+            return f"{unknown}, and looking for it failed: {brief_of(error)}. {CHECK_NEWEST}"
+        if (found := listed.certain) is None or (hurried and early):
+            return f"{unknown}. {CHECK_NEWEST} {lost.names_of(listed)}".rstrip()
+        self.start_unknown = False
+        self.follow(found.id, lost.entry.source.api_version)
+        return f"{self.stop(found.id)} It is BrowserAct task {found.id}, which matches the lost start."
+
     def _why_killed(self) -> tuple[str, str | None, bool]:
         """Ask Airflow why this try is killed, and decide without its response if there is none.
 
@@ -338,7 +433,7 @@ class Run:
         :returns: the reason as a clause; what waits for the run, if something does; whether a person ended the try.
         """
         another = self.ledger.another_try(RunLostError("The run keeps running."))
-        waits = IF_DEFERRED if self.handed_over else IF_NEXT_TRY if another else None
+        waits = IF_DEFERRED if self.handed_over is not None else IF_NEXT_TRY if another else None
         state = self._ask_for_state(waits)
         if state in BY_A_PERSON:
             return BY_A_PERSON[state], None, True
@@ -346,7 +441,8 @@ class Run:
             # After Airflow has accepted the deferral, the process still runs for a moment.
             return "the Airflow task has deferred", TRIGGERER, False
         if state == REPLACED:
-            return "Airflow considered this try dead and started another one", NEXT_TRY, False
+            # Only this process knows a run whose id it could not store.
+            return REPLACED_BY, NEXT_TRY if self.stored else None, False
         reason = "the process of the Airflow task received SIGTERM, although nobody marked or cleared the task"
         if state is None:
             reason = "the Airflow task was killed; Airflow did not report why"
@@ -357,7 +453,8 @@ class Run:
     def _state(self) -> str | None:
         """Return the state of the task instance, or that another try has replaced this one."""
         state = task_instance_state(self.ledger.ti)
-        if state in BY_A_PERSON or state == "deferred":
+        # If this process has not deferred, another try has.
+        if state in BY_A_PERSON or (state == "deferred" and self.handed_over is not None):
             return state
         # Another try has another id. Airflow then no longer shows the state to this try.
         return REPLACED if self.ledger.is_of_another_try() else state or ""
@@ -370,18 +467,7 @@ class Run:
         """
         limit = timings.KILL_LIMIT if waits else timings.KILL_LIMIT / 2
         until = time.monotonic() + (timings.KILL_PATIENCE if waits else limit)
-        found: list[str | None] = []
-
-        def ask() -> None:
-            while not found and time.monotonic() < until:
-                # The next request may succeed.
-                with tolerate_errors():
-                    found.append(self._state())
-                    return
-                time.sleep(timings.KILL_ASK_PAUSE)
-
-        asking = threading.Thread(target=ask, name="browseract-reason-of-kill", daemon=True)
-        asking.start()
+        found, asking = self._asking(self._state, until)
         asking.join(limit)
         if not found and waits:
             self.log.warning(
@@ -391,3 +477,19 @@ class Run:
             )
             asking.join(until - time.monotonic())
         return found[0] if found else None
+
+    def _asking(self, question: Callable[[], str | None], until: float) -> tuple[list[str | None], threading.Thread]:
+        """Ask Airflow in a thread, again if that fails, and return the list that gets the answer."""
+        found: list[str | None] = []
+
+        def ask() -> None:
+            while time.monotonic() < until:
+                # The next request may succeed.
+                with tolerate_errors():
+                    found.append(question())
+                    return
+                time.sleep(timings.KILL_ASK_PAUSE)
+
+        asking = threading.Thread(target=ask, name="browseract-reason-of-kill", daemon=True)
+        asking.start()
+        return found, asking

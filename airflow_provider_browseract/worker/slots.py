@@ -78,7 +78,7 @@ class SlotWait:
 
         wait = QueueWait(
             queued,
-            max(until, now + timings.CORE_RACE_GRACE),
+            max(until, now + timings.QUEUE_RACE_GRACE),
             source=str(run.source),
             active=None if active is None else active.number,
             pause=None if self._about_slots else pause,

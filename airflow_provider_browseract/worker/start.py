@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api.models import CreatedTask, Task
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
 from airflow_provider_browseract.exceptions import (
-    NOTHING_TO_STOP,
     AuthenticationError,
     BrowserActError,
     ConcurrencyLimitError,
+    ConnectionFieldError,
     InputError,
     InsufficientCreditsError,
     InvalidRequestError,
     RateLimitError,
     RunStartUnknownError,
+    TaskEndedError,
     TaskNotFoundError,
     UnknownRefusalError,
 )
@@ -29,36 +29,32 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError, check_cap, credits_of
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN, error_text
 from airflow_provider_browseract.runs.request import RunRequest
-from airflow_provider_browseract.worker.ledger import Entry, unusable
+from airflow_provider_browseract.worker.ledger import UNTIL_CLEARED, Entry, id_of, unusable
+from airflow_provider_browseract.worker.lost_start import LostStart
 from airflow_provider_browseract.worker.matching import came_to_nothing, match_task
 from airflow_provider_browseract.worker.run import Run
 
 if TYPE_CHECKING:
+    from airflow_provider_browseract.api.settings import Settings
     from airflow_provider_browseract.runs.budget import Verdict
 
-MAX_STARTS = 3
-"""How often one try sends a start if each time the response was lost, but certainly no run was started."""
+MAX_STARTS = 2
+"""How often one try sends a start if the response was lost, but certainly no run was started."""
 
-GATEWAY_STATUSES = (408, 502, 503, 504)
-"""HTTP statuses with which a gateway responds to a start that BrowserAct may still carry out."""
-
-MAX_NAMED = 10
-"""Possible runs that a message names."""
+MAX_WRITES = 3
+"""How often the entry of a start is stored before a request, if each time storing it takes long."""
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What is to be run.
 
-    :param deferred: the task instance waits deferred. If it is cleared during the wait, no worker is notified, and the
-        triggerer may be notified too late to stop the run.
     :param max_credits: credits that all runs of the task instance may use together; None for no cap.
     :param before_start: checks what takes requests to other services, and returns the request to send.
     :param check_budget: checks the budget of the account; raises :class:`NotNowError` if it allows no run.
     """
 
     request: RunRequest
-    deferred: bool
     max_credits: int | None
     before_start: Callable[[RunRequest], RunRequest]
     check_budget: Callable[[RunRequest], None]
@@ -106,33 +102,37 @@ def start_or_reattach(run: Run, wanted: Wanted, entry: Entry | None) -> Started:
     """
     if entry is None:
         return _start(run, wanted, None, (), 0)
-    settings, cleared = run.hook.settings, entry.max_tries != run.ledger.ti.max_tries
+    settings, ti, request = run.hook.settings, run.ledger.ti, wanted.request
+    version, fingerprint = entry.source.api_version, request.fingerprint(settings.api_key)
+    cleared, other_key = entry.max_tries != ti.max_tries, entry.key_digest != settings.key_digest
+    certain = entry.is_proven(settings, ti)
+    if not (certain or other_key):
+        return _leave_alone(run, wanted, entry, cleared, "nothing proves that this task instance stored it")
     # Clearing the task begins a new count.
     spent = 0 if cleared else entry.spent
-    comparable = entry.key_digest == settings.key_digest
-    same = entry.source == wanted.request.source
-    if comparable:
-        same = entry.fingerprint == wanted.request.fingerprint(settings.api_key)
-    elif same:
-        run.log.warning(
-            "The inputs cannot be compared with those of the earlier try, because the connection has another API key "
-            "since then. They count as unchanged."
-        )
+    same = entry.source == request.source and (other_key or entry.fingerprint == fingerprint)
     if entry.task_id is None:
         run.log.info("An earlier try was about to start a run and did not store the result. Looking for the run.")
-        listed_from = entry.written_at + settings.longest_call + timings.LISTING_DELAY
-        found = find_lost_run(run, entry, wanted.request if same else None, listed_from, cleared=cleared)
-        if found is None:
+        lost = LostStart(run, entry, request if same else None, entry.written_at + entry.longest_call)
+        if (found := lost.find(cleared=cleared)) is None:
             return _start(run, wanted, entry, entry.earlier, spent)
-        entry = replace(entry, task_id=found.id, profile_id=found.profile_id or entry.profile_id)
-        run.follow(entry.task_id, entry.source.api_version)
+        entry, certain = replace(entry, task_id=found.id, profile_id=found.profile_id or entry.profile_id), True
+        run.follow(found.id, version)
         run.starting = False
-        _remember(run, entry)
+    elif not certain:
+        # Read it, but do not answer for it yet.
+        run.follow(None, version)
     task_id = entry.task_id or ""
-    task = _read_earlier(run, entry, task_id, cleared=cleared)
+    task = _read_earlier(run, task_id, cleared=cleared)
+    if task is not None and not certain:
+        if not (same and match_task(task, entry, request)):
+            why = "the API key has changed, and it is not certain that the run is one of this task instance"
+            return _leave_alone(run, wanted, entry, cleared, why)
+        run.log.warning("The API key has changed since the earlier try. Its run matches this task instance.")
+        run.follow(task_id, version)
     if task is not None and _is_wanted(run, task, entry, wanted, same=same, cleared=cleared):
-        # Someone may have changed an argument or cleared the task.
-        current = replace(entry, max_tries=run.ledger.ti.max_tries, deferred=wanted.deferred, spent=spent)
+        # Someone may have changed an argument or the connection, or cleared the task; or the run was just found.
+        current = replace(entry, **_now(run, request), max_tries=ti.max_tries, spent=spent).signed(settings, ti)
         if current != entry:
             _remember(run, current)
         run.log.info("Reattaching to BrowserAct task %s that an earlier try started.", task_id)
@@ -142,7 +142,25 @@ def start_or_reattach(run: Run, wanted: Wanted, entry: Entry | None) -> Started:
     return _start(run, wanted, entry, (*entry.earlier, task_id), spent)
 
 
-def _read_earlier(run: Run, entry: Entry, task_id: str, *, cleared: bool) -> Task | None:
+def _now(run: Run, request: RunRequest) -> dict[str, Any]:
+    """Return the fields of an entry that depend on the connection as it is now."""
+    settings = run.hook.settings
+    digests = {"fingerprint": request.fingerprint(settings.api_key), "key_digest": settings.key_digest}
+    return {**digests, "connection": run.hook.browseract_conn_id}
+
+
+def _leave_alone(run: Run, wanted: Wanted, entry: Entry, cleared: bool, why: str) -> Started:
+    """Fail or, if the task was cleared, start a new run; do nothing to the run that the entry names."""
+    named = id_of(entry.task_id)
+    if not cleared:
+        raise unusable(why, named, UNTIL_CLEARED)
+    then = f" The run that it names may be active and using credits: BrowserAct task {named}." if named else ""
+    text = "The state that an earlier try stored about its run cannot be used: %s. %s"
+    run.log.warning(text, why, f"Starting a new run, because the Airflow task was cleared.{then}")
+    return _start(run, wanted, None, (named,) if named else (), 0)
+
+
+def _read_earlier(run: Run, task_id: str, *, cleared: bool) -> Task | None:
     """Read the run of an entry; return None if BrowserAct does not know it, and a person has cleared the task."""
     task = run.look(task_id)
     if isinstance(task, TaskNotFoundError) and task.code is not None:
@@ -154,21 +172,12 @@ def _read_earlier(run: Run, entry: Entry, task_id: str, *, cleared: bool) -> Tas
             raise AirflowFailException(
                 error_text(f"{unknown} Nothing was started.", f"{WHY_UNKNOWN} {then}", about=task_id, codes=task.codes)
             )
-        run.log.warning(
-            "%s %s If it is active in another account, it keeps using credits. Starting a new run, because the Airflow "
-            "task was cleared. It was BrowserAct task %s.",
-            unknown,
-            WHY_UNKNOWN,
-            task_id,
-        )
+        then = "Starting a new run, because the Airflow task was cleared."
+        text = "%s %s If it is active in another account, it keeps using credits. %s It was BrowserAct task %s."
+        run.log.warning(text, unknown, WHY_UNKNOWN, then, task_id)
         return None
     if isinstance(task, BrowserActError):
         raise task
-    source = entry.source
-    if not source.is_template and task.source_id not in (None, source.id):
-        found = replace(source, id=task.source_id)
-        run.task_id = None
-        raise unusable(f"it names a run of {source}, but for BrowserAct it is a run of {found}", {"task_id": task_id})
     return task
 
 
@@ -180,59 +189,70 @@ def _is_wanted(run: Run, task: Task, entry: Entry, wanted: Wanted, *, same: bool
     elif came_to_nothing(task):
         run.log.info("The run of an earlier try has ended as %s. Starting a new run.", task.status)
         return False
-    elif not task.status.ended and entry.deferred and cleared:
-        why = "the Airflow task was cleared while it waited"
+    elif not task.status.ended and cleared:
+        why = "the Airflow task was cleared"
     else:
         return True
     if task.status.ended:
         run.log.info("The run of an earlier try has ended as %s, but %s. Starting a new run.", task.status, why)
         return False
-    with suppress(*NOTHING_TO_STOP):
+    with suppress(TaskEndedError):
         run.hook.client.send(APIS[task.api_version].stop_task(task.id))
-    run.log.warning(
-        "The run of an earlier try was stopped, because %s. Starting a new run. It was BrowserAct task %s.",
-        why,
-        task.id,
-    )
+    text = "The run of an earlier try was stopped, because %s. Starting a new run. It was BrowserAct task %s."
+    run.log.warning(text, why, task.id)
     return False
+
+
+@dataclass
+class _Record:
+    """Store the entry of a start right before each request that sends it.
+
+    A process can freeze between the two, and Airflow can then start another try. So an entry that is no longer fresh
+    is stored again, which Airflow refuses to a try that it has replaced.
+    """
+
+    run: Run
+    settings: Settings
+    entry: Entry
+
+    def __call__(self) -> None:
+        run = self.run
+        for _ in range(MAX_WRITES):
+            run.check()
+            if time.time() - self.entry.written_at <= timings.ENTRY_FRESH:
+                break
+            # If this fails, nothing is sent: a run that no later try would know about must not be started.
+            run.starting = False
+            self.entry = replace(self.entry, written_at=round(time.time(), 3)).signed(self.settings, run.ledger.ti)
+            run.ledger.write(self.entry)
+        run.check()
+        run.starting = True
 
 
 def _start(run: Run, wanted: Wanted, before: Entry | None, earlier: tuple[str, ...], spent: int) -> Started:
     """Start a run, if cap and budget allow it. If certainly none was started, restore the entry before."""
     # From here on, this try no longer answers for a run of an earlier try.
-    run.task_id, run.known_id, run.starting = None, None, False
+    run.task_id = run.known_id = run.unproven = None
+    run.starting = False
     request = wanted.before_start(wanted.request)
     run.source_name = request.source_name
     check_cap(spent, wanted.max_credits)
-    settings = run.hook.settings
     for number in range(1, MAX_STARTS + 1):
-        # Before each start: it can take minutes until it is known that the last start created no run.
+        # Before each start: it takes minutes until it is known that the last start created no run.
         wanted.check_budget(request)
-        run.check()
-        entry = Entry(
-            request.source,
-            wanted.request.fingerprint(settings.api_key),
-            settings.key_digest,
-            # Right before the start, because a later try looks for runs that were created from this moment on.
-            time.time(),
-            run.ledger.ti.max_tries,
-            wanted.deferred,
-            earlier=earlier,
-            spent=spent,
+        settings = run.hook.settings
+        known = {**_now(run, wanted.request), "longest_call": settings.longest_call, "earlier": earlier, "spent": spent}
+        record = _Record(
+            run, settings, Entry(request.source, **known, written_at=0.0, max_tries=run.ledger.ti.max_tries)
         )
-        # If this fails, nothing was started: a run that no later try would know about must not be started.
-        run.ledger.write(entry)
-        run.check()
-        run.starting = True
         try:
-            created: CreatedTask = run.hook.client.send(request.call)
+            created: CreatedTask = run.hook.client.send(request.call, before=record)
             break
         except BrowserActError as error:
             found = None
             if not error.not_processed:
                 run.log.warning("It is not known whether BrowserAct started a run. Looking for it. %s", error.brief)
-                late = timings.LATE_START_DELAY if error.http_status in GATEWAY_STATUSES else timings.LISTING_DELAY
-                found = find_lost_run(run, entry, request, time.time() + late)
+                found = LostStart(run, record.entry, request, time.time()).find()
             if found is not None:
                 created = CreatedTask(id=found.id, profile_id=found.profile_id)
                 run.log.info("The run of this start was found: BrowserAct task %s.", found.id)
@@ -245,17 +265,20 @@ def _start(run: Run, wanted: Wanted, before: Entry | None, earlier: tuple[str, .
             if error.not_processed or number == MAX_STARTS or isinstance(error, UnknownRefusalError):
                 raise
             run.log.warning("No run was started (start %d of %d).", number, MAX_STARTS)
-    run.follow(created.id, request.source.api_version)
+    run.follow(created.id, request.source.api_version, stored=False)
     run.starting = False
-    entry = replace(entry, task_id=created.id, profile_id=created.profile_id)
-    _remember(run, entry)
+    entry = replace(record.entry, task_id=created.id, profile_id=created.profile_id).signed(settings, run.ledger.ti)
+    if _remember(run, entry):
+        run.stored = True
+    else:
+        run.stop_if_replaced(created.id)
     what = f'"{request.source_name}"' if request.source_name else request.source
     run.log.info("Started a run of %s: BrowserAct task %s.", what, created.id)
     return Started(entry, None, request)
 
 
-def _remember(run: Run, entry: Entry | None) -> None:
-    """Store an entry. If that fails, a later try looks for the run."""
+def _remember(run: Run, entry: Entry | None) -> bool:
+    """Store an entry, and return whether that was possible. If not, a later try looks for the run."""
     try:
         run.ledger.write(entry)
     except Exception:
@@ -264,84 +287,8 @@ def _remember(run: Run, entry: Entry | None) -> None:
             "then looks for the run first.",
             exc_info=True,
         )
-
-
-def find_lost_run(
-    run: Run, entry: Entry, request: RunRequest | None, listed_from: float, *, cleared: bool = False
-) -> Task | None:
-    """Find the run that a start has created although the response was lost.
-
-    :param request: what was to be run; None if that is no longer known.
-    :param listed_from: before this moment, in seconds since the epoch, the run may be missing in the list of tasks.
-    :param cleared: a person has cleared the task since then, and so wants a new run if this one is not certain.
-    :returns: the run; None if there is certainly none.
-    :raises RunStartUnknownError: the list of tasks cannot be read to its end.
-    :raises AirflowFailException: it cannot be determined which of several tasks is the run.
-    """
-    # Also while the process is being killed: the run that is found is then stopped.
-    time.sleep(max(0.0, listed_from - time.time()))
-    try:
-        listed = _list_tasks(run, entry, listed_from)
-    except BrowserActError as error:
-        message = f"It is not known whether BrowserAct started a run, and looking for it failed: {error.message}"
-        raise RunStartUnknownError.after(error, message) from error
-    siblings = _runs_of_siblings(run)
-    matches = [(task, match_task(task, entry, request)) for task in listed if task.id not in siblings]
-    possible = [task for task, match in matches if match is not False]
-    usable = [task for task in possible if not came_to_nothing(task)]
-    # Undecided runs beside a certain one are older, or their inputs cannot be read.
-    certain = [task for task, match in matches if match and task in (usable or possible)]
-    if len(certain) == 1:
-        return certain[0]
-    if not usable:
-        run.log.info("No matching run was found.")
-        return None
-    lost = "A start may have created a run, but it is not certain that it is one of those below."
-    named = f"BrowserAct tasks of {entry.source}: {_names_of(usable)}."
-    if cleared:
-        run.log.warning("%s Starting a new run, because the Airflow task was cleared. %s", lost, named)
-        return None
-    # The error names the runs.
-    run.leave_start_unknown()
-    raise AirflowFailException(
-        error_text(
-            lost,
-            "In the BrowserAct dashboard, stop the runs below that no Airflow task waits for. Then clear the Airflow "
-            "task, which starts a new run.",
-            named,
-        )
-    )
-
-
-def _list_tasks(run: Run, entry: Entry, listed_from: float) -> list[Task]:
-    """Return all tasks that were created in the time of a start.
-
-    :raises BrowserActError: the list cannot be read to its end.
-    """
-    since = datetime.fromtimestamp(entry.written_at - timings.CLOCK_SKEW, timezone.utc)
-    until = datetime.fromtimestamp(listed_from - timings.LISTING_DELAY + timings.CLOCK_SKEW, timezone.utc)
-    # A list does not name the template of a run.
-    source_id = None if entry.source.is_template else entry.source.id
-    call = APIS[entry.source.api_version].list_tasks(source_id=source_id, created_at_from=since, created_at_to=until)
-    listed = run.hook.client.iter_items(call)
-    return [task for task in listed if task.created_at is None or since <= task.created_at <= until]
-
-
-def _runs_of_siblings(run: Run) -> set[str]:
-    """Return the runs of the other task instances of the same mapped task."""
-    ti = run.ledger.ti
-    found = ti.xcom_pull(task_ids=[ti.task_id], key="task_id") if ti.map_index >= 0 else None
-    return {each for each in found or () if isinstance(each, str)}
-
-
-def _names_of(tasks: Sequence[Task]) -> str:
-    """Return the ids of tasks, the newest first, each with its status and time."""
-    since = datetime.min.replace(tzinfo=timezone.utc)
-    newest = sorted(tasks, key=lambda task: task.created_at or since, reverse=True)
-    created = [task.created_at for task in newest]
-    times = [f", created at {at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC" if at else "" for at in created]
-    names = [f"{task.id} ({task.status}{at})" for task, at in zip(newest, times, strict=True)]
-    return ", ".join(names[:MAX_NAMED]) + (f", and {len(tasks) - MAX_NAMED} more" if len(tasks) > MAX_NAMED else "")
+        return False
+    return True
 
 
 def is_final(error: Exception, run: Run, entry: Entry | None) -> bool:
@@ -349,6 +296,9 @@ def is_final(error: Exception, run: Run, entry: Entry | None) -> bool:
 
     :param entry: what an earlier try has stored.
     """
+    if isinstance(error, ConnectionFieldError) and entry is not None:
+        # Someone may correct the field while the run of an earlier try is waited for.
+        return False
     if isinstance(error, InputError | CapUsedUpError | AirflowFailException):
         return True
     if isinstance(error, AirflowNotFoundException | InsufficientCreditsError | AuthenticationError):

@@ -86,7 +86,7 @@ def test_error_code_decides_the_error_class_whatever_the_http_status(code, kind)
         for part in (f"code {code}", f"HTTP {status}", "traceId abc", "words"):
             assert part in str(found)
             assert part in found.brief
-        assert found.not_processed is kind.not_processed
+        assert found.not_processed
 
 
 UNEXPECTED, UNKNOWN = errors.UnexpectedResponseError, errors.UnknownRefusalError
@@ -150,7 +150,7 @@ NO_SLOT = {"msg": "Too many running tasks"}
 def test_response_and_call_decide_the_error(call, response, kind, words):
     found = error(call, response)
     assert type(found) is (UNEXPECTED if kind is NO_API else kind)
-    assert found.not_processed or kind is not NO_API
+    assert kind not in (NO_API, UNEXPECTED) or (found.unusable is None) is (kind is NO_API)
     assert words in str(found)
     assert str(found).count(f"HTTP {response.status}") == 1
     # The page of a firewall says nothing about the key.
@@ -188,17 +188,31 @@ TIMEOUT = {"code": 50000, "msg": "java.util.concurrent.TimeoutException", "trace
         "no code": (409, {"msg": "task service timeout"}),
         "code 0": (409, {"code": 0, "msg": "x", "traceId": "t"}),
         **{f"words about slots with {status}": (status, TIMEOUT) for status in (200, 408, 500, 504)},
+        **{f"JSON of a gateway with {status}": (status, {"message": "No."}) for status in (400, 401, 403, 404)},
     },
 )
 def test_no_other_refusal_proves_that_nothing_was_started(status, body):
     found = error(START, answer(status, body))
     assert found.not_processed is False
     assert found.temporary is (status in (408, 500, 503, 504))
-    assert (found.msg or "") == body["msg"]
+    assert (found.msg or "") == body.get("msg", "")
     assert str(body.get("code") or "") in found.brief
 
 
-@pytest.mark.parametrize("code", [{}, {"code": 4711}], ids=["no code", "undocumented code"])
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 500, 502, 504, 520, 524])
+def test_page_instead_of_the_response_to_a_start_proves_nothing_and_429_alone_does(status):
+    assert error(START, web(status)).not_processed is False
+    assert error(START, web(429)).not_processed
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-be"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_response_in_another_encoding_of_unicode_is_read_alike_in_all_processes(encoding, shared):
+    body = json.dumps({"id": "7", "status": "finished", "credit": 20}).encode(encoding)
+    assert READ.read(200, body, {}, shared=shared).credit == 20
+
+
+@pytest.mark.parametrize("code", [{}, {"code": 4711}, {"code": 4711, "traceId": "t"}], ids=str)
 @pytest.mark.parametrize(
     "words",
     [
@@ -212,7 +226,7 @@ def test_no_other_refusal_proves_that_nothing_was_started(status, body):
 def test_start_refused_without_a_free_slot_is_recognized_by_its_words(words, code):
     found = error(START, answer(400, {"msg": words, **code}))
     assert type(found) is errors.ConcurrencyLimitError
-    assert found.not_processed
+    assert found.not_processed is ("traceId" in code)
 
 
 def test_error_message_of_the_api_becomes_one_line_of_bounded_length():

@@ -113,6 +113,7 @@ def test_task_is_read_with_what_can_be_read(fields, found):
 
 
 PAID: list[Any] = ["text", ["text"], {"files": 5}, {"files": "https://x"}, {"files": [{"url": "x"}]}]
+PAID += [{"files": [None]}, {"files": [5]}, {"text": "x"}, {"data": {"a": 1}}, {"result": None}]
 
 
 @pytest.mark.parametrize("output", PAID, ids=str)
@@ -137,6 +138,8 @@ GET, START, STATUS = v2.get_task("7"), v2.run("70"), v2.get_task_status("7")
         **{f"{data} as task": (GET, data, "cannot be used|not from BrowserAct") for data in NO_TASKS},
         **{f"{each!a:.12} as id": (GET, {"id": each, **RUNNING}, "id: String should") for each in NO_IDS},
         **{f"{each!a:.12} as id of a start": (START, {"id": each}, "id: String should") for each in NO_IDS},
+        **{f"{each} as id of a start": (START, {"id": float(each)}, "id: it is not") for each in ("inf", "nan", "1")},
+        "flag as id of a start": (START, {"id": True}, "id: Input should be a valid string"),
         **{
             f"{word} as status": (STATUS, {"status": word}, "is not a task status that the API documents")
             for word in ("queued", "Finished", "", 3)

@@ -109,14 +109,14 @@ class TestGuesses:
         assert self.guessed(hashlib.sha256(self.canonical(self.SECRET)).hexdigest()) == [self.SECRET]
 
 
-def test_try_with_a_new_api_key_reattaches_and_logs_that_inputs_were_not_compared(worker, world, emulator, store, logs):
+def test_try_with_a_new_api_key_reattaches_to_the_run_that_it_would_start(worker, world, emulator, store, logs):
     arguments = {"workflow_id": LOG_IN.id, "input_parameters": {"username": "a", "password": "b"}}
     first = worker(store=store, wait_for_completion=False, **arguments).run()
     emulator.api_key = "app-rotated"
     world.connect()
     assert worker(store=store, wait_for_completion=False, **arguments).run() == first
     assert len(emulator.tasks) == 1
-    assert "The inputs cannot be compared with those of the earlier try" in logs()
+    assert "The API key has changed since the earlier try. Its run matches this task instance." in logs()
 
 
 def shown_fields(operator: Any) -> str:

@@ -53,6 +53,21 @@ def test_second_stop_of_the_same_browseract_task_succeeds(emulator, started, ok,
     assert stop(task_id) == {task_id: "stopped" if ok else "ended"}
 
 
+@pytest.mark.parametrize(("first", "outcome"), [("lost_response", "stopped"), ("none", "ended")])
+@IN_BOTH_VERSIONS
+def test_stop_that_was_carried_out_without_a_response_has_stopped_the_run(
+    emulator, started, first, outcome, api_version
+):
+    task_id = started(api_version)
+    if first == "none":
+        BrowserActHook().stop_task(task_id)
+    else:
+        emulator.fault(STOP_CALLS[api_version], RequestFault.lost_response(), times=2)
+        assert BrowserActHook().stop_task(task_id) is True
+        task_id = started(api_version)
+    assert stop(task_id) == {task_id: outcome}
+
+
 @IN_BOTH_VERSIONS
 def test_stop_of_an_unknown_browseract_task_fails_but_the_others_are_stopped(emulator, started, api_version):
     task_id = started(api_version)

@@ -15,7 +15,7 @@ from .queue_model import World, wait_of
 
 WORKFLOWS = versions_to_count(ApiVersion.V2)
 ALL_RUNS = versions_to_count(ApiVersion.V3)
-READY = timings.CORE_RACE_GRACE
+READY = timings.QUEUE_RACE_GRACE
 
 PROBE = timings.LONGEST_SLOT_PROBE_PAUSE
 FOLLOW, BLIND = timings.FOLLOW_DELAY, timings.SLOT_PROBE_PAUSE

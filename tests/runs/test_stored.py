@@ -61,7 +61,7 @@ WRONG: list[Any] = [[[]], {"a": 1}, True, ""]
 SOURCES = [*WRONG, {"kind": "robot", "id": "70"}, {"kind": "workflow", "id": ""}, {"id": "70"}]
 WRONG_IN_ENTRY = {
     **dict.fromkeys(to_json(ENTRY), WRONG),
-    **{"deferred": [wrong for wrong in WRONG if wrong is not True], "source": SOURCES},
+    "source": SOURCES,
     "written_at": [*WRONG, -1.0, float("nan"), float("inf"), 1e11, 1e12],
 }
 WRONG_IN_WAIT: dict[str, list[Any]] = {
@@ -105,5 +105,5 @@ def test_anything_else_is_refused(kind, value):
 
 @pytest.mark.parametrize("odd", ["7" * 65, "7\n[2026-11-27] INFO", "https://evil.example", "\x1b[2J", 7, None, ["7"]])
 def test_entry_that_cannot_be_read_names_its_run_only_by_an_id(odd):
-    assert "\nBrowserAct task 18230957120664813." in str(unusable("x", {"task_id": "18230957120664813"}))
-    assert "It names" not in str(unusable("x", {"task_id": odd}))
+    assert "\nBrowserAct task 18230957120664813." in str(unusable("x", "18230957120664813", "wait"))
+    assert str(unusable("x", odd, "wait")).endswith("Then wait.")

@@ -133,7 +133,7 @@ NOT_BROWSERACTS_WORD_ABOUT_THE_TASK = cases(
         "404 of a gateway": errors.TaskNotFoundError("no route", http_status=404),
         "a refused key": REFUSED,
         "403 of a firewall": errors.PermissionDeniedError("no reason given", http_status=403),
-        "a web page": errors.UnexpectedResponseError("a page", http_status=200, not_processed=True),
+        "a web page": errors.UnexpectedResponseError("a page", http_status=200),
         "an odd refusal": errors.InvalidRequestError("?"),
         "403 of the API": errors.PermissionDeniedError("no", code=99002),
         "an unreadable response": errors.UnexpectedResponseError("the id is missing"),
@@ -281,11 +281,11 @@ class TestPollsBehindACallback:
     @cases(
         ("change", "polls"),
         {
-            "nothing else": ({}, [11.0, 22.0, 44.0, 88.0, 176.0, 296.0, 416.0, 536.0]),
-            "own interval": ({"poll_interval": 66.0}, [11.0, *(11.0 + 66.0 * each for each in range(1, 9))]),
-            "pause ends the wait": (WATCHES, [11.0 + 10.0 * each for each in range(50)]),
-            "cap": ({"max_credits": 100}, [11.0 + 10.0 * each for each in range(50)]),
-            "over the cap": ({"over_cap": True, "poll_interval": 66.0}, [11.0 + 10.0 * each for each in range(50)]),
+            "nothing else": ({}, [13.0, 26.0, 52.0, 104.0, 208.0, 328.0, 448.0, 568.0]),
+            "own interval": ({"poll_interval": 66.0}, [13.0, *(13.0 + 66.0 * each for each in range(1, 9))]),
+            "pause ends the wait": (WATCHES, [13.0 + 10.0 * each for each in range(50)]),
+            "cap": ({"max_credits": 100}, [13.0 + 10.0 * each for each in range(50)]),
+            "over the cap": ({"over_cap": True, "poll_interval": 66.0}, [13.0 + 10.0 * each for each in range(50)]),
         },
     )
     @pytest.mark.usefixtures("middle")
@@ -306,20 +306,20 @@ class TestPollsBehindACallback:
 @cases(
     ("fields", "now", "pause"),
     {
-        "after the grace": (NO_CALLBACK, 0.0, 9.0),
-        "after the grace with a callback": ({}, 0.0, 11.0),
-        "soon after the start": (NO_CALLBACK, 9.0, 9.0 - 8.0 + 1.0),
+        "after the grace": (NO_CALLBACK, 0.0, 11.0),
+        "after the grace with a callback": ({}, 0.0, 13.0),
+        "soon after the start": (NO_CALLBACK, 11.0, 11.0 - 10.0 + 1.0),
         # The grace after a deferral is not shorter.
-        "clock ahead, or another triggerer": (NO_CALLBACK, 31.0, 8.0 + 5.0),
-        "takeover long after the start": (NO_CALLBACK, 3600.0, 8.0 + 5.0),
-        "takeover with a callback": ({}, 3600.0, 10.0 + 60.0),
-        "deadline before the first poll": ({**NO_CALLBACK, "deadline": START}, 0.0, 8.0),
+        "clock ahead, or another triggerer": (NO_CALLBACK, 31.0, 10.0 + 5.0),
+        "takeover long after the start": (NO_CALLBACK, 3600.0, 10.0 + 5.0),
+        "takeover with a callback": ({}, 3600.0, 12.0 + 60.0),
+        "deadline before the first poll": ({**NO_CALLBACK, "deadline": START}, 0.0, 10.0),
         "takeover just before the deadline": (
             {"poll_interval": 3600.0, "deadline": START + 3700.0},
             3600.0,
-            10.0 + 50.0,
+            12.0 + 50.0,
         ),
-        "takeover while a person is asked": ({"poll_interval": 3600.0, "required_action": "q"}, 3600.0, 10.0 + 2.5),
+        "takeover while a person is asked": ({"poll_interval": 3600.0, "required_action": "q"}, 3600.0, 12.0 + 2.5),
     },
 )
 @pytest.mark.usefixtures("middle")

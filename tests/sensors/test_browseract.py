@@ -72,6 +72,23 @@ class TestResult:
         assert task_id in ti.xcoms["_link_BrowserActTaskLink"]
         assert ti.xcoms["_link_PanelLink"].startswith("browseract/panel/open/ti/")
 
+    @BOTH_WAYS
+    def test_finished_run_that_cannot_be_read_fails_soon_and_is_read_by_a_later_try(
+        self, world, emulator, wait, deferrable
+    ):
+        task_id, began = started(emulator, PLAIN_TEXT), world.clock.now
+        unreadable = {
+            "get-task": lambda found: found._replace(body=found.body.replace(b'"output": {', b'"output": [{'))
+        }
+        world.instead = unreadable
+        with pytest.raises(
+            ResultError, match="The run finished, but its output cannot be read: it is not complete JSON"
+        ):
+            wait(task_id, deferrable=deferrable)
+        assert world.clock.now - began < 150
+        world.instead = {}
+        assert isinstance(wait(task_id, deferrable=deferrable), str)
+
     def test_sensor_for_ended_run_returns_output_without_deferring(self, emulator, worker):
         run = worker(operator_class=TaskSensor, browseract_task_id=started(emulator, duration=0.0), deferrable=True)
         assert (run.run(), run.deferrals) == (ORDERS_RESULT, [])

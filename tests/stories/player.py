@@ -54,6 +54,8 @@ class Try:
     :param dies: the call before or after which the process dies, such as ``after start``
     :param killed: the call during which Airflow ends the task, while its state is ``state``
     :param faults: faults of calls, and how often they apply
+    :param instead: what becomes of the responses to calls
+    :param slow_start: see ``World``
     :param run: settings of the next run
     :param extra: the extra of the connection
     :param args: further arguments of the operator; ``source`` is the id of what is run, and ``inputs`` are its inputs
@@ -70,6 +72,8 @@ class Try:
     killed: str = ""
     state: str = "running"
     faults: Mapping[str, tuple[Any, int | None]] = field(default_factory=dict)
+    instead: Mapping[str, Any] = field(default_factory=dict)
+    slow_start: tuple[float, int | None, float] | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     args: Mapping[str, Any] = field(default_factory=dict)
@@ -105,6 +109,8 @@ class Player:
         self.world.connect(extra=one.extra)
         emulator.clear_faults()
         theirs = [self.start_another() for _ in range(one.others)]
+        self.world.instead = {self.endpoint(call): change for call, change in one.instead.items()}
+        self.world.slow_start = one.slow_start
         for call, (fault, times) in one.faults.items():
             emulator.fault(self.endpoint(call), fault, times=times)
         if one.run:
@@ -151,12 +157,14 @@ class Player:
         when, _, dies_at = one.dies.partition(" ")
         send = operator.hook.client.send
 
-        def sent(call):
+        def sent(call, **how):
             if when == "before" and call.name == self.endpoint(dies_at):
+                how.get("before", lambda: None)()
                 raise Death
             if one.killed and call.name == self.endpoint(one.killed):
+                how.pop("before", lambda: None)()
                 operator.on_kill()
-            received = send(call)
+            received = send(call, **how)
             if when == "after" and call.name == self.endpoint(dies_at):
                 raise Death
             return received

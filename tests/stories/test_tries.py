@@ -48,6 +48,7 @@ REATTACHES, HAS_BEGUN = "Reattaching to", "An earlier try has started a run."
 KEPT_BY_SETTING = "The run keeps running and using credits because cancel_on_kill=False. Stop it "
 NOT_STOPPED = "The run could not be stopped (BrowserAct failed at ... It may keep running and using credits until"
 UNKNOWN, WRONG_HOST = "not known whether BrowserAct started a run ... stop the one", "host of the Airflow connection"
+NOT_KNOWN = "does not know the run with this API key, so it could not be stopped"
 STAYS = "could not be stopped ... may keep running and using credits until you stop it at"
 
 LOSES_WORKER = Try(dies="after read")
@@ -62,7 +63,7 @@ STORIES = {
     "worker dies after it knows the run": [LOSES_WORKER, Try(says=REATTACHES)],
     "run ends between tries": [LOSES_WORKER, Try(later=600)],
     "start is lost": [Try(faults=LOST_START)],
-    "start is reset": [Try(faults={"start": (RESET, 1)}, says="start 1 of 3")],
+    "start is reset": [Try(faults={"start": (RESET, 1)}, says="start 1 of 2")],
     "each start is reset": [Try(ResponseLostError, faults={"start": (RESET, None)}, runs="")],
     "lost start cannot be looked up": [Try(RunStartUnknownError, faults=NO_LOOK_UP, says="failed"), Try()],
     "lost start cannot be looked up without durable": [Try(FAILS, faults=NO_LOOK_UP, args=NO_STATE, says=UNKNOWN)],
@@ -104,7 +105,7 @@ STORIES = {
         Try(RunLostError, faults=NO_KEY, says=HAS_BEGUN, runs="running"),
     ],
     "two runs could be the lost one": [
-        Try(FAILS, others=1, faults=LOST_START, says="may have created a run", runs="running running")
+        Try(FAILS, others=1, faults=LOST_START, says="may be the one that it created", runs="finished finished")
     ],
     "evicted": [Try(RunLostError, killed="read", says="reattaches"), Try(says=REATTACHES)],
     "evicted without durable": [
@@ -152,8 +153,10 @@ STORIES = {
         Try(RunTimedOutError, run={"queued": 900.0}, args=SHORT, says="was stopped", runs="canceled")
     ],
     "deadline, and the stop fails": [replace(OVERDUE, faults=NO_STOP, says=STAYS)],
-    "deadline of a run that ends before its stop": [replace(OVERDUE, faults={"stop": (ENDED, None)})],
-    "deadline of a run that is unknown by then": [replace(OVERDUE, faults={"stop": (GONE, None)})],
+    "deadline of a run that ends before its stop": [
+        Try(run={"duration": 302}, args=SHORT, faults={"read": (RequestFault.slow(5), None)})
+    ],
+    "deadline of a run that is unknown by then": [replace(OVERDUE, faults={"stop": (GONE, None)}, says=NOT_KNOWN)],
     "not waited for": [Try(args=NO_WAIT, says="Not waiting for", runs="running")],
     "not waited for, and the worker dies": [
         Try(dies="after start", run=LONG, args=NO_WAIT),
@@ -172,7 +175,7 @@ DEFERRED = {
         Try(DEFERS),
         Try(
             cleared=True,
-            says="was stopped, because the Airflow task was cleared while it waited",
+            says="was stopped, because the Airflow task was cleared",
             runs="canceled finished",
         ),
     ],

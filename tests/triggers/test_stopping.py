@@ -56,7 +56,10 @@ def airflow(monkeypatch) -> SimpleNamespace:
         # In the thread of the event loop, Airflow could only respond through a portal.
         assert threading.current_thread() is not threading.main_thread()
         assert {"dag_id": dag_id, "task_id": task_ids[0], "run_id": run_ids[0], "map_index": map_index} == names
-        return {"manual__1": {"run_3": shown.state}}
+        # The last one of several states stays.
+        state = shown.state if not isinstance(shown.state, list) else shown.state[0]
+        shown.state = shown.state[1:] or state if isinstance(shown.state, list) else state
+        return {"manual__1": {"run_3": state}}
 
     monkeypatch.setattr(xcoms, "xcom", lambda: SimpleNamespace(aget_one=aget_one))
     monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(get_task_states))
@@ -96,6 +99,7 @@ def known(state="failed", limit=25.0, xcoms=(), **airflow):
 
     def show(scene):
         scene.monkeypatch.setattr(timings, "ON_KILL_LIMIT", limit)
+        scene.monkeypatch.setattr(timings, "ANSWER_POLL_INTERVAL", 0.1)
         scene.airflow.xcoms.update(xcoms)
         vars(scene.airflow).update(state=state, **airflow)
 
@@ -140,6 +144,7 @@ LINK, DOWN = "https://www.browseract.com/x", RequestFault.status(500)
 STOPPED, ENDED = "The run was stopped, because no task waits for it any more.", "The run had already ended"
 NOTHING, SLOW = "", "was not stopped within 0.2 seconds. The triggerer keeps"
 MAY_RUN = "was not stopped and may keep running ... no API"
+NOT_KNOWN = "could not be stopped, because BrowserAct does not know it with this API key."
 NO_STOP_AT_ALL = "could not be stopped (FileNotFoundError: /etc/ssl/private.pem). It may keep running"
 NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
 
@@ -164,7 +169,9 @@ NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
         "cancel_on_kill=False": (keep_the_run, "running", "using credits because cancel_on_kill=False."),
         "already stopped": (stop_the_run, "canceled", f"{ENDED} as canceled."),
         "stop is refused, ended": (failing("stop-task", RequestFault.refused(10121)), "running", f"{ENDED}."),
-        "stop is refused, unknown": (failing("stop-task", RequestFault.refused(10112)), "running", f"{ENDED}."),
+        "stop is refused, unknown": (failing("stop-task", RequestFault.refused(10112)), "running", NOT_KNOWN),
+        "resumed by another triggerer": (known(["scheduled", "queued", "running"]), "running", NOTHING),
+        "cleared, and the next try begins": (known(["queued", "queued", "failed"]), "canceled", STOPPED),
         "status cannot be read": (failing("get-task-status", DOWN), "canceled", STOPPED),
         "stop fails": (failing("stop-task", DOWN), "running", f"{NO_STOP}in the BrowserAct dashboard."),
         "stop fails with a link": (failing("stop-task", DOWN, LINK), "running", f"{NO_STOP}at {LINK}."),
@@ -236,6 +243,19 @@ def test_kill_stops_the_run_despite_repeated_cancels_by_airflow(emulator, waitin
 
     asyncio.run(asyncio.wait_for(kill(), 20))
     assert emulator.tasks[0].status == "canceled"
+
+
+async def test_kill_during_the_end_of_the_triggerer_is_logged_as_an_error_with_the_run(waiting, airflow, logs):
+    airflow.hangs = True
+    killed = asyncio.ensure_future(waiting.on_kill())
+    await asyncio.sleep(0.05)
+    # As asyncio.run does at its end.
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await killed
+    line = "The triggerer ended before the run was stopped. The run may keep running"
+    assert line in (log := logs())
+    assert f"BrowserAct task {waiting.wait.browseract_task_id}." in log
 
 
 @pytest.fixture

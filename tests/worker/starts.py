@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -11,13 +11,12 @@ from unittest import mock
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
-from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.request import RunRequest, Source
-from airflow_provider_browseract.worker import start
+from airflow_provider_browseract.worker import lost_start, start
 from airflow_provider_browseract.worker.ledger import Entry
 from airflow_provider_browseract.worker.run import Run
 from airflow_provider_browseract.worker.start import NotNowError, Started, Wanted
@@ -26,10 +25,19 @@ from tests.steps import replace
 SOURCE = Source(SourceKind.WORKFLOW, "70")
 KEY_DIGEST = "0123456789abcdef"
 KEY = "app-key"
-ENTRY = Entry(SOURCE, "f" * 64, KEY_DIGEST, 1000.0, 3, True, "7", "9", ("5", "6"))
 
 PATIENCE = 100.0
 """Seconds that sending a start can take at most."""
+
+SETTINGS: Any = SimpleNamespace(api_key=KEY, key_digest=KEY_DIGEST, longest_call=PATIENCE, credits_per_step=5)
+TI = SimpleNamespace(dag_id="shop", run_id="manual__1", task_id="run", map_index=-1)
+ENTRY = Entry(SOURCE, "f" * 64, KEY_DIGEST, "c", 1000.0, PATIENCE, 3, "7", "9", ("5", "6"))
+
+
+def signed(entry: Entry, **changes: Any) -> Entry:
+    """Return an entry with changes as the task instance of the tests stores it."""
+    return replace(entry, **changes).signed(SETTINGS, TI)
+
 
 PENS_LISTED = "keyword=pens"
 """How the API lists the inputs of the starts."""
@@ -71,7 +79,7 @@ def page_of(*tasks: Task) -> Page[Task]:
     return Page(items=tasks, total_count=len(tasks))
 
 
-SAME = replace(ENTRY, fingerprint=request().fingerprint(KEY))
+SAME = signed(ENTRY, fingerprint=request().fingerprint(KEY))
 """What an earlier try, at second 1000, has written down of a run with the same inputs."""
 
 
@@ -104,13 +112,12 @@ class Played(Run):
     slept: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        settings = SimpleNamespace(api_key=KEY, key_digest=KEY_DIGEST, longest_call=PATIENCE, credits_per_step=5)
-        client = SimpleNamespace(send=self._send, iter_items=self._items)
-        self.hook: Any = SimpleNamespace(settings=settings, client=client, browseract_conn_id="c")
+        client = SimpleNamespace(send=self._send)
+        self.hook: Any = SimpleNamespace(settings=SETTINGS, client=client, browseract_conn_id="c")
         self.log: Any = SimpleNamespace(info=self._note, warning=self._warn)
-        index = 0 if self.siblings else -1
-        ti = SimpleNamespace(task_id="run", map_index=index, max_tries=3, xcom_pull=lambda **_: [*self.siblings, None])
-        self.ledger: Any = SimpleNamespace(ti=ti, write=self._write, is_kept=True)
+        of = {**vars(TI), "map_index": 0} if self.siblings else vars(TI)
+        ti = SimpleNamespace(**of, max_tries=3, xcom_pull=lambda **_: [*self.siblings, None])
+        self.ledger: Any = SimpleNamespace(ti=ti, write=self._write, is_kept=True, is_of_another_try=lambda: False)
         self.source = SOURCE
 
     def start(
@@ -118,20 +125,19 @@ class Played(Run):
         entry: Entry | None,
         wanted: RunRequest | None = None,
         max_tries: int = 3,
-        deferred: bool = True,
         cap: Any = None,
     ) -> Played:
         """Begin a try with the entry of an earlier one."""
         self.ledger.ti.max_tries = max_tries
-        if entry is not None:
+        if entry is not None and entry.is_proven(SETTINGS, self.ledger.ti):
             self.follow(entry.task_id, entry.source.api_version)
-        what = Wanted(wanted or request(), deferred, cap, self._check, self._check_budget)
+        what = Wanted(wanted or request(), cap, self._check, self._check_budget)
         return self.play(lambda: start.start_or_reattach(self, what, entry))
 
     def play(self, what: Callable[[], Any]) -> Played:
         """Do something in the time of this world, and keep its result or its error."""
         clock = SimpleNamespace(time=lambda: self.now, sleep=self._sleep)
-        with mock.patch.object(start, "time", clock):
+        with mock.patch.object(start, "time", clock), mock.patch.object(lost_start, "time", clock):
             try:
                 self.over = what()
             except (BrowserActError, AirflowFailException, NotNowError, CapUsedUpError) as error:
@@ -157,7 +163,8 @@ class Played(Run):
         if refused is not None:
             raise refused
 
-    def _send(self, call: Call[Any]) -> Any:
+    def _send(self, call: Call[Any], before: Callable[[], object] = lambda: None) -> Any:
+        before()
         self.before("start" if call.starts_run else call.name)
         self.asked.append(call)
         assert len(self.asked) < 1000
@@ -166,20 +173,18 @@ class Played(Run):
             raise response
         return response
 
-    def _items(self, call: Call[Page[Task]]) -> Iterator[Task]:
-        pages = Pages(call)
-        while pages.call is not None:
-            yield from pages.take(self._send(pages.call))
-
     def _write(self, entry: Entry | None) -> None:
         self.before("write")
         self.written.append(entry)
+
+    def sleep(self, seconds: float) -> None:
+        self._sleep(seconds)
 
     def _sleep(self, seconds: float) -> None:
         self.before("sleep")
         if seconds > 0:
             self.slept.append(seconds)
-        self.now += seconds
+        self.now += max(0.0, seconds)
 
     def _note(self, text: str, *args: object) -> None:
         self.lines.append(text % args)

@@ -79,7 +79,7 @@ def test_lost_start_of_which_no_run_is_certain_counts_as_started(worker, emulato
     emulator.fault("run-task-by-template", LOST, times=None)
     run = worker(operator_class=RunTemplateOperator, workflow_template_id=TEMPLATE_SEARCH.id, input_parameters=PENS)
     found = failure(run)
-    assert (found["reason"][:33], found["started"]) == ("A start may have created a run, b", True)
+    assert (found["reason"][:33], found["started"]) == ("The response to a start was lost.", True)
 
 
 def test_refused_start_after_a_run_of_an_earlier_try_is_not_started(search, emulator, store):

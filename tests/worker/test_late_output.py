@@ -88,7 +88,7 @@ def test_finished_run_without_output_is_read_again_until_it_has_some(empty, late
 def test_run_that_stays_without_output_is_believed_after_about_20_seconds(play):
     over, slept, logged = play(EMPTY, EMPTY, EMPTY, EMPTY)
     assert (over, sum(slept)) == (EMPTY, 20)
-    assert logged[-1] == "The run still has no output."
+    assert len(logged) == 1
 
 
 def test_failed_reads_are_logged_and_only_a_failed_last_one_is_an_error(play):

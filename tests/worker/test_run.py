@@ -32,7 +32,7 @@ from airflow_provider_browseract.runs.wait import MIN_FAILED_POLLS, Wait, WaitEv
 from airflow_provider_browseract.worker.ledger import STATE_KEY, STATE_RETENTION, Entry, Ledger
 from airflow_provider_browseract.worker.run import Run
 from tests.cases import cases, raising
-from tests.workers import KILL, PENS, Worker, at_pushes, calls_of
+from tests.workers import KILL, PENS, FakeTaskInstance, Worker, at_pushes, calls_of
 
 AWAY = raising(RuntimeError("no API server"))
 REATTACHES = "The run keeps running, and the next try reattaches to it. Its page is http"
@@ -244,8 +244,10 @@ class TestOperatorOfAnotherVersionOfTheApi:
         """What the earlier try has stored of its run."""
         source = Source(request.param, ENDLESS.id)
         run = BrowserActHook().client.send(SOURCES[source.kind].start(source.id, {}))
-        entry = Entry(source, "f" * 64, "0" * 16, time.time(), max_tries=1, task_id=run.id)
-        store.set(STATE_KEY, to_json(entry), retention=STATE_RETENTION)
+        hook, ti = BrowserActHook(), FakeTaskInstance()
+        digest, conn_id = hook.settings.key_digest, hook.browseract_conn_id
+        entry = Entry(source, "f" * 64, digest, conn_id, time.time(), 100.0, max_tries=1, task_id=run.id)
+        store.set(STATE_KEY, to_json(entry := entry.signed(hook.settings, ti)), retention=STATE_RETENTION)
         return entry
 
     @pytest.fixture
@@ -294,7 +296,7 @@ class TestOperatorOfAnotherVersionOfTheApi:
         assert [task.status for task in emulator.tasks] == ["canceled"]
 
     def test_run_whose_deferral_was_ended_by_airflow_is_stopped(self, changed, emulator, earlier):
-        changed.ti.xcoms |= {"task_id": earlier.task_id, "task": {"api_version": earlier.source.api_version.value}}
+        changed.ti.xcoms["task_id"] = earlier.task_id
         with pytest.raises(RunLostError, match=r"Airflow ended the deferral: Trigger timeout\.\nThe run was stopped\."):
             changed.operator().resume_execution("__fail__", {"error": "Trigger timeout"}, changed.context)
         assert [task.status for task in emulator.tasks] == ["canceled"]
@@ -588,6 +590,42 @@ class TestExecutionTimeout:
         assert "The run had already ended." in logged
         assert "Reading its result" not in logged
 
+    @cases(
+        ("arguments", "matches", "error", "status"),
+        {
+            "later try": ({}, True, AirflowTaskTimeout, "canceled"),
+            "no later try": ({"store": None}, True, AirflowTaskTimeout, "canceled"),
+            "no later try, not certain": ({"store": None}, False, AirflowFailException, "running"),
+            "cancel_on_kill=False": ({"cancel_on_kill": False}, True, AirflowTaskTimeout, "running"),
+        },
+    )
+    def test_execution_timeout_while_a_lost_start_is_looked_up_stops_the_run_once_it_must_be_listed(
+        self, tries, emulator, monkeypatch, logs, arguments, matches, error, status
+    ):
+        attempt, pause = tries(**arguments), time.sleep
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
+        if not matches:
+            emulator.rewrite("list-tasks", lambda _: {"items": [], "total_count": 0})
+        operator = attempt.operator()
+
+        def over(seconds: float) -> None:
+            if operator._run.lost is not None and not operator._run.killed:
+                raise AirflowTaskTimeout("Timeout")
+            pause(seconds)
+
+        def execute() -> None:
+            try:
+                operator.execute(attempt.context)
+            except AirflowTaskTimeout:
+                operator.on_kill()
+                raise
+
+        monkeypatch.setattr(time, "sleep", over)
+        with pytest.raises(error):
+            execute()
+        assert emulator.tasks[0].status == status
+        assert logs().count("Killed: execution_timeout ended the Airflow task.") == 1
+
     def test_execution_timeout_after_a_stop_at_the_cap_that_failed_stops_the_run(self, tries, emulator):
         emulator.fault("stop-task", RequestFault.status(403), times=1)
         self.time_out(tries(max_credits=1), emulator, after="stop-task")
@@ -690,6 +728,81 @@ def test_refused_deferral_stops_the_run_and_an_accepted_one_does_not(
     assert words in logs()
 
 
+BEFORE_THE_TRIGGER = cases(
+    ("later", "superseded", "newest", "status"),
+    {
+        "marked": ("failed", False, False, "canceled"),
+        "marked as successful": ("success", False, False, "canceled"),
+        "cleared, Airflow 3.4": ("scheduled", True, True, "canceled"),
+        "cleared and deferred again, Airflow 3.4": ("deferred", True, True, "canceled"),
+        "left to a retry, Airflow 3.4": ("up_for_retry", True, True, "running"),
+        # The next try finds the run.
+        "cleared, Airflow 3.3": ("scheduled", True, False, "running"),
+        "nothing": ("deferred", False, True, "running"),
+    },
+)
+
+
+@BEFORE_THE_TRIGGER
+def test_person_who_ends_the_task_before_its_trigger_begins_stops_the_run(
+    tries, airflow, emulator, ends_of_tasks, monkeypatch, later, superseded, newest, status
+):
+    monkeypatch.setattr("airflow_provider_browseract.worker.run.AIRFLOW_V_3_4_PLUS", newest)
+    tries(deferrable=True).defer()
+    airflow.become("deferred")
+    pause = time.sleep
+
+    def later_sleep(seconds: float) -> None:
+        if seconds == timings.TRIGGER_BEGINS:
+            airflow.become(later, superseded)
+        pause(seconds)
+
+    monkeypatch.setattr(time, "sleep", later_sleep)
+    ends_of_tasks[0]()
+    assert emulator.tasks[0].status == status
+
+
+def test_success_of_the_resumed_process_after_a_deferral_is_no_reason_for_a_stop_or_a_line(
+    tries, airflow, emulator, ends_of_tasks, logs
+):
+    emulator.next_run(SEARCH.id, duration=0.5)
+    tries(deferrable=True).defer()
+    wait_for_end(emulator)
+    logs()
+    airflow.become("success")
+    ends_of_tasks[0]()
+    assert calls_of(emulator, "stop-task") == 0
+    assert logs() == ""
+
+
+def test_nothing_is_asked_after_the_deferral_of_a_run_that_is_never_stopped(tries, ends_of_tasks):
+    tries(deferrable=True, cancel_on_kill=False).defer()
+    assert ends_of_tasks == []
+
+
+def test_answer_that_comes_late_after_the_deferral_does_not_count(tries, airflow, emulator, ends_of_tasks, monkeypatch):
+    monkeypatch.setattr(timings, "HAND_OVER_LIMIT", 0.0)
+    tries(deferrable=True).defer()
+    airflow.become("failed")
+    ends_of_tasks[0]()
+    assert emulator.tasks[0].status == "running"
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_deferral_of_the_try_that_replaced_this_one_is_none_of_this_one(tries, killed, airflow, emulator, stored):
+    def replaced() -> None:
+        attempt.operated._run.stored = stored
+        airflow.become("deferred", superseded=True)
+
+    attempt = tries()
+    make = attempt.operator
+    attempt.operator = lambda: attempt.__dict__.setdefault("operated", make())
+    error = killed(attempt, happens=replaced)
+    fate = REATTACHES if stored else "The run was stopped."
+    assert f"Airflow considered this try dead and started another one.\n{fate}" in str(error)
+    assert emulator.tasks[0].status == ("running" if stored else "canceled")
+
+
 def test_run_is_left_to_the_trigger_if_airflow_does_not_report_the_state_after_a_deferral(
     tries, airflow, emulator, ends_of_tasks, logs
 ):
@@ -697,7 +810,7 @@ def test_run_is_left_to_the_trigger_if_airflow_does_not_report_the_state_after_a
     airflow.answers = AWAY
     ends_of_tasks[0]()
     assert emulator.tasks[0].status == "running"
-    assert "Airflow did not report whether it has accepted the deferral (RuntimeError: no API server)." in logs()
+    assert "Airflow did not report in time whether it has accepted the deferral." in logs()
 
 
 def test_end_of_the_process_waits_until_a_kill_after_the_deferral_has_been_decided(

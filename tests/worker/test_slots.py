@@ -51,7 +51,7 @@ def test_refused_bot_counts_runs_of_both_versions_and_a_workflow_those_of_versio
 @BOTH_WAYS
 @pytest.mark.parametrize("limit", ["queue_timeout", "timeout"])
 def test_no_slot_in_time_raises_and_starts_no_run(refused, world, emulator, store, deferrable, limit, monkeypatch):
-    monkeypatch.setattr(timings, "CORE_RACE_GRACE", 0.0)
+    monkeypatch.setattr(timings, "QUEUE_RACE_GRACE", 0.0)
     monkeypatch.setattr(timings, "FIRST_SLOT_PAUSE", 60.0)
     began = world.clock.now
     logged = r"(?s)no free slot within 0.3 seconds.*No run was started.*queue_timeout.*Airflow pool"
@@ -125,8 +125,8 @@ def test_failed_push_of_the_wait_does_not_end_it(refused, deferrable, logs):
 
 
 def test_wait_for_a_slot_outlasts_the_grace(refused):
-    wait = refused(queue_timeout=timings.CORE_RACE_GRACE - 2).defer().trigger.wait
-    assert wait.until >= time.time() + timings.CORE_RACE_GRACE - 1
+    wait = refused(queue_timeout=timings.QUEUE_RACE_GRACE - 2).defer().trigger.wait
+    assert wait.until >= time.time() + timings.QUEUE_RACE_GRACE - 1
 
 
 def test_button_to_the_panel_opens_the_task_instance_in_the_queue_and_with_its_run(refused):

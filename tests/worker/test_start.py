@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, Page, Step, Task, TaskStatus
+from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.runs import timings
@@ -26,10 +28,10 @@ from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.stored import from_json, to_json
-from airflow_provider_browseract.worker import start
 from airflow_provider_browseract.worker.ledger import Entry
+from airflow_provider_browseract.worker.lost_start import LostStart
 from airflow_provider_browseract.worker.start import NotNowError, Started
-from tests.cases import cases, examples
+from tests.cases import cases, examples, raising
 from tests.steps import replace
 from tests.worker.starts import (
     KEY,
@@ -38,13 +40,16 @@ from tests.worker.starts import (
     PATIENCE,
     PENS_LISTED,
     SAME,
+    SETTINGS,
     SOURCE,
+    TI,
     Played,
     at,
     bot_run,
     listed_run,
     page_of,
     request,
+    signed,
 )
 
 
@@ -121,9 +126,9 @@ class TriesOfATask(RuleBasedStateMachine):
     """One Airflow task instance, whose tries die at any effect, and whose starts meet any fate."""
 
     @initialize(
-        lag=st.sampled_from([0.0, timings.LISTING_DELAY - 1.0]),
+        lag=st.sampled_from([0.0, timings.LIST_READS[0] - 1.0, timings.LIST_READS[1] - 1.0]),
         others=st.booleans(),
-        kind=st.sampled_from(["workflow", "in the worker", "with a profile", *KINDS]),
+        kind=st.sampled_from(["workflow", "with a profile", *KINDS]),
     )
     def begin_with_nothing(self, lag: float, others: bool, kind: str) -> None:
         self.service = Service(lag=lag)
@@ -190,7 +195,7 @@ class TriesOfATask(RuleBasedStateMachine):
                 fate = start_fate if next(starts) == 0 else fate
             if fate in ("never arrived", "broken") or (fate == "no slot" and call.starts_run):
                 failed = {"never arrived": errors.ConnectionFailedError, "broken": errors.ServerError}
-                return failed.get(fate, errors.ConcurrencyLimitError)("x")
+                return failed.get(fate, errors.ConcurrencyLimitError)("x", not_processed=fate != "broken")
             try:
                 found = service.start(call) if call.starts_run else service.answer(call)
             except errors.BrowserActError as error:
@@ -209,7 +214,7 @@ class TriesOfATask(RuleBasedStateMachine):
         played.lines = []
         try:
             wanted = request(self.keyword, self.kind)
-            played.start(self.entry, wanted, self.max_tries, deferred=self.kind != "in the worker")
+            played.start(self.entry, wanted, self.max_tries)
         except Died:
             pass
         service.now = played.now
@@ -219,7 +224,8 @@ class TriesOfATask(RuleBasedStateMachine):
             assert entry.task_id == played.over.task_id
             assert entry.task_id in service.runs
             assert entry.source.kind is KINDS.get(self.kind, SourceKind.WORKFLOW)
-            assert (entry.max_tries, entry.deferred) == (self.max_tries, self.kind != "in the worker")
+            assert entry.max_tries == self.max_tries
+            assert entry.is_proven(SETTINGS, played.ledger.ti)
 
     @rule(seconds=st.sampled_from([1.0, 30.0, 300.0, 7200.0]))
     def time_passes(self, seconds: float) -> None:
@@ -265,7 +271,7 @@ TestAnyInterleaving.settings = settings(
 def play(entry: Entry | None, *answers: object, wanted: Any = None, max_tries: int = 3, **how: Any) -> Played:
     """Begin a try with an entry of an earlier one, and return the next response to each call."""
     left = list(answers)
-    begun = {name: how.pop(name) for name in ("deferred", "cap") if name in how}
+    begun = {name: how.pop(name) for name in ("cap",) if name in how}
     played = Played(lambda call: left.pop(0), **how).start(entry, wanted, max_tries, **begun)
     assert not left
     return played
@@ -274,32 +280,34 @@ def play(entry: Entry | None, *answers: object, wanted: Any = None, max_tries: i
 def earlier(kind: str, **fields: Any) -> Entry:
     """The entry of an earlier try that ran something else than a workflow."""
     wanted = request(kind=kind)
-    return replace(SAME, source=wanted.source, fingerprint=wanted.fingerprint(KEY), **fields)
+    return signed(SAME, source=wanted.source, fingerprint=wanted.fingerprint(KEY), **fields)
 
 
 RUN = listed_run("7")
 BOT = Source(SourceKind.BOT, "70")
 MADE = CreatedTask(id="9", profile_id="profile of 9")
-NEW = Entry(SOURCE, SAME.fingerprint, KEY_DIGEST, 2000.0, 3, earlier=("5", "6", "7"))
+NEW = Entry(SOURCE, SAME.fingerprint, KEY_DIGEST, "c", 2000.0, PATIENCE, 3, earlier=("5", "6", "7"))
 """What is written down before another run is started at second 2000."""
 
 GONE = errors.TaskNotFoundError("gone", code=10112)
 LOST = errors.ResponseLostError("lost")
-FULL, LIMITED = errors.ConcurrencyLimitError("full", code=10118), errors.RateLimitError("slow down", http_status=429)
-REFUSED, UNCLEAR = errors.InvalidRequestError("no", code=99001), errors.UnknownRefusalError("Busy", code=4711)
+FULL = errors.ConcurrencyLimitError("full", code=10118, not_processed=True)
+LIMITED = errors.RateLimitError("slow down", http_status=429, not_processed=True)
+REFUSED = errors.InvalidRequestError("no", code=99001, not_processed=True)
+UNCLEAR = errors.UnknownRefusalError("Busy", code=4711)
 FINISHED_RUN = listed_run("7", status=TaskStatus.FINISHED)
 FAILED_RUN = listed_run("7", status=TaskStatus.FAILED, credit=40)
 OWN = listed_run("8", 2000.0)
 """The run that a lost start has made at second 2000."""
 
-BEFORE = replace(SAME, spent=25)
+BEFORE = signed(SAME, spent=25)
 """The entry of an earlier try, after yet another one has used 25 credits."""
 
-CLEARED = replace(SAME, max_tries=2)
-OTHER_INPUTS = replace(SAME, fingerprint="f" * 64)
+CLEARED = signed(SAME, max_tries=2)
+OTHER_INPUTS = signed(SAME, fingerprint="f" * 64)
 OTHER_KEY = replace(SAME, fingerprint="e" * 64, key_digest="f" * 16)
-IN_A_WORKER = replace(SAME, deferred=False)
-NOT_COMPARED = "The inputs cannot be compared with those of the earlier try"
+OTHER_CONNECTION = signed(SAME, connection="the same account")
+NEW_KEY = "The API key has changed since the earlier try. Its run matches this task instance."
 REATTACHING = "Reattaching to BrowserAct task 7 that an earlier try started."
 OF_BOT, OF_TEMPLATE = earlier("bot"), earlier("template")
 BOT_RUN = bot_run("7")
@@ -313,32 +321,32 @@ BOT_RUN = bot_run("7")
         "finished": (SAME, "", FINISHED_RUN, SAME),
         "unknown": (SAME, "", listed_run("7", status=TaskStatus.UNKNOWN), SAME),
         "finished, then cleared": (CLEARED, "", FINISHED_RUN, SAME),
-        "in a worker, then cleared": (replace(IN_A_WORKER, max_tries=2), "in the worker", RUN, IN_A_WORKER),
-        "another API key": (OTHER_KEY, "", RUN, OTHER_KEY),
-        "another API key, finished": (OTHER_KEY, "", FINISHED_RUN, OTHER_KEY),
+        "another API key": (OTHER_KEY, "", RUN, SAME),
+        "another API key, finished": (OTHER_KEY, "", FINISHED_RUN, SAME),
+        "another API key, bot": (replace(OF_BOT, key_digest="f" * 16), "bot", BOT_RUN, OF_BOT),
+        "another connection with the same key": (OTHER_CONNECTION, "", RUN, SAME),
         "bot": (OF_BOT, "bot", BOT_RUN, OF_BOT),
         "bot without an id": (OF_BOT, "bot", replace(BOT_RUN, bot_id=None), OF_BOT),
         "template, of any workflow": (OF_TEMPLATE, "template", replace(RUN, workflow_id="71"), OF_TEMPLATE),
-        "cap is used up": (replace(SAME, spent=200), "", RUN, replace(SAME, spent=200)),
+        "cap is used up": (signed(SAME, spent=200), "", RUN, signed(SAME, spent=200)),
         "credits before it": (BEFORE, "", RUN, BEFORE),
         "credits before it, finished": (BEFORE, "", FINISHED_RUN, BEFORE),
-        "credits before a clear": (replace(BEFORE, max_tries=2, deferred=False), "", RUN, SAME),
-        "credits before a clear, finished": (replace(BEFORE, max_tries=2), "", FINISHED_RUN, SAME),
+        "credits before a clear, finished": (signed(BEFORE, max_tries=2), "", FINISHED_RUN, SAME),
     },
 )
 def test_usable_run_of_an_earlier_try_is_reattached(entry, kind, run, kept):
-    played = play(entry, run, wanted=request(kind=kind), deferred=kind != "in the worker", cap=100)
+    played = play(entry, run, wanted=request(kind=kind), cap=100)
     assert played.over == Started(kept, run, None)
     assert played.written == ([] if kept == entry else [kept])
     [call] = played.asked
     assert call.name == ("query-run" if kind == "bot" else "get-task")
     assert "7" in (call.params.get("task_id"), *call.path.split("/"))
-    compared = [NOT_COMPARED] * (entry.key_digest != KEY_DIGEST)
-    assert [line.partition(",")[0] for line in played.lines] == [*compared, REATTACHING]
+    assert played.lines == [*[NEW_KEY] * (entry.key_digest != KEY_DIGEST), REATTACHING]
+    assert played.task_id == "7"
 
 
 NOT_WANTED = "an earlier try had other inputs or another profile"
-WAS_STOPPED = "was stopped, because the Airflow task was cleared while it waited"
+WAS_STOPPED = "was stopped, because the Airflow task was cleared"
 OF_WORKFLOW = "was stopped, because it is a run of workflow 70"
 HAS_ENDED = errors.TaskEndedError("x", code=10121)
 CANCELED_RUN = listed_run("7", status=TaskStatus.CANCELED, credit=40)
@@ -357,20 +365,18 @@ STARTED = "Started a run of {}: BrowserAct task 9."
         "other inputs, finished": (OTHER_INPUTS, "", [FINISHED_RUN], f"has ended as finished, but {NOT_WANTED}"),
         "cleared": (CLEARED, "", [RUN, None], WAS_STOPPED),
         "cleared, ended meanwhile": (CLEARED, "", [RUN, HAS_ENDED], WAS_STOPPED),
-        "another source and API key": (OTHER_KEY, "template", [RUN, None], OF_WORKFLOW),
         "workflow before, bot now": (SAME, "bot", [RUN, None], OF_WORKFLOW),
         "bot before, workflow now": (OF_BOT, "", [BOT_RUN, None], "was stopped, because it is a run of bot 70"),
         "forgotten, then cleared": (CLEARED, "", [GONE], "the Airflow task was cleared"),
-        "forgotten, then cleared in the worker": (CLEARED, "in the worker", [GONE], "the Airflow task was cleared"),
-        "forgotten bot, then cleared": (replace(OF_BOT, max_tries=2), "bot", [GONE], "the Airflow task was cleared"),
+        "forgotten bot, then cleared": (signed(OF_BOT, max_tries=2), "bot", [GONE], "the Airflow task was cleared"),
     },
 )
 def test_unusable_run_of_an_earlier_try_is_replaced_by_a_new_one(entry, kind, answers, log):
-    wanted, deferred = request(kind=kind), kind != "in the worker"
-    played = play(entry, *answers, MADE, wanted=wanted, deferred=deferred)
+    wanted = request(kind=kind)
+    played = play(entry, *answers, MADE, wanted=wanted)
     spent = 40 if answers[0] in (FAILED_RUN, CANCELED_RUN) else 0
-    before = replace(NEW, source=wanted.source, fingerprint=wanted.fingerprint(KEY), deferred=deferred, spent=spent)
-    made = replace(before, task_id="9", profile_id="profile of 9")
+    before = signed(NEW, source=wanted.source, fingerprint=wanted.fingerprint(KEY), spent=spent)
+    made = signed(before, task_id="9", profile_id="profile of 9")
     assert played.over == Started(made, None, wanted)
     assert played.written == [before, made]
     read_and_stop = ["query-run", "cancel-run"] if entry.source == BOT else ["get-task", "stop-task"]
@@ -387,10 +393,12 @@ NOT_STARTED = (
     f"{FORGOTTEN}Nothing was started.\n{WHY_UNKNOWN} Make sure that no run is active. Then clear the task instance, "
     "which starts a new run."
 )
-NAMES = (
-    "The state that an earlier try stored about its run cannot be used: it names a run of {0} 70, "
-    "but for BrowserAct it is a run of {0} 71."
+NOT_CERTAIN = (
+    "The state that an earlier try stored about its run cannot be used: the API key has changed, and it is not certain "
+    "that the run is one of this task instance.\nNothing was started or stopped. Make sure that no run is running. "
+    "Then clear the Airflow task, which starts a new run.\nBrowserAct task 7."
 )
+OTHER_BOT_KEY = replace(OF_BOT, key_digest="f" * 16)
 DOWN = errors.ServerError("down", http_status=503)
 NO_ROUTE, NO_KEY = errors.NotFoundError("no route", http_status=404), errors.AuthenticationError("no", code=401)
 
@@ -402,8 +410,19 @@ NO_ROUTE, NO_KEY = errors.NotFoundError("no route", http_status=404), errors.Aut
         "cleared, down": (CLEARED, "", DOWN, errors.ServerError, "down"),
         "cleared, 404 of a gateway": (CLEARED, "", NO_ROUTE, errors.NotFoundError, "no route"),
         "cleared, key refused": (CLEARED, "", NO_KEY, errors.AuthenticationError, "no"),
-        "another workflow": (SAME, "", replace(RUN, workflow_id="71"), AirflowFailException, NAMES.format("workflow")),
-        "another bot": (OF_BOT, "bot", replace(BOT_RUN, bot_id="71"), AirflowFailException, NAMES.format("bot")),
+        **{
+            f"other key, {what}": (entry, kind, run, AirflowFailException, NOT_CERTAIN)
+            for what, entry, kind, run in (
+                ("another workflow", OTHER_KEY, "", replace(RUN, workflow_id="71")),
+                ("other inputs", OTHER_KEY, "", replace(RUN, input_parameters="keyword=ink")),
+                ("hidden inputs", OTHER_KEY, "", replace(RUN, input_parameters="keyword=***")),
+                ("hidden input of a bot", OTHER_BOT_KEY, "bot", replace(BOT_RUN, input=None)),
+                ("older than its start", OTHER_KEY, "", listed_run("7", 900.0)),
+                ("of a profile that is not shown", OTHER_KEY, "with a profile", RUN),
+                ("other source", OTHER_KEY, "bot", RUN),
+                ("template", replace(OF_TEMPLATE, key_digest="f" * 16), "template", RUN),
+            )
+        },
     },
 )
 def test_nothing_is_started_if_the_run_of_an_earlier_try_is_not_known(entry, kind, answer, error, text):
@@ -411,6 +430,46 @@ def test_nothing_is_started_if_the_run_of_an_earlier_try_is_not_known(entry, kin
     assert type(played.over) is error
     assert str(played.over).startswith(text)
     assert (len(played.asked), played.written) == (1, [])
+    if text is not NOT_CERTAIN:
+        return
+    assert played.task_id is None
+    cleared = play(replace(entry, max_tries=2), answer, MADE, wanted=request(kind=kind))
+    assert cleared.started.entry.earlier == ("7",)
+    [warning] = cleared.warnings
+    assert warning.endswith("may be active and using credits: BrowserAct task 7.")
+
+
+MOVED = {"dag_id": "other", "run_id": "other", "task_id": "other", "map_index": 0}
+
+
+@cases(
+    "entry",
+    {
+        "no proof": replace(SAME, proof=None),
+        "forged proof": replace(SAME, proof="0" * 64),
+        "proof of another run": replace(SAME, task_id="8"),
+        "proof of an entry without its run": replace(SAME, proof=signed(SAME, task_id=None).proof),
+        "other source": replace(SAME, source=BOT),
+        "other time": replace(SAME, written_at=1001.0),
+        "other connection": replace(SAME, connection="other"),
+        "other earlier runs": replace(SAME, earlier=()),
+        **{
+            f"proof of another {name}": SAME.signed(SETTINGS, SimpleNamespace(**{**vars(TI), name: value}))
+            for name, value in MOVED.items()
+        },
+        "proof of another key": SAME.signed(Settings(api_key="app-other"), TI),
+        "lost start": replace(SAME, task_id=None),
+    },
+)
+def test_entry_without_a_proof_of_this_task_instance_is_not_acted_on(entry):
+    played = play(entry)
+    assert isinstance(played.over, AirflowFailException)
+    assert "nothing proves that this task instance stored it" in str(played.over)
+    assert (entry.task_id is None) or f"BrowserAct task {entry.task_id}." in str(played.over)
+    assert (played.asked, played.written, played.task_id) == ([], [], None)
+    cleared = play(replace(entry, max_tries=2), MADE)
+    assert cleared.started.entry.earlier == ((entry.task_id,) if entry.task_id else ())
+    assert cleared.names == ["run-task"]
 
 
 class TestCreditsOfEarlierTries:
@@ -419,16 +478,16 @@ class TestCreditsOfEarlierTries:
         {
             "failed": (BEFORE, [FAILED_RUN], 65),
             "canceled": (BEFORE, [CANCELED_RUN], 65),
-            "stopped because of other inputs": (replace(OTHER_INPUTS, spent=25), [replace(RUN, credit=40), None], 65),
-            "finished with other inputs": (replace(OTHER_INPUTS, spent=25), [replace(FINISHED_RUN, credit=40)], 65),
+            "stopped because of other inputs": (signed(OTHER_INPUTS, spent=25), [replace(RUN, credit=40), None], 65),
+            "finished with other inputs": (signed(OTHER_INPUTS, spent=25), [replace(FINISHED_RUN, credit=40)], 65),
             "steps instead of credits": (BEFORE, [replace(FAILED_RUN, credit=None, steps=(Step(number=1),) * 9)], 70),
-            "was never started": (replace(BEFORE, task_id=None), [page_of()], 25),
-            "found by its inputs": (replace(BEFORE, task_id=None), [page_of(RUN), FAILED_RUN], 65),
-            "found after it was stopped": (replace(BEFORE, task_id=None), [page_of(CANCELED_RUN), CANCELED_RUN], 65),
-            "failed before a clear": (replace(BEFORE, max_tries=2), [FAILED_RUN], 0),
-            "no longer exists since a clear": (replace(BEFORE, max_tries=2), [GONE], 0),
-            "stopped because of a clear": (replace(BEFORE, max_tries=2), [replace(RUN, credit=40), None], 0),
-            "was never started before a clear": (replace(BEFORE, task_id=None, max_tries=2), [page_of()], 0),
+            "was never started": (signed(BEFORE, task_id=None), [page_of()], 25),
+            "found by its inputs": (signed(BEFORE, task_id=None), [page_of(RUN), FAILED_RUN], 65),
+            "found after it was stopped": (signed(BEFORE, task_id=None), [page_of(CANCELED_RUN), CANCELED_RUN], 65),
+            "failed before a clear": (signed(BEFORE, max_tries=2), [FAILED_RUN], 0),
+            "no longer exists since a clear": (signed(BEFORE, max_tries=2), [GONE], 0),
+            "stopped because of a clear": (signed(BEFORE, max_tries=2), [replace(RUN, credit=40), None], 0),
+            "was never started before a clear": (signed(BEFORE, task_id=None, max_tries=2), [page_of()], 0),
         },
     )
     # Someone may set a cap before the next try.
@@ -436,14 +495,14 @@ class TestCreditsOfEarlierTries:
     def test_new_run_gets_the_credits_that_were_used_since_the_last_clear(self, entry, answers, spent, cap):
         played = play(entry, *answers, MADE, cap=cap)
         assert (played.started.task_id, played.started.entry.spent) == ("9", spent)
-        assert played.written[-2] == replace(played.started.entry, task_id=None, profile_id=None)
+        assert played.written[-2] == signed(played.started.entry, task_id=None, profile_id=None)
 
     @pytest.mark.parametrize(
         ("max_tries", "credit", "allowed"), [(3, 74, True), (3, 75, False), (3, 200, False), (2, 200, True)]
     )
     def test_cap_that_earlier_runs_have_used_up_prevents_a_start_until_a_clear(self, max_tries, credit, allowed):
         answers = [replace(FAILED_RUN, credit=credit), *([MADE] if allowed else [])]
-        played = play(replace(BEFORE, max_tries=max_tries), *answers, cap=100)
+        played = play(signed(BEFORE, max_tries=max_tries), *answers, cap=100)
         assert isinstance(played.over, Started if allowed else CapUsedUpError)
         assert ("run-task" in played.names) == allowed
         assert bool(played.written) == allowed
@@ -456,16 +515,16 @@ class TestCreditsOfEarlierTries:
 
 
 class TestAnUnansweredStartOfAnEarlierTry:
-    ENTRY = replace(SAME, task_id=None)
-    UNKNOWN_INPUTS = replace(ENTRY, fingerprint="f" * 64)
+    ENTRY = signed(SAME, task_id=None)
+    UNKNOWN_INPUTS = signed(ENTRY, fingerprint="f" * 64)
     LOOKING = "An earlier try was about to start a run and did not store the result. Looking for the run."
 
     def test_lost_run_of_an_earlier_try_is_found_written_down_and_reattached(self):
         played = play(self.ENTRY, page_of(RUN), RUN)
-        assert played.over == Started(replace(self.ENTRY, task_id="7"), RUN, None)
-        assert played.written == [replace(self.ENTRY, task_id="7")]
+        assert played.over == Started(SAME, RUN, None)
+        assert played.written == [SAME]
         assert played.lines == [self.LOOKING, REATTACHING]
-        since, until = at(1000.0 - timings.CLOCK_SKEW), at(1100.0 + timings.CLOCK_SKEW)
+        since, until = at(1000.0 - timings.CLOCK_SKEW), at(1100.0 + timings.LIST_READS[1] + timings.CLOCK_SKEW)
         window = v2.list_tasks(source_id="70", created_at_from=since, created_at_to=until)
         assert played.asked[0].params == window.params
 
@@ -476,12 +535,19 @@ class TestAnUnansweredStartOfAnEarlierTry:
     def test_lost_run_is_found_by_its_inputs_although_the_api_key_has_changed(self):
         entry = replace(self.ENTRY, fingerprint="e" * 64, key_digest="f" * 16)
         played = play(entry, page_of(listed_run("6", input_parameters="keyword=ink"), RUN), RUN)
-        assert played.over == Started(replace(entry, task_id="7"), RUN, None)
-        assert played.lines[0].startswith(NOT_COMPARED)
+        assert played.over == Started(SAME, RUN, None)
 
-    @pytest.mark.parametrize(("left", "slept"), [(0.0, []), (8.0, [8.0])])
-    def test_list_is_read_when_the_start_must_be_in_it(self, left, slept):
-        played = play(self.ENTRY, page_of(), MADE, now=1100.0 + timings.LISTING_DELAY - left)
+    @cases(
+        ("now", "pages", "slept"),
+        {
+            "long after it": (2000.0, 1, []),
+            "when it must be listed": (1220.0, 1, []),
+            "before": (1212.0, 2, [8.0]),
+            "soon after it": (1100.0, 2, [60.0, 60.0]),
+        },
+    )
+    def test_list_is_read_when_the_start_must_be_in_it(self, now, pages, slept):
+        played = play(self.ENTRY, *[page_of()] * pages, MADE, now=now)
         assert played.slept == slept
         assert played.lines == [self.LOOKING, "No matching run was found.", STARTED.format(SOURCE)]
         assert played.started.entry.earlier == ("5", "6")
@@ -492,7 +558,7 @@ class TestAnUnansweredStartOfAnEarlierTry:
         cleared = play(self.UNKNOWN_INPUTS, runs, MADE, max_tries=4)
         assert cleared.started.task_id == "9"
         [warning] = cleared.warnings
-        assert warning.startswith("A start may have created a run, ")
+        assert warning.startswith("The response to a start was lost. Each run below may be the one that it created.")
         assert (
             "Starting a new run, because the Airflow task was cleared. BrowserAct tasks of workflow 70: 7 (" in warning
         )
@@ -507,6 +573,11 @@ class TestAnUnansweredStartOfAnEarlierTry:
         assert played.names == ["page-runs" if kind == "bot" else "list-tasks"]
 
 
+TWO_READS = [page_of(), page_of()]
+PAGE = errors.UnexpectedResponseError("not from BrowserAct's API", http_status=403)
+LATE = listed_run("8", 2055.0)
+
+
 def no_response(status: int) -> errors.ServerError:
     return errors.ServerError("no response", http_status=status)
 
@@ -515,11 +586,10 @@ class TestAStart:
     def test_entry_is_written_before_and_after_the_start(self):
         wanted = request(callback_token="secret")
         played = play(None, MADE, wanted=wanted)
-        before = replace(NEW, earlier=())
-        after = replace(before, task_id="9", profile_id="profile of 9")
+        before = signed(NEW, earlier=())
+        after = signed(before, task_id="9", profile_id="profile of 9")
         assert played.over == Started(after, None, wanted)
         assert played.written == [before, after]
-        assert play(None, MADE, deferred=False).written[0] == replace(before, deferred=False)
 
     @pytest.mark.parametrize("entry", [None, SAME], ids=["no entry", "entry of a failed run"])
     @cases(
@@ -528,8 +598,9 @@ class TestAStart:
             "no slot": ([FULL], FULL),
             "too many requests": ([LIMITED], LIMITED),
             "refused": ([REFUSED], REFUSED),
-            "surely made no run": ([LOST, page_of()] * 3, LOST),
-            "unclear refusal": ([UNCLEAR, page_of()], UNCLEAR),
+            "surely made no run": ([LOST, *TWO_READS] * 2, LOST),
+            "unclear refusal": ([UNCLEAR, *TWO_READS], UNCLEAR),
+            "page instead of a response": ([PAGE, *TWO_READS] * 2, PAGE),
         },
     )
     def test_start_that_made_no_run_restores_the_entry_before(self, entry, answers, error):
@@ -543,20 +614,17 @@ class TestAStart:
         assert all(each is not None and each.task_id is None for each in played.written[::2])
         assert not played.starting
 
-    def test_start_with_lost_response_is_looked_up_and_sent_at_most_three_times(self):
-        played = play(None, *[LOST, page_of()] * 3)
-        assert [text for text in played.lines if "(start" in text] == [
-            f"No run was started (start {number} of 3)." for number in (1, 2)
-        ]
-        assert played.slept == [timings.LISTING_DELAY] * 3
-        times = [entry.written_at for entry in played.written if entry is not None]
-        assert times == [2000.0 + timings.LISTING_DELAY * number for number in range(3)]
+    def test_start_with_lost_response_is_looked_up_and_sent_at_most_twice(self):
+        played = play(None, *[LOST, *TWO_READS] * 2)
+        assert [text for text in played.lines if "(start" in text] == ["No run was started (start 1 of 2)."]
+        assert played.slept == [60.0] * 4
+        assert [entry.written_at for entry in played.written if entry is not None] == [2000.0, 2120.0]
 
     def test_budget_is_checked_before_each_start(self):
         used_up = NotNowError(FULL)
-        played = play(None, LOST, page_of(), budgets=(None, used_up))
+        played = play(None, LOST, *TWO_READS, budgets=(None, used_up))
         assert played.over is used_up
-        assert played.names == ["run-task", "list-tasks"]
+        assert played.names == ["run-task", "list-tasks", "list-tasks"]
         assert played.written[-1] is None
 
     @cases(
@@ -574,32 +642,104 @@ class TestAStart:
         self, error, run, wanted, sent
     ):
         played = play(None, error, page_of(run), wanted=wanted, checked=sent)
-        kept = replace(NEW, earlier=(), task_id="8", profile_id=run.profile_id, fingerprint=wanted.fingerprint(KEY))
+        kept = signed(NEW, earlier=(), task_id="8", profile_id=run.profile_id, fingerprint=wanted.fingerprint(KEY))
         assert played.over == Started(kept, None, sent)
         assert "The run of this start was found: BrowserAct task 8." in played.lines
         assert played.names.count("run-task") == 1
         assert played.asked[0].body == sent.call.body
 
-    # A gateway's error can come a minute before BrowserAct carries out the start.
+    @pytest.mark.parametrize("error", [*map(no_response, (408, 500, 502, 503, 504, 520, 524)), LOST, PAGE], ids=str)
     @cases(
-        ("error", "delay"),
+        ("first", "second", "slept"),
         {
-            **{str(each): (no_response(each), timings.LATE_START_DELAY) for each in (408, 502, 503, 504)},
-            "500": (no_response(500), timings.LISTING_DELAY),
-            "lost": (LOST, timings.LISTING_DELAY),
+            "first read": (page_of(LATE), None, [60.0]),
+            "second read": (page_of(), page_of(LATE), [60.0, 60.0]),
+            "first read fails": (DOWN, page_of(LATE), [60.0, 60.0]),
+            "first read has an uncertain one": (page_of(listed_run("8", None)), page_of(LATE), [60.0, 60.0]),
+            "first read has several": (page_of(LATE, replace(LATE, id="9")), page_of(LATE), [60.0, 60.0]),
         },
     )
-    def test_run_that_is_listed_at_the_last_moment_is_found_and_not_waited_for_any_longer(self, error, delay):
-        played = play(None, error, page_of(listed_run("8", 2000.0 + delay)))
-        assert (played.started.task_id, played.slept) == ("8", [delay])
+    def test_run_that_is_listed_late_is_found_and_not_waited_for_any_longer(self, error, first, second, slept):
+        played = play(None, error, *filter(None, (first, second)))
+        assert (played.started.task_id, played.slept) == ("8", slept)
+
+    @pytest.mark.parametrize("apart", [-90, -61, 61, 90])
+    def test_list_of_a_server_with_another_time_does_not_prove_that_there_is_no_run_until_a_clear(self, apart):
+        pages = [replace(page_of(), served_at=at(2060.0 + apart + after)) for after in (0, 60)]
+        played = play(None, LOST, *pages)
+        assert isinstance(played.over, errors.RunStartUnknownError)
+        ours = "that of this machine 1970-01-01 00:35:20 UTC"
+        theirs = f"BrowserAct's clock shows {at(2120.0 + apart):%Y-%m-%d %H:%M:%S} UTC"
+        assert theirs in str(played.over)
+        assert ours in str(played.over)
+        assert played.written[-1] is not None
+        cleared = play(signed(SAME, task_id=None, max_tries=2), pages[1], MADE, now=2120.0)
+        assert cleared.started.task_id == "9"
+        assert theirs in cleared.warnings[0]
+
+    @pytest.mark.parametrize("apart", [-60, 60])
+    def test_small_difference_of_the_clocks_is_allowed(self, apart):
+        pages = [replace(page_of(), served_at=at(2060.0 + apart + after)) for after in (0, 60)]
+        assert play(None, LOST, *pages, MADE).started.task_id == "9"
+
+    @cases(
+        ("slow_writes", "written"),
+        {"one freeze": ([30.0], [2000.0, 2030.0]), "each takes long": ([30.0] * 9, [2000.0, 2030.0, 2060.0])},
+    )
+    def test_entry_that_is_no_longer_fresh_is_stored_again_before_the_request(self, slow_writes, written):
+        left = iter(slow_writes)
+
+        def before(name: str) -> None:
+            played.now += next(left, 0.0) if name == "write" and "run-task" not in played.names else 0.0
+
+        played = Played(lambda _: MADE, before=before)
+        # The entry is dated when storing it begins.
+        played.start(None)
+        assert [entry.written_at for entry in played.written[:-1] if entry] == written
+
+    def test_entry_is_stored_again_before_a_further_request_and_a_refusal_of_airflow_ends_the_start(self):
+        played = Played(lambda _: MADE)
+
+        def send(call: Call[Any], before: Any) -> None:
+            before()
+            played.now += 6.0
+            played.ledger.write = raising(RuntimeError("Task Instance not found"))
+            before()
+
+        played.hook.client.send = send
+        with pytest.raises(RuntimeError, match="not found"):
+            played.start(None)
+        assert not played.starting
+
+    @pytest.mark.parametrize(("pushed", "stopped"), [(None, True), ("9", False)])
+    def test_run_whose_id_a_replaced_try_could_not_store_is_stopped_unless_another_try_has_found_it(
+        self, pushed, stopped
+    ):
+        played = Played(lambda call: MADE)
+        store = played.ledger.write
+
+        def write(entry: Entry) -> None:
+            if entry.task_id is not None:
+                raise RuntimeError("Task Instance not found")
+            store(entry)
+
+        played.ledger.write, played.ledger.is_of_another_try = write, lambda: True
+        played.ledger.ti.xcom_pull = lambda **_: pushed
+        played.stop = "{} was stopped.".format  # type: ignore[method-assign]
+        if stopped:
+            with pytest.raises(errors.RunCanceledError, match=r"started another one\.\n9 was stopped\."):
+                played.start(None)
+        else:
+            assert played.start(None).started.task_id == "9"
 
     def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry(self):
-        played = play(None, LOST, errors.ServerError("x", http_status=503, code=7, msg="m", trace_id="t"))
+        failed = errors.ServerError("x", http_status=503, code=7, msg="m", trace_id="t")
+        played = play(None, LOST, page_of(), failed)
         error = played.over
         assert isinstance(error, errors.RunStartUnknownError)
         assert "looking for it failed: x" in str(error)
         assert (error.http_status, error.code, error.msg, error.trace_id) == (503, 7, "m", "t")
-        assert played.written == [replace(NEW, earlier=())]
+        assert played.written == [signed(NEW, earlier=())]
         assert played.starting
 
     @pytest.mark.parametrize("code", [10999, 777], ids=["of BrowserAct's kind", "of any kind"])
@@ -646,8 +786,8 @@ def outcome(played: Played) -> str:
         ("workflow", {"created": 1000.0 - timings.CLOCK_RESOLUTION - 1}, UNDECIDED),
         ("workflow", {"created": 1000.0 - timings.CLOCK_SKEW}, UNDECIDED),
         ("workflow", {"created": 1000.0 - timings.CLOCK_SKEW - 1}, "9"),
-        ("workflow", {"created": 1000.0 + timings.CLOCK_SKEW}, "5"),
-        ("workflow", {"created": 1001.0 + timings.CLOCK_SKEW}, "9"),
+        ("workflow", {"created": 1000.0 + timings.LIST_READS[1] + timings.CLOCK_SKEW}, "5"),
+        ("workflow", {"created": 1001.0 + timings.LIST_READS[1] + timings.CLOCK_SKEW}, "9"),
         ("workflow", {"workflow_id": None}, "5"),
         ("workflow", {"workflow_id": "71"}, "9"),
         ("workflow", {"input_parameters": "keyword=ink"}, "9"),
@@ -744,7 +884,7 @@ def test_run_of_a_mapped_sibling_is_not_adopted():
 def test_finished_run_that_was_given_up_earlier_is_not_taken_for_the_new_one():
     given_up = listed_run("5", 1001.0, TaskStatus.FINISHED)
     played = Played(lambda _: page_of(given_up), now=1000.0)
-    played.play(lambda: start.find_lost_run(played, replace(SAME, earlier=("5",)), request(), 1000.0))
+    played.play(lambda: LostStart(played, replace(SAME, earlier=("5",)), request(), 1000.0).find())
     assert played.over is None
 
 
@@ -760,6 +900,7 @@ def test_runs_of_a_bot_are_listed_in_pages_of_100_in_any_order():
         return Page(items=tuple(runs[100 * (page - 1) : 100 * page]), total_count=250)
 
     played = Played(respond, now=1000.0).start(None, request(kind="bot"))
+    # The start, and the pages of the first read.
     assert (played.started.task_id, len(played.asked)) == ("5", 4)
 
 
