@@ -50,7 +50,7 @@ class BrowserActError(Exception):
     temporary: bool = False
     not_processed: bool = False
     resent: bool = False
-    """Whether this is the response to a further try of the call, so that the first one may have had its effect."""
+    """Whether the request was sent more than once, so that an earlier one may already have taken effect."""
 
     def __init__(
         self,
@@ -211,7 +211,8 @@ class ResponseTooLargeError(BrowserActError):
 class UnexpectedResponseError(BrowserActError):
     """The response is not what the API documents for this call, or it is not from BrowserAct's API at all.
 
-    :param unusable: what cannot be used of a successful response of the API. Default: it is not such a response.
+    :param unusable: why the content of a successful response cannot be used. Default: ``None``, if there was no such
+        response of the API.
     """
 
     remedy = "If BrowserAct changed its API, a newer version of the provider may understand the response."

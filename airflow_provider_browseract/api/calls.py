@@ -131,7 +131,7 @@ class Call(Generic[T]):
             # What BrowserAct returns when it is asked for something is an object or a list.
             if self.method == "GET" and body[:1] not in (b"{", b"["):
                 raise self._not_the_api(status) from None
-            # What was cut off does not end like this, and no worker can read it either.
+            # A response that was cut off ends otherwise, and a worker could not read it either.
             if shared and broken is not None and body[-1:] in (b"}", b"]"):
                 raise errors.ResponseTooLargeError(
                     f"The response to {self.name} has what only a worker reads", http_status=status
@@ -177,7 +177,7 @@ class Call(Generic[T]):
             what = f"BrowserAct failed at {self.name}: "
         word = None if code is not None else one_line(given)
         # BrowserAct refuses before a task exists: with a documented code, or at least with HTTP 4xx and an envelope
-        # with code, message and trace id, without data, as no gateway writes it. HTTP 429 itself means that nothing
+        # with code, message and trace id, without data. No gateway writes such an envelope. HTTP 429 means that nothing
         # was processed. After anything else, a proxy may have replaced the response to a start that was carried out.
         whole = 400 <= status < 500 and status not in (401, 408) and code and msg and trace_id
         refused = code in CODES or status == 429 or (whole and not any(map(envelope.get, DATA)))

@@ -17,6 +17,7 @@ from airflow_provider_browseract.exceptions import (
     BrowserActError,
     InputError,
     RunError,
+    TaskEndedError,
     TaskNotPausedError,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -82,7 +83,7 @@ class RunWorkflowOperator(InputParametersOperator):
         callback if the connection has a ``webhook_base_url``. ``True`` fails the task if a callback is not possible,
         as with your own ``callback_url``. ``False`` only polls. Default: ``None``.
     :param poll_interval: seconds, or a ``timedelta``, between two polls. Default: 10. While a callback is expected, the
-        default grows to 120: polls come about 10, 20, 40, 80 and 160 seconds after the deferral, and so on. A shorter
+        default grows to 120: polls come about 13, 26, 52, 104 and 208 seconds after the deferral, and so on. A shorter
         interval finds the end of the run sooner, but sends more requests.
     :param timeout: seconds, or a ``timedelta``, that the run may take from its start. After that, the run is stopped
         and the Airflow task fails. Default: 7 hours, the limit of the BrowserAct API.
@@ -315,7 +316,13 @@ class StopTaskOperator(TaskOperator):
 
     def act(self, browseract_task_id: str) -> str:
         """Stop the task, unless it has already ended."""
-        return "stopped" if self.hook.stop_known_task(browseract_task_id) else "ended"
+        try:
+            self.hook.send_about(browseract_task_id, lambda api: api.stop_task(browseract_task_id))
+        except TaskEndedError as error:
+            # The first request may have stopped it, and its response was lost.
+            stopped = error.resent and self.hook.get_task_status(browseract_task_id) is TaskStatus.CANCELED
+            return "stopped" if stopped else "ended"
+        return "stopped"
 
 
 class ResumeTaskOperator(TaskOperator):

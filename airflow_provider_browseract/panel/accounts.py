@@ -261,8 +261,8 @@ class Accounts:
     async def stop(self, conn_id: str, api_version: ApiVersion, task_id: str) -> bool:
         """Stop a run, which the version of the API has started, also if the caller is cancelled before it is stopped.
 
-        :returns: ``False`` if it had already ended, or does not exist.
-        :raises BrowserActError: it could not be stopped.
+        :returns: ``False`` if it had already ended.
+        :raises BrowserActError: it could not be stopped, or BrowserAct does not know it with this API key.
         """
         return await uninterrupted(self._stop(conn_id, api_version, task_id))
 

@@ -87,7 +87,7 @@ class Knowledge:
 
     def is_unread(self, task: Task, link: Link | None) -> bool:
         """Return whether a run is active and nobody waits for it, so that it uses credits without effect."""
-        # Any claim to wait counts, of any connection: rights need a proof, and a stop cannot be taken back.
+        # Any claim to wait counts, of any connection, because a stop cannot be undone.
         if task.status.ended or (link is not None and link.waits):
             return False
         return task.created_at is None or (self.now - task.created_at).total_seconds() > UNREAD_AFTER

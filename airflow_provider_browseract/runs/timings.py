@@ -14,9 +14,9 @@ SAFETY_POLL_INTERVAL = 120.0
 FIRST_POLL_JITTER = 2.0
 # How long a run may take. This is also the limit of the BrowserAct API.
 DEFAULT_TIMEOUT = 7 * 3600.0
-# After a deferral, neither a poll nor a callback may resume the task instance. Its process lives for TRIGGER_BEGINS,
-# and the scheduler may learn up to 5 seconds late that it has ended. If the task instance is queued again by then,
-# Airflow fails it as crashed.
+# After a deferral, neither a poll nor a callback may resume the task instance. Its process lives for up to
+# TRIGGER_BEGINS and two RESPONSE_LIMITs, and the scheduler may learn up to 5 seconds late that it has ended. If the
+# task instance is queued again by then, Airflow fails it as crashed.
 CORE_RACE_GRACE = 10.0
 # The same for a wait in the queue for slots, after which the process ends at once.
 QUEUE_RACE_GRACE = 8.0
@@ -87,9 +87,9 @@ HANDLER_LIMIT = 1.0
 # After a deferral, its trigger has begun by then. If a person ends the task earlier, only the process that has deferred
 # can stop the run.
 TRIGGER_BEGINS = 2.0
-# That process waits so long for each answer of Airflow. An answer that comes later than HAND_OVER_LIMIT after the
+# That process waits so long for each response of Airflow. A response that comes later than HAND_OVER_LIMIT after the
 # deferral does not count.
-ANSWER_LIMIT = 1.0
+RESPONSE_LIMIT = 1.0
 HAND_OVER_LIMIT = 5.0
 # A killed trigger tries to stop its run, a little less than Airflow allows.
 ON_KILL_LIMIT = 25.0

@@ -63,12 +63,12 @@ class End(Word):
 
     @property
     def lets_it_run(self) -> bool:
-        """Whether the run has gone on from its pause, or ended, without the answer to its Required Action."""
+        """Whether the run has ended, or is no longer paused, before anybody answered its Required Action."""
         return self in (End.ENDED, End.NO_LONGER_PAUSED)
 
 
 def no_such_end(end: NoReturn) -> NoReturn:
-    """Let the type checker find an end that nothing handles. A wait must not begin again and again because of it."""
+    """Raise an error for an end that nothing handles: waiting again would never stop. The type checker reports it."""
     raise AssertionError(f"nothing handles the end {end!r}")
 
 
@@ -186,8 +186,8 @@ class Wait:
     def pause(self, now: float) -> float:
         """Return the seconds until the next poll.
 
-        While a callback is expected, the next poll comes when the wait has taken twice as long as now: after 10, 20,
-        40, 80 and 160 seconds, and then every 120. So a lost callback costs at most about as much time as the run has
+        While a callback is expected, the next poll comes when the wait has taken twice as long as now, and at the
+        latest after 120 seconds. So a lost callback costs at most about as much time as the run has
         taken. The moment at which the wait began is stored, so a triggerer that takes over continues like that.
         """
         seconds = self._pause(now) * random.uniform(1 - JITTER, 1 + JITTER)

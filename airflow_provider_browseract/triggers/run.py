@@ -143,7 +143,7 @@ class TaskTrigger(BaseTrigger):
                             why = f", because more credits were used than max_credits={wait.max_credits} allows"
                             stopped = await self._stop(client, why)
                             end = End.MAX_CREDITS if stopped or stops >= MAX_STOPS else None
-                        # A worker acts on any end, so none of them is forgotten here.
+                        # Each end is reported. A worker decides what follows.
                         if end is not None:
                             return await self._close(wait, end, over=end is End.ENDED or stopped)
                         poll_at = time.time() + wait.pause(time.time())
@@ -202,7 +202,7 @@ class TaskTrigger(BaseTrigger):
     async def _close(self, wait: Wait, end: End, *, over: bool = False) -> WaitEvent:
         """Return the event for an end, and close the Required Action if there is one; a person may have been faster.
 
-        :param over: the run uses its slot no longer.
+        :param over: the slot of the run is free again.
         """
         if over:
             self._tell_queue()
@@ -250,8 +250,8 @@ class TaskTrigger(BaseTrigger):
             self.log.error(text, WHY_UNKNOWN, f"BrowserAct task {task_id}")
         except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
             where = None
-            # Airflow has deleted the link if the task was cleared. In dag.test() there is no task instance, and before
-            # Airflow 3.3 there is no such request.
+            # The link is gone if the next try of a cleared task has begun. In dag.test() there is no task instance, and
+            # before Airflow 3.3 there is no such request.
             with suppress(Exception):
                 where = await aget_xcom(self.task_instance, BrowserActTaskLink().xcom_key)
             what = not_stopped(error, where)

@@ -136,7 +136,9 @@ class Execution:
                 again = replace(event.wait, callbacks_in_vain=event.wait.callbacks_in_vain + 1)
             else:
                 if event.end is End.ENDED and not ended:
-                    self.log.warning("The triggerer saw the end of the run, but this process does not. Waiting again.")
+                    self.log.warning(
+                        "The triggerer saw the end of the run, and this process does not see it. Waiting again."
+                    )
                 again = event.wait
             return self._until_end(again, seen)
 
@@ -255,8 +257,8 @@ class Execution:
             self.run.follow(None, entry.source.api_version)
             seen = self.run.look(proven) if proven else None
             if not (isinstance(seen, Task) and seen.status.ended):
-                text = "A run of an earlier try may be active and using credits. A dry run leaves it alone: %s."
-                self.log.warning(text, f"BrowserAct task {id_of(entry.task_id)}" if proven else entry.source)
+                text = "A run of an earlier try may be active and using credits (%s). A dry run does not stop it."
+                self.log.warning(text, f"BrowserAct task {named}" if (named := id_of(entry.task_id)) else entry.source)
         validate = self.options.validate_inputs
         request = check_before_start(self.operator, self.run, self._request(), validate_inputs=validate)
         log_forecast(self.run, self.options.max_credits, request)
@@ -271,13 +273,13 @@ class Execution:
             message = f"{type(error).__name__}: {message.rstrip('.')}.\n{RunStartUnknownError.remedy}"
         unproven = None if isinstance(error, AirflowFailException) else run.unproven
         if (task_id := run.task_id or unproven) is not None:
-            fate, codes = "It may be active and using credits.", ""
+            fate, codes = "The state of an earlier try names a run, which may be active and using credits.", ""
             if run.task_id is not None:
                 left = None if final else run.leave(RunLostError(message))
-                fate = left or run.stop_on_kill(task_id)
+                fate = f"An earlier try has started a run. {left or run.stop_on_kill(task_id)}"
             if isinstance(error, BrowserActError):
                 message, codes = f"{error.message.rstrip('.')}.\n{error.advice}".rstrip(), error.codes
-            message = error_text(message, f"An earlier try has started a run. {fate}", about=task_id, codes=codes)
+            message = error_text(message, fate, about=task_id, codes=codes)
             if not final:
                 raise RunLostError(message) from None
         elif final and run.starting and entry is not None:
@@ -438,7 +440,7 @@ class Execution:
         run.check()
         if run.had_ended:
             return
-        run.handed_over = time.monotonic()
+        run.handed_over = True
         if self.options.cancel_on_kill and not in_dag_test():
             at_end_of_task(run.stop_if_nobody_waits)
         wait = replace(wait, began_at=time.time())
@@ -572,10 +574,9 @@ class Execution:
         """
         if task_id is None:
             self.run.start_unknown = True
-            fate = (
-                "A run may keep running and using credits, and nothing proves its id here. Check the newest tasks of "
-                f"the {self.run.source} in the BrowserAct dashboard."
-            )
+            proof = "Its id is not certain: neither the stored state nor the XCom task has a valid proof."
+            check = f"Check the newest tasks of the {self.run.source} in the BrowserAct dashboard."
+            fate = f"A run may be running and using credits. {proof} {check}"
             if named := id_of(self._xcom("task_id")):
                 fate = f"{fate} The XCom task_id names BrowserAct task {named}."
         else:

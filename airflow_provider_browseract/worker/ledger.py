@@ -115,7 +115,7 @@ class Ledger:
 
     def another_try(self, error: BaseException) -> bool:
         """Return whether Airflow starts a later try by itself after an error, and that try can read the entry."""
-        if isinstance(error, AirflowFailException | AirflowSkipException):
+        if isinstance(error, AirflowFailException | AirflowSkipException | KeyboardInterrupt):
             return False
         return self.is_kept and self.ti.try_number <= self.ti.max_tries and not self._policy_forbids(error)
 

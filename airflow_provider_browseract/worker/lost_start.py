@@ -35,7 +35,7 @@ class Listed:
     """What the list of tasks shows of a start.
 
     :param certain: the one run that certainly matches.
-    :param usable: the runs that may be it, and whose results can still be used.
+    :param usable: the runs that may be it, and have neither failed nor been canceled.
     :param clocks: a sentence about BrowserAct's clock, if it is so far from ours that a run may be missing.
     """
 
@@ -46,7 +46,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class LostStart:
-    """A start of which it is not known whether it has created a run.
+    """A start that may have created a run.
 
     :param run: what this process answers for.
     :param entry: what was stored before the start.
@@ -60,11 +60,11 @@ class LostStart:
     ended_at: float
 
     def find(self, *, cleared: bool = False) -> Task | None:
-        """Return the run; None if there is certainly none. A kill ends the look-up, and decides about the run.
+        """Return the run; None if there is certainly none. A kill ends this, and decides what happens to the run.
 
         :param cleared: a person has cleared the task since then, and so wants a new run if this one is not certain.
         :raises RunStartUnknownError: the list of tasks cannot be read to its end, or the clocks differ.
-        :raises AirflowFailException: it cannot be determined which of several tasks is the run.
+        :raises AirflowFailException: some tasks may be the run, and none certainly is.
         :raises RunError: the try was killed.
         """
         run = self.run

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 STOPPED, HAD_ENDED = "The run was stopped.", "The run had already ended."
 NOT_KNOWN = f"BrowserAct does not know the run with this API key, so it could not be stopped. {WHY_UNKNOWN}"
 
+UNKNOWN = "It is not known whether BrowserAct started a run"
 REPLACED_BY = "Airflow considered this try dead and started another one"
 CLEARED = "the Airflow task was cleared"
 
@@ -111,8 +112,8 @@ class Run:
     start_unknown = False
     # The bot could not be read, so its input was not converted, and a refusal of the input may be temporary.
     unconverted = False
-    # When the triggerer has begun to wait for the run, if Airflow has accepted the deferral.
-    handed_over: float | None = None
+    # The triggerer waits for the run, if Airflow has accepted the deferral.
+    handed_over = False
     # The conclusion of the run, once it has ended.
     conclusion: Conclusion | None = None
     # The error of a kill.
@@ -122,6 +123,9 @@ class Run:
     # The one early end of a sleep after that has been used.
     _read_early = False
     _executing = False
+    # The thread that decides about the run now, and whether Airflow ends the process after a few seconds.
+    _deciding: int | None = None
+    _hurried = True
     _killed_at: float | None = None
     # Set once the decision of a kill is carried out; None if this process is not being killed.
     _decided: threading.Event | None = None
@@ -132,7 +136,10 @@ class Run:
         self.cancel_on_kill, self.api_version = cancel_on_kill, source.api_version
 
     def follow(self, browseract_task_id: str | None, api_version: ApiVersion, *, stored: bool = True) -> None:
-        """Answer for a run from now on, or for none."""
+        """Answer for a run from now on, or for none.
+
+        :param stored: a later try can find it in the stored state.
+        """
         # A kill at any moment needs the version of the run.
         self.api_version, self.stored = api_version, stored
         self.task_id = browseract_task_id
@@ -203,7 +210,7 @@ class Run:
     def stop_if_replaced(self, browseract_task_id: str) -> None:
         """Stop a run that only this try knows if Airflow has started another try.
 
-        :raises RunCanceledError: that is so.
+        :raises RunCanceledError: Airflow has started another try.
         """
         ti, replaced = self.ledger.ti, False
         with tolerate_errors():
@@ -229,6 +236,9 @@ class Run:
         return self._continued_by(NEXT_TRY)
 
     def _continued_by(self, what: str) -> str:
+        if self.lost is not None:
+            then = f" if Airflow starts one. If not: {CHECK_NEWEST}" if what is IF_NEXT_TRY else "."
+            return f"{UNKNOWN}. The next try looks for it{then}"
         where = f" Its page is {self.url}." if self.url else ""
         return f"The run keeps running, and {what}.{where}"
 
@@ -259,7 +269,10 @@ class Run:
         # After execution_timeout, Airflow calls this while it handles the exception: no code is interrupted, and no
         # time limit applies.
         if isinstance(sys.exc_info()[1], AirflowTaskTimeout):
-            if self.killed:
+            if self._deciding == threading.get_ident():
+                # SIGTERM has interrupted the decision itself.
+                self._hurried = True
+            elif self.killed:
                 self.await_decision()
             else:
                 self._kill("execution_timeout ended the Airflow task", hurried=False)
@@ -325,8 +338,8 @@ class Run:
             if self.killed:
                 break
             time.sleep(pause)
-            found, asking = self._asking(self._why_ended, time.monotonic() + timings.ANSWER_LIMIT)
-            asking.join(timings.ANSWER_LIMIT)
+            found, asking = self._asking(self._why_ended, time.monotonic() + timings.RESPONSE_LIMIT)
+            asking.join(timings.RESPONSE_LIMIT)
             if not found and pause == 0.0:
                 self.log.warning("Airflow did not report in time whether it has accepted the deferral.")
             why = found[0] if found else None
@@ -345,7 +358,7 @@ class Run:
     def _why_ended(self) -> str | None:
         """Return how a person has ended the task instance after its deferral; None if the run is waited for."""
         state = task_instance_state(self.ledger.ti)
-        # Airflow 3.4 deletes what was stored for a task that a person clears. Before, the next try finds the run.
+        # Airflow 3.4 deletes what was stored for a task that a person clears. Before 3.4, the next try finds the run.
         cleared = AIRFLOW_V_3_4_PLUS and state != "up_for_retry" and self.ledger.is_of_another_try()
         return BY_A_PERSON.get(state or "", CLEARED if cleared else None)
 
@@ -366,7 +379,7 @@ class Run:
         :param why: what a person or a time limit has done to the try; None to ask Airflow.
         :param hurried: whether Airflow ends the process after a few seconds.
         """
-        began = time.monotonic()
+        began, self._deciding, self._hurried = time.monotonic(), threading.get_ident(), hurried
         try:
             task_id, lost = self.task_id, self.lost
             if task_id is None and lost is None:
@@ -380,7 +393,7 @@ class Run:
                 return
             reason, waits, wanted = self._why_killed() if why is None else (why, None, True)
             if task_id is None and lost is not None:
-                fate = self._end_look_up(lost, waits, hurried=hurried)
+                fate = self._end_look_up(lost, waits)
             elif waits is not None:
                 self.task_id = None
                 fate = self._continued_by(waits)
@@ -392,37 +405,40 @@ class Run:
                 self.had_ended = True
                 self.log.warning("Killed: %s.\n%s Reading its result.", reason, fate)
                 return
-            killed = error_text(f"Killed: {reason}.", fate, about=task_id)
+            killed = error_text(f"Killed: {reason}.", fate, about=task_id or self.known_id)
             kept = waits is not None or not self.cancel_on_kill
             self.error = RunLostError(killed) if kept else RunCanceledError(killed)
             self.log.warning("%s", self.error)
         finally:
+            self._deciding = None
             decided.set()
 
-    def _end_look_up(self, lost: LostStart, waits: str | None, *, hurried: bool) -> str:
+    def _end_look_up(self, lost: LostStart, waits: str | None) -> str:
         """Stop the run that a lost start has created if it is certain by now which one it is, and return its fate.
 
         :param waits: what looks for the run next, if something does.
         """
         self.leave_start_unknown()
-        unknown = "It is not known whether BrowserAct started a run"
         if waits is not None:
-            return f"{unknown}. The next try looks for it."
+            return self._continued_by(waits)
         if not self.cancel_on_kill:
-            return f"{unknown}. If so, it {kept_running('cancel_on_kill', None)}"
-        # Earlier, what matches may be the run of a neighbour, and ours is not in the list yet.
-        early = max(0.0, lost.ended_at + timings.LIST_READS[0] - time.time())
-        time.sleep(0.0 if hurried else early)
+            return f"{UNKNOWN}. If so, it {kept_running('cancel_on_kill', None)}"
+        # Before that moment, our run may be missing in the list, and one that matches may be of another task instance.
+        listed_from = lost.ended_at + timings.LIST_READS[0]
+        while not self._hurried and time.time() < listed_from:
+            time.sleep(CHECK_INTERVAL)
+        early = time.time() < listed_from
         try:
-            with self.hook.client_within(timings.KILL_LIMIT / 2 if hurried else None) as client:
+            with self.hook.client_within(timings.KILL_LIMIT / 2 if self._hurried else None) as client:
                 listed = lost.read(client)
         except Exception as error:  # noqa: BLE001 - the start stays unknown, whatever fails
-            return f"{unknown}, and looking for it failed: {brief_of(error)}. {CHECK_NEWEST}"
-        if (found := listed.certain) is None or (hurried and early):
-            return f"{unknown}. {CHECK_NEWEST} {lost.names_of(listed)}".rstrip()
+            return f"{UNKNOWN}, and looking for it failed: {brief_of(error)}. {CHECK_NEWEST}"
+        if (found := listed.certain) is None or early:
+            return f"{UNKNOWN}. {CHECK_NEWEST} {lost.names_of(listed)}".rstrip()
         self.start_unknown = False
         self.follow(found.id, lost.entry.source.api_version)
-        return f"{self.stop(found.id)} It is BrowserAct task {found.id}, which matches the lost start."
+        self.log.info("The run of this start was found: BrowserAct task %s.", found.id)
+        return self.stop(found.id)
 
     def _why_killed(self) -> tuple[str, str | None, bool]:
         """Ask Airflow why this try is killed, and decide without its response if there is none.
@@ -433,7 +449,7 @@ class Run:
         :returns: the reason as a clause; what waits for the run, if something does; whether a person ended the try.
         """
         another = self.ledger.another_try(RunLostError("The run keeps running."))
-        waits = IF_DEFERRED if self.handed_over is not None else IF_NEXT_TRY if another else None
+        waits = IF_DEFERRED if self.handed_over else IF_NEXT_TRY if another else None
         state = self._ask_for_state(waits)
         if state in BY_A_PERSON:
             return BY_A_PERSON[state], None, True
@@ -454,7 +470,7 @@ class Run:
         """Return the state of the task instance, or that another try has replaced this one."""
         state = task_instance_state(self.ledger.ti)
         # If this process has not deferred, another try has.
-        if state in BY_A_PERSON or (state == "deferred" and self.handed_over is not None):
+        if state in BY_A_PERSON or (state == "deferred" and self.handed_over):
             return state
         # Another try has another id. Airflow then no longer shows the state to this try.
         return REPLACED if self.ledger.is_of_another_try() else state or ""
@@ -479,7 +495,7 @@ class Run:
         return found[0] if found else None
 
     def _asking(self, question: Callable[[], str | None], until: float) -> tuple[list[str | None], threading.Thread]:
-        """Ask Airflow in a thread, again if that fails, and return the list that gets the answer."""
+        """Ask Airflow in a thread, again if that fails, and return the list that receives the response."""
         found: list[str | None] = []
 
         def ask() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +20,15 @@ from airflow_provider_browseract.exceptions import (
     InvalidRequestError,
     RateLimitError,
     RunStartUnknownError,
-    TaskEndedError,
     TaskNotFoundError,
     UnknownRefusalError,
 )
+from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError, check_cap, credits_of
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN, error_text
 from airflow_provider_browseract.runs.request import RunRequest
+from airflow_provider_browseract.runs.wait import stop_run
 from airflow_provider_browseract.worker.ledger import UNTIL_CLEARED, Entry, id_of, unusable
 from airflow_provider_browseract.worker.lost_start import LostStart
 from airflow_provider_browseract.worker.matching import came_to_nothing, match_task
@@ -102,7 +102,7 @@ def start_or_reattach(run: Run, wanted: Wanted, entry: Entry | None) -> Started:
     """
     if entry is None:
         return _start(run, wanted, None, (), 0)
-    settings, ti, request = run.hook.settings, run.ledger.ti, wanted.request
+    settings, ti, request, before = run.hook.settings, run.ledger.ti, wanted.request, entry
     version, fingerprint = entry.source.api_version, request.fingerprint(settings.api_key)
     cleared, other_key = entry.max_tries != ti.max_tries, entry.key_digest != settings.key_digest
     certain = entry.is_proven(settings, ti)
@@ -115,8 +115,13 @@ def start_or_reattach(run: Run, wanted: Wanted, entry: Entry | None) -> Started:
         run.log.info("An earlier try was about to start a run and did not store the result. Looking for the run.")
         lost = LostStart(run, entry, request if same else None, entry.written_at + entry.longest_call)
         if (found := lost.find(cleared=cleared)) is None:
+            if other_key and entry.source.is_template:
+                # Another account, whose list this was, can run the same template, but no workflow or bot of this one.
+                return _leave_alone(run, wanted, entry, cleared, "the API key has changed, and the run was not found")
             return _start(run, wanted, entry, entry.earlier, spent)
         entry, certain = replace(entry, task_id=found.id, profile_id=found.profile_id or entry.profile_id), True
+        # If a new start is refused, it is stored again.
+        entry = entry if other_key else entry.signed(settings, ti)
         run.follow(found.id, version)
         run.starting = False
     elif not certain:
@@ -131,9 +136,9 @@ def start_or_reattach(run: Run, wanted: Wanted, entry: Entry | None) -> Started:
         run.log.warning("The API key has changed since the earlier try. Its run matches this task instance.")
         run.follow(task_id, version)
     if task is not None and _is_wanted(run, task, entry, wanted, same=same, cleared=cleared):
-        # Someone may have changed an argument or the connection, or cleared the task; or the run was just found.
+        # Someone may have changed an argument or the connection, or cleared the task.
         current = replace(entry, **_now(run, request), max_tries=ti.max_tries, spent=spent).signed(settings, ti)
-        if current != entry:
+        if current != before:
             _remember(run, current)
         run.log.info("Reattaching to BrowserAct task %s that an earlier try started.", task_id)
         return Started(current, task, None)
@@ -196,9 +201,13 @@ def _is_wanted(run: Run, task: Task, entry: Entry, wanted: Wanted, *, same: bool
     if task.status.ended:
         run.log.info("The run of an earlier try has ended as %s, but %s. Starting a new run.", task.status, why)
         return False
-    with suppress(TaskEndedError):
-        run.hook.client.send(APIS[task.api_version].stop_task(task.id))
     text = "The run of an earlier try was stopped, because %s. Starting a new run. It was BrowserAct task %s."
+    if not run_steps(stop_run(task.id, APIS[task.api_version]), run.hook.client, run.log):
+        seen = run.look(task.id)
+        if same and isinstance(seen, Task) and not came_to_nothing(seen):
+            # It has finished before the stop, and its result was never returned.
+            return True
+        text = "The run of an earlier try ended before its stop (%s). Starting a new run. It was BrowserAct task %s."
     run.log.warning(text, why, task.id)
     return False
 
@@ -217,12 +226,13 @@ class _Record:
 
     def __call__(self) -> None:
         run = self.run
+        # A request before this one was certainly not processed.
+        run.starting = False
         for _ in range(MAX_WRITES):
             run.check()
             if time.time() - self.entry.written_at <= timings.ENTRY_FRESH:
                 break
             # If this fails, nothing is sent: a run that no later try would know about must not be started.
-            run.starting = False
             self.entry = replace(self.entry, written_at=round(time.time(), 3)).signed(self.settings, run.ledger.ti)
             run.ledger.write(self.entry)
         run.check()
@@ -251,7 +261,8 @@ def _start(run: Run, wanted: Wanted, before: Entry | None, earlier: tuple[str, .
         except BrowserActError as error:
             found = None
             if not error.not_processed:
-                run.log.warning("It is not known whether BrowserAct started a run. Looking for it. %s", error.brief)
+                unknown = "It is not known whether BrowserAct started a run. Looking for it for up to %g seconds: %s"
+                run.log.warning(unknown, timings.LIST_READS[-1], error.brief)
                 found = LostStart(run, record.entry, request, time.time()).find()
             if found is not None:
                 created = CreatedTask(id=found.id, profile_id=found.profile_id)
@@ -316,4 +327,4 @@ def is_final(error: Exception, run: Run, entry: Entry | None) -> bool:
         # An earlier run stays valuable whatever error the API returns.
         refused = not error.temporary and error.code is not None and entry is None
         return refused and not (run.unconverted and isinstance(error, InvalidRequestError))
-    return run.starting and not run.ledger.is_kept
+    return (run.starting or run.start_unknown) and not run.ledger.is_kept

@@ -200,7 +200,7 @@ def test_no_other_refusal_proves_that_nothing_was_started(status, body):
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 500, 502, 504, 520, 524])
-def test_page_instead_of_the_response_to_a_start_proves_nothing_and_429_alone_does(status):
+def test_start_counts_as_not_processed_after_http_429_but_not_after_a_web_page(status):
     assert error(START, web(status)).not_processed is False
     assert error(START, web(429)).not_processed
 

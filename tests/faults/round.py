@@ -214,7 +214,7 @@ class Outcome:
             lines.append(f"  {self.credits} of {self.budget} credits used, {self.refused} starts refused")
         if self.undecided:
             lines.append(
-                f"  {self.undecided} runs of a template whose start was lost are named by the error of their task"
+                f"  {self.undecided} runs of a template are named by the error of their task: lost start, or new key"
             )
         if self.queues:
             for when, seconds in (("in the whole round", self.unused), ("after the last fault", self.unused_when_calm)):
@@ -563,12 +563,13 @@ class Round:
         ]
 
     def _is_named(self, ti: dict[str, Any], runs: list[Run]) -> bool:
-        """Return whether a task failed because of a lost start, with an error that names the run.
+        """Return whether a task failed because of a lost start or a changed API key, with an error that names the run.
 
-        The list of version 3 of the API does not show the template of a run, so such a run is not adopted.
+        Version 3 of the API does not show the template of a run, so such a run is not adopted.
         """
         log = "\n".join(self.airflow.log("faults", self.run_id, ti["task_id"], map_index=ti["map_index"]))
         found = re.findall(r"BrowserAct tasks of bot template .*?: (.*)", log)
+        found += re.findall(r"the API key has changed, and it is not certain.*?BrowserAct task (\d+)", log, re.DOTALL)
         return bool(found and runs) and runs[-1].id in found[-1]
 
     def _check_loops(self, tasks: dict[str, list[Run]]) -> None:

@@ -209,7 +209,7 @@ class TestChangingConnection:
         monkeypatch.delenv(CONNECTION)
         again = orders(store=store)
         again.ti.max_tries = 1
-        with pytest.raises(RunLostError, match=r"(?s)There is no connection.*An earlier try has started a run. It may"):
+        with pytest.raises(RunLostError, match=r"(?s)There is no connection.*names a run, which may be active"):
             again.run()
         assert emulator.tasks[0].status == "running"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_browseract.compat import AirflowFailException as FAILS
 from airflow_provider_browseract.compat import AirflowSkipException
 from airflow_provider_browseract.emulator import RequestFault, Response
 from airflow_provider_browseract.exceptions import (
@@ -24,8 +25,9 @@ from tests.workers import calls_of
 
 LONG, LOST = {"duration": 3600}, {"start": (RequestFault.lost_response(), 1)}
 GONE, REFUSED, DOWN = RequestFault.refused(10112), RequestFault.refused(99001), RequestFault.status(503)
-LOOKING, FOUND = "Looking for it.", "The run of this start was found"
+LOOKING, FOUND = "Looking for it for up to 120 seconds: ", "The run of this start was found"
 NEWEST = "Check the newest tasks"
+NO_STATE = {"durable": False}
 LOSES_WORKER = Try(dies="after read", run=LONG)
 MARKED: Any = partial(Try, RunCanceledError, state="failed", run=LONG)
 UNKNOWN_START = Try(RunStartUnknownError, faults={**LOST, "list": (DOWN, None)}, run=LONG)
@@ -53,7 +55,7 @@ ONE_RUN = {
     **{name: [Try(slow_start=how, says=f"{LOOKING} ... {FOUND}")] for name, how in SLOW.items()},
     **{name: [Try(instead={"start": change}, says=f"{LOOKING} ... {FOUND}")] for name, change in REPLACED.items()},
     "marked while it is looked up": [
-        MARKED(killed="list", faults=LOST, says="was stopped ... which matches the lost start", runs="canceled")
+        MARKED(killed="list", faults=LOST, says="run of this start was found ... The run was stopped", runs="canceled")
     ],
     "marked before it must be listed": [
         MARKED(
@@ -75,6 +77,15 @@ ONE_RUN = {
             runs="running",
         )
     ],
+    "evicted without a later try while it is looked up": [
+        Try(RunCanceledError, killed="list", faults=LOST, run=LONG, args=NO_STATE, says="was stopped", runs="canceled")
+    ],
+    "evicted without a later try, and the run has finished": [
+        Try(killed="list", faults=LOST, args=NO_STATE, says="had already ended. Reading its result.")
+    ],
+    "evicted without a later try before it must be listed": [
+        Try(FAILS, killed="start", faults=LOST, run=LONG, args=NO_STATE, says=NEWEST, runs="running")
+    ],
     "evicted while it is looked up": [
         Try(RunLostError, killed="list", faults=LOST, says="The next try looks for it."),
         Try(says="Reattaching to"),
@@ -85,9 +96,13 @@ ONE_RUN = {
             cleared=True, later=300, runs="canceled finished", says="was stopped, because the Airflow task was cleared"
         ),
     ],
+    "run finishes before the stop of a clear": [
+        LOSES_WORKER,
+        Try(cleared=True, later=3585, faults={"read": (RequestFault.slow(20), 1)}, says="Reattaching to"),
+    ],
     "field of the connection cannot be read in a later try": [
         LOSES_WORKER,
-        Try(RunLostError, extra={"read_timeout": "soon"}, says="An earlier try has started a run. It may be active"),
+        Try(RunLostError, extra={"read_timeout": "soon"}, says="names a run, which may be active"),
         Try(says="Reattaching to"),
     ],
     "key of another account, marked": [
@@ -117,13 +132,13 @@ ONE_RUN = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ONE_RUN)
-def test_story(name, way, kind, player):
+def test_lost_start_leaves_one_run(name, way, kind, player):
     player(kind, way).play(*ONE_RUN[name])
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("fault", [RequestFault.html(status) for status in (200, 403, 404)], ids=str)
-def test_start_that_only_a_page_answers_is_sent_at_most_twice_in_a_try(fault, way, player):
+def test_start_whose_response_is_a_web_page_is_sent_at_most_twice_per_try(fault, way, player):
     found = player("workflow", way)
     found.play(
         Try(UnexpectedResponseError, faults={"start": (fault, None)}, says="host of the Airflow", runs=""), Try()
@@ -148,7 +163,7 @@ def test_full_plan_with_and_without_an_envelope_waits_for_a_slot_and_looks_nothi
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("behind", [-90.0, 90.0])
-def test_start_is_not_sent_again_because_of_the_silence_of_a_list_with_another_time(behind, way, player):
+def test_start_is_not_sent_again_after_an_empty_list_if_the_clocks_differ(behind, way, player):
     found = player("workflow", way)
     emulator, clock = found.world.emulator, found.world.clock
     emulator.clock = lambda: clock.now + behind
@@ -227,7 +242,7 @@ def test_run_that_ends_between_its_pause_and_the_stop_returns_its_result(way, pl
 
 @pytest.mark.parametrize(("outcome", "error"), [("failed", RunFailedError), ("canceled", RunCanceledError)])
 @pytest.mark.parametrize("way", WAYS)
-def test_other_end_of_a_run_that_cannot_be_read_is_its_end(outcome, error, way, player):
+def test_failed_or_canceled_run_that_cannot_be_read_ends_the_wait(outcome, error, way, player):
     cut = {"read": lambda response: response._replace(body=response.body.replace(b'"id"', b'"x', 1))}
     player("workflow", way).play(Try(error, run={"outcome": outcome, "duration": 0.0}, instead=cut, runs=outcome))
 
@@ -254,7 +269,7 @@ def test_task_that_has_succeeded_without_waiting_is_cleared_without_a_stop(way, 
 
 
 @pytest.mark.parametrize("args", [{}, {"on_paused": "ask"}], ids=["", "asks"])
-def test_clear_stops_an_active_run_also_of_a_task_that_waits_in_its_worker(args, player):
+def test_clear_after_a_lost_worker_stops_the_run_that_is_still_active(args, player):
     found = player("workflow", WAYS[0])
     first = Try(dies="after read", run=LONG, args=args)
     found.play(first, Try(cleared=True, args=args, runs="canceled finished", says="the Airflow task was cleared"))

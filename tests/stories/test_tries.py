@@ -154,7 +154,7 @@ STORIES = {
     ],
     "deadline, and the stop fails": [replace(OVERDUE, faults=NO_STOP, says=STAYS)],
     "deadline of a run that ends before its stop": [
-        Try(run={"duration": 302}, args=SHORT, faults={"read": (RequestFault.slow(5), None)})
+        Try(run={"duration": 299.9}, args=SHORT, faults={"read": (RequestFault.slow(5), None)})
     ],
     "deadline of a run that is unknown by then": [replace(OVERDUE, faults={"stop": (GONE, None)}, says=NOT_KNOWN)],
     "not waited for": [Try(args=NO_WAIT, says="Not waiting for", runs="running")],

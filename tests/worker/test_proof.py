@@ -68,7 +68,9 @@ FORGED_ENTRIES: dict[str, Any] = {
 @pytest.mark.parametrize("max_tries", [0, 1], ids=["retried", "cleared"])
 @pytest.mark.parametrize("kind", ["workflow", "template"])
 @cases("forge", FORGED_ENTRIES)
-def test_forged_entry_reads_stops_and_adopts_no_run_of_others(worker, emulator, theirs, forge, kind, max_tries):
+def test_task_with_forged_entry_reads_stops_and_adopts_no_run_of_another_task(
+    worker, emulator, theirs, forge, kind, max_tries
+):
     given: dict[str, Any] = {"workflow_id": SEARCH.id, "input_parameters": PENS}
     if kind == "template":
         given = {"operator_class": RunTemplateOperator, "workflow_template_id": TEMPLATE_SEARCH.id}
@@ -115,7 +117,7 @@ def test_forged_xcom_gives_no_run_of_others_after_a_deferral_that_failed(worker,
     [their_run, my_run] = emulator.tasks
     mine.ti.xcoms |= {"task_id": their_run.id, "task": forge(mine.ti.xcoms["task"], theirs.ti.xcoms["task"])}
     with pytest.raises(
-        RunLostError, match=f"nothing proves its id.*The XCom task_id names BrowserAct task {their_run.id}"
+        RunLostError, match=f"Its id is not certain.*The XCom task_id names BrowserAct task {their_run.id}"
     ):
         mine.operator().resume_execution("__fail__", {"error": error}, mine.context)
     assert (their_run.status, my_run.status) == ("running", "running")

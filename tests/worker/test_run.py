@@ -560,6 +560,24 @@ class TestKillThatTheCodeOutruns:
         assert emulator.tasks[0].status == "canceled"
 
 
+def test_kill_during_a_look_up_while_airflow_does_not_respond_promises_no_next_try(
+    tries, airflow, emulator, be_hasty, logs
+):
+    def killed(operator) -> None:
+        airflow.answers = AWAY
+        operator.on_kill()
+
+    be_hasty()
+    emulator.fault("run-task", RequestFault.lost_response(), times=1)
+    attempt = tries()
+    attempt.at_calls("run-task", before=killed)
+    with pytest.raises(
+        RunLostError, match=r"The next try looks for it if Airflow starts one\. If not: Check the newest"
+    ):
+        attempt.run()
+    assert "The run keeps running" not in logs()
+
+
 class TestExecutionTimeout:
     def execute(self, operator, attempt) -> None:
         """Handle execution_timeout as Airflow does: with an exception, and on_kill while that is handled."""
@@ -625,6 +643,25 @@ class TestExecutionTimeout:
             execute()
         assert emulator.tasks[0].status == status
         assert logs().count("Killed: execution_timeout ended the Airflow task.") == 1
+
+    def test_sigterm_while_execution_timeout_waits_for_the_list_ends_the_wait(self, tries, emulator, monkeypatch, logs):
+        monkeypatch.setattr(timings, "LIST_READS", (60.0, 120.0))
+        attempt, pause = tries(), time.sleep
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
+        operator = attempt.operator()
+
+        def over(seconds: float) -> None:
+            if operator._run.lost is not None and not operator._run.killed:
+                raise AirflowTaskTimeout("Timeout")
+            pause(seconds)
+
+        monkeypatch.setattr(time, "sleep", over)
+        began = time.monotonic()
+        with sigterm_after(operator, lambda: emulator.wait_until(lambda: operator._run._deciding is not None)):
+            self.execute(operator, attempt)
+        assert time.monotonic() - began < 30
+        assert emulator.tasks[0].status == "running"
+        assert f"BrowserAct tasks of workflow {SEARCH.id}: {emulator.tasks[0].id}" in logs()
 
     def test_execution_timeout_after_a_stop_at_the_cap_that_failed_stops_the_run(self, tries, emulator):
         emulator.fault("stop-task", RequestFault.status(403), times=1)
@@ -705,64 +742,48 @@ def test_signal_while_the_run_is_being_made_is_not_forgotten(tries, monkeypatch)
     assert operator._run.killed
 
 
+SET, CLEARED = "the Airflow task was set to a final state.", "the Airflow task was cleared."
+
+
 @cases(
-    ("state", "superseded", "status", "words"),
+    ("states", "superseded", "newest", "status", "words"),
     {
-        "marked": ("failed", False, "canceled", "the Airflow task was set to a final state.\nThe run was stopped."),
-        "cleared": ("restarting", False, "canceled", "the Airflow task was cleared.\nThe run was stopped."),
-        "deleted": (DELETED, False, "canceled", "the task instance was deleted in Airflow.\nThe run was stopped."),
-        "accepted": ("deferred", False, "running", ""),
-        "resumed already": ("scheduled", False, "running", ""),
-        "another try has begun": ("running", True, "running", ""),
-    },
-)
-def test_refused_deferral_stops_the_run_and_an_accepted_one_does_not(
-    tries, airflow, emulator, ends_of_tasks, logs, state, superseded, status, words
-):
-    tries(deferrable=True).defer()
-    logs()
-    airflow.become(state, superseded)
-    [end] = ends_of_tasks
-    end()
-    assert emulator.tasks[0].status == status
-    assert words in logs()
-
-
-BEFORE_THE_TRIGGER = cases(
-    ("later", "superseded", "newest", "status"),
-    {
-        "marked": ("failed", False, False, "canceled"),
-        "marked as successful": ("success", False, False, "canceled"),
-        "cleared, Airflow 3.4": ("scheduled", True, True, "canceled"),
-        "cleared and deferred again, Airflow 3.4": ("deferred", True, True, "canceled"),
-        "left to a retry, Airflow 3.4": ("up_for_retry", True, True, "running"),
+        "deferral refused, marked": (["failed"], False, False, "canceled", SET),
+        "deferral refused, cleared": (["restarting"], False, False, "canceled", CLEARED),
+        "deferral refused, deleted": ([DELETED], False, False, "canceled", "was deleted in Airflow."),
+        "accepted": (["deferred", "deferred"], False, True, "running", ""),
+        "resumed already": (["scheduled"], False, False, "running", ""),
+        "another try has begun": (["running"], True, False, "running", ""),
+        "marked before the trigger begins": (["deferred", "failed"], False, False, "canceled", SET),
+        "marked as successful": (["deferred", "success"], False, False, "canceled", SET),
+        "cleared, Airflow 3.4": (["deferred", "scheduled"], True, True, "canceled", CLEARED),
+        "cleared and deferred again, Airflow 3.4": (["deferred", "deferred"], True, True, "canceled", CLEARED),
+        "left to a retry, Airflow 3.4": (["deferred", "up_for_retry"], True, True, "running", ""),
         # The next try finds the run.
-        "cleared, Airflow 3.3": ("scheduled", True, False, "running"),
-        "nothing": ("deferred", False, True, "running"),
+        "cleared, Airflow 3.3": (["deferred", "scheduled"], True, False, "running", ""),
     },
 )
-
-
-@BEFORE_THE_TRIGGER
-def test_person_who_ends_the_task_before_its_trigger_begins_stops_the_run(
-    tries, airflow, emulator, ends_of_tasks, monkeypatch, later, superseded, newest, status
+def test_process_that_has_deferred_stops_the_run_if_a_person_has_ended_the_task_before_the_trigger_begins(
+    tries, airflow, emulator, ends_of_tasks, monkeypatch, logs, states, superseded, newest, status, words
 ):
     monkeypatch.setattr("airflow_provider_browseract.worker.run.AIRFLOW_V_3_4_PLUS", newest)
     tries(deferrable=True).defer()
-    airflow.become("deferred")
+    logs()
+    airflow.become(states[0], superseded and len(states) == 1)
     pause = time.sleep
 
-    def later_sleep(seconds: float) -> None:
+    def pause_until_later(seconds: float) -> None:
         if seconds == timings.TRIGGER_BEGINS:
-            airflow.become(later, superseded)
+            airflow.become(states[-1], superseded)
         pause(seconds)
 
-    monkeypatch.setattr(time, "sleep", later_sleep)
+    monkeypatch.setattr(time, "sleep", pause_until_later)
     ends_of_tasks[0]()
     assert emulator.tasks[0].status == status
+    assert (f"{words}\nThe run was stopped." if words else "") in logs()
 
 
-def test_success_of_the_resumed_process_after_a_deferral_is_no_reason_for_a_stop_or_a_line(
+def test_success_of_the_resumed_task_right_after_its_deferral_stops_and_logs_nothing(
     tries, airflow, emulator, ends_of_tasks, logs
 ):
     emulator.next_run(SEARCH.id, duration=0.5)
@@ -775,12 +796,12 @@ def test_success_of_the_resumed_process_after_a_deferral_is_no_reason_for_a_stop
     assert logs() == ""
 
 
-def test_nothing_is_asked_after_the_deferral_of_a_run_that_is_never_stopped(tries, ends_of_tasks):
+def test_airflow_is_not_asked_after_a_deferral_with_cancel_on_kill_false(tries, ends_of_tasks):
     tries(deferrable=True, cancel_on_kill=False).defer()
     assert ends_of_tasks == []
 
 
-def test_answer_that_comes_late_after_the_deferral_does_not_count(tries, airflow, emulator, ends_of_tasks, monkeypatch):
+def test_late_response_of_airflow_after_the_deferral_is_ignored(tries, airflow, emulator, ends_of_tasks, monkeypatch):
     monkeypatch.setattr(timings, "HAND_OVER_LIMIT", 0.0)
     tries(deferrable=True).defer()
     airflow.become("failed")
@@ -789,7 +810,7 @@ def test_answer_that_comes_late_after_the_deferral_does_not_count(tries, airflow
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_deferral_of_the_try_that_replaced_this_one_is_none_of_this_one(tries, killed, airflow, emulator, stored):
+def test_deferral_of_a_later_try_is_not_taken_for_that_of_the_killed_try(tries, killed, airflow, emulator, stored):
     def replaced() -> None:
         attempt.operated._run.stored = stored
         airflow.become("deferred", superseded=True)

@@ -347,6 +347,7 @@ def test_usable_run_of_an_earlier_try_is_reattached(entry, kind, run, kept):
 
 NOT_WANTED = "an earlier try had other inputs or another profile"
 WAS_STOPPED = "was stopped, because the Airflow task was cleared"
+BEFORE_STOP = "ended before its stop"
 OF_WORKFLOW = "was stopped, because it is a run of workflow 70"
 HAS_ENDED = errors.TaskEndedError("x", code=10121)
 CANCELED_RUN = listed_run("7", status=TaskStatus.CANCELED, credit=40)
@@ -361,10 +362,20 @@ STARTED = "Started a run of {}: BrowserAct task 9."
         "failed": (SAME, "", [FAILED_RUN], "has ended as failed"),
         "canceled": (SAME, "", [CANCELED_RUN], "has ended as canceled"),
         "other inputs": (OTHER_INPUTS, "", [RUN, None], f"was stopped, because {NOT_WANTED}"),
-        "other inputs, ended meanwhile": (OTHER_INPUTS, "", [RUN, HAS_ENDED], f"was stopped, because {NOT_WANTED}"),
+        "other inputs, ended meanwhile": (
+            OTHER_INPUTS,
+            "",
+            [RUN, HAS_ENDED, FINISHED_RUN],
+            f"{BEFORE_STOP} ({NOT_WANTED})",
+        ),
         "other inputs, finished": (OTHER_INPUTS, "", [FINISHED_RUN], f"has ended as finished, but {NOT_WANTED}"),
         "cleared": (CLEARED, "", [RUN, None], WAS_STOPPED),
-        "cleared, ended meanwhile": (CLEARED, "", [RUN, HAS_ENDED], WAS_STOPPED),
+        "cleared, failed meanwhile": (
+            CLEARED,
+            "",
+            [RUN, HAS_ENDED, FAILED_RUN],
+            f"{BEFORE_STOP} (the Airflow task was cleared)",
+        ),
         "workflow before, bot now": (SAME, "bot", [RUN, None], OF_WORKFLOW),
         "bot before, workflow now": (OF_BOT, "", [BOT_RUN, None], "was stopped, because it is a run of bot 70"),
         "forgotten, then cleared": (CLEARED, "", [GONE], "the Airflow task was cleared"),
@@ -379,14 +390,33 @@ def test_unusable_run_of_an_earlier_try_is_replaced_by_a_new_one(entry, kind, an
     made = signed(before, task_id="9", profile_id="profile of 9")
     assert played.over == Started(made, None, wanted)
     assert played.written == [before, made]
-    read_and_stop = ["query-run", "cancel-run"] if entry.source == BOT else ["get-task", "stop-task"]
+    read_and_stop = ["query-run", "cancel-run"] if entry.source == BOT else ["get-task", "stop-task", "get-task"]
     assert played.names == [*read_and_stop[: len(answers)], wanted.call.name]
     line = f"The run of an earlier try {log}. Starting a new run."
-    if log.startswith("was stopped"):
+    if log.startswith(("was stopped", BEFORE_STOP)):
         line += " It was BrowserAct task 7."
     if answers == [GONE]:
         line = f"{FORGOTTEN}{WHY_UNKNOWN} {ELSEWHERE} Starting a new run, because {log}. It was BrowserAct task 7."
     assert played.lines == [line, STARTED.format(wanted.source)]
+
+
+def test_run_that_finishes_before_the_stop_of_a_cleared_task_is_reattached():
+    assert play(CLEARED, RUN, HAS_ENDED, FINISHED_RUN).started.entry == SAME
+
+
+@pytest.mark.parametrize("max_tries", [3, 4], ids=["retried", "cleared"])
+def test_entry_of_a_found_run_that_came_to_nothing_is_proven_when_a_refused_start_restores_it(max_tries):
+    refused = play(signed(SAME, task_id=None), page_of(FAILED_RUN), FAILED_RUN, FULL, max_tries=max_tries)
+    assert isinstance(refused.over, NotNowError)
+    assert play(refused.written[-1], FAILED_RUN, MADE, max_tries=max_tries).started.task_id == "9"
+
+
+@pytest.mark.parametrize(("kind", "starts"), [("workflow", True), ("bot", True), ("template", False)])
+def test_list_with_another_api_key_proves_that_there_is_no_run_only_of_what_another_account_cannot_run(kind, starts):
+    entry = replace(earlier(kind, task_id=None), key_digest="f" * 16)
+    played = play(entry, page_of(), *([MADE] if starts else []), wanted=request(kind=kind))
+    assert isinstance(played.over, Started if starts else AirflowFailException)
+    assert play(replace(entry, max_tries=2), page_of(), MADE, wanted=request(kind=kind)).started.task_id == "9"
 
 
 NOT_STARTED = (
@@ -659,12 +689,12 @@ class TestAStart:
             "first read has several": (page_of(LATE, replace(LATE, id="9")), page_of(LATE), [60.0, 60.0]),
         },
     )
-    def test_run_that_is_listed_late_is_found_and_not_waited_for_any_longer(self, error, first, second, slept):
+    def test_run_that_is_listed_late_is_found_at_the_first_read_that_has_it(self, error, first, second, slept):
         played = play(None, error, *filter(None, (first, second)))
         assert (played.started.task_id, played.slept) == ("8", slept)
 
     @pytest.mark.parametrize("apart", [-90, -61, 61, 90])
-    def test_list_of_a_server_with_another_time_does_not_prove_that_there_is_no_run_until_a_clear(self, apart):
+    def test_empty_list_proves_nothing_if_the_clocks_differ_until_the_task_is_cleared(self, apart):
         pages = [replace(page_of(), served_at=at(2060.0 + apart + after)) for after in (0, 60)]
         played = play(None, LOST, *pages)
         assert isinstance(played.over, errors.RunStartUnknownError)

@@ -120,7 +120,7 @@ class TestAfterAirflowError:
         attempt.ti.xcoms["task"]["task_id"] = "8"
         for found in (None, ["7", "8"]):
             attempt.ti.xcoms["task_id"] = found
-            with pytest.raises(RunLostError, match=r"(?s)proves its id here\. Check the newest tasks.* Check that"):
+            with pytest.raises(RunLostError, match=r"(?s)has a valid proof\. Check the newest tasks.* Check that"):
                 attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
         assert calls_of(emulator, "get-task") == before
 
