@@ -572,7 +572,7 @@ def test_kill_during_a_look_up_while_airflow_does_not_respond_promises_no_next_t
     attempt = tries()
     attempt.at_calls("run-task", before=killed)
     with pytest.raises(
-        RunLostError, match=r"The next try looks for it if Airflow starts one\. If not: Check the newest"
+        RunLostError, match=r"looks for it if Airflow starts one\. If not: Check the newest"
     ):
         attempt.run()
     assert "The run keeps running" not in logs()
