@@ -242,7 +242,6 @@ class LocalAirflow:
         return self._ports.setdefault(api_server, free_port())
 
     def wait_until_healthy(self, timeout: float = 240) -> None:
-
         def healthy() -> bool:
             self.check_alive()
             try:

@@ -571,9 +571,7 @@ def test_kill_during_a_look_up_while_airflow_does_not_respond_promises_no_next_t
     emulator.fault("run-task", RequestFault.lost_response(), times=1)
     attempt = tries()
     attempt.at_calls("run-task", before=killed)
-    with pytest.raises(
-        RunLostError, match=r"looks for it if Airflow starts one\. If not: Check the newest"
-    ):
+    with pytest.raises(RunLostError, match=r"looks for it if Airflow starts one\. If not: Check the newest"):
         attempt.run()
     assert "The run keeps running" not in logs()
 
