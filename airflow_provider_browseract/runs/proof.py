@@ -34,4 +34,4 @@ def prove_run(api_key: str, of: Mapping[str, Any], shown: Mapping[str, Any]) -> 
 
 def is_proven(proof: Any, given: Any) -> bool:
     """Return whether a stored proof is the right one."""
-    return isinstance(given, str) and hmac.compare_digest(str(proof).encode(), given.encode())
+    return isinstance(given, str) and hmac.compare_digest(str(proof).encode(), given.encode(errors="replace"))

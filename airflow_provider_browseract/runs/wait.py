@@ -307,17 +307,15 @@ def poll_run(browseract_task_id: str, api_version: ApiVersion | None) -> Generat
     api = APIS[api_version]
     try:
         task: Task = yield api.get_task(browseract_task_id)
-    except ResponseTooLargeError as error:
+    except (ResponseTooLargeError, UnexpectedResponseError) as error:
         # Outputs can be large. A triggerer does not need them, and a worker explains why there is no result.
+        unread = error.unusable if isinstance(error, UnexpectedResponseError) else error.message
+        if unread is None:
+            raise
         state: TaskState = yield api.get_task_status(browseract_task_id)
-        return Task(id=browseract_task_id, status=state.status, unread=error.message, api_version=api_version)
-    except UnexpectedResponseError as error:
-        if error.unusable is None:
+        if isinstance(error, UnexpectedResponseError) and not state.status.ended:
             raise
-        state = yield api.get_task_status(browseract_task_id)
-        if not state.status.ended:
-            raise
-        return Task(id=browseract_task_id, status=state.status, unread=error.unusable, api_version=api_version)
+        return Task(id=browseract_task_id, status=state.status, unread=unread, api_version=api_version)
     return task
 
 

@@ -86,20 +86,21 @@ class Conclusion:
         :raises ResultError: the run finished and its results could not be written, but the next try may write them.
         :raises AirflowFailException: the run finished, and no retry can return or write its results.
         """
+        operator = self.operator
         try:
             with self._paid("read"):
                 try:
-                    self.task = read_late_output(self.task, self.operator.hook, self.operator.log, self._check)
-                    self.task = read_unread(self.task, self.operator.hook, self.operator.log, self._check)
+                    self.task = read_late_output(self.task, operator.hook, operator.log, self._check)
+                    self.task = read_unread(self.task, operator.hook, operator.log, self._check)
                 finally:
-                    self.operator.log.info("%s", end_line(self.task))
-                    self._show()
+                    operator.log.info("%s", end_line(self.task))
+                    show_run(self.context["ti"], self.task, operator.hook, operator.log, follows=self.follows)
                 check_finished(self.task)
             if self.task.unread is not None:
                 raise self._without_result(f"its output cannot be read: {self.task.unread}")
             if not (_text_of(self.task) or has_files(self.task)):
-                self.operator.log.warning("The run finished without any output.")
-            returned = self.operator.output_path is None
+                operator.log.warning("The run finished without any output.")
+            returned = operator.output_path is None
             with self._paid("read" if returned else "written"):
                 result = self._read() if returned else self._write()
         except ResultError:
@@ -111,9 +112,6 @@ class Conclusion:
         count_run(self.task)
         self._extend_asset_events()
         return result
-
-    def _show(self) -> None:
-        show_run(self.context["ti"], self.task, self.operator.hook, self.operator.log, follows=self.follows)
 
     def _check(self) -> None:
         if self.must_end():

@@ -66,7 +66,7 @@ from airflow_provider_browseract.runs.wait import (
 from airflow_provider_browseract.worker.checks import check_before_start, end_dry_run, read_request, with_callback
 from airflow_provider_browseract.worker.ledger import Entry, Ledger, id_of
 from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
-from airflow_provider_browseract.worker.run import STOPPED, Run
+from airflow_provider_browseract.worker.run import STOPPED, UNKNOWN, Run
 from airflow_provider_browseract.worker.start import NotNowError, Started, Wanted, is_final, start_or_reattach
 
 if TYPE_CHECKING:
@@ -205,19 +205,16 @@ class Execution:
             if self.ledger.is_kept or not (run.starting or run.start_unknown):
                 raise
             # No later try can look the run up.
-            raise AirflowFailException(
-                f"execution_timeout expired during the start of {run.source}. It is not known whether BrowserAct "
-                f"started a run.\n{RunStartUnknownError.remedy}"
-            ) from None
+            why = f"execution_timeout expired during the start of {run.source}. {UNKNOWN}."
+            raise AirflowFailException(f"{why}\n{RunStartUnknownError.remedy}") from None
         finally:
             failure = sys.exc_info()[1]
             # An earlier try may have started a run if nothing could be read.
             unread = run.start_unknown and isinstance(failure, Exception) and entry is None and self.ti.try_number > 1
             if failure is not None and (run.starting or (unread and not isinstance(failure, AirflowFailException))):
-                self.log.error(
-                    "It is not known whether BrowserAct started a run. A run may be running and using credits. %s",
-                    "The next try looks for it." if self.ledger.another_try(failure) else RunStartUnknownError.remedy,
-                )
+                looks = self.ledger.another_try(failure)
+                then = "The next try looks for it." if looks else RunStartUnknownError.remedy
+                self.log.error("%s. A run may be running and using credits. %s", UNKNOWN, then)
                 run.leave_start_unknown()
 
     def _wanted(self, queued: Queued) -> Wanted:
@@ -606,7 +603,7 @@ class Execution:
     def _end_without_event(self, why: str, *, remedy: str, overdue: bool = False) -> Any:
         """Return the result if the run has ended although Airflow's part of the wait failed, or stop waiting for it."""
         run = self.run
-        seen: Task | Exception | None = None
+        seen: Task | BrowserActError | None = None
         # People can edit both. During the deferral, the operator may have been replaced by one of the other version.
         with tolerate_errors(self.log.warning, "The state of the run could not be read: %s"):
             entry, settings = self.ledger.read(), self.hook.settings
@@ -615,13 +612,12 @@ class Execution:
             elif found := proven_run(self._xcom("task"), settings.api_key, self.ti):
                 run.follow(*found)
         if (task_id := run.task_id) is not None:
-            try:
+            # The failed wait is reported instead.
+            with tolerate_errors(self.log.warning, "The run cannot be read: %s"):
                 seen = run.look(task_id)
-            except Exception as error:  # noqa: BLE001 - the failed wait is reported instead
-                seen = error
-            if isinstance(seen, Exception):
-                self.log.warning("The run cannot be read: %s", seen)
-            elif isinstance(seen, Task) and seen.status.ended:
+                if isinstance(seen, BrowserActError):
+                    raise seen
+            if isinstance(seen, Task) and seen.status.ended:
                 self.log.warning("%s The run has ended, so its result is read.", why)
                 self._hide_inputs(self.operator.hide_secrets())
                 self.hook.hiding = self.hook.hiding.of_run(seen)

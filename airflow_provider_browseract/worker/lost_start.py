@@ -20,9 +20,9 @@ from airflow_provider_browseract.exceptions import BrowserActError, RunStartUnkn
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import error_text
 from airflow_provider_browseract.runs.request import RunRequest
-from airflow_provider_browseract.worker.ledger import Entry
+from airflow_provider_browseract.worker.ledger import UNTIL_CLEARED, Entry
 from airflow_provider_browseract.worker.matching import came_to_nothing, match_task
-from airflow_provider_browseract.worker.run import Run
+from airflow_provider_browseract.worker.run import UNKNOWN, Run
 
 MAX_NAMED = 10
 """Possible runs that a message names."""
@@ -80,7 +80,7 @@ class LostStart:
         if not listed.usable and listed.clocks is None:
             run.log.info("No matching run was found.")
             return None
-        why = MAYBE if listed.usable else f"It is not known whether BrowserAct started a run. {listed.clocks}"
+        why = MAYBE if listed.usable else f"{UNKNOWN}. {listed.clocks}"
         if cleared:
             then = "Starting a new run, because the Airflow task was cleared."
             run.log.warning("%s %s %s", why, then, self.names_of(listed))
@@ -89,31 +89,26 @@ class LostStart:
             raise RunStartUnknownError(why)
         # The error names the runs.
         run.leave_start_unknown()
-        then = (
-            "In the BrowserAct dashboard, stop the runs below that no Airflow task waits for. Then clear the Airflow "
-        )
-        raise AirflowFailException(error_text(why, f"{then}task, which starts a new run.", self.names_of(listed)))
+        stop = "In the BrowserAct dashboard, stop the runs below that no Airflow task waits for."
+        raise AirflowFailException(error_text(why, f"{stop} Then {UNTIL_CLEARED}.", self.names_of(listed)))
 
     def _read_when_listed(self) -> Listed:
         """Wait until the run must be in the list, and return what the list shows then, or earlier if it has the run."""
         run, (first, last) = self.run, timings.LIST_READS
-        if time.time() < self.ended_at + last:
-            run.sleep(self.ended_at + first - time.time())
+        over = time.time() >= self.ended_at + last
+        for seconds in (last,) if over else (first, last):
+            run.sleep(self.ended_at + seconds - time.time())
             try:
                 listed = self.read(run.hook.client)
             except BrowserActError as error:
+                if seconds == last:
+                    message = f"{UNKNOWN}, and looking for it failed: {error.message}"
+                    raise RunStartUnknownError.after(error, message) from error
                 run.log.warning("The list of tasks could not be read: %s", error.brief)
-            else:
-                run.check()
-                if listed.certain is not None:
-                    return listed
-            run.sleep(self.ended_at + last - time.time())
-        try:
-            listed = self.read(run.hook.client)
-        except BrowserActError as error:
-            message = f"It is not known whether BrowserAct started a run, and looking for it failed: {error.message}"
-            raise RunStartUnknownError.after(error, message) from error
-        run.check()
+                continue
+            run.check()
+            if listed.certain is not None:
+                break
         return listed
 
     def read(self, client: BrowserActClient) -> Listed:

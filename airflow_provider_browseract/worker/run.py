@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
@@ -189,13 +189,11 @@ class Run:
                 stopped = run_steps(stop_run(browseract_task_id, APIS[self.api_version]), client, self.log)
             fate = STOPPED if stopped else HAD_ENDED
         except TaskNotFoundError:
-            self.task_id = None
-            return NOT_KNOWN
+            fate = NOT_KNOWN
         except Exception as error:  # noqa: BLE001 - whatever fails, the caller reports that the run was not stopped
-            self.task_id = None
-            return f"The run {not_stopped(error, self.url)}"
+            fate = f"The run {not_stopped(error, self.url)}"
         self.task_id = None
-        if within is None:
+        if within is None and fate in (STOPPED, HAD_ENDED):
             with tolerate_errors():
                 LiveViewLink().push(self.ledger.ti, LiveViewLink.OVER)
         return fate
@@ -204,8 +202,8 @@ class Run:
         """Stop the run. If it has finished or failed before, return it too, because its result is paid for."""
         fate = self.stop(browseract_task_id)
         seen = self.look(browseract_task_id) if fate == HAD_ENDED else None
-        has_result = isinstance(seen, Task) and seen.status in (TaskStatus.FINISHED, TaskStatus.FAILED)
-        return fate, seen if has_result and isinstance(seen, Task) else None
+        ended = isinstance(seen, Task) and seen.status in (TaskStatus.FINISHED, TaskStatus.FAILED)
+        return fate, cast("Task", seen) if ended else None
 
     def stop_if_replaced(self, browseract_task_id: str) -> None:
         """Stop a run that only this try knows if Airflow has started another try.

@@ -32,7 +32,7 @@ from airflow_provider_browseract.runs.wait import stop_run
 from airflow_provider_browseract.worker.ledger import UNTIL_CLEARED, Entry, id_of, unusable
 from airflow_provider_browseract.worker.lost_start import LostStart
 from airflow_provider_browseract.worker.matching import came_to_nothing, match_task
-from airflow_provider_browseract.worker.run import Run
+from airflow_provider_browseract.worker.run import UNKNOWN, Run
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.settings import Settings
@@ -137,7 +137,7 @@ def start_or_reattach(run: Run, wanted: Wanted, entry: Entry | None) -> Started:
         run.follow(task_id, version)
     if task is not None and _is_wanted(run, task, entry, wanted, same=same, cleared=cleared):
         # Someone may have changed an argument or the connection, or cleared the task.
-        current = replace(entry, **_now(run, request), max_tries=ti.max_tries, spent=spent).signed(settings, ti)
+        current = replace(entry, **_now(run, request), spent=spent).signed(settings, ti)
         if current != before:
             _remember(run, current)
         run.log.info("Reattaching to BrowserAct task %s that an earlier try started.", task_id)
@@ -148,10 +148,10 @@ def start_or_reattach(run: Run, wanted: Wanted, entry: Entry | None) -> Started:
 
 
 def _now(run: Run, request: RunRequest) -> dict[str, Any]:
-    """Return the fields of an entry that depend on the connection as it is now."""
+    """Return the fields of an entry that depend on the connection and the try as they are now."""
     settings = run.hook.settings
     digests = {"fingerprint": request.fingerprint(settings.api_key), "key_digest": settings.key_digest}
-    return {**digests, "connection": run.hook.browseract_conn_id}
+    return {**digests, "connection": run.hook.browseract_conn_id, "max_tries": run.ledger.ti.max_tries}
 
 
 def _leave_alone(run: Run, wanted: Wanted, entry: Entry, cleared: bool, why: str) -> Started:
@@ -173,10 +173,9 @@ def _read_earlier(run: Run, task_id: str, *, cleared: bool) -> Task | None:
         if not cleared:
             # With a key of another account, the run may still be active there.
             run.task_id = None
-            then = "Make sure that no run is active. Then clear the task instance, which starts a new run."
-            raise AirflowFailException(
-                error_text(f"{unknown} Nothing was started.", f"{WHY_UNKNOWN} {then}", about=task_id, codes=task.codes)
-            )
+            then = f"{WHY_UNKNOWN} Make sure that no run is active. Then {UNTIL_CLEARED}."
+            why = f"{unknown} Nothing was started."
+            raise AirflowFailException(error_text(why, then, about=task_id, codes=task.codes))
         then = "Starting a new run, because the Airflow task was cleared."
         text = "%s %s If it is active in another account, it keeps using credits. %s It was BrowserAct task %s."
         run.log.warning(text, unknown, WHY_UNKNOWN, then, task_id)
@@ -252,17 +251,15 @@ def _start(run: Run, wanted: Wanted, before: Entry | None, earlier: tuple[str, .
         wanted.check_budget(request)
         settings = run.hook.settings
         known = {**_now(run, wanted.request), "longest_call": settings.longest_call, "earlier": earlier, "spent": spent}
-        record = _Record(
-            run, settings, Entry(request.source, **known, written_at=0.0, max_tries=run.ledger.ti.max_tries)
-        )
+        record = _Record(run, settings, Entry(request.source, **known, written_at=0.0))
         try:
             created: CreatedTask = run.hook.client.send(request.call, before=record)
             break
         except BrowserActError as error:
             found = None
             if not error.not_processed:
-                unknown = "It is not known whether BrowserAct started a run. Looking for it for up to %g seconds: %s"
-                run.log.warning(unknown, timings.LIST_READS[-1], error.brief)
+                text = "%s. Looking for it for up to %g seconds: %s"
+                run.log.warning(text, UNKNOWN, timings.LIST_READS[-1], error.brief)
                 found = LostStart(run, record.entry, request, time.time()).find()
             if found is not None:
                 created = CreatedTask(id=found.id, profile_id=found.profile_id)

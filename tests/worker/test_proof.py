@@ -100,6 +100,7 @@ FORGED_XCOMS: dict[str, Any] = {
     "their proof": lambda own, their: {**own, "task_id": their["task_id"], "proof": their["proof"]},
     "no proof": lambda own, their: {name: value for name, value in own.items() if name != "proof"},
     "odd proof": lambda own, their: {**own, "proof": ["x"]},
+    "half a character as its proof": lambda own, their: {**own, "proof": "\ud800"},
     "what is hidden": lambda own, their: {**own, "hidden": ["live_view"]},
     "who follows": lambda own, their: {**own, "follows": True},
     "connection": lambda own, their: {**own, "connection": "other"},

@@ -420,7 +420,7 @@ def test_list_with_another_api_key_proves_that_there_is_no_run_only_of_what_anot
 
 
 NOT_STARTED = (
-    f"{FORGOTTEN}Nothing was started.\n{WHY_UNKNOWN} Make sure that no run is active. Then clear the task instance, "
+    f"{FORGOTTEN}Nothing was started.\n{WHY_UNKNOWN} Make sure that no run is active. Then clear the Airflow task, "
     "which starts a new run."
 )
 NOT_CERTAIN = (
