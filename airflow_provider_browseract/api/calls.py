@@ -107,8 +107,8 @@ class Call(Generic[T]):
         """
         broken, data = None, None
         try:
-            body = _in_utf8(body).strip()
-            data = self._decode(body, status, shared) if body else None
+            empty, body = not body.strip(), _in_utf8(body).strip()
+            data = None if empty else self._decode(body, status, shared)
         except (ValueError, RecursionError, msgspec.MsgspecError) as error:
             broken = error
         if broken is not None and body.startswith(b"<") and (status < 300 or status in (401, 403)):

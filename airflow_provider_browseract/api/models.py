@@ -165,6 +165,9 @@ Id = Annotated[str, Field(pattern=f"^{PATH_ID.pattern}$"), BeforeValidator(_id)]
 Name = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(_id), AfterValidator(_printable)]
 """A name that people have given, or an id that is never a part of an address."""
 
+Url = Annotated[str, Field(strict=True)]
+"""The address of a file. No other value is converted to it."""
+
 Line = Annotated[str | None, BeforeValidator(_line)]
 """A text for people: one printable line of limited length."""
 
@@ -265,7 +268,7 @@ class Output(Model):
     paid: ClassVar = ("string", "files", "formats")
 
     string: Annotated[str | None, BeforeValidator(_string)] = None
-    files: Annotated[tuple[Annotated[str, Field(strict=True)], ...], BeforeValidator(lambda files: files or ())] = ()
+    files: Annotated[tuple[Url, ...], BeforeValidator(lambda files: files or ())] = ()
     formats: tuple[OutputFile, ...] = ()
     is_json: bool | None = None
 

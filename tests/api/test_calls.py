@@ -258,6 +258,13 @@ DONE = {
         for body in (None, {}, {"code": 0}, {"code": 0, "msg": "success"}, {"code": 0, "data": None})
     },
 }
+
+
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16"])
+def test_byte_order_mark_alone_is_no_success(mark):
+    assert type(error(STOP, Response(200, {}, "".encode(mark)))) is errors.UnexpectedResponseError
+
+
 CREATED, MADE = {"id": "5", "profile_id": "9"}, CreatedTask(id="5", profile_id="9")
 
 
