@@ -319,14 +319,23 @@ class BrowserActHook(BaseHook):
         :returns: ``False`` if the task had already ended or does not exist. If it does not exist, a warning is logged.
         """
         try:
-            self.send_about(task_id, lambda api: api.stop_task(task_id, biz_code=biz_code))
-        except TaskEndedError as error:
-            # The first request may have stopped it, and its response was lost.
-            return error.resent and self.get_task_status(task_id) is TaskStatus.CANCELED
+            return self.stop_known_task(task_id, biz_code=biz_code)
         except TaskNotFoundError as error:
             # With the key of another account, a task that is running looks like one that is gone.
             self.log.warning("BrowserAct task %s was not stopped: %s. %s", task_id, error.brief, error.advice)
             return False
+
+    def stop_known_task(self, task_id: str, *, biz_code: int | None = None) -> bool:
+        """Stop a task as :meth:`stop_task` does, but raise an error if BrowserAct does not know it.
+
+        :returns: ``False`` if the task had already ended.
+        :raises TaskNotFoundError: it does not exist, or belongs to another account.
+        """
+        try:
+            self.send_about(task_id, lambda api: api.stop_task(task_id, biz_code=biz_code))
+        except TaskEndedError as error:
+            # The first request may have stopped it, and its response was lost.
+            return error.resent and self.get_task_status(task_id) is TaskStatus.CANCELED
         return True
 
     def resume_task(self, task_id: str) -> None:

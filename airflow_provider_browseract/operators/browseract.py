@@ -17,7 +17,6 @@ from airflow_provider_browseract.exceptions import (
     BrowserActError,
     InputError,
     RunError,
-    TaskEndedError,
     TaskNotPausedError,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -316,13 +315,7 @@ class StopTaskOperator(TaskOperator):
 
     def act(self, browseract_task_id: str) -> str:
         """Stop the task, unless it has already ended."""
-        try:
-            self.hook.send_about(browseract_task_id, lambda api: api.stop_task(browseract_task_id))
-        except TaskEndedError as error:
-            # The first request may have stopped it, and its response was lost.
-            stopped = error.resent and self.hook.get_task_status(browseract_task_id) is TaskStatus.CANCELED
-            return "stopped" if stopped else "ended"
-        return "stopped"
+        return "stopped" if self.hook.stop_known_task(browseract_task_id) else "ended"
 
 
 class ResumeTaskOperator(TaskOperator):

@@ -17,14 +17,18 @@ OF_RUN = ("connection", "api_version", "task_id", "follows", "hidden")
 """Keys of the XCom ``task`` that its proof covers."""
 
 
+def keyed_digest(api_key: str, value: Any) -> str:
+    """Return a digest of a JSON value that nobody can compute without the API key."""
+    return hmac.new(derived_key(api_key), json.dumps(value, sort_keys=True).encode(), "sha256").hexdigest()
+
+
 def prove(api_key: str, label: str, of: Mapping[str, Any], *facts: Any) -> str:
     """Return the proof of facts.
 
     :param label: what kind of facts they are.
     :param of: what identifies the task instance.
     """
-    text = json.dumps([label, of, facts], sort_keys=True)
-    return hmac.new(derived_key(api_key), text.encode(), "sha256").hexdigest()
+    return keyed_digest(api_key, [label, of, facts])
 
 
 def prove_run(api_key: str, of: Mapping[str, Any], shown: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,11 +13,11 @@ from typing import Any
 from airflow_provider_browseract.api.arguments import optional, read_bot_id, read_id, read_path_id
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, one_line
-from airflow_provider_browseract.api.settings import derived_key
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.addresses import check_callback_url
 from airflow_provider_browseract.runs.hints import check_not_expanded_dict, not_a_dict
+from airflow_provider_browseract.runs.proof import keyed_digest
 from airflow_provider_browseract.runs.stored import Text
 
 
@@ -92,7 +91,7 @@ class RunRequest:
         """
         inputs = {name: _with_sorted_keys(text) for name, text in self.inputs.items()}
         parts = [str(self.source), inputs, bool(self.save_browser_data), self.profile_id, self.region]
-        return hmac.new(derived_key(api_key), json.dumps(parts, sort_keys=True).encode(), "sha256").hexdigest()
+        return keyed_digest(api_key, parts)
 
     @property
     def callback_token_sha256(self) -> str | None:

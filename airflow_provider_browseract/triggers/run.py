@@ -34,15 +34,7 @@ from airflow_provider_browseract.runs.callback_url import WAIT_XCOM, is_resumed_
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN, kept_running, not_stopped
 from airflow_provider_browseract.runs.stored import read_argument, to_json
-from airflow_provider_browseract.runs.wait import (
-    MAX_STOPS,
-    End,
-    Wait,
-    WaitEvent,
-    WokenBy,
-    poll_run,
-    stop_run,
-)
+from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, WaitEvent, WokenBy, poll_run, stop_run
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
@@ -143,9 +135,11 @@ class TaskTrigger(BaseTrigger):
                             why = f", because more credits were used than max_credits={wait.max_credits} allows"
                             stopped = await self._stop(client, why)
                             end = End.MAX_CREDITS if stopped or stops >= MAX_STOPS else None
+                        if end is End.ENDED or stopped:
+                            self._tell_queue()
                         # Each end is reported. A worker decides what follows.
                         if end is not None:
-                            return await self._close(wait, end, over=end is End.ENDED or stopped)
+                            return await self._close(wait, end)
                         poll_at = time.time() + wait.pause(time.time())
                 except Exception:
                     # A trigger that raises skips execute_complete, and nothing would wait for the run any more. The
@@ -199,13 +193,8 @@ class TaskTrigger(BaseTrigger):
                 return WaitEvent(wait.unasked())
         return WaitEvent(wait, WokenBy.PERSON, found.answer, found.by)
 
-    async def _close(self, wait: Wait, end: End, *, over: bool = False) -> WaitEvent:
-        """Return the event for an end, and close the Required Action if there is one; a person may have been faster.
-
-        :param over: the slot of the run is free again.
-        """
-        if over:
-            self._tell_queue()
+    async def _close(self, wait: Wait, end: End) -> WaitEvent:
+        """Return the event for an end, and close the Required Action if there is one; a person may have been faster."""
         if (action := wait.required_action) is None:
             return WaitEvent(wait, end=end)
         goes_on = end.lets_it_run and wait.last_seen is not TaskStatus.CANCELED

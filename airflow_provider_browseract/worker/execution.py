@@ -145,7 +145,7 @@ class Execution:
     def end_with_airflow(self, error: Exception, *, overdue: bool) -> Any:
         """Conclude the run, or stop waiting for it, after Airflow itself has ended the deferral."""
         why, remedy = str(error).rstrip("."), "Check that a triggerer is running, and check its log."
-        if self._xcom("task_id") is None:
+        if self.ledger.own_xcom("task_id") is None:
             why = f"Airflow ended the wait before the start: {why}. No run was started."
             raise NoSlotError(f"{why}\n{remedy}") from None
         return self._end_without_event(f"Airflow ended the deferral: {why}.", remedy=remedy, overdue=overdue)
@@ -574,7 +574,7 @@ class Execution:
             proof = "Its id is not certain: neither the stored state nor the XCom task has a valid proof."
             check = f"Check the newest tasks of the {self.run.source} in the BrowserAct dashboard."
             fate = f"A run may be running and using credits. {proof} {check}"
-            if named := id_of(self._xcom("task_id")):
+            if named := id_of(self.ledger.own_xcom("task_id")):
                 fate = f"{fate} The XCom task_id names BrowserAct task {named}."
         else:
             fate = (None if overdue else self.run.leave(RunLostError(why))) or self.run.stop(task_id)
@@ -609,7 +609,7 @@ class Execution:
             entry, settings = self.ledger.read(), self.hook.settings
             if entry is not None and entry.task_id is not None and entry.is_proven(settings, self.ti):
                 run.follow(entry.task_id, entry.source.api_version)
-            elif found := proven_run(self._xcom("task"), settings.api_key, self.ti):
+            elif found := proven_run(self.ledger.own_xcom("task"), settings.api_key, self.ti):
                 run.follow(*found)
         if (task_id := run.task_id) is not None:
             # The failed wait is reported instead.
@@ -623,6 +623,3 @@ class Execution:
                 self.hook.hiding = self.hook.hiding.of_run(seen)
                 return self._conclude(seen)
         raise self._lost(task_id, why, remedy=remedy, overdue=overdue, seen=seen)
-
-    def _xcom(self, key: str) -> Any:
-        return self.ti.xcom_pull(task_ids=self.ti.task_id, key=key, map_indexes=self.ti.map_index)

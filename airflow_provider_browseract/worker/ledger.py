@@ -109,6 +109,10 @@ class Ledger:
         else:
             self._store.set(STATE_KEY, to_json(entry), retention=STATE_RETENTION)
 
+    def own_xcom(self, key: str) -> Any:
+        """Return an XCom of the task instance; None if there is none."""
+        return self.ti.xcom_pull(task_ids=self.ti.task_id, key=key, map_indexes=self.ti.map_index)
+
     def is_of_another_try(self) -> bool:
         """Return whether Airflow has started another try. It then no longer shows the state to this one."""
         return self.is_kept and self._store.get(STATE_KEY) is None

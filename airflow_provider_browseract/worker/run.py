@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
@@ -202,19 +202,20 @@ class Run:
         """Stop the run. If it has finished or failed before, return it too, because its result is paid for."""
         fate = self.stop(browseract_task_id)
         seen = self.look(browseract_task_id) if fate == HAD_ENDED else None
-        ended = isinstance(seen, Task) and seen.status in (TaskStatus.FINISHED, TaskStatus.FAILED)
-        return fate, cast("Task", seen) if ended else None
+        if isinstance(seen, Task) and seen.status in (TaskStatus.FINISHED, TaskStatus.FAILED):
+            return fate, seen
+        return fate, None
 
     def stop_if_replaced(self, browseract_task_id: str) -> None:
         """Stop a run that only this try knows if Airflow has started another try.
 
         :raises RunCanceledError: Airflow has started another try.
         """
-        ti, replaced = self.ledger.ti, False
+        replaced = False
         with tolerate_errors():
             # The other try may have found the run in the list of tasks.
-            pushed = ti.xcom_pull(task_ids=ti.task_id, key="task_id", map_indexes=ti.map_index)
-            replaced = pushed != browseract_task_id and self.ledger.is_of_another_try()
+            adopted = self.ledger.own_xcom("task_id") == browseract_task_id
+            replaced = not adopted and self.ledger.is_of_another_try()
         if replaced:
             fate = self.stop(browseract_task_id)
             raise RunCanceledError(error_text(f"{REPLACED_BY}.", fate, about=browseract_task_id))
@@ -326,7 +327,7 @@ class Run:
                 self.on_kill()
 
     def stop_if_nobody_waits(self) -> None:
-        """Ask Airflow right after the deferral, and once more later, and stop the run if nobody waits for it.
+        """Ask Airflow right after the deferral, and once more later, and stop a run that is not waited for.
 
         A person may have ended the task before Airflow accepted the deferral, or before the trigger began, which takes
         one to two seconds. Airflow then calls neither ``on_kill`` of this process nor that of a trigger.

@@ -118,6 +118,7 @@ class Played(Run):
         of = {**vars(TI), "map_index": 0} if self.siblings else vars(TI)
         ti = SimpleNamespace(**of, max_tries=3, xcom_pull=lambda **_: [*self.siblings, None])
         self.ledger: Any = SimpleNamespace(ti=ti, write=self._write, is_kept=True, is_of_another_try=lambda: False)
+        self.ledger.own_xcom = lambda key: ti.xcom_pull(key=key)
         self.source = SOURCE
 
     def start(
