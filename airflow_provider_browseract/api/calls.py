@@ -29,6 +29,9 @@ from airflow_provider_browseract.exceptions import THE_CONNECTION, BrowserActErr
 
 T = TypeVar("T")
 
+UNREADABLE = (ValueError, RecursionError, msgspec.MsgspecError)
+"""What the readers of a response raise if they cannot read it."""
+
 NOT_PUBLISHED = 10020
 """BrowserAct's code for a workflow or bot that cannot run yet."""
 
@@ -105,11 +108,11 @@ class Call(Generic[T]):
         :raises ResponseTooLargeError: a shared process cannot read the response.
         :raises BrowserActError: the call failed. The class depends on BrowserAct's code, or on the HTTP status.
         """
-        broken, data = None, None
+        data, broken = None, None
         try:
-            empty, body = not body.strip(), _in_utf8(body).strip()
-            data = None if empty else self._decode(body, status, shared)
-        except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+            is_empty, body = not body.strip(), _in_utf8(body).strip()
+            data = None if is_empty else self._decode(body, status, shared)
+        except UNREADABLE as error:
             broken = error
         if broken is not None and body.startswith(b"<") and (status < 300 or status in (401, 403)):
             raise self._not_the_api(status)
@@ -119,27 +122,10 @@ class Call(Generic[T]):
             raise self._refusal(status, headers, envelope)
         try:
             if broken is not None:
-                raise ValueError(_shortly(broken))
-            if str(envelope.get("code")) == "0":
-                # According to the document, a few responses have their data in {"code": 0, "data": ...}.
-                inner = {name: value for name, value in envelope.items() if name not in ENVELOPE}
-                data = inner.get("data", inner)
-            found = _reader(self.result)(data)
-            if self.about is not None and getattr(found, "id", None) not in (None, self.about):
-                raise ValueError("it is about another task")
-        except (ValueError, RecursionError) as error:
-            # What BrowserAct returns when it is asked for something is an object or a list.
-            if self.method == "GET" and body[:1] not in (b"{", b"["):
-                raise self._not_the_api(status) from None
-            # A response that was cut off ends otherwise, and a worker could not read it either.
-            if shared and broken is not None and body[-1:] in (b"}", b"]"):
-                raise errors.ResponseTooLargeError(
-                    f"The response to {self.name} has what only a worker reads", http_status=status
-                ) from None
-            why = _shortly(error)
-            raise errors.UnexpectedResponseError(
-                f"BrowserAct's response to {self.name} cannot be used: {why}", http_status=status, unusable=why
-            ) from None
+                raise broken
+            found = self._result_in(data)
+        except UNREADABLE as error:
+            raise self._unusable(error, status, body, only_here=shared and broken is not None) from None
         if isinstance(found, Page):
             found = found.model_copy(update={"served_at": _served_at(headers)})
         result: T = found
@@ -154,6 +140,34 @@ class Call(Generic[T]):
             raise ValueError
         return json.loads(body)
 
+    def _result_in(self, data: Any) -> Any:
+        if isinstance(data, dict) and str(data.get("code")) == "0":
+            # According to the document, a few responses have their data in {"code": 0, "data": ...}.
+            inner = {name: value for name, value in data.items() if name not in ENVELOPE}
+            data = inner.get("data", inner)
+        found = _reader(self.result)(data)
+        if self.about is not None and getattr(found, "id", None) not in (None, self.about):
+            raise ValueError("it is about another task")
+        return found
+
+    # The errors
+
+    def _unusable(self, error: Exception, status: int, body: bytes, *, only_here: bool) -> BrowserActError:
+        """Return the error of a successful response whose content cannot be used.
+
+        :param only_here: a worker may be able to read it.
+        """
+        # What BrowserAct returns when it is asked for something is an object or a list.
+        if self.method == "GET" and body[:1] not in (b"{", b"["):
+            return self._not_the_api(status)
+        # A response that was cut off ends otherwise, and a worker could not read it either.
+        if only_here and body[-1:] in (b"}", b"]"):
+            what = f"The response to {self.name} has what only a worker reads"
+            return errors.ResponseTooLargeError(what, http_status=status)
+        why = _shortly(error)
+        what = f"BrowserAct's response to {self.name} cannot be used: {why}"
+        return errors.UnexpectedResponseError(what, http_status=status, unusable=why)
+
     def _not_the_api(self, status: int) -> BrowserActError:
         return errors.UnexpectedResponseError(
             f"The response to {self.name} is not from BrowserAct's API",
@@ -167,29 +181,23 @@ class Call(Generic[T]):
 
     def _refusal(self, status: int, headers: Mapping[str, str], envelope: Mapping[str, Any]) -> BrowserActError:
         given = envelope.get("code")
-        msg, trace_id = (one_line(envelope.get(name)) for name in ("msg", "traceId"))
-        code = _code(given)
+        code, msg, trace_id = _code(given), *(one_line(envelope.get(name)) for name in ("msg", "traceId"))
         kind, remedy = CODES.get(code or 0, (self._kind_without_code(status, msg or ""), None))
         if kind is errors.UnknownRefusalError and given is None and not (msg or trace_id):
             return self._not_the_api(status)
-        what = "BrowserAct refused the start: " if self.starts_run else f"BrowserAct refused {self.name}: "
+        what = "BrowserAct refused the start" if self.starts_run else f"BrowserAct refused {self.name}"
         if kind is errors.ServerError:
-            what = f"BrowserAct failed at {self.name}: "
+            what = f"BrowserAct failed at {self.name}"
         word = None if code is not None else one_line(given)
-        # BrowserAct refuses before a task exists: with a documented code, or at least with HTTP 4xx and an envelope
-        # with code, message and trace id, without data. No gateway writes such an envelope. HTTP 429 means that nothing
-        # was processed. After anything else, a proxy may have replaced the response to a start that was carried out.
-        whole = 400 <= status < 500 and status not in (401, 408) and code and msg and trace_id
-        refused = code in CODES or status == 429 or (whole and not any(map(envelope.get, DATA)))
         return kind(
-            what + (": ".join(filter(None, (word, msg))) or "no reason given"),
+            f"{what}: {': '.join(filter(None, (word, msg))) or 'no reason given'}",
             http_status=status,
             code=code,
             msg=msg,
             trace_id=trace_id,
             retry_after=_retry_after(headers.get("retry-after")),
             remedy=remedy,
-            not_processed=bool(refused),
+            not_processed=_was_refused(status, code, bool(msg and trace_id), envelope),
         )
 
     def _kind_without_code(self, status: int, msg: str) -> type[BrowserActError]:
@@ -202,6 +210,22 @@ class Call(Generic[T]):
         if self.starts_run and kind in (errors.UnknownRefusalError, errors.PermissionDeniedError):
             kind = errors.InsufficientCreditsError if CREDIT_WORDS.search(msg) else kind
         return kind
+
+
+def _was_refused(status: int, code: int | None, explained: bool, envelope: Mapping[str, Any]) -> bool:
+    """Return whether BrowserAct certainly did not process a call.
+
+    It refuses before a task exists: with a documented code, or at least with HTTP 4xx and an envelope with code,
+    message and trace id, without data. No gateway writes such an envelope. HTTP 429 means that nothing was processed.
+    After anything else, a proxy may have replaced the response to a start that was carried out.
+
+    :param explained: there is a message and a trace id.
+    """
+    if code in CODES or status == 429:
+        return True
+    if not 400 <= status < 500 or status in (401, 408):
+        return False
+    return bool(code) and explained and not any(map(envelope.get, DATA))
 
 
 def _code(given: Any) -> int | None:

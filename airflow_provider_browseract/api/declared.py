@@ -6,8 +6,9 @@ process for seconds. To skip 8 MB of them takes milliseconds.
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any, get_args, get_origin
 
@@ -26,26 +27,30 @@ MAX_ITEMS = 500
 MAX_INPUT = 64 * 1024
 """Bytes of an input whose names are built."""
 
-MAX_NESTED = 256 * 1024
-"""Bytes of an object or a list in a field, such as a schema, that is built."""
+MAX_TEXT = 4 * 1024
+"""Bytes of a text for people that are built. One line of it is shown."""
 
-NEVER_BUILT = ("output", "output_files")
+MAX_NESTED = 256 * 1024
+"""Bytes of all objects and lists in the fields of a response, such as schemas, that are built."""
+
+LONGEST_CHARACTER = len(r"\ud83d\ude00")
+"""Bytes of a character in JSON."""
 
 ENVELOPE = ("code", "msg", "traceId", "ts", "time")
 """What a response can have around its data."""
 
-_HALVES = re.compile(rb"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F]..)", re.DOTALL)
-"""Escapes of half a character without the other half."""
+TEXT, NESTED, NAMES = "text", "nested", "names"
+"""How a field is built: only a value without members, any value, or only the names of the members."""
 
-MAX_HALVES = 1000
-"""Halves of characters that are replaced. A response with more of them is not read."""
+Kind = str | type[Model]
+"""One of these words, or the model of the items of a list."""
 
 _names = msgspec.json.Decoder(dict[str, Raw]).decode
 _items = msgspec.json.Decoder(list[Raw]).decode
 
 
-def decode_declared(text: bytes | Raw, model: type[Model]) -> dict[str, Any]:
-    """Return a JSON object with what a model declares.
+def decode_declared(body: bytes, model: type[Model]) -> dict[str, Any]:
+    """Return a JSON object with what a model declares, in an envelope or without one.
 
     It is without the output of a run. The input of a run has its names without the values, and is null if it is large.
     Of the lists of a task, only the first and the last items are built; ``steps_left_out`` counts the other steps.
@@ -54,61 +59,102 @@ def decode_declared(text: bytes | Raw, model: type[Model]) -> dict[str, Any]:
     :raises ValueError: it is a page with more items than any page of the API.
     :raises RecursionError: it is nested too deeply.
     """
-    items_of, decode = _declared(model)
     try:
-        found = decode(text)
+        return _Decoding(halves=False).object(body, model, outermost=True)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        # Half an emoji, as at the end of a text that was cut, is JSON that msgspec refuses.
-        found = decode(_HALVES.sub(rb"\\ufffd", bytes(text), count=MAX_HALVES))
-    built: dict[str, Any] = {}
-    for name, item in items_of.items():
-        raw = getattr(found, name)
-        size = len(memoryview(raw))
-        if size == 0:
-            continue
-        try:
-            if name == "data":
-                built[name] = decode_declared(raw, model)
-            elif name == "input":
-                built[name] = dict.fromkeys(_names(raw)) if size <= MAX_INPUT else None
-            elif item is None:
-                is_nested = bytes(memoryview(raw)[:1]) in (b"{", b"[")
-                built[name] = None if is_nested and size > MAX_NESTED else msgspec.json.decode(raw)
-            else:
-                items = _items(raw)
-                if issubclass(model, Page):
-                    if len(items) > MAX_ITEMS:
-                        raise ValueError
-                elif len(items) > 2 * SHOWN_ITEMS:
-                    built[f"{name}_left_out"] = len(items) - 2 * SHOWN_ITEMS
-                    items = items[:SHOWN_ITEMS] + items[-SHOWN_ITEMS:]
-                built[name] = [_object(each, item) for each in items]
-        except msgspec.ValidationError:
-            # The JSON is of another type, which the model reads as missing, or refuses.
-            built[name] = None
-    return built
+        # Half an emoji, as at the end of a text that was cut, is JSON that msgspec refuses. It accepts another escape
+        # in its place. What is built gets the right ones back.
+        return _Decoding(halves=True).object(body.replace(rb"\u", rb"\f"), model, outermost=True)
 
 
-def _object(raw: Raw, model: type[Model]) -> dict[str, Any] | None:
-    try:
-        return decode_declared(raw, model)
-    except msgspec.ValidationError:
+class _Decoding:
+    """Build the declared parts of one response.
+
+    :param halves: the escapes of the response were replaced, because some are halves of characters.
+    """
+
+    def __init__(self, *, halves: bool) -> None:
+        self._halves = halves
+        self._left = MAX_NESTED
+
+    def object(self, text: bytes | Raw, model: type[Model], *, outermost: bool = False) -> dict[str, Any]:
+        """Build an object. The outermost one may be an envelope with the data in it."""
+        kinds, decode = _declared(model, outermost)
+        found = decode(text)
+        given = {name: raw for name in kinds if len(memoryview(raw := getattr(found, name)))}
+        built: dict[str, Any] = dict.fromkeys(given)
+        for name, raw in given.items():
+            # JSON of another type stays null, which the model reads as missing, or refuses.
+            with suppress(msgspec.ValidationError):
+                kind = kinds[name]
+                if not isinstance(kind, str):
+                    built[name], left_out = self._list(_items(raw), kind, is_page=issubclass(model, Page))
+                    built |= {f"{name}_left_out": left_out} if left_out else {}
+                elif outermost and name == "data":
+                    built[name] = self.object(raw, model)
+                else:
+                    built[name] = self._value(bytes(memoryview(raw)), kind)
+        return built
+
+    def _list(self, items: list[Raw], model: type[Model], *, is_page: bool) -> tuple[list[Any], int]:
+        """Build the items of a list, and return how many were left out."""
+        if is_page and len(items) > MAX_ITEMS:
+            raise ValueError
+        left_out = 0 if is_page else max(0, len(items) - 2 * SHOWN_ITEMS)
+        shown = items[:SHOWN_ITEMS] + items[-SHOWN_ITEMS:] if left_out else items
+        built: list[Any] = [None] * len(shown)
+        for at, item in enumerate(shown):
+            with suppress(msgspec.ValidationError):
+                built[at] = self.object(item, model)
+        return built, left_out
+
+    def _value(self, text: bytes, kind: str) -> Any:
+        is_nested = text[:1] in (b"{", b"[")
+        if kind == NAMES:
+            return dict.fromkeys(_names(text)) if len(text) <= MAX_INPUT else None
+        if is_nested:
+            self._left -= len(text)
+            return None if kind == TEXT or self._left < 0 else self._read(text)
+        if kind == NESTED or len(text) <= MAX_TEXT:
+            return self._read(text)
+        # The end may be within a character.
+        for end in range(MAX_TEXT, MAX_TEXT - LONGEST_CHARACTER, -1):
+            with suppress(msgspec.DecodeError):
+                if (found := self._read(text[:end] + b'"')) is not None:
+                    return found
+        return None
+
+    def _read(self, text: bytes) -> Any:
+        if not self._halves:
+            return msgspec.json.decode(text)
+        # A text with a form feed of its own is missing.
+        with suppress(ValueError):
+            found = json.dumps(json.loads(text.replace(rb"\f", rb"\u")), ensure_ascii=False)
+            return json.loads(found.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
         return None
 
 
 @cache
-def _declared(model: type[Model]) -> tuple[dict[str, type[Model] | None], Callable[[bytes | Raw], Any]]:
-    """Return the names that a model reads, with the model of the items if it is a list of objects, and a decoder."""
-    names: dict[str, type[Model] | None] = dict.fromkeys((*ENVELOPE, "data"))
+def _declared(model: type[Model], outermost: bool) -> tuple[dict[str, Kind], Callable[[bytes | Raw], Any]]:
+    """Return the names that a model reads, each with its kind, and a decoder."""
+    kinds: dict[str, Kind] = dict.fromkeys((*ENVELOPE, "data"), TEXT) if outermost else {}
     for field, info in model.model_fields.items():
-        first = next(iter(get_args(info.annotation)), None)
-        is_list = get_origin(info.annotation) is tuple and isinstance(first, type) and issubclass(first, Model)
         choices = info.validation_alias
         for alias in choices.choices if isinstance(choices, AliasChoices) else [choices or field]:
             name = str(alias.path[0] if isinstance(alias, AliasPath) else alias)
-            if name not in NEVER_BUILT:
-                names[name] = first if is_list else None
-    struct = msgspec.defstruct(model.__name__, [(name, Raw, Raw()) for name in names])
-    return names, msgspec.json.Decoder(struct).decode
+            if name not in model.never_shared:
+                kinds[name] = NESTED if isinstance(alias, AliasPath) else _kind_of(field, info.annotation)
+    struct = msgspec.defstruct(model.__name__, [(name, Raw, Raw()) for name in kinds])
+    return kinds, msgspec.json.Decoder(struct).decode
+
+
+def _kind_of(field: str, annotation: Any) -> Kind:
+    parts = [annotation, *get_args(annotation)]
+    models = [each for each in parts if isinstance(each, type) and issubclass(each, Model)]
+    if models and get_origin(annotation) is tuple:
+        return models[0]
+    # Some examples show the inputs of a workflow as a list.
+    is_nested = models or annotation is Any or field == "input_parameters"
+    return NAMES if field == "input" else NESTED if is_nested else TEXT

@@ -196,6 +196,8 @@ class Model(BaseModel):
     )
     paid: ClassVar[tuple[str, ...]] = ()
     """Optional fields that have to be readable if there is a value."""
+    never_shared: ClassVar[tuple[str, ...]] = ()
+    """Fields that are not built in processes that many tasks share."""
 
     @model_validator(mode="before")
     @classmethod
@@ -311,6 +313,7 @@ class Task(Model):
     """
 
     paid: ClassVar[tuple[str, ...]] = ("output",)
+    never_shared: ClassVar[tuple[str, ...]] = ("output", "output_files")
 
     id: Id = Field(validation_alias=AliasChoices("task_id", "id"))
     status: Status
@@ -388,6 +391,7 @@ class ListedTask(Task):
     """A task of a list, which has no steps and no downloads. A status that is not documented is ``UNKNOWN``."""
 
     paid: ClassVar = ()
+    never_shared: ClassVar = (*Task.never_shared, "steps", "download_files")
 
     status: Status = TaskStatus.UNKNOWN
 

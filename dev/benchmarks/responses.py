@@ -1,93 +1,133 @@
-"""How long a response with much in it blocks the event loop of a triggerer or an API server."""
+"""The CPU time that one odd response takes in a triggerer or an API server, whose event loop it blocks for as long."""
 
 from __future__ import annotations
 
-import asyncio
+import gc
 import json
-import multiprocessing
 import time
+from collections.abc import Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from multiprocessing.connection import Connection
 from typing import Any
 
-from airflow_provider_browseract.api import v3
-from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
-from airflow_provider_browseract.api.settings import Settings
-from airflow_provider_browseract.exceptions import ResponseTooLargeError
+from airflow_provider_browseract.api import v2, v3
+from airflow_provider_browseract.api.async_client import MAX_RESPONSE
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.exceptions import BrowserActError
 
-RUN: dict[str, Any] = {"task_id": "7", "status": "running"}
-ROUNDS = 10
-PROBE = 0.001
-"""Seconds that a probe of the event loop sleeps."""
+ROUNDS = 5
+LIMITS = {"a web page": 100, "only BrowserAct": 300}
+"""Milliseconds for one response, by who can cause it."""
+
+RUN = b'"task_id": "7", "status": "running"'
+EMOJI, HALF = rb"\ud83d\ude00", rb"\ud83d"
+GET = {"v2": v2.get_task("7"), "v3": v3.get_task("7")}
+LISTS = {"v2": v2.list_tasks(), "v3": v3.list_tasks()}
+SOURCES = {"v2": v2.get_source("7"), "v3": v3.get_source("7")}
+SOURCE_LISTS = {"v2": v2.list_sources(), "v3": v3.list_sources()}
 
 
 def responses() -> None:
-    """The longest time for which one response blocks the event loop that reads it."""
-    empty = b"[" + b",".join([b"[]"] * 2_660_000) + b"]"
-    bodies = {
-        "8 MB of [[],[],...] as output": json.dumps(RUN).encode()[:-1] + b', "output": ' + empty + b"}",
-        "100,000 steps": json.dumps(
-            {**RUN, "steps": [{"step": at, "step_goal": "Go"} for at in range(100_000)]}
-        ).encode(),
-        "3 MB of input": json.dumps({**RUN, "input": {"rows": [{"name": "pen", "price": 1.5}] * 90_000}}).encode(),
-        "8 MB of emoji and half of one": json.dumps({**RUN, "output": "\U0001f600" * 660_000 + "\ud83d"}).encode(),
-        "8 MB of halves": json.dumps({**RUN, "output": "\ud83d" * 1_330_000}).encode(),
+    """The most CPU time that a response of 8 MB takes, of those that a page can cause and of those that it cannot."""
+    for who, shapes in {"a web page": _by_a_page(), "only BrowserAct": _by_the_api()}.items():
+        found = sorted(((_cpu(call, body), what) for what, call, body in shapes), reverse=True)
+        for milliseconds, what in found[:3]:
+            print(f"{what}, as {who} can cause it: {milliseconds:.0f} ms of CPU (limit {LIMITS[who]} ms)")
+        print(f"... and {len(found) - 3} further shapes take less")
+
+
+def _cpu(call: Call[Any], body: bytes) -> float:
+    """Return the median of the milliseconds that one read of a response takes."""
+    taken = []
+    for _ in range(ROUNDS):
+        gc.collect()
+        began = time.process_time()
+        with suppress(BrowserActError):
+            call.read(200, body, {}, shared=True)
+        taken.append((time.process_time() - began) * 1000)
+    return sorted(taken)[ROUNDS // 2]
+
+
+def _full(part: bytes, separator: bytes = b",") -> bytes:
+    """Return a part as often as it fits into a response."""
+    return separator.join([part] * ((MAX_RESPONSE - 4096) // (len(part) + len(separator))))
+
+
+def _nested(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
+def _members(**fields: bytes) -> bytes:
+    return b", ".join(b'"%s": %s' % (name.encode(), value) for name, value in fields.items())
+
+
+def _by_a_page() -> Iterator[tuple[str, Call[Any], bytes]]:
+    texts = {
+        "emoji and one half": _full(EMOJI, b"") + HALF,
+        "halves": _full(HALF, b""),
+        "escaped quotes": _full(rb"\"", b""),
+        "text": _full(b"x", b""),
     }
-    for what, body in bodies.items():
-        receiver, sender = multiprocessing.Pipe(duplex=False)
-        server = multiprocessing.Process(target=_serve, args=(body, sender), daemon=True)
-        server.start()
-        try:
-            url = f"http://127.0.0.1:{receiver.recv()}"
-            times = sorted(asyncio.run(_blocked(url)) * 1000 for _ in range(ROUNDS))
-        finally:
-            server.terminate()
-            server.join()
-        print(
-            f"{what} ({len(body) / 1e6:.1f} MB): the event loop was blocked for {times[-1]:.0f} ms (worst of {ROUNDS}, "
-            f"median {times[ROUNDS // 2]:.0f} ms; limit 100 ms)"
+    values = {
+        "[[],[],...]": b"[%s]" % _full(b"[]"),
+        "[{},{},...]": b"[%s]" % _full(b"{}"),
+        "numbers": b"[%s]" % _full(b"1"),
+        "names": b"{%s}" % _full(b'"name": 1'),
+        "deep lists": _nested(1_000_000),
+        "half an emoji in each item": b"[%s]" % _full(b'"%s"' % HALF),
+        **{what: b'"%s"' % text for what, text in texts.items()},
+    }
+    goal = {"emoji and a half in each goal": EMOJI * 3400 + HALF, "long goals": b"x" * 40_000}
+    for version, call in GET.items():
+        for what, value in values.items():
+            yield f"output: {what} ({version})", call, b"{%s, %s}" % (RUN, _members(output=value))
+        for what, text in goal.items():
+            steps = b"[%s]" % _full(b'{"step": 1, "step_goal": "%s"}' % text)
+            yield f"steps: {what} ({version})", call, b"{%s, %s}" % (RUN, _members(steps=steps))
+        output = b'{"string": "%s"}' % (EMOJI * 5000 + HALF)
+        items = _full(b"{%s, %s}" % (RUN, _members(output=output)))
+        yield f"list: half an emoji in each output ({version})", LISTS[version], b'{"items": [%s]}' % items
+
+
+def _by_the_api() -> Iterator[tuple[str, Call[Any], bytes]]:
+    texts = (
+        "bot_name",
+        "profile_id",
+        "workflow_id",
+        "live_url",
+        "log_detail_url",
+        "created_at",
+        "finished_at",
+        "credit",
+    )
+    for version, call in GET.items():
+        for what, value in {"{}": b"{}", "null": b"null", "a step": b'{"step": 1, "step_goal": "Go"}'}.items():
+            yield f"steps: many {what} ({version})", call, b"{%s, %s}" % (RUN, _members(steps=b"[%s]" % _full(value)))
+        lists = b"[%s]" % b",".join([b"[]"] * 80_000)
+        for what, value in {"lists": lists, "deep lists": _nested(400)}.items():
+            fields = dict.fromkeys((*texts, "input_parameters", "task_failure_info", "live_url_info", "msg"), value)
+            yield f"each field: {what} ({version})", call, b"{%s, %s}" % (RUN, _members(**fields))
+            items = b",".join([b"{%s, %s}" % (RUN, _members(**dict.fromkeys(texts, value[:80_000])))] * 10)
+            yield f"list: each field: {what} ({version})", LISTS[version], b'{"items": [%s]}' % items
+        for levels in (150, 5000):
+            yield (
+                f"data in data, {levels} times ({version})",
+                call,
+                b'{"data": ' * levels + b"{%s}" % RUN + b"}" * levels,
+            )
+        inputs = b"{%s}" % b",".join(b'"%d": 1' % at for at in range(7000))
+        yield f"names of 60 kB ({version})", call, b"{%s, %s}" % (RUN, _members(input=inputs))
+        steps = b"[%s]" % b",".join([b'{"step": 1}'] * 7000)
+        items = b",".join(
+            [b"{%s, %s}" % (RUN, _members(steps=steps, download_files=b"[%s]" % b",".join([b"{}"] * 999)))] * 80
         )
-
-
-async def _blocked(url: str) -> float:
-    """Read a run, and return the longest time in seconds for which nothing else could run."""
-    longest = 0.0
-
-    async def probe() -> None:
-        nonlocal longest
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(PROBE)
-            longest = max(longest, time.perf_counter() - before - PROBE)
-
-    async with AsyncBrowserActClient(Settings(api_key="app-key", base_url=url)) as client:
-        # The first call opens the connection and builds the models.
-        await client.send(v3.list_regions())
-        probing = asyncio.ensure_future(probe())
-        await asyncio.sleep(10 * PROBE)
-        longest = 0.0
-        with suppress(ResponseTooLargeError):
-            await client.send(v3.get_task("7"))
-        await asyncio.sleep(10 * PROBE)
-        probing.cancel()
-    return longest
-
-
-def _serve(body: bytes, port: Connection) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            content = b"[]" if self.path.endswith("/regions") else body
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    port.send(server.server_port)
-    server.serve_forever()
+        yield f"list: steps and files ({version})", LISTS[version], b'{"items": [%s]}' % items
+        schema = json.dumps({"properties": {str(at): {"type": "string"} for at in range(2000)}}).encode()
+        pairs = b"[%s]" % b",".join([b'{"name": "x", "default_enabled": false}'] * 150)
+        source = b'{"id": "7", "name": "x", %s}' % _members(input_schema=schema, input_parameters=pairs)
+        yield (
+            f"sources: schema and inputs ({version})",
+            SOURCE_LISTS[version],
+            b'{"items": [%s]}' % b",".join([source] * 100),
+        )
+        large = b'{"id": "7", %s}' % _members(input_schema=b"[%s]" % _full(b"[]"))
+        yield f"source: large schema ({version})", SOURCES[version], large

@@ -9,7 +9,8 @@ import pytest
 
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.declared import MAX_HALVES, MAX_INPUT, MAX_ITEMS
+from airflow_provider_browseract.api.declared import MAX_INPUT, MAX_ITEMS, MAX_NESTED, MAX_TEXT
+from airflow_provider_browseract.api.models import Failure
 from airflow_provider_browseract.exceptions import ResponseTooLargeError, TaskNotFoundError, UnexpectedResponseError
 from tests.cases import cases
 
@@ -43,12 +44,47 @@ def read(call: Call[Any], data: object, status: int = 200) -> Any:
                 "\ude00a\ud83d\ude00": "\ufffda\U0001f600",
             }.items()
         },
-        "large object": ({"bot_name": [[]] * 100_000}, {"bot_name": None}),
+        "halves in the output": ({"output": "\ud83d" * 2000, "bot_name": "Search"}, {"bot_name": "Search"}),
+        "form feed and half an emoji": (
+            {"output": "\ud83d", "bot_name": "\f", "credit": 5},
+            {"bot_name": None, "credit": 5},
+        ),
+        "object in a text": ({"bot_name": {"a": 1}}, {"bot_name": None}),
+        "long text": ({"task_failure_info": {"message": "x" * 5000}}, {"failure": Failure(message="x" * 1000)}),
+        "data in data": ({"data": {"credit": 5}}, {"credit": None}),
     },
 )
 def test_shared_process_builds_only_what_it_may_show(fields, built):
     task = read(GET, {**RUN, **fields})
     assert {name: getattr(task, name) for name in built} == built
+
+
+LONG_GOALS = {
+    "ASCII": "x",
+    "escapes": "\u4e00",
+    "emoji": "\U0001f600",
+    "emoji and a half": "\U0001f600" * 999 + "\ud83d",
+}
+
+
+@pytest.mark.parametrize("goal", [each * MAX_TEXT for each in LONG_GOALS.values()], ids=LONG_GOALS)
+@pytest.mark.parametrize("shift", range(12))
+def test_beginning_of_a_long_goal_is_built(goal, shift):
+    [step] = read(GET, {**RUN, "steps": [{"step_goal": "a" * shift + goal}]}).steps
+    assert ("a" * shift + goal).startswith(step.goal.rstrip("\ufffd"))
+    assert len(step.goal) > 300
+
+
+def test_all_schemas_of_a_response_together_are_bounded():
+    schema = {"properties": {"a": "x" * (MAX_NESTED // 2)}}
+    items = [{"id": str(number), "input_schema": schema} for number in range(3)]
+    page = read(v3.list_sources(), {"items": items})
+    assert [source.input_schema for source in page.items] == [schema, None, None]
+
+
+def test_run_whose_output_has_halves_of_emoji_is_in_its_list():
+    runs = [{**RUN, "task_id": str(number), "output": {"string": "\ud83d" * 1001}} for number in range(60)]
+    assert len(read(v2.list_tasks(), {"items": runs}).items) == 60
 
 
 def test_of_very_many_steps_the_first_and_last_are_built_and_all_are_counted():
@@ -76,7 +112,6 @@ def nested(levels: int) -> bytes:
 @cases(
     ("call", "body", "error"),
     {
-        "too many halves": (GET, {**RUN, "output": "\ud83d" * (MAX_HALVES + 1)}, ResponseTooLargeError),
         "NaN": (GET, b'{"task_id": "7", "status": "running", "output": NaN}', ResponseTooLargeError),
         "deep nesting": (GET, b'{"task_id": "7", "output": ' + nested(100_000) + b"}", ResponseTooLargeError),
         "part of JSON": (GET, b'{"task_id": "7", ', UnexpectedResponseError),
