@@ -6,7 +6,6 @@ are not here: only ``database.py`` of ``webhook`` and ``panel``, and ``commands/
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from importlib import import_module
@@ -59,13 +58,6 @@ UI_FOLLOWS_FRAME = version.parse("3.3.2") <= _VERSION
 
 CLEAR_KEEPS_STATE = not AIRFLOW_V_3_4_PLUS
 """Whether clearing a task keeps its state. From Airflow 3.4 on, a person decides that at each clear."""
-
-DAG_FILE_IMPORTERS = (
-    "airflow.models.dagbag",  # before Airflow 3.2
-    "airflow.dag_processing.importers.python_importer",
-    "airflow.sdk.importers.python_importer",  # from Airflow 3.4 on
-)
-"""The modules of Airflow that import DAG files, in the DAG processor and in workers."""
 
 DELETED = "deleted"
 """Returned by :func:`task_instance_state` if Airflow has no such task instance."""
@@ -176,12 +168,6 @@ def at_end_of_task(call: Callable[[], None]) -> None:
     # A process that executes an operator without Airflow, such as a test, does not end with the task.
     if in_task():
         manager.add_listener(Listener())
-
-
-def imports_dag_file() -> bool:
-    """Return whether Airflow is importing a DAG file now, and this code is run by that."""
-    modules = (frame.f_globals.get("__name__") for frame, _ in traceback.walk_stack(None))
-    return any(name in DAG_FILE_IMPORTERS for name in modules)
 
 
 def reconfigure() -> None:

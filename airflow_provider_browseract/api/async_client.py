@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import httpx
 import tenacity
 
-from airflow_provider_browseract.api.calls import Call, controls
+from airflow_provider_browseract.api.calls import Call, controls, refuse_while_parsing
 from airflow_provider_browseract.api.failures import completing, lost, not_connected, trusted_certificates
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import AuthenticationError, ResponseTooLargeError
@@ -73,6 +73,7 @@ class AsyncBrowserActClient:
 
     async def send(self, call: Call[T]) -> T:
         """Send a call."""
+        refuse_while_parsing(call)
         settings = await self._settings()
         retrying = tenacity.AsyncRetrying(**controls(call, settings))
         try:

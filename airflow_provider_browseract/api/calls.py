@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -68,6 +70,13 @@ BY_STATUS = {401: errors.AuthenticationError, 403: errors.PermissionDeniedError,
 
 DATA = ("data", "id", "task_id")
 """What the envelope of an error does not have."""
+
+DAG_FILE_IMPORTERS = (
+    "airflow.models.dagbag",  # before Airflow 3.2
+    "airflow.dag_processing.importers.python_importer",
+    "airflow.sdk.importers.python_importer",  # from Airflow 3.4 on
+)
+"""The modules of Airflow that import DAG files, in the DAG processor and in workers."""
 
 MAX_REFUSAL = 64 * 1024
 """Bytes of a response without declared fields, such as a refusal, that a shared process reads."""
@@ -282,6 +291,19 @@ def _http_date(value: str) -> datetime | None:
     except (ValueError, OverflowError):
         return None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
+
+
+def refuse_while_parsing(call: Call[Any]) -> None:
+    """Refuse to start a run while any thread of this process imports a DAG file, also if another thread sends it.
+
+    :raises InputError: Airflow is importing a DAG file.
+    """
+    stacks = sys._current_frames().values() if call.starts_run else ()
+    modules = (frame.f_globals.get("__name__") for stack in stacks for frame, _ in traceback.walk_stack(stack))
+    if any(name in DAG_FILE_IMPORTERS for name in modules):
+        raise errors.InputError(
+            "This line would start a paid run each time Airflow reads this file. Move it into a @task."
+        )
 
 
 def may_send_again(call: Call[Any], error: BaseException) -> bool:

@@ -16,7 +16,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from airflow_provider_browseract.api.calls import Call, controls
+from airflow_provider_browseract.api.calls import Call, controls, refuse_while_parsing
 from airflow_provider_browseract.api.failures import completing, lost, not_connected, trusted_certificates
 from airflow_provider_browseract.api.models import Page
 from airflow_provider_browseract.api.pages import Pages
@@ -76,6 +76,7 @@ class BrowserActClient:
         :param before: called right before each request; its exception ends the call. Default: nothing is called.
         :raises BrowserActError: the call failed. The class depends on what a user can do about it.
         """
+        refuse_while_parsing(call)
         settings = self._settings()
         retrying = tenacity.Retrying(**controls(call, settings, self._warn))
         try:

@@ -14,10 +14,9 @@ from airflow.sdk import BaseHook
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.api.versions import APIS, SourceKind
-from airflow_provider_browseract.compat import AirflowNotFoundException, imports_dag_file, in_dag_test, in_task
+from airflow_provider_browseract.compat import AirflowNotFoundException, in_dag_test, in_task
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
-    InputError,
     RunStartUnknownError,
     TaskEndedError,
     TaskNotFoundError,
@@ -257,10 +256,6 @@ class BrowserActHook(BaseHook):
         # DAG files import this module.
         from airflow_provider_browseract.runs.request import read_request
 
-        if imports_dag_file():
-            raise InputError(
-                "This line would start a paid run each time Airflow reads this file. Move it into a @task."
-            )
         form.check_for_start(self.settings)
         call = read_request(kind, source_id, inputs, api_base_url=self.settings.base_url, **arguments).call
         try:

@@ -1,0 +1,90 @@
+"""A DAG file whose code starts a run while Airflow imports it: nothing is started, whatever the code looks like."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from textwrap import dedent
+
+import pytest
+
+from airflow_provider_browseract.compat import dags_of
+from airflow_provider_browseract.emulator import SEARCH
+from tests.cases import cases
+
+pytestmark = [
+    pytest.mark.usefixtures("airflow_database"),
+    # The code of a thread fails by itself.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+
+BEGIN = f"""
+import asyncio, os, subprocess, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from airflow.sdk import DAG, dag, task
+from airflow_provider_browseract.api import v2, v3
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from tests.workers import FakeTaskInstance
+
+hook, ID = BrowserActHook(), "{SEARCH.id}"
+CALL = v2.run(ID)
+
+def start(): return hook.run_task(ID)
+
+async def send():
+    async with hook.async_client() as client: await client.send(CALL)
+"""
+STARTS = ("run-task", "run-task-by-template", "create-run", "create-template-run")
+
+SHAPES = {
+    "the top of a file": "start()",
+    "a new hook": "BrowserActHook().run_task(ID)",
+    "a template": "hook.run_task_by_template(ID)",
+    "a bot": "hook.run_bot(ID)",
+    "a bot template": "hook.run_bot_template(ID)",
+    "a function": "def f(): return start()\nf()",
+    "a lambda": "(lambda: start())()",
+    "a list": "[start() for _ in range(2)]",
+    "a class body": "class C: started = start()",
+    "a default of an argument": "def f(started=start()): pass",
+    "a decorator": "@(lambda f: start())\ndef f(): pass",
+    "an argument of an operator": "RunWorkflowOperator(task_id='a', workflow_id=ID, profile_id=start().profile_id)",
+    "in a DAG": "with DAG('d', schedule=None): start()",
+    "a default of a task": "@task\ndef f(started=start()): pass",
+    "a TaskFlow DAG": "@dag(schedule=None)\ndef f(): start()\nf()",
+    "a template of Jinja": "import jinja2\njinja2.Template('{{ f() }}').render(f=start)",
+    "an imported module": "import sys; sys.path.insert(0, os.path.dirname(__file__)); import helper_that_starts",
+    "eval": "eval('start()')",
+    "a thread": "t = threading.Thread(target=start); t.start(); t.join()",
+    "a pool of threads": "ThreadPoolExecutor(1).submit(start).result()",
+    "an event loop": "asyncio.run(asyncio.to_thread(start))",
+    "the client": "hook.client.send(CALL)",
+    "the client of get_conn": "hook.get_conn().send(CALL)",
+    "a client with a time limit": "with hook.client_within(5) as client: client.send(v3.run(ID))",
+    "the client of event loops": "asyncio.run(send())",
+    "an operator that is executed": (
+        "inputs = {'keyword': 'tea'}\n"
+        "operator = RunWorkflowOperator(task_id='a', workflow_id=ID, input_parameters=inputs, durable=False)\n"
+        "operator.execute({'ti': FakeTaskInstance()})"
+    ),
+}
+
+
+@cases(("code",), {name: (code,) for name, code in SHAPES.items()})
+def test_code_at_the_top_of_a_dag_file_starts_no_run(code, browseract_emulator, tmp_path):
+    (tmp_path / "helper_that_starts.py").write_text(f"{BEGIN}\nstart()\n")
+    file = tmp_path / "file.py"
+    file.write_text(dedent(f"{BEGIN}\n{code}\n"))
+    with suppress(ImportError):
+        dags_of(str(file))
+    assert not [record for record in browseract_emulator.requests if record.endpoint in STARTS]
+
+
+def test_error_names_the_remedy_and_other_calls_are_sent(browseract_emulator, tmp_path):
+    file = tmp_path / "file.py"
+    file.write_text(f"{BEGIN}\nhook.get_workflow(ID)\nstart()\n")
+    with pytest.raises(
+        ImportError, match=r"would start a paid run each time Airflow reads this file\. Move it into a @task"
+    ):
+        dags_of(str(file))
+    assert [record.endpoint for record in browseract_emulator.requests] == ["get-workflow"]
