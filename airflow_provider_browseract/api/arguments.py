@@ -56,19 +56,15 @@ def is_missing(value: Any) -> bool:
 
 
 def read_path_id(argument: str, value: Any) -> str:
-    """Check a required id that may be a part of an address. With other characters, it could lead to another one."""
+    """Check a required id that may be a part of an address.
+
+    With other characters, it could lead to another address, and so could the word of an endpoint. Every id has digits.
+    """
     found = read_id(argument, value)
-    if not PATH_ID.fullmatch(found):
-        raise InputError(f"{argument} is {found[:100]!r}. Use {ID}: letters, digits, hyphens and underscores.")
-    return found
-
-
-def read_bot_id(value: Any) -> str:
-    """Check the argument ``bot_id``."""
-    found = read_path_id("bot_id", value)
-    # The API has other endpoints at these addresses.
-    if found in ("runs", "templates", "regions"):
-        raise InputError(f"bot_id is {found!r}, which is no id. Use {ID}.")
+    if not PATH_ID.fullmatch(found) or found.isalpha():
+        raise InputError(
+            f"{argument} is {found[:100]!r}. Use {ID}, such as 14721148181551181, not a name or an address."
+        )
     return found
 
 

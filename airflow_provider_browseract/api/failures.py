@@ -42,7 +42,7 @@ def completing(settings: Settings, refused: Callable[[], object]) -> Iterator[No
         if isinstance(error, AuthenticationError):
             refused()
         if isinstance(error, UnexpectedResponseError):
-            error.message = f"{error.message} (API address {settings.base_url})"
+            error.message = f"{error.message} (API address {settings.shown_url})"
         raise
 
 
@@ -60,12 +60,12 @@ def lost(call: Call[Any], settings: Settings, error: BaseException) -> ResponseL
     """Return the error of a call that was sent, and whose response did not arrive."""
     # Only the class is named, because the text of these exceptions can contain addresses with queries.
     kind = type(error).__name__
-    return ResponseLostError(f"No complete response to {call.name} from {settings.base_url} ({kind})")
+    return ResponseLostError(f"No complete response to {call.name} from {settings.shown_url} ({kind})")
 
 
 def not_connected(call: Call[Any], settings: Settings, error: BaseException) -> ConnectionFailedError:
     """Return the error of a connection that could not be opened, with the reason of the operating system or of TLS."""
-    failure = f"No connection to {settings.base_url} for {call.name}"
+    failure = f"No connection to {settings.shown_url} for {call.name}"
     cause: Any = error
     while cause is not None and not isinstance(cause, TimeoutError) and getattr(cause, "errno", None) is None:
         cause = cause.__cause__ or cause.__context__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -109,6 +110,12 @@ class Settings(BaseModel):
         "Largest run",
         "Bytes that all files of a run may have together. Default: 5242880000 (100 files of 50 MiB).",
     )
+
+    @property
+    def shown_url(self) -> str:
+        """The address of the API for messages, unless its host may be an API key in the wrong field."""
+        host = urlsplit(self.base_url).netloc
+        return self.base_url if set(host) & set(".:") or host == "localhost" else "the API address"
 
     @property
     def longest_call(self) -> float:

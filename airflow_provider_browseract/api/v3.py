@@ -17,10 +17,13 @@ from airflow_provider_browseract.exceptions import InputError
 PAGE_LIMIT = 100
 """The largest page of bots and runs. A page of templates can have 500."""
 
+MAX_KEYWORD = 200
+"""Characters of a keyword."""
+
 
 def run(bot_id: str, inputs: Mapping[str, Any] | None = None, **callbacks: str | None) -> Call[models.CreatedTask]:
     """Start a run of a bot (``POST /v3/bots/{bot_id}/runs``)."""
-    path, body = f"/{arguments.read_bot_id(bot_id)}/runs", given(input=_input(inputs), **callbacks)
+    path, body = f"/{arguments.read_path_id('bot_id', bot_id)}/runs", given(input=_input(inputs), **callbacks)
     return _call("create-run", "POST", path, models.CreatedTask, body=body, starts_run=True)
 
 
@@ -57,7 +60,7 @@ def list_tasks(
     if wanted is models.TaskStatus.UNKNOWN:
         raise InputError("status is 'unknown', which version 3 of the API does not have. Use another one, or None.")
     params = given(
-        bot_id=None if source_id is None else arguments.read_bot_id(source_id),
+        bot_id=optional(arguments.read_path_id, "bot_id", source_id),
         bot_name=name,
         status=None if wanted is None else wanted.value,
         created_at_from=optional(arguments.read_moment, "created_at_from", created_at_from),
@@ -83,18 +86,18 @@ def list_sources(
 ) -> Call[models.Page[models.SourceInfo]]:
     """List the bots that can run (``GET /v3/bots``)."""
     wanted = None if bot_type is None else arguments.read_choice("bot_type", bot_type, models.BotType).value
-    params = given(bot_type=wanted, keyword=keyword, page=1, limit=limit)
+    params = given(bot_type=wanted, keyword=_keyword(keyword), page=1, limit=limit)
     return _call("page-bots", "GET", "", models.Page[models.SourceInfo], params)
 
 
 def get_source(bot_id: str) -> Call[models.SourceInfo]:
     """Read a bot with its schemas (``GET /v3/bots/{bot_id}``)."""
-    return _call("query-bot", "GET", f"/{arguments.read_bot_id(bot_id)}", models.SourceInfo)
+    return _call("query-bot", "GET", f"/{arguments.read_path_id('bot_id', bot_id)}", models.SourceInfo)
 
 
 def list_templates(*, keyword: str | None = None, limit: int = 500) -> Call[models.Page[models.SourceInfo]]:
     """List the official templates that run as bots (``GET /v3/bots/templates``)."""
-    params = given(keyword=keyword, page=1, limit=limit)
+    params = given(keyword=_keyword(keyword), page=1, limit=limit)
     return _call("page-templates", "GET", "/templates", models.Page[models.SourceInfo], params)
 
 
@@ -120,6 +123,12 @@ def _call(
     name: str, method: str, path: str, result: Any, params: Mapping[str, Any] | None = None, **more: Any
 ) -> Call[Any]:
     return Call(name, method, f"/v3/bots{path}", result, params or {}, **more)
+
+
+def _keyword(value: str | None) -> str | None:
+    if value is not None and len(value) > MAX_KEYWORD:
+        raise InputError(f"keyword has {len(value)} characters. BrowserAct accepts at most {MAX_KEYWORD}.")
+    return value
 
 
 def _input(value: Any) -> dict[str, Any]:

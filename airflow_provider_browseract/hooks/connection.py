@@ -170,7 +170,9 @@ def read_settings(connection: Connection) -> Settings:
     extra, conn_id = connection.extra_dejson, connection.conn_id
     user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
     base_url = _base_url(connection)
-    others = ", ".join(repr(key) for key in extra if key not in EXTRA_FIELDS)
+    # With digits, it may be the API key in the wrong place.
+    shown = {key: repr(key) if re.fullmatch("[A-Za-z_ -]*", key) else "one that is not a name" for key in extra}
+    others = ", ".join(shown[key] for key in extra if key not in EXTRA_FIELDS)
     unknown = f"The extra has unknown keys: {others}" if others else None
     for warning in (f"{unknown}. They are ignored, and no run is started." if unknown else None, unencrypted(base_url)):
         if warning and (conn_id, warning) not in _warned:
@@ -203,10 +205,11 @@ def _api_key(connection: Connection) -> str:
             f"Connection {connection.conn_id!r} has no API key.\n"
             "Put one (BrowserAct dashboard: Integrations, Manage API Keys) into its API key (password) field."
         )
-    if not key.isascii() or not key.isprintable() or " " in key:
+    if not key.isascii() or not key.isprintable() or set(key) & set(" '\""):
         raise ConnectionFieldError(
             f"Connection {connection.conn_id!r}: the value of the API key (password) field is not an API key, because "
-            "it has spaces or characters that no key has.\nEnter only the key, without 'Bearer' before it."
+            "it has spaces, quotes or other characters that no key has.\n"
+            "Enter only the key, without quotes and without 'Bearer' before it."
         )
     return key
 

@@ -25,7 +25,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.hints import naming_similar_arguments, naming_task
+from airflow_provider_browseract.runs.hints import naming_task, refuse_unknown_arguments
 from airflow_provider_browseract.runs.options import (
     AskPerson,
     OnBudget,
@@ -39,6 +39,7 @@ from airflow_provider_browseract.worker.run import Run
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
+    from typing_extensions import Self
 
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.api.versions import SourceKind
@@ -79,6 +80,11 @@ class RunOperator(BaseOperator):
     inputs_argument: ClassVar[str]
     ui_color = "#e6f0ff"
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse unknown arguments before Airflow does."""
+        refuse_unknown_arguments(cls, kwargs)
+        return super().__new__(cls)
+
     def __init__(
         self,
         *,
@@ -104,8 +110,7 @@ class RunOperator(BaseOperator):
         cancel_on_kill: bool = True,
         **kwargs: Any,
     ) -> None:
-        with naming_similar_arguments(type(self), kwargs):
-            super().__init__(**kwargs)
+        super().__init__(**kwargs)
         self.callback_url = callback_url
         self.status_change_callback_url = status_change_callback_url
         self.output_format = output_format

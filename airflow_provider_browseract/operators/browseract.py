@@ -21,11 +21,12 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.base import InputOperator, InputParametersOperator
-from airflow_provider_browseract.runs.hints import naming_similar_arguments, naming_task
+from airflow_provider_browseract.runs.hints import naming_task, refuse_unknown_arguments
 from airflow_provider_browseract.runs.options import AskPerson
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from typing_extensions import Self
 
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.runs.request import RunRequest
@@ -261,6 +262,11 @@ class TaskOperator(BaseOperator):
     template_fields: Sequence[str] = ("browseract_task_id", "browseract_conn_id")
     ui_color = "#e6f0ff"
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse unknown arguments before Airflow does."""
+        refuse_unknown_arguments(cls, kwargs)
+        return super().__new__(cls)
+
     def __init__(
         self,
         *,
@@ -268,8 +274,7 @@ class TaskOperator(BaseOperator):
         browseract_conn_id: str = BrowserActHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        with naming_similar_arguments(type(self), kwargs):
-            super().__init__(**kwargs)
+        super().__init__(**kwargs)
         self.browseract_task_id = browseract_task_id
         self.browseract_conn_id = browseract_conn_id
 

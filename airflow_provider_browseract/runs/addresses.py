@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -11,6 +12,10 @@ from airflow_provider_browseract.exceptions import InputError
 
 URL_LENGTH = 2048
 """The longest callback address that the API accepts, in characters."""
+
+_PART = r"(?:[\w.~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*"
+URI = re.compile(rf"(?:\w+://[\w.~!$&'()*+,;=:@\[\]%-]*)?{_PART}(?:#{_PART})?", re.ASCII)
+"""The beginning of a text that can be one of a URI (RFC 3986)."""
 
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """IPv6 addresses that map to the IPv4 address in their last four bytes."""
@@ -37,7 +42,8 @@ def check_callback_url(argument: str, url: Any, *, api_base_url: str) -> str | N
         raise InputError(f"{argument} is of type {type(url).__name__}. Use an address that begins with https://.")
     if len(url) > URL_LENGTH:
         raise InputError(f"{argument} has {len(url)} characters. BrowserAct accepts at most {URL_LENGTH}.")
-    if odd := next((char for char in url if not "!" <= char <= "~"), None):
+    end = URI.match(url).end()  # type: ignore[union-attr]
+    if odd := url[end : end + 1]:
         raise InputError(
             f"{argument} contains the character {odd!a}, which is not allowed in a URL. Write it percent-encoded "
             f"({quote(odd, errors='replace')}) or, in the host name, in the ASCII form of the name (xn--...)."

@@ -11,21 +11,50 @@ from typing import Any
 
 from airflow_provider_browseract.exceptions import InputError
 
-MEANT = {"inputs": ("input_parameters", "input"), "conn_id": ("browseract_conn_id",)}
-"""Arguments that people expect, and those that they resemble too little."""
+MEANT = {
+    **dict.fromkeys(("inputs", "input", "input_parameters"), ("input_parameters", "input")),
+    "conn_id": ("browseract_conn_id",),
+}
+"""Wrong names that difflib does not connect with the right ones."""
+
+SURE = 0.8
+"""Similarity, as difflib defines it, from which a wrong name is certainly a mistyped one."""
+
+RUN_BY = {
+    "workflow_id": "RunWorkflowOperator",
+    "workflow_template_id": "RunTemplateOperator",
+    "bot_id": "RunBotOperator",
+    "template_id": "RunBotTemplateOperator",
+}
+"""The operator for each argument with the id of what is run."""
+
+PROFILES = (
+    "Only RunWorkflowOperator takes a browser profile. To keep a login, set the browser of a bot to Standard Browser "
+    "in the BrowserAct dashboard, or copy a template to a workflow."
+)
+NOT_HERE = {
+    "profile_id": PROFILES,
+    "save_browser_data": PROFILES,
+    "region": "Only RunTemplateOperator and RunBotTemplateOperator take a region.",
+}
+"""What to do instead of passing an argument of another operator."""
 
 
-def did_you_mean(name: str, known: Iterable[str], meant: Collection[str] = ()) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the known names that a wrong name resembles, as an addition to a message; "" if there are none.
 
     :param name: the wrong name. If it differs from a known name only in case or spaces, only that one is returned.
-    :param meant: names that are returned instead, as far as they are known.
     """
+    similar = _similar(name, known)
+    return f" (did you mean {similar}?)" if similar else ""
+
+
+def _similar(name: str, known: Iterable[str], meant: Collection[str] = ()) -> str:
     folded = {one.casefold(): one for one in known}
     same = name.strip().casefold()
     near = [same] if same in folded else [one for one in meant if one in folded]
-    near = near or difflib.get_close_matches(name.casefold(), folded, n=3)
-    return f" (did you mean {' or '.join(repr(folded[one]) for one in near)}?)" if near else ""
+    near = near or next(filter(None, (difflib.get_close_matches(same, folded, cutoff=at) for at in (SURE, 0.6))), [])
+    return " or ".join(repr(folded[one]) for one in near)
 
 
 @contextmanager
@@ -42,21 +71,36 @@ def naming_task(task_id: object) -> Iterator[None]:
         raise InputError(f"Task {task_id!r}: {error}") from None
 
 
-@contextmanager
-def naming_similar_arguments(operator: type, given: Iterable[str]) -> Iterator[None]:
-    """Add to the error about unknown arguments which arguments they resemble.
+def refuse_unknown_arguments(operator: type, given: Collection[str]) -> None:
+    """Raise an error that states what to write instead of arguments that an operator does not have.
 
-    :raises TypeError: Airflow does not know one of the arguments.
+    Airflow's own error only repeats them, and comes after that about a missing argument.
+
+    :param given: the names of the arguments.
+    :raises TypeError: the operator does not have one of them.
     """
-    try:
-        yield
-    except TypeError as error:
-        constructors = [vars(each)["__init__"] for each in operator.__mro__ if "__init__" in vars(each)]
-        known = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
-        similar = [f"{name!r}{did_you_mean(name, known, MEANT.get(name, ()))}" for name in given if name not in known]
-        if not similar:
-            raise
-        raise TypeError(f"{error}\nUnknown: {', '.join(similar)}.") from None
+    constructors = [vars(each)["__init__"] for each in operator.__mro__ if "__init__" in vars(each)]
+    known = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
+    # Airflow adds arguments of its own.
+    unknown = [name for name in given if name not in known and not name.startswith("_")]
+    lines = [f"{operator.__name__} has no argument {name!r}. {_instead_of(name, operator, known)}" for name in unknown]
+    if lines:
+        raise TypeError("\n".join(lines))
+
+
+def _instead_of(name: str, operator: type, known: Collection[str]) -> str:
+    """Return what to do instead of passing an argument that an operator does not have, as sentences."""
+    if name in NOT_HERE:
+        return NOT_HERE[name]
+    if name in RUN_BY and (own := next((each for each in RUN_BY if each in known), None)):
+        return f"Pass {own}, or use {RUN_BY[name]}, which takes {name}."
+    similar = _similar(name, known, MEANT.get(name, ()))
+    question = f"Did you mean {similar}?" if similar else "Remove it."
+    inputs = getattr(operator, "inputs_argument", None)
+    if inputs is None or name in MEANT or difflib.get_close_matches(name.casefold(), known, n=1, cutoff=SURE):
+        return question
+    hint = f'Names of inputs go into {inputs}: {inputs}={{"{name}": ...}}'
+    return f"{question} {hint}" if similar else hint
 
 
 def check_not_expanded_dict(argument: str, value: Any) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from airflow_provider_browseract.api.arguments import optional, read_bot_id, read_id, read_path_id
+from airflow_provider_browseract.api.arguments import optional, read_id, read_path_id
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, one_line
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
@@ -221,14 +221,13 @@ def read_request(
     :param callbacks: see :func:`~airflow_provider_browseract.runs.addresses.check_callback_url`.
     :raises InputError: an argument cannot be used.
     """
-    of_bot = kind is SourceKind.BOT
     read: Callable[[Any], dict[str, Any]] = read_input_parameters
     if SOURCES[kind].api_version is ApiVersion.V3:
         # Only bots have schemas.
         from airflow_provider_browseract.runs.schemas import read_input as read
     urls = {name: check_callback_url(name, url, api_base_url=api_base_url) for name, url in callbacks.items()}
     return RunRequest(
-        Source(kind, read_bot_id(source_id) if of_bot else read_path_id(ID_ARGUMENTS[kind], source_id)),
+        Source(kind, read_path_id(ID_ARGUMENTS[kind], source_id)),
         read(inputs),
         save_browser_data=save_browser_data,
         profile_id=read_id("profile_id", profile_id) if profile_id else None,

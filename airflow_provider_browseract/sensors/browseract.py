@@ -35,7 +35,7 @@ from airflow_provider_browseract.hooks.hiding import SECRET_INPUTS, Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.in_airflow.showing import id_or_none, show_run, showing_failure
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.hints import check_rendered, naming_similar_arguments, naming_task
+from airflow_provider_browseract.runs.hints import check_rendered, naming_task, refuse_unknown_arguments
 from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.report import error_text, polling_line, status_line, step_lines
 from airflow_provider_browseract.runs.stored import from_json
@@ -45,6 +45,7 @@ from airflow_provider_browseract.worker.reading import look, no_retry_on_bad_arg
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
+    from typing_extensions import Self
 
 
 class TaskSensor(BaseSensorOperator):
@@ -78,6 +79,11 @@ class TaskSensor(BaseSensorOperator):
     operator_extra_links: Collection[BaseOperatorLink] = BUTTONS
     ui_color = "#e6f0ff"
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse unknown arguments before Airflow does."""
+        refuse_unknown_arguments(cls, kwargs)
+        return super().__new__(cls)
+
     def __init__(
         self,
         *,
@@ -89,8 +95,7 @@ class TaskSensor(BaseSensorOperator):
         show_live_view: bool = True,
         **kwargs: Any,
     ) -> None:
-        with naming_similar_arguments(type(self), kwargs):
-            super().__init__(**kwargs)
+        super().__init__(**kwargs)
         self.browseract_task_id = browseract_task_id
         self.output_format = output_format
         self.output_path = output_path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airflow_provider_browseract.api.arguments import optional, read_bot_id, read_path_id, read_seconds
+from airflow_provider_browseract.api.arguments import optional, read_path_id, read_seconds
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -63,7 +63,7 @@ class TaskFinishedTrigger(BaseEventTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.workflow_id = optional(read_path_id, "workflow_id", workflow_id)
-        self.bot_id = None if bot_id is None else read_bot_id(bot_id)
+        self.bot_id = optional(read_path_id, "bot_id", bot_id)
         self.status = [each.value for each in _read_ends(status)]
         self.poll_interval = read_seconds("poll_interval", poll_interval)
         if self.poll_interval < timings.SHORTEST_WATCH_INTERVAL:

@@ -25,7 +25,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
-from urllib3.util import parse_url
+from urllib3.util import Url, parse_url
 
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.addresses import is_private
@@ -126,8 +126,8 @@ class FileSession(requests.Session):
         self._stop = stop
         # A thread fetches one file at a time.
         self._file = threading.local()
-        own_host = parse_url(settings.base_url).host or ""
-        self._own_host = own_host.strip("[]") if own_host != parse_url(DEFAULT_BASE_URL).host else None
+        own = parse_url(settings.base_url)
+        self._own = (own.host, _port_of(own)) if own.host != parse_url(DEFAULT_BASE_URL).host else None
         # With a content coding, Content-Length would not be the size of the file.
         self.headers.update({"User-Agent": settings.user_agent, "Accept-Encoding": "identity"})
         # Do not send credentials from ~/.netrc either.
@@ -224,19 +224,23 @@ class FileSession(requests.Session):
             raise FileError("its address is not an http or https address")
         if parts.auth is not None:
             raise FileError("its address has a user name or a password")
-        self.check_address(parts.host, parts.host)
+        port = _port_of(parts)
+        self.check_address(parts.host, port, parts.host)
         if self._uses_proxy(request.url or ""):
             # The proxy resolves the name itself, and may get other addresses than this machine.
-            for address in _addresses_of(parts.host, parts.port):
-                self.check_address(parts.host, address)
+            for address in _addresses_of(parts.host, port):
+                self.check_address(parts.host, port, address)
         return request
 
     def _uses_proxy(self, url: str) -> bool:
         return bool(requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)))
 
-    def check_address(self, host: str, address: str) -> None:
-        """Check a host name, or an IP address that it resolves to, before a request is sent there."""
-        if host.strip("[]") != self._own_host and is_private(address.strip("[]")):
+    def check_address(self, host: str, port: int, address: str) -> None:
+        """Check a host name, or an IP address that it resolves to, before a request is sent there.
+
+        Only the host of the API may be private, and only at its own port, because a web page can name any port.
+        """
+        if (host, port) != self._own and is_private(address.strip("[]")):
             raise FileError(f"its address points to the private host {host}")
 
 
@@ -301,7 +305,7 @@ class _CheckedConnection(_Connection):
             # urllib3 would resolve the name again, and connect to an address that was not checked.
             raise NewConnectionError(self, f"Failed to resolve '{host}'")
         for address in addresses:
-            self.session.check_address(host, address)
+            self.session.check_address(self.host, self.port, address)
         try:
             for address in addresses[:-1]:
                 self._dns_host = address
@@ -398,7 +402,11 @@ def no_addresses_in_logs() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _addresses_of(host: str, port: int | None) -> list[str]:
+def _port_of(parts: Url) -> int:
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _addresses_of(host: str, port: int) -> list[str]:
     """Return the IP addresses of a host, or an empty list if it cannot be resolved here."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)

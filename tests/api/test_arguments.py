@@ -10,6 +10,7 @@ from airflow_provider_browseract.api.arguments import read_id, read_ids, read_pa
 from airflow_provider_browseract.exceptions import InputError
 from tests.cases import cases
 
+NO_NAME = "the id that the BrowserAct dashboard or an earlier task shows, such as 14721148181551181, not a name"
 A_LIST = "render_template_as_native_obj=True"
 
 
@@ -32,8 +33,8 @@ def test_value_is_read(read, value, result):
     ("read", "value", "words"),
     {
         **{f"{value!r} as id": (read_id, value, "is ") for value in ("", " ", None, "None", "NOTSET", True, 1.5)},
-        "address without an id": (read_path_id, "https://www.browseract.com/workflow/new", "and underscores."),
-        "name": (read_path_id, "Amazon search 5", "and underscores."),
+        "address without an id": (read_path_id, "https://www.browseract.com/workflow/new", "not a name or an address."),
+        **{f"{name!r} as id": (read_path_id, name, NO_NAME) for name in ("Amazon search 5", "Search", "templates")},
         **{f"{text} as ids": (read_ids, text, A_LIST) for text in ("['1', '2']", "LazySelectSequence([])", "1, 2")},
         **{
             f"{value!r} as seconds": (read_seconds, value, f"is {value!r}. Use a positive number of seconds")

@@ -184,3 +184,10 @@ def test_response_to_a_call_is_read(call, response, result):
 def test_response_that_may_be_that_of_another_service_is_refused(call, response, words):
     with pytest.raises(UnexpectedResponseError, match=words):
         read(call, response)
+
+
+@pytest.mark.parametrize("call", [v3.list_sources, v3.list_templates])
+def test_keyword_of_more_than_200_characters_is_refused_before_it_is_sent(call):
+    call(keyword="x" * 200)
+    with pytest.raises(InputError, match="keyword has 201 characters"):
+        call(keyword="x" * 201)

@@ -27,6 +27,19 @@ def read(**fields) -> Settings:
     return read_settings(stored)
 
 
+@cases(
+    ("host", "shown"),
+    {
+        "key as host": ("app-hunter2", "the API address"),
+        "domain": ("api.example.com", "https://api.example.com"),
+        "host and port": ("emulator:8010", "https://emulator:8010"),
+        "localhost": ("localhost", "https://localhost"),
+    },
+)
+def test_message_does_not_show_a_host_that_may_be_the_api_key(host, shown):
+    assert read(host=host).shown_url == shown
+
+
 def test_connection_with_only_an_api_key_which_may_have_spaces_around_it_has_the_defaults():
     settings = read(password=" app-key\n")
     assert (settings.api_key, settings.base_url) == ("app-key", "https://api.browseract.com")
@@ -180,6 +193,10 @@ class TestWarnings:
             "other keys": (
                 {"extra": {"token": "hunter2", "x": 2}},
                 "The extra has unknown keys: 'token', 'x'. They are ignored, and no run is started.",
+            ),
+            "API key as a key": (
+                {"extra": {"app-hunter2": ""}},
+                "unknown keys: one that is not a name. They are ignored",
             ),
         },
     )

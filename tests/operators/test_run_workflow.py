@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import logging
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from airflow.sdk import BaseOperatorLink
@@ -11,9 +10,10 @@ from airflow.sdk import BaseOperatorLink
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, AirflowTaskTimeout
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, RequestFault
-from airflow_provider_browseract.exceptions import AuthenticationError, RunLostError
+from airflow_provider_browseract.exceptions import RunLostError
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
+    RunBotTemplateOperator,
     RunTemplateOperator,
     RunWorkflowOperator,
     StopTaskOperator,
@@ -189,7 +189,11 @@ class TestChangingConnection:
         {
             "missing": (None, AirflowNotFoundException, "or set AIRFLOW_CONN_BROWSERACT_DEFAULT"),
             "unreadable": ("{", AirflowNotFoundException, "Airflow cannot read the value of"),
-            "key in quotes": ({"password": '"app-emulator"'}, AuthenticationError, "Invalid authorization"),
+            "key in quotes": (
+                {"password": '"app-emulator"'},
+                AirflowFailException,
+                "Enter only the key, without quotes",
+            ),
         },
     )
     def test_fault_of_the_connection_ends_the_try(self, orders, world, emulator, monkeypatch, variable, error, words):
@@ -268,27 +272,54 @@ def test_logs_contain_no_api_key_password_input_or_callback_token(worker, deferr
     assert not any(secret in logged for secret in (KEY, "hunter2", "t0ken"))
 
 
+PROFILES = (
+    "Only RunWorkflowOperator takes a browser profile. To keep a login, set the browser of a bot to Standard Browser "
+    "in the BrowserAct dashboard, or copy a template to a workflow."
+)
+IDS = {
+    RunWorkflowOperator: "workflow_id",
+    RunTemplateOperator: "workflow_template_id",
+    RunBotOperator: "bot_id",
+    RunBotTemplateOperator: "template_id",
+}
+
+
 @pytest.mark.parametrize(
-    ("operator", "wrong", "meant"),
+    ("operator", "wrong", "instead"),
     [
-        (RunWorkflowOperator, "input_parameter", "(did you mean 'input_parameters'?)"),
-        (RunWorkflowOperator, "input_params", "'input_parameters'"),
-        (RunWorkflowOperator, "deferable", "'deferrable'"),
-        (RunWorkflowOperator, "retry", "'retries'"),
-        (RunWorkflowOperator, "inputs", "'inputs' (did you mean 'input_parameters'?)"),
-        (RunWorkflowOperator, "conn_id", "'conn_id' (did you mean 'browseract_conn_id'?)"),
-        (RunBotOperator, "inputs", "'inputs' (did you mean 'input'?)"),
-        (RunBotOperator, "validate_input", "(did you mean 'validate_inputs'"),
-        (RunTemplateOperator, "Region", "'region'"),
-        (RunTemplateOperator, "profile_id", "profile_id"),
-        (RunTemplateOperator, "save_browser_data", "save_browser_data"),
-        (StopTaskOperator, "browseract_task_ids", "'browseract_task_id'"),
-        (TaskSensor, "poke_intervall", "'poke_interval'"),
+        (RunWorkflowOperator, "input_parameter", "Did you mean 'input_parameters'?"),
+        (RunWorkflowOperator, "deferable", "Did you mean 'deferrable'?"),
+        (RunWorkflowOperator, "conn_id", "Did you mean 'browseract_conn_id'?"),
+        (RunWorkflowOperator, "inputs", "Did you mean 'input_parameters'?"),
+        (RunWorkflowOperator, "input", "Did you mean 'input_parameters'?"),
+        (RunTemplateOperator, "input", "Did you mean 'input_parameters'?"),
+        (RunBotOperator, "input_parameters", "Did you mean 'input'?"),
+        (RunBotTemplateOperator, "inputs", "Did you mean 'input'?"),
+        (RunTemplateOperator, "Region", "Did you mean 'region'?"),
+        (StopTaskOperator, "browseract_task_ids", "Did you mean 'browseract_task_id'?"),
+        (TaskSensor, "poke_intervall", "Did you mean 'poke_interval'?"),
+        (TaskSensor, "workflow_id", "Remove it."),
+        (RunBotOperator, "profile_id", PROFILES),
+        (RunTemplateOperator, "save_browser_data", PROFILES),
+        (RunBotOperator, "region", "Only RunTemplateOperator and RunBotTemplateOperator take a region."),
+        (RunBotOperator, "workflow_id", "Pass bot_id, or use RunWorkflowOperator, which takes workflow_id."),
+        (RunWorkflowOperator, "bot_id", "Pass workflow_id, or use RunBotOperator, which takes bot_id."),
+        (RunWorkflowOperator, "keyword", 'Names of inputs go into input_parameters: input_parameters={"keyword": ...}'),
+        (RunBotOperator, "company", 'Names of inputs go into input: input={"company": ...}'),
+        (
+            RunWorkflowOperator,
+            "max_items",
+            "Did you mean 'max_credits'? "
+            'Names of inputs go into input_parameters: input_parameters={"max_items": ...}',
+        ),
     ],
 )
-def test_unknown_argument_is_an_error_that_names_a_similar_argument(operator, wrong, meant):
-    names = {RunWorkflowOperator: "workflow_id", RunTemplateOperator: "workflow_template_id", RunBotOperator: "bot_id"}
-    required: Any = {names.get(operator, "browseract_task_id"): "7"}
-    with pytest.raises(TypeError, match=rf"Invalid arguments were passed to {operator.__name__}") as error:
-        operator(task_id="t", **{wrong: "x"}, **required)
-    assert meant in str(error.value).splitlines()[-1]
+def test_unknown_argument_is_an_error_that_states_what_to_write(operator, wrong, instead):
+    with pytest.raises(TypeError) as error:
+        operator(task_id="t", **{IDS.get(operator, "browseract_task_id"): "7", wrong: "x"})
+    assert str(error.value) == f"{operator.__name__} has no argument {wrong!r}. {instead}"
+
+
+def test_id_of_another_kind_is_named_before_the_missing_one():
+    with pytest.raises(TypeError, match="RunBotOperator has no argument 'workflow_id'"):
+        RunBotOperator(task_id="t", workflow_id="7")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from urllib.parse import quote
+
 import pytest
 
 from airflow_provider_browseract.exceptions import InputError
@@ -13,9 +16,18 @@ def checked(url, api="https://api.browseract.com"):
     return check_callback_url("callback_url", url, api_base_url=api)
 
 
-@pytest.mark.parametrize(
-    "url", ["https://example.com/hook", "http://example.com:8080/a?b=c", "https://1.1.1.1/", LONGEST, None, ""]
-)
+GOOD = [
+    "https://example.com/hook",
+    "http://example.com:8080/a?b=c",
+    "https://1.1.1.1/",
+    "https://example.com/%2Fa?b=c,d&e=f/g#h",
+    LONGEST,
+    None,
+    "",
+]
+
+
+@pytest.mark.parametrize("url", GOOD)
 def test_public_callback_url_is_accepted_and_an_empty_one_means_none(url):
     assert checked(url) == (url or None)
 
@@ -34,6 +46,15 @@ def test_public_callback_url_is_accepted_and_an_empty_one_means_none(url):
         "line break": ("https://example.com/a\nb", r"contains the character '\\n'.*\(%0A\)"),
         "control character": ("https://example.com/\x7f", r"contains the character '\\x7f'.*\(%7F\)"),
         "lone surrogate": ("https://example.com/\ud800", r"contains the character '\\ud800'.*\(%3F\)"),
+        **{
+            url: (url, rf"contains the character {re.escape(repr(odd))}.*\({quote(odd)}\)")
+            for url, odd in {
+                **{f"https://example.com/{odd}x": odd for odd in '"<>\\^`{|}'},
+                **{f"https://example.com/?a={odd}": odd for odd in "[]%"},
+                "https://example.com/%2": "%",
+                "https://example.com/#a#b": "#",
+            }.items()
+        },
         "private": ("https://10.0.0.1/hook/t0ken", "has a private host, which BrowserAct cannot reach"),
     },
 )

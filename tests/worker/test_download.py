@@ -168,6 +168,8 @@ class TestFileUrl:
     def test_of_private_hosts_only_that_of_a_private_api_is_fetched_from(self, net):
         assert fetch(net, f"{net.api}/file") == CONTENT
         net.host.paths.clear()
+        with pytest.raises(FileError, match="points to the private host"):
+            fetch(net, "http://api.example:1/file")
         net.answers.update({name: [["127.0.0.1"]] for name in ("other.example", "api.browseract.com")})
         with pytest.raises(FileError, match=r"points to the private host other\.example"):
             fetch(net, "http://other.example:{port}/secret")

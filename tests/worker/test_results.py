@@ -372,7 +372,7 @@ UNFETCHABLE = {
     "redirect loop": (download("bad", "/around/a"), "redirected more than 5 times", LOST),
     "HTTP 403": (download("bad", "/expired/a"), "^its host responded with HTTP 403$", MAY_COME),
     "HTTP 503": (download("bad", "/down/a"), "^its host responded with HTTP 503$", MAY_COME),
-    "unreachable": (download("bad", "http://127.0.0.1:1/a?signature=x"), "^its host cannot be [^/:?]*$", MAY_COME),
+    "unreachable": (download("bad", "http://files.invalid/a?signature=x"), "^its host cannot be [^/:?]*$", MAY_COME),
     "no http address": (download("bad", "http://["), "its address is not an http or https address", LOST),
     "failed upload": (download("bad", None, **NOT_UPLOADED), r"^404 at \(an address\)$", LOST),
     "late": (download("bad", None), "did not prepare it within files_timeout=0.05 seconds", MAY_COME),
