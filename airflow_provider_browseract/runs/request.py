@@ -133,10 +133,10 @@ def without_secrets(value: Any, is_secret: Callable[[str], bool], found: set[str
     :param found: the texts of the replaced values are added to it.
     """
     if isinstance(value, Mapping):
-        of = value["name"] if value.keys() == {"name", "value"} else None
+        of = next((value[each] for each in ("name", "key") if value.keys() == {each, "value"}), None)
         shown = {}
         for name, member in value.items():
-            hidden = is_secret(of if name == "value" and of is not None else name)
+            hidden = is_secret(name) or (name == "value" and isinstance(of, str) and is_secret(of))
             if hidden:
                 found.update(_texts_of(member))
             shown[name] = "***" if hidden else without_secrets(member, is_secret, found)

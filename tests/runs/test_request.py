@@ -138,6 +138,7 @@ def is_secret(name: str) -> bool:
     {
         "dict": ({"password": "hunter2", "user": "bob"}, {"password": "***", "user": "bob"}, {"hunter2"}),
         "list": (pairs(password="hunter2", user="bob"), pairs(password="***", user="bob"), {"hunter2"}),
+        "keys": ([{"key": "password", "value": "hunter2"}], [{"key": "password", "value": "***"}], {"hunter2"}),
         "nested list": ({"a": {"b": pairs(password=483920)}}, {"a": {"b": pairs(password="***")}}, {"483920"}),
         "JSON text": ({"a": '{"password": "hunter2", "n": [1]}'}, {"a": '{"password": "***", "n": [1]}'}, {"hunter2"}),
         "JSON text in a list": (pairs(form='{"password": "hunter2"}'), pairs(form='{"password": "***"}'), {"hunter2"}),
