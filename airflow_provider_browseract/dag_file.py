@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from textwrap import indent
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -25,6 +25,7 @@ from airflow_provider_browseract.compat import is_secret
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import variable_of
 from airflow_provider_browseract.runs.request import ID_ARGUMENTS, without_secrets
+from airflow_provider_browseract.runs.schemas import MAX_SCHEMA_VALUES
 
 MAX_LEVELS, MAX_VALUES = 5, 500
 """Levels of objects in the inputs of a bot, and values at all levels together, that are kept."""
@@ -55,6 +56,9 @@ KINDS = {
 DAG, TEST = "dag.py.jinja", "dag_test.py.jinja"
 """The templates of the two files."""
 
+Secrecy: TypeAlias = Callable[[str], bool]
+"""A function that returns whether a value with a name is secret."""
+
 
 class Secret(str):
     """An example of a secret text. A DAG reads the secret from the password of a connection."""
@@ -74,6 +78,7 @@ class Runnable:
     :param schema: a JSON Schema of the inputs, with only their names and types.
     :param example: values for the required inputs that this schema allows.
     :param detail_url: address of the page of a template in BrowserAct.
+    :param is_secret: returns whether an input, or a member of one, with a name is secret.
     """
 
     kind: SourceKind
@@ -83,18 +88,20 @@ class Runnable:
     schema: Mapping[str, Any] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
     detail_url: str | None = None
+    is_secret: Secrecy = field(default=is_secret, repr=False, compare=False)
 
     @classmethod
     def of(cls, kind: SourceKind, source: SourceInfo) -> Runnable:
         """Return a runnable without what is too long to be shown."""
-        schema = source.input_schema if isinstance(source.input_schema, Mapping) else {}
+        schema = _as(dict, source.input_schema)
         if SOURCES[kind].api_version is ApiVersion.V2:
             names = {each.name: {"type": "string"} for each in source.input_parameters}
             required = [each.name for each in source.input_parameters if each.default_enabled is False]
             schema = {"properties": names, "required": required}
         name, description = ((text or "")[:MAX_TEXT] for text in (source.name, source.description))
-        outline, example = _outline({**schema, "type": "object"}, MAX_LEVELS, iter(range(MAX_VALUES)), hides=False)
-        return cls(kind, source.id, name, description, outline, example, source.detail_url)
+        secret, schema = _secrecy_of(schema), {**schema, "type": "object"}
+        outline, example = _outline(schema, MAX_LEVELS, iter(range(MAX_VALUES)), secret, hide=False)
+        return cls(kind, source.id, name, description, outline, example, source.detail_url, secret)
 
     @property
     def inputs(self) -> tuple[Input, ...]:
@@ -102,47 +109,82 @@ class Runnable:
         return tuple(Input(name, name in self.example) for name in self.schema.get("properties", ()))
 
 
-def _type_of(schema: Mapping[str, Any]) -> str | None:
+def _as(kind: type, value: Any) -> Any:
+    """Return a value of a type as it is, and an empty one of this type for anything else."""
+    return value if isinstance(value, kind) else kind()
+
+
+def _secrecy_of(schema: dict[str, Any]) -> Secrecy:
+    """Return a function that knows the secret names: those that Airflow masks, and those that a JSON Schema marks.
+
+    A mark at one place makes the name secret everywhere. If the schema is too large to be read, all names are secret.
+    """
+    found, parts = set(), [("", schema)]
+    # Each part has the name of the value that it describes. The list grows while it is read.
+    for name, part in parts:
+        rules = dict(enumerate(part[:MAX_SCHEMA_VALUES])) if isinstance(part, list) else _as(dict, part)
+        if rules.get("format") == "password" or rules.get("writeOnly") is True:
+            found.add(name)
+        parts += _as(dict, rules.get("properties")).items()
+        parts += [(name, each) for rule, each in rules.items() if rule != "properties"]
+        if len(parts) > MAX_SCHEMA_VALUES:
+            return lambda _: True
+    return lambda name: name in found or is_secret(name)
+
+
+def _type_of(schema: dict[str, Any]) -> str | None:
     """Return a type that a JSON Schema allows, a text if possible; None if it names no type that is known."""
-    choices = schema.get("anyOf") or schema.get("oneOf")
-    types = [each.get("type") for each in choices if isinstance(each, Mapping)] if isinstance(choices, list) else []
+    choices = _as(list, schema.get("anyOf") or schema.get("oneOf"))
     named = schema.get("type", "object" if "properties" in schema else None)
-    allowed = named if isinstance(named, list) else [named, *types]
+    allowed = named if isinstance(named, list) else [named, *(_as(dict, each).get("type") for each in choices)]
     return next((each for each in EXAMPLES if each in allowed), None)
 
 
-def _outline(schema: Any, levels: int, left: Iterator[int], *, hides: bool) -> tuple[dict[str, Any], Any]:
+def _outline(part: Any, levels: int, left: Iterator[int], secret: Secrecy, *, hide: bool) -> tuple[dict[str, Any], Any]:
     """Return the names and types of a JSON Schema, not of what it refers to, and an example with the required names.
 
     :param left: an item for each value that may still be kept.
-    :param hides: the value is a secret or below one, so that no value of the schema is the example.
+    :param hide: the value is a secret or below one, so that no value of the schema is the example.
     """
-    schema = schema if isinstance(schema, Mapping) else {}
+    schema = _as(dict, part)
     kind = _type_of(schema)
-    if kind == "object" and levels:
-        names, required = schema.get("properties"), schema.get("required")
-        names = names if isinstance(names, Mapping) else {}
-        required = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
-        found = {}
-        for name in dict.fromkeys([*required, *names]):
-            if len(name) <= MAX_INPUT and next(left, None) is not None:
-                # In a pair of a name and a value, the name of the value is the example of the other.
-                of = _outline(names.get("name"), 0, left, hides=False)[1] if name == "value" else name
-                found[name] = _outline(names.get(name), levels - 1, left, hides=hides or is_secret(str(of)))
-        needed = [name for name in dict.fromkeys(required) if name in found]
-        outline = {"type": kind, "properties": {name: part for name, (part, _) in found.items()}, "required": needed}
-        return outline, {name: found[name][1] for name in needed}
-    choices, example = schema.get("enum"), EXAMPLES[kind or "string"]
-    given = schema.get("default", choices[0] if isinstance(choices, list) and choices else None)
+    if kind != "object" or not levels:
+        return {"type": kind} if kind else {}, _example_of(schema, kind, secret, hide=hide)
+    required = dict.fromkeys(name for name in _as(list, schema.get("required")) if isinstance(name, str))
+    members = {**required, **_as(dict, schema.get("properties"))}
+    found = {}
+    for name, member in members.items():
+        if len(name) <= MAX_INPUT and next(left, None) is not None:
+            found[name] = _outline(member, levels - 1, left, secret, hide=hide or _is_secret_in(members, name, secret))
+    example = {name: each for name, (_, each) in found.items() if name in required}
+    properties = {name: outline for name, (outline, _) in found.items()}
+    return {"type": kind, "properties": properties, "required": [*example]}, example
+
+
+def _is_secret_in(members: dict[str, Any], name: str, secret: Secrecy) -> bool:
+    """Return whether a member of an object is secret, by its name or, in a pair, by the value of the name beside it."""
+    beside = [_given_in(_as(dict, members.get(each))) for each in ("name", "key")] if name == "value" else []
+    return any(secret(each) for each in [name, *beside] if isinstance(each, str))
+
+
+def _given_in(schema: dict[str, Any]) -> Any:
+    """Return the value that a JSON Schema names: the only one, the default or the first one; None if it names none."""
+    first = next(iter(_as(list, schema.get("enum"))), None)
+    return schema.get("const", schema.get("default", first))
+
+
+def _example_of(schema: dict[str, Any], kind: str | None, secret: Secrecy, *, hide: bool) -> Any:
+    """Return the value that a JSON Schema names, if it is short, has its type and is not secret; or one of its type."""
+    given, example = _given_in(schema), EXAMPLES[kind or "string"]
+    if hide:
+        return Secret(example) if isinstance(example, str) else example
     fits = type(given) is type(example) or (kind == "number" and isinstance(given, float))
-    if hides:
-        return {"type": kind} if kind else {}, Secret(example) if isinstance(example, str) else example
     # A value can be too deep, or something that is no JSON.
     with suppress(ValueError, RecursionError):
         is_short = fits and len(json.dumps(given, allow_nan=False, ensure_ascii=False).encode()) <= MAX_INPUT
-        if is_short and without_secrets(given, is_secret, set()) == given:
-            example = given
-    return {"type": kind} if kind else {}, example
+        if is_short and without_secrets(given, secret, set()) == given:
+            return given
+    return example
 
 
 def dag_id_of(source: Runnable) -> str:
@@ -155,8 +197,8 @@ def dag_file(source: Runnable, conn_id: str, given: Mapping[str, Any] | None = N
     """Return a DAG file that runs a workflow, bot or template, and uses its output; or its test.
 
     Airflow's form for a new DAG run asks for the required inputs of a workflow. Those of a bot have examples in the
-    file, because they can be any JSON. Inputs with the name of a secret are read from connections, because the form
-    would show them. Optional inputs without a value are comments.
+    file, because they can be any JSON. Secret texts are read from connections, because the form would show them.
+    Optional inputs without a value are comments.
 
     :param conn_id: the connection of the operator.
     :param given: values of inputs, none of them secret: defaults for the form, or what a bot gets.
@@ -260,4 +302,3 @@ _ENVIRONMENT = Environment(
     keep_trailing_newline=True,
 )
 _ENVIRONMENT.filters.update(literal=_literal, template=_template, variable=variable_of)
-_ENVIRONMENT.tests["secret"] = is_secret

@@ -21,7 +21,7 @@ from airflow_provider_browseract.compat import dags_of, is_secret
 from airflow_provider_browseract.dag_file import MAX_VALUES, TEST, Runnable, dag_file, dag_id_of
 from airflow_provider_browseract.emulator import LOG_IN, SEARCH, TEMPLATE_SEARCH, EmulatedWorkflow
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.runs.schemas import conform
+from airflow_provider_browseract.runs.schemas import MAX_SCHEMA_VALUES, conform
 from tests.cases import cases
 from tests.catalogue import PLAIN_TEXT, PRICES
 from tests.separate_pytest import assert_passed
@@ -55,7 +55,7 @@ HOSTILE = (
 TEXTS = st.text(st.characters(), max_size=30) | st.sampled_from(HOSTILE)
 NAMES = st.lists(TEXTS, max_size=3, unique=True)
 RULES = st.sampled_from(
-    ("type", "properties", "required", "items", "enum", "default", "anyOf", "$ref", "object", "array")
+    ("type", "properties", "required", "items", "enum", "const", "default", "anyOf", "$ref", "object", "array")
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS | RULES,
@@ -204,6 +204,7 @@ def test_any_schema_gives_an_input_that_the_written_schema_and_test_accept(schem
         "default that is no JSON": ({"type": "number", "default": float("inf")}, 1),
         "default with a lone surrogate": ({"default": "\ud800"}, "text"),
         "enum": ({"enum": ["US", "DE"]}, "US"),
+        "constant": ({"const": "US", "default": "DE"}, "US"),
         "default": ({"type": "integer", "default": 3, "enum": [1, 3]}, 3),
         "default of a number": ({"type": "number", "default": 0.5}, 0.5),
         "default list": ({"type": "array", "default": ["pens"]}, ["pens"]),
@@ -253,6 +254,7 @@ def test_huge_schemas_cost_little():
 
 VALUE = {"type": "string", "default": "hunter2", "enum": ["hunter2"], "const": "hunter2", "examples": ["hunter2"]}
 OBJECT = {"type": "object", "properties": {"value": VALUE}, "required": ["value"]}
+PIN, PAIRS = {"format": "password"}, [{"name": "pin", "value": "hunter2"}]
 SHAPES = {
     "text": {"password": VALUE},
     "object with a default": {"secret": {"type": "object", "default": {"value": "hunter2"}}},
@@ -266,12 +268,20 @@ SHAPES = {
     "pairs": {"pairs": {"type": "array", "default": [{"name": "password", "value": "hunter2"}]}},
     "pair": {"pair": {"properties": {"value": VALUE, "name": {"default": "password"}}, "required": ["value", "name"]}},
     "pair at the top": {"value": VALUE, "name": {"enum": ["password"]}},
+    "pair with a constant name": {"value": VALUE, "name": {"const": "password"}},
+    "pair with a key": {"value": VALUE, "key": {"const": "password"}},
+    "pairs with keys": {"pairs": {"type": "array", "default": [{"key": "password", "value": "hunter2"}]}},
     "text that is JSON": {"config": {"type": "string", "default": '{"password": "hunter2"}'}},
     "choice that is JSON": {"config": {"enum": ['{"a": [{"api_key": "hunter2"}]}']}},
     "reference": {"password": {"$ref": "#/$defs/password"}},
     "choice of schemas": {"password": {"anyOf": [VALUE, {"type": "null"}]}},
     "further names of a secret": {"secret": {"type": "object", "additionalProperties": VALUE}},
     "patterns of names": {"secret": {"type": "object", "patternProperties": {"hunter2": VALUE}}},
+    "format": {"pin": {**VALUE, "format": "password"}},
+    "object that is only written": {"pin": {**OBJECT, "writeOnly": True}},
+    "format in a choice": {"pin": {"anyOf": [{"format": "password"}, {"type": "null"}], "default": "hunter2"}},
+    "format in a list of pairs": {"pins": {"type": "array", "default": PAIRS, "items": {"properties": {"value": PIN}}}},
+    "more than is read of a schema": {"city": {"enum": ["hunter2"] * MAX_SCHEMA_VALUES}},
 }
 
 
@@ -304,10 +314,10 @@ def test_secret_texts_are_read_from_connections_of_their_own():
 
 
 def test_secrets_of_a_bot_are_read_from_connections_at_any_depth():
-    login = {"properties": {"user": {}, "password": {"type": "string"}}, "required": ["user", "password"]}
+    login = {"properties": {"user": {}, "password": {}, "pin": PIN}, "required": ["user", "password", "pin"]}
     found = inputs_of(dag_of(bot_with(login=login, secret=OBJECT, tokens={"type": "array"})))
     conn = "{{{{ conn.search_029437_{}.password }}}}"
-    assert found["login"] == {"user": "text", "password": conn.format("password")}
+    assert found["login"] == {"user": "text", "password": conn.format("password"), "pin": conn.format("pin")}
     assert (found["secret"], found["tokens"]) == ({"value": conn.format("value")}, [])
 
 
@@ -343,6 +353,7 @@ def test_dag_id_has_the_words_of_the_name_and_the_end_of_the_id(name, source_id,
     {
         "optional input": (workflow(optional=["pages"]), '            # Optional: "pages": "...",\n', 1),
         "optional secret": (workflow(optional=["token"]), '# Optional: "token": "{{ conn.ID.password }}",\n', 1),
+        "optional pin": (bot({"properties": {"pin": PIN}}), '# Optional: "pin": "{{ conn.ID.password }}",\n', 1),
         "optional inputs are no params": (workflow(optional=["pages"]), "Param", 0),
         "examples of a bot": (bot_with(pages={"type": "integer"}), "# Example values. Replace them.\n", 1),
         "no examples but secrets": (bot_with(password={}), "# Example values. Replace them.\n", 0),

@@ -12,7 +12,7 @@ from typing import Any
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.models import BotType, SourceInfo, one_line
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
-from airflow_provider_browseract.compat import AirflowNotFoundException, is_secret
+from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.dag_file import DAG, KINDS, TEST, Runnable, dag_file, dag_id_of
 from airflow_provider_browseract.exceptions import BrowserActError, InputError, NotFoundError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -115,7 +115,7 @@ def read_inputs(given: Iterable[str], source: Runnable) -> dict[str, Any]:
         if name not in known:
             names = ", ".join(map(repr, known)) or "none"
             raise InputError(f"There is no input {name!r}{did_you_mean(name, known)}, only: {names}.")
-        if is_secret(name) or without_secrets(value, is_secret, set()) != value:
+        if source.is_secret(name) or without_secrets(value, source.is_secret, set()) != value:
             raise InputError(f"--input {name} is or contains a secret: leave it out, and read it from a connection.")
         found[name] = value
     # Only of the values themselves: a member that is missing in one comes from the example.

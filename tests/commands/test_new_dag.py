@@ -165,6 +165,13 @@ def test_bad_input_is_refused_with_a_reason_and_without_the_value(refused, words
     assert "hunter2" not in found
 
 
+def test_secret_of_a_schema_is_refused_at_any_depth(refused, browseract_emulator):
+    schema = {"properties": {"login": {"properties": {"pin": {"format": "password"}}}, "code": {"writeOnly": True}}}
+    browseract_emulator.add_workflow(EmulatedWorkflow(kind="bot", id="9", name="Log in", input_schema=schema))
+    for given in ('login={"pin": "hunter2"}', "code=hunter2"):
+        assert "is or contains a secret: leave it out" in refused("9", "--input", given)
+
+
 def test_bot_that_is_not_published_is_refused(refused, browseract_emulator):
     browseract_emulator.add_workflow(EmulatedWorkflow(kind="bot", id="9", name="Draft", published=False))
     assert refused("9") == "The bot '9' is not published: publish it in BrowserAct's dashboard.\n"
