@@ -114,9 +114,7 @@ class World:
             return made
 
         async def open_client(asynchronous):
-            return httpx.AsyncClient(
-                transport=_Transport(world), headers={"User-Agent": (await asynchronous._settings()).user_agent}
-            )
+            return httpx.AsyncClient(transport=_Transport(world))
 
         opened = cached_property(session)
         opened.__set_name__(BrowserActClient, "_session")

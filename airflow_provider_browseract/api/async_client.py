@@ -40,7 +40,8 @@ class AsyncBrowserActClient:
     It builds only what the results of the calls declare, and reads at most ``MAX_RESPONSE`` bytes of a response.
 
     :param settings: as for :class:`~airflow_provider_browseract.api.client.BrowserActClient`; a function is awaited.
-    :param refused: as there.
+    :param refused: called when BrowserAct has refused the API key. Default: nothing is called.
+    :param shown: returns what the caller may see of a result. Default: everything.
     """
 
     def __init__(
@@ -48,9 +49,11 @@ class AsyncBrowserActClient:
         settings: Settings | Callable[[], Awaitable[Settings]],
         *,
         refused: Callable[[], object] = lambda: None,
+        shown: Callable[[Any], Any] = lambda result: result,
     ) -> None:
         self._given = settings
         self._refused = refused
+        self._shown = shown
 
     async def __aenter__(self) -> AsyncBrowserActClient:
         self._http = await self._open()
@@ -65,7 +68,7 @@ class AsyncBrowserActClient:
     async def _open(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             # A few compressed bytes can expand to very many.
-            headers={"User-Agent": (await self._settings()).user_agent, "Accept-Encoding": "identity"},
+            headers={"Accept-Encoding": "identity"},
             verify=await asyncio.to_thread(_ssl_context),
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE),
             follow_redirects=False,
@@ -77,11 +80,13 @@ class AsyncBrowserActClient:
         settings = await self._settings()
         retrying = tenacity.AsyncRetrying(**controls(call, settings))
         try:
-            return await retrying(self._send_once, call)
+            received: Any = await retrying(self._send_once, call)
         except AuthenticationError:
             if call.starts_run or (await self._settings()).api_key == settings.api_key:
                 raise
-            return await retrying(self._send_once, call)
+            received = await retrying(self._send_once, call)
+        result: T = self._shown(received)
+        return result
 
     async def _send_once(self, call: Call[T]) -> T:
         settings, progress = await self._settings(), _Progress()
@@ -92,7 +97,7 @@ class AsyncBrowserActClient:
                     settings.base_url + call.path,
                     params=dict(call.params),
                     json=call.body,
-                    headers={"Authorization": f"Bearer {settings.api_key}"},
+                    headers={"Authorization": f"Bearer {settings.api_key}", "User-Agent": settings.user_agent},
                     timeout=httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout),
                     extensions={"trace": progress.note},
                 ) as streamed:

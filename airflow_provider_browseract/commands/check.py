@@ -33,8 +33,8 @@ from airflow_provider_browseract.hooks.connection import (
 )
 from airflow_provider_browseract.hooks.probe import check_callbacks, count_workflows
 from airflow_provider_browseract.in_airflow.day_sums import read_day_sums
-from airflow_provider_browseract.loops import run_steps
-from airflow_provider_browseract.runs.budget import BudgetStep, ReadDaySums, read_budget
+from airflow_provider_browseract.loops import send_all
+from airflow_provider_browseract.runs.budget import BudgetStep, ReadDaySums, StepSender, read_budget
 from airflow_provider_browseract.runs.queueing import count_active
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ def _check_api(hook: BrowserActHook) -> str:
 
 def _check_slots(hook: BrowserActHook) -> str:
     with hook.client_within(API_LIMIT) as client:
-        active = run_steps(count_active([*ApiVersion]), client, log)
+        active = send_all(count_active([*ApiVersion]), client)
     return f"active runs: {'not known' if active is None else active.number}"
 
 
@@ -174,7 +174,7 @@ def _check_budget(hook: BrowserActHook) -> str:
         return read_day_sums(budget.conn_id, key, log) if isinstance(step, ReadDaySums) else None
 
     with hook.client_within(API_LIMIT) as client:
-        verdicts = run_steps(read_budget(budget, time.time), client, log, read_sums)
+        verdicts = send_all(read_budget(budget, time.time), StepSender(client, log, read_sums))
     facts = "; ".join(
         f"{each.period} (UTC): {each.used:,} of {each.period.limit:,} credits used, {each.reserved:,} more expected"
         for each in verdicts

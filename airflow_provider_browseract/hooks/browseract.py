@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
 from functools import cached_property
 from types import ModuleType
@@ -22,7 +22,7 @@ from airflow_provider_browseract.exceptions import (
     TaskNotFoundError,
 )
 from airflow_provider_browseract.hooks import connection as form
-from airflow_provider_browseract.hooks.hiding import NOTHING
+from airflow_provider_browseract.in_airflow.hiding import NOTHING
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.runs import timings
 
@@ -96,34 +96,28 @@ class BrowserActHook(BaseHook):
         return settings
 
     def _current(self, within: float | None = None) -> Settings:
-        with self._failing_the_call():
+        try:
             return self.settings.within(within)
+        except Exception as error:
+            if not self._key_refused:
+                raise
+            # Only the call fails if the connection cannot be read again, so that a wait for a run continues.
+            raise form.unreadable(self.browseract_conn_id, error) from error
 
     async def asettings(self) -> Settings:
         """Return the settings of the connection, without blocking an event loop."""
         settings = self._settings
         if settings is None:
-            with self._failing_the_call():
-                try:
-                    found = await uninterrupted(self.aget_connection(self.browseract_conn_id))
-                except AirflowNotFoundException:
-                    # In a task of Airflow 3.1 and under dag.test(), only the blocking method finds the connections that
-                    # Airflow stores.
-                    if not (in_task() or in_dag_test()):
-                        raise
-                    found = self.get_connection(self.browseract_conn_id)
-                settings = self._settings = form.read_settings(found)
+            try:
+                found = await uninterrupted(self.aget_connection(self.browseract_conn_id))
+            except AirflowNotFoundException:
+                # In a task of Airflow 3.1 and under dag.test(), only the blocking method finds the connections that
+                # Airflow stores.
+                if not (in_task() or in_dag_test()):
+                    raise
+                found = self.get_connection(self.browseract_conn_id)
+            settings = self._settings = form.read_settings(found)
         return settings
-
-    @contextmanager
-    def _failing_the_call(self) -> Iterator[None]:
-        """Let the call fail if the connection cannot be read again, so that a wait for a run continues."""
-        try:
-            yield
-        except Exception as error:
-            if not self._key_refused:
-                raise
-            raise form.unreadable(self.browseract_conn_id, error) from error
 
     def _forget(self) -> None:
         """Read the connection again when it is needed next, because someone may have replaced the API key."""
@@ -157,16 +151,19 @@ class BrowserActHook(BaseHook):
 
     @asynccontextmanager
     async def async_client(self, *, within: float | None = None) -> AsyncIterator[AsyncBrowserActClient]:
-        """Open a client for an event loop, for triggers and the panel. Reading the connection does not block the loop.
+        """Open a client for an event loop. If the connection cannot be read, only the call fails.
 
         :param within: as ``seconds`` of :meth:`client_within`.
         """
         from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
 
         async def settings() -> Settings:
-            return (await self.asettings()).within(within)
+            try:
+                return (await self.asettings()).within(within)
+            except Exception as error:
+                raise form.unreadable(self.browseract_conn_id, error) from error
 
-        async with AsyncBrowserActClient(settings, refused=self._forget) as client:
+        async with AsyncBrowserActClient(settings, refused=self._forget, shown=self._shown) as client:
             yield client
 
     def run_task(

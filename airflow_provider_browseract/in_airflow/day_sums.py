@@ -14,7 +14,7 @@ from typing import Any
 from airflow.sdk import Variable
 
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
-from airflow_provider_browseract.runs.steps import Log
+from airflow_provider_browseract.runs.log import Log
 
 VERSION = 1
 

@@ -25,7 +25,7 @@ from airflow_provider_browseract.runs.report import facts, log_url, reason_and_r
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
-    from airflow_provider_browseract.runs.steps import Log
+    from airflow_provider_browseract.runs.log import Log
 
 
 FAILURE_XCOM = "failure"

@@ -22,7 +22,7 @@ from airflow_provider_browseract.compat import (
     task_instance_state,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.hiding import Hiding
+from airflow_provider_browseract.in_airflow.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.hints import naming_task, refuse_unknown_arguments
@@ -34,7 +34,7 @@ from airflow_provider_browseract.runs.options import (
     PauseCallbacks,
     RunOptions,
 )
-from airflow_provider_browseract.worker.run import Run
+from airflow_provider_browseract.worker.own_run import OwnRun
 
 if TYPE_CHECKING:
     import jinja2
@@ -197,11 +197,11 @@ class RunOperator(BaseOperator):
         return hook
 
     @property
-    def _run(self) -> Run:
+    def _run(self) -> OwnRun:
         """The run that this process answers for."""
-        found: Run | None = self.__dict__.get("_run")
+        found: OwnRun | None = self.__dict__.get("_run")
         # on_kill can interrupt this at any moment, so the first stored object counts.
-        return self.__dict__.setdefault("_run", Run()) if found is None else found
+        return self.__dict__.setdefault("_run", OwnRun()) if found is None else found
 
     @contextmanager
     def _executing(self, context: Context) -> Iterator[Execution]:

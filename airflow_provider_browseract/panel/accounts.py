@@ -30,7 +30,7 @@ from airflow_provider_browseract.dag_file import Runnable
 from airflow_provider_browseract.exceptions import ConnectionFailedError, InputError, TaskEndedError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import budget_of, own_settings
-from airflow_provider_browseract.hooks.hiding import has_secret_names
+from airflow_provider_browseract.in_airflow.hiding import has_secret_names
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.panel.client import CALL_LIMIT, AccountClient, only
 from airflow_provider_browseract.panel.days import Days, DaysRead, Pace

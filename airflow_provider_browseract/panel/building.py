@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.dag_file import KINDS, Runnable, dag_file, dag_id_of
-from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
+from airflow_provider_browseract.in_airflow.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
 from airflow_provider_browseract.panel.access import Access, Rights, rights_on
 from airflow_provider_browseract.panel.days import source_of
 from airflow_provider_browseract.panel.records import TaskInstanceKey

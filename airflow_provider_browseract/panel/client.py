@@ -11,7 +11,7 @@ from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import ResponseLostError
-from airflow_provider_browseract.loops import AsyncSender, run_steps_async
+from airflow_provider_browseract.loops import AsyncSender, send_all_async
 from airflow_provider_browseract.panel.kept import Kept
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class AccountClient:
         settings = self.settings.within(CALL_LIMIT)
         async with self._slots, AsyncBrowserActClient(settings) as client:
             try:
-                return await asyncio.wait_for(run_steps_async(steps, through(client)), READ_LIMIT)
+                return await asyncio.wait_for(send_all_async(steps, through(client)), READ_LIMIT)
             except asyncio.TimeoutError:
                 raise ResponseLostError(f"BrowserAct did not send everything within {READ_LIMIT:g} seconds") from None
 

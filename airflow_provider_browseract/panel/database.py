@@ -31,7 +31,7 @@ from sqlalchemy.orm import lazyload
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.compat import conf
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE
-from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS
+from airflow_provider_browseract.in_airflow.hiding import LIVE_VIEW, SECRET_INPUTS
 from airflow_provider_browseract.panel.records import (
     ID_LENGTH,
     Link,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Row
     from sqlalchemy.orm import Session
 
-RUN_TRIGGER = "airflow_provider_browseract.triggers.run.TaskTrigger"
+RUN_TRIGGER = "airflow_provider_browseract.triggers.task.TaskTrigger"
 """Class path of the trigger of a task instance that waits for a run."""
 
 SLOT_TRIGGER = "airflow_provider_browseract.triggers.slot.SlotTrigger"

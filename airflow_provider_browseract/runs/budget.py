@@ -24,6 +24,8 @@ from airflow_provider_browseract.exceptions import (
     InputError,
     NotFoundError,
 )
+from airflow_provider_browseract.loops import Sender
+from airflow_provider_browseract.runs.log import Log
 from airflow_provider_browseract.runs.outputs import number_of
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.spend import (
@@ -34,7 +36,6 @@ from airflow_provider_browseract.runs.spend import (
     forecast_for,
     list_runs,
 )
-from airflow_provider_browseract.runs.steps import LogLine
 
 MOST_SLOTS = 20
 """Concurrent runs of BrowserAct's largest plan. At most this many forecasts are made for active runs."""
@@ -185,9 +186,39 @@ class WriteDaySums:
     sums: Mapping[date, int]
 
 
+@dataclass(frozen=True)
+class LogLine:
+    """Write a line to the task's log."""
+
+    text: str
+    level: int = logging.INFO
+
+
 BudgetStep: TypeAlias = ReadDaySums | WriteDaySums
 
 Step: TypeAlias = "BudgetStep | LogLine | Call[Any]"
+
+
+@dataclass(frozen=True)
+class StepSender:
+    """Send the calls of a check, write its lines, and carry out its other steps.
+
+    :param carry_out: carries out a step that is neither a call nor a line, and returns its result.
+    """
+
+    client: Sender
+    log: Log
+    carry_out: Callable[[BudgetStep], Any]
+
+    def send(self, step: Step) -> Any:
+        """Carry out a step."""
+        match step:
+            case LogLine(text, level):
+                return self.log.log(level, "%s", text)
+            case Call():
+                return self.client.send(step)
+            case _:
+                return self.carry_out(step)
 
 
 def check_budget(

@@ -33,7 +33,7 @@ from airflow_provider_browseract.runs.report import WHY_UNKNOWN, status_line, st
 from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.runs.steps import Log
+    from airflow_provider_browseract.runs.log import Log
 
 JITTER = 0.2
 """Fraction of the pause between two polls that is random, so that runs that started together are polled apart."""

@@ -31,7 +31,7 @@ from airflow_provider_browseract.exceptions import (
     RunLostError,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.hiding import SECRET_INPUTS, Hiding
+from airflow_provider_browseract.in_airflow.hiding import SECRET_INPUTS, Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.in_airflow.showing import id_or_none, show_run, showing_failure
 from airflow_provider_browseract.runs import timings
@@ -233,7 +233,7 @@ class TaskSensor(BaseSensorOperator):
         return not self.reschedule or context["ti"].get_first_reschedule_date(context) is None
 
     def _defer(self, wait: Wait) -> NoReturn:
-        from airflow_provider_browseract.triggers.run import TaskTrigger
+        from airflow_provider_browseract.triggers.task import TaskTrigger
 
         interval = max(self.poke_interval, 1.0)
         now = time.time()

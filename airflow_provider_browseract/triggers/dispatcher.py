@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import aclosing, suppress
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from airflow_provider_browseract.exceptions import BrowserActError
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
-from airflow_provider_browseract.loops import run_steps_async
+from airflow_provider_browseract.loops import send_all_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import QueueWait, count_active
 from airflow_provider_browseract.runs.slot_queue import SlotQueue
-from airflow_provider_browseract.triggers.run import PatientClient
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +100,7 @@ class Dispatcher:
         """Wake task instances until none waits, or until another connection has to be used to count."""
         conn_ids = sorted(set(self._conn_ids.values()))
         conn_id = conn_ids[self._failed % len(conn_ids)]
-        async with aclosing(PatientClient(conn_id, within=timings.SLOT_COUNT_LIMIT)) as client:
+        async with BrowserActHook(conn_id).async_client(within=timings.SLOT_COUNT_LIMIT) as client:
             while conn_id in self._conn_ids.values():
                 await self._pause()
                 failed = self.queue.wants_count(time.monotonic()) and not await self._counted(client, conn_id)
@@ -116,11 +120,11 @@ class Dispatcher:
             await asyncio.wait_for(self._hint.wait(), max(0.0, due - time.monotonic()))
         self._hint.clear()
 
-    async def _counted(self, client: PatientClient, conn_id: str) -> bool:
+    async def _counted(self, client: AsyncBrowserActClient, conn_id: str) -> bool:
         """Count the active runs for the queue, and return whether that was possible."""
         active, versions = None, self.queue.versions
         try:
-            active = await run_steps_async(count_active(versions), client)
+            active = await send_all_async(count_active(versions), client)
         except BrowserActError as error:
             # The waits continue. Starts from time to time show whether there are slots.
             log.warning("The active runs of connection %r could not be counted: %s", conn_id, error.brief)

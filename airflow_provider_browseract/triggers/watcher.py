@@ -17,7 +17,7 @@ from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
-from airflow_provider_browseract.loops import run_steps_async
+from airflow_provider_browseract.loops import send_all_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import END_STATUSES, Cursor, EndedTask, Window, list_changes, matching
@@ -181,7 +181,7 @@ def _versions(workflow_id: str | None, bot_id: str | None) -> tuple[ApiVersion, 
 
 async def _list(window: Window, client: AsyncBrowserActClient) -> list[Task]:
     """Return the tasks that may have changed, also those whose output is too large for the list."""
-    listing = await run_steps_async(list_changes(window), client)
+    listing = await send_all_async(list_changes(window), client)
     if listing.skipped:
         log.warning(
             "%d of the listed BrowserAct tasks cannot be read here, or are too large. The end of such a task is "

@@ -6,19 +6,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
 from typing import Any, NoReturn
 
 from airflow_provider_browseract.compat import AirflowFailException, in_dag_test
 from airflow_provider_browseract.hooks.connection import budget_of
 from airflow_provider_browseract.in_airflow.day_sums import read_day_sums, write_day_sums
 from airflow_provider_browseract.in_airflow.showing import show_wait_before_start
-from airflow_provider_browseract.loops import run_steps
+from airflow_provider_browseract.loops import send_all
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import (
     Budget,
     BudgetStep,
     ReadDaySums,
+    StepSender,
     Verdict,
     WriteDaySums,
     check_budget,
@@ -29,11 +29,11 @@ from airflow_provider_browseract.runs.options import OnBudget
 from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
 from airflow_provider_browseract.runs.request import RunRequest
-from airflow_provider_browseract.worker.run import Run
+from airflow_provider_browseract.worker.own_run import OwnRun
 from airflow_provider_browseract.worker.start import NotNowError
 
 
-def require_budget(run: Run, budget: Budget, cap: int | None, request: RunRequest) -> None:
+def require_budget(run: OwnRun, budget: Budget, cap: int | None, request: RunRequest) -> None:
     """Check that the budget of the account allows a run.
 
     :param cap: the cap of the task instance, which is the forecast if nothing else is known.
@@ -41,25 +41,28 @@ def require_budget(run: Run, budget: Budget, cap: int | None, request: RunReques
     :raises BudgetUnknownError: the credits of the account cannot be counted.
     """
     steps = check_budget(budget, request.source, cap, time.time)
-    verdicts = run_steps(steps, run.hook.client, run.log, partial(_carry_out, run))
+    verdicts = send_all(steps, _sender(run))
     if (refusing := refused_by(verdicts)) is not None:
         raise NotNowError(refusing)
 
 
-def log_forecast(run: Run, cap: int | None, request: RunRequest) -> None:
+def log_forecast(run: OwnRun, cap: int | None, request: RunRequest) -> None:
     """Log what a run is expected to cost, and whether the budget would allow it."""
     steps = forecast_run(budget_of(run.hook.settings), request.source, cap, time.time)
-    run_steps(steps, run.hook.client, run.log, partial(_carry_out, run))
+    send_all(steps, _sender(run))
 
 
-def _carry_out(run: Run, step: BudgetStep) -> Any:
-    """Carry out a step of a check of the budget."""
-    conn_id, log = run.hook.browseract_conn_id, run.log
-    match step:
-        case ReadDaySums():
-            return read_day_sums(conn_id, run.hook.settings.key_digest, log)
-        case WriteDaySums(sums):
-            return write_day_sums(conn_id, run.hook.settings.key_digest, sums, log)
+def _sender(run: OwnRun) -> StepSender:
+    conn_id, key_digest, log = run.hook.browseract_conn_id, run.hook.settings.key_digest, run.log
+
+    def carry_out(step: BudgetStep) -> Any:
+        match step:
+            case ReadDaySums():
+                return read_day_sums(conn_id, key_digest, log)
+            case WriteDaySums(sums):
+                return write_day_sums(conn_id, key_digest, sums, log)
+
+    return StepSender(run.hook.client, log, carry_out)
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,7 +74,7 @@ class BudgetWait:
     :param defer: the operator's ``defer``.
     """
 
-    run: Run
+    run: OwnRun
     ti: Any
     verdict: Verdict
     on_budget: OnBudget

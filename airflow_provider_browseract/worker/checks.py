@@ -33,14 +33,14 @@ from airflow_provider_browseract.runs.request import (
     with_names_as_keys,
     without_secrets,
 )
-from airflow_provider_browseract.worker.run import Run
+from airflow_provider_browseract.worker.own_run import OwnRun
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.operators.base import RunOperator
-    from airflow_provider_browseract.runs.steps import Log
+    from airflow_provider_browseract.runs.log import Log
 
 
 NAME_LENGTH = 100
@@ -89,7 +89,7 @@ def read_request(operator: RunOperator, context: Context) -> RunRequest:
 
 
 def check_before_start(
-    operator: RunOperator, run: Run, request: RunRequest, *, validate_inputs: bool, again: bool = False
+    operator: RunOperator, run: OwnRun, request: RunRequest, *, validate_inputs: bool, again: bool = False
 ) -> RunRequest:
     """Check what takes requests to other services: the store and the inputs. Return the request to send.
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.operators.base import RunOperator
-    from airflow_provider_browseract.runs.steps import Log
+    from airflow_provider_browseract.runs.log import Log
     from airflow_provider_browseract.sensors.browseract import TaskSensor
     from airflow_provider_browseract.worker.results import Results, ResultStore
 

@@ -10,7 +10,7 @@
 A task instance can pass through several processes on its way. All ways into one lead to the same loop:
 :meth:`Execution.execute`, :meth:`~Execution.resume_from_queue`, :meth:`~Execution.resume_from_wait`, and
 :meth:`~Execution.end_with_airflow` if Airflow itself has ended a deferral. A kill, at any moment, reaches only the
-:class:`~airflow_provider_browseract.worker.run.Run`.
+:class:`~airflow_provider_browseract.worker.own_run.OwnRun`.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ from airflow_provider_browseract.runs.wait import (
 )
 from airflow_provider_browseract.worker.checks import check_before_start, end_dry_run, read_request, with_callback
 from airflow_provider_browseract.worker.ledger import Entry, Ledger, id_of
+from airflow_provider_browseract.worker.own_run import STOPPED, UNKNOWN, OwnRun
 from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
-from airflow_provider_browseract.worker.run import STOPPED, UNKNOWN, Run
 from airflow_provider_browseract.worker.start import NotNowError, Started, Wanted, is_final, start_or_reattach
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Execution:
     :param run: the run that this process answers for. A kill may already have reached it.
     """
 
-    def __init__(self, operator: RunOperator, context: Context, run: Run) -> None:
+    def __init__(self, operator: RunOperator, context: Context, run: OwnRun) -> None:
         self.operator, self.context, self.run = operator, context, run
         self.ti: Any = context["ti"]
         self.hook, self.log = operator.hook, operator.log
@@ -425,7 +425,7 @@ class Execution:
 
     def _defer(self, wait: Wait) -> None:
         """Wait in the triggerer, by raising the deferral, unless a kill has found that the run has ended."""
-        from airflow_provider_browseract.triggers.run import TaskTrigger
+        from airflow_provider_browseract.triggers.task import TaskTrigger
 
         run = self.run
         # The triggerer does not know secret inputs, so it cannot mask them.

@@ -22,7 +22,7 @@ from airflow_provider_browseract.runs.report import error_text
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.worker.ledger import UNTIL_CLEARED, Entry
 from airflow_provider_browseract.worker.matching import came_to_nothing, match_task
-from airflow_provider_browseract.worker.run import UNKNOWN, Run
+from airflow_provider_browseract.worker.own_run import UNKNOWN, OwnRun
 
 MAX_NAMED = 10
 """Possible runs that a message names."""
@@ -54,7 +54,7 @@ class LostStart:
     :param ended_at: when the request had certainly ended, in seconds since the epoch.
     """
 
-    run: Run
+    run: OwnRun
     entry: Entry
     request: RunRequest | None
     ended_at: float

@@ -21,7 +21,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer, OnPaused, RunOptions
 from airflow_provider_browseract.runs.report import error_text, facts
 from airflow_provider_browseract.runs.wait import FOREVER, Wait, WaitEvent
-from airflow_provider_browseract.worker.run import HAD_ENDED, STOPPED, Run
+from airflow_provider_browseract.worker.own_run import HAD_ENDED, STOPPED, OwnRun
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.runs.options import PauseCallback
 
 
-def handle_pause(wait: Wait, task: Task, context: Context, run: Run, options: RunOptions) -> tuple[Wait, Task | None]:
+def handle_pause(
+    wait: Wait, task: Task, context: Context, run: OwnRun, options: RunOptions
+) -> tuple[Wait, Task | None]:
     """Act on a pause of the run as ``on_paused`` says, and return the wait that follows.
 
     :returns: the wait, and the run if it has finished or failed before it was stopped.
@@ -62,7 +64,7 @@ def handle_pause(wait: Wait, task: Task, context: Context, run: Run, options: Ru
 
 
 def act_on_answer(
-    event: WaitEvent, run: Run, options: RunOptions, seen: Task | BrowserActError
+    event: WaitEvent, run: OwnRun, options: RunOptions, seen: Task | BrowserActError
 ) -> tuple[Wait, Task | BrowserActError]:
     """Resume or stop the paused run, as a person chose or, without an answer, as ``AskPerson(default=...)`` says.
 
@@ -92,7 +94,7 @@ def act_on_answer(
     raise AirflowFailException(error_text(why, fate, about=task_id))
 
 
-def _resume(wait: Wait, run: Run) -> Wait:
+def _resume(wait: Wait, run: OwnRun) -> Wait:
     """Resume the run, and return the wait that follows."""
     log = run.log
     try:
@@ -113,7 +115,7 @@ def _resume(wait: Wait, run: Run) -> Wait:
     return replace(wait, ignore_pause_until=time.time() + timings.RESUME_GRACE)
 
 
-def _notify(callbacks: Sequence[PauseCallback], context: Context, task: Task, run: Run) -> None:
+def _notify(callbacks: Sequence[PauseCallback], context: Context, task: Task, run: OwnRun) -> None:
     """Call each callback. A failing one affects neither the others nor the run."""
     for callback in callbacks:
         try:

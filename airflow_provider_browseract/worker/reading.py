@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
 from airflow_provider_browseract.exceptions import BrowserActError, InputError
 from airflow_provider_browseract.hooks.connection import no_connection, unreadable
-from airflow_provider_browseract.loops import run_steps
-from airflow_provider_browseract.runs.steps import Log
+from airflow_provider_browseract.loops import send_all
+from airflow_provider_browseract.runs.log import Log
 from airflow_provider_browseract.runs.wait import poll_run
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def look(hook: BrowserActHook, task_id: str, api_version: ApiVersion | None, log
     :raises InputError: the connection or the id cannot be used.
     """
     try:
-        return run_steps(poll_run(task_id, api_version), hook.client, log)
+        return send_all(poll_run(task_id, api_version), hook.client)
     except BrowserActError as error:
         return error
     except AirflowNotFoundException as error:

@@ -39,7 +39,7 @@ from airflow_provider_browseract.worker.object_store import Folder, storage_erro
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.api.settings import Settings
-    from airflow_provider_browseract.runs.steps import Log
+    from airflow_provider_browseract.runs.log import Log
 
 STORE_ATTEMPTS = 3
 """How many times a file is fetched before it counts as missing."""

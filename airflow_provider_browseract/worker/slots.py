@@ -17,7 +17,7 @@ from airflow_provider_browseract.exceptions import (
     RateLimitError,
 )
 from airflow_provider_browseract.in_airflow.showing import show_wait_before_start
-from airflow_provider_browseract.loops import run_steps
+from airflow_provider_browseract.loops import send_all
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import (
     Active,
@@ -28,7 +28,7 @@ from airflow_provider_browseract.runs.queueing import (
     versions_to_count,
 )
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
-from airflow_provider_browseract.worker.run import Run
+from airflow_provider_browseract.worker.own_run import OwnRun
 
 NO_SLOT_NOW = "BrowserAct has no free slot now; %s. BrowserAct has refused the start %s. Waiting for at most %s. (%s)%s"
 TOO_MANY_REQUESTS = (
@@ -45,7 +45,7 @@ class SlotWait:
     :param defer: the operator's ``defer``; None to wait in this worker.
     """
 
-    run: Run
+    run: OwnRun
     ti: Any
     refused: ConcurrencyLimitError | RateLimitError
     queued: Queued
@@ -101,7 +101,7 @@ class SlotWait:
         if self._about_slots:
             with suppress(BrowserActError):
                 versions = versions_to_count(self.run.source.api_version)
-                return run_steps(count_active(versions), self.run.hook.client, self.run.log)
+                return send_all(count_active(versions), self.run.hook.client)
         return None
 
     def _active_runs(self, active: Active | None) -> str:

@@ -23,7 +23,7 @@ from airflow_provider_browseract.exceptions import (
     TaskNotFoundError,
     UnknownRefusalError,
 )
-from airflow_provider_browseract.loops import run_steps
+from airflow_provider_browseract.loops import send_all
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError, check_cap, credits_of
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN, error_text
@@ -32,7 +32,7 @@ from airflow_provider_browseract.runs.wait import stop_run
 from airflow_provider_browseract.worker.ledger import UNTIL_CLEARED, Entry, id_of, unusable
 from airflow_provider_browseract.worker.lost_start import LostStart
 from airflow_provider_browseract.worker.matching import came_to_nothing, match_task
-from airflow_provider_browseract.worker.run import UNKNOWN, Run
+from airflow_provider_browseract.worker.own_run import UNKNOWN, OwnRun
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.settings import Settings
@@ -91,7 +91,7 @@ class NotNowError(Exception):
         self.why = why
 
 
-def start_or_reattach(run: Run, wanted: Wanted, entry: Entry | None) -> Started:
+def start_or_reattach(run: OwnRun, wanted: Wanted, entry: Entry | None) -> Started:
     """Reattach to the run of an earlier try, or start a new one.
 
     :param entry: what the earlier try has stored.
@@ -147,14 +147,14 @@ def start_or_reattach(run: Run, wanted: Wanted, entry: Entry | None) -> Started:
     return _start(run, wanted, entry, (*entry.earlier, task_id), spent)
 
 
-def _now(run: Run, request: RunRequest) -> dict[str, Any]:
+def _now(run: OwnRun, request: RunRequest) -> dict[str, Any]:
     """Return the fields of an entry that depend on the connection and the try as they are now."""
     settings = run.hook.settings
     digests = {"fingerprint": request.fingerprint(settings.api_key), "key_digest": settings.key_digest}
     return {**digests, "connection": run.hook.browseract_conn_id, "max_tries": run.ledger.ti.max_tries}
 
 
-def _leave_alone(run: Run, wanted: Wanted, entry: Entry, cleared: bool, why: str) -> Started:
+def _leave_alone(run: OwnRun, wanted: Wanted, entry: Entry, cleared: bool, why: str) -> Started:
     """Fail or, if the task was cleared, start a new run; do nothing to the run that the entry names."""
     named = id_of(entry.task_id)
     if not cleared:
@@ -165,7 +165,7 @@ def _leave_alone(run: Run, wanted: Wanted, entry: Entry, cleared: bool, why: str
     return _start(run, wanted, None, (named,) if named else (), 0)
 
 
-def _read_earlier(run: Run, task_id: str, *, cleared: bool) -> Task | None:
+def _read_earlier(run: OwnRun, task_id: str, *, cleared: bool) -> Task | None:
     """Read the run of an entry; return None if BrowserAct does not know it, and a person has cleared the task."""
     task = run.look(task_id)
     if isinstance(task, TaskNotFoundError) and task.code is not None:
@@ -185,7 +185,7 @@ def _read_earlier(run: Run, task_id: str, *, cleared: bool) -> Task | None:
     return task
 
 
-def _is_wanted(run: Run, task: Task, entry: Entry, wanted: Wanted, *, same: bool, cleared: bool) -> bool:
+def _is_wanted(run: OwnRun, task: Task, entry: Entry, wanted: Wanted, *, same: bool, cleared: bool) -> bool:
     """Return whether to wait for the run of an earlier try. If not, stop it."""
     if not same:
         other = entry.source != wanted.request.source
@@ -201,7 +201,7 @@ def _is_wanted(run: Run, task: Task, entry: Entry, wanted: Wanted, *, same: bool
         run.log.info("The run of an earlier try has ended as %s, but %s. Starting a new run.", task.status, why)
         return False
     text = "The run of an earlier try was stopped, because %s. Starting a new run. It was BrowserAct task %s."
-    if not run_steps(stop_run(task.id, APIS[task.api_version]), run.hook.client, run.log):
+    if not send_all(stop_run(task.id, APIS[task.api_version]), run.hook.client):
         seen = run.look(task.id)
         if same and isinstance(seen, Task) and not came_to_nothing(seen):
             # It has finished before the stop, and its result was never returned.
@@ -219,7 +219,7 @@ class _Record:
     is stored again, which Airflow refuses to a try that it has replaced.
     """
 
-    run: Run
+    run: OwnRun
     settings: Settings
     entry: Entry
 
@@ -238,7 +238,7 @@ class _Record:
         run.starting = True
 
 
-def _start(run: Run, wanted: Wanted, before: Entry | None, earlier: tuple[str, ...], spent: int) -> Started:
+def _start(run: OwnRun, wanted: Wanted, before: Entry | None, earlier: tuple[str, ...], spent: int) -> Started:
     """Start a run, if cap and budget allow it. If certainly none was started, restore the entry before."""
     # From here on, this try no longer answers for a run of an earlier try.
     run.task_id = run.known_id = run.unproven = None
@@ -285,7 +285,7 @@ def _start(run: Run, wanted: Wanted, before: Entry | None, earlier: tuple[str, .
     return Started(entry, None, request)
 
 
-def _remember(run: Run, entry: Entry | None) -> bool:
+def _remember(run: OwnRun, entry: Entry | None) -> bool:
     """Store an entry, and return whether that was possible. If not, a later try looks for the run."""
     try:
         run.ledger.write(entry)
@@ -299,7 +299,7 @@ def _remember(run: Run, entry: Entry | None) -> bool:
     return True
 
 
-def is_final(error: Exception, run: Run, entry: Entry | None) -> bool:
+def is_final(error: Exception, run: OwnRun, entry: Entry | None) -> bool:
     """Return whether no retry can help after a failed start.
 
     :param entry: what an earlier try has stored.

@@ -20,8 +20,8 @@ import logging, resource, time
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.api.versions import APIS, SourceKind
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.loops import run_steps
-from airflow_provider_browseract.runs.budget import Budget, check_budget
+from airflow_provider_browseract.loops import send_all
+from airflow_provider_browseract.runs.budget import Budget, StepSender, check_budget
 from airflow_provider_browseract.runs.request import Source
 
 def largest():
@@ -35,7 +35,7 @@ client.send(lists(limit=500))
 took = time.perf_counter() - began
 steps = check_budget(Budget("browseract_default", 10**9), Source(SourceKind.WORKFLOW, "{workflow}"), None, time.time)
 began = time.perf_counter()
-[verdict] = run_steps(steps, client, logging.getLogger(), lambda step: None)
+[verdict] = send_all(steps, StepSender(client, logging.getLogger(), lambda step: None))
 print(took, time.perf_counter() - began, largest() - before, verdict.used)
 """
 

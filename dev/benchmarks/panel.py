@@ -332,8 +332,8 @@ def fill(*task_ids: str) -> None:
     """Add a task instance for each run of the account, and the queue."""
     from airflow_provider_browseract.runs.queueing import Queued, QueueWait
     from airflow_provider_browseract.runs.wait import Wait
-    from airflow_provider_browseract.triggers.run import TaskTrigger
     from airflow_provider_browseract.triggers.slot import SlotTrigger
+    from airflow_provider_browseract.triggers.task import TaskTrigger
 
     now, made = datetime.now(timezone.utc), []
     for number, task_id in enumerate(reversed(task_ids)):
@@ -395,7 +395,7 @@ def minutes(token: str) -> None:
 def callbacks(port: str, token: str) -> None:
     """Send callbacks, each for another task instance, without and with viewers in turn."""
     from airflow_provider_browseract.runs.wait import Wait
-    from airflow_provider_browseract.triggers.run import TaskTrigger
+    from airflow_provider_browseract.triggers.task import TaskTrigger
 
     airflow = LocalAirflow(Path(), DAGS, {}, port=int(port))
     number = int(CALLBACKS_PER_SECOND * SECONDS)

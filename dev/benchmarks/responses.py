@@ -20,10 +20,10 @@ LIMITS = {"a web page": 100, "only BrowserAct": 300}
 
 RUN = b'"task_id": "7", "status": "running"'
 EMOJI, HALF = rb"\ud83d\ude00", rb"\ud83d"
-GET = {"v2": v2.get_task("7"), "v3": v3.get_task("7")}
-LISTS = {"v2": v2.list_tasks(), "v3": v3.list_tasks()}
-SOURCES = {"v2": v2.get_source("7"), "v3": v3.get_source("7")}
-SOURCE_LISTS = {"v2": v2.list_sources(), "v3": v3.list_sources()}
+GET: dict[str, Call[Any]] = {"v2": v2.get_task("7"), "v3": v3.get_task("7")}
+LISTS: dict[str, Call[Any]] = {"v2": v2.list_tasks(), "v3": v3.list_tasks()}
+SOURCES: dict[str, Call[Any]] = {"v2": v2.get_source("7"), "v3": v3.get_source("7")}
+SOURCE_LISTS: dict[str, Call[Any]] = {"v2": v2.list_sources(), "v3": v3.list_sources()}
 
 
 def responses() -> None:

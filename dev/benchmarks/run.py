@@ -132,7 +132,7 @@ async def _loop(kind: str, url: str) -> None:
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.runs import timings
     from airflow_provider_browseract.runs.wait import Wait
-    from airflow_provider_browseract.triggers.run import TaskTrigger
+    from airflow_provider_browseract.triggers.task import TaskTrigger
 
     class Sleeping(BaseTrigger):
         """A trigger that does nothing but wake as often as ours."""

@@ -118,7 +118,7 @@ def main() -> None:
     from airflow_provider_browseract.runs.callback_url import new_token
     from airflow_provider_browseract.runs.request import digest
     from airflow_provider_browseract.runs.wait import Wait
-    from airflow_provider_browseract.triggers.run import TaskTrigger
+    from airflow_provider_browseract.triggers.task import TaskTrigger
 
     run_id, way, *task_ids = sys.argv[1:]
     token = digest(new_token()) if way == "callbacks" else None

@@ -332,7 +332,7 @@ def _response_times_of(url: str, seconds: float) -> tuple[float, float]:
 def _defer(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
     """Create task instances by hand that wait for callbacks, and return the addresses of their callbacks."""
     from airflow_provider_browseract.runs.wait import Wait
-    from airflow_provider_browseract.triggers.run import TaskTrigger
+    from airflow_provider_browseract.triggers.task import TaskTrigger
 
     tokens = [new_token() for _ in range(number)]
     now = time.time()

@@ -27,8 +27,8 @@ from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.wait import Wait
-from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.triggers.slot import SlotTrigger
+from airflow_provider_browseract.triggers.task import TaskTrigger
 
 DAG_ID = "example_browseract_search"
 LONG_AGO = 60.0

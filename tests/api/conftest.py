@@ -14,7 +14,7 @@ from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.api.settings import Settings
-from airflow_provider_browseract.loops import run_steps_async
+from airflow_provider_browseract.loops import send_all_async
 from tests.served import listening
 
 
@@ -42,7 +42,7 @@ class Async(Sync):
     def items(self, call: Call) -> list:
         async def go():
             async with AsyncBrowserActClient(self.settings) as client:
-                return (await run_steps_async(list_items(call), client)).items
+                return (await send_all_async(list_items(call), client)).items
 
         return asyncio.run(go())
 

@@ -27,7 +27,7 @@ from airflow_provider_browseract import __version__
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.models import TaskStatus
-from airflow_provider_browseract.compat import AirflowNotFoundException, dags_of
+from airflow_provider_browseract.compat import dags_of
 from airflow_provider_browseract.emulator import (
     AGENT_HUMAN,
     CONTACTS,
@@ -437,7 +437,7 @@ def supervisor(browseract_emulator, monkeypatch):
 async def test_async_call_reads_its_connection_in_a_blocking_way_only_in_a_task(in_a_task, conn_id, found):
     with (
         set_current_context({}) if in_a_task else nullcontext(),
-        nullcontext() if found else pytest.raises(AirflowNotFoundException),
+        nullcontext() if found else pytest.raises(errors.ConnectionFailedError),
     ):
         assert await awaited(BrowserActHook(conn_id), v2.list_regions())
 

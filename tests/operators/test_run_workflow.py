@@ -322,4 +322,4 @@ def test_unknown_argument_is_an_error_that_states_what_to_write(operator, wrong,
 
 def test_id_of_another_kind_is_named_before_the_missing_one():
     with pytest.raises(TypeError, match="RunBotOperator has no argument 'workflow_id'"):
-        RunBotOperator(task_id="t", workflow_id="7")
+        RunBotOperator(task_id="t", workflow_id="7")  # type: ignore[call-arg]

@@ -9,7 +9,7 @@ from airflow_provider_browseract.api import v3
 from airflow_provider_browseract.emulator import HUMAN, ORDERS
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.wait import Wait
-from airflow_provider_browseract.triggers.run import TaskTrigger
+from airflow_provider_browseract.triggers.task import TaskTrigger
 
 LIMIT = 60.0
 

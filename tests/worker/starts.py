@@ -18,7 +18,7 @@ from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.request import RunRequest, Source
 from airflow_provider_browseract.worker import lost_start, start
 from airflow_provider_browseract.worker.ledger import Entry
-from airflow_provider_browseract.worker.run import Run
+from airflow_provider_browseract.worker.own_run import OwnRun
 from airflow_provider_browseract.worker.start import NotNowError, Started, Wanted
 from tests.steps import replace
 
@@ -84,7 +84,7 @@ SAME = signed(ENTRY, fingerprint=request().fingerprint(KEY))
 
 
 @dataclass
-class Played(Run):
+class Played(OwnRun):
     """What a start does. Each call, each write and each sleep is an effect.
 
     :param respond: returns the response to a call, or the error.

@@ -177,7 +177,7 @@ def test_sums_of_past_days_are_stored_for_the_connection_and_its_key(monkeypatch
     def carried_out(step, **fields):
         world.connect(**fields)
         run: Any = SimpleNamespace(hook=BrowserActHook(), log=logging.getLogger())
-        return budget._carry_out(run, step)
+        return budget._sender(run).send(step)
 
     carried_out(WriteDaySums(sums))
     assert list(kept) == ["browseract_spend_browseract_default"]

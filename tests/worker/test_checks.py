@@ -20,7 +20,7 @@ from airflow_provider_browseract.operators.browseract import (
     StopTaskOperator,
 )
 from airflow_provider_browseract.runs.wait import Wait
-from airflow_provider_browseract.triggers.run import TaskTrigger
+from airflow_provider_browseract.triggers.task import TaskTrigger
 from airflow_provider_browseract.worker.checks import compare_names, sent_as_text
 from tests.cases import cases, raising
 from tests.demos import convert_input

@@ -18,8 +18,8 @@ from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, ORDERS, SEARCH, EmulatedFile
 from airflow_provider_browseract.exceptions import RunFailedError, RunTimedOutError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow import showing
+from airflow_provider_browseract.in_airflow.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import outputs

@@ -27,7 +27,7 @@ from airflow_provider_browseract.panel.database import BY_TRY, RUN_TRIGGER, XCOM
 from airflow_provider_browseract.panel.records import Link, TaskInstanceKey
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.wait import Wait
-from airflow_provider_browseract.triggers.run import TaskTrigger
+from airflow_provider_browseract.triggers.task import TaskTrigger
 from airflow_provider_browseract.webhook.database import AS_STORED
 from tests.airflow import rows
 from tests.airflow.rows import DAG_ID, INDEX, TABLE, selects

@@ -29,7 +29,7 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
-from airflow_provider_browseract.loops import CHECK_INTERVAL, run_steps
+from airflow_provider_browseract.loops import CHECK_INTERVAL, send_all
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import (
     WHY_UNKNOWN,
@@ -43,8 +43,8 @@ from airflow_provider_browseract.runs.wait import stop_run
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
+    from airflow_provider_browseract.runs.log import Log
     from airflow_provider_browseract.runs.request import Source
-    from airflow_provider_browseract.runs.steps import Log
     from airflow_provider_browseract.worker.conclude import Conclusion
     from airflow_provider_browseract.worker.ledger import Ledger
     from airflow_provider_browseract.worker.lost_start import LostStart
@@ -76,7 +76,7 @@ IF_DEFERRED = f"{TRIGGERER} if Airflow has accepted the deferral"
 NO_LATER_TRY = "no later try can reattach to the run (see retries, retry_policy and durable)"
 
 
-class Run:
+class OwnRun:
     """A run, everything needed to stop it at any moment, and whether this process is being killed.
 
     Airflow calls ``on_kill`` in a signal handler. The code that the signal has interrupted may hold any lock: of a log,
@@ -186,7 +186,7 @@ class Run:
         try:
             # Anything that interrupts this, such as execution_timeout, calls on_kill, which then stops the run.
             with self.hook.client_within(within) as client:
-                stopped = run_steps(stop_run(browseract_task_id, APIS[self.api_version]), client, self.log)
+                stopped = send_all(stop_run(browseract_task_id, APIS[self.api_version]), client)
             fate = STOPPED if stopped else HAD_ENDED
         except TaskNotFoundError:
             fate = NOT_KNOWN

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, aclosing, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import (
     DELETED,
@@ -21,14 +20,13 @@ from airflow_provider_browseract.compat import (
 )
 from airflow_provider_browseract.exceptions import BrowserActError, TaskNotFoundError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import unreadable
-from airflow_provider_browseract.hooks.hiding import NOTHING, Hiding
 from airflow_provider_browseract.in_airflow import required_action
+from airflow_provider_browseract.in_airflow.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
 from airflow_provider_browseract.in_airflow.shielding import ask_airflow, in_empty_context, outlasting
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.in_airflow.xcoms import MAX_TRIES_XCOM, aget_xcom
-from airflow_provider_browseract.loops import run_steps_async
+from airflow_provider_browseract.loops import send_all_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import WAIT_XCOM, is_resumed_wait
 from airflow_provider_browseract.runs.options import Answer
@@ -38,40 +36,6 @@ from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, WaitEven
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
-
-T = TypeVar("T")
-
-
-class PatientClient:
-    """Send the calls of a trigger. An Airflow connection that cannot be read is only a failed call.
-
-    :param within: seconds that a call and its retries may take; None for the limits of the connection.
-    :param hiding: what is removed from the runs that are read.
-    """
-
-    def __init__(self, conn_id: str, *, within: float | None = None, hiding: Hiding = NOTHING) -> None:
-        self._conn_id, self._within, self._hiding = conn_id, within, hiding
-        self._open = AsyncExitStack()
-        self._client: AsyncBrowserActClient | None = None
-
-    async def send(self, call: Call[T]) -> T:
-        """Send a call.
-
-        :raises BrowserActError: the call failed, or the connection cannot be read.
-        """
-        if self._client is None:
-            hook = BrowserActHook(self._conn_id)
-            try:
-                await hook.asettings()
-            except Exception as error:
-                raise unreadable(self._conn_id, error) from error
-            self._client = await self._open.enter_async_context(hook.async_client(within=self._within))
-        result: T = self._hiding.apply(await self._client.send(call))
-        return result
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._open.aclose()
 
 
 class TaskTrigger(BaseTrigger):
@@ -91,10 +55,11 @@ class TaskTrigger(BaseTrigger):
         self.browseract_conn_id = browseract_conn_id
         self.wait = read_argument(Wait, wait)
         self.cancel_on_kill = cancel_on_kill
+        self._stops = 0
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""
-        return "airflow_provider_browseract.triggers.run.TaskTrigger", {
+        return "airflow_provider_browseract.triggers.task.TaskTrigger", {
             "browseract_conn_id": self.browseract_conn_id,
             "wait": to_json(self.wait),
             "cancel_on_kill": self.cancel_on_kill,
@@ -117,62 +82,73 @@ class TaskTrigger(BaseTrigger):
 
     async def _until_end(self) -> WaitEvent:
         """Poll the run, and look for the answer to a Required Action if there is one, until one ends the wait."""
-        # Whether goals of steps are hidden was decided in the worker, which knows the inputs.
-        hiding = Hiding(live_view=not self.wait.show_live_view)
         await self._close_earlier()
         await asyncio.sleep(self.wait.first_pause(time.time()))
-        async with aclosing(PatientClient(self.browseract_conn_id, hiding=hiding)) as client:
-            wait, stops, stopped, poll_at = self.wait, 0, False, 0.0
-            while True:
-                try:
-                    if wait.required_action is not None and (event := await self._answer(wait)):
+        wait, poll_at = self.wait, 0.0
+        try:
+            async with self._hook().async_client() as client:
+                while True:
+                    if event := await self._answer(wait):
                         return event
                     if time.time() >= poll_at:
-                        wait, end = wait.after_poll(await self._look(client, wait), time.time(), self.log)
-                        if end is End.MAX_CREDITS:
-                            # Until a worker resumes the task, the run would keep using credits.
-                            stops += 1
-                            why = f", because more credits were used than max_credits={wait.max_credits} allows"
-                            stopped = await self._stop(client, why)
-                            end = End.MAX_CREDITS if stopped or stops >= MAX_STOPS else None
-                        if end is End.ENDED or stopped:
-                            self._tell_queue()
+                        wait, end = await self._poll(client, wait)
                         # Each end is reported. A worker decides what follows.
                         if end is not None:
                             return await self._close(wait, end)
                         poll_at = time.time() + wait.pause(time.time())
-                except Exception:
-                    # A trigger that raises skips execute_complete, and nothing would wait for the run any more. The
-                    # error would probably occur again at once, so end the wait no sooner than failed polls would.
-                    pause = max(0.0, min(timings.POLL_PATIENCE, wait.deadline - time.time()))
-                    self.log.error(
-                        "Polling the run failed with an unexpected error. A worker continues in %.0f seconds.",
-                        pause,
-                        exc_info=True,
-                    )
-                    await asyncio.sleep(pause)
-                    return WaitEvent(wait)
-                left = max(0.0, poll_at - time.time())
-                await asyncio.sleep(min(left, timings.ANSWER_POLL_INTERVAL) if wait.required_action else left)
+                    left = max(0.0, poll_at - time.time())
+                    await asyncio.sleep(min(left, timings.ANSWER_POLL_INTERVAL) if wait.required_action else left)
+        except Exception:
+            # A trigger that raises skips execute_complete, and nothing would wait for the run any more. The error would
+            # probably occur again at once, so end the wait no sooner than failed polls would.
+            pause = max(0.0, min(timings.POLL_PATIENCE, wait.deadline - time.time()))
+            self.log.error(
+                "Polling the run failed with an unexpected error. A worker continues in %.0f seconds.",
+                pause,
+                exc_info=True,
+            )
+            await asyncio.sleep(pause)
+            return WaitEvent(wait)
+
+    def _hook(self) -> BrowserActHook:
+        hook = BrowserActHook(self.browseract_conn_id)
+        # Whether goals of steps are hidden was decided in the worker, which knows the inputs.
+        hook.hiding = Hiding(live_view=not self.wait.show_live_view)
+        return hook
+
+    async def _poll(self, client: AsyncBrowserActClient, wait: Wait) -> tuple[Wait, End | None]:
+        """Poll once, and stop a run that is over its cap."""
+        try:
+            calls = poll_run(wait.browseract_task_id, wait.api_version)
+            seen: Task | BrowserActError = await send_all_async(calls, client)
+        except BrowserActError as error:
+            seen = error
+        wait, end = wait.after_poll(seen, time.time(), self.log)
+        stopped = False
+        if end is End.MAX_CREDITS:
+            # Until a worker resumes the task, the run would keep using credits.
+            self._stops += 1
+            why = f", because more credits were used than max_credits={wait.max_credits} allows"
+            stopped = await self._stop(client, why)
+            end = end if stopped or self._stops >= MAX_STOPS else None
+        if end is End.ENDED or stopped:
+            self._tell_queue()
+        return wait, end
 
     def _tell_queue(self) -> None:
         """Let the queue for slots count soon, because a run has probably ended."""
-        # Only triggerers need it, and it imports this module.
+        # Only triggerers need it.
         from airflow_provider_browseract.triggers.dispatcher import run_has_ended
 
         run_has_ended(self.browseract_conn_id, self.wait.key_digest)
-
-    async def _look(self, client: PatientClient, wait: Wait) -> Task | BrowserActError:
-        try:
-            return await run_steps_async(poll_run(wait.browseract_task_id, wait.api_version), client)
-        except BrowserActError as error:
-            return error
 
     # The Required Action of a paused run
 
     async def _answer(self, wait: Wait) -> WaitEvent | None:
         """Return the event for an answer to the Required Action, or for the default if the time for it is over."""
-        action, default = wait.required_action or "", wait.default_answer or Answer.STOP
+        if (action := wait.required_action) is None:
+            return None
+        default = wait.default_answer or Answer.STOP
         over = wait.answer_by is not None and time.time() >= wait.answer_by
         found = None
         with tolerate_errors(self.log.warning, "Could not read the answer to the Required Action; trying again: %s"):
@@ -223,14 +199,14 @@ class TaskTrigger(BaseTrigger):
 
     # Stop the run
 
-    async def _stop(self, client: PatientClient, why: str) -> bool:
+    async def _stop(self, client: AsyncBrowserActClient, why: str) -> bool:
         """Stop the run, log what was done, and return whether it does not run any more.
 
         :param why: why it is stopped, as the end of a sentence.
         """
         task_id = self.wait.browseract_task_id
         try:
-            if await run_steps_async(stop_run(task_id, self.wait.api), client):
+            if await send_all_async(stop_run(task_id, self.wait.api), client):
                 self.log.warning("The run was stopped%s.", why)
             else:
                 self.log.info("The run had already ended.")
@@ -238,25 +214,31 @@ class TaskTrigger(BaseTrigger):
             text = "The run could not be stopped, because BrowserAct does not know it with this API key. %s It is %s."
             self.log.error(text, WHY_UNKNOWN, f"BrowserAct task {task_id}")
         except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
-            where = None
-            # The link is gone if the next try of a cleared task has begun. In dag.test() there is no task instance, and
-            # before Airflow 3.3 there is no such request.
-            with suppress(Exception):
-                where = await aget_xcom(self.task_instance, BrowserActTaskLink().xcom_key)
-            what = not_stopped(error, where)
-            self.log.error("The run %s It is BrowserAct task %s.", what, task_id)
+            await self._log_not_stopped(error)
             return False
         return True
 
+    async def _log_not_stopped(self, error: Exception) -> None:
+        where = None
+        # The link is gone if the next try of a cleared task has begun. In dag.test() there is no task instance, and
+        # before Airflow 3.3 there is no such request.
+        with suppress(Exception):
+            where = await aget_xcom(self.task_instance, BrowserActTaskLink().xcom_key)
+        what = not_stopped(error, where)
+        self.log.error("The run %s It is BrowserAct task %s.", what, self.wait.browseract_task_id)
+
     async def _stop_unless_ended(self, why: str) -> None:
-        async with aclosing(PatientClient(self.browseract_conn_id, within=timings.ON_KILL_CALL_LIMIT)) as client:
-            # The API does not document what a stop does to an ended run, whose result someone may be reading now.
-            with suppress(Exception):
-                status = (await client.send(self.wait.api.get_task_status(self.wait.browseract_task_id))).status
-                if status.ended:
-                    self.log.info("The run had already ended as %s.", status)
-                    return
-            await self._stop(client, why)
+        try:
+            async with self._hook().async_client(within=timings.ON_KILL_CALL_LIMIT) as client:
+                # The API does not document what a stop does to an ended run, whose result someone may be reading now.
+                with suppress(Exception):
+                    status = (await client.send(self.wait.api.get_task_status(self.wait.browseract_task_id))).status
+                    if status.ended:
+                        self.log.info("The run had already ended as %s.", status)
+                        return
+                await self._stop(client, why)
+        except Exception as error:  # noqa: BLE001 - the client cannot be opened
+            await self._log_not_stopped(error)
 
     async def _stop_after_ctrl_c(self) -> None:
         """Stop the run of an interrupted ``dag.test()``. No code of the operator runs after that."""

@@ -30,7 +30,7 @@ from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import MIN_FAILED_POLLS, Wait, WaitEvent, WokenBy
 from airflow_provider_browseract.worker.ledger import STATE_KEY, STATE_RETENTION, Entry, Ledger
-from airflow_provider_browseract.worker.run import Run
+from airflow_provider_browseract.worker.own_run import OwnRun
 from tests.cases import cases, raising
 from tests.workers import KILL, PENS, FakeTaskInstance, Worker, at_pushes, calls_of
 
@@ -730,13 +730,13 @@ def test_kill_before_the_run_is_known_is_not_forgotten_when_the_run_becomes_know
 
 def test_signal_while_the_run_is_being_made_is_not_forgotten(tries, monkeypatch):
     operator = tries().operator()
-    make = Run.__init__
+    make = OwnRun.__init__
 
     def interrupted(self):
-        monkeypatch.setattr(Run, "__init__", make)
+        monkeypatch.setattr(OwnRun, "__init__", make)
         operator.on_kill()
 
-    monkeypatch.setattr(Run, "__init__", interrupted)
+    monkeypatch.setattr(OwnRun, "__init__", interrupted)
     assert operator._run.killed
 
 
@@ -764,7 +764,7 @@ SET, CLEARED = "the Airflow task was set to a final state.", "the Airflow task w
 def test_process_that_has_deferred_stops_the_run_if_a_person_has_ended_the_task_before_the_trigger_begins(
     tries, airflow, emulator, ends_of_tasks, monkeypatch, logs, states, superseded, newest, status, words
 ):
-    monkeypatch.setattr("airflow_provider_browseract.worker.run.AIRFLOW_V_3_4_PLUS", newest)
+    monkeypatch.setattr("airflow_provider_browseract.worker.own_run.AIRFLOW_V_3_4_PLUS", newest)
     tries(deferrable=True).defer()
     logs()
     airflow.become(states[0], superseded and len(states) == 1)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api import async_client as client
-from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -17,9 +16,9 @@ from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.wait import FOREVER, MIN_FAILED_POLLS, WaitEvent, WokenBy
 from airflow_provider_browseract.triggers import dispatcher
-from airflow_provider_browseract.triggers import run as triggers
-from airflow_provider_browseract.triggers.run import PatientClient, TaskTrigger
+from airflow_provider_browseract.triggers import task as triggers
 from airflow_provider_browseract.triggers.slot import SlotTrigger
+from airflow_provider_browseract.triggers.task import TaskTrigger
 from tests.cases import cases, raising
 from tests.triggers.waits import start, start_bot, start_paused, trigger
 from tests.workers import calls_of, stored_trigger
@@ -41,11 +40,12 @@ def test_trigger_reports_deadline_of_a_run_that_then_keeps_running(world, emulat
     assert emulator.tasks[0].status == status
 
 
-def test_client_that_cannot_be_opened_is_not_reported_as_an_unreadable_connection(emulator, monkeypatch):
-    unreadable = raising(FileNotFoundError("/etc/ssl/private.pem"))
-    monkeypatch.setattr(client.AsyncBrowserActClient, "_open", unreadable)
-    with pytest.raises(FileNotFoundError, match=r"private\.pem"):
-        asyncio.run(PatientClient("browseract_default").send(v2.list_regions()))
+def test_client_that_cannot_be_opened_ends_the_wait_as_failed_polls_do(world, emulator, wait, monkeypatch, logs):
+    monkeypatch.setattr(client.AsyncBrowserActClient, "_open", raising(FileNotFoundError("/etc/ssl/private.pem")))
+    began = world.clock.now
+    assert wait(trigger(start())).end is None
+    assert world.clock.now - began >= timings.POLL_PATIENCE
+    assert "private.pem" in logs()
 
 
 @cases(
@@ -88,7 +88,7 @@ def test_task_trigger_gives_up_when_its_connection_is_missing_for_long(world, em
 
 @pytest.mark.parametrize(("within", "seconds"), [(3600, 600), (30, 30)], ids=["patience", "until the deadline"])
 def test_unexpected_error_leaves_the_wait_to_a_worker(world, emulator, wait, monkeypatch, logs, within, seconds):
-    monkeypatch.setattr(triggers, "run_steps_async", raising(ZeroDivisionError("a bug")))
+    monkeypatch.setattr(triggers, "send_all_async", raising(ZeroDivisionError("a bug")))
     began = world.clock.now
     event = wait(trigger(start(), deadline=began + within))
     assert event.wait.last_seen is None
@@ -271,7 +271,7 @@ class TestTrouble:
         assert (event.answer, event.answered_by) == (Answer.STOP, "ada")
 
     def test_worker_continues_with_an_open_action_after_an_unexpected_error(self, people, wait, asking, monkeypatch):
-        monkeypatch.setattr(triggers, "run_steps_async", raising(ZeroDivisionError("a bug")))
+        monkeypatch.setattr(triggers, "send_all_async", raising(ZeroDivisionError("a bug")))
         event = wait(asking())
         assert (event.answer, event.wait.required_action, people.question["chosen"]) == (None, TI_ID, None)
 

@@ -9,8 +9,8 @@ import pytest
 
 from airflow_provider_browseract.api.declared import MAX_INPUT
 from airflow_provider_browseract.api.models import ApiVersion, Failure, Step, Task, TaskStatus
-from airflow_provider_browseract.hooks import hiding
-from airflow_provider_browseract.hooks.hiding import HIDDEN_REASON, NOTHING, Hiding, has_secret_names
+from airflow_provider_browseract.in_airflow import hiding
+from airflow_provider_browseract.in_airflow.hiding import HIDDEN_REASON, NOTHING, Hiding, has_secret_names
 from tests.cases import cases
 
 SECRET = "hunter2ofthisbot"
