@@ -87,9 +87,24 @@ class TaskStatus(Word):
     UNKNOWN = "unknown"
 
     @property
+    def holds_slot(self) -> bool:
+        """Whether a task with this status counts among the concurrent runs that the plan allows."""
+        return self in (TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSING, TaskStatus.PAUSED)
+
+    @property
     def ended(self) -> bool:
         """Whether a task with this status will never change again."""
-        return self in (TaskStatus.FINISHED, TaskStatus.CANCELED, TaskStatus.FAILED)
+        return self.ended_by_itself or self is TaskStatus.CANCELED
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether a task with this status has ended without being stopped."""
+        return self in (TaskStatus.FINISHED, TaskStatus.FAILED)
+
+    @property
+    def came_to_nothing(self) -> bool:
+        """Whether a task with this status has ended without a result. Nobody can use it, but it has used credits."""
+        return self.ended and self is not TaskStatus.FINISHED
 
 
 def one_line(value: Any, length: int = MAX_LINE_LENGTH) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,7 +26,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.hints import naming_task, refuse_unknown_arguments
+from airflow_provider_browseract.runs.hints import check_rendered, naming_task, refuse_unknown_arguments
 from airflow_provider_browseract.runs.options import (
     AskPerson,
     OnBudget,
@@ -196,6 +197,36 @@ class RunOperator(BaseOperator):
         hook.hiding = Hiding(live_view=not self.show_live_view, secrets=True, texts=unknown)
         return hook
 
+    def read_request(self, context: Context) -> RunRequest:
+        """Check the rendered arguments, which needs no other service, and return the request.
+
+        From then on, the hook knows whether the run has secret inputs.
+
+        :raises InputError: an argument cannot be used.
+        """
+        from airflow_provider_browseract.runs.addresses import read_output_path
+
+        self.prepare(context)
+        # From now on, this process knows the inputs, and masks the secret ones.
+        self.hook.hiding = replace(self.hook.hiding, texts=False)
+        self.hide_secrets()
+        for name, given in self.given.items():
+            rendered = getattr(self, name)
+            if isinstance(given, list | tuple) and isinstance(rendered, Mapping):
+                rendered = [{"name": key, "value": value} for key, value in rendered.items()]
+            check_rendered(name, given, rendered)
+        if self.output_path is not None:
+            read_output_path(self.output_path)
+        request = self.request()
+        # A value can also be a lazy sequence, which only the request has read.
+        self.hook.hiding = replace(self.hook.hiding, secret_inputs=self._mask_secrets(request.inputs))
+        return request
+
+    def _mask_secrets(self, inputs: Any) -> bool:
+        from airflow_provider_browseract.worker.checks import mask_secrets
+
+        return mask_secrets(inputs, self.callback_url, self.status_change_callback_url)
+
     @property
     def _run(self) -> OwnRun:
         """The run that this process answers for."""
@@ -220,10 +251,14 @@ class RunOperator(BaseOperator):
                 yield execution
 
     def _execution(self, context: Context) -> Execution:
-        # Only workers need it, and DAG files import this module.
-        from airflow_provider_browseract.worker.execution import Execution
+        """Return the execution of this try, and make it the first time."""
+        found: Execution | None = self.__dict__.get("_executed")
+        if found is None or found.context is not context:
+            # Only workers need it, and DAG files import this module.
+            from airflow_provider_browseract.worker.execution import Execution
 
-        return Execution(self, context, self._run)
+            found = self._executed = Execution(self, context, self._run)
+        return found
 
     def _do_render_template_fields(
         self,
@@ -316,9 +351,8 @@ class InputParametersOperator(RunOperator):
     def hide_secrets(self) -> bool:
         """Mask the secret inputs. If there are any, give Airflow's UI a dict, because it hides values by keys."""
         from airflow_provider_browseract.runs.request import with_names_as_keys
-        from airflow_provider_browseract.worker.checks import mask_secrets
 
-        found = mask_secrets(self, self.input_parameters)
+        found = self._mask_secrets(self.input_parameters)
         if found:
             self.input_parameters = with_names_as_keys(self.input_parameters)
         return found
@@ -344,9 +378,8 @@ class InputOperator(RunOperator):
     def hide_secrets(self) -> bool:
         """Mask the secret values of the input. Remove them from one that is no dict: it is refused, but shown."""
         from airflow_provider_browseract.runs.request import without_secrets
-        from airflow_provider_browseract.worker.checks import mask_secrets
 
-        found = mask_secrets(self, self.input)
+        found = self._mask_secrets(self.input)
         if found and not isinstance(self.input, Mapping):
             self.input = without_secrets(self.input, is_secret, set())
         return found

@@ -294,7 +294,7 @@ class TaskOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, str]:
         """Act on each task, and return the outcomes."""
-        from airflow_provider_browseract.worker.reading import no_retry_on_bad_arguments
+        from airflow_provider_browseract.worker.final_errors import no_retry_on_bad_arguments
 
         done: dict[str, str] = {}
         failed: dict[str, Exception] = {}

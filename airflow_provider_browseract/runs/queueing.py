@@ -32,8 +32,6 @@ expected or, if only one workflow is refused while others wait, only this workfl
 MAX_LISTED = 100
 """How many active runs are listed for each status. Any further ones are counted, but not recognized as new."""
 
-_HOLD_A_SLOT = (TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSING, TaskStatus.PAUSED)
-
 
 @dataclass(frozen=True)
 class Queued:
@@ -130,7 +128,7 @@ def count_active(versions: Collection[ApiVersion]) -> Generator[Call[Page[Task]]
     numbers, ids, all_listed, same_runs = [], frozenset[str](), True, False
     for api_version in sorted(versions):
         number, listed, found = 0, 0, set()
-        for status in _HOLD_A_SLOT:
+        for status in filter(lambda each: each.holds_slot, TaskStatus):
             page: Page[Task] = yield APIS[api_version].list_tasks(status=status, limit=MAX_LISTED)
             if page.total_count is None:
                 return None

@@ -240,8 +240,7 @@ def mean_of(source_id: str | None, runs: Iterable[ListedRun]) -> Forecast | None
 
     Runs without credits do not count, and neither do canceled ones, because most of them were stopped early.
     """
-    ended = (TaskStatus.FINISHED, TaskStatus.FAILED)
-    known = [run for run in runs if run.source_id == source_id and run.status in ended and run.credit]
+    known = [run for run in runs if run.source_id == source_id and run.status.ended_by_itself and run.credit]
     newest = sorted(known, key=lambda run: run.order, reverse=True)[:MEAN_OF]
     if source_id is None or not newest:
         return None

@@ -40,8 +40,9 @@ from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.report import error_text, polling_line, status_line, step_lines
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.wait import End, Wait, WaitEvent, is_unknown_run, no_such_end, why_unread
-from airflow_provider_browseract.worker.conclude import Conclusion, open_store
-from airflow_provider_browseract.worker.reading import look, no_retry_on_bad_arguments
+from airflow_provider_browseract.worker.conclude import Conclusion, Output, open_store
+from airflow_provider_browseract.worker.final_errors import no_retry_on_bad_arguments
+from airflow_provider_browseract.worker.look import look
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
@@ -200,13 +201,13 @@ class TaskSensor(BaseSensorOperator):
             check_rendered(name, given, getattr(self, name))
         self.browseract_task_id = read_path_id("browseract_task_id", self.browseract_task_id)
         _ = self.hook.settings
-        store = None if self.output_path is None else open_store(self)
+        store = None if self.output_path is None else open_store(self.output_path, self.hook.settings, self.log)
         # A rescheduled sensor starts from the beginning each time.
         if store is not None and (self.deferrable or not self.reschedule):
             store.folder.check()
 
     def _look(self, version: ApiVersion | None) -> Task | BrowserActError:
-        return look(self.hook, self.browseract_task_id, version, self.log)
+        return look(self.hook, self.browseract_task_id, version)
 
     def _poll(self, context: Context) -> Task | None:
         """Read and show the run, and return it; None if this poll failed and another one may succeed."""
@@ -261,7 +262,8 @@ class TaskSensor(BaseSensorOperator):
         self.hook.hiding = self.hook.hiding.of_run(task)
         try:
             advice = "Clearing the task reads the same run again."
-            return Conclusion(task, context, self, True, advice, follows=True).conclude()
+            output = Output(OutputFormat(self.output_format), self.output_path, self.outlets)
+            return Conclusion(task, context, self.hook, self.log, output, True, advice, follows=True).conclude()
         except ResultError:
             raise
         except RunError as error:

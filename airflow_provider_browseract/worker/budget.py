@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, NoReturn
 
-from airflow_provider_browseract.compat import AirflowFailException, in_dag_test
+from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred, in_dag_test
 from airflow_provider_browseract.hooks.connection import budget_of
 from airflow_provider_browseract.in_airflow.day_sums import read_day_sums, write_day_sums
 from airflow_provider_browseract.in_airflow.showing import show_wait_before_start
@@ -30,20 +29,16 @@ from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.worker.own_run import OwnRun
-from airflow_provider_browseract.worker.start import NotNowError
 
 
-def require_budget(run: OwnRun, budget: Budget, cap: int | None, request: RunRequest) -> None:
-    """Check that the budget of the account allows a run.
+def refusal_of(run: OwnRun, budget: Budget, cap: int | None, request: RunRequest) -> Verdict | None:
+    """Return the verdict with which the budget of the account refuses a run; None if it allows the run.
 
     :param cap: the cap of the task instance, which is the forecast if nothing else is known.
-    :raises NotNowError: it does not.
     :raises BudgetUnknownError: the credits of the account cannot be counted.
     """
     steps = check_budget(budget, request.source, cap, time.time)
-    verdicts = send_all(steps, _sender(run))
-    if (refusing := refused_by(verdicts)) is not None:
-        raise NotNowError(refusing)
+    return refused_by(send_all(steps, _sender(run)))
 
 
 def log_forecast(run: OwnRun, cap: int | None, request: RunRequest) -> None:
@@ -71,7 +66,6 @@ class BudgetWait:
 
     :param queued: the place of the task instance in the queue.
     :param limit: seconds that the task instance may wait for a slot after that.
-    :param defer: the operator's ``defer``.
     """
 
     run: OwnRun
@@ -80,11 +74,11 @@ class BudgetWait:
     on_budget: OnBudget
     queued: Queued
     limit: float
-    defer: Callable[..., Any]
 
     def wait(self) -> NoReturn:
         """Wait in the triggerer until the next period begins.
 
+        :raises TaskDeferred: the wait has begun.
         :raises AirflowFailException: the task cannot wait, or waiting does not help.
         """
         period, refusal = self.verdict.period, self.verdict.refusal()
@@ -116,9 +110,8 @@ class BudgetWait:
             api_version=self.run.source.api_version,
             not_before=begins,
         )
-        self.defer(
+        raise TaskDeferred(
             trigger=SlotTrigger(browseract_conn_id=self.run.hook.browseract_conn_id, wait=wait),
             method_name="execute_queued",
             timeout=timedelta(seconds=until - time.time() + timings.TIMEOUT_BACKSTOP),
         )
-        raise AssertionError("defer has raised")

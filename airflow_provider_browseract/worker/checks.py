@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,11 +24,11 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.hooks.connection import check_for_start
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
-from airflow_provider_browseract.runs.addresses import read_output_path
 from airflow_provider_browseract.runs.callback_url import address, new_token
-from airflow_provider_browseract.runs.hints import check_rendered, did_you_mean
+from airflow_provider_browseract.runs.hints import RUN_BY, did_you_mean
 from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.request import (
+    ID_ARGUMENTS,
     RunRequest,
     secret_parts,
     with_names_as_keys,
@@ -36,10 +37,7 @@ from airflow_provider_browseract.runs.request import (
 from airflow_provider_browseract.worker.own_run import OwnRun
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
-
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
-    from airflow_provider_browseract.operators.base import RunOperator
     from airflow_provider_browseract.runs.log import Log
 
 
@@ -47,7 +45,7 @@ NAME_LENGTH = 100
 """Characters of the name of a workflow, bot or template that are shown."""
 
 
-def mask_secrets(operator: RunOperator, inputs: Any) -> bool:
+def mask_secrets(inputs: Any, *callback_urls: Any) -> bool:
     """Mask secret inputs, and the paths of the user's callback addresses, in the log and in Airflow's UI.
 
     :returns: whether there are secret inputs.
@@ -57,83 +55,69 @@ def mask_secrets(operator: RunOperator, inputs: Any) -> bool:
     with tolerate_errors():
         without_secrets(inputs, is_secret, found)
     secret_inputs = bool(found)
-    for url in (operator.callback_url, operator.status_change_callback_url):
+    for url in callback_urls:
         found |= secret_parts(url)
     if found:
         mask_secret([*sorted(found)])
     return secret_inputs
 
 
-def read_request(operator: RunOperator, context: Context) -> RunRequest:
-    """Check the rendered arguments, which needs no other service, and return the request.
-
-    From then on, the hook knows whether the run has secret inputs.
-
-    :raises InputError: an argument cannot be used.
-    """
-    operator.prepare(context)
-    # From now on, this process knows the inputs, and masks the secret ones.
-    operator.hook.hiding = replace(operator.hook.hiding, texts=False)
-    operator.hide_secrets()
-    for name, given in operator.given.items():
-        rendered = getattr(operator, name)
-        if isinstance(given, list | tuple) and isinstance(rendered, Mapping):
-            rendered = [{"name": key, "value": value} for key, value in rendered.items()]
-        check_rendered(name, given, rendered)
-    if operator.output_path is not None:
-        read_output_path(operator.output_path)
-    request = operator.request()
-    # A value can also be a lazy sequence, which only the request has read.
-    operator.hook.hiding = replace(operator.hook.hiding, secret_inputs=mask_secrets(operator, request.inputs))
-    return request
-
-
 def check_before_start(
-    operator: RunOperator, run: OwnRun, request: RunRequest, *, validate_inputs: bool, again: bool = False
+    check_inputs: Callable[[RunRequest], RunRequest],
+    run: OwnRun,
+    options: RunOptions,
+    request: RunRequest,
+    *,
+    again: bool = False,
 ) -> RunRequest:
     """Check what takes requests to other services: the store and the inputs. Return the request to send.
 
+    :param check_inputs: compares the inputs with what BrowserAct declares, and returns the request to send.
     :param again: this was checked before the wait for a slot.
     """
-    hook, log = operator.hook, operator.log
+    hook, log = run.hook, run.log
     check_for_start(hook.settings)
     run.unconverted = False
     if not again:
-        if operator.durable is True and not AIRFLOW_V_3_3_PLUS:
+        if options.durable and not AIRFLOW_V_3_3_PLUS:
             log.warning("durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try.")
-        if operator.output_path is not None:
+        if options.output_path is not None:
             from airflow_provider_browseract.worker.conclude import open_store
 
-            open_store(operator).folder.check("No run was started.")
-    if not validate_inputs:
+            open_store(options.output_path, hook.settings, log).folder.check("No run was started.")
+    if not options.validate_inputs:
         return request
     try:
-        request = operator.check_inputs(request, again=again)
+        request = check_inputs(request)
         if not again:
             check_region(request, hook, log)
         return request
-    # The start would fail in the same way, or would reach something that is not BrowserAct. A failed connection would
-    # also be retried for as long again.
-    except (NotFoundError, AuthenticationError, ConnectionFailedError):
-        raise
     except BrowserActError as error:
-        if error.code == NOT_PUBLISHED or (isinstance(error, UnexpectedResponseError) and error.unusable is None):
+        if _would_fail_the_start(error):
             raise
         log.warning("The inputs were not checked: %s", error.brief)
         run.unconverted = request.source.api_version is ApiVersion.V3
         return request
 
 
-def end_dry_run(operator: RunOperator, request: RunRequest) -> NoReturn:
+def _would_fail_the_start(error: BrowserActError) -> bool:
+    """Return whether the start would fail in the same way, or would reach something that is not BrowserAct."""
+    # A failed connection would also be retried for as long again.
+    if isinstance(error, NotFoundError | AuthenticationError | ConnectionFailedError) or error.code == NOT_PUBLISHED:
+        return True
+    return isinstance(error, UnexpectedResponseError) and error.unusable is None
+
+
+def end_dry_run(run: OwnRun, request: RunRequest) -> NoReturn:
     """Log the request that would start the run, and skip the task."""
-    operator.log.info(
+    run.log.info(
         "Dry run: nothing is started. The request would be %s %s%s with %s",
         request.call.method,
-        operator.hook.settings.base_url,
+        run.hook.settings.base_url,
         request.call.path,
         json.dumps(request.shown(is_secret), ensure_ascii=False),
     )
-    raise AirflowSkipException(f"Dry run: no run was started. It would have been a run of {operator.source}.")
+    raise AirflowSkipException(f"Dry run: no run was started. It would have been a run of {run.source}.")
 
 
 def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, options: RunOptions, log: Log) -> RunRequest:
@@ -172,7 +156,7 @@ def check_names(request: RunRequest, given: Any, hook: BrowserActHook, log: Log)
     :raises InputError: a name is not declared, or a required input is missing.
     """
     if as_text := sent_as_text(given):
-        # A list looks like one run for each element to somebody who has meant expand.
+        # Someone who wanted expand expects one run for each element.
         log.info(
             "Sent as one JSON text, because inputs are texts: %s. To start a run for each element, use expand.", as_text
         )
@@ -203,14 +187,14 @@ def compare_names(given: Collection[str], declared: Sequence[InputParameter], wh
     required = {each.name: each.default_enabled is False for each in declared}
     unknown = [f"{name!r}{did_you_mean(name, required)}" for name in given if name not in required]
     missing = [repr(name) for name in required if required[name] and name not in given]
-    wrong = [
-        f"{verb} name{'s' if len(names) > 1 else ''} {', '.join(names)}"
-        for verb, names in (("has the unknown", unknown), ("lacks the required", missing))
-        if names
-    ]
-    if wrong:
+    if wrong := [*_names("has the unknown", unknown), *_names("lacks the required", missing)]:
         inputs = ", ".join(f"{name} (required)" if required[name] else name for name in required)
         raise InputError(f"input_parameters {' and '.join(wrong)}. The inputs of {what} are: {inputs}.")
+
+
+def _names(verb: str, names: Sequence[str]) -> Iterator[str]:
+    if names:
+        yield f"{verb} name{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def conform_input(request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
@@ -243,8 +227,25 @@ def conform_input(request: RunRequest, hook: BrowserActHook, log: Log, *, again:
 
 
 def _read_source(request: RunRequest, hook: BrowserActHook) -> tuple[RunRequest, SourceInfo]:
-    """Read the declaration of what is run, and return the request with its name."""
-    read: SourceInfo = hook.client.send(SOURCES[request.source.kind].read(request.source.id))
+    """Read the declaration of what is run, and return the request with its name.
+
+    :raises InputError: it is the id of something that another operator runs.
+    """
+    source = request.source
+    try:
+        read: SourceInfo = hook.client.send(SOURCES[source.kind].read(source.id))
+    except NotFoundError:
+        # The same id can be a template of both versions.
+        kinds = sorted(SourceKind, key=lambda kind: SOURCES[kind].api_version is not source.api_version)
+        for kind in kinds:
+            with suppress(BrowserActError):
+                if kind is source.kind:
+                    continue
+                hook.client.send(SOURCES[kind].read(source.id))
+                argument, operator = ID_ARGUMENTS[source.kind], RUN_BY[ID_ARGUMENTS[kind]]
+                what = kind.value.replace("_", " ")
+                raise InputError(f"{argument} is the id of a {what}, which {operator} runs: {source.id}.") from None
+        raise
     return replace(request, source_name=one_line(read.name, NAME_LENGTH)), read
 
 

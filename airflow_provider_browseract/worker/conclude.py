@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -34,15 +34,14 @@ from airflow_provider_browseract.runs.outputs import (
 )
 from airflow_provider_browseract.runs.report import brief_of, check_finished, end_line, error_text, facts, what_ran
 from airflow_provider_browseract.runs.stored import storable
-from airflow_provider_browseract.worker.reading import look
+from airflow_provider_browseract.worker.look import look
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_browseract.api.settings import Settings
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
-    from airflow_provider_browseract.operators.base import RunOperator
     from airflow_provider_browseract.runs.log import Log
-    from airflow_provider_browseract.sensors.browseract import TaskSensor
     from airflow_provider_browseract.worker.results import Results, ResultStore
 
 READ_AGAIN = (
@@ -57,11 +56,24 @@ class _KilledError(Exception):
     """The process is being ended while it waits for something."""
 
 
+@dataclass(frozen=True)
+class Output:
+    """What an operator or a sensor does with the output of a run.
+
+    :param path: where it is written; None to return it.
+    :param outlets: the outlets of the Airflow task.
+    """
+
+    format: OutputFormat
+    path: Any
+    outlets: Iterable[Any] = ()
+
+
 @dataclass(repr=False)
 class Conclusion:
     """The result or the error of an Airflow task whose run has ended.
 
-    :param operator: the operator or sensor, whose arguments state what is returned or written.
+    :param output: what is done with the output.
     :param another_try_reads_it: a later try reads the result of this run instead of paying for another run.
     :param advice: how to read the run again after the error is fixed.
     :param must_end: returns whether the process is being ended and must not wait for results any longer.
@@ -70,7 +82,9 @@ class Conclusion:
 
     task: Task
     context: Context
-    operator: RunOperator | TaskSensor
+    hook: BrowserActHook
+    log: Log
+    output: Output
     another_try_reads_it: bool
     advice: str
     must_end: Callable[[], bool] = lambda: False
@@ -86,21 +100,21 @@ class Conclusion:
         :raises ResultError: the run finished and its results could not be written, but the next try may write them.
         :raises AirflowFailException: the run finished, and no retry can return or write its results.
         """
-        operator = self.operator
+        hook, log = self.hook, self.log
         try:
             with self._paid("read"):
                 try:
-                    self.task = read_late_output(self.task, operator.hook, operator.log, self._check)
-                    self.task = read_unread(self.task, operator.hook, operator.log, self._check)
+                    self.task = read_late_output(self.task, hook, log, self._check)
+                    self.task = read_unread(self.task, hook, log, self._check)
                 finally:
-                    operator.log.info("%s", end_line(self.task))
-                    show_run(self.context["ti"], self.task, operator.hook, operator.log, follows=self.follows)
+                    log.info("%s", end_line(self.task))
+                    show_run(self.context["ti"], self.task, hook, log, follows=self.follows)
                 check_finished(self.task)
             if self.task.unread is not None:
                 raise self._without_result(f"its output cannot be read: {self.task.unread}")
             if not (_text_of(self.task) or has_files(self.task)):
-                operator.log.warning("The run finished without any output.")
-            returned = operator.output_path is None
+                log.warning("The run finished without any output.")
+            returned = self.output.path is None
             with self._paid("read" if returned else "written"):
                 result = self._read() if returned else self._write()
         except ResultError:
@@ -152,12 +166,12 @@ class Conclusion:
 
     def _wrong_format(self, why: object, kept: str) -> Exception:
         then = " ".join(filter(None, (kept, f"Fix output_format or the {what_ran(self.task)}.", self.advice)))
-        return self._without_result(f"its output is not {self.operator.output_format}: {why}", then=then, final=True)
+        return self._without_result(f"its output is not {self.output.format}: {why}", then=then, final=True)
 
     # The output as the value of the task
 
     def _read(self) -> Any:
-        log, text = self.operator.log, _text_of(self.task)
+        log, text = self.log, _text_of(self.task)
         if (size := size_of(text)) > LARGE_OUTPUT:
             log.warning(
                 "The output is %.1f MiB and is stored in Airflow's database. Set output_path to write it to object "
@@ -165,7 +179,7 @@ class Conclusion:
                 size / LARGE_OUTPUT,
             )
         try:
-            read = read_output(self.task, OutputFormat(self.operator.output_format), why_unstorable)
+            read = read_output(self.task, self.output.format, why_unstorable)
         except FormatError as error:
             raise self._wrong_format(error, self._keep_unread(text)) from None
         if read.kept_as_text is not None:
@@ -189,12 +203,11 @@ class Conclusion:
     # The output in object storage
 
     def _write(self) -> Any:
-        operator, task = self.operator, self.task
-        read_again = partial(operator.hook.client.send, APIS[task.api_version].get_task(task.id))
-        output_format = OutputFormat(operator.output_format)
-        store = open_store(operator)
+        task, output_format = self.task, self.output.format
+        read_again = partial(self.hook.client.send, APIS[task.api_version].get_task(task.id))
+        store = open_store(self.output.path, self.hook.settings, self.log)
         results = self.results = store.save(task, output_format, read_again, self._check)
-        operator.log.info("Wrote %s to %s.", results.written, results.path)
+        self.log.info("Wrote %s to %s.", results.written, results.path)
         if results.missing:
             missing = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in results.missing.items())
             raise self._without_result(
@@ -207,7 +220,7 @@ class Conclusion:
         if results.format_error:
             raise self._wrong_format(results.format_error, where)
         if doubt := doubt_about(_text_of(task), output_format):
-            operator.log.warning("%s", doubtful_line(doubt, where, what_ran(task)))
+            self.log.warning("%s", doubtful_line(doubt, where, what_ran(task)))
         return results.manifest()
 
     def _extend_asset_events(self) -> None:
@@ -217,8 +230,8 @@ class Conclusion:
             extra["path"] = self.results.path
             extra["files"] = [kept.path for kept in self.results.files]
         # The result matters more than its asset events.
-        with tolerate_errors(self.operator.log.warning, "The run could not be added to the asset events: %s"):
-            for outlet in self.operator.outlets:
+        with tolerate_errors(self.log.warning, "The run could not be added to the asset events: %s"):
+            for outlet in self.output.outlets:
                 if isinstance(outlet, Asset):
                     self.context["outlet_events"][outlet].extra.update(extra)
 
@@ -227,21 +240,20 @@ def _text_of(task: Task) -> str:
     return (task.output.string if task.output else None) or ""
 
 
-def open_store(operator: RunOperator | TaskSensor) -> ResultStore:
-    """Return the store for the ``output_path`` of an operator.
+def open_store(output_path: Any, settings: Settings, log: Log) -> ResultStore:
+    """Return the store for an ``output_path``.
 
     :raises InputError: the path cannot be used.
     """
     from airflow_provider_browseract.worker.results import ResultStore
 
-    return ResultStore(read_output_path(operator.output_path), operator.hook.settings, operator.log)
+    return ResultStore(read_output_path(output_path), settings, log)
 
 
 def read_late_output(task: Task, hook: BrowserActHook, log: Log, check: Callable[[], None]) -> Task:
     """Read a finished run again while it has neither output nor files, which can be available later than its status.
 
-    After a callback, the worker reads the run within a second of its end. A public client of the API, which polls, also
-    reads a finished run again before it accepts that there is no output.
+    After a callback, the worker reads the run within a second of its end.
 
     :param check: called while this waits; its exception ends the wait.
     :returns: the run as the API returned it last. It has no output if it still had none after
@@ -259,7 +271,7 @@ def read_late_output(task: Task, hook: BrowserActHook, log: Log, check: Callable
     seen: Task | BrowserActError = task
     for pause in timings.LATE_OUTPUT_PAUSES:
         sleep(pause, check)
-        seen = look(hook, task.id, task.api_version, log)
+        seen = look(hook, task.id, task.api_version)
         if isinstance(seen, BrowserActError):
             log.warning("The run could not be read again: %s", seen.brief)
         elif not _lacks_output(seen):
@@ -282,7 +294,7 @@ def read_unread(task: Task, hook: BrowserActHook, log: Log, check: Callable[[], 
             break
         log.warning("The output of the run cannot be read: %s. Reading it again.", task.unread)
         sleep(pause, check)
-        seen = look(hook, task.id, task.api_version, log)
+        seen = look(hook, task.id, task.api_version)
         task = seen if isinstance(seen, Task) else task
     return task
 

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.compat import (
@@ -30,6 +30,7 @@ from airflow_provider_browseract.compat import (
     AirflowNotFoundException,
     AirflowSkipException,
     AirflowTaskTimeout,
+    TaskDeferred,
     at_end_of_task,
     count_in_task,
     in_dag_test,
@@ -43,7 +44,7 @@ from airflow_provider_browseract.exceptions import (
     RunStartUnknownError,
     RunTimedOutError,
 )
-from airflow_provider_browseract.hooks.connection import budget_of, no_connection
+from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.in_airflow.required_action import close, read_event
 from airflow_provider_browseract.in_airflow.showing import count_run, id_or_none, proven_run, show_run, show_wait
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
@@ -63,27 +64,63 @@ from airflow_provider_browseract.runs.wait import (
     no_such_end,
     why_unread,
 )
-from airflow_provider_browseract.worker.checks import check_before_start, end_dry_run, read_request, with_callback
+from airflow_provider_browseract.worker.checks import check_before_start, end_dry_run, with_callback
+from airflow_provider_browseract.worker.fate import STOPPED, UNKNOWN, Fate, Kind
+from airflow_provider_browseract.worker.final_errors import is_final
 from airflow_provider_browseract.worker.ledger import Entry, Ledger, id_of
-from airflow_provider_browseract.worker.own_run import STOPPED, UNKNOWN, OwnRun
+from airflow_provider_browseract.worker.own_run import OwnRun
 from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
-from airflow_provider_browseract.worker.start import NotNowError, Started, Wanted, is_final, start_or_reattach
+from airflow_provider_browseract.worker.start import NotNowError, Started, Wanted, start_or_reattach
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_browseract.operators.base import RunOperator
-    from airflow_provider_browseract.runs.request import RunRequest
+    from airflow_provider_browseract.hooks.browseract import BrowserActHook
+    from airflow_provider_browseract.runs.log import Log
+    from airflow_provider_browseract.runs.request import RunRequest, Source
+
+
+class Starter(Protocol):
+    """What an execution needs of an operator, whose templates are rendered."""
+
+    durable: Any
+    cancel_on_kill: bool
+    priority_weight: int
+    outlets: Any
+    _dry: Any
+
+    @property
+    def hook(self) -> BrowserActHook:
+        """The hook for the operator's connection."""
+
+    @property
+    def log(self) -> Log:
+        """The log of the task."""
+
+    @property
+    def source(self) -> Source:
+        """What is run."""
+
+    def read_request(self, context: Context) -> RunRequest:
+        """Check the arguments, which needs no other service, and return the request."""
+
+    def check_inputs(self, request: RunRequest, *, again: bool) -> RunRequest:
+        """Compare the inputs with what BrowserAct declares, and return the request to send."""
+
+    def profile_of(self, created: str | None, task: Task | None) -> str | None:
+        """Return the profile for the XCom ``profile_id``."""
+
+    def hide_secrets(self) -> bool:
+        """Mask the secret inputs, and return whether there are any."""
 
 
 class Execution:
     """The run of one task instance in this process.
 
-    :param operator: the operator, whose templates are rendered.
     :param run: the run that this process answers for. A kill may already have reached it.
     """
 
-    def __init__(self, operator: RunOperator, context: Context, run: OwnRun) -> None:
+    def __init__(self, operator: Starter, context: Context, run: OwnRun) -> None:
         self.operator, self.context, self.run = operator, context, run
         self.ti: Any = context["ti"]
         self.hook, self.log = operator.hook, operator.log
@@ -168,16 +205,12 @@ class Execution:
     # Start, or reattach
 
     def _start_and_wait(self, queued: Queued) -> Any:
-        while True:
-            try:
-                started = self._start_or_reattach(queued)
-                break
-            except NotNowError as refused:
-                queued = self._wait_to_start(refused, queued)
+        while isinstance(started := self._start_or_reattach(queued), NotNowError):
+            queued = self._wait_to_start(started, queued)
         with self._accounted_for(started.task_id):
             return self._wait_for_result(started)
 
-    def _start_or_reattach(self, queued: Queued) -> Started:
+    def _start_or_reattach(self, queued: Queued) -> Started | NotNowError:
         """Carry out the steps 1 and 2. If that fails, state what happens to the run of an earlier try."""
         entry, run = None, self.run
         try:
@@ -185,37 +218,48 @@ class Execution:
             run.start_unknown = True
             entry = self.ledger.read()
             run.start_unknown = False
-            if entry is not None:
-                run.unproven = id_of(entry.task_id)
+            run.unproven = id_of(entry.task_id) if entry is not None else None
+            proven = entry is not None and entry.is_proven(self.hook.settings, self.ti)
             if self.operator._dry is True:
-                self._dry_run(entry)
-            if entry is not None and entry.is_proven(self.hook.settings, self.ti):
+                self._dry_run(entry, proven=proven)
+            if entry is not None and proven:
                 # Whatever fails from here on, this process answers for that run.
                 run.follow(entry.task_id, entry.source.api_version)
                 run.starting = entry.task_id is None
             return start_or_reattach(run, self._wanted(queued), entry)
-        except (NotNowError, AirflowSkipException):
+        except NotNowError as refused:
+            return refused
+        except AirflowSkipException:
             raise
         except Exception as error:  # noqa: BLE001 - raised again, with what happens to the run of an earlier try
             self._fail_to_start(error, entry)
         except AirflowTaskTimeout:
-            if run.lost is not None:
-                # Airflow does this too, but only after it is decided whether there is a retry.
-                run.on_kill()
-            if self.ledger.is_kept or not (run.starting or run.start_unknown):
-                raise
-            # No later try can look the run up.
+            self._end_unknown_start()
+            raise
+        finally:
+            if (failure := sys.exc_info()[1]) is not None:
+                self._report_unknown_start(failure, entry)
+
+    def _end_unknown_start(self) -> None:
+        """Fail without a retry if execution_timeout has ended a start, and no later try can look the run up."""
+        run = self.run
+        if run.lost is not None:
+            # Airflow does this too, but only after it is decided whether there is a retry.
+            run.on_kill()
+        if not self.ledger.is_kept and (run.starting or run.start_unknown):
             why = f"execution_timeout expired during the start of {run.source}. {UNKNOWN}."
             raise AirflowFailException(f"{why}\n{RunStartUnknownError.remedy}") from None
-        finally:
-            failure = sys.exc_info()[1]
-            # An earlier try may have started a run if nothing could be read.
-            unread = run.start_unknown and isinstance(failure, Exception) and entry is None and self.ti.try_number > 1
-            if failure is not None and (run.starting or (unread and not isinstance(failure, AirflowFailException))):
-                looks = self.ledger.another_try(failure)
-                then = "The next try looks for it." if looks else RunStartUnknownError.remedy
-                self.log.error("%s. A run may be running and using credits. %s", UNKNOWN, then)
-                run.leave_start_unknown()
+
+    def _report_unknown_start(self, failure: BaseException, entry: Entry | None) -> None:
+        """Log it if a run may be running whose id this try does not know."""
+        run = self.run
+        # An earlier try may have started a run if nothing could be read.
+        unread = run.start_unknown and isinstance(failure, Exception) and entry is None and self.ti.try_number > 1
+        if run.starting or (unread and not isinstance(failure, AirflowFailException)):
+            looks = self.ledger.another_try(failure)
+            then = "The next try looks for it." if looks else RunStartUnknownError.remedy
+            self.log.error("%s. A run may be running and using credits. %s", UNKNOWN, then)
+            run.leave_start_unknown()
 
     def _wanted(self, queued: Queued) -> Wanted:
         """Check everything that needs no other service, and return what is to be run."""
@@ -225,83 +269,88 @@ class Execution:
             # This process needs it at the end of the run, perhaps hours later, when another version may be installed.
             from airflow_provider_browseract.worker import conclude  # noqa: F401
         again = queued.refusals > 0
-        return Wanted(
-            request,
-            options.max_credits,
-            partial(check_before_start, self.operator, self.run, validate_inputs=options.validate_inputs, again=again),
-            self._check_budget,
-        )
-
-    def _check_budget(self, request: RunRequest) -> None:
-        if (budget := budget_of(self.hook.settings)) is not None:
-            from airflow_provider_browseract.worker.budget import require_budget
-
-            require_budget(self.run, budget, self.options.max_credits, request)
+        return Wanted(request, options.max_credits, partial(self._check_before_start, again=again))
 
     def _request(self) -> RunRequest:
-        return with_callback(read_request(self.operator, self.context), self.ti, self.hook, self.options, self.log)
+        request = self.operator.read_request(self.context)
+        return with_callback(request, self.ti, self.hook, self.options, self.log)
+
+    def _check_before_start(self, request: RunRequest, *, again: bool = False) -> RunRequest:
+        check_inputs = partial(self.operator.check_inputs, again=again)
+        return check_before_start(check_inputs, self.run, self.options, request, again=again)
 
     def _hide_inputs(self, secret_inputs: bool) -> None:
         """Remember whether the run has secret inputs, which is known once the arguments were read."""
         self.hook.hiding = replace(self.hook.hiding, secret_inputs=secret_inputs)
 
-    def _dry_run(self, entry: Entry | None) -> NoReturn:
+    def _dry_run(self, entry: Entry | None, *, proven: bool) -> NoReturn:
         """Check everything, and start nothing."""
         from airflow_provider_browseract.worker.budget import log_forecast
 
         if entry is not None:
-            proven = entry.task_id if entry.is_proven(self.hook.settings, self.ti) else None
             self.run.follow(None, entry.source.api_version)
-            seen = self.run.look(proven) if proven else None
+            seen = self.run.look(entry.task_id) if proven and entry.task_id else None
             if not (isinstance(seen, Task) and seen.status.ended):
                 text = "A run of an earlier try may be active and using credits (%s). A dry run does not stop it."
                 self.log.warning(text, f"BrowserAct task {named}" if (named := id_of(entry.task_id)) else entry.source)
-        validate = self.options.validate_inputs
-        request = check_before_start(self.operator, self.run, self._request(), validate_inputs=validate)
+        request = self._check_before_start(self._request())
         log_forecast(self.run, self.options.max_credits, request)
-        end_dry_run(self.operator, request)
+        end_dry_run(self.run, request)
 
     def _fail_to_start(self, error: Exception, entry: Entry | None) -> NoReturn:
         """Raise an error that Airflow retries or not, and that states what happens to the run of an earlier try."""
-        run, message, final = self.run, str(error), is_final(error, self.run, entry)
-        if isinstance(error, AirflowNotFoundException):
-            message = no_connection(self.hook.browseract_conn_id)
-        elif final and not isinstance(error, BrowserActError | InputError | CapUsedUpError | AirflowFailException):
-            message = f"{type(error).__name__}: {message.rstrip('.')}.\n{RunStartUnknownError.remedy}"
-        unproven = None if isinstance(error, AirflowFailException) else run.unproven
-        if (task_id := run.task_id or unproven) is not None:
-            fate, codes = "The state of an earlier try names a run, which may be active and using credits.", ""
-            if run.task_id is not None:
-                left = None if final else run.leave(RunLostError(message))
-                fate = f"An earlier try has started a run. {left or run.stop_on_kill(task_id)}"
-            if isinstance(error, BrowserActError):
-                message, codes = f"{error.message.rstrip('.')}.\n{error.advice}".rstrip(), error.codes
-            message = error_text(message, fate, about=task_id, codes=codes)
-            if not final:
-                raise RunLostError(message) from None
-        elif final and run.starting and entry is not None:
-            message = f"{message}\nAn earlier try may have started a run. {RunStartUnknownError.remedy}"
-            run.leave_start_unknown()
-        if final and not (isinstance(error, AirflowFailException) and message == str(error)):
+        final = is_final(error, self.run, begun=entry is not None)
+        reason, codes = self._words_of(error, final=final)
+        about, fate = self._fate_of_earlier(error, reason, final=final)
+        if about is None and final and self.run.starting and entry is not None:
+            fate = f"An earlier try may have started a run. {RunStartUnknownError.remedy}"
+            self.run.leave_start_unknown()
+        if isinstance(error, AirflowFailException) and not fate:
+            raise error
+        message = error_text(reason, fate, about=about, codes=codes) if fate else f"{reason}\n{codes}".rstrip()
+        if final:
             raise AirflowFailException(message) from None
+        if about is not None:
+            raise RunLostError(message) from None
         if isinstance(error, AirflowNotFoundException):
             raise AirflowNotFoundException(message) from None
-        raise error
+        # The frames of a call's tries help nobody.
+        raise error.with_traceback(None) if isinstance(error, BrowserActError) else error
+
+    def _words_of(self, error: Exception, *, final: bool) -> tuple[str, str]:
+        """Return reason and remedy of an error, and its codes."""
+        if isinstance(error, BrowserActError):
+            return f"{error.message.rstrip('.')}.\n{error.advice}".rstrip(), error.codes
+        if isinstance(error, AirflowNotFoundException):
+            return no_connection(self.hook.browseract_conn_id), ""
+        if final and not isinstance(error, InputError | CapUsedUpError | AirflowFailException):
+            return f"{type(error).__name__}: {str(error).rstrip('.')}.\n{RunStartUnknownError.remedy}", ""
+        return str(error), ""
+
+    def _fate_of_earlier(self, error: Exception, reason: str, *, final: bool) -> tuple[str | None, str]:
+        """Return the BrowserAct task of an earlier try, and what happens to it; None and "" if there is none."""
+        run = self.run
+        if (task_id := run.task_id) is not None:
+            fate = (None if final else run.leave(RunLostError(reason))) or run.stop_on_kill(task_id)
+            return task_id, f"An earlier try has started a run. {fate.text}"
+        if run.unproven is None or isinstance(error, AirflowFailException):
+            return None, ""
+        return run.unproven, "The state of an earlier try names a run, which may be active and using credits."
 
     # Wait for a slot, or for the next day or month of the budget
 
     def _wait_to_start(self, refused: NotNowError, queued: Queued) -> Queued:
         """Wait until a start may be possible; deferred, the wait ends with :meth:`resume_from_queue`."""
-        options, defer = self.options, self.operator.defer
+        options = self.options
         limit = options.queue_timeout or options.timeout
         if not isinstance(refused.why, BrowserActError):
             from airflow_provider_browseract.worker.budget import BudgetWait
 
-            BudgetWait(self.run, self.ti, refused.why, options.on_budget, queued, limit, defer).wait()
+            BudgetWait(self.run, self.ti, refused.why, options.on_budget, queued, limit).wait()
         from airflow_provider_browseract.worker.slots import SlotWait
 
         queued = queued.refused()
-        SlotWait(self.run, self.ti, refused.why, queued, limit, defer if options.deferrable else None).wait()
+        SlotWait(self.run, self.ti, refused.why, queued, limit, options.deferrable).wait()
         return queued
 
     # Wait for the run
@@ -441,7 +490,7 @@ class Execution:
         if self.options.cancel_on_kill and not in_dag_test():
             at_end_of_task(run.stop_if_nobody_waits)
         wait = replace(wait, began_at=time.time())
-        self.operator.defer(
+        raise TaskDeferred(
             trigger=TaskTrigger(
                 browseract_conn_id=self.hook.browseract_conn_id,
                 wait=wait,
@@ -498,11 +547,13 @@ class Execution:
     def _conclude(self, task: Task) -> Any:
         """Return the result of a run that has ended, or raise the error with which it ended."""
         # The process that starts a run and defers needs none of it.
-        from airflow_provider_browseract.worker.conclude import READ_AGAIN, Conclusion
+        from airflow_provider_browseract.worker.conclude import READ_AGAIN, Conclusion, Output
 
         self.run.has_ended(task)
+        output = Output(self.options.output_format, self.options.output_path, self.operator.outlets)
+        another_try_reads_it, must_end = self.ledger.is_kept, self.run.must_end
         self.run.conclusion = Conclusion(
-            task, self.context, self.operator, self.ledger.is_kept, READ_AGAIN, self.run.must_end
+            task, self.context, self.hook, self.log, output, another_try_reads_it, READ_AGAIN, must_end
         )
         return self.run.conclusion.conclude()
 
@@ -513,25 +564,16 @@ class Execution:
         :raises AirflowFailException: the run did not finish. There is no retry, which would use as many credits again.
         :raises RunLostError: the run could not be stopped, and the next try can reattach to it.
         """
-        run, fate, stops = self.run, STOPPED, 0
-        while not task.status.ended:
-            fate, stops = run.stop(task.id), stops + 1
-            if fate != STOPPED:
-                run.follow(task.id, run.api_version)
-            seen = run.look(task.id)
-            task = seen if isinstance(seen, Task) else task
-            if task.status.ended or fate == STOPPED or stops >= MAX_STOPS:
-                break
-            self.log.error("The run is over its cap. %s", fate)
-            run.sleep(wait.pause(time.time()))
-        if task.status in (TaskStatus.FINISHED, TaskStatus.FAILED):
+        fate, task = self._stop_over_cap(wait, task)
+        if task.status.ended_by_itself:
             return task
+        run = self.run
         run.task_id = None
         self._show(task)
         if task.status.ended:
             count_run(task)
             self.log.info("%s", end_line(task))
-        running = None if task.status.ended or fate == STOPPED else fate
+        running = None if task.status.ended or fate.kind is Kind.STOPPED else fate.text
         retried = running is not None and run.leave(RunLostError(running)) is not None
         message = over_cap_text(
             task,
@@ -547,6 +589,23 @@ class Execution:
         count_in_task("browseract.runs.over_max_credits")
         raise AirflowFailException(message)
 
+    def _stop_over_cap(self, wait: Wait, task: Task) -> tuple[Fate, Task]:
+        """Try to stop a run until it has ended, at most :data:`MAX_STOPS` times; return what the last try did."""
+        run, fate = self.run, STOPPED
+        for number in range(1, MAX_STOPS + 1):
+            if task.status.ended:
+                break
+            fate = run.stop(task.id)
+            if fate.kind is not Kind.STOPPED:
+                run.follow(task.id, run.api_version)
+            seen = run.look(task.id)
+            task = seen if isinstance(seen, Task) else task
+            if task.status.ended or fate.kind is Kind.STOPPED or number == MAX_STOPS:
+                break
+            self.log.error("The run is over its cap. %s", fate.text)
+            run.sleep(wait.pause(time.time()))
+        return fate, task
+
     def _give_up(self, wait: Wait, end: End, seen: Task | BrowserActError) -> Task:
         """Stop the run, or leave it to the next try, and fail. Return it if it has a result at its deadline."""
         if end is End.GIVEN_UP or isinstance(seen, BrowserActError):
@@ -556,8 +615,9 @@ class Execution:
         if ended is not None:
             return ended
         overdue = f"did not end within timeout={self.options.timeout:g} seconds"
-        reason = f"The run was stopped, because it {overdue}." if fate == STOPPED else f"The run {overdue}."
-        then = "" if fate == STOPPED else f"{fate} "
+        reason, then = f"The run {overdue}.", f"{fate.text} "
+        if fate.kind is Kind.STOPPED:
+            reason, then = f"The run was stopped, because it {overdue}.", ""
         raise RunTimedOutError(error_text(reason, f"{then}Raise timeout if the run needs longer.", about=seen))
 
     def _lost(
@@ -577,7 +637,8 @@ class Execution:
             if named := id_of(self.ledger.own_xcom("task_id")):
                 fate = f"{fate} The XCom task_id names BrowserAct task {named}."
         else:
-            fate = (None if overdue else self.run.leave(RunLostError(why))) or self.run.stop(task_id)
+            left = None if overdue else self.run.leave(RunLostError(why))
+            fate = (left or self.run.stop(task_id)).text
         if isinstance(seen, BrowserActError) and is_unknown_run(seen):
             # Neither a retry nor a refused stop is a promise.
             fate = "It is not known whether the run is still active."

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import RunRequest
@@ -49,11 +49,6 @@ def match_task(task: Task, entry: Entry, request: RunRequest | None) -> bool | N
     # Nothing in a list shows which template a run is of.
     sure = sure and not source.is_template and (not request.profile_id or task.profile_id is not None)
     return same if sure else None
-
-
-def came_to_nothing(task: Task) -> bool:
-    """Return whether a run has ended without a result. Nobody can use it, but it has used credits."""
-    return task.status in (TaskStatus.FAILED, TaskStatus.CANCELED)
 
 
 def same_texts(listed: str, sent: Mapping[str, str]) -> bool | None:

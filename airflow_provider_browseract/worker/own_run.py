@@ -40,6 +40,16 @@ from airflow_provider_browseract.runs.report import (
     not_stopped,
 )
 from airflow_provider_browseract.runs.wait import stop_run
+from airflow_provider_browseract.worker.fate import (
+    ENDED,
+    STOPPED,
+    UNKNOWN,
+    Fate,
+    Kind,
+    Waiter,
+    left_to,
+    looked_up_by,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -49,10 +59,7 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.worker.ledger import Ledger
     from airflow_provider_browseract.worker.lost_start import LostStart
 
-STOPPED, HAD_ENDED = "The run was stopped.", "The run had already ended."
 NOT_KNOWN = f"BrowserAct does not know the run with this API key, so it could not be stopped. {WHY_UNKNOWN}"
-
-UNKNOWN = "It is not known whether BrowserAct started a run"
 REPLACED_BY = "Airflow considered this try dead and started another one"
 CLEARED = "the Airflow task was cleared"
 
@@ -66,13 +73,6 @@ BY_A_PERSON = {
 REPLACED = "replaced"
 """Returned instead of a state if Airflow has started another try."""
 
-NEXT_TRY = "the next try reattaches to it"
-IF_NEXT_TRY = (
-    "the next try reattaches to it if Airflow starts one. If Airflow starts none, nothing waits for the run: stop it "
-    "in BrowserAct"
-)
-TRIGGERER = "the triggerer waits for it"
-IF_DEFERRED = f"{TRIGGERER} if Airflow has accepted the deferral"
 NO_LATER_TRY = "no later try can reattach to the run (see retries, retry_policy and durable)"
 
 
@@ -108,7 +108,7 @@ class OwnRun:
     starting = False
     # The start that is being looked up.
     lost: LostStart | None = None
-    # It is not known whether there is a run, and this try no longer looks for it.
+    # Its outcome is unknown, and this try no longer looks for it.
     start_unknown = False
     # The bot could not be read, so its input was not converted, and a refusal of the input may be temporary.
     unconverted = False
@@ -168,17 +168,27 @@ class OwnRun:
     def look(self, browseract_task_id: str) -> Task | BrowserActError:
         """Read the run, and return it; or the error, if that fails."""
         # Only workers need it, and DAG files import this module.
-        from airflow_provider_browseract.worker.reading import look
+        from airflow_provider_browseract.worker.look import look
 
-        seen = look(self.hook, browseract_task_id, self.api_version, self.log)
+        seen = look(self.hook, browseract_task_id, self.api_version)
         if isinstance(seen, Task):
             self.url = log_url(seen) or self.url
         return seen
 
-    # These methods decide what happens to the run, and return it as a sentence. They take the id, because a kill may
-    # reset the attribute at any moment.
+    # These methods decide what happens to the run. They take the id, because a kill may reset the attribute at any
+    # moment.
 
-    def stop(self, browseract_task_id: str, *, within: float | None = None) -> str:
+    def leave(self, error: BaseException) -> Fate | None:
+        """Leave the run to the next try; return None if there is none after this error."""
+        if not self.ledger.another_try(error):
+            return None
+        self.task_id = None
+        return self._left_to(Waiter.NEXT_TRY)
+
+    def _left_to(self, waiter: Waiter) -> Fate:
+        return left_to(waiter, self.url) if self.lost is None else looked_up_by(waiter)
+
+    def stop(self, browseract_task_id: str, *, within: float | None = None) -> Fate:
         """Stop the run. A failure is returned and never raised.
 
         :param within: seconds that the stop may take; None for the limits of the connection.
@@ -187,24 +197,29 @@ class OwnRun:
             # Anything that interrupts this, such as execution_timeout, calls on_kill, which then stops the run.
             with self.hook.client_within(within) as client:
                 stopped = send_all(stop_run(browseract_task_id, APIS[self.api_version]), client)
-            fate = STOPPED if stopped else HAD_ENDED
+            fate = STOPPED if stopped else ENDED
         except TaskNotFoundError:
-            fate = NOT_KNOWN
+            fate = Fate(Kind.RUNS, NOT_KNOWN)
         except Exception as error:  # noqa: BLE001 - whatever fails, the caller reports that the run was not stopped
-            fate = f"The run {not_stopped(error, self.url)}"
+            fate = Fate(Kind.RUNS, f"The run {not_stopped(error, self.url)}")
         self.task_id = None
-        if within is None and fate in (STOPPED, HAD_ENDED):
+        if within is None and fate.kind is not Kind.RUNS:
             with tolerate_errors():
                 LiveViewLink().push(self.ledger.ti, LiveViewLink.OVER)
         return fate
 
-    def stop_or_read(self, browseract_task_id: str) -> tuple[str, Task | None]:
-        """Stop the run. If it has finished or failed before, return it too, because its result is paid for."""
+    def stop_or_read(self, browseract_task_id: str) -> tuple[Fate, Task | None]:
+        """Stop the run. If it has ended by itself before, return it too, because its result is paid for."""
         fate = self.stop(browseract_task_id)
-        seen = self.look(browseract_task_id) if fate == HAD_ENDED else None
-        if isinstance(seen, Task) and seen.status in (TaskStatus.FINISHED, TaskStatus.FAILED):
-            return fate, seen
-        return fate, None
+        seen = self.look(browseract_task_id) if fate.kind is Kind.ENDED else None
+        return fate, seen if isinstance(seen, Task) and seen.status.ended_by_itself else None
+
+    def stop_on_kill(self, browseract_task_id: str, *, within: float | None = None) -> Fate:
+        """Stop the run, unless ``cancel_on_kill=False`` forbids it."""
+        if self.cancel_on_kill:
+            return self.stop(browseract_task_id, within=within)
+        self.task_id = None
+        return Fate(Kind.RUNS, f"The run {kept_running('cancel_on_kill', self.url)}")
 
     def stop_if_replaced(self, browseract_task_id: str) -> None:
         """Stop a run that only this try knows if Airflow has started another try.
@@ -218,28 +233,7 @@ class OwnRun:
             replaced = not adopted and self.ledger.is_of_another_try()
         if replaced:
             fate = self.stop(browseract_task_id)
-            raise RunCanceledError(error_text(f"{REPLACED_BY}.", fate, about=browseract_task_id))
-
-    def stop_on_kill(self, browseract_task_id: str, *, within: float | None = None) -> str:
-        """Stop the run, unless ``cancel_on_kill=False`` forbids it."""
-        if self.cancel_on_kill:
-            return self.stop(browseract_task_id, within=within)
-        self.task_id = None
-        return f"The run {kept_running('cancel_on_kill', self.url)}"
-
-    def leave(self, error: BaseException) -> str | None:
-        """Leave the run to the next try; return None if there is none after this error, and the run must be stopped."""
-        if not self.ledger.another_try(error):
-            return None
-        self.task_id = None
-        return self._continued_by(NEXT_TRY)
-
-    def _continued_by(self, what: str) -> str:
-        if self.lost is not None:
-            then = f" if Airflow starts one. If not: {CHECK_NEWEST}" if what is IF_NEXT_TRY else "."
-            return f"{UNKNOWN}. The next try looks for it{then}"
-        where = f" Its page is {self.url}." if self.url else ""
-        return f"The run keeps running, and {what}.{where}"
+            raise RunCanceledError(error_text(f"{REPLACED_BY}.", fate.text, about=browseract_task_id))
 
     # Kills
 
@@ -395,33 +389,33 @@ class OwnRun:
                 fate = self._end_look_up(lost, waits)
             elif waits is not None:
                 self.task_id = None
-                fate = self._continued_by(waits)
+                fate = self._left_to(waits)
             else:
                 # Try to stop the run even late: the process may live longer than Airflow promises.
                 left = max(timings.KILL_LIMIT / 2, timings.KILL_LIMIT - (time.monotonic() - began))
                 fate = self.stop_on_kill(task_id or "", within=left if hurried else None)
-            if fate == HAD_ENDED and not wanted:
+            if fate.kind is Kind.ENDED and not wanted:
                 self.had_ended = True
-                self.log.warning("Killed: %s.\n%s Reading its result.", reason, fate)
+                self.log.warning("Killed: %s.\n%s Reading its result.", reason, fate.text)
                 return
-            killed = error_text(f"Killed: {reason}.", fate, about=task_id or self.known_id)
-            kept = waits is not None or not self.cancel_on_kill
+            killed = error_text(f"Killed: {reason}.", fate.text, about=task_id or self.known_id)
+            kept = fate.kind is Kind.LEFT or not self.cancel_on_kill
             self.error = RunLostError(killed) if kept else RunCanceledError(killed)
             self.log.warning("%s", self.error)
         finally:
             self._deciding = None
             decided.set()
 
-    def _end_look_up(self, lost: LostStart, waits: str | None) -> str:
-        """Stop the run that a lost start has created if it is certain by now which one it is, and return its fate.
+    def _end_look_up(self, lost: LostStart, waits: Waiter | None) -> Fate:
+        """Stop the run that a lost start has created if it is certain by now which one it is.
 
         :param waits: what looks for the run next, if something does.
         """
         self.leave_start_unknown()
         if waits is not None:
-            return self._continued_by(waits)
+            return looked_up_by(waits)
         if not self.cancel_on_kill:
-            return f"{UNKNOWN}. If so, it {kept_running('cancel_on_kill', None)}"
+            return Fate(Kind.RUNS, f"{UNKNOWN}. If so, it {kept_running('cancel_on_kill', None)}")
         # Before that moment, our run may be missing in the list, and one that matches may be of another task instance.
         listed_from = lost.ended_at + timings.LIST_READS[0]
         while not self._hurried and time.time() < listed_from:
@@ -431,15 +425,15 @@ class OwnRun:
             with self.hook.client_within(timings.KILL_LIMIT / 2 if self._hurried else None) as client:
                 listed = lost.read(client)
         except Exception as error:  # noqa: BLE001 - the start stays unknown, whatever fails
-            return f"{UNKNOWN}, and looking for it failed: {brief_of(error)}. {CHECK_NEWEST}"
+            return Fate(Kind.RUNS, f"{UNKNOWN}, and looking for it failed: {brief_of(error)}. {CHECK_NEWEST}")
         if (found := listed.certain) is None or early:
-            return f"{UNKNOWN}. {CHECK_NEWEST} {lost.names_of(listed)}".rstrip()
+            return Fate(Kind.RUNS, f"{UNKNOWN}. {CHECK_NEWEST} {lost.names_of(listed)}".rstrip())
         self.start_unknown = False
         self.follow(found.id, lost.entry.source.api_version)
         self.log.info("The run of this start was found: BrowserAct task %s.", found.id)
         return self.stop(found.id)
 
-    def _why_killed(self) -> tuple[str, str | None, bool]:
+    def _why_killed(self) -> tuple[str, Waiter | None, bool]:
         """Ask Airflow why this try is killed, and decide without its response if there is none.
 
         When a person marks or clears a task instance, Airflow first changes its state and then kills its process. If
@@ -448,21 +442,21 @@ class OwnRun:
         :returns: the reason as a clause; what waits for the run, if something does; whether a person ended the try.
         """
         another = self.ledger.another_try(RunLostError("The run keeps running."))
-        waits = IF_DEFERRED if self.handed_over else IF_NEXT_TRY if another else None
+        waits = Waiter.IF_DEFERRED if self.handed_over else Waiter.IF_NEXT_TRY if another else None
         state = self._ask_for_state(waits)
         if state in BY_A_PERSON:
             return BY_A_PERSON[state], None, True
         if state == "deferred":
             # After Airflow has accepted the deferral, the process still runs for a moment.
-            return "the Airflow task has deferred", TRIGGERER, False
+            return "the Airflow task has deferred", Waiter.TRIGGERER, False
         if state == REPLACED:
             # Only this process knows a run whose id it could not store.
-            return REPLACED_BY, NEXT_TRY if self.stored else None, False
-        reason = "the process of the Airflow task received SIGTERM, although nobody marked or cleared the task"
+            return REPLACED_BY, Waiter.NEXT_TRY if self.stored else None, False
+        reason = "SIGTERM ended the process; nobody had marked or cleared the task"
         if state is None:
             reason = "the Airflow task was killed; Airflow did not report why"
-        elif waits is IF_NEXT_TRY:
-            waits = NEXT_TRY
+        elif waits is Waiter.IF_NEXT_TRY:
+            waits = Waiter.NEXT_TRY
         return (reason, waits, False) if waits else (f"{reason}; {NO_LATER_TRY}", None, False)
 
     def _state(self) -> str | None:
@@ -474,7 +468,7 @@ class OwnRun:
         # Another try has another id. Airflow then no longer shows the state to this try.
         return REPLACED if self.ledger.is_of_another_try() else state or ""
 
-    def _ask_for_state(self, waits: str | None) -> str | None:
+    def _ask_for_state(self, waits: Waiter | None) -> str | None:
         """Return the state of the task instance; None if Airflow does not respond.
 
         The request may have to wait for the one that the kill has interrupted, or for an API server that is slow. If
@@ -488,7 +482,7 @@ class OwnRun:
             self.log.warning(
                 "Killed. Airflow has not reported yet whether a person has ended the task. %s If no line below reports "
                 "something else, this applies.",
-                self._continued_by(waits),
+                self._left_to(waits).text,
             )
             asking.join(until - time.monotonic())
         return found[0] if found else None

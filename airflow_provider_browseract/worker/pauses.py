@@ -21,7 +21,8 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer, OnPaused, RunOptions
 from airflow_provider_browseract.runs.report import error_text, facts
 from airflow_provider_browseract.runs.wait import FOREVER, Wait, WaitEvent
-from airflow_provider_browseract.worker.own_run import HAD_ENDED, STOPPED, OwnRun
+from airflow_provider_browseract.worker.fate import Kind
+from airflow_provider_browseract.worker.own_run import OwnRun
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -56,11 +57,11 @@ def handle_pause(
     if ended is not None:
         return wait, ended
     why = "The run paused for a person, and on_paused='fail' does not wait for one."
-    if fate not in (STOPPED, HAD_ENDED) and run.leave(RunLostError(why)):
+    if fate.kind is Kind.RUNS and run.leave(RunLostError(why)):
         then = "The next try reattaches to the run, and tries again to stop it."
-        raise RunLostError(error_text(why, f"{fate} {then}", about=task))
+        raise RunLostError(error_text(why, f"{fate.text} {then}", about=task))
     then = "To let a person help, set on_paused='ask' or on_paused='wait'."
-    raise AirflowFailException(error_text(why, f"{fate} {then}", about=task))
+    raise AirflowFailException(error_text(why, f"{fate.text} {then}", about=task))
 
 
 def act_on_answer(
@@ -90,8 +91,8 @@ def act_on_answer(
         return wait, ended
     if event.answered_by is None:
         longer = "To wait longer for an answer, raise the timeout of AskPerson."
-        raise RunPausedError(error_text(why, f"{fate} {longer}", about=task_id))
-    raise AirflowFailException(error_text(why, fate, about=task_id))
+        raise RunPausedError(error_text(why, f"{fate.text} {longer}", about=task_id))
+    raise AirflowFailException(error_text(why, fate.text, about=task_id))
 
 
 def _resume(wait: Wait, run: OwnRun) -> Wait:

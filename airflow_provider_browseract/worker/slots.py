@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
     ConcurrencyLimitError,
@@ -42,7 +42,7 @@ class SlotWait:
 
     :param queued: the place of the task instance in the queue, and its refusals with this one.
     :param limit: seconds that the task instance may be in the queue.
-    :param defer: the operator's ``defer``; None to wait in this worker.
+    :param deferrable: wait in the triggerer.
     """
 
     run: OwnRun
@@ -50,11 +50,12 @@ class SlotWait:
     refused: ConcurrencyLimitError | RateLimitError
     queued: Queued
     limit: float
-    defer: Callable[..., Any] | None
+    deferrable: bool
 
     def wait(self) -> None:
-        """Wait until there may be a free slot, in this worker or, by raising the deferral, in the triggerer.
+        """Wait until there may be a free slot.
 
+        :raises TaskDeferred: the wait has begun in the triggerer.
         :raises NoSlotError: the limit is reached.
         """
         run, queued = self.run, self.queued
@@ -70,7 +71,7 @@ class SlotWait:
         self._report(active, until - now)
         pause = max(pause_after(queued.refusals, random.random), self.refused.retry_after or 0.0)
         pause = min(pause, timings.LONGEST_RETRY_AFTER)
-        if self.defer is None:
+        if not self.deferrable:
             run.sleep(min(pause, until - now))
             run.check()
             return
@@ -85,7 +86,7 @@ class SlotWait:
             key_digest=run.hook.settings.key_digest,
             api_version=run.source.api_version,
         )
-        self.defer(
+        raise TaskDeferred(
             trigger=SlotTrigger(browseract_conn_id=run.hook.browseract_conn_id, wait=wait),
             method_name="execute_queued",
             timeout=timedelta(seconds=until - now + timings.TIMEOUT_BACKSTOP),
@@ -126,7 +127,7 @@ class SlotWait:
             "once" if refusals == 1 else f"{refusals} times",
             _in_words(left),
             self.refused.message,
-            "" if self.defer is None else f" {IF_NO_LINE_FOLLOWS}",
+            f" {IF_NO_LINE_FOLLOWS}" if self.deferrable else "",
         )
         number = None if active is None else active.number
         # At the first refusal, the only run may just have started or ended.

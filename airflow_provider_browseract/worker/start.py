@@ -9,30 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api.models import CreatedTask, Task
 from airflow_provider_browseract.api.versions import APIS
-from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
+from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.exceptions import (
-    AuthenticationError,
     BrowserActError,
     ConcurrencyLimitError,
-    ConnectionFieldError,
-    InputError,
-    InsufficientCreditsError,
-    InvalidRequestError,
     RateLimitError,
     RunStartUnknownError,
     TaskNotFoundError,
     UnknownRefusalError,
 )
+from airflow_provider_browseract.hooks.connection import budget_of
 from airflow_provider_browseract.loops import send_all
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.cap import CapUsedUpError, check_cap, credits_of
+from airflow_provider_browseract.runs.cap import check_cap, credits_of
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN, error_text
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.wait import stop_run
+from airflow_provider_browseract.worker.fate import UNKNOWN
 from airflow_provider_browseract.worker.ledger import UNTIL_CLEARED, Entry, id_of, unusable
-from airflow_provider_browseract.worker.lost_start import LostStart
-from airflow_provider_browseract.worker.matching import came_to_nothing, match_task
-from airflow_provider_browseract.worker.own_run import UNKNOWN, OwnRun
+from airflow_provider_browseract.worker.lost_start import Listed, LostStart
+from airflow_provider_browseract.worker.matching import match_task
+from airflow_provider_browseract.worker.own_run import OwnRun
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.settings import Settings
@@ -44,6 +41,9 @@ MAX_STARTS = 2
 MAX_WRITES = 3
 """How often the entry of a start is stored before a request, if each time storing it takes long."""
 
+STARTING_ANEW = "Starting a new run, because the Airflow task was cleared."
+MAYBE = "The response to a start was lost. Each run below may be the one that it created."
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -51,13 +51,11 @@ class Wanted:
 
     :param max_credits: credits that all runs of the task instance may use together; None for no cap.
     :param before_start: checks what takes requests to other services, and returns the request to send.
-    :param check_budget: checks the budget of the account; raises :class:`NotNowError` if it allows no run.
     """
 
     request: RunRequest
     max_credits: int | None
     before_start: Callable[[RunRequest], RunRequest]
-    check_budget: Callable[[RunRequest], None]
 
 
 @dataclass(frozen=True)
@@ -91,6 +89,40 @@ class NotNowError(Exception):
         self.why = why
 
 
+@dataclass(frozen=True)
+class _Earlier:
+    """What an earlier try has left, compared with what is wanted now.
+
+    :param cleared: a person has cleared the task since then. This begins a new count of credits.
+    :param proven: it is certain that this task instance has left it.
+    :param other_key: the API key has changed. The inputs then cannot be compared, and are assumed to be unchanged.
+    :param same: the source and, as far as they can be compared, the inputs are what is wanted.
+    """
+
+    entry: Entry
+    cleared: bool
+    proven: bool
+    other_key: bool
+    same: bool
+
+    @classmethod
+    def of(cls, run: OwnRun, request: RunRequest, entry: Entry) -> _Earlier:
+        settings, ti = run.hook.settings, run.ledger.ti
+        other_key = entry.key_digest != settings.key_digest
+        same = other_key or entry.fingerprint == request.fingerprint(settings.api_key)
+        return cls(
+            entry,
+            cleared=entry.max_tries != ti.max_tries,
+            proven=entry.is_proven(settings, ti),
+            other_key=other_key,
+            same=same and entry.source == request.source,
+        )
+
+    @property
+    def spent(self) -> int:
+        return 0 if self.cleared else self.entry.spent
+
+
 def start_or_reattach(run: OwnRun, wanted: Wanted, entry: Entry | None) -> Started:
     """Reattach to the run of an earlier try, or start a new one.
 
@@ -101,50 +133,55 @@ def start_or_reattach(run: OwnRun, wanted: Wanted, entry: Entry | None) -> Start
     :raises BrowserActError: the start was refused, or the earlier run could not be read or stopped.
     """
     if entry is None:
-        return _start(run, wanted, None, (), 0)
-    settings, ti, request, before = run.hook.settings, run.ledger.ti, wanted.request, entry
-    version, fingerprint = entry.source.api_version, request.fingerprint(settings.api_key)
-    cleared, other_key = entry.max_tries != ti.max_tries, entry.key_digest != settings.key_digest
-    certain = entry.is_proven(settings, ti)
-    if not (certain or other_key):
-        return _leave_alone(run, wanted, entry, cleared, "nothing proves that this task instance stored it")
-    # Clearing the task begins a new count.
-    spent = 0 if cleared else entry.spent
-    same = entry.source == request.source and (other_key or entry.fingerprint == fingerprint)
-    if entry.task_id is None:
-        run.log.info("An earlier try was about to start a run and did not store the result. Looking for the run.")
-        lost = LostStart(run, entry, request if same else None, entry.written_at + entry.longest_call)
-        if (found := lost.find(cleared=cleared)) is None:
-            if other_key and entry.source.is_template:
-                # Another account, whose list this was, can run the same template, but no workflow or bot of this one.
-                return _leave_alone(run, wanted, entry, cleared, "the API key has changed, and the run was not found")
-            return _start(run, wanted, entry, entry.earlier, spent)
-        entry, certain = replace(entry, task_id=found.id, profile_id=found.profile_id or entry.profile_id), True
+        return _start(run, wanted)
+    earlier = _Earlier.of(run, wanted.request, entry)
+    if not (earlier.proven or earlier.other_key):
+        return _leave_alone(run, wanted, earlier, "nothing proves that this task instance stored it")
+    if entry.task_id is not None:
+        if not earlier.proven:
+            # Read it, but do not answer for it yet.
+            run.follow(None, entry.source.api_version)
+        return _reattach_or_start(run, wanted, earlier, entry)
+    run.log.info("An earlier try was about to start a run and did not store the result. Looking for the run.")
+    ended_at = entry.written_at + entry.longest_call
+    lost = LostStart(run.ledger.ti, entry, wanted.request if earlier.same else None, ended_at)
+    if (found := _find(run, lost, cleared=earlier.cleared)) is not None:
+        started = replace(entry, task_id=found.id, profile_id=found.profile_id or entry.profile_id)
         # If a new start is refused, it is stored again.
-        entry = entry if other_key else entry.signed(settings, ti)
-        run.follow(found.id, version)
+        started = started if earlier.other_key else started.signed(run.hook.settings, run.ledger.ti)
+        run.follow(found.id, entry.source.api_version)
         run.starting = False
-    elif not certain:
-        # Read it, but do not answer for it yet.
-        run.follow(None, version)
-    task_id = entry.task_id or ""
-    task = _read_earlier(run, task_id, cleared=cleared)
-    if task is not None and not certain:
-        if not (same and match_task(task, entry, request)):
+        return _reattach_or_start(run, wanted, replace(earlier, entry=started, proven=True), entry)
+    if earlier.other_key and entry.source.is_template:
+        # Another account, whose list this was, can run the same template, but no workflow or bot of this one.
+        return _leave_alone(run, wanted, earlier, "the API key has changed, and the run was not found")
+    return _start(run, wanted, entry, entry.earlier, earlier.spent)
+
+
+def _reattach_or_start(run: OwnRun, wanted: Wanted, earlier: _Earlier, before: Entry) -> Started:
+    """Reattach to the run of an earlier try if it is still wanted, or start a new one.
+
+    :param before: what is stored now.
+    """
+    entry, spent, task_id = earlier.entry, earlier.spent, earlier.entry.task_id or ""
+    task = _read_earlier(run, task_id, cleared=earlier.cleared)
+    if task is None:
+        return _start(run, wanted, entry, (*entry.earlier, task_id), spent)
+    if not earlier.proven:
+        if not (earlier.same and match_task(task, entry, wanted.request)):
             why = "the API key has changed, and it is not certain that the run is one of this task instance"
-            return _leave_alone(run, wanted, entry, cleared, why)
+            return _leave_alone(run, wanted, earlier, why)
         run.log.warning("The API key has changed since the earlier try. Its run matches this task instance.")
-        run.follow(task_id, version)
-    if task is not None and _is_wanted(run, task, entry, wanted, same=same, cleared=cleared):
-        # Someone may have changed an argument or the connection, or cleared the task.
-        current = replace(entry, **_now(run, request), spent=spent).signed(settings, ti)
-        if current != before:
-            _remember(run, current)
-        run.log.info("Reattaching to BrowserAct task %s that an earlier try started.", task_id)
-        return Started(current, task, None)
-    if task is not None and not cleared:
-        spent += credits_of(task, settings.credits_per_step)
-    return _start(run, wanted, entry, (*entry.earlier, task_id), spent)
+        run.follow(task_id, entry.source.api_version)
+    if not _is_wanted(run, task, earlier, wanted):
+        spent += 0 if earlier.cleared else credits_of(task, run.hook.settings.credits_per_step)
+        return _start(run, wanted, entry, (*entry.earlier, task_id), spent)
+    # Someone may have changed an argument or the connection, or cleared the task.
+    current = replace(entry, **_now(run, wanted.request), spent=spent).signed(run.hook.settings, run.ledger.ti)
+    if current != before:
+        _remember(run, current)
+    run.log.info("Reattaching to BrowserAct task %s that an earlier try started.", task_id)
+    return Started(current, task, None)
 
 
 def _now(run: OwnRun, request: RunRequest) -> dict[str, Any]:
@@ -154,61 +191,122 @@ def _now(run: OwnRun, request: RunRequest) -> dict[str, Any]:
     return {**digests, "connection": run.hook.browseract_conn_id, "max_tries": run.ledger.ti.max_tries}
 
 
-def _leave_alone(run: OwnRun, wanted: Wanted, entry: Entry, cleared: bool, why: str) -> Started:
+def _leave_alone(run: OwnRun, wanted: Wanted, earlier: _Earlier, why: str) -> Started:
     """Fail or, if the task was cleared, start a new run; do nothing to the run that the entry names."""
-    named = id_of(entry.task_id)
-    if not cleared:
+    named = id_of(earlier.entry.task_id)
+    if not earlier.cleared:
         raise unusable(why, named, UNTIL_CLEARED)
     then = f" The run that it names may be active and using credits: BrowserAct task {named}." if named else ""
     text = "The state that an earlier try stored about its run cannot be used: %s. %s"
-    run.log.warning(text, why, f"Starting a new run, because the Airflow task was cleared.{then}")
-    return _start(run, wanted, None, (named,) if named else (), 0)
+    run.log.warning(text, why, f"{STARTING_ANEW}{then}")
+    return _start(run, wanted, earlier=(named,) if named else ())
 
 
 def _read_earlier(run: OwnRun, task_id: str, *, cleared: bool) -> Task | None:
     """Read the run of an entry; return None if BrowserAct does not know it, and a person has cleared the task."""
     task = run.look(task_id)
-    if isinstance(task, TaskNotFoundError) and task.code is not None:
-        unknown = "BrowserAct does not know the run of an earlier try with this API key."
-        if not cleared:
-            # With a key of another account, the run may still be active there.
-            run.task_id = None
-            then = f"{WHY_UNKNOWN} Make sure that no run is active. Then {UNTIL_CLEARED}."
-            why = f"{unknown} Nothing was started."
-            raise AirflowFailException(error_text(why, then, about=task_id, codes=task.codes))
-        then = "Starting a new run, because the Airflow task was cleared."
-        text = "%s %s If it is active in another account, it keeps using credits. %s It was BrowserAct task %s."
-        run.log.warning(text, unknown, WHY_UNKNOWN, then, task_id)
-        return None
-    if isinstance(task, BrowserActError):
+    if isinstance(task, Task):
+        return task
+    if not isinstance(task, TaskNotFoundError) or task.code is None:
         raise task
-    return task
+    unknown = "BrowserAct does not know the run of an earlier try with this API key."
+    if not cleared:
+        # With a key of another account, the run may still be active there.
+        run.task_id = None
+        then = f"{WHY_UNKNOWN} Make sure that no run is active. Then {UNTIL_CLEARED}."
+        raise AirflowFailException(error_text(f"{unknown} Nothing was started.", then, about=task_id, codes=task.codes))
+    text = "%s %s If it is active in another account, it keeps using credits. %s It was BrowserAct task %s."
+    run.log.warning(text, unknown, WHY_UNKNOWN, STARTING_ANEW, task_id)
+    return None
 
 
-def _is_wanted(run: OwnRun, task: Task, entry: Entry, wanted: Wanted, *, same: bool, cleared: bool) -> bool:
+def _is_wanted(run: OwnRun, task: Task, earlier: _Earlier, wanted: Wanted) -> bool:
     """Return whether to wait for the run of an earlier try. If not, stop it."""
-    if not same:
-        other = entry.source != wanted.request.source
-        why = f"it is a run of {entry.source}" if other else "an earlier try had other inputs or another profile"
-    elif came_to_nothing(task):
-        run.log.info("The run of an earlier try has ended as %s. Starting a new run.", task.status)
+    source, status = earlier.entry.source, task.status
+    if source != wanted.request.source:
+        why = f"it is a run of {source}"
+    elif not earlier.same:
+        why = "an earlier try had other inputs or another profile"
+    elif status.came_to_nothing:
+        run.log.info("The run of an earlier try has ended as %s. Starting a new run.", status)
         return False
-    elif not task.status.ended and cleared:
-        why = "the Airflow task was cleared"
-    else:
+    elif status.ended or not earlier.cleared:
         return True
-    if task.status.ended:
-        run.log.info("The run of an earlier try has ended as %s, but %s. Starting a new run.", task.status, why)
+    else:
+        why = "the Airflow task was cleared"
+    if status.ended:
+        run.log.info("The run of an earlier try has ended as %s, but %s. Starting a new run.", status, why)
         return False
     text = "The run of an earlier try was stopped, because %s. Starting a new run. It was BrowserAct task %s."
     if not send_all(stop_run(task.id, APIS[task.api_version]), run.hook.client):
         seen = run.look(task.id)
-        if same and isinstance(seen, Task) and not came_to_nothing(seen):
+        if earlier.same and isinstance(seen, Task) and not seen.status.came_to_nothing:
             # It has finished before the stop, and its result was never returned.
             return True
         text = "The run of an earlier try ended before its stop (%s). Starting a new run. It was BrowserAct task %s."
     run.log.warning(text, why, task.id)
     return False
+
+
+# Look up the run of a lost start
+
+
+def _find(run: OwnRun, lost: LostStart, *, cleared: bool = False) -> Task | None:
+    """Return the run; None if there is certainly none. A kill ends this, and decides what happens to the run.
+
+    :param cleared: a person has cleared the task since then, and so wants a new run if this one is not certain.
+    :raises RunStartUnknownError: the list of tasks cannot be read to its end, or the clocks differ.
+    :raises AirflowFailException: some tasks may be the run, and none certainly is.
+    :raises RunError: the try was killed.
+    """
+    run.lost = lost
+    try:
+        listed = _read_when_listed(run, lost)
+    except Exception:
+        run.lost = None
+        raise
+    run.lost = None
+    if listed.certain is not None:
+        return listed.certain
+    if not listed.usable and listed.clocks is None:
+        run.log.info("No matching run was found.")
+        return None
+    why = MAYBE if listed.usable else f"{UNKNOWN}. {listed.clocks}"
+    if cleared:
+        run.log.warning("%s %s %s", why, STARTING_ANEW, lost.names_of(listed))
+        return None
+    if not listed.usable:
+        raise RunStartUnknownError(why)
+    # The error names the runs.
+    run.leave_start_unknown()
+    stop = "In the BrowserAct dashboard, stop the runs below that no Airflow task waits for."
+    raise AirflowFailException(error_text(why, f"{stop} Then {UNTIL_CLEARED}.", lost.names_of(listed)))
+
+
+def _read_when_listed(run: OwnRun, lost: LostStart) -> Listed:
+    """Wait until the run must be in the list, and return what the list shows then, or earlier if it has the run."""
+    *earlier, last = lost.moments()
+    for moment in earlier:
+        run.sleep(moment - time.time())
+        try:
+            listed = lost.read(run.hook.client)
+        except BrowserActError as error:
+            run.log.warning("The list of tasks could not be read: %s", error.brief)
+        else:
+            run.check()
+            if listed.certain is not None:
+                return listed
+    run.sleep(last - time.time())
+    try:
+        listed = lost.read(run.hook.client)
+    except BrowserActError as error:
+        message = f"{UNKNOWN}, and looking for it failed: {error.message}"
+        raise RunStartUnknownError.after(error, message) from error
+    run.check()
+    return listed
+
+
+# Start
 
 
 @dataclass
@@ -238,7 +336,9 @@ class _Record:
         run.starting = True
 
 
-def _start(run: OwnRun, wanted: Wanted, before: Entry | None, earlier: tuple[str, ...], spent: int) -> Started:
+def _start(
+    run: OwnRun, wanted: Wanted, before: Entry | None = None, earlier: tuple[str, ...] = (), spent: int = 0
+) -> Started:
     """Start a run, if cap and budget allow it. If certainly none was started, restore the entry before."""
     # From here on, this try no longer answers for a run of an earlier try.
     run.task_id = run.known_id = run.unproven = None
@@ -248,23 +348,19 @@ def _start(run: OwnRun, wanted: Wanted, before: Entry | None, earlier: tuple[str
     check_cap(spent, wanted.max_credits)
     for number in range(1, MAX_STARTS + 1):
         # Before each start: it takes minutes until it is known that the last start created no run.
-        wanted.check_budget(request)
+        _check_budget(run, wanted.max_credits, request)
         settings = run.hook.settings
         known = {**_now(run, wanted.request), "longest_call": settings.longest_call, "earlier": earlier, "spent": spent}
         record = _Record(run, settings, Entry(request.source, **known, written_at=0.0))
         try:
-            created: CreatedTask = run.hook.client.send(request.call, before=record)
-            break
+            return _started(run, record, request, run.hook.client.send(request.call, before=record))
         except BrowserActError as error:
-            found = None
             if not error.not_processed:
                 text = "%s. Looking for it for up to %g seconds: %s"
                 run.log.warning(text, UNKNOWN, timings.LIST_READS[-1], error.brief)
-                found = LostStart(run, record.entry, request, time.time()).find()
-            if found is not None:
-                created = CreatedTask(id=found.id, profile_id=found.profile_id)
-                run.log.info("The run of this start was found: BrowserAct task %s.", found.id)
-                break
+                if found := _find(run, LostStart(run.ledger.ti, record.entry, request, time.time())):
+                    run.log.info("The run of this start was found: BrowserAct task %s.", found.id)
+                    return _started(run, record, request, CreatedTask(id=found.id, profile_id=found.profile_id))
             run.starting = False
             _remember(run, before)
             if isinstance(error, ConcurrencyLimitError | RateLimitError):
@@ -273,9 +369,23 @@ def _start(run: OwnRun, wanted: Wanted, before: Entry | None, earlier: tuple[str
             if error.not_processed or number == MAX_STARTS or isinstance(error, UnknownRefusalError):
                 raise
             run.log.warning("No run was started (start %d of %d).", number, MAX_STARTS)
+    raise AssertionError("the last start has raised its error")
+
+
+def _check_budget(run: OwnRun, max_credits: int | None, request: RunRequest) -> None:
+    if (budget := budget_of(run.hook.settings)) is not None:
+        from airflow_provider_browseract.worker.budget import refusal_of
+
+        if (verdict := refusal_of(run, budget, max_credits, request)) is not None:
+            raise NotNowError(verdict)
+
+
+def _started(run: OwnRun, record: _Record, request: RunRequest, created: CreatedTask) -> Started:
+    """Answer for a new run from now on, and store it."""
     run.follow(created.id, request.source.api_version, stored=False)
     run.starting = False
-    entry = replace(record.entry, task_id=created.id, profile_id=created.profile_id).signed(settings, run.ledger.ti)
+    entry = replace(record.entry, task_id=created.id, profile_id=created.profile_id)
+    entry = entry.signed(record.settings, run.ledger.ti)
     if _remember(run, entry):
         run.stored = True
     else:
@@ -297,31 +407,3 @@ def _remember(run: OwnRun, entry: Entry | None) -> bool:
         )
         return False
     return True
-
-
-def is_final(error: Exception, run: OwnRun, entry: Entry | None) -> bool:
-    """Return whether no retry can help after a failed start.
-
-    :param entry: what an earlier try has stored.
-    """
-    if isinstance(error, ConnectionFieldError) and entry is not None:
-        # Someone may correct the field while the run of an earlier try is waited for.
-        return False
-    if isinstance(error, InputError | CapUsedUpError | AirflowFailException):
-        return True
-    if isinstance(error, AirflowNotFoundException | InsufficientCreditsError | AuthenticationError):
-        # Someone may add credits or replace the key before the next try. Until then, a start costs nothing. Airflow
-        # also does not find a connection if its database or a secrets backend does not respond.
-        return False
-    if isinstance(error, RunStartUnknownError):
-        # The next try knows the time of this start, and looks for the run again.
-        return not run.ledger.is_kept
-    if isinstance(error, UnknownRefusalError) and run.task_id is None:
-        # Nobody knows what the code means, so a later try must not send the start once more.
-        return bool(error.code or error.trace_id)
-    if isinstance(error, BrowserActError):
-        # A response of a gateway, a firewall or a maintenance page has no BrowserAct code, and is temporary.
-        # An earlier run stays valuable whatever error the API returns.
-        refused = not error.temporary and error.code is not None and entry is None
-        return refused and not (run.unconverted and isinstance(error, InvalidRequestError))
-    return (run.starting or run.start_unknown) and not run.ledger.is_kept

@@ -132,13 +132,17 @@ class Played(OwnRun):
         self.ledger.ti.max_tries = max_tries
         if entry is not None and entry.is_proven(SETTINGS, self.ledger.ti):
             self.follow(entry.task_id, entry.source.api_version)
-        what = Wanted(wanted or request(), cap, self._check, self._check_budget)
+        what = Wanted(wanted or request(), cap, self._check)
         return self.play(lambda: start.start_or_reattach(self, what, entry))
 
     def play(self, what: Callable[[], Any]) -> Played:
         """Do something in the time of this world, and keep its result or its error."""
         clock = SimpleNamespace(time=lambda: self.now, sleep=self._sleep)
-        with mock.patch.object(start, "time", clock), mock.patch.object(lost_start, "time", clock):
+        with (
+            mock.patch.object(start, "time", clock),
+            mock.patch.object(lost_start, "time", clock),
+            mock.patch.object(start, "_check_budget", lambda run, cap, request: self._check_budget(request)),
+        ):
             try:
                 self.over = what()
             except (BrowserActError, AirflowFailException, NotNowError, CapUsedUpError) as error:

@@ -118,14 +118,38 @@ class TestInputNames:
             "unknown": ({"keyword": "a", "colour": "red"}, "has the unknown name 'colour'. The inputs of workflow"),
             "required missing": ({"max_items": 2}, LACKS),
             "no inputs": ({}, r"are: keyword \(required\), max_items"),
-            "unknown workflow": (None, "Check the id of the workflow"),
         },
     )
-    def test_wrong_name_or_workflow_fails_after_one_request(self, worker, emulator, logs, inputs, message):
+    def test_wrong_name_fails_after_one_request(self, worker, emulator, logs, inputs, message):
         with pytest.raises(AirflowFailException, match=message):
-            worker(workflow_id="123" if inputs is None else SEARCH.id, input_parameters=inputs).run()
+            worker(workflow_id=SEARCH.id, input_parameters=inputs).run()
         assert endpoints(emulator) == ["get-workflow"]
         assert "not known whether" not in logs()
+
+    @cases(
+        ("argument", "source_id", "message"),
+        {
+            "unknown": ("workflow_id", "123", "Check the id of the workflow"),
+            "template as workflow": (
+                "workflow_id",
+                TEMPLATE_SEARCH.id,
+                "id of a template, which RunTemplateOperator",
+            ),
+            "bot as workflow": ("workflow_id", CONTACTS.id, "is the id of a bot, which RunBotOperator runs: "),
+            "bot template as bot": (
+                "bot_id",
+                TEMPLATE_SEARCH.id,
+                "id of a bot template, which RunBotTemplateOperator",
+            ),
+        },
+    )
+    def test_id_of_another_kind_is_refused_with_the_operator_that_runs_it(
+        self, worker, emulator, argument, source_id, message
+    ):
+        operator = RunBotOperator if argument == "bot_id" else RunWorkflowOperator
+        with pytest.raises(AirflowFailException, match=message):
+            worker(operator_class=operator, **{argument: source_id}).run()
+        assert emulator.tasks == []
 
     def test_only_an_input_that_is_declared_as_disabled_by_default_is_required(self):
         a, b = (InputParameter(name=name, default_enabled=name == "b") for name in "ab")

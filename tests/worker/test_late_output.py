@@ -28,7 +28,7 @@ def play(monkeypatch, caplog):
         """Return the run or the error, the pauses, and the log."""
         left, slept = list(answers), []
 
-        def look(hook, task_id, version, log):
+        def look(hook, task_id, version):
             assert (task_id, version) == (task.id, task.api_version)
             return left.pop(0)
 

@@ -358,7 +358,7 @@ class TestUserActionInAirflow:
     def test_person_who_ends_the_task_instance_stops_the_run_that_earlier_tries_have_kept_running(
         self, tries, killed, airflow, emulator, state, superseded, why
     ):
-        evicted = "the process of the Airflow task received SIGTERM, although nobody marked or cleared the task"
+        evicted = "SIGTERM ended the process; nobody had marked or cleared the task"
         for number in (1, 2):
             error = killed(tries(max_tries=3, try_number=number))
             assert isinstance(error, RunLostError)

@@ -6,7 +6,6 @@ import json
 import logging
 import tracemalloc
 from contextlib import nullcontext
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,8 +22,10 @@ from airflow_provider_browseract.in_airflow.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import outputs
+from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.outputs import LARGE_OUTPUT
 from airflow_provider_browseract.worker.conclude import Conclusion
+from airflow_provider_browseract.worker.conclude import Output as Handled
 from tests.cases import cases, raising
 from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
 from tests.demos import show_defaults
@@ -147,14 +148,9 @@ def test_output_too_large_to_parse_needs_little_memory(emulator, monkeypatch, tm
     monkeypatch.setattr(outputs, "LARGEST_PARSED", 500_000)
     task = Task(id="7", status=TaskStatus.FINISHED, output=Output(string=text))
     context: Any = {"ti": FakeTaskInstance()}
-    operator: Any = SimpleNamespace(
-        hook=BrowserActHook(),
-        log=logging.getLogger("airflow.task"),
-        output_format=output_format,
-        output_path=str(tmp_path) if written else None,
-        outlets=[],
-    )
-    concluded = Conclusion(task, context, operator, False, "")
+    handled = Handled(OutputFormat(output_format), str(tmp_path) if written else None)
+    log = logging.getLogger("airflow.task")
+    concluded = Conclusion(task, context, BrowserActHook(), log, handled, False, "")
     concluded.conclude()
     tracemalloc.start()
     try:

@@ -28,9 +28,10 @@ from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.stored import from_json, to_json
+from airflow_provider_browseract.worker.fate import STOPPED, Fate
 from airflow_provider_browseract.worker.ledger import Entry
 from airflow_provider_browseract.worker.lost_start import LostStart
-from airflow_provider_browseract.worker.start import NotNowError, Started
+from airflow_provider_browseract.worker.start import NotNowError, Started, _find
 from tests.cases import cases, examples, raising
 from tests.steps import replace
 from tests.worker.starts import (
@@ -755,7 +756,11 @@ class TestAStart:
 
         played.ledger.write, played.ledger.is_of_another_try = write, lambda: True
         played.ledger.ti.xcom_pull = lambda **_: pushed
-        played.stop = "{} was stopped.".format  # type: ignore[method-assign]
+
+        def stop(task_id: str, *, within: float | None = None) -> Fate:
+            return STOPPED._replace(text=f"{task_id} was stopped.")
+
+        played.stop = stop  # type: ignore[method-assign]
         if stopped:
             with pytest.raises(errors.RunCanceledError, match=r"started another one\.\n9 was stopped\."):
                 played.start(None)
@@ -914,7 +919,7 @@ def test_run_of_a_mapped_sibling_is_not_adopted():
 def test_finished_run_that_was_given_up_earlier_is_not_taken_for_the_new_one():
     given_up = listed_run("5", 1001.0, TaskStatus.FINISHED)
     played = Played(lambda _: page_of(given_up), now=1000.0)
-    played.play(lambda: LostStart(played, replace(SAME, earlier=("5",)), request(), 1000.0).find())
+    played.play(lambda: _find(played, LostStart(TI, replace(SAME, earlier=("5",)), request(), 1000.0)))
     assert played.over is None
 
 

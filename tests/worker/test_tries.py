@@ -99,7 +99,7 @@ class TestAfterAirflowError:
         attempt = tries(deferrable=True, max_tries=max_tries)
         attempt.defer()
         if unreadable:
-            monkeypatch.setattr("airflow_provider_browseract.worker.reading.send_all", raising(unreadable))
+            monkeypatch.setattr("airflow_provider_browseract.worker.look.send_all", raising(unreadable))
         fate = r"\n(?s:.*)The run was stopped\." if status == "canceled" else ""
         with pytest.raises(RunLostError, match=rf"^Airflow ended the deferral: {error}\..*{fate}"):
             attempt.operator().resume_execution("__fail__", {"error": error}, attempt.context)
