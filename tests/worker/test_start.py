@@ -757,8 +757,8 @@ class TestAStart:
         played.ledger.write, played.ledger.is_of_another_try = write, lambda: True
         played.ledger.ti.xcom_pull = lambda **_: pushed
 
-        def stop(task_id: str, *, within: float | None = None) -> Fate:
-            return STOPPED._replace(text=f"{task_id} was stopped.")
+        def stop(browseract_task_id: str, *, within: float | None = None) -> Fate:
+            return STOPPED._replace(text=f"{browseract_task_id} was stopped.")
 
         played.stop = stop  # type: ignore[method-assign]
         if stopped:
