@@ -173,8 +173,14 @@ async def test_what_is_unknown_and_what_is_forbidden_have_the_same_response(clie
 
 async def test_edited_xcom_shows_no_run_of_another_workflow(client, world, account):
     world.link(account["free"], "prices", source_id="another", waits=False)
-    for path in ("/?conn={conn}", "/runs/{free}?conn={conn}", "/dag/prices"):
+    for path, http_status, shown in (
+        ("/?conn={conn}", 200, 'data-run="{own}"'),
+        ("/dag/prices", 200, 'data-run="{own}"'),
+        ("/runs/{free}?conn={conn}", 403, "You may not see"),
+    ):
         response = await read(client, of(path, account), "viewer of one DAG")
+        assert response.status_code == http_status
+        assert of(shown, account) in response.text
         assert f'data-run="{account["free"]}"' not in response.text
         assert "screenshots" not in response.text
 
