@@ -136,6 +136,16 @@ def test_lost_start_leaves_one_run(name, way, kind, player):
     player(kind, way).play(*ONE_RUN[name])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_lost_run_that_is_found_and_cannot_be_read_is_not_reported_as_an_unknown_start(kind, player):
+    found = player(kind, WAYS[0])
+    found.play(
+        Try(dies="after start", run=LONG),
+        Try(RunLostError, faults={"read": (DOWN, None)}, says="An earlier try has started a run.", runs="running"),
+    )
+    assert "not known whether" not in found.log
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("fault", [RequestFault.html(status) for status in (200, 403, 404)], ids=str)
 def test_start_whose_response_is_a_web_page_is_sent_at_most_twice_per_try(fault, way, player):
