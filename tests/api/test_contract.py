@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from datetime import datetime
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -18,11 +15,9 @@ from airflow_provider_browseract.api.calls import CODES, Call
 from airflow_provider_browseract.api.models import ApiVersion, BotType, Page, TaskStatus
 from airflow_provider_browseract.exceptions import BrowserActError
 from tests.steps import read as read_response
+from tests.vendor import document
 
 from . import test_v2, test_v3
-
-DOCUMENTS = {ApiVersion.V2: "BROWSERACT_OPENAPI", ApiVersion.V3: "BROWSERACT_OPENAPI_V3"}
-"""The variables that name copies of the documents, which are not part of this project."""
 
 CALLS = {ApiVersion.V2: test_v2.EVERY_CALL, ApiVersion.V3: test_v3.EVERY_CALL}
 EVERY_CALL = [(version, name) for version, calls in CALLS.items() for name in calls]
@@ -42,15 +37,6 @@ UNREAD = {
     "query-template": {"created_at", "published_at"},
 }
 """The fields of responses that are only checked, or that nobody needs."""
-
-
-@cache
-def document(version: ApiVersion) -> dict[str, Any]:
-    path = os.environ.get(DOCUMENTS[version])
-    if not path:
-        pytest.skip(f"{DOCUMENTS[version]} does not name the vendor's document")
-    read: dict[str, Any] = json.loads(Path(path).read_text())
-    return read
 
 
 def validate(version, schema, value):
@@ -80,7 +66,7 @@ def example_response(name: str) -> Any:
     return json_of(operation(ApiVersion.V3, CALLS_OF_V3[name])["responses"]["200"])["example"]
 
 
-@pytest.mark.parametrize("version", DOCUMENTS)
+@pytest.mark.parametrize("version", CALLS)
 def test_calls_cover_exactly_the_operations_of_the_vendors_document(version):
     documented = [each["operationId"] for methods in document(version)["paths"].values() for each in methods.values()]
     called = [operation(version, call)["operationId"] for call in CALLS[version].values()]

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
 from importlib.metadata import version
-from pathlib import Path
 
 import hypothesis
 import pytest
 
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import AGENT_HUMAN, CONTACTS, EXPORT, HUMAN, SEARCH, TEMPLATE_SEARCH, Emulator
 from airflow_provider_browseract.emulator.account import ENDPOINTS
 from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT, PRICES, add
+from tests.vendor import document
 
 from .conftest import Account
 
-PATHS = [os.environ.get(name) for name in ("BROWSERACT_OPENAPI", "BROWSERACT_OPENAPI_V3")]
-if None in PATHS:
-    pytest.skip("BROWSERACT_OPENAPI and BROWSERACT_OPENAPI_V3 do not name the documents", allow_module_level=True)
+DOCUMENTS = list(map(document, ApiVersion))
 openapi = pytest.importorskip("schemathesis").openapi
 from schemathesis.specs.openapi import checks  # noqa: E402
 
-DOCUMENTS = [json.loads(Path(path).read_text()) for path in PATHS if path]
 SCHEMAS = dict(zip(("v2", "v3"), map(openapi.from_dict, DOCUMENTS), strict=True))
 # The documents have no response to random requests without a key or with a wrong one: they do not declare 401.
-OF_V2, OF_V3 = (openapi.from_dict({**document, "security": []}) for document in DOCUMENTS)
+OF_V2, OF_V3 = (openapi.from_dict({**each, "security": []}) for each in DOCUMENTS)
 MANY = hypothesis.settings(deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
 WITH_PAPER = {"keyword": "paper"}
 
