@@ -37,6 +37,7 @@ import pytest
 from airflow_provider_browseract.runs import timings
 from tests import catalogue
 from tests.e2e.local_airflow import free_port, wait_for
+from tests.reports import report_once, time_limit
 
 # Each change is tested with the same examples each time; `make random` finds new ones.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
@@ -58,9 +59,7 @@ def pytest_unconfigure():
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """End the process if the time limit has not ended the test, for example because a signal handler hangs."""
-    marker = item.get_closest_marker("timeout")
-    limit = float(marker.args[0] if marker and marker.args else item.config.getini("timeout"))
-    faulthandler.dump_traceback_later(limit + 60, exit=True)
+    faulthandler.dump_traceback_later(time_limit(item) + 60, exit=True)
     try:
         return (yield)
     finally:
@@ -69,7 +68,9 @@ def pytest_runtest_protocol(item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    return _failed_if_skipped((yield))
+    report = _failed_if_skipped((yield))
+    report_once(report, item, call)
+    return report
 
 
 @pytest.hookimpl(wrapper=True)

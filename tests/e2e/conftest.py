@@ -20,6 +20,7 @@ from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH,
 from airflow_provider_browseract.hooks.connection import variable_of
 from tests import catalogue
 from tests.databases import postgres, skip_without_postgres
+from tests.reports import time_limit
 
 from . import cluster
 from .cluster import Cluster, redis
@@ -80,6 +81,9 @@ HELD: dict[str, Any] = {"duration": 2.0, "pause_at": 0.5, "pause_limit": 3600.0}
 """Settings of a run that keeps running until :meth:`World.release`, however slow the machine is."""
 
 
+START_LIMIT = 600.0
+"""Seconds that the start of the Airflow takes at most: its database, its migration, and until it is healthy."""
+
 ORDER = ("test_panel", "test_supported", "test_examples", "test_callbacks")
 """The modules that share an Airflow. Little else happens in it while somebody looks at the panel."""
 
@@ -92,6 +96,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     own.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else len(ORDER))
     if any("tries" in getattr(item, "fixturenames", ()) for item in own):
         own[0].fixturenames.insert(0, "tries")  # type: ignore[attr-defined]
+    for item in own:
+        if not {"worlds", "tries"}.isdisjoint(getattr(item, "fixturenames", ())):
+            # The first test that needs the Airflow waits for its start, which has its own limits.
+            item.add_marker(pytest.mark.timeout(time_limit(item) + START_LIMIT), append=False)
+            break
     items += own
 
 

@@ -252,7 +252,10 @@ class LocalAirflow:
                 return False
             return all(health[part]["status"] == "healthy" for part in ("scheduler", "triggerer", "dag_processor"))
 
-        wait_for("A healthy Airflow", healthy, timeout=timeout)
+        try:
+            wait_for("A healthy Airflow", healthy, timeout=timeout)
+        except TimeoutError as error:
+            raise TimeoutError("\n".join([f"{error}.", *map(self._end_of_output, self.names)])) from None
         if "Authorization" not in self._http.headers:
             self._http.headers["Authorization"] = f"Bearer {self._token()}"
 
@@ -266,9 +269,13 @@ class LocalAirflow:
     def check_alive(self) -> None:
         """Raise with the end of its output if a component has ended by itself."""
         for name in self._ended():
-            lines = (self.home / f"{name}.out").read_text(errors="replace").splitlines()
-            code = self._processes[name].returncode
-            raise RuntimeError(f"airflow {name} ended with {code}:\n" + "\n".join(lines[-30:]))
+            raise RuntimeError(f"Ended with {self._processes[name].returncode}: {self._end_of_output(name)}")
+
+    def _end_of_output(self, name: str) -> str:
+        """Return the last lines that a component has printed."""
+        file = self.home / f"{name}.out"
+        lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+        return "\n".join([f"airflow {name}", *lines[-30:]])
 
     def revive(self) -> list[str]:
         """Restart components that have ended by themselves, as a service manager does, and return their names."""
