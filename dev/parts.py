@@ -26,6 +26,8 @@ OLDEST = "AIRFLOW=3.1.1"
 NEWEST_PYTHON = "PYTHON=/usr/bin/python3.13"
 """Debian's own, which most users there have."""
 
+WITHOUT_TESTS = ("check", "docs", "dist")
+
 HEARTBEAT, GRACE = 60.0, 60.0
 """Seconds between two lines that show how far the running parts are; and that a part has to end after an interruption,
 before it is killed."""
@@ -50,6 +52,18 @@ class Part:
     def find(self, pattern: str) -> list[str]:
         """Return what matches in what it has printed."""
         return re.findall(pattern, self.log.read_text(errors="replace"), re.MULTILINE)
+
+    @property
+    def progress(self) -> str:
+        """Its name, and the share of its tests that have ended."""
+        if self.name in WITHOUT_TESTS:
+            return self.name
+        printed = self.log.read_text(errors="replace").rpartition("test session starts")[2]
+        number = re.search(r"(?:^collected |^\d+ workers \[)(\d+) item", printed, re.MULTILINE)
+        # A letter for each test. In one process, each file has its own line.
+        ended = re.findall(r"^(?:tests/\S+ )?([.EFXsx]+)(?: +\[ *\d+%\])?$", printed, re.MULTILINE)
+        share = 100 * len("".join(ended)) // int(number[1]) if number else 0
+        return f"{self.name} {min(share, 100)} %"
 
     async def run(self) -> None:
         """Run it to its end, or end it if this is canceled."""
@@ -113,7 +127,7 @@ async def run_all(lanes: list[list[Part]]) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT)
             running = [part for lane in lanes for part in lane if part.log.exists() and not part.result]
-            print(*(f"{part.name} {''.join(part.find(r'[0-9]+%')[-1:])}" for part in running), sep=", ", flush=True)
+            print(*(part.progress for part in running), sep=", ", flush=True)
 
     interrupted = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
