@@ -115,13 +115,6 @@ def test_active_runs_count_with_the_forecast_of_their_workflow_or_the_cost_of_a_
     assert numbers(verdict) == expected
 
 
-@pytest.mark.parametrize(("used", "allowed"), [(1955, True), (1956, False)])
-def test_run_is_allowed_up_to_exactly_the_budget(used, allowed):
-    account = Account(*runs_of(3, 45), listed(9, credit=used - 135, workflow_id="71"))
-    verdicts = account.check(DAILY)
-    assert (refused_by(verdicts) is None) is allowed
-
-
 # If both refuse, the month does, which ends later.
 @pytest.mark.parametrize(
     ("limits", "refused"),
@@ -192,14 +185,6 @@ def test_error_of_a_refused_start_names_credits_and_remedy(account, budget, word
     assert verdict is not None
     assert verdict.refusal() == REFUSED.format(*words)
     assert verdict.exceeds_whole_budget is (budget is SMALL)
-
-
-def test_exceeded_budget_with_the_action_warn_logs_a_warning_and_refuses_nothing():
-    account = spent(1990)
-    assert refused_by(account.check(WARN, WORKFLOW)) is None
-    assert account.lines[1:] == [
-        "This run is expected to exceed daily_credits=2000. It is started, because budget_action is 'warn'."
-    ]
 
 
 @pytest.mark.parametrize("fault", [lambda call: BROKEN, of_workflow_71(BROKEN)], ids=["list", "forecast"])
@@ -335,9 +320,7 @@ ASSUMED = "The run is expected to use 5 credits (assumed, because no ended run o
         "mean": (Account(*runs_of(4, 1045)), None, "use 1,045 credits (mean of 4 runs of workflow 70)."),
         "no runs": (Account(), None, ASSUMED),
         "budget allows": (Account(*runs_of(3, 45)), 180, f"{MEAN} The budget allows this run."),
-        "budget does not allow": (Account(*runs_of(3, 45)), 179, f"{MEAN} The budget does not allow this run."),
         "down": (failing(DOWN), None, UNKNOWN),
-        "down, with a budget": (failing(DOWN), 180, UNKNOWN),
         "key refused": (failing(errors.AuthenticationError("BrowserAct is down")), 180, UNKNOWN),
     },
 )

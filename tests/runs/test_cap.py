@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import pytest
-
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
-from airflow_provider_browseract.runs.cap import CapUsedUpError, check_cap, credits_of, over_cap_text
+from airflow_provider_browseract.runs.cap import over_cap_text
 from tests.cases import cases
-from tests.steps import replace
 
 LOOPING = Task(
     id="123",
@@ -14,15 +11,6 @@ LOOPING = Task(
     log_detail_url="https://browseract.example/123",
 )
 BARE = Task(id="123", status=TaskStatus.RUNNING)
-
-
-@pytest.mark.parametrize(
-    ("credit", "cost", "used"), [(None, 5, 205), (0, 5, 205), (204, 5, 205), (206, 5, 206), (None, 0, 0), (80, 0, 80)]
-)
-def test_larger_of_reported_credits_and_cost_of_all_steps_counts(credit, cost, used):
-    run = replace(LOOPING, credit=credit)
-    assert credits_of(run, cost) == used
-    assert credits_of(replace(run, steps_left_out=1000), cost) == max(used, 1041 * cost)
 
 
 NOT_STOPPED = "The run could not be stopped."
@@ -51,15 +39,3 @@ def test_error_of_a_run_above_the_cap_names_the_step_and_what_became_of_the_run(
     assert then.endswith(" Look for a loop in its last steps, or raise max_credits if the run needs more.")
     assert links == (["Log: https://browseract.example/123"] if run is LOOPING else [])
     assert ids.startswith("BrowserAct task 123")
-
-
-def test_cap_that_is_used_up_allows_no_run():
-    for spent, cap in ((99, 100), (0, 1), (10**6, None)):
-        check_cap(spent, cap)
-    for spent in (1000, 1205):
-        with pytest.raises(CapUsedUpError) as refused:
-            check_cap(spent, 1000)
-        assert str(refused.value) == (
-            f"The runs of earlier tries have used {spent:,} credits, and max_credits=1000 allows no further run. No "
-            "run was started.\nRaise max_credits if the task needs more. To begin a new count, clear the task."
-        )

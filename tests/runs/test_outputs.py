@@ -51,35 +51,6 @@ class TestUnstorableValue:
         assert returned.value == text.replace("\ud800", "?")
         assert re.search(f"^{outputs.UNSTORABLE}: .*({why})", str(returned.kept_as_text))
 
-    @cases(
-        ("text", "output_format", "is_json", "parsed"),
-        {
-            "auto": ('{"a": 1}', AUTO, None, {"a": 1}),
-            "JSON": ('{"a": 1}', JSON, None, {"a": 1}),
-            "CSV": ("__id__\n1\n", CSV, None, [{"__id__": "1"}]),
-            "value of a bot": ('{"__id__": 1}', AUTO, True, {"__id__": 1}),
-            "number of a bot": ("1", AUTO, True, 1),
-        },
-    )
-    def test_value_refused_by_airflow_is_returned_as_text_with_the_reason(self, text, output_format, is_json, parsed):
-        asked = []
-
-        def refuse(value: object) -> str:
-            asked.append(value)
-            return "no"
-
-        why = f"{outputs.UNSTORABLE}: no"
-        assert read(text, output_format, refuse, is_json=is_json) == ReturnValue(text, why)
-        assert asked == [parsed]
-        with_files = read(text, output_format, refuse, is_json=is_json, files=("u",))
-        assert with_files == ReturnValue({"output": text, "files": ["u"]}, why)
-
-    def test_unstorable_output_log_line_names_the_reason_and_both_remedies(self):
-        line = outputs.as_text_line(str(read("[1]", JSON, lambda value: "it has the key __id__").kept_as_text))
-        assert "because Airflow cannot store the parsed value: it has the key __id__." in line
-        assert "json.loads" in line
-        assert "output_path" in line
-
 
 ROWS = 'name,price\r\n"pen, red",1.50\r\n\r\nink,"two\nlines"\r\n'
 PEN_AND_INK = [{"name": "pen, red", "price": "1.50"}, {"name": "ink", "price": "two\nlines"}]
@@ -155,11 +126,9 @@ def test_output_without_its_declared_format_raises_with_the_reason(text, declare
 @cases(
     ("text", "why"),
     {
-        "message": ("No results", "it has a header line without any values"),
         "header": ("name,price\n", "it has a header line without any values"),
         "web page": ("\ufeff<html>Not found</html>\n\n", "it has a header line without any values"),
         "empty values": ("name,price\n,\n", "it has a header line without any values"),
-        "semicolons": ("name;price\npen;1\n", "its only column has a semicolon in its name"),
         "tabs": ("name\tprice\npen\t1\n", "its only column has a tab in its name"),
         "column": ("a\n1\n", "None"),
         "value": ("a,b\n,1\n", "None"),
@@ -248,10 +217,6 @@ ALL_FILES = {"formats": FORMATS, "downloads": DOWNLOADS}
 )
 def test_output_with_files_is_returned_together_with_their_urls(text, how, value):
     assert read(text, **how) == ReturnValue(value)
-
-
-def test_missing_output_is_returned_as_none():
-    assert outputs.read_output(Task(id="7", status=TaskStatus.FINISHED), AUTO, lambda value: None) == ReturnValue(None)
 
 
 @pytest.mark.parametrize(

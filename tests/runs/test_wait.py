@@ -49,7 +49,7 @@ class Polls:
     :param fields: fields of the wait. Moments are in seconds from the start.
     """
 
-    def __init__(self, *answers: Any, steps: Any = ((),), credit: Any = (None,), **fields: Any) -> None:
+    def __init__(self, *answers: Any, steps: Any = ((),), credit: Any = (None,), left_out: int = 0, **fields: Any):
         self.now, self.log, self.number = START, Log(), 0
         left = [list(each) for each in (answers, steps, credit)]
         for name in {"deadline", "failing_since"} & fields.keys():
@@ -62,7 +62,7 @@ class Polls:
             status, begun, used = (each.pop(0) if len(each) > 1 else each[0] for each in left)
             seen = status
             if isinstance(status, TaskStatus):
-                seen = Task(id="7", status=status, live_url=LIVE, steps=begun, credit=used)
+                seen = Task(id="7", status=status, live_url=LIVE, steps=begun, steps_left_out=left_out, credit=used)
             self.number += 1
             assert self.number < 1000
             # A deferral stores the wait.
@@ -215,6 +215,7 @@ def test_pause_ends_the_wait_once_and_only_if_a_worker_has_something_to_do(answe
         "steps above the cap": (R, {"steps": [steps_until(21)]}, True),
         "steps above the reported credits": (R, {"steps": [steps_until(21)], "credit": [20]}, True),
         "reported credits above the steps": (R, {"steps": [steps_until(3)], "credit": [101]}, True),
+        "steps that were left out": (R, {"steps": [steps_until(1)], "left_out": 20}, True),
         "steps are not estimated": (R, {"steps": [steps_until(21)], "credit": [100], "credits_per_step": 0}, False),
         "at the cap with earlier tries": (R, {"credit": [60], "spent_before": 40}, False),
         "above the cap with earlier tries": (R, {"credit": [61], "spent_before": 40}, True),

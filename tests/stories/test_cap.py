@@ -38,6 +38,11 @@ def ended(outcome, used, **args):
     return Try(error, run={"outcome": outcome, "duration": 0.0, "steps": ("x",) * (used // 5)}, args={**CAPPED, **args})
 
 
+USED_UP = {
+    used: f"The runs of earlier tries have used {used} credits, and max_credits=100 allows no further run. No run was "
+    "started.\nRaise max_credits if the task needs more. To begin a new count, clear the task."
+    for used in (100, 120)
+}
 STORIES = {
     "no cap": [Try(run={"duration": 40.0, "credits_per_step": 1000})],
     "stop takes half a minute": [replace(OVER, run={**ENDLESS, "stop_after": 30.0}, runs="running")],
@@ -64,10 +69,10 @@ STORIES = {
         replace(OVER, run={}, says=USED_BY_ALL, runs="failed canceled"),
     ],
     "cleared task begins a new count": [ended("failed", 90), replace(OVER, cleared=True, runs="failed canceled")],
-    "earlier tries have used up the cap": [
-        ended("failed", 120),
-        Try(FAILS, args=CAPPED, says="max_credits=100 allows no further", runs="failed"),
-    ],
+    **{
+        f"earlier try has used {used}": [ended("failed", used), Try(FAILS, args=CAPPED, says=text, runs="failed")]
+        for used, text in USED_UP.items()
+    },
     "tries without stored state": [
         ended("failed", 120, durable=False),
         replace(OVER, args=NO_STATE, says="another run would probably use as much", runs="failed canceled"),

@@ -69,6 +69,7 @@ def test_run_without_a_budget_sends_no_additional_request(search, emulator, limi
 
 
 WARN = {"budget_action": "warn"}
+ONLY_WARNS = "expected to exceed daily_credits=10. It is started, because budget_action is 'warn'."
 
 
 @BOTH_WAYS
@@ -78,7 +79,7 @@ WARN = {"budget_action": "warn"}
         "within": ({"daily_credits": 119}, "allowed", "60 credits of daily_credits=119 are used; 0 more are expected"),
         "exactly": ({"daily_credits": 80}, "allowed", "60 credits of daily_credits=80 are used"),
         "over": ({"daily_credits": 79}, "refused", "this run is expected to use 20. No run was started."),
-        "only warns": ({"daily_credits": 10, **WARN}, "exceeded", "exceed daily_credits=10."),
+        "only warns": ({"daily_credits": 10, **WARN}, "exceeded", ONLY_WARNS),
         "cannot be counted, only warns": ({"daily_credits": 1000, **WARN}, "unknown", "cannot be counted: "),
     },
 )

@@ -52,7 +52,10 @@ def run_with(worker, emulator):
     return make
 
 
-RESERVED = "because Airflow cannot store the parsed value: it has the key __id__, which Airflow reserves"
+RESERVED = (
+    "because Airflow cannot store the parsed value: it has the key __id__, which Airflow reserves. Parse the text in "
+)
+RESERVED += "the next task (json.loads, csv.DictReader), or set output_path to write it to object storage."
 DEEP = "because Airflow cannot store the parsed value: it is nested more than 64 levels deep"
 LARGE = "Set output_path to write it to object storage and pass on only its path"
 DOUBT = "declared as csv, but "
@@ -60,6 +63,9 @@ RETURNED = {
     "csv": (TEXT, "\ufeffname,price\r\npen,1\r\n", "csv", [{"name": "pen", "price": "1"}], ""),
     "csv of a workflow-built bot": (BUILT, "name,price\npen,1\n", "csv", [{"name": "pen", "price": "1"}], ""),
     "json with __id__": (TEXT, '[{"__id__": "a1"}]', "json", '[{"__id__": "a1"}]', RESERVED),
+    "text with __id__": (TEXT, '{"__id__": 1}', "auto", '{"__id__": 1}', RESERVED),
+    "csv with __id__": (TEXT, "__id__\n1\n", "csv", "__id__\n1\n", RESERVED),
+    "object of a bot with __id__": (BOT, {"__id__": 1}, "auto", '{"__id__": 1}', RESERVED),
     "too deep": (TEXT, "[" * 260 + "]" * 260, "json", "[" * 260 + "]" * 260, DEEP),
     "message as csv": (TEXT, "No results", "csv", [], f"{DOUBT}it has a header line without any values"),
     "semicolons": (TEXT, "a;b\npen;1\n", "csv", [{"a;b": "pen;1"}], "has a semicolon in its name"),
@@ -124,6 +130,7 @@ def test_files_are_returned_as_addresses_beside_the_value(run_with, emulator, lo
     report = EmulatedFile("report.pdf", b"%PDF", "application/pdf")
     returned = run_with(BOT, output=[1], downloads=(report,)).run()
     assert (returned["output"], names_of(returned)) == ([1], ["report.pdf"])
+    assert run_with(BOT, output={"__id__": 1}, downloads=(report,)).run()["output"] == '{"__id__": 1}'
     files = (EmulatedFile("a.csv", b"a"), EmulatedFile("late.csv", b"b", prepared_after=600.0))
     returned = run_with(DOWNLOADS, "json", downloads=files).run()
     # A run that has files needs no text in the declared format.
