@@ -164,9 +164,7 @@ def quoted(line: str) -> str:
     zip((each for each in blocks_of("DAG") if each.page == "docs/tutorial.md"), blocks_of("console"), strict=True),
     ids=lambda block: block.kind,
 )
-def test_tutorial_quotes_what_its_dags_log(
-    block, shown, documented, emulator, shop_profile, monkeypatch, caplog, capfd
-):
+def test_tutorial_quotes_what_dags_log(block, shown, documented, emulator, shop_profile, monkeypatch, caplog, capfd):
     # A run that had ended before would need no poll.
     hold_until_looked_at(emulator, monkeypatch)
     documented.run(block)

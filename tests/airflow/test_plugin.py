@@ -58,9 +58,7 @@ async def test_icon_of_the_menu_entry_is_served_without_login_and_the_overview_i
     assert (await airflow.get(f"/{plugin.MENU_ENTRY['href']}")).status_code == 401
 
 
-async def test_panel_that_cannot_be_loaded_responds_with_a_readable_503_and_leaves_callbacks_alone(
-    airflow, monkeypatch, caplog
-):
+async def test_panel_that_cannot_be_loaded_responds_with_503_and_leaves_callbacks_alone(airflow, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, PANEL_MODULE, None)
     with caplog.at_level(logging.ERROR):
         for _ in range(3):

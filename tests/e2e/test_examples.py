@@ -387,9 +387,7 @@ REASON = ["RunFailedError", "code 1011."]
         "dry run": ("dry", ("success", "skipped"), 1, 0, ["The request would be POST"]),
     },
 )
-def test_task_without_a_result_ends_after_its_tries_and_its_log_says_why(
-    world, started, dag_id, states, tries, starts, texts
-):
+def test_task_without_a_result_ends_after_its_tries_and_logs_why(world, started, dag_id, states, tries, starts, texts):
     run_id = ended(world, dag_id, started[dag_id], expected=states[0])
     [ti] = world.airflow.task_instances(dag_id, run_id)
     assert (ti["state"], ti["try_number"]) == (states[1], tries)

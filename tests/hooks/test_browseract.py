@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import os
 import re
-import socket
 import time
 from contextlib import nullcontext
 from datetime import date, datetime, timedelta, timezone
@@ -41,7 +40,6 @@ from airflow_provider_browseract.emulator import (
 from airflow_provider_browseract.emulator.v2 import V2
 from airflow_provider_browseract.emulator.v3 import V3
 from airflow_provider_browseract.exceptions import InputError
-from airflow_provider_browseract.hooks import probe
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.spend import SpendRow
@@ -498,9 +496,7 @@ class TestConnectionTest:
             "web page": (RequestFault.html(), "Set the host of the Airflow connection"),
         },
     )
-    def test_connection_test_of_a_failing_service_ends_within_its_limit(
-        self, emulator, tested, monkeypatch, fault, words
-    ):
+    def test_connection_test_of_a_failing_service_ends_in_time(self, emulator, tested, monkeypatch, fault, words):
         monkeypatch.setattr(timings, "CONNECTION_TEST_LIMIT", 1.5)
         emulator.fault("list-workflows", fault)
         before = time.monotonic()
@@ -575,12 +571,6 @@ class TestConnectionTest:
         assert re.search(rf"webhook_base_url does not respond to this machine \({reason}\)", message)
         assert "a machine cannot reach its own public address" in message
         assert "'Woken by a callback'" in message
-
-    def test_connection_test_fails_when_nothing_responds_to_a_callback_in_time(self, tested, monkeypatch):
-        monkeypatch.setattr(probe, "PROBE_TIMEOUT", 0.2)
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            message = tested({"webhook_base_url": f"http://127.0.0.1:{silent.getsockname()[1]}"})
-        assert "does not respond to this machine (TimeoutError)" in message
 
 
 METHODS_OF_V3 = {

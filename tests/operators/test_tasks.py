@@ -55,9 +55,7 @@ def test_second_stop_of_the_same_browseract_task_succeeds(emulator, started, ok,
 
 @pytest.mark.parametrize(("first", "outcome"), [("lost_response", "stopped"), ("none", "ended")])
 @IN_BOTH_VERSIONS
-def test_stop_that_was_carried_out_without_a_response_has_stopped_the_run(
-    emulator, started, first, outcome, api_version
-):
+def test_stop_carried_out_without_a_response_has_stopped_the_run(emulator, started, first, outcome, api_version):
     task_id = started(api_version)
     if first == "none":
         BrowserActHook().stop_task(task_id)

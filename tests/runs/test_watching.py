@@ -218,10 +218,6 @@ def ended(task_id: str, at: float = 0.0, **what) -> watching.EndedTask:
 
 
 class TestACursor:
-    def test_new_cursor_does_not_report_tasks_that_had_already_ended(self):
-        old = [ended("1", -30), ended("2", -9000)]
-        assert Cursor.beginning(old, NOW).news([*old, ended("3", 10)]) == [ended("3", 10)]
-
     def test_cursor_reports_each_end_once_and_the_earliest_first_also_after_a_restart(self):
         cursor = Cursor.beginning([], NOW)
         news = cursor.news([ended("2", 20), ended("1", 10)])
@@ -248,17 +244,6 @@ class TestACursor:
         for number in range(1000):
             cursor.mark_reported([ended(str(number), number * 60.0)], NOW + number * 60.0)
         assert len(cursor.reported) <= WATCH_OVERLAP / 60 + 1
-
-
-@pytest.mark.parametrize(
-    ("source_ids", "statuses", "found"),
-    [("", ENDS, "12345"), ("w", ENDS, "12"), ("w", [FAILED], "2"), ("wb", ENDS, "124")],
-)
-def test_ended_tasks_are_filtered_by_workflow_or_bot_and_end_status(source_ids, statuses, found):
-    tasks = [ended("1"), ended("2", status=FAILED), ended("3", workflow="other")]
-    # Runs of templates belong to no bot.
-    tasks += [ended("4", workflow=None, bot_id="b"), ended("5", workflow=None)]
-    assert "".join(ids(watching.matching(tasks, [*source_ids], statuses))) == found
 
 
 def test_ended_task_event_is_plain_json_with_only_listed_facts():

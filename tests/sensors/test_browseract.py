@@ -73,7 +73,7 @@ class TestResult:
         assert ti.xcoms["_link_PanelLink"].startswith("browseract/panel/open/ti/")
 
     @BOTH_WAYS
-    def test_finished_run_that_cannot_be_read_fails_soon_and_is_read_by_a_later_try(
+    def test_finished_run_that_cannot_be_read_fails_soon_and_later_tries_read_it(
         self, world, emulator, wait, deferrable
     ):
         task_id, began = started(emulator, PLAIN_TEXT), world.clock.now

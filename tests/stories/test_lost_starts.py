@@ -226,9 +226,7 @@ CANNOT = "The run finished, but its output cannot be read: "
 @pytest.mark.parametrize(
     ("kind", "name"), [*(("workflow", name) for name in UNREADABLE), *(("bot", name) for name in OF_BOTS)]
 )
-def test_finished_run_that_cannot_be_read_fails_after_one_deferral_and_is_read_again_by_the_next_try(
-    kind, name, way, player
-):
+def test_finished_run_that_cannot_be_read_fails_after_one_deferral_and_the_next_try_reads_it(kind, name, way, player):
     found = player(kind, way)
     began = found.world.clock.now
     change = with_output(UNREADABLE[name])

@@ -240,9 +240,7 @@ class TestRequiredAction:
         assert world.clock.now - began < 700
         assert people.asked == 1
 
-    def test_required_action_is_closed_by_the_worker_that_first_sees_the_end_of_the_pause(
-        self, asked, emulator, people
-    ):
+    def test_required_action_is_closed_by_the_worker_that_first_sees_the_end_of_a_pause(self, asked, emulator, people):
         run, deferred = asked()
         BrowserActHook().resume_task(emulator.tasks[0].id)
         called_back = to_json(WaitEvent(deferred.trigger.wait, WokenBy.CALLBACK))

@@ -68,9 +68,7 @@ FORGED_ENTRIES: dict[str, Any] = {
 @pytest.mark.parametrize("max_tries", [0, 1], ids=["retried", "cleared"])
 @pytest.mark.parametrize("kind", ["workflow", "template"])
 @cases("forge", FORGED_ENTRIES)
-def test_task_with_forged_entry_reads_stops_and_adopts_no_run_of_another_task(
-    worker, emulator, theirs, forge, kind, max_tries
-):
+def test_forged_entry_reads_stops_and_adopts_no_run_of_another_task(worker, emulator, theirs, forge, kind, max_tries):
     given: dict[str, Any] = {"workflow_id": SEARCH.id, "input_parameters": PENS}
     if kind == "template":
         given = {"operator_class": RunTemplateOperator, "workflow_template_id": TEMPLATE_SEARCH.id}
@@ -125,9 +123,7 @@ def test_forged_xcom_gives_no_run_of_others_after_a_deferral_that_failed(worker,
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_own_run_is_found_after_a_deferral_that_failed_whatever_the_xcom_task_id_names(
-    worker, emulator, theirs, durable
-):
+def test_own_run_is_found_after_a_failed_deferral_whatever_the_xcom_task_id_names(worker, emulator, theirs, durable):
     mine = worker(store=FakeStore(), durable=durable, workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True)
     mine.defer()
     mine.ti.xcoms["task_id"] = theirs.ti.xcoms["task_id"]

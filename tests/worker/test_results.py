@@ -213,13 +213,6 @@ class TestWrittenResults:
 
 
 class TestRepeatedSave:
-    def test_complete_file_is_not_downloaded_again_by_next_save(self, store, host):
-        run = task(download("a"), urls=("/plain/b",))
-        first = store.save(run)
-        host.paths.clear()
-        assert store.save(run).manifest() == first.manifest()
-        assert host.paths == []
-
     def test_existing_file_of_another_size_is_downloaded_again(self, store):
         store.folder.mkdir(parents=True)
         (store.folder / "a").write_bytes(b"something else")

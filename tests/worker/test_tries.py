@@ -292,9 +292,7 @@ class TestInvalidEntry:
             "another type": ("7", "Input should be an object", False),
         },
     )
-    def test_invalid_stored_entry_fails_and_starts_or_stops_no_run(
-        self, tries, emulator, store, change, message, named
-    ):
+    def test_invalid_entry_fails_and_starts_or_stops_no_run(self, tries, emulator, store, change, message, named):
         tries(wait_for_completion=False).run()
         changed = {**json.loads(store.values[STATE_KEY]), **change} if isinstance(change, dict) else change
         store.values[STATE_KEY] = json.dumps(changed)
@@ -396,10 +394,8 @@ def convert_and_show_defaults(emulator):
         "lists are shared with version 2": (BOT, share_runs),
     },
 )
-@pytest.mark.parametrize("listed_after", [0.0, 5.0], ids=["", "late list"])
-def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave, listed_after):
+def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave):
     behave(emulator)
-    emulator.set_workflow(arguments["bot_id"], listed_after=listed_after)
     emulator.fault("create-run", RequestFault.lost_response(), times=1)
     attempt = worker(**arguments)
     attempt.run()

@@ -162,9 +162,7 @@ NO_PAGES = [f"/browseract/{page}" for page in ("", "elsewhere", "docs", "redoc",
 
 class TestForgedCallback:
     @pytest.mark.parametrize("path", FORGED, ids=range(len(FORGED)))
-    async def test_forged_callback_always_gets_the_same_404_and_leaves_no_line(
-        self, client, deferred, forge, path, caplog
-    ):
+    async def test_forged_callback_gets_the_same_404_and_leaves_no_line(self, client, deferred, forge, path, caplog):
         with caplog.at_level(logging.DEBUG, "airflow_provider_browseract"):
             response = await client.post(forge(f"{{route}}/{path}"), json=ENDED)
         reference = await client.post(forge("{route}/{id}/{other_token}"), json=ENDED)
@@ -257,7 +255,7 @@ async def test_only_a_callback_that_resumes_its_task_writes_a_line_and_only_for_
 
 
 class TestUnexpectedError:
-    async def test_while_database_fails_callbacks_get_503_and_one_log_line_and_resume_later(
+    async def test_callbacks_get_503_and_one_line_while_the_database_fails_and_resume_later(
         self, deferred, monkeypatch, caplog
     ):
         app, away = callback_app(), raising(ConnectionError("the database is away\nSELECT * FROM task_instance"))
