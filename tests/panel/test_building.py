@@ -272,6 +272,11 @@ class TestRunPage:
         assert (len(page.steps), page.steps[0].number, page.steps[-1].number) == (100, 0, 299)
         assert page.steps_left_out == 250
 
+    def test_only_who_may_act_can_stop_an_unread_run(self):
+        assert self.page(task(1), waits=False).run.stoppable
+        assert not self.page(task(1)).run.stoppable
+        assert not self.page(task(1), OF_PRICES, waits=False).run.stoppable
+
 
 def test_page_of_dag_has_only_its_runs():
     runs = [task(1, credit=5), task(2, credit=7), task(3)]
