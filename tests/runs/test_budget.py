@@ -320,6 +320,7 @@ ASSUMED = "The run is expected to use 5 credits (assumed, because no ended run o
         "mean": (Account(*runs_of(4, 1045)), None, "use 1,045 credits (mean of 4 runs of workflow 70)."),
         "no runs": (Account(), None, ASSUMED),
         "budget allows": (Account(*runs_of(3, 45)), 180, f"{MEAN} The budget allows this run."),
+        "budget does not allow": (Account(*runs_of(3, 45)), 179, f"{MEAN} The budget does not allow this run."),
         "down": (failing(DOWN), None, UNKNOWN),
         "key refused": (failing(errors.AuthenticationError("BrowserAct is down")), 180, UNKNOWN),
     },

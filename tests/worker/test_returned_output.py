@@ -74,6 +74,7 @@ RETURNED = {
     # As the end of a text that was cut. msgspec refuses it.
     "half an emoji at its end": (TEXT, "All is well \ud83d", "auto", "All is well ?", ""),
     "object of a bot": (BOT, {"a": None, "b": [1.5, True]}, "auto", {"a": None, "b": [1.5, True]}, ""),
+    "large number of a bot": (BOT, 2**63, "auto", str(2**63), "because Airflow cannot store the parsed value"),
     "false of a bot": (BOT, False, "auto", False, ""),
 }
 
