@@ -75,6 +75,7 @@ RETURNED = {
     "half an emoji at its end": (TEXT, "All is well \ud83d", "auto", "All is well ?", ""),
     "object of a bot": (BOT, {"a": None, "b": [1.5, True]}, "auto", {"a": None, "b": [1.5, True]}, ""),
     "large number of a bot": (BOT, 2**63, "auto", str(2**63), "because Airflow cannot store the parsed value"),
+    "large number": (TEXT, str(2**63), "json", str(2**63), "because Airflow cannot store the parsed value"),
     "false of a bot": (BOT, False, "auto", False, ""),
 }
 
@@ -132,6 +133,7 @@ def test_files_are_returned_as_addresses_beside_the_value(run_with, emulator, lo
     returned = run_with(BOT, output=[1], downloads=(report,)).run()
     assert (returned["output"], names_of(returned)) == ([1], ["report.pdf"])
     assert run_with(BOT, output={"__id__": 1}, downloads=(report,)).run()["output"] == '{"__id__": 1}'
+    assert RESERVED in logs()
     files = (EmulatedFile("a.csv", b"a"), EmulatedFile("late.csv", b"b", prepared_after=600.0))
     returned = run_with(DOWNLOADS, "json", downloads=files).run()
     # A run that has files needs no text in the declared format.
