@@ -218,13 +218,7 @@ class Queue:
         self._are_of = [TABLE.c[name] == value for name, value in self._of.items()]
 
     def add(
-        self,
-        since: float,
-        *,
-        priority: int = 1,
-        conn_id: str = "browseract_default",
-        refusals: int = 1,
-        **fields: Any,
+        self, since: float, *, priority: int = 1, conn_id: str = "browseract_default", refusals: int = 1, **fields: Any
     ) -> TaskInstanceKey:
         """Add a task instance that has been waiting since then, and return it."""
         wait = QueueWait(Queued(since, since, refusals, priority), time.time() + 3600, **fields)

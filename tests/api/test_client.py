@@ -45,10 +45,7 @@ def impatient(kind, settings):
 
 
 def test_client_reads_lists_to_their_last_page(client, emulator):
-    for call, sources in (
-        (v2.list_sources(limit=3), "workflow"),
-        (v2.list_templates(limit=1), "template"),
-    ):
+    for call, sources in ((v2.list_sources(limit=3), "workflow"), (v2.list_templates(limit=1), "template")):
         assert sorted(each.id for each in client.items(call)) == sorted(each.id for each in emulator.of_kind(sources))
     client.send(v2.run(ORDERS.id), v2.run(ORDERS.id))
     assert len(client.items(v2.list_tasks(source_id=ORDERS.id, limit=1))) == 2

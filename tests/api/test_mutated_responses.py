@@ -63,7 +63,7 @@ STATUSES = st.sampled_from(
     [200] * 12 + [201, 206, 301, 302, 303, 307, 308, 400, 401, 403, 404, 408, 409, 418, 422, 429, 500, 502, 503, 599]
 )
 RETRY_AFTER = [
-    *("0", "-3", "nan", "1e400", "soon", "Wed, 21 Oct 2015 07:28:00 GMT", "Mon, 01 Jan 2024 00:00:00 -9" + "9" * 20),
+    *("0", "-3", "nan", "1e400", "soon", "Wed, 21 Oct 2015 07:28:00 GMT", "Mon, 01 Jan 2024 00:00:00 -9" + "9" * 20)
 ]
 HEADERS = st.dictionaries(st.just("retry-after"), st.sampled_from(RETRY_AFTER))
 

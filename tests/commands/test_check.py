@@ -150,11 +150,7 @@ LOGIN = {"webhook_base_url": "http://ada:hunter2@127.0.0.1:9"}
 @cases(
     "fields, name, problem",
     {
-        "another type": (
-            {"conn_type": "hunter2"},
-            "connection",
-            "is not of type BrowserAct | Use a connection of",
-        ),
+        "another type": ({"conn_type": "hunter2"}, "connection", "is not of type BrowserAct | Use a connection of"),
         "no key": ({"password": ""}, "connection", "'browseract_default' has no API key | Put one (BrowserAct"),
         "field": (
             {"extra": {"daily_credits": "hunter2"}},
@@ -274,10 +270,7 @@ def test_spent_credits_are_shown_and_a_budget_that_allows_no_further_run_is_a_wa
             [("TriggererJob", 90.0, "running"), ("SchedulerJob",), ("DagProcessorJob",)],
             ["triggerer"],
         ),
-        "ended triggerer": (
-            [("TriggererJob", 1.0, "success"), ("SchedulerJob",), ("DagProcessorJob",)],
-            ["triggerer"],
-        ),
+        "ended triggerer": ([("TriggererJob", 1.0, "success"), ("SchedulerJob",), ("DagProcessorJob",)], ["triggerer"]),
         "only a triggerer": ([("TriggererJob",)], ["scheduler", "dag-processor"]),
     },
 )

@@ -18,7 +18,7 @@ from tests.steps import carry_out, read
 
 NOW = 1_000_000_000.0
 FINISHED, RUNNING, FAILED, CANCELED = TaskStatus.FINISHED, TaskStatus.RUNNING, TaskStatus.FAILED, TaskStatus.CANCELED
-UNKNOWN, ENDS = TaskStatus.UNKNOWN, watching.END_STATUSES
+UNKNOWN = TaskStatus.UNKNOWN
 HAS_FAILED, DOWN = TaskState(status=FAILED), ServerError("it is down")
 DELETED = TaskNotFoundError("no such task", code=10112)
 

@@ -124,7 +124,7 @@ ONE_RUN = {
             faults={"stop": (RequestFault.lost_response(), 1)},
             says="The run was stopped, because it did not end",
             runs="canceled",
-        ),
+        )
     ],
 }
 

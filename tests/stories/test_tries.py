@@ -96,10 +96,7 @@ STORIES = {
         Try(RunLostError, faults=NO_READ, says=HAS_BEGUN),
         Try(says=REATTACHES),
     ],
-    "read of the earlier run is refused": [
-        LOSES_WORKER_EARLY,
-        Try(RunLostError, faults=NO_RIGHT, runs="running"),
-    ],
+    "read of the earlier run is refused": [LOSES_WORKER_EARLY, Try(RunLostError, faults=NO_RIGHT, runs="running")],
     "key is refused in a later try": [
         LOSES_WORKER_EARLY,
         Try(RunLostError, faults=NO_KEY, says=HAS_BEGUN, runs="running"),
@@ -173,11 +170,7 @@ STORIES = {
 DEFERRED = {
     "cleared while deferred": [
         Try(DEFERS),
-        Try(
-            cleared=True,
-            says="was stopped, because the Airflow task was cleared",
-            runs="canceled finished",
-        ),
+        Try(cleared=True, says="was stopped, because the Airflow task was cleared", runs="canceled finished"),
     ],
     "cleared after the end": [Try(DEFERS), Try(cleared=True, later=600)],
 }

@@ -122,11 +122,7 @@ class Played(OwnRun):
         self.source = SOURCE
 
     def start(
-        self,
-        entry: Entry | None,
-        wanted: RunRequest | None = None,
-        max_tries: int = 3,
-        cap: Any = None,
+        self, entry: Entry | None, wanted: RunRequest | None = None, max_tries: int = 3, cap: Any = None
     ) -> Played:
         """Begin a try with the entry of an earlier one."""
         self.ledger.ti.max_tries = max_tries

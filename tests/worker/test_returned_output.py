@@ -14,7 +14,7 @@ from airflow.sdk.bases.xcom import BaseXCom
 
 from airflow_provider_browseract.api.models import Output, Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException
-from airflow_provider_browseract.emulator import CONTACTS, EXPORT, ORDERS, SEARCH, EmulatedFile
+from airflow_provider_browseract.emulator import CONTACTS, ORDERS, SEARCH, EmulatedFile
 from airflow_provider_browseract.exceptions import RunFailedError, RunTimedOutError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import showing
@@ -39,7 +39,6 @@ LIVE, TASK, PANEL = "_link_LiveViewLink", "_link_BrowserActTaskLink", "_link_Pan
 TEXT: dict[str, Any] = {"workflow_id": PLAIN_TEXT.id}
 BOT: dict[str, Any] = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": {"company_name": "Example"}}
 BUILT: dict[str, Any] = {"operator_class": RunBotOperator, "bot_id": PLAIN_TEXT.id}
-EXPORTS: dict[str, Any] = {"workflow_id": EXPORT.id, "input_parameters": PENS}
 DOWNLOADS: dict[str, Any] = {"workflow_id": DOWNLOAD.id, "input_parameters": PENS}
 
 
