@@ -246,15 +246,23 @@ class TestErrors:
 
 class TestOutputPath:
     @BOTH_WAYS
-    def test_output_path_gets_all_results_and_their_paths_are_returned(self, export, emulator, folder, deferrable):
-        emulator.set_workflow(EXPORT.id, output="[1, 2]")
+    def test_output_path_gets_all_results_and_a_manifest_is_returned(self, export, emulator, folder, logs, deferrable):
+        content = b"a" * (20 * 1024 - 6)
+        emulator.set_workflow(EXPORT.id, output="[1, 2]", files=(EmulatedFile("results.csv", content, "text/csv"),))
         manifest = export(output_path=f"file://{folder}", deferrable=deferrable).run()
         task_id = emulator.tasks[0].id
-        assert manifest["path"] == f"file://{folder}/{task_id}"
-        [file] = manifest["files"]
-        assert (file["name"], file["media_type"]) == ("results.csv", "text/csv")
-        assert file["path"] == f"{manifest['path']}/results.csv"
-        assert (folder / task_id / "results.csv").stat().st_size == file["size"]
+        path = f"file://{folder}/{task_id}"
+
+        def described(name, size, media_type):
+            return {"name": name, "path": f"{path}/{name}", "size": size, "media_type": media_type}
+
+        output = described("output.json", 6, "application/json")
+        file = described("results.csv", len(content), "text/csv")
+        assert manifest == {"path": path, "task": f"{path}/task.json", "output": output, "files": [file]}
+        log = logs()
+        assert f"Writing 1 file to {path}." in log
+        assert f"Wrote 2 files (20.0 KiB) to {path}." in log
+        assert (folder / task_id / "results.csv").read_bytes() == content
         assert json.loads((folder / task_id / "output.json").read_text()) == [1, 2]
         assert json.loads((folder / task_id / "task.json").read_text())["status"] == "finished"
         assert not any(request.with_key for request in emulator.requests if request.endpoint == "download-file")

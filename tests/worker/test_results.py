@@ -142,23 +142,6 @@ class TestWrittenResults:
         store.save(task(text="a\ud800b"))
         assert (store.folder / "output.txt").read_bytes() == b"a?b"
 
-    def test_manifest_lists_saved_files_with_path_size_and_media_type(self, store, caplog):
-        with caplog.at_level(logging.INFO):
-            kept = store.save(task(download("a.pdf"), urls=("/plain/b.csv",)))
-        assert f"Writing 2 files to {store.folder}." in caplog.messages
-        assert kept.written == "2 files (20.0 KiB)"
-        assert kept.manifest() == {
-            "path": str(store.folder),
-            "task": str(store.folder / "task.json"),
-            "output": None,
-            "files": [
-                {"name": name, "path": str(store.folder / name), "size": SIZE, "media_type": media_type}
-                for name, media_type in (("a.pdf", "application/pdf"), ("b.csv", "text/csv"))
-            ],
-        }
-        assert written(store.folder).keys() == {"a.pdf", "b.csv", "task.json"}
-        assert (store.folder / "a.pdf").read_bytes() == CONTENT
-
     def test_task_json_contains_run_facts_without_signed_urls_and_inputs(self, store):
         run = task(
             download("a", "/plain/a?signature=x"),
