@@ -28,7 +28,6 @@ from airflow_provider_browseract.hooks.connection import (
     budget_of,
     check_for_start,
     no_connection,
-    own_settings,
     unencrypted,
 )
 from airflow_provider_browseract.hooks.probe import check_callbacks, count_workflows
@@ -115,7 +114,7 @@ def _check_components(_: BrowserActHook) -> str:
 def _check_connection(hook: BrowserActHook) -> str:
     conn_id = hook.browseract_conn_id
     try:
-        check_for_start(own_settings(hook))
+        check_for_start(hook.own_settings())
     except AirflowNotFoundException:
         # It may be in the database, if that can be read at all.
         alive()
@@ -139,7 +138,7 @@ def _place_of(conn_id: str) -> str:
 def _check_callbacks(hook: BrowserActHook) -> str:
     if hook.settings.webhook_base_url is None:
         raise Skipped("the connection has no webhook_base_url, so deferred tasks poll their runs")
-    check_callbacks(hook)
+    check_callbacks(hook.settings)
     return "the callback route responds to this machine"
 
 

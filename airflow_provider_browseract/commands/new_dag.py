@@ -16,7 +16,7 @@ from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.dag_file import DAG, KINDS, TEST, Runnable, dag_file, dag_id_of
 from airflow_provider_browseract.exceptions import BrowserActError, InputError, NotFoundError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import no_connection, own_settings
+from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.runs.hints import did_you_mean
 from airflow_provider_browseract.runs.request import without_secrets
 from airflow_provider_browseract.runs.schemas import conform
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         if options.id is None and (options.test or options.input):
             raise InputError("--test and --input need the id of a workflow, bot or template.")
         hook = BrowserActHook(options.conn_id)
-        own_settings(hook)
+        hook.own_settings()
         with hook.client_within(REQUEST_LIMIT) as client:
             if options.id is None:
                 text = "".join(f"{line}\n" for line in list_all(client))

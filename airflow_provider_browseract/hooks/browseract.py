@@ -17,6 +17,7 @@ from airflow_provider_browseract.api.versions import APIS, SourceKind
 from airflow_provider_browseract.compat import AirflowNotFoundException, in_dag_test, in_task
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
+    InputError,
     RunStartUnknownError,
     TaskEndedError,
     TaskNotFoundError,
@@ -94,6 +95,18 @@ class BrowserActHook(BaseHook):
         if settings is None:
             settings = self._settings = form.read_settings(self.get_connection(self.browseract_conn_id))
         return settings
+
+    def own_settings(self, remedy: str = "Use a connection of this type.") -> Settings:
+        """Return the settings of a connection to BrowserAct, for those who choose it by its id.
+
+        The password of another service must not be sent to BrowserAct, or to wherever the connection points.
+
+        :param remedy: what follows in the error about another type.
+        :raises InputError: it is of another type, or its fields cannot be used.
+        """
+        if self.get_connection(self.browseract_conn_id).conn_type != self.conn_type:
+            raise InputError(f"Connection {self.browseract_conn_id!r} is not of type BrowserAct.\n{remedy}")
+        return self.settings
 
     def _current(self, within: float | None = None) -> Settings:
         try:
@@ -487,8 +500,11 @@ class BrowserActHook(BaseHook):
         """
         from airflow_provider_browseract.hooks.probe import probe
 
-        with self.client_within(timings.CONNECTION_TEST_LIMIT) as client:
-            good, message = probe(client, self)
+        try:
+            with self.client_within(timings.CONNECTION_TEST_LIMIT) as client:
+                good, message = True, probe(client, self.settings)
+        except (BrowserActError, InputError) as error:
+            good, message = False, str(error)
         # The id tells nothing new: the command was given it, and the Test button tests a copy that has a random one.
         conn_id = repr(self.browseract_conn_id)
         return good, message.replace(f" of connection {conn_id}", "").replace(f"onnection {conn_id}", "onnection")

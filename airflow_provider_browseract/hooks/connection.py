@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -16,14 +17,13 @@ from pydantic import ValidationError
 
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, EXTRA_FIELDS, Settings
-from airflow_provider_browseract.exceptions import ConnectionFailedError, ConnectionFieldError, InputError
+from airflow_provider_browseract.exceptions import ConnectionFailedError, ConnectionFieldError
 from airflow_provider_browseract.runs.addresses import is_private
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
     from pydantic.fields import FieldInfo
 
-    from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.runs.budget import Budget
 
 log = logging.getLogger(__name__)
@@ -116,20 +116,6 @@ def form_widgets() -> dict[str, Any]:
     }
 
 
-def own_settings(hook: BrowserActHook, remedy: str = "Use a connection of this type.") -> Settings:
-    """Return the settings of a hook's connection if it is one to BrowserAct, for those who choose it by its id.
-
-    The password of another service must not be sent to BrowserAct, or to wherever the connection points.
-
-    :param remedy: what follows in the error about another type.
-    :raises InputError: it is of another type, or its fields cannot be used.
-    """
-    conn_id = hook.browseract_conn_id
-    if hook.get_connection(conn_id).conn_type != CONNECTION_TYPE:
-        raise InputError(f"Connection {conn_id!r} is not of type BrowserAct.\n{remedy}")
-    return hook.settings
-
-
 def check_for_start(settings: Settings) -> None:
     """Refuse the start of a run with a connection that has unknown keys: a misspelled budget would be none.
 
@@ -169,15 +155,8 @@ def read_settings(connection: Connection) -> Settings:
 
     extra, conn_id = connection.extra_dejson, connection.conn_id
     user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
-    base_url = _base_url(connection)
-    # With digits, it may be the API key in the wrong place.
-    shown = {key: repr(key) if re.fullmatch("[A-Za-z_ -]*", key) else "one that is not a name" for key in extra}
-    others = ", ".join(shown[key] for key in extra if key not in EXTRA_FIELDS)
-    unknown = f"The extra has unknown keys: {others}" if others else None
-    for warning in (f"{unknown}. They are ignored, and no run is started." if unknown else None, unencrypted(base_url)):
-        if warning and (conn_id, warning) not in _warned:
-            _warned.add((conn_id, warning))
-            log.warning("Connection %r: %s", conn_id, warning)
+    base_url, unknown = _base_url(connection), _unknown_keys(extra)
+    _warn_once(conn_id, unknown and f"{unknown}. They are ignored, and no run is started.", unencrypted(base_url))
     given = {name: extra[name] for name in EXTRA_FIELDS if extra.get(name) not in (None, "")}
     given |= {"base_url": base_url, "user_agent": user_agent, "connection": conn_id, "unknown": unknown}
     try:
@@ -188,6 +167,20 @@ def read_settings(connection: Connection) -> Settings:
         raise ConnectionFieldError(
             f"Connection {conn_id!r}: extra {wrong['loc'][0]!r}: {why}.\nCorrect it in the extra of the connection."
         ) from None
+
+
+def _unknown_keys(extra: Mapping[str, Any]) -> str | None:
+    """Return a sentence about unknown keys in the extra, without a key that may be the API key in the wrong place."""
+    others = [key for key in extra if key not in EXTRA_FIELDS]
+    shown = (repr(key) if re.fullmatch("[A-Za-z_ -]*", key) else "one that is not a name" for key in others)
+    return f"The extra has unknown keys: {', '.join(shown)}" if others else None
+
+
+def _warn_once(conn_id: str | None, *warnings: str | None) -> None:
+    for warning in warnings:
+        if warning and (conn_id, warning) not in _warned:
+            _warned.add((conn_id, warning))
+            log.warning("Connection %r: %s", conn_id, warning)
 
 
 def unencrypted(base_url: str) -> str | None:
@@ -220,9 +213,10 @@ def _base_url(connection: Connection) -> str:
     try:
         parts = urlsplit(url)
         port = parts.port or connection.port
+        usable = re.fullmatch(r"(?i)https?://[^\s?#@]+", url) and parts.hostname
     except ValueError:
-        parts, port = urlsplit(""), None
-    if not re.fullmatch(r"(?i)https?://[^\s?#@]+", url) or not parts.hostname:
+        usable = None
+    if not usable:
         raise ConnectionFieldError(
             f"Connection {connection.conn_id!r}: the host is not an http or https address.\n"
             f"Put one like {DEFAULT_BASE_URL} into the API address (host) field, or leave the field empty."

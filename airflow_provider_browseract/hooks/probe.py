@@ -12,33 +12,32 @@ from uuid import uuid4
 import requests
 
 from airflow_provider_browseract.api import v2
-from airflow_provider_browseract.exceptions import BrowserActError, InputError
+from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.connection import check_for_start
 from airflow_provider_browseract.runs import callback_url
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import BrowserActClient
-    from airflow_provider_browseract.hooks.browseract import BrowserActHook
+    from airflow_provider_browseract.api.settings import Settings
 
 PROBE_TIMEOUT = 5.0
 """Seconds to wait for the response to a callback."""
 
 
-def probe(client: BrowserActClient, hook: BrowserActHook) -> tuple[bool, str]:
-    """Return whether the connection of a hook works, and a message for the user.
+def probe(client: BrowserActClient, settings: Settings) -> str:
+    """Test a connection, and return a message for the user.
 
     Airflow shows the message only if the test fails. So callbacks that may not arrive are a failure.
 
-    :param client: a client of the hook with a limit for the time that a call may take.
+    :param client: a client with a limit for the time that a call may take.
+    :raises BrowserActError: the API cannot be reached, or does not accept the key.
+    :raises InputError: the connection cannot be used, or callbacks do not arrive.
     """
-    try:
-        check_for_start(hook.settings)
-        workflows = count_workflows(client)
-        if hook.settings.webhook_base_url is not None:
-            check_callbacks(hook)
-    except (BrowserActError, InputError) as error:
-        return False, str(error)
-    return True, f"Connected to {hook.settings.base_url}: {workflows} workflows are visible."
+    check_for_start(settings)
+    workflows = count_workflows(client)
+    if settings.webhook_base_url is not None:
+        check_callbacks(settings)
+    return f"Connected to {settings.base_url}: {workflows} workflows are visible."
 
 
 def count_workflows(client: BrowserActClient) -> int:
@@ -49,13 +48,13 @@ def count_workflows(client: BrowserActClient) -> int:
     return client.send(v2.list_sources(limit=1)).total_count or 0
 
 
-def check_callbacks(hook: BrowserActHook) -> None:
+def check_callbacks(settings: Settings) -> None:
     """Send a callback that no run has to ``webhook_base_url``. Only the callback route responds to it as expected.
 
     :raises InputError: BrowserAct would not accept the address, or something else responds.
     """
-    base_url = hook.settings.webhook_base_url or ""
-    of = {"conn_id": hook.browseract_conn_id, "api_base_url": hook.settings.base_url}
+    base_url = settings.webhook_base_url or ""
+    of = {"conn_id": settings.connection or "", "api_base_url": settings.base_url}
     url = callback_url.address(base_url, uuid4(), callback_url.new_token(), **of)
     expected = callback_url.UNKNOWN_RESPONSE
     try:

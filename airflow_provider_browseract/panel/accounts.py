@@ -29,7 +29,7 @@ from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.dag_file import Runnable
 from airflow_provider_browseract.exceptions import ConnectionFailedError, InputError, TaskEndedError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import budget_of, own_settings
+from airflow_provider_browseract.hooks.connection import budget_of
 from airflow_provider_browseract.in_airflow.hiding import has_secret_names
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.panel.client import CALL_LIMIT, AccountClient, only
@@ -170,7 +170,7 @@ class _Connection:
         try:
             hook = BrowserActHook(self.settings.conn_id)
             settings = await anyio.to_thread.run_sync(
-                own_settings, hook, "Only those have pages.", limiter=self._accounts.threads
+                hook.own_settings, "Only those have pages.", limiter=self._accounts.threads
             )
         except (AirflowNotFoundException, InputError):
             # It was deleted, or became the connection of another service.

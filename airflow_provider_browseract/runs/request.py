@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -40,6 +40,10 @@ class Source:
     def is_template(self) -> bool:
         """Whether it is an official template. Lists of tasks do not name the template of a run."""
         return self.kind in (SourceKind.TEMPLATE, SourceKind.BOT_TEMPLATE)
+
+
+NOT_COMPARED = ("callback_url", "status_change_callback_url", "callback_token", "source_name")
+"""Fields of a request in which two tries may differ although they want the same run."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +87,16 @@ class RunRequest:
         return SOURCES[self.source.kind].start(self.source.id, self.inputs, **given)
 
     def fingerprint(self, api_key: str) -> str:
-        """Return a digest of everything except the callback addresses, to distinguish runs without storing their data.
+        """Return a digest of everything but :data:`NOT_COMPARED`, to distinguish runs without storing their data.
 
         Everyone who may see a task instance can read the stored digest. It depends on the API key, so that nobody
         without that key can test a guess of an input. The order of the inputs and of the keys in an input is ignored,
         because both may change between tries.
         """
+        parts = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in NOT_COMPARED}
         inputs = {name: _with_sorted_keys(text) for name, text in self.inputs.items()}
-        parts = [str(self.source), inputs, bool(self.save_browser_data), self.profile_id, self.region]
-        return keyed_digest(api_key, parts)
+        parts |= {"source": str(self.source), "inputs": inputs, "save_browser_data": bool(self.save_browser_data)}
+        return keyed_digest(api_key, [*parts.values()])
 
     @property
     def callback_token_sha256(self) -> str | None:
@@ -244,19 +249,8 @@ def read_input_parameters(value: Any) -> dict[str, str]:
     :returns: the texts by name, in the given order.
     :raises InputError: the value is something else, a name is empty or given twice, or a value is not JSON.
     """
-    if value is None:
-        return {}
-    check_not_expanded_dict("input_parameters", value)
-    if isinstance(value, Mapping):
-        named = list(value.items())
-    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        named = [_read_pair(position, pair) for position, pair in enumerate(value)]
-    else:
-        raise not_a_dict(
-            "input_parameters", value, 'a dict of names and values or a list of {"name": ..., "value": ...}'
-        )
     inputs: dict[str, str] = {}
-    for name, given in named:
+    for name, given in _pairs_of(value):
         if not isinstance(name, str) or not name.strip():
             raise InputError(f"input_parameters has the name {name!r}. Use strings that are not empty.")
         if name in inputs:
@@ -265,6 +259,17 @@ def read_input_parameters(value: Any) -> dict[str, str]:
             raise InputError(f"input_parameters[{name!r}] is None. Set a value, or remove the name.")
         inputs[name] = given if isinstance(given, str) else _json_text(name, given)
     return inputs
+
+
+def _pairs_of(value: Any) -> list[tuple[Any, Any]]:
+    if value is None:
+        return []
+    check_not_expanded_dict("input_parameters", value)
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_read_pair(position, pair) for position, pair in enumerate(value)]
+    raise not_a_dict("input_parameters", value, 'a dict of names and values or a list of {"name": ..., "value": ...}')
 
 
 def _read_pair(position: int, pair: Any) -> tuple[Any, Any]:

@@ -33,7 +33,6 @@ from airflow_provider_browseract.exceptions import (
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.hiding import SECRET_INPUTS, Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
-from airflow_provider_browseract.in_airflow.showing import id_or_none, show_run, showing_failure
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.hints import check_rendered, naming_task, refuse_unknown_arguments
 from airflow_provider_browseract.runs.options import OutputFormat
@@ -43,6 +42,7 @@ from airflow_provider_browseract.runs.wait import End, Wait, WaitEvent, is_unkno
 from airflow_provider_browseract.worker.conclude import Conclusion, Output, open_store
 from airflow_provider_browseract.worker.final_errors import no_retry_on_bad_arguments
 from airflow_provider_browseract.worker.look import look
+from airflow_provider_browseract.worker.showing import id_or_none, show_run, showing_failure
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath

@@ -154,19 +154,18 @@ class TaskTrigger(BaseTrigger):
         with tolerate_errors(self.log.warning, "Could not read the answer to the Required Action; trying again: %s"):
             try:
                 found = await ask_airflow(required_action.read_answer, action)
-                if found is None and over:
-                    await ask_airflow(required_action.close, action, default)
-                    found = required_action.Found(default, None, time.time())
             except ValueError as error:
                 self.log.warning("The answer to the Required Action cannot be used: %s.", error)
                 return WaitEvent(wait.unasked())
+            if found is None and over:
+                await ask_airflow(required_action.close, action, default)
+                found = required_action.Found(default, None, time.time())
         if found is None:
             return None
-        if found.by is None:
-            # Another trigger has closed it. found.at comes from the clock of another machine.
-            in_time = wait.answer_by is not None and found.at >= wait.answer_by - timings.AIRFLOW_CLOCK_SKEW
-            if not in_time or found.answer is not default:
-                return WaitEvent(wait.unasked())
+        # Without a name, another trigger has closed it. found.at comes from the clock of another machine.
+        in_time = wait.answer_by is not None and found.at >= wait.answer_by - timings.AIRFLOW_CLOCK_SKEW
+        if found.by is None and not (in_time and found.answer is default):
+            return WaitEvent(wait.unasked())
         return WaitEvent(wait, WokenBy.PERSON, found.answer, found.by)
 
     async def _close(self, wait: Wait, end: End) -> WaitEvent:

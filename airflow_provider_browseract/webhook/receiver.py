@@ -42,39 +42,52 @@ of each step.</p>
 """
 
 
-def create_app() -> FastAPI:
-    """Return the application that the plugin mounts: the callback route and a page, without API documentation."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    limiter = anyio.CapacityLimiter(THREADS)
-    under_way, failing = 0, False
+class _Callbacks:
+    """Resume the task instances of callbacks, few at a time."""
 
-    @app.post(CALLBACK_PATH + "/{ti_id}/{token}")
-    async def callback(ti_id: str, token: str) -> JSONResponse:
-        nonlocal under_way, failing
+    def __init__(self) -> None:
+        self._limiter = anyio.CapacityLimiter(THREADS)
+        self._under_way = 0
+        self._failing = False
+
+    async def handle(self, ti_id: str, token: str) -> JSONResponse:
         if (key := _uuid(ti_id)) is None or not TOKEN.fullmatch(token):
             return _respond("unknown", 404)
-        if under_way >= MAX_AT_ONCE:
+        if self._under_way >= MAX_AT_ONCE:
             return _respond("busy", 503)
-        # Imported here, because this module is also imported where there is no database.
-        from airflow_provider_browseract.webhook.database import resume
-
-        under_way += 1
+        self._under_way += 1
         try:
             # A callback that got no thread by then would get no response while its sender waits.
             with anyio.move_on_after(timings.LONGEST_CALLBACK_WAIT):
-                resumed = await anyio.to_thread.run_sync(resume, key, token, limiter=limiter)
-                failing = failing and not resumed
-                return _respond("resumed", 200) if resumed else _respond("unknown", 404)
+                return await self._resume(key, token)
             return _respond("busy", 503)
         except Exception as error:  # noqa: BLE001 - BrowserAct sends a callback again only after a 5xx response
             # Anybody can send such a request again and again, so there is one line until callbacks work again. It has
             # no traceback, whose variables may be secret.
-            if not failing:
+            if not self._failing:
                 log.error("A callback could not be handled (%s). Polls end the waits.", first_line(error))
-            failing = True
+            self._failing = True
             return _respond("unavailable", 503)
         finally:
-            under_way -= 1
+            self._under_way -= 1
+
+    async def _resume(self, key: UUID, token: str) -> JSONResponse:
+        # Imported here, because this module is also imported where there is no database.
+        from airflow_provider_browseract.webhook.database import resume
+
+        resumed = await anyio.to_thread.run_sync(resume, key, token, limiter=self._limiter)
+        self._failing = self._failing and not resumed
+        return _respond("resumed", 200) if resumed else _respond("unknown", 404)
+
+
+def create_app() -> FastAPI:
+    """Return the application that the plugin mounts: the callback route and a page, without API documentation."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    callbacks = _Callbacks()
+
+    @app.post(CALLBACK_PATH + "/{ti_id}/{token}")
+    async def callback(ti_id: str, token: str) -> JSONResponse:
+        return await callbacks.handle(ti_id, token)
 
     @app.get(OVER_PATH)
     async def over() -> HTMLResponse:

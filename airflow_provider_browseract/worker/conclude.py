@@ -15,7 +15,6 @@ from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE, AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.exceptions import BrowserActError, ResultError, RunError, StorageError
-from airflow_provider_browseract.in_airflow.showing import count_run, show_run
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
 from airflow_provider_browseract.loops import sleep
@@ -35,6 +34,7 @@ from airflow_provider_browseract.runs.outputs import (
 from airflow_provider_browseract.runs.report import brief_of, check_finished, end_line, error_text, facts, what_ran
 from airflow_provider_browseract.runs.stored import storable
 from airflow_provider_browseract.worker.look import look
+from airflow_provider_browseract.worker.showing import count_run, show_run
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -46,7 +46,6 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.in_airflow.required_action import close, read_event
-from airflow_provider_browseract.in_airflow.showing import count_run, id_or_none, proven_run, show_run, show_wait
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError, over_cap_text
@@ -70,6 +69,7 @@ from airflow_provider_browseract.worker.final_errors import is_final
 from airflow_provider_browseract.worker.ledger import Entry, Ledger, id_of
 from airflow_provider_browseract.worker.own_run import OwnRun
 from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
+from airflow_provider_browseract.worker.showing import count_run, id_or_none, proven_run, show_run, show_wait
 from airflow_provider_browseract.worker.start import NotNowError, Started, Wanted, start_or_reattach
 
 if TYPE_CHECKING:

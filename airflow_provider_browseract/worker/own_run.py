@@ -335,18 +335,19 @@ class OwnRun:
             asking.join(timings.RESPONSE_LIMIT)
             if not found and pause == 0.0:
                 self.log.warning("Airflow did not report in time whether it has accepted the deferral.")
-            why = found[0] if found else None
-            if why is None or time.monotonic() - began > timings.HAND_OVER_LIMIT:
-                # Later, the trigger may have ended the wait.
-                continue
-            ended = False
-            with tolerate_errors():
-                # The end of the task may be that of the process that was resumed.
-                ended = isinstance(seen := self.look(self.known_id or ""), Task) and seen.status.ended
-            # During the requests, a signal may have come for the same reason.
-            if not (ended or self.killed):
-                self._kill(why)
+            # Later, the trigger may have ended the wait.
+            if (why := next(iter(found), None)) and time.monotonic() - began <= timings.HAND_OVER_LIMIT:
+                self._stop_unless_ended(why)
         self.await_decision()
+
+    def _stop_unless_ended(self, why: str) -> None:
+        ended = False
+        with tolerate_errors():
+            # The end of the task may be that of the process that was resumed.
+            ended = isinstance(seen := self.look(self.known_id or ""), Task) and seen.status.ended
+        # During the requests, a signal may have come for the same reason.
+        if not (ended or self.killed):
+            self._kill(why)
 
     def _why_ended(self) -> str | None:
         """Return how a person has ended the task instance after its deferral; None if the run is waited for."""

@@ -16,13 +16,13 @@ from airflow_provider_browseract.exceptions import (
     TaskNotPausedError,
 )
 from airflow_provider_browseract.in_airflow.required_action import ask
-from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer, OnPaused, RunOptions
 from airflow_provider_browseract.runs.report import error_text, facts
 from airflow_provider_browseract.runs.wait import FOREVER, Wait, WaitEvent
 from airflow_provider_browseract.worker.fate import Kind
 from airflow_provider_browseract.worker.own_run import OwnRun
+from airflow_provider_browseract.worker.showing import show_run
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

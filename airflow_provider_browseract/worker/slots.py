@@ -16,7 +16,6 @@ from airflow_provider_browseract.exceptions import (
     NoSlotError,
     RateLimitError,
 )
-from airflow_provider_browseract.in_airflow.showing import show_wait_before_start
 from airflow_provider_browseract.loops import send_all
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import (
@@ -29,6 +28,7 @@ from airflow_provider_browseract.runs.queueing import (
 )
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
 from airflow_provider_browseract.worker.own_run import OwnRun
+from airflow_provider_browseract.worker.showing import show_wait_before_start
 
 NO_SLOT_NOW = "BrowserAct has no free slot now; %s. BrowserAct has refused the start %s. Waiting for at most %s. (%s)%s"
 TOO_MANY_REQUESTS = (

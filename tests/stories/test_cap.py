@@ -8,10 +8,9 @@ from airflow_provider_browseract.compat import AirflowFailException as FAILS
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunFailedError, RunLostError
-from airflow_provider_browseract.in_airflow import showing
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.wait import MAX_STOPS, WaitEvent, WokenBy
-from airflow_provider_browseract.worker import execution
+from airflow_provider_browseract.worker import execution, showing
 from tests.cases import cases
 from tests.demos import accept_stops_of_ended_runs
 from tests.stories.player import KINDS, PENS, WAYS, Try

@@ -18,11 +18,10 @@ from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, ORDERS, SEARCH, EmulatedFile, RequestFault
 from airflow_provider_browseract.exceptions import ResultError, RunFailedError, StorageError
-from airflow_provider_browseract.in_airflow import showing
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.worker import conclude
+from airflow_provider_browseract.worker import conclude, showing
 from airflow_provider_browseract.worker.conclude import read_late_output
 from airflow_provider_browseract.worker.download import Interrupted
 from airflow_provider_browseract.worker.lineage import lineage_of

@@ -11,11 +11,11 @@ from airflow_provider_browseract import compat
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.in_airflow.showing import FAILURE_LENGTH, FAILURE_XCOM
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator
 from airflow_provider_browseract.runs.report import reason_and_remedy
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker.ledger import STATE_KEY
+from airflow_provider_browseract.worker.showing import FAILURE_LENGTH, FAILURE_XCOM
 from tests.cases import cases, raising
 from tests.workers import BOTH_WAYS, KILL, PENS, at_pushes
 from tests.world import browseract_emulator, emulator, worker, world
