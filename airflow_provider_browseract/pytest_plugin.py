@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 def browseract_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """Run an emulator during a test, with the connection ``browseract_default`` set to it.
 
+    The connection has a ``webhook_base_url``, so that ``webhook=True`` can be used. ``dag.test()`` has no callback
+    route: the emulator itself receives the callbacks, and the polls end the waits.
+
     During the test, Airflow uses no secrets backend that is configured. It would find the connection of a real account
     there before this one.
     """
     from airflow_provider_browseract.emulator import Emulator
 
     with Emulator().serve() as running, _no_secrets_backend():
-        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(running.connection))
+        connection = {**running.connection, "extra": {"webhook_base_url": running.url}}
+        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
         yield running
 
 
@@ -76,9 +80,10 @@ def browseract_load_dag(
         from airflow_provider_browseract.compat import create_tables, dags_of, reconfigure
         from airflow_provider_browseract.runs import timings
 
-        # The pause is for the scheduler, which has no part in dag.test().
+        # The pauses are for the scheduler and for callbacks, which have no part in dag.test().
         for name in ("CORE_RACE_GRACE", "QUEUE_RACE_GRACE"):
             patch.setattr(timings, name, 0.5)
+        patch.setattr(timings, "CALLBACK_GRACE", 0.0)
 
         def load(path: str) -> Any:
             file = (request.path.parent / path).resolve(strict=True)

@@ -66,7 +66,8 @@ class Settings(BaseModel):
     webhook_base_url: Annotated[str, StringConstraints(strip_whitespace=True)] | None = _text(
         None,
         "Webhook base URL",
-        "Public address of the Airflow API server, with its path. BrowserAct then calls back when a run ends.",
+        "Public address of the Airflow API server, such as https://airflow.example.com. BrowserAct then calls back when "
+        "a run ends.",
     )
     daily_credits: Count | None = _number(
         None, "Daily credits", "Credits that all runs of the account may use on a day (UTC). Default: no budget."
@@ -93,7 +94,7 @@ class Settings(BaseModel):
         30.0, "Read timeout", "Seconds to wait for the next bytes of a response. Default: 30."
     )
     retry_budget: Seconds = _number(
-        60.0, "Retry budget", "Seconds during which a call is retried after a temporary error. Default: 60."
+        60.0, "Retry time", "Seconds during which a call is retried after a temporary error. Default: 60."
     )
     # After 30 minutes, BrowserAct does not prepare any more files.
     files_timeout: Seconds = _number(

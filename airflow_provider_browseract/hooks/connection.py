@@ -36,7 +36,7 @@ STANDARD_FIELDS: dict[str, Any] = {
     "relabeling": {"password": "API key", "host": "API address", "port": "API port"},
     # The Test button of Airflow 3.3 sends port 0 for a connection without a port. The API server then treats the
     # connection as changed and responds with 400. So the form shows the port, although hardly anybody needs it.
-    "placeholders": {"host": DEFAULT_BASE_URL, "password": "app-...", "port": "443"},
+    "placeholders": {"host": DEFAULT_BASE_URL, "password": "app-... (required)", "port": "443"},
 }
 """How the form shows the standard fields."""
 
@@ -67,7 +67,7 @@ def no_connection(conn_id: str) -> str:
         return (
             f"There is no connection {conn_id!r}: Airflow cannot read the value of {variable}.\n"
             "In a URI, characters such as / in the API key have to be percent-encoded (%2F). JSON needs no encoding: "
-            """'{"conn_type": "browseract", "password": "app-..."}'."""
+            """'{"conn_type": "browseract", "password": "app-... (required)"}'."""
         )
     return (
         f"There is no connection {conn_id!r}.\n"
@@ -156,7 +156,11 @@ def read_settings(connection: Connection) -> Settings:
     extra, conn_id = connection.extra_dejson, connection.conn_id
     user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
     base_url, unknown = _base_url(connection), _unknown_keys(extra)
-    _warn_once(conn_id, unknown and f"{unknown}. They are ignored, and no run is started.", unencrypted(base_url))
+    _warn_once(
+        conn_id,
+        unknown and f"{unknown}. Polls and stops ignore them. New runs are refused until they are corrected.",
+        unencrypted(base_url),
+    )
     given = {name: extra[name] for name in EXTRA_FIELDS if extra.get(name) not in (None, "")}
     given |= {"base_url": base_url, "user_agent": user_agent, "connection": conn_id, "unknown": unknown}
     try:

@@ -46,7 +46,7 @@ class Hiding:
         return tuple(name for name, hide in hidden.items() if hide)
 
     def of_run(self, task: Task) -> Hiding:
-        """Return the same for this run, whose input also has secrets if the bot has secret defaults."""
+        """Return the rules for this run. Defaults of a bot can add secrets to its input."""
         return replace(self, secret_inputs=self.secret_inputs or has_secret_names(task) or _secrets_of(task) != set())
 
     def apply(self, result: Any) -> Any:

@@ -288,6 +288,8 @@ class RunOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Reattach to the run of an earlier try or start a new one, wait for its end, and return its output."""
+        if not self.do_xcom_push:
+            self.log.info("Later tasks cannot read the output of this task, because it has do_xcom_push=False.")
         with self._executing(context) as execution:
             return execution.execute()
 

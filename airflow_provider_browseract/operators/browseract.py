@@ -178,9 +178,9 @@ class RunTemplateOperator(InputParametersOperator):
     the BrowserAct dashboard, and run that workflow with :class:`RunWorkflowOperator`.
 
     :param workflow_template_id: id of the template to run, as ``BrowserActHook.iter_official_workflow_templates`` lists
-        it.
+        it. Templated.
     :param region: code of the proxy region, as ``BrowserActHook.get_region_list`` lists it. Default: ``US``, the
-        default of the API.
+        default of the API. Templated.
     :param kwargs: the arguments of :class:`RunWorkflowOperator`, from ``input_parameters`` on.
     """
 

@@ -107,7 +107,7 @@ class Wait:
     :param answer_by: when ``default_answer`` applies; None for no such limit.
     :param last_seen: the last status in the log; None before the first.
     :param steps_logged: how many steps of the run are in the log.
-    :param ignore_pause_until: until when a pause that is shown is no news, because it was handled, or because
+    :param ignore_pause_until: ignore a reported pause until this moment, because it was handled, or because
         BrowserAct may still show a run as paused after it was resumed.
     :param failed_polls: how many polls in a row have failed, the first of them at ``failing_since``.
     :param callbacks_in_vain: how many callbacks have resumed the task instance although the run had not ended.
@@ -172,8 +172,8 @@ class Wait:
         """Return the seconds until the first poll of a trigger.
 
         Airflow must not resume the task instance in the first seconds after a deferral. If another triggerer takes over
-        many waits at once, their polls are spread. A wait also seems overdue if the triggerer's clock is ahead of the
-        worker's, so the grace begins again.
+        many waits at once, their polls are spread. If the triggerer's clock is ahead, a new wait looks
+        overdue. So wait for the grace once more.
         """
         grace = timings.CORE_RACE_GRACE + (0.0 if self.waits_for is WokenBy.POLL else timings.CALLBACK_GRACE)
         overdue = max(0.0, now - self.began_at - grace)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from airflow_provider_browseract.emulator import ORDERS
 from tests.separate_pytest import assert_passed
 
 TESTS = """
@@ -38,6 +39,12 @@ def test_dag_runs_in_another_database(browseract_load_dag, name):
     assert settings.SQL_ALCHEMY_CONN_ASYNC != OWN_ASYNC
 
 
+def test_callback_can_be_required(browseract_emulator, browseract_load_dag):
+    browseract_emulator.set_workflow("*", duration=0.2)
+    assert str(browseract_load_dag("dags/callback.py").test().state) == "success"
+    assert [delivery.http_status for delivery in browseract_emulator.deliveries] == [404]
+
+
 def test_file_that_cannot_be_used_is_named(browseract_load_dag):
     with pytest.raises(ImportError, match="no_such_module"):
         browseract_load_dag("dags/broken.py")
@@ -67,6 +74,13 @@ with DAG("{name}", schedule=None):
     value()
 """
 
+CALLBACK_DAG = f"""
+from airflow.sdk import DAG
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+
+with DAG("callback", schedule=None):
+    RunWorkflowOperator(task_id="run", workflow_id="{ORDERS.id}", deferrable=True, webhook=True, poll_interval=0.2)
+"""
 
 ACCOUNT = {"conn_type": "browseract", "password": "app-1", "host": "https://api.example.com"}
 
@@ -75,6 +89,7 @@ def test_dags_run_in_a_database_of_their_own_also_if_airflow_was_imported_before
     connections = tmp_path / "connections.json"
     files = {
         **{f"dags/{name}.py": DAG.format(name=name) for name in ("one", "two")},
+        "dags/callback.py": CALLBACK_DAG,
         "dags/helper.py": "VALUE = 1\nDAG = 'airflow'\n",
         "dags/broken.py": "from airflow.sdk import DAG\nimport no_such_module\n",
         "test_dags.py": TESTS,
@@ -91,5 +106,5 @@ def test_dags_run_in_a_database_of_their_own_also_if_airflow_was_imported_before
         "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
         "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"connections_file_path": str(connections)}),
     }
-    assert_passed(6, tmp_path, tmp_path, own)
+    assert_passed(7, tmp_path, tmp_path, own)
     assert not (tmp_path / "own.db").exists()

@@ -192,7 +192,7 @@ class TestWarnings:
             "public host without TLS": ({"host": "http://api.browseract.com"}, "sent unencrypted"),
             "other keys": (
                 {"extra": {"token": "hunter2", "x": 2}},
-                "The extra has unknown keys: 'token', 'x'. They are ignored, and no run is started.",
+                "The extra has unknown keys: 'token', 'x'. Polls and stops ignore them. New runs are refused until they are corrected.",
             ),
             "API key as a key": (
                 {"extra": {"app-hunter2": ""}},
