@@ -194,12 +194,9 @@ class Call(Generic[T]):
         kind, remedy = CODES.get(code or 0, (self._kind_without_code(status, msg or ""), None))
         if kind is errors.UnknownRefusalError and given is None and not (msg or trace_id):
             return self._not_the_api(status)
-        what = "BrowserAct refused the start" if self.starts_run else f"BrowserAct refused {self.name}"
-        if kind is errors.ServerError:
-            what = f"BrowserAct failed at {self.name}"
-        word = None if code is not None else one_line(given)
+        word = one_line(given) if code is None else None
         return kind(
-            f"{what}: {': '.join(filter(None, (word, msg))) or 'no reason given'}",
+            self._who_failed(kind) + (": ".join(filter(None, (word, msg))) or "no reason given"),
             http_status=status,
             code=code,
             msg=msg,
@@ -208,6 +205,12 @@ class Call(Generic[T]):
             remedy=remedy,
             not_processed=_was_refused(status, code, bool(msg and trace_id), envelope),
         )
+
+    def _who_failed(self, kind: type[BrowserActError]) -> str:
+        """Return the beginning of the message of a refusal."""
+        if kind is errors.ServerError:
+            return f"BrowserAct failed at {self.name}: "
+        return "BrowserAct refused the start: " if self.starts_run else f"BrowserAct refused {self.name}: "
 
     def _kind_without_code(self, status: int, msg: str) -> type[BrowserActError]:
         """Return the error for a refusal without a documented code."""

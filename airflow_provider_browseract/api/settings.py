@@ -66,8 +66,8 @@ class Settings(BaseModel):
     webhook_base_url: Annotated[str, StringConstraints(strip_whitespace=True)] | None = _text(
         None,
         "Webhook base URL",
-        "Public address of the Airflow API server, such as https://airflow.example.com. BrowserAct then calls back when "
-        "a run ends.",
+        "Public address of the Airflow API server, such as https://airflow.example.com. BrowserAct then calls back "
+        "when a run ends.",
     )
     daily_credits: Count | None = _number(
         None, "Daily credits", "Credits that all runs of the account may use on a day (UTC). Default: no budget."

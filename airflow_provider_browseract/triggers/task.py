@@ -24,7 +24,7 @@ from airflow_provider_browseract.in_airflow import required_action
 from airflow_provider_browseract.in_airflow.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
 from airflow_provider_browseract.in_airflow.shielding import ask_airflow, in_empty_context, outlasting
-from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
+from airflow_provider_browseract.in_airflow.tolerance import first_line, tolerate_errors
 from airflow_provider_browseract.in_airflow.xcoms import MAX_TRIES_XCOM, aget_xcom
 from airflow_provider_browseract.loops import send_all_async
 from airflow_provider_browseract.runs import timings
@@ -148,25 +148,36 @@ class TaskTrigger(BaseTrigger):
         """Return the event for an answer to the Required Action, or for the default if the time for it is over."""
         if (action := wait.required_action) is None:
             return None
-        default = wait.default_answer or Answer.STOP
-        over = wait.answer_by is not None and time.time() >= wait.answer_by
-        found = None
-        with tolerate_errors(self.log.warning, "Could not read the answer to the Required Action; trying again: %s"):
-            try:
-                found = await ask_airflow(required_action.read_answer, action)
-            except ValueError as error:
-                self.log.warning("The answer to the Required Action cannot be used: %s.", error)
-                return WaitEvent(wait.unasked())
-            if found is None and over:
-                await ask_airflow(required_action.close, action, default)
-                found = required_action.Found(default, None, time.time())
+        try:
+            found = await self._read_answer(wait, action)
+        except ValueError as error:
+            self.log.warning("The answer to the Required Action cannot be used: %s.", error)
+            return WaitEvent(wait.unasked())
         if found is None:
             return None
         # Without a name, another trigger has closed it. found.at comes from the clock of another machine.
         in_time = wait.answer_by is not None and found.at >= wait.answer_by - timings.AIRFLOW_CLOCK_SKEW
-        if found.by is None and not (in_time and found.answer is default):
+        if found.by is None and not (in_time and found.answer is (wait.default_answer or Answer.STOP)):
             return WaitEvent(wait.unasked())
         return WaitEvent(wait, WokenBy.PERSON, found.answer, found.by)
+
+    async def _read_answer(self, wait: Wait, action: str) -> required_action.Found | None:
+        """Return the answer, or the default if the time for it is over; None if there is none yet.
+
+        :raises ValueError: the answer cannot be used.
+        """
+        default, over = wait.default_answer or Answer.STOP, wait.answer_by is not None and time.time() >= wait.answer_by
+        try:
+            found = await ask_airflow(required_action.read_answer, action)
+            if found is None and over:
+                await ask_airflow(required_action.close, action, default)
+                found = required_action.Found(default, None, time.time())
+        except ValueError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the next read may succeed
+            self.log.warning("Could not read the answer to the Required Action; trying again: %s", first_line(error))
+            return None
+        return found
 
     async def _close(self, wait: Wait, end: End) -> WaitEvent:
         """Return the event for an end, and close the Required Action if there is one; a person may have been faster."""

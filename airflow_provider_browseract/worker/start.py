@@ -137,18 +137,23 @@ def start_or_reattach(run: OwnRun, wanted: Wanted, entry: Entry | None) -> Start
     earlier = _Earlier.of(run, wanted.request, entry)
     if not (earlier.proven or earlier.other_key):
         return _leave_alone(run, wanted, earlier, "nothing proves that this task instance stored it")
-    if entry.task_id is not None:
-        if not earlier.proven:
-            # Read it, but do not answer for it yet.
-            run.follow(None, entry.source.api_version)
-        return _reattach_or_start(run, wanted, earlier, entry)
+    if entry.task_id is None:
+        return _look_up_or_start(run, wanted, earlier)
+    if not earlier.proven:
+        # Read it, but do not answer for it yet.
+        run.follow(None, entry.source.api_version)
+    return _reattach_or_start(run, wanted, earlier, entry)
+
+
+def _look_up_or_start(run: OwnRun, wanted: Wanted, earlier: _Earlier) -> Started:
+    """Find the run of an earlier try that has not stored the result of its start, or start a new one."""
     run.log.info("An earlier try was about to start a run and did not store the result. Looking for the run.")
-    ended_at = entry.written_at + entry.longest_call
-    lost = LostStart(run.ledger.ti, entry, wanted.request if earlier.same else None, ended_at)
+    entry, ti = earlier.entry, run.ledger.ti
+    lost = LostStart(ti, entry, wanted.request if earlier.same else None, entry.written_at + entry.longest_call)
     if (found := _find(run, lost, cleared=earlier.cleared)) is not None:
         started = replace(entry, task_id=found.id, profile_id=found.profile_id or entry.profile_id)
         # If a new start is refused, it is stored again.
-        started = started if earlier.other_key else started.signed(run.hook.settings, run.ledger.ti)
+        started = started if earlier.other_key else started.signed(run.hook.settings, ti)
         run.follow(found.id, entry.source.api_version)
         run.starting = False
         return _reattach_or_start(run, wanted, replace(earlier, entry=started, proven=True), entry)

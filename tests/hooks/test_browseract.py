@@ -460,7 +460,8 @@ class TestConnectionTest:
 
         return test
 
-    def test_connection_test_with_valid_key_reports_workflows_and_starts_no_run(self, emulator):
+    def test_connection_test_with_valid_key_reports_workflows_and_starts_no_run(self, emulator, connect):
+        connect()
         good, message = BrowserActHook().test_connection()
         assert good is True
         assert f"{len(emulator.of_kind('workflow'))} workflows are visible" in message
