@@ -22,6 +22,7 @@ from airflow_provider_browseract.compat import (
     set_during_execution,
     task_instance_state,
 )
+from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
@@ -248,7 +249,11 @@ class RunOperator(BaseOperator):
 
             execution = self._execution(context)
             with showing_failure(context["ti"], execution.failure_facts, self.log):
-                yield execution
+                try:
+                    yield execution
+                except BrowserActError as error:
+                    # Its words say everything, and nobody needs the frames of the tries of a call.
+                    raise error.with_traceback(None) from None
 
     def _execution(self, context: Context) -> Execution:
         """Return the execution of this try, and make it the first time."""

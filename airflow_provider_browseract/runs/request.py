@@ -42,6 +42,9 @@ class Source:
         return self.kind in (SourceKind.TEMPLATE, SourceKind.BOT_TEMPLATE)
 
 
+NO_OPTIONS = ("source", "inputs", "callback_token", "source_name")
+"""Fields of a request that are no options of the call that starts the run."""
+
 NOT_COMPARED = ("callback_url", "status_change_callback_url", "callback_token", "source_name")
 """Fields of a request in which two tries may differ although they want the same run."""
 
@@ -75,13 +78,7 @@ class RunRequest:
     @cached_property
     def call(self) -> Call[CreatedTask]:
         """The call that starts the run."""
-        options = {
-            "save_browser_data": self.save_browser_data,
-            "profile_id": self.profile_id,
-            "region": self.region,
-            "callback_url": self.callback_url,
-            "status_change_callback_url": self.status_change_callback_url,
-        }
+        options = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in NO_OPTIONS}
         # Each kind of source takes only its own options.
         given = {name: value for name, value in options.items() if value is not None}
         return SOURCES[self.source.kind].start(self.source.id, self.inputs, **given)
@@ -213,31 +210,33 @@ def read_request(
     inputs: Any,
     *,
     api_base_url: str,
-    save_browser_data: bool | None = None,
     profile_id: Any = None,
     region: Any = None,
-    **callbacks: Any,
+    callback_url: Any = None,
+    status_change_callback_url: Any = None,
+    **options: Any,
 ) -> RunRequest:
     """Check the arguments of a start, and return them as a request.
 
     :param inputs: see :func:`read_input_parameters`, or :func:`~airflow_provider_browseract.runs.schemas.read_input`.
     :param profile_id: browser profile of an earlier run, or an empty value.
     :param region: code of the proxy region; None for the API's default.
-    :param callbacks: see :func:`~airflow_provider_browseract.runs.addresses.check_callback_url`.
+    :param callback_url: see :func:`~airflow_provider_browseract.runs.addresses.check_callback_url`.
+    :param options: the fields of the request that need no check here.
     :raises InputError: an argument cannot be used.
     """
     read: Callable[[Any], dict[str, Any]] = read_input_parameters
     if SOURCES[kind].api_version is ApiVersion.V3:
         # Only bots have schemas.
         from airflow_provider_browseract.runs.schemas import read_input as read
-    urls = {name: check_callback_url(name, url, api_base_url=api_base_url) for name, url in callbacks.items()}
+    given = {"callback_url": callback_url, "status_change_callback_url": status_change_callback_url}
+    options |= {name: check_callback_url(name, url, api_base_url=api_base_url) for name, url in given.items()}
     return RunRequest(
         Source(kind, read_path_id(ID_ARGUMENTS[kind], source_id)),
         read(inputs),
-        save_browser_data=save_browser_data,
         profile_id=read_id("profile_id", profile_id) if profile_id else None,
         region=optional(read_id, "region", region),
-        **urls,
+        **options,
     )
 
 

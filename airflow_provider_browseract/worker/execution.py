@@ -314,8 +314,7 @@ class Execution:
             raise RunLostError(message) from None
         if isinstance(error, AirflowNotFoundException):
             raise AirflowNotFoundException(message) from None
-        # The frames of a call's tries help nobody.
-        raise error.with_traceback(None) if isinstance(error, BrowserActError) else error
+        raise error
 
     def _words_of(self, error: Exception, *, final: bool) -> tuple[str, str]:
         """Return reason and remedy of an error, and its codes."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from airflow.sdk import BaseOperatorLink
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, AirflowTaskTimeout
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, RequestFault
-from airflow_provider_browseract.exceptions import RunLostError
+from airflow_provider_browseract.exceptions import AuthenticationError, RunLostError
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunBotTemplateOperator,
@@ -270,6 +271,16 @@ def test_logs_contain_no_api_key_password_input_or_callback_token(worker, deferr
     logged = caplog.text + logs()
     assert "Started a run of " in logged
     assert not any(secret in logged for secret in (KEY, "hunter2", "t0ken"))
+
+
+def test_refused_key_is_shown_without_the_frames_of_the_call(orders, world):
+    world.connect(password="app-wrong")
+    with pytest.raises(AuthenticationError) as refused:
+        orders().run()
+    frames = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(refused.value.__traceback__)]
+    assert len([name for name in frames if name.startswith("airflow_provider_browseract")]) <= 2
+    assert not {"tenacity", "requests.sessions"} & {*frames}
+    assert refused.value.__suppress_context__
 
 
 PROFILES = (
