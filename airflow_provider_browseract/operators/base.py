@@ -249,11 +249,7 @@ class RunOperator(BaseOperator):
 
             execution = self._execution(context)
             with showing_failure(context["ti"], execution.failure_facts, self.log):
-                try:
-                    yield execution
-                except BrowserActError as error:
-                    # Its words say everything, and nobody needs the frames of the tries of a call.
-                    raise error.with_traceback(None) from None
+                yield execution
 
     def _execution(self, context: Context) -> Execution:
         """Return the execution of this try, and make it the first time."""
@@ -295,8 +291,12 @@ class RunOperator(BaseOperator):
         """Reattach to the run of an earlier try or start a new one, wait for its end, and return its output."""
         if not self.do_xcom_push:
             self.log.info("Later tasks cannot read the output of this task, because it has do_xcom_push=False.")
-        with self._executing(context) as execution:
-            return execution.execute()
+        try:
+            with self._executing(context) as execution:
+                return execution.execute()
+        except BrowserActError as error:
+            # Its words say everything. Nobody needs the frames of the call.
+            raise error.with_traceback(None) from None
 
     def execute_queued(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Continue after a wait for a slot.
@@ -317,11 +317,14 @@ class RunOperator(BaseOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after a deferral. If Airflow itself ended it, conclude the run or stop waiting for it."""
-        with self._executing(context) as execution:
-            try:
-                return super().resume_execution(next_method, next_kwargs, context)
-            except (TaskDeferralError, TaskDeferralTimeout) as error:
-                return execution.end_with_airflow(error, overdue=isinstance(error, TaskDeferralTimeout))
+        try:
+            with self._executing(context) as execution:
+                try:
+                    return super().resume_execution(next_method, next_kwargs, context)
+                except (TaskDeferralError, TaskDeferralTimeout) as error:
+                    return execution.end_with_airflow(error, overdue=isinstance(error, TaskDeferralTimeout))
+        except BrowserActError as error:
+            raise error.with_traceback(None) from None
 
     def on_kill(self) -> None:
         """Stop the run if a person, or ``execution_timeout``, ends the Airflow task.

@@ -71,21 +71,22 @@ def naming_task(task_id: object) -> Iterator[None]:
         raise InputError(f"Task {task_id!r}: {error}") from None
 
 
-def refuse_unknown_arguments(operator: type, given: Collection[str]) -> None:
+def refuse_unknown_arguments(operator: type, given: Mapping[str, Any]) -> None:
     """Raise an error that states what to write instead of arguments that an operator does not have.
 
     Airflow's own error only repeats them, and comes after that about a missing argument.
 
-    :param given: the names of the arguments.
     :raises TypeError: the operator does not have one of them.
     """
     constructors = [vars(each)["__init__"] for each in operator.__mro__ if "__init__" in vars(each)]
     known = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
     # Airflow adds arguments of its own.
     unknown = [name for name in given if name not in known and not name.startswith("_")]
-    lines = [f"{operator.__name__} has no argument {name!r}. {_instead_of(name, operator, known)}" for name in unknown]
-    if lines:
-        raise TypeError("\n".join(lines))
+    if unknown:
+        lines = [
+            f"{operator.__name__} has no argument {name!r}. {_instead_of(name, operator, known)}" for name in unknown
+        ]
+        raise TypeError(f"Task {given.get('task_id')!r}: " + "\n".join(lines))
 
 
 def _instead_of(name: str, operator: type, known: Collection[str]) -> str:

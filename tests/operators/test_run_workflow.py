@@ -328,7 +328,7 @@ IDS = {
 def test_unknown_argument_is_an_error_that_states_what_to_write(operator, wrong, instead):
     with pytest.raises(TypeError) as error:
         operator(task_id="t", **{IDS.get(operator, "browseract_task_id"): "7", wrong: "x"})
-    assert str(error.value) == f"{operator.__name__} has no argument {wrong!r}. {instead}"
+    assert str(error.value) == f"Task 't': {operator.__name__} has no argument {wrong!r}. {instead}"
 
 
 def test_id_of_another_kind_is_named_before_the_missing_one():
