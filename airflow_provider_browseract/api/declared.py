@@ -111,12 +111,11 @@ class _Decoding:
         return built, left_out
 
     def _value(self, text: bytes, kind: str) -> Any:
-        is_nested = text[:1] in (b"{", b"[")
         if kind == NAMES:
             return dict.fromkeys(_names(text)) if len(text) <= MAX_INPUT else None
-        if is_nested:
-            self._left -= len(text)
-            return None if kind == TEXT or self._left < 0 else self._read(text)
+        if text[:1] in (b"{", b"["):
+            self._left -= len(text) if kind == NESTED else 0
+            return self._read(text) if kind == NESTED and self._left >= 0 else None
         if kind == NESTED or len(text) <= MAX_TEXT:
             return self._read(text)
         # The end may be within a character.

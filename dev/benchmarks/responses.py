@@ -114,7 +114,9 @@ def _by_the_api() -> Iterator[tuple[str, Call[Any], bytes]]:
                 call,
                 b'{"data": ' * levels + b"{%s}" % RUN + b"}" * levels,
             )
-        inputs = b"{%s}" % b",".join(b'"%d": 1' % at for at in range(7000))
+        inputs = b"{%s}" % b",".join(b'"%d": 1' % at for at in range(6000))
+        items = b",".join([b"{%s, %s}" % (RUN, _members(input=inputs))] * 100)
+        yield f"list: names of 60 kB ({version})", LISTS[version], b'{"items": [%s]}' % items
         yield f"names of 60 kB ({version})", call, b"{%s, %s}" % (RUN, _members(input=inputs))
         steps = b"[%s]" % b",".join([b'{"step": 1}'] * 7000)
         items = b",".join(

@@ -82,6 +82,12 @@ def test_all_schemas_of_a_response_together_are_bounded():
     assert [source.input_schema for source in page.items] == [schema, None, None]
 
 
+def test_objects_that_are_not_built_do_not_count():
+    large = {"a": "x" * MAX_NESTED}
+    source = read(v3.get_source("7"), {"id": "7", "name": large, "description": large, "input_schema": {"a": 1}})
+    assert (source.name, source.input_schema) == (None, {"a": 1})
+
+
 def test_run_whose_output_has_halves_of_emoji_is_in_its_list():
     runs = [{**RUN, "task_id": str(number), "output": {"string": "\ud83d" * 1001}} for number in range(60)]
     assert len(read(v2.list_tasks(), {"items": runs}).items) == 60
