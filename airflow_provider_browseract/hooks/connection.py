@@ -226,6 +226,5 @@ def _base_url(connection: Connection) -> str:
             f"Put one like {DEFAULT_BASE_URL} into the API address (host) field, or leave the field empty."
         )
     # The form's placeholder proposes the default port of the scheme, which is left out of the address.
-    implied = not port or port == {"http": 80, "https": 443}[parts.scheme]
-    netloc = parts.netloc if parts.port or implied else f"{parts.netloc}:{port}"
-    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
+    shown = "" if parts.port or port in (None, 0, {"http": 80, "https": 443}[parts.scheme]) else f":{port}"
+    return f"{parts.scheme}://{parts.netloc}{shown}{parts.path.rstrip('/')}"

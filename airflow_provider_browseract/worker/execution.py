@@ -301,10 +301,7 @@ class Execution:
         """Raise an error that Airflow retries or not, and that states what happens to the run of an earlier try."""
         final = is_final(error, self.run, begun=entry is not None)
         reason, codes = self._words_of(error, final=final)
-        about, fate = self._fate_of_earlier(error, reason, final=final)
-        if about is None and final and self.run.starting and entry is not None:
-            fate = f"An earlier try may have started a run. {RunStartUnknownError.remedy}"
-            self.run.leave_start_unknown()
+        about, fate = self._fate_of_earlier(error, reason, final=final, begun=entry is not None)
         if isinstance(error, AirflowFailException) and not fate:
             raise error
         message = error_text(reason, fate, about=about, codes=codes) if fate else f"{reason}\n{codes}".rstrip()
@@ -326,15 +323,18 @@ class Execution:
             return f"{type(error).__name__}: {str(error).rstrip('.')}.\n{RunStartUnknownError.remedy}", ""
         return str(error), ""
 
-    def _fate_of_earlier(self, error: Exception, reason: str, *, final: bool) -> tuple[str | None, str]:
-        """Return the BrowserAct task of an earlier try, and what happens to it; None and "" if there is none."""
+    def _fate_of_earlier(self, error: Exception, reason: str, *, final: bool, begun: bool) -> tuple[str | None, str]:
+        """Return the BrowserAct task of an earlier try, if it is known, and what happens to it; "" if there is none."""
         run = self.run
         if (task_id := run.task_id) is not None:
             fate = (None if final else run.leave(RunLostError(reason))) or run.stop_on_kill(task_id)
             return task_id, f"An earlier try has started a run. {fate.text}"
-        if run.unproven is None or isinstance(error, AirflowFailException):
+        if run.unproven is not None and not isinstance(error, AirflowFailException):
+            return run.unproven, "The state of an earlier try names a run, which may be active and using credits."
+        if not (final and run.starting and begun):
             return None, ""
-        return run.unproven, "The state of an earlier try names a run, which may be active and using credits."
+        run.leave_start_unknown()
+        return None, f"An earlier try may have started a run. {RunStartUnknownError.remedy}"
 
     # Wait for a slot, or for the next day or month of the budget
 

@@ -66,12 +66,12 @@ class LostStart:
         """
         tasks, clocks = self._created_meanwhile(client)
         siblings = self._runs_of_siblings()
-        matches = [(task, match_task(task, self.entry, self.request)) for task in tasks if task.id not in siblings]
-        possible = [task for task, match in matches if match is not False]
-        usable = [task for task in possible if not task.status.came_to_nothing]
+        matches = [(match_task(task, self.entry, self.request), task) for task in tasks if task.id not in siblings]
+        possible = [(match, task) for match, task in matches if match is not False]
+        usable = [(match, task) for match, task in possible if not task.status.came_to_nothing]
         # If one run certainly matches, the undecided ones do not count.
-        certain = [task for task, match in matches if match and task in (usable or possible)]
-        return Listed(certain[0] if len(certain) == 1 else None, usable, clocks)
+        certain = [task for match, task in usable or possible if match]
+        return Listed(certain[0] if len(certain) == 1 else None, [task for _, task in usable], clocks)
 
     def _created_meanwhile(self, client: BrowserActClient) -> tuple[list[Task], str | None]:
         """Return the tasks that were created in the time of the start, and a sentence about a clock that is wrong."""
