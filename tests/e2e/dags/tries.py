@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import Any, NoReturn
+from typing import Any
 
-from airflow.sdk import DAG, get_current_context
+from airflow.sdk import DAG, Context
 
-from airflow_provider_browseract.compat import task_instance_state
+from airflow_provider_browseract.compat import TaskDeferred, task_instance_state
 from airflow_provider_browseract.emulator import EXPORT, SEARCH
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
@@ -19,12 +19,14 @@ ARGUMENTS = {"browseract_conn_id": "tries", "retries": 1, "retry_delay": timedel
 class MarkedAtItsDeferral(RunWorkflowOperator):
     """Defers only once somebody has marked the task as failed."""
 
-    def defer(self, **arguments: Any) -> NoReturn:
-        ti, limit = get_current_context()["ti"], time.monotonic() + 240
-        while task_instance_state(ti) == "running" and time.monotonic() < limit:
-            time.sleep(0.1)
-        super().defer(**arguments)
-        raise AssertionError("defer has raised")
+    def execute(self, context: Context) -> Any:
+        try:
+            return super().execute(context)
+        except TaskDeferred:
+            limit = time.monotonic() + 240
+            while task_instance_state(context["ti"]) == "running" and time.monotonic() < limit:
+                time.sleep(0.1)
+            raise
 
 
 with DAG("tries", schedule=None, default_args=ARGUMENTS):
