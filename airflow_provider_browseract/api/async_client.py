@@ -54,13 +54,21 @@ class AsyncBrowserActClient:
         self._given = settings
         self._refused = refused
         self._shown = shown
+        self._http: httpx.AsyncClient | None = None
+        self._opening = asyncio.Lock()
 
     async def __aenter__(self) -> AsyncBrowserActClient:
-        self._http = await self._open()
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self._http.aclose()
+        if self._http is not None:
+            await self._http.aclose()
+
+    async def _pool(self) -> httpx.AsyncClient:
+        # If the certificates cannot be read, only the call fails.
+        async with self._opening:
+            self._http = self._http or await self._open()
+        return self._http
 
     async def _settings(self) -> Settings:
         return await self._given() if callable(self._given) else self._given
@@ -89,10 +97,10 @@ class AsyncBrowserActClient:
         return result
 
     async def _send_once(self, call: Call[T]) -> T:
-        settings, progress = await self._settings(), _Progress()
+        settings, progress, http = await self._settings(), _Progress(), await self._pool()
         with completing(settings, self._refused):
             try:
-                async with self._http.stream(
+                async with http.stream(
                     call.method,
                     settings.base_url + call.path,
                     params=dict(call.params),

@@ -138,7 +138,8 @@ class _Decoding:
 @cache
 def _declared(model: type[Model], outermost: bool) -> tuple[dict[str, Kind], Callable[[bytes | Raw], Any]]:
     """Return the names that a model reads, each with its kind, and a decoder."""
-    kinds: dict[str, Kind] = dict.fromkeys((*ENVELOPE, "data"), TEXT) if outermost else {}
+    # Any code, even an object, is one of an error.
+    kinds: dict[str, Kind] = {**dict.fromkeys((*ENVELOPE, "data"), TEXT), "code": NESTED} if outermost else {}
     for field, info in model.model_fields.items():
         choices = info.validation_alias
         for alias in choices.choices if isinstance(choices, AliasChoices) else [choices or field]:

@@ -224,31 +224,25 @@ class TaskTrigger(BaseTrigger):
             text = "The run could not be stopped, because BrowserAct does not know it with this API key. %s It is %s."
             self.log.error(text, WHY_UNKNOWN, f"BrowserAct task {task_id}")
         except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
-            await self._log_not_stopped(error)
+            where = None
+            # The link is gone if the next try of a cleared task has begun. In dag.test() there is no task instance, and
+            # before Airflow 3.3 there is no such request.
+            with suppress(Exception):
+                where = await aget_xcom(self.task_instance, BrowserActTaskLink().xcom_key)
+            what = not_stopped(error, where)
+            self.log.error("The run %s It is BrowserAct task %s.", what, task_id)
             return False
         return True
 
-    async def _log_not_stopped(self, error: Exception) -> None:
-        where = None
-        # The link is gone if the next try of a cleared task has begun. In dag.test() there is no task instance, and
-        # before Airflow 3.3 there is no such request.
-        with suppress(Exception):
-            where = await aget_xcom(self.task_instance, BrowserActTaskLink().xcom_key)
-        what = not_stopped(error, where)
-        self.log.error("The run %s It is BrowserAct task %s.", what, self.wait.browseract_task_id)
-
     async def _stop_unless_ended(self, why: str) -> None:
-        try:
-            async with self._hook().async_client(within=timings.ON_KILL_CALL_LIMIT) as client:
-                # The API does not document what a stop does to an ended run, whose result someone may be reading now.
-                with suppress(Exception):
-                    status = (await client.send(self.wait.api.get_task_status(self.wait.browseract_task_id))).status
-                    if status.ended:
-                        self.log.info("The run had already ended as %s.", status)
-                        return
-                await self._stop(client, why)
-        except Exception as error:  # noqa: BLE001 - the client cannot be opened
-            await self._log_not_stopped(error)
+        async with self._hook().async_client(within=timings.ON_KILL_CALL_LIMIT) as client:
+            # The API does not document what a stop does to an ended run, whose result someone may be reading now.
+            with suppress(Exception):
+                status = (await client.send(self.wait.api.get_task_status(self.wait.browseract_task_id))).status
+                if status.ended:
+                    self.log.info("The run had already ended as %s.", status)
+                    return
+            await self._stop(client, why)
 
     async def _stop_after_ctrl_c(self) -> None:
         """Stop the run of an interrupted ``dag.test()``. No code of the operator runs after that."""

@@ -30,6 +30,7 @@ from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.request import (
     ID_ARGUMENTS,
     RunRequest,
+    Source,
     secret_parts,
     with_names_as_keys,
     without_secrets,
@@ -227,26 +228,27 @@ def conform_input(request: RunRequest, hook: BrowserActHook, log: Log, *, again:
 
 
 def _read_source(request: RunRequest, hook: BrowserActHook) -> tuple[RunRequest, SourceInfo]:
-    """Read the declaration of what is run, and return the request with its name.
-
-    :raises InputError: it is the id of something that another operator runs.
-    """
+    """Read the declaration of what is run, and return the request with its name."""
     source = request.source
     try:
         read: SourceInfo = hook.client.send(SOURCES[source.kind].read(source.id))
-    except NotFoundError:
-        # The same id can be a template of both versions.
-        kinds = sorted(SourceKind, key=lambda kind: SOURCES[kind].api_version is not source.api_version)
-        for kind in kinds:
-            with suppress(BrowserActError):
-                if kind is source.kind:
-                    continue
-                hook.client.send(SOURCES[kind].read(source.id))
-                argument, operator = ID_ARGUMENTS[source.kind], RUN_BY[ID_ARGUMENTS[kind]]
-                what = kind.value.replace("_", " ")
-                raise InputError(f"{argument} is the id of a {what}, which {operator} runs: {source.id}.") from None
+    except NotFoundError as error:
+        if other := _kind_of(source, hook):
+            operator = RUN_BY[ID_ARGUMENTS[other]]
+            error.remedy = f"It is the id of a {other.value.replace('_', ' ')}, which {operator} runs. {error.remedy}"
         raise
     return replace(request, source_name=one_line(read.name, NAME_LENGTH)), read
+
+
+def _kind_of(source: Source, hook: BrowserActHook) -> SourceKind | None:
+    """Return the other kind of source that an id is of, if it is one."""
+    # The same id can be a template of both versions.
+    for kind in sorted(SourceKind, key=lambda each: SOURCES[each].api_version is not source.api_version):
+        if kind is not source.kind:
+            with suppress(NotFoundError):
+                hook.client.send(SOURCES[kind].read(source.id))
+                return kind
+    return None
 
 
 def check_region(request: RunRequest, hook: BrowserActHook, log: Log) -> None:

@@ -127,7 +127,8 @@ class FileSession(requests.Session):
         # A thread fetches one file at a time.
         self._file = threading.local()
         own = parse_url(settings.base_url)
-        self._own = (own.host, _port_of(own)) if own.host != parse_url(DEFAULT_BASE_URL).host else None
+        is_default = own.host == parse_url(DEFAULT_BASE_URL).host
+        self._own = None if is_default else (_bare(own.host or ""), _port_of(own))
         # With a content coding, Content-Length would not be the size of the file.
         self.headers.update({"User-Agent": settings.user_agent, "Accept-Encoding": "identity"})
         # Do not send credentials from ~/.netrc either.
@@ -240,7 +241,7 @@ class FileSession(requests.Session):
 
         Only the host of the API may be private, and only at its own port, because a web page can name any port.
         """
-        if (host, port) != self._own and is_private(address.strip("[]")):
+        if (_bare(host), port) != self._own and is_private(address.strip("[]")):
             raise FileError(f"its address points to the private host {host}")
 
 
@@ -400,6 +401,10 @@ def no_addresses_in_logs() -> Iterator[None]:
     finally:
         for (logger, _), level in zip(loggers, before, strict=True):
             logger.setLevel(level)
+
+
+def _bare(host: str) -> str:
+    return host.strip("[]").rstrip(".")
 
 
 def _port_of(parts: Url) -> int:

@@ -316,7 +316,7 @@ class Execution:
     def _words_of(self, error: Exception, *, final: bool) -> tuple[str, str]:
         """Return reason and remedy of an error, and its codes."""
         if isinstance(error, BrowserActError):
-            return f"{error.message.rstrip('.')}.\n{error.advice}".rstrip(), error.codes
+            return str(error).removesuffix(error.codes).rstrip(), error.codes
         if isinstance(error, AirflowNotFoundException):
             return no_connection(self.hook.browseract_conn_id), ""
         if final and not isinstance(error, InputError | CapUsedUpError | AirflowFailException):

@@ -11,7 +11,12 @@ from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.declared import MAX_INPUT, MAX_ITEMS, MAX_NESTED, MAX_TEXT
 from airflow_provider_browseract.api.models import Failure
-from airflow_provider_browseract.exceptions import ResponseTooLargeError, TaskNotFoundError, UnexpectedResponseError
+from airflow_provider_browseract.exceptions import (
+    ResponseTooLargeError,
+    TaskNotFoundError,
+    UnexpectedResponseError,
+    UnknownRefusalError,
+)
 from tests.cases import cases
 
 RUN = {"task_id": "7", "status": "running"}
@@ -105,6 +110,8 @@ def test_task_is_read_with_and_without_an_envelope(data):
 
 
 def test_refusal_keeps_its_meaning():
+    with pytest.raises(UnknownRefusalError):
+        read(v2.get_task("7"), {**RUN, "code": {"a": 1}, "msg": "No"})
     with pytest.raises(TaskNotFoundError, match="No such task"):
         read(v2.get_task("7"), {"code": 10112, "msg": "No such task"}, 400)
     with pytest.raises(TaskNotFoundError):

@@ -133,13 +133,13 @@ class TestInputNames:
             "template as workflow": (
                 "workflow_id",
                 TEMPLATE_SEARCH.id,
-                "id of a template, which RunTemplateOperator",
+                "It is the id of a template, which RunTemplateOperator",
             ),
-            "bot as workflow": ("workflow_id", CONTACTS.id, "is the id of a bot, which RunBotOperator runs: "),
+            "bot as workflow": ("workflow_id", CONTACTS.id, "It is the id of a bot, which RunBotOperator runs"),
             "bot template as bot": (
                 "bot_id",
                 TEMPLATE_SEARCH.id,
-                "id of a bot template, which RunBotTemplateOperator",
+                "It is the id of a bot template, which RunBotTemplateOperator",
             ),
         },
     )

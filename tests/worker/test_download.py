@@ -180,6 +180,11 @@ class TestFileUrl:
             fetch(net, "http://api.browseract.com:{port}/secret")
         assert net.host.paths == []
 
+    @pytest.mark.parametrize("host", ["[::1]", "127.0.0.1", "localhost."])
+    def test_private_host_of_the_api_is_allowed_as_urllib3_names_it(self, host):
+        with closing(session_for(f"http://{host}:8080")) as session:
+            session.check_address(host.strip("[]").rstrip("."), 8080, "127.0.0.1")
+
     def test_file_host_is_resolved_once_and_the_checked_ip_address_is_used(self, net, monkeypatch):
         net.answers["files.example"] = [["127.0.0.1"], [PUBLIC]]
         monkeypatch.setattr(download, "is_private", lambda host: host != "127.0.0.1" and "example" not in host)
