@@ -39,6 +39,8 @@ def read_id(argument: str, value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     where = XCOMS.get(argument.partition("[")[0], ID)
+    if isinstance(value, str) and re.fullmatch(r"\{+ ?[\w.]+ ?\}+", value):
+        raise InputError(f"{argument} is {value[:100]!r}, which was not replaced. A template needs two braces.")
     # The output of a task can be long or confidential.
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         raise InputError(f"{argument} is the text of a dict or a list. Use {where}.")
@@ -99,8 +101,8 @@ def read_ids(argument: str, value: Any) -> list[str]:
 
 def read_moment(argument: str, value: datetime) -> str:
     """Check a moment, and return it as the API takes it: in UTC and whole seconds."""
-    if value.tzinfo is None:
-        raise InputError(f"{argument} is {value.isoformat()}, which has no time zone. Pass a datetime with one.")
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise InputError(f"{argument} is {str(value)[:100]!r}. Pass a datetime with a time zone.")
     return value.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -5,6 +5,7 @@ Nothing here depends on the version of the API: a call brings its name, its path
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import re
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import cache
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -301,12 +303,24 @@ def refuse_while_parsing(call: Call[Any]) -> None:
 
     :raises InputError: Airflow is importing a DAG file.
     """
-    stacks = sys._current_frames().values() if call.starts_run else ()
+    stacks = _stacks() if call.starts_run else ()
     modules = (frame.f_globals.get("__name__") for stack in stacks for frame, _ in traceback.walk_stack(stack))
     if any(name in DAG_FILE_IMPORTERS for name in modules):
         raise errors.InputError(
             "This line would start a paid run each time Airflow reads this file. Move it into a @task."
         )
+
+
+def _stacks() -> list[FrameType]:
+    """Return the newest frame of each thread."""
+    # Before Python 3.12, a garbage collection during the call can block the process for ever (cpython#106883).
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return list(sys._current_frames().values())
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def may_send_again(call: Call[Any], error: BaseException) -> bool:

@@ -31,7 +31,7 @@ class _FunctionOperator(DecoratedOperator, RunOperator):
     def prepare(self, context: Context) -> None:
         """Call the function with its own arguments and with values of the context."""
         made = call_with_context(self.python_callable, self.op_args, {**context, **self.op_kwargs})
-        if made is None and self.inputs_argument == "input_parameters":
+        if made is None:
             raise InputError("The function returned None. Return the inputs, or {} if there are none.")
         if not isinstance(made, Mapping | Sequence | None) or isinstance(made, str | bytes):
             raise InputError(f"The function returned a value of type {type(made).__name__}. Return a dict of inputs.")
@@ -82,7 +82,11 @@ def browseract_task(python_callable: Callable[..., Any] | None = None, **kwargs:
     :raises InputError: there is neither or both of ``workflow_id`` and ``bot_id``.
     """
     if ("workflow_id" in kwargs) == ("bot_id" in kwargs):
-        raise InputError("@task.browseract needs either workflow_id or bot_id.")
+        raise InputError(
+            'Write @task.browseract(workflow_id="...") or @task.browseract(bot_id="..."), with one of the two.'
+        )
+    if given := [name for name in ("input_parameters", "input") if name in kwargs]:
+        raise InputError(f"@task.browseract takes no {given[0]}, because the function returns the inputs. Remove it.")
     return task_decorator_factory(
         python_callable=python_callable,
         decorated_operator_class=BotDecoratedOperator if "bot_id" in kwargs else BrowserActDecoratedOperator,

@@ -275,6 +275,8 @@ class BrowserActHook(BaseHook):
                 raise
             message = f"It is not known whether BrowserAct started a run: {error.message}"
             raise RunStartUnknownError.after(error, message) from error
+        except InputError:
+            raise
         except BaseException:
             # For example Airflow's execution_timeout, which can interrupt the code at any point.
             self.log.error(

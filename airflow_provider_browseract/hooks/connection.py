@@ -6,6 +6,7 @@ Newer cores read the form from the provider info (:func:`connection_type`). Airf
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -153,7 +154,7 @@ def read_settings(connection: Connection) -> Settings:
     # Not at the top: when Airflow is imported, it may import this module.
     from airflow import __version__ as airflow_version
 
-    extra, conn_id = connection.extra_dejson, connection.conn_id
+    extra, conn_id = _extra_of(connection), connection.conn_id
     user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
     base_url, unknown = _base_url(connection), _unknown_keys(extra)
     _warn_once(
@@ -171,6 +172,20 @@ def read_settings(connection: Connection) -> Settings:
         raise ConnectionFieldError(
             f"Connection {conn_id!r}: extra {wrong['loc'][0]!r}: {why}.\nCorrect it in the extra of the connection."
         ) from None
+
+
+def _extra_of(connection: Connection) -> dict[str, Any]:
+    # Airflow reads an extra that is no JSON as an empty one, and a misspelled budget would be none.
+    try:
+        extra = json.loads(connection.extra or "{}")
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict):
+        raise ConnectionFieldError(
+            f"Connection {connection.conn_id!r}: the extra is not a JSON object.\n"
+            'Write it like {"daily_credits": 1000}, or leave it empty.'
+        )
+    return connection.extra_dejson
 
 
 def _unknown_keys(extra: Mapping[str, Any]) -> str | None:

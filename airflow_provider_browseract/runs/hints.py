@@ -11,11 +11,24 @@ from typing import Any
 
 from airflow_provider_browseract.exceptions import InputError
 
+_INPUTS, _IDS = ("input_parameters", "input"), ("workflow_id", "workflow_template_id", "bot_id", "template_id")
+_RUN = ("browseract_task_id",)
+
 MEANT = {
-    **dict.fromkeys(("inputs", "input", "input_parameters"), ("input_parameters", "input")),
-    "conn_id": ("browseract_conn_id",),
+    **dict.fromkeys((*_INPUTS, "inputs", "data", "body", "payload", "json", "arguments", "variables"), _INPUTS),
+    **dict.fromkeys(("parameters", "args", "kwargs", "conf"), _INPUTS),
+    **dict.fromkeys(("conn_id", "conn", "connection", "connection_id"), ("browseract_conn_id",)),
+    **dict.fromkeys(("id", "ids"), (*_IDS, *_RUN)),
+    **dict.fromkeys(("task", "tasks", "task_ids", "run", "run_id"), _RUN),
+    **dict.fromkeys(("bot", "agent", "agent_id"), ("bot_id",)),
+    **{"workflow": ("workflow_id",), "template": ("workflow_template_id", "template_id")},
+    **{"profile": ("profile_id",), "save_profile": ("save_browser_data",)},
+    **{"wait": ("wait_for_completion",), "max_wait": ("timeout",)},
 }
 """Wrong names that difflib does not connect with the right ones."""
+
+KEYS = ("api_key", "key", "password", "token", "host", "base_url")
+"""What is in the connection, and never an argument."""
 
 SURE = 0.8
 """Similarity, as difflib defines it, from which a wrong name is certainly a mistyped one."""
@@ -78,30 +91,51 @@ def refuse_unknown_arguments(operator: type, given: Mapping[str, Any]) -> None:
 
     :raises TypeError: the operator does not have one of them.
     """
-    constructors = [vars(each)["__init__"] for each in operator.__mro__ if "__init__" in vars(each)]
-    known = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
+    known, own = _arguments_of(operator), _arguments_of(operator, own=True)
     # Airflow adds arguments of its own.
     unknown = [name for name in given if name not in known and not name.startswith("_")]
     if unknown:
-        lines = [
-            f"{operator.__name__} has no argument {name!r}. {_instead_of(name, operator, known)}" for name in unknown
-        ]
+        # A decorator has another name than its operator.
+        what = getattr(operator, "custom_operator_name", operator.__name__)
+        lines = [f"{what} has no argument {name!r}. {_instead_of(name, operator, known, own)}" for name in unknown]
         raise TypeError(f"Task {given.get('task_id')!r}: " + "\n".join(lines))
 
 
-def _instead_of(name: str, operator: type, known: Collection[str]) -> str:
+def _arguments_of(operator: type, *, own: bool = False) -> set[str]:
+    """Return the names of an operator's arguments, all of them or those that are not Airflow's."""
+    classes = [each for each in operator.__mro__ if "__init__" in vars(each)]
+    package = __name__.partition(".")[0]
+    constructors = [vars(each)["__init__"] for each in classes if not own or each.__module__.startswith(package)]
+    found = [each for constructor in constructors for each in inspect.signature(constructor).parameters.values()]
+    return {each.name for each in found if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)} - {"self"}
+
+
+def _instead_of(name: str, operator: type, known: Collection[str], own: Collection[str]) -> str:
     """Return what to do instead of passing an argument that an operator does not have, as sentences."""
+    from airflow_provider_browseract.api.settings import EXTRA_FIELDS
+
     if name in NOT_HERE:
         return NOT_HERE[name]
-    if name in RUN_BY and (own := next((each for each in RUN_BY if each in known), None)):
-        return f"Pass {own}, or use {RUN_BY[name]}, which takes {name}."
-    similar = _similar(name, known, MEANT.get(name, ()))
-    question = f"Did you mean {similar}?" if similar else "Remove it."
+    if name in KEYS or name in EXTRA_FIELDS:
+        return "It is a field of the Airflow connection whose id browseract_conn_id is."
+    if name in RUN_BY and (mine := next((each for each in RUN_BY if each in known), None)):
+        return f"Pass {mine}, or use {RUN_BY[name]}, which takes {name}."
+    is_sure = name in MEANT or difflib.get_close_matches(name.casefold(), known, n=1, cutoff=SURE)
+    similar = _similar(name, known if is_sure else own, MEANT.get(name, ()))
+    if similar and (is_sure or not hasattr(operator, "inputs_argument")):
+        return f"Did you mean {similar}?"
+    hint = _place_of_inputs(name, operator)
+    return f"Did you mean {similar}? {hint}" if similar else hint
+
+
+def _place_of_inputs(name: str, operator: type) -> str:
+    """Return where a name belongs if it is one of an input."""
     inputs = getattr(operator, "inputs_argument", None)
-    if inputs is None or name in MEANT or difflib.get_close_matches(name.casefold(), known, n=1, cutoff=SURE):
-        return question
-    hint = f'Names of inputs go into {inputs}: {inputs}={{"{name}": ...}}'
-    return f"{question} {hint}" if similar else hint
+    if inputs is None:
+        return "Remove it, or set it on the task that starts the run."
+    if hasattr(operator, "custom_operator_name"):
+        return f'If it is an input, return it from the function: return {{"{name}": ...}}'
+    return f'Names of inputs go into {inputs}: {inputs}={{"{name}": ...}}'
 
 
 def check_not_expanded_dict(argument: str, value: Any) -> None:

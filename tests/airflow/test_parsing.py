@@ -80,7 +80,7 @@ def test_code_at_the_top_of_a_dag_file_starts_no_run(code, browseract_emulator, 
     assert not [record for record in browseract_emulator.requests if record.endpoint in STARTS]
 
 
-def test_error_names_the_remedy_and_other_calls_are_sent(browseract_emulator, tmp_path):
+def test_error_names_the_remedy_and_other_calls_are_sent(browseract_emulator, tmp_path, caplog):
     file = tmp_path / "file.py"
     file.write_text(f"{BEGIN}\nhook.get_workflow(ID)\nstart()\n")
     with pytest.raises(
@@ -88,3 +88,4 @@ def test_error_names_the_remedy_and_other_calls_are_sent(browseract_emulator, tm
     ):
         dags_of(str(file))
     assert [record.endpoint for record in browseract_emulator.requests] == ["get-workflow"]
+    assert "A run may be running" not in caplog.text

@@ -33,6 +33,7 @@ def test_value_is_read(read, value, result):
     ("read", "value", "words"),
     {
         **{f"{value!r} as id": (read_id, value, "is ") for value in ("", " ", None, "None", "NOTSET", True, 1.5)},
+        "f-string without f": (read_id, "{workflow_id}", "which was not replaced. A template needs two braces."),
         "address without an id": (read_path_id, "https://www.browseract.com/workflow/new", "not a name or an address."),
         **{f"{name!r} as id": (read_path_id, name, NO_NAME) for name in ("Amazon search 5", "Search", "templates")},
         **{f"{text} as ids": (read_ids, text, A_LIST) for text in ("['1', '2']", "LazySelectSequence([])", "1, 2")},

@@ -50,5 +50,5 @@ def test_optional_fields_not_given_are_not_sent_with_a_start():
 def test_times_are_sent_in_utc_and_refused_without_a_time_zone():
     params = EVERY_CALL["list-tasks"].params
     assert (params["created_at_from"], params["created_at_to"]) == ("2026-01-02T03:04:05Z", "2026-01-02T01:04:05Z")
-    with pytest.raises(ValueError, match="has no time zone"):
+    with pytest.raises(ValueError, match="Pass a datetime with a time zone"):
         v2.list_tasks(created_at_from=datetime(2026, 1, 1))

@@ -57,7 +57,7 @@ def test_task_browseract_decorator_creates_the_decorated_operator(arguments, ope
 
 @pytest.mark.parametrize("given", [{}, {"workflow_id": SEARCH.id, "bot_id": CONTACTS.id}], ids=["neither", "both"])
 def test_decorator_needs_either_a_workflow_id_or_a_bot_id(given):
-    with pytest.raises(InputError, match=r"^@task\.browseract needs either workflow_id or bot_id\.$"):
+    with pytest.raises(InputError, match=r"^Write @task\.browseract\(workflow_id=.*, with one of the two\.$"):
 
         @task.browseract(**given)
         def find():
@@ -77,10 +77,10 @@ def test_what_the_function_returns_becomes_the_inputs(decorated, emulator, defer
     assert dict(emulator.tasks[0].inputs) == dict(zip(names, ("pens of run", sent), strict=True))
 
 
-def test_bot_of_a_function_that_returns_none_gets_an_empty_input(decorated, emulator):
-    emulator.set_workflow(CONTACTS.id, input_schema={"type": "object"})
-    decorated(lambda: None, **BOT, wait_for_completion=False).run()
-    assert dict(emulator.tasks[0].inputs) == {}
+@pytest.mark.parametrize("argument", ["input_parameters", "input"])
+def test_decorator_takes_no_inputs_because_the_function_returns_them(argument):
+    with pytest.raises(InputError, match=f"takes no {argument}, because the function returns the inputs"):
+        task.browseract(**{"workflow_id": SEARCH.id, argument: {"keyword": "pens"}})  # type: ignore[call-overload]
 
 
 @cases(
@@ -89,6 +89,7 @@ def test_bot_of_a_function_that_returns_none_gets_an_empty_input(decorated, emul
         "text": ({}, "pens", "The function returned a value of type str. Return a dict"),
         "empty dict": ({}, {}, "lacks the required name 'keyword'"),
         "returns None": ({}, None, "The function returned None"),
+        "returns None for a bot": (BOT, None, "The function returned None"),
         "text for a bot": (BOT, "pens", A_DICT),
         "list for a bot": (BOT, [{"name": "company_name", "value": "a"}], A_DICT),
     },

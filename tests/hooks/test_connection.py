@@ -27,6 +27,13 @@ def read(**fields) -> Settings:
     return read_settings(stored)
 
 
+@pytest.mark.parametrize("extra", ["daily_credits=5", "[1]", '"text"', "5"])
+def test_extra_that_is_no_json_object_is_refused_because_a_budget_in_it_would_be_none(extra):
+    stored = Connection(conn_id="browseract_default", conn_type="browseract", password="app-key", extra=extra)
+    with pytest.raises(ConnectionFieldError, match="the extra is not a JSON object"):
+        read_settings(stored)
+
+
 @cases(
     ("host", "shown"),
     {

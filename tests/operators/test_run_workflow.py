@@ -287,6 +287,8 @@ PROFILES = (
     "Only RunWorkflowOperator takes a browser profile. To keep a login, set the browser of a bot to Standard Browser "
     "in the BrowserAct dashboard, or copy a template to a workflow."
 )
+ON_THE_START = "Remove it, or set it on the task that starts the run."
+IN_THE_CONNECTION = "It is a field of the Airflow connection whose id browseract_conn_id is."
 IDS = {
     RunWorkflowOperator: "workflow_id",
     RunTemplateOperator: "workflow_template_id",
@@ -309,7 +311,17 @@ IDS = {
         (RunTemplateOperator, "Region", "Did you mean 'region'?"),
         (StopTaskOperator, "browseract_task_ids", "Did you mean 'browseract_task_id'?"),
         (TaskSensor, "poke_intervall", "Did you mean 'poke_interval'?"),
-        (TaskSensor, "workflow_id", "Remove it."),
+        (TaskSensor, "workflow_id", ON_THE_START),
+        (TaskSensor, "max_credits", ON_THE_START),
+        (TaskSensor, "run_id", "Did you mean 'browseract_task_id'?"),
+        (RunWorkflowOperator, "args", "Did you mean 'input_parameters'?"),
+        (RunWorkflowOperator, "kwargs", "Did you mean 'input_parameters'?"),
+        (RunBotOperator, "data", "Did you mean 'input'?"),
+        (RunBotOperator, "id", "Did you mean 'bot_id'?"),
+        (RunWorkflowOperator, "save_profile", "Did you mean 'save_browser_data'?"),
+        (RunWorkflowOperator, "api_key", IN_THE_CONNECTION),
+        (RunWorkflowOperator, "daily_credits", IN_THE_CONNECTION),
+        (StopTaskOperator, "webhook_base_url", IN_THE_CONNECTION),
         (RunBotOperator, "profile_id", PROFILES),
         (RunTemplateOperator, "save_browser_data", PROFILES),
         (RunBotOperator, "region", "Only RunTemplateOperator and RunBotTemplateOperator take a region."),
