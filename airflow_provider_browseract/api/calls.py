@@ -5,11 +5,9 @@ Nothing here depends on the version of the API: a call brings its name, its path
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import re
-import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,7 +15,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import cache
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -299,28 +296,17 @@ def _http_date(value: str) -> datetime | None:
 
 
 def refuse_while_parsing(call: Call[Any]) -> None:
-    """Refuse to start a run while any thread of this process imports a DAG file, also if another thread sends it.
+    """Refuse to start a run while this thread imports a DAG file.
+
+    The stacks of other threads are not read: Python can crash when it follows the frames of a thread that runs.
 
     :raises InputError: Airflow is importing a DAG file.
     """
-    stacks = _stacks() if call.starts_run else ()
-    modules = (frame.f_globals.get("__name__") for stack in stacks for frame, _ in traceback.walk_stack(stack))
-    if any(name in DAG_FILE_IMPORTERS for name in modules):
+    stack = traceback.walk_stack(None) if call.starts_run else ()
+    if any(frame.f_globals.get("__name__") in DAG_FILE_IMPORTERS for frame, _ in stack):
         raise errors.InputError(
             "This line would start a paid run each time Airflow reads this file. Move it into a @task."
         )
-
-
-def _stacks() -> list[FrameType]:
-    """Return the newest frame of each thread."""
-    # Before Python 3.12, a garbage collection during the call can block the process for ever (cpython#106883).
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return list(sys._current_frames().values())
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def may_send_again(call: Call[Any], error: BaseException) -> bool:
