@@ -68,7 +68,7 @@ def no_connection(conn_id: str) -> str:
         return (
             f"There is no connection {conn_id!r}: Airflow cannot read the value of {variable}.\n"
             "In a URI, characters such as / in the API key have to be percent-encoded (%2F). JSON needs no encoding: "
-            """'{"conn_type": "browseract", "password": "app-... (required)"}'."""
+            """'{"conn_type": "browseract", "password": "app-..."}'."""
         )
     return (
         f"There is no connection {conn_id!r}.\n"

@@ -11,14 +11,21 @@ from typing import Any
 
 from airflow_provider_browseract.exceptions import InputError
 
-_INPUTS, _IDS = ("input_parameters", "input"), ("workflow_id", "workflow_template_id", "bot_id", "template_id")
-_RUN = ("browseract_task_id",)
+RUN_BY = {
+    "workflow_id": "RunWorkflowOperator",
+    "workflow_template_id": "RunTemplateOperator",
+    "bot_id": "RunBotOperator",
+    "template_id": "RunBotTemplateOperator",
+}
+"""The operator for each argument with the id of what is run."""
+
+_INPUTS, _RUN = ("input_parameters", "input"), ("browseract_task_id",)
 
 MEANT = {
     **dict.fromkeys((*_INPUTS, "inputs", "data", "body", "payload", "json", "arguments", "variables"), _INPUTS),
     **dict.fromkeys(("parameters", "args", "kwargs", "conf"), _INPUTS),
     **dict.fromkeys(("conn_id", "conn", "connection", "connection_id"), ("browseract_conn_id",)),
-    **dict.fromkeys(("id", "ids"), (*_IDS, *_RUN)),
+    **dict.fromkeys(("id", "ids"), (*RUN_BY, *_RUN)),
     **dict.fromkeys(("task", "tasks", "task_ids", "run", "run_id"), _RUN),
     **dict.fromkeys(("bot", "agent", "agent_id"), ("bot_id",)),
     **{"workflow": ("workflow_id",), "template": ("workflow_template_id", "template_id")},
@@ -32,14 +39,6 @@ KEYS = ("api_key", "key", "password", "token", "host", "base_url")
 
 SURE = 0.8
 """Similarity, as difflib defines it, from which a wrong name is certainly a mistyped one."""
-
-RUN_BY = {
-    "workflow_id": "RunWorkflowOperator",
-    "workflow_template_id": "RunTemplateOperator",
-    "bot_id": "RunBotOperator",
-    "template_id": "RunBotTemplateOperator",
-}
-"""The operator for each argument with the id of what is run."""
 
 PROFILES = (
     "Only RunWorkflowOperator takes a browser profile. To keep a login, set the browser of a bot to Standard Browser "

@@ -243,11 +243,14 @@ def _read_source(request: RunRequest, hook: BrowserActHook) -> tuple[RunRequest,
 def _kind_of(source: Source, hook: BrowserActHook) -> SourceKind | None:
     """Return the other kind of source that an id is of, if it is one."""
     # The same id can be a template of both versions.
-    for kind in sorted(SourceKind, key=lambda each: SOURCES[each].api_version is not source.api_version):
-        if kind is not source.kind:
-            with suppress(NotFoundError):
-                hook.client.send(SOURCES[kind].read(source.id))
-                return kind
+    kinds = sorted(SourceKind, key=lambda kind: SOURCES[kind].api_version is not source.api_version)
+    # The first error is reported, whatever happens here.
+    with suppress(BrowserActError):
+        for kind in kinds:
+            if kind is not source.kind:
+                with suppress(NotFoundError):
+                    hook.client.send(SOURCES[kind].read(source.id))
+                    return kind
     return None
 
 
