@@ -42,7 +42,7 @@ def test_fourth(other): ...
 def test_error_of_a_shared_fixture_is_reported_in_full_only_once(tmp_path):
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(TESTS)
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:browseract"]
+    words = [sys.executable, "-m", "pytest", "-q", "-rN", "-p", "no:cacheprovider", "-p", "no:browseract"]
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     printed = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True).stdout
     assert printed.count("E       the log\n") == 1
