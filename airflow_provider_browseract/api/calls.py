@@ -5,16 +5,17 @@ Nothing here depends on the version of the API: a call brings its name, its path
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import math
 import re
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import cache
+from tempfile import TemporaryFile
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -71,11 +72,11 @@ DATA = ("data", "id", "task_id")
 """What the envelope of an error does not have."""
 
 DAG_FILE_IMPORTERS = (
-    "airflow.models.dagbag",  # before Airflow 3.2
-    "airflow.dag_processing.importers.python_importer",
-    "airflow.sdk.importers.python_importer",  # from Airflow 3.4 on
+    b"airflow/models/dagbag.py",  # before Airflow 3.2
+    b"airflow/dag_processing/importers/python_importer.py",
+    b"airflow/sdk/importers/python_importer.py",  # from Airflow 3.4 on
 )
-"""The modules of Airflow that import DAG files, in the DAG processor and in workers."""
+"""The files of Airflow whose code imports DAG files, in the DAG processor and in workers."""
 
 MAX_REFUSAL = 64 * 1024
 """Bytes of a response without declared fields, such as a refusal, that a shared process reads."""
@@ -296,14 +297,22 @@ def _http_date(value: str) -> datetime | None:
 
 
 def refuse_while_parsing(call: Call[Any]) -> None:
-    """Refuse to start a run while this thread imports a DAG file.
+    """Refuse to start a run while a thread of this process imports a DAG file, also if another thread sends the call.
 
-    The stacks of other threads are not read: Python can crash when it follows the frames of a thread that runs.
+    faulthandler writes the stacks of all threads in one step. Python can crash if other code follows the frames of a
+    thread that runs.
 
     :raises InputError: Airflow is importing a DAG file.
     """
-    stack = traceback.walk_stack(None) if call.starts_run else ()
-    if any(frame.f_globals.get("__name__") in DAG_FILE_IMPORTERS for frame, _ in stack):
+    if not call.starts_run:
+        return
+    stacks = b""
+    # A machine without a place for temporary files can start runs.
+    with suppress(OSError), TemporaryFile() as file:
+        faulthandler.dump_traceback(file)
+        file.seek(0)
+        stacks = file.read()
+    if any(importer in stacks for importer in DAG_FILE_IMPORTERS):
         raise errors.InputError(
             "This line would start a paid run each time Airflow reads this file. Move it into a @task."
         )

@@ -11,10 +11,15 @@ from airflow_provider_browseract.compat import dags_of
 from airflow_provider_browseract.emulator import SEARCH
 from tests.cases import cases
 
-pytestmark = pytest.mark.usefixtures("airflow_database")
+pytestmark = [
+    pytest.mark.usefixtures("airflow_database"),
+    # The code of a thread fails by itself.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
 
 BEGIN = f"""
-import asyncio, os, sys
+import asyncio, os, sys, threading
+from concurrent.futures import ThreadPoolExecutor
 from airflow.sdk import DAG, dag, task
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -50,6 +55,9 @@ SHAPES = {
     "a template of Jinja": "import jinja2\njinja2.Template('{{ f() }}').render(f=start)",
     "an imported module": "import sys; sys.path.insert(0, os.path.dirname(__file__)); import helper_that_starts",
     "eval": "eval('start()')",
+    "a thread": "t = threading.Thread(target=start); t.start(); t.join()",
+    "a pool of threads": "ThreadPoolExecutor(1).submit(start).result()",
+    "a thread of an event loop": "asyncio.run(asyncio.to_thread(start))",
     "the client": "hook.client.send(CALL)",
     "the client of get_conn": "hook.get_conn().send(CALL)",
     "a client with a time limit": "with hook.client_within(5) as client: client.send(v3.run(ID))",
