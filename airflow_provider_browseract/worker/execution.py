@@ -70,7 +70,7 @@ from airflow_provider_browseract.worker.ledger import Entry, Ledger, id_of
 from airflow_provider_browseract.worker.own_run import OwnRun
 from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
 from airflow_provider_browseract.worker.showing import count_run, id_or_none, proven_run, show_run, show_wait
-from airflow_provider_browseract.worker.start import NotNowError, Started, Wanted, start_or_reattach
+from airflow_provider_browseract.worker.start import NotNowError, Start, Started
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -226,7 +226,7 @@ class Execution:
                 # Whatever fails from here on, this process answers for that run.
                 run.follow(entry.task_id, entry.source.api_version)
                 run.starting = entry.task_id is None
-            return start_or_reattach(run, self._wanted(queued), entry)
+            return self._wanted(queued).begin(entry)
         except NotNowError as refused:
             return refused
         except AirflowSkipException:
@@ -261,7 +261,7 @@ class Execution:
             self.log.error("%s. A run may be running and using credits. %s", UNKNOWN, then)
             run.leave_start_unknown()
 
-    def _wanted(self, queued: Queued) -> Wanted:
+    def _wanted(self, queued: Queued) -> Start:
         """Check everything that needs no other service, and return what is to be run."""
         options = self.options
         request = self._request()
@@ -269,7 +269,7 @@ class Execution:
             # This process needs it at the end of the run, perhaps hours later, when another version may be installed.
             from airflow_provider_browseract.worker import conclude  # noqa: F401
         again = queued.refusals > 0
-        return Wanted(request, options.max_credits, partial(self._check_before_start, again=again))
+        return Start(self.run, request, options.max_credits, partial(self._check_before_start, again=again))
 
     def _request(self) -> RunRequest:
         request = self.operator.read_request(self.context)

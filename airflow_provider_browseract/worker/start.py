@@ -46,19 +46,6 @@ MAYBE = "The response to a start was lost. Each run below may be the one that it
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be run.
-
-    :param max_credits: credits that all runs of the task instance may use together; None for no cap.
-    :param before_start: checks what takes requests to other services, and returns the request to send.
-    """
-
-    request: RunRequest
-    max_credits: int | None
-    before_start: Callable[[RunRequest], RunRequest]
-
-
-@dataclass(frozen=True)
 class Started:
     """There is a run to wait for.
 
@@ -89,168 +76,224 @@ class NotNowError(Exception):
         self.why = why
 
 
-@dataclass(frozen=True)
-class _Earlier:
-    """What an earlier try has left, compared with what is wanted now.
+class Start:
+    """A start, or the way back to the run of an earlier try.
 
-    :param cleared: a person has cleared the task since then. This begins a new count of credits.
-    :param proven: it is certain that this task instance has left it.
-    :param other_key: the API key has changed. The inputs then cannot be compared, and are assumed to be unchanged.
-    :param same: the source and, as far as they can be compared, the inputs are what is wanted.
+    :param run: the run that this process answers for.
+    :param request: what is to be run.
+    :param max_credits: credits that all runs of the task instance may use together; None for no cap.
+    :param before_start: checks what takes requests to other services, and returns the request to send.
     """
 
-    entry: Entry
-    cleared: bool
-    proven: bool
-    other_key: bool
-    same: bool
+    def __init__(
+        self,
+        run: OwnRun,
+        request: RunRequest,
+        max_credits: int | None,
+        before_start: Callable[[RunRequest], RunRequest],
+    ) -> None:
+        self.run, self.log, self.ti = run, run.log, run.ledger.ti
+        self.request, self.max_credits, self.before_start = request, max_credits, before_start
 
-    @classmethod
-    def of(cls, run: OwnRun, request: RunRequest, entry: Entry) -> _Earlier:
-        settings, ti = run.hook.settings, run.ledger.ti
-        other_key = entry.key_digest != settings.key_digest
-        same = other_key or entry.fingerprint == request.fingerprint(settings.api_key)
-        return cls(
-            entry,
-            cleared=entry.max_tries != ti.max_tries,
-            proven=entry.is_proven(settings, ti),
-            other_key=other_key,
-            same=same and entry.source == request.source,
-        )
+    def begin(self, entry: Entry | None) -> Started:
+        """Reattach to the run of an earlier try, or start a new one.
 
-    @property
-    def spent(self) -> int:
-        return 0 if self.cleared else self.entry.spent
+        :param entry: what the earlier try has stored.
+        :raises NotNowError: no run can be started now.
+        :raises AirflowFailException: nothing was started, and no retry can help.
+        :raises RunStartUnknownError: it is not known whether a start has created a run. A later try looks it up.
+        :raises BrowserActError: the start was refused, or the earlier run could not be read or stopped.
+        """
+        if entry is None:
+            return self._start()
+        settings = self.run.hook.settings
+        # Whether it is certain that this task instance has stored the entry.
+        self.proven = entry.is_proven(settings, self.ti)
+        # Whether a person has cleared the task since then. This begins a new count of credits.
+        self.cleared = entry.max_tries != self.ti.max_tries
+        # With another API key, the inputs cannot be compared, and are assumed to be unchanged.
+        self.other_key = entry.key_digest != settings.key_digest
+        same = self.other_key or entry.fingerprint == self.request.fingerprint(settings.api_key)
+        self.same = same and entry.source == self.request.source
+        if not (self.proven or self.other_key):
+            return self._leave_alone(entry, "nothing proves that this task instance stored it")
+        if entry.task_id is None:
+            return self._look_up_or_start(entry)
+        if not self.proven:
+            # Read it, but do not answer for it yet.
+            self.run.follow(None, entry.source.api_version)
+        return self._reattach_or_start(entry, entry)
 
+    def _spent(self, entry: Entry) -> int:
+        return 0 if self.cleared else entry.spent
 
-def start_or_reattach(run: OwnRun, wanted: Wanted, entry: Entry | None) -> Started:
-    """Reattach to the run of an earlier try, or start a new one.
+    def _look_up_or_start(self, entry: Entry) -> Started:
+        """Find the run of an earlier try that has not stored the result of its start, or start a new one."""
+        self.log.info("An earlier try was about to start a run and did not store the result. Looking for the run.")
+        request = self.request if self.same else None
+        lost = LostStart(self.ti, entry, request, entry.written_at + entry.longest_call)
+        if (found := _find(self.run, lost, cleared=self.cleared)) is not None:
+            started = replace(entry, task_id=found.id, profile_id=found.profile_id or entry.profile_id)
+            # If a new start is refused, it is stored again.
+            started = started if self.other_key else started.signed(self.run.hook.settings, self.ti)
+            self.run.follow(found.id, entry.source.api_version)
+            self.run.starting, self.proven = False, True
+            return self._reattach_or_start(started, entry)
+        if self.other_key and entry.source.is_template:
+            # Another account, whose list this was, can run the same template, but no workflow or bot of this one.
+            return self._leave_alone(entry, "the API key has changed, and the run was not found")
+        return self._start(entry, entry.earlier, self._spent(entry))
 
-    :param entry: what the earlier try has stored.
-    :raises NotNowError: no run can be started now.
-    :raises AirflowFailException: nothing was started, and no retry can help.
-    :raises RunStartUnknownError: it is not known whether a start has created a run. A later try looks it up.
-    :raises BrowserActError: the start was refused, or the earlier run could not be read or stopped.
-    """
-    if entry is None:
-        return _start(run, wanted)
-    earlier = _Earlier.of(run, wanted.request, entry)
-    if not (earlier.proven or earlier.other_key):
-        return _leave_alone(run, wanted, earlier, "nothing proves that this task instance stored it")
-    if entry.task_id is None:
-        return _look_up_or_start(run, wanted, earlier)
-    if not earlier.proven:
-        # Read it, but do not answer for it yet.
-        run.follow(None, entry.source.api_version)
-    return _reattach_or_start(run, wanted, earlier, entry)
+    def _reattach_or_start(self, entry: Entry, before: Entry) -> Started:
+        """Reattach to the run of an earlier try if it is still wanted, or start a new one.
 
+        :param before: what is stored now.
+        """
+        spent, task_id = self._spent(entry), entry.task_id or ""
+        task = self._read_earlier(task_id)
+        if task is None:
+            return self._start(entry, (*entry.earlier, task_id), spent)
+        if not self.proven:
+            if not (self.same and match_task(task, entry, self.request)):
+                why = "the API key has changed, and it is not certain that the run is one of this task instance"
+                return self._leave_alone(entry, why)
+            self.log.warning("The API key has changed since the earlier try. Its run matches this task instance.")
+            self.run.follow(task_id, entry.source.api_version)
+        if not self._is_wanted(task, entry):
+            spent += 0 if self.cleared else credits_of(task, self.run.hook.settings.credits_per_step)
+            return self._start(entry, (*entry.earlier, task_id), spent)
+        # Someone may have changed an argument or the connection, or cleared the task.
+        current = replace(entry, **self._now(), spent=spent).signed(self.run.hook.settings, self.ti)
+        if current != before:
+            self._remember(current)
+        self.log.info("Reattaching to BrowserAct task %s that an earlier try started.", task_id)
+        return Started(current, task, None)
 
-def _look_up_or_start(run: OwnRun, wanted: Wanted, earlier: _Earlier) -> Started:
-    """Find the run of an earlier try that has not stored the result of its start, or start a new one."""
-    run.log.info("An earlier try was about to start a run and did not store the result. Looking for the run.")
-    entry, ti = earlier.entry, run.ledger.ti
-    lost = LostStart(ti, entry, wanted.request if earlier.same else None, entry.written_at + entry.longest_call)
-    if (found := _find(run, lost, cleared=earlier.cleared)) is not None:
-        started = replace(entry, task_id=found.id, profile_id=found.profile_id or entry.profile_id)
-        # If a new start is refused, it is stored again.
-        started = started if earlier.other_key else started.signed(run.hook.settings, ti)
-        run.follow(found.id, entry.source.api_version)
-        run.starting = False
-        return _reattach_or_start(run, wanted, replace(earlier, entry=started, proven=True), entry)
-    if earlier.other_key and entry.source.is_template:
-        # Another account, whose list this was, can run the same template, but no workflow or bot of this one.
-        return _leave_alone(run, wanted, earlier, "the API key has changed, and the run was not found")
-    return _start(run, wanted, entry, entry.earlier, earlier.spent)
+    def _now(self) -> dict[str, Any]:
+        """Return the fields of an entry that depend on the connection and the try as they are now."""
+        settings = self.run.hook.settings
+        digests = {"fingerprint": self.request.fingerprint(settings.api_key), "key_digest": settings.key_digest}
+        return {**digests, "connection": self.run.hook.browseract_conn_id, "max_tries": self.ti.max_tries}
 
+    def _leave_alone(self, entry: Entry, why: str) -> Started:
+        """Fail or, if the task was cleared, start a new run; do nothing to the run that the entry names."""
+        named = id_of(entry.task_id)
+        if not self.cleared:
+            raise unusable(why, named, UNTIL_CLEARED)
+        then = f" The run that it names may be active and using credits: BrowserAct task {named}." if named else ""
+        text = "The state that an earlier try stored about its run cannot be used: %s. %s"
+        self.log.warning(text, why, f"{STARTING_ANEW}{then}")
+        return self._start(earlier=(named,) if named else ())
 
-def _reattach_or_start(run: OwnRun, wanted: Wanted, earlier: _Earlier, before: Entry) -> Started:
-    """Reattach to the run of an earlier try if it is still wanted, or start a new one.
+    def _read_earlier(self, task_id: str) -> Task | None:
+        """Read the run of an entry; return None if BrowserAct does not know it, and a person has cleared the task."""
+        task = self.run.look(task_id)
+        if isinstance(task, Task):
+            return task
+        if not isinstance(task, TaskNotFoundError) or task.code is None:
+            raise task
+        unknown = "BrowserAct does not know the run of an earlier try with this API key."
+        if not self.cleared:
+            # With a key of another account, the run may still be active there.
+            self.run.task_id = None
+            then = f"{WHY_UNKNOWN} Make sure that no run is active. Then {UNTIL_CLEARED}."
+            raise AirflowFailException(
+                error_text(f"{unknown} Nothing was started.", then, about=task_id, codes=task.codes)
+            )
+        text = "%s %s If it is active in another account, it keeps using credits. %s It was BrowserAct task %s."
+        self.log.warning(text, unknown, WHY_UNKNOWN, STARTING_ANEW, task_id)
+        return None
 
-    :param before: what is stored now.
-    """
-    entry, spent, task_id = earlier.entry, earlier.spent, earlier.entry.task_id or ""
-    task = _read_earlier(run, task_id, cleared=earlier.cleared)
-    if task is None:
-        return _start(run, wanted, entry, (*entry.earlier, task_id), spent)
-    if not earlier.proven:
-        if not (earlier.same and match_task(task, entry, wanted.request)):
-            why = "the API key has changed, and it is not certain that the run is one of this task instance"
-            return _leave_alone(run, wanted, earlier, why)
-        run.log.warning("The API key has changed since the earlier try. Its run matches this task instance.")
-        run.follow(task_id, entry.source.api_version)
-    if not _is_wanted(run, task, earlier, wanted):
-        spent += 0 if earlier.cleared else credits_of(task, run.hook.settings.credits_per_step)
-        return _start(run, wanted, entry, (*entry.earlier, task_id), spent)
-    # Someone may have changed an argument or the connection, or cleared the task.
-    current = replace(entry, **_now(run, wanted.request), spent=spent).signed(run.hook.settings, run.ledger.ti)
-    if current != before:
-        _remember(run, current)
-    run.log.info("Reattaching to BrowserAct task %s that an earlier try started.", task_id)
-    return Started(current, task, None)
-
-
-def _now(run: OwnRun, request: RunRequest) -> dict[str, Any]:
-    """Return the fields of an entry that depend on the connection and the try as they are now."""
-    settings = run.hook.settings
-    digests = {"fingerprint": request.fingerprint(settings.api_key), "key_digest": settings.key_digest}
-    return {**digests, "connection": run.hook.browseract_conn_id, "max_tries": run.ledger.ti.max_tries}
-
-
-def _leave_alone(run: OwnRun, wanted: Wanted, earlier: _Earlier, why: str) -> Started:
-    """Fail or, if the task was cleared, start a new run; do nothing to the run that the entry names."""
-    named = id_of(earlier.entry.task_id)
-    if not earlier.cleared:
-        raise unusable(why, named, UNTIL_CLEARED)
-    then = f" The run that it names may be active and using credits: BrowserAct task {named}." if named else ""
-    text = "The state that an earlier try stored about its run cannot be used: %s. %s"
-    run.log.warning(text, why, f"{STARTING_ANEW}{then}")
-    return _start(run, wanted, earlier=(named,) if named else ())
-
-
-def _read_earlier(run: OwnRun, task_id: str, *, cleared: bool) -> Task | None:
-    """Read the run of an entry; return None if BrowserAct does not know it, and a person has cleared the task."""
-    task = run.look(task_id)
-    if isinstance(task, Task):
-        return task
-    if not isinstance(task, TaskNotFoundError) or task.code is None:
-        raise task
-    unknown = "BrowserAct does not know the run of an earlier try with this API key."
-    if not cleared:
-        # With a key of another account, the run may still be active there.
-        run.task_id = None
-        then = f"{WHY_UNKNOWN} Make sure that no run is active. Then {UNTIL_CLEARED}."
-        raise AirflowFailException(error_text(f"{unknown} Nothing was started.", then, about=task_id, codes=task.codes))
-    text = "%s %s If it is active in another account, it keeps using credits. %s It was BrowserAct task %s."
-    run.log.warning(text, unknown, WHY_UNKNOWN, STARTING_ANEW, task_id)
-    return None
-
-
-def _is_wanted(run: OwnRun, task: Task, earlier: _Earlier, wanted: Wanted) -> bool:
-    """Return whether to wait for the run of an earlier try. If not, stop it."""
-    source, status = earlier.entry.source, task.status
-    if source != wanted.request.source:
-        why = f"it is a run of {source}"
-    elif not earlier.same:
-        why = "an earlier try had other inputs or another profile"
-    elif status.came_to_nothing:
-        run.log.info("The run of an earlier try has ended as %s. Starting a new run.", status)
-        return False
-    elif status.ended or not earlier.cleared:
-        return True
-    else:
-        why = "the Airflow task was cleared"
-    if status.ended:
-        run.log.info("The run of an earlier try has ended as %s, but %s. Starting a new run.", status, why)
-        return False
-    text = "The run of an earlier try was stopped, because %s. Starting a new run. It was BrowserAct task %s."
-    if not send_all(stop_run(task.id, APIS[task.api_version]), run.hook.client):
-        seen = run.look(task.id)
-        if earlier.same and isinstance(seen, Task) and not seen.status.came_to_nothing:
-            # It has finished before the stop, and its result was never returned.
+    def _is_wanted(self, task: Task, entry: Entry) -> bool:
+        """Return whether to wait for the run of an earlier try. If not, stop it."""
+        source, status = entry.source, task.status
+        if source != self.request.source:
+            why = f"it is a run of {source}"
+        elif not self.same:
+            why = "an earlier try had other inputs or another profile"
+        elif status.came_to_nothing:
+            self.log.info("The run of an earlier try has ended as %s. Starting a new run.", status)
+            return False
+        elif status.ended or not self.cleared:
             return True
-        text = "The run of an earlier try ended before its stop (%s). Starting a new run. It was BrowserAct task %s."
-    run.log.warning(text, why, task.id)
-    return False
+        else:
+            why = "the Airflow task was cleared"
+        if status.ended:
+            self.log.info("The run of an earlier try has ended as %s, but %s. Starting a new run.", status, why)
+            return False
+        text = "The run of an earlier try was stopped, because %s. Starting a new run. It was BrowserAct task %s."
+        if not send_all(stop_run(task.id, APIS[task.api_version]), self.run.hook.client):
+            seen = self.run.look(task.id)
+            if self.same and isinstance(seen, Task) and not seen.status.came_to_nothing:
+                # It has finished before the stop, and its result was never returned.
+                return True
+            text = (
+                "The run of an earlier try ended before its stop (%s). Starting a new run. It was BrowserAct task %s."
+            )
+        self.log.warning(text, why, task.id)
+        return False
+
+    def _start(self, before: Entry | None = None, earlier: tuple[str, ...] = (), spent: int = 0) -> Started:
+        """Start a run, if cap and budget allow it. If certainly none was started, restore the entry before."""
+        run = self.run
+        # From here on, this try no longer answers for a run of an earlier try.
+        run.task_id = run.known_id = run.unproven = None
+        run.starting = False
+        request = self.before_start(self.request)
+        run.source_name = request.source_name
+        check_cap(spent, self.max_credits)
+        for number in range(1, MAX_STARTS + 1):
+            # Before each start: it takes minutes until it is known that the last start created no run.
+            _check_budget(run, self.max_credits, request)
+            settings = run.hook.settings
+            known = {**self._now(), "longest_call": settings.longest_call, "earlier": earlier, "spent": spent}
+            record = _Record(run, settings, Entry(request.source, **known, written_at=0.0))
+            try:
+                return self._started(record, request, run.hook.client.send(request.call, before=record))
+            except BrowserActError as error:
+                if not error.not_processed:
+                    text = "%s. Looking for it for up to %g seconds: %s"
+                    self.log.warning(text, UNKNOWN, timings.LIST_READS[-1], error.brief)
+                    if found := _find(run, LostStart(self.ti, record.entry, request, time.time())):
+                        self.log.info("The run of this start was found: BrowserAct task %s.", found.id)
+                        return self._started(record, request, CreatedTask(id=found.id, profile_id=found.profile_id))
+                run.starting = False
+                self._remember(before)
+                if isinstance(error, ConcurrencyLimitError | RateLimitError):
+                    raise NotNowError(error) from None
+                # The same request would be refused again.
+                if error.not_processed or number == MAX_STARTS or isinstance(error, UnknownRefusalError):
+                    raise
+                self.log.warning("No run was started (start %d of %d).", number, MAX_STARTS)
+        raise AssertionError("the last start has raised its error")
+
+    def _started(self, record: _Record, request: RunRequest, created: CreatedTask) -> Started:
+        """Answer for a new run from now on, and store it."""
+        run = self.run
+        run.follow(created.id, request.source.api_version, stored=False)
+        run.starting = False
+        entry = replace(record.entry, task_id=created.id, profile_id=created.profile_id)
+        entry = entry.signed(record.settings, self.ti)
+        if self._remember(entry):
+            run.stored = True
+        else:
+            run.stop_if_replaced(created.id)
+        what = f'"{request.source_name}"' if request.source_name else request.source
+        self.log.info("Started a run of %s: BrowserAct task %s.", what, created.id)
+        return Started(entry, None, request)
+
+    def _remember(self, entry: Entry | None) -> bool:
+        """Store an entry, and return whether that was possible. If not, a later try looks for the run."""
+        try:
+            self.run.ledger.write(entry)
+        except Exception:
+            self.log.warning(
+                "The state of the run could not be stored. A later try may be unable to reattach to the run directly. "
+                "It then looks for the run first.",
+                exc_info=True,
+            )
+            return False
+        return True
 
 
 # Look up the run of a lost start
@@ -311,7 +354,7 @@ def _read_when_listed(run: OwnRun, lost: LostStart) -> Listed:
     return listed
 
 
-# Start
+# The steps of a start
 
 
 @dataclass
@@ -341,74 +384,9 @@ class _Record:
         run.starting = True
 
 
-def _start(
-    run: OwnRun, wanted: Wanted, before: Entry | None = None, earlier: tuple[str, ...] = (), spent: int = 0
-) -> Started:
-    """Start a run, if cap and budget allow it. If certainly none was started, restore the entry before."""
-    # From here on, this try no longer answers for a run of an earlier try.
-    run.task_id = run.known_id = run.unproven = None
-    run.starting = False
-    request = wanted.before_start(wanted.request)
-    run.source_name = request.source_name
-    check_cap(spent, wanted.max_credits)
-    for number in range(1, MAX_STARTS + 1):
-        # Before each start: it takes minutes until it is known that the last start created no run.
-        _check_budget(run, wanted.max_credits, request)
-        settings = run.hook.settings
-        known = {**_now(run, wanted.request), "longest_call": settings.longest_call, "earlier": earlier, "spent": spent}
-        record = _Record(run, settings, Entry(request.source, **known, written_at=0.0))
-        try:
-            return _started(run, record, request, run.hook.client.send(request.call, before=record))
-        except BrowserActError as error:
-            if not error.not_processed:
-                text = "%s. Looking for it for up to %g seconds: %s"
-                run.log.warning(text, UNKNOWN, timings.LIST_READS[-1], error.brief)
-                if found := _find(run, LostStart(run.ledger.ti, record.entry, request, time.time())):
-                    run.log.info("The run of this start was found: BrowserAct task %s.", found.id)
-                    return _started(run, record, request, CreatedTask(id=found.id, profile_id=found.profile_id))
-            run.starting = False
-            _remember(run, before)
-            if isinstance(error, ConcurrencyLimitError | RateLimitError):
-                raise NotNowError(error) from None
-            # The same request would be refused again.
-            if error.not_processed or number == MAX_STARTS or isinstance(error, UnknownRefusalError):
-                raise
-            run.log.warning("No run was started (start %d of %d).", number, MAX_STARTS)
-    raise AssertionError("the last start has raised its error")
-
-
 def _check_budget(run: OwnRun, max_credits: int | None, request: RunRequest) -> None:
     if (budget := budget_of(run.hook.settings)) is not None:
         from airflow_provider_browseract.worker.budget import refusal_of
 
         if (verdict := refusal_of(run, budget, max_credits, request)) is not None:
             raise NotNowError(verdict)
-
-
-def _started(run: OwnRun, record: _Record, request: RunRequest, created: CreatedTask) -> Started:
-    """Answer for a new run from now on, and store it."""
-    run.follow(created.id, request.source.api_version, stored=False)
-    run.starting = False
-    entry = replace(record.entry, task_id=created.id, profile_id=created.profile_id)
-    entry = entry.signed(record.settings, run.ledger.ti)
-    if _remember(run, entry):
-        run.stored = True
-    else:
-        run.stop_if_replaced(created.id)
-    what = f'"{request.source_name}"' if request.source_name else request.source
-    run.log.info("Started a run of %s: BrowserAct task %s.", what, created.id)
-    return Started(entry, None, request)
-
-
-def _remember(run: OwnRun, entry: Entry | None) -> bool:
-    """Store an entry, and return whether that was possible. If not, a later try looks for the run."""
-    try:
-        run.ledger.write(entry)
-    except Exception:
-        run.log.warning(
-            "The state of the run could not be stored. A later try may be unable to reattach to the run directly. It "
-            "then looks for the run first.",
-            exc_info=True,
-        )
-        return False
-    return True

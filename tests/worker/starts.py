@@ -19,7 +19,7 @@ from airflow_provider_browseract.runs.request import RunRequest, Source
 from airflow_provider_browseract.worker import lost_start, start
 from airflow_provider_browseract.worker.ledger import Entry
 from airflow_provider_browseract.worker.own_run import OwnRun
-from airflow_provider_browseract.worker.start import NotNowError, Started, Wanted
+from airflow_provider_browseract.worker.start import NotNowError, Start, Started
 from tests.steps import replace
 
 SOURCE = Source(SourceKind.WORKFLOW, "70")
@@ -128,8 +128,7 @@ class Played(OwnRun):
         self.ledger.ti.max_tries = max_tries
         if entry is not None and entry.is_proven(SETTINGS, self.ledger.ti):
             self.follow(entry.task_id, entry.source.api_version)
-        what = Wanted(wanted or request(), cap, self._check)
-        return self.play(lambda: start.start_or_reattach(self, what, entry))
+        return self.play(lambda: Start(self, wanted or request(), cap, self._check).begin(entry))
 
     def play(self, what: Callable[[], Any]) -> Played:
         """Do something in the time of this world, and keep its result or its error."""
