@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.compat import (
@@ -77,53 +77,22 @@ if TYPE_CHECKING:
 
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.runs.log import Log
-    from airflow_provider_browseract.runs.request import RunRequest, Source
-
-
-class Starter(Protocol):
-    """What an execution needs of an operator, whose templates are rendered."""
-
-    durable: Any
-    cancel_on_kill: bool
-    priority_weight: int
-    outlets: Any
-    _dry: Any
-
-    @property
-    def hook(self) -> BrowserActHook:
-        """The hook for the operator's connection."""
-
-    @property
-    def log(self) -> Log:
-        """The log of the task."""
-
-    @property
-    def source(self) -> Source:
-        """What is run."""
-
-    def read_request(self, context: Context) -> RunRequest:
-        """Check the arguments, which needs no other service, and return the request."""
-
-    def check_inputs(self, request: RunRequest, *, again: bool) -> RunRequest:
-        """Compare the inputs with what BrowserAct declares, and return the request to send."""
-
-    def profile_of(self, created: str | None, task: Task | None) -> str | None:
-        """Return the profile for the XCom ``profile_id``."""
-
-    def hide_secrets(self) -> bool:
-        """Mask the secret inputs, and return whether there are any."""
+    from airflow_provider_browseract.runs.request import RunRequest
 
 
 class Execution:
     """The run of one task instance in this process.
 
+    :param operator: the operator, whose templates are rendered.
     :param run: the run that this process answers for. A kill may already have reached it.
     """
 
-    def __init__(self, operator: Starter, context: Context, run: OwnRun) -> None:
+    # Not RunOperator, whose module makes an execution.
+    def __init__(self, operator: Any, context: Context, run: OwnRun) -> None:
         self.operator, self.context, self.run = operator, context, run
         self.ti: Any = context["ti"]
-        self.hook, self.log = operator.hook, operator.log
+        self.hook: BrowserActHook = operator.hook
+        self.log: Log = operator.log
         # The options are checked later, where an error also states what happens to the run of an earlier try.
         self.ledger = Ledger(context, durable=operator.durable is True)
         run.begin(operator.source, self.hook, self.log, self.ledger, cancel_on_kill=operator.cancel_on_kill)
@@ -161,8 +130,7 @@ class Execution:
         self.run.follow(task_id, event.wait.api_version or self.run.source.api_version)
         self.run.source_name = event.wait.source_name
         with self._accounted_for(task_id):
-            # The arguments may have changed since the deferral.
-            event = replace(event, wait=self._with_settings(event.wait))
+            event = replace(event, wait=self._continued(event.wait))
             seen = self.run.look(task_id)
             self._report_what_woke(event, seen, resumed_at)
             ended = isinstance(seen, Task) and seen.status.ended
@@ -356,10 +324,10 @@ class Execution:
 
     def _wait_for_result(self, started: Started) -> Any:
         """Push the XComs that later tasks need, and wait for the run if ``wait_for_completion`` is set."""
-        task_id, run, version = started.task_id, self.run, started.entry.source.api_version
+        task_id, run = started.task_id, self.run
         self.ti.xcom_push(key="task_id", value=task_id)
         # With its proof, before anything else can fail: without a stored entry, it shows which run it is.
-        self._show(started.task or Task(id=task_id, status=TaskStatus.CREATED, api_version=version))
+        self._show(started.task or Task(id=task_id, status=TaskStatus.CREATED, api_version=run.api_version))
         self._push_profile(profile_id := self.operator.profile_of(started.entry.profile_id, None))
         run.check()
         # Read a new run at once, for its links and, if the response to the start had none, for its profile.
@@ -377,18 +345,7 @@ class Execution:
                 self._hide_inputs(True)
             self.log.warning("The run cannot be read yet: %s", first.brief)
         run.check()
-        wait = Wait(
-            task_id,
-            started.entry.written_at + self.options.timeout,
-            version,
-            started.request.callback_token_sha256 if started.request else None,
-            self.hook.settings.key_digest,
-            started.request.source_name if started.request else None,
-            self.ti.max_tries,
-            **self._settings(),
-            credits_per_step=self.hook.settings.credits_per_step,
-            spent_before=started.entry.spent,
-        )
+        wait = self._wait_of(started)
         if self.options.wait_for_completion:
             return self._until_end(wait, seen)
         if seen is not None:
@@ -400,31 +357,34 @@ class Execution:
         )
         return task_id
 
-    def _settings(self) -> dict[str, Any]:
-        """Return the fields of a wait that come from the arguments of the operator, as they are now."""
-        options = self.options
-        return {
-            "poll_interval": options.poll_interval,
-            "watch_pauses": options.watches_pauses,
-            "default_answer": options.default_answer,
-            "show_live_view": options.show_live_view,
-            "max_credits": options.max_credits,
-        }
+    def _wait_of(self, started: Started) -> Wait:
+        entry, request, options = started.entry, started.request, self.options
+        return Wait(
+            started.task_id,
+            entry.written_at + options.timeout,
+            entry.source.api_version,
+            request.callback_token_sha256 if request else None,
+            self.hook.settings.key_digest,
+            request.source_name if request else None,
+            self.ti.max_tries,
+            options.poll_interval,
+            options.watches_pauses,
+            options.default_answer,
+            options.show_live_view,
+            max_credits=options.max_credits,
+            credits_per_step=self.hook.settings.credits_per_step,
+            spent_before=entry.spent,
+        )
 
-    def _with_settings(self, wait: Wait) -> Wait:
+    def _continued(self, wait: Wait) -> Wait:
         """Return the wait of a deferral as it continues in this process."""
-        settings = self._settings()
-        if wait.over_cap or settings["max_credits"] is None:
-            # Keep the stored cap if the run was stopped because of it, or if the argument was removed during the wait.
-            del settings["max_credits"]
         self._hide_inputs(self.operator.hide_secrets())
         # This process does not know the secrets in inputs that a decorated function has returned.
         unknown = wait.hide_goals and not self.hook.hiding.secret_inputs
         self.hook.hiding = replace(self.hook.hiding, texts=unknown)
-        if wait.hide_goals and not unknown:
-            # The triggerer has logged the steps without their goals.
-            wait = replace(wait, steps_logged=0)
-        return replace(wait, hide_goals=unknown, **settings)
+        # The triggerer has logged the steps without their goals.
+        steps_logged = 0 if wait.hide_goals and not unknown else wait.steps_logged
+        return replace(wait, hide_goals=unknown, steps_logged=steps_logged)
 
     def _until_end(self, wait: Wait, seen: Task | BrowserActError | None) -> Any:
         """Act on a poll, wait, and poll again until the run has ended; return its result.
