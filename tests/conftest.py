@@ -276,7 +276,7 @@ SHORT_TIMINGS = {
     "EVENT_STORE_GRACE": 0.05,
     "FILES_READ_PAUSE": 0.05,
     "FIRST_SLOT_PAUSE": 0.1,
-    "LATE_OUTPUT_PAUSES": (0.2, 0.3),
+    "READ_AGAIN_PAUSES": (0.2, 0.3),
     "LIST_READS": (0.3, 0.6),
     "PLACE_DELAY": 0.02,
     "POLL_PATIENCE": 0.3,
@@ -288,7 +288,6 @@ SHORT_TIMINGS = {
     "SLOT_PROBE_PAUSE": 0.2,
     "STORE_RETRY_PAUSE": 0.01,
     "TRIGGER_BEGINS": 0.05,
-    "UNREAD_PAUSES": (0.05, 0.1),
 }
 """What takes seconds or minutes in an Airflow, for tests that wait for it."""
 

@@ -37,10 +37,8 @@ RESUME_GRACE = 30.0
 # By this, Airflow's own timeout of a deferral is later than the deadline, which the trigger checks itself. A result
 # that cannot be read is also read again for so long.
 TIMEOUT_BACKSTOP = 600.0
-# Before each further read of a finished run whose output cannot be read.
-UNREAD_PAUSES = (2.0, 5.0)
-# Before each further read of a finished run without output.
-LATE_OUTPUT_PAUSES = (2.0, 5.0, 13.0)
+# Before each further read of a finished run that has no output, or whose output cannot be read.
+READ_AGAIN_PAUSES = (2.0, 5.0, 13.0)
 # After the end of a run, its output may be late. Then the run counts as without output.
 LATE_OUTPUT_LIMIT = 60.0
 # BrowserAct's clock and ours may differ by this when a run is looked up by the time of its start.

@@ -104,8 +104,7 @@ class Conclusion:
         try:
             with self._paid("read"):
                 try:
-                    self.task = read_late_output(self.task, hook, log, self._check)
-                    self.task = read_unread(self.task, hook, log, self._check)
+                    self.task = read_again(self.task, hook, log, self._check)
                 finally:
                     log.info("%s", end_line(self.task))
                     show_run(self.context["ti"], self.task, hook, log, follows=self.follows)
@@ -250,33 +249,24 @@ def open_store(output_path: Any, settings: Settings, log: Log) -> ResultStore:
     return ResultStore(read_output_path(output_path), settings, log)
 
 
-def read_late_output(task: Task, hook: BrowserActHook, log: Log, check: Callable[[], None]) -> Task:
-    """Read a finished run again while it has neither output nor files, which can be available later than its status.
+def read_again(task: Task, hook: BrowserActHook, log: Log, check: Callable[[], None]) -> Task:
+    """Read a finished run again while its output cannot be read, or may come later than its status.
 
     After a callback, the worker reads the run within a second of its end.
 
     :param check: called while this waits; its exception ends the wait.
-    :returns: the run as the API returned it last. It has no output if it still had none after
-        ``timings.LATE_OUTPUT_PAUSES``, or if it ended more than ``timings.LATE_OUTPUT_LIMIT`` seconds ago.
+    :returns: the run as the API returned it last.
     :raises BrowserActError: the last read failed, so it is not known whether the run has output.
     """
-    ended_at = task.finished_at.timestamp() if task.finished_at else time.time()
-    if task.unread is not None or not _lacks_output(task) or ended_at < time.time() - timings.LATE_OUTPUT_LIMIT:
-        return task
-    log.info(
-        "The run has finished without output or files. They can become available after the status, so the run is read "
-        "again for up to %g seconds.",
-        sum(timings.LATE_OUTPUT_PAUSES),
-    )
     seen: Task | BrowserActError = task
-    for pause in timings.LATE_OUTPUT_PAUSES:
+    for pause in timings.READ_AGAIN_PAUSES:
+        if (why := _why_again(task)) is None:
+            break
+        log.info("%s Reading the run again in %g seconds.", why, pause)
         sleep(pause, check)
         seen = look(hook, task.id, task.api_version)
         if isinstance(seen, BrowserActError):
             log.warning("The run could not be read again: %s", seen.brief)
-        elif not _lacks_output(seen):
-            log.info("The output is available now.")
-            return seen
         else:
             task = seen
     if isinstance(seen, BrowserActError):
@@ -284,25 +274,15 @@ def read_late_output(task: Task, hook: BrowserActHook, log: Log, check: Callable
     return task
 
 
-def read_unread(task: Task, hook: BrowserActHook, log: Log, check: Callable[[], None]) -> Task:
-    """Read a finished run again if its output could not be read, and return what was read last.
-
-    :param check: called while this waits; its exception ends the wait.
-    """
-    for pause in timings.UNREAD_PAUSES:
-        if task.unread is None or task.status is not TaskStatus.FINISHED:
-            break
-        log.warning("The output of the run cannot be read: %s. Reading it again.", task.unread)
-        sleep(pause, check)
-        seen = look(hook, task.id, task.api_version)
-        task = seen if isinstance(seen, Task) else task
-    return task
-
-
-def _lacks_output(task: Task) -> bool:
-    """Return whether a run has finished and should have output, but has neither output nor files."""
+def _why_again(task: Task) -> str | None:
+    """Return why a run should be read again, as a sentence; None if it has all that can be expected of it."""
     if task.status is not TaskStatus.FINISHED:
-        return False
+        return None
+    if task.unread is not None:
+        return f"The output of the run cannot be read: {task.unread.rstrip('.')}."
+    ended_at = task.finished_at.timestamp() if task.finished_at else time.time()
     # Agent-built bots may have no steps.
     has_worked = bool(task.steps) or task.api_version is ApiVersion.V3
-    return has_worked and not (_text_of(task) or has_files(task))
+    if not has_worked or _text_of(task) or has_files(task) or ended_at < time.time() - timings.LATE_OUTPUT_LIMIT:
+        return None
+    return "The run has finished without output or files, which can be available later than its status."

@@ -485,8 +485,6 @@ class Execution:
             shown["seconds_after_end"] = seconds = round(max(0.0, resumed_at - seen.finished_at.timestamp()), 1)
             after = f", {seconds:g} seconds after the end of the run"
         self.log.info("Woken by a %s%s.", event.woken_by, after)
-        if event.wait.waits_for is WokenBy.CALLBACK and event.woken_by is WokenBy.POLL and not in_dag_test():
-            self.log.info("No callback has arrived. `python -m airflow_provider_browseract check` tests the address.")
         if event.answer is not None:
             self.log.info("The run has ended, so the answer %s has no effect.", event.answer.option)
         show_wait(self.ti, shown, self.log)

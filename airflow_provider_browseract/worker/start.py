@@ -333,24 +333,20 @@ def _find(run: OwnRun, lost: LostStart, *, cleared: bool = False) -> Task | None
 
 def _read_when_listed(run: OwnRun, lost: LostStart) -> Listed:
     """Wait until the run must be in the list, and return what the list shows then, or earlier if it has the run."""
-    *earlier, last = lost.moments()
-    for moment in earlier:
+    moments = lost.moments()
+    for moment in moments:
         run.sleep(moment - time.time())
         try:
             listed = lost.read(run.hook.client)
         except BrowserActError as error:
+            if moment is moments[-1]:
+                message = f"{UNKNOWN}, and looking for it failed: {error.message}"
+                raise RunStartUnknownError.after(error, message) from error
             run.log.warning("The list of tasks could not be read: %s", error.brief)
-        else:
-            run.check()
-            if listed.certain is not None:
-                return listed
-    run.sleep(last - time.time())
-    try:
-        listed = lost.read(run.hook.client)
-    except BrowserActError as error:
-        message = f"{UNKNOWN}, and looking for it failed: {error.message}"
-        raise RunStartUnknownError.after(error, message) from error
-    run.check()
+            continue
+        run.check()
+        if listed.certain is not None or moment is moments[-1]:
+            break
     return listed
 
 

@@ -230,7 +230,7 @@ def test_finished_run_that_cannot_be_read_fails_after_one_deferral_and_the_next_
     found = player(kind, way)
     began = found.world.clock.now
     change = with_output(UNREADABLE[name])
-    found.play_try(Try(ResultError, instead={"read": change}, says=f"{CANNOT} ... Reading it again"))
+    found.play_try(Try(ResultError, instead={"read": change}, says=f"{CANNOT} ... Reading the run again"))
     # The run takes a minute, the next poll ten seconds more, and two more reads seven.
     assert found.world.clock.now - began < 110
     assert found.log.count("Waiting in the triggerer") == (way == "deferred")

@@ -22,7 +22,7 @@ from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.worker import conclude, showing
-from airflow_provider_browseract.worker.conclude import read_late_output
+from airflow_provider_browseract.worker.conclude import read_again
 from airflow_provider_browseract.worker.download import Interrupted
 from airflow_provider_browseract.worker.lineage import lineage_of
 from airflow_provider_browseract.worker.object_store import Folder
@@ -66,7 +66,7 @@ class TestLateOutput:
     def test_execution_timeout_after_the_end_pays_for_no_other_run(self, worker, export, emulator, store, doing):
         emulator.set_workflow(PLAIN_TEXT.id, output="")
         make = export if doing == "written" else partial(worker, **TEXT)
-        interrupted: tuple[Any, str] = (ResultStore, "save") if doing == "written" else (conclude, "read_late_output")
+        interrupted: tuple[Any, str] = (ResultStore, "save") if doing == "written" else (conclude, "read_again")
         for kept in (None, store):
             with (
                 patch.object(*interrupted, raising(AirflowTaskTimeout("Timeout"))),
@@ -80,11 +80,11 @@ class TestLateOutput:
     def test_output_that_cannot_be_read_at_last_is_an_error_and_not_none(self, worker, emulator, store):
         def follow_during_outage(*arguments, **options):
             emulator.fault("*", DOWN, times=None)
-            return read_late_output(*arguments, **options)
+            return read_again(*arguments, **options)
 
         emulator.next_run(PLAIN_TEXT.id, output="late", output_after=0.2)
         with (
-            patch.object(conclude, "read_late_output", follow_during_outage),
+            patch.object(conclude, "read_again", follow_during_outage),
             pytest.raises(ResultError, match="its results could not be read"),
         ):
             worker(**TEXT, store=store).run()
@@ -109,9 +109,9 @@ class TestLateOutput:
 
             def killed_and_following(*given, **options):
                 operator.on_kill()
-                return read_late_output(*given, **options)
+                return read_again(*given, **options)
 
-            with patch.object(conclude, "read_late_output", killed_and_following):
+            with patch.object(conclude, "read_again", killed_and_following):
                 return operator.execute(made.context)
 
         return run
@@ -133,7 +133,7 @@ class TestLateOutput:
 
     def test_kill_in_the_last_try_fails_with_the_link_to_output_that_is_too_late(self, killed_when_late, monkeypatch):
         monkeypatch.setattr(timings, "KILL_LIMIT", 0.3)
-        monkeypatch.setattr(timings, "LATE_OUTPUT_PAUSES", (60.0,))
+        monkeypatch.setattr(timings, "READ_AGAIN_PAUSES", (60.0,))
         where = r"(?s)process was ended before its results were read\..BrowserAct still has its output\..Log: http"
         with pytest.raises(ResultError, match=where):
             killed_when_late(60.0)

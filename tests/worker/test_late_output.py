@@ -38,7 +38,7 @@ def play(monkeypatch, caplog):
         over: Any = None
         hook: Any = None
         with caplog.at_level(logging.INFO), suppress(BrowserActError):
-            over = conclude.read_late_output(task, hook, logging.getLogger("task"), lambda: None)
+            over = conclude.read_again(task, hook, logging.getLogger("task"), lambda: None)
         assert left == []
         return over, slept, caplog.messages
 
@@ -77,22 +77,25 @@ def test_run_with_output_or_without_a_reason_for_any_is_not_read_again(task, pla
 def test_finished_run_without_output_is_read_again_until_it_has_some(empty, late, play):
     over, slept, logged = play(empty, empty, late)
     assert over is late
-    assert slept == list(timings.LATE_OUTPUT_PAUSES[:2])
-    assert logged == [
-        "The run has finished without output or files. They can become available after the status, so the run is read "
-        "again for up to 20 seconds.",
-        "The output is available now.",
-    ]
+    assert slept == list(timings.READ_AGAIN_PAUSES[:2])
+    why = "The run has finished without output or files, which can be available later than its status."
+    assert logged == [f"{why} Reading the run again in {pause:g} seconds." for pause in slept]
+
+
+def test_output_that_cannot_be_read_is_read_again(play):
+    over, slept, logged = play(replace(EMPTY, unread="it is not JSON"), WITH_TEXT)
+    assert (over, slept) == (WITH_TEXT, [2.0])
+    assert logged == ["The output of the run cannot be read: it is not JSON. Reading the run again in 2 seconds."]
 
 
 def test_run_that_stays_without_output_is_believed_after_about_20_seconds(play):
     over, slept, logged = play(EMPTY, EMPTY, EMPTY, EMPTY)
     assert (over, sum(slept)) == (EMPTY, 20)
-    assert len(logged) == 1
+    assert len(logged) == 3
 
 
 def test_failed_reads_are_logged_and_only_a_failed_last_one_is_an_error(play):
     over, _, logged = play(EMPTY, BROKEN, BROKEN, WITH_TEXT)
     assert over is WITH_TEXT
-    assert logged[1:3] == ["The run could not be read again: Internal error"] * 2
+    assert logged[1:4:2] == ["The run could not be read again: Internal error"] * 2
     assert play(EMPTY, EMPTY, EMPTY, BROKEN)[0] is None
