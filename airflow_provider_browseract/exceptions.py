@@ -282,7 +282,7 @@ class NoSlotError(RunError):
 class BudgetUnknownError(RunError):
     """The credits of the account cannot be counted, so its budget does not allow a start. No run was started.
 
-    A retry counts again. To start runs in this case, set ``budget_action`` to ``warn`` in the extra of the connection.
+    A retry counts again. To start runs without a budget, remove it from the extra of the connection.
     """
 
 

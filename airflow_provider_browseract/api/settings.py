@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -26,12 +26,6 @@ def _not_a_flag(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("it should be a number")
     return value
-
-
-def _text(default: str | None, title: str, description: str, **schema: Any) -> Any:
-    """Describe a field of the extra that is a text in the form."""
-    extra = {"type": "string", **schema}
-    return Field(default, title=title, description=description, json_schema_extra=extra)
 
 
 def _number(default: float | None, title: str, description: str, minimum: int = 1) -> Any:
@@ -63,23 +57,18 @@ class Settings(BaseModel):
     longest_pause: float = 15.0
     unknown: str | None = None
 
-    webhook_base_url: Annotated[str, StringConstraints(strip_whitespace=True)] | None = _text(
-        None,
-        "Webhook base URL",
-        "Public address of the Airflow API server, such as https://airflow.example.com. BrowserAct then calls back "
-        "when a run ends.",
+    webhook_base_url: Annotated[str, StringConstraints(strip_whitespace=True)] | None = Field(
+        default=None,
+        title="Webhook base URL",
+        description="Public address of the Airflow API server, such as https://airflow.example.com. BrowserAct then "
+        "calls back when a run ends.",
+        json_schema_extra={"type": "string"},
     )
     daily_credits: Count | None = _number(
         None, "Daily credits", "Credits that all runs of the account may use on a day (UTC). Default: no budget."
     )
     monthly_credits: Count | None = _number(
         None, "Monthly credits", "Credits that all runs of the account may use in a month (UTC). Default: no budget."
-    )
-    budget_action: Literal["refuse", "warn"] = _text(
-        "refuse",
-        "Budget action",
-        "What to do about a start that a budget does not allow: refuse, or only warn. Default: refuse.",
-        enum=["refuse", "warn"],
     )
     credits_per_step: Annotated[int, Field(ge=0, lt=10**6), BeforeValidator(_not_a_flag)] = _number(
         CREDITS_PER_STEP,

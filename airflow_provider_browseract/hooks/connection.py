@@ -135,10 +135,9 @@ def budget_of(settings: Settings) -> Budget | None:
     """Return the budget of the account; None if there is none."""
     if settings.daily_credits is None and settings.monthly_credits is None:
         return None
-    from airflow_provider_browseract.runs.budget import Budget, BudgetAction
+    from airflow_provider_browseract.runs.budget import Budget
 
-    action = BudgetAction(settings.budget_action)
-    return Budget(settings.connection or "", settings.daily_credits, settings.monthly_credits, action)
+    return Budget(settings.connection or "", settings.daily_credits, settings.monthly_credits)
 
 
 def read_settings(connection: Connection) -> Settings:

@@ -15,7 +15,7 @@ from datetime import date, datetime, time, timedelta, timezone
 from typing import Any, NamedTuple, TypeAlias
 
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import ApiVersion, Word
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.exceptions import (
     AuthenticationError,
@@ -52,16 +52,6 @@ WAIT_FOR_CREDITS = timedelta(days=4)
 """How long after the beginning of a day it is listed again because ended runs have no credits yet."""
 
 
-class BudgetAction(Word):
-    """What a budget does about a start that it does not allow."""
-
-    REFUSE = "refuse"
-    """Refuse it."""
-
-    WARN = "warn"
-    """Log a warning, and start the run."""
-
-
 class Period(NamedTuple):
     """A day or a month with a budget, and the setting that the budget comes from."""
 
@@ -90,7 +80,6 @@ class Budget:
     conn_id: str
     daily_credits: int | None = None
     monthly_credits: int | None = None
-    action: BudgetAction = BudgetAction.REFUSE
 
     def periods(self, at: datetime) -> Iterator[Period]:
         """Yield the periods with a budget that contain a moment."""
@@ -227,8 +216,8 @@ def check_budget(
     """Check whether a budget allows a run, and report the verdicts.
 
     :param cap: the cap of the task instance, which is the forecast if nothing else is known.
-    :returns: the verdicts about day and month; none if the credits are unknown and ``budget_action`` is ``warn``.
-    :raises BudgetUnknownError: the credits cannot be counted, and ``budget_action`` is ``refuse``.
+    :returns: the verdicts about day and month.
+    :raises BudgetUnknownError: the credits cannot be counted.
     :raises AuthenticationError: the API key was refused.
     """
     try:
@@ -236,34 +225,20 @@ def check_budget(
     except AuthenticationError:
         raise
     except BrowserActError as error:
-        if budget.action is BudgetAction.REFUSE:
-            raise BudgetUnknownError(
-                f"The credits of connection {budget.conn_id!r} cannot be counted, so no run was started: "
-                f"{error.brief.rstrip('.')}. The next try counts again.\n"
-                'To start runs in this case, set budget_action="warn" in the extra of the connection.'
-            ) from error
-        yield LogLine(
-            f"The credits of connection {budget.conn_id!r} cannot be counted: {error.brief.rstrip('.')}. The run is "
-            "started, because budget_action is 'warn'.",
-            logging.WARNING,
-        )
-        return ()
+        raise BudgetUnknownError(
+            f"The credits of connection {budget.conn_id!r} cannot be counted, so no run was started: "
+            f"{error.brief.rstrip('.')}. The next try counts again.\n"
+            "To start runs without a budget, remove daily_credits and monthly_credits from the extra of the connection."
+        ) from error
     for verdict in verdicts:
         if 2 * verdict.used > verdict.period.limit:
             yield LogLine(verdict.short_line)
-    least = min(verdicts, key=lambda verdict: verdict.credits_left)
-    if least.credits_left < 0 and budget.action is BudgetAction.WARN:
-        yield LogLine(
-            f"This run is expected to exceed {least.period.setting}={least.period.limit}. It is started, because "
-            "budget_action is 'warn'.",
-            logging.WARNING,
-        )
     return verdicts
 
 
 def refused_by(verdicts: Sequence[Verdict]) -> Verdict | None:
     """Return the verdict that refuses a start, the one with the later end if there are two; None if none does."""
-    refusing = [each for each in verdicts if each.credits_left < 0 and each.budget.action is BudgetAction.REFUSE]
+    refusing = [each for each in verdicts if each.credits_left < 0]
     return max(refusing, key=lambda each: each.period.ends, default=None)
 
 

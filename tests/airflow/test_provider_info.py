@@ -108,5 +108,4 @@ def test_airflow_connection_form_shows_every_field(monkeypatch):
         shown = form.extra_fields[name]
         assert shown["description"] == (field.description or "")
         assert shown["schema"]["title"] == field.title
-        is_text = name in ("webhook_base_url", "budget_action")
-        assert set(shown["schema"]["type"]) == {"string" if is_text else "integer", "null"}
+        assert set(shown["schema"]["type"]) == {"string" if name == "webhook_base_url" else "integer", "null"}

@@ -157,7 +157,6 @@ LOGIN = {"webhook_base_url": "http://ada:hunter2@127.0.0.1:9"}
             "connection",
             "daily_credits': Input should be a valid integer, unable to parse string as an integer | Correct it in the",
         ),
-        "choice": ({"extra": {"budget_action": "hunter2"}}, "connection", "extra 'budget_action': Input should be 're"),
         "unknown key": ({"extra": {"webhook_url": "hunter2"}}, "connection", "extra has unknown keys: 'webhook_url'"),
         "no address": ({"host": "hunter2://"}, "connection", "the host is not an http or https address | Put one like"),
         "nothing listens": ({"host": NOWHERE}, "API", "for list-workflows: Connection refused | Check the host"),

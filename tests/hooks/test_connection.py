@@ -11,7 +11,7 @@ from airflow_provider_browseract.api.settings import EXTRA_FIELDS, Settings
 from airflow_provider_browseract.exceptions import ConnectionFieldError
 from airflow_provider_browseract.hooks import connection
 from airflow_provider_browseract.hooks.connection import budget_of, connection_type, read_settings
-from airflow_provider_browseract.runs.budget import Budget, BudgetAction
+from airflow_provider_browseract.runs.budget import Budget
 from tests.cases import cases
 
 ADDRESS = "https://airflow.example.com/team-a/"
@@ -95,16 +95,13 @@ def test_extra_is_read_from_numbers_and_texts(extra, read_as):
 @cases(
     ("extra", "budget"),
     {
-        "only an action": ({"budget_action": "warn"}, None),
+        "none": ({}, None),
         **{f"{value!r} a day": ({"daily_credits": value}, Budget("prod", 2000)) for value in (2000, "2000")},
         "a month": ({"monthly_credits": "2000"}, Budget("prod", None, 2000)),
-        "both": (
-            {"daily_credits": 100, "monthly_credits": "2000", "budget_action": "warn"},
-            Budget("prod", 100, 2000, BudgetAction.WARN),
-        ),
+        "both": ({"daily_credits": 100, "monthly_credits": "2000"}, Budget("prod", 100, 2000)),
     },
 )
-def test_budget_has_the_limits_and_the_action_which_is_to_refuse_by_default(extra, budget):
+def test_budget_has_the_limits_of_the_connection(extra, budget):
     assert budget_of(read(conn_id="prod", extra=extra)) == budget
 
 
@@ -141,7 +138,7 @@ def test_host_or_key_that_cannot_be_used_is_refused_without_repeating_the_key(fi
     assert not key or key not in str(caught.value)
 
 
-POSITIVE, WHOLE, ONE_OF = "greater than 0.", "a valid integer", "'refuse' or 'warn'."
+POSITIVE, WHOLE = "greater than 0.", "a valid integer"
 WRONG: dict[tuple[str, ...], dict[str, list[Any]]] = {
     ("read_timeout", "retry_budget"): {
         **{POSITIVE: [0, -1], "a valid number": ["soon", [1]], "be a number.": [True]},
@@ -153,7 +150,6 @@ WRONG: dict[tuple[str, ...], dict[str, list[Any]]] = {
         "less than 1000000000000000000.": [10**18],
     },
     ("credits_per_step",): {"or equal to 0.": [-1], WHOLE: [0.5, "abc"], "a number.": [True], "than 1000000.": [10**6]},
-    ("budget_action",): {ONE_OF: ["fail", "Refuse", " warn", 1, True, ["warn"]]},
     ("webhook_base_url",): {"a valid string.": [8080]},
 }
 
@@ -173,9 +169,9 @@ def test_value_in_the_extra_that_cannot_be_used_is_refused_without_being_shown(n
     assert not isinstance(value, str) or value == "0" or value not in said
 
 
-def test_form_has_a_choice_and_minimums_and_every_field_can_be_left_empty():
+def test_form_has_minimums_and_every_field_can_be_left_empty():
     schemas = {name: field["schema"] for name, field in connection_type()["conn-fields"].items()}
-    assert schemas["budget_action"] == {"type": ["string", "null"], "enum": ["refuse", "warn"]}
+    assert schemas["webhook_base_url"] == {"type": ["string", "null"]}
     assert schemas["daily_credits"] == {"type": ["integer", "null"], "minimum": 1}
     assert schemas["credits_per_step"] == {"type": ["integer", "null"], "minimum": 0}
 
@@ -220,7 +216,7 @@ class TestWarnings:
             "TLS": {"host": "https://api.browseract.com"},
             "this machine": {"host": "http://127.0.0.1:8010"},
             "private host": {"host": "http://gateway.internal"},
-            "every number": {"extra": dict.fromkeys(EXTRA_FIELDS.keys() - {"webhook_base_url", "budget_action"}, 1)},
+            "every number": {"extra": dict.fromkeys(EXTRA_FIELDS.keys() - {"webhook_base_url"}, 1)},
         },
     )
     def test_good_connection_gives_no_warning(self, logged, fields):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.runs.budget import Budget, BudgetAction, forecast_run, refused_by
+from airflow_provider_browseract.runs.budget import Budget, forecast_run, refused_by
 from airflow_provider_browseract.runs.request import Source
 from tests.cases import cases, examples
 from tests.runs.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
@@ -18,7 +18,6 @@ from tests.worker.starts import SOURCE
 
 DAILY = Budget("browseract_default", daily_credits=2000)
 MONTHLY = Budget("browseract_default", monthly_credits=40_000)
-WARN = Budget("browseract_default", daily_credits=2000, action=BudgetAction.WARN)
 WORKFLOW = Source(SourceKind.WORKFLOW, "71002814653029437")
 BOT, BOT_TEMPLATE = Source(SourceKind.BOT, "82"), Source(SourceKind.BOT_TEMPLATE, "82")
 NOVEMBER = [date(2026, 11, day) for day in range(1, 27)]
@@ -188,27 +187,20 @@ def test_error_of_a_refused_start_names_credits_and_remedy(account, budget, word
 
 
 @pytest.mark.parametrize("fault", [lambda call: BROKEN, of_workflow_71(BROKEN)], ids=["list", "forecast"])
-def test_credits_that_cannot_be_counted_refuse_the_start_or_only_warn_with_the_action_warn(fault):
-    account, warning = (Account(*ACTIVE_71, fault=fault) for _ in range(2))
+def test_credits_that_cannot_be_counted_refuse_the_start(fault):
     with pytest.raises(errors.BudgetUnknownError) as caught:
-        account.check(DAILY)
+        Account(*ACTIVE_71, fault=fault).check(DAILY)
     assert str(caught.value) == (
         "The credits of connection 'browseract_default' cannot be counted, so no run was started: The list is broken. "
-        'The next try counts again.\nTo start runs in this case, set budget_action="warn" in the extra of the '
-        "connection."
+        "The next try counts again.\nTo start runs without a budget, remove daily_credits and monthly_credits from the "
+        "extra of the connection."
     )
-    assert warning.check(WARN) == ()
-    assert warning.lines == [
-        "The credits of connection 'browseract_default' cannot be counted: The list is broken. The run is started, "
-        "because budget_action is 'warn'."
-    ]
 
 
-@pytest.mark.parametrize("budget", [DAILY, WARN], ids=["refuse", "warn"])
-def test_refused_api_key_is_an_error_of_its_own(budget):
+def test_refused_api_key_is_an_error_of_its_own():
     account = failing(errors.AuthenticationError("Invalid api key"))
     with pytest.raises(errors.AuthenticationError):
-        account.check(budget)
+        account.check(DAILY)
 
 
 def of_november(runs_a_day=1, **kwargs):

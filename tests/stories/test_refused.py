@@ -129,8 +129,7 @@ VALUES = [
     (SENSOR, {"output_path": "here"}, "Use an absolute path"),
     *((each, {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'") for each in (SENSOR, STOP, RESUME)),
 ]
-NUMBER = "Input should be a valid number"
-POSITIVE, ACTION = "Input should be greater than 0", "Input should be 'refuse' or 'warn'"
+NUMBER, POSITIVE = "Input should be a valid number", "Input should be greater than 0"
 NO_HOST = "http://browseract.invalid/v2"
 FAILS, IN_THE_EXTRA = AirflowFailException, "Connection 'browseract_default': extra"
 CONNECTIONS = [
@@ -141,7 +140,6 @@ CONNECTIONS = [
     ({"password": "app-wrong"}, errors.AuthenticationError, "API key (password) field of the Airflow connection"),
     ({"extra": {"read_timeout": "soon"}}, FAILS, f"{IN_THE_EXTRA} 'read_timeout': {NUMBER}"),
     ({"extra": {"daily_credits": 0}}, FAILS, f"{IN_THE_EXTRA} 'daily_credits': {POSITIVE}"),
-    ({"extra": {"daily_credits": 9, "budget_action": "stop"}}, FAILS, f"{IN_THE_EXTRA} 'budget_action': {ACTION}"),
     ({"extra": {"webhook_base_url": "ftp://airflow.example"}}, FAILS, "webhook_base_url of connection"),
     ({"extra": {"webhook_base_url": "https://a.example/browseract/callback"}}, FAILS, "Remove /browseract/callback"),
     ({"host": NO_HOST}, errors.UnexpectedResponseError, f"API address {NO_HOST}"),

@@ -58,9 +58,7 @@ def today(world):
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("fields", [{}, {"budget_action": "warn"}], ids=["no field", "only an action"])
-def test_run_without_a_budget_sends_no_additional_request(search, emulator, limit, deferrable, fields):
-    limit(**fields)
+def test_run_without_a_budget_sends_no_additional_request(search, emulator, deferrable):
     run = search(deferrable=deferrable)
     assert len(run.run()) == 2
     sent = [request.endpoint for request in emulator.requests]
@@ -68,30 +66,22 @@ def test_run_without_a_budget_sends_no_additional_request(search, emulator, limi
     assert set(sent[3:]) <= {"get-task"}
 
 
-WARN = {"budget_action": "warn"}
-ONLY_WARNS = "expected to exceed daily_credits=10. It is started, because budget_action is 'warn'."
-
-
 @BOTH_WAYS
 @cases(
-    ("fields", "verdict", "text"),
+    ("credits", "refused", "text"),
     {
-        "within": ({"daily_credits": 119}, "allowed", "60 credits of daily_credits=119 are used; 0 more are expected"),
-        "exactly": ({"daily_credits": 80}, "allowed", "60 credits of daily_credits=80 are used"),
-        "over": ({"daily_credits": 79}, "refused", "this run is expected to use 20. No run was started."),
-        "only warns": ({"daily_credits": 10, **WARN}, "exceeded", ONLY_WARNS),
-        "cannot be counted, only warns": ({"daily_credits": 1000, **WARN}, "unknown", "cannot be counted: "),
+        "within": (119, False, "60 credits of daily_credits=119 are used; 0 more are expected"),
+        "exactly": (80, False, "60 credits of daily_credits=80 are used"),
+        "over": (79, True, "this run is expected to use 20. No run was started."),
     },
 )
 def test_start_over_the_budget_is_refused_even_if_others_have_used_the_credits(
-    search, emulator, limit, start_outside, logs, deferrable, fields, verdict, text
+    search, emulator, limit, start_outside, logs, deferrable, credits, refused, text
 ):
     start_outside(3)
-    limit(**fields)
-    if verdict == "unknown":
-        emulator.fault("list-tasks", DOWN, times=None)
+    limit(daily_credits=credits)
     run = search(deferrable=deferrable)
-    if verdict == "refused":
+    if refused:
         with pytest.raises(AirflowFailException) as failed:
             run.run()
         assert text in str(failed.value)
@@ -99,9 +89,9 @@ def test_start_over_the_budget_is_refused_even_if_others_have_used_the_credits(
     else:
         assert len(run.run()) == 2
         assert text in logs()
-    assert len(emulator.tasks) == (3 if verdict == "refused" else 4)
+    assert len(emulator.tasks) == (3 if refused else 4)
     # The budget is checked once.
-    assert verdict != "allowed" or calls_of(emulator, "list-tasks") == 1
+    assert refused or calls_of(emulator, "list-tasks") == 1
 
 
 def test_active_runs_of_another_connection_with_the_same_key_count(search, emulator, start_outside, monkeypatch):
