@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE_URL = "https://api.browseract.com"
 
-CREDITS_PER_STEP = 5
-"""Credits that a step costs, according to BrowserAct's documents."""
-
 
 def _not_a_flag(value: Any) -> Any:
     # For pydantic, True is the number 1.
@@ -28,8 +25,8 @@ def _not_a_flag(value: Any) -> Any:
     return value
 
 
-def _number(default: float | None, title: str, description: str, minimum: int = 1) -> Any:
-    extra: dict[str, Any] = {"type": "integer", "minimum": minimum}
+def _number(default: float | None, title: str, description: str) -> Any:
+    extra: dict[str, Any] = {"type": "integer", "minimum": 1}
     return Field(default, title=title, description=description, json_schema_extra=extra)
 
 
@@ -69,12 +66,6 @@ class Settings(BaseModel):
     )
     monthly_credits: Count | None = _number(
         None, "Monthly credits", "Credits that all runs of the account may use in a month (UTC). Default: no budget."
-    )
-    credits_per_step: Annotated[int, Field(ge=0, lt=10**6), BeforeValidator(_not_a_flag)] = _number(
-        CREDITS_PER_STEP,
-        "Credits per step",
-        "Credits that a step costs. They count for max_credits while BrowserAct reports fewer. Default: 5.",
-        minimum=0,
     )
     connect_timeout: Seconds = _number(
         10.0, "Connect timeout", "Seconds to wait for a connection to BrowserAct. Default: 10."

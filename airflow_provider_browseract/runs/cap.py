@@ -5,19 +5,20 @@ from __future__ import annotations
 from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.runs.report import error_text, name_step
 
+CREDITS_PER_STEP = 5
+"""Credits that a step costs, according to BrowserAct's documents."""
+
 
 class CapUsedUpError(Exception):
     """The cap does not allow another run. No run was started."""
 
 
-def credits_of(task: Task, credits_per_step: int) -> int:
+def credits_of(task: Task) -> int:
     """Return the credits that a run has used so far.
 
     It is not documented whether ``credit`` grows while a run is active, so the steps that have begun count too.
-
-    :param credits_per_step: credits that a step costs; 0 to count only the credits that BrowserAct reports.
     """
-    return max(task.credit or 0, credits_per_step * task.step_count)
+    return max(task.credit or 0, CREDITS_PER_STEP * task.step_count)
 
 
 def unread_credits_line(why: str, cap: int) -> str:

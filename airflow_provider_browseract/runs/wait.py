@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskState, TaskStatus, Word
-from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
@@ -98,8 +97,6 @@ class Wait:
     :param show_live_view: whether the address of the live view may be shown.
     :param hide_goals: do not log the goals of steps: they may quote secret inputs, which this process does not know.
     :param max_credits: credits that all runs of the task instance may use together; None for no cap.
-    :param credits_per_step: credits that a step costs, which count while BrowserAct reports fewer; 0 to count only the
-        credits that it reports.
     :param spent_before: credits that earlier runs of the task instance have used.
     :param over_cap: the run has used more than ``max_credits``, and was stopped if possible.
     :param required_action: id of the open Required Action, if there is one. Its answer ends the wait, and so does the
@@ -127,7 +124,6 @@ class Wait:
     show_live_view: bool = True
     hide_goals: bool = False
     max_credits: Count | None = None
-    credits_per_step: Count = CREDITS_PER_STEP
     spent_before: Count = 0
     over_cap: bool = False
     required_action: Text | None = None
@@ -269,7 +265,7 @@ class Wait:
 
     def credits_used(self, task: Task) -> int:
         """Return the credits that the runs of the task instance have used together, as far as is known."""
-        return self.spent_before + credits_of(task, self.credits_per_step)
+        return self.spent_before + credits_of(task)
 
     def is_over_cap(self, task: Task) -> bool:
         """Return whether the runs of the task instance have used more than ``max_credits``."""

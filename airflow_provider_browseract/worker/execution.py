@@ -372,7 +372,6 @@ class Execution:
             options.default_answer,
             options.show_live_view,
             max_credits=options.max_credits,
-            credits_per_step=self.hook.settings.credits_per_step,
             spent_before=entry.spent,
         )
 

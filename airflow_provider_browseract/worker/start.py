@@ -160,7 +160,7 @@ class Start:
             self.log.warning("The API key has changed since the earlier try. Its run matches this task instance.")
             self.run.follow(task_id, entry.source.api_version)
         if not self._is_wanted(task, entry):
-            spent += 0 if self.cleared else credits_of(task, self.run.hook.settings.credits_per_step)
+            spent += 0 if self.cleared else credits_of(task)
             return self._start(entry, (*entry.earlier, task_id), spent)
         # Someone may have changed an argument or the connection, or cleared the task.
         current = replace(entry, **self._now(), spent=spent).signed(self.run.hook.settings, self.ti)

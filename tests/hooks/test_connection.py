@@ -52,7 +52,7 @@ def test_connection_with_only_an_api_key_which_may_have_spaces_around_it_has_the
     assert (settings.api_key, settings.base_url) == ("app-key", "https://api.browseract.com")
     assert (settings.connect_timeout, settings.read_timeout, settings.retry_budget) == (10, 30, 60)
     assert (settings.max_file_size, settings.max_run_size) == (50 * 1024 * 1024, 100 * 50 * 1024 * 1024)
-    assert (budget_of(settings), settings.credits_per_step, settings.webhook_base_url) == (None, 5, None)
+    assert (budget_of(settings), settings.webhook_base_url) == (None, None)
 
 
 @cases(
@@ -84,7 +84,6 @@ def test_host_port_and_schema_fields_set_the_api_address(fields, url):
         "retry budget": ({"retry_budget": "4"}, {"retry_budget": 4.0}),
         "sizes": ({"max_file_size": 9, "max_run_size": "99"}, {"max_file_size": 9, "max_run_size": 99}),
         "webhook_base_url with spaces": ({"webhook_base_url": f" {ADDRESS} "}, {"webhook_base_url": ADDRESS}),
-        **{f"step for {none!r}": ({"credits_per_step": none}, {"credits_per_step": 0}) for none in (0, "0")},
     },
 )
 def test_extra_is_read_from_numbers_and_texts(extra, read_as):
@@ -149,7 +148,6 @@ WRONG: dict[tuple[str, ...], dict[str, list[Any]]] = {
         **{POSITIVE: [0, "0", -1], WHOLE: [1.5, "abc", "1e3", "2,000", [1]], "be a number.": [True]},
         "less than 1000000000000000000.": [10**18],
     },
-    ("credits_per_step",): {"or equal to 0.": [-1], WHOLE: [0.5, "abc"], "a number.": [True], "than 1000000.": [10**6]},
     ("webhook_base_url",): {"a valid string.": [8080]},
 }
 
@@ -173,7 +171,6 @@ def test_form_has_minimums_and_every_field_can_be_left_empty():
     schemas = {name: field["schema"] for name, field in connection_type()["conn-fields"].items()}
     assert schemas["webhook_base_url"] == {"type": ["string", "null"]}
     assert schemas["daily_credits"] == {"type": ["integer", "null"], "minimum": 1}
-    assert schemas["credits_per_step"] == {"type": ["integer", "null"], "minimum": 0}
 
 
 class TestWarnings:

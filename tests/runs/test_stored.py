@@ -22,7 +22,6 @@ FULL_WAIT = replace(
     watch_pauses=True,
     default_answer=Answer.RESUME,
     max_credits=100,
-    credits_per_step=0,
     spent_before=40,
     over_cap=True,
     last_seen=TaskStatus.PAUSED,

@@ -216,7 +216,6 @@ def test_pause_ends_the_wait_once_and_only_if_a_worker_has_something_to_do(answe
         "steps above the reported credits": (R, {"steps": [steps_until(21)], "credit": [20]}, True),
         "reported credits above the steps": (R, {"steps": [steps_until(3)], "credit": [101]}, True),
         "steps that were left out": (R, {"steps": [steps_until(1)], "left_out": 20}, True),
-        "steps are not estimated": (R, {"steps": [steps_until(21)], "credit": [100], "credits_per_step": 0}, False),
         "at the cap with earlier tries": (R, {"credit": [60], "spent_before": 40}, False),
         "above the cap with earlier tries": (R, {"credit": [61], "spent_before": 40}, True),
         "no cap": (R, {"credit": [10**6], "max_credits": None}, False),

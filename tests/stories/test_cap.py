@@ -108,13 +108,6 @@ def test_endless_run_is_stopped_once_soon_after_the_cap(credits_at_end, extra, k
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_cost_of_a_step_is_that_of_the_connection(way, world, player):
-    world.emulator.credits_at_end = True
-    player("workflow", way).play(replace(OVER, extra={"credits_per_step": 10}))
-    assert world.emulator.tasks[0].credit < CAP
-
-
-@pytest.mark.parametrize("way", WAYS)
 def test_log_reports_the_end_of_a_run_over_the_cap_and_each_stop_that_failed(way, player):
     found = player("workflow", way)
     found.play_try(OVER)

@@ -29,7 +29,7 @@ KEY = "app-key"
 PATIENCE = 100.0
 """Seconds that sending a start can take at most."""
 
-SETTINGS: Any = SimpleNamespace(api_key=KEY, key_digest=KEY_DIGEST, longest_call=PATIENCE, credits_per_step=5)
+SETTINGS: Any = SimpleNamespace(api_key=KEY, key_digest=KEY_DIGEST, longest_call=PATIENCE)
 TI = SimpleNamespace(dag_id="shop", run_id="manual__1", task_id="run", map_index=-1)
 ENTRY = Entry(SOURCE, "f" * 64, KEY_DIGEST, "c", 1000.0, PATIENCE, 3, "7", "9", ("5", "6"))
 
