@@ -82,15 +82,6 @@ class Settings(BaseModel):
         "Files timeout",
         "Seconds to wait, after the end of a run, for files that BrowserAct is still preparing. Default: 1800.",
     )
-    # The limits are BrowserAct's own.
-    max_file_size: Count = _number(
-        50 * 2**20, "Largest file", "Bytes that a file of a run may have. Default: 52428800 (50 MiB)."
-    )
-    max_run_size: Count = _number(
-        100 * 50 * 2**20,
-        "Largest run",
-        "Bytes that all files of a run may have together. Default: 5242880000 (100 files of 50 MiB).",
-    )
 
     @property
     def shown_url(self) -> str:

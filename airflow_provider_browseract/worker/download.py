@@ -40,8 +40,11 @@ PARALLEL_DOWNLOADS = 4
 MAX_REDIRECTS = 5
 """How many redirects are followed per file."""
 
+MAX_FILE_SIZE = 256 * 2**20
+"""Bytes that a file may have. BrowserAct itself allows 50 MB."""
+
 MOST_OVERHEAD = 1024 * 1024
-"""Bytes that a response may have in addition to twice ``max_file_size``: for headers, chunk sizes and compression."""
+"""Bytes that a response may have in addition to twice the size of a file: for headers, chunk sizes and compression."""
 
 EXPIRED_STATUSES = frozenset({401, 403, 404, 410})
 """HTTP statuses with which hosts respond to an expired link."""
@@ -77,7 +80,7 @@ class Interrupted(Exception):
 
 
 class RunSizeError(FileError):
-    """A file did not fit within ``max_run_size``. It may fit after failed files are deleted."""
+    """A file did not fit within the limit for all files of a run. It may fit after failed files are deleted."""
 
 
 class Allowance:
@@ -99,7 +102,7 @@ class Allowance:
         with self._lock:
             self._left -= size
             if self._left < 0:
-                raise RunSizeError(f"the files of the run exceed {self.limit} bytes (max_run_size)")
+                raise RunSizeError(f"the files of the run exceed the limit of {self.limit} bytes for a run")
 
     def give_back(self, size: int) -> None:
         """Release reserved bytes, because the written file was deleted."""
@@ -110,8 +113,8 @@ class Allowance:
 class FileSession(requests.Session):
     """A session for the hosts of files. It has no API key, follows no redirect, and connects to no private address.
 
-    :param settings: the timeouts and limits, and the address of the API. Only its host may be private, and only if it
-        is not BrowserAct's own.
+    :param settings: the timeouts, and the address of the API. Only its host may be private, and only if it is not
+        BrowserAct's own.
     :param stop: ends all downloads when it is set. Close the session after that: otherwise, a download ends when the
         next bytes arrive.
     """
@@ -326,7 +329,7 @@ class _LimitedBytes(io.RawIOBase):
 
     def __init__(self, raw: io.RawIOBase, connection: socket.socket, session: FileSession) -> None:
         self._raw, self._connection, self._session = raw, connection, session
-        self._left = 2 * session.settings.max_file_size + MOST_OVERHEAD
+        self._left = 2 * MAX_FILE_SIZE + MOST_OVERHEAD
         session.reading.add(connection)
 
     def readable(self) -> bool:
@@ -341,8 +344,7 @@ class _LimitedBytes(io.RawIOBase):
             self._session.seconds_left()
         self._left -= size or 0
         if self._left < 0:
-            limit = self._session.settings.max_file_size
-            raise FileError(f"its host sent more than twice max_file_size={limit} bytes")
+            raise FileError(f"its host sent more than twice the limit of {MAX_FILE_SIZE} bytes for a file")
         return size
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from airflow_provider_browseract.runs.outputs import FormatError, format_of, num
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.worker.download import (
     CHUNK_SIZE,
+    MAX_FILE_SIZE,
     PARALLEL_DOWNLOADS,
     Allowance,
     FileError,
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 STORE_ATTEMPTS = 3
 """How many times a file is fetched before it counts as missing."""
+
+MAX_RUN_SIZE = 5 * 2**30
+"""Bytes that all files of a run may have together. BrowserAct itself allows 100 files of 50 MB."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class ResultStore:
 
     :param output_path: its path, as :func:`~airflow_provider_browseract.runs.addresses.read_output_path` returns it.
         Each run gets a folder in it.
-    :param settings: timeouts and limits for the files, and the address of the API.
+    :param settings: timeouts for the files, and the address of the API.
     """
 
     def __init__(self, output_path: str, settings: Settings, log: Log) -> None:
@@ -108,7 +112,7 @@ class ResultStore:
         self._settings = settings
         self._log = log
         self._stop = threading.Event()
-        self._allowance = Allowance(settings.max_run_size)
+        self._allowance = Allowance(MAX_RUN_SIZE)
 
     def save(
         self,
@@ -216,7 +220,7 @@ class ResultStore:
         with closing(FileSession(self._settings, self._stop)) as session, no_addresses_in_logs():
             try:
                 outcomes = fetched(files)
-                # Files that are fetched at the same time may exceed max_run_size together although one of them fits.
+                # Files that are fetched at the same time may exceed the limit together although one of them fits.
                 for file in [file for file in files if isinstance(outcomes[file.name], RunSizeError)]:
                     outcomes |= fetched([file])
                 return outcomes
@@ -256,10 +260,9 @@ class ResultStore:
 
     def _fetch_once(self, session: FileSession, file: RunFile, folder: Folder, deadline: float) -> int:
         """Fetch a file, and return its size."""
-        limit = self._settings.max_file_size
         with session.opened(file, deadline) as (chunks, announced):
-            if announced is not None and announced > limit:
-                raise FileError(f"it is {announced} bytes, which exceeds max_file_size={limit}")
+            if announced is not None and announced > MAX_FILE_SIZE:
+                raise FileError(f"it is {announced} bytes, which exceeds the limit of {MAX_FILE_SIZE} bytes for a file")
             received = 0
             try:
                 with folder.writing(file.name) as write:
@@ -268,8 +271,8 @@ class ResultStore:
                         self._allowance.take(len(chunk))
                         if announced is not None and received > announced:
                             raise FileError(f"it is larger than the {announced} bytes that were announced")
-                        if received > limit:
-                            raise FileError(f"it exceeds max_file_size={limit} bytes")
+                        if received > MAX_FILE_SIZE:
+                            raise FileError(f"it exceeds the limit of {MAX_FILE_SIZE} bytes for a file")
                         write(chunk)
                     if announced is not None and received < announced:
                         raise FileError(f"only {received} of its {announced} bytes arrived", temporary=True)

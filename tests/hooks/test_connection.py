@@ -51,7 +51,6 @@ def test_connection_with_only_an_api_key_which_may_have_spaces_around_it_has_the
     settings = read(password=" app-key\n")
     assert (settings.api_key, settings.base_url) == ("app-key", "https://api.browseract.com")
     assert (settings.connect_timeout, settings.read_timeout, settings.retry_budget) == (10, 30, 60)
-    assert (settings.max_file_size, settings.max_run_size) == (50 * 1024 * 1024, 100 * 50 * 1024 * 1024)
     assert (budget_of(settings), settings.webhook_base_url) == (None, None)
 
 
@@ -82,7 +81,6 @@ def test_host_port_and_schema_fields_set_the_api_address(fields, url):
         "nothing": ({}, {}),
         "timeouts": ({"connect_timeout": 3, "read_timeout": "4.5"}, {"connect_timeout": 3.0, "read_timeout": 4.5}),
         "retry budget": ({"retry_budget": "4"}, {"retry_budget": 4.0}),
-        "sizes": ({"max_file_size": 9, "max_run_size": "99"}, {"max_file_size": 9, "max_run_size": 99}),
         "webhook_base_url with spaces": ({"webhook_base_url": f" {ADDRESS} "}, {"webhook_base_url": ADDRESS}),
     },
 )
@@ -143,7 +141,6 @@ WRONG: dict[tuple[str, ...], dict[str, list[Any]]] = {
         **{POSITIVE: [0, -1], "a valid number": ["soon", [1]], "be a number.": [True]},
         "less than or equal to 31622400.": [1e9, float("nan")],
     },
-    ("max_file_size",): {POSITIVE: [0, -1], WHOLE: [1.5, "1e3", "50 MB"], "be a number.": [True]},
     ("daily_credits", "monthly_credits"): {
         **{POSITIVE: [0, "0", -1], WHOLE: [1.5, "abc", "1e3", "2,000", [1]], "be a number.": [True]},
         "less than 1000000000000000000.": [10**18],

@@ -248,10 +248,11 @@ class TestRepeatedSave:
 
 
 class TestRunSize:
-    def test_max_run_size_is_shared_by_all_files_of_a_run(self, store):
-        kept = store.save(task(download("a"), download("b")), max_run_size=SIZE + 1)
+    def test_limit_is_shared_by_all_files_of_a_run(self, store, monkeypatch):
+        monkeypatch.setattr(results, "MAX_RUN_SIZE", SIZE + 1)
+        kept = store.save(task(download("a"), download("b")))
         [why] = kept.missing.values()
-        assert why == f"the files of the run exceed {SIZE + 1} bytes (max_run_size)"
+        assert why == f"the files of the run exceed the limit of {SIZE + 1} bytes for a run"
 
     def test_files_that_refused_each_other_are_fetched_again_one_by_one(self, store, monkeypatch):
         both, calls, take = threading.Barrier(2, timeout=60), itertools.count(), Allowance.take
@@ -262,16 +263,18 @@ class TestRunSize:
             with suppress(RunSizeError):
                 take(allowance, size)
             both.wait()
-            raise RunSizeError("max_run_size")
+            raise RunSizeError("too large")
 
         monkeypatch.setattr(Allowance, "take", refuse_both_at_first)
-        kept = store.save(task(download("a"), download("b")), max_run_size=SIZE + 1)
+        monkeypatch.setattr(results, "MAX_RUN_SIZE", SIZE + 1)
+        kept = store.save(task(download("a"), download("b")))
         assert len(kept.files) == len(kept.missing) == 1
 
-    def test_max_run_size_does_not_count_deleted_partial_file(self, store):
-        kept = store.save(task(download("a", "/truncated/a"), download("b")), max_run_size=SIZE * 3 // 2)
+    def test_limit_does_not_count_deleted_partial_file(self, store, monkeypatch):
+        monkeypatch.setattr(results, "MAX_RUN_SIZE", SIZE * 3 // 2)
+        kept = store.save(task(download("a", "/truncated/a"), download("b")))
         assert [file.name for file in kept.files] == ["b"]
-        assert "max_run_size" not in str(kept.missing)
+        assert "limit" not in str(kept.missing)
 
 
 @pytest.mark.parametrize("size", [SIZE, None], ids=["size announced", "size unknown"])
@@ -333,7 +336,8 @@ def test_time_limit_of_a_file_includes_its_retries(store, host, monkeypatch):
 
 
 LIMIT = SIZE + 10
-EXCEEDS, TOO_LARGE = f"exceeds max_file_size={LIMIT}", download("bad", "/long/a", file_size=LIMIT + 1)
+EXCEEDS = f"exceeds the limit of {LIMIT} bytes for a file"
+TOO_LARGE = download("bad", "/long/a", file_size=LIMIT + 1)
 NOT_UPLOADED = {"status": "failed", "error_message": "404 at https://shop.example/a?signature=x"}
 LOST, MAY_COME = True, False
 UNFETCHABLE = {
@@ -343,7 +347,7 @@ UNFETCHABLE = {
     "short": (download("bad", "/short/a"), f"^only {SIZE - 1} of its {SIZE} bytes arrived$", MAY_COME),
     "size differs": (download("bad", file_size=7), f"announced {SIZE} bytes, but BrowserAct announced 7$", LOST),
     "longer than announced": (download("bad", "/long/a"), f"larger than the {SIZE} bytes that were announced", LOST),
-    "too large": (download("bad", "/long/a", file_size=None), f"^it {EXCEEDS} bytes$", LOST),
+    "too large": (download("bad", "/long/a", file_size=None), f"^it {EXCEEDS}$", LOST),
     "announced as too large": (TOO_LARGE, f"^it is {LIMIT + 1} bytes, which {EXCEEDS}$", LOST),
     "redirect loop": (download("bad", "/around/a"), "redirected more than 5 times", LOST),
     "HTTP 403": (download("bad", "/expired/a"), "^its host responded with HTTP 403$", MAY_COME),
@@ -356,8 +360,9 @@ UNFETCHABLE = {
 
 
 @cases(("bad", "why", "lost"), UNFETCHABLE)
-def test_unfetchable_file_is_reported_with_its_reason_while_others_are_kept(store, bad, why, lost):
-    kept = store.save(task(bad, download("good"), text="[1]"), max_file_size=LIMIT, files_timeout=0.05)
+def test_unfetchable_file_is_reported_with_its_reason_while_others_are_kept(store, monkeypatch, bad, why, lost):
+    monkeypatch.setattr(results, "MAX_FILE_SIZE", LIMIT)
+    kept = store.save(task(bad, download("good"), text="[1]"), files_timeout=0.05)
     assert list(kept.missing) == ["bad"]
     assert re.search(why, kept.missing["bad"])
     assert kept.lost is lost
