@@ -156,6 +156,9 @@ class Verdict:
                 f"This run alone is expected to use more than {self.period.setting} allows, so waiting does not help. "
                 f"Raise {self.period.setting} in the extra of the connection."
             )
+        # Without a mean, only a cap makes the forecast higher than the cost of a step.
+        if not self.forecast.runs and self.forecast.credits > UNKNOWN.credits:
+            advice += " The forecast is max_credits of the task, so a lower max_credits lowers it."
         return (
             f"The budget of connection {self.budget.conn_id!r} for {self.period} (UTC) does not allow another run: "
             f"{self.used:,} of {self.period.limit:,} credits are used, {active}, and this run is expected to use "

@@ -166,6 +166,7 @@ ALONE = (
     "This run alone is expected to use more than daily_credits allows, so waiting does not help. Raise daily_credits "
     "in the extra of the connection."
 )
+LOWER = "The forecast is max_credits of the task, so a lower max_credits lowers it."
 DAY, MONTH = WAIT.format("00:00", "daily_credits"), WAIT.format("2026-12-01", "monthly_credits")
 SMALL = replace(DAILY, daily_credits=40)
 
@@ -184,6 +185,21 @@ def test_error_of_a_refused_start_names_credits_and_remedy(account, budget, word
     assert verdict is not None
     assert verdict.refusal() == REFUSED.format(*words)
     assert verdict.exceeds_whole_budget is (budget is SMALL)
+
+
+@cases(
+    ("account", "cap", "limit", "remedy"),
+    {
+        "alone more than the budget": (Account(), 101, 100, f"{ALONE} {LOWER}"),
+        "together more than the budget": (Account(*runs_of(1, 50, workflow_id="72")), 51, 100, f"{DAY} {LOWER}"),
+        "without a cap": (Account(), None, 4, ALONE),
+        "with a mean": (spent(905), 101, 40, ALONE),
+    },
+)
+def test_remedy_names_max_credits_only_if_it_is_the_forecast(account, cap, limit, remedy):
+    verdict = refused_by(account.check(replace(DAILY, daily_credits=limit), WORKFLOW, cap))
+    assert verdict is not None
+    assert verdict.refusal().partition("\n")[2] == remedy
 
 
 @pytest.mark.parametrize("fault", [lambda call: BROKEN, of_workflow_71(BROKEN)], ids=["list", "forecast"])
