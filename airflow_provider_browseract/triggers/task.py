@@ -188,12 +188,10 @@ class TaskTrigger(BaseTrigger):
         found = None
         # An open Required Action does not affect the run.
         with tolerate_errors(self.log.warning, "The Required Action could not be closed: %s"):
-            found = await ask_airflow(required_action.read_answer, action)
-            if found is None:
-                try:
-                    await ask_airflow(required_action.close, action, answer)
-                except Exception:  # noqa: BLE001 - a person may have been faster
-                    found = await ask_airflow(required_action.read_answer, action)
+            try:
+                await ask_airflow(required_action.close, action, answer)
+            except Exception:  # noqa: BLE001 - a person may have been faster
+                found = await ask_airflow(required_action.read_answer, action)
         if found is None or found.by is None or end in (End.ENDED, End.MAX_CREDITS):
             return WaitEvent(wait.unasked(), end=end)
         return WaitEvent(wait, WokenBy.PERSON, found.answer, found.by)
@@ -204,8 +202,7 @@ class TaskTrigger(BaseTrigger):
         if wait.default_answer is None or wait.required_action is not None or ti is None or ti.try_number <= 1:
             return
         with tolerate_errors():
-            if await ask_airflow(required_action.read_answer, str(ti.id)) is None:
-                await ask_airflow(required_action.close, str(ti.id), Answer.STOP)
+            await ask_airflow(required_action.close, str(ti.id), Answer.STOP)
 
     # Stop the run
 
