@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -35,15 +36,20 @@ class _FunctionOperator(DecoratedOperator, RunOperator):
             raise InputError("The function returned None. Return the inputs, or {} if there are none.")
         if not isinstance(made, Mapping | Sequence | None) or isinstance(made, str | bytes):
             raise InputError(f"The function returned a value of type {type(made).__name__}. Return a dict of inputs.")
+        if found := re.search(r"{{[^{}]*}}", str(made)):
+            raise InputError(
+                f"The function returned the template {found.group()[:100]}, but a returned value is not rendered. Take "
+                "the value as an argument of the function, for example def f(ds=None)."
+            )
         setattr(self, self.inputs_argument, made)
 
 
 class BrowserActDecoratedOperator(_FunctionOperator, RunWorkflowOperator):
     """Call a function, and run a workflow with the returned value as ``input_parameters``.
 
-    The function is called in each try, and again after a wait for a slot. The returned value is not rendered as a
-    template. If the function returns another value in a later try, that try stops the run of the earlier try and starts
-    a new one, as with every input that changes.
+    The function is called in each try, and again after a wait for a slot. The returned value is not rendered, so
+    a template in it is an error. If the function returns another value in a later try, that try stops the run of the
+    earlier try and starts a new one, as with every input that changes.
 
     :param python_callable: the function. It may take its own arguments and values of the context.
     :param op_args: positional arguments of the function.

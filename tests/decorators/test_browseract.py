@@ -18,6 +18,7 @@ from tests.world import emulator, worker, world
 __all__ = ["emulator", "store", "worker", "world"]
 
 BOT: dict[str, Any] = {"bot_id": CONTACTS.id}
+TEMPLATE = "^The function returned the template {{ ds }}, but a returned value is not rendered. Take the value as"
 A_DICT = "(The function returned a value of type|input is a list)"
 
 
@@ -92,19 +93,22 @@ def test_decorator_takes_no_inputs_because_the_function_returns_them(argument):
         "returns None for a bot": (BOT, None, "The function returned None"),
         "text for a bot": (BOT, "pens", A_DICT),
         "list for a bot": (BOT, [{"name": "company_name", "value": "a"}], A_DICT),
+        "template": ({}, {"keyword": "prices of {{ ds }}"}, TEMPLATE),
+        "template for a bot": (BOT, {"company_name": ["{{ ds }}"]}, TEMPLATE),
     },
 )
 def test_invalid_return_value_of_the_function_fails_before_any_start(decorated, emulator, arguments, returned, message):
     with pytest.raises(AirflowFailException, match=message):
         decorated(lambda: returned, **arguments).run()
     assert emulator.tasks == []
-    if not isinstance(returned, dict):
+    if not isinstance(returned, dict) or message is TEMPLATE:
         assert emulator.requests == []
 
 
-def test_return_value_of_the_function_is_not_rendered_as_a_template(decorated, emulator):
-    decorated(lambda: {"keyword": "{{ conn.shop.password }}"}).run()
-    assert dict(emulator.tasks[0].inputs)["keyword"] == "{{ conn.shop.password }}"
+def test_braces_that_are_no_template_are_sent_as_they_are(decorated, emulator):
+    keyword = '{ds} }} {{ {"a": {"b": {}}}'
+    decorated(lambda: {"keyword": keyword}).run()
+    assert dict(emulator.tasks[0].inputs)["keyword"] == keyword
 
 
 def test_function_is_called_again_after_a_wait_for_a_slot(decorated, worker, emulator):
