@@ -24,6 +24,7 @@ from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import is_secret
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import variable_of
+from airflow_provider_browseract.runs.hints import RUN_BY
 from airflow_provider_browseract.runs.request import ID_ARGUMENTS, without_secrets
 from airflow_provider_browseract.runs.schemas import MAX_SCHEMA_VALUES
 
@@ -38,19 +39,18 @@ EXAMPLES = {"string": "text", "integer": 1, "number": 1, "boolean": False, "arra
 
 
 class Kind(NamedTuple):
-    """What a kind of source is called, in a sentence, in a list and in addresses of the panel, and its operator."""
+    """What a kind of source is called, in a sentence, in a list and in addresses of the panel."""
 
     one: str
     several: str
     path: str
-    operator: str
 
 
 KINDS = {
-    SourceKind.WORKFLOW: Kind("workflow", "Workflows", "workflows", "RunWorkflowOperator"),
-    SourceKind.TEMPLATE: Kind("template", "Official templates", "templates", "RunTemplateOperator"),
-    SourceKind.BOT: Kind("bot", "Bots", "bots", "RunBotOperator"),
-    SourceKind.BOT_TEMPLATE: Kind("bot template", "Bot templates", "bot-templates", "RunBotTemplateOperator"),
+    SourceKind.WORKFLOW: Kind("workflow", "Workflows", "workflows"),
+    SourceKind.TEMPLATE: Kind("template", "Official templates", "templates"),
+    SourceKind.BOT: Kind("bot", "Bots", "bots"),
+    SourceKind.BOT_TEMPLATE: Kind("bot template", "Bot templates", "bot-templates"),
 }
 
 DAG, TEST = "dag.py.jinja", "dag_test.py.jinja"
@@ -224,6 +224,7 @@ def dag_file(source: Runnable, conn_id: str, given: Mapping[str, Any] | None = N
         source=source,
         kind=KINDS[source.kind],
         argument=ID_ARGUMENTS[source.kind],
+        operator=RUN_BY[ID_ARGUMENTS[source.kind]],
         is_bot=is_bot,
         name=one_line(source.name, MAX_SHORT),
         dag_id=dag_id,
