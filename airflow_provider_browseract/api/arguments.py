@@ -26,29 +26,34 @@ MAX_ID_LENGTH = 200
 PATH_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID_LENGTH}}}")
 """An id that can be a part of an address without any change."""
 
-ID = "the id that the BrowserAct dashboard or an earlier task shows"
-XCOMS = {
-    "browseract_task_id": 'the XCom with the id, such as search.output["task_id"]',
-    "profile_id": 'the XCom with the id, such as log_in.output["profile_id"]',
+ID = "the id that the BrowserAct dashboard or an earlier task shows, such as 14721148181551181"
+IDS = {
+    "browseract_task_id": 'the id of a BrowserAct task, such as search.output["task_id"]',
+    "profile_id": 'the id of a browser profile, such as log_in.output["profile_id"]',
+    "region": 'a code such as "US", or leave region out for the default',
 }
-"""Which id an argument takes, if the output of a task is a likely mistake."""
+"""What an argument takes, if it is not just any id."""
 
 
 def read_id(argument: str, value: Any) -> str:
     """Check a required id: a string or a whole number."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    where = XCOMS.get(argument.partition("[")[0], ID)
+    wanted = _wanted(argument)
     if isinstance(value, str) and re.fullmatch(r"\{+ ?[\w.]+ ?\}+", value):
         raise InputError(f"{argument} is {value[:100]!r}, which was not replaced. A template needs two braces.")
     # The output of a task can be long or confidential.
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        raise InputError(f"{argument} is the text of a dict or a list. Use {where}.")
+        raise InputError(f"{argument} is the text of a dict or a list. Use {wanted}.")
     if not isinstance(value, str | float | bool | None):
-        raise InputError(f"{argument} is of type {type(value).__name__}. Use {where}.")
+        raise InputError(f"{argument} is of type {type(value).__name__}. Use {wanted}.")
     if not isinstance(value, str) or is_missing(value):
-        raise InputError(f"{argument} is {value!r}. Use {ID}.")
+        raise InputError(f"{argument} is {value!r}. Use {wanted}.")
     return value.strip()
+
+
+def _wanted(argument: str) -> str:
+    return IDS.get(argument.partition("[")[0], ID)
 
 
 def is_missing(value: Any) -> bool:
@@ -63,10 +68,8 @@ def read_path_id(argument: str, value: Any) -> str:
     With other characters, it could lead to another address, and so could the word of an endpoint. Every id has digits.
     """
     found = read_id(argument, value)
-    if not PATH_ID.fullmatch(found) or found.isalpha():
-        raise InputError(
-            f"{argument} is {found[:100]!r}. Use {ID}, such as 14721148181551181, not a name or an address."
-        )
+    if not PATH_ID.fullmatch(found) or not re.search("[0-9]", found):
+        raise InputError(f"{argument} is {found[:100]!r}. Use {_wanted(argument)}, not a name or an address.")
     return found
 
 
@@ -90,7 +93,7 @@ def read_ids(argument: str, value: Any) -> list[str]:
         raise InputError(
             f"{argument} is a text with spaces, commas or brackets. If it is a list that was rendered to a text, set "
             f"render_template_as_native_obj=True on the DAG, or pass the XCom itself. Otherwise use "
-            f"{XCOMS.get(argument, 'one id')}."
+            f"{_wanted(argument)}."
         )
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         return [read_path_id(argument, value)]

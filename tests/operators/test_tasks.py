@@ -128,6 +128,7 @@ def test_resume_of_the_run_of_an_agent_built_bot_fails_without_a_retry_and_names
     {
         "empty list": ([], "browseract_task_id is an empty list"),
         "empty id": ("", "browseract_task_id is ''"),
+        "Airflow's task id": ("scrape_orders", r'BrowserAct task, such as search.output\["task_id"\], not a name'),
         "None in a list": (["1", None], r"browseract_task_id\[1\] is None"),
         "None as text": ("None", "browseract_task_id is 'None'"),
         "output": ({"title": "x"}, r'browseract_task_id is of type dict. .*search.output\["task_id"\].$'),
