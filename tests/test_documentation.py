@@ -134,6 +134,7 @@ OTHER_MESSAGES = (
     # ours, put together from parts
     "The response to run-task is not from BrowserAct's API (API address http://browseract.invalid/v2).",
     "input is a text instead of a dict of names and values.",
+    "input is a value of type tuple instead of a dict of names and values.",
 )
 
 

@@ -22,12 +22,12 @@ from airflow_provider_browseract.compat import (
     set_during_execution,
     task_instance_state,
 )
-from airflow_provider_browseract.exceptions import BrowserActError
+from airflow_provider_browseract.exceptions import BrowserActError, InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.hints import check_rendered, naming_task, refuse_unknown_arguments
+from airflow_provider_browseract.runs.hints import CheckedArguments, check_rendered, naming_task
 from airflow_provider_browseract.runs.options import (
     AskPerson,
     OnBudget,
@@ -41,7 +41,6 @@ from airflow_provider_browseract.worker.own_run import OwnRun
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
-    from typing_extensions import Self
 
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.api.versions import SourceKind
@@ -61,7 +60,7 @@ def forget_run(context: Context) -> None:
         ledger.write(None)
 
 
-class RunOperator(BaseOperator):
+class RunOperator(CheckedArguments, BaseOperator):
     """Start a run, wait for its end, and return its output. Subclasses define what is run.
 
     Right after the start, the task pushes the id of the BrowserAct task as the XCom ``task_id``. The XCom ``task``
@@ -81,11 +80,6 @@ class RunOperator(BaseOperator):
     source_kind: ClassVar[SourceKind]
     inputs_argument: ClassVar[str]
     ui_color = "#e6f0ff"
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Refuse unknown arguments before Airflow does."""
-        refuse_unknown_arguments(cls, kwargs)
-        return super().__new__(cls)
 
     def __init__(
         self,
@@ -238,6 +232,8 @@ class RunOperator(BaseOperator):
     @contextmanager
     def _executing(self, context: Context) -> Iterator[Execution]:
         """Run the code of the operator in this context."""
+        if "ti" not in context:
+            raise InputError("execute needs the context of a task instance. In a test, run the DAG with dag.test().")
         stop_airflow_pushing_links(self)
         # Not at the end of execute: until Airflow knows of the success, a later try must find the run. Not in __init__,
         # where a cluster policy could drop it. First: a callback of the user may take longer than Airflow waits.

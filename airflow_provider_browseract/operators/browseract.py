@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_browseract.api.arguments import is_missing, read_flag, read_id, read_ids
+from airflow_provider_browseract.api.arguments import is_missing, read_ids
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.compat import AirflowFailException, is_unmapped
+from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
     InputError,
@@ -21,12 +21,11 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.base import InputOperator, InputParametersOperator
-from airflow_provider_browseract.runs.hints import naming_task, refuse_unknown_arguments
+from airflow_provider_browseract.runs.hints import CheckedArguments
 from airflow_provider_browseract.runs.options import AskPerson
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-    from typing_extensions import Self
 
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.runs.request import RunRequest
@@ -140,24 +139,19 @@ class RunWorkflowOperator(InputParametersOperator):
     def __init__(
         self, *, workflow_id: str, save_browser_data: bool = False, profile_id: str | None = None, **kwargs: Any
     ) -> None:
+        # Before the options are checked.
+        self.save_browser_data = save_browser_data
         super().__init__(**kwargs)
         self.workflow_id = workflow_id
-        self.save_browser_data = save_browser_data
         self.profile_id = profile_id
-        if not is_unmapped(self):
-            with naming_task(self.task_id):
-                read_flag("save_browser_data", save_browser_data)
 
     def request(self, **arguments: Any) -> RunRequest:
         """Check the rendered arguments, and return the request that starts the run."""
-        if self.given.get("profile_id", self.profile_id) is not None:
-            if is_missing(self.profile_id):
-                raise InputError(
-                    f"profile_id is {self.profile_id!r}. If it comes from a task, that task saved no profile: set "
-                    "save_browser_data=True there. Otherwise remove profile_id here."
-                )
-            read_id("profile_id", self.profile_id)
-        read_flag("save_browser_data", self.save_browser_data)
+        if self.given.get("profile_id", self.profile_id) is not None and is_missing(self.profile_id):
+            raise InputError(
+                f"profile_id is {self.profile_id!r}. If it comes from a task, that task saved no profile: set "
+                "save_browser_data=True there. Otherwise remove profile_id here."
+            )
         return super().request(profile_id=self.profile_id, save_browser_data=self.save_browser_data, **arguments)
 
     def profile_of(self, created: str | None, task: Task | None) -> str:
@@ -248,7 +242,7 @@ class RunBotTemplateOperator(InputOperator):
         return super().request(region=self.region, **arguments)
 
 
-class TaskOperator(BaseOperator):
+class TaskOperator(CheckedArguments, BaseOperator):
     """Act on one or several BrowserAct tasks. If one of them fails, the others are still processed.
 
     :param browseract_task_id: id of the BrowserAct task, or a list of ids. Templated.
@@ -261,11 +255,6 @@ class TaskOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("browseract_task_id", "browseract_conn_id")
     ui_color = "#e6f0ff"
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Refuse unknown arguments before Airflow does."""
-        refuse_unknown_arguments(cls, kwargs)
-        return super().__new__(cls)
 
     def __init__(
         self,

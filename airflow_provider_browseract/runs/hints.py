@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from airflow_provider_browseract.api.settings import EXTRA_FIELDS
 from airflow_provider_browseract.exceptions import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 RUN_BY = {
     "workflow_id": "RunWorkflowOperator",
@@ -19,153 +23,131 @@ RUN_BY = {
 }
 """The operator for each argument with the id of what is run."""
 
-_INPUTS, _RUN = ("input_parameters", "input"), ("browseract_task_id",)
-
-MEANT = {
-    **dict.fromkeys((*_INPUTS, "inputs", "data", "body", "payload", "json", "arguments", "variables"), _INPUTS),
-    **dict.fromkeys(("parameters", "args", "kwargs", "conf"), _INPUTS),
-    **dict.fromkeys(("conn_id", "conn", "connection", "connection_id"), ("browseract_conn_id",)),
-    **dict.fromkeys(("id", "ids"), (*RUN_BY, *_RUN)),
-    **dict.fromkeys(("task", "tasks", "task_ids", "run", "run_id"), _RUN),
-    **dict.fromkeys(("bot", "agent", "agent_id"), ("bot_id",)),
-    **{"workflow": ("workflow_id",), "template": ("workflow_template_id", "template_id")},
-    **{"profile": ("profile_id",), "save_profile": ("save_browser_data",)},
-    **{"wait": ("wait_for_completion",), "max_wait": ("timeout",)},
+_INPUTS = "input_parameters input inputs parameters data body payload json arguments args kwargs conf variables"
+WRONG_NAMES = {
+    "input_parameters": _INPUTS,
+    "input": _INPUTS,
+    **dict.fromkeys(RUN_BY, "id"),
+    "workflow_template_id": "id template",
+    "bot_id": "id bot agent agent_id",
+    "browseract_task_id": "id task task_ids run run_id",
+    "browseract_conn_id": "conn_id conn connection",
+    "save_browser_data": "save_profile",
+    "wait_for_completion": "wait",
+    "timeout": "max_wait timeout_seconds",
+    "deferrable": "defer",
+    "output_path": "output",
+    "output_format": "format",
+    "cancel_on_kill": "cancel",
 }
-"""Wrong names that difflib does not connect with the right ones."""
+"""Wrong names of arguments that are not similar to the right ones."""
 
-KEYS = ("api_key", "key", "password", "token", "host", "base_url")
-"""What is in the connection, and never an argument."""
-
-SURE = 0.8
-"""Similarity, as difflib defines it, from which a wrong name is certainly a mistyped one."""
-
-PROFILES = (
-    "Only RunWorkflowOperator takes a browser profile. To keep a login, set the browser of a bot to Standard Browser "
-    "in the BrowserAct dashboard, or copy a template to a workflow."
-)
 NOT_HERE = {
-    "profile_id": PROFILES,
-    "save_browser_data": PROFILES,
+    **dict.fromkeys(
+        ("api_key", "key", "password", "token", "host", "base_url", *EXTRA_FIELDS),
+        "It is a field of the Airflow connection whose id browseract_conn_id is.",
+    ),
+    **dict.fromkeys(
+        ("profile_id", "save_browser_data"),
+        "Only RunWorkflowOperator takes a browser profile. To keep a login, set the browser of a bot to Standard "
+        "Browser in the BrowserAct dashboard, or copy a template to a workflow.",
+    ),
     "region": "Only RunTemplateOperator and RunBotTemplateOperator take a region.",
 }
-"""What to do instead of passing an argument of another operator."""
+"""What to do instead of passing a field of the connection, or an argument that few operators have."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the known names that a wrong name resembles, as an addition to a message; "" if there are none.
+    """Return the known name that a wrong name resembles most, as an addition to a message; "" if there is none."""
+    similar = _closest(name, {each: each for each in known}, 0.6)
+    return f" (did you mean {similar!r}?)" if similar else ""
 
-    :param name: the wrong name. If it differs from a known name only in case or spaces, only that one is returned.
+
+def _closest(name: str, known: Mapping[str, str], similarity: float) -> str | None:
+    """Return the value of the name that a wrong name resembles most. Only letters and digits count, in any case.
+
+    :param similarity: how similar they have to be, as difflib defines it.
     """
-    similar = _similar(name, known)
-    return f" (did you mean {similar}?)" if similar else ""
+    by_letters = {_letters(each): value for each, value in known.items()}
+    near = difflib.get_close_matches(_letters(name), by_letters, n=1, cutoff=similarity)
+    return by_letters[near[0]] if near else None
 
 
-def _similar(name: str, known: Iterable[str], meant: Collection[str] = ()) -> str:
-    folded = {one.casefold(): one for one in known}
-    same = name.strip().casefold()
-    near = [same] if same in folded else [one for one in meant if one in folded]
-    near = near or next(filter(None, (difflib.get_close_matches(same, folded, cutoff=at) for at in (SURE, 0.6))), [])
-    return " or ".join(repr(folded[one]) for one in near)
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
 
 
 @contextmanager
 def naming_task(task_id: object) -> Iterator[None]:
-    """Begin the errors of a task's arguments with the task: of an import error, Airflow shows no line of the DAG file.
-
-    :param task_id: the id; None if the task has none.
-    """
+    """Begin the errors of a task's arguments with the task, because Airflow shows no line of the DAG file."""
     try:
         yield
     except InputError as error:
-        if task_id is None:
-            raise
         raise InputError(f"Task {task_id!r}: {error}") from None
 
 
-def refuse_unknown_arguments(operator: type, given: Mapping[str, Any]) -> None:
-    """Raise an error that states what to write instead of arguments that an operator does not have.
+class CheckedArguments:
+    """An operator that states what to write instead of arguments that it does not have.
 
     Airflow's own error only repeats them, and comes after that about a missing argument.
 
-    :raises TypeError: the operator does not have one of them.
+    :raises TypeError: the operator does not have one of the arguments.
+    :raises InputError: there is no id of a connection.
     """
-    known, own = _arguments_of(operator), _arguments_of(operator, own=True)
-    # Airflow adds arguments of its own.
-    unknown = [name for name in given if name not in known and not name.startswith("_")]
-    if unknown:
-        # A decorator has another name than its operator.
-        what = getattr(operator, "custom_operator_name", operator.__name__)
-        lines = [f"{what} has no argument {name!r}. {_instead_of(name, operator, known, own)}" for name in unknown]
-        raise TypeError(f"Task {given.get('task_id')!r}: " + "\n".join(lines))
+
+    def __new__(cls, *args: Any, **given: Any) -> Self:
+        """Check the names of the arguments before Airflow does."""
+        task, known = f"Task {given.get('task_id')!r}: ", _arguments_of(cls)
+        # Airflow adds arguments of its own.
+        unknown = [name for name in given if name not in known and not name.startswith("_")]
+        if unknown:
+            # A decorator has another name than its operator.
+            what = getattr(cls, "custom_operator_name", cls.__name__)
+            lines = [f"{what} has no argument {name!r}. {_instead_of(name, cls, known)}" for name in unknown]
+            raise TypeError(task + "\n".join(lines))
+        if not given.get("browseract_conn_id", True):
+            remedy = "Pass the id of an Airflow connection, or leave it out for browseract_default."
+            raise InputError(f"{task}browseract_conn_id is {given['browseract_conn_id']!r}. {remedy}")
+        return super().__new__(cls)
 
 
-def _arguments_of(operator: type, *, own: bool = False) -> set[str]:
-    """Return the names of an operator's arguments, all of them or those that are not Airflow's."""
-    classes = [each for each in operator.__mro__ if "__init__" in vars(each)]
-    package = __name__.partition(".")[0]
-    constructors = [vars(each)["__init__"] for each in classes if not own or each.__module__.startswith(package)]
+def _arguments_of(operator: type) -> set[str]:
+    constructors = [vars(each)["__init__"] for each in operator.__mro__ if "__init__" in vars(each)]
     found = [each for constructor in constructors for each in inspect.signature(constructor).parameters.values()]
     return {each.name for each in found if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)} - {"self"}
 
 
-def _instead_of(name: str, operator: type, known: Collection[str], own: Collection[str]) -> str:
-    """Return what to do instead of passing an argument that an operator does not have, as sentences."""
-    from airflow_provider_browseract.api.settings import EXTRA_FIELDS
-
+def _instead_of(name: str, operator: type, known: set[str]) -> str:
+    """Return what to do instead of passing an argument that an operator does not have."""
     if name in NOT_HERE:
         return NOT_HERE[name]
-    if name in KEYS or name in EXTRA_FIELDS:
-        return "It is a field of the Airflow connection whose id browseract_conn_id is."
     if name in RUN_BY and (mine := next((each for each in RUN_BY if each in known), None)):
         return f"Pass {mine}, or use {RUN_BY[name]}, which takes {name}."
-    is_sure = name in MEANT or difflib.get_close_matches(name.casefold(), known, n=1, cutoff=SURE)
-    similar = _similar(name, known if is_sure else own, MEANT.get(name, ()))
-    if similar and (is_sure or not hasattr(operator, "inputs_argument")):
-        return f"Did you mean {similar}?"
-    hint = _place_of_inputs(name, operator)
-    return f"Did you mean {similar}? {hint}" if similar else hint
-
-
-def _place_of_inputs(name: str, operator: type) -> str:
-    """Return where a name belongs if it is one of an input."""
-    inputs = getattr(operator, "inputs_argument", None)
-    if inputs is None:
+    names = {wrong: each for each in known for wrong in (each, *WRONG_NAMES.get(each, "").split())}
+    if similar := _closest(name, names, 0.8):
+        return f"Did you mean {similar!r}?"
+    if (inputs := getattr(operator, "inputs_argument", None)) is None:
         return "Remove it, or set it on the task that starts the run."
     if hasattr(operator, "custom_operator_name"):
         return f'If it is an input, return it from the function: return {{"{name}": ...}}'
     return f'Names of inputs go into {inputs}: {inputs}={{"{name}": ...}}'
 
 
-def check_not_expanded_dict(argument: str, value: Any) -> None:
-    """Raise an error if Airflow has expanded a dict: each mapped task instance gets one of its items.
-
-    :raises InputError: the value is such an item.
-    """
-    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
-        raise InputError(
-            f"expand got a dict for {argument}, so Airflow made one task instance for each of its names. Pass "
-            f"{_list_of_dicts(argument)}"
-        )
-
-
 def not_a_dict(argument: str, value: Any, forms: str) -> InputError:
     """Return the error for inputs of a wrong type, without their value, which can be secret.
 
+    Of a dict, Airflow's ``expand`` makes a tuple for each of its names.
+
     :param forms: what to pass, as the rest of a sentence.
     """
-    if not isinstance(value, str):
-        return InputError(f"{argument} is of type {type(value).__name__}. Pass {forms}.")
-    if value.lstrip()[:1] in ("{", "["):
-        return InputError(
-            f"{argument} is a text instead of {forms}. If a template was rendered to it, set "
-            "render_template_as_native_obj=True on the DAG. Otherwise remove the quotes around it."
+    what = "a text" if isinstance(value, str) else f"a value of type {type(value).__name__}"
+    remedy = f'In expand, pass a list of dicts, one for each run: expand({argument}=[{{"keyword": "laptops"}}, ...]).'
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        remedy = (
+            "If a template was rendered to it, set render_template_as_native_obj=True on the DAG. Otherwise remove the "
+            "quotes around it."
         )
-    return InputError(f"{argument} is a text instead of {forms}. In expand, pass {_list_of_dicts(argument)}")
-
-
-def _list_of_dicts(argument: str) -> str:
-    return f'a list of dicts, one for each run: expand({argument}=[{{"keyword": "laptops"}}, {{"keyword": "phones"}}]).'
+    return InputError(f"{argument} is {what} instead of {forms}. {remedy}")
 
 
 _MISSING_VARIABLE = re.compile(r"NOTSET|<[\w.]+\.ArgNotSet object at 0x\w+>")
@@ -192,9 +174,8 @@ def check_rendered(argument: str, given: Any, rendered: Any) -> None:
             f"{argument} was given, but Airflow rendered it to {word}.\n"
             f"Check the task, the Variable or the template that the value comes from, or remove {argument}."
         )
+    if isinstance(given, list | tuple) and isinstance(rendered, list | tuple):
+        given, rendered = dict(enumerate(given)), dict(enumerate(rendered))
     if isinstance(given, Mapping) and isinstance(rendered, Mapping):
         for name in given.keys() & rendered.keys():
             check_rendered(f"{argument}[{name!r}]", given[name], rendered[name])
-    elif isinstance(given, list | tuple) and isinstance(rendered, list | tuple) and len(given) == len(rendered):
-        for position, (before, after) in enumerate(zip(given, rendered, strict=True)):
-            check_rendered(f"{argument}[{position}]", before, after)

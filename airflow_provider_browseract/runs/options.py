@@ -136,6 +136,8 @@ class RunOptions(BaseModel):
     on_paused_callback: Annotated[list[PauseCallback], _read_by(_callbacks)]
     show_live_view: Flag
     cancel_on_kill: Flag
+    # Only of workflows.
+    save_browser_data: Flag = False
 
     @classmethod
     def of(cls, operator: Any) -> RunOptions:

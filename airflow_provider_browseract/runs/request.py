@@ -16,7 +16,7 @@ from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, one_
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.addresses import check_callback_url
-from airflow_provider_browseract.runs.hints import check_not_expanded_dict, not_a_dict
+from airflow_provider_browseract.runs.hints import not_a_dict
 from airflow_provider_browseract.runs.proof import keyed_digest
 from airflow_provider_browseract.runs.stored import Text
 
@@ -204,40 +204,23 @@ ID_ARGUMENTS = {
 """The argument with the id of what is run."""
 
 
-def read_request(
-    kind: SourceKind,
-    source_id: Any,
-    inputs: Any,
-    *,
-    api_base_url: str,
-    profile_id: Any = None,
-    region: Any = None,
-    callback_url: Any = None,
-    status_change_callback_url: Any = None,
-    **options: Any,
-) -> RunRequest:
+def read_request(kind: SourceKind, source_id: Any, inputs: Any, *, api_base_url: str, **options: Any) -> RunRequest:
     """Check the arguments of a start, and return them as a request.
 
     :param inputs: see :func:`read_input_parameters`, or :func:`~airflow_provider_browseract.runs.schemas.read_input`.
-    :param profile_id: browser profile of an earlier run, or an empty value.
-    :param region: code of the proxy region; None for the API's default.
-    :param callback_url: see :func:`~airflow_provider_browseract.runs.addresses.check_callback_url`.
-    :param options: the fields of the request that need no check here.
+    :param api_base_url: address of the API, which is no callback address.
+    :param options: the other fields of the request.
     :raises InputError: an argument cannot be used.
     """
     read: Callable[[Any], dict[str, Any]] = read_input_parameters
     if SOURCES[kind].api_version is ApiVersion.V3:
         # Only bots have schemas.
         from airflow_provider_browseract.runs.schemas import read_input as read
-    given = {"callback_url": callback_url, "status_change_callback_url": status_change_callback_url}
-    options |= {name: check_callback_url(name, url, api_base_url=api_base_url) for name, url in given.items()}
-    return RunRequest(
-        Source(kind, read_path_id(ID_ARGUMENTS[kind], source_id)),
-        read(inputs),
-        profile_id=read_id("profile_id", profile_id) if profile_id else None,
-        region=optional(read_id, "region", region),
-        **options,
-    )
+    for name in ("callback_url", "status_change_callback_url"):
+        options[name] = check_callback_url(name, options.get(name), api_base_url=api_base_url)
+    for name in ("profile_id", "region"):
+        options[name] = optional(read_id, name, options.get(name))
+    return RunRequest(Source(kind, read_path_id(ID_ARGUMENTS[kind], source_id)), read(inputs), **options)
 
 
 def read_input_parameters(value: Any) -> dict[str, str]:
@@ -263,20 +246,21 @@ def read_input_parameters(value: Any) -> dict[str, str]:
 def _pairs_of(value: Any) -> list[tuple[Any, Any]]:
     if value is None:
         return []
-    check_not_expanded_dict("input_parameters", value)
     if isinstance(value, Mapping):
         return list(value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_read_pair(position, pair) for position, pair in enumerate(value)]
-    raise not_a_dict("input_parameters", value, 'a dict of names and values or a list of {"name": ..., "value": ...}')
+    is_item = isinstance(value, tuple) and not all(isinstance(each, Mapping) for each in value)
+    if is_item or not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        forms = 'a dict of names and values or a list of {"name": ..., "value": ...}'
+        raise not_a_dict("input_parameters", value, forms)
+    return [_read_pair(position, pair) for position, pair in enumerate(value)]
 
 
 def _read_pair(position: int, pair: Any) -> tuple[Any, Any]:
     if not isinstance(pair, Mapping) or set(pair) != {"name", "value"}:
-        keys = sorted(map(str, pair)) if isinstance(pair, Mapping) else type(pair).__name__
+        keys = f"has the keys {[*pair]}" if isinstance(pair, Mapping) else f"is of type {type(pair).__name__}"
         raise InputError(
-            f"input_parameters[{position}] is {keys} instead of a pair. Each element needs exactly the keys name and "
-            "value."
+            f"input_parameters[{position}] {keys}. Pass a dict of names and values, or a list in which each element "
+            "is a dict with exactly the keys name and value."
         )
     return pair["name"], pair["value"]
 

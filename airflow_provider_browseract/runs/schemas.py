@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -23,7 +23,7 @@ import attrs
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from airflow_provider_browseract.exceptions import InputError
-from airflow_provider_browseract.runs.hints import check_not_expanded_dict, not_a_dict
+from airflow_provider_browseract.runs.hints import not_a_dict
 from airflow_provider_browseract.runs.json_values import Path, comparable, convert, copy_json, cut, place_of
 from airflow_provider_browseract.runs.mismatches import Found, first_of, similar_of
 
@@ -72,8 +72,7 @@ def read_input(value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         copied: dict[str, Any] = copy_json(value, "input")
         return copied
-    check_not_expanded_dict("input", value)
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    if isinstance(value, list):
         raise InputError(
             'input is a list. Pass a dict of names and values. A list of {"name": ..., "value": ...} is what '
             "RunWorkflowOperator takes as input_parameters."

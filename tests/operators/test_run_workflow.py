@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperatorLink
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, AirflowTaskTimeout
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, RequestFault
-from airflow_provider_browseract.exceptions import AuthenticationError, RunLostError
+from airflow_provider_browseract.exceptions import AuthenticationError, InputError, RunLostError
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunBotTemplateOperator,
@@ -288,6 +288,7 @@ PROFILES = (
     "in the BrowserAct dashboard, or copy a template to a workflow."
 )
 ON_THE_START = "Remove it, or set it on the task that starts the run."
+IN_THE_INPUTS = "Names of inputs go into input_parameters: input_parameters="
 IN_THE_CONNECTION = "It is a field of the Airflow connection whose id browseract_conn_id is."
 IDS = {
     RunWorkflowOperator: "workflow_id",
@@ -327,20 +328,42 @@ IDS = {
         (RunBotOperator, "region", "Only RunTemplateOperator and RunBotTemplateOperator take a region."),
         (RunBotOperator, "workflow_id", "Pass bot_id, or use RunWorkflowOperator, which takes workflow_id."),
         (RunWorkflowOperator, "bot_id", "Pass workflow_id, or use RunBotOperator, which takes bot_id."),
-        (RunWorkflowOperator, "keyword", 'Names of inputs go into input_parameters: input_parameters={"keyword": ...}'),
+        (RunWorkflowOperator, "keyword", IN_THE_INPUTS + '{"keyword": ...}'),
+        (RunWorkflowOperator, "max_items", IN_THE_INPUTS + '{"max_items": ...}'),
         (RunBotOperator, "company", 'Names of inputs go into input: input={"company": ...}'),
-        (
-            RunWorkflowOperator,
-            "max_items",
-            "Did you mean 'max_credits'? "
-            'Names of inputs go into input_parameters: input_parameters={"max_items": ...}',
-        ),
+        (RunWorkflowOperator, "output", "Did you mean 'output_path'?"),
+        (RunWorkflowOperator, "maxCredits", "Did you mean 'max_credits'?"),
+        (RunTemplateOperator, "template", "Did you mean 'workflow_template_id'?"),
+        (TaskSensor, "interval", "Did you mean 'poke_interval'?"),
     ],
 )
 def test_unknown_argument_is_an_error_that_states_what_to_write(operator, wrong, instead):
     with pytest.raises(TypeError) as error:
         operator(task_id="t", **{IDS.get(operator, "browseract_task_id"): "7", wrong: "x"})
     assert str(error.value) == f"Task 't': {operator.__name__} has no argument {wrong!r}. {instead}"
+
+
+@pytest.mark.parametrize("conn_id", [None, ""])
+@pytest.mark.parametrize("operator", [*IDS, StopTaskOperator, TaskSensor])
+def test_missing_id_of_a_connection_is_refused_when_the_dag_is_parsed(operator, conn_id):
+    with pytest.raises(InputError) as error:
+        operator(task_id="t", **{IDS.get(operator, "browseract_task_id"): "7"}, browseract_conn_id=conn_id)
+    assert str(error.value) == (
+        f"Task 't': browseract_conn_id is {conn_id!r}. Pass the id of an Airflow connection, or leave it out for "
+        "browseract_default."
+    )
+
+
+def test_execute_without_the_context_of_a_task_instance_states_how_to_test():
+    operator = RunWorkflowOperator(task_id="t", workflow_id="7")
+    with pytest.raises(InputError, match=r"^execute needs the context of a task instance\. .* with dag\.test\(\)\.$"):
+        operator.execute({})
+
+
+@pytest.mark.parametrize("operator", [StopTaskOperator, TaskSensor])
+def test_missing_id_of_the_browseract_task_is_named_when_the_dag_is_parsed(operator):
+    with pytest.raises(TypeError, match="missing keyword argument 'browseract_task_id'"):
+        operator(task_id="t")
 
 
 def test_id_of_another_kind_is_named_before_the_missing_one():

@@ -38,13 +38,15 @@ def test_value_rendered_to_nothing_is_refused_with_its_location(given, rendered,
     ("name", "named"),
     {
         "other case": ("Input", " (did you mean 'input'?)"),
+        "other case and separator": (" Max-Items", " (did you mean 'max_items'?)"),
+        "no separator": ("maxItem", " (did you mean 'max_item'?)"),
         "very similar": ("imputs", " (did you mean 'inputs'?)"),
-        "similar": ("impt", " (did you mean 'input' or 'inputs'?)"),
+        "similar": ("impt", " (did you mean 'input'?)"),
         "nothing similar": ("x", ""),
     },
 )
-def test_known_names_that_a_wrong_name_resembles_are_named(name, named):
-    assert did_you_mean(name, ["input", "inputs", "conn"]) == named
+def test_known_name_that_a_wrong_name_resembles_most_is_named(name, named):
+    assert did_you_mean(name, ["input", "inputs", "conn", "max_item", "max_items"]) == named
 
 
 @cases(

@@ -39,7 +39,8 @@ def test_input_strings_are_unchanged_and_other_values_become_json_text_in_their_
     assert read_input_parameters(None) == read_input_parameters({}) == {}
 
 
-OK, PAIR = {"name": "ok", "value": "1"}, r"input_parameters\[1\] is .* instead of a pair"
+OK, PAIR = {"name": "ok", "value": "1"}, "Pass a dict of names and values, or a list in which each element"
+A_PAIR = r"^input_parameters is a value of type tuple instead of a dict .*\. In expand, pass a list of dicts, one for"
 NO_NAME, NO_JSON = "Use strings that are not empty", r"input_parameters\['when'\] cannot be written as JSON"
 BY_NAME = r"input_parameters\['keyword'\] is None\. Set a value, or remove"
 
@@ -47,12 +48,14 @@ BY_NAME = r"input_parameters\['keyword'\] is None\. Set a value, or remove"
 @cases(
     ("value", "message"),
     {
-        "bytes": (b"x", "input_parameters is of type bytes"),
+        "bytes": (b"x", "input_parameters is a value of type bytes instead of a dict"),
+        "item of a dict": (("keyword", "tea"), A_PAIR),
         "JSON text": (' [{"name": "a", "value": "1"}]\n', "^input_parameters is a text instead of .*native"),
-        "pair without a value": ([OK, {"name": "a"}], PAIR),
+        "pair without a value": ([OK, {"name": "a"}], rf"^input_parameters\[1\] has the keys \['name'\]\. {PAIR}"),
         "pair with another field": ([OK, {"name": "a", "value": "1", "more": 2}], PAIR),
-        "text as a pair": ([OK, "a=1"], PAIR),
+        "text as a pair": ([OK, "a=1"], rf"^input_parameters\[1\] is of type str\. {PAIR}"),
         "list as a pair": ([OK, ["a", "1"]], PAIR),
+        "dict of names": ([{"keyword": "tea"}], rf"^input_parameters\[0\] has the keys \['keyword'\]\. {PAIR}"),
         "name twice": ([OK, OK], "'ok' twice"),
         "None": ({"keyword": None}, BY_NAME),
         "None in a pair": ([{"name": "keyword", "value": None}], BY_NAME),

@@ -96,10 +96,13 @@ A_TEXT = "input is a text instead of a dict.*render_template_as_native"
         "JSON text": ('{"keyword": "laptops"}', A_TEXT),
         "JSON text of a list": (" [1]\n", A_TEXT),
         "pairs": ([{"name": "keyword", "value": "laptops"}], A_LIST),
-        "tuple": (({},), A_LIST),
+        "tuple": (
+            ("keyword", "tea"),
+            "input is a value of type tuple instead of a dict of .* In expand, pass a list of",
+        ),
         "empty list": ([], A_LIST),
-        "integer": (7, r"input is of type int\. Pass a dict of names"),
-        "bytes at the top": (b"x", r"input is of type bytes\. Pass a dict of names"),
+        "integer": (7, "input is a value of type int instead of a dict of names"),
+        "bytes at the top": (b"x", "input is a value of type bytes instead of a dict of names"),
     },
 )
 def test_input_that_is_not_json_is_refused_with_its_place(value, message):

@@ -73,7 +73,7 @@ WATCHED = [
 ]
 
 NO_ID, TO_NONE = "12345", "was given, but Airflow rendered it to None"
-A_LIST, QUOTES = "Pass a list of dicts, one for each run", "remove the quotes around it"
+A_LIST, QUOTES = "In expand, pass a list of dicts, one for each run", "remove the quotes around it"
 VALUES = [
     (WORKFLOW, {"workflow_id": ""}, "workflow_id is ''"),
     (WORKFLOW, {"workflow_id": NO_ID}, "Check the id of the workflow"),
@@ -96,7 +96,7 @@ VALUES = [
     (WORKFLOW, {"profile_id": ""}, "profile_id is ''"),
     (WORKFLOW, {"profile_id": "None"}, "save_browser_data=True"),
     (WORKFLOW, {"profile_id": "{{ nothing }}"}, f"profile_id {TO_NONE}"),
-    (WORKFLOW, {"profile_id": {"token": "x"}}, "profile_id is of type dict. Use the XCom with the id"),
+    (WORKFLOW, {"profile_id": {"token": "x"}}, "profile_id is of type dict. Use the id of a browser profile"),
     (WORKFLOW, {"profile_id": '{"token": "x"}'}, 'log_in.output["profile_id"]'),
     (WORKFLOW, {"profile_id": "404"}, "refused the start"),
     (WORKFLOW, {"output_path": ""}, "output_path is ''"),
@@ -117,13 +117,15 @@ VALUES = [
     (TEMPLATE, {"workflow_template_id": ""}, "workflow_template_id is ''"),
     (TEMPLATE, {"workflow_template_id": NO_ID}, "Check the id of the template"),
     (TEMPLATE, {"region": "XX"}, "region is 'XX', which BrowserAct does not have. Use one of: US (United States), UK"),
-    (TEMPLATE, {"region": ""}, "region is ''"),
+    (TEMPLATE, {"region": ""}, """region is ''. Use a code such as "US", or leave region out for the default."""),
+    (BOT_TEMPLATE, {"region": ""}, "or leave region out for the default"),
     (TEMPLATE, {"input_parameters": {"Keyword": "pens"}}, "'Keyword' (did you mean 'keyword'?)"),
     (BOT_TEMPLATE, {"template_id": NO_ID}, "Check the id of the template"),
     (BOT_TEMPLATE, {"region": "XX"}, "region is 'XX', which BrowserAct does not have. Use one of: US"),
     (BOT_TEMPLATE, {"input": {"Keyword": "pens"}}, "'Keyword' (did you mean 'keyword'?)"),
     (SENSOR, {"browseract_task_id": "404"}, "It must be the id of a BrowserAct task, not Airflow's task_id"),
     (SENSOR, {"browseract_task_id": ""}, "browseract_task_id is ''"),
+    (SENSOR, {"browseract_task_id": "scrape_orders"}, """BrowserAct task, such as search.output["task_id"]"""),
     (SENSOR, {"browseract_task_id": "1/status"}, "browseract_task_id is '1/status'"),
     (SENSOR, {"output_path": "{{ nothing }}"}, f"output_path {TO_NONE}"),
     (SENSOR, {"output_path": "here"}, "Use an absolute path"),
