@@ -27,7 +27,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.hints import CheckedArguments, check_rendered, naming_task
+from airflow_provider_browseract.runs.hints import check_arguments, check_rendered, naming_task
 from airflow_provider_browseract.runs.options import (
     AskPerson,
     OnBudget,
@@ -41,6 +41,7 @@ from airflow_provider_browseract.worker.own_run import OwnRun
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
+    from typing_extensions import Self
 
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.api.versions import SourceKind
@@ -60,7 +61,7 @@ def forget_run(context: Context) -> None:
         ledger.write(None)
 
 
-class RunOperator(CheckedArguments, BaseOperator):
+class RunOperator(BaseOperator):
     """Start a run, wait for its end, and return its output. Subclasses define what is run.
 
     Right after the start, the task pushes the id of the BrowserAct task as the XCom ``task_id``. The XCom ``task``
@@ -80,6 +81,11 @@ class RunOperator(CheckedArguments, BaseOperator):
     source_kind: ClassVar[SourceKind]
     inputs_argument: ClassVar[str]
     ui_color = "#e6f0ff"
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Check the names of the arguments before Airflow does."""
+        check_arguments(cls, kwargs)
+        return super().__new__(cls)
 
     def __init__(
         self,

@@ -21,11 +21,12 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.base import InputOperator, InputParametersOperator
-from airflow_provider_browseract.runs.hints import CheckedArguments
+from airflow_provider_browseract.runs.hints import check_arguments
 from airflow_provider_browseract.runs.options import AskPerson
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from typing_extensions import Self
 
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.runs.request import RunRequest
@@ -242,7 +243,7 @@ class RunBotTemplateOperator(InputOperator):
         return super().request(region=self.region, **arguments)
 
 
-class TaskOperator(CheckedArguments, BaseOperator):
+class TaskOperator(BaseOperator):
     """Act on one or several BrowserAct tasks. If one of them fails, the others are still processed.
 
     :param browseract_task_id: id of the BrowserAct task, or a list of ids. Templated.
@@ -255,6 +256,11 @@ class TaskOperator(CheckedArguments, BaseOperator):
 
     template_fields: Sequence[str] = ("browseract_task_id", "browseract_conn_id")
     ui_color = "#e6f0ff"
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Check the names of the arguments before Airflow does."""
+        check_arguments(cls, kwargs)
+        return super().__new__(cls)
 
     def __init__(
         self,

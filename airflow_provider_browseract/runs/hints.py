@@ -7,13 +7,10 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_browseract.api.settings import EXTRA_FIELDS
 from airflow_provider_browseract.exceptions import InputError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 RUN_BY = {
     "workflow_id": "RunWorkflowOperator",
@@ -86,29 +83,25 @@ def naming_task(task_id: object) -> Iterator[None]:
         raise InputError(f"Task {task_id!r}: {error}") from None
 
 
-class CheckedArguments:
-    """An operator that states what to write instead of arguments that it does not have.
+def check_arguments(operator: type, given: Mapping[str, Any]) -> None:
+    """Raise an error that states what to write instead of arguments that an operator does not have.
 
     Airflow's own error only repeats them, and comes after that about a missing argument.
 
     :raises TypeError: the operator does not have one of the arguments.
     :raises InputError: there is no id of a connection.
     """
-
-    def __new__(cls, *args: Any, **given: Any) -> Self:
-        """Check the names of the arguments before Airflow does."""
-        task, known = f"Task {given.get('task_id')!r}: ", _arguments_of(cls)
-        # Airflow adds arguments of its own.
-        unknown = [name for name in given if name not in known and not name.startswith("_")]
-        if unknown:
-            # A decorator has another name than its operator.
-            what = getattr(cls, "custom_operator_name", cls.__name__)
-            lines = [f"{what} has no argument {name!r}. {_instead_of(name, cls, known)}" for name in unknown]
-            raise TypeError(task + "\n".join(lines))
-        if not given.get("browseract_conn_id", True):
-            remedy = "Pass the id of an Airflow connection, or leave it out for browseract_default."
-            raise InputError(f"{task}browseract_conn_id is {given['browseract_conn_id']!r}. {remedy}")
-        return super().__new__(cls)
+    task, known = f"Task {given.get('task_id')!r}: ", _arguments_of(operator)
+    # Airflow adds arguments of its own.
+    unknown = [name for name in given if name not in known and not name.startswith("_")]
+    if unknown:
+        # A decorator has another name than its operator.
+        what = getattr(operator, "custom_operator_name", operator.__name__)
+        lines = [f"{what} has no argument {name!r}. {_instead_of(name, operator, known)}" for name in unknown]
+        raise TypeError(task + "\n".join(lines))
+    if not given.get("browseract_conn_id", True):
+        remedy = "Pass the id of an Airflow connection, or leave it out for browseract_default."
+        raise InputError(f"{task}browseract_conn_id is {given['browseract_conn_id']!r}. {remedy}")
 
 
 def _arguments_of(operator: type) -> set[str]:

@@ -34,7 +34,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.hiding import SECRET_INPUTS, Hiding
 from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.hints import CheckedArguments, check_rendered, naming_task
+from airflow_provider_browseract.runs.hints import check_arguments, check_rendered, naming_task
 from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.report import error_text, polling_line, status_line, step_lines
 from airflow_provider_browseract.runs.stored import from_json
@@ -46,9 +46,10 @@ from airflow_provider_browseract.worker.showing import id_or_none, show_run, sho
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
+    from typing_extensions import Self
 
 
-class TaskSensor(CheckedArguments, BaseSensorOperator):
+class TaskSensor(BaseSensorOperator):
     """Wait until a BrowserAct task that was started elsewhere has ended, and return its output (``get-task``).
 
     The sensor never starts or stops a run, whatever happens to the Airflow task.
@@ -78,6 +79,11 @@ class TaskSensor(CheckedArguments, BaseSensorOperator):
     template_fields: Sequence[str] = ("browseract_task_id", "output_path", "browseract_conn_id")
     operator_extra_links: Collection[BaseOperatorLink] = BUTTONS
     ui_color = "#e6f0ff"
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Check the names of the arguments before Airflow does."""
+        check_arguments(cls, kwargs)
+        return super().__new__(cls)
 
     def __init__(
         self,
