@@ -26,10 +26,12 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import variable_of
 from airflow_provider_browseract.runs.hints import RUN_BY
 from airflow_provider_browseract.runs.request import ID_ARGUMENTS, without_secrets
-from airflow_provider_browseract.runs.schemas import MAX_SCHEMA_VALUES
 
 MAX_LEVELS, MAX_VALUES = 5, 500
 """Levels of objects in the inputs of a bot, and values at all levels together, that are kept."""
+
+MAX_SCHEMA_VALUES = 20_000
+"""Values of a schema, at all levels together, that are searched for secrets. One with 200 names has about 1,000."""
 
 MAX_TEXT, MAX_INPUT, MAX_SHORT = 1000, 200, 50
 """Characters of a name or a description, of the name of an input and its example, and of what has to be in a line."""

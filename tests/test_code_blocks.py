@@ -48,7 +48,7 @@ from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import read_settings
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.schemas import conform
+from airflow_provider_browseract.runs.bot_input import conform
 from tests.conftest import DagResult, somebody_resumes
 from tests.e2e.local_airflow import wait_for
 from tests.pages import BLOCKS, PAGES, YOUR_WORKFLOW, Block, block_of, blocks_of
@@ -452,6 +452,17 @@ def test_documented_tasks_run_in_the_accounts_of_their_connections(block, docume
 @dags("not_empty")
 def test_documented_check_fails_without_a_retry_if_the_output_is_empty(block, documented, emulator, output, state):
     emulator.set_workflow(SEARCH.id, output=output)
+    result = documented.run(block, state)
+    assert (result.task("check").try_number, len(emulator.tasks)) == (1, 1)
+
+
+CONTACT = '{"company_name": "Example Corp", "official_website_url": "https://example.com"}'
+
+
+@pytest.mark.parametrize(("output", "state"), [("{}", "failed"), (CONTACT, "success")], ids=["wrong", "right"])
+@dags("checked_contact")
+def test_documented_check_compares_the_output_with_the_schema_of_the_bot(block, documented, emulator, output, state):
+    emulator.set_workflow(CONTACTS.id, output=json.loads(output))
     result = documented.run(block, state)
     assert (result.task("check").try_number, len(emulator.tasks)) == (1, 1)
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from airflow_provider_browseract.api.models import InputParameter, SourceInfo
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import dags_of, is_secret
-from airflow_provider_browseract.dag_file import MAX_VALUES, TEST, Runnable, dag_file, dag_id_of
+from airflow_provider_browseract.dag_file import MAX_SCHEMA_VALUES, MAX_VALUES, TEST, Runnable, dag_file, dag_id_of
 from airflow_provider_browseract.emulator import LOG_IN, SEARCH, TEMPLATE_SEARCH, EmulatedWorkflow
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.runs.schemas import MAX_SCHEMA_VALUES, conform
+from airflow_provider_browseract.runs.bot_input import conform
 from tests.cases import cases
 from tests.catalogue import PLAIN_TEXT, PRICES
 from tests.separate_pytest import assert_passed

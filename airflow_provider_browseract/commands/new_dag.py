@@ -17,9 +17,9 @@ from airflow_provider_browseract.dag_file import DAG, KINDS, TEST, Runnable, dag
 from airflow_provider_browseract.exceptions import BrowserActError, InputError, NotFoundError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection
+from airflow_provider_browseract.runs.bot_input import conform
 from airflow_provider_browseract.runs.hints import did_you_mean
 from airflow_provider_browseract.runs.request import without_secrets
-from airflow_provider_browseract.runs.schemas import conform
 
 REQUEST_LIMIT = 20.0
 """Seconds that a request may take, when it is sent again too."""

@@ -18,7 +18,7 @@ from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.addresses import check_callback_url
 from airflow_provider_browseract.runs.hints import not_a_dict
 from airflow_provider_browseract.runs.proof import keyed_digest
-from airflow_provider_browseract.runs.stored import Text
+from airflow_provider_browseract.runs.stored import Text, json_text
 
 
 @dataclass(frozen=True)
@@ -207,15 +207,15 @@ ID_ARGUMENTS = {
 def read_request(kind: SourceKind, source_id: Any, inputs: Any, *, api_base_url: str, **options: Any) -> RunRequest:
     """Check the arguments of a start, and return them as a request.
 
-    :param inputs: see :func:`read_input_parameters`, or :func:`~airflow_provider_browseract.runs.schemas.read_input`.
-    :param api_base_url: address of the API, which is no callback address.
+    :param inputs: see :func:`read_input_parameters`, or :func:`~airflow_provider_browseract.runs.bot_input.read_input`.
+    :param api_base_url: see :func:`~airflow_provider_browseract.runs.addresses.check_callback_url`.
     :param options: the other fields of the request.
     :raises InputError: an argument cannot be used.
     """
     read: Callable[[Any], dict[str, Any]] = read_input_parameters
     if SOURCES[kind].api_version is ApiVersion.V3:
         # Only bots have schemas.
-        from airflow_provider_browseract.runs.schemas import read_input as read
+        from airflow_provider_browseract.runs.bot_input import read_input as read
     for name in ("callback_url", "status_change_callback_url"):
         options[name] = check_callback_url(name, options.get(name), api_base_url=api_base_url)
     for name in ("profile_id", "region"):
@@ -267,18 +267,9 @@ def _read_pair(position: int, pair: Any) -> tuple[Any, Any]:
 
 def _json_text(name: str, value: Any) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+        return json_text(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"input_parameters[{name!r}] cannot be written as JSON ({error}). Pass a string or a JSON value, for "
             "example a time as .isoformat()."
         ) from None
-
-
-def _plain(value: Any) -> Any:
-    """Convert the lazy sequences that Airflow returns for the results of mapped tasks."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        return list(value)
-    raise TypeError(f"a value of type {type(value).__name__} is not JSON")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -29,6 +30,23 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]
+
+
+def json_text(value: Any) -> str:
+    """Write JSON. The lazy sequences that Airflow returns for the results of mapped tasks become lists.
+
+    :raises TypeError: a part of the value is not JSON.
+    :raises ValueError: a number is not finite, or the value contains itself.
+    """
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return list(value)
+    raise TypeError(f"a value of type {type(value).__name__} is not JSON")
 
 
 def to_json(value: Any) -> dict[str, Any]:

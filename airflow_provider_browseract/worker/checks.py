@@ -204,7 +204,7 @@ def conform_input(request: RunRequest, hook: BrowserActHook, log: Log, *, again:
     :param again: this was logged before the wait for a slot.
     :raises InputError: the input is not what the schema asks for.
     """
-    from airflow_provider_browseract.runs.schemas import SchemaUnusableError, conform
+    from airflow_provider_browseract.runs.bot_input import SchemaUnusableError, conform
 
     request, read = _read_source(request, hook)
     source = request.source

@@ -85,7 +85,7 @@ def parse_all_operators() -> None:
             operator.partial(task_id=f"mapped_{operator.__name__}", **arguments).expand(doc=["a", "b"])
         browseract_task(bot_id="7", task_id="decorated")(lambda: {})()
     assert "runs.options" in loaded()
-    assert "runs.schemas" not in loaded()
+    assert "runs.bot_input" not in loaded()
 
 
 def load_provider_info() -> None:

@@ -19,7 +19,7 @@ __all__ = ["emulator", "store", "worker", "world"]
 
 BOT: dict[str, Any] = {"bot_id": CONTACTS.id}
 TEMPLATE = "^The function returned the template {{ ds }}, but a returned value is not rendered. Take the value as"
-A_DICT = "(The function returned a value of type|input is a list)"
+A_DICT = "(The function returned a value of type|input is a value of type list)"
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from airflow_provider_browseract.runs.json_values import Path
+Path = tuple[str | int, ...]
+"""The names and positions that lead to a value."""
 
 
 def closed(required: list[str], **properties: Any) -> dict[str, Any]:

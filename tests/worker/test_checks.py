@@ -203,7 +203,7 @@ class TestInputOfBots:
         assert f"bot {CONTACTS.id}" in message
         assert "lacks the required name 'company_name'" in message
         assert "has the unknown name 'company'" in message
-        assert "input['max_pages'] must be an integer, but a text was given" in message
+        assert "input['max_pages'] must be integer, not string" in message
         assert endpoints(emulator) == ["query-bot"]
         assert "s3cret" not in "".join(traceback.format_exception(failed.value)) + logs()
 
@@ -220,6 +220,13 @@ class TestInputOfBots:
         line = f"Converted to the types that bot {CONTACTS.id} declares: input['max_pages'], input['names']."
         assert logged.count(line) == logged.count("Converted") == 1
         assert "s3cret" not in logged
+
+    def test_next_try_with_the_same_rendered_input_reattaches(self, worker, emulator, store):
+        emulator.next_run(CONTACTS.id, duration=600.0)
+        arguments = {**BOT, "wait_for_completion": True, "input": RENDERED, "deferrable": True, "store": store}
+        worker(**arguments).defer()
+        worker(**arguments).defer()
+        assert [dict(task.inputs)["max_pages"] for task in emulator.tasks] == [2]
 
     def test_input_that_conforms_is_sent_as_it_is(self, worker, emulator, logs):
         worker(**BOT, input={"company_name": "12"}).run()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,24 +18,27 @@ from hypothesis import strategies as st
 from jsonschema import Draft201909Validator, Draft202012Validator
 
 from airflow_provider_browseract.exceptions import InputError
-from airflow_provider_browseract.runs import schemas
-from airflow_provider_browseract.runs.json_values import place_of
-from airflow_provider_browseract.runs.mismatches import MAX_NAMED
-from airflow_provider_browseract.runs.schemas import Conformed, SchemaUnusableError, conform, read_input
+from airflow_provider_browseract.runs import bot_input
+from airflow_provider_browseract.runs.bot_input import (
+    MAX_NAMED,
+    Conformed,
+    SchemaUnusableError,
+    conform,
+    read_input,
+)
 from tests.cases import cases
 from tests.runs.inputs import MARK, Lazy, at, closed, parts_of, put, value_of, wrong_values
 
 WHAT = "bot 82000518364027715"
 INTEGER, TEXT = {"type": "integer"}, {"type": "string"}
 DRAFT = "http://json-schema.org/draft-0{}/schema#"
-BACKTRACKING = "^(a+)+$"
-RULE = "does not match the schema (rule '{}')."
-TOJSON = "must be a {}, but a text was given. For a list or dict in a template, add the filter tojson."
+TOJSON = "(for a list or dict in a template, add the filter tojson)"
+B_ALLOWED = {"patternProperties": {"b": {}}, "additionalProperties": False}
 KEYWORD = {"properties": {"keyword": {}}, "additionalProperties": False}
 OTHER_DIGIT, HALF = "\N{ARABIC-INDIC DIGIT SEVEN}", '["\\ud800"]'
 LONG, LONG_EXPONENT = "1" + "0" * 10_000_000, "1e-" + "9" * 398
-NO_HOSTS = patch("socket.getaddrinfo", side_effect=OSError)
-DEEP = ["[" * levels + "]" * levels for levels in (102, 100_000)]
+LOOK_UP = patch("socket.getaddrinfo", side_effect=OSError)
+DEEP = "[" * 100_000 + "]" * 100_000
 
 
 def of(part: Any, **more: Any) -> dict[str, Any]:
@@ -71,28 +73,23 @@ def test_json_values_keep_type_and_order_and_lazy_sequences_become_lists_and_map
 
 IN_ITSELF: dict[str, Any] = {}
 IN_ITSELF["a"] = IN_ITSELF
-WIDE: Any = "x"
-for _ in range(6):
-    WIDE = [WIDE] * 100
-A_LIST = r"input is a list\. .*RunWorkflowOperator takes as input_parameters\."
+A_LIST = "input is a value of type list instead of a dict of names and values"
 A_TEXT = "input is a text instead of a dict.*render_template_as_native"
+NO_JSON = r"input\['a'\] cannot be written as JSON \({}\)\. Pass a string or a JSON value, for example a time as"
 
 
 @cases(
     ("value", "message"),
     {
-        "time": ({"a": [datetime.max]}, r"input\['a'\]\[0\] is of type datetime\. Pass a JSON value: a time as"),
-        "set": ({"a": [{1}]}, r"input\['a'\]\[0\] is of type set\."),
-        "bytes": ({"a": [b"x"]}, r"input\['a'\]\[0\] is of type bytes\."),
-        "NaN": ({"a": [float("nan")]}, r"input\['a'\]\[0\] is NaN or infinite\. JSON has no such numbers\."),
-        "infinity": ({"a": [float("-inf")]}, r"input\['a'\]\[0\] is NaN or infinite"),
-        "long number": ({"a": [2**1024]}, r"input\['a'\]\[0\] is a number of more than 1,024 bits\. Pass it as a text"),
-        "half an emoji": ({"a": ["\ud800"]}, r"input\['a'\]\[0\] has a text with a character that UTF-8 does not have"),
-        "name that is a number": ({"a": [{1: 2}]}, r"input\['a'\]\[0\] has a name of type int\. Use texts as names"),
-        "name with a lone surrogate": ({"\ud800": 2}, ".*has a text with a character that UTF-8"),
+        "time": ({"a": [datetime.max]}, NO_JSON.format("a value of type datetime is not JSON")),
+        "set": ({"a": [{1}]}, NO_JSON.format("a value of type set is not JSON")),
+        "bytes": ({"a": [b"x"]}, NO_JSON.format("a value of type bytes is not JSON")),
+        "NaN": ({"a": [float("nan")]}, NO_JSON.format("ValueError")),
+        "infinity": ({"a": [float("-inf")]}, NO_JSON.format("ValueError")),
+        "half an emoji": ({"a": ["\ud800"]}, NO_JSON.format("UnicodeEncodeError")),
+        "name with a lone surrogate": ({"\ud800": 2}, r"input\['\\ud800'\] cannot be written"),
         "name at the top that is a number": ({1: 2}, "input has a name of type int"),
-        "in itself": (IN_ITSELF, "input has more than 100 levels"),
-        "grows without end": ({"a": WIDE}, "input has more than 1,000,000 values"),
+        "in itself": (IN_ITSELF, NO_JSON.format("ValueError")),
         "JSON text": ('{"keyword": "laptops"}', A_TEXT),
         "JSON text of a list": (" [1]\n", A_TEXT),
         "pairs": ([{"name": "keyword", "value": "laptops"}], A_LIST),
@@ -114,38 +111,38 @@ class TestMessages:
     @cases(
         ("value", "part", "message"),
         {
-            "type": ("x", INTEGER, "must be an integer, but a text was given."),
-            "types": ("x", {"type": ["integer", "array"]}, "must be an integer or a list, but a text was given."),
-            "null": (None, TEXT, "must be a text, but None was given."),
-            "boolean": (True, {"type": "number"}, "must be a number, but a boolean was given."),
-            "list": ([1], {"type": "object", "additionalProperties": False}, "must be a dict, but a list was given."),
-            "fraction": (1.5, {"type": ["integer"]}, "must be an integer, but a number was given."),
-            "choice": ("x", {"enum": ["b", None, 3]}, "must be one of 'b', None, 3."),
-            "long choice": ("x", {"enum": ["y" * 200]}, f"must be one of '{'y' * 99}...."),
-            "constant": ("x", {"const": ["b"]}, "must be ['b']."),
-            "minimum": (1, {"minimum": 2}, "must be at least 2."),
-            "exclusive minimum": (2, {"exclusiveMinimum": 2}, "must be more than 2."),
-            "both minimums": (2, {"minimum": 2, "exclusiveMinimum": 2}, "must be more than 2."),
-            "one character": ("", {"minLength": 1}, "must have at least 1 character."),
-            "one item": ([1, 2], {"maxItems": 1}, "must have at most 1 item."),
-            "names": ({}, {"minProperties": 2}, "must have at least 2 names."),
-            "pattern": ("x", {"pattern": "^b+$"}, "must match the pattern '^b+$'."),
-            "longest text that is matched": ("a" * 10_000, {"pattern": "b"}, "must match the pattern 'b'."),
-            "unicode pattern": ("1", {"pattern": r"^\p{L}+$"}, r"must match the pattern '^\\p{L}+$'."),
+            "type": ("x", INTEGER, "must be integer, not string."),
+            "types": ("x", {"type": ["integer", "array"]}, "must be integer or array, not string."),
+            "null": (None, TEXT, "must be string, not null."),
+            "boolean": (True, {"type": "number"}, "must be number, not boolean."),
+            "list": ([1], {"type": "object", "additionalProperties": False}, "must be object, not array."),
+            "fraction": (1.5, {"type": ["integer"]}, "must be integer, not number."),
+            "choice": ("x", {"enum": ["b", None, 3]}, "does not match enum: ['b', None, 3]."),
+            "long choice": ("x", {"enum": ["y" * 200]}, f"does not match enum: ['{'y' * 98}...."),
+            "minimum": (1, {"minimum": 2}, "does not match minimum: 2."),
+            "pattern": ("x", {"pattern": "^b+$"}, "does not match pattern: '^b+$'."),
             "missing name": ({}, {"required": ["b"]}, "lacks the required name 'b'."),
             "unknown name": ({"b": 1}, {"additionalProperties": False}, "has the unknown name 'b'."),
             "mistyped name": ({"keywrd": 1}, KEYWORD, "has the unknown name 'keywrd' (did you mean 'keyword'?)."),
             "long name": ({"b\n" * 200: 1}, KEYWORD, "has the unknown name '" + r"b\n" * 33 + "...."),
-            "any of": (1, {"anyOf": [{"maximum": 0}, {"minimum": 2}]}, RULE.format("anyOf")),
-            "two of one": (1, {"oneOf": [{}, {"minimum": 0}]}, RULE.format("oneOf")),
-            "names that match": ({"b": 1}, {"propertyNames": {"maxLength": 0}}, RULE.format("propertyNames")),
-            "same error twice": (3, {"allOf": [{"maximum": 2}, {"maximum": 2}]}, "must be at most 2."),
-            "after the conversion": ("2000", {**INTEGER, "maximum": 100}, "must be at most 100."),
+            "name beside a pattern": ({"b": 1, "c": 1}, B_ALLOWED, "has the unknown name 'c'."),
+            "any of": (
+                1,
+                {"anyOf": [{"maximum": 0}, {"minimum": 2}]},
+                "does not match anyOf: [{'maximum': 0}, {'minimum': 2}].",
+            ),
+            "one type or null": (
+                60,
+                {"anyOf": [{"maximum": 50, **INTEGER}, {"type": "null"}]},
+                "does not match maximum: 50.",
+            ),
+            "two of one": (1, {"oneOf": [{}, {"minimum": 0}]}, "does not match oneOf: [{}, {'minimum': 0}]."),
+            "same error twice": (3, {"allOf": [{"maximum": 2}, {"maximum": 2}]}, "does not match maximum: 2."),
+            "after the conversion": ("2000", {**INTEGER, "maximum": 100}, "does not match maximum: 100."),
             # A filter cannot help.
-            "text of a number": ("2.5", INTEGER, "must be an integer, but a text was given."),
-            "text of the right type": ("[x]", {"maxLength": 0}, "must have at most 0 characters."),
-            "text of a list": ("['laptop', 'phone']", {"type": "array"}, TOJSON.format("list")),
-            "text of a dict": ("{'a': None}", {"type": "object"}, TOJSON.format("dict")),
+            "text of a number": ("2.5", INTEGER, "must be integer, not string."),
+            "text of a list": ("['laptop', 'phone']", {"type": "array"}, f"must be array, not string {TOJSON}."),
+            "text of a dict": ("{'a': None}", {"type": "object"}, f"must be object, not string {TOJSON}."),
         },
     )
     def test_error_names_place_and_rule(self, value, part, message):
@@ -156,7 +153,7 @@ class TestMessages:
         with pytest.raises(InputError) as raised:
             conform({"a": "x", "c": 1}, of(INTEGER, required=["b"], additionalProperties=False), WHAT)
         assert str(raised.value) == (
-            f"The input does not match the schema of {WHAT}: input['a'] must be an integer, but a text was given; "
+            f"The input does not match the schema of {WHAT}: input['a'] must be integer, not string; "
             "input lacks the required name 'b'; input has the unknown name 'c'."
         )
         assert refusal(1, False) == "input has a part that is not allowed."
@@ -166,24 +163,7 @@ class TestMessages:
     def test_ten_errors_are_named_and_the_others_counted(self):
         message = refusal([None] * 1011, {"items": TEXT})
         assert message.count("must be") == 10
-        assert message.endswith("; and 1,001 more.")
-
-    def test_long_place_is_cut_in_the_middle(self):
-        schema: dict[str, Any] = {"maximum": 0}
-        value: Any = 1
-        for _ in range(40):
-            schema, value = {"properties": {"name of a level": schema}}, {"name of a level": value}
-        message = refusal(value, schema)
-        assert len(message) < 500
-        assert message.startswith("input['a']['name of a level']")
-        assert message.endswith("['name of a level'] must be at most 0.")
-
-    def test_many_unknown_names_are_compared_quickly(self):
-        known: dict[str, Any] = {f"{number:050}": {} for number in range(10_000)}
-        value = {f"{number:0200}": 1 for number in range(1000)}
-        began = time.thread_time()
-        refusal(value, {"properties": known, "additionalProperties": False})
-        assert time.thread_time() - began < 5
+        assert message.endswith("; 1,001 more.")
 
 
 class TestConversion:
@@ -220,12 +200,12 @@ class TestConversion:
         assert type(result.input["a"]) is type(converted)
 
     LOSSY: Mapping[str, list[Any]] = {
-        "integer": ["2.0", "007", "+7", " 7", "7\n", "1_0", "-0", str(2**53), "many", "", 2.5, True, OTHER_DIGIT],
+        "integer": ["2.0", "007", "+7", "1_0", str(2**53), "71002814653029437", "many", "", 2.5, True, OTHER_DIGIT],
         "number": ["0.10000000000000001", "9007199254740993", "1e999", "NaN", "1e-999", "1.", LONG, LONG_EXPONENT],
         "boolean": ["yes", 1, "TRUE"],
         "object": ["[]", "{'b': 1}", '{"b": 1, "b": 2}'],
-        "array": ["{}", "[9007199254740993]", "[0.10000000000000001]", "[NaN]", "[-Infinity]", HALF, *DEEP],
-        "string": [[1], None],
+        "array": ["{}", "[9007199254740993]", "[0.10000000000000001]", "[NaN]", "[-Infinity]", HALF, DEEP],
+        "string": [[1]],
         "null": ["null"],
     }
 
@@ -255,8 +235,7 @@ class TestConversion:
     def test_first_converted_places_are_named_and_the_others_counted(self):
         assert conformed([1] * 1011, {"items": TEXT}).converted[9:] == ("input['a'][9]", "1,001 more")
         # One value that cannot be converted is the only error.
-        message = refusal(["1", "x", "2"], {"items": INTEGER})
-        assert message == "input['a'][1] must be an integer, but a text was given."
+        assert refusal(["1", "x", "2"], {"items": INTEGER}) == "input['a'][1] must be integer, not string."
 
     def test_default_is_not_filled_in_and_the_input_is_not_in_the_repr_of_the_result(self):
         assert conform({}, of({"default": 1}), WHAT) == Conformed({})
@@ -265,8 +244,8 @@ class TestConversion:
 
 def test_none_is_refused_if_the_schema_is_not_nullable_and_other_values_are_checked_if_it_is():
     for flag in (False, "true", 1):
-        assert refusal(None, {"type": "string", "nullable": flag}).startswith("input['a'] must be a text")
-    assert refusal("x", {"type": "string", "enum": ["b"], "nullable": True}) == "input['a'] must be one of 'b'."
+        assert refusal(None, {"type": "string", "nullable": flag}).startswith("input['a'] must be string")
+    assert refusal("x", {"type": "string", "enum": ["b"], "nullable": True}) == "input['a'] does not match enum: ['b']."
 
 
 def test_names_that_the_schema_allows_without_declaring_them_are_reported_with_similar_ones():
@@ -276,10 +255,6 @@ def test_names_that_the_schema_allows_without_declaring_them_are_reported_with_s
     found = conform({f"x{number}": 1 for number in range(100)}, of({}), WHAT)
     assert found.undeclared[9:] == ("'x9'", "90 more")
 
-
-DOUBLING = {f"d{each}": {"allOf": [{"$ref": f"#/$defs/d{each + 1}"}] * 2} for each in range(60)} | {"d60": {}}
-LARGE_PATTERNS: dict[str, Any] = {rf"\w{{100}}[a-z]{{{number}}}$": {} for number in range(200)}
-MANY_PATTERNS: dict[str, Any] = {f"^{number}x$": {} for number in range(200)}
 
 UNUSABLE: Mapping[str, tuple[Any, Any]] = {
     "nothing": ("secret", None),
@@ -295,82 +270,26 @@ UNUSABLE: Mapping[str, tuple[Any, Any]] = {
     "multiple of zero": (5, of({"multipleOf": 0})),
     "part that is a text": ("secret", of("string")),
     "properties that are a list": ("secret", {"properties": [1]}),
-    "pattern with a lookahead": ("secret", of({"pattern": "(?=b)"})),
     "pattern that is broken": ("secret", of({"pattern": "("})),
-    "pattern that is too large": ("secret", of({"pattern": "(b{1000}){1000}"})),
-    "pattern of names": ({"secret": 1}, of({"patternProperties": {"(?=b)": {}}})),
+    "pattern of names": ({"secret": 1}, of({"patternProperties": {"(": {}}})),
+    "pattern of a unicode property": ("secret", of({"pattern": r"^\p{L}+$"})),
+    "malformed where nothing is checked": ("secret", of({}, properties={"a": {}, "b": {"type": "text"}})),
     "refers to itself": ("secret", {"$ref": "#"}),
     "refers to itself in a list": ("secret", of({"anyOf": [{"$ref": "#/properties/a"}, INTEGER]})),
     "remote": ("secret", of({"$ref": "https://example.com/schema.json"})),
     "missing part": ("secret", of({"$ref": "#/$defs/missing"})),
-    "draft 3": ("secret", of({}, **{"$schema": DRAFT.format(3)})),
     "dialect that is a list": ("secret", of({}, **{"$schema": []})),
-    "not JSON": (5, of({"maximum": float("nan")})),
-    "large": ("secret", of({"enum": [*range(20_000)]})),
-    "deep": ("secret", of(json.loads('{"items":' * 101 + "{}" + "}" * 101))),
 }
 
 
 @cases(("value", "schema"), UNUSABLE)
 def test_schema_that_cannot_be_used_is_named_without_the_value_and_no_host_is_looked_up(value, schema):
-    with NO_HOSTS as look_up, pytest.raises(SchemaUnusableError) as raised:
+    with LOOK_UP as look_up, pytest.raises(SchemaUnusableError) as raised:
         conform({"a": value}, schema, WHAT)
-    assert not look_up.called
+    assert look_up.mock_calls == []
     assert "secret" not in "".join(traceback.format_exception(raised.value))
     assert str(raised.value).startswith(("it ", "its ", "the schema"))
     assert len(str(raised.value)) < 200
-
-
-@cases(
-    ("value", "schema", "why"),
-    {
-        "doubling": ({"a": 1}, with_defs({"$ref": "#/$defs/d0"}, **DOUBLING), r"a check with it takes more than 0\.2"),
-        "large patterns": ({"a": 1}, of({}, patternProperties=LARGE_PATTERNS), "its patterns are too large"),
-        "patterns and names": (
-            {f"a{number}": 1 for number in range(20_000)},
-            {"patternProperties": MANY_PATTERNS},
-            r"a check with it takes more than 0\.2 seconds",
-        ),
-    },
-)
-def test_schema_that_takes_too_long_cannot_be_used(value, schema, why, monkeypatch):
-    monkeypatch.setattr(schemas, "MAX_SECONDS", 5.0 if "patterns are" in why else 0.2)
-    with pytest.raises(SchemaUnusableError, match=f"^{why}"):
-        conform(value, schema, WHAT)
-
-
-@cases(
-    ("part", "refused"),
-    {
-        "text": ({"pattern": BACKTRACKING}, True),
-        "name": ({"additionalProperties": False, "patternProperties": {BACKTRACKING: {}}}, True),
-        "unevaluated": ({"patternProperties": {BACKTRACKING: {}}, "unevaluatedProperties": False}, False),
-        "other dialect": ({"propertyNames": {"$schema": DRAFT.format(7), "pattern": BACKTRACKING}}, True),
-    },
-)
-def test_pattern_that_backtracks_is_matched_at_once(part, refused):
-    text = "a" * 40 + "!"
-    (refusal if refused else conformed)(text if "pattern" in part else {text: 1}, part)
-
-
-@cases(
-    ("first", "second", "equal"),
-    {
-        "same lists": ([1, [2]], [1, [2]], True),
-        "1 and 1.0": ([[1]], [[1.0]], True),
-        "1 and true": ([[1]], [[True]], False),
-        "another order": ([1, 2], [2, 1], False),
-        "another depth": ([1], [[1]], False),
-    },
-)
-def test_lists_as_unique_items_are_compared_by_what_is_in_them(first, second, equal):
-    (refusal if equal else conformed)([first, second], {"uniqueItems": True})
-
-
-def test_many_items_that_cannot_be_sorted_are_compared_quickly():
-    began = time.thread_time()
-    conformed([{"b": number} for number in range(20_000)], {"uniqueItems": True})
-    assert time.thread_time() - began < 5
 
 
 NAMES_B: dict[str, Any] = {"properties": {"b": {}}}
@@ -383,8 +302,7 @@ NAMES_B: dict[str, Any] = {"properties": {"b": {}}}
         "None, nullable reference": (None, with_defs({"$ref": "#/$defs/b", "nullable": True}, b=TEXT)),
         "None, types": (None, of({"type": ["string", "null"]})),
         "None, any of": (None, of({"anyOf": [TEXT, {"type": "null"}]})),
-        "None, one of": (None, of({"oneOf": [{"type": "null"}, {"type": ["string", "null"]}]})),
-        "None, another dialect": (None, of({"$schema": DRAFT.format(7), "type": "string", "nullable": True})),
+        "None, another dialect": (None, of({"type": "string", "nullable": True}, **{"$schema": DRAFT.format(7)})),
         "no names declared": (1, {"type": "object"}),
         "name declared elsewhere": (1, {**with_defs({}, b=of({})), **NAMES_B, "allOf": [{"$ref": "#/$defs/b"}]}),
         "name declared in a branch": (1, {**NAMES_B, "if": {}, "then": {"properties": {"a": {}}}}),
@@ -393,16 +311,12 @@ NAMES_B: dict[str, Any] = {"properties": {"b": {}}}
         "true": (1, True),
         "empty": (1, {}),
         "unknown dialect": (1, {"$schema": "https://example.com/dialect"}),
-        "largest": (1, of({"enum": [*range(19_990)]})),
-        "malformed where nothing is checked": (1, of({}, properties={"a": {}, "b": {"type": "text"}})),
         "format": (1, of({"format": "ipv4"})),
         "draft 4": (1, of({"minimum": 0, "exclusiveMinimum": True}, **{"$schema": DRAFT.format(4)})),
         "multiple of a hundredth": (19.99, of({"multipleOf": 0.01})),
         "multiple of a tenth": (0.3, of({"multipleOf": 0.1})),
         "large multiple": (1e300, of({"multipleOf": 1e-300})),
         "multiple of a whole number": (6, of({"multipleOf": 2.0})),
-        "pattern of a unicode property": ("Größe", of({"pattern": r"^\p{L}+$"})),
-        "text that is too long to be matched": ("a" * 10_001, of({"pattern": "b"})),
     },
 )
 def test_value_that_matches_the_schema_passes_unchanged_and_its_name_is_not_reported(value, schema):
@@ -513,7 +427,7 @@ class TestAnySchema:
         with pytest.raises(InputError) as raised:
             conform(value, schema, WHAT)
         _, _, reasons = str(raised.value).partition(f"The input does not match the schema of {WHAT}: ")
-        assert all(reason.startswith(place_of("input", path)) for reason in reasons.split("; "))
+        assert all(reason.startswith(bot_input._place(path)) for reason in reasons.split("; "))
         for given_text in (str(MARK)[:5], "Example Corp", "1.50", "two"):
             assert given_text not in "".join(traceback.format_exception(raised.value))
 
@@ -526,10 +440,10 @@ class TestAnySchema:
             original = at(rendered, path)
             if original is not None and not isinstance(original, str) and chance.random() < 0.5:
                 put(rendered, path, json.dumps(original))
-                places.append(place_of("input", path))
+                places.append(bot_input._place(path))
             elif part.get("type") == "string" and original in ("20", "true"):
                 put(rendered, path, json.loads(original))
-                places.append(place_of("input", path))
+                places.append(bot_input._place(path))
         result = conform(rendered, schema, WHAT)
         assert json.dumps(result.input) == json.dumps(value)
         assert set(result.converted[:MAX_NAMED]) <= set(places)
@@ -550,11 +464,11 @@ class TestAnySchema:
     @given(MALFORMED, st.dictionaries(st.sampled_from("abc"), JSON, max_size=3))
     def test_malformed_schema_raises_no_other_error_and_looks_up_no_host(self, schema, value):
         no_error = suppress(InputError, SchemaUnusableError)
-        with NO_HOSTS as look_up, patch.object(schemas, "MAX_SECONDS", 0.5), no_error:
+        with LOOK_UP as look_up, no_error:
             conform(value, schema, WHAT)
-        assert not look_up.called
+        assert look_up.mock_calls == []
 
 
 def test_importing_the_module_does_not_import_jsonschema():
     check = "assert not {'jsonschema', 'referencing'} & {*sys.modules}"
-    subprocess.run([sys.executable, "-c", f"import sys, {schemas.__name__}; {check}"], check=True)
+    subprocess.run([sys.executable, "-c", f"import sys, {bot_input.__name__}; {check}"], check=True)
