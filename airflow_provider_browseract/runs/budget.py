@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any, NamedTuple, TypeAlias
 
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.exceptions import (
     AuthenticationError,
     BrowserActError,
     BudgetUnknownError,
-    InputError,
-    NotFoundError,
 )
 from airflow_provider_browseract.loops import Sender
 from airflow_provider_browseract.runs.log import Log
-from airflow_provider_browseract.runs.outputs import number_of
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.spend import (
     UNKNOWN,
@@ -35,13 +30,8 @@ from airflow_provider_browseract.runs.spend import (
     RequestLimit,
     forecast_for,
     list_runs,
+    mean_of,
 )
-
-MOST_SLOTS = 20
-"""Concurrent runs of BrowserAct's largest plan. At most this many forecasts are made for active runs."""
-
-_LISTED_AS = {ApiVersion.V2: SourceKind.WORKFLOW, ApiVersion.V3: SourceKind.BOT}
-"""What the ids in a list of tasks are, by the version of the API."""
 
 ONE_DAY = timedelta(days=1)
 
@@ -97,9 +87,8 @@ class Verdict:
     """Whether the budget of a period allows a run, and why.
 
     :param used: the credits of ended runs.
-    :param active: how many runs are active.
+    :param open: how many runs are active, or have ended and have no credits yet.
     :param reserved: the credits that they are expected to use.
-    :param without_credits: how many ended runs have no credits yet. They count as 0.
     """
 
     budget: Budget
@@ -107,9 +96,8 @@ class Verdict:
     source: Source
     forecast: Forecast
     used: int
-    active: int
+    open: int
     reserved: int
-    without_credits: int
 
     @property
     def credits_left(self) -> int:
@@ -125,27 +113,25 @@ class Verdict:
     def short_line(self) -> str:
         """The line for the log of a start, when much of the budget is used."""
         return (
-            f"{self.used:,} credits of {self.period.setting}={self.period.limit} are used; {self.reserved:,} more are "
-            f"expected for active runs, {self.forecast.credits:,} for this one."
+            f"{self.used:,} credits of {self.period.setting}={self.period.limit} are used; {self._others}, and "
+            f"{self.forecast.credits:,} for this one."
         )
 
     @property
     def line(self) -> str:
         """The line for the log of a dry run."""
-        active = f"{self.reserved:,} expected for {_active(self.active)}" if self.active else "no run is active"
-        without_credits = ""
-        if self.without_credits:
-            have = "has" if self.without_credits == 1 else "have"
-            without_credits = f" {number_of(self.without_credits, 'ended run')} {have} no credits yet."
         return (
             f"Budget of connection {self.budget.conn_id!r} for {self.period} (UTC): {self.used:,} of "
-            f"{self.period.limit:,} credits used, {active}.{without_credits} This run is expected to use "
+            f"{self.period.limit:,} credits are used, {self._others}. This run is expected to use "
             f"{self.forecast.credits:,} {self.forecast.basis(self.source)}."
         )
 
+    @property
+    def _others(self) -> str:
+        return f"{self.reserved:,} are expected for runs that are active or have no credits yet ({self.open})"
+
     def refusal(self) -> str:
         """Return the error of a refused start."""
-        active = f"{self.reserved:,} are expected for {_active(self.active)}" if self.active else "no run is active"
         until = f"{self.period.ends:%H:%M}" if self.period.is_day else f"{self.period.ends:%Y-%m-%d}"
         advice = (
             f"Wait until {until} UTC, raise {self.period.setting} in the extra of the connection, or set "
@@ -161,7 +147,7 @@ class Verdict:
             advice += " The forecast is max_credits of the task, so a lower max_credits lowers it."
         return (
             f"The budget of connection {self.budget.conn_id!r} for {self.period} (UTC) does not allow another run: "
-            f"{self.used:,} of {self.period.limit:,} credits are used, {active}, and this run is expected to use "
+            f"{self.used:,} of {self.period.limit:,} credits are used, {self._others}, and this run is expected to use "
             f"{self.forecast.credits:,}. No run was started.\n{advice}"
         )
 
@@ -240,20 +226,19 @@ def check_budget(
 
 
 def refused_by(verdicts: Sequence[Verdict]) -> Verdict | None:
-    """Return the verdict that refuses a start, the one with the later end if there are two; None if none does."""
+    """Return the verdict that refuses a start; None if none does.
+
+    Of two, it is the one that waiting cannot help, or else the one with the later end.
+    """
     refusing = [each for each in verdicts if each.credits_left < 0]
-    return max(refusing, key=lambda each: each.period.ends, default=None)
+    return max(refusing, key=lambda each: (each.exceeds_whole_budget, each.period.ends), default=None)
 
 
 def forecast_run(
-    budget: Budget | None, source: Source, cap: int | None, clock: Callable[[], float]
+    budget: Budget, source: Source, cap: int | None, clock: Callable[[], float]
 ) -> Generator[Step, Any, None]:
     """Log what a run is expected to cost, and whether the budget would allow it."""
     try:
-        if budget is None:
-            forecast = yield from forecast_for(RequestLimit(), source, (), cap, moment(clock()))
-            yield LogLine(f"The run is expected to use {forecast.credits:,} credits {forecast.basis(source)}.")
-            return
         verdicts = yield from _judge(budget, source, cap, moment(clock()))
     except BrowserActError as error:
         yield LogLine(f"The credits cannot be counted: {error.brief}", logging.WARNING)
@@ -269,7 +254,7 @@ def read_budget(budget: Budget, clock: Callable[[], float]) -> Generator[Step, A
     :raises BrowserActError: the credits cannot be counted.
     """
     now, anything = moment(clock()), Source(SourceKind.TEMPLATE, "")
-    count = yield from _count(RequestLimit(), budget, anything, now)
+    count = yield from _count(RequestLimit(), budget, now)
     return tuple(count.verdict(budget, period, anything, UNKNOWN) for period in budget.periods(now))
 
 
@@ -279,45 +264,41 @@ class _Count:
 
     :param past: the sums of past days whose runs cannot change any more.
     :param runs: the runs of the other days.
-    :param forecasts: the forecasts for the workflows and bots of active runs, by their ids.
     """
 
     past: Mapping[date, int]
     runs: Sequence[ListedRun]
-    forecasts: Mapping[str | None, Forecast]
 
     def verdict(self, budget: Budget, period: Period, source: Source, forecast: Forecast) -> Verdict:
         """Return whether the budget of a period allows a run with this forecast."""
         runs = [run for run in self.runs if period.includes(run)]
-        ended = [run for run in runs if run.status.ended]
-        active = [run for run in runs if not run.status.ended]
-        forecasts = dict(self.forecasts)
+        # BrowserAct may report the credits of a run after its end.
+        is_open = [run for run in runs if not run.status.ended or run.credit is None]
+        means = {source_id: mean_of(source_id, self.runs) for source_id in {run.source_id for run in is_open}}
         if forecast.runs:
-            forecasts[source.id] = forecast
+            means[source.id] = forecast
         return Verdict(
             budget,
             period,
             source,
             forecast,
-            used=sum(run.credit or 0 for run in ended)
+            used=sum(run.credit or 0 for run in runs if run.status.ended)
             + sum(credit for day, credit in self.past.items() if period.begins <= begin_of(day) < period.ends),
-            active=len(active),
-            reserved=sum(max(run.credit or 0, forecasts.get(run.source_id, UNKNOWN).credits) for run in active),
-            without_credits=sum(run.credit is None for run in ended),
+            open=len(is_open),
+            reserved=sum(max(run.credit or 0, (means[run.source_id] or UNKNOWN).credits) for run in is_open),
         )
 
 
 def _judge(budget: Budget, source: Source, cap: int | None, now: datetime) -> Generator[Step, Any, tuple[Verdict, ...]]:
     requests = RequestLimit()
-    count = yield from _count(requests, budget, source, now)
+    count = yield from _count(requests, budget, now)
     forecast = yield from forecast_for(requests, source, count.runs, cap, now)
     return tuple(count.verdict(budget, period, source, forecast) for period in budget.periods(now))
 
 
-def _count(requests: RequestLimit, budget: Budget, source: Source, now: datetime) -> Generator[Step, Any, _Count]:
+def _count(requests: RequestLimit, budget: Budget, now: datetime) -> Generator[Step, Any, _Count]:
     """Count what the runs of the account have used since the beginning of the longest period.
 
-    :param source: what is to be run. Its forecast is made separately.
     :raises BrowserActError: the runs cannot be counted.
     """
     begins = min(period.begins for period in budget.periods(now)).date()
@@ -325,15 +306,7 @@ def _count(requests: RequestLimit, budget: Budget, source: Source, now: datetime
     past = [day for day in days if begin_of(day + ONE_DAY) + LONGEST_RUN <= now]
     sums, runs = (yield from _count_past_days(past, requests, now)) if past else ({}, [])
     runs += yield from list_runs(requests, begin_of(days[len(past)]))
-    own = None if source.is_template else source.id
-    others = {run.source_id: _LISTED_AS[run.api_version] for run in runs if not run.status.ended}
-    forecasts: dict[str | None, Forecast] = {}
-    for source_id in sorted(filter(None, others.keys() - {own}))[:MOST_SLOTS]:
-        # The workflow may not exist: the run of a template can have the id of a copy. And a listed id may be odd.
-        with suppress(NotFoundError, InputError):
-            of = Source(others[source_id], source_id)
-            forecasts[source_id] = yield from forecast_for(requests, of, runs, None, now)
-    return _Count(sums, runs, forecasts)
+    return _Count(sums, runs)
 
 
 def _count_past_days(
@@ -369,10 +342,6 @@ def _count_past_days(
     if failure is not None:
         raise failure
     return sums, changing
-
-
-def _active(number: int) -> str:
-    return number_of(number, "active run")
 
 
 def begin_of(day: date) -> datetime:

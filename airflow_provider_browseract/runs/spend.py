@@ -8,8 +8,7 @@ which day a run belongs.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
@@ -118,20 +117,6 @@ class Spend:
     def credits(self) -> int:
         """The credits of all runs."""
         return sum(row.credits for row in self.rows)
-
-    def by_source(self) -> dict[str | None, int]:
-        """Return the credits of each workflow or bot by its id, the largest sum first."""
-        return dict(self._by(lambda row: row.source_id).most_common())
-
-    def by_day(self) -> dict[date, int]:
-        """Return the credits of each day (UTC) that has runs."""
-        return dict(sorted(self._by(lambda row: row.day).items()))
-
-    def _by(self, group: Callable[[SpendRow], Any]) -> Counter[Any]:
-        sums: Counter[Any] = Counter()
-        for row in self.rows:
-            sums[group(row)] += row.credits
-        return sums
 
 
 class Forecast(NamedTuple):

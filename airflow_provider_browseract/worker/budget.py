@@ -42,9 +42,9 @@ def refusal_of(run: OwnRun, budget: Budget, cap: int | None, request: RunRequest
 
 
 def log_forecast(run: OwnRun, cap: int | None, request: RunRequest) -> None:
-    """Log what a run is expected to cost, and whether the budget would allow it."""
-    steps = forecast_run(budget_of(run.hook.settings), request.source, cap, time.time)
-    send_all(steps, _sender(run))
+    """Log what a run is expected to cost, and whether the budget would allow it, if there is one."""
+    if (budget := budget_of(run.hook.settings)) is not None:
+        send_all(forecast_run(budget, request.source, cap, time.time), _sender(run))
 
 
 def _sender(run: OwnRun) -> StepSender:

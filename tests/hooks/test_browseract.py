@@ -168,9 +168,9 @@ class TestSpend:
             SpendRow(date(2026, 1, 29), SEARCH.id, 1, 20, 0, 0),
             SpendRow(date(2026, 1, 30), SEARCH.id, 2, 25, 0, 1),
         )
-        assert (spend.credits, spend.by_source()) == (85, {SEARCH.id: 65, ORDERS.id: 20})
+        assert spend.credits == 85
         assert [request.endpoint for request in emulator.requests[5:]] == ["list-tasks", "page-runs"]
-        assert spent.get_spend(in_january(1), workflow_id=ORDERS.id).by_day() == {date(2026, 1, 28): 20}
+        assert spent.get_spend(in_january(1), workflow_id=ORDERS.id).rows == spend.rows[:1]
 
     @pytest.mark.parametrize("shared", [False, True], ids=["separate lists", "shared lists"])
     def test_get_spend_adds_up_credits_of_workflows_and_bots(self, emulator, shared):
@@ -183,10 +183,10 @@ class TestSpend:
         since = datetime.now(timezone.utc) - timedelta(days=1)
         orders, contacts = (task.credit for task in emulator.tasks)
         both = {ORDERS.id: orders, CONTACTS.id: contacts}
-        assert hook.get_spend(since).by_source() == both
-        assert hook.get_spend(since, bot_id=CONTACTS.id).by_source() == {CONTACTS.id: contacts}
-        assert hook.get_spend(since, workflow_id=ORDERS.id).by_source() == {ORDERS.id: orders}
-        assert hook.get_spend(since, workflow_id=ORDERS.id, bot_id=CONTACTS.id).by_source() == both
+        workflow, bot = {"workflow_id": ORDERS.id}, {"bot_id": CONTACTS.id}
+        of_bot, of_workflow = {CONTACTS.id: contacts}, {ORDERS.id: orders}
+        for given, credits in (({}, both), (bot, of_bot), (workflow, of_workflow), ({**workflow, **bot}, both)):
+            assert {row.source_id: row.credits for row in hook.get_spend(since, **given).rows} == credits
 
     @cases(
         ("arguments", "days"),

@@ -26,7 +26,7 @@ DOWN, BROKEN = errors.ServerError("BrowserAct is down"), errors.ServerError("The
 
 
 def numbers(verdict):
-    return verdict.used, verdict.active, verdict.reserved, verdict.forecast.credits
+    return verdict.used, verdict.open, verdict.reserved, verdict.forecast.credits
 
 
 def runs_of(number, credit, *, first=0, **kwargs):
@@ -39,10 +39,6 @@ def active(number, credit=5, status="running", **kwargs):
 
 def failing(error):
     return Account(fault=lambda call: error)
-
-
-def of_workflow_71(error):
-    return lambda call: error if call.params.get("workflow_id") == "71" else None
 
 
 def test_used_reserved_and_expected_are_those_of_all_workflows_of_the_day():
@@ -60,8 +56,7 @@ def test_used_reserved_and_expected_are_those_of_all_workflows_of_the_day():
     )
     [verdict] = account.check(DAILY)
     assert numbers(verdict) == (20 * 45 + 305, 4, 45 + 60 + 150 + 5, 45)
-    # Of the last two workflows, too few runs have ended today.
-    assert [call.params.get("workflow_id") for call in account.calls] == [None, None, "71", "72"]
+    assert [call.params.get("workflow_id") for call in account.calls] == [None, None]
 
 
 def test_runs_of_bots_are_those_of_the_same_account():
@@ -74,12 +69,10 @@ def test_runs_of_bots_are_those_of_the_same_account():
         listed_bot(23, credit=15, status="running", bot_id=None),
         listed_bot(24, NOON - timedelta(days=2), 70, bot_id="83"),
     )
-    used, reserved = 3 * 45 + 3 * 60, 45 + 60 + 70 + 15
+    used, reserved = 3 * 45 + 3 * 60, 45 + 60 + 5 + 15
     [verdict] = account.check(DAILY)
     assert numbers(verdict) == (used, 4, reserved, 45)
-    asked = [(call.name, call.params.get("bot_id")) for call in account.calls]
-    # Of one bot, no run has ended today.
-    assert asked == [("list-tasks", None), ("page-runs", None), ("page-runs", "83")]
+    assert [call.name for call in account.calls] == ["list-tasks", "page-runs"]
     [verdict] = account.check(DAILY, BOT)
     assert numbers(verdict) == (used, 4, reserved, 60)
     assert "mean of 3 runs of bot 82" in verdict.line
@@ -88,7 +81,6 @@ def test_runs_of_bots_are_those_of_the_same_account():
     assert numbers(verdict) == (used, 4, reserved, 300)
 
 
-UNKNOWN_71 = {"fault": of_workflow_71(errors.NotFoundError("there is no such workflow", code=10109))}
 TEMPLATE = Source(SourceKind.TEMPLATE, SOURCE.id)
 OF_71 = {"workflow_id": "71"}
 OF_YESTERDAY = [
@@ -97,28 +89,34 @@ OF_YESTERDAY = [
     *(active(number, workflow_id=workflow_id) for number, workflow_id in ((6, SOURCE.id), (7, "71"), (8, None))),
 ]
 ACTIVE_71 = [*runs_of(3, 45), active(9, None, **OF_71)]
-ODD_BOT = [*runs_of(3, 45), listed_bot(9, credit=None, status="running", bot_id="../runs")]
 
 
 @cases(
-    ("runs", "how", "source", "expected"),
+    ("runs", "source", "expected"),
     {
-        "no run has ended today": (OF_YESTERDAY, {}, SOURCE, (0, 3, 45 + 70 + 5, 45)),
-        "unknown workflow of an active run": (ACTIVE_71, UNKNOWN_71, SOURCE, (135, 1, 5, 45)),
-        "odd id of the bot of an active run": (ODD_BOT, {}, SOURCE, (135, 1, 5, 45)),
-        "template with the id of a workflow": ([*runs_of(3, 45), active(9, 0)], {}, TEMPLATE, (135, 1, 45, 300)),
+        "no run has ended today": (OF_YESTERDAY, SOURCE, (0, 3, 45 + 5 + 5, 45)),
+        "no run of the other workflow has ended": (ACTIVE_71, SOURCE, (135, 1, 5, 45)),
+        "template with the id of a workflow": ([*runs_of(3, 45), active(9, 0)], TEMPLATE, (135, 1, 45, 300)),
+        "ended without credits": ([*runs_of(3, 45), *runs_of(2, None, first=9)], SOURCE, (135, 2, 90, 45)),
+        "canceled without credits": ([*runs_of(3, 45), active(9, None, "canceled", **OF_71)], SOURCE, (135, 1, 5, 45)),
     },
 )
-def test_active_runs_count_with_the_forecast_of_their_workflow_or_the_cost_of_a_step(runs, how, source, expected):
-    [verdict] = Account(*runs, **how).check(DAILY, source, cap=300)
+def test_open_runs_count_with_the_mean_of_their_workflow_or_the_cost_of_a_step(runs, source, expected):
+    [verdict] = Account(*runs).check(DAILY, source, cap=300)
     assert numbers(verdict) == expected
 
 
-# If both refuse, the month does, which ends later.
+# If both refuse, the one does that the run alone exceeds, or else the month, which ends later.
 @pytest.mark.parametrize(
     ("limits", "refused"),
-    [((100, 4000), "2026-11-27"), ((400, 1000), "2026-11"), ((100, 2700), "2026-11"), ((400, 4000), None)],
-    ids=["the day", "the month", "both", "neither"],
+    [
+        ((100, 4000), "2026-11-27"),
+        ((400, 1000), "2026-11"),
+        ((100, 2700), "2026-11"),
+        ((40, 2700), "2026-11-27"),
+        ((400, 4000), None),
+    ],
+    ids=["the day", "the month", "both", "the day for ever", "neither"],
 )
 def test_budget_of_the_day_or_of_the_month_refuses(limits, refused):
     account = Account(*runs_of(3, 45))
@@ -140,19 +138,15 @@ def spent(used, *credits_of_active):
     return Account(*runs, *others, listed(99, credit=used - 900, workflow_id="72"))
 
 
-@pytest.mark.parametrize(
-    ("without", "text"), [(0, ""), (1, " 1 ended run has no credits yet."), (3, " 3 ended runs have no credits yet.")]
-)
-def test_log_line_names_the_credits_and_ended_runs_without_any(without, text):
+def test_log_line_names_the_credits_and_what_is_expected_for_open_runs():
     account = spent(1620, 45, 45)
-    account.runs += runs_of(without, None, first=200)
+    account.runs += runs_of(1, None, first=200, workflow_id="73")
     [verdict] = account.check(DAILY, WORKFLOW)
-    assert account.lines == [
-        "1,620 credits of daily_credits=2000 are used; 90 more are expected for active runs, 45 for this one."
-    ]
+    others = "95 are expected for runs that are active or have no credits yet (3)"
+    assert account.lines == [f"1,620 credits of daily_credits=2000 are used; {others}, and 45 for this one."]
     assert verdict.line == (
-        "Budget of connection 'browseract_default' for 2026-11-27 (UTC): 1,620 of 2,000 credits used, 90 expected for "
-        f"2 active runs.{text} This run is expected to use 45 (mean of 20 runs of workflow 71002814653029437)."
+        f"Budget of connection 'browseract_default' for 2026-11-27 (UTC): 1,620 of 2,000 credits are used, {others}. "
+        "This run is expected to use 45 (mean of 20 runs of workflow 71002814653029437)."
     )
 
 
@@ -161,7 +155,8 @@ REFUSED = (
     "and this run is expected to use 45. {}\n{}"
 )
 WAIT = 'Wait until {} UTC, raise {} in the extra of the connection, or set on_budget="wait" so that the task waits.'
-NONE, ONE, STARTED = "no run is active", "60 are expected for 1 active run", "No run was started."
+OPEN = "{} are expected for runs that are active or have no credits yet ({})"
+NONE, ONE, STARTED = OPEN.format(0, 0), OPEN.format(60, 1), "No run was started."
 ALONE = (
     "This run alone is expected to use more than daily_credits allows, so waiting does not help. Raise daily_credits "
     "in the extra of the connection."
@@ -202,10 +197,14 @@ def test_remedy_names_max_credits_only_if_it_is_the_forecast(account, cap, limit
     assert verdict.refusal().partition("\n")[2] == remedy
 
 
-@pytest.mark.parametrize("fault", [lambda call: BROKEN, of_workflow_71(BROKEN)], ids=["list", "forecast"])
+def of_workflow(call):
+    return BROKEN if "workflow_id" in call.params else None
+
+
+@pytest.mark.parametrize("fault", [lambda call: BROKEN, of_workflow], ids=["list", "forecast"])
 def test_credits_that_cannot_be_counted_refuse_the_start(fault):
     with pytest.raises(errors.BudgetUnknownError) as caught:
-        Account(*ACTIVE_71, fault=fault).check(DAILY)
+        Account(*runs_of(1, 45), fault=fault).check(DAILY)
     assert str(caught.value) == (
         "The credits of connection 'browseract_default' cannot be counted, so no run was started: The list is broken. "
         "The next try counts again.\nTo start runs without a budget, remove daily_credits and monthly_credits from the "
@@ -244,7 +243,7 @@ def test_day_with_an_active_run_is_counted_but_not_stored():
     for listed_days in (27, 2):
         account.calls.clear()
         [verdict] = account.check(MONTHLY)
-        assert (verdict.used, verdict.reserved, verdict.active) == (260, 10, 1)
+        assert (verdict.used, verdict.reserved, verdict.open) == (260, 10, 1)
         assert account.stored == {day: 10 for day in NOVEMBER if day.day != 5}
         assert len(account.calls) == 2 * listed_days + 1
 
@@ -255,7 +254,7 @@ def test_day_whose_runs_have_no_credits_yet_is_stored_only_after_four_days(age, 
     account = Account(*runs_of(3, 45), days_ago(50, age, credit))
     [verdict] = account.check(MONTHLY)
     day = (NOON - timedelta(days=age)).date()
-    assert (verdict.used, verdict.without_credits, day in account.stored) == (135, not is_stored, is_stored)
+    assert (verdict.used, verdict.open, day in account.stored) == (135, not is_stored, is_stored)
 
 
 def test_sum_of_a_day_is_stored_from_seven_hours_and_ten_minutes_after_its_end():
@@ -312,30 +311,28 @@ def test_each_run_counts_in_the_day_and_the_month_in_which_browseract_created_it
             inside = [run for run in account.runs if run["created_at"][:length] == str(verdict.period)]
             assert str(verdict.period) == account.now.isoformat()[:length]
             assert verdict.used == sum(run["credit"] for run in inside if run["status"] == "finished")
-            assert verdict.active == sum(run["status"] == "running" for run in inside)
+            assert verdict.open == sum(run["status"] == "running" for run in inside)
     for day, stored in account.stored.items():
         assert stored == sum(credit for second, _, credit in runs if after(second).date() == day)
 
 
 UNKNOWN = "The credits cannot be counted: BrowserAct is down"
 MEAN = "This run is expected to use 45 (mean of 3 runs of workflow 70)."
-ASSUMED = "The run is expected to use 5 credits (assumed, because no ended run of workflow 70 was found)."
+ASSUMED = "This run is expected to use 5 (assumed, because no ended run of workflow 70 was found)."
 
 
 @cases(
     ("account", "limit", "line"),
     {
-        "mean": (Account(*runs_of(4, 1045)), None, "use 1,045 credits (mean of 4 runs of workflow 70)."),
-        "no runs": (Account(), None, ASSUMED),
+        "no runs": (Account(), 180, ASSUMED),
         "budget allows": (Account(*runs_of(3, 45)), 180, f"{MEAN} The budget allows this run."),
         "budget does not allow": (Account(*runs_of(3, 45)), 179, f"{MEAN} The budget does not allow this run."),
-        "down": (failing(DOWN), None, UNKNOWN),
+        "down": (failing(DOWN), 180, UNKNOWN),
         "key refused": (failing(errors.AuthenticationError("BrowserAct is down")), 180, UNKNOWN),
     },
 )
 def test_forecast_of_a_dry_run_is_one_line_and_never_fails(account, limit, line):
-    budget = None if limit is None else Budget("c", daily_credits=limit)
-    carry_out(forecast_run(budget, SOURCE, None, account.clock), account)
+    carry_out(forecast_run(Budget("c", daily_credits=limit), SOURCE, None, account.clock), account)
     [logged] = account.lines
     assert line in logged
 
