@@ -96,12 +96,16 @@ def has_files(task: Task) -> bool:
 
 
 def addresses_of(task: Task) -> list[str]:
-    """Return the addresses of a run's files: output files, downloads that are ready, and formats of a bot's output."""
+    """Return the addresses of a run's files: output files, downloads that are ready, and formats of a bot's output.
+
+    Only addresses with http or https are returned, because the next task may open any other one as a local file.
+    """
     output_files = task.output.files if task.output else ()
     formats = [each.url for each in task.output.formats if each.url] if task.output else []
     known = set(map(source_of, output_files))
     downloads = [url for file in task.download_files if (url := file.download_url) and source_of(url) not in known]
-    return list(map(storable, (*output_files, *downloads, *formats)))
+    found = (*output_files, *downloads, *formats)
+    return [storable(url) for url in found if url.lower().startswith(("http://", "https://"))]
 
 
 def pending_line(task: Task) -> str | None:

@@ -104,8 +104,9 @@ EVENT_STORE_GRACE = 3.0
 # At least between two polls of a watcher, and so between its events. The scheduler needs seconds to create a DAG run,
 # and an event that arrives before that belongs to no DAG run until another event arrives.
 SHORTEST_WATCH_INTERVAL = 10.0
-# For a file, with all tries and redirects. A host that sends a byte now and then would otherwise block the worker.
-FILE_TIMEOUT = 1800.0
+# For all files that are ready together, with all tries and redirects. Hosts that send a byte now and then would
+# otherwise block the worker.
+FILES_LIMIT = 1800.0
 # Before a failed access to object storage is tried again.
 STORE_RETRY_PAUSE = 2.0
 # Between two reads of a run whose files BrowserAct is still preparing.

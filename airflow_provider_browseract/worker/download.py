@@ -148,7 +148,7 @@ class FileSession(requests.Session):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def seconds_left(self) -> float:
-        """Return how many seconds the file that this thread fetches may still take.
+        """Return how many seconds the files may still take.
 
         :raises FileError: no time is left.
         :raises Interrupted: the downloads were stopped.
@@ -157,7 +157,7 @@ class FileSession(requests.Session):
             raise Interrupted
         left: float = self._file.deadline - time.monotonic()
         if left <= 0:
-            raise FileError(f"it took longer than {timings.FILE_TIMEOUT:g} seconds", temporary=True)
+            raise FileError(f"the files took longer than {timings.FILES_LIMIT:g} seconds together", temporary=True)
         return left
 
     def get_redirect_target(self, resp: requests.Response) -> None:

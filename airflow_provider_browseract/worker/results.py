@@ -210,9 +210,11 @@ class ResultStore:
             return {}
         self._log.info("Writing %s to %s.", number_of(len(files), "file"), folder.path)
         pool = ThreadPoolExecutor(PARALLEL_DOWNLOADS, "browseract-file")
+        # One limit for all of them, because content decides how many there are.
+        deadline = time.monotonic() + timings.FILES_LIMIT
 
         def fetched(files: Sequence[RunFile]) -> dict[str, StoredFile | FileError]:
-            fetches = {file.name: pool.submit(self._fetch, session, file, folder) for file in files}
+            fetches = {file.name: pool.submit(self._fetch, session, file, folder, deadline) for file in files}
             while wait(fetches.values(), timeout=CHECK_INTERVAL).not_done:
                 check()
             return {name: fetch.result() for name, fetch in fetches.items()}
@@ -231,9 +233,7 @@ class ResultStore:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _fetch(self, session: FileSession, file: RunFile, folder: Folder) -> StoredFile | FileError:
-        deadline = time.monotonic() + timings.FILE_TIMEOUT
-
+    def _fetch(self, session: FileSession, file: RunFile, folder: Folder, deadline: float) -> StoredFile | FileError:
         def is_worth_a_retry(error: BaseException) -> bool:
             return isinstance(error, FileError) and error.temporary and time.monotonic() < deadline
 

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from datetime import date, datetime, timedelta, timezone
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -183,7 +184,8 @@ class TestSpend:
         since = datetime.now(timezone.utc) - timedelta(days=1)
         orders, contacts = (task.credit for task in emulator.tasks)
         both = {ORDERS.id: orders, CONTACTS.id: contacts}
-        workflow, bot = {"workflow_id": ORDERS.id}, {"bot_id": CONTACTS.id}
+        workflow: dict[str, Any] = {"workflow_id": ORDERS.id}
+        bot: dict[str, Any] = {"bot_id": CONTACTS.id}
         of_bot, of_workflow = {CONTACTS.id: contacts}, {ORDERS.id: orders}
         for given, credits in (({}, both), (bot, of_bot), (workflow, of_workflow), ({**workflow, **bot}, both)):
             assert {row.source_id: row.credits for row in hook.get_spend(since, **given).rows} == credits

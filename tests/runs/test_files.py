@@ -66,7 +66,9 @@ def task(*downloads: DownloadFile, files: tuple[str, ...] = (), formats: tuple[O
 
 def test_ready_downloads_are_returned_once_and_after_the_files_of_the_output():
     downloads = (download("a.csv"), download("b.csv"), download("late.csv", status="uploading", download_url=None))
-    run = task(*downloads, files=("https://f/a.csv?token=other",))
+    # The next task would open the others as files of its own machine.
+    local = ("file:///etc/passwd", "javascript:alert(1)", "/etc/passwd")
+    run = task(*downloads, files=("https://f/a.csv?token=other", *local))
     assert files.addresses_of(run) == ["https://f/a.csv?token=other", "https://f/b.csv?signed"]
     assert files.pending_line(run) == (
         "BrowserAct is still preparing 1 of the run's files, so they are not returned. Set output_path to wait for "

@@ -327,9 +327,9 @@ def fetch_from(port: int, *, scheme: str = "http", limit: float = 60, **settings
 
 @contextmanager
 def ended_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(timings, "FILE_TIMEOUT", LIMIT)
+    monkeypatch.setattr(timings, "FILES_LIMIT", LIMIT)
     began = time.monotonic()
-    with pytest.raises(FileError, match=r"^it took longer than 0\.6 seconds$") as caught:
+    with pytest.raises(FileError, match=r"^the files took longer than 0\.6 seconds together$") as caught:
         yield
     assert caught.value.temporary
     assert LIMIT <= time.monotonic() - began < 10

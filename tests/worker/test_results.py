@@ -324,14 +324,15 @@ def test_response_that_breaks_off_at_any_byte_is_never_a_complete_file(store, li
     assert (store.folder / kept.files[-1].name).read_bytes() == BODY
 
 
-def test_time_limit_of_a_file_includes_its_retries(store, host, monkeypatch):
-    monkeypatch.setattr(timings, "FILE_TIMEOUT", 0.5)
+@pytest.mark.parametrize("number", [1, 40])
+def test_one_time_limit_is_for_all_files_and_their_retries(store, host, monkeypatch, number):
+    monkeypatch.setattr(timings, "FILES_LIMIT", 0.5)
     monkeypatch.setattr(timings, "STORE_RETRY_PAUSE", 5.0)
     began = time.monotonic()
-    kept = store.save(task(download("a", "/waiting/a")), read_timeout=20.0)
+    kept = store.save(task(*(download(f"{each}", f"/waiting/{each}") for each in range(number))), read_timeout=20.0)
     took = time.monotonic() - began
-    assert kept.missing == {"a": "it took longer than 0.5 seconds"}
-    assert not kept.lost
+    assert {*kept.missing.values()} == {"the files took longer than 0.5 seconds together"}
+    assert (len(kept.missing), kept.lost) == (number, False)
     assert 0.5 <= took < 4
 
 
