@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -65,12 +65,10 @@ class ReturnValue:
     """The value that an Airflow task returns.
 
     :param kept_as_text: why the value is the text itself instead of the parsed value; None if there is no such reason.
-    :param doubt: why the text probably does not have the declared format, although it can be read; None if it does.
     """
 
     value: Any
     kept_as_text: str | None = None
-    doubt: str | None = None
 
 
 def read_output(task: Task, output_format: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
@@ -120,7 +118,7 @@ def read_text(output: Output | None, output_format: OutputFormat, why_unstorable
             raise
         return ReturnValue(as_text)
     if why is None:
-        return ReturnValue(value, doubt=doubt_about(text, output_format))
+        return ReturnValue(value)
     # No warning for a text that was not declared as JSON and only looks like a long number or a JSON string.
     is_json = not auto or isinstance(value, dict | list) or bool(output and output.is_json)
     return ReturnValue(as_text, f"{UNSTORABLE}: {why}" if is_json else None)
@@ -135,26 +133,6 @@ def as_text_line(why: str) -> str:
         f"The output is returned as text, because {why}. Parse the text in the next task (json.loads, csv.DictReader), "
         "or set output_path to write it to object storage."
     )
-
-
-def doubtful_line(doubt: str, kept: str, what_ran: str) -> str:
-    """Return a log line about a text that was read as CSV, and is probably something else.
-
-    :param kept: where the text is stored, as a sentence.
-    """
-    return f"The output is declared as csv, but {doubt}. {kept} Check output_format and the {what_ran}."
-
-
-def doubt_about(text: str | None, output_format: OutputFormat) -> str | None:
-    """Return why a text that can be read as CSV is probably something else, such as a message, or None."""
-    if output_format is not OutputFormat.CSV or not text:
-        return None
-    with closing(_csv_lines(storable(text.removeprefix(BOM)))) as lines:
-        header = next(lines)
-        if len(header) == 1 and (separator := next((char for char in ";\t" if char in header[0]), None)):
-            named = {";": "a semicolon", "\t": "a tab"}[separator]
-            return f"its only column has {named} in its name, so the separator is probably not a comma"
-        return None if any(map(any, lines)) else "it has a header line without any values"
 
 
 def format_of(output: Output | None, output_format: OutputFormat) -> OutputFormat:

@@ -26,8 +26,6 @@ from airflow_provider_browseract.runs.outputs import (
     LARGE_OUTPUT,
     FormatError,
     as_text_line,
-    doubt_about,
-    doubtful_line,
     read_output,
     size_of,
 )
@@ -183,8 +181,6 @@ class Conclusion:
             raise self._wrong_format(error, self._keep_unread(text)) from None
         if read.kept_as_text is not None:
             log.warning("%s", as_text_line(read.kept_as_text))
-        if read.doubt is not None:
-            log.warning("%s", doubtful_line(read.doubt, self._keep_unread(text), what_ran(self.task)))
         if pending := pending_line(self.task):
             log.warning("%s", pending)
         return read.value
@@ -214,12 +210,10 @@ class Conclusion:
                 f"The others are in {results.path}",
                 lost=results.lost,
             )
-        # Without a stored text, the output is empty, which the reason states.
-        where = f"The text is stored in {results.output.path}." if results.output else ""
         if results.format_error:
+            # Without a stored text, the output is empty, which the reason states.
+            where = f"The text is stored in {results.output.path}." if results.output else ""
             raise self._wrong_format(results.format_error, where)
-        if doubt := doubt_about(_text_of(task), output_format):
-            self.log.warning("%s", doubtful_line(doubt, where, what_ran(task)))
         return results.manifest()
 
     def _extend_asset_events(self) -> None:

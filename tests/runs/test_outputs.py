@@ -123,28 +123,6 @@ def test_output_without_its_declared_format_raises_with_the_reason(text, declare
         format_of(Output(string=text), declared)
 
 
-@cases(
-    ("text", "why"),
-    {
-        "header": ("name,price\n", "it has a header line without any values"),
-        "web page": ("\ufeff<html>Not found</html>\n\n", "it has a header line without any values"),
-        "empty values": ("name,price\n,\n", "it has a header line without any values"),
-        "tabs": ("name\tprice\npen\t1\n", "its only column has a tab in its name"),
-        "column": ("a\n1\n", "None"),
-        "value": ("a,b\n,1\n", "None"),
-        "two columns": ("a;b,c\n1,2\n", "None"),
-    },
-)
-def test_csv_that_is_probably_a_message_a_page_or_separated_otherwise_has_a_reason_to_doubt_it(text, why):
-    returned = read(text, CSV)
-    assert isinstance(returned.value, list)
-    assert str(returned.doubt).startswith(why)
-    # Without the declared format, it is never doubted.
-    assert read(text).doubt is None
-    assert outputs.doubt_about(text, TEXT) is None
-    assert outputs.doubt_about(None, CSV) is None
-
-
 LARGE_LIST = " [" + "1, " * 10 + "1]"
 
 
