@@ -293,7 +293,7 @@ class TestDryRun:
         run = search(dry_run=True, deferrable=True)
         with pytest.raises(AirflowSkipException, match=f"a run of workflow {SEARCH.id}"):
             run.run()
-        assert endpoints(emulator) == ["get-workflow", "list-tasks"]
+        assert endpoints(emulator) == ["get-workflow"]
         assert run.ti.xcoms == {}
 
     def test_dry_run_logs_the_start_request_without_secrets(self, worker, emulator, logs):
