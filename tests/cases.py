@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable
+from inspect import signature
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 from hypothesis import settings
 
+Test = TypeVar("Test", bound=Callable[..., Any])
 
-def cases(names: str | tuple[str, ...], by_id: Mapping[str, Any]) -> pytest.MarkDecorator:
-    """Run a test with each of the cases, by their ids."""
-    return pytest.mark.parametrize(names, by_id.values(), ids=by_id)
+
+def cases(*given: Any) -> Callable[[Test], Test]:
+    """Run a test with each of the cases, by their ids. They are its last arguments, unless names come first."""
+    *named, by_id = given
+
+    def parametrized(test: Test) -> Test:
+        row = next(iter(by_id.values()))
+        number = len(row) if isinstance(row, tuple) else 1
+        names = named[0] if named else ",".join([*signature(test).parameters][-number:])
+        return pytest.mark.parametrize(names, by_id.values(), ids=by_id)(test)
+
+    return parametrized
 
 
 def raising(error: BaseException) -> Callable[..., NoReturn]:

@@ -189,7 +189,6 @@ def test_any_schema_gives_an_input_that_the_written_schema_and_test_accept(schem
 
 
 @cases(
-    "schema, value",
     {
         "text": ({"type": "string", "maxLength": 2}, "text"),
         "integer": ({"type": "integer"}, 1),
@@ -333,7 +332,6 @@ def test_dag_id_is_a_short_identifier_whatever_the_names(name, source_id):
 
 
 @cases(
-    "name, source_id, dag_id",
     {
         "name": ("Search", ID, "search_029437"),
         "other letters": ("Pr\u00fcfe  Preise (DE)", ID, "prufe_preise_de_029437"),
@@ -349,7 +347,6 @@ def test_dag_id_has_the_words_of_the_name_and_the_end_of_the_id(name, source_id,
 
 
 @cases(
-    "source, text, count",
     {
         "optional input": (workflow(optional=["pages"]), '            # Optional: "pages": "...",\n', 1),
         "optional secret": (workflow(optional=["token"]), '# Optional: "token": "{{ conn.ID.password }}",\n', 1),

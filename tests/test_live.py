@@ -91,7 +91,6 @@ OF_BOT = {
 
 
 @cases(
-    "name, source_id, as_in_the_demos, expected, statuses",
     {
         "workflow": ("WORKFLOW_ID", SEARCH.id, False, {**OF_WORKFLOW, **GROWTH}, ["finished"]),
         "workflow as in the demos": ("WORKFLOW_ID", SEARCH.id, True, OF_WORKFLOW, ["finished"]),
@@ -129,7 +128,6 @@ def test_second_run_that_a_larger_plan_allows_is_stopped_at_once(name, source_id
 
 
 @cases(
-    "code, message, expected",
     {
         "unknown code": (20118, "No browser left", "No. Add the line '20118: (errors.ConcurrencyLimitError, None),' t"),
         "known words": (20118, "Too many parallel browsers", "By its words only. Add the line '20118: (errors.Conc"),
@@ -147,7 +145,6 @@ def test_refusal_of_a_full_plan_is_reported_with_the_line_that_the_provider_need
 
 
 @cases(
-    "name, source_id, fault",
     {
         "paused": ("WORKFLOW_ID", HUMAN.id, ()),
         "endless": ("WORKFLOW_ID", SEARCH.id, ()),
@@ -180,7 +177,6 @@ def test_run_is_stopped_when_a_check_fails(monkeypatch):
 
 
 @cases(
-    "name, source_id, faults",
     {
         "no list shows the template": ("BOT_TEMPLATE_ID", TEMPLATE_SEARCH.id, {"create-template-run": (1, 0)}),
         "no list": ("WORKFLOW_ID", SEARCH.id, {"run-task": (1, 0), "list-tasks": (None, 1)}),

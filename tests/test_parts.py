@@ -71,7 +71,6 @@ def test_failed_part_hides_no_other_and_its_output_comes_last(start):
 
 
 @cases(
-    ("name", "printed", "progress"),
     {
         "nothing was printed yet": ("units", "", "units 0 %"),
         "tests are being found": ("units", "=== test session starts ===\n", "units 0 %"),

@@ -126,7 +126,6 @@ def test_wheel_with_files_of_the_package_and_its_metadata_is_accepted():
 
 
 @cases(
-    "changed, reason",
     {
         "a tool in it": ({"dev/dist.py": b""}, r"not expected \['dev/dist\.py'\]"),
         "no entry points": ({"p-1.dist-info/entry_points.txt": b""}, "entry points: missing"),

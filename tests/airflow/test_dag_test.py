@@ -78,7 +78,6 @@ def ctrl_c(emulator) -> Iterator[Callable[[], None]]:
 
 
 @cases(
-    "arguments, stop_fails, status, expected",
     {
         "in the worker": ({"deferrable": False}, False, "canceled", "was stopped"),
         "deferred": ({"deferrable": True}, False, "canceled", "was stopped"),

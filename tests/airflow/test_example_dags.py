@@ -74,7 +74,6 @@ def test_profile_example_reuses_login_profile_in_two_runs(run, browseract_emulat
 
 
 @cases(
-    "name, conf, rows_of_runs",
     {
         "keywords": ("keywords", {"keywords": ["laptops", "phones"]}, [2, 2]),
         "template": ("template", None, [3]),

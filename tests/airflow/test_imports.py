@@ -119,7 +119,6 @@ def read_default_deferrable(default: bool) -> None:
 
 
 @cases(
-    "function",
     {
         "operators, which each DAG file imports, load no HTTP library, client or trigger": partial(
             load, "operators.browseract", "airflow.sdk.definitions.dag", UNUSED_BY_OPERATORS
@@ -135,7 +134,7 @@ def read_default_deferrable(default: bool) -> None:
         "deferrable is not the default of Airflow's configuration": partial(read_default_deferrable, False),
     },
 )
-def test_in_a_new_process(function, in_a_new_process):
+def test_in_a_new_process(in_a_new_process, function):
     in_a_new_process(function)
 
 

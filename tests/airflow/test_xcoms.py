@@ -18,7 +18,6 @@ from tests.cases import cases
 
 
 @cases(
-    "value",
     {
         "null": None,
         "text": "text",
@@ -35,7 +34,6 @@ def test_plain_json_value_can_be_stored_as_xcom(value):
 
 
 @cases(
-    ("value", "key"),
     {
         "__id__": ([{"__id__": "a1"}], "__id__"),
         "__classname__": ({"rows": [{"__classname__": "builtins.tuple"}]}, "__classname__"),

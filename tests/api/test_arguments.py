@@ -15,7 +15,6 @@ A_LIST = "render_template_as_native_obj=True"
 
 
 @cases(
-    ("read", "value", "result"),
     {
         "id": (read_id, " 16429034742537847 ", "16429034742537847"),
         "id as integer": (read_id, 7, "7"),
@@ -30,7 +29,6 @@ def test_value_is_read(read, value, result):
 
 
 @cases(
-    ("read", "value", "words"),
     {
         **{f"{value!r} as id": (read_id, value, "is ") for value in ("", " ", None, "None", "NOTSET", True, 1.5)},
         "f-string without f": (read_id, "{workflow_id}", "which was not replaced. A template needs two braces."),

@@ -102,7 +102,6 @@ NO_SLOT = {"msg": "Too many running tasks"}
 
 
 @cases(
-    ("call", "response", "kind", "words"),
     {
         **{f"other code with {each}": (READ, answer(each, NEW), kind, "new") for each, kind in OTHERS.items()},
         **{
@@ -171,7 +170,6 @@ TIMEOUT = {"code": 50000, "msg": "java.util.concurrent.TimeoutException", "trace
 
 
 @cases(
-    ("status", "body"),
     {
         **{f"whole envelope with {status}": (status, WHOLE) for status in (200, 401, 408, 500, 503)},
         **{
@@ -269,7 +267,6 @@ CREATED, MADE = {"id": "5", "profile_id": "9"}, CreatedTask(id="5", profile_id="
 
 
 @cases(
-    ("call", "response", "result"),
     {
         "start": (START, answer(200, CREATED), MADE),
         "envelope": (START, answer(200, {"code": 0, "msg": "success", "data": CREATED}), MADE),
@@ -283,7 +280,6 @@ def test_successful_response_is_read(call, response, result):
 
 
 @cases(
-    ("value", "seconds"),
     {
         "seconds": ("3", 3.0),
         "fraction": ("0.5", 0.5),
@@ -310,7 +306,6 @@ NOON = datetime(2026, 11, 27, 12, 0, tzinfo=timezone.utc)
 
 
 @cases(
-    ("headers", "moment"),
     {
         "GMT": ({"date": "Fri, 27 Nov 2026 12:00:00 GMT"}, NOON),
         "no zone": ({"date": "Fri, 27 Nov 2026 12:00:00"}, NOON),

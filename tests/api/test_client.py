@@ -93,7 +93,6 @@ def test_client_waits_as_long_as_retry_after_requests(client, emulator):
 
 
 @cases(
-    ("url", "reason"),
     {
         "refused": ("http://127.0.0.1:9", "Connection refused"),
         "refused before TLS": ("https://127.0.0.1:9", "Connection refused"),
@@ -137,7 +136,6 @@ def test_redirect_is_not_followed_so_the_api_key_is_not_sent_elsewhere(kind, one
 
 @pytest.mark.parametrize("proxy", [False, True], ids=["direct", "through a proxy"])
 @cases(
-    "answer",
     {
         "nothing": b"",
         "part of the content": b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"id": "7"',
@@ -145,7 +143,7 @@ def test_redirect_is_not_followed_so_the_api_key_is_not_sent_elsewhere(kind, one
         "no gzip": answering(REGIONS, b"Content-Encoding: gzip"),
     },
 )
-def test_start_whose_response_cannot_be_read_is_not_sent_again(kind, one_answer, monkeypatch, answer, proxy):
+def test_start_whose_response_cannot_be_read_is_not_sent_again(kind, one_answer, monkeypatch, proxy, answer):
     server = one_answer(answer)
     if proxy:
         monkeypatch.setenv("http_proxy", server.url)
@@ -179,7 +177,6 @@ def test_compressed_response_is_read(kind, one_answer):
 
 # A server without an end announces more than it sends, so reading to the end would be a lost response after 30 seconds.
 @cases(
-    "answer",
     {
         "body": answering(REGIONS),
         "gzip": answering(GZIP, b"Content-Encoding: gzip"),

@@ -29,7 +29,6 @@ def read(call: Call[Any], data: object, status: int = 200) -> Any:
 
 
 @cases(
-    ("fields", "built"),
     {
         "output": ({"output": [[]] * 1000, "output_files": {"csv": {}}, "status": "finished"}, {"output": None}),
         "input": ({"input": {"password": "hunter2", "n": [1]}}, {"input": {"password": None, "n": None}}),
@@ -123,7 +122,6 @@ def nested(levels: int) -> bytes:
 
 
 @cases(
-    ("call", "body", "error"),
     {
         "NaN": (GET, b'{"task_id": "7", "status": "running", "output": NaN}', ResponseTooLargeError),
         "deep nesting": (GET, b'{"task_id": "7", "output": ' + nested(100_000) + b"}", ResponseTooLargeError),

@@ -26,7 +26,6 @@ def refused(**facts) -> errors.AuthenticationError:
 
 
 @cases(
-    ("error", "text", "brief"),
     {
         "all parts": (refused(), f"{REASON}.\n{REMEDY}.\n{CODES}", f"{REASON} ({CODES})"),
         "connection": (refused(connection="prod"), f"{REASON}.\n{REMEDY} 'prod'.\n{CODES}", f"{REASON} ({CODES})"),

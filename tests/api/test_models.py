@@ -71,7 +71,6 @@ NO_IDS = ["7\n8", "\x1b[31m7", "\u202e7", "7" * (MAX_ID_LENGTH + 1)]
 
 
 @cases(
-    ("fields", "found"),
     {
         "everything": (WHOLE, READ),
         "nothing else": ({}, {}),
@@ -133,7 +132,6 @@ GET, START, STATUS = v2.get_task("7"), v2.run("70"), v2.get_task_status("7")
 
 
 @cases(
-    ("call", "data", "words"),
     {
         **{f"{data} as task": (GET, data, "cannot be used|not from BrowserAct") for data in NO_TASKS},
         **{f"{each!a:.12} as id": (GET, {"id": each, **RUNNING}, "id: String should") for each in NO_IDS},
@@ -166,7 +164,6 @@ UNKNOWN: dict[str, Any] = {**LISTED, "status": TaskStatus.UNKNOWN}
 
 
 @cases(
-    ("data", "result"),
     {
         # An odd task must not hide the others of a list.
         "listed, status not documented": ({**LISTED, "status": "new"}, ListedTask(**UNKNOWN)),
@@ -215,7 +212,6 @@ SIGNED = "https://files.example/s3cret"
 
 
 @cases(
-    "value",
     {
         "API key": Settings(api_key="s3cret"),
         "inputs of a start": v2.run("70", {"password": "s3cret"}),

@@ -55,7 +55,6 @@ def test_list_is_read_to_its_end(count, size, numbers):
 
 
 @cases(
-    ("numbers", "words"),
     {
         "more items": ({"total_count": 9}, "page"),
         "fewer items": ({"total_count": 1}, "page"),

@@ -113,7 +113,6 @@ def after_request(act: Act) -> Act:
 
 class TestFailedHandshake:
     @cases(
-        ("act", "words"),
         {
             "closed": (close, ""),
             "reset": (reset, ""),
@@ -157,7 +156,6 @@ BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 @pytest.mark.usefixtures("trusted")
 class TestErrorAfterHandshake:
     @cases(
-        "act",
         {
             "closed without a response": close,
             "reset without a response": reset,
@@ -205,7 +203,6 @@ class TestBehindAProxy:
         return send
 
     @cases(
-        "act",
         {
             "closed": close,
             "reset": reset,

@@ -71,7 +71,6 @@ CSV = OutputFile(format="csv", name="result.csv", size=9, url="https://files.exa
 
 
 @cases(
-    ("fields", "read_as"),
     {
         "as few as possible": ({}, {}),
         "null as output": ({"output": None}, {}),
@@ -111,7 +110,6 @@ def test_run_is_read_as_a_task_of_version_3(fields, read_as):
 
 
 @cases(
-    "files",
     {
         "list": [],
         "list of files": [FILE],
@@ -133,7 +131,6 @@ BOT, TEMPLATE = {"bot_id": "70", "bot_type": "new", "input_schema": []}, {"templ
 
 
 @cases(
-    ("call", "response", "result"),
     {
         "start": (v3.run("70"), {"task_id": "7"}, CreatedTask(id="7")),
         # As the vendor's scripts read it.
@@ -158,7 +155,6 @@ def test_response_to_a_call_is_read(call, response, result):
 
 
 @cases(
-    ("call", "response", "words"),
     {
         **{
             f"id {given} of a new task": (v3.run("70"), {"task_id": given}, "task_id: String should")

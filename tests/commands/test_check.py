@@ -148,7 +148,6 @@ LOGIN = {"webhook_base_url": "http://ada:hunter2@127.0.0.1:9"}
 
 
 @cases(
-    "fields, name, problem",
     {
         "another type": ({"conn_type": "hunter2"}, "connection", "is not of type BrowserAct | Use a connection of"),
         "no key": ({"password": ""}, "connection", "'browseract_default' has no API key | Put one (BrowserAct"),
@@ -186,7 +185,6 @@ def test_wrong_field_of_the_connection_is_named_with_remedy(check, airflow, brow
 
 
 @cases(
-    "response",
     {
         "web page": Response("<html>Hello", media_type="text/html"),
         "another service": Response('{"status": "up"}', media_type="application/json"),
@@ -262,7 +260,6 @@ def test_spent_credits_are_shown_and_a_budget_that_allows_no_further_run_is_a_wa
 
 
 @cases(
-    "jobs, missing",
     {
         "no triggerer": ([("SchedulerJob",), ("DagProcessorJob",)], ["triggerer"]),
         "silent triggerer": (

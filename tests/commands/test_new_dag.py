@@ -66,7 +66,6 @@ def test_test_is_printed_instead(new):
 
 
 @cases(
-    "source_id, operator",
     {
         "workflow, which API v3 serves as a bot too": (SEARCH.id, "RunWorkflowOperator"),
         "template, which API v3 serves too": (TEMPLATE.id, "RunTemplateOperator"),
@@ -88,7 +87,6 @@ def test_id_that_only_the_templates_of_bots_have_is_found(new, monkeypatch):
 
 
 @cases(
-    "kind, like, what",
     {
         "workflow and template": (SourceKind.TEMPLATE, SourceKind.WORKFLOW, "workflow 'Search' and of the template"),
         "workflow and bot": (SourceKind.BOT, SourceKind.BOT, "workflow 'Search' and of the bot"),
@@ -130,7 +128,6 @@ def test_empty_account_is_told_what_to_do(new, browseract_emulator):
 
 
 @cases(
-    "words, reason",
     {
         "unknown id": (
             ["1"],
@@ -181,7 +178,6 @@ def test_bot_that_is_not_published_is_refused(refused, browseract_emulator):
 
 
 @cases(
-    "fields, reason",
     {
         "wrong key": ({"password": "app-wrong"}, "Put a valid API key"),
         "nothing listens": ({"host": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
@@ -190,7 +186,7 @@ def test_bot_that_is_not_published_is_refused(refused, browseract_emulator):
     },
 )
 @pytest.mark.parametrize("words", [[SEARCH.id], []], ids=["id", "list"])
-def test_connection_that_cannot_be_used_is_named(refused, connect, monkeypatch, fields, reason, words):
+def test_connection_that_cannot_be_used_is_named(refused, connect, monkeypatch, words, fields, reason):
     monkeypatch.setattr(new_dag, "REQUEST_LIMIT", 0.5)
     connect(**fields)
     assert reason in refused(*words)

@@ -35,7 +35,6 @@ def decorated(worker):
 
 
 @cases(
-    ("arguments", "operator_class"),
     {
         "workflow": ({"workflow_id": SEARCH.id, "deferrable": True}, BrowserActDecoratedOperator),
         "bot": (BOT, BotDecoratedOperator),
@@ -67,7 +66,6 @@ def test_decorator_needs_either_a_workflow_id_or_a_bot_id(given):
 
 @BOTH_WAYS
 @cases(
-    ("arguments", "names", "number", "sent"),
     {"workflow": ({}, ("keyword", "max_items"), 2, "2"), "bot": (BOT, ("company_name", "max_pages"), "2", 2)},
 )
 def test_what_the_function_returns_becomes_the_inputs(decorated, emulator, deferrable, arguments, names, number, sent):
@@ -85,7 +83,6 @@ def test_decorator_takes_no_inputs_because_the_function_returns_them(argument):
 
 
 @cases(
-    ("arguments", "returned", "message"),
     {
         "text": ({}, "pens", "The function returned a value of type str. Return a dict"),
         "empty dict": ({}, {}, "lacks the required name 'keyword'"),

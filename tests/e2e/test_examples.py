@@ -380,7 +380,6 @@ REASON = ["RunFailedError", "code 1011."]
 
 
 @cases(
-    "dag_id, states, tries, starts, texts",
     {
         "run fails in each try": ("blocked", ("failed", "failed"), 2, 2, [f"of workflow {FAILING.id}, code ", *REASON]),
         "wrong workflow_id": ("mistaken", ("failed", "failed"), 1, 0, ["Check the id of the workflow"]),

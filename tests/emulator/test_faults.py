@@ -17,7 +17,6 @@ REGIONS = "get-region-list"
 
 class TestRequests:
     @cases(
-        "make",
         {
             "unknown endpoint": lambda: Emulator().fault("get-tasks", RequestFault.status(500)),
             "unknown endpoint of a rewrite": lambda: Emulator().rewrite("get-tasks", lambda body: body),
@@ -53,7 +52,6 @@ class TestRequests:
         assert seen == [(REGIONS, *each) for each in [("status", 503), ("html", 403), ("html", 403), (None, 200)]]
 
     @cases(
-        ("fault", "status", "content"),
         {
             "status": (RequestFault.status(503), 503, b'"code": 503, "msg": "Internal error"'),
             "seconds to wait": (RequestFault.status(429, retry_after=2), 429, b'"msg": "Too many requests."'),
@@ -74,7 +72,6 @@ class TestRequests:
         assert response.headers.get("location") == (fault.location or None)
 
     @cases(
-        ("fault", "error", "runs"),
         {
             "hung": (RequestFault.hung(), httpx.ReadTimeout, 0),
             "hung after the start": (RequestFault.hung(processed=True), httpx.ReadTimeout, 1),
@@ -153,7 +150,6 @@ def delivered(client, count):
 
 class TestCallbacks:
     @cases(
-        ("settings", "changes"),
         {
             "finished": ({}, ["running", "finished"]),
             "failed": ({"outcome": "failed"}, ["running", "failed"]),
@@ -198,7 +194,6 @@ class TestCallbacks:
         assert len(receiver.bodies) == 1
 
     @cases(
-        ("responses", "sent"),
         {
             "accepted": ([], [200]),
             "server errors": ([500, 503], [500, 503, 200]),
@@ -234,7 +229,6 @@ class TestCallbacks:
         assert delivered(client, 2)[1] == ("finished", 1, 200)
 
     @cases(
-        ("fault", "about", "arrived"),
         {
             "lost": (CallbackFault.lost(), {"status": "running"}, ["finished"]),
             "repeated": (CallbackFault.repeated(3), {"status": "finished"}, ["running", *["finished"] * 3]),

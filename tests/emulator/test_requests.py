@@ -108,7 +108,6 @@ def test_address_of_a_callback_is_refused(account, field, url):
 
 
 @cases(
-    ("endpoint", "sent"),
     {
         **{f"run-task: {name}": ("run-task", {"body": body}) for name, body in BODIES.items()},
         **{f"create-run: {name}": ("create-run", {"body": body}) for name, body in BODIES.items()},

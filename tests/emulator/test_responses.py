@@ -78,7 +78,6 @@ def test_run_of_a_template_belongs_to_nothing_that_can_be_found_and_has_no_profi
 
 class TestOutputs:
     @cases(
-        ("workflow", "output", "shown"),
         {
             "text": (PLAIN_TEXT, "12", "12"),
             "JSON text": (PLAIN_TEXT, "[1, 2]", [1, 2]),
@@ -150,7 +149,6 @@ class TestLists:
             assert {(page["total_pages"], page["total_count"]) for page in pages} == {(3, 5)}
 
     @cases(
-        ("query", "found"),
         {
             "status": ({"status": "finished"}, "ab"),
             "another status": ({"status": "pausing"}, ""),
@@ -188,7 +186,6 @@ class TestCatalogue:
         assert UNPUBLISHED.id not in {each["bot_id"] for each in account.call("page-bots", limit=100)["items"]}
 
     @cases(
-        ("endpoint", "query", "names"),
         {
             "agents": ("page-bots", {"bot_type": "agent", "keyword": "CONTACT"}, ["Find a contact"]),
             "workflows": ("page-bots", {"bot_type": "workflow", "keyword": "contact"}, []),

@@ -23,7 +23,6 @@ def log_in(account, username, **fields):
 
 
 @cases(
-    ("settings", "requests", "seen"),
     {
         "ends by itself": ({}, {}, "running 0+ 1+ 2+ 3+ finished 4 4"),
         "is queued": ({"queued": 1.0}, {}, "created 0 0 running 0+ 1+ 2+ 3+"),
@@ -176,7 +175,6 @@ class TestStarts:
 
 
 @cases(
-    ("workflow", "inputs", "behaviour", "code", "text"),
     {
         "error": (SEARCH, PAPER, lambda _: 1 / 0, 10000, "ZeroDivisionError"),
         "no output": (SEARCH, PAPER, lambda _: None, 10000, "TypeError"),
@@ -195,7 +193,6 @@ def test_failing_behaviour_fails_only_its_own_run_which_has_no_output(account, w
 
 
 @cases(
-    ("log_ins", "orders"),
     {
         "saved": ([("ada", True, {})], orders_of("ada")),
         "saved later": ([("ada", True, {"duration": 3.0})], None),

@@ -191,7 +191,6 @@ class TestSpend:
             assert {row.source_id: row.credits for row in hook.get_spend(since, **given).rows} == credits
 
     @cases(
-        ("arguments", "days"),
         {
             "from a moment": ((in_january(28, 12),), [28, 28, 29, 30]),
             "from a fraction of a second later": ((in_january(28, 12, microsecond=1),), [29, 30]),
@@ -426,7 +425,6 @@ def supervisor(browseract_emulator, monkeypatch):
 
 @pytest.mark.usefixtures("supervisor")
 @cases(
-    ("in_a_task", "conn_id", "found"),
     {
         "stored": (True, "stored", True),
         "missing": (True, "nowhere", False),
@@ -471,7 +469,6 @@ class TestConnectionTest:
         assert [request.method for request in emulator.requests] == ["GET"]
 
     @cases(
-        ("changed", "words"),
         {
             "wrong key": ({"password": "app-wrong"}, "BrowserAct refused list-workflows"),
             "no key": ({"password": None}, "has no API key"),
@@ -492,7 +489,6 @@ class TestConnectionTest:
         assert "app-wrong" not in message
 
     @cases(
-        ("fault", "words"),
         {
             "hung": (RequestFault.hung(), "list-workflows"),
             "503": (RequestFault.status(503), "list-workflows"),
@@ -518,7 +514,6 @@ class TestConnectionTest:
             tested({"webhook_base_url": f"http://127.0.0.1:{port}{prefix}/"}, succeeds=True)
 
     @cases(
-        ("path", "words"),
         {
             **{
                 path: (path, "contains the path of the callback route. Remove /browseract/callback and what")
@@ -535,7 +530,6 @@ class TestConnectionTest:
             assert words in tested({"webhook_base_url": f"http://127.0.0.1:{port}{path}"})
 
     @cases(
-        ("answer", "words"),
         {
             "page with 503": (
                 Response("<html>", 503, media_type="text/html"),
@@ -560,7 +554,6 @@ class TestConnectionTest:
             assert words in tested({"webhook_base_url": address})
 
     @cases(
-        ("base_url", "reason"),
         {
             "closed port": ("http://127.0.0.1:9", "Connection refused"),
             "unknown name": (

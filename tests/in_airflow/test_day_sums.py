@@ -89,7 +89,6 @@ def test_only_the_sums_of_the_last_two_months_are_kept(variable, caplog):
 
 
 @cases(
-    "stored",
     {
         "no JSON": "1840 credits",
         "another form": json.dumps([1840]),
@@ -101,7 +100,7 @@ def test_only_the_sums_of_the_last_two_months_are_kept(variable, caplog):
         "nested too deeply": "[" * 100_000,
     },
 )
-def test_variable_that_someone_has_edited_logs_a_warning_and_the_days_are_counted_again(variable, stored, caplog):
+def test_variable_that_someone_has_edited_logs_a_warning_and_the_days_are_counted_again(variable, caplog, stored):
     variable.values[KEY] = stored
     assert read_day_sums("shop", DIGEST, LOG) == {}
     [line] = [record for record in caplog.records if record.name == LOG.name]

@@ -23,7 +23,6 @@ def run(goal: str, given: dict[str, Any] | None) -> Task:
 
 
 @cases(
-    ("goal", "given", "shown"),
     {
         **{
             name: (f"Type {SECRET} into the field", given, {"Type *** into the field"})
@@ -76,7 +75,6 @@ V3 = ApiVersion.V3
 
 
 @cases(
-    ("fields", "secret"),
     {
         "no inputs": ({}, False),
         "texts": ({"input_parameters": "keyword=pens; password of the shop=x"}, True),

@@ -33,7 +33,6 @@ BOT_TEMPLATE: Any = {
 
 @BOTH_WAYS
 @cases(
-    ("given", "started", "inputs"),
     {
         "workflow": (WORKFLOW, ("v2", "workflow", None), TEXTS),
         "template": (TEMPLATE, ("v2", "template", "DE"), TEXTS),
@@ -41,7 +40,7 @@ BOT_TEMPLATE: Any = {
         "template as a bot": (BOT_TEMPLATE, ("v3", "template", "DE"), TEXTS),
     },
 )
-def test_run_gets_its_inputs_and_its_output_is_returned(worker, world, emulator, given, started, inputs, deferrable):
+def test_run_gets_its_inputs_and_its_output_is_returned(worker, world, emulator, deferrable, given, started, inputs):
     world.connect(extra={"webhook_base_url": "https://airflow.example"})
     run = worker(**given, deferrable=deferrable)
     result = run.run()
@@ -64,7 +63,6 @@ def test_later_try_reattaches_to_the_run_of_the_same_input(worker, emulator, sto
 
 
 @cases(
-    ("given", "calls"),
     {
         "workflow": (WORKFLOW, ["get-workflow", "run-task", "get-task"]),
         "bot": (BOT, ["query-bot", "create-run", "query-run"]),

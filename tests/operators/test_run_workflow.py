@@ -152,7 +152,6 @@ UNKNOWN_START = r"(?s)execution_timeout expired during.*not known whether Browse
 
 
 @cases(
-    ("error", "only_starts", "raised", "match"),
     {
         "timeout during the start": (AirflowTaskTimeout("Timeout"), True, AirflowFailException, UNKNOWN_START),
         "timeout before the start": (AirflowTaskTimeout("Timeout"), False, AirflowTaskTimeout, "^Timeout$"),
@@ -186,7 +185,6 @@ def test_private_callback_url_is_refused_unless_the_api_is_private(orders, monke
 
 class TestChangingConnection:
     @cases(
-        ("variable", "error", "words"),
         {
             "missing": (None, AirflowNotFoundException, "or set AIRFLOW_CONN_BROWSERACT_DEFAULT"),
             "unreadable": ("{", AirflowNotFoundException, "Airflow cannot read the value of"),
@@ -244,7 +242,6 @@ class TestChangingConnection:
 
 
 @cases(
-    "fault",
     {
         "a firewall": RequestFault.html(403),
         "a gateway": RequestFault.gateway(404),
@@ -252,7 +249,7 @@ class TestChangingConnection:
         "a refused key": RequestFault.refused(401),
     },
 )
-def test_poll_outage_in_triggerer_defers_again_if_the_worker_can_read_the_run(orders, emulator, fault, logs):
+def test_poll_outage_in_triggerer_defers_again_if_the_worker_can_read_the_run(orders, emulator, logs, fault):
     emulator.set_workflow(ORDERS.id, duration=7200.0)
     run = orders(deferrable=True)
     deferred = run.defer()

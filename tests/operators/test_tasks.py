@@ -96,7 +96,6 @@ def test_resume_lets_a_paused_browseract_task_finish(emulator, started, api_vers
 
 
 @cases(
-    ("prepare", "error", "message"),
     {
         "pausing": (lambda emulator, _: report_status(emulator, "pausing"), RunError, "^The run is about to pause"),
         "stopped": (lambda _, task_id: stop(task_id), AirflowFailException, "^The run has ended as canceled"),
@@ -124,7 +123,6 @@ def test_resume_of_the_run_of_an_agent_built_bot_fails_without_a_retry_and_names
 
 @pytest.mark.parametrize("act", [stop, resume])
 @cases(
-    ("given", "message"),
     {
         "empty list": ([], "browseract_task_id is an empty list"),
         "empty id": ("", "browseract_task_id is ''"),

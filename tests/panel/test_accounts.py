@@ -284,7 +284,6 @@ class TestErrors:
         assert ids(await accounts.read()) == [task_id]
 
     @cases(
-        "changed, error, remedy",
         {
             "deleted": (None, "There is no connection 'browseract_default'", "Add one of type BrowserAct"),
             "another key": ({"password": "app-other"}, "HTTP 401", "Put a valid API key"),

@@ -39,7 +39,6 @@ def rows(page) -> list[str]:
 
 
 @cases(
-    "edited",
     {
         "no confirmed connection": {"confirmed": False},
         "another connection": {"conn_id": "other"},
@@ -80,7 +79,6 @@ def test_bot_gives_no_rights_on_the_run_of_a_template_and_a_template_only_those_
 
 
 @cases(
-    "run, waits, unread",
     {
         "no task instance": (task(1), None, True),
         "task instance that waits for another one": (task(1), False, True),
@@ -163,7 +161,6 @@ class TestTable:
         return lambda **chosen: overview(*runs, links=links, names={"71": "Search", "72": "Log in <b>"}, **chosen)
 
     @cases(
-        "show, search, ids",
         {
             "all": ("all", "", ALL),
             "active": ("active", "", ["83001", "83002", "83005"]),
@@ -194,7 +191,6 @@ class TestTable:
         assert rows(found) == []
 
     @cases(
-        "runs, page, limits, newer, older",
         {
             "first": (250, 1, (1, 100), None, "page=2"),
             "second": (250, 2, (101, 200), "page=1", "page=3"),
@@ -238,7 +234,6 @@ class TestRunPage:
         return building.run_page(data, TaskRead(run, secret_inputs=secret_inputs), of, data.rights_on(run, of))
 
     @cases(
-        "run, viewer, linked, shown",
         {
             "who may act": (task(1, **LIVE, **LOG), ADMIN, {}, {**LIVE, **LOGGED}),
             "reader": (task(1, **LIVE, **LOG), OF_PRICES, {}, {**NO_LIVE, **LOGGED}),
@@ -345,7 +340,6 @@ class TestCredits:
 
 
 @cases(
-    "ran, shown",
     {
         "bot": ({"bot_id": "71", "bot_name": "Contacts"}, "bot Contacts"),
         "bot without a name": ({"bot_id": "71"}, "bot 71"),
@@ -384,7 +378,6 @@ def test_page_of_source_has_a_dag_file_with_its_id(kind):
 
 
 @cases(
-    "text, shown",
     {
         "nothing": (None, ""),
         "control characters": ("a\x00b\nc", "a b c"),

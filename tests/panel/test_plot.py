@@ -54,7 +54,6 @@ NAME = '</title><script>alert("1")</script>'
 
 
 @cases(
-    "days, more, titles",
     {
         "no days": ([], {}, []),
         "no credits": ([(0, 0)], {}, []),

@@ -219,7 +219,6 @@ STOP_BUTTON = f'data-stop="83912" data-url="{PATH}/runs/83912/stop?conn=c"'
 
 
 @cases(
-    "page, viewed, texts, hidden",
     {
         "nothing read yet": (OVERVIEW, NOT_READ, ["data-loading", "Reading the runs from BrowserAct"], ['id="runs"']),
         "data that could not be read": (OVERVIEW, WRONG_KEY, ["The runs could not be read"], ["data-loading"]),

@@ -156,7 +156,6 @@ async def test_login_that_airflow_refuses_shows_no_data_and_asks_for_another(cli
 
 
 @cases(
-    "unknown, forbidden",
     {
         "overview": ("/?conn=unknown", "/?conn=secret"),
         "run of a connection": ("/runs/{own}?conn=unknown", "/runs/{own}?conn=secret"),
@@ -338,7 +337,6 @@ class TestOpen:
     """The address of the button, which redirects to where the page can be shown."""
 
     @cases(
-        "follows, user, within",
         {
             "all is well": (True, "admin", "/team-a/plugin/browseract"),
             "viewer who sees no plugins": (True, "viewer", ""),
@@ -390,7 +388,6 @@ class TestStop:
         assert "was stopped in the panel" not in caplog.text
 
     @cases(
-        "user, link, outcome",
         {
             "run that a task instance waits for": ("admin", {}, (409, None)),
             "XCom of another workflow": ("admin", {"source_id": "another"}, (409, None)),
@@ -409,7 +406,6 @@ class TestStop:
         assert (response.status_code, response.json().get("outcome")) == outcome
 
     @cases(
-        "headers, outcome",
         {
             "another site": ({"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "cross-site"}, REFUSED),
             "a subdomain": ({"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "same-site"}, REFUSED),
@@ -480,7 +476,6 @@ class TestVersions:
             await see("/runs/{bot}?conn={conn}", "viewer of one DAG", 403)
 
     @cases(
-        "path, user, has_reason",
         {
             "list, for who may read the connection": ("/?conn={conn}", "op", True),
             "list, for a viewer": ("/?conn={conn}", "viewer", False),
@@ -502,7 +497,6 @@ class TestVersions:
 
 
 @cases(
-    "path, user, http_status, text",
     {
         "missing connection, for who may read it": ("/?conn=no", "admin", 200, "There is no connection &#39;no&#39;"),
         "missing connection, remedy": ("/?conn=no", "admin", 200, "Open Airflow's connections"),

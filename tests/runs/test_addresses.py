@@ -33,7 +33,6 @@ def test_public_callback_url_is_accepted_and_an_empty_one_means_none(url):
 
 
 @cases(
-    ("url", "message"),
     {
         **{
             repr(url): (url, "callback_url is")

@@ -79,7 +79,6 @@ NO_JSON = r"input\['a'\] cannot be written as JSON \({}\)\. Pass a string or a J
 
 
 @cases(
-    ("value", "message"),
     {
         "time": ({"a": [datetime.max]}, NO_JSON.format("a value of type datetime is not JSON")),
         "set": ({"a": [{1}]}, NO_JSON.format("a value of type set is not JSON")),
@@ -109,7 +108,6 @@ def test_input_that_is_not_json_is_refused_with_its_place(value, message):
 
 class TestMessages:
     @cases(
-        ("value", "part", "message"),
         {
             "type": ("x", INTEGER, "must be integer, not string."),
             "types": ("x", {"type": ["integer", "array"]}, "must be integer or array, not string."),
@@ -168,7 +166,6 @@ class TestMessages:
 
 class TestConversion:
     @cases(
-        ("given", "wanted", "converted"),
         {
             "integer": ("20", "integer", 20),
             "largest integer": (str(2**53 - 1), "integer", 2**53 - 1),
@@ -187,7 +184,7 @@ class TestConversion:
         },
     )
     @pytest.mark.parametrize("form", ["one type", "or null", "or null in a list", "reference", "all of"])
-    def test_value_of_another_type_is_converted_without_loss(self, given, wanted, converted, form):
+    def test_value_of_another_type_is_converted_without_loss(self, form, given, wanted, converted):
         part = {
             "one type": {"type": wanted},
             "or null": {"anyOf": [{"type": "null"}, {"type": wanted}]},
@@ -296,7 +293,6 @@ NAMES_B: dict[str, Any] = {"properties": {"b": {}}}
 
 
 @cases(
-    ("value", "schema"),
     {
         "None, nullable": (None, of({"type": "string", "enum": ["b"], "minLength": 1, "nullable": True})),
         "None, nullable reference": (None, with_defs({"$ref": "#/$defs/b", "nullable": True}, b=TEXT)),

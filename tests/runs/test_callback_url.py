@@ -49,7 +49,6 @@ def test_callback_url_has_the_id_of_the_task_instance_and_a_token_that_differs_e
 
 
 @cases(
-    ("base_url", "problem"),
     {
         "no host": ("https://", "not an http or https address"),
         "query": ("https://airflow.example.com?x=1", "query"),
@@ -79,7 +78,6 @@ RESUMED = callback_url.resumed_wait(Wait("7", 1.0, began_at=BEGAN))
 
 
 @cases(
-    ("wait", "matches"),
     {
         "ended by its callback": (RESUMED, True),
         "time that a database has rounded": ({**RESUMED, "began_at": 1795647413.02949}, True),

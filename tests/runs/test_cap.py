@@ -20,7 +20,6 @@ USED_BY_ALL = "The runs of this task instance used 1,205 credits."
 
 
 @cases(
-    ("run", "fate", "how", "then"),
     {
         "stopped": (LOOPING, None, {}, f"{USED} {SHARED}"),
         "not stopped": (LOOPING, NOT_STOPPED, {}, f"{USED} {NOT_STOPPED} {SHARED}"),

@@ -14,7 +14,6 @@ from tests.steps import replace
 
 
 @cases(
-    ("given", "safe"),
     {
         "plain name": ("report.pdf", "report.pdf"),
         "relative path": ("../../etc/passwd", "passwd"),
@@ -90,7 +89,6 @@ FORMATS = (
 
 
 @cases(
-    ("run", "names"),
     {
         "downloads, then output files": (task(download("a"), files=("https://g/x/b%20c.csv?s=1",)), ["a", "b c.csv"]),
         "listed twice": (task(download("a.pdf"), files=("https://f/a.pdf?signed again",)), ["a.pdf"]),
@@ -196,7 +194,6 @@ def test_name_of_combining_characters_takes_little_time():
 
 
 @cases(
-    ("fields", "broken", "pending"),
     {
         "no url": ({"status": "uploading"}, None, True),
         "empty url": ({"download_url": "", "status": "uploading"}, None, True),
@@ -217,7 +214,6 @@ def test_media_type_of_a_file_follows_its_ending():
 
 
 @cases(
-    "query",
     {
         "S3": "X-Amz-Signature=1&X-Amz-Date=2&X-Amz-Expires=3",
         "Google": "X-Goog-Signature=1&X-Goog-Credential=2",

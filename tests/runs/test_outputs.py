@@ -58,7 +58,6 @@ MILLION = "x" * 1_000_000
 
 
 @cases(
-    ("text", "declared", "value", "found"),
     {
         "JSON list": ('[{"a": 1}]', AUTO, [{"a": 1}], JSON),
         "JSON object with BOM": ('\ufeff{"a": null}', AUTO, {"a": None}, JSON),
@@ -98,7 +97,6 @@ def test_output_is_read_in_its_declared_format_or_as_json_or_text(text, declared
 
 
 @cases(
-    ("text", "declared", "why"),
     {
         "broken off": ('[{"a": 1},\n {"a": ', JSON, "Expecting value at line 2, column 8"),
         "empty": ("", JSON, "the output is empty"),
@@ -132,7 +130,6 @@ class TestLargeText:
         monkeypatch.setattr(outputs, "LARGEST_PARSED", 20)
 
     @cases(
-        ("text", "declared", "is_json", "found"),
         {
             "JSON": (LARGE_LIST, JSON, None, JSON),
             "auto JSON": (LARGE_LIST, AUTO, None, JSON),
@@ -151,7 +148,6 @@ class TestLargeText:
         assert format_of(Output(string=text, is_json=is_json), declared) is found
 
     @cases(
-        ("text", "declared", "why"),
         {
             "broken off": ("[" + "1, " * 10, JSON, "truncated"),
             "NaN": ("[" + "NaN, " * 10 + "1]", JSON, "malformed"),
@@ -174,7 +170,6 @@ ALL_FILES = {"formats": FORMATS, "downloads": DOWNLOADS}
 
 
 @cases(
-    ("text", "how", "value"),
     {
         "output files": ('["row"]', {"files": (URL,)}, {"output": ["row"], "files": [URL]}),
         "unstorable characters": (None, {"files": (URL + "\ud800\0",)}, {"output": None, "files": [URL + "?\ufffd"]}),

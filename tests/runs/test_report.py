@@ -22,7 +22,6 @@ def task(status: TaskStatus = TaskStatus.FINISHED, **fields) -> Task:
 
 
 @cases(
-    ("run", "line"),
     {
         "all": (task(credit=10, steps=(STEP, STEP)), "Finished after 23 s, 10 credits, 2 steps."),
         "nothing": (Task(id="7", status=TaskStatus.CANCELED), "Canceled."),
@@ -151,7 +150,6 @@ NOT_JUDGED = step("read", "failed", evaluation_previous_goal="the page was open"
 
 
 @cases(
-    ("steps", "at", "lines"),
     {
         "no step": ((), "", []),
         "no step failed": ((step("open the page", number=1), step("read")), AT_2, []),
@@ -166,7 +164,6 @@ def test_failed_run_error_names_the_step_that_failed_or_the_last_one(steps, at, 
 
 
 @cases(
-    ("failure", "remedy"),
     {
         "page": (models.Failure(code=10001, message="Navigation timeout"), "Check the address of the page"),
         "captcha": (models.Failure(code=1011, message="A captcha could not be solved"), "Let the workflow pause"),
@@ -188,7 +185,6 @@ AFTER_A_CAPTCHA = (
 
 
 @cases(
-    ("failure", "remedy"),
     {
         "any": (models.Failure(code=9, message="gone"), FIX_THE_BOT),
         "captcha": (models.Failure(code=1011, message="A captcha"), AFTER_A_CAPTCHA),

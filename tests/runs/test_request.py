@@ -20,7 +20,6 @@ KEY = "app-key"
 
 
 @cases(
-    ("value", "text"),
     {
         "digits": ("007", "007"),
         "empty string": ("", ""),
@@ -46,7 +45,6 @@ BY_NAME = r"input_parameters\['keyword'\] is None\. Set a value, or remove"
 
 
 @cases(
-    ("value", "message"),
     {
         "bytes": (b"x", "input_parameters is a value of type bytes instead of a dict"),
         "item of a dict": (("keyword", "tea"), A_PAIR),
@@ -78,7 +76,6 @@ def of(text: str = "1", **other: Any) -> RunRequest:
 
 
 @cases(
-    ("first", "second"),
     {
         "callback URL": (of(callback_url="https://x.example/one"), of(callback_url="https://x.example/two")),
         "order of inputs": (of(inputs={"a": "1", "b": "2"}), of(inputs={"b": "2", "a": "1"})),
@@ -137,7 +134,6 @@ def is_secret(name: str) -> bool:
 
 
 @cases(
-    ("inputs", "shown", "found"),
     {
         "dict": ({"password": "hunter2", "user": "bob"}, {"password": "***", "user": "bob"}, {"hunter2"}),
         "list": (pairs(password="hunter2", user="bob"), pairs(password="***", user="bob"), {"hunter2"}),
@@ -181,7 +177,6 @@ def test_json_text_that_is_nested_too_deeply_is_hidden_as_a_whole():
 
 
 @cases(
-    ("given", "expected"),
     {
         "pairs": (pairs(a=1, b=None), {"a": 1, "b": None}),
         "twice": (pairs(a=1) + pairs(a=2), None),

@@ -51,7 +51,6 @@ def test_higher_priority_weight_goes_first_then_the_earlier_dag_run_then_the_ear
 
 
 @cases(
-    ("waits", "looks"),
     {
         "one for each free slot": (in_order(5), [(READY, 8, "0", "1"), (READY, 8)]),
         "not within the grace after the deferral": (in_order(1), [(READY - 1, 9), (READY, 9, "0")]),

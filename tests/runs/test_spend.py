@@ -37,7 +37,6 @@ def test_mean_is_that_of_the_newest_20_runs_in_whatever_order_they_are_listed():
 
 
 @cases(
-    "other",
     {
         "canceled": listed(9, credit=5, status="canceled"),
         "active": listed(9, credit=5, status="running"),
@@ -71,7 +70,6 @@ OF_BOT = [listed_bot(number, NOON - timedelta(days=2), 30) for number in range(4
 
 
 @cases(
-    ("runs", "found", "source", "expected"),
     {
         "of a workflow": ([days_ago(1, 8, 1000), *OF_LAST_WEEK], (listed(2), listed(3)), SOURCE, Forecast(30, 4)),
         "of a bot": ([*OF_BOT, listed_bot(9, bot_id="83")], (), BOT, Forecast(30, 4)),
@@ -120,7 +118,6 @@ def test_runs_are_listed_from_one_moment_up_to_another_and_a_minute_more_is_aske
 
 
 @cases(
-    ("runs", "page_size", "why"),
     {
         "81 pages": ([listed(number) for number in range(801)], 10, "counting them takes more than 80 requests"),
         "item without id": ([{**listed(1), "id": None}], 500, "items.0.task_id: Field required"),
@@ -138,7 +135,6 @@ def test_list_that_cannot_be_counted_raises(runs, page_size, why):
 
 
 @cases(
-    ("bots", "workflows", "how", "pages"),
     {
         "as many pages as requests are sent": (0, 790, {"page_size": 10}, (79, 1)),
         "bots in pages of 100, beside workflows": (250, 201, {}, (1, 3)),

@@ -39,7 +39,6 @@ def read(kind, stored):
 
 
 @cases(
-    "value",
     {
         "entry": ENTRY,
         "entry with the first possible times": replace(ENTRY, written_at=0.0),

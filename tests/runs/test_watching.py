@@ -46,7 +46,6 @@ def ids(ended) -> list[str]:
 
 class TestAWindow:
     @cases(
-        ("window", "begins"),
         {
             "new": (Window(NOW), -(REPORT_WINDOW + watching.LONGEST_RUN)),
             "after the first listing": (window_of(task("1")), -WATCH_OVERLAP),
@@ -176,7 +175,6 @@ def test_changes_of_a_truncated_list_include_the_status_of_active_tasks_beyond_i
 
 
 @cases(
-    ("answer", "expected"),
     {"ended": (HAS_FAILED, [FAILED]), "not readable": (DOWN, [RUNNING]), "deleted": (DELETED, [])},
 )
 def test_active_task_that_a_complete_list_does_not_have_is_read_by_itself(answer, expected):

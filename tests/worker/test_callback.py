@@ -79,7 +79,6 @@ class TestCallbackUrl:
 
 class TestWithoutCallbacks:
     @cases(
-        "arguments",
         {
             "switched off": {"webhook": False},
             "waiting in the worker": {"deferrable": False},
@@ -137,7 +136,6 @@ class TestCallback:
         assert requested == ["get-workflow", "run-task", "get-task", "get-task"]
 
     @cases(
-        ("after_end", "seconds"),
         {"half a second": (0.54, 0.5), "minutes": (150.06, 150.1), "BrowserAct's clock is ahead": (-90.0, 0)},
     )
     def test_time_since_the_end_of_the_run_has_one_decimal_and_is_never_negative(

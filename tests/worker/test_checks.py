@@ -107,7 +107,6 @@ LACKS = r"lacks the required name 'keyword'\. The inputs of workflow \d+ are: "
 
 class TestInputNames:
     @cases(
-        ("inputs", "message"),
         {
             "misspelled": (
                 {"keywrod": "pens"},
@@ -127,7 +126,6 @@ class TestInputNames:
         assert "not known whether" not in logs()
 
     @cases(
-        ("argument", "source_id", "message"),
         {
             "unknown": ("workflow_id", "123", "Check the id of the workflow"),
             "template as workflow": (
@@ -167,7 +165,6 @@ class TestInputNames:
             assert sent_as_text(other) == ""
 
     @cases(
-        "answer",
         {
             "web page": lambda emulator: emulator.fault("get-workflow", RequestFault.html()),
             "redirect": lambda emulator: emulator.fault("get-workflow", RequestFault.redirect()),

@@ -48,7 +48,6 @@ DOWN, LOST = RequestFault.status(503), RequestFault.lost_response()
 
 
 @cases(
-    ("fault", "arguments", "reason", "started"),
     {
         "refused argument": ((), {"input_parameters": {}}, "input_parameters lacks the required name", False),
         "refused start": (("run-task", RequestFault.refused(10021)), {}, "BrowserAct refused the start: ", False),

@@ -46,7 +46,6 @@ def play(monkeypatch, caplog):
 
 
 @cases(
-    "task",
     {
         "text": WITH_TEXT,
         "output file": replace(EMPTY, output=Output(string="", files=("https://files.example/1",))),
@@ -60,12 +59,11 @@ def play(monkeypatch, caplog):
         "ended long ago": replace(EMPTY, finished_at=at(time.time() - timings.LATE_OUTPUT_LIMIT - 60)),
     },
 )
-def test_run_with_output_or_without_a_reason_for_any_is_not_read_again(task, play):
+def test_run_with_output_or_without_a_reason_for_any_is_not_read_again(play, task):
     assert play(task) == (task, [], [])
 
 
 @cases(
-    ("empty", "late"),
     {
         "no output": (EMPTY, WITH_TEXT),
         "no text": (replace(EMPTY, output=Output(string=None, files=())), WITH_TEXT),
@@ -74,7 +72,7 @@ def test_run_with_output_or_without_a_reason_for_any_is_not_read_again(task, pla
         "a bot, which needs no steps": (OF_BOT, replace(OF_BOT, output=Output(string="[1]", is_json=True))),
     },
 )
-def test_finished_run_without_output_is_read_again_until_it_has_some(empty, late, play):
+def test_finished_run_without_output_is_read_again_until_it_has_some(play, empty, late):
     over, slept, logged = play(empty, empty, late)
     assert over is late
     assert slept == list(timings.READ_AGAIN_PAUSES[:2])

@@ -21,7 +21,6 @@ NULL = {"a": 1, "b": None}
 
 
 @cases(
-    ("text", "inputs", "match"),
     {
         "other separators": ("a=1;b=two words;", AB, True),
         "other whitespace": ("a = 1; b=  two\nwords ", AB, True),
@@ -97,7 +96,6 @@ def deep(**members: Any) -> dict[str, Any]:
 
 
 @cases(
-    ("listed", "match"),
     {
         "another order of names": (dict(reversed(SENT.items())), True),
         "number as float": (changed(pages=2.0), True),
@@ -144,7 +142,6 @@ def test_listed_input_matches_differs_or_remains_undecided(listed, match):
 
 
 @cases(
-    ("listed", "sent", "match"),
     {
         "number with a fraction, converted by us": (1.5, "1.50", True),
         "boolean, converted by us": (True, "True", True),

@@ -97,7 +97,6 @@ class TestRequiredAction:
         assert "[Live view of the browser](https://live.example/a%29%28b?c=d)" in links
 
     @cases(
-        ("fields", "map_index", "subject", "resume"),
         {
             "workflow-built": (OF_BOT, -1, "run: BrowserAct bot 82", "**Resume** continues the run."),
             "agent-built": ({**OF_BOT, "bot_type": BotType.AGENT}, -1, "run: BrowserAct bot 82", ONLY_CLOSES),
@@ -179,7 +178,6 @@ class TestRequiredAction:
         assert f"so the answer {option} has no effect" in logs()
 
     @cases(
-        ("fault", "asked_again"),
         {"run is not paused": (RequestFault.refused(10127), False), "resume fails": (RequestFault.status(500), True)},
     )
     def test_person_is_asked_again_only_when_the_resume_fails(self, asked, emulator, people, fault, asked_again):
@@ -326,7 +324,6 @@ class TestPauseNotification:
 
 
 @cases(
-    ("arguments", "message"),
     {
         "timeout": ({"timeout": 0}, "timeout of AskPerson is 0. Use a positive number of seconds or a timedelta"),
         "default": ({"default": "Perhaps"}, "default of AskPerson is 'Perhaps'. Use one of 'resume', 'stop'"),

@@ -140,7 +140,6 @@ def test_files_are_returned_as_addresses_beside_the_value(run_with, emulator, lo
 
 @pytest.mark.parametrize("written", [False, True], ids=["returned", "written"])
 @cases(
-    ("text", "output_format"),
     {
         "csv": ("name,price\n" + "ballpoint pen blue,1.50\n" * 40_000, "csv"),
         "lists": ("[" + "[]," * 300_000 + "1]", "json"),

@@ -157,7 +157,6 @@ def in_an_import(attempt, operator, channel, emulator, monkeypatch) -> None:
 
 @pytest.mark.parametrize("place", [in_a_log_line, in_a_request, in_an_xcom_push, in_an_import])
 @cases(
-    ("state", "max_tries", "error", "status"),
     {
         "marked": ("failed", 1, RunCanceledError, "canceled"),
         "cleared": ("restarting", 1, RunCanceledError, "canceled"),

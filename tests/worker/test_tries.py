@@ -55,7 +55,6 @@ class TestAfterWorkerDeath:
 
 class TestAfterAirflowError:
     @cases(
-        ("max_tries", "fate", "runs"),
         {
             "another try": (1, "keeps running, and the next try reattaches to it", ["finished"]),
             "last try": (0, "was stopped", ["canceled", "finished"]),
@@ -84,7 +83,6 @@ class TestAfterAirflowError:
         assert emulator.tasks[0].status == "canceled"
 
     @cases(
-        ("error", "max_tries", "unreadable", "status"),
         {
             "Trigger failure": ("Trigger failure", 1, None, "running"),
             "Trigger timeout": ("Trigger timeout", 1, None, "canceled"),
@@ -252,7 +250,6 @@ class TestLostStartResponse:
         assert len(emulator.tasks) == 1
 
     @cases(
-        ("error", "max_tries", "says"),
         {
             "fails": (AirflowFailException, 3, "Check the newest tasks"),
             "skips": (AirflowSkipException, 3, "Check the newest tasks"),
@@ -280,7 +277,6 @@ OF_WORKFLOW_1 = {"source": {"kind": "workflow", "id": "1"}}
 
 class TestInvalidEntry:
     @cases(
-        ("change", "message", "named"),
         {
             "task_id": ({"task_id": 7}, "task_id: Input should be a valid string", False),
             "source": ({"source": None}, "source: Input should be an object", True),
@@ -381,7 +377,6 @@ def convert_and_show_defaults(emulator):
 
 
 @cases(
-    ("arguments", "behave"),
     {
         "defaults are shown": (CONTACT, show_defaults),
         "defaults are shown of values that were sent": (BOT, show_defaults),
@@ -405,7 +400,6 @@ def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave):
 
 
 @cases(
-    ("arguments", "behave"),
     {
         "bot whose input is hidden": (BOT, hide_input),
         "template": (TEMPLATE, nothing),
@@ -415,7 +409,7 @@ def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave):
         "template of a workflow": (WORKFLOW_TEMPLATE, nothing),
     },
 )
-def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, store, arguments, behave, logs):
+def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, store, logs, arguments, behave):
     behave(emulator)
     for endpoint in ("create-run", "create-template-run", "run-task-by-template"):
         emulator.fault(endpoint, RequestFault.lost_response(), times=1)

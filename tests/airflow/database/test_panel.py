@@ -177,7 +177,6 @@ class TestLinks:
         assert link_of(keeper=keeper).waits
 
     @cases(
-        "value",
         {
             "text": "1",
             "list": [{"task_id": "1"}],
@@ -196,7 +195,6 @@ class TestLinks:
         assert not RecordKeeper().read().of_instance(key)
 
     @cases(
-        "rendered, more, expected",
         {
             "JSON text of Airflow 3.1": (WORKFLOW, {"as_text": True}, {"key": SHOP, "hidden": set()}),
             "hidden": (WORKFLOW, {"hidden": [*HIDDEN]}, {"hidden": HIDDEN}),
@@ -302,7 +300,6 @@ class TestWhoWaits:
         assert link.try_number == (1 if knows_it or BY_TRY else None)
 
     @cases(
-        "run, found",
         {"a new run": ("2", [("2", 2, True), ("1", 1, False)]), "the run of the last one": ("1", [("1", 2, True)])},
     )
     def test_next_try_waits_for_the_run_that_it_has_pushed(self, airflow, keeper, run, found):

@@ -111,7 +111,6 @@ class TestCallbackWithoutWaitingTask:
         assert (deferred.state, deferred.resumed_with) == ("success", event)
 
     @cases(
-        ("happens", "state"),
         {
             "start": (Deferred.start, "running"),
             **{
