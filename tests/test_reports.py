@@ -1,7 +1,5 @@
 """What pytest reports if an Airflow that many tests share does not start."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The parts of the documentation that are made of docstrings."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

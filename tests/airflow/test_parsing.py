@@ -1,7 +1,5 @@
 """A DAG file whose code starts a run while Airflow imports it: nothing is started, whatever the code looks like."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from textwrap import dedent
 

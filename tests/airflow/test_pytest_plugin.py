@@ -1,7 +1,5 @@
 """The fixtures of the package in a pytest of a user, whose other tests use an Airflow of their own."""
 
-from __future__ import annotations
-
 import json
 
 from airflow_provider_browseract.emulator import ORDERS

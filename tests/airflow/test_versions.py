@@ -1,7 +1,5 @@
 """What differs between the versions of Airflow: each function of ``compat`` does on this one what it promises."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from importlib.util import find_spec
 

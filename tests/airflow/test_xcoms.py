@@ -1,7 +1,5 @@
 """Which values Airflow can store as an XCom. Airflow itself decides, so each release is tested again."""
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Arguments that several methods and operators take. The stories about what is refused have more of them."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 import pytest

@@ -1,7 +1,5 @@
 """The emulator against the vendor's own OpenAPI documents, which are not part of this project."""
 
-from __future__ import annotations
-
 from importlib.metadata import version
 
 import hypothesis

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from tests.workers import logs, store
 from tests.world import emulator, worker, world
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.runs.cap import over_cap_text
 from tests.cases import cases

@@ -1,7 +1,5 @@
 """What happens to a run when Airflow kills its task: by the task instance's state, its next try and the settings."""
 
-from __future__ import annotations
-
 import pytest
 
 from airflow_provider_browseract.exceptions import RunCanceledError, RunLostError

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from tests.airflow.rows import components, deferred, queue
 
 __all__ = ["components", "deferred", "queue"]

@@ -1,7 +1,5 @@
 """What the command ``check`` reads in Airflow's database."""
 
-from __future__ import annotations
-
 from airflow_provider_browseract.commands.check import alive
 
 

@@ -1,7 +1,5 @@
 """A chain of profiles, and a run that a task waits for in its pod."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 from airflow.sdk import DAG
