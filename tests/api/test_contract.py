@@ -10,10 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from airflow_provider_browseract.api import v3
 from airflow_provider_browseract.api.calls import CODES, Call
 from airflow_provider_browseract.api.models import ApiVersion, BotType, Page, TaskStatus
-from airflow_provider_browseract.exceptions import BrowserActError
 from tests.steps import read as read_response
 from tests.vendor import document
 
@@ -152,11 +150,3 @@ def test_example_of_a_start_is_what_the_call_sends(name):
     for example in json_of(operation(ApiVersion.V3, CALLS_OF_V3[name])["requestBody"])["examples"].values():
         given = {ours.get(field, field): value for field, value in example["value"].items()}
         assert test_v3.CALLS[name].func("70", **given).body == example["value"]
-
-
-def test_example_of_an_error_is_raised():
-    example = document(ApiVersion.V3)["components"]["schemas"]["ErrorResponse"]["example"]
-    with pytest.raises(BrowserActError) as caught:
-        v3.get_task("7").read(400, json.dumps(example).encode(), {})
-    assert (caught.value.code, caught.value.msg) == (example["code"], example["msg"])
-    assert caught.value.trace_id == example["traceId"]

@@ -195,22 +195,3 @@ def test_failed_run_of_a_bot_names_the_bot_and_never_workflows_or_profiles(failu
     for bot_id, of in (("82", " of bot 82"), (None, "")):
         lines = failed(failure=failure, api_version=ApiVersion.V3, workflow_id=None, bot_id=bot_id).splitlines()
         assert lines == [f"{failure.message}.", remedy, f"BrowserAct task 7{of}, code {failure.code}."]
-
-
-def test_text_of_a_page_can_neither_forge_lines_of_the_error_nor_control_a_terminal():
-    text = "no\n[2026-11-27] INFO - fine\r::group::\x1b[31m\u202e\u2028" + "x" * 100_000
-    odd_step = {"step": 1, "status": text, "step_goal": text, "evaluation_previous_goal": text}
-    fields = {
-        "id": "7",
-        "status": "failed",
-        "steps": [{**odd_step, "screenshots_url": "javascript:alert(1)"}],
-        "task_failure_info": {"code": 10**5000, "message": text},
-        "workflow_id": f"70{text}",
-        "log_detail_url": f"https://log.example/{text}",
-    }
-    with pytest.raises(RunFailedError) as caught:
-        check_finished(Task.model_validate(fields))
-    lines = str(caught.value).split("\n")
-    assert [line.split(":")[0].split(" ")[0] for line in lines] == ["no", "Fix", "Evaluation", "BrowserAct"]
-    assert all(line.isprintable() and len(line) < 1300 for line in lines)
-    assert "javascript" not in str(caught.value)

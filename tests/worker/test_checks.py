@@ -125,30 +125,6 @@ class TestInputNames:
         assert endpoints(emulator) == ["get-workflow"]
         assert "not known whether" not in logs()
 
-    @cases(
-        {
-            "unknown": ("workflow_id", "123", "Check the id of the workflow"),
-            "template as workflow": (
-                "workflow_id",
-                TEMPLATE_SEARCH.id,
-                "It is the id of a template, which RunTemplateOperator",
-            ),
-            "bot as workflow": ("workflow_id", CONTACTS.id, "It is the id of a bot, which RunBotOperator runs"),
-            "bot template as bot": (
-                "bot_id",
-                TEMPLATE_SEARCH.id,
-                "It is the id of a bot template, which RunBotTemplateOperator",
-            ),
-        },
-    )
-    def test_id_of_another_kind_is_refused_with_the_operator_that_runs_it(
-        self, worker, emulator, argument, source_id, message
-    ):
-        operator = RunBotOperator if argument == "bot_id" else RunWorkflowOperator
-        with pytest.raises(AirflowFailException, match=message):
-            worker(operator_class=operator, **{argument: source_id}).run()
-        assert emulator.tasks == []
-
     def test_only_an_input_that_is_declared_as_disabled_by_default_is_required(self):
         a, b = (InputParameter(name=name, default_enabled=name == "b") for name in "ab")
         declared = [a, b, InputParameter(name="c")]
