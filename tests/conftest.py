@@ -154,7 +154,6 @@ def short_patience(connect) -> None:
 
 @pytest.fixture
 def people(monkeypatch):
-    """The people who answer Required Actions."""
     from airflow.sdk.execution_time import hitl
 
     from tests.people import People

@@ -150,12 +150,10 @@ def show_input(emulator: Emulator, show: Callable[[dict[str, Any], dict[str, Any
 
 
 def hide_input(emulator: Emulator) -> None:
-    """Show asterisks instead of all values of an input."""
     show_input(emulator, lambda _, given: dict.fromkeys(given, "******"))
 
 
 def show_defaults(emulator: Emulator) -> None:
-    """Show the defaults of the schema too."""
     show_input(
         emulator,
         lambda declared, given: {name: each["default"] for name, each in declared.items() if "default" in each} | given,

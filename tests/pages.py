@@ -24,7 +24,6 @@ class Block(NamedTuple):
 
     @property
     def dag_ids(self) -> list[str]:
-        """The DAGs of a Python block."""
         return re.findall(r'^with DAG\("(\w+)"', self.code, re.MULTILINE)
 
     @property

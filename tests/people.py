@@ -24,7 +24,6 @@ class People:
 
     @property
     def question(self) -> dict[str, Any]:
-        """The only Required Action."""
         [question] = self.questions.values()
         return question
 

@@ -41,13 +41,11 @@ class QuickServer(uvicorn.Server):
         await self.lifespan.shutdown()
 
     def stop(self) -> None:
-        """Stop the server from another thread."""
         self._loop.call_soon_threadsafe(self._stopping.set)
 
 
 @contextmanager
 def served(app: FastAPI) -> Iterator[int]:
-    """Serve an application from a thread."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, loop="asyncio", log_level="warning", log_config=None)
     server = QuickServer(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -54,7 +54,6 @@ class Played:
 
     @property
     def names(self) -> list[str]:
-        """The endpoints that were called."""
         return [call.name for call in self.asked]
 
     def play(self, steps: Generator[Any, Any, Any]) -> Played:

@@ -108,7 +108,6 @@ def inputs_of(text: str) -> Any:
 
 
 def values_of(test: str) -> dict[str, Any]:
-    """Return the constants of a test."""
     tree = ast.parse(test)
     tree.body = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
     found: dict[str, Any] = {}

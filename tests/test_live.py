@@ -50,7 +50,6 @@ def make_emulator(*, as_in_the_demos: bool = False, **settings: Any) -> Emulator
 
 
 def ask(emulator: Emulator, name: str = "WORKFLOW_ID", source_id: str = SEARCH.id, **settings: Any) -> Live:
-    """Ask an emulator everything about one source."""
     with emulator.serve() as running:
         given = {"inputs": INPUTS.get(source_id, {}), **settings}
         asked = Live(Settings(running.url, KEY, source_id, **given), SOURCES[name].version)

@@ -43,7 +43,6 @@ sys.exit(parts.main())
 
 @pytest.fixture
 def start(tmp_path):
-    """Start the runner with lanes of targets."""
     (tmp_path / "Makefile").write_text(MAKEFILE)
     started = []
 

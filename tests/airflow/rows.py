@@ -98,13 +98,11 @@ def row_of(session: Any, key: TaskInstanceKey) -> Any:
 
 
 def id_of(key: TaskInstanceKey) -> Any:
-    """Return the id of the current try."""
     with create_session() as session:
         return row_of(session, key).id
 
 
 def change(key: TaskInstanceKey, **values: Any) -> None:
-    """Change columns of the current try."""
     execute(update(TABLE).where(TABLE.c.id == id_of(key)).values(**values))
 
 
@@ -148,7 +146,6 @@ class Deferred:
 
     @property
     def ti_id(self) -> str:
-        """The id of its current try."""
         return str(id_of(self.waiting))
 
     def row(self, session) -> Any:
@@ -159,7 +156,6 @@ class Deferred:
         start_worker(self.waiting)
 
     def defer(self, ago: float = LONG_AGO, **fields: Any) -> None:
-        """Defer the task instance some seconds ago."""
         known = {"callback_token_sha256": digest(self.token), "began_at": time.time()}
         self.wait = Wait("7", time.time() + 3600, **{**known, **fields})
         trigger = TaskTrigger(browseract_conn_id="browseract_default", wait=self.wait)
@@ -186,7 +182,6 @@ class Deferred:
 
     @property
     def resumed_with(self) -> Any:
-        """The event that it was resumed with, or None."""
         with create_session() as session:
             ti = self.row(session)
             if ti.trigger_id is not None or not ti.next_kwargs:
@@ -231,7 +226,6 @@ class Queue:
         return TaskInstanceKey(**self._of, map_index=index)
 
     def pause(self, *, paused: bool = True) -> None:
-        """Pause their DAG, or unpause it."""
         execute(update(DagModel).where(DagModel.dag_id == DAG_ID).values(is_paused=paused))
 
     def clear(self) -> None:
@@ -266,8 +260,6 @@ def queue(deferred) -> Iterator[Queue]:
 
 
 class Components:
-    """The components that have sent heartbeats."""
-
     def add(self, kind: str, ago: float = 0.0, state: str = "running") -> None:
         """Add one with a last heartbeat some seconds ago."""
         at = datetime.now(timezone.utc) - timedelta(seconds=ago)

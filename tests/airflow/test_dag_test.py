@@ -56,7 +56,6 @@ def tried(parse, add_dag_bundle, tmp_path, short_timings) -> Callable[..., DagRe
 
 @pytest.fixture
 def logged(caplog, capfd) -> Callable[[], str]:
-    """Return what was logged, and what this process has printed."""
     return lambda: caplog.text + "".join(capfd.readouterr())
 
 

@@ -123,7 +123,6 @@ def ids(account) -> list[str]:
 
 
 async def start(workflow=ENDLESS) -> str:
-    """Start a run now, and return its id."""
     return await asyncio.to_thread(lambda: BrowserActHook().run_task(workflow.id).id)
 
 
@@ -450,7 +449,6 @@ class TestDays:
         return datetime.fromtimestamp(clock.now, timezone.utc).date()
 
     def days_listed(self, emulator) -> list[date]:
-        """The days that were requested, in this order."""
         queries = [each.query for each in emulator.requests if "created_at_to" in each.query]
         return [date.fromisoformat(query.split("created_at_from=")[1][:10]) for query in queries]
 

@@ -150,11 +150,8 @@ ALL = ["83001", "83002", "83003", "83004", "83005"]
 
 
 class TestTable:
-    """Filters, search and pages of a list of runs."""
-
     @pytest.fixture
     def found(self):
-        """Read the list with some filter and search."""
         finished = task(4, TaskStatus.FINISHED, workflow_id="72")
         runs = (task(1), task(2, TaskStatus.PAUSED), task(3, TaskStatus.FAILED), finished, task(5))
         links = [link(run, waits=run.id != "83005") for run in runs]

@@ -53,7 +53,6 @@ def account(world: World) -> dict[str, str]:
 
 
 def of(path: str, account: dict[str, str]) -> str:
-    """Return a path with the ids of runs."""
     return path.format(**account, run="manual__2026-11-27T00:00:00+00:00")
 
 
@@ -243,8 +242,6 @@ async def test_page_waits_for_data_only_once(client, world, monkeypatch):
 
 
 class TestConnections:
-    """Which connections are read for whom."""
-
     async def test_password_of_another_service_is_sent_nowhere(self, see, world, monkeypatch):
         connection = {"conn_type": "postgres", "host": world.emulator.url, "password": "password of a database"}
         monkeypatch.setenv("AIRFLOW_CONN_PG", json.dumps(connection))

@@ -16,7 +16,6 @@ YESTERDAY, BEFORE = TODAY - timedelta(days=1), TODAY - timedelta(days=2)
 
 @pytest.fixture
 def asked(monkeypatch) -> list[date]:
-    """The days whose links were read."""
     days: list[date] = []
 
     def links_on(day: date) -> dict[str, str]:

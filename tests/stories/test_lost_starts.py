@@ -191,8 +191,6 @@ def test_start_is_not_sent_again_after_an_empty_list_if_the_clocks_differ(behind
 
 
 def body(change: Any) -> Any:
-    """Change the response that shows a finished run."""
-
     def changed(response: Response) -> Response:
         found = json.loads(response.body)
         return response if found.get("status") != "finished" else change(response, found)

@@ -115,7 +115,6 @@ def nginx(tmp_path, backend, base) -> Iterator[str]:
 
 @pytest.fixture
 def documented_function(backend, base, monkeypatch):
-    """The documented function, in front of the API server."""
     monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{backend}")
     monkeypatch.setenv("AIRFLOW_TOKEN", "t0ken-of-the-login")
     monkeypatch.setenv("AIRFLOW_PATH", base)

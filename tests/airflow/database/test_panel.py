@@ -125,7 +125,6 @@ def airflow(deferred) -> Iterator[Airflow]:
 
 @pytest.fixture(autouse=True)
 def always_refresh(monkeypatch) -> None:
-    """Let each call read the database."""
     monkeypatch.setattr(database, "MAX_AGE", 0.0)
 
 
@@ -144,7 +143,6 @@ def keeper(airflow) -> RecordKeeper:
 
 
 def link_of(run: str = "1", keeper: RecordKeeper | None = None) -> Link:
-    """Return the link of a run."""
     return (keeper or RecordKeeper()).read().links[run]
 
 

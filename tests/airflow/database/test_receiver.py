@@ -42,7 +42,6 @@ BUSY, UNAVAILABLE = (503, "busy"), (503, "unavailable")
 
 @pytest.fixture
 async def client(api_server) -> AsyncIterator[httpx.AsyncClient]:
-    """A sender of requests to the API server."""
     transport = httpx.ASGITransport(app=api_server, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://airflow.test") as sender:
         yield sender
