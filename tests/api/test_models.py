@@ -154,10 +154,6 @@ def test_response_without_its_essential_part_is_refused(call, data, words):
         read(call, data)
 
 
-def test_only_finished_failed_and_canceled_are_end_statuses():
-    assert {status for status in TaskStatus if status.ended} == {"finished", "failed", "canceled"}
-
-
 INPUT, KEYWORD = {"name": "keyword", "default_enabled": False}, InputParameter(name="keyword", default_enabled=False)
 LISTED = {"id": "7", "workflow_id": "70"}
 UNKNOWN: dict[str, Any] = {**LISTED, "status": TaskStatus.UNKNOWN}

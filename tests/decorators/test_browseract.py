@@ -10,7 +10,7 @@ from airflow.sdk import DAG, task
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BotDecoratedOperator, BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH
-from airflow_provider_browseract.exceptions import InputError, RunLostError
+from airflow_provider_browseract.exceptions import InputError
 from tests.cases import cases, raising
 from tests.workers import BOTH_WAYS, store
 from tests.world import emulator, worker, world
@@ -126,15 +126,6 @@ def test_later_try_reattaches_to_the_run_of_a_decorated_function(decorated, emul
     for _ in range(2):
         run = decorated(lambda: {"keyword": "pens"}, store=store, wait_for_completion=False)
         assert run.run() == emulator.tasks[0].id
-
-
-def test_error_of_the_function_stops_and_names_the_run_of_an_earlier_try(decorated, emulator, store):
-    decorated(lambda: {"keyword": "pens"}, store=store, wait_for_completion=False).run()
-
-    stopped = "An earlier try has started a run. The run was stopped"
-    with pytest.raises(RunLostError, match=stopped):
-        decorated(raising(KeyError("keyword")), store=store).run()
-    assert emulator.tasks[0].status == "canceled"
 
 
 def test_error_of_the_function_is_raised_and_starts_no_run(decorated, emulator):

@@ -257,13 +257,6 @@ class TestStart:
         with pytest.raises(errors.RunStartUnknownError, match="code 4711"):
             start(BrowserActHook())
 
-    def test_start_of_an_account_without_credits_raises_the_refusal_in_the_words_of_browseract(self, emulator, start):
-        emulator.credits = 0
-        with pytest.raises(errors.InsufficientCreditsError) as caught:
-            start(BrowserActHook())
-        assert str(caught.value).startswith("BrowserAct refused the start: Insufficient credits")
-        assert "not known" not in str(caught.value)
-
 
 def test_interrupted_start_logs_that_a_run_may_exist(emulator, monkeypatch):
     hook, logged = BrowserActHook(), []

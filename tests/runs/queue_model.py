@@ -112,11 +112,6 @@ class World:
             if ti.dag_id == dag_id and ti.state == "scheduled":
                 self._begin(ti)
 
-    def mark(self, ti: TI) -> None:
-        ti.state, queue = "over", ti.queue
-        if queue is not None and ti.name in queue.waiting:
-            queue.remove(ti.name)
-
     def places(self, of: list[TI]) -> list[int]:
         """Return the places of task instances among all starts; the first is 1."""
         return [place for place, (_, ti) in enumerate(self.started, 1) if ti in of]

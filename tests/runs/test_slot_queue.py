@@ -362,20 +362,6 @@ def test_200_on_5_slots_take_at_most_half_as_long_again_without_counts(seed, end
 
 
 @SEEDS
-def test_one_mark_each_20_seconds_leaves_hardly_more_slots_unused(seed):
-    def unused(every: float) -> float:
-        world = World(5, seed=seed)
-        tis = world.submit(200)
-        while any(ti.state != "over" for ti in tis):
-            world.play(every)
-            if waiting := [ti for ti in tis if ti.state == "deferred"]:
-                world.mark(waiting[-1])
-        return world.unused / sum(ti.duration for _, ti in world.started)
-
-    assert unused(20.0) <= unused(1e6) + 0.03
-
-
-@SEEDS
 def test_200_starts_with_30_a_minute_neither_stampede_nor_starve(seed):
     world = played(200, 100, starts_per_minute=30, seed=seed)
     first_wave = 10.0

@@ -171,15 +171,6 @@ class TestFailedReattach:
             tries(profile_id="", max_tries=1).run()
         assert emulator.tasks[0].status == "canceled"
 
-    def test_argument_that_fails_without_a_retry_stops_the_run_of_an_earlier_try(self, tries, emulator, monkeypatch):
-        monkeypatch.setattr(
-            operators.RunWorkflowOperator, "prepare", raising(AirflowFailException("nothing to search"))
-        )
-        stopped = r"nothing to search\nAn earlier try has started a run. The run was stopped\."
-        with pytest.raises(AirflowFailException, match=stopped):
-            tries(max_tries=1).run()
-        assert emulator.tasks[0].status == "canceled"
-
 
 class TestAfterSuccess:
     def test_on_success_callback_of_the_user_is_placed_after_forget_run(self, tries):
