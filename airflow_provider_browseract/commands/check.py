@@ -34,7 +34,7 @@ from airflow_provider_browseract.hooks.probe import check_callbacks, count_workf
 from airflow_provider_browseract.in_airflow.day_sums import read_day_sums
 from airflow_provider_browseract.loops import send_all
 from airflow_provider_browseract.runs.budget import BudgetStep, ReadDaySums, StepSender, read_budget
-from airflow_provider_browseract.runs.queueing import count_active
+from airflow_provider_browseract.runs.queueing import active_runs
 
 log = logging.getLogger(__name__)
 
@@ -159,8 +159,7 @@ def _check_api(hook: BrowserActHook) -> str:
 
 def _check_slots(hook: BrowserActHook) -> str:
     with hook.client_within(API_LIMIT) as client:
-        active = send_all(count_active([*ApiVersion]), client)
-    return f"active runs: {'not known' if active is None else active.number}"
+        return f"active runs: {len(send_all(active_runs([*ApiVersion]), client))}"
 
 
 def _check_budget(hook: BrowserActHook) -> str:

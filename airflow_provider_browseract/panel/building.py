@@ -126,8 +126,7 @@ def overview(known: Knowledge, show: str, search: str, page: int) -> Overview:
 
 def _slots(known: Knowledge, queue: Iterable[QueueEntry]) -> Slots:
     active = sum(not task.status.ended for task in known.account.tasks)
-    refused = [each.wait.active for each in queue if each.wait.active]
-    return Slots(active, max(refused, default=None))
+    return Slots(active, any(not each.wait.waits_for_budget(known.now.timestamp()) for each in queue))
 
 
 def _credits_on(tasks: Iterable[Task], day: date) -> int:
@@ -138,7 +137,7 @@ def _credits_on(tasks: Iterable[Task], day: date) -> int:
 def _queue_of(known: Knowledge) -> list[QueueEntry]:
     """Return the queue of the connection. All connections with the same API key share one queue."""
     conn_id = known.account.conn_id
-    digests = {each.wait.key_digest for each in known.records.queue if each.conn_id == conn_id} - {None}
+    digests = {each.wait.key_digest for each in known.records.queue if each.conn_id == conn_id}
     return [each for each in known.records.queue if each.conn_id == conn_id or each.wait.key_digest in digests]
 
 

@@ -95,12 +95,11 @@ class Slots:
     """The slots of the plan.
 
     :param active: how many runs hold a slot.
-    :param limit: how many runs were active at most when the start of a waiting task instance was refused, so many slots
-        the plan seems to have; None if nobody waits for a slot.
+    :param is_full: whether a task instance waits for a slot, so that the plan has no free one.
     """
 
     active: int
-    limit: int | None = None
+    is_full: bool = False
 
 
 @dataclass(frozen=True)

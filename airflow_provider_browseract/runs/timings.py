@@ -18,7 +18,7 @@ DEFAULT_TIMEOUT = 7 * 3600.0
 # TRIGGER_BEGINS and two RESPONSE_LIMITs, and the scheduler may learn up to 5 seconds late that it has ended. If the
 # task instance is queued again by then, Airflow fails it as crashed.
 CORE_RACE_GRACE = 10.0
-# The same for a wait in the queue for slots, after which the process ends at once.
+# Before a task instance joins the queue for slots. The same as CORE_RACE_GRACE, but its process ends at once.
 QUEUE_RACE_GRACE = 8.0
 # Added to CORE_RACE_GRACE for the first poll if a callback is expected: a callback within that time is refused, and the
 # clocks of worker, API server and triggerer may differ a little.
@@ -57,21 +57,25 @@ LONGEST_SLOT_PAUSE = 60.0
 # At most before a start is tried again, whatever Retry-After requires.
 LONGEST_RETRY_AFTER = 300.0
 # Between two counts of the active runs, which serve all task instances with the same key in the same triggerer.
-SLOT_COUNT_INTERVAL = 3.0
+SLOT_COUNT_INTERVAL = 3.5
+# Before the first count of a queue: those that were refused together have joined by then.
+SLOT_COUNT_PAUSE = 1.0
 # For each request of a count, so that other waits of the queue can end on time.
 SLOT_COUNT_LIMIT = 10.0
-# At least between two counts, even if runs end.
-SLOT_COUNT_PAUSE = 1.0
-# At least between two probes: starts that are tried although no slot seems to be free. It grows without a count.
-SLOT_PROBE_PAUSE = 20.0
-# At most between two probes. Only many starts from the queue allow a probe earlier.
+# Between two starts while the active runs cannot be counted: two intervals.
+BLIND_START_PAUSE = 7.0
+# Between two probes: starts that are tried although no slot seems to be free. Each one that is refused doubles it.
+SLOT_PROBE_PAUSE = 60.0
+# At most between two probes.
 LONGEST_SLOT_PROBE_PAUSE = 300.0
 # Until the log of a task instance has its place in the queue. Those refused together have joined by then.
 PLACE_DELAY = 2.0
-# A woken task instance holds a slot for up to this if no count shows its run.
-START_DELAY = 30.0
-# The same against other DAGs: its DAG may be paused, or its pool full. It grows if starts take longer.
-FOLLOW_DELAY = 7.0
+# A woken task instance holds a slot for this if no count shows its run. It grows if starts take longer.
+START_DELAY = 12.0
+# At most for this. A start that takes longer had to wait, or is looked up.
+LONGEST_START = 90.0
+# A woken task instance that has not started by then is forgotten, and its DAG has its place in the queue again.
+START_FORGOTTEN = 100.0
 # A killed task must have decided about its run, and stopped it. Airflow may end the process after 5 seconds.
 KILL_LIMIT = 4.0
 # A killed task keeps asking Airflow for the reason if Airflow does not respond. Its request may have to wait for one of

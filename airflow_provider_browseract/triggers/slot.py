@@ -42,11 +42,11 @@ class SlotTrigger(BaseTrigger):
         """Wait, and report once that the wait is over. Only the next start shows whether there is a free slot."""
         ti: Any = getattr(self, "task_instance", None)
         key = str(id(self)) if ti is None else str(names_of(ti))
-        dispatcher = Dispatcher.of(self.browseract_conn_id, self.wait.key_digest)
-        if self.wait.not_before is not None:
+        dispatcher = Dispatcher.of(self.wait.key_digest)
+        if self.wait.for_budget:
             # It does not use the slot for which it may have been woken.
             dispatcher.queue.free(key)
-            await asyncio.sleep(max(0.0, self.wait.not_before - time.time()))
+        await asyncio.sleep(max(0.0, self.wait.not_before - time.time()))
         dispatcher.join(key, self.wait, self.browseract_conn_id, getattr(ti, "dag_id", ""))
         place_line = asyncio.ensure_future(self._log_place(dispatcher, key))
         try:
@@ -63,13 +63,6 @@ class SlotTrigger(BaseTrigger):
     async def _log_place(self, dispatcher: Dispatcher, key: str) -> None:
         """Log the place of the task instance, after those that were refused at the same time have joined."""
         await asyncio.sleep(timings.PLACE_DELAY)
-        order = dispatcher.queue.order()
-        if key not in order:
-            return
-        slots = dispatcher.queue.capacity
-        self.log.info(
-            "Place %d of %d in the queue for slots.%s",
-            order.index(key) + 1,
-            len(order),
-            f" The plan seems to have {slots} {'slot' if slots == 1 else 'slots'}." if slots else "",
-        )
+        order = dispatcher.queue.order(time.monotonic())
+        if key in order:
+            self.log.info("Place %d of %d in the queue for slots.", order.index(key) + 1, len(order))

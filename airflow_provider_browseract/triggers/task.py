@@ -74,9 +74,6 @@ class TaskTrigger(BaseTrigger):
             # nothing continues it. Before Python 3.11, Ctrl-C does not always cancel: it can interrupt this code.
             if in_dag_test():
                 await self._stop_after_ctrl_c()
-            else:
-                # A callback may have ended the wait, because the run has ended.
-                self._tell_queue()
             raise
         yield TriggerEvent(to_json(event))  # type: ignore[no-untyped-call]
 
@@ -131,16 +128,7 @@ class TaskTrigger(BaseTrigger):
             why = f", because more credits were used than max_credits={wait.max_credits} allows"
             stopped = await self._stop(client, why)
             end = end if stopped or self._stops >= MAX_STOPS else None
-        if end is End.ENDED or stopped:
-            self._tell_queue()
         return wait, end
-
-    def _tell_queue(self) -> None:
-        """Let the queue for slots count soon, because a run has probably ended."""
-        # Only triggerers need it.
-        from airflow_provider_browseract.triggers.dispatcher import run_has_ended
-
-        run_has_ended(self.browseract_conn_id, self.wait.key_digest)
 
     # The Required Action of a paused run
 

@@ -105,10 +105,11 @@ class BudgetWait:
         wait = QueueWait(
             replace(self.queued, began=begins),
             until,
-            source=str(self.run.source),
-            key_digest=settings.key_digest,
-            api_version=self.run.source.api_version,
-            not_before=begins,
+            str(self.run.source),
+            settings.key_digest,
+            begins,
+            self.run.source.api_version,
+            for_budget=True,
         )
         raise TaskDeferred(
             trigger=SlotTrigger(browseract_conn_id=self.run.hook.browseract_conn_id, wait=wait),

@@ -110,7 +110,7 @@ class Execution:
         now = time.time()
         dag_run_began = getattr(self.context.get("dag_run"), "start_date", None)
         since = dag_run_began.timestamp() if dag_run_began else now
-        return self._start_and_wait(Queued(since, now, priority=self.operator.priority_weight))
+        return self._start_and_wait(Queued(since, now, 0, self.operator.priority_weight, self.ti.map_index))
 
     def resume_from_queue(self, event: Mapping[str, Any]) -> Any:
         """Continue after a wait for a slot."""

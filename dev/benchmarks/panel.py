@@ -342,7 +342,7 @@ def fill(*task_ids: str) -> None:
         made.append(Made(_key("search", number), task_id, now - timedelta(hours=23) / len(task_ids) * number, trigger))
     for number in range(WAITING):
         since = time.time() - 600 + number
-        place = QueueWait(Queued(since, since, 1), since + 36_000, active=ACTIVE)
+        place = QueueWait(Queued(since, since, 1), since + 36_000, "workflow 7", "k", since)
         made.append(Made(_key("wait", number), trigger=SlotTrigger(browseract_conn_id=CONN, wait=place)))
     _insert(made)
 

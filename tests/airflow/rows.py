@@ -216,6 +216,7 @@ class Queue:
         self, since: float, *, priority: int = 1, conn_id: str = "browseract_default", refusals: int = 1, **fields: Any
     ) -> TaskInstanceKey:
         """Add a task instance that has been waiting since then, and return it."""
+        fields = {"source": "workflow 7", "key_digest": "k", "not_before": since, **fields}
         wait = QueueWait(Queued(since, since, refusals, priority), time.time() + 3600, **fields)
         with create_session() as session:
             trigger = store_trigger(session, SlotTrigger(browseract_conn_id=conn_id, wait=wait), LONG_AGO)

@@ -79,7 +79,9 @@ def queued(number: int, dag_id: str = "prices", *, conn_id: str = CONN, minutes:
     """Return a task instance that waits for a slot."""
     since = (NOW - timedelta(minutes=minutes)).timestamp()
     place = Queued(since, since, wait.pop("refusals", 3), wait.pop("priority", 1))
-    stored = QueueWait(place, since + 3600, **wait)
+    stored = QueueWait(
+        place, since + 3600, **{"source": "workflow 7", "key_digest": conn_id, "not_before": since, **wait}
+    )
     return QueueEntry(TaskInstanceKey(dag_id, "r", "search", number), conn_id, stored)
 
 

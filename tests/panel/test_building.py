@@ -93,10 +93,10 @@ def test_active_run_is_unread_if_nobody_waits_for_it(run, waits, unread):
 
 
 class TestOverview:
-    def test_slots_have_the_number_of_the_last_refusals(self):
+    def test_slots_are_full_while_a_task_waits_for_one(self):
         runs = [task(1), task(2, TaskStatus.PAUSED), task(3, TaskStatus.FINISHED)]
-        assert overview(*runs, queue=[queued(1, active=2), queued(2)]).slots == Slots(2, 2)
-        assert overview(*runs).slots == Slots(2, None)
+        assert overview(*runs, queue=[queued(1), queued(2)]).slots == Slots(2, is_full=True)
+        assert overview(*runs).slots == Slots(2)
 
     def test_queue_has_numbers_for_everyone_and_names_only_of_readable_dags(self):
         page = overview(queue=[queued(17, "shop"), queued(3)], viewer=OF_PRICES)
@@ -111,7 +111,7 @@ class TestOverview:
         assert [place.instance and place.instance.label[-3:] for place in places] == ["[1]", "[2]"]
 
     def test_wait_for_the_budget_is_not_the_longest_wait_for_a_slot(self):
-        page = overview(queue=[queued(1, minutes=-1, not_before=NOW.timestamp() + 60), queued(2)])
+        page = overview(queue=[queued(1, minutes=-1, not_before=NOW.timestamp() + 60, for_budget=True), queued(2)])
         assert [(place.for_budget, place.waits) for place in page.queue] == [(True, None), (False, 240.0)]
         assert page.longest_wait == 240.0
 

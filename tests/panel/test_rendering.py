@@ -47,7 +47,7 @@ def place(text: str = "prices / search [17]", number: int = 1) -> views.QueuePla
 
 
 def overview(*rows: views.RunRow, **changed: Any) -> views.Overview:
-    page = views.Overview(views.Slots(18, 20), (place(),), 1, 250, 2, views.BudgetShare(1620, 2000), table(*rows))
+    page = views.Overview(views.Slots(18, True), (place(),), 1, 250, 2, views.BudgetShare(1620, 2000), table(*rows))
     return replace(page, **changed)
 
 

@@ -16,14 +16,14 @@ from typing import Any
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import Active, Queued, QueueWait, pause_after, versions_to_count
+from airflow_provider_browseract.runs.queueing import Queued, QueueWait, pause_after
 from airflow_provider_browseract.runs.slot_queue import SlotQueue
 
 
 def wait_of(
-    since: float = 0.0, *, priority: int = 1, refusals: int = 1, active: int | None = 10, **fields
+    since: float = 0.0, *, priority: int = 1, refusals: int = 1, source: str = "workflow", **fields: Any
 ) -> QueueWait:
-    return QueueWait(Queued(since, since, refusals, priority), until=1e9, active=active, **fields)
+    return QueueWait(Queued(since, since, refusals, priority), 1e9, source, "k", 0.0, **fields)
 
 
 @dataclass(eq=False)
@@ -48,7 +48,6 @@ class World:
     :param plan: how many runs the account allows at once.
     :param start_takes: seconds from the resumption of a task instance to its start: the least and the most.
     :param shown_after: seconds after which a new run is counted.
-    :param ends_seen: whether the triggerers see the ends of runs.
     :param starts_per_minute: how many starts BrowserAct accepts within a minute; it refuses others with HTTP 429.
     :param shared_runs: whether each version of the API lists the runs of all versions, and not only its own.
     :param one_at_a_time: workflows of which BrowserAct accepts one run at a time.
@@ -59,7 +58,6 @@ class World:
     start_takes: tuple[float, float] = (1.5, 3.5)
     shown_after: float = 0.0
     counts: bool = True
-    ends_seen: bool = True
     starts_per_minute: int | None = None
     shared_runs: bool = False
     one_at_a_time: frozenset[str] = frozenset()
@@ -70,6 +68,8 @@ class World:
     paused: set[str] = field(default_factory=set)
     """The DAGs whose task instances Airflow does not begin: they are paused, or their pool is full."""
     active: list[TI] = field(default_factory=list)
+    counted: int = 0
+    """How often the active runs were counted."""
     longest_unused: float = 0.0
     """Longest time for which a slot was free although a task instance could use it."""
     unused: float = 0.0
@@ -157,36 +157,24 @@ class World:
         self.refused.append((self.now, ti))
         before = ti.queued or Queued(self.now, self.now)
         ti.queued = before.refused()
-        ti.wait = QueueWait(
-            ti.queued,
-            1e9,
-            ti.source,
-            active=len(self._listed(versions_to_count(ti.api_version))) if self.counts and not limited else None,
-            pause=pause_after(ti.queued.refusals, self.chance.random) if limited else None,
-            api_version=ti.api_version,
-        )
+        pause = pause_after(ti.queued.refusals, self.chance.random) if limited else 0.0
+        pause = max(pause, timings.QUEUE_RACE_GRACE)
+        ti.wait = QueueWait(ti.queued, 1e9, ti.source, "k", self.now + pause, ti.api_version)
         ti.state = "deferred"
         triggerer = self.chance.randrange(self.triggerers)
-        self._after(self.chance.uniform(0.5, 1.5), lambda: self._join(ti, triggerer))
+        self._after(self.chance.uniform(0.5, 1.5) + pause, lambda: self._join(ti, triggerer))
 
     def _join(self, ti: TI, triggerer: int) -> None:
         if ti.state != "deferred" or ti.wait is None:
             return
         queue = ti.queue = self._queues.setdefault(triggerer, SlotQueue())
         queue.join(ti.name, ti.wait, self.now, ti.dag_id)
-        self._count_in(queue, queue.next_count(self.now))
+        if self._looks.get(id(queue), (float("inf"), 0))[0] == float("inf"):
+            self._count_in(queue, timings.SLOT_COUNT_PAUSE)
 
     def _end(self, ti: TI) -> None:
         self.active.remove(ti)
         ti.state = "over"
-        if self.ends_seen:
-            queue = self._queues.get(self.chance.randrange(self.triggerers))
-            if queue is not None:
-                self._after(self.chance.uniform(0.0, timings.DEFAULT_POLL_INTERVAL), lambda: self._see_end(queue))
-
-    def _see_end(self, queue: SlotQueue) -> None:
-        queue.run_ended()
-        self._count_in(queue, timings.SLOT_COUNT_PAUSE)
 
     def _count_in(self, queue: SlotQueue, seconds: float) -> None:
         """Look at a queue in some seconds, unless that happens earlier."""
@@ -200,17 +188,18 @@ class World:
         if self._looks[id(queue)][1] != number:
             return
         self._looks[id(queue)] = float("inf"), number
-        if queue.wants_count(self.now):
-            listed = self._listed(queue.versions)
-            shown = [ti for ti in listed if self.now - self._started_at(ti) >= self.shown_after]
-            queue.count(Active(len(shown), frozenset(ti.name for ti in shown)) if self.counts else None, self.now)
+        if not queue.waiting:
+            return
+        listed = self._listed(queue.versions)
+        shown = frozenset(ti.name for ti in listed if self.now - self._started_at(ti) >= self.shown_after)
+        queue.count(shown if self.counts else None, queue.versions, self.now)
+        self.counted += 1
         for name in queue.wake(self.now):
             for ti in self.tis:
                 if ti.name == name and ti.state == "deferred":
                     ti.state = "scheduled"
                     self._begin(ti)
-        if queue.waiting:
-            self._count_in(queue, max(timings.SLOT_COUNT_PAUSE, queue.next_count(self.now)))
+        self._count_in(queue, timings.SLOT_COUNT_INTERVAL)
 
     def _listed(self, versions: frozenset[ApiVersion]) -> list[TI]:
         return [ti for ti in self.active if self.shared_runs or ti.api_version in versions]

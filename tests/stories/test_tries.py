@@ -115,9 +115,6 @@ STORIES = {
     "killed before the start": [Try(RunCanceledError, killed="look", says=KILLED_EARLY), Try()],
     "killed, stop fails": [MARKED(RunCanceledError, faults=NO_STOP, says=NOT_STOPPED, runs="running")],
     "plan is full": [Try(faults={"start": (FULL, 3)}, says="no free slot")],
-    "plan is full, and the active runs cannot be counted": [
-        Try(faults={"start": (FULL, 1), "list": (DOWN, None)}, says="now; an unknown number of runs are active. ")
-    ],
     "plan is full, and the task is killed": [
         Try(RunCanceledError, faults={"start": (FULL, 1)}, killed="start", says=KILLED_EARLY, runs="")
     ],
@@ -145,7 +142,9 @@ STORIES = {
     "output is late": [Try(run={"output_after": 10})],
     # Each run uses 20 credits.
     "within the budget": [Try(extra=ENOUGH), Try(extra=ENOUGH, cleared=True, runs="finished finished")],
-    "slot becomes free": [Try(others=5, says="no free slot now; 5 runs are active", runs=" ".join(["finished"] * 6))],
+    "slot becomes free": [
+        Try(others=5, says="no free slot now, and has refused the start once", runs=" ".join(["finished"] * 6))
+    ],
     "deadline before the start of a run that is queued": [
         Try(RunTimedOutError, run={"queued": 900.0}, args=SHORT, says="was stopped", runs="canceled")
     ],

@@ -15,9 +15,9 @@ from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import Queued, QueueWait, count_active
-from airflow_provider_browseract.triggers import dispatcher
-from airflow_provider_browseract.triggers.dispatcher import Dispatcher, run_has_ended
+from airflow_provider_browseract.runs.queueing import Queued, QueueWait
+from airflow_provider_browseract.runs.slot_queue import SlotQueue
+from airflow_provider_browseract.triggers.dispatcher import Dispatcher
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from tests.triggers.waits import LIMIT, in_world, until
 from tests.workers import calls_of
@@ -27,8 +27,13 @@ CONN_ID = "browseract_default"
 
 @pytest.fixture
 def emulator(emulator, monkeypatch):
+    def without_probes(queue) -> None:
+        made(queue)
+        queue._probe_at = float("inf")
+
     # Nothing is woken without a free slot.
-    monkeypatch.setattr(timings, "SLOT_PROBE_PAUSE", 6000.0)
+    made = SlotQueue.__init__
+    monkeypatch.setattr(SlotQueue, "__init__", without_probes)
     emulator.concurrency = 10
     emulator.set_workflow(ORDERS.id, duration=6000.0)
     return emulator
@@ -39,8 +44,9 @@ class Waiting:
         self.woken: list[str] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def add(self, name, since, *, refusals=1, conn_id=CONN_ID, within=6000.0, ti: Any = None, **fields) -> None:
-        wait = QueueWait(Queued(since, since, refusals), time.time() + within, **{"active": 1, **fields})
+    def add(self, name, since, *, refusals=1, conn_id=CONN_ID, within=6000.0, ti: Any = None, **of: Any) -> None:
+        of = {"source": "workflow", "key_digest": "k", "not_before": 0.0, **of}
+        wait = QueueWait(Queued(since, since, refusals), time.time() + within, **of)
         trigger = SlotTrigger(browseract_conn_id=conn_id, wait=wait)
         if ti is not None:
             trigger.task_instance = ti
@@ -93,7 +99,7 @@ async def test_waits_of_a_connection_share_one_count(world, emulator, waiting):
         waiting.add(str(number), float(number))
     await asyncio.sleep(20 * timings.SLOT_COUNT_INTERVAL)
     # A count has a request for each of four statuses.
-    assert 4 * 18 <= calls_of(emulator, "list-tasks") <= 4 * 20
+    assert 4 * 18 <= calls_of(emulator, "list-tasks") <= 4 * 21
 
 
 @pytest.mark.parametrize("shared_runs", [True, False], ids=["each version lists all runs", "each lists only its own"])
@@ -101,10 +107,10 @@ async def test_waits_of_a_connection_share_one_count(world, emulator, waiting):
 async def test_runs_of_both_versions_are_counted_once_a_bot_waits(world, emulator, waiting, shared_runs):
     emulator.shared_runs = shared_runs
     [workflow], [bot] = start(), start(api_version=ApiVersion.V3)
-    waiting.add("workflow", 1.0, active=1 + shared_runs)
+    waiting.add("workflow", 1.0)
     await counts()
     assert calls_of(emulator, "page-runs") == 0
-    waiting.add("bot", 2.0, active=2, api_version=ApiVersion.V3)
+    waiting.add("bot", 2.0, api_version=ApiVersion.V3)
     for place, (task_id, api_version) in enumerate([(bot, ApiVersion.V3), (workflow, ApiVersion.V2)]):
         await counts()
         assert calls_of(emulator, "page-runs") >= 4
@@ -118,32 +124,8 @@ async def test_runs_of_both_versions_are_counted_once_a_bot_waits(world, emulato
 
 
 @in_world
-async def test_count_during_which_the_first_bot_joins_is_not_used(world, waiting, monkeypatch):
-    joined: list[bool] = []
-
-    def count_while_a_bot_joins(versions):
-        active = yield from count_active(versions)
-        if not joined:
-            joined.append(True)
-            wait = QueueWait(Queued(2.0, 2.0, 1), time.time() + 600, active=3, api_version=ApiVersion.V3)
-            Dispatcher.of(CONN_ID, None).join("bot", wait, CONN_ID, "d")
-        return active
-
-    monkeypatch.setattr(dispatcher, "count_active", count_while_a_bot_joins)
-    start()
-    start(2, ApiVersion.V3)
-    waiting.add("workflow", 1.0)
-    await counts()
-    assert joined
-    # With only the run of the workflow, two slots would seem to be free.
-    assert waiting.woken == []
-    assert Dispatcher.of(CONN_ID, None).queue.active is not None
-
-
-@in_world
 class TestBudget:
     async def test_task_joins_the_queue_only_when_its_wait_for_the_budget_is_over(self, world, waiting, monkeypatch):
-        monkeypatch.setattr(timings, "SLOT_PROBE_PAUSE", 20.0)
         joined, join = [], Dispatcher.join
 
         def noticed(*args):
@@ -152,8 +134,8 @@ class TestBudget:
 
         monkeypatch.setattr(Dispatcher, "join", noticed)
         not_before = world.clock.now + 300
-        waiting.add("a", 1.0, active=None, refusals=0, not_before=not_before)
-        waiting.add("b", 2.0, active=None, refusals=0, not_before=not_before - 600)
+        waiting.add("a", 1.0, refusals=0, not_before=not_before, for_budget=True)
+        waiting.add("b", 2.0, refusals=0, not_before=not_before - 600, for_budget=True)
         await asyncio.sleep(600)
         assert waiting.woken == ["b", "a"]
         # The clock of the event loop may differ a little.
@@ -161,7 +143,7 @@ class TestBudget:
         assert joined[1] >= not_before - 0.05
 
     async def test_wait_for_the_budget_can_be_cancelled_before_it_is_over(self, world, emulator, waiting):
-        waiting.add("a", 1.0, active=None, refusals=0, not_before=time.time() + 600)
+        waiting.add("a", 1.0, refusals=0, not_before=time.time() + 600, for_budget=True)
         await asyncio.sleep(0)
         await waiting.cancel("a")
         assert (waiting.woken, emulator.requests) == ([], [])
@@ -180,47 +162,21 @@ class TestCounts:
         await counts()
         assert calls_of(emulator, "list-tasks") == before
 
-    async def test_end_of_a_run_leads_to_one_count_at_once(self, world, emulator, waiting, monkeypatch):
-        monkeypatch.setattr(timings, "SLOT_COUNT_INTERVAL", 100.0)
-        [task_id] = start()
-        waiting.add("a", 1.0)
-        await asyncio.sleep(110)
-        before = calls_of(emulator, "list-tasks")
-        run_has_ended(CONN_ID, None)
-        await asyncio.sleep(20)
-        assert calls_of(emulator, "list-tasks") == before + 4
-        assert waiting.woken == []
-        stop(task_id)
-        run_has_ended(CONN_ID, None)
-        await asyncio.sleep(20)
-        assert waiting.woken == ["a"]
-
-    async def test_end_of_a_run_without_waiting_tasks_is_no_reason_to_count(self, world, emulator):
-        run_has_ended("another_connection", "another_key")
-        await counts()
-        assert calls_of(emulator, "list-tasks") == 0
-
-    async def test_end_of_a_run_wakes_the_next_task_while_counts_fail(self, world, emulator, waiting):
-        emulator.fault("list-tasks", RequestFault.status(500), times=None)
-        waiting.add("a", 1.0, active=None, key_digest="k")
-        waiting.add("b", 2.0, active=None, key_digest="k")
-        await asyncio.sleep(100)
-        assert Dispatcher.of(CONN_ID, "k").queue._blind
-        assert waiting.woken == []
-        run_has_ended("another_connection", "k")
-        await asyncio.sleep(20)
-        assert waiting.woken == ["a"]
-
-    async def test_counts_that_fail_end_no_wait(self, world, emulator, waiting, caplog):
+    async def test_while_counts_fail_starts_are_tried_from_time_to_time(self, world, emulator, waiting, caplog):
         [task_id] = start()
         emulator.fault("list-tasks", RequestFault.status(500), times=None)
-        waiting.add("a", 1.0)
-        await asyncio.sleep(60)
+        queue = Dispatcher.of("k").queue
+        queue._probe_at = 0.0
+        for number, name in enumerate("abcd"):
+            waiting.add(name, float(number))
+        await asyncio.sleep(1.5 * timings.BLIND_START_PAUSE)
         assert f"The active runs of connection {CONN_ID!r} could not be counted: " in caplog.text
+        assert waiting.woken in (["a"], ["a", "b"])
+        queue._probe_at = float("inf")
         emulator.clear_faults()
         await counts()
-        assert waiting.woken == []
-        assert await waiting.woken_after(task_id) == ["a"]
+        *_, last = before = [*waiting.woken]
+        assert await waiting.woken_after(task_id) == [*before, chr(ord(last) + 1)]
 
     async def test_error_in_the_queue_ends_no_wait(self, world, waiting, monkeypatch):
         wake = Dispatcher._wake
@@ -252,7 +208,7 @@ class TestCounts:
         await asyncio.sleep(60)
         assert waiting.woken == []
         stop(task_id)
-        await asyncio.sleep(20)
+        await asyncio.sleep(10)
         assert waiting.woken == ["early"]
 
 
@@ -273,7 +229,7 @@ class TestWoken:
         for index, name in enumerate("ab"):
             waiting.add(name, index, ti=task_instance(index))
         await counts()
-        queue = Dispatcher.of(CONN_ID, None).queue
+        queue = Dispatcher.of("k").queue
         wake = queue.wake
 
         def wake_and_cancel(now):
@@ -284,19 +240,17 @@ class TestWoken:
         monkeypatch.setattr(queue, "wake", wake_and_cancel)
         assert await waiting.woken_after(task_id) == ["b"]
 
-    async def test_second_refusal_of_a_task_instance_is_recognized(self, world, waiting):
-        queue = Dispatcher.of(CONN_ID, None).queue
-        start(2)
-        for index in (1, 2):
-            waiting.add(f"first {index}", index, active=4, ti=task_instance(index))
+    async def test_refusal_of_a_woken_task_instance_is_recognized(self, world, waiting):
+        queue = Dispatcher.of("k").queue
+        [task_id, _] = start(2)
+        waiting.add("first", 1.0, ti=task_instance(1))
         await counts()
-        assert waiting.woken == ["first 1", "first 2"]
-        assert queue.capacity == 4
-        for index in (1, 2):
-            waiting.add(f"second {index}", index, active=2, refusals=2, ti=task_instance(index))
-        await asyncio.sleep(5)
-        # Both starts were refused although there seemed to be two free slots.
-        assert queue.capacity == 2
+        assert queue.slots == 2
+        assert await waiting.woken_after(task_id) == ["first"]
+        waiting.add("second", 1.0, refusals=2, ti=task_instance(1))
+        await asyncio.sleep(0.5)
+        # It was refused although there seemed to be a free slot.
+        assert queue.slots == 1
 
     async def test_another_dag_gets_the_next_slot_if_a_woken_task_does_not_start(self, world, waiting):
         [task_id] = start()
@@ -304,7 +258,7 @@ class TestWoken:
             waiting.add(name, index, ti=task_instance(index, dag_id))
         await counts()
         stop(task_id)
-        await asyncio.sleep(timings.START_DELAY - 5)
+        await asyncio.sleep(timings.START_DELAY + 2 * timings.SLOT_COUNT_INTERVAL + 1)
         assert waiting.woken == ["a", "c"]
 
     async def test_wait_ends_at_its_time_limit_and_takes_no_slot(self, world, waiting):
@@ -320,25 +274,11 @@ class TestWoken:
 
 
 @in_world
-class TestPlace:
-    @pytest.mark.parametrize("active", [0, None], ids=["no run", "an unknown number"])
-    async def test_unknown_size_of_the_plan_is_not_logged(self, world, waiting, logs, active):
-        waiting.add("a", 1.0, active=active)
-        await asyncio.sleep(timings.PLACE_DELAY + 0.5)
-        logged = logs()
-        assert "Place 1 of 1 in the queue for slots." in logged
-        assert "The plan" not in logged
-
-    @pytest.mark.parametrize("counted", [True, False], ids=["counted", "as at the refusal"])
-    async def test_place_is_logged(self, world, emulator, waiting, logs, counted):
-        if counted:
-            start()
-        else:
-            emulator.fault("list-tasks", RequestFault.status(500), times=None)
-        waiting.add("other", 1.0)
-        waiting.add("refused again", 3.0, refusals=2)
-        if counted:
-            await counts()
-        waiting.add("mine", 2.0, active=None if counted else 1)
-        await asyncio.sleep(timings.PLACE_DELAY + 1)
-        assert "Place 2 of 3 in the queue for slots. The plan seems to have 1 slot." in logs()
+async def test_place_is_logged(world, emulator, waiting, logs):
+    start()
+    waiting.add("other", 1.0)
+    waiting.add("refused again", 3.0, refusals=2)
+    await counts()
+    waiting.add("mine", 2.0)
+    await asyncio.sleep(timings.PLACE_DELAY + 1)
+    assert "Place 2 of 3 in the queue for slots." in logs()

@@ -15,7 +15,6 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.wait import FOREVER, MIN_FAILED_POLLS, WaitEvent, WokenBy
-from airflow_provider_browseract.triggers import dispatcher
 from airflow_provider_browseract.triggers import task as triggers
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.triggers.task import TaskTrigger
@@ -46,36 +45,6 @@ def test_client_that_cannot_be_opened_ends_the_wait_as_failed_polls_do(world, em
     assert wait(trigger(start())).end is None
     assert world.clock.now - began >= timings.POLL_PATIENCE
     assert "private.pem" in logs()
-
-
-@cases(
-    ("fields", "free"),
-    {
-        "ended": ({}, True),
-        "stopped at the cap": ({"max_credits": 100, "spent_before": 101}, True),
-        "not stopped at the cap": ({"max_credits": 100, "spent_before": 101}, False),
-        "still running": ({"deadline": 0.0}, False),
-    },
-)
-def test_slot_of_a_run_that_is_over_is_counted_as_free_at_once(emulator, wait, monkeypatch, fields, free):
-    if not free:
-        emulator.fault("stop-task", RequestFault.status(403), times=None)
-    counted = []
-    monkeypatch.setattr(dispatcher, "run_has_ended", lambda *names: counted.append(names))
-    wait(trigger(start(), key_digest="k", **fields))
-    assert counted == ([("browseract_default", "k")] if free else [])
-
-
-async def test_callback_that_ends_a_wait_lets_the_queue_count(emulator, monkeypatch):
-    counted = []
-    monkeypatch.setattr(dispatcher, "run_has_ended", lambda *names: counted.append(names))
-    waiting = asyncio.ensure_future(anext(trigger(start(), key_digest="k").run()))
-    await asyncio.sleep(0)
-    # Airflow cancels the trigger.
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert counted == [("browseract_default", "k")]
 
 
 def test_task_trigger_gives_up_when_its_connection_is_missing_for_long(world, emulator, wait, logs):

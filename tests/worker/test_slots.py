@@ -6,11 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
+from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import NoSlotError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.worker import ledger
 from airflow_provider_browseract.worker.slots import _in_words
@@ -29,23 +27,6 @@ def refused(search, emulator):
         return search(deferrable=deferrable, **arguments)
 
     return make
-
-
-@pytest.mark.parametrize("shared_runs", [True, False], ids=["each version lists all runs", "each lists only its own"])
-def test_refused_bot_counts_runs_of_both_versions_and_a_workflow_those_of_version_2(worker, emulator, shared_runs):
-    emulator.concurrency, emulator.shared_runs = 2, shared_runs
-
-    def counted(**arguments):
-        before = len(emulator.requests)
-        wait = worker(**arguments, deferrable=True).defer().trigger.wait
-        return wait.api_version, wait.active, [each.endpoint for each in emulator.requests[before + 2 :]]
-
-    workflow = {"workflow_id": SEARCH.id, "input_parameters": {"keyword": "pens"}}
-    bot = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": {"company_name": "Example Corp"}}
-    for arguments in (workflow, bot):
-        worker(**arguments, wait_for_completion=False).run()
-    assert counted(**bot) == (ApiVersion.V3, 2, ["list-tasks"] * 4 + ["page-runs"] * 4)
-    assert counted(**workflow) == (ApiVersion.V2, 1 + shared_runs, ["list-tasks"] * 4)
 
 
 @BOTH_WAYS
@@ -91,7 +72,7 @@ def test_place_depends_on_the_start_of_the_dag_run_and_queue_timeout_on_that_of_
         deferral = run.defer()
         waits.append(deferral.trigger.wait)
         assert waits[-1].until == pytest.approx(now + 600, abs=5)
-        assert waits[-1].queued.place == (-7, began.timestamp(), pytest.approx(now, abs=5))
+        assert waits[-1].queued.place == (-7, began.timestamp(), -1, pytest.approx(now, abs=5))
     again = run.defer_again(deferral, run.wait_in_triggerer(deferral)).trigger.wait.queued
     assert (again.place, again.refusals) == (waits[1].queued.place, 2)
 
@@ -105,15 +86,11 @@ def test_woken_task_sends_its_start_before_any_other_request(refused, emulator):
     assert emulator.requests[before].endpoint == "run-task"
 
 
-def test_refusal_although_nothing_is_active_is_reported_once(refused, logs):
-    assert len(refused(3).run()) == 2
+def test_each_refusal_is_logged_with_its_number(refused, logs):
+    assert len(refused(2).run()) == 2
     logged = logs()
-    warning = "BrowserAct refuses the start although it lists no active run."
-    assert logged.count(warning) == 1
-    assert logged.index("no active run: the run that has the slot has only") < logged.index("no active run any more")
-    # The only run may end right before the first refusal.
-    assert "refused the start once" in logged.partition(warning)[0]
-    assert "refused the start 3 times" in logged.partition(warning)[2]
+    assert "BrowserAct has no free slot now, and has refused the start once. Waiting for at most 7 h 0 min." in logged
+    assert "has refused the start 2 times." in logged
 
 
 @BOTH_WAYS
@@ -143,8 +120,9 @@ def test_button_to_the_panel_opens_the_task_instance_in_the_queue_and_with_its_r
 def test_start_refused_with_429_joins_the_queue_after_one_request_and_counts_no_runs(search, emulator, connect):
     connect({"retry_budget": 60})
     emulator.fault("run-task", RequestFault.status(429))
-    search(deferrable=True, validate_inputs=False).defer()
+    wait = search(deferrable=True, validate_inputs=False).defer().trigger.wait
     assert [each.endpoint for each in emulator.requests] == ["run-task"]
+    assert wait.not_before >= time.time() + timings.FIRST_SLOT_PAUSE - 5
 
 
 def test_refusal_for_a_slot_waits_for_slots_and_outlives_the_trigger(refused):
@@ -153,10 +131,10 @@ def test_refusal_for_a_slot_waits_for_slots_and_outlives_the_trigger(refused):
     wait = deferred.trigger.wait
     _, arguments = deferred.trigger.serialize()
     assert set(arguments) == {"browseract_conn_id", "wait"}
-    stored = {"queued", "source", "active", "pause", "until", "key_digest", "api_version", "not_before"}
+    stored = {"queued", "source", "until", "key_digest", "api_version", "not_before", "for_budget"}
     assert set(arguments["wait"]) == stored
-    assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": wait.queued.refusals, "active_runs": 0}
-    assert (wait.source, wait.active, wait.pause) == (f"workflow {SEARCH.id}", 0, None)
+    assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": wait.queued.refusals}
+    assert (wait.source, wait.for_budget) == (f"workflow {SEARCH.id}", False)
     # Airflow's own limit comes after the limit of the trigger.
     assert deferred.timeout.total_seconds() == pytest.approx(500 + timings.TIMEOUT_BACKSTOP, abs=60)
     assert deferred.trigger.browseract_conn_id == "browseract_default"
@@ -172,10 +150,10 @@ def test_limit_is_logged_in_hours_and_minutes(seconds, text):
 
 
 @pytest.mark.parametrize(("retry_after", "pause"), [(77, 77), (10**9, timings.LONGEST_RETRY_AFTER)])
-def test_retry_after_sets_the_pause_of_the_slot_wait_trigger_within_limits(search, emulator, retry_after, pause):
+def test_retry_after_sets_the_pause_of_the_slot_wait_trigger_within_limits(search, emulator, world, retry_after, pause):
     emulator.fault("run-task", RequestFault.status(429, retry_after=retry_after))
-    run = search(deferrable=True)
-    assert run.defer().trigger.wait.pause == pause
+    began = world.clock.now
+    assert search(deferrable=True).defer().trigger.wait.not_before == pytest.approx(began + pause, abs=20)
 
 
 def test_slot_wait_ended_by_airflow_reports_that_no_run_was_started(refused):

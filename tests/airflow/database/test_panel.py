@@ -350,7 +350,7 @@ class TestQueue:
     def test_queue_is_in_the_order_of_places_over_all_connections_and_paused_dags(self, queue):
         longest = queue.add(100.0, conn_id="another", refusals=3)
         first = queue.add(300.0, priority=9)
-        for_budget = queue.add(200.0, not_before=time.time() + 600)
+        for_budget = queue.add(200.0, not_before=time.time() + 600, for_budget=True)
         queue.pause()
         entries = RecordKeeper().read().queue
         assert [entry.key for entry in entries] == [first, longest, for_budget]
