@@ -9,6 +9,7 @@ import faulthandler
 import json
 import math
 import re
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -306,12 +307,13 @@ def refuse_while_parsing(call: Call[Any]) -> None:
     """
     if not call.starts_run:
         return
-    stacks = b""
+    # faulthandler writes at most 100 frames of a thread.
+    stacks = "\n".join(frame.f_code.co_filename for frame, _ in traceback.walk_stack(None)).encode()
     # A machine without a place for temporary files can start runs.
     with suppress(OSError), TemporaryFile() as file:
         faulthandler.dump_traceback(file)
         file.seek(0)
-        stacks = file.read()
+        stacks += file.read()
     if any(importer in stacks for importer in DAG_FILE_IMPORTERS):
         raise errors.InputError(
             "This line would start a paid run each time Airflow reads this file. Move it into a @task."

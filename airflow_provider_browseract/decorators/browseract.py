@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
+TEMPLATE = re.compile(
+    r"{{\s*(?:ds|ts|params|var|conn|ti|task_instance|dag|dag_run|run_id|macros|logical_date|data_interval|prev)\w*\b[^{}]*}}"
+)
+"""A template with a name that Airflow's context has."""
+
+
 class _FunctionOperator(DecoratedOperator, RunOperator):
     """Call a function, and start a run with the returned value as its inputs."""
 
@@ -36,7 +42,7 @@ class _FunctionOperator(DecoratedOperator, RunOperator):
             raise InputError("The function returned None. Return the inputs, or {} if there are none.")
         if not isinstance(made, Mapping | Sequence | None) or isinstance(made, str | bytes):
             raise InputError(f"The function returned a value of type {type(made).__name__}. Return a dict of inputs.")
-        if found := re.search(r"{{[^{}]*}}", str(made)):
+        if found := TEMPLATE.search(str(made)):
             raise InputError(
                 f"The function returned the template {found.group()[:100]}, but a returned value is not rendered. Take "
                 "the value as an argument of the function, for example def f(ds=None)."

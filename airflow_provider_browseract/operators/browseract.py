@@ -258,7 +258,7 @@ class TaskOperator(BaseOperator):
     ui_color = "#e6f0ff"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Check the names of the arguments before Airflow does."""
+        """Check the arguments before Airflow does."""
         check_arguments(cls, kwargs)
         return super().__new__(cls)
 

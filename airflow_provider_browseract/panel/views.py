@@ -95,11 +95,11 @@ class Slots:
     """The slots of the plan.
 
     :param active: how many runs hold a slot.
-    :param is_full: whether a task instance waits for a slot, so that the plan has no free one.
+    :param has_queue: whether a task instance waits for a slot.
     """
 
     active: int
-    is_full: bool = False
+    has_queue: bool = False
 
 
 @dataclass(frozen=True)

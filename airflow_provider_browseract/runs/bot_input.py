@@ -77,11 +77,10 @@ def read_input(value: Any) -> dict[str, Any]:
         raise not_a_dict("input", value, forms)
     read: dict[str, Any] = {}
     for name, member in (value or {}).items():
-        if not isinstance(name, str):
-            raise InputError(f"input has a name of type {type(name).__name__}. Use texts as names.")
         try:
+            _check_names({name: member})
             text = json_text({name: member})
-            # Half a character is JSON, but cannot be sent.
+            # A lone surrogate is valid JSON, but cannot be encoded as UTF-8.
             text.encode()
         except (TypeError, ValueError, RecursionError) as error:
             why = error if isinstance(error, TypeError) else type(error).__name__
@@ -91,6 +90,16 @@ def read_input(value: Any) -> dict[str, Any]:
             ) from None
         read |= json.loads(text)
     return read
+
+
+def _check_names(value: Any) -> None:
+    # json.dumps makes texts of other names, and two of them could become equal.
+    for name, member in value.items() if isinstance(value, Mapping) else ():
+        if not isinstance(name, str):
+            raise TypeError(f"it has a name of type {type(name).__name__}")
+        _check_names(member)
+    for member in value if isinstance(value, list | tuple) else ():
+        _check_names(member)
 
 
 def conform(input: Mapping[str, Any], schema: Any, what: str) -> Conformed:
@@ -122,6 +131,7 @@ def conform(input: Mapping[str, Any], schema: Any, what: str) -> Conformed:
 
 
 def _validator(schema: Any) -> Any:
+    import attrs
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend, validator_for
     from referencing import Registry
@@ -130,8 +140,11 @@ def _validator(schema: Any) -> Any:
     # Otherwise a malformed rule could refuse a right input.
     dialect.check_schema(schema)
     rules = {**dialect.VALIDATORS, "multipleOf": _multiple_of}
+    checker = extend(dialect, {name: _or_null(rule) for name, rule in rules.items()})
+    # Otherwise jsonschema's own rules would check what a schema with the name of a dialect refers to.
+    checker.evolve = attrs.evolve
     # With an empty registry, nothing is fetched.
-    return extend(dialect, {name: _or_null(rule) for name, rule in rules.items()})(schema, registry=Registry())
+    return checker(schema, registry=Registry())
 
 
 def _or_null(rule: Callable[..., Any]) -> Callable[..., Any]:
@@ -186,11 +199,11 @@ def _reason(problem: Any) -> str:
         ]
         return "; ".join(f"{place} has the unknown name {_shown(each)}{did_you_mean(each, known)}" for each in unknown)
     if rule != "type":
-        return f"{place} does not match {rule}: {_shown(part)}"
+        return f"{place} does not follow the rule {rule}: {_shown(part)}"
     given = next(name for name, kind in TYPES.items() if isinstance(problem.instance, kind))
     is_python = given == "string" and problem.instance.lstrip()[:1] in ("[", "{")
     hint = " (for a list or dict in a template, add the filter tojson)" if is_python else ""
-    return f"{place} must be {part if isinstance(part, str) else ' or '.join(part)}, not {given}{hint}"
+    return f"{place} must be of type {part if isinstance(part, str) else ' or '.join(part)}, not {given}{hint}"
 
 
 def _place(path: Iterable[str | int]) -> str:
@@ -227,8 +240,9 @@ def _wanted_types(problems: Iterable[Any]) -> dict[tuple[str | int, ...], set[st
     """Return the places of values of a wrong type, and the types that the schema names for each, without null."""
     wanted: dict[tuple[str | int, ...], set[str]] = {}
     for problem in problems:
-        # A choice, such as one type or null, has a problem for each of its parts.
-        for part, types in _wanted_types(problem.context).items():
+        # A choice between one type and null has a problem for each. Of other choices, nobody knows which one is meant.
+        others = [each for each in problem.validator_value if each != {"type": "null"}] if problem.context else []
+        for part, types in _wanted_types(problem.context if len(others) == 1 else ()).items():
             wanted.setdefault(part, set()).update(types)
         if problem.validator == "type":
             named = problem.validator_value
@@ -257,7 +271,7 @@ def _converted(given: Any, wanted: str) -> Any:
     text = {"True": "true", "False": "false"}.get(given, given)
     try:
         read = json.loads(text, parse_int=_exact, parse_float=_exact, parse_constant=_exact, object_pairs_hook=_members)
-        # Half a character cannot be sent.
+        # A lone surrogate cannot be encoded as UTF-8.
         json_text(read).encode()
     except (ValueError, ArithmeticError, RecursionError):
         return None

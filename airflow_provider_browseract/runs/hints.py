@@ -129,7 +129,7 @@ def _instead_of(name: str, operator: type, known: set[str]) -> str:
 def not_a_dict(argument: str, value: Any, forms: str) -> InputError:
     """Return the error for inputs of a wrong type, without their value, which can be secret.
 
-    Of a dict, Airflow's ``expand`` makes a tuple for each of its names.
+    Airflow's ``expand`` turns a dict into one tuple for each name.
 
     :param forms: what to pass, as the rest of a sentence.
     """

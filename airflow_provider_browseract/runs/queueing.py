@@ -36,6 +36,8 @@ class Queued:
     :param since: when the DAG run of the task instance began, in seconds since the epoch.
     :param began: from when on ``queue_timeout`` counts: when this try began, or when its wait for the budget ended.
     :param refusals: how often BrowserAct has refused the start in this try.
+    :param priority: the ``priority_weight`` of the Airflow task.
+    :param map_index: Airflow's index of a mapped task instance; -1 without a mapping.
     """
 
     since: Moment

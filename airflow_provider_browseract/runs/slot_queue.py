@@ -1,4 +1,4 @@
-"""Who is woken for a free slot, among the task instances that wait in one triggerer, and what their starts teach.
+"""Who is woken for a free slot, among the task instances that wait in one triggerer, and what their starts show.
 
 The number of slots of the plan is learned: counts of the active runs raise it, refused starts lower it, and from time
 to time, a start shows whether there are more.
@@ -46,30 +46,32 @@ class SlotQueue:
         self.waiting: dict[str, Waiting] = {}
         self.slots = 1
         """How many slots the plan has, as far as is known."""
+        self.versions = frozenset[ApiVersion]()
+        """The versions of the API whose active runs are counted: of all that wait, or have waited since nothing did."""
         self.active: frozenset[str] | None = None
         """The ids of the active runs; None if they could not be counted."""
-        self._counted = frozenset[ApiVersion]()
         self._starting: dict[str, Woken] = {}
         self._hold = timings.START_DELAY
         self._refused: dict[str, tuple[int, float]] = {}
         """How often a source was refused in a row although a slot was free, and until when others go first."""
         self._probe_pause, self._probe_at = timings.SLOT_PROBE_PAUSE, 0.0
 
-    @property
-    def versions(self) -> frozenset[ApiVersion]:
-        """The versions of the API whose active runs are counted."""
-        return frozenset[ApiVersion]().union(*(each.wait.versions for each in self.waiting.values()))
-
     def join(self, key: str, wait: QueueWait, now: float, dag_id: str = "") -> None:
         """Add a task instance. If it was woken, its start was refused.
 
         :param key: the task instance, the same for all its waits.
         """
+        if not self.waiting and not self._starting:
+            self.versions, self._hold = frozenset(), timings.START_DELAY
+            self._refused.clear()
+        if not wait.versions <= self.versions:
+            # The runs of another version that is counted now are not new.
+            self.versions, self.active = self.versions | wait.versions, None
         self.waiting[key] = Waiting(wait, dag_id)
         woken = self._starting.pop(key, None)
         if woken is None:
             return
-        self._learn_duration(now - woken.at)
+        self._learn_duration(now - woken.at - timings.QUEUE_RACE_GRACE)
         if woken.is_probe:
             if self.active is not None:
                 self._probe_pause = min(2 * self._probe_pause, timings.LONGEST_SLOT_PROBE_PAUSE)
@@ -89,15 +91,15 @@ class SlotQueue:
         """Remove a task instance whose wait is over."""
         self.waiting.pop(key, None)
 
-    def count(self, active: frozenset[str] | None, versions: frozenset[ApiVersion], now: float) -> None:
-        """Take the ids of the active runs in versions of the API; None if they could not be counted."""
-        if active is not None:
-            # The runs of another version that is counted now are not new.
-            before = active if self.active is None or versions != self._counted else self.active
-            for _ in active - before:
+    def count(self, active: frozenset[str] | None, now: float) -> None:
+        """Take the ids of the active runs in :attr:`versions`; None if they could not be counted."""
+        if active is None:
+            self._probe_at = min(self._probe_at, now + timings.BLIND_START_PAUSE)
+        else:
+            for _ in active - (active if self.active is None else self.active):
                 self._take_new_run(now)
             self.slots = max(self.slots, len(active))
-        self.active, self._counted = active, versions
+        self.active = active
 
     def wake(self, now: float) -> list[str]:
         """Remove the task instances that should try their start now, and return them in the order of their places."""
@@ -108,7 +110,7 @@ class SlotQueue:
         holding = [woken for woken in self._starting.values() if self._holds(woken, now)]
         free = 0
         if self.active is not None:
-            # A probe holds none: it would take the slot of a run that ends at that time, and find nothing.
+            # A probe holds no slot. Otherwise a waiting task instance would not get that of a run that ends meanwhile.
             free = max(0, self.slots - len(self.active) - sum(not woken.is_probe for woken in holding))
         probes = int(now >= self._probe_at and (self.active is None or not any(woken.is_probe for woken in holding)))
         if probes and len(ready) > free:
@@ -132,12 +134,12 @@ class SlotQueue:
         return now - woken.at < self._hold
 
     def _take_new_run(self, now: float) -> None:
-        """Explain a run that is new in a count with a woken task instance, if there is one."""
+        """Match a run that is new in a count with a woken task instance, if there is one."""
         if not self._starting:
             return
         # One that holds no slot any more has probably not started.
-        key = min(self._starting, key=lambda key: (not self._holds(self._starting[key], now), self._starting[key].at))
-        woken = self._starting.pop(key)
+        order = {key: (not self._holds(each, now), each.is_probe, each.at) for key, each in self._starting.items()}
+        woken = self._starting.pop(min(order, key=order.__getitem__))
         self._learn_duration(now - woken.at)
         self._refused.pop(woken.source, None)
         if woken.is_probe:
@@ -145,6 +147,6 @@ class SlotQueue:
             self.slots, self._probe_pause, self._probe_at = self.slots + 1, timings.SLOT_PROBE_PAUSE, now
 
     def _learn_duration(self, took: float) -> None:
-        """Learn how long a start takes. One that took longer than the longest had to wait, perhaps for its DAG."""
+        """Learn how long a start takes. One that took much longer had to wait, for example for its DAG."""
         if took < timings.LONGEST_START:
             self._hold = max(self._hold, min(timings.LONGEST_START, HOLD_FACTOR * took))

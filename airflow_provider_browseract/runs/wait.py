@@ -87,7 +87,6 @@ class Wait:
     :param api_version: version of the API that has started the run; None if a person has given the id, and no poll has
         found the run yet.
     :param callback_token_sha256: digest of the token with which a callback may end the wait; None without callbacks.
-    :param key_digest: digest of the API key, whose queue counts the active runs soon after the end of the run.
     :param source_name: the name of the workflow, bot or template, if it is known.
     :param max_tries: how many tries Airflow allowed the task instance, minus one, when its try began. A clear increases
         this number, and a retry does not.
@@ -115,7 +114,6 @@ class Wait:
     deadline: Moment
     api_version: ApiVersion | None = ApiVersion.V2
     callback_token_sha256: Text | None = None
-    key_digest: Text | None = None
     source_name: Text | None = None
     max_tries: Count | None = None
     poll_interval: Seconds | None = None

@@ -95,9 +95,11 @@ class Dispatcher:
                 except BrowserActError as error:
                     # The waits continue. Starts from time to time show whether there are slots.
                     log.warning("The active runs of connection %r could not be counted: %s", conn_id, error.brief)
-                self.queue.count(active, versions, time.monotonic())
-                for key in self.queue.wake(time.monotonic()):
-                    self._woken[key].set()
+                # Otherwise the first bot has joined in the meantime, and the count lacks its kind of runs.
+                if versions == self.queue.versions:
+                    self.queue.count(active, time.monotonic())
+                    for key in self.queue.wake(time.monotonic()):
+                        self._woken[key].set()
                 if active is None:
                     self._failed += 1
                     return

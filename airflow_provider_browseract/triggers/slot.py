@@ -43,26 +43,30 @@ class SlotTrigger(BaseTrigger):
         ti: Any = getattr(self, "task_instance", None)
         key = str(id(self)) if ti is None else str(names_of(ti))
         dispatcher = Dispatcher.of(self.wait.key_digest)
-        if self.wait.for_budget:
-            # It does not use the slot for which it may have been woken.
+        pause = self.wait.not_before - time.time()
+        if pause > timings.QUEUE_RACE_GRACE:
+            # It waits for something else than a slot, and does not use the one for which it may have been woken.
             dispatcher.queue.free(key)
-        await asyncio.sleep(max(0.0, self.wait.not_before - time.time()))
-        dispatcher.join(key, self.wait, self.browseract_conn_id, getattr(ti, "dag_id", ""))
-        place_line = asyncio.ensure_future(self._log_place(dispatcher, key))
         try:
-            await dispatcher.wait(key, self.wait.until)
+            await asyncio.sleep(max(0.0, pause))
+            dispatcher.join(key, self.wait, self.browseract_conn_id, getattr(ti, "dag_id", ""))
+            place_line = asyncio.ensure_future(self._log_place(dispatcher, key))
+            try:
+                await dispatcher.wait(key, self.wait.until)
+            finally:
+                place_line.cancel()
         except asyncio.CancelledError:
             # It may have been woken a moment before, and does not start.
             dispatcher.queue.free(key)
             raise
-        finally:
-            place_line.cancel()
         # dag.test() passes on only the event.
         yield TriggerEvent(to_json(self.wait.queued))  # type: ignore[no-untyped-call]
 
     async def _log_place(self, dispatcher: Dispatcher, key: str) -> None:
         """Log the place of the task instance, after those that were refused at the same time have joined."""
         await asyncio.sleep(timings.PLACE_DELAY)
-        order = dispatcher.queue.order(time.monotonic())
-        if key in order:
-            self.log.info("Place %d of %d in the queue for slots.", order.index(key) + 1, len(order))
+        waiting = dispatcher.queue.waiting
+        if key in waiting:
+            mine = waiting[key].wait.queued.place
+            number = 1 + sum(each.wait.queued.place < mine for each in waiting.values())
+            self.log.info("Place %d of %d in the queue for slots.", number, len(waiting))

@@ -157,7 +157,7 @@ class FileSession(requests.Session):
             raise Interrupted
         left: float = self._file.deadline - time.monotonic()
         if left <= 0:
-            raise FileError(f"the files took longer than {timings.FILES_LIMIT:g} seconds together", temporary=True)
+            raise FileError(f"all files together took longer than {timings.FILES_LIMIT:g} seconds", temporary=True)
         return left
 
     def get_redirect_target(self, resp: requests.Response) -> None:

@@ -87,7 +87,7 @@ class Execution:
     :param run: the run that this process answers for. A kill may already have reached it.
     """
 
-    # Not RunOperator, whose module makes an execution.
+    # The type is not RunOperator, because its module imports this one.
     def __init__(self, operator: Any, context: Context, run: OwnRun) -> None:
         self.operator, self.context, self.run = operator, context, run
         self.ti: Any = context["ti"]
@@ -364,7 +364,6 @@ class Execution:
             entry.written_at + options.timeout,
             entry.source.api_version,
             request.callback_token_sha256 if request else None,
-            self.hook.settings.key_digest,
             request.source_name if request else None,
             self.ti.max_tries,
             options.poll_interval,
@@ -383,7 +382,8 @@ class Execution:
         self.hook.hiding = replace(self.hook.hiding, texts=unknown)
         # The triggerer has logged the steps without their goals.
         steps_logged = 0 if wait.hide_goals and not unknown else wait.steps_logged
-        return replace(wait, hide_goals=unknown, steps_logged=steps_logged)
+        answer = self.options.default_answer
+        return replace(wait, hide_goals=unknown, steps_logged=steps_logged, default_answer=answer)
 
     def _until_end(self, wait: Wait, seen: Task | BrowserActError | None) -> Any:
         """Act on a poll, wait, and poll again until the run has ended; return its result.

@@ -77,7 +77,7 @@ class SlotWait:
             max(until, now + timings.QUEUE_RACE_GRACE),
             str(run.source),
             run.hook.settings.key_digest,
-            now + grace,
+            min(now + grace, max(until, now + timings.QUEUE_RACE_GRACE)),
             run.source.api_version,
         )
         raise TaskDeferred(

@@ -77,7 +77,7 @@ class NotNowError(Exception):
 
 
 class Start:
-    """A start, or the way back to the run of an earlier try.
+    """Starts a run, or reattaches to the run of an earlier try.
 
     :param run: the run that this process answers for.
     :param request: what is to be run.

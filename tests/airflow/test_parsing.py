@@ -53,6 +53,7 @@ SHAPES = {
     "a template of Jinja": "import jinja2\njinja2.Template('{{ f() }}').render(f=start)",
     "an imported module": "import sys; sys.path.insert(0, os.path.dirname(__file__)); import helper_that_starts",
     "eval": "eval('start()')",
+    "a deep stack": "def f(n): return f(n - 1) if n else start()\nf(200)",
     "a thread": "t = threading.Thread(target=start); t.start(); t.join()",
     "a pool of threads": "ThreadPoolExecutor(1).submit(start).result()",
     "a thread of an event loop": "asyncio.run(asyncio.to_thread(start))",

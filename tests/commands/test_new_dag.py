@@ -150,10 +150,10 @@ def test_empty_account_is_told_what_to_do(new, browseract_emulator):
         "input twice": ([SEARCH.id, "--input", "keyword=a", "--input", "keyword=b"], "--input has 'keyword' twice."),
         "secret": ([LOG_IN.id, "--input", "password=hunter2"], "--input password is or contains a secret: leave it"),
         "secret in a value": ([LOG_IN.id, "--input", 'username={"token": "hunter2"}'], "--input username is or conta"),
-        "no JSON": ([PRICES.id, "--input", "products=pens"], "input['products'] must be array, not string"),
+        "no JSON": ([PRICES.id, "--input", "products=pens"], "input['products'] must be of type array, not string"),
         "another type of JSON": (
             [PRICES.id, "--input", "max_offers=true"],
-            "input['max_offers'] must be integer, not string",
+            "input['max_offers'] must be of type integer, not string",
         ),
         "test without an id": (["--test"], "--test and --input need the id of a workflow, bot or template."),
         "input without an id": (["--input", "a=b"], "--test and --input need the id of a workflow, bot or template."),

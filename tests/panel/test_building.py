@@ -95,7 +95,7 @@ def test_active_run_is_unread_if_nobody_waits_for_it(run, waits, unread):
 class TestOverview:
     def test_slots_are_full_while_a_task_waits_for_one(self):
         runs = [task(1), task(2, TaskStatus.PAUSED), task(3, TaskStatus.FINISHED)]
-        assert overview(*runs, queue=[queued(1), queued(2)]).slots == Slots(2, is_full=True)
+        assert overview(*runs, queue=[queued(1), queued(2)]).slots == Slots(2, has_queue=True)
         assert overview(*runs).slots == Slots(2)
 
     def test_queue_has_numbers_for_everyone_and_names_only_of_readable_dags(self):

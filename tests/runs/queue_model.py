@@ -192,7 +192,7 @@ class World:
             return
         listed = self._listed(queue.versions)
         shown = frozenset(ti.name for ti in listed if self.now - self._started_at(ti) >= self.shown_after)
-        queue.count(shown if self.counts else None, queue.versions, self.now)
+        queue.count(shown if self.counts else None, self.now)
         self.counted += 1
         for name in queue.wake(self.now):
             for ti in self.tis:

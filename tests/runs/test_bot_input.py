@@ -87,8 +87,12 @@ NO_JSON = r"input\['a'\] cannot be written as JSON \({}\)\. Pass a string or a J
         "infinity": ({"a": [float("-inf")]}, NO_JSON.format("ValueError")),
         "half an emoji": ({"a": ["\ud800"]}, NO_JSON.format("UnicodeEncodeError")),
         "name with a lone surrogate": ({"\ud800": 2}, r"input\['\\ud800'\] cannot be written"),
-        "name at the top that is a number": ({1: 2}, "input has a name of type int"),
-        "in itself": (IN_ITSELF, NO_JSON.format("ValueError")),
+        "name that is a number": ({"a": [{1: 2}]}, NO_JSON.format("it has a name of type int")),
+        "name at the top that is a number": (
+            {1: 2},
+            r"input\[1\] cannot be written as JSON \(it has a name of type int",
+        ),
+        "in itself": (IN_ITSELF, NO_JSON.format("RecursionError")),
         "JSON text": ('{"keyword": "laptops"}', A_TEXT),
         "JSON text of a list": (" [1]\n", A_TEXT),
         "pairs": ([{"name": "keyword", "value": "laptops"}], A_LIST),
@@ -109,16 +113,16 @@ def test_input_that_is_not_json_is_refused_with_its_place(value, message):
 class TestMessages:
     @cases(
         {
-            "type": ("x", INTEGER, "must be integer, not string."),
-            "types": ("x", {"type": ["integer", "array"]}, "must be integer or array, not string."),
-            "null": (None, TEXT, "must be string, not null."),
-            "boolean": (True, {"type": "number"}, "must be number, not boolean."),
-            "list": ([1], {"type": "object", "additionalProperties": False}, "must be object, not array."),
-            "fraction": (1.5, {"type": ["integer"]}, "must be integer, not number."),
-            "choice": ("x", {"enum": ["b", None, 3]}, "does not match enum: ['b', None, 3]."),
-            "long choice": ("x", {"enum": ["y" * 200]}, f"does not match enum: ['{'y' * 98}...."),
-            "minimum": (1, {"minimum": 2}, "does not match minimum: 2."),
-            "pattern": ("x", {"pattern": "^b+$"}, "does not match pattern: '^b+$'."),
+            "type": ("x", INTEGER, "must be of type integer, not string."),
+            "types": ("x", {"type": ["integer", "array"]}, "must be of type integer or array, not string."),
+            "null": (None, TEXT, "must be of type string, not null."),
+            "boolean": (True, {"type": "number"}, "must be of type number, not boolean."),
+            "list": ([1], {"type": "object", "additionalProperties": False}, "must be of type object, not array."),
+            "fraction": (1.5, {"type": ["integer"]}, "must be of type integer, not number."),
+            "choice": ("x", {"enum": ["b", None, 3]}, "does not follow the rule enum: ['b', None, 3]."),
+            "long choice": ("x", {"enum": ["y" * 200]}, f"does not follow the rule enum: ['{'y' * 98}...."),
+            "minimum": (1, {"minimum": 2}, "does not follow the rule minimum: 2."),
+            "pattern": ("x", {"pattern": "^b+$"}, "does not follow the rule pattern: '^b+$'."),
             "missing name": ({}, {"required": ["b"]}, "lacks the required name 'b'."),
             "unknown name": ({"b": 1}, {"additionalProperties": False}, "has the unknown name 'b'."),
             "mistyped name": ({"keywrd": 1}, KEYWORD, "has the unknown name 'keywrd' (did you mean 'keyword'?)."),
@@ -127,20 +131,28 @@ class TestMessages:
             "any of": (
                 1,
                 {"anyOf": [{"maximum": 0}, {"minimum": 2}]},
-                "does not match anyOf: [{'maximum': 0}, {'minimum': 2}].",
+                "does not follow the rule anyOf: [{'maximum': 0}, {'minimum': 2}].",
             ),
             "one type or null": (
                 60,
                 {"anyOf": [{"maximum": 50, **INTEGER}, {"type": "null"}]},
-                "does not match maximum: 50.",
+                "does not follow the rule maximum: 50.",
             ),
-            "two of one": (1, {"oneOf": [{}, {"minimum": 0}]}, "does not match oneOf: [{}, {'minimum': 0}]."),
-            "same error twice": (3, {"allOf": [{"maximum": 2}, {"maximum": 2}]}, "does not match maximum: 2."),
-            "after the conversion": ("2000", {**INTEGER, "maximum": 100}, "does not match maximum: 100."),
+            "two of one": (1, {"oneOf": [{}, {"minimum": 0}]}, "does not follow the rule oneOf: [{}, {'minimum': 0}]."),
+            "same error twice": (
+                3,
+                {"allOf": [{"maximum": 2}, {"maximum": 2}]},
+                "does not follow the rule maximum: 2.",
+            ),
+            "after the conversion": ("2000", {**INTEGER, "maximum": 100}, "does not follow the rule maximum: 100."),
             # A filter cannot help.
-            "text of a number": ("2.5", INTEGER, "must be integer, not string."),
-            "text of a list": ("['laptop', 'phone']", {"type": "array"}, f"must be array, not string {TOJSON}."),
-            "text of a dict": ("{'a': None}", {"type": "object"}, f"must be object, not string {TOJSON}."),
+            "text of a number": ("2.5", INTEGER, "must be of type integer, not string."),
+            "text of a list": (
+                "['laptop', 'phone']",
+                {"type": "array"},
+                f"must be of type array, not string {TOJSON}.",
+            ),
+            "text of a dict": ("{'a': None}", {"type": "object"}, f"must be of type object, not string {TOJSON}."),
         },
     )
     def test_error_names_place_and_rule(self, value, part, message):
@@ -151,7 +163,7 @@ class TestMessages:
         with pytest.raises(InputError) as raised:
             conform({"a": "x", "c": 1}, of(INTEGER, required=["b"], additionalProperties=False), WHAT)
         assert str(raised.value) == (
-            f"The input does not match the schema of {WHAT}: input['a'] must be integer, not string; "
+            f"The input does not match the schema of {WHAT}: input['a'] must be of type integer, not string; "
             "input lacks the required name 'b'; input has the unknown name 'c'."
         )
         assert refusal(1, False) == "input has a part that is not allowed."
@@ -219,6 +231,10 @@ class TestConversion:
         refusal("20", {"anyOf": [INTEGER, {"type": "boolean"}]})
         refusal("20", {"allOf": [INTEGER, {"type": "boolean"}]})
         assert conformed("20", {"anyOf": [INTEGER, TEXT]}) == Conformed({"a": "20"})
+        # Nobody knows which of the two is meant.
+        zip_is_text = {"properties": {"zip": TEXT, "n": INTEGER}, "required": ["x"]}
+        zip_is_number = {"properties": {"zip": INTEGER, "n": INTEGER}}
+        refusal({"zip": "12345", "n": "5"}, {"anyOf": [zip_is_text, zip_is_number]})
 
     def test_values_inside_lists_objects_and_texts_are_converted_in_a_copy(self):
         objects = {"type": "array", "items": {"type": "object", "properties": {"b": INTEGER}}}
@@ -232,7 +248,7 @@ class TestConversion:
     def test_first_converted_places_are_named_and_the_others_counted(self):
         assert conformed([1] * 1011, {"items": TEXT}).converted[9:] == ("input['a'][9]", "1,001 more")
         # One value that cannot be converted is the only error.
-        assert refusal(["1", "x", "2"], {"items": INTEGER}) == "input['a'][1] must be integer, not string."
+        assert refusal(["1", "x", "2"], {"items": INTEGER}) == "input['a'][1] must be of type integer, not string."
 
     def test_default_is_not_filled_in_and_the_input_is_not_in_the_repr_of_the_result(self):
         assert conform({}, of({"default": 1}), WHAT) == Conformed({})
@@ -241,8 +257,11 @@ class TestConversion:
 
 def test_none_is_refused_if_the_schema_is_not_nullable_and_other_values_are_checked_if_it_is():
     for flag in (False, "true", 1):
-        assert refusal(None, {"type": "string", "nullable": flag}).startswith("input['a'] must be string")
-    assert refusal("x", {"type": "string", "enum": ["b"], "nullable": True}) == "input['a'] does not match enum: ['b']."
+        assert refusal(None, {"type": "string", "nullable": flag}).startswith("input['a'] must be of type string")
+    assert (
+        refusal("x", {"type": "string", "enum": ["b"], "nullable": True})
+        == "input['a'] does not follow the rule enum: ['b']."
+    )
 
 
 def test_names_that_the_schema_allows_without_declaring_them_are_reported_with_similar_ones():
@@ -296,6 +315,10 @@ NAMES_B: dict[str, Any] = {"properties": {"b": {}}}
     {
         "None, nullable": (None, of({"type": "string", "enum": ["b"], "minLength": 1, "nullable": True})),
         "None, nullable reference": (None, with_defs({"$ref": "#/$defs/b", "nullable": True}, b=TEXT)),
+        "None, in a schema that refers to itself": (
+            {"a": None},
+            {**of({"$ref": "#"}, **{"$schema": DRAFT.format(7)}), "nullable": True},
+        ),
         "None, types": (None, of({"type": ["string", "null"]})),
         "None, any of": (None, of({"anyOf": [TEXT, {"type": "null"}]})),
         "None, another dialect": (None, of({"type": "string", "nullable": True}, **{"$schema": DRAFT.format(7)})),

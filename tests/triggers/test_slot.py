@@ -198,6 +198,7 @@ class TestCounts:
     @pytest.mark.parametrize("unreadable", [1, 2])
     async def test_connections_with_the_same_key_share_a_queue(self, world, emulator, waiting, monkeypatch, unreadable):
         # The first connections cannot be read, so the last one counts for all.
+        monkeypatch.setattr(timings, "BLIND_START_PAUSE", float("inf"))
         monkeypatch.setenv("AIRFLOW_CONN_SECOND", json.dumps(emulator.connection))
         [task_id] = start()
         waiting.add("late", 2.0, conn_id="second", key_digest="k")

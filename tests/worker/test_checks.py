@@ -176,7 +176,7 @@ class TestInputOfBots:
         assert f"bot {CONTACTS.id}" in message
         assert "lacks the required name 'company_name'" in message
         assert "has the unknown name 'company'" in message
-        assert "input['max_pages'] must be integer, not string" in message
+        assert "input['max_pages'] must be of type integer, not string" in message
         assert endpoints(emulator) == ["query-bot"]
         assert "s3cret" not in "".join(traceback.format_exception(failed.value)) + logs()
 

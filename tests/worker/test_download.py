@@ -329,7 +329,7 @@ def fetch_from(port: int, *, scheme: str = "http", limit: float = 60, **settings
 def ended_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(timings, "FILES_LIMIT", LIMIT)
     began = time.monotonic()
-    with pytest.raises(FileError, match=r"^the files took longer than 0\.6 seconds together$") as caught:
+    with pytest.raises(FileError, match=r"^all files together took longer than 0\.6 seconds$") as caught:
         yield
     assert caught.value.temporary
     assert LIMIT <= time.monotonic() - began < 10

@@ -19,6 +19,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import required_action
 from airflow_provider_browseract.operators.browseract import AskPerson, RunBotOperator, RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.wait import FOREVER, Wait, WaitEvent, WokenBy
 from airflow_provider_browseract.worker import execution, pauses
@@ -381,3 +382,11 @@ class TestBots:
         assert run.resume(deferred) == {"confirmed": False}
         assert (calls_of(emulator, "resume-run"), people.asked) == (1, 1)
         assert "cannot be resumed from Airflow: BrowserAct itself continues runs of agent-built bots" in logs()
+
+
+def test_default_answer_is_that_of_the_arguments_when_the_run_pauses(worker, people):
+    run = worker(workflow_id=HUMAN.id, on_paused_callback=print, deferrable=True)
+    deferral = run.defer()
+    run.arguments |= {"on_paused": AskPerson(600, "resume"), "on_paused_callback": None}
+    again = run.defer_again(deferral, run.wait_in_triggerer(deferral)).trigger.wait
+    assert (again.default_answer, again.required_action is not None) == (Answer.RESUME, True)

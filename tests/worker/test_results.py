@@ -331,7 +331,7 @@ def test_one_time_limit_is_for_all_files_and_their_retries(store, host, monkeypa
     began = time.monotonic()
     kept = store.save(task(*(download(f"{each}", f"/waiting/{each}") for each in range(number))), read_timeout=20.0)
     took = time.monotonic() - began
-    assert {*kept.missing.values()} == {"the files took longer than 0.5 seconds together"}
+    assert {*kept.missing.values()} == {"all files together took longer than 0.5 seconds"}
     assert (len(kept.missing), kept.lost) == (number, False)
     assert 0.5 <= took < 4
 

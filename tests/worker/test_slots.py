@@ -156,6 +156,13 @@ def test_retry_after_sets_the_pause_of_the_slot_wait_trigger_within_limits(searc
     assert search(deferrable=True).defer().trigger.wait.not_before == pytest.approx(began + pause, abs=20)
 
 
+def test_pause_after_a_429_does_not_go_beyond_queue_timeout(search, emulator, world):
+    emulator.fault("run-task", RequestFault.status(429, retry_after=300))
+    began = world.clock.now
+    wait = search(deferrable=True, queue_timeout=120).defer().trigger.wait
+    assert wait.not_before <= wait.until <= began + 130
+
+
 def test_slot_wait_ended_by_airflow_reports_that_no_run_was_started(refused):
     run = refused()
     run.defer()
