@@ -7,6 +7,7 @@ to time, a start shows whether there are more.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import NamedTuple
 
 from airflow_provider_browseract.api.models import ApiVersion
@@ -40,9 +41,12 @@ class SlotQueue:
     """The task instances that wait in one triggerer for a slot of one API key.
 
     All moments are in seconds of any clock that only moves forward.
+
+    :param chance: returns a random number from 0 to 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, chance: Callable[[], float] = random.random) -> None:
+        self._chance = chance
         self.waiting: dict[str, Waiting] = {}
         self.slots = 1
         """How many slots the plan has, as far as is known."""
@@ -78,7 +82,7 @@ class SlotQueue:
                 self._probe_at = now + self._probe_pause
             return
         times = self._refused.get(woken.source, (0, 0.0))[0] + 1
-        self._refused[woken.source] = times, now + pause_after(times, random.random)
+        self._refused[woken.source] = times, now + pause_after(times, self._chance)
         # While others may start, only runs of this source are limited.
         if not any(self._may_start(each, now) for each in self.waiting.values()):
             self.slots = max(self.slots - 1, len(self.active or ()), 1)

@@ -167,7 +167,7 @@ class World:
     def _join(self, ti: TI, triggerer: int) -> None:
         if ti.state != "deferred" or ti.wait is None:
             return
-        queue = ti.queue = self._queues.setdefault(triggerer, SlotQueue())
+        queue = ti.queue = self._queues.setdefault(triggerer, SlotQueue(self.chance.random))
         queue.join(ti.name, ti.wait, self.now, ti.dag_id)
         if self._looks.get(id(queue), (float("inf"), 0))[0] == float("inf"):
             self._count_in(queue, timings.SLOT_COUNT_PAUSE)

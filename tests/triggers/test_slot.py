@@ -28,7 +28,7 @@ CONN_ID = "browseract_default"
 @pytest.fixture
 def emulator(emulator, monkeypatch):
     def without_probes(queue) -> None:
-        made(queue)
+        made(queue, lambda: 0.5)
         queue._probe_at = float("inf")
 
     # Nothing is woken without a free slot.
