@@ -72,12 +72,13 @@ class SlotWait:
 
         # HTTP 429 is not about the number of runs, so no free slot ends its pause.
         grace = timings.QUEUE_RACE_GRACE if self._about_slots else max(pause, timings.QUEUE_RACE_GRACE)
+        ends = max(until, now + timings.QUEUE_RACE_GRACE)
         wait = QueueWait(
             queued,
-            max(until, now + timings.QUEUE_RACE_GRACE),
+            ends,
             str(run.source),
             run.hook.settings.key_digest,
-            min(now + grace, max(until, now + timings.QUEUE_RACE_GRACE)),
+            min(now + grace, ends),
             run.source.api_version,
         )
         raise TaskDeferred(
