@@ -19,7 +19,7 @@ import httpx
 
 from airflow_provider_browseract.api.calls import CODES, Call
 from airflow_provider_browseract.exceptions import BrowserActError, ConcurrencyLimitError, RateLimitError
-from airflow_provider_browseract.runs.outputs import number_of
+from airflow_provider_browseract.runs.report import number_of
 
 ENDED = ("finished", "failed", "canceled")
 POLL_INTERVAL = 1.0

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.exceptions import BrowserActError
-from airflow_provider_browseract.runs.budget import LogLine
+from airflow_provider_browseract.spending.budget import LogLine
 
 T = TypeVar("T")
 

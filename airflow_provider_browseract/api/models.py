@@ -43,6 +43,8 @@ MAX_LINE_LENGTH = 1000
 MAX_LINK_LENGTH = 2048
 """Characters of an address that is shown to people. BrowserAct accepts as many in a callback's address."""
 
+CREDITS_PER_STEP = 5
+"""Credits that a step costs, according to BrowserAct's documents."""
 
 HTTP = "^[Hh][Tt][Tt][Pp][Ss]?://[^ ]*$"
 """An address with http or https, without spaces."""
@@ -364,6 +366,14 @@ class Task(Model):
     def step_count(self) -> int:
         """How many steps the task has."""
         return len(self.steps) + self.steps_left_out
+
+    @property
+    def credits_so_far(self) -> int:
+        """The credits that the task has used so far.
+
+        It is not documented whether ``credit`` grows while a task is active, so the steps that have begun count too.
+        """
+        return max(self.credit or 0, CREDITS_PER_STEP * self.step_count)
 
 
 ONLY_IN_V2 = ("workflow_id", "workflowId", "profile_id", "profileId", "input_parameters", "inputParameters")

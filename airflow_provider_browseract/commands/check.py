@@ -31,10 +31,10 @@ from airflow_provider_browseract.hooks.connection import (
     unencrypted,
 )
 from airflow_provider_browseract.hooks.probe import check_callbacks, count_workflows
-from airflow_provider_browseract.in_airflow.day_sums import read_day_sums
 from airflow_provider_browseract.loops import send_all
-from airflow_provider_browseract.runs.budget import BudgetStep, ReadDaySums, StepSender, read_budget
-from airflow_provider_browseract.runs.queueing import active_runs
+from airflow_provider_browseract.queue.queueing import active_runs
+from airflow_provider_browseract.spending.budget import BudgetStep, ReadDaySums, StepSender, read_budget
+from airflow_provider_browseract.spending.day_sums import read_day_sums
 
 log = logging.getLogger(__name__)
 

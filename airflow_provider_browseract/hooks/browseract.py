@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         TaskState,
     )
     from airflow_provider_browseract.api.settings import Settings
-    from airflow_provider_browseract.runs.spend import Spend
+    from airflow_provider_browseract.spending.spend import Spend
 
 T = TypeVar("T")
 
@@ -416,7 +416,7 @@ class BrowserActHook(BaseHook):
         :param bot_id: only runs of this bot; together with ``workflow_id``, the runs of both.
         :returns: the sums by day and workflow or bot. The credits of active runs can be incomplete.
         """
-        from airflow_provider_browseract.runs.spend import ListedRun, Spend
+        from airflow_provider_browseract.spending.spend import ListedRun, Spend
 
         of = {ApiVersion.V2: workflow_id, ApiVersion.V3: bot_id}
         calls = [

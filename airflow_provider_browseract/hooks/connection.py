@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
     from pydantic.fields import FieldInfo
 
-    from airflow_provider_browseract.runs.budget import Budget
+    from airflow_provider_browseract.spending.budget import Budget
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def budget_of(settings: Settings) -> Budget | None:
     """Return the budget of the account; None if there is none."""
     if settings.daily_credits is None and settings.monthly_credits is None:
         return None
-    from airflow_provider_browseract.runs.budget import Budget
+    from airflow_provider_browseract.spending.budget import Budget
 
     return Budget(settings.connection or "", settings.daily_credits, settings.monthly_credits)
 

@@ -303,7 +303,7 @@ class RunOperator(BaseOperator):
     def execute_queued(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Continue after a wait for a slot.
 
-        :param event: a :class:`~airflow_provider_browseract.runs.queueing.Queued` as JSON values.
+        :param event: a :class:`~airflow_provider_browseract.queue.queueing.Queued` as JSON values.
         """
         return self._execution(context).resume_from_queue(event)
 

@@ -36,8 +36,8 @@ from airflow_provider_browseract.panel.client import CALL_LIMIT, AccountClient, 
 from airflow_provider_browseract.panel.days import Days, DaysRead, Pace
 from airflow_provider_browseract.panel.kept import NO_FAILURE, Failure, Kept, Patience, Read
 from airflow_provider_browseract.panel.listing import RunLists
-from airflow_provider_browseract.runs.budget import Budget
 from airflow_provider_browseract.runs.wait import poll_run
+from airflow_provider_browseract.spending.budget import Budget
 
 T = TypeVar("T")
 

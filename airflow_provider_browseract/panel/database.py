@@ -41,10 +41,10 @@ from airflow_provider_browseract.panel.records import (
     arrange,
     newest,
 )
-from airflow_provider_browseract.runs.budget import begin_of
-from airflow_provider_browseract.runs.queueing import QueueWait
+from airflow_provider_browseract.queue.queueing import QueueWait
 from airflow_provider_browseract.runs.stored import from_json, storable
 from airflow_provider_browseract.runs.wait import Wait
+from airflow_provider_browseract.spending.budget import begin_of
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Row

@@ -20,9 +20,9 @@ from airflow_provider_browseract.loops import AsyncSender
 from airflow_provider_browseract.panel.client import AccountClient, only
 from airflow_provider_browseract.panel.kept import NO_FAILURE, RETRY_PAUSE, Failure, Read, is_within
 from airflow_provider_browseract.panel.listing import RunLists, Runs
-from airflow_provider_browseract.runs.budget import ONE_DAY, WAIT_FOR_CREDITS, begin_of, moment
-from airflow_provider_browseract.runs.spend import ListedRun
 from airflow_provider_browseract.runs.watching import WATCH_OVERLAP
+from airflow_provider_browseract.spending.budget import ONE_DAY, WAIT_FOR_CREDITS, begin_of, moment
+from airflow_provider_browseract.spending.spend import ListedRun
 
 T = TypeVar("T")
 

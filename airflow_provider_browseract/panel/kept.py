@@ -21,7 +21,7 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.in_airflow.shielding import outlasting
-from airflow_provider_browseract.runs.budget import moment
+from airflow_provider_browseract.spending.budget import moment
 
 log = logging.getLogger(__name__)
 

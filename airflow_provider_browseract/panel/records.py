@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from airflow_provider_browseract.api.models import ApiVersion, Task
-from airflow_provider_browseract.runs.queueing import QueueWait
+from airflow_provider_browseract.queue.queueing import QueueWait
 from airflow_provider_browseract.runs.wait import Wait
 
 ID_LENGTH = 250

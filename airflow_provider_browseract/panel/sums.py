@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 from airflow_provider_browseract.panel import database
 from airflow_provider_browseract.panel.days import DAYS, Day, DayRun
-from airflow_provider_browseract.runs.budget import ONE_DAY
+from airflow_provider_browseract.spending.budget import ONE_DAY
 
 NEWEST_DAYS_AGE = 60.0
 """Seconds for which the DAGs of today's and yesterday's runs are kept. A task instance may push the XCom that names its

@@ -128,8 +128,13 @@ def end_line(task: Task) -> str:
     took = f" after {seconds:.0f} s" if seconds is not None else ""
     spent = f", {task.credit} credits" if task.credit is not None else ""
     number = task.step_count
-    counted = f", {number} step{'' if number == 1 else 's'}" if number else ""
+    counted = f", {number_of(number, 'step')}" if number else ""
     return f"{task.status.value.capitalize()}{took}{spent}{counted}."
+
+
+def number_of(number: int, what: str) -> str:
+    """Return a number with a noun, which gets a plural if it needs one."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def duration_of(task: Task) -> float | None:

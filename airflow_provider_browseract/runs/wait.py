@@ -26,7 +26,6 @@ from airflow_provider_browseract.exceptions import (
     UnexpectedResponseError,
 )
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.cap import credits_of, unread_credits_line
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN, status_line, step_lines
 from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text
@@ -251,7 +250,12 @@ class Wait:
             if not task.status.ended:
                 log.info("%s", status_line(task))
             if task.unread is not None and self.max_credits is not None:
-                log.warning("%s", unread_credits_line(task.unread, self.max_credits))
+                log.warning(
+                    "The credits of the run cannot be compared with max_credits=%s: %s. Until they can be compared, "
+                    "only timeout stops the run.",
+                    self.max_credits,
+                    task.unread.rstrip("."),
+                )
         still_paused = task.status in (TaskStatus.PAUSED, TaskStatus.UNKNOWN)
         return replace(
             self,
@@ -263,7 +267,7 @@ class Wait:
 
     def credits_used(self, task: Task) -> int:
         """Return the credits that the runs of the task instance have used together, as far as is known."""
-        return self.spent_before + credits_of(task)
+        return self.spent_before + task.credits_so_far
 
     def is_over_cap(self, task: Task) -> bool:
         """Return whether the runs of the task instance have used more than ``max_credits``."""

@@ -11,9 +11,9 @@ from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import send_all_async
+from airflow_provider_browseract.queue.queueing import QueueWait, active_runs
+from airflow_provider_browseract.queue.slot_queue import SlotQueue
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import QueueWait, active_runs
-from airflow_provider_browseract.runs.slot_queue import SlotQueue
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_browseract.in_airflow.xcoms import names_of
+from airflow_provider_browseract.queue.queueing import QueueWait
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.stored import read_argument, to_json
 from airflow_provider_browseract.triggers.dispatcher import Dispatcher
 
@@ -22,7 +22,7 @@ class SlotTrigger(BaseTrigger):
     The trigger starts no run, so it can end at any time.
 
     :param browseract_conn_id: id of the Airflow connection.
-    :param wait: the wait, as a :class:`~airflow_provider_browseract.runs.queueing.QueueWait` or as it is stored.
+    :param wait: the wait, as a :class:`~airflow_provider_browseract.queue.queueing.QueueWait` or as it is stored.
     :raises TypeError: the wait cannot be read.
     """
 

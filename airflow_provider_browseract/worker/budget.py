@@ -9,10 +9,13 @@ from typing import Any, NoReturn
 
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred, in_dag_test
 from airflow_provider_browseract.hooks.connection import budget_of
-from airflow_provider_browseract.in_airflow.day_sums import read_day_sums, write_day_sums
 from airflow_provider_browseract.loops import send_all
+from airflow_provider_browseract.queue.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.budget import (
+from airflow_provider_browseract.runs.options import OnBudget
+from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
+from airflow_provider_browseract.runs.request import RunRequest
+from airflow_provider_browseract.spending.budget import (
     Budget,
     BudgetStep,
     ReadDaySums,
@@ -23,10 +26,7 @@ from airflow_provider_browseract.runs.budget import (
     forecast_run,
     refused_by,
 )
-from airflow_provider_browseract.runs.options import OnBudget
-from airflow_provider_browseract.runs.queueing import Queued, QueueWait
-from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
-from airflow_provider_browseract.runs.request import RunRequest
+from airflow_provider_browseract.spending.day_sums import read_day_sums, write_day_sums
 from airflow_provider_browseract.worker.own_run import OwnRun
 from airflow_provider_browseract.worker.showing import show_wait_before_start
 

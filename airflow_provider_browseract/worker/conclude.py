@@ -18,17 +18,17 @@ from airflow_provider_browseract.exceptions import BrowserActError, ResultError,
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
 from airflow_provider_browseract.loops import sleep
-from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.addresses import read_output_path
-from airflow_provider_browseract.runs.files import has_files, pending_line
-from airflow_provider_browseract.runs.options import OutputFormat
-from airflow_provider_browseract.runs.outputs import (
+from airflow_provider_browseract.results.files import has_files, pending_line
+from airflow_provider_browseract.results.outputs import (
     LARGE_OUTPUT,
     FormatError,
     as_text_line,
     read_output,
     size_of,
 )
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.addresses import read_output_path
+from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.report import brief_of, check_finished, end_line, error_text, facts, what_ran
 from airflow_provider_browseract.runs.stored import storable
 from airflow_provider_browseract.worker.look import look
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_browseract.api.settings import Settings
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
+    from airflow_provider_browseract.results.store import Results, ResultStore
     from airflow_provider_browseract.runs.log import Log
-    from airflow_provider_browseract.worker.results import Results, ResultStore
 
 READ_AGAIN = (
     "On Airflow 3.3, clearing the task reads the same run again; durable=False starts a new one."
@@ -238,7 +238,7 @@ def open_store(output_path: Any, settings: Settings, log: Log) -> ResultStore:
 
     :raises InputError: the path cannot be used.
     """
-    from airflow_provider_browseract.worker.results import ResultStore
+    from airflow_provider_browseract.results.store import ResultStore
 
     return ResultStore(read_output_path(output_path), settings, log)
 

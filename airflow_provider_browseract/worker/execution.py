@@ -47,10 +47,9 @@ from airflow_provider_browseract.exceptions import (
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.in_airflow.required_action import close, read_event
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
+from airflow_provider_browseract.queue.queueing import Queued
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.cap import CapUsedUpError, over_cap_text
 from airflow_provider_browseract.runs.options import Answer, RunOptions
-from airflow_provider_browseract.runs.queueing import Queued
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, brief_of, end_line, error_text, polling_line
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import (
@@ -63,6 +62,7 @@ from airflow_provider_browseract.runs.wait import (
     no_such_end,
     why_unread,
 )
+from airflow_provider_browseract.spending.cap import CapUsedUpError, over_cap_text
 from airflow_provider_browseract.worker.checks import check_before_start, end_dry_run, with_callback
 from airflow_provider_browseract.worker.fate import STOPPED, UNKNOWN, Fate, Kind
 from airflow_provider_browseract.worker.final_errors import is_final

@@ -18,7 +18,7 @@ from airflow_provider_browseract.exceptions import (
     UnknownRefusalError,
 )
 from airflow_provider_browseract.hooks.connection import no_connection
-from airflow_provider_browseract.runs.cap import CapUsedUpError
+from airflow_provider_browseract.spending.cap import CapUsedUpError
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.worker.own_run import OwnRun

@@ -14,12 +14,12 @@ from airflow_provider_browseract.exceptions import (
     NoSlotError,
     RateLimitError,
 )
-from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import (
+from airflow_provider_browseract.queue.queueing import (
     Queued,
     QueueWait,
     pause_after,
 )
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
 from airflow_provider_browseract.worker.own_run import OwnRun
 from airflow_provider_browseract.worker.showing import show_wait_before_start

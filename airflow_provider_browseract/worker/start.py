@@ -21,10 +21,10 @@ from airflow_provider_browseract.exceptions import (
 from airflow_provider_browseract.hooks.connection import budget_of
 from airflow_provider_browseract.loops import send_all
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.cap import check_cap, credits_of
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN, error_text
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.wait import stop_run
+from airflow_provider_browseract.spending.cap import check_cap
 from airflow_provider_browseract.worker.fate import UNKNOWN
 from airflow_provider_browseract.worker.ledger import UNTIL_CLEARED, Entry, id_of, unusable
 from airflow_provider_browseract.worker.lost_start import Listed, LostStart
@@ -33,7 +33,7 @@ from airflow_provider_browseract.worker.own_run import OwnRun
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.settings import Settings
-    from airflow_provider_browseract.runs.budget import Verdict
+    from airflow_provider_browseract.spending.budget import Verdict
 
 MAX_STARTS = 2
 """How often one try sends a start if the response was lost, but certainly no run was started."""
@@ -160,7 +160,7 @@ class Start:
             self.log.warning("The API key has changed since the earlier try. Its run matches this task instance.")
             self.run.follow(task_id, entry.source.api_version)
         if not self._is_wanted(task, entry):
-            spent += 0 if self.cleared else credits_of(task)
+            spent += 0 if self.cleared else task.credits_so_far
             return self._start(entry, (*entry.earlier, task_id), spent)
         # Someone may have changed an argument or the connection, or cleared the task.
         current = replace(entry, **self._now(), spent=spent).signed(self.run.hook.settings, self.ti)

@@ -21,7 +21,7 @@ from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.api.versions import APIS, SourceKind
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.loops import send_all
-from airflow_provider_browseract.runs.budget import Budget, StepSender, check_budget
+from airflow_provider_browseract.spending.budget import Budget, StepSender, check_budget
 from airflow_provider_browseract.runs.request import Source
 
 def largest():

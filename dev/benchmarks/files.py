@@ -70,7 +70,7 @@ def inflated() -> None:
 
 
 def _curl(urls: list[str], folder: Path) -> float:
-    from airflow_provider_browseract.worker.download import PARALLEL_DOWNLOADS
+    from airflow_provider_browseract.results.download import PARALLEL_DOWNLOADS
 
     folder.mkdir()
     outputs = [part for number, url in enumerate(urls) for part in ("-o", str(folder / str(number)), url)]
@@ -88,8 +88,8 @@ def _fetch(task: dict[str, str], folder: str) -> None:
     from airflow_provider_browseract.api import v2
     from airflow_provider_browseract.api.client import BrowserActClient
     from airflow_provider_browseract.api.settings import Settings
+    from airflow_provider_browseract.results.store import ResultStore
     from airflow_provider_browseract.runs.options import OutputFormat
-    from airflow_provider_browseract.worker.results import ResultStore
 
     settings = Settings(api_key="app-emulator", base_url=task["base_url"])
     with BrowserActClient(settings) as client:
@@ -107,8 +107,8 @@ def _fetch(task: dict[str, str], folder: str) -> None:
 def _fetch_gzip(url: str, folder: str) -> None:
     from airflow_provider_browseract.api.models import Output, Task, TaskStatus
     from airflow_provider_browseract.api.settings import Settings
+    from airflow_provider_browseract.results.store import ResultStore
     from airflow_provider_browseract.runs.options import OutputFormat
-    from airflow_provider_browseract.worker.results import ResultStore
 
     # The file is on the host of the API, which alone may be a private one.
     store = ResultStore(f"file://{folder}", Settings(api_key="app-emulator", base_url=url), logging.getLogger())

@@ -330,7 +330,7 @@ def _insert(made: list[Made], xcoms: int = 1) -> None:
 
 def fill(*task_ids: str) -> None:
     """Add a task instance for each run of the account, and the queue."""
-    from airflow_provider_browseract.runs.queueing import Queued, QueueWait
+    from airflow_provider_browseract.queue.queueing import Queued, QueueWait
     from airflow_provider_browseract.runs.wait import Wait
     from airflow_provider_browseract.triggers.slot import SlotTrigger
     from airflow_provider_browseract.triggers.task import TaskTrigger

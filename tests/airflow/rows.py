@@ -23,8 +23,8 @@ from sqlalchemy.engine import Engine
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.panel.database import SLOT_TRIGGER
 from airflow_provider_browseract.panel.records import TaskInstanceKey
+from airflow_provider_browseract.queue.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs.callback_url import new_token
-from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.slot import SlotTrigger

@@ -11,7 +11,7 @@ from airflow.sdk.execution_time.comms import SetXCom
 from airflow_provider_browseract.compat import xcom_serde
 from airflow_provider_browseract.in_airflow import xcoms
 from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
-from airflow_provider_browseract.runs.outputs import MAX_DEPTH
+from airflow_provider_browseract.results.outputs import MAX_DEPTH
 from tests.cases import cases
 
 

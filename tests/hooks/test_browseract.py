@@ -43,7 +43,7 @@ from airflow_provider_browseract.emulator.v3 import V3
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.spend import SpendRow
+from airflow_provider_browseract.spending.spend import SpendRow
 from tests.cases import cases, raising
 from tests.catalogue import TEMPLATE_TEXT
 from tests.served import responding, served

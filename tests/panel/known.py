@@ -11,7 +11,7 @@ from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.panel.accounts import Account
 from airflow_provider_browseract.panel.building import Knowledge
 from airflow_provider_browseract.panel.records import Link, QueueEntry, Records, TaskInstanceKey
-from airflow_provider_browseract.runs.queueing import Queued, QueueWait
+from airflow_provider_browseract.queue.queueing import Queued, QueueWait
 
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=timezone.utc)
 CONN = "browseract_default"

@@ -20,7 +20,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import accounts as module
 from airflow_provider_browseract.panel import days, listing
 from airflow_provider_browseract.panel.accounts import Accounts
-from airflow_provider_browseract.runs.budget import Budget
+from airflow_provider_browseract.spending.budget import Budget
 from tests.cases import cases, raising
 from tests.triggers.waits import until
 from tests.workers import calls_of

@@ -17,8 +17,8 @@ from airflow_provider_browseract.panel.days import DayRun
 from airflow_provider_browseract.panel.records import Records, arrange
 from airflow_provider_browseract.panel.sums import sums_of
 from airflow_provider_browseract.panel.views import BudgetShare, Overview, Slots, StepView, foreign_text
-from airflow_provider_browseract.runs.budget import Budget
 from airflow_provider_browseract.runs.wait import Wait
+from airflow_provider_browseract.spending.budget import Budget
 from tests.cases import cases
 from tests.steps import replace
 

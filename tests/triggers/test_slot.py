@@ -14,9 +14,9 @@ from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.queue.queueing import Queued, QueueWait
+from airflow_provider_browseract.queue.slot_queue import SlotQueue
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import Queued, QueueWait
-from airflow_provider_browseract.runs.slot_queue import SlotQueue
 from airflow_provider_browseract.triggers.dispatcher import Dispatcher
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from tests.triggers.waits import LIMIT, in_world, until

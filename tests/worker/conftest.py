@@ -7,10 +7,9 @@ import pytest
 
 from airflow_provider_browseract.compat import DELETED
 from airflow_provider_browseract.emulator import SEARCH
-from tests.worker.file_host import host, listen
 from tests.workers import PENS, emulator, logs, store, worker
 
-__all__ = ["emulator", "host", "listen", "logs", "store", "worker"]
+__all__ = ["emulator", "logs", "store", "worker"]
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskS
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.exceptions import BrowserActError
-from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.request import RunRequest, Source
+from airflow_provider_browseract.spending.cap import CapUsedUpError
 from airflow_provider_browseract.worker import lost_start, start
 from airflow_provider_browseract.worker.ledger import Entry
 from airflow_provider_browseract.worker.own_run import OwnRun

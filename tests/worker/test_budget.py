@@ -15,7 +15,7 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import BudgetUnknownError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.budget import ReadDaySums, WriteDaySums
+from airflow_provider_browseract.spending.budget import ReadDaySums, WriteDaySums
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.worker import budget
 from tests.cases import cases

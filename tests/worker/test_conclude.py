@@ -19,14 +19,14 @@ from airflow_provider_browseract.compat import AirflowFailException, AirflowTask
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, ORDERS, SEARCH, EmulatedFile, RequestFault
 from airflow_provider_browseract.exceptions import ResultError, RunFailedError, StorageError
 from airflow_provider_browseract.operators.browseract import RunBotOperator
+from airflow_provider_browseract.results.download import Interrupted
+from airflow_provider_browseract.results.object_store import Folder
+from airflow_provider_browseract.results.store import Results, ResultStore
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.worker import conclude, showing
 from airflow_provider_browseract.worker.conclude import read_again
-from airflow_provider_browseract.worker.download import Interrupted
 from airflow_provider_browseract.worker.lineage import lineage_of
-from airflow_provider_browseract.worker.object_store import Folder
-from airflow_provider_browseract.worker.results import Results, ResultStore
 from tests.cases import cases, raising
 from tests.catalogue import DOWNLOAD, PLAIN_TEXT
 from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, calls_of

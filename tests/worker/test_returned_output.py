@@ -20,9 +20,9 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunBotOperator
-from airflow_provider_browseract.runs import outputs
+from airflow_provider_browseract.results import outputs
+from airflow_provider_browseract.results.outputs import LARGE_OUTPUT
 from airflow_provider_browseract.runs.options import OutputFormat
-from airflow_provider_browseract.runs.outputs import LARGE_OUTPUT
 from airflow_provider_browseract.worker import showing
 from airflow_provider_browseract.worker.conclude import Conclusion
 from airflow_provider_browseract.worker.conclude import Output as Handled

@@ -24,10 +24,10 @@ from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.stored import from_json, to_json
+from airflow_provider_browseract.spending.cap import CapUsedUpError
 from airflow_provider_browseract.worker.fate import STOPPED, Fate
 from airflow_provider_browseract.worker.ledger import Entry
 from airflow_provider_browseract.worker.lost_start import LostStart

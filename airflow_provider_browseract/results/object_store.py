@@ -18,8 +18,8 @@ from fsspec.implementations.local import LocalFileSystem
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.exceptions import InputError, StorageError
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
+from airflow_provider_browseract.results.download import FileError
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.worker.download import FileError
 
 UPLOAD_BLOCK = 5 * 1024 * 1024
 """Bytes that a store's client may collect before it sends them: the smallest part that S3 accepts."""

@@ -7,7 +7,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.exceptions import InputError, StorageError
-from airflow_provider_browseract.worker.object_store import Folder
+from airflow_provider_browseract.results.object_store import Folder
 from tests.cases import raising
 
 

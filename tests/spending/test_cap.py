@@ -1,5 +1,5 @@
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
-from airflow_provider_browseract.runs.cap import over_cap_text
+from airflow_provider_browseract.spending.cap import over_cap_text
 from tests.cases import cases
 
 LOOPING = Task(

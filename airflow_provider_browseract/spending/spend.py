@@ -15,13 +15,12 @@ from datetime import date, datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
+from airflow_provider_browseract.api.models import CREDITS_PER_STEP, ApiVersion, Page, Task, TaskStatus
 from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.exceptions import UnexpectedResponseError
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.cap import CREDITS_PER_STEP
-from airflow_provider_browseract.runs.outputs import number_of
+from airflow_provider_browseract.runs.report import number_of
 from airflow_provider_browseract.runs.request import Source
 
 MAX_REQUESTS = 80

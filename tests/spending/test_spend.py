@@ -6,11 +6,12 @@ import pytest
 from airflow_provider_browseract.api.models import ListedTask
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.exceptions import BrowserActError
-from airflow_provider_browseract.runs import spend, timings
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.runs.spend import Forecast, RequestLimit, Spend, forecast_for, list_runs, mean_of
+from airflow_provider_browseract.spending import spend
+from airflow_provider_browseract.spending.spend import Forecast, RequestLimit, Spend, forecast_for, list_runs, mean_of
 from tests.cases import cases
-from tests.runs.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
+from tests.spending.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
 from tests.steps import carry_out
 from tests.worker.starts import SOURCE
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.in_airflow import day_sums
-from airflow_provider_browseract.in_airflow.day_sums import read_day_sums, write_day_sums
+from airflow_provider_browseract.spending import day_sums
+from airflow_provider_browseract.spending.day_sums import read_day_sums, write_day_sums
 from tests.cases import cases, raising
 from tests.conftest import DagResult
 
@@ -24,7 +24,7 @@ from datetime import date
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_browseract.in_airflow.day_sums import read_day_sums, write_day_sums
+from airflow_provider_browseract.spending.day_sums import read_day_sums, write_day_sums
 
 log = logging.getLogger(__name__)
 

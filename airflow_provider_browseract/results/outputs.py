@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 import msgspec
 
 from airflow_provider_browseract.api.models import Output, Task
-from airflow_provider_browseract.runs.files import addresses_of, has_files
+from airflow_provider_browseract.results.files import addresses_of, has_files
 from airflow_provider_browseract.runs.options import OutputFormat
+from airflow_provider_browseract.runs.report import number_of
 from airflow_provider_browseract.runs.stored import storable
 
 MAX_DEPTH = 64
@@ -291,8 +292,3 @@ def _csv_lines(text: str) -> Generator[list[str], None, None]:
         raise FormatError(f"{error} at line {rows.line_num}") from None
     finally:
         csv.field_size_limit(before)
-
-
-def number_of(number: int, what: str) -> str:
-    """Return a number with a noun, which gets a plural if it needs one."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -32,7 +32,7 @@ from airflow_provider_browseract.runs.addresses import is_private
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.settings import Settings
-    from airflow_provider_browseract.runs.files import RunFile
+    from airflow_provider_browseract.results.files import RunFile
 
 PARALLEL_DOWNLOADS = 4
 """How many files are fetched at once."""

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.runs.budget import Budget, forecast_run, refused_by
 from airflow_provider_browseract.runs.request import Source
+from airflow_provider_browseract.spending.budget import Budget, forecast_run, refused_by
 from tests.cases import cases, examples
-from tests.runs.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
+from tests.spending.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
 from tests.steps import carry_out
 from tests.worker.starts import SOURCE
 

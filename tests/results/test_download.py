@@ -19,14 +19,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, Settings
+from airflow_provider_browseract.results import download
+from airflow_provider_browseract.results.download import FileError, FileSession, Interrupted, no_addresses_in_logs
+from airflow_provider_browseract.results.files import RunFile
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.files import RunFile
-from airflow_provider_browseract.worker import download
-from airflow_provider_browseract.worker.download import FileError, FileSession, Interrupted, no_addresses_in_logs
 from tests.cases import cases
 from tests.e2e.local_airflow import wait_for
+from tests.results.file_host import CONTENT, OK, Handle, reply, request_of
 from tests.served import certificate_in, with_tls
-from tests.worker.file_host import CONTENT, OK, Handle, reply, request_of
 
 MIB = 1024 * 1024
 PUBLIC = "203.0.114.7"

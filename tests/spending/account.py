@@ -7,8 +7,15 @@ from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.runs.budget import Budget, LogLine, ReadDaySums, Verdict, WriteDaySums, check_budget
 from airflow_provider_browseract.runs.request import Source
+from airflow_provider_browseract.spending.budget import (
+    Budget,
+    LogLine,
+    ReadDaySums,
+    Verdict,
+    WriteDaySums,
+    check_budget,
+)
 from tests.steps import carry_out, read
 from tests.worker.starts import SOURCE
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_browseract.api.models import DownloadFile, Output, OutputFile, Task, TaskStatus
-from airflow_provider_browseract.runs import files
-from airflow_provider_browseract.runs.files import NAME_BYTES, files_of, safe_name, source_of
+from airflow_provider_browseract.results import files
+from airflow_provider_browseract.results.files import NAME_BYTES, files_of, safe_name, source_of
 from tests.cases import cases
 from tests.steps import replace
 

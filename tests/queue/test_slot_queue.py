@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.queue.queueing import QueueWait
+from airflow_provider_browseract.queue.slot_queue import HOLD_FACTOR, SlotQueue
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import QueueWait
-from airflow_provider_browseract.runs.slot_queue import HOLD_FACTOR, SlotQueue
 from tests.cases import cases
 
 from .queue_model import World, wait_of

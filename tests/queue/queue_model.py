@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.queue.queueing import Queued, QueueWait, pause_after
+from airflow_provider_browseract.queue.slot_queue import SlotQueue
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import Queued, QueueWait, pause_after
-from airflow_provider_browseract.runs.slot_queue import SlotQueue
 
 
 def wait_of(

@@ -23,7 +23,7 @@ from airflow_provider_browseract.exceptions import (
 from airflow_provider_browseract.loops import Sender
 from airflow_provider_browseract.runs.log import Log
 from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.runs.spend import (
+from airflow_provider_browseract.spending.spend import (
     UNKNOWN,
     Forecast,
     ListedRun,

@@ -19,12 +19,7 @@ import tenacity
 
 from airflow_provider_browseract.exceptions import BrowserActError, StorageError
 from airflow_provider_browseract.loops import CHECK_INTERVAL, sleep
-from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.files import TEXT_NAMES, RunFile, files_of, has_files, media_type_of, safe_name
-from airflow_provider_browseract.runs.options import OutputFormat
-from airflow_provider_browseract.runs.outputs import FormatError, format_of, number_of, size_of
-from airflow_provider_browseract.runs.report import facts
-from airflow_provider_browseract.worker.download import (
+from airflow_provider_browseract.results.download import (
     CHUNK_SIZE,
     MAX_FILE_SIZE,
     PARALLEL_DOWNLOADS,
@@ -35,7 +30,12 @@ from airflow_provider_browseract.worker.download import (
     RunSizeError,
     no_addresses_in_logs,
 )
-from airflow_provider_browseract.worker.object_store import Folder, storage_errors
+from airflow_provider_browseract.results.files import TEXT_NAMES, RunFile, files_of, has_files, media_type_of, safe_name
+from airflow_provider_browseract.results.object_store import Folder, storage_errors
+from airflow_provider_browseract.results.outputs import FormatError, format_of, size_of
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.options import OutputFormat
+from airflow_provider_browseract.runs.report import facts, number_of
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.queue.queueing import QueueWait, pause_after
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import QueueWait, pause_after
 
 HOLD_FACTOR = 1.5
 """How much longer a woken task instance holds a slot than the slowest start has taken."""

@@ -5,31 +5,9 @@ from __future__ import annotations
 from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.runs.report import error_text, name_step
 
-CREDITS_PER_STEP = 5
-"""Credits that a step costs, according to BrowserAct's documents."""
-
 
 class CapUsedUpError(Exception):
     """The cap does not allow another run. No run was started."""
-
-
-def credits_of(task: Task) -> int:
-    """Return the credits that a run has used so far.
-
-    It is not documented whether ``credit`` grows while a run is active, so the steps that have begun count too.
-    """
-    return max(task.credit or 0, CREDITS_PER_STEP * task.step_count)
-
-
-def unread_credits_line(why: str, cap: int) -> str:
-    """Return the warning that the credits of a run cannot be compared with the cap.
-
-    :param why: why only the status of the run was read.
-    """
-    return (
-        f"The credits of the run cannot be compared with max_credits={cap}: {why.rstrip('.')}. Until they can be "
-        "compared, only timeout stops the run."
-    )
 
 
 def over_cap_text(

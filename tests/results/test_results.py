@@ -19,15 +19,15 @@ import pytest
 from airflow_provider_browseract.api.models import DownloadFile, Output, OutputFile, Step, Task, TaskStatus
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import ServerError, StorageError
+from airflow_provider_browseract.results import store as results
+from airflow_provider_browseract.results.download import Allowance, RunSizeError
+from airflow_provider_browseract.results.store import ResultStore
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import OutputFormat
-from airflow_provider_browseract.worker import results
-from airflow_provider_browseract.worker.download import Allowance, RunSizeError
-from airflow_provider_browseract.worker.results import ResultStore
 from tests.cases import cases, raising
 from tests.e2e.local_airflow import wait_for
+from tests.results.file_host import CONTENT, OK, reply
 from tests.steps import replace
-from tests.worker.file_host import CONTENT, OK, reply
 
 AUTO = OutputFormat.AUTO
 SIZE = len(CONTENT)

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from airflow_provider_browseract.api.models import DownloadFile, Output, OutputFile, Task, TaskStatus
-from airflow_provider_browseract.runs import outputs
+from airflow_provider_browseract.results import outputs
+from airflow_provider_browseract.results.outputs import MAX_DEPTH, FormatError, ReturnValue, format_of
 from airflow_provider_browseract.runs.options import OutputFormat
-from airflow_provider_browseract.runs.outputs import MAX_DEPTH, FormatError, ReturnValue, format_of
 from tests.cases import cases
 
 AUTO, JSON, CSV, TEXT = OutputFormat.AUTO, OutputFormat.JSON, OutputFormat.CSV, OutputFormat.TEXT
