@@ -36,7 +36,7 @@ from mutmut.state import state
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "airflow_provider_browseract"
-ROOMS = ("api", "runs", "triggers", "webhook", "worker")
+ROOMS = ("api", "queue", "results", "runs", "spending", "triggers", "webhook", "worker")
 """The folders of the package that decide about money."""
 
 OTHER_TESTS = ("commands", "e2e", "emulator", "faults", "panel")
