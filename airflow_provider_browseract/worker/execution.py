@@ -314,10 +314,10 @@ class Execution:
             from airflow_provider_browseract.worker.budget import BudgetWait
 
             BudgetWait(self.run, self.ti, refused.why, options.on_budget, queued, limit).wait()
-        from airflow_provider_browseract.worker.slots import SlotWait
+        from airflow_provider_browseract.worker.slots import wait_for_slot
 
         queued = queued.refused()
-        SlotWait(self.run, self.ti, refused.why, queued, limit, options.deferrable).wait()
+        wait_for_slot(self.run, self.ti, refused.why, queued, limit=limit, deferrable=options.deferrable)
         return queued
 
     # Wait for the run
