@@ -15,6 +15,9 @@ from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
 from airflow_provider_browseract.worker.own_run import OwnRun
 from airflow_provider_browseract.worker.showing import show_wait_before_start
 
+NO_SLOT_NOW = "BrowserAct has no free slot now, and has refused the start"
+TOO_MANY_REQUESTS = "BrowserAct has received too many requests, and has refused the start"
+
 
 def wait_for_slot(
     run: OwnRun,
@@ -43,8 +46,7 @@ def wait_for_slot(
         )
     about_slots = isinstance(refused, ConcurrencyLimitError)
     run.log.info(
-        "%s, and has refused the start %s. Waiting for at most %s. (%s)%s",
-        "BrowserAct has no free slot now" if about_slots else "BrowserAct has received too many requests",
+        f"{NO_SLOT_NOW if about_slots else TOO_MANY_REQUESTS} %s. Waiting for at most %s. (%s)%s",
         "once" if queued.refusals == 1 else f"{queued.refusals} times",
         _in_words(until - now),
         refused.message,
