@@ -78,8 +78,8 @@ def read_input(value: Any) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for name, member in (value or {}).items():
         try:
-            _check_names({name: member})
-            text = json_text({name: member})
+            _check_names(one := {name: member})
+            text = json_text(one)
             # A lone surrogate is valid JSON, but cannot be encoded as UTF-8.
             text.encode()
         except (TypeError, ValueError, RecursionError) as error:
@@ -117,7 +117,7 @@ def conform(input: Mapping[str, Any], schema: Any, what: str) -> Conformed:
         validator = _validator(schema)
         # A text that becomes a list or a dict can contain further texts to convert.
         while problems := [*validator.iter_errors(copied)]:
-            wanted = {path: types for path, types in _wanted_types(problems).items() if path not in converted}
+            wanted = {path: types for path, types in _wanted_types(problems).items() if path and path not in converted}
             changed = [path for path, types in wanted.items() if len(types) == 1 and _convert(copied, path, *types)]
             if not changed:
                 break
@@ -253,10 +253,10 @@ def _wanted_types(problems: Iterable[Any]) -> dict[tuple[str | int, ...], set[st
 
 def _convert(root: Any, path: tuple[str | int, ...], wanted: str) -> bool:
     """Convert a value in its place if nothing is lost, and return whether that was so."""
-    *steps, last = path or ("",)
+    *steps, last = path
     for step in steps:
         root = root[step]
-    converted = _converted(root[last], wanted) if path else None
+    converted = _converted(root[last], wanted)
     if converted is not None:
         root[last] = converted
     return converted is not None
