@@ -66,26 +66,38 @@ def get_task(task_id: str) -> Call[models.Task]:
     return _call("get-task", "GET", models.Task, {"task_id": task_id}, about=task_id)
 
 
-def list_tasks(
+def list_tasks(**filters: Any) -> Call[models.Page[models.ListedTask]]:
+    """List tasks by creation time (``GET /v2/workflow/list-tasks``).
+
+    :param filters: as for :func:`read_filters`.
+    """
+    return _call("list-tasks", "GET", models.Page[models.ListedTask], read_filters("workflow", PAGE_LIMIT, **filters))
+
+
+def read_filters(
+    source: str,
+    page_limit: int,
     *,
     source_id: str | None = None,
     name: str | None = None,
     status: models.TaskStatus | str | None = None,
     created_at_from: datetime | None = None,
     created_at_to: datetime | None = None,
-    limit: int = PAGE_LIMIT,
-) -> Call[models.Page[models.ListedTask]]:
-    """List tasks by creation time (``GET /v2/workflow/list-tasks``)."""
-    params = given(
-        workflow_id=optional(read_path_id, "workflow_id", source_id),
-        workflow_name=name,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Return the parameters of the first page of a list of tasks. In both versions, they are the same.
+
+    :param source: what has run, as the names of two parameters begin: ``workflow`` or ``bot``.
+    :param page_limit: the largest page. Default of ``limit``.
+    """
+    return given(
+        **{f"{source}_id": optional(read_path_id, f"{source}_id", source_id), f"{source}_name": name},
         status=None if status is None else read_choice("status", status, models.TaskStatus).value,
         created_at_from=optional(read_moment, "created_at_from", created_at_from),
         created_at_to=optional(read_moment, "created_at_to", created_at_to),
         page=1,
-        limit=min(limit, PAGE_LIMIT),
+        limit=min(limit or page_limit, page_limit),
     )
-    return _call("list-tasks", "GET", models.Page[models.ListedTask], params)
 
 
 def stop_task(task_id: str, *, biz_code: int | None = None) -> Call[Any]:

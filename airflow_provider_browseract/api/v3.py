@@ -6,12 +6,12 @@ The functions have the names of those in :mod:`~airflow_provider_browseract.api.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from airflow_provider_browseract.api import arguments, models
 from airflow_provider_browseract.api.arguments import given, optional
 from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.v2 import read_filters
 from airflow_provider_browseract.exceptions import InputError
 
 PAGE_LIMIT = 100
@@ -46,28 +46,14 @@ def get_task(task_id: str) -> Call[models.BotTask]:
     return _about("query-run", "GET", task_id, "", models.BotTask)
 
 
-def list_tasks(
-    *,
-    source_id: str | None = None,
-    name: str | None = None,
-    status: models.TaskStatus | str | None = None,
-    created_at_from: datetime | None = None,
-    created_at_to: datetime | None = None,
-    limit: int = PAGE_LIMIT,
-) -> Call[models.Page[models.ListedBotTask]]:
-    """List runs of bots and templates (``GET /v3/bots/runs``). They have no output."""
-    wanted = None if status is None else arguments.read_choice("status", status, models.TaskStatus)
-    if wanted is models.TaskStatus.UNKNOWN:
+def list_tasks(**filters: Any) -> Call[models.Page[models.ListedBotTask]]:
+    """List runs of bots and templates (``GET /v3/bots/runs``). They have no output.
+
+    :param filters: as for :func:`~airflow_provider_browseract.api.v2.read_filters`.
+    """
+    if filters.get("status") == models.TaskStatus.UNKNOWN:
         raise InputError("status is 'unknown', which version 3 of the API does not have. Use another one, or None.")
-    params = given(
-        bot_id=optional(arguments.read_path_id, "bot_id", source_id),
-        bot_name=name,
-        status=None if wanted is None else wanted.value,
-        created_at_from=optional(arguments.read_moment, "created_at_from", created_at_from),
-        created_at_to=optional(arguments.read_moment, "created_at_to", created_at_to),
-        page=1,
-        limit=min(limit, PAGE_LIMIT),
-    )
+    params = read_filters("bot", PAGE_LIMIT, **filters)
     return _call("page-runs", "GET", "/runs", models.Page[models.ListedBotTask], params)
 
 
