@@ -360,7 +360,7 @@ class Task(Model):
     @property
     def source_id(self) -> str | None:
         """The workflow or bot, if the response names it."""
-        return self.workflow_id or self.bot_id
+        return self.bot_id or self.workflow_id
 
     @property
     def step_count(self) -> int:
@@ -376,23 +376,10 @@ class Task(Model):
         return max(self.credit or 0, CREDITS_PER_STEP * self.step_count)
 
 
-ONLY_IN_V2 = ("workflow_id", "workflowId", "profile_id", "profileId", "input_parameters", "inputParameters")
-"""Names of fields that version 3 does not have, or that mean something else there."""
-
-
-class OfBot(Model):
-    """What version 3 returns about a run."""
+class BotTask(Task):
+    """A run of a bot. Its output is a JSON value, and the same as files of several formats."""
 
     api_version: ApiVersion = ApiVersion.V3
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_version_3(cls, data: Any) -> Any:
-        return {name: data[name] for name in data if name not in ONLY_IN_V2} if isinstance(data, dict) else data
-
-
-class BotTask(OfBot, Task):
-    """A run of a bot. Its output is a JSON value, and the same as files of several formats."""
 
     @model_validator(mode="before")
     @classmethod
@@ -421,8 +408,10 @@ class ListedTask(Task):
     status: Status = TaskStatus.UNKNOWN
 
 
-class ListedBotTask(OfBot, ListedTask):
+class ListedBotTask(ListedTask):
     """A run of a bot of a list, which has no output either."""
+
+    api_version: ApiVersion = ApiVersion.V3
 
 
 class TaskState(Model):
