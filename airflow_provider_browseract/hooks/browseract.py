@@ -76,7 +76,7 @@ class BrowserActHook(BaseHook):
 
     # Airflow 3.1 gets the form from these methods, and newer versions from the provider info.
     get_connection_form_widgets = staticmethod(form.form_widgets)
-    get_ui_field_behaviour = staticmethod(form.field_behaviour)
+    get_ui_field_behaviour = staticmethod(form.STANDARD_FIELDS.copy)
 
     def __init__(self, browseract_conn_id: str = default_conn_name) -> None:
         super().__init__()
@@ -374,10 +374,9 @@ class BrowserActHook(BaseHook):
         :param created_at_to: only tasks created at this time or earlier. It needs a time zone.
         :returns: the tasks, without steps and downloads, which only :meth:`get_task` returns.
         """
-        created: dict[str, Any] = {"created_at_from": created_at_from, "created_at_to": created_at_to}
-        return self.client.iter_items(
-            v2.list_tasks(source_id=workflow_id, name=workflow_name, status=status, **created)
-        )
+        created = {"created_at_from": created_at_from, "created_at_to": created_at_to}
+        call = v2.list_tasks(source_id=workflow_id, name=workflow_name, status=status, **created)
+        return self.client.iter_items(call)
 
     def iter_bot_tasks(
         self,
@@ -397,7 +396,7 @@ class BrowserActHook(BaseHook):
         :param created_at_to: as in :meth:`iter_tasks`.
         :returns: the runs, without output, steps and downloads. Their order is not documented.
         """
-        created: dict[str, Any] = {"created_at_from": created_at_from, "created_at_to": created_at_to}
+        created = {"created_at_from": created_at_from, "created_at_to": created_at_to}
         return self.client.iter_items(v3.list_tasks(source_id=bot_id, name=bot_name, status=status, **created))
 
     def get_spend(

@@ -1,29 +1,29 @@
 """The ``browseract`` connection: how its settings are read, and how the form shows them.
 
 Newer cores read the form from the provider info (:func:`connection_type`). Airflow 3.1 gets it from the hook
-(:func:`form_widgets`, :func:`field_behaviour`).
+(:data:`STANDARD_FIELDS`, :func:`form_widgets`).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from airflow_provider_browseract import __version__
-from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, EXTRA_FIELDS, Settings
+from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, EXTRA_FIELDS, TEXT, Settings
+from airflow_provider_browseract.api.validation import first_problem
 from airflow_provider_browseract.exceptions import ConnectionFailedError, ConnectionFieldError
 from airflow_provider_browseract.runs.addresses import is_private
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
-    from pydantic.fields import FieldInfo
 
     from airflow_provider_browseract.spending.budget import Budget
 
@@ -39,10 +39,7 @@ STANDARD_FIELDS: dict[str, Any] = {
     # connection as changed and responds with 400. So the form shows the port, although hardly anybody needs it.
     "placeholders": {"host": DEFAULT_BASE_URL, "password": "app-... (required)", "port": "443"},
 }
-"""How the form shows the standard fields."""
-
-_warned: set[tuple[str | None, str]] = set()
-"""Connections and warnings that this process has logged."""
+"""How the form shows the standard fields, as a hook of Airflow 3.1 returns it (``get_ui_field_behaviour``)."""
 
 
 def unreadable(conn_id: str, error: Exception) -> ConnectionFailedError:
@@ -63,17 +60,12 @@ def variable_of(conn_id: str) -> str:
 
 def no_connection(conn_id: str) -> str:
     """Return a message that there is no such connection, and how to add one."""
-    variable = variable_of(conn_id)
-    if variable in os.environ:
-        return (
-            f"There is no connection {conn_id!r}: Airflow cannot read the value of {variable}.\n"
-            "In a URI, characters such as / in the API key have to be percent-encoded (%2F). JSON needs no encoding: "
-            """'{"conn_type": "browseract", "password": "app-..."}'."""
-        )
     return (
         f"There is no connection {conn_id!r}.\n"
-        f"Add one of type BrowserAct with the API key in its API key (password) field, or set {variable}. Or correct "
-        "the id."
+        "Add one of type BrowserAct with the API key in its API key (password) field, or set the environment variable "
+        f"{variable_of(conn_id)} to JSON: "
+        """'{"conn_type": "browseract", "password": "app-..."}'. """
+        "If it is set, Airflow cannot read its value. Or correct the id."
     )
 
 
@@ -85,21 +77,10 @@ def connection_type() -> dict[str, Any]:
         "hook-name": HOOK_NAME,
         "ui-field-behaviour": {name.replace("_", "-"): shown for name, shown in STANDARD_FIELDS.items()},
         "conn-fields": {
-            name: {"label": field.title, "description": field.description, "schema": _form_schema(field)}
+            name: {"label": field.title, "description": field.description, "schema": field.json_schema_extra}
             for name, field in EXTRA_FIELDS.items()
         },
     }
-
-
-def _form_schema(field: FieldInfo) -> dict[str, Any]:
-    """Return the JSON schema of a field of the form, which can always be left empty."""
-    schema = cast("dict[str, Any]", field.json_schema_extra)
-    return {**schema, "type": [schema["type"], "null"]}
-
-
-def field_behaviour() -> dict[str, Any]:
-    """Describe the standard fields as a hook of Airflow 3.1 does (``get_ui_field_behaviour``)."""
-    return dict(STANDARD_FIELDS)
 
 
 def form_widgets() -> dict[str, Any]:
@@ -108,9 +89,8 @@ def form_widgets() -> dict[str, Any]:
     from wtforms import IntegerField, StringField
     from wtforms.validators import Optional
 
-    widgets = {"string": StringField, "integer": IntegerField}
     return {
-        name: widgets[_form_schema(field)["type"][0]](
+        name: (StringField if field.json_schema_extra == TEXT else IntegerField)(
             field.title, validators=[Optional()], description=field.description
         )
         for name, field in EXTRA_FIELDS.items()
@@ -156,20 +136,18 @@ def read_settings(connection: Connection) -> Settings:
     extra, conn_id = _extra_of(connection), connection.conn_id
     user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
     base_url, unknown = _base_url(connection), _unknown_keys(extra)
-    _warn_once(
-        conn_id,
-        unknown and f"{unknown}. Polls and stops ignore them. New runs are refused until they are corrected.",
-        unencrypted(base_url),
-    )
+    if unknown:
+        _warn_once(conn_id, f"{unknown}. Polls and stops ignore them. New runs are refused until they are corrected.")
+    if warning := unencrypted(base_url):
+        _warn_once(conn_id, warning)
     given = {name: extra[name] for name in EXTRA_FIELDS if extra.get(name) not in (None, "")}
     given |= {"base_url": base_url, "user_agent": user_agent, "connection": conn_id, "unknown": unknown}
     try:
         return Settings(api_key=_api_key(connection), **given)
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        why = wrong["msg"].removeprefix("Value error, ")
+        name, why = first_problem(error)
         raise ConnectionFieldError(
-            f"Connection {conn_id!r}: extra {wrong['loc'][0]!r}: {why}.\nCorrect it in the extra of the connection."
+            f"Connection {conn_id!r}: extra {name!r}: {why}.\nCorrect it in the extra of the connection."
         ) from None
 
 
@@ -194,11 +172,9 @@ def _unknown_keys(extra: Mapping[str, Any]) -> str | None:
     return f"The extra has unknown keys: {', '.join(shown)}" if others else None
 
 
-def _warn_once(conn_id: str | None, *warnings: str | None) -> None:
-    for warning in warnings:
-        if warning and (conn_id, warning) not in _warned:
-            _warned.add((conn_id, warning))
-            log.warning("Connection %r: %s", conn_id, warning)
+@cache
+def _warn_once(conn_id: str | None, warning: str) -> None:
+    log.warning("Connection %r: %s", conn_id, warning)
 
 
 def unencrypted(base_url: str) -> str | None:

@@ -172,9 +172,9 @@ def test_form_has_minimums_and_every_field_can_be_left_empty():
 
 class TestWarnings:
     @pytest.fixture
-    def logged(self, monkeypatch, caplog):
+    def logged(self, caplog):
         """Read connections in a process that has logged no warning, and return the warnings."""
-        monkeypatch.setattr(connection, "_warned", set())
+        connection._warn_once.cache_clear()
 
         def logged(*several) -> list[str]:
             for fields in several:
@@ -243,6 +243,5 @@ def test_worker_and_api_server_read_the_same_settings_from_uri_or_json(text, mon
     assert in_worker.read_timeout == (4 if "read_timeout" in text else 30)
 
 
-def test_example_for_a_connection_that_cannot_be_read_has_only_what_is_to_be_replaced(monkeypatch):
-    monkeypatch.setenv("AIRFLOW_CONN_SHOP", "x")
+def test_example_of_a_connection_in_the_environment_has_only_what_is_to_be_replaced():
     assert """'{"conn_type": "browseract", "password": "app-..."}'""" in connection.no_connection("shop")
