@@ -1,7 +1,7 @@
 """Every endpoint of BrowserAct's API v2 as a function that returns a call, which a client sends.
 
 :mod:`~airflow_provider_browseract.api.v3` has the same functions. The methods of
-:class:`~airflow_provider_browseract.hooks.browseract.BrowserActHook` describe the arguments. For an argument that
+:class:`~airflow_provider_browseract.hooks.browseract.BrowserActHook` describe the arguments. For an id or a filter that
 cannot be used, the functions raise :class:`~airflow_provider_browseract.exceptions.InputError`.
 """
 
@@ -14,7 +14,6 @@ from typing import Any
 from airflow_provider_browseract.api import models
 from airflow_provider_browseract.api.arguments import given, optional, read_choice, read_id, read_moment, read_path_id
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.exceptions import InputError
 
 PAGE_LIMIT = 500
 """The largest page that the API returns. The limit is always sent, because a page has only one item without it."""
@@ -142,6 +141,4 @@ def _call(name: str, method: str, result: Any, params: Mapping[str, Any] | None 
 
 
 def _pairs(inputs: Mapping[str, str] | None) -> list[dict[str, str]]:
-    if not isinstance(inputs, Mapping | None):
-        raise InputError(f"the inputs should be a dict of names and texts, but are {type(inputs).__name__}")
     return [{"name": name, "value": text} for name, text in (inputs or {}).items()]

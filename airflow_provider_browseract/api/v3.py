@@ -23,7 +23,7 @@ MAX_KEYWORD = 200
 
 def run(bot_id: str, inputs: Mapping[str, Any] | None = None, **callbacks: str | None) -> Call[models.CreatedTask]:
     """Start a run of a bot (``POST /v3/bots/{bot_id}/runs``)."""
-    path, body = f"/{arguments.read_path_id('bot_id', bot_id)}/runs", given(input=_input(inputs), **callbacks)
+    path, body = f"/{arguments.read_path_id('bot_id', bot_id)}/runs", given(input=dict(inputs or {}), **callbacks)
     return _call("create-run", "POST", path, models.CreatedTask, body=body, starts_run=True)
 
 
@@ -32,7 +32,7 @@ def run_template(
 ) -> Call[models.CreatedTask]:
     """Start a run of an official template (``POST /v3/bots/templates/{template_id}/runs``)."""
     path = f"/templates/{arguments.read_path_id('template_id', template_id)}/runs"
-    body = given(input=_input(inputs), proxy_region=optional(arguments.read_id, "region", region), **callbacks)
+    body = given(input=dict(inputs or {}), proxy_region=optional(arguments.read_id, "region", region), **callbacks)
     return _call("create-template-run", "POST", path, models.CreatedTask, body=body, starts_run=True)
 
 
@@ -115,9 +115,3 @@ def _keyword(value: str | None) -> str | None:
     if value is not None and len(value) > MAX_KEYWORD:
         raise InputError(f"keyword has {len(value)} characters. BrowserAct accepts at most {MAX_KEYWORD}.")
     return value
-
-
-def _input(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping | None):
-        raise InputError(f"the input should be a dict, but is {type(value).__name__}")
-    return dict(value or {})
