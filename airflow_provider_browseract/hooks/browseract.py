@@ -119,18 +119,15 @@ class BrowserActHook(BaseHook):
 
     async def asettings(self) -> Settings:
         """Return the settings of the connection, without blocking an event loop."""
-        settings = self._settings
-        if settings is None:
+        if self._settings is None:
             try:
-                found = await uninterrupted(self.aget_connection(self.browseract_conn_id))
+                self._settings = form.read_settings(await uninterrupted(self.aget_connection(self.browseract_conn_id)))
             except AirflowNotFoundException:
                 # In a task of Airflow 3.1 and under dag.test(), only the blocking method finds the connections that
                 # Airflow stores.
                 if not (in_task() or in_dag_test()):
                     raise
-                found = self.get_connection(self.browseract_conn_id)
-            settings = self._settings = form.read_settings(found)
-        return settings
+        return self.settings
 
     def _forget(self) -> None:
         """Read the connection again when it is needed next, because someone may have replaced the API key."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -60,12 +61,17 @@ def variable_of(conn_id: str) -> str:
 
 def no_connection(conn_id: str) -> str:
     """Return a message that there is no such connection, and how to add one."""
+    variable = variable_of(conn_id)
+    if variable in os.environ:
+        return (
+            f"There is no connection {conn_id!r}: Airflow cannot read the value of {variable}.\n"
+            "In a URI, characters such as / in the API key have to be percent-encoded (%2F). JSON needs no encoding: "
+            """'{"conn_type": "browseract", "password": "app-..."}'."""
+        )
     return (
         f"There is no connection {conn_id!r}.\n"
-        "Add one of type BrowserAct with the API key in its API key (password) field, or set the environment variable "
-        f"{variable_of(conn_id)} to JSON: "
-        """'{"conn_type": "browseract", "password": "app-..."}'. """
-        "If it is set, Airflow cannot read its value. Or correct the id."
+        f"Add one of type BrowserAct with the API key in its API key (password) field, or set {variable}. Or correct "
+        "the id."
     )
 
 

@@ -243,5 +243,6 @@ def test_worker_and_api_server_read_the_same_settings_from_uri_or_json(text, mon
     assert in_worker.read_timeout == (4 if "read_timeout" in text else 30)
 
 
-def test_example_of_a_connection_in_the_environment_has_only_what_is_to_be_replaced():
+def test_example_for_a_connection_that_cannot_be_read_has_only_what_is_to_be_replaced(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", "x")
     assert """'{"conn_type": "browseract", "password": "app-..."}'""" in connection.no_connection("shop")
