@@ -141,7 +141,5 @@ def _ssl_context() -> ssl.SSLContext:
     certificates = trusted_certificates()
     if certificates is None:
         return httpx.create_ssl_context()
-    is_folder = os.path.isdir(certificates)
-    return ssl.create_default_context(
-        cafile=None if is_folder else certificates, capath=certificates if is_folder else None
-    )
+    place: Any = {"capath" if os.path.isdir(certificates) else "cafile": certificates}
+    return ssl.create_default_context(**place)
