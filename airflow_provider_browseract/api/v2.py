@@ -19,39 +19,21 @@ PAGE_LIMIT = 500
 """The largest page that the API returns. The limit is always sent, because a page has only one item without it."""
 
 
-def run(
-    workflow_id: str,
-    inputs: Mapping[str, str] | None = None,
-    *,
-    save_browser_data: bool = False,
-    profile_id: str | None = None,
-    **callbacks: str | None,
-) -> Call[models.CreatedTask]:
+def run(workflow_id: str, inputs: Mapping[str, str] | None = None, **options: Any) -> Call[models.CreatedTask]:
     """Start a run of a workflow (``POST /v2/workflow/run-task``).
 
-    :param callbacks: ``callback_url`` and ``status_change_callback_url``, here and in the other starts.
+    :param options: the other fields of a :class:`~airflow_provider_browseract.runs.request.RunRequest` that this kind
+        of source takes, here and in the other starts. They have been checked there.
     """
-    body = given(
-        workflow_id=read_path_id("workflow_id", workflow_id),
-        input_parameters=_pairs(inputs),
-        save_browser_data=save_browser_data,
-        profile_id=optional(read_id, "profile_id", profile_id),
-        **callbacks,
-    )
-    return _call("run-task", "POST", models.CreatedTask, body=body, starts_run=True)
+    return _start("run-task", "workflow_id", workflow_id, inputs, {"save_browser_data": False, **options})
 
 
 def run_template(
-    template_id: str, inputs: Mapping[str, str] | None = None, *, region: str | None = None, **callbacks: str | None
+    template_id: str, inputs: Mapping[str, str] | None = None, *, region: str | None = None, **options: Any
 ) -> Call[models.CreatedTask]:
     """Start a run of an official template (``POST /v2/workflow/run-task-by-template``). Templates have no profiles."""
-    body = given(
-        workflow_template_id=read_path_id("workflow_template_id", template_id),
-        proxyRegion=optional(read_id, "region", region),
-        input_parameters=_pairs(inputs),
-        **callbacks,
-    )
-    return _call("run-task-by-template", "POST", models.CreatedTask, body=body, starts_run=True)
+    options |= given(proxyRegion=region)
+    return _start("run-task-by-template", "workflow_template_id", template_id, inputs, options)
 
 
 def get_task_status(task_id: str) -> Call[models.TaskState]:
@@ -136,9 +118,13 @@ def list_regions() -> Call[tuple[models.Region, ...]]:
     return _call("get-region-list", "GET", tuple[models.Region, ...])
 
 
+def _start(
+    name: str, id_name: str, source_id: str, inputs: Mapping[str, str] | None, options: Mapping[str, Any]
+) -> Call[Any]:
+    pairs = [{"name": name, "value": text} for name, text in (inputs or {}).items()]
+    body = {id_name: read_path_id(id_name, source_id), "input_parameters": pairs, **options}
+    return _call(name, "POST", models.CreatedTask, body=body, starts_run=True)
+
+
 def _call(name: str, method: str, result: Any, params: Mapping[str, Any] | None = None, **more: Any) -> Call[Any]:
     return Call(name, method, f"/v2/workflow/{name}", result, params or {}, **more)
-
-
-def _pairs(inputs: Mapping[str, str] | None) -> list[dict[str, str]]:
-    return [{"name": name, "value": text} for name, text in (inputs or {}).items()]
