@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -159,16 +160,13 @@ def read_settings(connection: Connection) -> Settings:
 
 def _extra_of(connection: Connection) -> dict[str, Any]:
     # Airflow reads an extra that is no JSON as an empty one, and a misspelled budget would be none.
-    try:
-        extra = json.loads(connection.extra or "{}")
-    except ValueError:
-        extra = None
-    if not isinstance(extra, dict):
-        raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r}: the extra is not a JSON object.\n"
-            'Write it like {"daily_credits": 1000}, or leave it empty.'
-        )
-    return connection.extra_dejson
+    with suppress(ValueError):
+        if isinstance(json.loads(connection.extra or "{}"), dict):
+            return connection.extra_dejson
+    raise ConnectionFieldError(
+        f"Connection {connection.conn_id!r}: the extra is not a JSON object.\n"
+        'Write it like {"daily_credits": 1000}, or leave it empty.'
+    )
 
 
 def _unknown_keys(extra: Mapping[str, Any]) -> str | None:
@@ -210,17 +208,14 @@ def _api_key(connection: Connection) -> str:
 def _base_url(connection: Connection) -> str:
     host = (connection.host or "").strip() or DEFAULT_BASE_URL
     url = host if "://" in host else f"{connection.schema or 'https'}://{host}"
-    try:
+    with suppress(ValueError):
         parts = urlsplit(url)
         port = parts.port or connection.port
-        usable = re.fullmatch(r"(?i)https?://[^\s?#@]+", url) and parts.hostname
-    except ValueError:
-        usable = None
-    if not usable:
-        raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r}: the host is not an http or https address.\n"
-            f"Put one like {DEFAULT_BASE_URL} into the API address (host) field, or leave the field empty."
-        )
-    # The form's placeholder proposes the default port of the scheme, which is left out of the address.
-    shown = "" if parts.port or port in (None, 0, {"http": 80, "https": 443}[parts.scheme]) else f":{port}"
-    return f"{parts.scheme}://{parts.netloc}{shown}{parts.path.rstrip('/')}"
+        if re.fullmatch(r"(?i)https?://[^\s?#@]+", url) and parts.hostname:
+            # The form's placeholder proposes the default port of the scheme, which is left out of the address.
+            shown = "" if parts.port or port in (None, 0, {"http": 80, "https": 443}[parts.scheme]) else f":{port}"
+            return f"{parts.scheme}://{parts.netloc}{shown}{parts.path.rstrip('/')}"
+    raise ConnectionFieldError(
+        f"Connection {connection.conn_id!r}: the host is not an http or https address.\n"
+        f"Put one like {DEFAULT_BASE_URL} into the API address (host) field, or leave the field empty."
+    )
