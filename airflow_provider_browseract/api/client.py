@@ -53,7 +53,8 @@ class BrowserActClient:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        if "_session" in vars(self):
+            self._session.close()
 
     @cached_property
     def _session(self) -> requests.Session:
@@ -64,11 +65,6 @@ class BrowserActClient:
         session.mount("https://", _Adapter())
         session.headers["User-Agent"] = self._settings().user_agent
         return session
-
-    def close(self) -> None:
-        """Close the connections. The client can still be used and then opens new ones."""
-        if "_session" in vars(self):
-            self._session.close()
 
     def send(self, call: Call[T], *, before: Callable[[], object] = lambda: None) -> T:
         """Send a call, with retries as the policy says.
