@@ -120,10 +120,6 @@ def one_line(value: Any, length: int = MAX_LINE_LENGTH) -> str | None:
     return " ".join(text.split())[:length] or None
 
 
-def _line(value: Any) -> str | None:
-    return one_line(value) if isinstance(value, str) else None
-
-
 def _printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("it has characters that cannot be shown")
@@ -185,7 +181,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(_id),
 Url = Annotated[str, Field(strict=True)]
 """The address of a file. No other value is converted to it."""
 
-Line = Annotated[str | None, BeforeValidator(_line)]
+Line = Annotated[str | None, BeforeValidator(lambda value: one_line(value) if isinstance(value, str) else None)]
 """A text for people: one printable line of limited length."""
 
 Link = Annotated[str, Field(max_length=MAX_LINK_LENGTH, pattern=HTTP), AfterValidator(_printable)]
@@ -427,11 +423,7 @@ class BotTaskState(TaskState):
     id: Id = Field(validation_alias="task_id")
 
 
-def _none_if_empty(data: Any) -> Any:
-    return None if data == {} else data
-
-
-Done = Annotated[BotTaskState | None, BeforeValidator(_none_if_empty)]
+Done = Annotated[BotTaskState | None, BeforeValidator(lambda data: None if data == {} else data)]
 """The response to a stop or a resume: nothing, or in version 3 the status, which may still be the one before."""
 
 
