@@ -83,7 +83,7 @@ class BrowserActHook(BaseHook):
         self.browseract_conn_id = browseract_conn_id
         self._settings: Settings | None = None
         self._key_refused = False
-        self._versions: dict[str, ApiVersion] = {}
+        self._of_bots: set[str] = set()
         self.hiding = NOTHING
         """What :attr:`client` removes from the runs that it returns. Operators and sensors set it."""
 
@@ -286,15 +286,13 @@ class BrowserActHook(BaseHook):
 
         :param call: makes the call of a version. Version 3 is asked only if version 2 does not know the task.
         """
-        version = self._versions.get(task_id, ApiVersion.V2)
         try:
-            result = self.client.send(call(APIS[version]))
+            return self.client.send(call(v3 if task_id in self._of_bots else v2))
         except TaskNotFoundError:
-            if task_id in self._versions:
+            if task_id in self._of_bots:
                 raise
-            version = ApiVersion.V3
-            result = self.client.send(call(APIS[version]))
-        self._versions[task_id] = version
+            result = self.client.send(call(v3))
+        self._of_bots.add(task_id)
         return result
 
     def get_task(self, task_id: str) -> Task:
