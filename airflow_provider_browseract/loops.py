@@ -31,7 +31,6 @@ class AsyncSender(Protocol):
 
     async def send(self, call: Call[T]) -> T:
         """Send a call."""
-        ...
 
 
 def send_all(calls: Generator[Any, Any, T], client: Sender) -> T:

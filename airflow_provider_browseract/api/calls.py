@@ -56,10 +56,7 @@ CODES: dict[int, tuple[type[BrowserActError], str | None]] = {
     10127: (errors.TaskNotPausedError, None),
     10142: (errors.InvalidRequestError, MISSING_INPUT),
     10143: (errors.InvalidRequestError, MISSING_INPUT),
-    10176: (
-        errors.NotFoundError,
-        "Check the id of the template (iter_official_workflow_templates, iter_bot_templates).",
-    ),
+    10176: (errors.NotFoundError, "Check the template's id (iter_official_workflow_templates, iter_bot_templates)."),
     10879: (errors.ResumeNotSupportedError, None),
     99001: (errors.InvalidRequestError, None),
     99002: (errors.PermissionDeniedError, None),

@@ -7,6 +7,7 @@ proxy variables of the environment, but not the credentials in ``~/.netrc``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from airflow_provider_browseract.exceptions import AuthenticationError, BrowserA
 T = TypeVar("T")
 
 
-class BrowserActClient:
+class BrowserActClient(AbstractContextManager["BrowserActClient"]):
     """Send calls with ``requests`` over one connection pool.
 
     :param settings: address, API key, timeouts and retries; or a function that returns them for each call.
@@ -48,9 +49,6 @@ class BrowserActClient:
         self._refused = refused
         self._shown = shown
         self._warn = warn
-
-    def __enter__(self) -> BrowserActClient:
-        return self
 
     def __exit__(self, *error: object) -> None:
         if "_session" in vars(self):
