@@ -57,14 +57,12 @@ def from_json(kind: type[T], value: Any) -> T:
         quotes no value.
     """
     try:
-        text = json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        raise ValueError(f"it is of type {type(value).__name__} and is not JSON") from None
-    try:
-        read: T = adapter(kind).validate_json(text, strict=True)
+        read: T = adapter(kind).validate_json(json.dumps(value), strict=True)
         return read
     except ValidationError as error:
         raise ValueError(": ".join(filter(None, first_problem(error)))) from None
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError(f"it is of type {type(value).__name__} and is not JSON") from None
 
 
 def read_argument(kind: type[T], value: Any) -> T:
