@@ -47,7 +47,7 @@ class Hiding:
 
     def of_run(self, task: Task) -> Hiding:
         """Return the rules for this run. Defaults of a bot can add secrets to its input."""
-        return replace(self, secret_inputs=self.secret_inputs or has_secret_names(task) or bool(_secrets_of(task)))
+        return replace(self, secret_inputs=self.secret_inputs or has_secret_names(task) or _secrets_of(task) != set())
 
     def apply(self, result: Any) -> Any:
         """Return the result of a call without what is to be hidden."""
@@ -55,10 +55,11 @@ class Hiding:
             return result
         changed: dict[str, Any] = {"live_url": None} if self.live_view else {}
         if self.secrets or self.texts:
-            secrets = sorted(_secrets_of(result), key=len, reverse=True)
+            found = _secrets_of(result)
+            secrets = sorted(found or (), key=len, reverse=True)
 
             def shown(text: str | None) -> str | None:
-                if not text or self.texts:
+                if not text or self.texts or found is None:
                     return text and HIDDEN
                 if len(text) >= MAX_LINE_LENGTH:
                     # The end was cut off, perhaps in the middle of a secret.
@@ -79,12 +80,15 @@ class Hiding:
         return result.model_copy(update=changed) if changed else result
 
 
-def _secrets_of(task: Task) -> set[str]:
-    """Return the texts under which secrets of the input that the API returns can appear."""
+def _secrets_of(task: Task) -> set[str] | None:
+    """Return the texts under which secrets of the input that the API returns can appear; None if it is too deep."""
     from airflow_provider_browseract.runs.request import without_secrets
 
     found: set[str] = set()
-    without_secrets(task.input, is_secret, found)
+    try:
+        without_secrets(task.input, is_secret, found)
+    except RecursionError:
+        return None
     return {text for text in found if len(text) >= FEWEST_CHARACTERS}
 
 

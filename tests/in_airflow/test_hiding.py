@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -54,6 +55,15 @@ def test_secret_that_only_the_response_has_is_hidden_in_all_texts_of_the_agent(m
 )
 def test_other_processes_hide_texts_of_a_run_whose_input_in_the_response_has_secrets(given, hides):
     assert Hiding().of_run(run("Type", given)).hidden == (("secret_inputs",) if hides else ())
+
+
+def test_texts_are_hidden_if_the_input_is_too_deep_to_look_for_secrets():
+    deep: Any = SECRET
+    for _ in range(sys.getrecursionlimit()):
+        deep = [deep]
+    task = Hiding(secrets=True).apply(run(f"Type {SECRET}", {"lists": deep}))
+    assert (task.steps[0].goal, task.failure.message) == ("***", HIDDEN_REASON)
+    assert Hiding().of_run(run("Type", {"lists": deep})).hidden == ("secret_inputs",)
 
 
 def test_hook_of_a_user_hides_nothing():
