@@ -223,18 +223,14 @@ def xcom_serde() -> ModuleType:
 
 
 def is_secret(name: str) -> bool:
-    """Return whether Airflow masks values with this name; ``True`` if that cannot be determined."""
-    try:
-        from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
-    except ImportError:
-        return True
+    """Return whether Airflow masks values with this name."""
+    from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
+
     return bool(should_hide_value_for_key(name))  # type: ignore[no-untyped-call,unused-ignore]
 
 
 def redact(text: str) -> str:
-    """Return a text with ``***`` for each secret that this process masks in logs, or only that if it is unknown."""
-    try:
-        from airflow.sdk._shared.secrets_masker import redact as redact_known
-    except ImportError:
-        return "***"
+    """Return a text with ``***`` for each secret that this process masks in logs."""
+    from airflow.sdk._shared.secrets_masker import redact as redact_known
+
     return str(redact_known(text))  # type: ignore[no-untyped-call,unused-ignore]

@@ -34,44 +34,34 @@ class BrowserActError(Exception):
     ``str(error)`` has up to three lines: the reason, the remedy, and the codes. :attr:`brief` is one line.
 
     :param message: what happened, in one sentence.
-    :param http_status: HTTP status of the response, if there was one.
-    :param code: BrowserAct's own code from the error envelope, if there was one.
-    :param msg: BrowserAct's own message from the error envelope.
-    :param trace_id: id that BrowserAct's support asks for.
-    :param retry_after: seconds to wait before the next call, as the response requires.
-    :param remedy: what the user can do. Default: the remedy of the class.
-    :param temporary: whether the same call may succeed a little later without any change. Default: that of the class.
-    :param not_processed: whether BrowserAct certainly did not process the call, so that a start has started no run.
-        Default: that of the class, which is ``True`` only if nothing was sent.
-    :param connection: id of the Airflow connection that was used. The clients set it.
+    :param facts: values for the attributes below; ``None`` for the default of the class.
     """
 
+    http_status: int | None = None
+    """HTTP status of the response, if there was one."""
+    code: int | None = None
+    """BrowserAct's own code from the error envelope, if there was one."""
+    msg: str | None = None
+    """BrowserAct's own message from the error envelope."""
+    trace_id: str | None = None
+    """The id that BrowserAct's support asks for."""
+    retry_after: float | None = None
+    """Seconds to wait before the next call, as the response requires."""
+    connection: str | None = None
+    """Id of the Airflow connection that was used. The clients set it."""
     remedy: str = ""
+    """What the user can do."""
     temporary: bool = False
+    """Whether the same call may succeed a little later without any change."""
     not_processed: bool = False
+    """Whether BrowserAct certainly did not process the call, so that a start has started no run."""
     resent: bool = False
     """Whether the request was sent more than once, so that an earlier one may already have taken effect."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        http_status: int | None = None,
-        code: int | None = None,
-        msg: str | None = None,
-        trace_id: str | None = None,
-        retry_after: float | None = None,
-        remedy: str | None = None,
-        temporary: bool | None = None,
-        not_processed: bool | None = None,
-        connection: str | None = None,
-    ) -> None:
+    def __init__(self, message: str, **facts: Any) -> None:
         super().__init__(message)
-        self.message, self.retry_after, self.connection = " ".join(message.split()), retry_after, connection
-        self.http_status, self.code, self.msg, self.trace_id = http_status, code, msg, trace_id
-        for name, value in (("remedy", remedy), ("temporary", temporary), ("not_processed", not_processed)):
-            if value is not None:
-                setattr(self, name, value)
+        self.message = " ".join(message.split())
+        vars(self).update({name: fact for name, fact in facts.items() if fact is not None})
 
     @property
     def brief(self) -> str:
@@ -209,17 +199,11 @@ class ResponseTooLargeError(BrowserActError):
 
 
 class UnexpectedResponseError(BrowserActError):
-    """The response is not what the API documents for this call, or it is not from BrowserAct's API at all.
-
-    :param unusable: why the content of a successful response cannot be used. Default: ``None``, if there was no such
-        response of the API.
-    """
+    """The response is not what the API documents for this call, or it is not from BrowserAct's API at all."""
 
     remedy = "If BrowserAct changed its API, a newer version of the provider may understand the response."
-
-    def __init__(self, message: str, *, unusable: str | None = None, **facts: Any) -> None:
-        super().__init__(message, **facts)
-        self.unusable = unusable
+    unusable: str | None = None
+    """Why the content of a successful response cannot be used. ``None`` if there was no such response of the API."""
 
 
 class RunStartUnknownError(BrowserActError):
@@ -230,14 +214,8 @@ class RunStartUnknownError(BrowserActError):
     @classmethod
     def after(cls, error: BrowserActError, message: str) -> RunStartUnknownError:
         """Return the error of a start whose result is not known because of another error, with its codes."""
-        return cls(
-            message,
-            http_status=error.http_status,
-            code=error.code,
-            msg=error.msg,
-            trace_id=error.trace_id,
-            connection=error.connection,
-        )
+        names = ("http_status", "code", "msg", "trace_id", "connection")
+        return cls(message, **{name: getattr(error, name) for name in names})
 
 
 class RunError(Exception):

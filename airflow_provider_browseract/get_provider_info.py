@@ -9,7 +9,6 @@ from airflow_provider_browseract.hooks.connection import connection_type
 
 _INTEGRATION = "BrowserAct"
 _PACKAGE = "airflow_provider_browseract"
-_DOCS = "https://github.com/browseract-ai/airflow-provider-browseract/blob/main/docs"
 _LOGO = "https://raw.githubusercontent.com/browseract-ai/airflow-provider-browseract/main/docs/logo.svg"
 
 
@@ -25,7 +24,6 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": _INTEGRATION,
                 "external-doc-url": "https://docs.browseract.com/",
-                "how-to-guide": [f"{_DOCS}/index.md"],
                 "logo": _LOGO,
                 "tags": ["service"],
             }

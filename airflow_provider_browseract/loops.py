@@ -31,20 +31,18 @@ class AsyncSender(Protocol):
 
     async def send(self, call: Call[T]) -> T:
         """Send a call."""
-        ...
 
 
 def send_all(calls: Generator[Any, Any, T], client: Sender) -> T:
     """Send calls in this thread, and return the value that their generator returns."""
+    seen: Any = None
     try:
-        call = next(calls)
         while True:
+            call = calls.throw(seen) if isinstance(seen, BrowserActError) else calls.send(seen)
             try:
-                result = client.send(call)
+                seen = client.send(call)
             except BrowserActError as error:
-                call = calls.throw(error)
-            else:
-                call = calls.send(result)
+                seen = error
     except StopIteration as stop:
         over: T = stop.value
         return over
@@ -52,15 +50,14 @@ def send_all(calls: Generator[Any, Any, T], client: Sender) -> T:
 
 async def send_all_async(calls: Generator[Call[Any], Any, T], client: AsyncSender) -> T:
     """Send calls in the event loop, and return the value that their generator returns."""
+    seen: Any = None
     try:
-        call = next(calls)
         while True:
+            call = calls.throw(seen) if isinstance(seen, BrowserActError) else calls.send(seen)
             try:
-                result = await client.send(call)
+                seen = await client.send(call)
             except BrowserActError as error:
-                call = calls.throw(error)
-            else:
-                call = calls.send(result)
+                seen = error
     except StopIteration as stop:
         over: T = stop.value
         return over

@@ -6,6 +6,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -34,7 +35,7 @@ MAX_RESPONSE = 8 * 1024 * 1024
 """Bytes of a response that a client reads, because many tasks share its process."""
 
 
-class AsyncBrowserActClient:
+class AsyncBrowserActClient(AbstractAsyncContextManager["AsyncBrowserActClient"]):
     """Send calls with ``httpx`` over one connection pool, without blocking the event loop, in an ``async with``.
 
     It builds only what the results of the calls declare, and reads at most ``MAX_RESPONSE`` bytes of a response.
@@ -56,9 +57,6 @@ class AsyncBrowserActClient:
         self._shown = shown
         self._http: httpx.AsyncClient | None = None
         self._opening = asyncio.Lock()
-
-    async def __aenter__(self) -> AsyncBrowserActClient:
-        return self
 
     async def __aexit__(self, *error: object) -> None:
         if self._http is not None:
@@ -141,7 +139,5 @@ def _ssl_context() -> ssl.SSLContext:
     certificates = trusted_certificates()
     if certificates is None:
         return httpx.create_ssl_context()
-    is_folder = os.path.isdir(certificates)
-    return ssl.create_default_context(
-        cafile=None if is_folder else certificates, capath=certificates if is_folder else None
-    )
+    place: Any = {"capath" if os.path.isdir(certificates) else "cafile": certificates}
+    return ssl.create_default_context(**place)

@@ -15,12 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from functools import cache
 from tempfile import TemporaryFile
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from tenacity import RetryCallState, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
@@ -28,6 +27,7 @@ from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.declared import ENVELOPE, decode_declared
 from airflow_provider_browseract.api.models import Model, Page, one_line
 from airflow_provider_browseract.api.settings import Settings
+from airflow_provider_browseract.api.validation import adapter, first_problem
 from airflow_provider_browseract.exceptions import THE_CONNECTION, BrowserActError
 
 T = TypeVar("T")
@@ -56,10 +56,7 @@ CODES: dict[int, tuple[type[BrowserActError], str | None]] = {
     10127: (errors.TaskNotPausedError, None),
     10142: (errors.InvalidRequestError, MISSING_INPUT),
     10143: (errors.InvalidRequestError, MISSING_INPUT),
-    10176: (
-        errors.NotFoundError,
-        "Check the id of the template (iter_official_workflow_templates, iter_bot_templates).",
-    ),
+    10176: (errors.NotFoundError, "Check the template's id (iter_official_workflow_templates, iter_bot_templates)."),
     10879: (errors.ResumeNotSupportedError, None),
     99001: (errors.InvalidRequestError, None),
     99002: (errors.PermissionDeniedError, None),
@@ -155,7 +152,7 @@ class Call(Generic[T]):
             # According to the document, a few responses have their data in {"code": 0, "data": ...}.
             inner = {name: value for name, value in data.items() if name not in ENVELOPE}
             data = inner.get("data", inner)
-        found = _reader(self.result)(data)
+        found = adapter(self.result).validate_python(data)
         if self.about is not None and getattr(found, "id", None) not in (None, self.about):
             raise ValueError("it is about another task")
         return found
@@ -263,38 +260,26 @@ def _shortly(error: Exception) -> str:
         return "it is not complete JSON"
     if not isinstance(error, ValidationError):
         return str(error)
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where or 'it'}: {first['msg'].removeprefix('Value error, ')}"
-
-
-@cache
-def _reader(result: Any) -> Callable[[Any], Any]:
-    return TypeAdapter(result).validate_python
+    where, what = first_problem(error)
+    return f"{where or 'it'}: {what}"
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Read a ``Retry-After`` header, seconds or an HTTP date, as seconds from now."""
-    if value is None:
-        return None
+    """Read a ``Retry-After`` header. One that is not in seconds counts as none."""
     with suppress(ValueError):
-        seconds = float(value)
+        seconds = float(value or "")
         return max(0.0, seconds) if math.isfinite(seconds) else None
-    moment = _http_date(value)
-    return None if moment is None else max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
+    return None
 
 
 def _served_at(headers: Mapping[str, str]) -> datetime | None:
     """Return the time of a response by the server's clock; None if there is none, or if it comes from a cache."""
-    return None if "age" in headers else _http_date(headers.get("date", ""))
-
-
-def _http_date(value: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
+    if "age" not in headers:
+        with suppress(ValueError, OverflowError):
+            # Without a time zone, it is in UTC.
+            moment = parsedate_to_datetime(headers.get("date", ""))
+            return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return None
 
 
 def refuse_while_parsing(call: Call[Any]) -> None:

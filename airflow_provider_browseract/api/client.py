@@ -7,6 +7,7 @@ proxy variables of the environment, but not the credentials in ``~/.netrc``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from airflow_provider_browseract.exceptions import AuthenticationError, BrowserA
 T = TypeVar("T")
 
 
-class BrowserActClient:
+class BrowserActClient(AbstractContextManager["BrowserActClient"]):
     """Send calls with ``requests`` over one connection pool.
 
     :param settings: address, API key, timeouts and retries; or a function that returns them for each call.
@@ -49,11 +50,9 @@ class BrowserActClient:
         self._shown = shown
         self._warn = warn
 
-    def __enter__(self) -> BrowserActClient:
-        return self
-
     def __exit__(self, *error: object) -> None:
-        self.close()
+        if "_session" in vars(self):
+            self._session.close()
 
     @cached_property
     def _session(self) -> requests.Session:
@@ -64,11 +63,6 @@ class BrowserActClient:
         session.mount("https://", _Adapter())
         session.headers["User-Agent"] = self._settings().user_agent
         return session
-
-    def close(self) -> None:
-        """Close the connections. The client can still be used and then opens new ones."""
-        if "_session" in vars(self):
-            self._session.close()
 
     def send(self, call: Call[T], *, before: Callable[[], object] = lambda: None) -> T:
         """Send a call, with retries as the policy says.

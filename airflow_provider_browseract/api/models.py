@@ -120,10 +120,6 @@ def one_line(value: Any, length: int = MAX_LINE_LENGTH) -> str | None:
     return " ".join(text.split())[:length] or None
 
 
-def _line(value: Any) -> str | None:
-    return one_line(value) if isinstance(value, str) else None
-
-
 def _printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("it has characters that cannot be shown")
@@ -185,7 +181,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(_id),
 Url = Annotated[str, Field(strict=True)]
 """The address of a file. No other value is converted to it."""
 
-Line = Annotated[str | None, BeforeValidator(_line)]
+Line = Annotated[str | None, BeforeValidator(lambda value: one_line(value) if isinstance(value, str) else None)]
 """A text for people: one printable line of limited length."""
 
 Link = Annotated[str, Field(max_length=MAX_LINK_LENGTH, pattern=HTTP), AfterValidator(_printable)]
@@ -360,7 +356,7 @@ class Task(Model):
     @property
     def source_id(self) -> str | None:
         """The workflow or bot, if the response names it."""
-        return self.workflow_id or self.bot_id
+        return self.bot_id or self.workflow_id
 
     @property
     def step_count(self) -> int:
@@ -376,23 +372,10 @@ class Task(Model):
         return max(self.credit or 0, CREDITS_PER_STEP * self.step_count)
 
 
-ONLY_IN_V2 = ("workflow_id", "workflowId", "profile_id", "profileId", "input_parameters", "inputParameters")
-"""Names of fields that version 3 does not have, or that mean something else there."""
-
-
-class OfBot(Model):
-    """What version 3 returns about a run."""
+class BotTask(Task):
+    """A run of a bot. Its output is a JSON value, and the same as files of several formats."""
 
     api_version: ApiVersion = ApiVersion.V3
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_version_3(cls, data: Any) -> Any:
-        return {name: data[name] for name in data if name not in ONLY_IN_V2} if isinstance(data, dict) else data
-
-
-class BotTask(OfBot, Task):
-    """A run of a bot. Its output is a JSON value, and the same as files of several formats."""
 
     @model_validator(mode="before")
     @classmethod
@@ -421,8 +404,10 @@ class ListedTask(Task):
     status: Status = TaskStatus.UNKNOWN
 
 
-class ListedBotTask(OfBot, ListedTask):
+class ListedBotTask(ListedTask):
     """A run of a bot of a list, which has no output either."""
+
+    api_version: ApiVersion = ApiVersion.V3
 
 
 class TaskState(Model):
@@ -438,11 +423,7 @@ class BotTaskState(TaskState):
     id: Id = Field(validation_alias="task_id")
 
 
-def _none_if_empty(data: Any) -> Any:
-    return None if data == {} else data
-
-
-Done = Annotated[BotTaskState | None, BeforeValidator(_none_if_empty)]
+Done = Annotated[BotTaskState | None, BeforeValidator(lambda data: None if data == {} else data)]
 """The response to a stop or a resume: nothing, or in version 3 the status, which may still be the one before."""
 
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE_URL = "https://api.browseract.com"
 
+NUMBER: dict[str, Any] = {"type": ["integer", "null"], "minimum": 1}
+TEXT: dict[str, Any] = {"type": ["string", "null"]}
+"""The JSON schemas of the fields of the form, which can always be left empty."""
+
 
 def _not_a_flag(value: Any) -> Any:
     # For pydantic, True is the number 1.
@@ -26,8 +30,7 @@ def _not_a_flag(value: Any) -> Any:
 
 
 def _number(default: float | None, title: str, description: str) -> Any:
-    extra: dict[str, Any] = {"type": "integer", "minimum": 1}
-    return Field(default, title=title, description=description, json_schema_extra=extra)
+    return Field(default, title=title, description=description, json_schema_extra=NUMBER)
 
 
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_TIME), BeforeValidator(_not_a_flag)]
@@ -59,7 +62,7 @@ class Settings(BaseModel):
         title="Webhook base URL",
         description="Public address of the Airflow API server, such as https://airflow.example.com. BrowserAct then "
         "calls back when a run ends.",
-        json_schema_extra={"type": "string"},
+        json_schema_extra=TEXT,
     )
     daily_credits: Count | None = _number(
         None, "Daily credits", "Credits that all runs of the account may use on a day (UTC). Default: no budget."

@@ -76,14 +76,14 @@ class BrowserActHook(BaseHook):
 
     # Airflow 3.1 gets the form from these methods, and newer versions from the provider info.
     get_connection_form_widgets = staticmethod(form.form_widgets)
-    get_ui_field_behaviour = staticmethod(form.field_behaviour)
+    get_ui_field_behaviour = staticmethod(form.STANDARD_FIELDS.copy)
 
     def __init__(self, browseract_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.browseract_conn_id = browseract_conn_id
         self._settings: Settings | None = None
         self._key_refused = False
-        self._versions: dict[str, ApiVersion] = {}
+        self._of_bots: set[str] = set()
         self.hiding = NOTHING
         """What :attr:`client` removes from the runs that it returns. Operators and sensors set it."""
 
@@ -119,18 +119,15 @@ class BrowserActHook(BaseHook):
 
     async def asettings(self) -> Settings:
         """Return the settings of the connection, without blocking an event loop."""
-        settings = self._settings
-        if settings is None:
+        if self._settings is None:
             try:
-                found = await uninterrupted(self.aget_connection(self.browseract_conn_id))
+                self._settings = form.read_settings(await uninterrupted(self.aget_connection(self.browseract_conn_id)))
             except AirflowNotFoundException:
                 # In a task of Airflow 3.1 and under dag.test(), only the blocking method finds the connections that
                 # Airflow stores.
                 if not (in_task() or in_dag_test()):
                     raise
-                found = self.get_connection(self.browseract_conn_id)
-            settings = self._settings = form.read_settings(found)
-        return settings
+        return self.settings
 
     def _forget(self) -> None:
         """Read the connection again when it is needed next, because someone may have replaced the API key."""
@@ -289,15 +286,13 @@ class BrowserActHook(BaseHook):
 
         :param call: makes the call of a version. Version 3 is asked only if version 2 does not know the task.
         """
-        version = self._versions.get(task_id, ApiVersion.V2)
         try:
-            result = self.client.send(call(APIS[version]))
+            return self.client.send(call(v3 if task_id in self._of_bots else v2))
         except TaskNotFoundError:
-            if task_id in self._versions:
+            if task_id in self._of_bots:
                 raise
-            version = ApiVersion.V3
-            result = self.client.send(call(APIS[version]))
-        self._versions[task_id] = version
+            result = self.client.send(call(v3))
+        self._of_bots.add(task_id)
         return result
 
     def get_task(self, task_id: str) -> Task:
@@ -374,10 +369,9 @@ class BrowserActHook(BaseHook):
         :param created_at_to: only tasks created at this time or earlier. It needs a time zone.
         :returns: the tasks, without steps and downloads, which only :meth:`get_task` returns.
         """
-        created: dict[str, Any] = {"created_at_from": created_at_from, "created_at_to": created_at_to}
-        return self.client.iter_items(
-            v2.list_tasks(source_id=workflow_id, name=workflow_name, status=status, **created)
-        )
+        created = {"created_at_from": created_at_from, "created_at_to": created_at_to}
+        call = v2.list_tasks(source_id=workflow_id, name=workflow_name, status=status, **created)
+        return self.client.iter_items(call)
 
     def iter_bot_tasks(
         self,
@@ -397,7 +391,7 @@ class BrowserActHook(BaseHook):
         :param created_at_to: as in :meth:`iter_tasks`.
         :returns: the runs, without output, steps and downloads. Their order is not documented.
         """
-        created: dict[str, Any] = {"created_at_from": created_at_from, "created_at_to": created_at_to}
+        created = {"created_at_from": created_at_from, "created_at_to": created_at_to}
         return self.client.iter_items(v3.list_tasks(source_id=bot_id, name=bot_name, status=status, **created))
 
     def get_spend(

@@ -1,7 +1,7 @@
 """The ``browseract`` connection: how its settings are read, and how the form shows them.
 
 Newer cores read the form from the provider info (:func:`connection_type`). Airflow 3.1 gets it from the hook
-(:func:`form_widgets`, :func:`field_behaviour`).
+(:data:`STANDARD_FIELDS`, :func:`form_widgets`).
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from airflow_provider_browseract import __version__
-from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, EXTRA_FIELDS, Settings
+from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, EXTRA_FIELDS, TEXT, Settings
+from airflow_provider_browseract.api.validation import first_problem
 from airflow_provider_browseract.exceptions import ConnectionFailedError, ConnectionFieldError
 from airflow_provider_browseract.runs.addresses import is_private
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
-    from pydantic.fields import FieldInfo
 
     from airflow_provider_browseract.spending.budget import Budget
 
@@ -39,10 +41,7 @@ STANDARD_FIELDS: dict[str, Any] = {
     # connection as changed and responds with 400. So the form shows the port, although hardly anybody needs it.
     "placeholders": {"host": DEFAULT_BASE_URL, "password": "app-... (required)", "port": "443"},
 }
-"""How the form shows the standard fields."""
-
-_warned: set[tuple[str | None, str]] = set()
-"""Connections and warnings that this process has logged."""
+"""How the form shows the standard fields, as a hook of Airflow 3.1 returns it (``get_ui_field_behaviour``)."""
 
 
 def unreadable(conn_id: str, error: Exception) -> ConnectionFailedError:
@@ -85,21 +84,10 @@ def connection_type() -> dict[str, Any]:
         "hook-name": HOOK_NAME,
         "ui-field-behaviour": {name.replace("_", "-"): shown for name, shown in STANDARD_FIELDS.items()},
         "conn-fields": {
-            name: {"label": field.title, "description": field.description, "schema": _form_schema(field)}
+            name: {"label": field.title, "description": field.description, "schema": field.json_schema_extra}
             for name, field in EXTRA_FIELDS.items()
         },
     }
-
-
-def _form_schema(field: FieldInfo) -> dict[str, Any]:
-    """Return the JSON schema of a field of the form, which can always be left empty."""
-    schema = cast("dict[str, Any]", field.json_schema_extra)
-    return {**schema, "type": [schema["type"], "null"]}
-
-
-def field_behaviour() -> dict[str, Any]:
-    """Describe the standard fields as a hook of Airflow 3.1 does (``get_ui_field_behaviour``)."""
-    return dict(STANDARD_FIELDS)
 
 
 def form_widgets() -> dict[str, Any]:
@@ -108,9 +96,8 @@ def form_widgets() -> dict[str, Any]:
     from wtforms import IntegerField, StringField
     from wtforms.validators import Optional
 
-    widgets = {"string": StringField, "integer": IntegerField}
     return {
-        name: widgets[_form_schema(field)["type"][0]](
+        name: (StringField if field.json_schema_extra == TEXT else IntegerField)(
             field.title, validators=[Optional()], description=field.description
         )
         for name, field in EXTRA_FIELDS.items()
@@ -156,35 +143,30 @@ def read_settings(connection: Connection) -> Settings:
     extra, conn_id = _extra_of(connection), connection.conn_id
     user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
     base_url, unknown = _base_url(connection), _unknown_keys(extra)
-    _warn_once(
-        conn_id,
-        unknown and f"{unknown}. Polls and stops ignore them. New runs are refused until they are corrected.",
-        unencrypted(base_url),
-    )
+    if unknown:
+        _warn_once(conn_id, f"{unknown}. Polls and stops ignore them. New runs are refused until they are corrected.")
+    if warning := unencrypted(base_url):
+        _warn_once(conn_id, warning)
     given = {name: extra[name] for name in EXTRA_FIELDS if extra.get(name) not in (None, "")}
     given |= {"base_url": base_url, "user_agent": user_agent, "connection": conn_id, "unknown": unknown}
     try:
         return Settings(api_key=_api_key(connection), **given)
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        why = wrong["msg"].removeprefix("Value error, ")
+        name, why = first_problem(error)
         raise ConnectionFieldError(
-            f"Connection {conn_id!r}: extra {wrong['loc'][0]!r}: {why}.\nCorrect it in the extra of the connection."
+            f"Connection {conn_id!r}: extra {name!r}: {why}.\nCorrect it in the extra of the connection."
         ) from None
 
 
 def _extra_of(connection: Connection) -> dict[str, Any]:
     # Airflow reads an extra that is no JSON as an empty one, and a misspelled budget would be none.
-    try:
-        extra = json.loads(connection.extra or "{}")
-    except ValueError:
-        extra = None
-    if not isinstance(extra, dict):
-        raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r}: the extra is not a JSON object.\n"
-            'Write it like {"daily_credits": 1000}, or leave it empty.'
-        )
-    return connection.extra_dejson
+    with suppress(ValueError):
+        if isinstance(json.loads(connection.extra or "{}"), dict):
+            return connection.extra_dejson
+    raise ConnectionFieldError(
+        f"Connection {connection.conn_id!r}: the extra is not a JSON object.\n"
+        'Write it like {"daily_credits": 1000}, or leave it empty.'
+    )
 
 
 def _unknown_keys(extra: Mapping[str, Any]) -> str | None:
@@ -194,11 +176,9 @@ def _unknown_keys(extra: Mapping[str, Any]) -> str | None:
     return f"The extra has unknown keys: {', '.join(shown)}" if others else None
 
 
-def _warn_once(conn_id: str | None, *warnings: str | None) -> None:
-    for warning in warnings:
-        if warning and (conn_id, warning) not in _warned:
-            _warned.add((conn_id, warning))
-            log.warning("Connection %r: %s", conn_id, warning)
+@cache
+def _warn_once(conn_id: str | None, warning: str) -> None:
+    log.warning("Connection %r: %s", conn_id, warning)
 
 
 def unencrypted(base_url: str) -> str | None:
@@ -228,17 +208,14 @@ def _api_key(connection: Connection) -> str:
 def _base_url(connection: Connection) -> str:
     host = (connection.host or "").strip() or DEFAULT_BASE_URL
     url = host if "://" in host else f"{connection.schema or 'https'}://{host}"
-    try:
+    with suppress(ValueError):
         parts = urlsplit(url)
         port = parts.port or connection.port
-        usable = re.fullmatch(r"(?i)https?://[^\s?#@]+", url) and parts.hostname
-    except ValueError:
-        usable = None
-    if not usable:
-        raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r}: the host is not an http or https address.\n"
-            f"Put one like {DEFAULT_BASE_URL} into the API address (host) field, or leave the field empty."
-        )
-    # The form's placeholder proposes the default port of the scheme, which is left out of the address.
-    shown = "" if parts.port or port in (None, 0, {"http": 80, "https": 443}[parts.scheme]) else f":{port}"
-    return f"{parts.scheme}://{parts.netloc}{shown}{parts.path.rstrip('/')}"
+        if re.fullmatch(r"(?i)https?://[^\s?#@]+", url) and parts.hostname:
+            # The form's placeholder proposes the default port of the scheme, which is left out of the address.
+            shown = "" if parts.port or port in (None, 0, {"http": 80, "https": 443}[parts.scheme]) else f":{port}"
+            return f"{parts.scheme}://{parts.netloc}{shown}{parts.path.rstrip('/')}"
+    raise ConnectionFieldError(
+        f"Connection {connection.conn_id!r}: the host is not an http or https address.\n"
+        f"Put one like {DEFAULT_BASE_URL} into the API address (host) field, or leave the field empty."
+    )

@@ -20,22 +20,13 @@ RUN_BY = {
 }
 """The operator for each argument with the id of what is run."""
 
-_INPUTS = "input_parameters input inputs parameters data body payload json arguments args kwargs conf variables"
 WRONG_NAMES = {
-    "input_parameters": _INPUTS,
-    "input": _INPUTS,
+    "input_parameters": "input inputs",
+    "input": "input_parameters inputs",
     **dict.fromkeys(RUN_BY, "id"),
     "workflow_template_id": "id template",
-    "bot_id": "id bot agent agent_id",
-    "browseract_task_id": "id task task_ids run run_id",
-    "browseract_conn_id": "conn_id conn connection",
-    "save_browser_data": "save_profile",
-    "wait_for_completion": "wait",
-    "timeout": "max_wait timeout_seconds",
-    "deferrable": "defer",
-    "output_path": "output",
-    "output_format": "format",
-    "cancel_on_kill": "cancel",
+    "browseract_task_id": "id task run run_id",
+    "browseract_conn_id": "conn_id connection",
 }
 """Wrong names of arguments that are not similar to the right ones."""
 
@@ -117,7 +108,7 @@ def _instead_of(name: str, operator: type, known: set[str]) -> str:
     if name in RUN_BY and (mine := next((each for each in RUN_BY if each in known), None)):
         return f"Pass {mine}, or use {RUN_BY[name]}, which takes {name}."
     names = {wrong: each for each in known for wrong in (each, *WRONG_NAMES.get(each, "").split())}
-    if similar := _closest(name, names, 0.8):
+    if similar := _closest(name, names, 0.75):
         return f"Did you mean {similar!r}?"
     if (inputs := getattr(operator, "inputs_argument", None)) is None:
         return "Remove it, or set it on the task that starts the run."

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
+
+from airflow_provider_browseract.api.validation import adapter, first_problem
 
 T = TypeVar("T")
 
@@ -21,15 +23,6 @@ Moment = Annotated[float, Field(ge=0, lt=1e11)]
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A length of time."""
-
-
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
-
-
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
 
 
 def json_text(value: Any) -> str:
@@ -51,7 +44,7 @@ def _plain(value: Any) -> Any:
 
 def to_json(value: Any) -> dict[str, Any]:
     """Return a dataclass as plain JSON values."""
-    written: dict[str, Any] = _adapter(type(value)).dump_python(value, mode="json")
+    written: dict[str, Any] = adapter(type(value)).dump_python(value, mode="json")
     return written
 
 
@@ -60,21 +53,16 @@ def from_json(kind: type[T], value: Any) -> T:
 
     Unknown fields are ignored, because a newer version may have written them.
 
-    :raises ValueError: a field is missing, has another type, or an invalid value. The message names the fields and
-        quotes no values.
+    :raises ValueError: a field is missing, has another type, or an invalid value. The message names the field and
+        quotes no value.
     """
     try:
-        text = json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        raise ValueError(f"it is of type {type(value).__name__} and is not JSON") from None
-    try:
-        read: T = _adapter(kind).validate_json(text, strict=True)
+        read: T = adapter(kind).validate_json(json.dumps(value), strict=True)
         return read
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False, include_context=False)
-        # pydantic adds a prefix to the messages of our own checks.
-        messages = (f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}" for each in wrong)
-        raise ValueError("; ".join(message.removeprefix(": ") for message in messages)) from None
+        raise ValueError(": ".join(filter(None, first_problem(error)))) from None
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError(f"it is of type {type(value).__name__} and is not JSON") from None
 
 
 def read_argument(kind: type[T], value: Any) -> T:

@@ -151,14 +151,14 @@ async def _loop(kind: str, url: str) -> None:
     made: list[BaseTrigger] = []
     if kind == "waiting":
         hook = BrowserActHook()
-        task_ids = [hook.run_task(ORDERS.id).id for _ in range(TRIGGERS)]
+        with hook.client:
+            task_ids = [hook.run_task(ORDERS.id).id for _ in range(TRIGGERS)]
         now = time.time()
         for number, task_id in enumerate(task_ids):
             # As when tasks defer one after the other, and not all in one instant.
             began_at = now + POLL_INTERVAL * number / TRIGGERS - timings.CORE_RACE_GRACE
             wait = Wait(task_id, now + 3600, poll_interval=POLL_INTERVAL, began_at=began_at)
             made.append(TaskTrigger(browseract_conn_id="browseract_default", wait=wait))
-        hook.client.close()
     elif kind == "sleeping":
         made = [Sleeping() for _ in range(TRIGGERS)]
 

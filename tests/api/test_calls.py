@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
+from datetime import datetime, timezone
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -288,18 +287,11 @@ def test_successful_response_is_read(call, response, result):
         "NaN": ("nan", None),
         "infinite": ("inf", None),
         "too large": ("1e999", None),
-        "past date": ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
-        "impossible time zone": ("Mon, 01 Jan 2024 00:00:00 -99999999999999999999", None),
+        "date": ("Wed, 21 Oct 2015 07:28:00 GMT", None),
     },
 )
 def test_retry_after_is_read_in_seconds(value, seconds):
     assert error(READ, answer(429, {}, **{"retry-after": value})).retry_after == seconds
-
-
-@pytest.mark.parametrize("zone", [" GMT", " -0000", ""], ids=["GMT", "zone unknown", "no zone"])
-def test_retry_after_is_read_as_a_date(zone):
-    soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30)).removesuffix(" +0000")
-    assert error(READ, answer(429, {}, **{"retry-after": soon + zone})).retry_after == pytest.approx(30, abs=2)
 
 
 NOON = datetime(2026, 11, 27, 12, 0, tzinfo=timezone.utc)
@@ -311,6 +303,7 @@ NOON = datetime(2026, 11, 27, 12, 0, tzinfo=timezone.utc)
         "no zone": ({"date": "Fri, 27 Nov 2026 12:00:00"}, NOON),
         "from a cache": ({"date": "Fri, 27 Nov 2026 12:00:00 GMT", "age": "30"}, None),
         "not a date": ({"date": "noon"}, None),
+        "impossible time zone": ({"date": "Mon, 01 Jan 2024 00:00:00 -99999999999999999999"}, None),
         "missing": ({}, None),
     },
 )

@@ -94,8 +94,6 @@ CSV = OutputFile(format="csv", name="result.csv", size=9, url="https://files.exa
             for file, name in (({"file_name": "a.csv", "download_url": None}, "a.csv"), (1, None))
         },
         "list as input": ({"input": [1]}, {"input": None}),
-        "fields of version 2": ({"workflow_id": "70", "profile_id": "5", "input_parameters": "a=1"}, {}),
-        "other name of a profile": ({"profileId": "5"}, {}),
     },
 )
 def test_run_is_read_as_a_task_of_version_3(fields, read_as):

@@ -172,9 +172,9 @@ def test_form_has_minimums_and_every_field_can_be_left_empty():
 
 class TestWarnings:
     @pytest.fixture
-    def logged(self, monkeypatch, caplog):
+    def logged(self, caplog):
         """Read connections in a process that has logged no warning, and return the warnings."""
-        monkeypatch.setattr(connection, "_warned", set())
+        connection._warn_once.cache_clear()
 
         def logged(*several) -> list[str]:
             for fields in several:

@@ -66,7 +66,7 @@ class TestUnknownKeyInTheExtra:
             connect(self.TYPO)
             return body
 
-        monkeypatch.setattr(connection, "_warned", set())
+        connection._warn_once.cache_clear()
         emulator.rewrite("get-task", saved)
         assert worker(workflow_id=ORDERS.id, deferrable=deferrable).run()
         assert ("New runs are refused until they are corrected." in caplog.text) is deferrable
