@@ -6,7 +6,7 @@ Days and months are in UTC. Nothing here reads or stores anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from typing import NamedTuple
@@ -94,8 +94,11 @@ class Verdict:
         setting = self.period.setting
         return f"The budget of connection {self.conn_id!r} ({setting}) does not allow another run. No run was started."
 
-    def refusal(self) -> str:
-        """Return the error of a refused start: reason, remedy, numbers, and the run that most credits are kept for."""
+    def refusal(self, address_of: Callable[[ListedRun], str | None]) -> str:
+        """Return the error of a refused start: reason, remedy, numbers, and the run that most credits are kept for.
+
+        :param address_of: returns the address of the page of a run, if it is known.
+        """
         setting = f"{self.period.setting} in the extra of the connection"
         advice = f'Wait until {self.period.ends:%Y-%m-%d %H:%M} UTC, raise {setting}, or set on_budget="wait".'
         if self.exceeds_whole_budget:
@@ -105,7 +108,8 @@ class Verdict:
         lines = [self.reason, advice, self.numbers]
         if active := [run for run in self.open if not run.status.ended]:
             largest = max(active, key=lambda run: self.open[run])
-            lines.append(f"The largest active run is expected to use {self.open[largest]:,} credits: {largest.name}")
+            found = f"{largest.name}, {address}" if (address := address_of(largest)) else largest.name
+            lines.append(f"The largest active run is expected to use {self.open[largest]:,} credits: {found}")
         return "\n".join(lines)
 
 

@@ -42,8 +42,7 @@ def read_day_sums(budget: Budget, key_digest: str, today: date, log: Log) -> dic
     :param key_digest: digest of the API key of the connection.
     """
     if budget.monthly_credits is not None:
-        text = "The stored sums of credits could not be read, so they are counted again: %s"
-        with tolerate_errors(log.warning, text):
+        with tolerate_errors(log.warning, "The stored sums of credits could not be read and are counted again: %s"):
             stored = Variable.get(_key_of(budget), default=None)
             if stored is not None and (read := from_json(DaySums, json.loads(stored))).key_digest == key_digest:
                 # Someone may have edited it. The sum of a later day would count after that day.
@@ -53,10 +52,9 @@ def read_day_sums(budget: Budget, key_digest: str, today: date, log: Log) -> dic
 
 def write_day_sums(budget: Budget, key_digest: str, sums: Mapping[date, int], log: Log) -> None:
     """Store sums by day. They replace the stored ones."""
-    kept = dict(sorted(sums.items())[-DAYS_KEPT:])
+    stored = DaySums(key_digest, dict(sorted(sums.items())[-DAYS_KEPT:]))
     with tolerate_errors(log.warning, "The sums of credits could not be stored: %s"):
-        value = json.dumps(to_json(DaySums(key_digest, kept)))
-        Variable.set(_key_of(budget), value, description="Credits that BrowserAct reported, by day (UTC)")
+        Variable.set(_key_of(budget), json.dumps(to_json(stored)), description="Credits of the account by day (UTC)")
 
 
 def list_open_days(client: Sender, budget: Budget, sums: dict[date, int], now: datetime) -> list[ListedRun]:

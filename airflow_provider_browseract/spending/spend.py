@@ -19,7 +19,7 @@ from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.exceptions import UnexpectedResponseError
 from airflow_provider_browseract.loops import Sender
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.report import log_url, what_ran
+from airflow_provider_browseract.runs.report import what_ran
 from airflow_provider_browseract.runs.request import Source
 
 MEAN_OF = 20
@@ -48,7 +48,8 @@ class ListedRun(NamedTuple):
 
     :param source_id: the workflow or bot; None if BrowserAct does not report it.
     :param credit: the credits that BrowserAct reports; None if there are none yet.
-    :param name: the run for a person who looks for it, with its address if the list has one.
+    :param api_version: the version of the API that lists the run.
+    :param name: the run for a person who looks for it.
     """
 
     id: str
@@ -56,6 +57,7 @@ class ListedRun(NamedTuple):
     created_at: datetime
     status: TaskStatus
     credit: int | None
+    api_version: ApiVersion
     name: str
 
     @classmethod
@@ -68,9 +70,8 @@ class ListedRun(NamedTuple):
             raise UnexpectedResponseError(f"BrowserAct task {task.id} is listed without its creation time")
         created_at = task.created_at.astimezone(timezone.utc)
         credit = task.credit if task.credit is not None and task.credit >= 0 else None
-        what = f" of {what_ran(task)} {task.source_id}" if task.source_id else ""
-        name = f"BrowserAct task {task.id}{what}" + (f", {url}" if (url := log_url(task)) else "")
-        return cls(task.id, task.source_id, created_at, task.status, credit, name)
+        name = f"BrowserAct task {task.id}" + (f" of {what_ran(task)} {task.source_id}" if task.source_id else "")
+        return cls(task.id, task.source_id, created_at, task.status, credit, task.api_version, name)
 
     @property
     def is_settled(self) -> bool:
@@ -93,8 +94,7 @@ def list_runs(client: Sender, since: datetime, until: datetime | None = None, of
         while pages.call is not None:
             page: Page[Task] = client.send(pages.call)
             for run in map(ListedRun.of, pages.take(page)):
-                first = found.setdefault(run.id, run)
-                if first.credit is None:
+                if (first := found.setdefault(run.id, run)).credit is None:
                     found[run.id] = first._replace(credit=run.credit)
             if page.total_count == len(known) and known.issuperset(task.id for task in page.items):
                 # Both versions list all runs, and the pages of version 3 are small.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import NoReturn
 
+from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred, in_dag_test
 from airflow_provider_browseract.exceptions import AuthenticationError, BrowserActError, BudgetUnknownError
 from airflow_provider_browseract.hooks.connection import budget_of
@@ -17,7 +19,8 @@ from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
 from airflow_provider_browseract.runs.request import RunRequest, Source
 from airflow_provider_browseract.spending.budget import Budget, Verdict, judge, moment
 from airflow_provider_browseract.spending.day_sums import list_open_days, read_day_sums, write_day_sums
-from airflow_provider_browseract.spending.spend import Forecast, with_older_runs
+from airflow_provider_browseract.spending.spend import Forecast, ListedRun, with_older_runs
+from airflow_provider_browseract.worker.look import look
 from airflow_provider_browseract.worker.own_run import OwnRun
 from airflow_provider_browseract.worker.showing import show_wait_before_start
 
@@ -77,6 +80,12 @@ def verdicts_of(run: OwnRun, budget: Budget, cap: int | None, source: Source) ->
     return list(judge(budget, now, sums, runs, Forecast.of(source_id, runs, cap)))
 
 
+def _address_of(run: OwnRun, listed: ListedRun) -> str | None:
+    """Read where BrowserAct shows a run of anybody. Lists only have its live view, which not everyone may see here."""
+    seen = look(run.hook, listed.id, listed.api_version)
+    return seen.log_detail_url if isinstance(seen, Task) else None
+
+
 def wait_for_budget(run: OwnRun, refused: Verdict, on_budget: OnBudget, queued: Queued, limit: float) -> NoReturn:
     """Wait in the triggerer for the next day or month if the budget allows no run now.
 
@@ -86,7 +95,7 @@ def wait_for_budget(run: OwnRun, refused: Verdict, on_budget: OnBudget, queued: 
     :raises AirflowFailException: the task cannot wait, or waiting does not help.
     """
     if on_budget is OnBudget.FAIL or refused.exceeds_whole_budget:
-        raise AirflowFailException(refused.refusal())
+        raise AirflowFailException(refused.refusal(partial(_address_of, run)))
     if in_dag_test():
         raise AirflowFailException(f"{refused.reason}\ndag.test() does not wait for the budget.")
     run.check()

@@ -38,7 +38,6 @@ def listed(
         "workflow_id": workflow_id,
         "created_at": created_at.isoformat(),
         "credit": credit,
-        "live_url": f"https://live.browseract.com/{number:03}" if status == "running" else None,
     }
 
 

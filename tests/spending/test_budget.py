@@ -30,6 +30,10 @@ OF_71: dict[str, Any] = {"workflow_id": "71"}
 BROKEN = errors.ServerError("The list is broken.")
 
 
+def address_of(run):
+    return None if run.source_id is None else "https://www.browseract.com/logs/71002814700000050"
+
+
 def numbers(verdict):
     return verdict.used, len(verdict.open), verdict.reserved, verdict.forecast.credits
 
@@ -150,7 +154,9 @@ NONE, MEAN, CAP = OPEN.format(0, 0), "45 for this run (mean of earlier runs).", 
 ONE_STEP = "5 for this run (one step, as no earlier run is known)."
 MUCH = f"39,999 of 40,000 {OPEN.format(45, 1)} {MEAN}"
 LARGEST = "The largest active run is expected to use {} credits: BrowserAct task {}"
-LIVE = LARGEST.format(60, "71002814700000050 of workflow 71002814653029437, https://live.browseract.com/050")
+LIVE = LARGEST.format(
+    60, "71002814700000050 of workflow 71002814653029437, https://www.browseract.com/logs/71002814700000050"
+)
 OF_A_TEMPLATE = active(51, 45, "paused", workflow_id=None)
 LONG_ID = {**active(50, 60, workflow_id=WORKFLOW.id), "id": "71002814700000050"}
 TWO = [LONG_ID, OF_A_TEMPLATE, active(52, None, "finished", workflow_id="73")]
@@ -177,33 +183,38 @@ def test_refusal_names_reason_remedy_numbers_and_the_largest_active_run(account,
     account.stored = dict.fromkeys(NOVEMBER, 0)
     budget = Budget("browseract_default", *limits)
     verdict = account.refusal(budget, WORKFLOW, cap)
-    assert verdict.refusal().split("\n") == [REASON.format("daily" if limits[0] else "monthly"), *lines]
+    assert verdict.refusal(address_of).split("\n") == [REASON.format("daily" if limits[0] else "monthly"), *lines]
     assert verdict.exceeds_whole_budget is lines[0].startswith(ALONE)
 
 
 def test_documented_refusal_is_like_that():
     verdict = spent(1920, *TWO).refusal(DAILY, WORKFLOW)
-    assert f"\n\n{textwrap.indent(verdict.refusal(), '    ')}\n\n" in PAGES["docs/cost.md"]
+    assert f"\n\n{textwrap.indent(verdict.refusal(address_of), '    ')}\n\n" in PAGES["docs/cost.md"]
 
 
 def of_workflow(call):
     return BROKEN if "workflow_id" in call.params else None
 
 
-@pytest.mark.parametrize("fault", [lambda call: BROKEN, of_workflow], ids=["list", "forecast"])
-def test_credits_that_cannot_be_counted_refuse_the_start(fault):
-    with pytest.raises(errors.BudgetUnknownError) as caught:
+WRONG_KEY = errors.AuthenticationError("Invalid api key")
+UNKNOWN = (
+    "The credits of connection 'browseract_default' cannot be counted, so no run was started: The list is broken. The "
+    "next try counts again.\nTo start runs without a budget, remove daily_credits and monthly_credits from the extra of "
+    "the connection."
+)
+
+
+@cases(
+    {
+        "list": (lambda call: BROKEN, errors.BudgetUnknownError, UNKNOWN),
+        "forecast": (of_workflow, errors.BudgetUnknownError, UNKNOWN),
+        "wrong key": (lambda call: WRONG_KEY, errors.AuthenticationError, str(WRONG_KEY)),
+    },
+)
+def test_credits_that_cannot_be_counted_refuse_the_start(fault, error, text):
+    with pytest.raises(error) as caught:
         Account(*runs_of(1, 45), fault=fault).refusal(DAILY)
-    assert str(caught.value) == (
-        "The credits of connection 'browseract_default' cannot be counted, so no run was started: The list is broken. "
-        "The next try counts again.\nTo start runs without a budget, remove daily_credits and monthly_credits from the "
-        "extra of the connection."
-    )
-
-
-def test_refused_api_key_is_an_error_of_its_own():
-    with pytest.raises(errors.AuthenticationError):
-        Account(fault=lambda call: errors.AuthenticationError("Invalid api key")).refusal(DAILY)
+    assert str(caught.value) == text
 
 
 # The sums of past days
@@ -227,7 +238,7 @@ def test_only_days_without_a_stored_sum_are_counted_and_later_ones_are_removed()
 
 
 STORED = {"key_digest": KEY_DIGEST, "days": {"2026-11-26": 1840}}
-AGAIN = "The stored sums of credits could not be read, so they are counted again: "
+AGAIN = "The stored sums of credits could not be read and are counted again: "
 
 
 @cases(

@@ -108,7 +108,8 @@ def test_active_runs_of_another_connection_with_the_same_key_count(search, emula
     assert numbers.startswith("60 of 99 credits are used, 20 are expected for runs that are active or have no credits")
     # Someone can look at the run that holds the rest, and stop it.
     task = emulator.tasks[-1]
-    of = f"BrowserAct task {task.id} of workflow {SEARCH.id}, {emulator.url}/live/{task.id}"
+    # It is not the live view: whoever may see this error could use the browser of another DAG.
+    of = f"BrowserAct task {task.id} of workflow {SEARCH.id}, {emulator.url}/logs/{task.id}"
     assert largest == f"The largest active run is expected to use 20 credits: {of}"
 
 
