@@ -199,8 +199,8 @@ def of_workflow(call):
 WRONG_KEY = errors.AuthenticationError("Invalid api key")
 UNKNOWN = (
     "The credits of connection 'browseract_default' cannot be counted, so no run was started: The list is broken. The "
-    "next try counts again.\nTo start runs without a budget, remove daily_credits and monthly_credits from the extra of "
-    "the connection."
+    "next try counts again.\nTo start runs without a budget, remove daily_credits and monthly_credits from the extra "
+    "of the connection."
 )
 
 
