@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -13,7 +12,6 @@ from pydantic import BaseModel
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.exceptions import BrowserActError
-from airflow_provider_browseract.spending.budget import LogLine
 
 T = TypeVar("T")
 
@@ -48,8 +46,6 @@ class Played:
     now: float = 2000.0
     over: Any = None
     """The result, or the error."""
-    logged: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
     asked: list[Call[Any]] = field(default_factory=list)
 
     @property
@@ -63,13 +59,6 @@ class Played:
             self.over = error
         return self
 
-    def _answer(self, step: Any) -> object:
-        match step:
-            case LogLine():
-                self.logged.append(step.text)
-                if step.level >= logging.WARNING:
-                    self.warnings.append(step.text)
-            case _:
-                self.asked.append(step)
-                return self.respond(step)
-        return None
+    def _answer(self, step: Call[Any]) -> object:
+        self.asked.append(step)
+        return self.respond(step)

@@ -7,7 +7,6 @@ import logging
 import textwrap
 import time
 from contextlib import suppress
-from typing import Any
 
 from airflow.configuration import ensure_secrets_loaded
 from airflow.jobs.job import Job, JobState
@@ -33,8 +32,9 @@ from airflow_provider_browseract.hooks.connection import (
 from airflow_provider_browseract.hooks.probe import check_callbacks, count_workflows
 from airflow_provider_browseract.loops import send_all
 from airflow_provider_browseract.queue.queueing import active_runs
-from airflow_provider_browseract.spending.budget import BudgetStep, ReadDaySums, StepSender, read_budget
-from airflow_provider_browseract.spending.day_sums import read_day_sums
+from airflow_provider_browseract.spending.budget import judge, moment
+from airflow_provider_browseract.spending.day_sums import list_open_days, read_day_sums
+from airflow_provider_browseract.spending.spend import Forecast
 
 log = logging.getLogger(__name__)
 
@@ -163,16 +163,14 @@ def _check_slots(hook: BrowserActHook) -> str:
 
 
 def _check_budget(hook: BrowserActHook) -> str:
-    budget, key = budget_of(hook.settings), hook.settings.key_digest
+    budget, now = budget_of(hook.settings), moment(time.time())
     if budget is None:
         return "the connection has none"
-
-    def read_sums(step: BudgetStep) -> Any:
-        # Only workers write sums.
-        return read_day_sums(budget.conn_id, key, log) if isinstance(step, ReadDaySums) else None
-
+    # Only workers write sums.
+    sums = read_day_sums(budget, hook.settings.key_digest, now.date(), log)
     with hook.client_within(API_LIMIT) as client:
-        verdicts = send_all(read_budget(budget, time.time), StepSender(client, log, read_sums))
+        runs = list_open_days(client, budget, sums, now)
+    verdicts = list(judge(budget, now, sums, runs, Forecast.of(None, runs)))
     facts = "; ".join(
         f"{each.period} (UTC): {each.used:,} of {each.period.limit:,} credits used, {each.reserved:,} more expected"
         for each in verdicts

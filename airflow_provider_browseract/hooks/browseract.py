@@ -410,21 +410,11 @@ class BrowserActHook(BaseHook):
         :param bot_id: only runs of this bot; together with ``workflow_id``, the runs of both.
         :returns: the sums by day and workflow or bot. The credits of active runs can be incomplete.
         """
-        from airflow_provider_browseract.spending.spend import ListedRun, Spend
+        from airflow_provider_browseract.spending.spend import Spend, list_runs
 
         of = {ApiVersion.V2: workflow_id, ApiVersion.V3: bot_id}
-        calls = [
-            APIS[version].list_tasks(source_id=given, created_at_from=created_at_from, created_at_to=created_at_to)
-            for version, given in of.items()
-            if given is not None or (workflow_id is None and bot_id is None)
-        ]
-        runs = (ListedRun.of(task) for call in calls for task in self.client.iter_items(call))
-        # The API compares whole seconds.
-        return Spend.of(
-            run
-            for run in runs
-            if created_at_from <= run.created_at and (created_at_to is None or run.created_at < created_at_to)
-        )
+        given = {version: source_id for version, source_id in of.items() if source_id is not None}
+        return Spend.of(list_runs(self.client, created_at_from, created_at_to, given or of))
 
     def iter_workflows(self) -> Iterator[SourceInfo]:
         """Iterate over the account's workflows (``list-workflows``), without their inputs."""

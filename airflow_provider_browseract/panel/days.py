@@ -21,7 +21,7 @@ from airflow_provider_browseract.panel.client import AccountClient, only
 from airflow_provider_browseract.panel.kept import NO_FAILURE, RETRY_PAUSE, Failure, Read, is_within
 from airflow_provider_browseract.panel.listing import RunLists, Runs
 from airflow_provider_browseract.runs.watching import WATCH_OVERLAP
-from airflow_provider_browseract.spending.budget import ONE_DAY, WAIT_FOR_CREDITS, begin_of, moment
+from airflow_provider_browseract.spending.budget import ONE_DAY, begin_of, moment
 from airflow_provider_browseract.spending.spend import ListedRun
 
 T = TypeVar("T")
@@ -100,7 +100,8 @@ class Day:
         # A run may be listed late.
         is_over = begins + ONE_DAY + timedelta(seconds=WATCH_OVERLAP) < as_of
         is_known = all(run.ended and run.credit is not None for run in runs.values())
-        closed = begins + WAIT_FOR_CREDITS < as_of or (is_over and is_known)
+        # BrowserAct may report the credits of a run days after its end.
+        closed = begins + 4 * ONE_DAY < as_of or (is_over and is_known)
         return cls(tuple(runs.values()), as_of, truncated, closed, has_bots)
 
 

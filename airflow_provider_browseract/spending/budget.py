@@ -1,45 +1,22 @@
 """The budget of an account: the credits that its runs may use on a day and in a month.
 
 BrowserAct has no budgets. The provider adds up the credits in BrowserAct's lists of tasks, which all workers can read.
-Only the sums of past days are stored, to save requests. Days and months are in UTC. The generators do no I/O: they
-yield the next step and are sent the result. ``clock`` returns the current time in seconds since the epoch.
+Days and months are in UTC. Nothing here reads or stores anything.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.exceptions import (
-    AuthenticationError,
-    BrowserActError,
-    BudgetUnknownError,
-)
-from airflow_provider_browseract.loops import Sender
-from airflow_provider_browseract.runs.log import Log
-from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.spending.spend import (
-    UNKNOWN,
-    Forecast,
-    ListedRun,
-    RequestLimit,
-    forecast_for,
-    list_runs,
-    mean_of,
-)
+from airflow_provider_browseract.spending.spend import CAP, Forecast, ListedRun
 
 ONE_DAY = timedelta(days=1)
 
-LONGEST_RUN = timedelta(hours=7, minutes=10)
-"""How long after the end of a day its runs can be active: a run takes at most 7 hours."""
-
-WAIT_FOR_CREDITS = timedelta(days=4)
-"""How long after the beginning of a day it is listed again because ended runs have no credits yet."""
+WAIT_FOR_CREDITS = 2 * ONE_DAY
+"""How long after the beginning of a day BrowserAct may report credits of its runs. Then missing credits count as 0."""
 
 
 class Period(NamedTuple):
@@ -51,16 +28,7 @@ class Period(NamedTuple):
     ends: datetime
 
     def __str__(self) -> str:
-        return f"{self.begins:%Y-%m-%d}" if self.is_day else f"{self.begins:%Y-%m}"
-
-    @property
-    def is_day(self) -> bool:
-        """Whether it is a day, and not a month."""
-        return self.ends - self.begins == ONE_DAY
-
-    def includes(self, run: ListedRun) -> bool:
-        """Return whether a run belongs to the period."""
-        return self.begins <= run.created_at < self.ends
+        return f"{self.begins:%Y-%m-%d}" if self.ends - self.begins == ONE_DAY else f"{self.begins:%Y-%m}"
 
 
 @dataclass(frozen=True)
@@ -78,8 +46,7 @@ class Budget:
             yield Period("daily_credits", self.daily_credits, today, today + ONE_DAY)
         if self.monthly_credits is not None:
             begins = today.replace(day=1)
-            ends = (begins + timedelta(days=31)).replace(day=1)
-            yield Period("monthly_credits", self.monthly_credits, begins, ends)
+            yield Period("monthly_credits", self.monthly_credits, begins, (begins + 31 * ONE_DAY).replace(day=1))
 
 
 @dataclass(frozen=True)
@@ -87,17 +54,20 @@ class Verdict:
     """Whether the budget of a period allows a run, and why.
 
     :param used: the credits of ended runs.
-    :param open: how many runs are active, or have ended and have no credits yet.
-    :param reserved: the credits that they are expected to use.
+    :param open: the runs that are active or have no credits yet, each with the credits that it is expected to use.
+    :param forecast: the credits that the run to start is expected to use.
     """
 
-    budget: Budget
+    conn_id: str
     period: Period
-    source: Source
-    forecast: Forecast
     used: int
-    open: int
-    reserved: int
+    open: Mapping[ListedRun, int]
+    forecast: Forecast
+
+    @property
+    def reserved(self) -> int:
+        """The credits that the open runs are expected to use."""
+        return sum(self.open.values())
 
     @property
     def credits_left(self) -> int:
@@ -110,238 +80,56 @@ class Verdict:
         return self.forecast.credits > self.period.limit
 
     @property
-    def short_line(self) -> str:
-        """The line for the log of a start, when much of the budget is used."""
+    def numbers(self) -> str:
+        """The numbers behind the verdict, as a sentence."""
         return (
-            f"{self.used:,} credits of {self.period.setting}={self.period.limit} are used; {self._others}, and "
-            f"{self.forecast.credits:,} for this one."
+            f"{self.used:,} of {self.period.limit:,} credits are used, {self.reserved:,} are expected for "
+            f"runs that are active or have no credits yet ({len(self.open)}), and {self.forecast.credits:,} for "
+            f"this run ({self.forecast.basis})."
         )
 
     @property
-    def line(self) -> str:
-        """The line for the log of a dry run."""
-        return (
-            f"Budget of connection {self.budget.conn_id!r} for {self.period} (UTC): {self.used:,} of "
-            f"{self.period.limit:,} credits are used, {self._others}. This run is expected to use "
-            f"{self.forecast.credits:,} {self.forecast.basis(self.source)}."
-        )
+    def reason(self) -> str:
+        """The first line of a refusal. It has no numbers, so that equal refusals are equal."""
+        setting = self.period.setting
+        return f"The budget of connection {self.conn_id!r} ({setting}) does not allow another run. No run was started."
 
-    @property
-    def _others(self) -> str:
-        return f"{self.reserved:,} are expected for runs that are active or have no credits yet ({self.open})"
+    def refusal(self, address_of: Callable[[ListedRun], str | None]) -> str:
+        """Return the error of a refused start: reason, remedy, numbers, and the run that most credits are kept for.
 
-    def refusal(self) -> str:
-        """Return the error of a refused start."""
-        until = f"{self.period.ends:%H:%M}" if self.period.is_day else f"{self.period.ends:%Y-%m-%d}"
-        advice = (
-            f"Wait until {until} UTC, raise {self.period.setting} in the extra of the connection, or set "
-            'on_budget="wait" so that the task waits.'
-        )
+        :param address_of: returns the address of the page of a run, if it is known.
+        """
+        setting = f"{self.period.setting} in the extra of the connection"
+        advice = f'Wait until {self.period.ends:%Y-%m-%d %H:%M} UTC, raise {setting}, or set on_budget="wait".'
         if self.exceeds_whole_budget:
-            advice = (
-                f"This run alone is expected to use more than {self.period.setting} allows, so waiting does not help. "
-                f"Raise {self.period.setting} in the extra of the connection."
-            )
-        # Without a mean, only a cap makes the forecast higher than the cost of a step.
-        if not self.forecast.runs and self.forecast.credits > UNKNOWN.credits:
-            advice += " The forecast is max_credits of the task, so a lower max_credits lowers it."
-        return (
-            f"The budget of connection {self.budget.conn_id!r} for {self.period} (UTC) does not allow another run: "
-            f"{self.used:,} of {self.period.limit:,} credits are used, {self._others}, and this run is expected to use "
-            f"{self.forecast.credits:,}. No run was started.\n{advice}"
-        )
+            advice = f"This run alone exceeds the budget, so waiting does not help. Raise {setting}."
+        if self.forecast.basis == CAP:
+            advice += " The credits expected for this run are its max_credits. Lower it if the run needs less."
+        lines = [self.reason, advice, self.numbers]
+        if active := [run for run in self.open if not run.status.ended]:
+            largest = max(active, key=lambda run: self.open[run])
+            found = f"{largest.name}, {address}" if (address := address_of(largest)) else largest.name
+            lines.append(f"The largest active run is expected to use {self.open[largest]:,} credits: {found}")
+        return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class ReadDaySums:
-    """Return the stored sums of past days, by day."""
+def judge(
+    budget: Budget, now: datetime, sums: Mapping[date, int], runs: Sequence[ListedRun], forecast: Forecast
+) -> Iterator[Verdict]:
+    """Yield for the day and the month with a budget whether it allows a run.
 
-
-@dataclass(frozen=True)
-class WriteDaySums:
-    """Store the sums of past days."""
-
-    sums: Mapping[date, int]
-
-
-@dataclass(frozen=True)
-class LogLine:
-    """Write a line to the task's log."""
-
-    text: str
-    level: int = logging.INFO
-
-
-BudgetStep: TypeAlias = ReadDaySums | WriteDaySums
-
-Step: TypeAlias = "BudgetStep | LogLine | Call[Any]"
-
-
-@dataclass(frozen=True)
-class StepSender:
-    """Send the calls of a check, write its lines, and carry out its other steps.
-
-    :param carry_out: carries out a step that is neither a call nor a line, and returns its result.
+    :param sums: the credits of past days, which count instead of their runs.
+    :param runs: the runs of all other days. Further ones only count for the means.
+    :param forecast: the credits that the run is expected to use.
     """
-
-    client: Sender
-    log: Log
-    carry_out: Callable[[BudgetStep], Any]
-
-    def send(self, step: Step) -> Any:
-        """Carry out a step."""
-        match step:
-            case LogLine(text, level):
-                return self.log.log(level, "%s", text)
-            case Call():
-                return self.client.send(step)
-            case _:
-                return self.carry_out(step)
-
-
-def check_budget(
-    budget: Budget, source: Source, cap: int | None, clock: Callable[[], float]
-) -> Generator[Step, Any, tuple[Verdict, ...]]:
-    """Check whether a budget allows a run, and report the verdicts.
-
-    :param cap: the cap of the task instance, which is the forecast if nothing else is known.
-    :returns: the verdicts about day and month.
-    :raises BudgetUnknownError: the credits cannot be counted.
-    :raises AuthenticationError: the API key was refused.
-    """
-    try:
-        verdicts = yield from _judge(budget, source, cap, moment(clock()))
-    except AuthenticationError:
-        raise
-    except BrowserActError as error:
-        raise BudgetUnknownError(
-            f"The credits of connection {budget.conn_id!r} cannot be counted, so no run was started: "
-            f"{error.brief.rstrip('.')}. The next try counts again.\n"
-            "To start runs without a budget, remove daily_credits and monthly_credits from the extra of the connection."
-        ) from error
-    for verdict in verdicts:
-        if 2 * verdict.used > verdict.period.limit:
-            yield LogLine(verdict.short_line)
-    return verdicts
-
-
-def refused_by(verdicts: Sequence[Verdict]) -> Verdict | None:
-    """Return the verdict that refuses a start; None if none does.
-
-    Of two, it is the one that waiting cannot help, or else the one with the later end.
-    """
-    refusing = [each for each in verdicts if each.credits_left < 0]
-    return max(refusing, key=lambda each: (each.exceeds_whole_budget, each.period.ends), default=None)
-
-
-def forecast_run(
-    budget: Budget, source: Source, cap: int | None, clock: Callable[[], float]
-) -> Generator[Step, Any, None]:
-    """Log what a run is expected to cost, and whether the budget would allow it."""
-    try:
-        verdicts = yield from _judge(budget, source, cap, moment(clock()))
-    except BrowserActError as error:
-        yield LogLine(f"The credits cannot be counted: {error.brief}", logging.WARNING)
-        return
-    for verdict in verdicts:
-        allowed = "allows" if verdict.credits_left >= 0 else "does not allow"
-        yield LogLine(f"{verdict.line} The budget {allowed} this run.")
-
-
-def read_budget(budget: Budget, clock: Callable[[], float]) -> Generator[Step, Any, tuple[Verdict, ...]]:
-    """Return the verdicts about a run that costs one step, with the requests that a check before a start sends.
-
-    :raises BrowserActError: the credits cannot be counted.
-    """
-    now, anything = moment(clock()), Source(SourceKind.TEMPLATE, "")
-    count = yield from _count(RequestLimit(), budget, now)
-    return tuple(count.verdict(budget, period, anything, UNKNOWN) for period in budget.periods(now))
-
-
-@dataclass(frozen=True)
-class _Count:
-    """The credits that an account has used.
-
-    :param past: the sums of past days whose runs cannot change any more.
-    :param runs: the runs of the other days.
-    """
-
-    past: Mapping[date, int]
-    runs: Sequence[ListedRun]
-
-    def verdict(self, budget: Budget, period: Period, source: Source, forecast: Forecast) -> Verdict:
-        """Return whether the budget of a period allows a run with this forecast."""
-        runs = [run for run in self.runs if period.includes(run)]
-        # BrowserAct may report the credits of a run after its end.
-        is_open = [run for run in runs if not run.status.ended or run.credit is None]
-        means = {source_id: mean_of(source_id, self.runs) for source_id in {run.source_id for run in is_open}}
-        if forecast.runs:
-            means[source.id] = forecast
-        return Verdict(
-            budget,
-            period,
-            source,
-            forecast,
-            used=sum(run.credit or 0 for run in runs if run.status.ended)
-            + sum(credit for day, credit in self.past.items() if period.begins <= begin_of(day) < period.ends),
-            open=len(is_open),
-            reserved=sum(max(run.credit or 0, (means[run.source_id] or UNKNOWN).credits) for run in is_open),
-        )
-
-
-def _judge(budget: Budget, source: Source, cap: int | None, now: datetime) -> Generator[Step, Any, tuple[Verdict, ...]]:
-    requests = RequestLimit()
-    count = yield from _count(requests, budget, now)
-    forecast = yield from forecast_for(requests, source, count.runs, cap, now)
-    return tuple(count.verdict(budget, period, source, forecast) for period in budget.periods(now))
-
-
-def _count(requests: RequestLimit, budget: Budget, now: datetime) -> Generator[Step, Any, _Count]:
-    """Count what the runs of the account have used since the beginning of the longest period.
-
-    :raises BrowserActError: the runs cannot be counted.
-    """
-    begins = min(period.begins for period in budget.periods(now)).date()
-    days = [begins + timedelta(days=number) for number in range((now.date() - begins).days + 1)]
-    past = [day for day in days if begin_of(day + ONE_DAY) + LONGEST_RUN <= now]
-    sums, runs = (yield from _count_past_days(past, requests, now)) if past else ({}, [])
-    runs += yield from list_runs(requests, begin_of(days[len(past)]))
-    return _Count(sums, runs)
-
-
-def _count_past_days(
-    days: Sequence[date], requests: RequestLimit, now: datetime
-) -> Generator[Step, Any, tuple[Mapping[date, int], list[ListedRun]]]:
-    """Return the sums of past days, and the runs of the past days that can still change.
-
-    The days without a stored sum are listed. The sum of a day is stored when all its runs have ended and have credits,
-    or after :data:`WAIT_FOR_CREDITS` even if credits are missing.
-    """
-    stored: Mapping[date, int] = yield ReadDaySums()
-    sums = {day: stored[day] for day in days if day in stored}
-    new: dict[date, int] = {}
-    changing: list[ListedRun] = []
-    failure: BrowserActError | None = None
-    for day in days:
-        if day in sums:
-            continue
-        try:
-            runs = yield from list_runs(requests, begin_of(day), begin_of(day + ONE_DAY))
-        except BrowserActError as error:
-            # The next check continues with the days that were counted.
-            failure = error
-            break
-        is_old = begin_of(day) + WAIT_FOR_CREDITS < now
-        if all(run.status.ended and (is_old or run.credit is not None) for run in runs):
-            sums[day] = new[day] = sum(run.credit or 0 for run in runs)
-        else:
-            changing += runs
-    if new:
-        # Someone may have edited the stored sums. The sum of a later day would count after that day.
-        yield WriteDaySums({day: credits for day, credits in {**stored, **new}.items() if day <= days[-1]})
-    if failure is not None:
-        raise failure
-    return sums, changing
+    counted = [run for run in runs if run.created_at.date() not in sums]
+    means = {of: Forecast.of(of, runs).credits for of in {run.source_id for run in counted if not run.is_settled}}
+    for period in budget.periods(now):
+        inside = [run for run in counted if period.begins <= run.created_at < period.ends]
+        used = sum(run.credit or 0 for run in inside if run.status.ended)
+        used += sum(credits for day, credits in sums.items() if period.begins <= begin_of(day) < period.ends)
+        open_runs = {run: max(run.credit or 0, means[run.source_id]) for run in inside if not run.is_settled}
+        yield Verdict(budget.conn_id, period, used, open_runs, forecast)
 
 
 def begin_of(day: date) -> datetime:

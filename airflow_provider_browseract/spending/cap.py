@@ -19,21 +19,17 @@ def over_cap_text(
     :param shared: whether the tries of the task instance share the cap.
     :param retried: whether another try follows, because the run was not stopped.
     """
-    step = f" by {name_step(task.steps[-1]).rstrip('.')}" if task.steps else ""
+    over = f"more credits were used than max_credits={cap} allows."
+    reason = f"The run was stopped, because {over}" if fate is None else over.capitalize()
     whose = "The runs of this task instance" if earlier else "It"
-    credits = f"credits were used than max_credits={cap} allows."
+    step = f" by {name_step(task.steps[-1]).rstrip('.')}" if task.steps else ""
     why = "the tries of a task instance share max_credits" if shared else "another run would probably use as much"
-    then = (
-        "The next try reattaches to the run, and stops it if it is still running."
-        if retried
-        else f"There is no retry, because {why}."
-    )
+    then = f"There is no retry, because {why}."
+    if retried:
+        then = "The next try reattaches to the run, and stops it if it is still running."
     look = "Look for a loop in its last steps, or raise max_credits if the run needs more."
-    return error_text(
-        f"The run was stopped, because more {credits}" if fate is None else f"More {credits}",
-        " ".join(filter(None, (f"{whose} used {used:,} credits{step}.", fate, then, look))),
-        about=task,
-    )
+    facts = filter(None, (f"{whose} used {used:,} credits{step}.", fate, then, look))
+    return error_text(reason, " ".join(facts), about=task)
 
 
 def check_cap(spent: int, cap: int | None) -> None:

@@ -3,116 +3,106 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from typing import Any, NoReturn
+from dataclasses import replace
+from functools import partial
+from typing import NoReturn
 
-from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred, in_dag_test
+from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.compat import AirflowFailException, in_dag_test
+from airflow_provider_browseract.exceptions import AuthenticationError, BrowserActError, BudgetUnknownError
 from airflow_provider_browseract.hooks.connection import budget_of
-from airflow_provider_browseract.loops import send_all
-from airflow_provider_browseract.queue.queueing import Queued, QueueWait
+from airflow_provider_browseract.queue.queueing import Queued
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import OnBudget
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
-from airflow_provider_browseract.runs.request import RunRequest
-from airflow_provider_browseract.spending.budget import (
-    Budget,
-    BudgetStep,
-    ReadDaySums,
-    StepSender,
-    Verdict,
-    WriteDaySums,
-    check_budget,
-    forecast_run,
-    refused_by,
-)
-from airflow_provider_browseract.spending.day_sums import read_day_sums, write_day_sums
+from airflow_provider_browseract.runs.request import RunRequest, Source
+from airflow_provider_browseract.spending.budget import Budget, Verdict, judge, moment
+from airflow_provider_browseract.spending.day_sums import list_open_days, read_day_sums, write_day_sums
+from airflow_provider_browseract.spending.spend import Forecast, ListedRun, with_older_runs
+from airflow_provider_browseract.worker.look import look
 from airflow_provider_browseract.worker.own_run import OwnRun
 from airflow_provider_browseract.worker.showing import show_wait_before_start
+from airflow_provider_browseract.worker.slots import defer_to_queue
 
 
 def refusal_of(run: OwnRun, budget: Budget, cap: int | None, request: RunRequest) -> Verdict | None:
     """Return the verdict with which the budget of the account refuses a run; None if it allows the run.
 
+    Of two, it is the one that waiting cannot help, or else the one with the later end.
+
     :param cap: the cap of the task instance, which is the forecast if nothing else is known.
     :raises BudgetUnknownError: the credits of the account cannot be counted.
+    :raises AuthenticationError: the API key was refused.
     """
-    steps = check_budget(budget, request.source, cap, time.time)
-    return refused_by(send_all(steps, _sender(run)))
+    try:
+        verdicts = verdicts_of(run, budget, cap, request.source)
+    except AuthenticationError:
+        raise
+    except BrowserActError as error:
+        raise BudgetUnknownError(
+            f"The credits of connection {budget.conn_id!r} cannot be counted, so no run was started: "
+            f"{error.brief.rstrip('.')}. The next try counts again.\n"
+            "To start runs without a budget, remove daily_credits and monthly_credits from the extra of the connection."
+        ) from error
+    for verdict in verdicts:
+        if 2 * verdict.used > verdict.period.limit:
+            run.log.info("%s: %s", verdict.period.setting, verdict.numbers)
+    refusing = [verdict for verdict in verdicts if verdict.credits_left < 0]
+    return max(refusing, key=lambda each: (each.exceeds_whole_budget, each.period.ends), default=None)
 
 
 def log_forecast(run: OwnRun, cap: int | None, request: RunRequest) -> None:
     """Log what a run is expected to cost, and whether the budget would allow it, if there is one."""
-    if (budget := budget_of(run.hook.settings)) is not None:
-        send_all(forecast_run(budget, request.source, cap, time.time), _sender(run))
+    if (budget := budget_of(run.hook.settings)) is None:
+        return
+    try:
+        for verdict in verdicts_of(run, budget, cap, request.source):
+            allows = "allows" if verdict.credits_left >= 0 else "does not allow"
+            run.log.info("%s: %s The budget %s this run.", verdict.period.setting, verdict.numbers, allows)
+    except BrowserActError as error:
+        run.log.warning("The credits cannot be counted: %s", error.brief)
 
 
-def _sender(run: OwnRun) -> StepSender:
-    conn_id, key_digest, log = run.hook.browseract_conn_id, run.hook.settings.key_digest, run.log
+def verdicts_of(run: OwnRun, budget: Budget, cap: int | None, source: Source) -> list[Verdict]:
+    """Count what the runs of the account use, and return whether its budget allows another run."""
+    client, key_digest, now = run.hook.client, run.hook.settings.key_digest, moment(time.time())
+    sums = read_day_sums(budget, key_digest, now.date(), run.log)
+    stored = dict(sums)
+    try:
+        runs = list_open_days(client, budget, sums, now)
+    finally:
+        # The next check continues with the days that were counted.
+        if sums != stored:
+            write_day_sums(budget, key_digest, sums, run.log)
+    runs = with_older_runs(client, source, runs, now)
+    # Lists do not name the template of a run.
+    source_id = None if source.is_template else source.id
+    return list(judge(budget, now, sums, runs, Forecast.of(source_id, runs, cap)))
 
-    def carry_out(step: BudgetStep) -> Any:
-        match step:
-            case ReadDaySums():
-                return read_day_sums(conn_id, key_digest, log)
-            case WriteDaySums(sums):
-                return write_day_sums(conn_id, key_digest, sums, log)
 
-    return StepSender(run.hook.client, log, carry_out)
+def _address_of(run: OwnRun, listed: ListedRun) -> str | None:
+    """Read where BrowserAct shows a run of anybody. Lists only have its live view, which not everyone may see here."""
+    seen = look(run.hook, listed.id, listed.api_version)
+    return seen.log_detail_url if isinstance(seen, Task) else None
 
 
-@dataclass(frozen=True, repr=False)
-class BudgetWait:
-    """The wait for the next day or month if the budget allows no run now.
+def wait_for_budget(run: OwnRun, refused: Verdict, on_budget: OnBudget, queued: Queued, limit: float) -> NoReturn:
+    """Wait in the triggerer for the next day or month if the budget allows no run now.
 
     :param queued: the place of the task instance in the queue.
     :param limit: seconds that the task instance may wait for a slot after that.
+    :raises TaskDeferred: the wait has begun.
+    :raises AirflowFailException: the task cannot wait, or waiting does not help.
     """
-
-    run: OwnRun
-    ti: Any
-    verdict: Verdict
-    on_budget: OnBudget
-    queued: Queued
-    limit: float
-
-    def wait(self) -> NoReturn:
-        """Wait in the triggerer until the next period begins.
-
-        :raises TaskDeferred: the wait has begun.
-        :raises AirflowFailException: the task cannot wait, or waiting does not help.
-        """
-        period, refusal = self.verdict.period, self.verdict.refusal()
-        reason = refusal.partition("\n")[0]
-        if self.on_budget is OnBudget.FAIL or self.verdict.exceeds_whole_budget:
-            raise AirflowFailException(refusal)
-        if in_dag_test():
-            raise AirflowFailException(f"{reason}\ndag.test() does not wait for the budget.")
-        self.run.check()
-        from airflow_provider_browseract.triggers.slot import SlotTrigger
-
-        # By BrowserAct's clock, the period may begin up to a minute later.
-        begins = period.ends.timestamp() + timings.CLOCK_SKEW
-        until = begins + self.limit
-        self.run.log.warning(
-            "%s Waiting until %s UTC because of on_budget='wait'. %s",
-            reason,
-            f"{period.ends:%Y-%m-%d %H:%M}",
-            IF_NO_LINE_FOLLOWS,
-        )
-        shown = {"waits_for": "budget", "until": period.ends.isoformat()}
-        show_wait_before_start(self.ti, shown, self.run.log)
-        settings = self.run.hook.settings
-        wait = QueueWait(
-            replace(self.queued, began=begins),
-            until,
-            str(self.run.source),
-            settings.key_digest,
-            begins,
-            self.run.source.api_version,
-            for_budget=True,
-        )
-        raise TaskDeferred(
-            trigger=SlotTrigger(browseract_conn_id=self.run.hook.browseract_conn_id, wait=wait),
-            method_name="execute_queued",
-            timeout=timedelta(seconds=until - time.time() + timings.TIMEOUT_BACKSTOP),
-        )
+    if on_budget is OnBudget.FAIL or refused.exceeds_whole_budget:
+        raise AirflowFailException(refused.refusal(partial(_address_of, run)))
+    if in_dag_test():
+        raise AirflowFailException(f"{refused.reason}\ndag.test() does not wait for the budget.")
+    run.check()
+    ends = refused.period.ends
+    line = "%s Waiting until %s UTC because of on_budget='wait': %s %s"
+    run.log.warning(line, refused.reason, f"{ends:%Y-%m-%d %H:%M}", refused.numbers, IF_NO_LINE_FOLLOWS)
+    show_wait_before_start(run.ledger.ti, {"waits_for": "budget", "until": ends.isoformat()}, run.log)
+    # By BrowserAct's clock, the period may begin up to a minute later.
+    begins = ends.timestamp() + timings.CLOCK_SKEW
+    defer_to_queue(run, replace(queued, began=begins), not_before=begins, until=begins + limit, for_budget=True)

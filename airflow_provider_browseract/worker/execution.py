@@ -311,13 +311,13 @@ class Execution:
         options = self.options
         limit = options.queue_timeout or options.timeout
         if not isinstance(refused.why, BrowserActError):
-            from airflow_provider_browseract.worker.budget import BudgetWait
+            from airflow_provider_browseract.worker.budget import wait_for_budget
 
-            BudgetWait(self.run, self.ti, refused.why, options.on_budget, queued, limit).wait()
+            wait_for_budget(self.run, refused.why, options.on_budget, queued, limit)
         from airflow_provider_browseract.worker.slots import wait_for_slot
 
         queued = queued.refused()
-        wait_for_slot(self.run, self.ti, refused.why, queued, limit=limit, deferrable=options.deferrable)
+        wait_for_slot(self.run, refused.why, queued, limit, deferrable=options.deferrable)
         return queued
 
     # Wait for the run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.exceptions import ConcurrencyLimitError, NoSlotError, RateLimitError
@@ -20,13 +20,7 @@ TOO_MANY_REQUESTS = "BrowserAct has received too many requests, and has refused 
 
 
 def wait_for_slot(
-    run: OwnRun,
-    ti: Any,
-    refused: ConcurrencyLimitError | RateLimitError,
-    queued: Queued,
-    *,
-    limit: float,
-    deferrable: bool,
+    run: OwnRun, refused: ConcurrencyLimitError | RateLimitError, queued: Queued, limit: float, *, deferrable: bool
 ) -> None:
     """Wait until there may be a free slot.
 
@@ -52,7 +46,7 @@ def wait_for_slot(
         refused.message,
         f" {IF_NO_LINE_FOLLOWS}" if deferrable else "",
     )
-    show_wait_before_start(ti, {"waits_for": "slot", "refusals": queued.refusals}, run.log)
+    show_wait_before_start(run.ledger.ti, {"waits_for": "slot", "refusals": queued.refusals}, run.log)
     pause = max(pause_after(queued.refusals, random.random), refused.retry_after or 0.0)
     pause = min(pause, timings.LONGEST_RETRY_AFTER)
     if not deferrable:

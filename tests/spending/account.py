@@ -1,23 +1,22 @@
-"""The lists of tasks of an account, without a server, and the other steps that a check of a budget yields."""
+"""The lists of tasks of an account, and its Airflow Variable, without servers."""
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.spending.budget import (
-    Budget,
-    LogLine,
-    ReadDaySums,
-    Verdict,
-    WriteDaySums,
-    check_budget,
-)
-from tests.steps import carry_out, read
-from tests.worker.starts import SOURCE
+from airflow_provider_browseract.spending import day_sums
+from airflow_provider_browseract.spending.budget import Budget, Verdict
+from airflow_provider_browseract.worker.budget import refusal_of, verdicts_of
+from tests.steps import read
+from tests.worker.starts import KEY_DIGEST, SOURCE
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
 """The time at which the tests check a budget, unless they say otherwise."""
@@ -54,7 +53,7 @@ def listed_bot(number: int, *args: Any, bot_id: str | None = "82", **fields: Any
 
 
 class Account:
-    """The runs of an account, and everything that a check yields.
+    """The runs of an account, the client that lists them, and the Variable with sums of past days.
 
     :param page_size: items that a page has at most, whatever is asked for.
     :param shared: whether each version of the API lists the runs of the other one too.
@@ -71,40 +70,50 @@ class Account:
     ) -> None:
         self.runs = list(runs)
         self.now, self.page_size, self.shared, self.fault = now, page_size, shared, fault
-        self.change: Callable[[dict[str, Any], int], dict[str, Any]] = lambda page, number: page
-        """Changes a page, given its number."""
-        self.stored: Mapping[date, int] = {}
+        self.variable: str | None = None
         self.calls: list[Call[Any]] = []
-        self.lines: list[str] = []
 
-    def clock(self) -> float:
-        return self.now.timestamp()
+    def check(self, budget: Budget, source: Source = SOURCE, cap: int | None = None) -> list[Verdict]:
+        return self._checked(verdicts_of, budget, cap, source)
 
-    def check(self, budget: Budget, source: Source = SOURCE, cap: int | None = None) -> tuple[Verdict, ...]:
-        return carry_out(check_budget(budget, source, cap, self.clock), self)
+    def refusal(self, budget: Budget, source: Source = SOURCE, cap: int | None = None) -> Verdict | None:
+        return self._checked(refusal_of, budget, cap, SimpleNamespace(source=source))
 
-    def __call__(self, step: Any) -> Any:
-        match step:
-            case Call():
-                self.calls.append(step)
-                return self.fault(step) or read(step, self._page(step.name == "page-runs", step.params))
-            case ReadDaySums():
-                return self.stored
-            case WriteDaySums():
-                self.stored = step.sums
-            case LogLine():
-                self.lines.append(step.text)
-            case _:
-                raise AssertionError(step)
-        return None
+    def _checked(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        hook = SimpleNamespace(client=self, settings=SimpleNamespace(key_digest=KEY_DIGEST))
+        run = SimpleNamespace(hook=hook, log=logging.getLogger(__name__))
+        with mock.patch.object(day_sums, "Variable", self), mock.patch("time.time", self.now.timestamp):
+            return function(run, *arguments)
+
+    def send(self, call: Call[Any]) -> Any:
+        self.calls.append(call)
+        if (error := self.fault(call)) is not None:
+            raise error
+        return read(call, self._page(call.name == "page-runs", call.params))
+
+    def get(self, key: str, default: None) -> str | None:
+        return self.variable
+
+    def set(self, key: str, value: str, description: str) -> None:
+        self.variable = value
+
+    @property
+    def stored(self) -> dict[date, int]:
+        """The sums in the Variable."""
+        days: dict[str, int] = json.loads(self.variable or '{"days": {}}')["days"]
+        return {date.fromisoformat(day): credits for day, credits in days.items()}
+
+    @stored.setter
+    def stored(self, sums: Mapping[date, int]) -> None:
+        days = {str(day): credits for day, credits in sums.items()}
+        self.variable = json.dumps({"key_digest": KEY_DIGEST, "days": days})
 
     def _page(self, bots: bool, params: Mapping[str, Any]) -> dict[str, Any]:
         runs = [run for run in self.runs if self.shared or ("task_id" in run) is bots]
         listed = (run if ("task_id" in run) is bots else _by_the_other_version(run) for run in runs)
         found = [run for run in listed if _fits(run, params)]
         size, number = min(self.page_size, params["limit"]), params["page"]
-        page = {"items": found[size * (number - 1) : size * number], "total_count": len(found)}
-        return self.change(page, number)
+        return {"items": found[size * (number - 1) : size * number], "total_count": len(found)}
 
 
 def _by_the_other_version(run: dict[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,12 @@ from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.spending import spend
-from airflow_provider_browseract.spending.spend import Forecast, RequestLimit, Spend, forecast_for, list_runs, mean_of
+from airflow_provider_browseract.spending.spend import CAP, MEAN, STEP, Forecast, list_runs
 from tests.cases import cases
 from tests.spending.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
-from tests.steps import carry_out
 from tests.worker.starts import SOURCE
 
-BOT, TEMPLATE = Source(SourceKind.BOT, "82"), Source(SourceKind.TEMPLATE, "70")
+BOT = Source(SourceKind.BOT, "82")
 UNDATED = {**listed(1), "created_at": None}
 CONTRADICTION = "contradict each other: page 2 has nothing new, after 500 items (total_count 501)"
 
@@ -24,91 +23,69 @@ def as_listed(*runs):
     return [spend.ListedRun.of(ListedTask.model_validate(run)) for run in runs]
 
 
-def forecast(account, found=(), source=SOURCE, cap=200):
-    return carry_out(forecast_for(RequestLimit(), source, as_listed(*found), cap, NOON), account)
+# Forecasts
 
-
-def test_mean_is_that_of_the_newest_20_runs_in_whatever_order_they_are_listed():
-    old = [listed(number, NOON - timedelta(minutes=number), 1000) for number in range(21, 30)]
-    new = [listed(number, NOON - timedelta(minutes=number), 40) for number in range(20)]
-    runs = as_listed(*random.sample(old + new, 29))
-    assert mean_of(SOURCE.id, runs) == Forecast(40, 20)
-
-
-@cases(
-    {
-        "canceled": listed(9, credit=5, status="canceled"),
-        "active": listed(9, credit=5, status="running"),
-        "paused": listed(9, credit=5, status="paused"),
-        "of an unknown status": listed(9, credit=5, status="frozen"),
-        "without credits": listed(9, credit=None),
-        "with 0 credits": listed(9, credit=0),
-        "of another workflow": listed(9, credit=5, workflow_id="71"),
-        "of no workflow": listed(9, credit=5, workflow_id=None),
-    },
-)
-def test_mean_ignores_a_run(other):
-    assert mean_of(SOURCE.id, as_listed(listed(1, credit=45), other)) == Forecast(45, 1)
-
-
-def test_mean_includes_failed_runs_is_rounded_up_and_does_not_exist_for_an_unknown_workflow():
-    runs = as_listed(listed(1, credit=10), listed(2, credit=15, status="failed"), listed(3, credit=15))
-    assert mean_of(SOURCE.id, runs) == Forecast(14, 3)
-    assert mean_of(None, as_listed(listed(1, workflow_id=None))) is None
-
-
-def test_forecast_from_three_counted_runs_takes_no_request():
-    account = Account()
-    assert forecast(account, [listed(number) for number in range(3)]) == Forecast(45, 3)
-    assert account.calls == []
-
-
-# What is older is not listed, and the list needs no creation times for this.
-OF_LAST_WEEK = [*(days_ago(number, 6, 30) for number in range(10, 14)), {**listed(4), "created_at": None}]
-OF_BOT = [listed_bot(number, NOON - timedelta(days=2), 30) for number in range(4)]
+LATE = [listed(number, NOON - timedelta(minutes=number), 40) for number in range(20)]
+EARLY = [listed(number, NOON - timedelta(minutes=number), 1000) for number in range(21, 30)]
+FAILED = [listed(1, credit=10), listed(2, credit=15, status="failed"), listed(3, credit=15)]
+IGNORED = {
+    "canceled": listed(9, credit=5, status="canceled"),
+    "active": listed(9, credit=5, status="running"),
+    "paused": listed(9, credit=5, status="paused"),
+    "of an unknown status": listed(9, credit=5, status="frozen"),
+    "without credits": listed(9, credit=None),
+    "with 0 credits": listed(9, credit=0),
+    "of another workflow": listed(9, credit=5, workflow_id="71"),
+    "of no workflow": listed(9, credit=5, workflow_id=None),
+}
 
 
 @cases(
     {
-        "of a workflow": ([days_ago(1, 8, 1000), *OF_LAST_WEEK], (listed(2), listed(3)), SOURCE, Forecast(30, 4)),
-        "of a bot": ([*OF_BOT, listed_bot(9, bot_id="83")], (), BOT, Forecast(30, 4)),
-        "none of the last week": ([], (listed(1), listed(2, credit=55)), SOURCE, Forecast(50, 2)),
+        "newest 20 in any order": (random.sample(LATE + EARLY, 29), SOURCE.id, 200, Forecast(40, MEAN)),
+        "rounded up, with a failed run": (FAILED, SOURCE.id, 200, Forecast(14, MEAN)),
+        **{name: ([listed(1), other], SOURCE.id, 200, Forecast(45, MEAN)) for name, other in IGNORED.items()},
+        "only an active one": ([listed(1, status="running")], SOURCE.id, 200, Forecast(200, CAP)),
+        # Lists do not name a template.
+        "template": ([listed(1, workflow_id=None)], None, 200, Forecast(200, CAP)),
+        "template without a cap": ([listed(1, workflow_id=None)], None, None, Forecast(5, STEP)),
     },
 )
-def test_forecast_from_fewer_runs_lists_one_page_of_the_last_seven_days(runs, found, source, expected):
+def test_forecast_is_the_mean_of_the_newest_runs_that_ended_by_themselves(runs, source_id, cap, expected):
+    assert Forecast.of(source_id, as_listed(*runs), cap) == expected
+
+
+OLD = [*(days_ago(number, 34, 30) for number in range(10, 14)), UNDATED, days_ago(20, 36, 1000)]
+OF_BOT = [*(listed_bot(number, NOON - timedelta(days=2), 30) for number in range(4)), listed_bot(9, bot_id="83")]
+THREE = [listed(number) for number in range(1, 4)]
+
+
+@cases(
+    {
+        "three of today": (THREE, THREE, SOURCE, Forecast(45, MEAN)),
+        "two of today, four older": ([*OLD, *THREE[1:]], THREE[1:], SOURCE, Forecast(35, MEAN)),
+        "of a bot": (OF_BOT, [], BOT, Forecast(30, MEAN)),
+        "none": ([], [], SOURCE, Forecast(200, CAP)),
+        "template": ([], [], Source(SourceKind.TEMPLATE, SOURCE.id), Forecast(200, CAP)),
+    },
+)
+def test_fewer_than_three_runs_list_one_page_of_older_ones_of_the_source(runs, today, source, expected):
     account = Account(*runs)
-    assert forecast(account, found, source) == expected
-    [call] = account.calls
+    found = spend.with_older_runs(account, source, as_listed(*today), NOON)
+    assert Forecast.of(source.id, found, 200) == expected
+    assert len({run.id for run in found}) == len(found)
     of_source = {"bot_id": "82"} if source is BOT else {"workflow_id": SOURCE.id}
-    assert call.name == ("page-runs" if source is BOT else "list-tasks")
-    assert call.params == {**of_source, "created_at_from": "2026-11-20T12:00:00Z", "page": 1, "limit": 100}
+    asked = [{**of_source, "created_at_from": "2026-10-23T12:00:00Z", "page": 1, "limit": 100}]
+    assert [call.params for call in account.calls] == ([] if today is THREE or source.is_template else asked)
 
 
-@cases(("cap", "credits"), {"without a cap": (None, 5), "with a cap": (200, 200)})
-@pytest.mark.parametrize("kind", SourceKind)
-def test_forecast_without_an_ended_run_is_the_cap_or_the_cost_of_a_step(kind, cap, credits):
-    account = Account()
-    assert forecast(account, [listed(1, status="running")], Source(kind, SOURCE.id), cap) == Forecast(credits, 0)
-    # Lists do not name templates.
-    assert len(account.calls) == (kind in (SourceKind.WORKFLOW, SourceKind.BOT))
-
-
-def test_forecast_names_its_basis():
-    assert Forecast(45, 20).basis(SOURCE) == "(mean of 20 runs of workflow 70)"
-    assert Forecast(45, 1).basis(SOURCE) == "(mean of 1 run of workflow 70)"
-    assert Forecast(5, 0).basis(SOURCE) == "(assumed, because no ended run of workflow 70 was found)"
-    assert Forecast(45, 20).basis(BOT) == "(mean of 20 runs of bot 82)"
-    assert Forecast(5, 0).basis(TEMPLATE) == "(assumed, because lists do not name the template of a run)"
-
-
-def list_all(account, since=MIDNIGHT, until=None, requests=None):
-    return carry_out(list_runs(requests or RequestLimit(), since, until), account)
+# Lists
 
 
 def test_runs_are_listed_from_one_moment_up_to_another_and_a_minute_more_is_asked_for():
     edges = [MIDNIGHT - timedelta(seconds=1), MIDNIGHT, NOON - timedelta(seconds=1), NOON]
     account = Account(*(listed(number, moment) for number, moment in enumerate(edges)))
-    assert [run.id for run in list_all(account, MIDNIGHT, NOON)] == ["001", "002"]
+    assert [run.id for run in list_runs(account, MIDNIGHT, NOON)] == ["001", "002"]
     assert [call.name for call in account.calls] == ["list-tasks", "page-runs"]
     assert {(call.params["created_at_from"], call.params["created_at_to"]) for call in account.calls} == {
         ("2026-11-26T23:59:00Z", "2026-11-27T12:00:00Z")
@@ -118,24 +95,20 @@ def test_runs_are_listed_from_one_moment_up_to_another_and_a_minute_more_is_aske
 
 @cases(
     {
-        "81 pages": ([listed(number) for number in range(801)], 10, "counting them takes more than 80 requests"),
-        "item without id": ([{**listed(1), "id": None}], 500, "items.0.task_id: Field required"),
-        "item without creation time": ([UNDATED], 500, "BrowserAct task 001 is listed without its creation time"),
-        "pages that contradict each other": ([listed(number) for number in range(501)], 500, CONTRADICTION),
+        "item without id": ([{**listed(1), "id": None}], "items.0.task_id: Field required"),
+        "item without creation time": ([UNDATED], "BrowserAct task 001 is listed without its creation time"),
+        "pages that contradict each other": ([*map(listed, range(500)), listed(0)], CONTRADICTION),
     },
 )
-def test_list_that_cannot_be_counted_raises(runs, page_size, why):
-    account = Account(*runs, page_size=page_size)
-    if "contradict" in why:
-        account.change = lambda page, number: page if number == 1 else {**page, "items": []}
+def test_list_that_cannot_be_counted_raises(runs, why):
     with pytest.raises(BrowserActError) as caught:
-        list_all(account)
+        list_runs(Account(*runs), MIDNIGHT)
     assert why in caught.value.brief
 
 
 @cases(
     {
-        "as many pages as requests are sent": (0, 790, {"page_size": 10}, (79, 1)),
+        "as many pages as there are": (0, 810, {"page_size": 10}, (81, 1)),
         "bots in pages of 100, beside workflows": (250, 201, {}, (1, 3)),
         "as many of bots as of workflows": (150, 150, {}, (1, 2)),
         "runs that both versions list": (150, 1, {"shared": True}, (1, 1)),
@@ -145,26 +118,36 @@ def test_list_that_cannot_be_counted_raises(runs, page_size, why):
 def test_each_run_of_a_bot_or_workflow_is_listed_once(bots, workflows, how, pages):
     runs = [*map(listed_bot, range(bots)), *map(listed, range(bots, bots + workflows))]
     account = Account(*runs, **how)
-    assert sorted(run.id for run in list_all(account)) == [f"{number:03}" for number in range(bots + workflows)]
+    assert sorted(run.id for run in list_runs(account, MIDNIGHT)) == [f"{each:03}" for each in range(bots + workflows)]
     assert [call.name for call in account.calls] == ["list-tasks"] * pages[0] + ["page-runs"] * pages[1]
+
+
+class Lists(Account):
+    """Two lists, of which the second also has runs of the first."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.lists = {"list-tasks": Account(*first), "page-runs": Account(*second, shared=True)}
+
+    def send(self, call):
+        return self.lists[call.name].send(call)
 
 
 def test_list_of_version_3_that_begins_with_the_runs_of_version_2_is_read_to_its_end():
     workflows, bots = [listed(number) for number in range(150)], [listed_bot(number) for number in range(200, 260)]
-    lists = {"list-tasks": Account(*workflows), "page-runs": Account(*workflows, *bots, shared=True)}
-    assert len(carry_out(list_runs(RequestLimit(), MIDNIGHT), lambda step: lists[step.name](step))) == 210
+    assert len(list_runs(Lists(workflows, [*workflows, *bots]), MIDNIGHT)) == 210
 
 
-def test_credits_that_only_one_list_has_count():
-    first, second = as_listed(listed(1, credit=None, status="running"), listed(1, credit=45))
-    assert [run.credit for run in spend.unite([first, second])] == [45]
-    assert [run.credit for run in spend.unite([second, first])] == [45]
+@pytest.mark.parametrize("credits", [(None, 45), (45, None), (45, 45)])
+def test_credits_that_only_one_list_has_count(credits):
+    first, second = ([listed(1, credit=credit)] for credit in credits)
+    [run] = list_runs(Lists(first, second), MIDNIGHT)
+    assert (run.credit, run.source_id) == (45, SOURCE.id)
 
 
-def test_spend_has_a_row_for_each_workflow_and_day_and_counts_each_run_once():
-    found = Spend.of(
+def test_spend_has_a_row_for_each_workflow_and_day():
+    found = spend.Spend.of(
         as_listed(
-            listed(1, NOON, 45),
             listed(1, NOON, 45),
             listed(2, NOON, None, "failed"),
             listed(3, NOON, 15, "running"),
@@ -182,5 +165,5 @@ def test_spend_has_a_row_for_each_workflow_and_day_and_counts_each_run_once():
         spend.SpendRow(date(2026, 11, 27), "71", 1, 80, 0, 0),
     )
     assert found.credits == 248
-    nothing = Spend.of([])
+    nothing = spend.Spend.of([])
     assert (nothing.rows, nothing.credits) == ((), 0)

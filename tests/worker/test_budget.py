@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import json
-import logging
 from contextlib import suppress
-from datetime import date, datetime, timedelta, timezone
-from types import SimpleNamespace
-from typing import Any
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from airflow.sdk import Variable
@@ -15,9 +12,7 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import BudgetUnknownError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.spending.budget import ReadDaySums, WriteDaySums
 from airflow_provider_browseract.triggers.slot import SlotTrigger
-from airflow_provider_browseract.worker import budget
 from tests.cases import cases
 from tests.workers import BOTH_WAYS, calls_of
 from tests.world import emulator, worker, world
@@ -28,6 +23,10 @@ EACH = 20
 """The credits of a run of the workflow."""
 
 DOWN = RequestFault.status(503)
+
+REFUSED = (
+    "The budget of connection 'browseract_default' (daily_credits) does not allow another run. No run was started."
+)
 
 
 @pytest.fixture
@@ -70,13 +69,13 @@ def test_run_without_a_budget_sends_no_additional_request(search, emulator, defe
 @cases(
     ("credits", "refused", "text"),
     {
-        "within": (119, False, "60 credits of daily_credits=119 are used; 0 are expected"),
-        "exactly": (80, False, "60 credits of daily_credits=80 are used"),
-        "over": (79, True, "this run is expected to use 20. No run was started."),
+        "within": (119, False, "daily_credits: 60 of 119 credits are used, 0 are expected"),
+        "exactly": (80, False, "daily_credits: 60 of 80 credits are used"),
+        "over": (79, True, "and 20 for this run (mean of earlier runs)."),
     },
 )
 def test_start_over_the_budget_is_refused_even_if_others_have_used_the_credits(
-    search, emulator, limit, start_outside, logs, deferrable, credits, refused, text
+    search, emulator, limit, start_outside, today, logs, deferrable, credits, refused, text
 ):
     start_outside(3)
     limit(daily_credits=credits)
@@ -85,7 +84,10 @@ def test_start_over_the_budget_is_refused_even_if_others_have_used_the_credits(
         with pytest.raises(AirflowFailException) as failed:
             run.run()
         assert text in str(failed.value)
-        assert run.ti.xcoms.keys() == {"failure"}
+        # The panel groups failures by their reason, which is the same for all that the budget refuses.
+        [(name, failure)] = run.ti.xcoms.items()
+        assert (name, failure["reason"]) == ("failure", REFUSED)
+        assert failure["remedy"].startswith(f"Wait until {today + timedelta(days=1):%Y-%m-%d} 00:00 UTC, raise daily")
     else:
         assert len(run.run()) == 2
         assert text in logs()
@@ -99,9 +101,16 @@ def test_active_runs_of_another_connection_with_the_same_key_count(search, emula
     start_outside(1, ended=False)
     second = {**emulator.connection, "extra": {"daily_credits": 99}}
     monkeypatch.setenv("AIRFLOW_CONN_SECOND", json.dumps(second))
-    text = r"'second' for .* 60 of 99 .* 20 are expected for .* yet .1., and"
-    with pytest.raises(AirflowFailException, match=text):
+    with pytest.raises(AirflowFailException) as failed:
         search(browseract_conn_id="second").run()
+    reason, _, numbers, largest = str(failed.value).split("\n")
+    assert reason == REFUSED.replace("browseract_default", "second")
+    assert numbers.startswith("60 of 99 credits are used, 20 are expected for runs that are active or have no credits")
+    # Someone can look at the run that holds the rest, and stop it.
+    task = emulator.tasks[-1]
+    # It is not the live view: whoever may see this error could use the browser of another DAG.
+    of = f"BrowserAct task {task.id} of workflow {SEARCH.id}, {emulator.url}/logs/{task.id}"
+    assert largest == f"The largest active run is expected to use 20 credits: {of}"
 
 
 def test_list_that_cannot_be_read_fails_the_try_and_a_retry_counts_again(search, emulator, limit, store):
@@ -132,18 +141,32 @@ def test_budget_is_checked_again_after_a_wait_for_a_slot(search, emulator, limit
     assert len(emulator.tasks) == 3
 
 
-@pytest.mark.parametrize("counted", [True, False], ids=["over", "cannot be counted"])
-def test_dry_run_reports_the_verdict_but_never_fails(search, emulator, limit, start_outside, logs, counted):
-    start_outside(3)
-    limit(daily_credits=10)
-    if not counted:
+@cases(
+    {
+        "budget allows": (3, 80, "and 20 for this run (mean of earlier runs). The budget allows this run."),
+        "budget does not allow": (3, 79, "The budget does not allow this run."),
+        "nothing is known": (
+            0,
+            10,
+            "5 for this run (one step, as no earlier run is known). The budget allows this run.",
+        ),
+        "down": (3, 10, "The credits cannot be counted: "),
+        "no budget": (3, None, ""),
+    },
+)
+def test_dry_run_reports_the_verdict_but_never_fails(search, emulator, limit, start_outside, logs, runs, credits, line):
+    start_outside(runs)
+    limit(**({} if credits is None else {"daily_credits": credits}))
+    if "cannot" in line:
         emulator.fault("list-tasks", DOWN, times=None)
     run = search(dry_run=True)
     with pytest.raises(AirflowSkipException):
         run.run()
-    assert ("The budget does not allow this run." if counted else "The credits cannot be counted: ") in logs()
+    shown = logs()
+    assert line in shown
+    assert ("credits" in shown) is bool(line)
     assert run.ti.xcoms == {}
-    assert len(emulator.tasks) == 3
+    assert len(emulator.tasks) == runs
 
 
 def test_of_50_starts_a_day_the_budget_allows_10_until_all_tasks_have_run(search, world, emulator, limit, today):
@@ -159,21 +182,25 @@ def test_of_50_starts_a_day_the_budget_allows_10_until_all_tasks_have_run(search
     assert sum(task.credit for task in emulator.tasks) == 3 * 10 * EACH
 
 
-def test_sums_of_past_days_are_stored_for_the_connection_and_its_key(monkeypatch, world):
+def test_sums_of_past_days_are_stored_in_the_variable_of_the_connection(
+    search, world, emulator, limit, start_outside, today, monkeypatch
+):
     kept: dict[str, str] = {}
     monkeypatch.setattr(Variable, "get", lambda key, default=None, **_: kept.get(key, default))
     monkeypatch.setattr(Variable, "set", lambda key, value, **_: kept.update({key: value}))
-    sums = {date(2026, 11, 26): 1840}
-
-    def carried_out(step, **fields):
-        world.connect(**fields)
-        run: Any = SimpleNamespace(hook=BrowserActHook(), log=logging.getLogger())
-        return budget._sender(run).send(step)
-
-    carried_out(WriteDaySums(sums))
+    start_outside(3)
+    world.clock.now = (today + timedelta(days=1, hours=8)).timestamp()
+    limit(monthly_credits=1000)
+    # The past days of the month, the last one with today. After that today alone, and older runs for the mean.
+    for lists, older in ((today.day, 0), (1, 1)):
+        emulator.requests.clear()
+        assert len(search().run()) == 2
+        assert calls_of(emulator, "list-tasks") == lists + older
+        assert calls_of(emulator, "page-runs") == lists
     assert list(kept) == ["browseract_spend_browseract_default"]
-    assert carried_out(ReadDaySums()) == sums
-    assert carried_out(ReadDaySums(), password="app-other") == {}
+    stored = json.loads(kept["browseract_spend_browseract_default"])
+    assert stored["key_digest"] == BrowserActHook().settings.key_digest
+    assert stored["days"].items() >= {str(today.date()): 3 * EACH, str(today.date() - timedelta(days=1)): 0}.items()
 
 
 # on_budget="wait"
@@ -198,10 +225,10 @@ def test_task_waits_until_the_next_day(search, world, emulator, limit, start_out
     assert run.ti.xcoms["wait"] == {"waits_for": "budget", "until": tomorrow.isoformat()}
     assert run.ti.xcoms["_link_PanelLink"] == "browseract/panel/open/ti/shop/manual__1/run/-1"
     log = logs()
-    assert "does not allow another run: 60 of 60 credits are used" in log
     assert (
-        f"No run was started. Waiting until {tomorrow:%Y-%m-%d} 00:00 UTC because of on_budget='wait'. If no line "
-        "follows, check that a triggerer is running." in log
+        f"{REFUSED} Waiting until {tomorrow:%Y-%m-%d} 00:00 UTC because of on_budget='wait': 60 of 60 credits are used,"
+        " 0 are expected for runs that are active or have no credits yet (0), and 20 for this run (mean of earlier "
+        "runs). If no line follows, check that a triggerer is running." in log
     )
     assert len(emulator.tasks) == 3
     # Others use the credits of the next day before it begins to count.
