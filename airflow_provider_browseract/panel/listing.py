@@ -82,7 +82,7 @@ def _reader(client: AccountClient, api_version: ApiVersion) -> Callable[[], Awai
         if window is None or now - listed_at > REPORT_WINDOW:
             window = Window(now, api_version)
         listing = await client.send(list_changes(window, PAGE_SIZE, MAX_REQUESTS))
-        window.add(listing.items, now)
+        window.add(listing.items, now, truncated=listing.truncated)
         listed_at = now
         if listing.truncated or listing.skipped:
             truncated_at = now
