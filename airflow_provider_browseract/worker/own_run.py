@@ -203,9 +203,10 @@ class OwnRun:
         except Exception as error:  # noqa: BLE001 - whatever fails, the caller reports that the run was not stopped
             fate = Fate(Kind.RUNS, f"The run {not_stopped(error, self.url)}")
         self.task_id = None
-        if within is None and fate.kind is not Kind.RUNS:
+        if within is None and self.url is not None and fate.kind is not Kind.RUNS:
+            # The live view is no longer available.
             with tolerate_errors():
-                LiveViewLink().push(self.ledger.ti, LiveViewLink.OVER)
+                LiveViewLink().push(self.ledger.ti, self.url)
         return fate
 
     def stop_or_read(self, browseract_task_id: str) -> tuple[Fate, Task | None]:
