@@ -18,7 +18,7 @@ from airflow_provider_browseract.compat import (
     is_of_earlier_try,
     task_instance_state,
 )
-from airflow_provider_browseract.exceptions import BrowserActError, TaskNotFoundError
+from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import required_action
 from airflow_provider_browseract.in_airflow.hiding import Hiding
@@ -30,9 +30,9 @@ from airflow_provider_browseract.loops import send_all_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import WAIT_XCOM, is_resumed_wait
 from airflow_provider_browseract.runs.options import Answer
-from airflow_provider_browseract.runs.report import WHY_UNKNOWN, kept_running, not_stopped
+from airflow_provider_browseract.runs.report import kept_running, not_stopped
 from airflow_provider_browseract.runs.stored import read_argument, to_json
-from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, WaitEvent, WokenBy, poll_run, stop_run
+from airflow_provider_browseract.runs.wait import End, Wait, WaitEvent, WokenBy, poll_run, stop_run
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
@@ -55,7 +55,6 @@ class TaskTrigger(BaseTrigger):
         self.browseract_conn_id = browseract_conn_id
         self.wait = read_argument(Wait, wait)
         self.cancel_on_kill = cancel_on_kill
-        self._stops = 0
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""
@@ -121,13 +120,9 @@ class TaskTrigger(BaseTrigger):
         except BrowserActError as error:
             seen = error
         wait, end = wait.after_poll(seen, time.time(), self.log)
-        stopped = False
         if end is End.MAX_CREDITS:
-            # Until a worker resumes the task, the run would keep using credits.
-            self._stops += 1
-            why = f", because more credits were used than max_credits={wait.max_credits} allows"
-            stopped = await self._stop(client, why)
-            end = end if stopped or self._stops >= MAX_STOPS else None
+            # Until a worker resumes the task, and stops it again if it is still active, it would keep using credits.
+            await self._stop(client, f", because more credits were used than max_credits={wait.max_credits} allows")
         return wait, end
 
     # The Required Action of a paused run
@@ -194,8 +189,8 @@ class TaskTrigger(BaseTrigger):
 
     # Stop the run
 
-    async def _stop(self, client: AsyncBrowserActClient, why: str) -> bool:
-        """Stop the run, log what was done, and return whether it does not run any more.
+    async def _stop(self, client: AsyncBrowserActClient, why: str) -> None:
+        """Stop the run, and log what was done.
 
         :param why: why it is stopped, as the end of a sentence.
         """
@@ -205,19 +200,13 @@ class TaskTrigger(BaseTrigger):
                 self.log.warning("The run was stopped%s.", why)
             else:
                 self.log.info("The run had already ended.")
-        except TaskNotFoundError:
-            text = "The run could not be stopped, because BrowserAct does not know it with this API key. %s It is %s."
-            self.log.error(text, WHY_UNKNOWN, f"BrowserAct task {task_id}")
         except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
             where = None
             # The link is gone if the next try of a cleared task has begun. In dag.test() there is no task instance, and
             # before Airflow 3.3 there is no such request.
             with suppress(Exception):
                 where = await aget_xcom(self.task_instance, BrowserActTaskLink().xcom_key)
-            what = not_stopped(error, where)
-            self.log.error("The run %s It is BrowserAct task %s.", what, task_id)
-            return False
-        return True
+            self.log.error("The run %s It is BrowserAct task %s.", not_stopped(error, where), task_id)
 
     async def _stop_unless_ended(self, why: str) -> None:
         async with self._hook().async_client(within=timings.ON_KILL_CALL_LIMIT) as client:

@@ -224,9 +224,11 @@ def test_pause_ends_the_wait_once_and_only_if_a_worker_has_something_to_do(answe
     },
 )
 def test_run_above_the_cap_ends_the_wait_at_once(status, fields, stopped):
-    polls = Polls(status, F, **{"max_credits": 100, **fields})
+    polls = Polls(status, F, **{"max_credits": 100, "poll_interval": 66.0, **fields})
     assert (polls.end, polls.number) == ((End.MAX_CREDITS, 1) if stopped else (End.ENDED, 2))
     assert polls.wait.over_cap is stopped
+    # Until it is stopped, it is polled soon.
+    assert polls.wait.longest_pause == (10.0 if stopped else 66.0)
 
 
 @pytest.mark.parametrize("status", [F, FAILED, CANCELED])
@@ -285,7 +287,6 @@ class TestPollsBehindACallback:
             "own interval": ({"poll_interval": 66.0}, [13.0, *(13.0 + 66.0 * each for each in range(1, 9))]),
             "pause ends the wait": (WATCHES, [13.0 + 10.0 * each for each in range(50)]),
             "cap": ({"max_credits": 100}, [13.0 + 10.0 * each for each in range(50)]),
-            "over the cap": ({"over_cap": True, "poll_interval": 66.0}, [13.0 + 10.0 * each for each in range(50)]),
         },
     )
     @pytest.mark.usefixtures("middle")
