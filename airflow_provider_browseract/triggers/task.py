@@ -71,8 +71,8 @@ class TaskTrigger(BaseTrigger):
         except (asyncio.CancelledError, KeyboardInterrupt):
             # In a triggerer this is a restart or a shutdown, and another triggerer continues the wait. In dag.test()
             # nothing continues it. Before Python 3.11, Ctrl-C does not always cancel: it can interrupt this code.
-            if in_dag_test():
-                await self._stop_after_ctrl_c()
+            if in_dag_test() and self._may_stop():
+                await self._stop_unless_ended(", because dag.test() was interrupted (Ctrl-C)")
             raise
         yield TriggerEvent(to_json(event))  # type: ignore[no-untyped-call]
 
@@ -132,35 +132,23 @@ class TaskTrigger(BaseTrigger):
         if (action := wait.required_action) is None:
             return None
         try:
-            found = await self._read_answer(wait, action)
+            found = await ask_airflow(required_action.read_answer, action)
+            if found is None and wait.answer_by is not None and time.time() >= wait.answer_by:
+                default = wait.default_answer or Answer.STOP
+                await ask_airflow(required_action.close, action, default)
+                return WaitEvent(wait, WokenBy.PERSON, default)
         except ValueError as error:
             self.log.warning("The answer to the Required Action cannot be used: %s.", error)
             return WaitEvent(wait.unasked())
-        if found is None:
-            return None
-        # Without a name, another trigger has closed it. found.at comes from the clock of another machine.
-        in_time = wait.answer_by is not None and found.at >= wait.answer_by - timings.AIRFLOW_CLOCK_SKEW
-        if found.by is None and not (in_time and found.answer is (wait.default_answer or Answer.STOP)):
-            return WaitEvent(wait.unasked())
-        return WaitEvent(wait, WokenBy.PERSON, found.answer, found.by)
-
-    async def _read_answer(self, wait: Wait, action: str) -> required_action.Found | None:
-        """Return the answer, or the default if the time for it is over; None if there is none yet.
-
-        :raises ValueError: the answer cannot be used.
-        """
-        default, over = wait.default_answer or Answer.STOP, wait.answer_by is not None and time.time() >= wait.answer_by
-        try:
-            found = await ask_airflow(required_action.read_answer, action)
-            if found is None and over:
-                await ask_airflow(required_action.close, action, default)
-                found = required_action.Found(default, None, time.time())
-        except ValueError:
-            raise
         except Exception as error:  # noqa: BLE001 - the next read may succeed
             self.log.warning("Could not read the answer to the Required Action; trying again: %s", first_line(error))
             return None
-        return found
+        if found is None:
+            return None
+        if found.by is None:
+            # Another trigger has closed it, and its event was lost.
+            return WaitEvent(wait.unasked())
+        return WaitEvent(wait, WokenBy.PERSON, found.answer, found.by)
 
     async def _close(self, wait: Wait, end: End) -> WaitEvent:
         """Return the event for an end, and close the Required Action if there is one; a person may have been faster."""
@@ -218,12 +206,11 @@ class TaskTrigger(BaseTrigger):
                     return
             await self._stop(client, why)
 
-    async def _stop_after_ctrl_c(self) -> None:
-        """Stop the run of an interrupted ``dag.test()``. No code of the operator runs after that."""
-        if self.cancel_on_kill:
-            await self._stop_unless_ended(", because dag.test() was interrupted (Ctrl-C)")
-        else:
-            self.log.warning("Interrupted (Ctrl-C). The run %s", kept_running("cancel_on_kill", None))
+    def _may_stop(self) -> bool:
+        """Return whether a person who ends the wait stops the run too, and log it otherwise."""
+        if not self.cancel_on_kill:
+            self.log.warning("The run %s", kept_running("cancel_on_kill", None))
+        return self.cancel_on_kill
 
     async def on_kill(self) -> None:
         """Stop the run: someone marked or cleared the waiting Airflow task (Airflow 3.3 and later).
@@ -231,8 +218,7 @@ class TaskTrigger(BaseTrigger):
         Airflow calls this too when a callback has resumed the task, and when another triggerer has taken over from one
         that was considered dead. Both are checked first, because then the run is still waited for.
         """
-        if not self.cancel_on_kill:
-            self.log.info("The run %s", kept_running("cancel_on_kill", None))
+        if not self._may_stop():
             return
         stopping = outlasting(self._stop_unless_waited_for())
         # Until a trigger is gone, Airflow cancels it again every second or so, and this method with it.
@@ -241,18 +227,12 @@ class TaskTrigger(BaseTrigger):
         while not stopping.done() and loop.time() < limit:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({stopping}, timeout=limit - loop.time())
-        if stopping.cancelled():
-            # The triggerer ends, and its event loop is being closed.
+        if stopping.cancelled() or not stopping.done():
+            # It is cancelled if the triggerer ends, and its event loop is being closed.
             self.log.error(
-                "The triggerer ended before the run was stopped. The run may keep running and using credits until you "
-                "stop it in the BrowserAct dashboard: BrowserAct task %s.",
-                self.wait.browseract_task_id,
-            )
-        elif not stopping.done():
-            self.log.warning(
-                "The run was not stopped within %g seconds. The triggerer keeps trying. Check in the BrowserAct "
-                "dashboard whether it is still running: BrowserAct task %s.",
-                timings.ON_KILL_LIMIT,
+                "The run has not been stopped yet, and the triggerer %s. Check in the BrowserAct dashboard whether it "
+                "is still running: BrowserAct task %s.",
+                "has ended" if stopping.cancelled() else "keeps trying",
                 self.wait.browseract_task_id,
             )
 
@@ -307,7 +287,12 @@ class TaskTrigger(BaseTrigger):
         only from the triggers of other tries.
         """
         ti, wait = self.task_instance, self.wait
-        until, told = time.time() + timings.NEXT_TRY_LIMIT, False
+        until = time.time() + timings.NEXT_TRY_LIMIT
+        self.log.info(
+            "The try that started the run is over. The run is stopped unless the next try reattaches to it within %g "
+            "seconds.",
+            timings.NEXT_TRY_LIMIT,
+        )
         while True:
             state = await asyncio.to_thread(task_instance_state, ti)
             if state == "up_for_retry":
@@ -320,13 +305,6 @@ class TaskTrigger(BaseTrigger):
                 return bool(pushed == wait.browseract_task_id)
             if state in (*FINAL_STATES, DELETED) or time.time() >= until:
                 return False
-            if not told:
-                self.log.info(
-                    "The try that started the run is over. The run is stopped unless the next try reattaches to it "
-                    "within %g seconds.",
-                    timings.NEXT_TRY_LIMIT,
-                )
-            told = True
             await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
 
     async def _was_answered(self) -> bool:

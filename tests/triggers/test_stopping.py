@@ -20,6 +20,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import shielding, xcoms
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
+from airflow_provider_browseract.triggers import task as triggers
 from tests.cases import cases, raising
 from tests.triggers.waits import start, start_bot, start_paused, trigger, until
 
@@ -80,8 +81,13 @@ def scene(emulator, airflow, waiting, people, monkeypatch) -> SimpleNamespace:
     return SimpleNamespace(emulator=emulator, airflow=airflow, waiting=waiting, people=people, monkeypatch=monkeypatch)
 
 
-async def test_ctrl_c_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator, logs):
-    await trigger(start_bot(), api_version=ApiVersion.V3)._stop_after_ctrl_c()
+async def test_ctrl_c_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator, monkeypatch, logs):
+    monkeypatch.setattr(triggers, "in_dag_test", lambda: True)
+    interrupted = asyncio.ensure_future(anext(trigger(start_bot(), api_version=ApiVersion.V3).run()))
+    await asyncio.sleep(0)
+    interrupted.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await interrupted
     assert emulator.tasks[0].status == "canceled"
     assert "The run was stopped, because dag.test() was interrupted (Ctrl-C)." in logs()
 
@@ -142,7 +148,7 @@ def unopened(scene):
 
 LINK, DOWN = "https://www.browseract.com/x", RequestFault.status(500)
 STOPPED, ENDED = "The run was stopped, because no task waits for it any more.", "The run had already ended"
-NOTHING, SLOW = "", "was not stopped within 0.2 seconds. The triggerer keeps"
+NOTHING, SLOW = "", "The run has not been stopped yet, and the triggerer keeps trying."
 MAY_RUN = "was not stopped and may keep running ... no API"
 NOT_KNOWN = "could not be stopped, because BrowserAct does not know it with this API key."
 NO_STOP_AT_ALL = "could not be stopped (FileNotFoundError: /etc/ssl/private.pem). It may keep running"
@@ -253,7 +259,7 @@ async def test_kill_during_the_end_of_the_triggerer_is_logged_as_an_error_with_t
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     await killed
-    line = "The triggerer ended before the run was stopped. The run may keep running"
+    line = "The run has not been stopped yet, and the triggerer has ended."
     assert line in (log := logs())
     assert f"BrowserAct task {waiting.wait.browseract_task_id}." in log
 

@@ -181,7 +181,7 @@ OVER, RESUMES = {"answer_by": -60}, {"default": "resume"}
         "run is resumed in BrowserAct": (resume, {}, None, False, "running", "Resume"),
         "closed by another trigger": (closed, {}, None, False, None, "Resume"),
         "closed too early": (closed, {"answer_by": 60, **RESUMES}, None, False, None, "Resume"),
-        "closed when its time was over": (closed, OVER | RESUMES, ("resume", None), True, None, "Resume"),
+        "closed when its time was over": (closed, OVER | RESUMES, None, False, None, "Resume"),
         "closed with another answer than the default": (closed, OVER, None, False, None, "Resume"),
     },
 )
