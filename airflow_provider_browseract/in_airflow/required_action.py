@@ -23,11 +23,10 @@ from airflow_provider_browseract.runs.wait import Wait, WaitEvent, WokenBy
 
 
 class Found(NamedTuple):
-    """An answer: the choice, who made it, and when, in seconds since the epoch. ``by`` is None if a trigger made it."""
+    """An answer: the choice, and who made it; None if a trigger made it."""
 
     answer: Answer
     by: str | None
-    at: float
 
 
 def ask(ti: Any, task: Task, wait: Wait) -> str:
@@ -63,8 +62,7 @@ def read_answer(action: str) -> Found | None:
     if not given.response_received or not given.chosen_options:
         return None
     person: Any = given.responded_by_user
-    at = given.responded_at.timestamp() if given.responded_at else 0.0
-    return Found(_read_options(given.chosen_options), person.name if person else None, at)
+    return Found(_read_options(given.chosen_options), person.name if person else None)
 
 
 def close(action: str, answer: Answer) -> None:

@@ -266,15 +266,13 @@ class TaskTrigger(BaseTrigger):
         if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.began_at):
             return "a callback has resumed the Airflow task."
         while await aget_xcom(ti, "task_id") == wait.browseract_task_id:
-            if await self._was_answered():
-                return "a person's answer has resumed the Airflow task."
             # A task instance in the state up_for_retry has left the run to its next try.
             state = await asyncio.to_thread(task_instance_state, ti)
             if state in ("deferred", "running", "up_for_retry"):
                 return "the Airflow task waits for it elsewhere."
             if state in (*FINAL_STATES, DELETED) or time.time() >= wait.deadline:
                 break
-            # Another triggerer may have ended the wait, or a person has cleared the task.
+            # Another triggerer or an answer may have ended the wait, or a person has cleared the task.
             await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
         # A worker deletes the XComs of a cleared task when its next try begins. That try starts another run.
         return None
@@ -306,13 +304,3 @@ class TaskTrigger(BaseTrigger):
             if state in (*FINAL_STATES, DELETED) or time.time() >= until:
                 return False
             await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
-
-    async def _was_answered(self) -> bool:
-        """Return whether a person has answered a Required Action of the task instance in this wait (Airflow 3.3)."""
-        if self.wait.default_answer is None or self.task_instance is None:
-            return False
-        # There may be no Required Action, and clearing a task instance deletes it.
-        with tolerate_errors():
-            found = await ask_airflow(required_action.read_answer, str(self.task_instance.id))
-            return found is not None and found.by is not None and found.at >= self.wait.began_at
-        return False

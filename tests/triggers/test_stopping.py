@@ -112,26 +112,6 @@ def known(state="failed", limit=25.0, xcoms=(), **airflow):
     return show
 
 
-def required_action(answered="", own=True, away=None):
-    """There is a Required Action, which a person answers before the wait or in it."""
-
-    def ask(scene):
-        ti_id = scene.waiting.task_instance.id
-        scene.people._ask(ti_id)
-        if answered == "before":
-            scene.people.answer("Resume")
-        action = ti_id if own else None
-        scene.waiting.wait = replace(
-            scene.waiting.wait, default_answer=Answer.STOP, began_at=time.time(), required_action=action
-        )
-        if answered == "now":
-            scene.airflow.state = "scheduled"
-            scene.people.answer("Resume")
-        scene.people.away = away
-
-    return ask
-
-
 def failing(endpoint, fault, link=None):
     def fail(scene):
         scene.airflow.xcoms["_link_BrowserActTaskLink"] = link
@@ -167,16 +147,11 @@ NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
         "Airflow does not respond": (known(hangs=True, limit=0.2), "running", SLOW),
         "callback ended this wait": (known("scheduled", xcoms={"wait": CALLBACK}), "running", NOTHING),
         "callback ended an earlier wait": (known(xcoms={"wait": EARLIER_CALLBACK}), "canceled", STOPPED),
-        "answered": (required_action("now"), "running", NOTHING),
-        "answered, asked by an earlier try": (required_action("now", own=False), "running", NOTHING),
-        "not answered, marked": (required_action(), "canceled", STOPPED),
-        "not answered, cleared": (required_action(away=KeyError("none")), "canceled", STOPPED),
-        "answered before": (required_action("before"), "canceled", STOPPED),
         "cancel_on_kill=False": (keep_the_run, "running", "using credits because cancel_on_kill=False."),
         "already stopped": (stop_the_run, "canceled", f"{ENDED} as canceled."),
         "stop is refused, ended": (failing("stop-task", RequestFault.refused(10121)), "running", f"{ENDED}."),
         "stop is refused, unknown": (failing("stop-task", RequestFault.refused(10112)), "running", NOT_KNOWN),
-        "resumed by another triggerer": (known(["scheduled", "queued", "running"]), "running", NOTHING),
+        "resumed by another triggerer or an answer": (known(["scheduled", "queued", "running"]), "running", NOTHING),
         "cleared, and the next try begins": (known(["queued", "queued", "failed"]), "canceled", STOPPED),
         "status cannot be read": (failing("get-task-status", DOWN), "canceled", STOPPED),
         "stop fails": (failing("stop-task", DOWN), "running", f"{NO_STOP}in the BrowserAct dashboard."),
