@@ -114,15 +114,15 @@ def test_response_with_a_hundred_thousand_steps_adds_about_fifty_lines_of_limite
     polls = Polls(R, R, F, steps=[(long,) * 100_000, (long,) * 100_000])
     lines = polls.log.lines
     assert len(lines) == MAX_STEP_LINES + 2
-    assert lines[MAX_STEP_LINES // 2] == "... 99,950 more steps"
+    assert lines[0] == "... 99,950 more steps"
     assert max(map(len, lines)) < GOAL_LENGTH + STATUS_LENGTH + 60
     assert polls.wait.steps_logged == 100_000
 
 
-def test_first_and_last_of_many_new_steps_are_logged():
+def test_last_of_many_new_steps_are_logged():
     lines = Polls(R, R, F, steps=[(FIRST,), steps_until(61)]).log.lines
     shown = [text for text in lines if text.startswith("Step ")]
-    assert [int(text.removeprefix("Step ").split(":")[0]) for text in shown] == [1, *range(2, 27), *range(37, 62)]
+    assert [int(text.removeprefix("Step ").split(":")[0]) for text in shown] == [1, *range(12, 62)]
     assert "... 10 more steps" in lines
 
 
