@@ -45,9 +45,8 @@ def is_resumed_wait(wait: Any, began_at: float) -> bool:
     """
     if not isinstance(wait, dict) or wait.get("woken_by") != WokenBy.CALLBACK.value:
         return False
-    found = wait.get("began_at")
     # Databases may store the number with fewer digits.
-    return isinstance(found, (int, float)) and abs(found - began_at) < 0.001
+    return bool(abs((wait.get("began_at") or 0.0) - began_at) < 0.001)
 
 
 def route(base_url: str, ti_id: object, token: str) -> str:

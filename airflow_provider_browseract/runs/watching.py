@@ -152,12 +152,6 @@ class Cursor:
     reported: dict[str, Moment]
 
     @classmethod
-    def beginning(cls, ended: Iterable[EndedTask], now: float) -> Cursor:
-        """Return the cursor after the first poll, whose tasks count as already reported."""
-        floor = now - WATCH_OVERLAP
-        return cls(floor, {each.task.id: each.moment for each in ended if each.moment >= floor})
-
-    @classmethod
     def read(cls, value: Any, now: float) -> Cursor:
         """Read a stored cursor.
 

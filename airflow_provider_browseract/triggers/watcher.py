@@ -19,7 +19,14 @@ from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import send_all_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.watching import END_STATUSES, Cursor, EndedTask, Window, list_changes
+from airflow_provider_browseract.runs.watching import (
+    END_STATUSES,
+    WATCH_OVERLAP,
+    Cursor,
+    EndedTask,
+    Window,
+    list_changes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +134,9 @@ class TaskFinishedTrigger(BaseEventTrigger):
             if source_ids:
                 wanted = [each for each in wanted if each.task.source_id in source_ids]
             if cursor is None:
-                cursor = Cursor.beginning(wanted, time.time())
+                # The tasks of the first poll count as already reported.
+                cursor = Cursor(time.time() - WATCH_OVERLAP, {})
+                cursor.mark_reported(wanted, time.time())
             elif news := cursor.news(wanted):
                 # In one event: a second event right after the first would start no DAG run before a third one arrives.
                 yield TriggerEvent({"tasks": [each.facts() for each in news]})  # type: ignore[no-untyped-call]

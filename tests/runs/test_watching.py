@@ -37,6 +37,10 @@ def window_of(*tasks: Task, api_version: ApiVersion = ApiVersion.V2) -> Window:
     return window
 
 
+def beginning() -> Cursor:
+    return Cursor(NOW - WATCH_OVERLAP, {})
+
+
 def ids(ended) -> list[str]:
     return [each.task.id for each in ended]
 
@@ -171,7 +175,7 @@ def test_each_end_of_many_runs_is_reported_once(order):
     chance = random.Random(31)
     begun = sorted(chance.uniform(1.0, 2000.0) for _ in range(300))
     ends = [each + chance.expovariate(1 / 300.0) for each in begun]
-    account, window, cursor = Account(order), Window(NOW, ApiVersion.V3), Cursor.beginning([], NOW)
+    account, window, cursor = Account(order), Window(NOW, ApiVersion.V3), beginning()
     reported: list[str] = []
     for now in range(0, int(max(ends)) + 120, 60):
         account.tasks = [
@@ -192,7 +196,7 @@ def ended(task_id: str, at: float = 0.0, **what) -> watching.EndedTask:
 
 class TestACursor:
     def test_cursor_reports_each_end_once_and_the_earliest_first_also_after_a_restart(self):
-        cursor = Cursor.beginning([], NOW)
+        cursor = beginning()
         news = cursor.news([ended("2", 20), ended("1", 10)])
         assert ids(news) == ["1", "2"]
         cursor.mark_reported(news, NOW + 30)
@@ -202,18 +206,18 @@ class TestACursor:
 
     def test_cursor_reports_ended_tasks_without_a_creation_time(self):
         undated = watching.EndedTask(Task(id="2", status=FINISHED, finished_at=moment(10)), NOW + 10)
-        assert set(ids(Cursor.beginning([], NOW).news([ended("1", 10), undated]))) == {"1", "2"}
+        assert set(ids(beginning().news([ended("1", 10), undated]))) == {"1", "2"}
 
     @pytest.mark.parametrize(
         ("reported", "at", "late"), [(5000, 5000, 5001 - WATCH_OVERLAP), (90_000, 0, 10)], ids=["listed late", "future"]
     )
     def test_cursor_reports_an_end_before_one_that_was_reported(self, reported, at, late):
-        cursor = Cursor.beginning([], NOW)
+        cursor = beginning()
         cursor.mark_reported([ended("1", reported)], NOW + at)
         assert ids(cursor.news([ended("1", reported), ended("2", late)])) == ["2"]
 
     def test_cursor_size_stays_bounded_over_many_ends(self):
-        cursor = Cursor.beginning([], NOW)
+        cursor = beginning()
         for number in range(1000):
             cursor.mark_reported([ended(str(number), number * 60.0)], NOW + number * 60.0)
         assert len(cursor.reported) <= WATCH_OVERLAP / 60 + 1
