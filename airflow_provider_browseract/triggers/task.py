@@ -238,9 +238,7 @@ class TaskTrigger(BaseTrigger):
 
     async def _stop_unless_waited_for(self) -> None:
         try:
-            if waiting := await self._who_waits():
-                self.log.debug("The run is not stopped: %s", waiting)
-                return
+            waited_for = await self._is_waited_for()
         except Exception as error:  # noqa: BLE001 - a run that something may wait for must not be stopped
             self.log.error(
                 "The run was not stopped and may keep running and using credits: Airflow did not report whether a task "
@@ -250,32 +248,34 @@ class TaskTrigger(BaseTrigger):
                 self.wait.browseract_task_id,
             )
             return
-        await self._stop_unless_ended(", because no task waits for it any more")
+        if not waited_for:
+            await self._stop_unless_ended(", because no task waits for it any more")
 
-    async def _who_waits(self) -> str | None:
-        """Return a sentence about what still waits for the run after the trigger was killed; None if nothing does."""
+    async def _is_waited_for(self) -> bool:
+        """Return whether something still waits for the run after the trigger was killed."""
         try:
-            return await self._who_waits_in_this_try()
+            return await self._this_try_waits()
         except Exception as error:
             if not is_of_earlier_try(error):
                 raise
-            return "the next try of the Airflow task waits for it." if await self._next_try_waits() else None
+            return await self._next_try_waits()
 
-    async def _who_waits_in_this_try(self) -> str | None:
+    async def _this_try_waits(self) -> bool:
         ti, wait = self.task_instance, self.wait
         if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.began_at):
-            return "a callback has resumed the Airflow task."
+            # A callback has resumed the task instance.
+            return True
         while await aget_xcom(ti, "task_id") == wait.browseract_task_id:
             # A task instance in the state up_for_retry has left the run to its next try.
             state = await asyncio.to_thread(task_instance_state, ti)
             if state in ("deferred", "running", "up_for_retry"):
-                return "the Airflow task waits for it elsewhere."
+                return True
             if state in (*FINAL_STATES, DELETED) or time.time() >= wait.deadline:
                 break
             # Another triggerer or an answer may have ended the wait, or a person has cleared the task.
             await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
         # A worker deletes the XComs of a cleared task when its next try begins. That try starts another run.
-        return None
+        return False
 
     async def _next_try_waits(self) -> bool:
         """Return whether the next try of the task instance waits for the run (Airflow 3.4).
