@@ -169,11 +169,6 @@ class TaskSensor(BaseSensorOperator):
         task_id = id_or_none(self.browseract_task_id)
         return {"connection": self.browseract_conn_id, "source": None, "task_id": task_id, "started": bool(task_id)}
 
-    @property
-    def _rescheduled(self) -> bool:
-        """Whether each poke is a process of its own."""
-        return bool(self.reschedule) and not self.deferrable
-
     def _check_constants(self) -> None:
         read_choice("output_format", self.output_format, OutputFormat)
         read_flag("deferrable", self.deferrable)
@@ -187,7 +182,8 @@ class TaskSensor(BaseSensorOperator):
         self.browseract_task_id = read_path_id("browseract_task_id", self.browseract_task_id)
         _ = self.hook.settings
         store = None if self.output_path is None else open_store(self.output_path, self.hook.settings, self.log)
-        if store is not None and not self._rescheduled:
+        # A rescheduled sensor begins again with each poke.
+        if store is not None and (self.deferrable or not self.reschedule):
             store.folder.check()
         interval, deadline = max(self.poke_interval, 1.0), time.time() + self.timeout
         return Wait(self.browseract_task_id, deadline, None, poll_interval=interval, show_live_view=self.show_live_view)
@@ -200,8 +196,8 @@ class TaskSensor(BaseSensorOperator):
         if not refused or wait.last_seen is not None or wait.failed_polls:
             # A key that was accepted before may be in rotation.
             return False
-        # Only Airflow knows of earlier pokes.
-        return not self._rescheduled or context["ti"].get_first_reschedule_date(context) is None
+        # Only Airflow knows of the earlier pokes of a rescheduled sensor.
+        return not self.reschedule or context["ti"].get_first_reschedule_date(context) is None
 
     def _defer(self, wait: Wait) -> NoReturn:
         from airflow_provider_browseract.triggers.task import TaskTrigger

@@ -134,21 +134,13 @@ class TaskTrigger(BaseTrigger):
         try:
             found = await ask_airflow(required_action.read_answer, action)
             if found is None and wait.answer_by is not None and time.time() >= wait.answer_by:
-                default = wait.default_answer or Answer.STOP
-                await ask_airflow(required_action.close, action, default)
-                return WaitEvent(wait, WokenBy.PERSON, default)
-        except ValueError as error:
-            self.log.warning("The answer to the Required Action cannot be used: %s.", error)
-            return WaitEvent(wait.unasked())
+                found = required_action.Found(wait.default_answer or Answer.STOP, None)
+                await ask_airflow(required_action.close, action, found.answer)
         except Exception as error:  # noqa: BLE001 - the next read may succeed
             self.log.warning("Could not read the answer to the Required Action; trying again: %s", first_line(error))
             return None
-        if found is None:
-            return None
-        if found.by is None:
-            # Another trigger has closed it, and its event was lost.
-            return WaitEvent(wait.unasked())
-        return WaitEvent(wait, WokenBy.PERSON, found.answer, found.by)
+        # Without a name, it was closed by another trigger, whose event was lost, or now.
+        return None if found is None else WaitEvent(wait, WokenBy.PERSON, found.answer, found.by)
 
     async def _close(self, wait: Wait, end: End) -> WaitEvent:
         """Return the event for an end, and close the Required Action if there is one; a person may have been faster."""

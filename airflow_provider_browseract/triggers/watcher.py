@@ -172,12 +172,10 @@ class TaskFinishedTrigger(BaseEventTrigger):
         return None
 
     async def _keep(self, cursor: Cursor) -> None:
-        store = getattr(self, "asset_state_store", None)
-        if store is None:
-            return
         text = "The watcher state could not be stored. After a restart, runs may be reported again: %s"
         with tolerate_errors(self.log.warning, text):
-            await store.aset(self._cursor_key, to_json(cursor))
+            if store := getattr(self, "asset_state_store", None):
+                await store.aset(self._cursor_key, to_json(cursor))
 
 
 def _versions(workflow_id: str | None, bot_id: str | None) -> tuple[ApiVersion, ...]:
