@@ -77,7 +77,7 @@ def brief_of(error: Exception) -> str:
 def not_stopped(error: Exception, url: str | None) -> str:
     """Return the end of a sentence about a run whose stop failed."""
     if isinstance(error, TaskNotFoundError):
-        return f"could not be stopped, because BrowserAct does not know it with this API key. {WHY_UNKNOWN}"
+        return f"could not be stopped: BrowserAct does not know the run with this API key. {WHY_UNKNOWN}"
     what = "may not have been stopped" if isinstance(error, ResponseLostError) else "could not be stopped"
     return f"{what} ({brief_of(error)}). It may keep running and using credits until you stop it {where_to_stop(url)}."
 

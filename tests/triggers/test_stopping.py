@@ -130,7 +130,7 @@ LINK, DOWN = "https://www.browseract.com/x", RequestFault.status(500)
 STOPPED, ENDED = "The run was stopped, because no task waits for it any more.", "The run had already ended"
 NOTHING, SLOW = "", "The run has not been stopped yet, and the triggerer keeps trying."
 MAY_RUN = "was not stopped and may keep running ... no API"
-NOT_KNOWN = "could not be stopped, because BrowserAct does not know it with this API key."
+NOT_KNOWN = "could not be stopped: BrowserAct does not know the run with this API key."
 NO_STOP_AT_ALL = "could not be stopped (FileNotFoundError: /etc/ssl/private.pem). It may keep running"
 NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
 
