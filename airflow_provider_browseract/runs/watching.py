@@ -97,12 +97,8 @@ class Window:
                 active[task.id] = task
                 continue
             active.pop(task.id, None)
-            # A task without finished_at that was never seen active is treated as an old one.
-            unknown = now if task.id in self._active or task.created_at is None else _created(task)
-            moment = task.finished_at.timestamp() if task.finished_at else unknown
-            known = self._ended.get(task.id)
             # Its credits may be listed later than its end.
-            self._ended[task.id] = EndedTask(task, known.moment if known else moment)
+            self._ended[task.id] = EndedTask(task, self._moment_of(task, now))
         self._active = active
         begins = [_created(task) for task in active.values() if task.created_at]
         # A task that never ends must not make the list ever longer.
@@ -110,6 +106,15 @@ class Window:
         oldest = begin - WATCH_OVERLAP
         self._ended = {task_id: ended for task_id, ended in self._ended.items() if ended.moment >= oldest}
         return tuple(self._ended.values())
+
+    def _moment_of(self, task: Task, now: float) -> float:
+        """Return when a task has ended, as it was first listed."""
+        if known := self._ended.get(task.id):
+            return known.moment
+        if task.finished_at:
+            return task.finished_at.timestamp()
+        # A task that was never seen active is treated as an old one.
+        return now if task.id in self._active or task.created_at is None else _created(task)
 
 
 def list_changes(
