@@ -99,13 +99,6 @@ def xcom() -> Any:
     return XCom
 
 
-def sent_xcom(value: Any) -> Any:
-    """Return a serialized value as Airflow's supervisor receives it for an XCom, or raise if it cannot be sent."""
-    from airflow.sdk.execution_time.comms import SetXCom
-
-    return SetXCom(key="return_value", value=value, dag_id="", run_id="", task_id="").value
-
-
 def required_actions() -> ModuleType:
     """Return the module with Airflow's requests for Required Actions."""
     return import_module("airflow.sdk.execution_time.hitl")
@@ -212,14 +205,6 @@ def dags_of(file: str) -> dict[str, Any]:
     if bag.import_errors:
         raise ImportError("\n".join(bag.import_errors.values()))
     return dict(bag.dags)
-
-
-def xcom_serde() -> ModuleType:
-    """Return the module with which Airflow serializes XComs."""
-    try:
-        return import_module("airflow.sdk.serde")
-    except ImportError:  # before Airflow 3.2
-        return import_module("airflow.serialization.serde")
 
 
 def is_secret(name: str) -> bool:

@@ -129,6 +129,11 @@ class Listing(Generic[U]):
     skipped: int
     truncated: bool
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether there are items that were not read."""
+        return self.truncated or self.skipped > 0
+
 
 def list_items(call: Call[Page[U]], max_requests: int = MAX_PAGES) -> Generator[Call[Any], Any, Listing[U]]:
     """Yield the calls that read a list page by page, and return what was read.

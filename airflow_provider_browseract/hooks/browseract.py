@@ -13,7 +13,7 @@ from airflow.sdk import BaseHook
 
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
-from airflow_provider_browseract.api.versions import APIS, SourceKind
+from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowNotFoundException, in_dag_test, in_task
 from airflow_provider_browseract.exceptions import (
     BrowserActError,

@@ -7,14 +7,14 @@ task. The operator therefore pushes it right after the start, with :meth:`Pushed
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import attrs
 from airflow.sdk import BaseOperatorLink
 
 from airflow_provider_browseract.compat import xcom
-from airflow_provider_browseract.runs.routes import OVER_PATH, PANEL, URL_PREFIX
+from airflow_provider_browseract.runs.routes import PANEL
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -57,10 +57,7 @@ class BrowserActTaskLink(PushedLink):
 
 @attrs.define()
 class LiveViewLink(PushedLink):
-    """Open the live view of the browser while the run is active, and later a page that states that the run is over."""
-
-    OVER: ClassVar[str] = f"{URL_PREFIX}{OVER_PATH}".lstrip("/")
-    """Address of that page, which the plugin serves. The UI reads it as relative to ``[api] base_url``."""
+    """Open the live view of the browser while the run is active, and later the log of the run."""
 
     name = "Live view"
 

@@ -23,11 +23,10 @@ from airflow_provider_browseract.runs.wait import Wait, WaitEvent, WokenBy
 
 
 class Found(NamedTuple):
-    """An answer: the choice, who made it, and when, in seconds since the epoch. ``by`` is None if a trigger made it."""
+    """An answer: the choice, and who made it; None if a trigger made it."""
 
     answer: Answer
     by: str | None
-    at: float
 
 
 def ask(ti: Any, task: Task, wait: Wait) -> str:
@@ -38,7 +37,7 @@ def ask(ti: Any, task: Task, wait: Wait) -> str:
     """
     index = "" if ti.map_index in (None, -1) else f"[{ti.map_index}]"
     which = f"BrowserAct {what_ran(task)} {task.source_id}" if task.source_id else "a run in BrowserAct"
-    if name := _name_of(task, wait):
+    if name := task.bot_name or wait.source_name:
         which = f"{name} ({which})"
     required_actions().upsert_hitl_detail(
         ti_id=ti.id,
@@ -63,8 +62,7 @@ def read_answer(action: str) -> Found | None:
     if not given.response_received or not given.chosen_options:
         return None
     person: Any = given.responded_by_user
-    at = given.responded_at.timestamp() if given.responded_at else 0.0
-    return Found(_read_options(given.chosen_options), person.name if person else None, at)
+    return Found(_read_options(given.chosen_options), person.name if person else None)
 
 
 def close(action: str, answer: Answer) -> None:
@@ -114,11 +112,6 @@ def _as_code(text: str) -> str:
     return f"{fence}{space}{text}{space}{fence}"
 
 
-def _name_of(task: Task, wait: Wait) -> str | None:
-    """Return the name of the workflow, bot or template, if it is known."""
-    return task.bot_name or wait.source_name
-
-
 def _what_to_do(task: Task, wait: Wait) -> str:
     """Return in Markdown why the run waits, where to help, what each answer does, and what happens without one.
 
@@ -131,7 +124,7 @@ def _what_to_do(task: Task, wait: Wait) -> str:
         # The goal of a step may contain text from a web page.
         number = f" {step.number}" if step.number is not None else ""
         last = f" Last step{number}: {_as_code(goal_of(step))}"
-    of_which = f" of {_as_code(name)}" if (name := _name_of(task, wait)) else ""
+    of_which = f" of {_as_code(name)}" if (name := task.bot_name or wait.source_name) else ""
     links = {"Live view of the browser": task.live_url, "Log": log_url(task)}
     resume = "continues the run"
     if task.bot_type is BotType.AGENT:

@@ -226,7 +226,7 @@ class Days:
                 steps = list_items(APIS[version].list_tasks(**of_day), MAX_REQUESTS)
                 listing = await self._client.send(steps, self._pace.applied_to)
                 tasks = listing.items + tasks
-                truncated = truncated or listing.truncated or bool(listing.skipped)
+                truncated = truncated or listing.incomplete
             # For thousands of runs, this takes long enough to delay other requests.
             made = partial(Day.of, truncated=truncated, has_bots=has_bots)
             self._days[day] = await asyncio.to_thread(made, day, tasks, began)

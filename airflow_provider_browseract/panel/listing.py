@@ -82,9 +82,9 @@ def _reader(client: AccountClient, api_version: ApiVersion) -> Callable[[], Awai
         if window is None or now - listed_at > REPORT_WINDOW:
             window = Window(now, api_version)
         listing = await client.send(list_changes(window, PAGE_SIZE, MAX_REQUESTS))
-        window.add(listing.items, now)
+        window.add(listing.items, now, incomplete=listing.incomplete)
         listed_at = now
-        if listing.truncated or listing.skipped:
+        if listing.incomplete:
             truncated_at = now
         return Runs(tuple(window.tasks), now - truncated_at < REPORT_WINDOW)
 

@@ -47,7 +47,7 @@ def is_resumed_wait(wait: Any, began_at: float) -> bool:
         return False
     found = wait.get("began_at")
     # Databases may store the number with fewer digits.
-    return isinstance(found, (int, float)) and abs(found - began_at) < 0.001
+    return isinstance(found, int | float) and abs(found - began_at) < 0.001
 
 
 def route(base_url: str, ti_id: object, token: str) -> str:

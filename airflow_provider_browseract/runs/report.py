@@ -12,6 +12,7 @@ from airflow_provider_browseract.exceptions import (
     RunCanceledError,
     RunFailedError,
     RunLostError,
+    TaskNotFoundError,
 )
 
 GOAL_LENGTH = 200
@@ -21,8 +22,7 @@ STATUS_LENGTH = 50
 """Characters of a step's status that a log line shows."""
 
 MAX_STEP_LINES = 50
-"""Steps that one poll adds to the log. Of more, the log has the first and the last ones, and how many are between."""
-
+"""Steps that one poll adds to the log. Of more, the log has the last ones, and how many are missing."""
 
 IF_NO_LINE_FOLLOWS = "If no line follows, check that a triggerer is running."
 """The end of each log line before a deferral. Without a triggerer, the task stays deferred, and its log ends there."""
@@ -76,6 +76,8 @@ def brief_of(error: Exception) -> str:
 
 def not_stopped(error: Exception, url: str | None) -> str:
     """Return the end of a sentence about a run whose stop failed."""
+    if isinstance(error, TaskNotFoundError):
+        return f"could not be stopped: BrowserAct does not know the run with this API key. {WHY_UNKNOWN}"
     what = "may not have been stopped" if isinstance(error, ResponseLostError) else "could not be stopped"
     return f"{what} ({brief_of(error)}). It may keep running and using credits until you stop it {where_to_stop(url)}."
 
@@ -106,20 +108,14 @@ def status_line(task: Task) -> str:
 
 
 def step_lines(task: Task, since: int, *, hide_goals: bool = False) -> Iterator[str]:
-    """Yield lines with the steps of a run after the first ``since``; of many, only of the first and the last ones."""
-    # Of very many steps, only the first and the last ones are known.
-    begin = max(min(since, len(task.steps) // 2), since - task.steps_left_out)
-    steps, half = task.steps[begin:], MAX_STEP_LINES // 2
-    first, last = steps[:half], steps[half:][-half:]
-    lines = [
-        f"{name_step(step.model_copy(update={'goal': '***'}) if hide_goals else step, 'Step')} "
-        f"({_cut(step.status or 'no status given', STATUS_LENGTH)})"
-        for step in first + last
-    ]
-    yield from lines[: len(first)]
-    if (left_out := task.step_count - since - len(lines)) > 0:
-        yield f"... {left_out:,} more steps"
-    yield from lines[len(first) :]
+    """Yield lines with the steps of a run after the first ``since``; of many, only of the last ones."""
+    new = max(task.step_count - since, 0)
+    steps = task.steps[max(len(task.steps) - min(new, MAX_STEP_LINES), 0) :]
+    if new > len(steps):
+        yield f"... {new - len(steps):,} more steps"
+    for step in steps:
+        shown = step.model_copy(update={"goal": "***"}) if hide_goals else step
+        yield f"{name_step(shown, 'Step')} ({_cut(step.status or 'no status given', STATUS_LENGTH)})"
 
 
 def end_line(task: Task) -> str:
@@ -253,8 +249,6 @@ def _failing_step(steps: tuple[Step, ...]) -> tuple[str, str, str]:
     # The evaluation of a step is in the step after it.
     judged = steps[at + 1].evaluation_previous_goal if at + 1 < len(steps) else None
     evaluation = f"Evaluation: {judged}" if judged else ""
-    if not judged and step.evaluation_previous_goal:
-        evaluation = f"Evaluation of the previous step: {step.evaluation_previous_goal}"
     # An address with a query may be signed, and is then secret.
     shown = step.screenshots_url and "?" not in step.screenshots_url
     return f" ({name_step(step).rstrip('.')})", evaluation, f"Screenshot: {step.screenshots_url}" if shown else ""

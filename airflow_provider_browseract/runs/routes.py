@@ -11,6 +11,3 @@ PANEL_PATH = "/panel"
 
 PANEL = f"{URL_PREFIX}{PANEL_PATH}"
 """Path of the panel, below the path of ``[api] base_url``."""
-
-OVER_PATH = "/run-is-over"
-"""Path of the page that the link to a run's live view opens after the run is over, below :data:`URL_PREFIX`."""

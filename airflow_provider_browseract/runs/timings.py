@@ -101,8 +101,6 @@ NEXT_TRY_LIMIT = 300.0
 ON_KILL_CALL_LIMIT = 7.5
 # Between two requests for the answer to a Required Action, and between two reads of Airflow's state store.
 ANSWER_POLL_INTERVAL = 5.0
-# The clocks of two machines of Airflow may differ by this.
-AIRFLOW_CLOCK_SKEW = 5.0
 # Airflow has usually stored an event by then. It collects new events about once a second.
 EVENT_STORE_GRACE = 3.0
 # At least between two polls of a watcher, and so between its events. The scheduler needs seconds to create a DAG run,

@@ -43,8 +43,8 @@ MAX_CALLBACKS_IN_VAIN = 5
 """How many callbacks may resume a task instance whose run has not ended. Further callbacks are ignored. Otherwise,
 anyone with the address could start workers forever."""
 
-MAX_STOPS = 3
-"""How many times to try to stop a run that has used more than ``max_credits``, one poll apart."""
+MAX_STOPS = 5
+"""How many times a worker tries to stop a run that has used more than ``max_credits``, one poll apart."""
 
 FOREVER = 1e10
 
@@ -192,8 +192,6 @@ class Wait:
         return self.deadline if self.answer_by is None else min(self.deadline, self.answer_by)
 
     def _pause(self, now: float) -> float:
-        if self.over_cap:
-            return min(self.longest_pause, timings.DEFAULT_POLL_INTERVAL)
         return self.poll_interval or min(self.longest_pause, max(timings.DEFAULT_POLL_INTERVAL, now - self.began_at))
 
     # What a poll means
@@ -212,7 +210,8 @@ class Wait:
         if seen.status.ended:
             return wait, End.ENDED
         if wait.is_over_cap(seen):
-            return replace(wait, over_cap=True), End.MAX_CREDITS
+            # Until it is stopped, it is polled at the default interval.
+            return replace(wait, over_cap=True, poll_interval=None), End.MAX_CREDITS
         # Before the pauses, so that nobody is asked again and again about a run whose time is over.
         if now >= wait.deadline:
             return wait, End.DEADLINE

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskState, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
 from airflow_provider_browseract.api.pages import MAX_PAGES, Listing, Pages
 from airflow_provider_browseract.api.versions import APIS
-from airflow_provider_browseract.exceptions import BrowserActError, TaskNotFoundError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.stored import Moment, from_json
@@ -25,9 +24,6 @@ WATCH_OVERLAP = 600.0
 PAGE_SIZE = 128
 """Tasks on a page of the list; 100 in version 3 of the API. A page of version 2 contains the outputs of its tasks, so
 it can be large. It is halved, again and again, if it is too large."""
-
-MAX_STATUS_READS = 100
-"""How many tasks that are missing in the list are read one by one after each poll."""
 
 LONGEST_RUN = timings.DEFAULT_TIMEOUT + WATCH_OVERLAP
 """Seconds that a task may take. The first poll lists tasks from this far back, to find all that ended lately."""
@@ -84,72 +80,51 @@ class Window:
         call: Call[Page[Task]] = self._api.list_tasks(created_at_from=begin, limit=page_size)
         return call
 
-    def missing(self, tasks: Iterable[Task]) -> list[Task]:
-        """Return tasks that should be listed, because they were active in the last poll, and are not.
-
-        :returns: at most :data:`MAX_STATUS_READS` tasks.
-        """
-        listed = {task.id for task in tasks}
-        begin = int(self._from)
-        expected = [task for task in self._active.values() if task.created_at is None or _created(task) >= begin]
-        return [task for task in expected if task.id not in listed][:MAX_STATUS_READS]
-
-    def add(self, tasks: Iterable[Task], now: float) -> tuple[EndedTask, ...]:
+    def add(self, tasks: Iterable[Task], now: float, *, incomplete: bool = False) -> tuple[EndedTask, ...]:
         """Add the listed tasks.
 
         :param tasks: the tasks of all pages of the list.
         :param now: the time before the call was sent, in seconds since the epoch.
+        :param incomplete: the account has further tasks. Those that were active in the last poll count as still active.
         :returns: all tasks that ended lately.
         """
-        active: dict[str, Task] = {}
-        begins = [now - WATCH_OVERLAP]
+        begin = now - REPORT_WINDOW
+        active = {task.id: task for task in self._active.values() if incomplete and _created(task) >= begin}
         for listed in tasks:
             # Inputs are not reported, and may be large.
             task = listed.model_copy(update={"input_parameters": None, "input": None})
-            created = task.created_at.timestamp() if task.created_at else now
             if not task.status.ended:
                 active[task.id] = task
-                begins.append(created)
                 continue
-            # A task without finished_at that was never seen active is treated as an old one.
-            unknown = now if task.id in self._active else created
-            moment = task.finished_at.timestamp() if task.finished_at else unknown
-            known = self._ended.get(task.id)
+            active.pop(task.id, None)
             # Its credits may be listed later than its end.
-            self._ended[task.id] = EndedTask(task, known.moment if known else moment)
+            self._ended[task.id] = EndedTask(task, self._moment_of(task, now))
         self._active = active
+        begins = [_created(task) for task in active.values() if task.created_at]
         # A task that never ends must not make the list ever longer.
-        self._from = max(min(begins), now - REPORT_WINDOW)
-        oldest = now - REPORT_WINDOW - WATCH_OVERLAP
+        self._from = max(begin, min([now - WATCH_OVERLAP, *begins]))
+        oldest = begin - WATCH_OVERLAP
         self._ended = {task_id: ended for task_id, ended in self._ended.items() if ended.moment >= oldest}
         return tuple(self._ended.values())
+
+    def _moment_of(self, task: Task, now: float) -> float:
+        """Return when a task has ended, as it was first listed."""
+        if known := self._ended.get(task.id):
+            return known.moment
+        if task.finished_at:
+            return task.finished_at.timestamp()
+        # A task that was never seen active is treated as an old one.
+        return now if task.id in self._active or task.created_at is None else _created(task)
 
 
 def list_changes(
     window: Window, page_size: int = PAGE_SIZE, max_requests: int = MAX_PAGES
 ) -> Generator[Call[Any], Any, Listing[Task]]:
-    """Yield the calls that list the tasks that may have changed, for :meth:`Window.add`.
+    """Yield the calls that list the tasks that may have changed, for :meth:`Window.add`; of a long list, the newest.
 
-    The status of an active task that is missing is read by itself: its item cannot be read, the list is too long, or
-    the task moved to another page while the list was read.
+    The order of the list is not documented.
     """
-    listing = yield from _list_newest(window.call(page_size), max_requests)
-    for task in window.missing(listing.items):
-        try:
-            state: TaskState = yield APIS[task.api_version].get_task_status(task.id)
-        except TaskNotFoundError:
-            continue
-        except BrowserActError:
-            # It is still one to watch.
-            listing.items.append(task)
-        else:
-            listing.items.append(task.model_copy(update={"status": state.status, "finished_at": None}))
-    return listing
-
-
-def _list_newest(call: Call[Page[Task]], max_requests: int) -> Generator[Call[Any], Any, Listing[Task]]:
-    """Yield the calls that read a list of tasks, whose order is not documented; of a long list, the newest tasks."""
-    pages = Pages(call)
+    pages = Pages(window.call(page_size))
     items: list[Task] = []
     truncated = False
     for remaining in reversed(range(max_requests)):
@@ -182,12 +157,6 @@ class Cursor:
     reported: dict[str, Moment]
 
     @classmethod
-    def beginning(cls, ended: Iterable[EndedTask], now: float) -> Cursor:
-        """Return the cursor after the first poll, whose tasks count as already reported."""
-        floor = now - WATCH_OVERLAP
-        return cls(floor, {each.task.id: each.moment for each in ended if each.moment >= floor})
-
-    @classmethod
     def read(cls, value: Any, now: float) -> Cursor:
         """Read a stored cursor.
 
@@ -211,14 +180,6 @@ class Cursor:
         latest = min(max(self.reported.values(), default=self.floor), now)
         self.floor = max(self.floor, latest - WATCH_OVERLAP)
         self.reported = {task_id: moment for task_id, moment in self.reported.items() if moment >= self.floor}
-
-
-def matching(
-    ended: Iterable[EndedTask], source_ids: Collection[str], statuses: Collection[TaskStatus]
-) -> list[EndedTask]:
-    """Return the tasks of some workflows or bots, or of all without any id, that ended with one of the statuses."""
-    wanted = [each for each in ended if each.task.status in statuses]
-    return [each for each in wanted if each.task.source_id in source_ids] if source_ids else wanted
 
 
 def _created(task: Task) -> float:

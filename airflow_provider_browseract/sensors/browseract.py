@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
@@ -13,12 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_browseract.api.arguments import read_choice, read_flag, read_path_id
-from airflow_provider_browseract.api.models import ApiVersion, Task
+from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
-    AirflowSkipException,
-    AirflowTaskTimeout,
     conf,
     is_unmapped,
 )
@@ -36,7 +33,7 @@ from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_p
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.hints import check_arguments, check_rendered, naming_task
 from airflow_provider_browseract.runs.options import OutputFormat
-from airflow_provider_browseract.runs.report import error_text, polling_line, status_line, step_lines
+from airflow_provider_browseract.runs.report import error_text, polling_line
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.wait import End, Wait, WaitEvent, is_unknown_run, no_such_end, why_unread
 from airflow_provider_browseract.worker.conclude import Conclusion, Output, open_store
@@ -67,7 +64,7 @@ class TaskSensor(BaseSensorOperator):
         only BrowserAct shows it. Default: ``True``.
     :param kwargs: the arguments of Airflow's ``BaseSensorOperator``, such as ``poke_interval`` (seconds between two
         polls) and ``timeout``. With ``deferrable``, ``soft_fail`` and ``never_fail`` have the same effect as without
-        it, and ``mode``, ``exponential_backoff`` and ``silent_fail`` have no effect.
+        it, and ``mode`` and ``exponential_backoff`` have no effect.
     :returns: the output or, with ``output_path``, a dict that describes what was written, as for that operator.
     :raises AirflowFailException: an argument is wrong, or the run failed or was canceled; no retry can fix that. Or
         BrowserAct has refused the API key from the start. A key that is refused later may be in rotation, so the
@@ -103,7 +100,7 @@ class TaskSensor(BaseSensorOperator):
         self.browseract_conn_id = browseract_conn_id
         self.deferrable = deferrable
         self.show_live_view = show_live_view
-        self._version: ApiVersion | None = None
+        self._wait: Wait | None = None
         # Rendering may replace a given value with None.
         self._given = {name: getattr(self, name) for name in self.template_fields}
         if not is_unmapped(self):
@@ -121,80 +118,63 @@ class TaskSensor(BaseSensorOperator):
         """Wait for the end of the run, deferred or in this worker, and return its output."""
         stop_airflow_pushing_links(self)
         with showing_failure(context["ti"], self._failure_facts, self.log):
-            return self._execute(context)
-
-    def _execute(self, context: Context) -> Any:
-        with self._failing_as_declared():
-            self._check()
-            if self.deferrable:
-                deadline = time.time() + self.timeout
-                # The triggerer does not read the inputs, so it logs no goals if they are secret or not known.
-                wait = Wait(self.browseract_task_id, deadline, api_version=None, hide_goals=True)
-                if (task := self._poll(context)) is not None:
-                    if task.status.ended:
-                        return self._conclude(context, task)
-                    secret = SECRET_INPUTS in self.hook.hiding.hidden
-                    wait = replace(wait, last_seen=task.status, api_version=task.api_version, hide_goals=secret)
-                self._defer(wait)
-        # Pokes again and again, and skips by itself if a poke fails.
-        return super().execute(context)
+            # Airflow pokes, again and again unless a poke defers, and skips as soft_fail and never_fail say.
+            return super().execute(context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after a deferral, however it ended."""
         stop_airflow_pushing_links(self)
-        with showing_failure(context["ti"], self._failure_facts, self.log), self._failing_as_declared():
+        with showing_failure(context["ti"], self._failure_facts, self.log):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: Any) -> Any:
-        """Read the run from the API, whatever the event says; then return its output, wait again or fail."""
-        wait = from_json(WaitEvent, event).wait
-        seen = self._look(wait.api_version)
-        wait, end = wait.after_poll(seen, time.time(), self.log)
-        match end:
-            case End.DEADLINE | End.GIVEN_UP:
-                raise self._no_result(end, seen)
-            case End.ENDED:
-                assert isinstance(seen, Task)
-                return self._conclude(context, seen)
-            # A sensor has neither a cap nor Required Actions.
-            case None | End.PAUSED | End.NO_LONGER_PAUSED | End.MAX_CREDITS:
-                self._defer(wait)
-            case _:
-                no_such_end(end)
+        """Poke again, whatever the event says."""
+        self._wait = from_json(WaitEvent, event).wait
+        return super().execute(context)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Poll once, and return the result if the run has ended."""
+        """Read the run, and return its result if it has ended; otherwise defer, if the sensor does that."""
         with no_retry_on_bad_arguments(self.browseract_conn_id):
-            task = self._poll(context)
-        if task is None or not task.status.ended:
-            return False
-        return PokeReturnValue(True, self._conclude(context, task))
+            wait = self._wait or self._begin()
+            seen = look(self.hook, wait.browseract_task_id, wait.api_version)
+        logged = wait.steps_logged
+        if isinstance(seen, Task):
+            self.hook.hiding = self.hook.hiding.of_run(seen)
+            show_run(context["ti"], seen, self.hook, self.log, follows=True)
+            if not seen.status.ended:
+                # The triggerer logs the steps, or the last poke.
+                wait = replace(wait, steps_logged=seen.step_count)
+        elif self._is_final(seen, wait, context):
+            raise AirflowFailException(str(seen)) from None
+        wait, end = wait.after_poll(seen, time.time(), self.log)
+        wait = replace(wait, steps_logged=logged)
+        match end:
+            case End.ENDED:
+                assert isinstance(seen, Task)
+                return PokeReturnValue(True, self._conclude(context, seen))
+            case End.DEADLINE | End.GIVEN_UP:
+                if self.deferrable:
+                    raise self._no_result(end, seen)
+            # A sensor has neither a cap nor Required Actions.
+            case None | End.PAUSED | End.NO_LONGER_PAUSED | End.MAX_CREDITS:
+                pass
+            case _:
+                no_such_end(end)
+        if self.deferrable:
+            self._defer(wait)
+        self._wait = wait
+        return False
 
     def _failure_facts(self) -> dict[str, Any]:
         task_id = id_or_none(self.browseract_task_id)
         return {"connection": self.browseract_conn_id, "source": None, "task_id": task_id, "started": bool(task_id)}
-
-    @contextmanager
-    def _failing_as_declared(self) -> Iterator[None]:
-        """Fail without retries for a wrong argument, and skip instead if ``soft_fail`` or ``never_fail`` is set."""
-        try:
-            with no_retry_on_bad_arguments(self.browseract_conn_id):
-                yield
-        except AirflowSkipException:
-            raise
-        except (Exception, AirflowTaskTimeout) as error:
-            final = isinstance(error, AirflowFailException | AirflowSensorTimeout | AirflowTaskTimeout)
-            if self.never_fail or (self.soft_fail and final):
-                argument = "soft_fail" if self.soft_fail else "never_fail"
-                raise AirflowSkipException(f"Skipped because of {argument}=True: {error}") from error
-            raise
 
     def _check_constants(self) -> None:
         read_choice("output_format", self.output_format, OutputFormat)
         read_flag("deferrable", self.deferrable)
         read_flag("show_live_view", self.show_live_view)
 
-    def _check(self) -> None:
+    def _begin(self) -> Wait:
         """Check arguments, connection and store now, because an error after the end of the run comes too late."""
         self._check_constants()
         for name, given in self._given.items():
@@ -202,44 +182,31 @@ class TaskSensor(BaseSensorOperator):
         self.browseract_task_id = read_path_id("browseract_task_id", self.browseract_task_id)
         _ = self.hook.settings
         store = None if self.output_path is None else open_store(self.output_path, self.hook.settings, self.log)
-        # A rescheduled sensor starts from the beginning each time.
+        # A rescheduled sensor begins again with each poke.
         if store is not None and (self.deferrable or not self.reschedule):
             store.folder.check()
+        interval, deadline = max(self.poke_interval, 1.0), time.time() + self.timeout
+        return Wait(self.browseract_task_id, deadline, None, poll_interval=interval, show_live_view=self.show_live_view)
 
-    def _look(self, version: ApiVersion | None) -> Task | BrowserActError:
-        return look(self.hook, self.browseract_task_id, version)
-
-    def _poll(self, context: Context) -> Task | None:
-        """Read and show the run, and return it; None if this poll failed and another one may succeed."""
-        seen = self._look(self._version)
-        if isinstance(seen, BrowserActError):
-            if self._is_final(seen, context):
-                raise AirflowFailException(str(seen)) from None
-            self.log.warning("A poll of the run failed: %s", seen.brief)
-            return None
-        self._version = seen.api_version
-        self.hook.hiding = self.hook.hiding.of_run(seen)
-        show_run(context["ti"], seen, self.hook, self.log, follows=True)
-        for line in step_lines(seen, 0) if seen.status.ended else [status_line(seen)]:
-            self.log.info("%s", line)
-        return seen
-
-    def _is_final(self, error: BrowserActError, context: Context) -> bool:
+    def _is_final(self, error: BrowserActError, wait: Wait, context: Context) -> bool:
         """Return whether a failed poll fails the task."""
+        if is_unknown_run(error):
+            return True
         refused = isinstance(error, AuthenticationError | PermissionDeniedError) and error.code is not None
-        if not refused or self._version is not None:
+        if not refused or wait.last_seen is not None or wait.failed_polls:
             # A key that was accepted before may be in rotation.
-            return is_unknown_run(error)
-        # Each poke of a rescheduled sensor is a separate process, so only Airflow knows of earlier ones.
+            return False
+        # Only Airflow knows of the earlier pokes of a rescheduled sensor.
         return not self.reschedule or context["ti"].get_first_reschedule_date(context) is None
 
     def _defer(self, wait: Wait) -> NoReturn:
         from airflow_provider_browseract.triggers.task import TaskTrigger
 
-        interval = max(self.poke_interval, 1.0)
+        # The triggerer does not read the inputs, so it logs no goals if they are secret or not known.
+        secret = wait.last_seen is None or SECRET_INPUTS in self.hook.hiding.hidden
         now = time.time()
-        wait = replace(wait, poll_interval=interval, show_live_view=self.show_live_view, began_at=now)
-        self.log.info("%s", polling_line(interval))
+        wait = replace(wait, hide_goals=wait.hide_goals or secret, began_at=now)
+        self.log.info("%s", polling_line(wait.longest_pause))
         self.defer(
             # The sensor has not started the run, so it does not stop the run either.
             trigger=TaskTrigger(browseract_conn_id=self.browseract_conn_id, wait=wait, cancel_on_kill=False),
@@ -252,14 +219,11 @@ class TaskSensor(BaseSensorOperator):
         if end is End.DEADLINE:
             reason = f"The run did not end within timeout={self.timeout:g} seconds, and keeps running."
             return AirflowSensorTimeout(error_text(reason, "Raise timeout if it needs longer.", about=task_id))
-        if isinstance(seen, BrowserActError) and is_unknown_run(seen):
-            return AirflowFailException(str(seen))
         why, remedy = why_unread(seen)
         codes = seen.codes if isinstance(seen, BrowserActError) else ""
         return RunLostError(error_text(why, f"The run may keep running. {remedy}", about=task_id, codes=codes))
 
     def _conclude(self, context: Context, task: Task) -> Any:
-        self.hook.hiding = self.hook.hiding.of_run(task)
         try:
             advice = "Clearing the task reads the same run again."
             output = Output(OutputFormat(self.output_format), self.output_path, self.outlets)

@@ -18,7 +18,7 @@ from airflow_provider_browseract.compat import (
     is_of_earlier_try,
     task_instance_state,
 )
-from airflow_provider_browseract.exceptions import BrowserActError, TaskNotFoundError
+from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import required_action
 from airflow_provider_browseract.in_airflow.hiding import Hiding
@@ -30,9 +30,9 @@ from airflow_provider_browseract.loops import send_all_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import WAIT_XCOM, is_resumed_wait
 from airflow_provider_browseract.runs.options import Answer
-from airflow_provider_browseract.runs.report import WHY_UNKNOWN, kept_running, not_stopped
+from airflow_provider_browseract.runs.report import kept_running, not_stopped
 from airflow_provider_browseract.runs.stored import read_argument, to_json
-from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, WaitEvent, WokenBy, poll_run, stop_run
+from airflow_provider_browseract.runs.wait import End, Wait, WaitEvent, WokenBy, poll_run, stop_run
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
@@ -55,7 +55,6 @@ class TaskTrigger(BaseTrigger):
         self.browseract_conn_id = browseract_conn_id
         self.wait = read_argument(Wait, wait)
         self.cancel_on_kill = cancel_on_kill
-        self._stops = 0
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""
@@ -72,8 +71,8 @@ class TaskTrigger(BaseTrigger):
         except (asyncio.CancelledError, KeyboardInterrupt):
             # In a triggerer this is a restart or a shutdown, and another triggerer continues the wait. In dag.test()
             # nothing continues it. Before Python 3.11, Ctrl-C does not always cancel: it can interrupt this code.
-            if in_dag_test():
-                await self._stop_after_ctrl_c()
+            if in_dag_test() and self._may_stop():
+                await self._stop_unless_ended(", because dag.test() was interrupted (Ctrl-C)")
             raise
         yield TriggerEvent(to_json(event))  # type: ignore[no-untyped-call]
 
@@ -121,13 +120,9 @@ class TaskTrigger(BaseTrigger):
         except BrowserActError as error:
             seen = error
         wait, end = wait.after_poll(seen, time.time(), self.log)
-        stopped = False
         if end is End.MAX_CREDITS:
-            # Until a worker resumes the task, the run would keep using credits.
-            self._stops += 1
-            why = f", because more credits were used than max_credits={wait.max_credits} allows"
-            stopped = await self._stop(client, why)
-            end = end if stopped or self._stops >= MAX_STOPS else None
+            # Until a worker resumes the task, and stops it again if it is still active, it would keep using credits.
+            await self._stop(client, f", because more credits were used than max_credits={wait.max_credits} allows")
         return wait, end
 
     # The Required Action of a paused run
@@ -137,35 +132,15 @@ class TaskTrigger(BaseTrigger):
         if (action := wait.required_action) is None:
             return None
         try:
-            found = await self._read_answer(wait, action)
-        except ValueError as error:
-            self.log.warning("The answer to the Required Action cannot be used: %s.", error)
-            return WaitEvent(wait.unasked())
-        if found is None:
-            return None
-        # Without a name, another trigger has closed it. found.at comes from the clock of another machine.
-        in_time = wait.answer_by is not None and found.at >= wait.answer_by - timings.AIRFLOW_CLOCK_SKEW
-        if found.by is None and not (in_time and found.answer is (wait.default_answer or Answer.STOP)):
-            return WaitEvent(wait.unasked())
-        return WaitEvent(wait, WokenBy.PERSON, found.answer, found.by)
-
-    async def _read_answer(self, wait: Wait, action: str) -> required_action.Found | None:
-        """Return the answer, or the default if the time for it is over; None if there is none yet.
-
-        :raises ValueError: the answer cannot be used.
-        """
-        default, over = wait.default_answer or Answer.STOP, wait.answer_by is not None and time.time() >= wait.answer_by
-        try:
             found = await ask_airflow(required_action.read_answer, action)
-            if found is None and over:
-                await ask_airflow(required_action.close, action, default)
-                found = required_action.Found(default, None, time.time())
-        except ValueError:
-            raise
+            if found is None and wait.answer_by is not None and time.time() >= wait.answer_by:
+                found = required_action.Found(wait.default_answer or Answer.STOP, None)
+                await ask_airflow(required_action.close, action, found.answer)
         except Exception as error:  # noqa: BLE001 - the next read may succeed
             self.log.warning("Could not read the answer to the Required Action; trying again: %s", first_line(error))
             return None
-        return found
+        # Without a name, it was closed by another trigger, whose event was lost, or now.
+        return None if found is None else WaitEvent(wait, WokenBy.PERSON, found.answer, found.by)
 
     async def _close(self, wait: Wait, end: End) -> WaitEvent:
         """Return the event for an end, and close the Required Action if there is one; a person may have been faster."""
@@ -194,8 +169,8 @@ class TaskTrigger(BaseTrigger):
 
     # Stop the run
 
-    async def _stop(self, client: AsyncBrowserActClient, why: str) -> bool:
-        """Stop the run, log what was done, and return whether it does not run any more.
+    async def _stop(self, client: AsyncBrowserActClient, why: str) -> None:
+        """Stop the run, and log what was done.
 
         :param why: why it is stopped, as the end of a sentence.
         """
@@ -205,19 +180,13 @@ class TaskTrigger(BaseTrigger):
                 self.log.warning("The run was stopped%s.", why)
             else:
                 self.log.info("The run had already ended.")
-        except TaskNotFoundError:
-            text = "The run could not be stopped, because BrowserAct does not know it with this API key. %s It is %s."
-            self.log.error(text, WHY_UNKNOWN, f"BrowserAct task {task_id}")
         except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
             where = None
             # The link is gone if the next try of a cleared task has begun. In dag.test() there is no task instance, and
             # before Airflow 3.3 there is no such request.
             with suppress(Exception):
                 where = await aget_xcom(self.task_instance, BrowserActTaskLink().xcom_key)
-            what = not_stopped(error, where)
-            self.log.error("The run %s It is BrowserAct task %s.", what, task_id)
-            return False
-        return True
+            self.log.error("The run %s It is BrowserAct task %s.", not_stopped(error, where), task_id)
 
     async def _stop_unless_ended(self, why: str) -> None:
         async with self._hook().async_client(within=timings.ON_KILL_CALL_LIMIT) as client:
@@ -229,12 +198,11 @@ class TaskTrigger(BaseTrigger):
                     return
             await self._stop(client, why)
 
-    async def _stop_after_ctrl_c(self) -> None:
-        """Stop the run of an interrupted ``dag.test()``. No code of the operator runs after that."""
-        if self.cancel_on_kill:
-            await self._stop_unless_ended(", because dag.test() was interrupted (Ctrl-C)")
-        else:
-            self.log.warning("Interrupted (Ctrl-C). The run %s", kept_running("cancel_on_kill", None))
+    def _may_stop(self) -> bool:
+        """Return whether a person who ends the wait stops the run too, and log it otherwise."""
+        if not self.cancel_on_kill:
+            self.log.warning("The run %s", kept_running("cancel_on_kill", None))
+        return self.cancel_on_kill
 
     async def on_kill(self) -> None:
         """Stop the run: someone marked or cleared the waiting Airflow task (Airflow 3.3 and later).
@@ -242,8 +210,7 @@ class TaskTrigger(BaseTrigger):
         Airflow calls this too when a callback has resumed the task, and when another triggerer has taken over from one
         that was considered dead. Both are checked first, because then the run is still waited for.
         """
-        if not self.cancel_on_kill:
-            self.log.info("The run %s", kept_running("cancel_on_kill", None))
+        if not self._may_stop():
             return
         stopping = outlasting(self._stop_unless_waited_for())
         # Until a trigger is gone, Airflow cancels it again every second or so, and this method with it.
@@ -252,26 +219,18 @@ class TaskTrigger(BaseTrigger):
         while not stopping.done() and loop.time() < limit:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({stopping}, timeout=limit - loop.time())
-        if stopping.cancelled():
-            # The triggerer ends, and its event loop is being closed.
+        if stopping.cancelled() or not stopping.done():
+            # It is cancelled if the triggerer ends, and its event loop is being closed.
             self.log.error(
-                "The triggerer ended before the run was stopped. The run may keep running and using credits until you "
-                "stop it in the BrowserAct dashboard: BrowserAct task %s.",
-                self.wait.browseract_task_id,
-            )
-        elif not stopping.done():
-            self.log.warning(
-                "The run was not stopped within %g seconds. The triggerer keeps trying. Check in the BrowserAct "
-                "dashboard whether it is still running: BrowserAct task %s.",
-                timings.ON_KILL_LIMIT,
+                "The run has not been stopped yet, and the triggerer %s. Check in the BrowserAct dashboard whether it "
+                "is still running: BrowserAct task %s.",
+                "has ended" if stopping.cancelled() else "keeps trying",
                 self.wait.browseract_task_id,
             )
 
     async def _stop_unless_waited_for(self) -> None:
         try:
-            if waiting := await self._who_waits():
-                self.log.debug("The run is not stopped: %s", waiting)
-                return
+            waited_for = await self._is_waited_for()
         except Exception as error:  # noqa: BLE001 - a run that something may wait for must not be stopped
             self.log.error(
                 "The run was not stopped and may keep running and using credits: Airflow did not report whether a task "
@@ -281,34 +240,34 @@ class TaskTrigger(BaseTrigger):
                 self.wait.browseract_task_id,
             )
             return
-        await self._stop_unless_ended(", because no task waits for it any more")
+        if not waited_for:
+            await self._stop_unless_ended(", because no task waits for it any more")
 
-    async def _who_waits(self) -> str | None:
-        """Return a sentence about what still waits for the run after the trigger was killed; None if nothing does."""
+    async def _is_waited_for(self) -> bool:
+        """Return whether something still waits for the run after the trigger was killed."""
         try:
-            return await self._who_waits_in_this_try()
+            return await self._this_try_waits()
         except Exception as error:
             if not is_of_earlier_try(error):
                 raise
-            return "the next try of the Airflow task waits for it." if await self._next_try_waits() else None
+            return await self._next_try_waits()
 
-    async def _who_waits_in_this_try(self) -> str | None:
+    async def _this_try_waits(self) -> bool:
         ti, wait = self.task_instance, self.wait
         if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.began_at):
-            return "a callback has resumed the Airflow task."
+            # A callback has resumed the task instance.
+            return True
         while await aget_xcom(ti, "task_id") == wait.browseract_task_id:
-            if await self._was_answered():
-                return "a person's answer has resumed the Airflow task."
             # A task instance in the state up_for_retry has left the run to its next try.
             state = await asyncio.to_thread(task_instance_state, ti)
             if state in ("deferred", "running", "up_for_retry"):
-                return "the Airflow task waits for it elsewhere."
+                return True
             if state in (*FINAL_STATES, DELETED) or time.time() >= wait.deadline:
                 break
-            # Another triggerer may have ended the wait, or a person has cleared the task.
+            # Another triggerer or an answer may have ended the wait, or a person has cleared the task.
             await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
         # A worker deletes the XComs of a cleared task when its next try begins. That try starts another run.
-        return None
+        return False
 
     async def _next_try_waits(self) -> bool:
         """Return whether the next try of the task instance waits for the run (Airflow 3.4).
@@ -318,7 +277,12 @@ class TaskTrigger(BaseTrigger):
         only from the triggers of other tries.
         """
         ti, wait = self.task_instance, self.wait
-        until, told = time.time() + timings.NEXT_TRY_LIMIT, False
+        until = time.time() + timings.NEXT_TRY_LIMIT
+        self.log.info(
+            "The try that started the run is over. The run is stopped unless the next try reattaches to it within %g "
+            "seconds.",
+            timings.NEXT_TRY_LIMIT,
+        )
         while True:
             state = await asyncio.to_thread(task_instance_state, ti)
             if state == "up_for_retry":
@@ -331,21 +295,4 @@ class TaskTrigger(BaseTrigger):
                 return bool(pushed == wait.browseract_task_id)
             if state in (*FINAL_STATES, DELETED) or time.time() >= until:
                 return False
-            if not told:
-                self.log.info(
-                    "The try that started the run is over. The run is stopped unless the next try reattaches to it "
-                    "within %g seconds.",
-                    timings.NEXT_TRY_LIMIT,
-                )
-            told = True
             await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
-
-    async def _was_answered(self) -> bool:
-        """Return whether a person has answered a Required Action of the task instance in this wait (Airflow 3.3)."""
-        if self.wait.default_answer is None or self.task_instance is None:
-            return False
-        # There may be no Required Action, and clearing a task instance deletes it.
-        with tolerate_errors():
-            found = await ask_airflow(required_action.read_answer, str(self.task_instance.id))
-            return found is not None and found.by is not None and found.at >= self.wait.began_at
-        return False

@@ -7,20 +7,26 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Sequence
 from contextlib import aclosing
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_browseract.api.arguments import optional, read_path_id, read_seconds
-from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import send_all_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.watching import END_STATUSES, Cursor, EndedTask, Window, list_changes, matching
+from airflow_provider_browseract.runs.watching import (
+    END_STATUSES,
+    WATCH_OVERLAP,
+    Cursor,
+    EndedTask,
+    Window,
+    list_changes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -113,10 +119,7 @@ class TaskFinishedTrigger(BaseEventTrigger):
                 hook = BrowserActHook(kwargs["browseract_conn_id"])
                 async with hook.async_client() as client:
                     while True:
-                        polled_at = time.time()
-                        listed = [await _list(window, client) for window in windows]
-                        ended = [window.add(tasks, polled_at) for window, tasks in zip(windows, listed, strict=True)]
-                        yield tuple(chain.from_iterable(ended))
+                        yield tuple([ended for window in windows for ended in await _poll(window, client)])
                         await asyncio.sleep(kwargs["poll_interval"])
             await asyncio.sleep(kwargs["poll_interval"])
 
@@ -124,12 +127,16 @@ class TaskFinishedTrigger(BaseEventTrigger):
         self, shared_stream: AsyncIterator[tuple[EndedTask, ...]]
     ) -> AsyncGenerator[TriggerEvent, None]:
         """Select the tasks that this watcher must report and has not reported yet."""
-        statuses = [TaskStatus(status) for status in self.status]
+        source_ids = {*filter(None, (self.workflow_id, self.bot_id))}
         cursor = await self._kept_cursor()
         async for ended in shared_stream:
-            wanted = matching(ended, {*filter(None, (self.workflow_id, self.bot_id))}, statuses)
+            wanted = [each for each in ended if each.task.status.value in self.status]
+            if source_ids:
+                wanted = [each for each in wanted if each.task.source_id in source_ids]
             if cursor is None:
-                cursor = Cursor.beginning(wanted, time.time())
+                # The tasks of the first poll count as already reported.
+                cursor = Cursor(time.time() - WATCH_OVERLAP, {})
+                cursor.mark_reported(wanted, time.time())
             elif news := cursor.news(wanted):
                 # In one event: a second event right after the first would start no DAG run before a third one arrives.
                 yield TriggerEvent({"tasks": [each.facts() for each in news]})  # type: ignore[no-untyped-call]
@@ -165,12 +172,10 @@ class TaskFinishedTrigger(BaseEventTrigger):
         return None
 
     async def _keep(self, cursor: Cursor) -> None:
-        store = getattr(self, "asset_state_store", None)
-        if store is None:
-            return
         text = "The watcher state could not be stored. After a restart, runs may be reported again: %s"
         with tolerate_errors(self.log.warning, text):
-            await store.aset(self._cursor_key, to_json(cursor))
+            if store := getattr(self, "asset_state_store", None):
+                await store.aset(self._cursor_key, to_json(cursor))
 
 
 def _versions(workflow_id: str | None, bot_id: str | None) -> tuple[ApiVersion, ...]:
@@ -179,17 +184,14 @@ def _versions(workflow_id: str | None, bot_id: str | None) -> tuple[ApiVersion, 
     return tuple(version for version, source_id in wanted.items() if source_id is not None) or tuple(ApiVersion)
 
 
-async def _list(window: Window, client: AsyncBrowserActClient) -> list[Task]:
-    """Return the tasks that may have changed, also those whose output is too large for the list."""
+async def _poll(window: Window, client: AsyncBrowserActClient) -> tuple[EndedTask, ...]:
+    """List the tasks that may have changed, and return all that ended lately."""
+    polled_at = time.time()
     listing = await send_all_async(list_changes(window), client)
     if listing.skipped:
-        log.warning(
-            "%d of the listed BrowserAct tasks cannot be read here, or are too large. The end of such a task is "
-            "reported only if the poll before has found it active. The status of those that are missing since then is "
-            "read instead.",
-            listing.skipped,
-        )
-    return listing.items
+        text = "%d of the listed BrowserAct tasks cannot be read here, or are too large. Their ends are not reported."
+        log.warning(text, listing.skipped)
+    return window.add(listing.items, polled_at, incomplete=listing.incomplete)
 
 
 def _read_ends(status: str | Sequence[str] | None) -> list[TaskStatus]:

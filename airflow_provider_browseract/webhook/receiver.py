@@ -13,13 +13,13 @@ from uuid import UUID
 import anyio
 import anyio.to_thread
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 
 from airflow_provider_browseract.in_airflow.tolerance import first_line
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import TOKEN
-from airflow_provider_browseract.runs.routes import CALLBACK_PATH, OVER_PATH, PANEL_PATH
+from airflow_provider_browseract.runs.routes import CALLBACK_PATH, PANEL_PATH
 
 log = logging.getLogger(__name__)
 
@@ -28,18 +28,6 @@ THREADS = 4
 
 MAX_AT_ONCE = 500
 """How many callbacks may have a thread or wait for one. Any other one gets 503, and BrowserAct sends it again."""
-
-OVER_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><title>The run is over</title></head>
-<body style="font-family: sans-serif; margin: 4em auto; max-width: 36em">
-<h1>The run is over</h1>
-<p>The live view is no longer available. The button <b>BrowserAct task</b> opens the log of the run, with a screenshot
-of each step.</p>
-<p><a href="javascript:history.back()">Back</a></p>
-</body>
-</html>
-"""
 
 
 class _Callbacks:
@@ -81,17 +69,13 @@ class _Callbacks:
 
 
 def create_app() -> FastAPI:
-    """Return the application that the plugin mounts: the callback route and a page, without API documentation."""
+    """Return the application that the plugin mounts: the callback route, without API documentation."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     callbacks = _Callbacks()
 
     @app.post(CALLBACK_PATH + "/{ti_id}/{token}")
     async def callback(ti_id: str, token: str) -> JSONResponse:
         return await callbacks.handle(ti_id, token)
-
-    @app.get(OVER_PATH)
-    async def over() -> HTMLResponse:
-        return HTMLResponse(OVER_PAGE)
 
     @app.get(PANEL_PATH)
     async def panel(request: Request) -> RedirectResponse:

@@ -25,14 +25,12 @@ from airflow_provider_browseract.exceptions import (
     RunCanceledError,
     RunError,
     RunLostError,
-    TaskNotFoundError,
 )
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import CHECK_INTERVAL, send_all
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import (
-    WHY_UNKNOWN,
     brief_of,
     error_text,
     kept_running,
@@ -59,7 +57,6 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.worker.ledger import Ledger
     from airflow_provider_browseract.worker.lost_start import LostStart
 
-NOT_KNOWN = f"BrowserAct does not know the run with this API key, so it could not be stopped. {WHY_UNKNOWN}"
 REPLACED_BY = "Airflow considered this try dead and started another one"
 CLEARED = "the Airflow task was cleared"
 
@@ -198,14 +195,13 @@ class OwnRun:
             with self.hook.client_within(within) as client:
                 stopped = send_all(stop_run(browseract_task_id, APIS[self.api_version]), client)
             fate = STOPPED if stopped else ENDED
-        except TaskNotFoundError:
-            fate = Fate(Kind.RUNS, NOT_KNOWN)
         except Exception as error:  # noqa: BLE001 - whatever fails, the caller reports that the run was not stopped
             fate = Fate(Kind.RUNS, f"The run {not_stopped(error, self.url)}")
         self.task_id = None
-        if within is None and fate.kind is not Kind.RUNS:
+        if within is None and self.url is not None and fate.kind is not Kind.RUNS:
+            # The live view is no longer available.
             with tolerate_errors():
-                LiveViewLink().push(self.ledger.ti, LiveViewLink.OVER)
+                LiveViewLink().push(self.ledger.ti, self.url)
         return fate
 
     def stop_or_read(self, browseract_task_id: str) -> tuple[Fate, Task | None]:

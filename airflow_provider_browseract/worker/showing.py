@@ -78,11 +78,10 @@ def show_run(ti: Any, task: Task, hook: BrowserActHook, log: Log, *, follows: bo
     :param follows: the task instance has not started the run.
     """
     with tolerate_errors(log.warning, "The links to the run and the XCom 'task' could not be pushed (%s)."):
-        url = log_url(task)
-        if url:
+        if url := log_url(task):
             BrowserActTaskLink().push(ti, url)
-        if live_url := LiveViewLink.OVER if task.status.ended else task.live_url or url:
-            LiveViewLink().push(ti, live_url)
+            # At the end of the run, its live view is no longer available.
+            LiveViewLink().push(ti, url if task.status.ended else task.live_url or url)
         PanelLink().push_for(ti)
         hidden = [*hook.hiding.of_run(task).hidden]
         shown = {**facts(task, hook.browseract_conn_id), "follows": follows, "hidden": hidden}

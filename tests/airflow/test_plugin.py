@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from airflow_provider_browseract import plugin
 from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
-from airflow_provider_browseract.in_airflow.links import LiveViewLink, PanelLink
+from airflow_provider_browseract.in_airflow.links import PanelLink
 from airflow_provider_browseract.operators import browseract as operators
 from airflow_provider_browseract.plugin import BrowserActPlugin, LazyApp
 from airflow_provider_browseract.runs.routes import PANEL
@@ -47,7 +47,6 @@ def airflow() -> httpx.AsyncClient:
 async def test_panel_and_callback_route_are_served_at_their_paths(airflow, panel):
     assert (await airflow.get("/browseract/panel/runs/7")).json() == "page runs/7"
     assert (await airflow.get("/browseract/panel/")).json() == "page "
-    assert "The run is over" in (await airflow.get(f"/{LiveViewLink.OVER}")).text
     without_slash = await airflow.get("/browseract/panel")
     assert (without_slash.status_code, without_slash.headers["location"]) == (307, "/browseract/panel/")
 
@@ -68,12 +67,12 @@ async def test_panel_that_cannot_be_loaded_responds_with_503_and_leaves_callback
     [line] = [record.getMessage() for record in caplog.records if record.name == plugin.__name__]
     assert line.startswith("The panel cannot be loaded (ModuleNotFoundError: ")
     assert line.endswith(". Runs and callbacks are not affected.")
-    assert (await airflow.get("/browseract/run-is-over")).status_code == 200
+    assert (await airflow.get("/browseract/panel")).status_code == 307
 
 
 async def test_panel_works_while_the_callback_route_cannot_be_loaded(airflow, panel, monkeypatch):
     monkeypatch.setitem(sys.modules, "airflow_provider_browseract.webhook.receiver", None)
-    response = await airflow.get("/browseract/run-is-over")
+    response = await airflow.get("/browseract/callback/7/token")
     assert (response.status_code, response.json()) == (503, {"outcome": "unavailable"})
     assert (await airflow.get("/browseract/panel/")).status_code == 200
 

@@ -153,7 +153,7 @@ NOT_JUDGED = step("read", "failed", evaluation_previous_goal="the page was open"
     {
         "no step": ((), "", []),
         "no step failed": ((step("open the page", number=1), step("read")), AT_2, []),
-        "step that is not judged yet": ((NOT_JUDGED,), AT_2, ["Evaluation of the previous step: the page was open"]),
+        "step that is not judged yet": ((NOT_JUDGED,), AT_2, []),
         "signed screenshot": ((step("read", "failed", screenshots_url=SIGNED),), AT_2, []),
         "failed step long before the end": ((step("open", "failed", number=1), *[step("read")] * 100_000), AT_2, []),
     },

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskState, TaskStatus
-from airflow_provider_browseract.exceptions import ServerError, TaskNotFoundError
+from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
+from airflow_provider_browseract.api.pages import Listing
 from airflow_provider_browseract.runs import watching
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import REPORT_WINDOW, WATCH_OVERLAP, Cursor, Window, list_changes
@@ -19,8 +19,6 @@ from tests.steps import carry_out, read
 NOW = 1_000_000_000.0
 FINISHED, RUNNING, FAILED, CANCELED = TaskStatus.FINISHED, TaskStatus.RUNNING, TaskStatus.FAILED, TaskStatus.CANCELED
 UNKNOWN = TaskStatus.UNKNOWN
-HAS_FAILED, DOWN = TaskState(status=FAILED), ServerError("it is down")
-DELETED = TaskNotFoundError("no such task", code=10112)
 
 
 def moment(seconds: float) -> datetime:
@@ -38,6 +36,10 @@ def window_of(*tasks: Task, api_version: ApiVersion = ApiVersion.V2) -> Window:
     window = Window(NOW, api_version)
     window.add(tasks, NOW)
     return window
+
+
+def beginning() -> Cursor:
+    return Cursor(NOW - WATCH_OVERLAP, {})
 
 
 def ids(ended) -> list[str]:
@@ -113,10 +115,6 @@ class Account:
         self.before_each_page: Callable[[], None] = lambda: None
 
     def __call__(self, call):
-        found = {each.id: each for each in self.tasks}
-        if call.name == "query-run-status":
-            [task_id] = [each for each in found if f"/{each}/" in call.path]
-            return TaskState(status=found[task_id].status)
         self.before_each_page()
         assert call.name == "page-runs"
         self.calls.append(dict(call.params))
@@ -163,32 +161,14 @@ def test_changes_of_a_list_that_is_too_long_have_the_newest_tasks(order):
     assert {f"run-{number}" for number in range(95 - 25, 95)} <= {each.id for each in listing.items}
 
 
-def test_changes_of_a_truncated_list_include_the_status_of_active_tasks_beyond_it():
-    window = window_of(*(task(each, RUNNING) for each in "123"))
-    page = Page(items=(task("4"), task("3", RUNNING)), total_count=9)
-    answers = {"list-tasks": page, "1": HAS_FAILED, "2": DOWN}
-    steps = list_changes(window, page_size=2, max_requests=1)
-    listing = carry_out(steps, lambda call: answers[call.params.get("task_id", call.name)])
-    assert listing.truncated
-    found = {each.id: each.status for each in listing.items}
-    assert found == {"4": FINISHED, "3": RUNNING, "1": FAILED, "2": RUNNING}
-
-
-@cases(
-    {"ended": (HAS_FAILED, [FAILED]), "not readable": (DOWN, [RUNNING]), "deleted": (DELETED, [])},
-)
-def test_active_task_that_a_complete_list_does_not_have_is_read_by_itself(answer, expected):
-    window = window_of(task_of_a_bot(1, -30.0, RUNNING), api_version=ApiVersion.V3)
-    answers = {"page-runs": Page(items=(), total_count=0, total_pages=0), "query-run-status": answer}
-    listing = carry_out(list_changes(window), lambda call: answers[call.name])
-    assert [each.status for each in listing.items] == expected
-
-
-def test_task_that_has_been_active_for_more_than_a_day_is_no_longer_read():
-    account = Account(lambda tasks: tasks)
-    old = task_of_a_bot(1, -REPORT_WINDOW - 1.0, RUNNING)
-    carry_out(list_changes(window_of(old, api_version=ApiVersion.V3)), account)
-    assert len(account.calls) == 1
+def test_active_task_beyond_an_incomplete_list_stays_active_for_a_day_and_otherwise_does_not_exist_any_more():
+    old, running = task("1", RUNNING, created=-REPORT_WINDOW - 1), task("2", RUNNING)
+    assert [each.id for each in window_of(old, running).tasks] == ["2", "1"]
+    for listing, kept in ((Listing([], 1, False), ["2"]), (Listing([], 0, True), ["2"]), (Listing([], 0, False), [])):
+        window = window_of(old, running)
+        window.add(listing.items, NOW, incomplete=listing.incomplete)
+        assert [each.id for each in window.tasks] == kept
+    assert ids(window_of(running).add([task("2")], NOW, incomplete=True)) == ["2"]
 
 
 @cases("order", {**ORDERS, "by chance": lambda tasks: random.Random(len(tasks)).sample(tasks, len(tasks))})
@@ -196,7 +176,7 @@ def test_each_end_of_many_runs_is_reported_once(order):
     chance = random.Random(31)
     begun = sorted(chance.uniform(1.0, 2000.0) for _ in range(300))
     ends = [each + chance.expovariate(1 / 300.0) for each in begun]
-    account, window, cursor = Account(order), Window(NOW, ApiVersion.V3), Cursor.beginning([], NOW)
+    account, window, cursor = Account(order), Window(NOW, ApiVersion.V3), beginning()
     reported: list[str] = []
     for now in range(0, int(max(ends)) + 120, 60):
         account.tasks = [
@@ -217,7 +197,7 @@ def ended(task_id: str, at: float = 0.0, **what) -> watching.EndedTask:
 
 class TestACursor:
     def test_cursor_reports_each_end_once_and_the_earliest_first_also_after_a_restart(self):
-        cursor = Cursor.beginning([], NOW)
+        cursor = beginning()
         news = cursor.news([ended("2", 20), ended("1", 10)])
         assert ids(news) == ["1", "2"]
         cursor.mark_reported(news, NOW + 30)
@@ -227,18 +207,18 @@ class TestACursor:
 
     def test_cursor_reports_ended_tasks_without_a_creation_time(self):
         undated = watching.EndedTask(Task(id="2", status=FINISHED, finished_at=moment(10)), NOW + 10)
-        assert set(ids(Cursor.beginning([], NOW).news([ended("1", 10), undated]))) == {"1", "2"}
+        assert set(ids(beginning().news([ended("1", 10), undated]))) == {"1", "2"}
 
     @pytest.mark.parametrize(
         ("reported", "at", "late"), [(5000, 5000, 5001 - WATCH_OVERLAP), (90_000, 0, 10)], ids=["listed late", "future"]
     )
     def test_cursor_reports_an_end_before_one_that_was_reported(self, reported, at, late):
-        cursor = Cursor.beginning([], NOW)
+        cursor = beginning()
         cursor.mark_reported([ended("1", reported)], NOW + at)
         assert ids(cursor.news([ended("1", reported), ended("2", late)])) == ["2"]
 
     def test_cursor_size_stays_bounded_over_many_ends(self):
-        cursor = Cursor.beginning([], NOW)
+        cursor = beginning()
         for number in range(1000):
             cursor.mark_reported([ended(str(number), number * 60.0)], NOW + number * 60.0)
         assert len(cursor.reported) <= WATCH_OVERLAP / 60 + 1

@@ -48,7 +48,7 @@ REATTACHES, HAS_BEGUN = "Reattaching to", "An earlier try has started a run."
 KEPT_BY_SETTING = "The run keeps running and using credits because cancel_on_kill=False. Stop it "
 NOT_STOPPED = "The run could not be stopped (BrowserAct failed at ... It may keep running and using credits until"
 UNKNOWN, WRONG_HOST = "not known whether BrowserAct started a run ... stop the one", "host of the Airflow connection"
-NOT_KNOWN = "does not know the run with this API key, so it could not be stopped"
+NOT_KNOWN = "could not be stopped: BrowserAct does not know the run with this API key"
 STAYS = "could not be stopped ... may keep running and using credits until you stop it at"
 
 LOSES_WORKER = Try(dies="after read")

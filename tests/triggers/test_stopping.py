@@ -20,6 +20,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import shielding, xcoms
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
+from airflow_provider_browseract.triggers import task as triggers
 from tests.cases import cases, raising
 from tests.triggers.waits import start, start_bot, start_paused, trigger, until
 
@@ -80,8 +81,13 @@ def scene(emulator, airflow, waiting, people, monkeypatch) -> SimpleNamespace:
     return SimpleNamespace(emulator=emulator, airflow=airflow, waiting=waiting, people=people, monkeypatch=monkeypatch)
 
 
-async def test_ctrl_c_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator, logs):
-    await trigger(start_bot(), api_version=ApiVersion.V3)._stop_after_ctrl_c()
+async def test_ctrl_c_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator, monkeypatch, logs):
+    monkeypatch.setattr(triggers, "in_dag_test", lambda: True)
+    interrupted = asyncio.ensure_future(anext(trigger(start_bot(), api_version=ApiVersion.V3).run()))
+    await asyncio.sleep(0)
+    interrupted.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await interrupted
     assert emulator.tasks[0].status == "canceled"
     assert "The run was stopped, because dag.test() was interrupted (Ctrl-C)." in logs()
 
@@ -106,26 +112,6 @@ def known(state="failed", limit=25.0, xcoms=(), **airflow):
     return show
 
 
-def required_action(answered="", own=True, away=None):
-    """There is a Required Action, which a person answers before the wait or in it."""
-
-    def ask(scene):
-        ti_id = scene.waiting.task_instance.id
-        scene.people._ask(ti_id)
-        if answered == "before":
-            scene.people.answer("Resume")
-        action = ti_id if own else None
-        scene.waiting.wait = replace(
-            scene.waiting.wait, default_answer=Answer.STOP, began_at=time.time(), required_action=action
-        )
-        if answered == "now":
-            scene.airflow.state = "scheduled"
-            scene.people.answer("Resume")
-        scene.people.away = away
-
-    return ask
-
-
 def failing(endpoint, fault, link=None):
     def fail(scene):
         scene.airflow.xcoms["_link_BrowserActTaskLink"] = link
@@ -142,9 +128,9 @@ def unopened(scene):
 
 LINK, DOWN = "https://www.browseract.com/x", RequestFault.status(500)
 STOPPED, ENDED = "The run was stopped, because no task waits for it any more.", "The run had already ended"
-NOTHING, SLOW = "", "was not stopped within 0.2 seconds. The triggerer keeps"
+NOTHING, SLOW = "", "The run has not been stopped yet, and the triggerer keeps trying."
 MAY_RUN = "was not stopped and may keep running ... no API"
-NOT_KNOWN = "could not be stopped, because BrowserAct does not know it with this API key."
+NOT_KNOWN = "could not be stopped: BrowserAct does not know the run with this API key."
 NO_STOP_AT_ALL = "could not be stopped (FileNotFoundError: /etc/ssl/private.pem). It may keep running"
 NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
 
@@ -161,16 +147,11 @@ NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
         "Airflow does not respond": (known(hangs=True, limit=0.2), "running", SLOW),
         "callback ended this wait": (known("scheduled", xcoms={"wait": CALLBACK}), "running", NOTHING),
         "callback ended an earlier wait": (known(xcoms={"wait": EARLIER_CALLBACK}), "canceled", STOPPED),
-        "answered": (required_action("now"), "running", NOTHING),
-        "answered, asked by an earlier try": (required_action("now", own=False), "running", NOTHING),
-        "not answered, marked": (required_action(), "canceled", STOPPED),
-        "not answered, cleared": (required_action(away=KeyError("none")), "canceled", STOPPED),
-        "answered before": (required_action("before"), "canceled", STOPPED),
         "cancel_on_kill=False": (keep_the_run, "running", "using credits because cancel_on_kill=False."),
         "already stopped": (stop_the_run, "canceled", f"{ENDED} as canceled."),
         "stop is refused, ended": (failing("stop-task", RequestFault.refused(10121)), "running", f"{ENDED}."),
         "stop is refused, unknown": (failing("stop-task", RequestFault.refused(10112)), "running", NOT_KNOWN),
-        "resumed by another triggerer": (known(["scheduled", "queued", "running"]), "running", NOTHING),
+        "resumed by another triggerer or an answer": (known(["scheduled", "queued", "running"]), "running", NOTHING),
         "cleared, and the next try begins": (known(["queued", "queued", "failed"]), "canceled", STOPPED),
         "status cannot be read": (failing("get-task-status", DOWN), "canceled", STOPPED),
         "stop fails": (failing("stop-task", DOWN), "running", f"{NO_STOP}in the BrowserAct dashboard."),
@@ -253,7 +234,7 @@ async def test_kill_during_the_end_of_the_triggerer_is_logged_as_an_error_with_t
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     await killed
-    line = "The triggerer ended before the run was stopped. The run may keep running"
+    line = "The run has not been stopped yet, and the triggerer has ended."
     assert line in (log := logs())
     assert f"BrowserAct task {waiting.wait.browseract_task_id}." in log
 

@@ -171,7 +171,6 @@ OVER, RESUMES = {"answer_by": -60}, {"default": "resume"}
     {
         "resume": (answer("Resume"), {}, ("resume", "ada"), True, None, "Resume"),
         "stop": (answer("Stop"), {}, ("stop", "ada"), True, None, "Stop"),
-        "unknown option": (answer("Perhaps"), {}, None, False, None, "Perhaps"),
         "default": (nothing, {"answer_by": 300, **RESUMES}, ("resume", None), True, "paused", "Resume"),
         "default stop": (nothing, {"answer_by": 300}, ("stop", None), True, "paused", "Stop"),
         "deadline": (nothing, {"deadline": 300}, None, False, "paused", "Stop"),
@@ -179,10 +178,9 @@ OVER, RESUMES = {"answer_by": -60}, {"default": "resume"}
         "run cannot be polled, deadline": (down, {"deadline": 3000}, None, False, None, "Stop"),
         "run is stopped": (stop, {}, None, False, "canceled", "Stop"),
         "run is resumed in BrowserAct": (resume, {}, None, False, "running", "Resume"),
-        "closed by another trigger": (closed, {}, None, False, None, "Resume"),
-        "closed too early": (closed, {"answer_by": 60, **RESUMES}, None, False, None, "Resume"),
+        "closed by another trigger": (closed, {}, ("resume", None), True, None, "Resume"),
         "closed when its time was over": (closed, OVER | RESUMES, ("resume", None), True, None, "Resume"),
-        "closed with another answer than the default": (closed, OVER, None, False, None, "Resume"),
+        "closed with another answer than the default": (closed, OVER, ("resume", None), True, None, "Resume"),
     },
 )
 def test_wait_ends_with_the_answer_or_closes_the_required_action(

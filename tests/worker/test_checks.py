@@ -76,7 +76,7 @@ class TestUnknownKeyInTheExtra:
         started = [BrowserActHook().run_task(ORDERS.id).id for _ in range(2)]
         connect(self.TYPO)
         trigger = TaskTrigger(browseract_conn_id="browseract_default", wait=Wait(started[0], 2e9))
-        asyncio.run(trigger._stop_after_ctrl_c())
+        asyncio.run(trigger._stop_unless_ended("."))
         assert StopTaskOperator(task_id="stop", browseract_task_id=started[1]).execute({}) == {started[1]: "stopped"}
         assert [task.status for task in emulator.tasks] == ["canceled"] * 2
 

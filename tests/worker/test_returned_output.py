@@ -18,7 +18,6 @@ from airflow_provider_browseract.emulator import CONTACTS, ORDERS, SEARCH, Emula
 from airflow_provider_browseract.exceptions import RunFailedError, RunTimedOutError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.hiding import Hiding
-from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.results import outputs
 from airflow_provider_browseract.results.outputs import LARGE_OUTPUT
@@ -223,20 +222,20 @@ def test_each_concluded_run_is_counted_once_with_its_credits_if_it_took_any(run_
 
 
 @pytest.mark.parametrize("timeout", [600.0, 30.0], ids=["run ends", "run times out"])
-def test_live_view_link_is_pushed_at_the_start_and_marked_as_over_at_the_end(worker, emulator, timeout):
+def test_live_view_link_is_pushed_at_the_start_and_opens_the_log_at_the_end(worker, emulator, timeout):
     run = worker(workflow_id=ORDERS.id, timeout=timeout)
     links = every_value_of(run, LIVE)
     with pytest.raises(RunTimedOutError) if timeout < 60.0 else nullcontext():
         run.run()
     assert emulator.tasks[0].id in links[0]
-    assert links[-1] == LiveViewLink.OVER == "browseract/run-is-over"
-    assert emulator.tasks[0].id in run.ti.xcoms[TASK]
+    assert links[-1] == run.ti.xcoms[TASK]
+    assert "/logs/" in links[-1]
 
 
-def test_stop_is_reported_although_the_live_view_cannot_be_marked_as_over(worker, emulator):
+def test_stop_is_reported_although_the_live_view_link_cannot_be_changed(worker, emulator):
     run = worker(workflow_id=ORDERS.id, timeout=30)
     fail = raising(OSError("no API server"))
-    at_pushes(run, lambda _, value: fail() if value == LiveViewLink.OVER else None)
+    at_pushes(run, lambda key, value: fail() if key == LIVE and "/logs/" in value else None)
     with pytest.raises(RunTimedOutError, match="The run was stopped"):
         run.run()
 
