@@ -34,14 +34,11 @@ MAX_FILE_SIZE = 256 * 2**20
 MAX_RUN_SIZE = 5 * 2**30
 """Bytes that all files of a run may have together. BrowserAct itself allows 100 files of 50 MB."""
 
-CHUNK_SIZE = 64 * 1024
-"""Bytes that are read at a time. Compressed, they may have a thousand times that size."""
+CHUNK_SIZE = 16 * 1024
+"""Bytes that are read at a time. Decompressed, they may have a thousand times that size."""
 
 THREAD = "browseract-files"
 """Name of the thread in which files are fetched."""
-
-LOGGERS_WITH_ADDRESSES = ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry")
-"""urllib3's loggers that log the addresses that are requested."""
 
 
 class FileError(Exception):
@@ -84,8 +81,9 @@ class FileSession(requests.Session):
         self.mount("http://", self._public)
         self.mount("https://", self._public)
         self.mount(urljoin(settings.base_url, "/"), HTTPAdapter())
-        for name in LOGGERS_WITH_ADDRESSES:
-            logging.getLogger(name).addFilter(_is_not_of_a_file)
+        # These log the addresses that are requested.
+        for name in ("connectionpool", "connection", "util.retry"):
+            logging.getLogger(f"urllib3.{name}").addFilter(_is_not_of_a_file)
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Return None, because requests would read the whole body of a redirect, however long it is."""
@@ -194,8 +192,11 @@ def _announced_size(file: RunFile, response: requests.Response) -> int | None:
         why, expired = f"its host responded with HTTP {status}", status in (401, 403, 404, 410)
         raise FileError(why, expired=expired, temporary=status >= 500 or status in (408, 429))
     length = _length(response)
+    coding = response.headers.get("content-encoding", "identity").lower()
+    if coding not in ("identity", *response.raw.CONTENT_DECODERS):
+        raise FileError(f"its host sent it with the content coding {coding[:20]!r}, which this worker cannot decode")
     # With a content coding, Content-Length is the compressed size.
-    announced = None if "content-encoding" in response.headers else length
+    announced = length if coding == "identity" else None
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_page = media_type in ("text/html", "application/xhtml+xml") and (announced is None or announced != file.size)
     if is_page and not file.name.lower().endswith((".html", ".htm", ".xhtml")):

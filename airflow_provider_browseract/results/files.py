@@ -6,7 +6,7 @@ import hashlib
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from airflow_provider_browseract.api.models import Output, Task
 from airflow_provider_browseract.runs.stored import storable
@@ -53,8 +53,8 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
     """Return the files of a run: the workflow's output files, the downloads, and the formats of a bot's output.
 
     :param task: the task as the API returns it. A file among the downloads and the output files counts once. Its two
-        addresses may have other signatures, so they are compared without their queries, unless only the queries tell
-        several files apart.
+        addresses may have other signatures, so they are compared without their queries, unless the query tells several
+        files apart, or the path does not end with the name of a file.
     """
     output = task.output or Output()
     ready = {file.download_url for file in task.download_files if file.download_url}
@@ -62,7 +62,7 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
 
     def source(url: str) -> str:
         place = place_of(url)
-        return place if often[place] == 1 else url
+        return place if often[place] == 1 and "." in _name_in(url) else url
 
     # Each file, with what is added to its name if another file has the same name.
     found: dict[object, tuple[RunFile, str]] = {}
@@ -124,11 +124,9 @@ def place_of(url: str) -> str:
 
     :param url: the address of a file. Without one, or without a valid one, the digest is empty.
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return ""
-    return hashlib.sha256(f"{parts.hostname}{parts.path}".encode("utf-8", "replace")).hexdigest()[:16] if url else ""
+    parts = _parts_of(url)
+    digest = hashlib.sha256(f"{parts.hostname}{parts.path}".encode("utf-8", "replace")).hexdigest()
+    return digest[:16] if parts.hostname else ""
 
 
 def safe_name(name: str) -> str:
@@ -156,10 +154,14 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _name_in(url: str) -> str:
+    return unquote(_parts_of(url).path.rpartition("/")[2])
+
+
+def _parts_of(url: str) -> SplitResult:
     try:
-        return unquote(urlsplit(url).path.rpartition("/")[2])
+        return urlsplit(url)
     except ValueError:
-        return ""
+        return urlsplit("")
 
 
 def _free_name(name: str, taken: dict[str, int]) -> str:

@@ -60,9 +60,13 @@ class Folder:
         return f"{ObjectStoragePath(self.path).path.rstrip('/')}/{name}"
 
     def make(self) -> None:
-        """Create the folder, if the store has folders."""
+        """Create the folder, if the store has folders, and the filesystem.
+
+        Creating the filesystem may read a connection from Airflow, which only the main thread of a task may do.
+        """
+        fs = self.fs
         if urlsplit(self.path).scheme not in OBJECT_STORES:
-            self.fs.makedirs(self._path_of(""), exist_ok=True)
+            fs.makedirs(self._path_of(""), exist_ok=True)
 
     def size_of(self, name: str) -> int | None:
         """Return the size of a file, or None if there is no file, but for example a folder or a link."""

@@ -32,9 +32,6 @@ LARGE_OUTPUT = 1024 * 1024
 
 BOM = "\ufeff"
 
-UNSTORABLE = "Airflow cannot store the parsed value"
-"""Why a text is not parsed, before the details."""
-
 TOO_LARGE_TO_PARSE = f"it has more than {LARGEST_PARSED // 1024**2} million characters"
 """Why a large text is not parsed."""
 
@@ -68,15 +65,15 @@ def read_output(task: Task, output_format: OutputFormat, why_unstorable: WhyUnst
         count only if there is no value.
     :raises FormatError: the text does not have that format.
     """
-    output, files = task.output, returned_files(task)
+    output, files = task.output or Output(), returned_files(task)
     if not files:
         return read_text(output, output_format, why_unstorable)
     # The text is empty if the workflow writes its output to a file.
-    read = read_text(output, output_format, why_unstorable) if output and output.string else ReturnValue(None)
+    read = read_text(output, output_format, why_unstorable) if output.string else ReturnValue(None)
     return replace(read, value={"output": read.value, "files": addresses_of(files)})
 
 
-def read_text(output: Output | None, declared: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
+def read_text(output: Output, declared: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
     """Read the text of an output.
 
     A value that Airflow cannot store, or that needs too much memory, would fail the task after the run has used its
@@ -88,21 +85,19 @@ def read_text(output: Output | None, declared: OutputFormat, why_unstorable: Why
         itself; ``None`` for an empty text that was not declared as JSON or CSV.
     :raises FormatError: the text does not have that format.
     """
-    text = ((output and output.string) or "").removeprefix(BOM)
-    is_json = output.is_json if output else None
+    text = (output.string or "").removeprefix(BOM)
     is_structure = text.lstrip().startswith(("{", "["))
     auto = declared is OutputFormat.AUTO
     as_text = ReturnValue(storable(text) or None)
-    if is_json and declared is OutputFormat.CSV:
+    if output.is_json and declared is OutputFormat.CSV:
         raise FormatError("the output is JSON")
-    if declared is OutputFormat.TEXT or (auto and (not text or (is_json is False and not is_structure))):
+    if declared is OutputFormat.TEXT or (auto and (not text or (output.is_json is False and not is_structure))):
         return as_text
     if not text:
         raise FormatError("the output is empty")
     found: OutputFormat = OutputFormat.JSON if auto else declared
     if len(text) > LARGEST_PARSED:
         return as_text if auto and not is_structure else ReturnValue(as_text.value, found, TOO_LARGE_TO_PARSE)
-    value = None
     try:
         value = _read_csv(text) if declared is OutputFormat.CSV else _read_json(text)
         why = _why_no_database_stores(value) or why_unstorable(value)
@@ -111,16 +106,16 @@ def read_text(output: Output | None, declared: OutputFormat, why_unstorable: Why
             return as_text
         raise
     except RecursionError:
-        why = "it is nested too deeply for Python"
+        value, why = None, "it is nested too deeply for Python"
     except ValueError:
-        why = "it contains a number with too many digits for Python"
+        value, why = None, "it contains a number with too many digits for Python"
     if auto and isinstance(value, str):
         found = OutputFormat.TEXT
     if why is None:
         return ReturnValue(value, found)
     # No warning for a text that was not declared as JSON and only looks like a long number or a JSON string.
-    expected = not auto or is_json or is_structure
-    return ReturnValue(as_text.value, found, f"{UNSTORABLE}: {why}" if expected else None)
+    expected = not auto or output.is_json or is_structure
+    return ReturnValue(as_text.value, found, f"Airflow cannot store the parsed value: {why}" if expected else None)
 
 
 def as_text_line(why: str) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import tenacity
 
+from airflow_provider_browseract.api.models import Output, Task
 from airflow_provider_browseract.exceptions import BrowserActError, StorageError
 from airflow_provider_browseract.loops import CHECK_INTERVAL, sleep
 from airflow_provider_browseract.results.download import MAX_RUN_SIZE, THREAD, FileError, FileSession, Stopped
@@ -28,7 +29,6 @@ from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.report import facts, number_of
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.api.settings import Settings
     from airflow_provider_browseract.runs.log import Log
 
@@ -129,7 +129,7 @@ class ResultStore:
         if not text and (output_format in (OutputFormat.AUTO, OutputFormat.TEXT) or has_files(task)):
             return
         try:
-            found = read_text(task.output, output_format, lambda value: None).format
+            found = read_text(task.output or Output(), output_format, lambda value: None).format
         except FormatError as error:
             found, results.format_error = OutputFormat.TEXT, str(error)
         if text:
@@ -168,7 +168,7 @@ class ResultStore:
         late = f"BrowserAct did not prepare it within files_timeout={self._settings.files_timeout:g} seconds"
         for file in files:
             outcomes.setdefault(file.name, FileError(_without_urls(file.broken or late), temporary=file.pending))
-        for gone in in_preparation.keys() - {file.listed_as for file in files}:
+        for gone in sorted(in_preparation.keys() - {file.listed_as for file in files}):
             outcomes.setdefault(in_preparation[gone], FileError("BrowserAct no longer lists it", temporary=True))
         return outcomes
 

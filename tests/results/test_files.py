@@ -88,7 +88,7 @@ def test_ready_downloads_are_returned_once_and_after_the_files_of_the_output():
 
 
 INVALID_URLS = ("http://[", "http://]", "https://f/b")
-BY_GUID, BY_PATH = [f"https://g/get?id={number}" for number in (1, 2)], "https://f/x%2Fy.csv?s"
+BY_GUID, BY_PATH = ("https://g/get?id=1", "https://g/get?id=2"), "https://f/x%2Fy.csv?s"
 FORMATS = (
     OutputFile(format="csv", name="../r.csv", size=9, url="https://f/r.csv?s"),
     OutputFile(format="md", url="https://f/x/r.md?s"),
@@ -103,6 +103,10 @@ FORMATS = (
         "urls that differ in their query": (
             task(download("a.pdf", download_url=BY_GUID[0]), files=(*BY_GUID, BY_GUID[1])),
             ["a.pdf", "get"],
+        ),
+        "urls without a file name": (
+            task(download("a.pdf", download_url=BY_GUID[0]), files=BY_GUID[1:]),
+            ["get", "a.pdf"],
         ),
         "downloads with one url": (task(*(download(name, download_url=BY_GUID[0]) for name in "ab")), ["a", "b"]),
         "invalid urls": (task(*downloads("a"), files=INVALID_URLS), ["file", "file (2)", "b", "a"]),

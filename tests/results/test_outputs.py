@@ -49,7 +49,7 @@ class TestUnstorableValue:
     def test_unstorable_json_output_is_returned_as_text_with_the_reason(self, text, why, output_format, is_json):
         returned = read(text, output_format, is_json=is_json)
         assert returned.value == text.replace("\ud800", "?")
-        assert re.search(f"^{outputs.UNSTORABLE}: .*({why})", str(returned.kept_as_text))
+        assert re.search(f"^Airflow cannot store the parsed value: .*({why})", str(returned.kept_as_text))
 
 
 ROWS = 'name,price\r\n"pen, red",1.50\r\n\r\nink,"two\nlines"\r\n'

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from airflow.sdk import ObjectStoragePath
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_browseract.api.models import DownloadFile, Output, OutputFile, Step, Task, TaskStatus
@@ -295,6 +296,18 @@ def test_response_that_breaks_off_at_any_byte_is_never_a_complete_file(
     unknown = size is None and headers == HEADERS + b"\r\n"
     assert (str(whole) in {file.name for file in kept.files}) is not unknown
     assert not kept.lost
+
+
+def test_connection_of_a_store_is_read_in_the_main_thread(store, monkeypatch):
+    threads = []
+
+    def filesystem(_):
+        threads.append(threading.current_thread())
+        return MemoryFileSystem()
+
+    monkeypatch.setattr(ObjectStoragePath, "fs", property(filesystem))
+    assert len(store.save(task(download("a")), made=store.make("s3://aws_default@bucket/x")).files) == 1
+    assert {*threads} == {threading.main_thread()}
 
 
 def drips(begin: bytes, slow: bytes, connection: socket.socket) -> None:
