@@ -233,6 +233,23 @@ def test_file_response_in_a_content_coding_is_decoded_or_raises_file_error(net, 
         fetch(net, f"{net.api}/file")
 
 
+@cases("coding", {"identity": "identity", "gzip": "gzip"})
+def test_body_that_is_too_short_is_noticed_also_if_urllib3_accepts_it(net, monkeypatch, coding):
+    send = net.session.send
+
+    def send_as_with_urllib3_1(*arguments, **options):
+        response = send(*arguments, **options)
+        response.raw.enforce_content_length = False
+        return response
+
+    monkeypatch.setattr(net.session, "send", send_as_with_urllib3_1)
+    body = gzip.compress(CONTENT) if coding == "gzip" else CONTENT
+    net.host.replies["file"] = reply(body[:-1], f"Content-Encoding: {coding}", length=len(body))
+    with pytest.raises(FileError, match=r"closed the connection after 1[0-9]+ bytes, too early") as caught:
+        fetch(net, f"{net.api}/file")
+    assert caught.value.temporary
+
+
 def test_body_of_a_redirect_is_not_read(net):
     sent: list[bytes] = []
 

@@ -176,6 +176,11 @@ def test_formats_whose_urls_differ_only_in_their_signature_are_all_kept():
     assert len(addresses_of(returned_files(run))) == 3
 
 
+def test_files_that_only_their_queries_tell_apart_are_all_kept():
+    urls = tuple(f"https://f/get.php?id={number}" for number in (1, 2))
+    assert [file.url for file in files_of(task(files=urls))] == [*urls]
+
+
 def test_file_names_never_equal_a_reserved_name():
     assert not {file.name for file in files_of(task(*map(download, files.RESERVED_NAMES)))} & {*files.RESERVED_NAMES}
 
