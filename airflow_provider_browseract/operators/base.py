@@ -205,7 +205,7 @@ class RunOperator(BaseOperator):
 
         :raises InputError: an argument cannot be used.
         """
-        from airflow_provider_browseract.runs.addresses import read_output_path
+        from airflow_provider_browseract.results.folder import read_output_path
 
         self.prepare(context)
         # From now on, this process knows the inputs, and masks the secret ones.

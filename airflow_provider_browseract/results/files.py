@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import mimetypes
-import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.api.models import Output, Task
 from airflow_provider_browseract.runs.stored import storable
 
 NAME_BYTES = 200
@@ -25,31 +23,25 @@ TEXT_NAMES = {"json": "output.json", "csv": "output.csv", "text": "output.txt"}
 RESERVED_NAMES = ("task.json", *TEXT_NAMES.values())
 """Names that files of a run must not have, because other files in its folder have them."""
 
-SIGNATURE = re.compile(
-    "x-(amz|goog|oss)-.*|.*(signature|accesskeyid|accessid)|key-pair-id|policy|expires?|token|sig|s[eprtv]|spr|sk[a-z]+",
-    re.IGNORECASE,
-)
-"""Query parameters that sign the address of a file (S3, CloudFront, Google, Azure, OSS) and change each time."""
-
 
 @dataclass(frozen=True)
 class RunFile:
     """A file of a run.
 
-    :param name: a name that is safe on every store, and that no other file of the run has. It does not depend on the
-        order in which BrowserAct lists the files, so in each try it is the name of the same file.
+    :param name: a name that is safe on every store, and that no other file of the run has. Files with an id have the
+        same name in each try, whatever the order in which BrowserAct lists them.
     :param url: temporary address from which anyone can fetch it, so it is kept out of ``repr``. None while BrowserAct
         is preparing the file.
     :param size: its size in bytes, if announced.
     :param broken: why BrowserAct will no longer prepare it, if so.
-    :param key: what identifies it in each listing; "" if nothing does, which only a file in preparation can lack.
+    :param listed_as: what identifies it in each listing, ready or not.
     """
 
     name: str
     url: str | None = field(repr=False)
     size: int | None = None
     broken: str | None = None
-    key: str = ""
+    listed_as: str = ""
 
     @property
     def pending(self) -> bool:
@@ -58,35 +50,42 @@ class RunFile:
 
 
 def files_of(task: Task) -> tuple[RunFile, ...]:
-    """Return the files of a run: the downloads, the workflow's output files, and the formats of a bot's output.
+    """Return the files of a run: the workflow's output files, the downloads, and the formats of a bot's output.
 
-    :param task: the task as the API returns it. A file among the downloads and the output files counts once.
+    :param task: the task as the API returns it. A file among the downloads and the output files counts once. Its two
+        addresses may have other signatures, so they are compared without their queries, unless the query tells several
+        files apart, or the path does not end with the name of a file.
     """
-    listed: list[RunFile] = []
-    sources: set[str] = set()
-    for file in task.download_files:
-        state, url = file.status or "", file.download_url or None
+    output = task.output or Output()
+    ready = {file.download_url for file in task.download_files if file.download_url}
+    often = Counter(map(place_of, {*output.files})) | Counter(map(place_of, ready))
+
+    def source(url: str) -> str:
+        place = place_of(url)
+        return place if often[place] == 1 and "." in _name_in(url) else url
+
+    # Each file, with what is added to its name if another file has the same name.
+    found: dict[object, tuple[RunFile, str]] = {}
+    for url in output.files:
+        found[source(url)] = RunFile(safe_name(_name_in(url)), url), place_of(url)
+    for number, file in enumerate(task.download_files):
+        link, state = file.download_url or None, file.status or ""
+        name = safe_name(file.file_name or _name_in(link or ""))
         broken = file.error_message or (f"its status is {state}" if state.lower() in BROKEN_STATES else None)
-        name = safe_name(file.file_name or _name_in(url or ""))
-        sources.add(source := source_of(url or ""))
-        listed.append(RunFile(name, url, file.file_size, None if url else broken, key=file.guid or source))
-    for url in task.output.files if task.output else ():
-        source = source_of(url)
-        # An invalid address has none.
-        if not source or source not in sources:
-            sources.add(source)
-            listed.append(RunFile(safe_name(_name_in(url)), url, key=source))
-    for each in task.output.formats if task.output else ():
+        download = RunFile(name, link, file.file_size, None if link else broken, listed_as=file.guid or name)
+        known = source(link or "")
+        found[known if known in found else number] = download, file.guid or place_of(link or "")
+    for each in output.formats:
         name = safe_name(each.name or _name_in(each.url or "") or each.format)
-        listed.append(RunFile(name, each.url, each.size, key=each.format))
-    often = Counter([*RESERVED_NAMES, *(found.name.lower() for found in listed)])
+        found["format", each.format] = RunFile(name, each.url, each.size, listed_as=each.format), each.format
+    names = Counter([*RESERVED_NAMES, *(listed.name.lower() for listed, _ in found.values())])
     taken = dict.fromkeys(RESERVED_NAMES, 2)
     files = []
-    for found in listed:
-        name = found.name
-        if found.key and often[name.lower()] > 1:
-            name = _with(name, safe_name(found.key))
-        files.append(replace(found, name=_free_name(name, taken)))
+    for listed, addition in found.values():
+        name = listed.name
+        if addition and names[name.lower()] > 1:
+            name = _with(name, safe_name(addition))
+        files.append(replace(listed, name=_free_name(name, taken)))
     return tuple(files)
 
 
@@ -95,51 +94,39 @@ def has_files(task: Task) -> bool:
     return bool(task.download_files or (task.output and (task.output.files or task.output.formats)))
 
 
-def addresses_of(task: Task) -> list[str]:
-    """Return the addresses of a run's files: output files, downloads that are ready, and formats of a bot's output.
+def returned_files(task: Task) -> tuple[RunFile, ...]:
+    """Return the files of a run whose addresses are returned if they are not stored.
+
+    Beside a value, the same output in other formats is not returned.
+    """
+    if task.output and task.output.string:
+        task = task.model_copy(update={"output": task.output.model_copy(update={"formats": ()})})
+    return files_of(task)
+
+
+def addresses_of(files: tuple[RunFile, ...]) -> list[str]:
+    """Return the addresses of files that are ready.
 
     Only addresses with http or https are returned, because the next task may open any other one as a local file.
     """
-    output_files = task.output.files if task.output else ()
-    formats = [each.url for each in task.output.formats if each.url] if task.output else []
-    known = set(map(source_of, output_files))
-    downloads = [url for file in task.download_files if (url := file.download_url) and source_of(url) not in known]
-    found = (*output_files, *downloads, *formats)
-    return [storable(url) for url in found if url.lower().startswith(("http://", "https://"))]
+    return [storable(file.url) for file in files if file.url and file.url.lower().startswith(("http://", "https://"))]
 
 
 def pending_line(task: Task) -> str | None:
     """Return a log line if files are not returned because BrowserAct is still preparing them, or None."""
-    if task.output and task.output.string is not None:
-        # Beside a value, no format of it is returned.
-        task = task.model_copy(update={"output": task.output.model_copy(update={"formats": ()})})
-    pending = sum(file.pending for file in files_of(task))
-    if not pending:
-        return None
-    return (
-        f"BrowserAct is still preparing {pending} of the run's files, so they are not returned. Set output_path to "
-        "wait for them and write them to object storage."
-    )
+    pending = sum(file.pending for file in returned_files(task))
+    why = f"BrowserAct is still preparing {pending} of the run's files, so they are not returned."
+    return f"{why} Set output_path to wait for them and write them to object storage." if pending else None
 
 
-def source_of(url: str) -> str:
-    """Return a short digest of an address that stays the same when the address is signed again.
+def place_of(url: str) -> str:
+    """Return a short digest of the host and the path of an address, which stay the same when it is signed again.
 
     :param url: the address of a file. Without one, or without a valid one, the digest is empty.
     """
-    if not url:
-        return ""
-    try:
-        parts = urlsplit(url)
-        named = [pair for pair in parse_qsl(parts.query) if not SIGNATURE.fullmatch(pair[0])]
-    except ValueError:
-        return ""
-    return hashlib.sha256(repr((parts.hostname, parts.path, sorted(named))).encode()).hexdigest()[:16]
-
-
-def media_type_of(name: str) -> str:
-    """Return the media type of a file, guessed from its name."""
-    return mimetypes.guess_type(name)[0] or "application/octet-stream"
+    parts = _parts_of(url)
+    digest = hashlib.sha256(f"{parts.hostname}{parts.path}".encode("utf-8", "replace")).hexdigest()
+    return digest[:16] if parts.hostname else ""
 
 
 def safe_name(name: str) -> str:
@@ -167,10 +154,14 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _name_in(url: str) -> str:
+    return unquote(_parts_of(url).path.rpartition("/")[2])
+
+
+def _parts_of(url: str) -> SplitResult:
     try:
-        return unquote(urlsplit(url).path.rpartition("/")[2])
+        return urlsplit(url)
     except ValueError:
-        return ""
+        return urlsplit("")
 
 
 def _free_name(name: str, taken: dict[str, int]) -> str:

@@ -1,52 +1,39 @@
 """Write the results of a run to object storage before BrowserAct deletes them.
 
-A file with its final name is always complete. The next try, also one after a kill, can therefore start again, and
-fetches only what is still missing.
+A file with its name is always complete. The next try, also one after a kill, can therefore start again, and fetches
+only what is still missing. ``task.json`` is written last.
 """
 
 from __future__ import annotations
 
 import json
+import mimetypes
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import tenacity
 
+from airflow_provider_browseract.api.models import Output, Task
 from airflow_provider_browseract.exceptions import BrowserActError, StorageError
 from airflow_provider_browseract.loops import CHECK_INTERVAL, sleep
-from airflow_provider_browseract.results.download import (
-    CHUNK_SIZE,
-    MAX_FILE_SIZE,
-    PARALLEL_DOWNLOADS,
-    Allowance,
-    FileError,
-    FileSession,
-    Interrupted,
-    RunSizeError,
-    no_addresses_in_logs,
-)
-from airflow_provider_browseract.results.files import TEXT_NAMES, RunFile, files_of, has_files, media_type_of, safe_name
-from airflow_provider_browseract.results.object_store import Folder, storage_errors
-from airflow_provider_browseract.results.outputs import FormatError, format_of, size_of
+from airflow_provider_browseract.results.download import MAX_RUN_SIZE, THREAD, FileError, FileSession, Stopped
+from airflow_provider_browseract.results.files import TEXT_NAMES, RunFile, files_of, has_files, safe_name
+from airflow_provider_browseract.results.folder import Folder, storage_errors
+from airflow_provider_browseract.results.outputs import FormatError, read_text
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.report import facts, number_of
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.api.settings import Settings
     from airflow_provider_browseract.runs.log import Log
 
 STORE_ATTEMPTS = 3
 """How many times a file is fetched before it counts as missing."""
-
-MAX_RUN_SIZE = 5 * 2**30
-"""Bytes that all files of a run may have together. BrowserAct itself allows 100 files of 50 MB."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +70,7 @@ class Results:
     def written(self) -> str:
         """The number and the size of the text and the files, for the log."""
         sizes = [kept.size for kept in (self.output, *self.files) if kept]
-        if (size := sum(sizes)) < 2**10:
-            in_units = number_of(size, "byte")
-        else:
-            in_units = f"{size / 2**10:.1f} KiB" if size < 2**20 else f"{size / 2**20:.1f} MiB"
-        return f"{number_of(len(sizes), 'file')} ({in_units})"
+        return f"{number_of(len(sizes), 'file')} ({sum(sizes) / 2**10:.1f} KiB)"
 
     def manifest(self) -> dict[str, Any]:
         """Return paths, sizes and media types as plain JSON values."""
@@ -102,7 +85,7 @@ class Results:
 class ResultStore:
     """A folder in object storage for the results of runs.
 
-    :param output_path: its path, as :func:`~airflow_provider_browseract.runs.addresses.read_output_path` returns it.
+    :param output_path: its path, as :func:`~airflow_provider_browseract.results.folder.read_output_path` returns it.
         Each run gets a folder in it.
     :param settings: timeouts for the files, and the address of the API.
     """
@@ -111,15 +94,10 @@ class ResultStore:
         self.folder = Folder(output_path)
         self._settings = settings
         self._log = log
-        self._stop = threading.Event()
-        self._allowance = Allowance(MAX_RUN_SIZE)
+        self._left = MAX_RUN_SIZE
 
     def save(
-        self,
-        task: Task,
-        output_format: OutputFormat,
-        read_again: Callable[[], Task],
-        check: Callable[[], None] = lambda: None,
+        self, task: Task, output_format: OutputFormat, read_again: Callable[[], Task], check: Callable[[], None]
     ) -> Results:
         """Write the text, the files and the facts of a finished run.
 
@@ -130,7 +108,7 @@ class ResultStore:
         """
         if safe_name(task.id) != task.id:
             raise StorageError(f"{task.id!r}, the id of the BrowserAct task, cannot be the name of a folder.")
-        folder = self.folder.below(task.id)
+        folder = Folder(f"{self.folder.path}/{task.id}")
         results = Results(folder.path)
         with storage_errors(folder.path):
             folder.make()
@@ -144,164 +122,107 @@ class ResultStore:
         written = {**facts(task), "steps": steps, **results.manifest(), "missing": results.missing}
         with storage_errors(folder.path), folder.writing("task.json") as write:
             write(json.dumps(written, indent=1).encode())
-        if not results.missing:
-            folder.tidy()
         return results
 
     def _save_text(self, task: Task, output_format: OutputFormat, folder: Folder, results: Results) -> None:
         text = task.output.string if task.output else None
         if not text and (output_format in (OutputFormat.AUTO, OutputFormat.TEXT) or has_files(task)):
             return
-        found = OutputFormat.TEXT
         try:
-            found = format_of(task.output, output_format)
+            found = read_text(task.output or Output(), output_format, lambda value: None).format
         except FormatError as error:
-            results.format_error = str(error)
-        if not text:
-            return
-        name = TEXT_NAMES[found.value]
-        with folder.writing(name) as write:
-            # In pieces, because a copy of a large text needs much memory.
-            for begin in range(0, len(text), CHUNK_SIZE):
-                write(text[begin : begin + CHUNK_SIZE].encode("utf-8", "replace"))
-        results.output = _stored(folder, name, size_of(text))
+            found, results.format_error = OutputFormat.TEXT, str(error)
+        if text:
+            name = TEXT_NAMES[found.value]
+            with folder.writing(name) as write:
+                size = write(text.encode("utf-8", "replace"))
+            results.output = _stored(folder, name, size)
 
     def _save_files(
         self, task: Task, folder: Folder, read_again: Callable[[], Task], check: Callable[[], None]
     ) -> dict[str, StoredFile | FileError]:
         """Fetch all files that are ready or become ready within ``files_timeout``; renew expired links once."""
-        files = files_of(task)
-        keys: dict[str, str] = {}
-        most = 0
         outcomes: dict[str, StoredFile | FileError] = {}
-        expired: set[str] = set()
-        renewed: set[str] = set()
+        in_preparation: dict[str, str] = {}
+        expired, renewed = set[str](), set[str]()
         until = time.monotonic() + self._settings.files_timeout
         while True:
-            keys |= {file.name: file.key for file in files if file.pending}
-            most = max(most, len(files))
+            files = files_of(task)
             ready = [file for file in files if file.url and (file.name not in outcomes or file.name in expired)]
-            outcomes |= self._fetch_all(ready, folder, check)
+            if ready:
+                outcomes |= self._fetch_all(ready, folder, check)
             expired = {name for name, of in outcomes.items() if isinstance(of, FileError) and of.expired} - renewed
-            pending = sum(file.pending for file in files)
+            pending = {file.listed_as: file.name for file in files if file.pending}
+            in_preparation |= pending
             if not expired and (not pending or time.monotonic() >= until):
                 break
-            if expired:
-                number = number_of(len(expired), "file")
-                self._log.info("The links of %s have expired. Reading new links.", number)
-                renewed |= expired
-            else:
-                number = number_of(len(files), "file")
-                self._log.info("BrowserAct is still preparing %d of %s. Waiting.", pending, number)
+            renewed |= expired
+            self._log.info("Files in preparation: %d, expired links: %d. Reading again.", len(pending), len(expired))
+            if not expired:
                 # The worker has to wait: the run is over, so neither a callback nor the status reports the files.
                 sleep(min(timings.FILES_READ_PAUSE, max(0.0, until - time.monotonic())), check)
             try:
-                files = files_of(read_again())
+                task = read_again()
             except BrowserActError as error:
                 self._log.warning("The files of BrowserAct task %s cannot be read: %s", task.id, error)
-        for name, missing in _missing(files, keys, most, self._settings.files_timeout).items():
-            outcomes.setdefault(name, missing)
+        late = f"BrowserAct did not prepare it within files_timeout={self._settings.files_timeout:g} seconds"
+        for file in files:
+            outcomes.setdefault(file.name, FileError(_without_urls(file.broken or late), temporary=file.pending))
+        for gone in sorted(in_preparation.keys() - {file.listed_as for file in files}):
+            outcomes.setdefault(in_preparation[gone], FileError("BrowserAct no longer lists it", temporary=True))
         return outcomes
 
     def _fetch_all(
         self, files: Sequence[RunFile], folder: Folder, check: Callable[[], None]
     ) -> dict[str, StoredFile | FileError]:
-        if not files:
-            return {}
+        """Fetch files one after the other in another thread, so that a host can block neither a kill nor the limit."""
         self._log.info("Writing %s to %s.", number_of(len(files), "file"), folder.path)
-        pool = ThreadPoolExecutor(PARALLEL_DOWNLOADS, "browseract-file")
+        session = FileSession(self._settings)
+        outcomes: dict[str, StoredFile | FileError] = {}
+
+        def fetch() -> None:
+            with suppress(Stopped), session:
+                for file in files:
+                    outcomes[file.name] = self._fetch(session, file, folder)
+
+        thread = threading.Thread(target=fetch, name=THREAD, daemon=True)
+        thread.start()
         # One limit for all of them, because content decides how many there are.
         deadline = time.monotonic() + timings.FILES_LIMIT
-
-        def fetched(files: Sequence[RunFile]) -> dict[str, StoredFile | FileError]:
-            fetches = {file.name: pool.submit(self._fetch, session, file, folder, deadline) for file in files}
-            while wait(fetches.values(), timeout=CHECK_INTERVAL).not_done:
+        try:
+            while thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+                thread.join(min(left, CHECK_INTERVAL))
                 check()
-            return {name: fetch.result() for name, fetch in fetches.items()}
+        finally:
+            session.stop.set()
+        late = FileError(f"all files together took longer than {timings.FILES_LIMIT:g} seconds", temporary=True)
+        return {file.name: outcomes.get(file.name, late) for file in files}
 
-        with closing(FileSession(self._settings, self._stop)) as session, no_addresses_in_logs():
-            try:
-                outcomes = fetched(files)
-                # Files that are fetched at the same time may exceed the limit together although one of them fits.
-                for file in [file for file in files if isinstance(outcomes[file.name], RunSizeError)]:
-                    outcomes |= fetched([file])
-                return outcomes
-            except BaseException:
-                # For example Airflow's timeout: running downloads must not keep the task from ending.
-                self._stop.set()
-                raise
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-
-    def _fetch(self, session: FileSession, file: RunFile, folder: Folder, deadline: float) -> StoredFile | FileError:
-        def is_worth_a_retry(error: BaseException) -> bool:
-            return isinstance(error, FileError) and error.temporary and time.monotonic() < deadline
-
+    def _fetch(self, session: FileSession, file: RunFile, folder: Folder) -> StoredFile | FileError:
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_worth_a_retry),
-            wait=tenacity.wait_random_exponential(
-                multiplier=timings.STORE_RETRY_PAUSE, max=4 * timings.STORE_RETRY_PAUSE
-            ),
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, FileError) and error.temporary),
+            wait=tenacity.wait_random_exponential(timings.STORE_RETRY_PAUSE, max=4 * timings.STORE_RETRY_PAUSE),
             stop=tenacity.stop_after_attempt(STORE_ATTEMPTS),
-            sleep=tenacity.sleep_using_event(self._stop),
+            sleep=tenacity.sleep_using_event(session.stop),
             reraise=True,
         )
         try:
-            size = folder.size_of(file.name)
-            if size is None or file.size not in (None, size):
-                size = retrying(self._fetch_once, session, file, folder, deadline)
+            kept = folder.size_of(file.name)
+            if kept is not None and file.size in (None, kept):
+                return _stored(folder, file.name, kept)
+            for attempt in retrying:
+                with attempt, folder.writing(file.name) as write:
+                    size = session.fetch(file, write, self._left)
+            self._left -= size
             return _stored(folder, file.name, size)
         except FileError as error:
             return error
-        except Interrupted:
-            raise
         except Exception as error:  # noqa: BLE001 - a failing file must not affect the others
             return FileError(f"{type(error).__name__}: {_without_urls(str(error))}", temporary=True)
 
-    def _fetch_once(self, session: FileSession, file: RunFile, folder: Folder, deadline: float) -> int:
-        """Fetch a file, and return its size."""
-        with session.opened(file, deadline) as (chunks, announced):
-            if announced is not None and announced > MAX_FILE_SIZE:
-                raise FileError(f"it is {announced} bytes, which exceeds the limit of {MAX_FILE_SIZE} bytes for a file")
-            received = 0
-            try:
-                with folder.writing(file.name) as write:
-                    for chunk in chunks:
-                        received += len(chunk)
-                        self._allowance.take(len(chunk))
-                        if announced is not None and received > announced:
-                            raise FileError(f"it is larger than the {announced} bytes that were announced")
-                        if received > MAX_FILE_SIZE:
-                            raise FileError(f"it exceeds the limit of {MAX_FILE_SIZE} bytes for a file")
-                        write(chunk)
-                    if announced is not None and received < announced:
-                        raise FileError(f"only {received} of its {announced} bytes arrived", temporary=True)
-            except Exception:
-                # What was written is deleted.
-                self._allowance.give_back(received)
-                raise
-            return received
-
-
-def _missing(files: Sequence[RunFile], keys: Mapping[str, str], most: int, limit: float) -> dict[str, FileError]:
-    """Return an error for each file that BrowserAct has not prepared, or no longer lists.
-
-    :param files: the files that it has listed last.
-    :param keys: the names of all files that were ever in preparation, each with its key.
-    :param most: how many files were ever listed at once.
-    """
-    listed = {file.key for file in files}
-    limited = f"BrowserAct did not prepare it within files_timeout={limit:g} seconds"
-    missing = {file.name: FileError(_without_urls(file.broken or limited), temporary=file.pending) for file in files}
-    for name, key in keys.items():
-        # The name of a file changes if another one with the same name is listed or is not listed any more.
-        if key not in listed if key else len(files) < most:
-            missing.setdefault(name, FileError("BrowserAct no longer lists it", temporary=True))
-    return missing
-
 
 def _stored(folder: Folder, name: str, size: int) -> StoredFile:
-    return StoredFile(name, f"{folder.path}/{name}", size, media_type_of(name))
+    return StoredFile(name, f"{folder.path}/{name}", size, mimetypes.guess_type(name)[0] or "application/octet-stream")
 
 
 def _without_urls(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Check which addresses BrowserAct can call, which hosts are private, and where results can be written."""
+"""Check which addresses BrowserAct can call, and which hosts are private."""
 
 from __future__ import annotations
 
@@ -78,19 +78,3 @@ def is_private(host: str) -> bool:
             return True
     near = any(address in network for network in NEAR_IPV4)
     return near or not address.is_global or address.is_multicast
-
-
-def read_output_path(value: Any) -> str:
-    """Check a path in object storage without accessing the store, and return it without a trailing slash.
-
-    :param value: the path, as ``ObjectStoragePath`` takes it.
-    :raises InputError: the path is empty, the root of a store, or relative.
-    """
-    path = str(value).strip()
-    scheme, host, below, *_ = urlsplit(path)
-    local = scheme in ("", "file", "local")
-    if path in ("", "None") or not (below.strip("/") if local else host):
-        raise InputError(f"output_path is {path!r}. Use a folder such as /data/results or s3://conn@bucket/path.")
-    if not scheme and not below.startswith("/"):
-        raise InputError(f"output_path is {path!r}. Use an absolute path, or one like s3://conn@bucket/path.")
-    return path.rstrip("/")

@@ -27,7 +27,6 @@ from airflow_provider_browseract.results.outputs import (
     size_of,
 )
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.addresses import read_output_path
 from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.report import brief_of, check_finished, end_line, error_text, facts, what_ran
 from airflow_provider_browseract.runs.stored import storable
@@ -238,6 +237,7 @@ def open_store(output_path: Any, settings: Settings, log: Log) -> ResultStore:
 
     :raises InputError: the path cannot be used.
     """
+    from airflow_provider_browseract.results.folder import read_output_path
     from airflow_provider_browseract.results.store import ResultStore
 
     return ResultStore(read_output_path(output_path), settings, log)

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
-from dev.benchmarks import emulator, files, panel, responses, slots, versions, waits, webhook
+from dev.benchmarks import emulator, panel, responses, slots, versions, waits, webhook
 
 TRIGGERS = 500
 ANSWER_AFTER = 2.0
@@ -211,8 +211,6 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "wakeup": webhook.wakeup,
     "slots": slots.slots,
     "waits": waits.waits,
-    "files": files.files,
-    "inflated": files.inflated,
     "responses": responses.responses,
     "versions": versions.versions,
     "panel": panel.panel,

@@ -42,6 +42,9 @@ class FileHost:
 
     def _answer(self, connection: socket.socket) -> None:
         head = request_of(connection).decode()
+        if not head.strip():
+            # The other side has closed the connection without a request.
+            return
         path = head.split()[1]
         self.paths.append(path)
         self.heads.append(head.lower())

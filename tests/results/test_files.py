@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from airflow_provider_browseract.api.models import DownloadFile, Output, OutputFile, Task, TaskStatus
 from airflow_provider_browseract.results import files
-from airflow_provider_browseract.results.files import NAME_BYTES, files_of, safe_name, source_of
+from airflow_provider_browseract.results.files import (
+    NAME_BYTES,
+    addresses_of,
+    files_of,
+    place_of,
+    returned_files,
+    safe_name,
+)
 from tests.cases import cases
 from tests.steps import replace
 
@@ -67,8 +74,9 @@ def test_ready_downloads_are_returned_once_and_after_the_files_of_the_output():
     downloads = (download("a.csv"), download("b.csv"), download("late.csv", status="uploading", download_url=None))
     # The next task would open the others as files of its own machine.
     local = ("file:///etc/passwd", "javascript:alert(1)", "/etc/passwd")
-    run = task(*downloads, files=("https://f/a.csv?token=other", *local))
-    assert files.addresses_of(run) == ["https://f/a.csv?token=other", "https://f/b.csv?signed"]
+    run = task(*downloads, files=("https://f/c.csv?token=other", "https://f/a.csv?token=other", *local))
+    addresses = ["https://f/c.csv?token=other", "https://f/a.csv?signed", "https://f/b.csv?signed"]
+    assert addresses_of(returned_files(run)) == addresses
     assert files.pending_line(run) == (
         "BrowserAct is still preparing 1 of the run's files, so they are not returned. Set output_path to wait for "
         "them and write them to object storage."
@@ -80,7 +88,7 @@ def test_ready_downloads_are_returned_once_and_after_the_files_of_the_output():
 
 
 INVALID_URLS = ("http://[", "http://]", "https://f/b")
-BY_GUID, BY_PATH = [f"https://g/get?id={number}" for number in (1, 2)], "https://f/x%2Fy.csv?s"
+BY_GUID, BY_PATH = ("https://g/get?id=1", "https://g/get?id=2"), "https://f/x%2Fy.csv?s"
 FORMATS = (
     OutputFile(format="csv", name="../r.csv", size=9, url="https://f/r.csv?s"),
     OutputFile(format="md", url="https://f/x/r.md?s"),
@@ -90,13 +98,18 @@ FORMATS = (
 
 @cases(
     {
-        "downloads, then output files": (task(download("a"), files=("https://g/x/b%20c.csv?s=1",)), ["a", "b c.csv"]),
+        "output files, then downloads": (task(download("a"), files=("https://g/x/b%20c.csv?s=1",)), ["b c.csv", "a"]),
         "listed twice": (task(download("a.pdf"), files=("https://f/a.pdf?signed again",)), ["a.pdf"]),
         "urls that differ in their query": (
             task(download("a.pdf", download_url=BY_GUID[0]), files=(*BY_GUID, BY_GUID[1])),
             ["a.pdf", "get"],
         ),
-        "invalid urls": (task(*downloads("a"), files=INVALID_URLS), ["a", "file", "file (2)", "b"]),
+        "urls without a file name": (
+            task(download("a.pdf", download_url=BY_GUID[0]), files=BY_GUID[1:]),
+            ["get", "a.pdf"],
+        ),
+        "downloads with one url": (task(*(download(name, download_url=BY_GUID[0]) for name in "ab")), ["a", "b"]),
+        "invalid urls": (task(*downloads("a"), files=INVALID_URLS), ["file", "file (2)", "b", "a"]),
         "equal names": (task(*downloads("a.pdf", "A.pdf", "x/a.pdf")), ["a.pdf", "A (2).pdf", "a (3).pdf"]),
         "numbered name that another file has": (
             task(*downloads("a", "1/a (2)", "2/a", "3/a", "4/a (2)")),
@@ -121,7 +134,7 @@ def test_files_of_a_run_have_safe_and_different_names_and_no_url_in_their_repr(r
 
 def test_size_of_a_file_is_the_announced_one():
     run = task(download("a.pdf"), files=("https://g/b.csv",), formats=FORMATS[:2])
-    assert [file.size for file in files_of(run)] == [3, None, 9, None]
+    assert [file.size for file in files_of(run)] == [None, 3, 9, None]
 
 
 def test_files_of_equal_name_get_the_same_names_in_any_listing_order():
@@ -134,14 +147,14 @@ def test_files_of_equal_name_get_the_same_names_in_any_listing_order():
     urls = ("https://f/2/a.csv?expires=1", "https://f/output.csv", "https://f/b.csv")
     names = {file.url: file.name for file in files_of(task(*downloads, files=urls))}
     assert names == {file.url: file.name for file in files_of(task(*reversed(downloads), files=urls[::-1]))}
-    assert list(names.values()) == [
+    assert [*names.values()] == [
+        f"a ({place_of(urls[0])}).csv",
+        f"output ({place_of(urls[1])}).csv",
+        "b.csv",
         "a (g1).csv",
         "A (g2).csv",
-        f"a ({source_of('https://f/1/a.csv')}).csv",
-        f"task ({source_of('https://f/task.json')}).json",
-        f"a ({source_of('https://f/2/a.csv')}).csv",
-        f"output ({source_of('https://f/output.csv')}).csv",
-        "b.csv",
+        f"a ({place_of('https://f/1/a.csv')}).csv",
+        f"task ({place_of('https://f/task.json')}).json",
     ]
 
 
@@ -150,7 +163,7 @@ def test_formats_of_equal_or_reserved_name_are_named_after_the_format_in_any_ord
     formats = [OutputFile(format=kind, name=name, url=f"https://f/{kind}?token=1") for kind, name in names.items()]
     safe = ["result (csv)", "RESULT (md)", "output (json).json", "result (xml)", "task (txt).json"]
     for listed in (formats, formats[::-1]):
-        found = {file.key: file.name for file in files_of(task(formats=tuple(listed)))}
+        found = {file.listed_as: file.name for file in files_of(task(formats=tuple(listed)))}
         assert found == dict(zip(names, safe, strict=True))
 
 
@@ -160,7 +173,12 @@ def test_formats_whose_urls_differ_only_in_their_signature_are_all_kept():
     )
     run = task(download("r", download_url="https://f/get?token=pdf"), formats=formats)
     assert [file.name for file in files_of(run)] == ["r", "r.csv", "r.md"]
-    assert len(files.addresses_of(run)) == 3
+    assert len(addresses_of(returned_files(run))) == 3
+
+
+def test_files_that_only_their_queries_tell_apart_are_all_kept():
+    urls = tuple(f"https://f/get.php?id={number}" for number in (1, 2))
+    assert [file.url for file in files_of(task(files=urls))] == [*urls]
 
 
 def test_file_names_never_equal_a_reserved_name():
@@ -208,26 +226,8 @@ def test_file_without_a_url_is_pending_or_broken(fields, broken, pending):
     assert (file.broken, file.pending, file.url) == (broken, pending, given["download_url"] or None)
 
 
-def test_media_type_of_a_file_follows_its_ending():
-    found = [files.media_type_of(f"a.{ending}") for ending in ("json", "csv", "nonsense")]
-    assert found == ["application/json", "text/csv", "application/octet-stream"]
-
-
-@cases(
-    {
-        "S3": "X-Amz-Signature=1&X-Amz-Date=2&X-Amz-Expires=3",
-        "Google": "X-Goog-Signature=1&X-Goog-Credential=2",
-        "CloudFront": "Expires=1&Signature=2&Key-Pair-Id=3&Policy=4",
-        "Azure": "sv=1&se=2&sr=b&sp=r&sig=3&spr=https&skoid=4",
-        "OSS": "OSSAccessKeyId=1&Expires=2&Signature=3",
-        "a token": "token=1&expires=2",
-    },
-)
-def test_file_source_ignores_the_signature_in_the_url(query):
-    assert source_of(f"https://f/a?{query}") == source_of("https://f/a")
-    assert source_of(f"https://f/a?id=1&{query}") != source_of(f"https://f/a?id=2&{query}")
-
-
-def test_file_source_does_not_show_the_url_and_an_invalid_url_has_none():
-    assert "secret" not in source_of("https://f/secret")
-    assert source_of("http://[") == ""
+def test_place_of_a_file_is_a_digest_that_stays_the_same_when_its_url_is_signed_again():
+    assert place_of("https://f/secret?id=1&X-Amz-Signature=1") == place_of("https://f/secret?token=2")
+    assert place_of("https://f/secret") != place_of("https://g/secret")
+    assert "secret" not in place_of("https://f/secret")
+    assert place_of("http://[") == place_of("") == ""

@@ -4,7 +4,7 @@ from urllib.parse import quote
 import pytest
 
 from airflow_provider_browseract.exceptions import InputError
-from airflow_provider_browseract.runs.addresses import check_callback_url, is_private, read_output_path
+from airflow_provider_browseract.runs.addresses import check_callback_url, is_private
 from tests.cases import cases
 
 LONGEST = "https://example.com/".ljust(2048, "x")
@@ -76,14 +76,3 @@ PUBLIC = "example.com 8.8.8.8 168.63.129.17 64:ff9b::808:808"
 def test_host_in_any_notation_is_classified_as_private_or_public():
     assert [host for host in PRIVATE.split() if not is_private(host)] == []
     assert [host for host in PUBLIC.split() if is_private(host)] == []
-
-
-@pytest.mark.parametrize("given", ["s3://aws@bucket/a/b", "s3://aws@bucket/a/b/", "gs://bucket", "file:///x", " /x "])
-def test_output_path_is_read_without_trailing_slash_and_spaces(given):
-    assert read_output_path(given) == given.strip().removesuffix("/")
-
-
-@pytest.mark.parametrize("given", ["", None, "None", "/", "file:///", "s3:///x", "results"])
-def test_invalid_output_path_is_refused_with_a_remedy(given):
-    with pytest.raises(InputError, match="Use an absolute path" if given == "results" else "Use a folder"):
-        read_output_path(given)

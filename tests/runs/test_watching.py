@@ -164,9 +164,9 @@ def test_changes_of_a_list_that_is_too_long_have_the_newest_tasks(order):
 def test_active_task_beyond_an_incomplete_list_stays_active_for_a_day_and_otherwise_does_not_exist_any_more():
     old, running = task("1", RUNNING, created=-REPORT_WINDOW - 1), task("2", RUNNING)
     assert [each.id for each in window_of(old, running).tasks] == ["2", "1"]
-    for listing, kept in ((Listing([], 1, False), ["2"]), (Listing([], 0, True), ["2"]), (Listing([], 0, False), [])):
+    for skipped, truncated, kept in ((1, False, ["2"]), (0, True, ["2"]), (0, False, [])):
         window = window_of(old, running)
-        window.add(listing.items, NOW, incomplete=listing.incomplete)
+        window.add([], NOW, incomplete=Listing[Task]([], skipped, truncated).incomplete)
         assert [each.id for each in window.tasks] == kept
     assert ids(window_of(running).add([task("2")], NOW, incomplete=True)) == ["2"]
 

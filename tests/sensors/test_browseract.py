@@ -146,7 +146,7 @@ class TestRunOfABot:
 
 
 STUCK, UNWRITABLE = {"timeout": 30, "poke_interval": 10}, {"output_path": "/proc/no/such"}
-NO_CHECK = "cannot write, check and delete a file there"
+NO_CHECK = "cannot write and check a file there"
 
 
 class TestFailure:

@@ -101,7 +101,7 @@ VALUES = [
     (WORKFLOW, {"profile_id": "404"}, "refused the start"),
     (WORKFLOW, {"output_path": ""}, "output_path is ''"),
     (WORKFLOW, {"output_path": "nostore://x/y"}, "the filesystem for nostore is not available here"),
-    (WORKFLOW, {"output_path": "/proc/no/such"}, "cannot write, check and delete a file there"),
+    (WORKFLOW, {"output_path": "/proc/no/such"}, "cannot write and check a file there"),
     (WORKFLOW, {"webhook": True, "deferrable": True}, "webhook=True needs webhook_base_url in the extra of connection"),
     (BOT, {"bot_id": "../runs"}, "bot_id is '../runs'"),
     (BOT, {"bot_id": "templates"}, "bot_id is 'templates'. Use the id"),

@@ -19,8 +19,8 @@ from airflow_provider_browseract.compat import AirflowFailException, AirflowTask
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, ORDERS, SEARCH, EmulatedFile, RequestFault
 from airflow_provider_browseract.exceptions import ResultError, RunFailedError, StorageError
 from airflow_provider_browseract.operators.browseract import RunBotOperator
-from airflow_provider_browseract.results.download import Interrupted
-from airflow_provider_browseract.results.object_store import Folder
+from airflow_provider_browseract.results.download import FileSession, Stopped
+from airflow_provider_browseract.results.folder import Folder
 from airflow_provider_browseract.results.store import Results, ResultStore
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import Source
@@ -160,14 +160,14 @@ class TestKillWhileResultsAreWritten:
     def test_kill_ends_a_download_and_reports_that_files_are_not_kept(self, download, monkeypatch):
         under_way, ended = threading.Event(), threading.Event()
 
-        def fetch_until_stopped(store, *_) -> int:
+        def fetch_until_stopped(session, *_) -> int:
             under_way.set()
-            store._stop.wait(60)
+            session.stop.wait(60)
             ended.set()
-            raise Interrupted
+            raise Stopped
 
         monkeypatch.setattr(timings, "KILL_LIMIT", 0.3)
-        monkeypatch.setattr(ResultStore, "_fetch_once", fetch_until_stopped)
+        monkeypatch.setattr(FileSession, "fetch", fetch_until_stopped)
         run = download(EmulatedFile("a.csv", b"a,b"))
         operator = run.operator()
         killing = threading.Thread(target=lambda: under_way.wait(30) and operator.on_kill())
