@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,6 @@ from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE, AirflowFailExc
 from airflow_provider_browseract.exceptions import BrowserActError, ResultError, RunError, StorageError
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
-from airflow_provider_browseract.loops import sleep
 from airflow_provider_browseract.results.files import has_files, pending_line
 from airflow_provider_browseract.results.outputs import (
     LARGE_OUTPUT,
@@ -50,10 +49,6 @@ READ_AGAIN = (
 """How to read the run of an operator again after the error is fixed."""
 
 
-class _KilledError(Exception):
-    """The process is being ended while it waits for something."""
-
-
 @dataclass(frozen=True)
 class Output:
     """What an operator or a sensor does with the output of a run.
@@ -74,7 +69,6 @@ class Conclusion:
     :param output: what is done with the output.
     :param another_try_reads_it: a later try reads the result of this run instead of paying for another run.
     :param advice: how to read the run again after the error is fixed.
-    :param must_end: returns whether the process is being ended and must not wait for results any longer.
     :param follows: the task instance has not started the run.
     """
 
@@ -85,7 +79,6 @@ class Conclusion:
     output: Output
     another_try_reads_it: bool
     advice: str
-    must_end: Callable[[], bool] = lambda: False
     follows: bool = False
     results: Results | None = None
 
@@ -102,7 +95,7 @@ class Conclusion:
         try:
             with self._paid("read"):
                 try:
-                    self.task = read_again(self.task, hook, log, self._check)
+                    self.task = read_again(self.task, hook, log)
                 finally:
                     log.info("%s", end_line(self.task))
                     show_run(self.context["ti"], self.task, hook, log, follows=self.follows)
@@ -124,10 +117,6 @@ class Conclusion:
         self._extend_asset_events()
         return result
 
-    def _check(self) -> None:
-        if self.must_end():
-            raise _KilledError
-
     @contextmanager
     def _paid(self, done: str) -> Iterator[None]:
         """Replace errors of the output with errors that lead to no further paid run.
@@ -140,8 +129,6 @@ class Conclusion:
             raise self._without_result(f"its results could not be {done}: {error}") from None
         except (RunError, AirflowFailException):
             raise
-        except _KilledError:
-            raise self._without_result(f"its process was ended before its results were {done}") from None
         except AirflowTaskTimeout:
             raise self._without_result(f"execution_timeout expired while its results were being {done}") from None
         except Exception as error:  # noqa: BLE001
@@ -201,7 +188,7 @@ class Conclusion:
         task, output_format = self.task, self.output.format
         read_again = partial(self.hook.client.send, APIS[task.api_version].get_task(task.id))
         store = open_store(self.output.path, self.hook.settings, self.log)
-        results = self.results = store.save(task, output_format, read_again, self._check)
+        results = self.results = store.save(task, output_format, read_again)
         self.log.info("Wrote %s to %s.", results.written, results.path)
         if results.missing:
             missing = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in results.missing.items())
@@ -243,12 +230,11 @@ def open_store(output_path: Any, settings: Settings, log: Log) -> ResultStore:
     return ResultStore(read_output_path(output_path), settings, log)
 
 
-def read_again(task: Task, hook: BrowserActHook, log: Log, check: Callable[[], None]) -> Task:
+def read_again(task: Task, hook: BrowserActHook, log: Log) -> Task:
     """Read a finished run again while its output cannot be read, or may come later than its status.
 
     After a callback, the worker reads the run within a second of its end.
 
-    :param check: called while this waits; its exception ends the wait.
     :returns: the run as the API returned it last.
     :raises BrowserActError: the last read failed, so it is not known whether the run has output.
     """
@@ -257,7 +243,7 @@ def read_again(task: Task, hook: BrowserActHook, log: Log, check: Callable[[], N
         if (why := _why_again(task)) is None:
             break
         log.info("%s Reading the run again in %g seconds.", why, pause)
-        sleep(pause, check)
+        time.sleep(pause)
         seen = look(hook, task.id, task.api_version)
         if isinstance(seen, BrowserActError):
             log.warning("The run could not be read again: %s", seen.brief)

@@ -509,9 +509,8 @@ class Execution:
 
         self.run.has_ended(task)
         output = Output(self.options.output_format, self.options.output_path, self.operator.outlets)
-        another_try_reads_it, must_end = self.ledger.is_kept, self.run.must_end
         self.run.conclusion = Conclusion(
-            task, self.context, self.hook, self.log, output, another_try_reads_it, READ_AGAIN, must_end
+            task, self.context, self.hook, self.log, output, self.ledger.is_kept, READ_AGAIN
         )
         return self.run.conclusion.conclude()
 

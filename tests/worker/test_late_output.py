@@ -26,19 +26,19 @@ BROKEN = BrowserActError("Internal error")
 def play(monkeypatch, caplog):
     def play(task: Task, *answers: Task | BrowserActError) -> tuple[Any, list[float], list[str]]:
         """Return the run or the error, the pauses, and the log."""
-        left, slept = list(answers), []
+        left, slept = list(answers), list[float]()
 
         def look(hook, task_id, version):
             assert (task_id, version) == (task.id, task.api_version)
             return left.pop(0)
 
         monkeypatch.setattr(conclude, "look", look)
-        monkeypatch.setattr(conclude, "sleep", lambda seconds, check: slept.append(seconds))
+        monkeypatch.setattr(time, "sleep", slept.append)
         caplog.clear()
         over: Any = None
         hook: Any = None
         with caplog.at_level(logging.INFO), suppress(BrowserActError):
-            over = conclude.read_again(task, hook, logging.getLogger("task"), lambda: None)
+            over = conclude.read_again(task, hook, logging.getLogger("task"))
         assert left == []
         return over, slept, caplog.messages
 
