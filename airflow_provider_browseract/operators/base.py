@@ -171,10 +171,9 @@ class RunOperator(BaseOperator):
         )
 
     @abstractmethod
-    def check_inputs(self, request: RunRequest, *, again: bool) -> RunRequest:
+    def check_inputs(self, request: RunRequest) -> RunRequest:
         """Compare the inputs with what BrowserAct declares, and return the request to send.
 
-        :param again: this was done before the wait for a slot, so only what changes the request is repeated.
         :raises InputError: an input is not what BrowserAct declares.
         """
 
@@ -354,11 +353,11 @@ class InputParametersOperator(RunOperator):
         super().__init__(**kwargs)
         self.input_parameters = input_parameters
 
-    def check_inputs(self, request: RunRequest, *, again: bool) -> RunRequest:
+    def check_inputs(self, request: RunRequest) -> RunRequest:
         """Compare the names of the inputs with those that the workflow or template declares."""
         from airflow_provider_browseract.worker.checks import check_names
 
-        return request if again else check_names(request, self.input_parameters, self.hook, self.log)
+        return check_names(request, self.hook, self.log)
 
     def hide_secrets(self) -> bool:
         """Mask the secret inputs. If there are any, give Airflow's UI a dict, because it hides values by keys."""
@@ -381,11 +380,11 @@ class InputOperator(RunOperator):
         super().__init__(**kwargs)
         self.input = input
 
-    def check_inputs(self, request: RunRequest, *, again: bool) -> RunRequest:
+    def check_inputs(self, request: RunRequest) -> RunRequest:
         """Compare the input with the schema of the bot or template, and convert texts to the types that it declares."""
         from airflow_provider_browseract.worker.checks import conform_input
 
-        return conform_input(request, self.hook, self.log, again=again)
+        return conform_input(request, self.hook, self.log)
 
     def hide_secrets(self) -> bool:
         """Mask the secret values of the input. Remove them from one that is no dict: it is refused, but shown."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,7 +12,7 @@ from airflow.sdk.log import mask_secret
 
 from airflow_provider_browseract.api.calls import CODES, NOT_PUBLISHED
 from airflow_provider_browseract.api.models import ApiVersion, InputParameter, SourceInfo, one_line
-from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
+from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, AirflowSkipException, is_secret
 from airflow_provider_browseract.exceptions import (
     AuthenticationError,
@@ -32,7 +32,6 @@ from airflow_provider_browseract.runs.request import (
     RunRequest,
     Source,
     secret_parts,
-    with_names_as_keys,
     without_secrets,
 )
 from airflow_provider_browseract.worker.own_run import OwnRun
@@ -68,31 +67,23 @@ def check_before_start(
     run: OwnRun,
     options: RunOptions,
     request: RunRequest,
-    *,
-    again: bool = False,
 ) -> RunRequest:
     """Check what takes requests to other services: the store and the inputs. Return the request to send.
 
-    :param check_inputs: compares the inputs with what BrowserAct declares, and returns the request to send.
-    :param again: this was checked before the wait for a slot.
-    """
+    :param check_inputs: compares the inputs with what BrowserAct declares, and returns the request to send."""
     hook, log = run.hook, run.log
     check_for_start(hook.settings)
     run.unconverted = False
-    if not again:
-        if options.durable and not AIRFLOW_V_3_3_PLUS:
-            log.warning("durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try.")
-        if options.output_path is not None:
-            from airflow_provider_browseract.worker.conclude import open_store
+    if options.durable and not AIRFLOW_V_3_3_PLUS:
+        log.warning("durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try.")
+    if options.output_path is not None:
+        from airflow_provider_browseract.worker.conclude import open_store
 
-            open_store(options.output_path, hook.settings, log).folder.check("No run was started.")
+        open_store(options.output_path, hook.settings, log).folder.check("No run was started.")
     if not options.validate_inputs:
         return request
     try:
-        request = check_inputs(request)
-        if not again:
-            check_region(request, hook, log)
-        return request
+        return check_inputs(request)
     except BrowserActError as error:
         if _would_fail_the_start(error):
             raise
@@ -149,34 +140,18 @@ def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, options: R
 # Compare the inputs with what BrowserAct declares
 
 
-def check_names(request: RunRequest, given: Any, hook: BrowserActHook, log: Log) -> RunRequest:
+def check_names(request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:
     """Compare the names of inputs with those that the workflow or template declares (``get-workflow``).
 
-    :param given: the inputs before they became texts.
     :returns: the request with the name of its source.
     :raises InputError: a name is not declared, or a required input is missing.
     """
-    if as_text := sent_as_text(given):
-        # Someone who wanted expand expects one run for each element.
-        log.info(
-            "Sent as one JSON text, because inputs are texts: %s. To start a run for each element, use expand.", as_text
-        )
     request, read = _read_source(request, hook)
     if read.input_parameters:
         compare_names(request.inputs, read.input_parameters, str(request.source))
     elif request.inputs:
         log.warning("The inputs were not checked: BrowserAct lists none for %s.", request.source)
     return request
-
-
-def sent_as_text(given: Any) -> str:
-    """Return which values of ``input_parameters`` are lists or dicts, and so are sent as JSON text."""
-    named = with_names_as_keys(given)
-    kinds = {}
-    for name, value in named.items() if isinstance(named, Mapping) else ():
-        if isinstance(value, Mapping | Sequence) and not isinstance(value, str | bytes):
-            kinds[name] = "dict" if isinstance(value, Mapping) else "list"
-    return ", ".join(f"input_parameters[{name!r}] (a {kind})" for name, kind in kinds.items())
 
 
 def compare_names(given: Collection[str], declared: Sequence[InputParameter], what: str) -> None:
@@ -198,10 +173,9 @@ def _names(verb: str, names: Sequence[str]) -> Iterator[str]:
         yield f"{verb} name{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
-def conform_input(request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
+def conform_input(request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:
     """Compare the input of a bot with its schema (``query-bot``, ``query-template``), and return the request to send.
 
-    :param again: this was logged before the wait for a slot.
     :raises InputError: the input is not what the schema asks for.
     """
     from airflow_provider_browseract.runs.bot_input import SchemaUnusableError, conform
@@ -219,9 +193,9 @@ def conform_input(request: RunRequest, hook: BrowserActHook, log: Log, *, again:
     except SchemaUnusableError as error:
         log.warning("The inputs were not checked: the schema of %s cannot be used: %s.", source, error)
         return request
-    if found.converted and not again:
+    if found.converted:
         log.info("Converted to the types that %s declares: %s.", source, ", ".join(found.converted))
-    if found.undeclared and not again:
+    if found.undeclared:
         names = ", ".join(found.undeclared)
         log.warning("The schema of %s does not declare these names in input: %s.", source, names)
     return replace(request, inputs=found.input)
@@ -252,21 +226,3 @@ def _kind_of(source: Source, hook: BrowserActHook) -> SourceKind | None:
                     hook.client.send(SOURCES[kind].read(source.id))
                     return kind
     return None
-
-
-def check_region(request: RunRequest, hook: BrowserActHook, log: Log) -> None:
-    """Look the proxy region up in the list of regions.
-
-    :raises InputError: BrowserAct does not have it.
-    """
-    if request.region is None:
-        return
-    try:
-        listed = hook.client.send(APIS[request.source.api_version].list_regions())
-    except BrowserActError as error:
-        log.warning("The region was not checked: %s", error.brief)
-        return
-    regions = {each.code: each.name for each in listed}
-    if regions and request.region not in regions:
-        known = ", ".join(f"{code} ({name})" if name else code for code, name in regions.items())
-        raise InputError(f"region is {request.region!r}, which BrowserAct does not have. Use one of: {known}.")

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
@@ -173,12 +173,12 @@ class Execution:
     # Start, or reattach
 
     def _start_and_wait(self, queued: Queued) -> Any:
-        while isinstance(started := self._start_or_reattach(queued), NotNowError):
+        while isinstance(started := self._start_or_reattach(), NotNowError):
             queued = self._wait_to_start(started, queued)
         with self._accounted_for(started.task_id):
             return self._wait_for_result(started)
 
-    def _start_or_reattach(self, queued: Queued) -> Started | NotNowError:
+    def _start_or_reattach(self) -> Started | NotNowError:
         """Carry out the steps 1 and 2. If that fails, state what happens to the run of an earlier try."""
         entry, run = None, self.run
         try:
@@ -194,7 +194,7 @@ class Execution:
                 # Whatever fails from here on, this process answers for that run.
                 run.follow(entry.task_id, entry.source.api_version)
                 run.starting = entry.task_id is None
-            return self._wanted(queued).begin(entry)
+            return self._wanted().begin(entry)
         except NotNowError as refused:
             return refused
         except AirflowSkipException:
@@ -229,23 +229,21 @@ class Execution:
             self.log.error("%s. A run may be running and using credits. %s", UNKNOWN, then)
             run.leave_start_unknown()
 
-    def _wanted(self, queued: Queued) -> Start:
+    def _wanted(self) -> Start:
         """Check everything that needs no other service, and return what is to be run."""
         options = self.options
         request = self._request()
         if options.wait_for_completion and not options.deferrable:
             # This process needs it at the end of the run, perhaps hours later, when another version may be installed.
             from airflow_provider_browseract.worker import conclude  # noqa: F401
-        again = queued.refusals > 0
-        return Start(self.run, request, options.max_credits, partial(self._check_before_start, again=again))
+        return Start(self.run, request, options.max_credits, self._check_before_start)
 
     def _request(self) -> RunRequest:
         request = self.operator.read_request(self.context)
         return with_callback(request, self.ti, self.hook, self.options, self.log)
 
-    def _check_before_start(self, request: RunRequest, *, again: bool = False) -> RunRequest:
-        check_inputs = partial(self.operator.check_inputs, again=again)
-        return check_before_start(check_inputs, self.run, self.options, request, again=again)
+    def _check_before_start(self, request: RunRequest) -> RunRequest:
+        return check_before_start(self.operator.check_inputs, self.run, self.options, request)
 
     def _hide_inputs(self, secret_inputs: bool) -> None:
         """Remember whether the run has secret inputs, which is known once the arguments were read."""

@@ -233,12 +233,12 @@ class TestOutputPath:
         assert worker(**arguments).run()["output"]["name"] == "output.json"
         assert len(emulator.tasks) == 1
 
-    def test_output_path_is_checked_once_per_start_and_not_in_the_queue(self, worker, emulator, folder):
+    def test_output_path_is_checked_before_each_start(self, worker, emulator, folder):
         emulator.fault("run-task", RequestFault.refused(10118), times=3)
         with patch.object(Folder, "check", autospec=True, side_effect=Folder.check) as check:
             for deferrable in (True, False):
                 worker(workflow_id=ORDERS.id, output_path=str(folder), deferrable=deferrable).run()
-        assert (calls_of(emulator, "run-task"), check.call_count) == (5, 2)
+        assert (calls_of(emulator, "run-task"), check.call_count) == (5, 5)
 
 
 def test_outlet_event_and_openlineage_have_the_run_its_facts_and_its_paths(export, emulator, folder):
