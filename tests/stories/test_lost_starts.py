@@ -122,7 +122,7 @@ ONE_RUN = {
             run=LONG,
             args={"timeout": 300},
             faults={"stop": (RequestFault.lost_response(), 1)},
-            says="The run was stopped, because it did not end",
+            says="did not end within timeout=300 seconds.\nThe run was stopped. Raise",
             runs="canceled",
         )
     ],
