@@ -93,7 +93,10 @@ ONE_RUN = {
     "list cannot be read until the task is cleared": [
         UNKNOWN_START,
         Try(
-            cleared=True, later=300, runs="canceled finished", says="was stopped, because the Airflow task was cleared"
+            cleared=True,
+            later=300,
+            runs="canceled finished",
+            says="was stopped. Starting a new run, because the Airflow task was",
         ),
     ],
     "run finishes before the stop of a clear": [

@@ -169,7 +169,7 @@ STORIES = {
 DEFERRED = {
     "cleared while deferred": [
         Try(DEFERS),
-        Try(cleared=True, says="was stopped, because the Airflow task was cleared", runs="canceled finished"),
+        Try(cleared=True, says=f"was stopped. {STARTS_ANEW} cleared", runs="canceled finished"),
     ],
     "cleared after the end": [Try(DEFERS), Try(cleared=True, later=600)],
 }
