@@ -77,6 +77,7 @@ class RunOperator(BaseOperator):
         "output_path",
         "browseract_conn_id",
     )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"input_parameters": "json", "input": "json"}
     operator_extra_links: Collection[BaseOperatorLink] = BUTTONS
     source_kind: ClassVar[SourceKind]
     inputs_argument: ClassVar[str]
@@ -347,7 +348,6 @@ class InputParametersOperator(RunOperator):
 
     inputs_argument = "input_parameters"
     template_fields: Sequence[str] = ("input_parameters", *RunOperator.template_fields)
-    template_fields_renderers = {"input_parameters": "json"}
 
     def __init__(self, *, input_parameters: InputParameters = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -374,7 +374,6 @@ class InputOperator(RunOperator):
 
     inputs_argument = "input"
     template_fields: Sequence[str] = ("input", *RunOperator.template_fields)
-    template_fields_renderers = {"input": "json"}
 
     def __init__(self, *, input: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -28,7 +28,7 @@ from airflow_provider_browseract.spending.budget import (
 )
 from airflow_provider_browseract.spending.day_sums import read_day_sums, write_day_sums
 from airflow_provider_browseract.worker.own_run import OwnRun
-from airflow_provider_browseract.worker.showing import show_wait_before_start
+from airflow_provider_browseract.worker.showing import show_wait
 
 
 def refusal_of(run: OwnRun, budget: Budget, cap: int | None, request: RunRequest) -> Verdict | None:
@@ -100,7 +100,7 @@ class BudgetWait:
             IF_NO_LINE_FOLLOWS,
         )
         shown = {"waits_for": "budget", "until": period.ends.isoformat()}
-        show_wait_before_start(self.ti, shown, self.run.log)
+        show_wait(self.ti, shown, self.run.log, link=True)
         settings = self.run.hook.settings
         wait = QueueWait(
             replace(self.queued, began=begins),

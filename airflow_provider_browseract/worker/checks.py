@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_browseract.api.calls import CODES, NOT_PUBLISHED
 from airflow_provider_browseract.api.models import ApiVersion, InputParameter, SourceInfo, one_line
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, AirflowSkipException, is_secret
@@ -95,9 +94,8 @@ def check_before_start(
 def _would_fail_the_start(error: BrowserActError) -> bool:
     """Return whether the start would fail in the same way, or would reach something that is not BrowserAct."""
     # A failed connection would also be retried for as long again.
-    if isinstance(error, NotFoundError | AuthenticationError | ConnectionFailedError) or error.code == NOT_PUBLISHED:
-        return True
-    return isinstance(error, UnexpectedResponseError) and error.unusable is None
+    elsewhere = isinstance(error, UnexpectedResponseError) and error.unusable is None
+    return elsewhere or isinstance(error, NotFoundError | AuthenticationError | ConnectionFailedError)
 
 
 def end_dry_run(run: OwnRun, request: RunRequest) -> NoReturn:
@@ -182,9 +180,6 @@ def conform_input(request: RunRequest, hook: BrowserActHook, log: Log) -> RunReq
 
     request, read = _read_source(request, hook)
     source = request.source
-    if source.kind is SourceKind.BOT and read.published_at is None and read.input_schema is None:
-        kind, remedy = CODES[NOT_PUBLISHED]
-        raise kind(f"The {source} is not published", code=NOT_PUBLISHED, remedy=remedy)
     if read.input_schema is None:
         log.warning("The inputs were not checked: BrowserAct has no schema for %s.", source)
         return request

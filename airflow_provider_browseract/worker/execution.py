@@ -136,7 +136,7 @@ class Execution:
             if isinstance(seen, Task) and seen.status.ended:
                 self._report_what_woke(event, seen, resumed_at)
             elif event.answer is not None:
-                again, seen = act_on_answer(event, self.run, self.options, seen)
+                again, seen = act_on_answer(event, self.run, seen)
             elif event.woken_by is WokenBy.CALLBACK or event.end is End.ENDED:
                 text = "Woken by a %s, but the run has not ended, or cannot be read. Waiting again."
                 self.log.warning(text, event.woken_by)
@@ -335,11 +335,8 @@ class Execution:
                 self._hide_inputs(True)
             self.log.warning("The run cannot be read yet: %s", first.brief)
         run.check()
-        wait = self._wait_of(started)
         if self.options.wait_for_completion:
-            return self._until_end(wait, seen)
-        if seen is not None:
-            wait.after_poll(seen, time.time(), self.log)
+            return self._until_end(self._wait_of(started), seen)
         run.task_id = None
         self.log.info(
             "Not waiting for the run, because wait_for_completion=False. This task returns the id of the BrowserAct "

@@ -64,9 +64,7 @@ def handle_pause(
     raise AirflowFailException(error_text(why, f"{fate.text} {then}", about=task))
 
 
-def act_on_answer(
-    event: WaitEvent, run: OwnRun, options: RunOptions, seen: Task | BrowserActError
-) -> tuple[Wait, Task | BrowserActError]:
+def act_on_answer(event: WaitEvent, run: OwnRun, seen: Task | BrowserActError) -> tuple[Wait, Task | BrowserActError]:
     """Resume or stop the paused run, as a person chose or, without an answer, as ``AskPerson(default=...)`` says.
 
     :returns: the wait that follows a resume, and what the last poll returned.
@@ -81,8 +79,6 @@ def act_on_answer(
         )
         return wait, seen
     who = f"{event.answered_by} chose {answer.option}" if event.answered_by else "nobody answered in time"
-    if event.answered_by is None and options.answer_timeout is not None:
-        who = f"nobody answered within {options.answer_timeout:g} seconds"
     if answer is Answer.RESUME:
         run.log.info("Resuming the run: %s.", who)
         return _resume(wait.unasked(), run), seen

@@ -22,7 +22,7 @@ from airflow_provider_browseract.queue.queueing import (
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
 from airflow_provider_browseract.worker.own_run import OwnRun
-from airflow_provider_browseract.worker.showing import show_wait_before_start
+from airflow_provider_browseract.worker.showing import show_wait
 
 NO_SLOT_NOW = "BrowserAct has no free slot now, and has refused the start %s. Waiting for at most %s. (%s)%s"
 TOO_MANY_REQUESTS = (
@@ -101,7 +101,7 @@ class SlotWait:
             self.refused.message,
             f" {IF_NO_LINE_FOLLOWS}" if self.deferrable else "",
         )
-        show_wait_before_start(self.ti, {"waits_for": "slot", "refusals": refusals}, log)
+        show_wait(self.ti, {"waits_for": "slot", "refusals": refusals}, log, link=True)
 
 
 def _in_words(seconds: float) -> str:

@@ -262,7 +262,7 @@ class TestRequiredAction:
 @pytest.mark.parametrize(("default", "status"), [("stop", "canceled"), ("resume", "finished")])
 def test_default_of_ask_person_is_carried_out_at_its_timeout(asked, emulator, people, default, status):
     run, deferred = asked(AskPerson(timedelta(minutes=2), default=default))
-    words = r"nobody answered within 120 seconds\.\nThe run was stopped\. To wait longer for"
+    words = r"nobody answered in time\.\nThe run was stopped\. To wait longer for"
     stopped = pytest.raises(RunPausedError, match=words)
     with stopped if default == "stop" else nullcontext():
         assert run.resume(deferred) == CONFIRMED
