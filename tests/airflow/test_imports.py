@@ -26,7 +26,7 @@ PACKAGE = "airflow_provider_browseract"
 HTTP = {"requests", "httpx", "fastapi", "uvicorn"}
 UNUSED_BY_OPERATORS = {*HTTP, "jsonschema", "pydantic", "referencing", "api.client", "api.async_client", "triggers"}
 UNUSED_BY_PLUGIN = {"api", "panel", "runs.callback_url", "runs.wait", "fastapi", "jinja2", "starlette"}
-WITHOUT_AIRFLOW = ("api.v2", "runs.wait", "runs.budget", "runs.queueing")
+WITHOUT_AIRFLOW = ("api.v2", "runs.wait", "spending.budget", "queue.queueing")
 
 
 @pytest.fixture(scope="module")
