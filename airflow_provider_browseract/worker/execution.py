@@ -549,11 +549,8 @@ class Execution:
         if end is End.GIVEN_UP or isinstance(seen, BrowserActError):
             why, remedy = why_unread(seen)
             raise self._lost(wait.browseract_task_id, why, remedy=remedy, seen=seen)
-        fate, ended = self.run.stop_or_read(wait.browseract_task_id)
-        if ended is not None:
-            return ended
         reason = f"The run did not end within timeout={self.options.timeout:g} seconds."
-        raise RunTimedOutError(error_text(reason, f"{fate.text} Raise timeout if the run needs longer.", about=seen))
+        return self.run.stop_and_fail(RunTimedOutError, reason, "Raise timeout if the run needs longer.", seen)
 
     def _lost(
         self, task_id: str | None, why: str, *, remedy: str, overdue: bool = False, seen: object = None

@@ -203,11 +203,18 @@ class OwnRun:
                 LiveViewLink().push(self.ledger.ti, LiveViewLink.OVER)
         return fate
 
-    def stop_or_read(self, browseract_task_id: str) -> tuple[Fate, Task | None]:
-        """Stop the run. If it has ended by itself before, return it too, because its result is paid for."""
-        fate = self.stop(browseract_task_id)
-        seen = self.look(browseract_task_id) if fate.kind is Kind.ENDED else None
-        return fate, seen if isinstance(seen, Task) and seen.status.ended_by_itself else None
+    def stop_and_fail(self, error: type[Exception], why: str, remedy: str, about: Task | str) -> Task:
+        """Stop the run and raise an error, or return the run if it has ended by itself, because its result is paid for.
+
+        If the run cannot be stopped, and another try follows, that try reattaches to it and finds the same reason.
+        """
+        fate = self.stop(task_id := about if isinstance(about, str) else about.id)
+        seen = self.look(task_id) if fate.kind is Kind.ENDED else None
+        if isinstance(seen, Task) and seen.status.ended_by_itself:
+            return seen
+        if fate.kind is Kind.RUNS and self.leave(RunLostError(why)):
+            error, remedy = RunLostError, "The next try reattaches to the run."
+        raise error(error_text(why, f"{fate.text} {remedy}".rstrip(), about=about))
 
     def stop_on_kill(self, browseract_task_id: str, *, within: float | None = None) -> Fate:
         """Stop the run, unless ``cancel_on_kill=False`` forbids it."""

@@ -253,6 +253,15 @@ class TestRequiredAction:
             run.operator().execute_complete(run.context, over)
         assert people.question["chosen"] == ["Stop"]
 
+    def test_stop_by_a_person_that_browseract_refuses_is_left_to_the_next_try(self, asked, emulator, people, store):
+        run, deferred = asked(store=store)
+        run.ti.max_tries = 1
+        emulator.fault("stop-task", RequestFault.status(403))
+        left = r"chose Stop\.\nThe run could not be stopped .* The next try reattaches to the run\."
+        with pytest.raises(RunLostError, match=left):
+            run.resume(deferred, people.answer("Stop"))
+        assert emulator.tasks[0].status == "paused"
+
     def test_unknown_answer_to_a_required_action_raises_an_error(self, asked, people):
         run, deferred = asked()
         with pytest.raises(RunLostError, match=r"cannot be read: the answer is \['Perhaps'\]"):
