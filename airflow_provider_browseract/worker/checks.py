@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -159,16 +159,11 @@ def compare_names(given: Collection[str], declared: Sequence[InputParameter], wh
     :raises InputError: a name is not declared, or a required input is missing.
     """
     required = {each.name: each.default_enabled is False for each in declared}
-    unknown = [f"{name!r}{did_you_mean(name, required)}" for name in given if name not in required]
-    missing = [repr(name) for name in required if required[name] and name not in given]
-    if wrong := [*_names("has the unknown", unknown), *_names("lacks the required", missing)]:
+    wrong = [f"has the unknown name {name!r}{did_you_mean(name, required)}" for name in given if name not in required]
+    wrong += [f"lacks the required name {name!r}" for name in required if required[name] and name not in given]
+    if wrong:
         inputs = ", ".join(f"{name} (required)" if required[name] else name for name in required)
         raise InputError(f"input_parameters {' and '.join(wrong)}. The inputs of {what} are: {inputs}.")
-
-
-def _names(verb: str, names: Sequence[str]) -> Iterator[str]:
-    if names:
-        yield f"{verb} name{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def conform_input(request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:

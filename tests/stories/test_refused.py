@@ -88,7 +88,7 @@ VALUES = [
     (WORKFLOW, {"input_parameters": {}, "dry_run": True}, "lacks the required name 'keyword'"),
     (WORKFLOW, {"input_parameters": {}, "validate_inputs": False}, "Give each required input a value"),
     (WORKFLOW, {"input_parameters": {"keywrod": "a"}}, "'keywrod' (did you mean 'keyword'?)"),
-    (WORKFLOW, {"input_parameters": {"rank": 1, "url": "x"}}, "the unknown names 'rank', 'url'"),
+    (WORKFLOW, {"input_parameters": {"rank": 1, "url": "x"}}, "the unknown name 'rank' and has the unknown name 'url'"),
     (WORKFLOW, {"input_parameters": {"keyword": ""}}, "Required input is missing"),
     (WORKFLOW, {"input_parameters": {"keyword": "a", "max_items": None}}, "['max_items'] is None. Set a value"),
     (WORKFLOW, {"input_parameters": {"keyword": "{{ nothing }}"}}, f"input_parameters['keyword'] {TO_NONE}"),
