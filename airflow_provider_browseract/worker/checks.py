@@ -132,7 +132,8 @@ def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, options: R
     token = new_token()
     mask_secret(token)
     of = {"conn_id": hook.browseract_conn_id, "api_base_url": settings.base_url}
-    return request.with_callback(address(settings.webhook_base_url, ti.id, token, **of), token)
+    url = address(settings.webhook_base_url, ti.id, token, **of)
+    return replace(request, callback_url=url, callback_token=token)
 
 
 # Compare the inputs with what BrowserAct declares

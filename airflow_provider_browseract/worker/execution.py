@@ -598,21 +598,18 @@ class Execution:
         run = self.run
         seen: Task | BrowserActError | None = None
         # People can edit both. During the deferral, the operator may have been replaced by one of the other version.
-        with tolerate_errors(self.log.warning, "The state of the run could not be read: %s"):
+        with tolerate_errors(self.log.warning, "The run cannot be read: %s"):
             entry, settings = self.ledger.read(), self.hook.settings
             if entry is not None and entry.task_id is not None and entry.is_proven(settings, self.ti):
                 run.follow(entry.task_id, entry.source.api_version)
             elif found := proven_run(self.ledger.own_xcom("task"), settings.api_key, self.ti):
                 run.follow(*found)
-        if (task_id := run.task_id) is not None:
-            # The failed wait is reported instead.
-            with tolerate_errors(self.log.warning, "The run cannot be read: %s"):
-                seen = run.look(task_id)
-                if isinstance(seen, BrowserActError):
-                    raise seen
-            if isinstance(seen, Task) and seen.status.ended:
-                self.log.warning("%s The run has ended, so its result is read.", why)
-                self._hide_inputs(self.operator.hide_secrets())
-                self.hook.hiding = self.hook.hiding.of_run(seen)
-                return self._conclude(seen)
-        raise self._lost(task_id, why, remedy=remedy, overdue=overdue, seen=seen)
+            if run.task_id is not None and isinstance(seen := run.look(run.task_id), BrowserActError):
+                # The failed wait is reported instead.
+                raise seen
+        if isinstance(seen, Task) and seen.status.ended:
+            self.log.warning("%s The run has ended, so its result is read.", why)
+            self._hide_inputs(self.operator.hide_secrets())
+            self.hook.hiding = self.hook.hiding.of_run(seen)
+            return self._conclude(seen)
+        raise self._lost(run.task_id, why, remedy=remedy, overdue=overdue, seen=seen)

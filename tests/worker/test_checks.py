@@ -112,7 +112,7 @@ class TestInputNames:
                 {"keywrod": "pens"},
                 f"^input_parameters has the unknown name 'keywrod' {MEANT} and {LACKS}",
             ),
-            "two": ({"keywrod": "a", "max_itmes": 2}, r"names 'keywrod' \(.*\?\), 'max_itmes' \(.*\?\) and lacks"),
+            "two": ({"keywrod": "a", "max_itmes": 2}, r"'keywrod' \(.*\?\) and has .* 'max_itmes' \(.*\?\) and lacks"),
             "case": ({"Keyword": "pens"}, f"has the unknown name 'Keyword' {MEANT} and lacks"),
             "unknown": ({"keyword": "a", "colour": "red"}, "has the unknown name 'colour'. The inputs of workflow"),
             "required missing": ({"max_items": 2}, LACKS),
