@@ -15,6 +15,7 @@ from airflow_provider_browseract.compat import (
     AIRFLOW_V_3_4_PLUS,
     DELETED,
     FINAL_STATES,
+    AirflowFailException,
     AirflowTaskTimeout,
     task_instance_state,
 )
@@ -206,13 +207,13 @@ class OwnRun:
     def stop_and_fail(self, error: type[Exception], why: str, remedy: str, about: Task | str) -> Task:
         """Stop the run and raise an error, or return the run if it has ended by itself, because its result is paid for.
 
-        If the run cannot be stopped, and another try follows, that try reattaches to it and finds the same reason.
+        An error that forbids a retry is replaced if the run cannot be stopped and a next try can reattach to it.
         """
         fate = self.stop(task_id := about if isinstance(about, str) else about.id)
         seen = self.look(task_id) if fate.kind is Kind.ENDED else None
         if isinstance(seen, Task) and seen.status.ended_by_itself:
             return seen
-        if fate.kind is Kind.RUNS and self.leave(RunLostError(why)):
+        if fate.kind is Kind.RUNS and error is AirflowFailException and self.leave(RunLostError(why)):
             error, remedy = RunLostError, "The next try reattaches to the run."
         raise error(error_text(why, f"{fate.text} {remedy}".rstrip(), about=about))
 

@@ -124,7 +124,7 @@ STORIES = {
     "pause": [Try(run={**PAUSES, "pause_limit": 600.0}, says="waits for a person: http")],
     "pause with on_paused=fail": [Try(FAILS, run=PAUSES, args=NO_PAUSE, says="paused for a person", runs="canceled")],
     "pause with on_paused=fail, stop fails": [
-        Try(RunLostError, run=PAUSES, args=NO_PAUSE, faults=NO_STOP, says="tries again"),
+        Try(RunLostError, run=PAUSES, args=NO_PAUSE, faults=NO_STOP, says="The next try reattaches to the run."),
         Try(FAILS, args=NO_PAUSE, says="paused for a person", runs="canceled"),
     ],
     "no credits": [Try(InsufficientCreditsError, faults={"start": (NO_CREDITS, 1)}, says="add"), Try()],
