@@ -215,12 +215,12 @@ class Start:
             why = "the Airflow task was cleared"
         what = f"has ended as {status}"
         if not status.ended:
-            stopped = send_all(stop_run(task.id, APIS[task.api_version]), self.run.hook.client)
-            seen = None if stopped else self.run.look(task.id)
-            if self.same and isinstance(seen, Task) and not seen.status.came_to_nothing:
-                # It has finished before the stop, and its result was never returned.
-                return True
-            what = "was stopped" if stopped else "ended before its stop"
+            what = "was stopped"
+            if not send_all(stop_run(task.id, APIS[task.api_version]), self.run.hook.client):
+                seen, what = self.run.look(task.id), "ended before its stop"
+                if self.same and isinstance(seen, Task) and not seen.status.came_to_nothing:
+                    # It has finished before the stop, and its result was never returned.
+                    return True
         text = "The run of an earlier try %s. Starting a new run, because %s. It was BrowserAct task %s."
         self.log.warning(text, what, why, task.id)
         return False
