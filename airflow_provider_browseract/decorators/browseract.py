@@ -27,6 +27,10 @@ class _FunctionOperator(DecoratedOperator, RunOperator):
     """Call a function, and start a run with the returned value as its inputs."""
 
     custom_operator_name: str = "@task.browseract"
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        **RunOperator.template_fields_renderers,
+    }
     # Before the function is called, and again after a deferral, the UI cannot show the inputs.
     overwrite_rtif_after_execution: bool = True
 
@@ -65,10 +69,6 @@ class BrowserActDecoratedOperator(_FunctionOperator, RunWorkflowOperator):
     """
 
     template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *RunWorkflowOperator.template_fields)
-    template_fields_renderers: ClassVar[dict[str, str]] = {
-        **DecoratedOperator.template_fields_renderers,
-        **RunWorkflowOperator.template_fields_renderers,
-    }
 
 
 class BotDecoratedOperator(_FunctionOperator, RunBotOperator):
@@ -79,10 +79,6 @@ class BotDecoratedOperator(_FunctionOperator, RunBotOperator):
     """
 
     template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *RunBotOperator.template_fields)
-    template_fields_renderers: ClassVar[dict[str, str]] = {
-        **DecoratedOperator.template_fields_renderers,
-        **RunBotOperator.template_fields_renderers,
-    }
 
 
 def browseract_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:

@@ -77,6 +77,7 @@ class RunOperator(BaseOperator):
         "output_path",
         "browseract_conn_id",
     )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"input_parameters": "json", "input": "json"}
     operator_extra_links: Collection[BaseOperatorLink] = BUTTONS
     source_kind: ClassVar[SourceKind]
     inputs_argument: ClassVar[str]
@@ -171,10 +172,9 @@ class RunOperator(BaseOperator):
         )
 
     @abstractmethod
-    def check_inputs(self, request: RunRequest, *, again: bool) -> RunRequest:
+    def check_inputs(self, request: RunRequest) -> RunRequest:
         """Compare the inputs with what BrowserAct declares, and return the request to send.
 
-        :param again: this was done before the wait for a slot, so only what changes the request is repeated.
         :raises InputError: an input is not what BrowserAct declares.
         """
 
@@ -348,17 +348,16 @@ class InputParametersOperator(RunOperator):
 
     inputs_argument = "input_parameters"
     template_fields: Sequence[str] = ("input_parameters", *RunOperator.template_fields)
-    template_fields_renderers = {"input_parameters": "json"}
 
     def __init__(self, *, input_parameters: InputParameters = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.input_parameters = input_parameters
 
-    def check_inputs(self, request: RunRequest, *, again: bool) -> RunRequest:
+    def check_inputs(self, request: RunRequest) -> RunRequest:
         """Compare the names of the inputs with those that the workflow or template declares."""
         from airflow_provider_browseract.worker.checks import check_names
 
-        return request if again else check_names(request, self.input_parameters, self.hook, self.log)
+        return check_names(request, self.hook, self.log)
 
     def hide_secrets(self) -> bool:
         """Mask the secret inputs. If there are any, give Airflow's UI a dict, because it hides values by keys."""
@@ -375,17 +374,16 @@ class InputOperator(RunOperator):
 
     inputs_argument = "input"
     template_fields: Sequence[str] = ("input", *RunOperator.template_fields)
-    template_fields_renderers = {"input": "json"}
 
     def __init__(self, *, input: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.input = input
 
-    def check_inputs(self, request: RunRequest, *, again: bool) -> RunRequest:
+    def check_inputs(self, request: RunRequest) -> RunRequest:
         """Compare the input with the schema of the bot or template, and convert texts to the types that it declares."""
         from airflow_provider_browseract.worker.checks import conform_input
 
-        return conform_input(request, self.hook, self.log, again=again)
+        return conform_input(request, self.hook, self.log)
 
     def hide_secrets(self) -> bool:
         """Mask the secret values of the input. Remove them from one that is no dict: it is refused, but shown."""

@@ -162,14 +162,14 @@ class RunOptions(BaseModel):
                 "webhook=True needs deferrable=True and wait_for_completion=True: a callback can only resume a task "
                 "that is deferred."
             )
-        no_pause = "a task that does not wait for its run does not notice a pause"
         needs_end = {
-            "output_path": (self.output_path is not None, "the output of a run is available only at its end"),
-            "max_credits": (self.max_credits is not None, "a task that does not wait for its run cannot stop it"),
-            "on_paused='ask'": (self.asks, no_pause),
-            "on_paused_callback": (self.on_paused_callback, no_pause),
+            "output_path": self.output_path is not None,
+            "max_credits": self.max_credits is not None,
+            "on_paused='ask'": self.asks,
+            "on_paused_callback": self.on_paused_callback,
         }
-        for argument, (is_set, why) in needs_end.items():
+        why = "a task that does not wait for its run sees neither its pauses nor its end, and cannot stop it"
+        for argument, is_set in needs_end.items():
             if is_set and not self.wait_for_completion:
                 raise InputError(f"{argument} needs wait_for_completion=True: {why}.")
         return self

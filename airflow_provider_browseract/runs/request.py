@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -99,10 +99,6 @@ class RunRequest:
     def callback_token_sha256(self) -> str | None:
         """Digest of the token, which may be stored; None if ``callback_url`` is not ours."""
         return None if self.callback_token is None else digest(self.callback_token)
-
-    def with_callback(self, address: str, token: str) -> RunRequest:
-        """Return the same request with our address."""
-        return replace(self, callback_url=address, callback_token=token)
 
     def shown(self, is_secret: Callable[[str], bool]) -> dict[str, Any]:
         """Return the body of the start for a log, without secrets.

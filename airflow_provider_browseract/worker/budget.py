@@ -21,7 +21,7 @@ from airflow_provider_browseract.spending.day_sums import list_open_days, read_d
 from airflow_provider_browseract.spending.spend import Forecast, ListedRun, with_older_runs
 from airflow_provider_browseract.worker.look import look
 from airflow_provider_browseract.worker.own_run import OwnRun
-from airflow_provider_browseract.worker.showing import show_wait_before_start
+from airflow_provider_browseract.worker.showing import show_wait
 from airflow_provider_browseract.worker.slots import defer_to_queue
 
 
@@ -102,7 +102,7 @@ def wait_for_budget(run: OwnRun, refused: Verdict, on_budget: OnBudget, queued: 
     ends = refused.period.ends
     line = "%s Waiting until %s UTC because of on_budget='wait': %s %s"
     run.log.warning(line, refused.reason, f"{ends:%Y-%m-%d %H:%M}", refused.numbers, IF_NO_LINE_FOLLOWS)
-    show_wait_before_start(run.ledger.ti, {"waits_for": "budget", "until": ends.isoformat()}, run.log)
+    show_wait(run.ledger.ti, {"waits_for": "budget", "until": ends.isoformat()}, run.log, link=True)
     # By BrowserAct's clock, the period may begin up to a minute later.
     begins = ends.timestamp() + timings.CLOCK_SKEW
     defer_to_queue(run, replace(queued, began=begins), not_before=begins, until=begins + limit, for_budget=True)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_browseract.api.calls import CODES, NOT_PUBLISHED
 from airflow_provider_browseract.api.models import ApiVersion, InputParameter, SourceInfo, one_line
-from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
+from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, AirflowSkipException, is_secret
 from airflow_provider_browseract.exceptions import (
     AuthenticationError,
@@ -32,7 +31,6 @@ from airflow_provider_browseract.runs.request import (
     RunRequest,
     Source,
     secret_parts,
-    with_names_as_keys,
     without_secrets,
 )
 from airflow_provider_browseract.worker.own_run import OwnRun
@@ -68,31 +66,23 @@ def check_before_start(
     run: OwnRun,
     options: RunOptions,
     request: RunRequest,
-    *,
-    again: bool = False,
 ) -> RunRequest:
     """Check what takes requests to other services: the store and the inputs. Return the request to send.
 
-    :param check_inputs: compares the inputs with what BrowserAct declares, and returns the request to send.
-    :param again: this was checked before the wait for a slot.
-    """
+    :param check_inputs: compares the inputs with what BrowserAct declares, and returns the request to send."""
     hook, log = run.hook, run.log
     check_for_start(hook.settings)
     run.unconverted = False
-    if not again:
-        if options.durable and not AIRFLOW_V_3_3_PLUS:
-            log.warning("durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try.")
-        if options.output_path is not None:
-            from airflow_provider_browseract.worker.conclude import open_store
+    if options.durable and not AIRFLOW_V_3_3_PLUS:
+        log.warning("durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try.")
+    if options.output_path is not None:
+        from airflow_provider_browseract.worker.conclude import open_store
 
-            open_store(options.output_path, hook.settings, log).folder.check("No run was started.")
+        open_store(options.output_path, hook.settings, log).folder.check("No run was started.")
     if not options.validate_inputs:
         return request
     try:
-        request = check_inputs(request)
-        if not again:
-            check_region(request, hook, log)
-        return request
+        return check_inputs(request)
     except BrowserActError as error:
         if _would_fail_the_start(error):
             raise
@@ -104,9 +94,8 @@ def check_before_start(
 def _would_fail_the_start(error: BrowserActError) -> bool:
     """Return whether the start would fail in the same way, or would reach something that is not BrowserAct."""
     # A failed connection would also be retried for as long again.
-    if isinstance(error, NotFoundError | AuthenticationError | ConnectionFailedError) or error.code == NOT_PUBLISHED:
-        return True
-    return isinstance(error, UnexpectedResponseError) and error.unusable is None
+    elsewhere = isinstance(error, UnexpectedResponseError) and error.unusable is None
+    return elsewhere or isinstance(error, NotFoundError | AuthenticationError | ConnectionFailedError)
 
 
 def end_dry_run(run: OwnRun, request: RunRequest) -> NoReturn:
@@ -143,40 +132,25 @@ def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, options: R
     token = new_token()
     mask_secret(token)
     of = {"conn_id": hook.browseract_conn_id, "api_base_url": settings.base_url}
-    return request.with_callback(address(settings.webhook_base_url, ti.id, token, **of), token)
+    url = address(settings.webhook_base_url, ti.id, token, **of)
+    return replace(request, callback_url=url, callback_token=token)
 
 
 # Compare the inputs with what BrowserAct declares
 
 
-def check_names(request: RunRequest, given: Any, hook: BrowserActHook, log: Log) -> RunRequest:
+def check_names(request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:
     """Compare the names of inputs with those that the workflow or template declares (``get-workflow``).
 
-    :param given: the inputs before they became texts.
     :returns: the request with the name of its source.
     :raises InputError: a name is not declared, or a required input is missing.
     """
-    if as_text := sent_as_text(given):
-        # Someone who wanted expand expects one run for each element.
-        log.info(
-            "Sent as one JSON text, because inputs are texts: %s. To start a run for each element, use expand.", as_text
-        )
     request, read = _read_source(request, hook)
     if read.input_parameters:
         compare_names(request.inputs, read.input_parameters, str(request.source))
     elif request.inputs:
         log.warning("The inputs were not checked: BrowserAct lists none for %s.", request.source)
     return request
-
-
-def sent_as_text(given: Any) -> str:
-    """Return which values of ``input_parameters`` are lists or dicts, and so are sent as JSON text."""
-    named = with_names_as_keys(given)
-    kinds = {}
-    for name, value in named.items() if isinstance(named, Mapping) else ():
-        if isinstance(value, Mapping | Sequence) and not isinstance(value, str | bytes):
-            kinds[name] = "dict" if isinstance(value, Mapping) else "list"
-    return ", ".join(f"input_parameters[{name!r}] (a {kind})" for name, kind in kinds.items())
 
 
 def compare_names(given: Collection[str], declared: Sequence[InputParameter], what: str) -> None:
@@ -186,31 +160,22 @@ def compare_names(given: Collection[str], declared: Sequence[InputParameter], wh
     :raises InputError: a name is not declared, or a required input is missing.
     """
     required = {each.name: each.default_enabled is False for each in declared}
-    unknown = [f"{name!r}{did_you_mean(name, required)}" for name in given if name not in required]
-    missing = [repr(name) for name in required if required[name] and name not in given]
-    if wrong := [*_names("has the unknown", unknown), *_names("lacks the required", missing)]:
+    wrong = [f"has the unknown name {name!r}{did_you_mean(name, required)}" for name in given if name not in required]
+    wrong += [f"lacks the required name {name!r}" for name in required if required[name] and name not in given]
+    if wrong:
         inputs = ", ".join(f"{name} (required)" if required[name] else name for name in required)
         raise InputError(f"input_parameters {' and '.join(wrong)}. The inputs of {what} are: {inputs}.")
 
 
-def _names(verb: str, names: Sequence[str]) -> Iterator[str]:
-    if names:
-        yield f"{verb} name{'s' if len(names) > 1 else ''} {', '.join(names)}"
-
-
-def conform_input(request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
+def conform_input(request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:
     """Compare the input of a bot with its schema (``query-bot``, ``query-template``), and return the request to send.
 
-    :param again: this was logged before the wait for a slot.
     :raises InputError: the input is not what the schema asks for.
     """
     from airflow_provider_browseract.runs.bot_input import SchemaUnusableError, conform
 
     request, read = _read_source(request, hook)
     source = request.source
-    if source.kind is SourceKind.BOT and read.published_at is None and read.input_schema is None:
-        kind, remedy = CODES[NOT_PUBLISHED]
-        raise kind(f"The {source} is not published", code=NOT_PUBLISHED, remedy=remedy)
     if read.input_schema is None:
         log.warning("The inputs were not checked: BrowserAct has no schema for %s.", source)
         return request
@@ -219,9 +184,9 @@ def conform_input(request: RunRequest, hook: BrowserActHook, log: Log, *, again:
     except SchemaUnusableError as error:
         log.warning("The inputs were not checked: the schema of %s cannot be used: %s.", source, error)
         return request
-    if found.converted and not again:
+    if found.converted:
         log.info("Converted to the types that %s declares: %s.", source, ", ".join(found.converted))
-    if found.undeclared and not again:
+    if found.undeclared:
         names = ", ".join(found.undeclared)
         log.warning("The schema of %s does not declare these names in input: %s.", source, names)
     return replace(request, inputs=found.input)
@@ -252,21 +217,3 @@ def _kind_of(source: Source, hook: BrowserActHook) -> SourceKind | None:
                     hook.client.send(SOURCES[kind].read(source.id))
                     return kind
     return None
-
-
-def check_region(request: RunRequest, hook: BrowserActHook, log: Log) -> None:
-    """Look the proxy region up in the list of regions.
-
-    :raises InputError: BrowserAct does not have it.
-    """
-    if request.region is None:
-        return
-    try:
-        listed = hook.client.send(APIS[request.source.api_version].list_regions())
-    except BrowserActError as error:
-        log.warning("The region was not checked: %s", error.brief)
-        return
-    regions = {each.code: each.name for each in listed}
-    if regions and request.region not in regions:
-        known = ", ".join(f"{code} ({name})" if name else code for code, name in regions.items())
-        raise InputError(f"region is {request.region!r}, which BrowserAct does not have. Use one of: {known}.")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -48,9 +47,7 @@ READ_AGAIN = (
 )
 """How to read the run of an operator again after the error is fixed."""
 
-
-class _KilledError(Exception):
-    """The process is being ended while it waits for something."""
+STILL_THERE = "BrowserAct still has its output."
 
 
 @dataclass(frozen=True)
@@ -73,8 +70,8 @@ class Conclusion:
     :param output: what is done with the output.
     :param another_try_reads_it: a later try reads the result of this run instead of paying for another run.
     :param advice: how to read the run again after the error is fixed.
-    :param must_end: returns whether the process is being ended and must not wait for results any longer.
     :param follows: the task instance has not started the run.
+    :param killed: returns whether the process is being killed.
     """
 
     task: Task
@@ -84,8 +81,8 @@ class Conclusion:
     output: Output
     another_try_reads_it: bool
     advice: str
-    must_end: Callable[[], bool] = lambda: False
     follows: bool = False
+    killed: Callable[[], bool] = lambda: False
     results: Results | None = None
 
     def conclude(self) -> Any:
@@ -97,72 +94,63 @@ class Conclusion:
         :raises ResultError: the run finished and its results could not be written, but the next try may write them.
         :raises AirflowFailException: the run finished, and no retry can return or write its results.
         """
-        hook, log = self.hook, self.log
         try:
-            with self._paid("read"):
-                try:
-                    self.task = read_again(self.task, hook, log, self._check)
-                finally:
-                    log.info("%s", end_line(self.task))
-                    show_run(self.context["ti"], self.task, hook, log, follows=self.follows)
-                check_finished(self.task)
-            if self.task.unread is not None:
-                raise self._without_result(f"its output cannot be read: {self.task.unread}")
-            if not (_text_of(self.task) or has_files(self.task)):
-                log.warning("The run finished without any output.")
-            returned = self.output.path is None
-            with self._paid("read" if returned else "written"):
-                result = self._read() if returned else self._write()
-        except ResultError:
+            result = self._result()
+        except (Exception, AirflowTaskTimeout) as error:  # noqa: BLE001 - always raised again
+            failure = self._failure(error)
             # The next try reads the same run and counts it.
-            raise
-        except Exception:
-            count_run(self.task)
-            raise
+            if not isinstance(failure, ResultError):
+                count_run(self.task)
+            raise failure from None
         count_run(self.task)
         self._extend_asset_events()
         return result
 
-    def _check(self) -> None:
-        if self.must_end():
-            raise _KilledError
-
-    @contextmanager
-    def _paid(self, done: str) -> Iterator[None]:
-        """Replace errors of the output with errors that lead to no further paid run.
-
-        :param done: what is done with the output, as a past participle for the message.
-        """
+    def _result(self) -> Any:
+        hook, log = self.hook, self.log
         try:
-            yield
-        except StorageError as error:
-            raise self._without_result(f"its results could not be {done}: {error}") from None
-        except (RunError, AirflowFailException):
-            raise
-        except _KilledError:
-            raise self._without_result(f"its process was ended before its results were {done}") from None
-        except AirflowTaskTimeout:
-            raise self._without_result(f"execution_timeout expired while its results were being {done}") from None
-        except Exception as error:  # noqa: BLE001
-            lost = self._without_result(f"its results could not be {done}: {brief_of(error)}")
-            raise lost.with_traceback(error.__traceback__) from None
+            self.task = read_again(self.task, hook, log, self._check)
+        finally:
+            log.info("%s", end_line(self.task))
+            show_run(self.context["ti"], self.task, hook, log, follows=self.follows)
+        check_finished(self.task)
+        if self.task.unread is not None:
+            raise self._without_result(f"its output cannot be read: {self.task.unread}")
+        if not (_text_of(self.task) or has_files(self.task)):
+            log.warning("The run finished without any output.")
+        return self._read() if self.output.path is None else self._write()
 
-    def _without_result(self, why: str, *, then: str = "", lost: bool = False, final: bool = False) -> Exception:
-        """Return the error of a paid run without a result here, which states where its output still is.
+    def _check(self) -> None:
+        """Leave the results to a later try if this process is being killed.
 
-        :param then: what to do, as sentences.
-        :param lost: BrowserAct does not have the output any more.
+        If no later try can read them, this one goes on for as long as Airflow lets it live.
+        """
+        if self.another_try_reads_it and self.killed():
+            raise self._without_result("its process was ended before its results were complete")
+
+    def _failure(self, error: Exception | AirflowTaskTimeout) -> Exception:
+        """Return the error to raise instead of any error of the output: one that leads to no further paid run."""
+        if isinstance(error, RunError | AirflowFailException) and not isinstance(error, StorageError):
+            return error
+        done = "read" if self.output.path is None else "written"
+        if isinstance(error, AirflowTaskTimeout):
+            return self._without_result(f"execution_timeout expired while its results were being {done}")
+        why = error if isinstance(error, StorageError) else brief_of(error)
+        return self._without_result(f"its results could not be {done}: {why}").with_traceback(error.__traceback__)
+
+    def _without_result(self, why: str, then: str = STILL_THERE, *, final: bool = False) -> Exception:
+        """Return the error of a paid run without a result here.
+
+        :param then: what to do, and where the output still is, as sentences.
         :param final: the next try would get the same result.
         """
-        still = "" if lost else "BrowserAct still has its output."
-        reason = f"The run finished, but {why.rstrip('.')}."
-        text = error_text(reason, then or (self.advice if lost else ""), still, about=self.task)
+        text = error_text(f"The run finished, but {why.rstrip('.')}.", then, about=self.task)
         # Without the state of the run, a retry would only start, and bill, another one.
-        return (ResultError if self.another_try_reads_it and not (final or lost) else AirflowFailException)(text)
+        return (ResultError if self.another_try_reads_it and not final else AirflowFailException)(text)
 
     def _wrong_format(self, why: object, kept: str) -> Exception:
-        then = " ".join(filter(None, (kept, f"Fix output_format or the {what_ran(self.task)}.", self.advice)))
-        return self._without_result(f"its output is not {self.output.format}: {why}", then=then, final=True)
+        then = f"{kept} Fix output_format or the {what_ran(self.task)}. {self.advice}\n{STILL_THERE}".lstrip()
+        return self._without_result(f"its output is not {self.output.format}: {why}", then, final=True)
 
     # The output as the value of the task
 
@@ -207,7 +195,8 @@ class Conclusion:
             raise self._without_result(
                 f"{len(results.missing)} of {len(results.missing) + len(results.files)} files are missing ({missing}). "
                 f"The others are in {results.path}",
-                lost=results.lost,
+                self.advice if results.lost else STILL_THERE,
+                final=results.lost,
             )
         if results.format_error:
             # Without a stored text, the output is empty, which the reason states.

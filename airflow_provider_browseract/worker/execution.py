@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
@@ -132,19 +132,15 @@ class Execution:
         with self._accounted_for(task_id):
             event = replace(event, wait=self._continued(event.wait))
             seen = self.run.look(task_id)
-            self._report_what_woke(event, seen, resumed_at)
-            ended = isinstance(seen, Task) and seen.status.ended
-            if event.answer is not None and not ended:
-                again, seen = act_on_answer(event, self.run, self.options, seen)
-            elif event.woken_by is WokenBy.CALLBACK and not ended:
-                self.log.warning("A callback arrived, but the run has not ended, or cannot be read. Waiting again.")
-                again = replace(event.wait, callbacks_in_vain=event.wait.callbacks_in_vain + 1)
-            else:
-                if event.end is End.ENDED and not ended:
-                    self.log.warning(
-                        "The triggerer saw the end of the run, and this process does not see it. Waiting again."
-                    )
-                again = event.wait
+            again = event.wait
+            if isinstance(seen, Task) and seen.status.ended:
+                self._report_what_woke(event, seen, resumed_at)
+            elif event.answer is not None:
+                again, seen = act_on_answer(event, self.run, seen)
+            elif event.woken_by is WokenBy.CALLBACK or event.end is End.ENDED:
+                text = "Woken by a %s, but the run has not ended, or cannot be read. Waiting again."
+                self.log.warning(text, event.woken_by)
+                again = replace(again, callbacks_in_vain=again.callbacks_in_vain + 1)
             return self._until_end(again, seen)
 
     def end_with_airflow(self, error: Exception, *, overdue: bool) -> Any:
@@ -173,12 +169,12 @@ class Execution:
     # Start, or reattach
 
     def _start_and_wait(self, queued: Queued) -> Any:
-        while isinstance(started := self._start_or_reattach(queued), NotNowError):
+        while isinstance(started := self._start_or_reattach(), NotNowError):
             queued = self._wait_to_start(started, queued)
         with self._accounted_for(started.task_id):
             return self._wait_for_result(started)
 
-    def _start_or_reattach(self, queued: Queued) -> Started | NotNowError:
+    def _start_or_reattach(self) -> Started | NotNowError:
         """Carry out the steps 1 and 2. If that fails, state what happens to the run of an earlier try."""
         entry, run = None, self.run
         try:
@@ -189,12 +185,12 @@ class Execution:
             run.unproven = id_of(entry.task_id) if entry is not None else None
             proven = entry is not None and entry.is_proven(self.hook.settings, self.ti)
             if self.operator._dry is True:
-                self._dry_run(entry, proven=proven)
+                self._dry_run(entry)
             if entry is not None and proven:
                 # Whatever fails from here on, this process answers for that run.
                 run.follow(entry.task_id, entry.source.api_version)
                 run.starting = entry.task_id is None
-            return self._wanted(queued).begin(entry)
+            return self._wanted().begin(entry)
         except NotNowError as refused:
             return refused
         except AirflowSkipException:
@@ -229,38 +225,33 @@ class Execution:
             self.log.error("%s. A run may be running and using credits. %s", UNKNOWN, then)
             run.leave_start_unknown()
 
-    def _wanted(self, queued: Queued) -> Start:
+    def _wanted(self) -> Start:
         """Check everything that needs no other service, and return what is to be run."""
         options = self.options
         request = self._request()
         if options.wait_for_completion and not options.deferrable:
             # This process needs it at the end of the run, perhaps hours later, when another version may be installed.
             from airflow_provider_browseract.worker import conclude  # noqa: F401
-        again = queued.refusals > 0
-        return Start(self.run, request, options.max_credits, partial(self._check_before_start, again=again))
+        return Start(self.run, request, options.max_credits, self._check_before_start)
 
     def _request(self) -> RunRequest:
         request = self.operator.read_request(self.context)
         return with_callback(request, self.ti, self.hook, self.options, self.log)
 
-    def _check_before_start(self, request: RunRequest, *, again: bool = False) -> RunRequest:
-        check_inputs = partial(self.operator.check_inputs, again=again)
-        return check_before_start(check_inputs, self.run, self.options, request, again=again)
+    def _check_before_start(self, request: RunRequest) -> RunRequest:
+        return check_before_start(self.operator.check_inputs, self.run, self.options, request)
 
     def _hide_inputs(self, secret_inputs: bool) -> None:
         """Remember whether the run has secret inputs, which is known once the arguments were read."""
         self.hook.hiding = replace(self.hook.hiding, secret_inputs=secret_inputs)
 
-    def _dry_run(self, entry: Entry | None, *, proven: bool) -> NoReturn:
+    def _dry_run(self, entry: Entry | None) -> NoReturn:
         """Check everything, and start nothing."""
         from airflow_provider_browseract.worker.budget import log_forecast
 
         if entry is not None:
-            self.run.follow(None, entry.source.api_version)
-            seen = self.run.look(entry.task_id) if proven and entry.task_id else None
-            if not (isinstance(seen, Task) and seen.status.ended):
-                text = "A run of an earlier try may be active and using credits (%s). A dry run does not stop it."
-                self.log.warning(text, f"BrowserAct task {named}" if (named := id_of(entry.task_id)) else entry.source)
+            text = "A run of an earlier try may be active and using credits (%s). A dry run does not stop it."
+            self.log.warning(text, f"BrowserAct task {named}" if (named := id_of(entry.task_id)) else entry.source)
         request = self._check_before_start(self._request())
         log_forecast(self.run, self.options.max_credits, request)
         end_dry_run(self.run, request)
@@ -268,11 +259,11 @@ class Execution:
     def _fail_to_start(self, error: Exception, entry: Entry | None) -> NoReturn:
         """Raise an error that Airflow retries or not, and that states what happens to the run of an earlier try."""
         final = is_final(error, self.run, begun=entry is not None)
-        reason, codes = self._words_of(error, final=final)
-        about, fate = self._fate_of_earlier(error, reason, final=final, begun=entry is not None)
+        reason, codes = self._words_of(error)
+        about, fate = self._fate_of_earlier(error, reason, final=final)
         if isinstance(error, AirflowFailException) and not fate:
             raise error
-        message = error_text(reason, fate, about=about, codes=codes) if fate else f"{reason}\n{codes}".rstrip()
+        message = error_text(reason, fate, about=about, codes=codes)
         if final:
             raise AirflowFailException(message) from None
         if about is not None:
@@ -281,17 +272,16 @@ class Execution:
             raise AirflowNotFoundException(message) from None
         raise error
 
-    def _words_of(self, error: Exception, *, final: bool) -> tuple[str, str]:
+    def _words_of(self, error: Exception) -> tuple[str, str]:
         """Return reason and remedy of an error, and its codes."""
         if isinstance(error, BrowserActError):
             return str(error).removesuffix(error.codes).rstrip(), error.codes
         if isinstance(error, AirflowNotFoundException):
             return no_connection(self.hook.browseract_conn_id), ""
-        if final and not isinstance(error, InputError | CapUsedUpError | AirflowFailException):
-            return f"{type(error).__name__}: {str(error).rstrip('.')}.\n{RunStartUnknownError.remedy}", ""
-        return str(error), ""
+        known = isinstance(error, InputError | CapUsedUpError | AirflowFailException)
+        return str(error) if known else f"{brief_of(error)}.", ""
 
-    def _fate_of_earlier(self, error: Exception, reason: str, *, final: bool, begun: bool) -> tuple[str | None, str]:
+    def _fate_of_earlier(self, error: Exception, reason: str, *, final: bool) -> tuple[str | None, str]:
         """Return the BrowserAct task of an earlier try, if it is known, and what happens to it; "" if there is none."""
         run = self.run
         if (task_id := run.task_id) is not None:
@@ -299,10 +289,10 @@ class Execution:
             return task_id, f"An earlier try has started a run. {fate.text}"
         if run.unproven is not None and not isinstance(error, AirflowFailException):
             return run.unproven, "The state of an earlier try names a run, which may be active and using credits."
-        if not (final and run.starting and begun):
+        if not (final and run.starting) or isinstance(error, RunStartUnknownError):
             return None, ""
         run.leave_start_unknown()
-        return None, f"An earlier try may have started a run. {RunStartUnknownError.remedy}"
+        return None, f"{UNKNOWN}. {RunStartUnknownError.remedy}"
 
     # Wait for a slot, or for the next day or month of the budget
 
@@ -345,11 +335,8 @@ class Execution:
                 self._hide_inputs(True)
             self.log.warning("The run cannot be read yet: %s", first.brief)
         run.check()
-        wait = self._wait_of(started)
         if self.options.wait_for_completion:
-            return self._until_end(wait, seen)
-        if seen is not None:
-            wait.after_poll(seen, time.time(), self.log)
+            return self._until_end(self._wait_of(started), seen)
         run.task_id = None
         self.log.info(
             "Not waiting for the run, because wait_for_completion=False. This task returns the id of the BrowserAct "
@@ -460,22 +447,16 @@ class Execution:
         )
 
     def _log_wait(self, wait: Wait) -> None:
+        line = polling_line(wait.longest_pause)
         if wait.waits_for is WokenBy.PERSON:
             where = required_action_url(self.context)
-            self.log.info("Waiting in the triggerer for a person's answer at %s. %s", where, IF_NO_LINE_FOLLOWS)
-        elif wait.waits_for is WokenBy.POLL:
-            self.log.info("%s", polling_line(wait.longest_pause))
-        else:
-            self.log.info(
-                "Waiting in the triggerer for BrowserAct's callback. In case the callback is lost, the triggerer also "
-                "polls the run at least every %g seconds. %s",
-                wait.longest_pause,
-                IF_NO_LINE_FOLLOWS,
-            )
+            line = f"Waiting in the triggerer for a person's answer at {where}. {IF_NO_LINE_FOLLOWS}"
+        elif wait.waits_for is WokenBy.CALLBACK:
+            also = f"In case it is lost, the triggerer polls the run at least every {wait.longest_pause:g} seconds."
+            line = f"Waiting in the triggerer for BrowserAct's callback. {also} {IF_NO_LINE_FOLLOWS}"
+        self.log.info("%s", line)
 
-    def _report_what_woke(self, event: WaitEvent, seen: Task | BrowserActError, resumed_at: float) -> None:
-        if not isinstance(seen, Task) or not seen.status.ended:
-            return
+    def _report_what_woke(self, event: WaitEvent, seen: Task, resumed_at: float) -> None:
         # Airflow may end the trigger of this wait only now. The trigger then reads these two keys (is_resumed_wait).
         shown: dict[str, Any] = {"woken_by": event.woken_by.value, "began_at": event.wait.began_at}
         after = ""
@@ -507,13 +488,13 @@ class Execution:
         # The process that starts a run and defers needs none of it.
         from airflow_provider_browseract.worker.conclude import READ_AGAIN, Conclusion, Output
 
-        self.run.has_ended(task)
+        run = self.run
+        run.has_ended(task)
         output = Output(self.options.output_format, self.options.output_path, self.operator.outlets)
-        another_try_reads_it, must_end = self.ledger.is_kept, self.run.must_end
-        self.run.conclusion = Conclusion(
-            task, self.context, self.hook, self.log, output, another_try_reads_it, READ_AGAIN, must_end
+        run.conclusion = Conclusion(
+            task, self.context, self.hook, self.log, output, self.ledger.is_kept, READ_AGAIN, killed=lambda: run.killed
         )
-        return self.run.conclusion.conclude()
+        return run.conclusion.conclude()
 
     def _end_over_cap(self, wait: Wait, task: Task) -> Task:
         """Make sure that a run over ``max_credits`` is stopped, and fail, unless it has finished in the meantime.
@@ -569,14 +550,8 @@ class Execution:
         if end is End.GIVEN_UP or isinstance(seen, BrowserActError):
             why, remedy = why_unread(seen)
             raise self._lost(wait.browseract_task_id, why, remedy=remedy, seen=seen)
-        fate, ended = self.run.stop_or_read(wait.browseract_task_id)
-        if ended is not None:
-            return ended
-        overdue = f"did not end within timeout={self.options.timeout:g} seconds"
-        reason, then = f"The run {overdue}.", f"{fate.text} "
-        if fate.kind is Kind.STOPPED:
-            reason, then = f"The run was stopped, because it {overdue}.", ""
-        raise RunTimedOutError(error_text(reason, f"{then}Raise timeout if the run needs longer.", about=seen))
+        reason = f"The run did not end within timeout={self.options.timeout:g} seconds."
+        return self.run.stop_and_fail(RunTimedOutError, reason, "Raise timeout if the run needs longer.", seen)
 
     def _lost(
         self, task_id: str | None, why: str, *, remedy: str, overdue: bool = False, seen: object = None
@@ -624,21 +599,18 @@ class Execution:
         run = self.run
         seen: Task | BrowserActError | None = None
         # People can edit both. During the deferral, the operator may have been replaced by one of the other version.
-        with tolerate_errors(self.log.warning, "The state of the run could not be read: %s"):
+        with tolerate_errors(self.log.warning, "The run cannot be read: %s"):
             entry, settings = self.ledger.read(), self.hook.settings
             if entry is not None and entry.task_id is not None and entry.is_proven(settings, self.ti):
                 run.follow(entry.task_id, entry.source.api_version)
             elif found := proven_run(self.ledger.own_xcom("task"), settings.api_key, self.ti):
                 run.follow(*found)
-        if (task_id := run.task_id) is not None:
-            # The failed wait is reported instead.
-            with tolerate_errors(self.log.warning, "The run cannot be read: %s"):
-                seen = run.look(task_id)
-                if isinstance(seen, BrowserActError):
-                    raise seen
-            if isinstance(seen, Task) and seen.status.ended:
-                self.log.warning("%s The run has ended, so its result is read.", why)
-                self._hide_inputs(self.operator.hide_secrets())
-                self.hook.hiding = self.hook.hiding.of_run(seen)
-                return self._conclude(seen)
-        raise self._lost(task_id, why, remedy=remedy, overdue=overdue, seen=seen)
+            if run.task_id is not None and isinstance(seen := run.look(run.task_id), BrowserActError):
+                # The failed wait is reported instead.
+                raise seen
+        if isinstance(seen, Task) and seen.status.ended:
+            self.log.warning("%s The run has ended, so its result is read.", why)
+            self._hide_inputs(self.operator.hide_secrets())
+            self.hook.hiding = self.hook.hiding.of_run(seen)
+            return self._conclude(seen)
+        raise self._lost(run.task_id, why, remedy=remedy, overdue=overdue, seen=seen)

@@ -98,7 +98,7 @@ class Ledger:
             return None if kept is None else from_json(Entry, kept)
         except ValueError as error:
             named = kept.get("task_id") if isinstance(kept, Mapping) else None
-            raise unusable(f"it cannot be read ({error})", named, UNTIL_DELETED) from None
+            raise not_certain(UNUSABLE.format(f"it cannot be read ({error})"), UNTIL_DELETED, named) from None
 
     def write(self, entry: Entry | None) -> None:
         """Store an entry, which replaces the earlier one; None deletes it."""
@@ -149,6 +149,8 @@ class Ledger:
                 self.ti.xcom_push(key=MAX_TRIES_XCOM, value=self.ti.max_tries)
 
 
+UNUSABLE = "The state that an earlier try stored about its run cannot be used: {}."
+
 UNTIL_DELETED = f"delete the key {STATE_KEY} from the task state of this task instance, or set durable=False"
 """What lets a new run start if the stored state cannot be read at all."""
 
@@ -161,16 +163,12 @@ def id_of(named: Any) -> str | None:
     return named if isinstance(named, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", named) else None
 
 
-def unusable(why: str, named: Any, then: str) -> AirflowFailException:
-    """Return the error of a stored state that cannot be used.
+def not_certain(reason: str, then: str, named: Any, codes: str = "") -> AirflowFailException:
+    """Return the error of a try that does nothing, because it is not certain which run an earlier try has started.
 
-    :param named: the BrowserAct task that it names.
     :param then: what lets a new run start.
+    :param named: the BrowserAct task that may be that run.
+    :param codes: BrowserAct's codes, if it has refused something.
     """
-    return AirflowFailException(
-        error_text(
-            f"The state that an earlier try stored about its run cannot be used: {why}.",
-            f"Nothing was started or stopped. Make sure that no run is running. Then {then}.",
-            about=id_of(named),
-        )
-    )
+    safe = f"Nothing was started or stopped. Make sure that no run is running. Then {then}."
+    return AirflowFailException(error_text(reason, safe, about=id_of(named), codes=codes))

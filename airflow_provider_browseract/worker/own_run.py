@@ -15,13 +15,13 @@ from airflow_provider_browseract.compat import (
     AIRFLOW_V_3_4_PLUS,
     DELETED,
     FINAL_STATES,
+    AirflowFailException,
     AirflowTaskTimeout,
     task_instance_state,
 )
 from airflow_provider_browseract.exceptions import (
     CHECK_NEWEST,
     BrowserActError,
-    ResultError,
     RunCanceledError,
     RunError,
     RunLostError,
@@ -117,13 +117,10 @@ class OwnRun:
     error: RunError | None = None
     # The infrastructure ends this process, and its run had already ended, so only the result is left to read.
     had_ended = False
-    # The one early end of a sleep after that has been used.
-    _read_early = False
     _executing = False
     # The thread that decides about the run now, and whether Airflow ends the process after a few seconds.
     _deciding: int | None = None
     _hurried = True
-    _killed_at: float | None = None
     # Set once the decision of a kill is carried out; None if this process is not being killed.
     _decided: threading.Event | None = None
 
@@ -150,17 +147,16 @@ class OwnRun:
     # Requests
 
     def sleep(self, seconds: float) -> None:
-        """Sleep until the time is over. If a kill has found that the run has ended, one sleep ends early.
+        """Sleep until the time is over, or until a kill has found that the run has ended.
 
         :raises RunError: the try was killed.
         """
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            if self.had_ended and not self._read_early:
-                self._read_early = True
-                return
             time.sleep(min(left, CHECK_INTERVAL))
             self.check()
+            if self.had_ended:
+                return
 
     def look(self, browseract_task_id: str) -> Task | BrowserActError:
         """Read the run, and return it; or the error, if that fails."""
@@ -204,11 +200,18 @@ class OwnRun:
                 LiveViewLink().push(self.ledger.ti, self.url)
         return fate
 
-    def stop_or_read(self, browseract_task_id: str) -> tuple[Fate, Task | None]:
-        """Stop the run. If it has ended by itself before, return it too, because its result is paid for."""
-        fate = self.stop(browseract_task_id)
-        seen = self.look(browseract_task_id) if fate.kind is Kind.ENDED else None
-        return fate, seen if isinstance(seen, Task) and seen.status.ended_by_itself else None
+    def stop_and_fail(self, error: type[Exception], why: str, remedy: str, about: Task | str) -> Task:
+        """Stop the run and raise an error, or return the run if it has ended by itself, because its result is paid for.
+
+        An error that forbids a retry is replaced if the run cannot be stopped and a next try can reattach to it.
+        """
+        fate = self.stop(task_id := about if isinstance(about, str) else about.id)
+        seen = self.look(task_id) if fate.kind is Kind.ENDED else None
+        if isinstance(seen, Task) and seen.status.ended_by_itself:
+            return seen
+        if fate.kind is Kind.RUNS and error is AirflowFailException and self.leave(RunLostError(why)):
+            error, remedy = RunLostError, "The next try reattaches to the run."
+        raise error(error_text(why, f"{fate.text} {remedy}".rstrip(), about=about))
 
     def stop_on_kill(self, browseract_task_id: str, *, within: float | None = None) -> Fate:
         """Stop the run, unless ``cancel_on_kill=False`` forbids it."""
@@ -254,7 +257,6 @@ class OwnRun:
 
     def on_kill(self) -> None:
         """Carry out the operator's ``on_kill``, at most once."""
-        self._killed_at = self._killed_at or time.monotonic()
         # After execution_timeout, Airflow calls this while it handles the exception: no code is interrupted, and no
         # time limit applies.
         if isinstance(sys.exc_info()[1], AirflowTaskTimeout):
@@ -295,16 +297,6 @@ class OwnRun:
             self._decide(self._decided)
         if not self.had_ended:
             raise self.error or RunCanceledError("Killed before a run was started.")
-
-    def must_end(self) -> bool:
-        """Return whether this process is being ended and must no longer wait for the results of an ended run.
-
-        If no other try can read them, this one waits for as long as Airflow lets a killed process live.
-        """
-        if self._killed_at is None:
-            return False
-        another = self.ledger.another_try(ResultError("not read"))
-        return another or time.monotonic() - self._killed_at >= timings.KILL_LIMIT
 
     def stop_if_unwanted(self) -> None:
         """Act as if killed when Airflow no longer wants this try to run.

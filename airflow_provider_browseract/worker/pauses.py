@@ -11,16 +11,14 @@ from airflow_provider_browseract.compat import AirflowFailException, in_dag_test
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
     ResumeNotSupportedError,
-    RunLostError,
     RunPausedError,
     TaskNotPausedError,
 )
 from airflow_provider_browseract.in_airflow.required_action import ask
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer, OnPaused, RunOptions
-from airflow_provider_browseract.runs.report import error_text, facts
+from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.wait import FOREVER, Wait, WaitEvent
-from airflow_provider_browseract.worker.fate import Kind
 from airflow_provider_browseract.worker.own_run import OwnRun
 from airflow_provider_browseract.worker.showing import show_run
 
@@ -53,25 +51,18 @@ def handle_pause(
     _notify(options.on_paused_callback, context, task, run)
     if options.on_paused is not OnPaused.FAIL:
         return replace(wait, ignore_pause_until=FOREVER), None
-    fate, ended = run.stop_or_read(task.id)
-    if ended is not None:
-        return wait, ended
     why = "The run paused for a person, and on_paused='fail' does not wait for one."
-    if fate.kind is Kind.RUNS and run.leave(RunLostError(why)):
-        then = "The next try reattaches to the run, and tries again to stop it."
-        raise RunLostError(error_text(why, f"{fate.text} {then}", about=task))
-    then = "To let a person help, set on_paused='ask' or on_paused='wait'."
-    raise AirflowFailException(error_text(why, f"{fate.text} {then}", about=task))
+    remedy = "To let a person help, set on_paused='ask' or on_paused='wait'."
+    return wait, run.stop_and_fail(AirflowFailException, why, remedy, task)
 
 
-def act_on_answer(
-    event: WaitEvent, run: OwnRun, options: RunOptions, seen: Task | BrowserActError
-) -> tuple[Wait, Task | BrowserActError]:
+def act_on_answer(event: WaitEvent, run: OwnRun, seen: Task | BrowserActError) -> tuple[Wait, Task | BrowserActError]:
     """Resume or stop the paused run, as a person chose or, without an answer, as ``AskPerson(default=...)`` says.
 
     :returns: the wait that follows a resume, and what the last poll returned.
-    :raises RunPausedError: nobody answered in time, and the run was stopped.
+    :raises RunPausedError: nobody answered in time.
     :raises AirflowFailException: a person chose to stop the run. There is no retry, which would only ask again.
+    :raises RunLostError: the run could not be stopped, and the next try can reattach to it.
     """
     wait, answer, task_id = event.wait, event.answer or Answer.RESUME, event.wait.browseract_task_id
     if wait.required_action is None:
@@ -81,18 +72,14 @@ def act_on_answer(
         )
         return wait, seen
     who = f"{event.answered_by} chose {answer.option}" if event.answered_by else "nobody answered in time"
-    if event.answered_by is None and options.answer_timeout is not None:
-        who = f"nobody answered within {options.answer_timeout:g} seconds"
     if answer is Answer.RESUME:
         run.log.info("Resuming the run: %s.", who)
         return _resume(wait.unasked(), run), seen
-    why, (fate, ended) = f"The run paused for a person, and {who}.", run.stop_or_read(task_id)
-    if ended is not None:
-        return wait, ended
+    error: type[Exception] = AirflowFailException
+    remedy = ""
     if event.answered_by is None:
-        longer = "To wait longer for an answer, raise the timeout of AskPerson."
-        raise RunPausedError(error_text(why, f"{fate.text} {longer}", about=task_id))
-    raise AirflowFailException(error_text(why, fate.text, about=task_id))
+        error, remedy = RunPausedError, "To wait longer for an answer, raise the timeout of AskPerson."
+    return wait, run.stop_and_fail(error, f"The run paused for a person, and {who}.", remedy, task_id)
 
 
 def _resume(wait: Wait, run: OwnRun) -> Wait:

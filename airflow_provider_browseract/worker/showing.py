@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 FAILURE_XCOM = "failure"
 """XCom with why the newest try of a task instance has failed."""
 
+NOT_PUSHED = "Could not push the XCom %r (%s)."
+
 FAILURE_LENGTH = 300
 """Characters of a reason or a remedy in that XCom."""
 
@@ -47,11 +49,11 @@ def showing_failure(ti: Any, facts: Callable[[], dict[str, Any] | None], log: Lo
         raise
     except Exception as error:
         # Whatever happens here, the error decides whether Airflow starts another try.
-        with suppress(AirflowTaskTimeout), tolerate_errors():
+        with suppress(AirflowTaskTimeout), tolerate_errors(log.warning, NOT_PUSHED, FAILURE_XCOM):
             if (known := facts()) is not None:
                 reason, then = reason_and_remedy(redact(str(error)))
                 shown = {"reason": reason[:FAILURE_LENGTH], "remedy": then and then[:FAILURE_LENGTH]}
-                _push(ti, FAILURE_XCOM, {**shown, "kind": type(error).__name__, **known}, log)
+                ti.xcom_push(key=FAILURE_XCOM, value={**shown, "kind": type(error).__name__, **known})
         raise
 
 
@@ -96,19 +98,13 @@ def proven_run(shown: Any, api_key: str, ti: Any) -> tuple[str, ApiVersion] | No
     return shown["task_id"], ApiVersion(shown["api_version"])
 
 
-def show_wait_before_start(ti: Any, shown: dict[str, Any], log: Log) -> None:
-    """Push the XCom that shows what a task instance without a run waits for, and the link to it in the panel."""
-    show_wait(ti, shown, log)
-    with tolerate_errors(log.warning, "The link to the panel could not be pushed (%s)."):
-        PanelLink().push_for(ti)
+def show_wait(ti: Any, shown: dict[str, Any], log: Log, *, link: bool = False) -> None:
+    """Push the XCom that shows how a task instance waits, or what woke it.
 
-
-def show_wait(ti: Any, shown: dict[str, Any], log: Log) -> None:
-    """Push the XCom that shows how a task instance waits, or what woke it."""
-    _push(ti, WAIT_XCOM, shown, log)
-
-
-def _push(ti: Any, key: str, value: dict[str, Any], log: Log) -> None:
+    :param link: push the link to the task instance in the panel too, because it has no run yet.
+    """
     # An XCom that is only for display must not end the wait.
-    with tolerate_errors(log.warning, "Could not push the XCom %r (%s).", key):
-        ti.xcom_push(key=key, value=value)
+    with tolerate_errors(log.warning, NOT_PUSHED, WAIT_XCOM):
+        ti.xcom_push(key=WAIT_XCOM, value=shown)
+        if link:
+            PanelLink().push_for(ti)

@@ -13,7 +13,7 @@ from airflow_provider_browseract.queue.queueing import Queued, QueueWait, pause_
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
 from airflow_provider_browseract.worker.own_run import OwnRun
-from airflow_provider_browseract.worker.showing import show_wait_before_start
+from airflow_provider_browseract.worker.showing import show_wait
 
 NO_SLOT_NOW = "BrowserAct has no free slot now, and has refused the start"
 TOO_MANY_REQUESTS = "BrowserAct has received too many requests, and has refused the start"
@@ -46,7 +46,7 @@ def wait_for_slot(
         refused.message,
         f" {IF_NO_LINE_FOLLOWS}" if deferrable else "",
     )
-    show_wait_before_start(run.ledger.ti, {"waits_for": "slot", "refusals": queued.refusals}, run.log)
+    show_wait(run.ledger.ti, {"waits_for": "slot", "refusals": queued.refusals}, run.log, link=True)
     pause = max(pause_after(queued.refusals, random.random), refused.retry_after or 0.0)
     pause = min(pause, timings.LONGEST_RETRY_AFTER)
     if not deferrable:

@@ -15,7 +15,6 @@ from airflow_provider_browseract.exceptions import (
     ConcurrencyLimitError,
     RateLimitError,
     RunStartUnknownError,
-    TaskNotFoundError,
     UnknownRefusalError,
 )
 from airflow_provider_browseract.hooks.connection import budget_of
@@ -23,10 +22,10 @@ from airflow_provider_browseract.loops import send_all
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import WHY_UNKNOWN, error_text
 from airflow_provider_browseract.runs.request import RunRequest
-from airflow_provider_browseract.runs.wait import stop_run
+from airflow_provider_browseract.runs.wait import is_unknown_run, stop_run
 from airflow_provider_browseract.spending.cap import check_cap
 from airflow_provider_browseract.worker.fate import UNKNOWN
-from airflow_provider_browseract.worker.ledger import UNTIL_CLEARED, Entry, id_of, unusable
+from airflow_provider_browseract.worker.ledger import UNTIL_CLEARED, UNUSABLE, Entry, id_of, not_certain
 from airflow_provider_browseract.worker.lost_start import Listed, LostStart
 from airflow_provider_browseract.worker.matching import match_task
 from airflow_provider_browseract.worker.own_run import OwnRun
@@ -178,30 +177,27 @@ class Start:
     def _leave_alone(self, entry: Entry, why: str) -> Started:
         """Fail or, if the task was cleared, start a new run; do nothing to the run that the entry names."""
         named = id_of(entry.task_id)
-        if not self.cleared:
-            raise unusable(why, named, UNTIL_CLEARED)
-        then = f" The run that it names may be active and using credits: BrowserAct task {named}." if named else ""
-        text = "The state that an earlier try stored about its run cannot be used: %s. %s"
-        self.log.warning(text, why, f"{STARTING_ANEW}{then}")
+        self._check_cleared(UNUSABLE.format(why), named)
         return self._start(earlier=(named,) if named else ())
+
+    def _check_cleared(self, reason: str, task_id: str | None, codes: str = "") -> None:
+        """Fail unless a person has cleared the task, and so wants a new run beside one that may be active."""
+        if not self.cleared:
+            raise not_certain(reason, UNTIL_CLEARED, task_id, codes)
+        active = f" A run may be active and using credits: BrowserAct task {task_id}." if task_id else ""
+        self.log.warning("%s %s%s", reason, STARTING_ANEW, active)
 
     def _read_earlier(self, task_id: str) -> Task | None:
         """Read the run of an entry; return None if BrowserAct does not know it, and a person has cleared the task."""
         task = self.run.look(task_id)
         if isinstance(task, Task):
             return task
-        if not isinstance(task, TaskNotFoundError) or task.code is None:
+        if not is_unknown_run(task):
             raise task
-        unknown = "BrowserAct does not know the run of an earlier try with this API key."
-        if not self.cleared:
-            # With a key of another account, the run may still be active there.
-            self.run.task_id = None
-            then = f"{WHY_UNKNOWN} Make sure that no run is active. Then {UNTIL_CLEARED}."
-            raise AirflowFailException(
-                error_text(f"{unknown} Nothing was started.", then, about=task_id, codes=task.codes)
-            )
-        text = "%s %s If it is active in another account, it keeps using credits. %s It was BrowserAct task %s."
-        self.log.warning(text, unknown, WHY_UNKNOWN, STARTING_ANEW, task_id)
+        # With a key of another account, the run may still be active there.
+        self.run.task_id = None
+        unknown = f"BrowserAct does not know the run of an earlier try with this API key. {WHY_UNKNOWN}"
+        self._check_cleared(unknown, task_id, task.codes)
         return None
 
     def _is_wanted(self, task: Task, entry: Entry) -> bool:
@@ -212,25 +208,21 @@ class Start:
         elif not self.same:
             why = "an earlier try had other inputs or another profile"
         elif status.came_to_nothing:
-            self.log.info("The run of an earlier try has ended as %s. Starting a new run.", status)
-            return False
+            why = "it has no result"
         elif status.ended or not self.cleared:
             return True
         else:
             why = "the Airflow task was cleared"
-        if status.ended:
-            self.log.info("The run of an earlier try has ended as %s, but %s. Starting a new run.", status, why)
-            return False
-        text = "The run of an earlier try was stopped, because %s. Starting a new run. It was BrowserAct task %s."
-        if not send_all(stop_run(task.id, APIS[task.api_version]), self.run.hook.client):
-            seen = self.run.look(task.id)
-            if self.same and isinstance(seen, Task) and not seen.status.came_to_nothing:
-                # It has finished before the stop, and its result was never returned.
-                return True
-            text = (
-                "The run of an earlier try ended before its stop (%s). Starting a new run. It was BrowserAct task %s."
-            )
-        self.log.warning(text, why, task.id)
+        what = f"has ended as {status}"
+        if not status.ended:
+            what = "was stopped"
+            if not send_all(stop_run(task.id, APIS[task.api_version]), self.run.hook.client):
+                seen, what = self.run.look(task.id), "ended before its stop"
+                if self.same and isinstance(seen, Task) and not seen.status.came_to_nothing:
+                    # It has finished before the stop, and its result was never returned.
+                    return True
+        text = "The run of an earlier try %s. Starting a new run, because %s. It was BrowserAct task %s."
+        self.log.warning(text, what, why, task.id)
         return False
 
     def _start(self, before: Entry | None = None, earlier: tuple[str, ...] = (), spent: int = 0) -> Started:

@@ -161,7 +161,7 @@ def test_callbacks_before_end_of_run_resume_task_once_and_it_waits_again(called_
     assert set(outcomes) == {"unknown", "resumed"}
     wait_for(
         "The wait after it",
-        lambda: "A callback arrived, but the run has not ended, or cannot be read. Waiting again." in runs.log(index),
+        lambda: "Woken by a callback, but the run has not ended, or cannot be read. Waiting again." in runs.log(index),
         timeout=150,
     )
     before = runs.world.polls(task.id)

@@ -284,7 +284,7 @@ def test_run_that_is_running_at_its_deadline_is_stopped_and_fails_task(world, st
     task_id = task_id_of(world, "limits", run_id, "overdue")
     assert world.task(task_id).status == "canceled"
     log = log_of(world, "limits", run_id, "overdue")
-    assert "The run was stopped, because it did not end within timeout=20 seconds." in log
+    assert "The run did not end within timeout=20 seconds." in log
 
 
 def test_tasks_without_a_slot_wait_in_the_triggerer_and_run_one_after_the_other(world, started):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow_provider_browseract.emulator import CONTACTS, SEARCH, TEMPLATE_SEARCH, RequestFault
+from airflow_provider_browseract.emulator import CONTACTS, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.operators.browseract import (
     RunBotOperator,
     RunBotTemplateOperator,
@@ -75,9 +75,3 @@ def test_run_that_ends_at_once_needs_three_requests_and_is_not_deferred(worker, 
     assert len(run.run()) >= 2
     assert run.deferrals == []
     assert [request.endpoint for request in emulator.requests] == calls
-
-
-def test_unreadable_regions_log_a_warning_and_the_run_still_finishes(worker, emulator, logs):
-    emulator.fault("get-region-list", RequestFault.status(500), times=None)
-    assert len(worker(**TEMPLATE).run()) == 2
-    assert "The region was not checked" in logs()

@@ -223,7 +223,7 @@ class TestChangingConnection:
         with pytest.raises(AirflowNotFoundException):
             orders(store=store).run()
         world.connect()
-        with pytest.raises(AirflowFailException, match="An earlier try may have started a run"):
+        with pytest.raises(AirflowFailException, match="It is not known whether BrowserAct started a run"):
             orders(profile_id="", store=store).run()
         assert orders(store=store).run() == ORDERS_RESULT
         assert len(emulator.tasks) == 1

@@ -20,7 +20,7 @@ BEGAN = 1795647413.0294871
 def arranged(base_url="https://airflow.example.com", api_base_url=PUBLIC):
     token = callback_url.new_token()
     url = callback_url.address(base_url, TI_ID, token, conn_id="browseract_default", api_base_url=api_base_url)
-    return RunRequest(Source(SourceKind.WORKFLOW, "70")).with_callback(url, token)
+    return RunRequest(Source(SourceKind.WORKFLOW, "70"), callback_url=url, callback_token=token)
 
 
 def test_callback_token_has_256_bits_and_does_not_repeat_and_another_text_is_none():

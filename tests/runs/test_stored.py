@@ -10,7 +10,7 @@ from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.wait import Wait, WaitEvent, WokenBy
 from airflow_provider_browseract.runs.watching import Cursor
-from airflow_provider_browseract.worker.ledger import Entry, unusable
+from airflow_provider_browseract.worker.ledger import Entry, not_certain
 from tests.cases import cases
 from tests.steps import replace
 from tests.worker.starts import ENTRY
@@ -103,5 +103,5 @@ def test_anything_else_is_refused(kind, value):
 
 @pytest.mark.parametrize("odd", ["7" * 65, "7\n[2026-11-27] INFO", "https://evil.example", "\x1b[2J", 7, None, ["7"]])
 def test_entry_that_cannot_be_read_names_its_run_only_by_an_id(odd):
-    assert "\nBrowserAct task 18230957120664813." in str(unusable("x", "18230957120664813", "wait"))
-    assert str(unusable("x", odd, "wait")).endswith("Then wait.")
+    assert "\nBrowserAct task 18230957120664813." in str(not_certain("x", "wait", "18230957120664813"))
+    assert str(not_certain("x", "wait", odd)).endswith("Then wait.")

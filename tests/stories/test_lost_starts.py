@@ -93,7 +93,10 @@ ONE_RUN = {
     "list cannot be read until the task is cleared": [
         UNKNOWN_START,
         Try(
-            cleared=True, later=300, runs="canceled finished", says="was stopped, because the Airflow task was cleared"
+            cleared=True,
+            later=300,
+            runs="canceled finished",
+            says="was stopped. Starting a new run, because the Airflow task was",
         ),
     ],
     "run finishes before the stop of a clear": [
@@ -122,7 +125,7 @@ ONE_RUN = {
             run=LONG,
             args={"timeout": 300},
             faults={"stop": (RequestFault.lost_response(), 1)},
-            says="The run was stopped, because it did not end",
+            says="did not end within timeout=300 seconds.\nThe run was stopped. Raise",
             runs="canceled",
         )
     ],

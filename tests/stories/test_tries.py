@@ -124,7 +124,7 @@ STORIES = {
     "pause": [Try(run={**PAUSES, "pause_limit": 600.0}, says="waits for a person: http")],
     "pause with on_paused=fail": [Try(FAILS, run=PAUSES, args=NO_PAUSE, says="paused for a person", runs="canceled")],
     "pause with on_paused=fail, stop fails": [
-        Try(RunLostError, run=PAUSES, args=NO_PAUSE, faults=NO_STOP, says="tries again"),
+        Try(RunLostError, run=PAUSES, args=NO_PAUSE, faults=NO_STOP, says="The next try reattaches to the run."),
         Try(FAILS, args=NO_PAUSE, says="paused for a person", runs="canceled"),
     ],
     "no credits": [Try(InsufficientCreditsError, faults={"start": (NO_CREDITS, 1)}, says="add"), Try()],
@@ -169,7 +169,7 @@ STORIES = {
 DEFERRED = {
     "cleared while deferred": [
         Try(DEFERS),
-        Try(cleared=True, says="was stopped, because the Airflow task was cleared", runs="canceled finished"),
+        Try(cleared=True, says=f"was stopped. {STARTS_ANEW} cleared", runs="canceled finished"),
     ],
     "cleared after the end": [Try(DEFERS), Try(cleared=True, later=600)],
 }

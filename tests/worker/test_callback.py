@@ -155,7 +155,7 @@ class TestCallback:
         for name in ("browseract_task_id", "deadline", "poll_interval", TOKEN_KEY):
             assert again[name] == first[name]
         assert (first["callbacks_in_vain"], again["callbacks_in_vain"]) == (0, 1)
-        assert "A callback arrived, but the run has not ended" in logs()
+        assert "Woken by a callback, but the run has not ended" in logs()
         assert len(emulator.tasks) == 1
 
     def test_callback_with_an_unreadable_result_defers_again(self, orders, emulator):

@@ -22,7 +22,6 @@ from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.results.download import FileSession, Stopped
 from airflow_provider_browseract.results.folder import Folder
 from airflow_provider_browseract.results.store import Results, ResultStore
-from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.worker import conclude, showing
 from airflow_provider_browseract.worker.conclude import read_again
@@ -92,59 +91,32 @@ class TestLateOutput:
         assert worker(**TEXT, store=store).run() == "late"
         assert len(emulator.tasks) == 1
 
-    @pytest.fixture
-    def killed_when_late(self, search, emulator, store):
-        """Run a try, and kill it when it begins to wait for output that comes some seconds after the end of its run."""
+    @pytest.mark.parametrize("remembered", [False, True], ids=["not remembered", "remembered"])
+    def test_kill_leaves_late_output_to_a_later_try_that_can_read_it(self, search, emulator, store, logs, remembered):
+        emulator.set_workflow(SEARCH.id, output_after=0.2)
+        made = search(store=store if remembered else None)
+        operator = made.operator()
 
-        def evaluate(exception, **_):
-            # A retry policy that decides by the class of the error.
-            return SimpleNamespace(action="default" if isinstance(exception, ResultError) else "fail")
+        def killed_and_following(*given):
+            operator.on_kill()
+            return read_again(*given)
 
-        def run(after: float, **arguments):
-            emulator.set_workflow(SEARCH.id, output_after=after)
-            made = search(store=store, **arguments)
-            made.ti.max_tries = arguments.get("retries", 0)
-            made.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
-            operator = made.operator()
-
-            def killed_and_following(*given, **options):
-                operator.on_kill()
-                return read_again(*given, **options)
-
-            with patch.object(conclude, "read_again", killed_and_following):
-                return operator.execute(made.context)
-
-        return run
-
-    @pytest.mark.parametrize("output_format", ["auto", "json", "text"])
-    def test_kill_leaves_late_output_to_the_next_try(self, killed_when_late, search, emulator, store, output_format):
-        with pytest.raises(ResultError, match="finished, but its process was ended before its results were read"):
-            killed_when_late(0.4, retries=1, output_format=output_format)
-        run = search(store=store, output_format=output_format)
-        run.ti.try_number = 2
-        assert run.run()
-        assert len(emulator.tasks) == 1
-
-    def test_kill_in_the_last_try_returns_late_output_that_comes_in_time(self, killed_when_late, emulator, logs):
-        assert len(killed_when_late(0.2)) == 2
+        with patch.object(conclude, "read_again", killed_and_following):
+            if remembered:
+                with pytest.raises(ResultError, match="process was ended before its results were complete"):
+                    operator.execute(made.context)
+            else:
+                assert len(operator.execute(made.context)) == 2
         # The run has ended, so there is nothing to decide.
         assert calls_of(emulator, "stop-task") == 0
         assert "Killed" not in logs()
 
-    def test_kill_in_the_last_try_fails_with_the_link_to_output_that_is_too_late(self, killed_when_late, monkeypatch):
-        monkeypatch.setattr(timings, "KILL_LIMIT", 0.3)
-        monkeypatch.setattr(timings, "READ_AGAIN_PAUSES", (60.0,))
-        where = r"(?s)process was ended before its results were read\..BrowserAct still has its output\..Log: http"
-        with pytest.raises(ResultError, match=where):
-            killed_when_late(60.0)
-
 
 class TestKillWhileResultsAreWritten:
-    NOT_KEPT = "process was ended before its results were written"
+    LEFT = r"process was ended before its results were complete\.\nBrowserAct still has its output\."
 
-    def test_kill_while_files_are_in_preparation_reports_that_they_are_not_kept(self, download, emulator, monkeypatch):
-        monkeypatch.setattr(timings, "KILL_LIMIT", 0.3)
-        run = download(EmulatedFile("late.csv", b"a,b", prepared_after=600.0))
+    def test_kill_while_files_are_in_preparation_leaves_them_to_the_next_try(self, download, emulator, store):
+        run = download(EmulatedFile("late.csv", b"a,b", prepared_after=600.0), store=store)
         reads = []
 
         def kill_at_the_third_read_after_the_end(operator) -> None:
@@ -154,10 +126,10 @@ class TestKillWhileResultsAreWritten:
                 operator.on_kill()
 
         run.at_calls(before=kill_at_the_third_read_after_the_end)
-        with pytest.raises(AirflowFailException, match=self.NOT_KEPT):
+        with pytest.raises(ResultError, match=self.LEFT):
             run.run()
 
-    def test_kill_ends_a_download_and_reports_that_files_are_not_kept(self, download, monkeypatch):
+    def test_kill_ends_a_download_and_leaves_it_to_the_next_try(self, download, store, monkeypatch):
         under_way, ended = threading.Event(), threading.Event()
 
         def fetch_until_stopped(session, *_) -> int:
@@ -166,13 +138,12 @@ class TestKillWhileResultsAreWritten:
             ended.set()
             raise Stopped
 
-        monkeypatch.setattr(timings, "KILL_LIMIT", 0.3)
         monkeypatch.setattr(FileSession, "fetch", fetch_until_stopped)
-        run = download(EmulatedFile("a.csv", b"a,b"))
+        run = download(EmulatedFile("a.csv", b"a,b"), store=store)
         operator = run.operator()
         killing = threading.Thread(target=lambda: under_way.wait(30) and operator.on_kill())
         killing.start()
-        with pytest.raises(AirflowFailException, match=self.NOT_KEPT):
+        with pytest.raises(ResultError, match=self.LEFT):
             operator.execute(run.context)
         assert ended.wait(10)
         killing.join()
@@ -306,12 +277,12 @@ class TestOutputPath:
         assert worker(**arguments).run()["output"]["name"] == "output.json"
         assert len(emulator.tasks) == 1
 
-    def test_output_path_is_checked_once_per_start_and_not_in_the_queue(self, worker, emulator, folder):
+    def test_output_path_is_checked_before_each_start(self, worker, emulator, folder):
         emulator.fault("run-task", RequestFault.refused(10118), times=3)
         with patch.object(Folder, "check", autospec=True, side_effect=Folder.check) as check:
             for deferrable in (True, False):
                 worker(workflow_id=ORDERS.id, output_path=str(folder), deferrable=deferrable).run()
-        assert (calls_of(emulator, "run-task"), check.call_count) == (5, 2)
+        assert (calls_of(emulator, "run-task"), check.call_count) == (5, 5)
 
 
 def test_outlet_event_and_openlineage_have_the_run_its_facts_and_its_paths(export, emulator, folder):

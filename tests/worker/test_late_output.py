@@ -26,7 +26,7 @@ BROKEN = BrowserActError("Internal error")
 def play(monkeypatch, caplog):
     def play(task: Task, *answers: Task | BrowserActError) -> tuple[Any, list[float], list[str]]:
         """Return the run or the error, the pauses, and the log."""
-        left, slept = list(answers), []
+        left, slept = list(answers), list[float]()
 
         def look(hook, task_id, version):
             assert (task_id, version) == (task.id, task.api_version)

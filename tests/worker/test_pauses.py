@@ -253,6 +253,15 @@ class TestRequiredAction:
             run.operator().execute_complete(run.context, over)
         assert people.question["chosen"] == ["Stop"]
 
+    def test_stop_by_a_person_that_browseract_refuses_is_left_to_the_next_try(self, asked, emulator, people, store):
+        run, deferred = asked(store=store)
+        run.ti.max_tries = 1
+        emulator.fault("stop-task", RequestFault.status(403))
+        left = r"chose Stop\.\nThe run could not be stopped .* The next try reattaches to the run\."
+        with pytest.raises(RunLostError, match=left):
+            run.resume(deferred, people.answer("Stop"))
+        assert emulator.tasks[0].status == "paused"
+
     def test_unknown_answer_to_a_required_action_raises_an_error(self, asked, people):
         run, deferred = asked()
         with pytest.raises(RunLostError, match=r"cannot be read: the answer is \['Perhaps'\]"):
@@ -262,7 +271,7 @@ class TestRequiredAction:
 @pytest.mark.parametrize(("default", "status"), [("stop", "canceled"), ("resume", "finished")])
 def test_default_of_ask_person_is_carried_out_at_its_timeout(asked, emulator, people, default, status):
     run, deferred = asked(AskPerson(timedelta(minutes=2), default=default))
-    words = r"nobody answered within 120 seconds\.\nThe run was stopped\. To wait longer for"
+    words = r"nobody answered in time\.\nThe run was stopped\. To wait longer for"
     stopped = pytest.raises(RunPausedError, match=words)
     with stopped if default == "stop" else nullcontext():
         assert run.resume(deferred) == CONFIRMED

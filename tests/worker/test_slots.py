@@ -77,15 +77,6 @@ def test_place_depends_on_the_start_of_the_dag_run_and_queue_timeout_on_that_of_
     assert (again.place, again.refusals) == (waits[1].queued.place, 2)
 
 
-def test_woken_task_sends_its_start_before_any_other_request(refused, emulator):
-    run = refused()
-    deferral = run.defer()
-    event = run.wait_in_triggerer(deferral)
-    before = len(emulator.requests)
-    run.defer_again(deferral, event)
-    assert emulator.requests[before].endpoint == "run-task"
-
-
 def test_each_refusal_is_logged_with_its_number(refused, logs):
     assert len(refused(2).run()) == 2
     logged = logs()

@@ -347,40 +347,41 @@ def test_usable_run_of_an_earlier_try_is_reattached(entry, kind, run, kept):
 
 
 NOT_WANTED = "an earlier try had other inputs or another profile"
-WAS_STOPPED = "was stopped, because the Airflow task was cleared"
+WAS_STOPPED = "was stopped", "the Airflow task was cleared"
 BEFORE_STOP = "ended before its stop"
-OF_WORKFLOW = "was stopped, because it is a run of workflow 70"
+NO_RESULT = "it has no result"
+OF_WORKFLOW = "was stopped", "it is a run of workflow 70"
 HAS_ENDED = errors.TaskEndedError("x", code=10121)
 CANCELED_RUN = listed_run("7", status=TaskStatus.CANCELED, credit=40)
-ELSEWHERE = "If it is active in another account, it keeps using credits."
-FORGOTTEN = "BrowserAct does not know the run of an earlier try with this API key. "
+FORGOTTEN = f"BrowserAct does not know the run of an earlier try with this API key. {WHY_UNKNOWN}"
+FORGOTTEN_AND_CLEARED = "", "the Airflow task was cleared"
 STARTED = "Started a run of {}: BrowserAct task 9."
 
 
 @cases(
     ("entry", "kind", "answers", "log"),
     {
-        "failed": (SAME, "", [FAILED_RUN], "has ended as failed"),
-        "canceled": (SAME, "", [CANCELED_RUN], "has ended as canceled"),
-        "other inputs": (OTHER_INPUTS, "", [RUN, None], f"was stopped, because {NOT_WANTED}"),
+        "failed": (SAME, "", [FAILED_RUN], ("has ended as failed", NO_RESULT)),
+        "canceled": (SAME, "", [CANCELED_RUN], ("has ended as canceled", NO_RESULT)),
+        "other inputs": (OTHER_INPUTS, "", [RUN, None], ("was stopped", NOT_WANTED)),
         "other inputs, ended meanwhile": (
             OTHER_INPUTS,
             "",
             [RUN, HAS_ENDED, FINISHED_RUN],
-            f"{BEFORE_STOP} ({NOT_WANTED})",
+            (BEFORE_STOP, NOT_WANTED),
         ),
-        "other inputs, finished": (OTHER_INPUTS, "", [FINISHED_RUN], f"has ended as finished, but {NOT_WANTED}"),
+        "other inputs, finished": (OTHER_INPUTS, "", [FINISHED_RUN], ("has ended as finished", NOT_WANTED)),
         "cleared": (CLEARED, "", [RUN, None], WAS_STOPPED),
         "cleared, failed meanwhile": (
             CLEARED,
             "",
             [RUN, HAS_ENDED, FAILED_RUN],
-            f"{BEFORE_STOP} (the Airflow task was cleared)",
+            (BEFORE_STOP, WAS_STOPPED[1]),
         ),
         "workflow before, bot now": (SAME, "bot", [RUN, None], OF_WORKFLOW),
-        "bot before, workflow now": (OF_BOT, "", [BOT_RUN, None], "was stopped, because it is a run of bot 70"),
-        "forgotten, then cleared": (CLEARED, "", [GONE], "the Airflow task was cleared"),
-        "forgotten bot, then cleared": (signed(OF_BOT, max_tries=2), "bot", [GONE], "the Airflow task was cleared"),
+        "bot before, workflow now": (OF_BOT, "", [BOT_RUN, None], ("was stopped", "it is a run of bot 70")),
+        "forgotten, then cleared": (CLEARED, "", [GONE], FORGOTTEN_AND_CLEARED),
+        "forgotten bot, then cleared": (signed(OF_BOT, max_tries=2), "bot", [GONE], FORGOTTEN_AND_CLEARED),
     },
 )
 def test_unusable_run_of_an_earlier_try_is_replaced_by_a_new_one(entry, kind, answers, log):
@@ -393,11 +394,11 @@ def test_unusable_run_of_an_earlier_try_is_replaced_by_a_new_one(entry, kind, an
     assert played.written == [before, made]
     read_and_stop = ["query-run", "cancel-run"] if entry.source == BOT else ["get-task", "stop-task", "get-task"]
     assert played.names == [*read_and_stop[: len(answers)], wanted.call.name]
-    line = f"The run of an earlier try {log}. Starting a new run."
-    if log.startswith(("was stopped", BEFORE_STOP)):
-        line += " It was BrowserAct task 7."
+    what, why = log
+    line = f"The run of an earlier try {what}. Starting a new run, because {why}. It was BrowserAct task 7."
     if answers == [GONE]:
-        line = f"{FORGOTTEN}{WHY_UNKNOWN} {ELSEWHERE} Starting a new run, because {log}. It was BrowserAct task 7."
+        active = "A run may be active and using credits: BrowserAct task 7."
+        line = f"{FORGOTTEN} Starting a new run, because {why}. {active}"
     assert played.lines == [line, STARTED.format(wanted.source)]
 
 
@@ -421,7 +422,7 @@ def test_list_with_another_api_key_proves_that_there_is_no_run_only_of_what_anot
 
 
 NOT_STARTED = (
-    f"{FORGOTTEN}Nothing was started.\n{WHY_UNKNOWN} Make sure that no run is active. Then clear the Airflow task, "
+    f"{FORGOTTEN}\nNothing was started or stopped. Make sure that no run is running. Then clear the Airflow task, "
     "which starts a new run."
 )
 NOT_CERTAIN = (
