@@ -17,7 +17,7 @@ from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.stored import Count, Moment, Text, from_json
+from airflow_provider_browseract.runs.stored import Count, Moment, Text
 
 PAUSE_GROWTH = 1.5
 """Factor by which each pause is longer than the previous one."""
@@ -50,11 +50,6 @@ class Queued:
     def place(self) -> tuple[int, float, int, float]:
         """Where the task instance stands in the queue; the lowest place is first."""
         return -self.priority, self.since, self.map_index, self.began
-
-    @classmethod
-    def read(cls, stored: Any) -> Queued:
-        """Read what a trigger has stored."""
-        return from_json(cls, stored)
 
     def refused(self) -> Queued:
         """Return the same after another refusal."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from weakref import WeakKeyDictionary
 
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -17,7 +18,7 @@ from airflow_provider_browseract.runs import timings
 
 log = logging.getLogger(__name__)
 
-_ALL: dict[asyncio.AbstractEventLoop, dict[str, Dispatcher]] = {}
+_ALL: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Dispatcher]] = WeakKeyDictionary()
 """The dispatchers of each event loop, by the digest of the API key. A triggerer has one loop, and ``dag.test()`` has
 one for each wait."""
 
@@ -41,8 +42,6 @@ class Dispatcher:
     @classmethod
     def of(cls, key_digest: str) -> Dispatcher:
         """Return the dispatcher in this event loop for all connections with an API key."""
-        for loop in [loop for loop in _ALL if loop.is_closed()]:
-            del _ALL[loop]
         dispatchers = _ALL.setdefault(asyncio.get_running_loop(), {})
         return dispatchers.setdefault(key_digest, cls())
 

@@ -51,7 +51,7 @@ from airflow_provider_browseract.queue.queueing import Queued
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer, RunOptions
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, brief_of, end_line, error_text, polling_line
-from airflow_provider_browseract.runs.stored import to_json
+from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.wait import (
     MAX_STOPS,
     End,
@@ -114,7 +114,7 @@ class Execution:
 
     def resume_from_queue(self, event: Mapping[str, Any]) -> Any:
         """Continue after a wait for a slot."""
-        return self._start_and_wait(Queued.read(event))
+        return self._start_and_wait(from_json(Queued, event))
 
     def resume_from_wait(self, payload: Any, wait: dict[str, Any] | None) -> Any:
         """Continue after a wait for the run. What ended it is only a hint: the run is read again."""

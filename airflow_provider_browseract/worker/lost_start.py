@@ -65,8 +65,7 @@ class LostStart:
         :raises BrowserActError: the list cannot be read to its end.
         """
         tasks, clocks = self._created_meanwhile(client)
-        siblings = self._runs_of_siblings()
-        matches = [(match_task(task, self.entry, self.request), task) for task in tasks if task.id not in siblings]
+        matches = [(match_task(task, self.entry, self.request), task) for task in tasks]
         possible = [(match, task) for match, task in matches if match is not False]
         usable = [(match, task) for match, task in possible if not task.status.came_to_nothing]
         # If one run certainly matches, the undecided ones do not count.
@@ -74,7 +73,10 @@ class LostStart:
         return Listed(certain[0] if len(certain) == 1 else None, [task for _, task in usable], clocks)
 
     def _created_meanwhile(self, client: BrowserActClient) -> tuple[list[Task], str | None]:
-        """Return the tasks that were created in the time of the start, and a sentence about a clock that is wrong."""
+        """Return the tasks that were created in the time of the start, and a sentence about a clock that is wrong.
+
+        The runs of other task instances of the same mapped task are left out.
+        """
         source, clocks, tasks = self.entry.source, None, list[Task]()
         since = datetime.fromtimestamp(self.entry.written_at - timings.CLOCK_SKEW, timezone.utc)
         until = datetime.fromtimestamp(self.ended_at + timings.LIST_READS[-1] + timings.CLOCK_SKEW, timezone.utc)
@@ -86,7 +88,9 @@ class LostStart:
             page = client.send(pages.call)
             clocks = clocks or _clocks(page.served_at)
             tasks += pages.take(page)
-        return [task for task in tasks if task.created_at is None or since <= task.created_at <= until], clocks
+        siblings = self._runs_of_siblings()
+        in_time = [task for task in tasks if task.created_at is None or since <= task.created_at <= until]
+        return [task for task in in_time if task.id not in siblings], clocks
 
     def _runs_of_siblings(self) -> set[str]:
         """Return the runs of the other task instances of the same mapped task."""
