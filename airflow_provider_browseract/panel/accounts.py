@@ -21,13 +21,13 @@ import anyio.to_thread
 
 from airflow_provider_browseract.api.arguments import PATH_ID
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import ApiVersion, Task, Word
+from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.api.pages import Listing, list_items
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.dag_file import Runnable
-from airflow_provider_browseract.exceptions import ConnectionFailedError, InputError, TaskEndedError
+from airflow_provider_browseract.exceptions import ConnectionFailedError, InputError, TaskEndedError, TaskNotFoundError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import budget_of
 from airflow_provider_browseract.in_airflow.hiding import has_secret_names
@@ -55,6 +55,9 @@ SINGLE_INTERVAL = 60.0
 
 PAGE_SIZE = 100
 """Workflows, bots or templates in one response."""
+
+RUN = "run"
+"""What a run that was read by itself is called, beside the kinds of sources."""
 
 THREADS = 4
 """Threads that read connections."""
@@ -202,7 +205,7 @@ class Accounts:
         self.threads = anyio.CapacityLimiter(THREADS)
         self.pace = Pace(clock, sleep)
         self._connections: OrderedDict[str, _Connection] = OrderedDict()
-        self._singles: OrderedDict[tuple[AccountClient, Word, str], Kept[Any]] = OrderedDict()
+        self._singles: OrderedDict[tuple[AccountClient, str, str], Kept[Any]] = OrderedDict()
 
     async def account(self, conn_id: str, patience: float) -> Account:
         """Return the runs of the account of a connection, and what the connection says about it."""
@@ -224,12 +227,15 @@ class Accounts:
         return next((task.api_version for task in tasks if task.id == task_id), None)
 
     async def task(self, conn_id: str, api_version: ApiVersion, task_id: str, patience: float) -> TaskRead:
-        """Return one run, which the version of the API has started."""
+        """Return one run.
+
+        :param api_version: the version of the API that probably knows it. The other one is asked if it does not.
+        """
 
         def read(client: AccountClient) -> Awaitable[tuple[Task, bool]]:
             return _read_task(client, api_version, task_id)
 
-        found, state = await self._single(conn_id, api_version, task_id, read, _keep_task, patience)
+        found, state = await self._single(conn_id, RUN, task_id, read, _keep_task, patience)
         return TaskRead(*(found or ()), **state)
 
     async def sources(self, conn_id: str, kind: SourceKind, patience: float) -> SourcesRead:
@@ -280,7 +286,7 @@ class Accounts:
             return False
         finally:
             # A read that is running may have begun before the stop.
-            self._singles.pop((data.client, api_version, task_id), None)
+            self._singles.pop((data.client, RUN, task_id), None)
             (data.lists.bots if api_version is ApiVersion.V3 else data.lists.workflows).expire()
 
     def forget(self, client: AccountClient) -> None:
@@ -305,7 +311,7 @@ class Accounts:
     async def _single(
         self,
         conn_id: str,
-        what: ApiVersion | SourceKind,
+        what: str,
         item_id: str,
         read: Callable[[AccountClient], Awaitable[T]],
         keep: Callable[[Any], float],
@@ -328,7 +334,11 @@ class Accounts:
 
 async def _read_task(client: AccountClient, api_version: ApiVersion, task_id: str) -> tuple[Task, bool]:
     """Read a run, and drop what no page may show: inputs often contain passwords."""
-    task = await client.send(poll_run(task_id, api_version))
+    try:
+        task = await client.send(poll_run(task_id, api_version))
+    except TaskNotFoundError:
+        other = ApiVersion.V2 if api_version is ApiVersion.V3 else ApiVersion.V3
+        task = await client.send(poll_run(task_id, other))
     hidden = {"input_parameters": None, "input": None, "download_files": (), "files_expires_at": None}
     return task.model_copy(update=hidden), has_secret_names(task)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, TypeVar
@@ -26,13 +27,14 @@ from airflow_provider_browseract.compat import UI_FOLLOWS_FRAME
 from airflow_provider_browseract.dag_file import KINDS
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.panel import building
-from airflow_provider_browseract.panel.access import Access
+from airflow_provider_browseract.panel.access import Access, rights_on
 from airflow_provider_browseract.panel.accounts import Account, Accounts, TaskRead
 from airflow_provider_browseract.panel.building import Knowledge
 from airflow_provider_browseract.panel.credits import credits_page
-from airflow_provider_browseract.panel.database import RecordKeeper
 from airflow_provider_browseract.panel.days import DAYS
 from airflow_provider_browseract.panel.kept import Read
+from airflow_provider_browseract.panel.keys import Keys
+from airflow_provider_browseract.panel.links import Link, RecordKeeper, TaskInstanceKey
 from airflow_provider_browseract.panel.notices import (
     BUSY,
     FOREIGN_REQUEST,
@@ -42,7 +44,6 @@ from airflow_provider_browseract.panel.notices import (
     failed,
     left_out,
 )
-from airflow_provider_browseract.panel.records import Link, TaskInstanceKey
 from airflow_provider_browseract.panel.rendering import render
 from airflow_provider_browseract.panel.sums import SumsOfDays
 from airflow_provider_browseract.panel.viewing import Viewing, view, view_dag, view_instance
@@ -91,6 +92,7 @@ class Panel:
     def __init__(self) -> None:
         self._accounts = Accounts()
         self._records = RecordKeeper()
+        self._keys = Keys()
         self._sums = SumsOfDays()
         self._threads = anyio.CapacityLimiter(THREADS)
 
@@ -282,11 +284,13 @@ class Panel:
 
         def page(known: Knowledge) -> Any:
             assert task is not None
-            link = links[0] if links else known.records.links.get(task_id)
-            rights = known.rights_on(task, link)
+            proven = viewing.proven(task_id)
+            link = links[0] if links else next(iter(proven), None)
+            # What is older than the records gives rights too: those that were asked for with the task instance.
+            rights = rights_on(viewing.access, account.conn_id, [*proven, *links[:1]])
             if not rights.run:
                 raise PageError(403, FORBIDDEN)
-            others = links or (known.records.of_instance(link.key) if link is not None and rights.instance else [])
+            others = links or (viewing.records.of_instance(link.key) if link is not None else [])
             run = building.run_page(known, read, link, rights, others)
             return run if key is None else building.instance_page(known, key, run)
 
@@ -314,10 +318,9 @@ class Panel:
         # Not even the existence of a run is shown to those who may not see it, and BrowserAct is not asked for them.
         if not links and not await self._in_thread(viewing.may_know, task_id):
             raise PageError(403, FORBIDDEN)
-        link = links[0] if links else viewing.records.links.get(task_id)
-        # An XCom can be edited.
         listed = self._accounts.version_of(viewing.conn_id, task_id)
-        version = listed or (link.api_version if link else Query.of(request).api_version) or ApiVersion.V2
+        named = (link.api_version for link in links or viewing.proven(task_id))
+        version = listed or next(named, ApiVersion.V2)
         read = await self._accounts.task(viewing.conn_id, version, task_id, patience)
         if read.task is None and read.not_found:
             raise PageError(404, NO_SUCH_RUN)
@@ -327,17 +330,15 @@ class Panel:
 
     def _why_not_stopped(self, viewing: Viewing, account: Account, task: Task) -> str | None:
         """Return why a run must not be stopped; None if it is not waited for."""
-        known = Knowledge(viewing.access, account, self._records.read(), datetime.now(timezone.utc))
-        link = known.records.links.get(task.id)
-        rights = known.rights_on(task, link)
+        # Somebody may have begun to wait since the page was read.
+        now_known = replace(viewing, records=self._records.read(max_age=0.0))
+        known = Knowledge(now_known, account, datetime.now(timezone.utc))
+        rights = known.rights_on(task)
         if not rights.act:
             raise PageError(403, NOT_STOPPED if rights.run else FORBIDDEN)
-        if known.is_unread(task, link):
-            return None
-        return (
-            "A task instance waits for this run, or the run is less than a minute old. Clear or mark the task "
-            "instance, or try again in a minute."
-        )
+        if who := known.who_waits(task.id):
+            return f"The run is waited for by {who}. Clear or mark the task instance instead."
+        return None if known.is_unread(task) else "The run is less than a minute old. Try again in a minute."
 
     async def _source(self, request: Request, kind: SourceKind, source_id: str) -> Response:
         viewing, conn_id = await self._view_account(request, Query.of(request).conn)
@@ -382,7 +383,7 @@ class Panel:
             content, shown = None, about or account
             reads_account = account is not None and viewing.reads_account
             if account is not None and build is not None:
-                content = build(Knowledge(viewing.access, account, viewing.records, datetime.now(timezone.utc)))
+                content = build(Knowledge(viewing, account, datetime.now(timezone.utc)))
             frame = Frame(
                 root_of(request),
                 tab,
@@ -410,7 +411,7 @@ class Panel:
         :raises HTTPException: nobody is logged in.
         """
         user = await user_of(request)
-        return await self._in_thread(lambda: function(user, self._records.read(), *args))
+        return await self._in_thread(lambda: function(user, self._records.read(), self._keys, *args))
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         if self._threads.statistics().tasks_waiting >= MOST_WAITING:

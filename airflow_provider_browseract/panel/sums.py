@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import NamedTuple, TypeAlias
 
-from airflow_provider_browseract.panel import database
+from airflow_provider_browseract.panel import links as airflow
 from airflow_provider_browseract.panel.days import DAYS, Day, DayRun
 from airflow_provider_browseract.spending.budget import ONE_DAY
 
@@ -68,7 +68,7 @@ class SumsOfDays:
         for day, read in days.items():
             known = links.get(day, NO_LINKS)
             if known is NO_LINKS or (day >= today - ONE_DAY and now - known.read_at >= NEWEST_DAYS_AGE):
-                links[day] = known = _Links(database.links_on(day), now)
+                links[day] = known = _Links(airflow.links_on(day), now)
             of_day, read_at = made.get((conn_id, day), (None, None))[:2]
             if of_day is not read or read_at != known.read_at:
                 made[conn_id, day] = (read, known.read_at, sums_of(read.runs, known.dags))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import NamedTuple
 
-from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
+from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.dag_file import KINDS, Kind
 
@@ -167,7 +167,6 @@ class RunRow:
     credits: int | None
     required_action: str | None = None
     stoppable: bool = False
-    api_version: ApiVersion = ApiVersion.V2
 
 
 @dataclass(frozen=True)

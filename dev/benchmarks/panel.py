@@ -28,7 +28,7 @@ from unittest.mock import patch
 import requests
 
 from airflow_provider_browseract.emulator import SEARCH, Emulator, RequestFault
-from airflow_provider_browseract.panel.records import TaskInstanceKey
+from airflow_provider_browseract.panel.links import TaskInstanceKey
 from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.request import digest
 from dev.benchmarks.webhook import BODY, DAGS, ROOT, with_models
@@ -78,7 +78,7 @@ MONTH = 31
 RUNS_OF_A_DAY = 5_000
 
 DAG_IDS = [f"shop_{number:02}" for number in range(20)]
-CONN = "browseract_default"
+CONN, API_KEY = "browseract_default", "app-emulator"
 OVERVIEW = "/browseract/panel/"
 FRAGMENT = {"X-BrowserAct-Panel": "fragment"}
 PAUSES = {"no viewers": None, f"{VIEWERS} viewers": INTERVAL, f"{VIEWERS} viewers without pause": 0.0}
@@ -257,7 +257,6 @@ def _insert(made: list[Made], xcoms: int = 1) -> None:
     :param xcoms: how many XComs each of them has that has started a run.
     """
     from airflow.models.dagrun import DagRun
-    from airflow.models.renderedtifields import RenderedTaskInstanceFields
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import Trigger
     from airflow.models.xcom import XComModel
@@ -265,6 +264,8 @@ def _insert(made: list[Made], xcoms: int = 1) -> None:
     from sqlalchemy import insert, select, text
 
     from airflow_provider_browseract.api.models import Task, TaskStatus
+    from airflow_provider_browseract.in_airflow.xcoms import names_of
+    from airflow_provider_browseract.runs.proof import prove_run
     from airflow_provider_browseract.runs.report import facts
 
     now = datetime.now(timezone.utc)
@@ -301,11 +302,11 @@ def _insert(made: list[Made], xcoms: int = 1) -> None:
             ),
         )
         started = [each for each in made if each.run is not None]
-        shown = {
-            each.key: facts(Task(id=each.run or "", status=TaskStatus.RUNNING, workflow_id=SEARCH.id))
-            | {"connection": CONN}
-            for each in started
-        }
+        shown = {}
+        for each in started:
+            stated = facts(Task(id=each.run or "", status=TaskStatus.RUNNING, workflow_id=SEARCH.id), CONN)
+            stated |= {"follows": False, "hidden": []}
+            shown[each.key] = stated | {"proof": prove_run(API_KEY, names_of(each.key), stated)}
         add(
             XComModel,
             (
@@ -320,8 +321,6 @@ def _insert(made: list[Made], xcoms: int = 1) -> None:
                 for number in range(xcoms)
             ),
         )
-        fields = {"browseract_conn_id": CONN, "workflow_id": SEARCH.id, "input_parameters": {"keyword": "pens"}}
-        add(RenderedTaskInstanceFields, ({**each.key._asdict(), "rendered_fields": fields} for each in started))
     with create_session() as session:
         # As the server does by itself after a while.
         if session.get_bind().dialect.name == "postgresql":
@@ -496,8 +495,8 @@ def _send(urls: list[str]) -> list[float]:
 
 def read_links() -> None:
     """Read records of a database with many XComs, by new readers and by one that has read them before."""
-    from airflow_provider_browseract.panel import database
-    from airflow_provider_browseract.panel.database import RecordKeeper
+    from airflow_provider_browseract.panel import links
+    from airflow_provider_browseract.panel.links import RecordKeeper
 
     now = datetime.now(timezone.utc)
     spacing = timedelta(days=DAYS) / LINKED
@@ -516,7 +515,7 @@ def read_links() -> None:
         began = time.perf_counter()
         found = len(keeper.read().links)
         first.append(1000 * (time.perf_counter() - began))
-    with patch.object(database, "MAX_AGE", 0.0):
+    with patch.object(links, "MAX_AGE", 0.0):
         for turn in range(READS):
             _insert(made(range(-NEW * (turn + 1), -NEW * turn)), XCOMS)
             began = time.perf_counter()
@@ -534,9 +533,10 @@ def read_month() -> None:
     from airflow_provider_browseract.panel.accounts import Account
     from airflow_provider_browseract.panel.building import Knowledge
     from airflow_provider_browseract.panel.days import Day, DayRun
-    from airflow_provider_browseract.panel.records import Records
+    from airflow_provider_browseract.panel.links import Records
     from airflow_provider_browseract.panel.rendering import render
     from airflow_provider_browseract.panel.sums import SumsOfDays
+    from airflow_provider_browseract.panel.viewing import Viewing
     from airflow_provider_browseract.panel.views import Frame
 
     class Admin:
@@ -556,7 +556,7 @@ def read_month() -> None:
         days[began.date()] = Day(tuple(runs), began, False, True)
     _insert(made)
     access: Any = Admin()
-    known, sums = Knowledge(access, Account(CONN), Records({}, ()), now), SumsOfDays()
+    known, sums = Knowledge(Viewing(access, Records(), CONN), Account(CONN), now), SumsOfDays()
 
     def page(by_dag: bool) -> float:
         began = time.perf_counter()

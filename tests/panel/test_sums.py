@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_browseract.panel import database, sums
+from airflow_provider_browseract.panel import links, sums
 from airflow_provider_browseract.panel.days import DAYS, Day, DayRun
 from airflow_provider_browseract.panel.sums import SumsOfDays
 
@@ -22,7 +22,7 @@ def asked(monkeypatch) -> list[date]:
         days.append(day)
         return {"1": "prices"}
 
-    monkeypatch.setattr(database, "links_on", links_on)
+    monkeypatch.setattr(links, "links_on", links_on)
     return days
 
 
