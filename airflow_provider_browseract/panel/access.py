@@ -7,7 +7,8 @@ menu entry.
 | runs without such a DAG, sums of the account, its workflows and bots | GET on the connection |
 | steps, screenshots, text of a failure | GET on logs of its DAG, or on the connection |
 | live view, in which a person can act; stop | PUT on task instances of its DAG, or on the connection |
-| names in the queue | GET on the DAG |
+| names in the queue, failed task instances | GET on the DAG |
+| why they have failed | GET on XComs of the DAG |
 | inputs, outputs, files | nobody |
 
 The DAG of a run is that of a task instance whose link is proven. That of a sensor gives neither live view nor stop.
@@ -27,7 +28,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import (
 )
 
 from airflow_provider_browseract.panel import links
-from airflow_provider_browseract.panel.links import Link
+from airflow_provider_browseract.panel.links import FailedTry, Link
 
 Method = Literal["GET", "PUT"]
 
@@ -130,3 +131,12 @@ def rights_on(access: Access, conn_id: str, proven: Iterable[Link]) -> Rights:
             or any(access.changes_runs(link.key.dag_id) for link in own if not link.follows)
         ),
     )
+
+
+def visible_failures(access: Access, tries: Iterable[FailedTry]) -> list[FailedTry]:
+    """Return the failed task instances that a viewer may see, without the reasons that the viewer must not see."""
+    return [
+        each if access.reads_runs(each.key.dag_id) else each._replace(failure=None)
+        for each in tries
+        if access.reads_dag(each.key.dag_id)
+    ]

@@ -34,7 +34,7 @@ from airflow_provider_browseract.panel.credits import credits_page
 from airflow_provider_browseract.panel.days import DAYS
 from airflow_provider_browseract.panel.kept import Read
 from airflow_provider_browseract.panel.keys import Keys
-from airflow_provider_browseract.panel.links import Link, RecordKeeper, TaskInstanceKey
+from airflow_provider_browseract.panel.links import Link, Recent, RecordReader, TaskInstanceKey
 from airflow_provider_browseract.panel.notices import (
     BUSY,
     FOREIGN_REQUEST,
@@ -91,7 +91,7 @@ class Panel:
 
     def __init__(self) -> None:
         self._accounts = Accounts()
-        self._records = RecordKeeper()
+        self._records = Recent(RecordReader().read)
         self._keys = Keys()
         self._sums = SumsOfDays()
         self._threads = anyio.CapacityLimiter(THREADS)
@@ -331,7 +331,7 @@ class Panel:
     def _why_not_stopped(self, viewing: Viewing, account: Account, task: Task) -> str | None:
         """Return why a run must not be stopped; None if it is not waited for."""
         # Somebody may have begun to wait since the page was read.
-        now_known = replace(viewing, records=self._records.read(max_age=0.0))
+        now_known = replace(viewing, records=self._records.get(max_age=0.0))
         known = Knowledge(now_known, account, datetime.now(timezone.utc))
         rights = known.rights_on(task)
         if not rights.act:
@@ -411,7 +411,7 @@ class Panel:
         :raises HTTPException: nobody is logged in.
         """
         user = await user_of(request)
-        return await self._in_thread(lambda: function(user, self._records.read(), self._keys, *args))
+        return await self._in_thread(lambda: function(user, self._records.get(), self._keys, *args))
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         if self._threads.statistics().tasks_waiting >= MOST_WAITING:

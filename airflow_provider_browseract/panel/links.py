@@ -14,7 +14,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
@@ -28,19 +28,23 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import Text, and_, cast, func, select
+from sqlalchemy import Text as TextColumn
+from sqlalchemy import and_, cast, func, or_, select
 from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.compat import conf
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE
 from airflow_provider_browseract.in_airflow.hiding import LIVE_VIEW, SECRET_INPUTS
+from airflow_provider_browseract.in_airflow.links import PanelLink
 from airflow_provider_browseract.in_airflow.xcoms import names_of
 from airflow_provider_browseract.queue.queueing import QueueWait
 from airflow_provider_browseract.runs.proof import OF_RUN, is_proven, prove_run
-from airflow_provider_browseract.runs.stored import from_json, storable
+from airflow_provider_browseract.runs.routes import OPERATORS, SENSOR
+from airflow_provider_browseract.runs.stored import Text, from_json, storable
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.spending.budget import begin_of
+from airflow_provider_browseract.worker.showing import FAILURE_XCOM
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Row, Select
@@ -61,7 +65,7 @@ READ_AT_ONCE = 500
 """How many rows are read by their ids with one statement."""
 
 MAX_AGE = 5.0
-"""Seconds for which :class:`RecordKeeper` returns the same records."""
+"""Seconds for which :class:`Recent` returns the same."""
 
 OLDEST = 30.0
 """Seconds after which nobody gets old records, as after a time without viewers."""
@@ -71,6 +75,9 @@ LISTED = timedelta(hours=24)
 
 MAX_LINKS = 20_000
 """How many XComs are read at once; the newest ones."""
+
+MAX_FAILURES = 5_000
+"""How many failed task instances are read; the newest ones."""
 
 MAX_DEFERRED = 5_000
 """How many waits for runs and for slots are read; those that were deferred first."""
@@ -92,9 +99,11 @@ FACTS = {"task_id", "workflow_id", "status"}
 XCOM: Any = getattr(xcoms, "XComModelV2", xcoms.XComModel)
 """Table of XComs. From Airflow 3.4 on each try has its own ones, and those of before the upgrade are left out."""
 
-VALUE = cast(XCOM.value, Text).label("value")
+VALUE = cast(XCOM.value, TextColumn).label("value")
 
 BY_TRY = XCOM is not xcoms.XComModel
+
+FAILED = (TaskInstanceState.FAILED, TaskInstanceState.UP_FOR_RETRY)
 
 ABOUT_TO_CONTINUE = (TaskInstanceState.SCHEDULED, TaskInstanceState.QUEUED)
 
@@ -178,6 +187,47 @@ def _has_proof(api_key: str, key: TaskInstanceKey, proof: str, stated: tuple[Any
     return is_proven(prove_run(api_key, names_of(key), dict(zip(OF_RUN, stated, strict=True))), proof)
 
 
+@dataclass(frozen=True)
+class Source:
+    """What was to be run, as an XCom ``failure`` names it."""
+
+    kind: str
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What an XCom ``failure`` states. People may edit it.
+
+    :param kind: name of the class of the error.
+    :param task_id: the BrowserAct task; None if the run was not started, or if that is not known.
+    :param started: the run was started, or may have been.
+    """
+
+    reason: Text
+    kind: Text
+    remedy: str | None = None
+    connection: str | None = None
+    source: Source | None = None
+    task_id: str | None = None
+    started: bool = False
+
+
+class FailedTry(NamedTuple):
+    """A task instance whose newest try has failed.
+
+    :param retries: another try follows.
+    :param failure: why it has failed; None if only Airflow's log has the reason, as of a try that was killed.
+    """
+
+    key: TaskInstanceKey
+    try_number: int
+    ended: datetime
+    retries: bool
+    failure: Failure | None
+
+
 class QueueEntry(NamedTuple):
     """A task instance that waits for a slot or for the budget of the account."""
 
@@ -221,6 +271,7 @@ def _ordered(links: Iterable[Link]) -> list[Link]:
 TriggerKey: TypeAlias = "tuple[int, datetime]"
 """Id and creation time of a trigger. Databases reuse ids."""
 
+T = TypeVar("T")
 W = TypeVar("W")
 
 
@@ -275,37 +326,45 @@ class StoredWaits(Generic[W]):
             return None
 
 
-class RecordKeeper:
-    """Reads records, in any number of threads, and keeps them for a moment."""
+class Recent(Generic[T]):
+    """What is read from the database, in any number of threads, and kept for a moment."""
 
-    def __init__(self) -> None:
-        self._refreshing = threading.Lock()
-        self._records, self._read_at = Records(), float("-inf")
-        self._waits, self._queue = StoredWaits(Wait), StoredWaits(QueueWait)
+    def __init__(self, read: Callable[[], T]) -> None:
+        self._read, self._reading = read, threading.Lock()
+        self._found: Any = None
+        self._read_at = float("-inf")
 
-    def read(self, max_age: float | None = None) -> Records:
-        """Return records that are a few seconds old at most.
+    def get(self, max_age: float | None = None) -> T:
+        """Return what is a few seconds old at most.
 
-        While a thread refreshes, others get the last ones, unless these are older than :data:`OLDEST`.
+        While a thread reads, others get what it has read before, unless that is older than :data:`OLDEST`.
 
-        :param max_age: seconds. If it is given, the records are not older in any case.
-        :raises Exception: the refresh failed. The next call tries again.
+        :param max_age: seconds. If it is given, nothing older is returned in any case.
+        :raises Exception: the read failed. The next call tries again.
         """
         must_wait = max_age is not None or self._age() > OLDEST
         limit = MAX_AGE if max_age is None else max_age
-        if self._age() < limit or not self._refreshing.acquire(blocking=must_wait):
-            return self._records
-        try:
-            if self._age() >= limit:
-                self._records, self._read_at = self._read(), time.monotonic()
-            return self._records
-        finally:
-            self._refreshing.release()
+        if self._age() >= limit and self._reading.acquire(blocking=must_wait):
+            try:
+                if self._age() >= limit:
+                    self._found, self._read_at = self._read(), time.monotonic()
+            finally:
+                self._reading.release()
+        found: T = self._found
+        return found
 
     def _age(self) -> float:
         return time.monotonic() - self._read_at
 
-    def _read(self) -> Records:
+
+class RecordReader:
+    """Reads records. What triggers have stored is read once."""
+
+    def __init__(self) -> None:
+        self._waits, self._queue = StoredWaits(Wait), StoredWaits(QueueWait)
+
+    def read(self) -> Records:
+        """Read what Airflow's database knows now."""
         since = datetime.now(timezone.utc) - LISTED
         with create_session(scoped=False) as session:
             runs, slots = _deferred(session, RUN_TRIGGER), _deferred(session, SLOT_TRIGGER)
@@ -324,6 +383,49 @@ class RecordKeeper:
         queue = [QueueEntry(_key(slots[trigger]), *stored) for trigger, stored in places.items()]
         queue.sort(key=lambda entry: (entry.wait.queued.place, entry.key))
         return Records(links, tuple(queue), any(_is_reference(row.value) for row in rows if _key(row) in active))
+
+
+def failed_tries() -> list[FailedTry]:
+    """Return the task instances of our operators that have failed in the last 24 hours, the newest first.
+
+    They are known by the names of our operators, and those of subclasses by the XCom ``failure``. The sensor of another
+    provider may have the same name as ours, so that one needs an XCom of ours. A task instance that has succeeded in a
+    later try is not among them.
+    """
+    since = datetime.now(timezone.utc) - LISTED
+    of_sensor = XCOM.key.in_([FAILURE_XCOM, PanelLink().xcom_key])
+    with_xcom = and_(TaskInstance.operator == SENSOR, select(XCOM.key).where(_of(XCOM), of_sensor).exists())
+    names = [name for name in OPERATORS if name != SENSOR]
+    ours = or_(TaskInstance.operator.in_(names), TaskInstance.custom_operator_name.in_(names), with_xcom)
+    with create_session(scoped=False) as session:
+        rows = _pushed(session, XCOM.timestamp >= since, xcom=FAILURE_XCOM)
+        stated = {row.id: failure for row in rows if (failure := _failure(row.value))}
+        found = {row.id: row for row in _failed(session, since, ours)}
+        for part in in_parts(stated.keys() - found.keys()):
+            found |= {row.id: row for row in _failed(session, since, TaskInstance.id.in_(part))}
+    # From Airflow 3.4 on, a task instance that is up for retry has the id and the number of its next try already.
+    by_try = {(_key(row), row.try_number): stated[row.id] for row in reversed(rows) if row.id in stated}
+    tries = []
+    for row in found.values():
+        retries = row.state == TaskInstanceState.UP_FOR_RETRY
+        failure = by_try.get((_key(row), row.try_number))
+        if failure is None and retries:
+            failure = by_try.get((_key(row), row.try_number - 1))
+        tries.append(FailedTry(_key(row), row.try_number, row.end_date, retries, failure))
+    return sorted(tries, key=lambda each: each.ended, reverse=True)
+
+
+def _failed(session: Session, since: datetime, condition: ColumnElement[bool]) -> list[Row[Any]]:
+    query = select(*KEY, TaskInstance.id, TaskInstance.try_number, TaskInstance.state, TaskInstance.end_date)
+    query = query.where(TaskInstance.state.in_(FAILED), TaskInstance.end_date >= since, condition)
+    return list(session.execute(query.order_by(TaskInstance.end_date.desc()).limit(MAX_FAILURES)))
+
+
+def _failure(text: str) -> Failure | None:
+    try:
+        return from_json(Failure, _stated(text))
+    except ValueError:
+        return None
 
 
 def connections() -> list[str]:
@@ -385,11 +487,11 @@ def _of(model: Any) -> ColumnElement[bool]:
     return and_(*(getattr(model, name) == column for name, column in zip(TaskInstanceKey._fields, KEY, strict=True)))
 
 
-def _pushed(session: Session, *conditions: ColumnElement[bool]) -> list[Row[Any]]:
-    """Return the XComs of runs that fulfil conditions with their task instances, of all tries, newest first."""
+def _pushed(session: Session, *conditions: ColumnElement[bool], xcom: str = RUN_XCOM) -> list[Row[Any]]:
+    """Return the XComs of a key that fulfil conditions with their task instances, of all tries, newest first."""
     names = ("task_instance_id",) if BY_TRY else TaskInstanceKey._fields
     query = select(*(getattr(XCOM, name) for name in names), XCOM.timestamp, VALUE)
-    query = query.where(XCOM.key == RUN_XCOM, func.length(VALUE) <= MAX_JSON, *conditions)
+    query = query.where(XCOM.key == xcom, func.length(VALUE) <= MAX_JSON, *conditions)
     # The limit is in a separate query: PostgreSQL would otherwise begin with all task instances.
     newest = query.order_by(XCOM.timestamp.desc()).limit(MAX_LINKS).subquery()
     of_run = _with_xcom(newest.c.timestamp, newest.c.value).select_from(newest).join(TaskInstance, _of(newest.c))
@@ -406,7 +508,7 @@ def _pushed_before(session: Session, moment: datetime) -> list[Row[Any]]:
 
 
 def _with_xcom(timestamp: Any, value: Any) -> Select[Any]:
-    return select(*KEY, timestamp, value, TaskInstance.try_number, TaskInstance.state)
+    return select(*KEY, timestamp, value, TaskInstance.id, TaskInstance.try_number, TaskInstance.state)
 
 
 def _active(session: Session, dag_ids: Iterable[str]) -> set[TaskInstanceKey]:

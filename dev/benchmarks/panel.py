@@ -496,7 +496,7 @@ def _send(urls: list[str]) -> list[float]:
 def read_links() -> None:
     """Read records of a database with many XComs, by new readers and by one that has read them before."""
     from airflow_provider_browseract.panel import links
-    from airflow_provider_browseract.panel.links import RecordKeeper
+    from airflow_provider_browseract.panel.links import RecordReader
 
     now = datetime.now(timezone.utc)
     spacing = timedelta(days=DAYS) / LINKED
@@ -508,10 +508,10 @@ def read_links() -> None:
         ]
 
     _insert(made(range(LINKED)), XCOMS)
-    RecordKeeper().read()
+    RecordReader().read()
     first, again, found = [], [], 0
     for _ in range(READS):
-        keeper = RecordKeeper()
+        keeper = RecordReader()
         began = time.perf_counter()
         found = len(keeper.read().links)
         first.append(1000 * (time.perf_counter() - began))

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import access, app, links, web
-from airflow_provider_browseract.panel.links import Link, QueueEntry, RecordKeeper, Records, TaskInstanceKey
+from airflow_provider_browseract.panel.links import Link, QueueEntry, RecordReader, Records, TaskInstanceKey
 
 from .known import RUN_ID, link_of
 
@@ -102,11 +102,8 @@ def world(browseract_emulator, connect, monkeypatch) -> World:
     connect()
     made = World(browseract_emulator)
     made.emulator.concurrency = 50
-
-    def read(keeper: RecordKeeper, max_age: float | None = None) -> Records:
-        return Records(made.links, tuple(made.queue), made.unreadable)
-
-    monkeypatch.setattr(RecordKeeper, "read", read)
+    monkeypatch.setattr(links, "MAX_AGE", 0.0)
+    monkeypatch.setattr(RecordReader, "read", lambda _: Records(made.links, tuple(made.queue), made.unreadable))
     monkeypatch.setattr(links, "connections", list)
     monkeypatch.setattr(links, "links_of", lambda _: [])
     monkeypatch.setattr(links, "links_on", lambda _: {})

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
 from airflow_provider_browseract.panel import accounts, app, building, keys, listing, viewing, web
-from airflow_provider_browseract.panel.links import RecordKeeper
+from airflow_provider_browseract.panel.links import Recent
 from airflow_provider_browseract.runs.wait import Wait
 from tests.cases import cases, raising
 from tests.catalogue import TEMPLATE_TEXT
@@ -581,7 +581,7 @@ class TestBadInput:
         assert "BrowserAct could not be read" in shown
 
     async def test_database_that_cannot_be_read_is_an_error_page_without_details(self, client, world, monkeypatch):
-        monkeypatch.setattr(RecordKeeper, "read", raising(RuntimeError("password of the database")))
+        monkeypatch.setattr(Recent, "get", raising(RuntimeError("password of the database")))
         response = await read(client, "/")
         assert response.status_code == 503
         assert "default-src 'none'" in response.headers["content-security-policy"]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,19 @@ from sqlalchemy import delete, select, update
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.in_airflow.xcoms import names_of
 from airflow_provider_browseract.panel import links
-from airflow_provider_browseract.panel.links import BY_TRY, RUN_TRIGGER, XCOM, Link, RecordKeeper, TaskInstanceKey
+from airflow_provider_browseract.panel.access import visible_failures
+from airflow_provider_browseract.panel.links import (
+    BY_TRY,
+    RUN_TRIGGER,
+    XCOM,
+    Failure,
+    Link,
+    Recent,
+    RecordReader,
+    Records,
+    Source,
+    TaskInstanceKey,
+)
 from airflow_provider_browseract.runs.proof import prove_run
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.wait import Wait
@@ -69,10 +82,13 @@ class Airflow:
             rows.copy_row(session, TABLE, like, **own)
         return key
 
-    def push(self, key: TaskInstanceKey, run: str = "1", value: Any = None, *, ago=0.0, as_text=False, **more) -> None:
+    def push(
+        self, key: TaskInstanceKey, run: str = "1", value: Any = None, *, ago=0.0, as_text=False, xcom="task", **more
+    ) -> None:
         """Push the XCom of a run, as workers do, some seconds ago.
 
         :param value: another value.
+        :param xcom: the key of the XCom.
         :param as_text: store it as JSON text, as the API server of Airflow 3.1 does.
         :param more: more keys of the facts about the run, which are edited afterwards.
         """
@@ -84,9 +100,9 @@ class Airflow:
             shown |= {"proof": prove_run(API_KEY, names_of(key), shown), **more}
         how: dict[str, Any] = {} if as_text else AS_STORED
         with create_session() as session:
-            XComModel.set("task", shown, **key._asdict(), **how, session=session)
+            XComModel.set(xcom, shown, **key._asdict(), **how, session=session)
         of = {"task_instance_id": rows.id_of(key)} if BY_TRY else key._asdict()
-        rows.execute(update(XCOM).filter_by(key="task", **of).values(timestamp=now() - timedelta(seconds=ago)))
+        rows.execute(update(XCOM).filter_by(key=xcom, **of).values(timestamp=now() - timedelta(seconds=ago)))
 
     def defer(self, key: TaskInstanceKey, run: str = "1", conn_id: str = CONN, **fields: Any) -> None:
         """Let a task instance wait for a run in the triggerer."""
@@ -128,18 +144,18 @@ def key(airflow) -> TaskInstanceKey:
 
 
 @pytest.fixture
-def keeper(airflow) -> RecordKeeper:
+def keeper(airflow) -> Recent[Records]:
     """What reads the database."""
-    return RecordKeeper()
+    return Recent(RecordReader().read)
 
 
-def link_of(run: str = "1", keeper: RecordKeeper | None = None) -> Link:
+def link_of(run: str = "1", keeper: Recent[Records] | None = None) -> Link:
     """Return the first link of a run: that of a trigger, if there is one."""
-    return (keeper or RecordKeeper()).read().of_run(run)[0]
+    return (keeper or Recent(RecordReader().read)).get().of_run(run)[0]
 
 
-def waits(run: str = "1", keeper: RecordKeeper | None = None) -> bool:
-    return any(link.waits for link in (keeper or RecordKeeper()).read().of_run(run))
+def waits(run: str = "1", keeper: Recent[Records] | None = None) -> bool:
+    return any(link.waits for link in (keeper or Recent(RecordReader().read)).get().of_run(run))
 
 
 class TestLinks:
@@ -175,12 +191,12 @@ class TestLinks:
     def test_reference_of_a_custom_xcom_backend_is_passed_over_and_noticed(self, airflow, keeper):
         key = airflow.add()
         airflow.push(key, value="s3://bucket/xcom/1.json")
-        records = keeper.read()
+        records = keeper.get()
         assert (records.of_instance(key), records.unreadable) == ([], True)
         airflow.defer(key)
         assert waits(keeper=keeper)
         rows.change(key, state="success", trigger_id=None)
-        records = keeper.read()
+        records = keeper.get()
         assert (records.of_instance(key), records.unreadable) == ([], False)
 
     @cases(
@@ -199,7 +215,7 @@ class TestLinks:
     def test_edited_xcom_is_no_link(self, airflow, value):
         key = airflow.add()
         airflow.push(key, value=value)
-        assert not RecordKeeper().read().of_instance(key)
+        assert not RecordReader().read().of_instance(key)
 
     @cases(
         {
@@ -230,7 +246,7 @@ class TestLinks:
         operator = airflow.add(state="success")
         airflow.push(operator)
         airflow.defer(sensor, follows=True)
-        records = RecordKeeper().read()
+        records = RecordReader().read()
         found = [(link.key, link.follows, link.waits) for link in records.proven("1", CONN, API_KEY)]
         assert found == [(operator, False, False), (sensor, True, True), (sensor, True, False)]
         assert [link.wait is not None for link in records.of_instance(sensor)] == [True, False]
@@ -240,19 +256,19 @@ class TestLinks:
         for index in range(5):
             # Later than anything that other tests have pushed.
             airflow.push(airflow.add(SHOP._replace(map_index=index), "success"), str(index), ago=-1.0 - index)
-        assert sorted(keeper.read().links.keys() & {*"01234"}) == ["2", "3", "4"]
+        assert sorted(keeper.get().links.keys() & {*"01234"}) == ["2", "3", "4"]
 
     @pytest.mark.parametrize("state", ["running", "success"])
     def test_xcom_of_two_days_ago_is_a_link_only_if_the_run_is_still_waited_for(self, airflow, state):
         airflow.push(airflow.add(state=state), ago=2 * 86400.0)
         assert waits() is (state == "running")
-        assert ("1" in RecordKeeper().read().links) is (state == "running")
+        assert ("1" in RecordReader().read().links) is (state == "running")
 
     def test_corrected_xcom_leaves_nothing_of_what_it_said(self, airflow, key, keeper):
         airflow.push(key, "2", hidden=[*HIDDEN])
         assert link_of("2", keeper).hidden == HIDDEN
         airflow.push(key, "1")
-        assert keeper.read().of_run("2") == []
+        assert keeper.get().of_run("2") == []
 
 
 WAITING = ("running", "deferred", "up_for_reschedule", "up_for_retry")
@@ -291,7 +307,7 @@ class TestWhoWaits:
         rows.schedule_next_try(key)
         rows.start_worker(key)
         airflow.push(key, run)
-        [link] = keeper.read().of_instance(key)
+        [link] = keeper.get().of_instance(key)
         assert (link.browseract_task_id, link.try_number, link.waits) == (run, 2, True)
 
     def test_deferred_task_instance_waits_for_the_run_of_its_trigger_and_not_for_that_of_an_edited_xcom(self, airflow):
@@ -333,7 +349,7 @@ class TestQueue:
         first = queue.add(300.0, priority=9)
         for_budget = queue.add(200.0, not_before=time.time() + 600, for_budget=True)
         queue.pause()
-        entries = RecordKeeper().read().queue
+        entries = RecordReader().read().queue
         assert [entry.key for entry in entries] == [first, longest, for_budget]
         assert [entry.conn_id for entry in entries] == ["browseract_default", "another", "browseract_default"]
         assert [entry.wait.waits_for_budget(time.time()) for entry in entries] == [False, False, True]
@@ -341,10 +357,10 @@ class TestQueue:
 
     def test_task_instance_that_has_left_the_queue_is_gone(self, queue):
         key = queue.add(1.0)
-        keeper = RecordKeeper()
-        assert [entry.key for entry in keeper.read().queue] == [key]
+        keeper = Recent(RecordReader().read)
+        assert [entry.key for entry in keeper.get().queue] == [key]
         rows.change(key, state="failed", trigger_id=None)
-        assert not keeper.read().queue
+        assert not keeper.get().queue
 
     def test_wait_stored_by_another_version_is_passed_over(self, queue):
         queue.add(1.0)
@@ -352,25 +368,25 @@ class TestQueue:
             trigger = session.scalars(select(Trigger).filter_by(classpath=links.SLOT_TRIGGER)).one()
             trigger.kwargs = {"browseract_conn_id": "browseract_default", "wait": {"place": 1}}
         readable = queue.add(2.0)
-        assert [entry.key for entry in RecordKeeper().read().queue] == [readable]
+        assert [entry.key for entry in RecordReader().read().queue] == [readable]
 
     def test_length_of_the_queue_is_limited(self, queue, monkeypatch):
         monkeypatch.setattr(links, "MAX_DEFERRED", 2)
         for since in (1.0, 2.0, 3.0):
             queue.add(since)
-        assert len(RecordKeeper().read().queue) == 2
+        assert len(RecordReader().read().queue) == 2
 
 
 def slow_read(monkeypatch) -> tuple[threading.Event, threading.Event]:
     """From now on, let a read of the database set the first event that is returned, and wait for the second one."""
-    reading, go_on, read = threading.Event(), threading.Event(), RecordKeeper._read
+    reading, go_on, read = threading.Event(), threading.Event(), links._pushed
 
-    def slowly(keeper: RecordKeeper) -> Any:
+    def slowly(*args: Any) -> Any:
         reading.set()
         assert go_on.wait(60)
-        return read(keeper)
+        return read(*args)
 
-    monkeypatch.setattr(RecordKeeper, "_read", slowly)
+    monkeypatch.setattr(links, "_pushed", slowly)
     return reading, go_on
 
 
@@ -379,52 +395,47 @@ class TestRefresh:
         airflow.push(airflow.add())
         airflow.defer(airflow.add(SHOP._replace(map_index=3)), "3")
         queue.add(1.0)
-        keeper = RecordKeeper()
+        keeper = Recent(RecordReader().read)
         with selects() as first:
-            keeper.read()
+            keeper.get()
         with selects() as second:
-            records = keeper.read()
+            records = keeper.get()
         # Triggers of both kinds, XComs, older ones, who waits; at first also both kinds of waits.
         assert (len(first), len(second)) == (7, 5)
         assert {"1", "3"} <= records.links.keys()
 
     def test_while_one_thread_refreshes_others_get_the_last_records(self, airflow, keeper, monkeypatch):
-        before = keeper.read()
+        before = keeper.get()
         reading, go_on = slow_read(monkeypatch)
         with ThreadPoolExecutor(1) as pool:
-            refreshed = pool.submit(keeper.read)
+            refreshed = pool.submit(keeper.get)
             assert reading.wait(60)
-            assert keeper.read() is before
+            assert keeper.get() is before
             go_on.set()
             assert refreshed.result(60) is not before
 
     def test_records_of_long_ago_are_given_to_nobody(self, airflow, keeper, monkeypatch):
-        old = keeper.read()
+        old = keeper.get()
         keeper._read_at -= links.OLDEST + 1
         reading, go_on = slow_read(monkeypatch)
         with ThreadPoolExecutor(2) as pool:
-            first = pool.submit(keeper.read)
+            first = pool.submit(keeper.get)
             assert reading.wait(60)
-            second = pool.submit(keeper.read)
+            second = pool.submit(keeper.get)
             go_on.set()
             assert first.result(60) is not old
             assert second.result(60) is not old
 
     def test_first_threads_wait_for_one_refresh_which_is_kept_for_a_moment(self, airflow, monkeypatch):
         monkeypatch.setattr(links, "MAX_AGE", 600.0)
-        keeper, count, read = RecordKeeper(), [], RecordKeeper._read
-
-        def counted(self):
-            count.append(1)
-            return read(self)
-
-        monkeypatch.setattr(RecordKeeper, "_read", counted)
+        count: list[int] = []
+        keeper = Recent(lambda: [count.append(1)])  # type: ignore[func-returns-value]
         with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(lambda _: keeper.read(), range(4)))
+            found = list(pool.map(lambda _: keeper.get(), range(4)))
         assert len(count) == 1
-        assert {id(each) for each in found} == {id(keeper.read())}
+        assert {id(each) for each in found} == {id(keeper.get())}
         # Before a run is stopped, nothing may be old.
-        assert keeper.read(max_age=0.0) is not found[0]
+        assert keeper.get(max_age=0.0) is not found[0]
 
     def test_failed_refresh_raises_and_the_next_call_tries_again(self, airflow, keeper, monkeypatch):
         airflow.push(airflow.add())
@@ -432,8 +443,99 @@ class TestRefresh:
             patch.setattr(links, "_links", lambda *_: 1 / 0)
             for _ in range(2):
                 with pytest.raises(ZeroDivisionError):
-                    keeper.read()
+                    keeper.get()
         assert link_of(keeper=keeper).waits
+
+
+REFUSED: dict[str, Any] = {
+    "reason": "The daily budget is used up.",
+    "remedy": None,
+    "kind": "BudgetError",
+    "connection": CONN,
+}
+REFUSED |= {"source": {"kind": "workflow", "id": "5", "name": None}, "task_id": None, "started": False}
+FAILURE = Failure("The daily budget is used up.", "BudgetError", None, CONN, Source("workflow", "5"))
+
+
+class TestFailures:
+    @pytest.fixture
+    def fail(self, airflow):
+        """Let a task instance of an operator fail, as long ago as given, and push its XCom ``failure``."""
+
+        def fail_(index: int = 0, *, state="failed", ago=0.0, failure: Any = REFUSED, xcom="failure", **of: Any):
+            key = airflow.add(SHOP._replace(map_index=index))
+            of = {"operator": "RunWorkflowOperator", "custom_operator_name": None, **of}
+            rows.change(key, state=state, end_date=now() - timedelta(seconds=ago), **of)
+            if failure is not None:
+                airflow.push(key, value=failure, xcom=xcom, ago=ago)
+            return key
+
+        return fail_
+
+    def found(self) -> list[Any]:
+        return [each for each in links.failed_tries() if each.key.dag_id == SHOP.dag_id]
+
+    @cases("state, retries", {"failed": ("failed", False), "up for retry": ("up_for_retry", True)})
+    def test_task_instance_that_has_failed_has_its_reason(self, fail, state, retries):
+        key = fail(3, state=state)
+        [failed] = self.found()
+        assert (failed.key, failed.try_number, failed.retries, failed.failure) == (key, 1, retries, FAILURE)
+        assert now() - failed.ended < timedelta(seconds=30)
+
+    @cases(
+        "of, is_found",
+        {
+            "our operator without an XCom": ({"failure": None}, True),
+            "@task.browseract": ({"failure": None, "operator": "X", "custom_operator_name": "@task.browseract"}, True),
+            "subclass": ({"operator": "Mine"}, True),
+            "operator of another provider": ({"operator": "Other", "failure": None}, False),
+            "XCom of another provider": ({"operator": "Other", "failure": {"reason": "x"}}, False),
+            "sensor of another provider": ({"operator": "TaskSensor", "failure": None}, False),
+            "our sensor, killed": ({"operator": "TaskSensor", "xcom": "_link_PanelLink"}, True),
+            "our sensor": ({"operator": "TaskSensor"}, True),
+            "later try has succeeded": ({"state": "success"}, False),
+            "running": ({"state": "running"}, False),
+            "two days ago": ({"ago": 2 * 86400.0}, False),
+        },
+    )
+    def test_only_those_of_our_operators_of_the_last_day_are_found(self, fail, of, is_found):
+        key = fail(**of)
+        assert [each.key for each in self.found()] == ([key] if is_found else [])
+
+    @cases(
+        "failure",
+        {
+            "not JSON": "s3://bucket/failure.json",
+            "list": ["x"],
+            "no reason": {"kind": "X"},
+            "number as reason": {"reason": 5, "kind": "X"},
+            "10 KB": {**REFUSED, "reason": "x" * 10_000},
+            "nested": "[" * 5_000,
+        },
+    )
+    def test_failure_that_cannot_be_read_leaves_it_to_the_log(self, fail, failure):
+        fail(failure=failure)
+        assert [each.failure for each in self.found()] == [None]
+
+    def test_reason_of_an_earlier_try_does_not_count(self, fail):
+        key = fail(state="up_for_retry")
+        rows.schedule_next_try(key)
+        rows.start_worker(key)
+        rows.change(key, state="failed", end_date=now())
+        [failed] = self.found()
+        assert (failed.try_number, failed.failure) == (2, None)
+
+    def test_newest_come_first_and_their_number_is_limited(self, fail, monkeypatch):
+        monkeypatch.setattr(links, "MAX_FAILURES", 2)
+        for index, ago in enumerate((2.0, -600.0, -300.0)):
+            fail(index, ago=ago, failure=None)
+        assert [each.key.map_index for each in self.found()] == [1, 2]
+
+    def test_right_on_the_dag_shows_the_line_and_the_right_on_its_xcoms_the_reason(self, fail):
+        fail()
+        for dags, xcoms, shown in ((["shop"], ["shop"], [FAILURE]), (["shop"], [], [None]), ([], ["shop"], [])):
+            access: Any = SimpleNamespace(reads_dag=dags.__contains__, reads_runs=xcoms.__contains__)
+            assert [each.failure for each in visible_failures(access, self.found())] == shown
 
 
 class TestLookUps:
