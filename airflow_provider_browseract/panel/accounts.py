@@ -1,7 +1,7 @@
 """What the pages know about the BrowserAct account of each connection. It is read only when someone asks for it.
 
-All methods run in the event loop of the API server. BrowserAct is called with the asynchronous client: a call really
-ends after its limit, a response that is too large is not read to its end, and a slow BrowserAct holds no threads.
+All methods run in the event loop of the panel's own thread. BrowserAct is called with the asynchronous client: a call
+really ends after its limit, a response that is too large is not read to its end, and a slow one holds no threads.
 Connections are read in own threads, because Airflow reads them from its database or a secrets backend, and because its
 ``aget_connection`` does that in one thread for the whole process.
 """

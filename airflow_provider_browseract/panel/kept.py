@@ -30,6 +30,9 @@ T = TypeVar("T")
 RETRY_PAUSE = 30.0
 """Seconds after an error before the same is read again."""
 
+OLD = 60.0
+"""Seconds after which what was read counts as old, although it is read again when somebody asks for it."""
+
 NO_REMEDY = (ServerError, ResponseLostError, ResponseTooLargeError)
 """Errors whose remedies are about calls that a person repeats. The pages repeat theirs by themselves."""
 
@@ -49,6 +52,10 @@ class Read:
     as_of: datetime | None = None
     error: str | None = None
     remedy: str = ""
+
+    def is_old(self, now: datetime) -> bool:
+        """Return whether what is there is so old that it must not be taken for what is true now."""
+        return self.error is None and self.as_of is not None and (now - self.as_of).total_seconds() > OLD
 
 
 class Failure(NamedTuple):

@@ -32,7 +32,7 @@ PAGE_PATIENCE = 0.2
 """Seconds after its request until which a page waits for data from BrowserAct. It is shown with what there is, and its
 script reads it again."""
 
-FRAGMENT_PATIENCE = 8.0
+FRAGMENT_PATIENCE = 2.0
 """Seconds that such a second read waits."""
 
 MAX_QUERY = 200

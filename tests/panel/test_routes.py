@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from datetime import timedelta
@@ -13,7 +14,7 @@ from fastapi.routing import APIRoute
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
-from airflow_provider_browseract.panel import accounts, app, building, keys, listing, viewing, web
+from airflow_provider_browseract.panel import accounts, app, building, kept, keys, listing, viewing, web
 from airflow_provider_browseract.panel.links import Recent
 from airflow_provider_browseract.runs.wait import Wait
 from tests.cases import cases, raising
@@ -579,6 +580,28 @@ class TestBadInput:
         shown = await see("/?conn={conn}")
         assert f'data-run="{account["own"]}"' in shown
         assert "BrowserAct could not be read" in shown
+
+    async def test_what_is_older_than_a_minute_is_shown_as_being_read(self, client, see, world, account, monkeypatch):
+        for path in ("/?conn={conn}", RUN_PAGE):
+            assert "being read" not in await see(path)
+        monkeypatch.setattr(kept, "OLD", 0.0)
+        monkeypatch.setattr(web, "PAGE_PATIENCE", 0.0)
+        for path in ("/?conn={conn}", RUN_PAGE):
+            shown = (await client.get(of(path, account), headers={"user": "admin"})).text
+            assert "<span data-loading>being read" in shown
+            assert account["own"] in shown
+        # Nothing reads the page about an ended run again.
+        assert "being read" not in await see("/runs/{failed}?conn={conn}")
+
+    async def test_more_pages_than_threads_wait_for_one_slow_read_and_for_no_longer_than_their_patience(
+        self, see, world, account, monkeypatch
+    ):
+        monkeypatch.setattr(web, "FRAGMENT_PATIENCE", 0.3)
+        await see("/?conn={conn}")
+        world.emulator.fault("get-task", RequestFault.slow(60), times=None)
+        pages = [see("/runs/{own}?conn={conn}") for _ in range(2 * app.THREADS)]
+        assert all("data-loading" in shown for shown in await asyncio.gather(*pages))
+        assert len([each for each in world.emulator.requests if each.endpoint == "get-task"]) == 1
 
     async def test_database_that_cannot_be_read_is_an_error_page_without_details(self, client, world, monkeypatch):
         monkeypatch.setattr(Recent, "get", raising(RuntimeError("password of the database")))
