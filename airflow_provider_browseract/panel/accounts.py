@@ -261,8 +261,13 @@ class Accounts:
 
     async def days(self, conn_id: str, patience: float = CALL_LIMIT) -> DaysRead:
         """Return what was read of the last days. Further days are read while someone asks."""
-        data, state = await self._data(conn_id, Patience(patience))
-        return DaysRead(**state) if data is None else data.days.read()
+        wait = Patience(patience)
+        data, state = await self._data(conn_id, wait)
+        if data is None:
+            return DaysRead(**state)
+        data.days.read()
+        await wait.wait_until(data.days.first)
+        return data.days.read()
 
     async def stop(self, conn_id: str, api_version: ApiVersion, task_id: str) -> bool:
         """Stop a run, which the version of the API has started, also if the caller is cancelled before it is stopped.

@@ -46,7 +46,6 @@ from airflow_provider_browseract.panel.notices import (
     left_out,
 )
 from airflow_provider_browseract.panel.rendering import render
-from airflow_provider_browseract.panel.sums import SumsOfDays
 from airflow_provider_browseract.panel.viewing import Viewing, view, view_dag, view_instance
 from airflow_provider_browseract.panel.views import Frame, Notice, foreign_text
 from airflow_provider_browseract.panel.web import (
@@ -93,7 +92,6 @@ class Panel:
         self._accounts = Accounts()
         self._records = Recent(RecordReader().read)
         self._keys = Keys()
-        self._sums = SumsOfDays()
 
     def overview(self, request: Request, user: Any) -> Response:
         """Show slots, queue, paused runs, credits, and the runs of the last 24 hours."""
@@ -142,7 +140,7 @@ class Panel:
         viewing, account = self._whole_account(user, query.conn, patience_of(request))
         read = self._loop.run(self._accounts.days(account.conn_id, patience_of(request)))
         known = _knowledge(viewing, account)
-        sums = self._sums.of(account.conn_id, read.days, known.now.date())
+        sums = {day: each.sums for day, each in read.days.items()}
         more = [MORE_RUNS] if any(day.truncated for day in read.days.values()) else []
         return _show(
             request,

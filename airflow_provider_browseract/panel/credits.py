@@ -8,7 +8,7 @@ from datetime import date, timedelta, timezone
 from urllib.parse import urlencode
 
 from airflow_provider_browseract.panel.building import Knowledge, source_name
-from airflow_provider_browseract.panel.sums import Group, Sums
+from airflow_provider_browseract.panel.days import Group, Sums
 from airflow_provider_browseract.panel.views import (
     COLORS,
     Bar,

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -169,6 +170,13 @@ class Patience:
         left = self._end - asyncio.get_running_loop().time()
         if running and left > 0:
             await asyncio.wait(running, timeout=left)
+
+    async def wait_until(self, event: asyncio.Event) -> None:
+        """Wait until an event has happened."""
+        left = self._end - asyncio.get_running_loop().time()
+        if left > 0 and not event.is_set():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(event.wait(), left)
 
 
 def is_within(seconds: float, since: float, now: float) -> bool:

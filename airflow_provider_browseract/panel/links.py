@@ -466,12 +466,15 @@ def links_of(key: TaskInstanceKey) -> list[Link]:
     return _links(rows, set())
 
 
-def links_on(day: date) -> dict[str, str]:
-    """Return the DAGs of the runs whose XComs were pushed on a day (UTC) or on the next one, by the ids of the runs."""
+def dags_on(day: date, conn_id: str, api_key: str) -> dict[str, str]:
+    """Return the DAGs of an account's runs whose XComs were pushed on a day (UTC) or on the next one."""
     begin = begin_of(day)
     with create_session(scoped=False) as session:
         rows = _pushed(session, XCOM.timestamp >= begin, XCOM.timestamp < begin + timedelta(days=2))
-    return {link.browseract_task_id: link.key.dag_id for link in _links(reversed(rows), set())}
+    found = [link for link in _links(rows, set()) if link.is_proven(conn_id, api_key)]
+    # That of the task instance that has started a run, if both are known.
+    found.sort(key=lambda link: not link.follows)
+    return {link.browseract_task_id: link.key.dag_id for link in found}
 
 
 def _key(row: Row[Any]) -> TaskInstanceKey:

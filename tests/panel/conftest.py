@@ -106,7 +106,7 @@ def world(browseract_emulator, connect, monkeypatch) -> World:
     monkeypatch.setattr(RecordReader, "read", lambda _: Records(made.links, tuple(made.queue), made.unreadable))
     monkeypatch.setattr(links, "connections", list)
     monkeypatch.setattr(links, "links_of", lambda _: [])
-    monkeypatch.setattr(links, "links_on", lambda _: {})
+    monkeypatch.setattr(links, "dags_on", lambda *_: {})
     for name in ("dag_team", "connection_team"):
         monkeypatch.setattr(links, name, lambda _: None)
     return made

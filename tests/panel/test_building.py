@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.models import ApiVersion, Failure, Step, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Failure, Step, Task, TaskStatus
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.dag_file import Runnable
 from airflow_provider_browseract.panel import building, credits
 from airflow_provider_browseract.panel.accounts import TaskRead
-from airflow_provider_browseract.panel.days import DayRun
-from airflow_provider_browseract.panel.sums import sums_of
+from airflow_provider_browseract.panel.days import Day
 from airflow_provider_browseract.panel.views import BudgetShare, Overview, Slots, StepView, foreign_text
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.spending.budget import Budget
@@ -297,15 +296,20 @@ def test_page_of_dag_has_only_its_runs():
     assert building.dag_page(data, "shop", None, "all", "", 1).credits == 7
 
 
-def day_run(number: int, credit: int | None = 5, source_id: str | None = "71", *, failed: bool = False) -> DayRun:
-    return DayRun(str(number), source_id, credit, failed, True)
+def day_run(number: int, credit: int | None = 5, source_id: str | None = "71", *, failed: bool = False) -> Task:
+    status = TaskStatus.FAILED if failed else TaskStatus.FINISHED
+    return Task(id=str(number), status=status, workflow_id=source_id, credit=credit)
 
 
 class TestCredits:
     TODAY = NOW.date()
 
-    def page(self, days: dict[date, list[DayRun]], dags=None, *, by_dag=False, **account: Any):
-        sums = {day: sums_of(runs, dags or {}) for day, runs in days.items()}
+    def page(self, days: dict[date, list[Task]], dags=None, *, by_dag=False, **account: Any):
+        sums = {}
+        for day, runs in days.items():
+            created = datetime.combine(day, NOW.timetz())
+            tasks = [replace(run, created_at=created) for run in runs]
+            sums[day] = Day.of(day, tasks, NOW, dags or {}).sums
         return credits.credits_page(known(**account), sums, by_dag)
 
     def test_bars_have_30_days_of_which_some_are_not_loaded(self):

@@ -539,14 +539,18 @@ class TestFailures:
 
 
 class TestLookUps:
-    def test_links_of_a_past_day_are_those_pushed_on_it_or_on_the_next_one(self, airflow):
+    def test_dags_of_a_past_day_are_those_of_proven_links_that_were_pushed_on_it_or_on_the_next_one(self, airflow):
         midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
         day = (midnight - timedelta(days=9)).date()
         for name, days in (("before", 9.01), ("same", 8.5), ("next", 7.01), ("after", 6.99)):
             key = airflow.add(SHOP._replace(task_id=name))
             airflow.push(key, name, ago=(now() - midnight + timedelta(days=days)).total_seconds())
-        airflow.push(airflow.add(SHOP._replace(task_id="foreign")), value="x", ago=8 * 86400.0)
-        assert links.links_on(day) == {"same": "shop", "next": "shop"}
+        ago = 8 * 86400.0
+        airflow.push(airflow.add(SHOP._replace(dag_id="sensor")), "same", ago=ago, follows=True)
+        airflow.push(airflow.add(SHOP._replace(dag_id="forged")), "same", ago=ago, proof="forged")
+        airflow.push(airflow.add(SHOP._replace(task_id="foreign")), value="x", ago=ago)
+        assert links.dags_on(day, CONN, API_KEY) == {"same": "shop", "next": "shop"}
+        assert links.dags_on(day, CONN, "another key") == {}
 
     def test_links_of_a_task_instance_are_found_whatever_their_age(self, airflow):
         key = airflow.add(SHOP._replace(map_index=2))
