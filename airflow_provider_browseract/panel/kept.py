@@ -106,16 +106,11 @@ class Kept(Generic[T]):
     ) -> None:
         self.value: T | None = None
         self.failure = NO_FAILURE
+        self.as_of: datetime | None = None
         self.conn_id, self.clock = conn_id, clock
         self._read, self._keep, self._failed = read, keep, failed
-        self._read_at = self._failed_at = float("-inf")
-        self._expired = False
+        self._at, self._expired = float("-inf"), False
         self._running: asyncio.Task[None] | None = None
-
-    @property
-    def as_of(self) -> datetime | None:
-        """When the value was read; None if there is none."""
-        return None if self.value is None else moment(self._read_at)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -139,20 +134,19 @@ class Kept(Generic[T]):
         return self._running
 
     def _is_due(self) -> bool:
-        now = self.clock()
-        if is_within(RETRY_PAUSE, self._failed_at, now):
-            return False
-        return self.value is None or self._expired or not is_within(self._keep(self.value), self._read_at, now)
+        if self.failure is not NO_FAILURE or self.value is None:
+            return not is_within(RETRY_PAUSE, self._at, self.clock())
+        return self._expired or not is_within(self._keep(self.value), self._at, self.clock())
 
     async def _refresh(self) -> None:
         began, self._expired = self.clock(), False
         try:
             self.value = await self._read()
-            self._read_at, self._failed_at, self.failure = began, float("-inf"), NO_FAILURE
+            self._at, self.as_of, self.failure = began, moment(began), NO_FAILURE
         except Exception as error:  # noqa: BLE001 - it is shown on the page, and tried again
-            self._failed_at, self.failure = self.clock(), Failure.of(error, self.conn_id)
+            self._at, self.failure = self.clock(), Failure.of(error, self.conn_id)
             if self.failure.not_found:
-                self.value = None
+                self.value = self.as_of = None
             self._failed()
         finally:
             self._running = None

@@ -69,6 +69,9 @@ DAYS = 30
 LINKED = 40_000
 """Runs of these days with their task instances, :data:`XCOMS` XComs each."""
 
+INSTANCES = 300_000
+FAILED = 50_000
+OWN_FAILED = 500
 XCOMS = 5
 READS = 7
 NEW = 10
@@ -523,8 +526,37 @@ def read_links() -> None:
             again.append(1000 * (time.perf_counter() - began))
     print(
         f"{LINKED * XCOMS:,} XComs of {LINKED:,} runs in {DAYS} days: first read of a day ({found:,} links) median "
-        f"{statistics.median(first):.0f} ms, again with {NEW} new ones {statistics.median(again):.0f} ms (limits 100)"
+        f"{statistics.median(first):.0f} ms, again with {NEW} new ones {statistics.median(again):.0f} ms (limits 150); "
+        f"{_read_failures()}"
     )
+
+
+def _read_failures() -> str:
+    """Add task instances, of which many have failed and some are ours, and return how long it takes to find those."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import text, update
+
+    from airflow_provider_browseract.panel import links
+
+    _insert([Made(_key("other", number, number % DAYS)) for number in range(INSTANCES - LINKED)])
+    now = datetime.now(timezone.utc)
+    failed = update(TaskInstance.__table__).where(TaskInstance.task_id == "other")
+    with create_session() as session:
+        for index in range(0, FAILED, 1_000):
+            of = {"state": "failed", "operator": "Other", "end_date": now - timedelta(minutes=index / 100)}
+            session.execute(failed.where(TaskInstance.map_index.between(index, index + 999)).values(**of))
+        ours = failed.where(TaskInstance.map_index < OWN_FAILED).values(operator="RunWorkflowOperator")
+        session.execute(ours)
+        if session.get_bind().dialect.name == "postgresql":
+            session.execute(text("ANALYZE"))
+    taken, found = [], 0
+    for _ in range(READS):
+        began = time.perf_counter()
+        found = len(links.failed_tries())
+        taken.append(1000 * (time.perf_counter() - began))
+    among = f"{FAILED:,} failures among {INSTANCES:,} task instances"
+    return f"{found} of {among} {statistics.median(taken):.0f} ms (limit 150)"
 
 
 def read_month() -> None:
