@@ -505,7 +505,9 @@ def _pushed(session: Session, *conditions: ColumnElement[bool], xcom: str = RUN_
 def _pushed_before(session: Session, moment: datetime) -> list[Row[Any]]:
     """Return the older XComs of runs that are still waited for, newest first."""
     query = _with_xcom(XCOM.timestamp, VALUE).select_from(TaskInstance).join(XCOM, _of(XCOM))
-    query = query.where(TaskInstance.state.in_(MAY_WAIT), XCOM.key == RUN_XCOM, XCOM.timestamp < moment)
+    # Not by the index of the key: SQLite would otherwise begin with all XComs, and not with these few task instances.
+    is_of_run = func.coalesce(XCOM.key, "") == RUN_XCOM
+    query = query.where(TaskInstance.state.in_(MAY_WAIT), is_of_run, XCOM.timestamp < moment)
     query = query.where(func.length(VALUE) <= MAX_JSON).order_by(XCOM.timestamp.desc()).limit(MAX_LINKS)
     return list(session.execute(query))
 
