@@ -217,7 +217,8 @@ class Accounts:
         workflows = data.sources[SourceKind.WORKFLOW]
         workflows.refresh()
         # Only a first caller waits for names.
-        await wait.wait_for(data.lists.workflows, data.lists.bots, *([] if workflows.was_read else [workflows]))
+        names = [workflows] if workflows.value is None and workflows.failure.error is None else []
+        await wait.wait_for(data.lists.workflows, data.lists.bots, *names)
         return data.account()
 
     def version_of(self, conn_id: str, task_id: str) -> ApiVersion | None:

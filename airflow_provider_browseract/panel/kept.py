@@ -117,11 +117,6 @@ class Kept(Generic[T]):
         """The fields of :class:`Read`."""
         return {"as_of": self.as_of, "error": self.failure.error, "remedy": self.failure.remedy}
 
-    @property
-    def was_read(self) -> bool:
-        """Whether it was read before, with or without success."""
-        return self.value is not None or self.failure is not NO_FAILURE
-
     def expire(self) -> None:
         """Read it again when someone asks next."""
         self._expired = True
