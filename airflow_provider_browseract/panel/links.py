@@ -70,6 +70,9 @@ MAX_AGE = 5.0
 OLDEST = 30.0
 """Seconds after which nobody gets old records, as after a time without viewers."""
 
+RARELY = 10.0
+"""What takes long to read, such as tens of thousands of XComs, is kept so many times as long, up to :data:`OLDEST`."""
+
 LISTED = timedelta(hours=24)
 """How old XComs may be that lists of runs need."""
 
@@ -332,7 +335,7 @@ class Recent(Generic[T]):
     def __init__(self, read: Callable[[], T]) -> None:
         self._read, self._reading = read, threading.Lock()
         self._found: Any = None
-        self._read_at = float("-inf")
+        self._read_at, self._took = float("-inf"), 0.0
 
     def get(self, max_age: float | None = None) -> T:
         """Return what is a few seconds old at most.
@@ -343,11 +346,13 @@ class Recent(Generic[T]):
         :raises Exception: the read failed. The next call tries again.
         """
         must_wait = max_age is not None or self._age() > OLDEST
-        limit = MAX_AGE if max_age is None else max_age
+        limit = max(MAX_AGE, min(RARELY * self._took, OLDEST)) if max_age is None else max_age
         if self._age() >= limit and self._reading.acquire(blocking=must_wait):
             try:
                 if self._age() >= limit:
+                    began = time.monotonic()
                     self._found, self._read_at = self._read(), time.monotonic()
+                    self._took = self._read_at - began
             finally:
                 self._reading.release()
         found: T = self._found

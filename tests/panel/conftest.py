@@ -102,7 +102,8 @@ def world(browseract_emulator, connect, monkeypatch) -> World:
     connect()
     made = World(browseract_emulator)
     made.emulator.concurrency = 50
-    monkeypatch.setattr(links, "MAX_AGE", 0.0)
+    for name in ("MAX_AGE", "RARELY"):
+        monkeypatch.setattr(links, name, 0.0)
     monkeypatch.setattr(RecordReader, "read", lambda _: Records(made.links, tuple(made.queue), made.unreadable))
     monkeypatch.setattr(links, "connections", list)
     monkeypatch.setattr(links, "links_of", lambda _: [])

@@ -132,7 +132,8 @@ def airflow(deferred) -> Iterator[Airflow]:
 
 @pytest.fixture(autouse=True)
 def always_refresh(monkeypatch) -> None:
-    monkeypatch.setattr(links, "MAX_AGE", 0.0)
+    for name in ("MAX_AGE", "RARELY"):
+        monkeypatch.setattr(links, name, 0.0)
 
 
 @pytest.fixture
@@ -436,6 +437,16 @@ class TestRefresh:
         assert {id(each) for each in found} == {id(keeper.get())}
         # Before a run is stopped, nothing may be old.
         assert keeper.get(max_age=0.0) is not found[0]
+
+    def test_what_takes_long_to_read_is_read_rarely(self, airflow, keeper, monkeypatch):
+        before = keeper.get()
+        assert keeper.get() is not before
+        before = keeper.get()
+        monkeypatch.setattr(links, "RARELY", 10.0)
+        keeper._took = 1000.0
+        assert keeper.get() is before
+        keeper._read_at -= links.OLDEST
+        assert keeper.get() is not before
 
     def test_failed_refresh_raises_and_the_next_call_tries_again(self, airflow, keeper, monkeypatch):
         airflow.push(airflow.add())
