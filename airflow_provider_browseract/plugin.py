@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS, AirflowPlugin
 from airflow_provider_browseract.in_airflow.tolerance import first_line
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.routes import CALLBACK_PATH, PANEL, URL_PREFIX
+from airflow_provider_browseract.runs.routes import CALLBACK_PATH, OPERATORS, PANEL, URL_PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -153,16 +153,7 @@ TABS: list[dict[str, Any]] = [
         "href": _OVERVIEW + "ti/{DAG_ID}/{RUN_ID}/{TASK_ID}/{MAP_INDEX}",
         "destination": "task_instance",
         "url_route": "browseract-run",
-        "applies_to": {
-            "operator_name": [
-                "RunWorkflowOperator",
-                "RunTemplateOperator",
-                "RunBotOperator",
-                "RunBotTemplateOperator",
-                "@task.browseract",
-                "TaskSensor",
-            ]
-        },
+        "applies_to": {"operator_name": [*OPERATORS]},
     },
     {
         "name": "BrowserAct",

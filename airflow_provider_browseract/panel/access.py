@@ -7,14 +7,16 @@ menu entry.
 | runs without such a DAG, sums of the account, its workflows and bots | GET on the connection |
 | steps, screenshots, text of a failure | GET on logs of its DAG, or on the connection |
 | live view, in which a person can act; stop | PUT on task instances of its DAG, or on the connection |
-| names in the queue | GET on the DAG |
+| names in the queue, failed task instances | GET on the DAG |
+| why they have failed | GET on XComs of the DAG |
 | inputs, outputs, files | nobody |
+
+The DAG of a run is that of a task instance whose link is proven. That of a sensor gives neither live view nor stop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from typing import Any, Literal, NamedTuple
 
 from airflow.api_fastapi.app import get_auth_manager
@@ -25,15 +27,8 @@ from airflow.api_fastapi.auth.managers.models.resource_details import (
     DagDetails,
 )
 
-from airflow_provider_browseract.api.models import Task
-from airflow_provider_browseract.panel import database
-from airflow_provider_browseract.panel.records import Link
-
-CLOCKS = timedelta(minutes=2)
-"""By how much the clocks of BrowserAct and Airflow may differ."""
-
-LINKED_WITHIN = timedelta(days=2)
-"""How long after the creation of a run its task instance may push it: at its start, at its end, and by a later try."""
+from airflow_provider_browseract.panel import links
+from airflow_provider_browseract.panel.links import FailedTry, Link
 
 Method = Literal["GET", "PUT"]
 
@@ -84,14 +79,14 @@ class Access:
 
     def _connection(self, method: Method, conn_id: str) -> bool:
         def ask() -> bool:
-            details = ConnectionDetails(conn_id=conn_id, team_name=database.connection_team(conn_id))
+            details = ConnectionDetails(conn_id=conn_id, team_name=links.connection_team(conn_id))
             return self._manager.is_authorized_connection(method=method, details=details, user=self._user)
 
         return self._once(("connection", method, conn_id), ask)
 
     def _dag(self, method: Method, entity: DagAccessEntity | None, dag_id: str) -> bool:
         def ask() -> bool:
-            details = DagDetails(id=dag_id, team_name=database.dag_team(dag_id))
+            details = DagDetails(id=dag_id, team_name=links.dag_team(dag_id))
             return self._manager.is_authorized_dag(
                 method=method, access_entity=entity, details=details, user=self._user
             )
@@ -109,47 +104,39 @@ class Rights(NamedTuple):
     """What a viewer may see of one run, and do with it.
 
     :param run: see that it exists, with its status, times and credits.
-    :param instance: see which task instance has started it.
     :param steps: see what it does.
     :param act: act in its browser, and stop it.
     """
 
     run: bool
-    instance: bool
     steps: bool
     act: bool
 
 
-def rights_on(access: Access, conn_id: str, task: Task, link: Link | None, others: Iterable[Link] = ()) -> Rights:
-    """Return what a viewer may see of a run.
+def rights_on(access: Access, conn_id: str, proven: Iterable[Link]) -> Rights:
+    """Return what a viewer may see of a run: what each of its task instances gives by itself, or the connection.
 
-    The rights on a DAG count only for runs that certainly belong to it, because a person with the right to edit XComs
-    could name another run. Each task instance with the run gives rights by itself.
-
-    :param link: the task instance that is shown with the run, if it is known.
-    :param others: other task instances with the run.
+    :param proven: the links of the run that are proven. A person with the right to edit XComs could name another run.
     """
     reads_account = access.reads_connection(conn_id)
-    trusted = [each for each in (link, *others) if each is not None and is_trusted(each, conn_id, task)]
-    own = [each for each in trusted if access.reads_runs(each.key.dag_id)]
+    own = [link for link in proven if access.reads_runs(link.key.dag_id)]
     run = reads_account or bool(own)
     return Rights(
         run=run,
-        instance=run and link is not None and access.reads_runs(link.key.dag_id),
-        steps=reads_account or any(access.reads_steps(each.key.dag_id) for each in own),
+        steps=reads_account or any(access.reads_steps(link.key.dag_id) for link in own),
+        # Whoever may trigger the DAG of a sensor can choose the run that it waits for.
         act=run
         and (
             access.edits_connection(conn_id)
-            or any(access.changes_runs(each.key.dag_id) for each in own if each.proves_its_run)
+            or any(access.changes_runs(link.key.dag_id) for link in own if not link.follows)
         ),
     )
 
 
-def is_trusted(link: Link, conn_id: str, task: Task) -> bool:
-    """Return whether a run belongs to the task instance of a link, and not only says an XCom so."""
-    if not link.confirmed or link.conn_id != conn_id:
-        return False
-    if not link.may_be_of(task):
-        return False
-    created = task.created_at
-    return created is None or link.pushed_at - LINKED_WITHIN <= created <= link.pushed_at + CLOCKS
+def visible_failures(access: Access, tries: Iterable[FailedTry]) -> list[FailedTry]:
+    """Return the failed task instances that a viewer may see, without the reasons that the viewer must not see."""
+    return [
+        each if access.reads_runs(each.key.dag_id) else each._replace(failure=None)
+        for each in tries
+        if access.reads_dag(each.key.dag_id)
+    ]

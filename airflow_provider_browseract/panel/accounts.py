@@ -1,7 +1,7 @@
 """What the pages know about the BrowserAct account of each connection. It is read only when someone asks for it.
 
-All methods run in the event loop of the API server. BrowserAct is called with the asynchronous client: a call really
-ends after its limit, a response that is too large is not read to its end, and a slow BrowserAct holds no threads.
+All methods run in the event loop of the panel's own thread. BrowserAct is called with the asynchronous client: a call
+really ends after its limit, a response that is too large is not read to its end, and a slow one holds no threads.
 Connections are read in own threads, because Airflow reads them from its database or a secrets backend, and because its
 ``aget_connection`` does that in one thread for the whole process.
 """
@@ -21,13 +21,13 @@ import anyio.to_thread
 
 from airflow_provider_browseract.api.arguments import PATH_ID
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import ApiVersion, Task, Word
+from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.api.pages import Listing, list_items
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.dag_file import Runnable
-from airflow_provider_browseract.exceptions import ConnectionFailedError, InputError, TaskEndedError
+from airflow_provider_browseract.exceptions import ConnectionFailedError, InputError, TaskEndedError, TaskNotFoundError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import budget_of
 from airflow_provider_browseract.in_airflow.hiding import has_secret_names
@@ -55,6 +55,9 @@ SINGLE_INTERVAL = 60.0
 
 PAGE_SIZE = 100
 """Workflows, bots or templates in one response."""
+
+RUN = "run"
+"""What a run that was read by itself is called, beside the kinds of sources."""
 
 THREADS = 4
 """Threads that read connections."""
@@ -202,7 +205,7 @@ class Accounts:
         self.threads = anyio.CapacityLimiter(THREADS)
         self.pace = Pace(clock, sleep)
         self._connections: OrderedDict[str, _Connection] = OrderedDict()
-        self._singles: OrderedDict[tuple[AccountClient, Word, str], Kept[Any]] = OrderedDict()
+        self._singles: OrderedDict[tuple[AccountClient, str, str], Kept[Any]] = OrderedDict()
 
     async def account(self, conn_id: str, patience: float) -> Account:
         """Return the runs of the account of a connection, and what the connection says about it."""
@@ -214,7 +217,8 @@ class Accounts:
         workflows = data.sources[SourceKind.WORKFLOW]
         workflows.refresh()
         # Only a first caller waits for names.
-        await wait.wait_for(data.lists.workflows, data.lists.bots, *([] if workflows.was_read else [workflows]))
+        names = [workflows] if workflows.value is None and workflows.failure.error is None else []
+        await wait.wait_for(data.lists.workflows, data.lists.bots, *names)
         return data.account()
 
     def version_of(self, conn_id: str, task_id: str) -> ApiVersion | None:
@@ -224,12 +228,15 @@ class Accounts:
         return next((task.api_version for task in tasks if task.id == task_id), None)
 
     async def task(self, conn_id: str, api_version: ApiVersion, task_id: str, patience: float) -> TaskRead:
-        """Return one run, which the version of the API has started."""
+        """Return one run.
+
+        :param api_version: the version of the API that probably knows it. The other one is asked if it does not.
+        """
 
         def read(client: AccountClient) -> Awaitable[tuple[Task, bool]]:
             return _read_task(client, api_version, task_id)
 
-        found, state = await self._single(conn_id, api_version, task_id, read, _keep_task, patience)
+        found, state = await self._single(conn_id, RUN, task_id, read, _keep_task, patience)
         return TaskRead(*(found or ()), **state)
 
     async def sources(self, conn_id: str, kind: SourceKind, patience: float) -> SourcesRead:
@@ -255,8 +262,13 @@ class Accounts:
 
     async def days(self, conn_id: str, patience: float = CALL_LIMIT) -> DaysRead:
         """Return what was read of the last days. Further days are read while someone asks."""
-        data, state = await self._data(conn_id, Patience(patience))
-        return DaysRead(**state) if data is None else data.days.read()
+        wait = Patience(patience)
+        data, state = await self._data(conn_id, wait)
+        if data is None:
+            return DaysRead(**state)
+        data.days.read()
+        await wait.wait_until(data.days.first)
+        return data.days.read()
 
     async def stop(self, conn_id: str, api_version: ApiVersion, task_id: str) -> bool:
         """Stop a run, which the version of the API has started, also if the caller is cancelled before it is stopped.
@@ -280,7 +292,7 @@ class Accounts:
             return False
         finally:
             # A read that is running may have begun before the stop.
-            self._singles.pop((data.client, api_version, task_id), None)
+            self._singles.pop((data.client, RUN, task_id), None)
             (data.lists.bots if api_version is ApiVersion.V3 else data.lists.workflows).expire()
 
     def forget(self, client: AccountClient) -> None:
@@ -305,7 +317,7 @@ class Accounts:
     async def _single(
         self,
         conn_id: str,
-        what: ApiVersion | SourceKind,
+        what: str,
         item_id: str,
         read: Callable[[AccountClient], Awaitable[T]],
         keep: Callable[[Any], float],
@@ -328,7 +340,11 @@ class Accounts:
 
 async def _read_task(client: AccountClient, api_version: ApiVersion, task_id: str) -> tuple[Task, bool]:
     """Read a run, and drop what no page may show: inputs often contain passwords."""
-    task = await client.send(poll_run(task_id, api_version))
+    try:
+        task = await client.send(poll_run(task_id, api_version))
+    except TaskNotFoundError:
+        other = ApiVersion.V2 if api_version is ApiVersion.V3 else ApiVersion.V3
+        task = await client.send(poll_run(task_id, other))
     hidden = {"input_parameters": None, "input": None, "download_files": (), "files_expires_at": None}
     return task.model_copy(update=hidden), has_secret_names(task)
 

@@ -15,9 +15,9 @@ from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.dag_file import KINDS, Runnable, dag_file, dag_id_of
 from airflow_provider_browseract.in_airflow.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
-from airflow_provider_browseract.panel.access import Access, Rights, rights_on
+from airflow_provider_browseract.panel.access import Rights, rights_on
 from airflow_provider_browseract.panel.days import source_of
-from airflow_provider_browseract.panel.records import TaskInstanceKey
+from airflow_provider_browseract.panel.links import TaskInstanceKey
 from airflow_provider_browseract.panel.views import (
     BudgetShare,
     Choice,
@@ -41,7 +41,8 @@ from airflow_provider_browseract.runs.report import duration_of
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.panel.accounts import Account, TaskRead
-    from airflow_provider_browseract.panel.records import Link, QueueEntry, Records
+    from airflow_provider_browseract.panel.links import Link, QueueEntry
+    from airflow_provider_browseract.panel.viewing import Viewing
 
 PAGE_SIZE = 100
 """Runs on a page."""
@@ -55,6 +56,16 @@ MAX_STEPS_SHOWN = 100
 LISTED_FOR = timedelta(hours=24)
 """How long ended runs are listed. The account has those of some minutes more."""
 
+CLAIMS_SHOWN = 5
+"""How many of those that claim to wait for a run are named."""
+
+XCOMS_ELSEWHERE = (
+    "Not known: a custom XCom backend stores XComs of this Airflow elsewhere, so only task instances that wait in the "
+    "triggerer are known. Check that no other one waits before you stop the run."
+)
+
+UNREADABLE = "a task of a DAG that you may not read"
+
 UNREAD_AFTER = 60.0
 """Seconds after its start from which a run counts as one that nobody waits for. The task instance pushes its XComs in
 the first seconds."""
@@ -67,30 +78,31 @@ SHOWN = {"active": "Active", "paused": "Paused", "unread": "Not waited for", "fa
 class Knowledge:
     """What a page is made from.
 
+    :param viewing: who looks, and what Airflow's database has about runs and the queue.
     :param account: what is known about the account of the connection.
-    :param records: what Airflow's database has about runs and the queue.
     """
 
-    access: Access
+    viewing: Viewing
     account: Account
-    records: Records
     now: datetime
 
-    @property
-    def reads_account(self) -> bool:
-        """Whether the viewer may see everything that the account has done."""
-        return self.access.reads_connection(self.account.conn_id)
-
-    def rights_on(self, task: Task, link: Link | None) -> Rights:
+    def rights_on(self, task: Task) -> Rights:
         """Return what the viewer may see of a run."""
-        return rights_on(self.access, self.account.conn_id, task, link, self.records.of_run(task.id))
+        return rights_on(self.viewing.access, self.account.conn_id, self.viewing.proven(task.id))
 
-    def is_unread(self, task: Task, link: Link | None) -> bool:
+    def is_unread(self, task: Task) -> bool:
         """Return whether a run is active and nobody waits for it, so that it uses credits without effect."""
-        # Any claim to wait counts, of any connection, because a stop cannot be undone.
-        if task.status.ended or (link is not None and link.waits):
+        # Any claim to wait counts, of any connection and with or without a proof, because a stop cannot be undone.
+        if task.status.ended or any(link.waits for link in self.viewing.records.of_run(task.id)):
             return False
         return task.created_at is None or (self.now - task.created_at).total_seconds() > UNREAD_AFTER
+
+    def who_waits(self, task_id: str) -> str:
+        """Return who claims to wait for a run, as far as the viewer may read their DAGs; empty if nobody does."""
+        keys = dict.fromkeys(link.key for link in self.viewing.records.of_run(task_id) if link.waits)
+        names = dict.fromkeys(_label(key) if self.viewing.access.reads_dag(key.dag_id) else UNREADABLE for key in keys)
+        shown, more = [*names][:CLAIMS_SHOWN], len(names) - CLAIMS_SHOWN
+        return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 def instance_view(key: TaskInstanceKey, try_number: int | None = None) -> InstanceView:
@@ -114,12 +126,12 @@ def overview(known: Knowledge, show: str, search: str, page: int) -> Overview:
     daily = known.account.budget.daily_credits if known.account.budget else None
     today = known.now.astimezone(timezone.utc).date()
     return Overview(
-        slots=_slots(known, queue) if known.reads_account else None,
+        slots=_slots(known, queue) if known.viewing.reads_account else None,
         queue=tuple(_place(known, number, entry) for number, entry in enumerate(queue[:PLACES_SHOWN], start=1)),
         queue_length=len(queue),
         longest_wait=max(0.0, now - min(began)) if began else None,
         paused=sum(_is_shown(known, each, "paused") for each in seen),
-        today=BudgetShare(_credits_on(known.account.tasks, today), daily) if known.reads_account else None,
+        today=BudgetShare(_credits_on(known.account.tasks, today), daily) if known.viewing.reads_account else None,
         runs=_table(known, seen, show, search, page, {"conn": known.account.conn_id}),
     )
 
@@ -137,8 +149,9 @@ def _credits_on(tasks: Iterable[Task], day: date) -> int:
 def _queue_of(known: Knowledge) -> list[QueueEntry]:
     """Return the queue of the connection. All connections with the same API key share one queue."""
     conn_id = known.account.conn_id
-    digests = {each.wait.key_digest for each in known.records.queue if each.conn_id == conn_id}
-    return [each for each in known.records.queue if each.conn_id == conn_id or each.wait.key_digest in digests]
+    everyone = known.viewing.records.queue
+    digests = {each.wait.key_digest for each in everyone if each.conn_id == conn_id}
+    return [each for each in everyone if each.conn_id == conn_id or each.wait.key_digest in digests]
 
 
 def _place(known: Knowledge, number: int, entry: QueueEntry) -> QueuePlace:
@@ -147,7 +160,7 @@ def _place(known: Knowledge, number: int, entry: QueueEntry) -> QueuePlace:
     for_budget = entry.wait.waits_for_budget(now)
     return QueuePlace(
         number=number,
-        instance=instance_view(entry.key) if known.access.reads_dag(entry.key.dag_id) else None,
+        instance=instance_view(entry.key) if known.viewing.access.reads_dag(entry.key.dag_id) else None,
         priority=entry.wait.queued.priority,
         # While it waits for the budget, its wait for a slot has not begun.
         waits=None if for_budget else max(0.0, now - entry.wait.queued.began),
@@ -157,7 +170,10 @@ def _place(known: Knowledge, number: int, entry: QueueEntry) -> QueuePlace:
 
 
 class Seen(NamedTuple):
-    """A run that the viewer may see."""
+    """A run that the viewer may see.
+
+    :param link: the task instance that is shown with it; None if none is known.
+    """
 
     task: Task
     link: Link | None
@@ -170,18 +186,19 @@ def _visible(known: Knowledge) -> list[Seen]:
     for task in known.account.tasks:
         if task.status.ended and task.finished_at and known.now - task.finished_at > LISTED_FOR:
             continue
-        link = known.records.links.get(task.id)
-        rights = known.rights_on(task, link)
+        rights = known.rights_on(task)
         if rights.run:
-            found.append(Seen(task, link, rights))
+            found.append(Seen(task, next(iter(known.viewing.proven(task.id)), None), rights))
     return found
 
 
 def run_row(known: Knowledge, task: Task, link: Link | None, rights: Rights) -> RunRow:
     """Return a run as a row."""
-    instance = instance_view(link.key, link.try_number) if link is not None and rights.instance else None
-    asked = instance is not None and link is not None and link.required_action and not task.status.ended
-    unread = known.is_unread(task, link)
+    instance = None
+    if link is not None and known.viewing.access.reads_runs(link.key.dag_id):
+        instance = instance_view(link.key, link.try_number)
+    asked = link is not None and link.required_action and not task.status.ended
+    unread = known.is_unread(task)
     return RunRow(
         id=task.id,
         status=task.status,
@@ -194,7 +211,6 @@ def run_row(known: Knowledge, task: Task, link: Link | None, rights: Rights) -> 
         credits=task.credit,
         required_action=f"{instance.path}/required_actions" if instance is not None and asked else None,
         stoppable=unread and rights.act,
-        api_version=task.api_version,
     )
 
 
@@ -246,13 +262,13 @@ def _is_shown(known: Knowledge, seen: Seen, show: str) -> bool:
     if show == "paused":
         return status in (TaskStatus.PAUSED, TaskStatus.PAUSING)
     if show == "unread":
-        return known.is_unread(seen.task, seen.link)
+        return known.is_unread(seen.task)
     return show == "all" or status is TaskStatus.FAILED
 
 
 def _matches(known: Knowledge, seen: Seen, wanted: str) -> bool:
-    task, link, rights = seen
-    label = _label(link.key) if link is not None and rights.instance else ""
+    task, link, _ = seen
+    label = _label(link.key) if link is not None and known.viewing.access.reads_runs(link.key.dag_id) else ""
     texts = (task.id, source_name(known, source_of(task)), task.status.value, label)
     return any(wanted in text.casefold() for text in texts)
 
@@ -275,8 +291,8 @@ def run_page(
     """
     # What another task instance hides, such as that of a sensor, is hidden too.
     assert read.task is not None
-    known_links = filter(None, (link, known.records.links.get(read.task.id)))
-    hidden = frozenset[str]().union(*(each.hidden for each in known_links))
+    proven = [*known.viewing.proven(read.task.id), *([] if link is None else [link])]
+    hidden = {word for each in proven for word in each.hidden}
     hiding = Hiding(LIVE_VIEW in hidden, texts=SECRET_INPUTS in hidden or read.secret_inputs)
     task: Task = hiding.apply(_with_fewer_steps(read.task, MAX_STEPS_SHOWN))
     failure = task.failure.message if task.failure else None
@@ -290,7 +306,7 @@ def run_page(
         failure=foreign_text(failure) if rights.steps else "",
         steps=tuple(map(_step_view, task.steps)) if rights.steps else None,
         steps_left_out=task.steps_left_out,
-        wait=_wait_line(link),
+        wait=_wait_line(known, task),
         others=_other_runs(known, task, others),
         unread=task.unread is not None,
     )
@@ -307,14 +323,16 @@ def _step_view(step: Step) -> StepView:
     return StepView(step.number, foreign_text(step.goal), status, step.screenshots_url, status == "failed")
 
 
-def _wait_line(link: Link | None) -> str:
-    if link is None or not link.waits:
+def _wait_line(known: Knowledge, task: Task) -> str:
+    if known.is_unread(task) and known.viewing.records.unreadable:
+        return XCOMS_ELSEWHERE
+    if not (who := known.who_waits(task.id)):
         return ""
-    wait = link.wait or link.other_wait
-    if wait is None:
-        return "A worker polls it."
-    by = f"The triggerer polls it every {wait.longest_pause:g} s"
-    return f"{by}, and a callback can end the wait sooner." if wait.callback_token_sha256 else f"{by}."
+    waits = [link.wait for link in known.viewing.proven(task.id) if link.wait is not None]
+    if not waits:
+        return f"Waited for by {who}."
+    by = f"Waited for by {who}. The triggerer polls it every {waits[0].longest_pause:g} s"
+    return f"{by}, and a callback can end the wait sooner." if waits[0].callback_token_sha256 else f"{by}."
 
 
 def instance_page(known: Knowledge, key: TaskInstanceKey, run: RunPage | None) -> InstancePage:
@@ -329,10 +347,7 @@ def dag_page(known: Knowledge, dag_id: str, run_id: str | None, show: str, searc
     seen = [
         each
         for each in _visible(known)
-        if each.link is not None
-        and each.rights.instance
-        and each.link.key.dag_id == dag_id
-        and run_id in (None, each.link.key.run_id)
+        if each.link is not None and each.link.key.dag_id == dag_id and run_id in (None, each.link.key.run_id)
     ]
     table = _table(known, seen, show, search, page, {"conn": known.account.conn_id})
     return DagPage(

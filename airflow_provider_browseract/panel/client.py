@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Generator
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
@@ -26,6 +27,19 @@ READ_LIMIT = 60.0
 
 READS_AT_ONCE = 4
 """Reads of one account at the same moment."""
+
+
+class Loop:
+    """An event loop in a thread of its own, in which BrowserAct is read. So a slow page delays no read, and no read the
+    API server."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="browseract-panel", daemon=True).start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Return the result of a coroutine, from another thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
 class AccountClient:

@@ -8,7 +8,7 @@ from datetime import date, timedelta, timezone
 from urllib.parse import urlencode
 
 from airflow_provider_browseract.panel.building import Knowledge, source_name
-from airflow_provider_browseract.panel.sums import Group, Sums
+from airflow_provider_browseract.panel.days import Group, Sums
 from airflow_provider_browseract.panel.views import (
     COLORS,
     Bar,
@@ -91,7 +91,7 @@ def _name_of(known: Knowledge, group: Group, by_dag: bool) -> str:
         return source_name(known, source) or "no workflow given"
     if dag_id is None:
         return "no DAG known"
-    return foreign_text(dag_id) if known.access.reads_runs(dag_id) else "DAGs that you may not read"
+    return foreign_text(dag_id) if known.viewing.access.reads_runs(dag_id) else "DAGs that you may not read"
 
 
 def _this_month(days: Mapping[date, Mapping[Group, Sums]], last: date, budget: int | None) -> BudgetShare | None:

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
@@ -17,6 +16,7 @@ from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.exceptions import UnexpectedResponseError
 from airflow_provider_browseract.in_airflow.shielding import outlasting
 from airflow_provider_browseract.loops import AsyncSender
+from airflow_provider_browseract.panel import links
 from airflow_provider_browseract.panel.client import AccountClient, only
 from airflow_provider_browseract.panel.kept import NO_FAILURE, RETRY_PAUSE, Failure, Read, is_within
 from airflow_provider_browseract.panel.listing import RunLists, Runs
@@ -51,30 +51,32 @@ def source_of(task: Task) -> str | None:
     return f"bot {name}" if name else "bot template"
 
 
-class DayRun(NamedTuple):
-    """A run that was created on a day.
+class Sums(NamedTuple):
+    """How many runs there were, what they cost, and how many of them failed."""
 
-    :param source: what was run, as :func:`source_of` returns it.
-    :param credit: None if BrowserAct reports none yet.
-    """
+    runs: int = 0
+    credits: int = 0
+    failed: int = 0
 
-    browseract_task_id: str
-    source: str | None
-    credit: int | None
-    failed: bool
-    ended: bool
+    def plus(self, other: Sums) -> Sums:
+        """Return both together."""
+        return Sums(self.runs + other.runs, self.credits + other.credits, self.failed + other.failed)
+
+
+Group: TypeAlias = "tuple[str | None, str | None]"
+"""What was run, as :func:`source_of` returns it, and the DAG that has started it; None for what is not known."""
 
 
 @dataclass(frozen=True)
 class Day:
-    """The runs that were created on a day (UTC).
+    """The sums of the runs that were created on a day (UTC).
 
     :param truncated: it had more runs, which are not known: there are too many, or they cannot be read.
     :param closed: they cannot change any more.
     :param has_bots: the runs of bots could be read too.
     """
 
-    runs: tuple[DayRun, ...]
+    sums: Mapping[Group, Sums]
     as_of: datetime
     truncated: bool
     closed: bool
@@ -82,27 +84,37 @@ class Day:
 
     @classmethod
     def of(
-        cls, day: date, tasks: Iterable[Task], as_of: datetime, *, truncated: bool = False, has_bots: bool = True
+        cls,
+        day: date,
+        tasks: Iterable[Task],
+        as_of: datetime,
+        dags: Mapping[str, str],
+        *,
+        truncated: bool = False,
+        has_bots: bool = True,
     ) -> Day:
-        """Select the tasks that were created on the day. Each counts once."""
-        runs: dict[str, DayRun] = {}
-        sources: dict[str | None, str | None] = {}
+        """Sum the tasks that were created on the day. Each counts once.
+
+        :param dags: the DAG of each run that one has started.
+        """
+        sums: dict[Group, Sums] = {}
+        counted, is_known = set[str](), True
         for task in tasks:
             # A task without creation time belongs to no day.
             with suppress(UnexpectedResponseError):
                 run = ListedRun.of(task)
-                if run.created_at.date() == day:
-                    # The same text for all runs of a workflow.
-                    source = sources.setdefault(source_of(task), source_of(task))
-                    failed = run.status is TaskStatus.FAILED
-                    runs.setdefault(run.id, DayRun(run.id, source, run.credit, failed, run.status.ended))
+                if run.created_at.date() == day and run.id not in counted:
+                    counted.add(run.id)
+                    group = source_of(task), dags.get(run.id)
+                    of_run = Sums(1, run.credit or 0, run.status is TaskStatus.FAILED)
+                    sums[group] = sums.get(group, Sums()).plus(of_run)
+                    is_known = is_known and run.status.ended and run.credit is not None
         begins = begin_of(day)
         # A run may be listed late.
         is_over = begins + ONE_DAY + timedelta(seconds=WATCH_OVERLAP) < as_of
-        is_known = all(run.ended and run.credit is not None for run in runs.values())
         # BrowserAct may report the credits of a run days after its end.
         closed = begins + 4 * ONE_DAY < as_of or (is_over and is_known)
-        return cls(tuple(runs.values()), as_of, truncated, closed, has_bots)
+        return cls(sums, as_of, truncated, closed, has_bots)
 
 
 @dataclass(frozen=True)
@@ -156,6 +168,8 @@ class Days:
         self._failures: dict[date, Failure] = {}
         self._failed_at = self._asked_at = float("-inf")
         self._loading: asyncio.Task[None] | None = None
+        self.first = asyncio.Event()
+        """Set after the first day was read, with or without success."""
 
     def read(self) -> DaysRead:
         """Return the days that were read, and have further ones read in the background."""
@@ -165,13 +179,6 @@ class Days:
         self._failures = {day: self._failures[day] for day in wanted if day in self._failures}
         if self._loading is None and (self._lists.refresh() or self._next() is not None):
             self._loading = outlasting(self._load())
-        if self._runs_suffice():
-            runs, as_of, has_bots = self._lists.runs, self._lists.workflows.as_of, self._lists.has_bots
-            assert as_of is not None
-            known = self._days.get(wanted[0])
-            if known is None or known.has_bots != has_bots or self._today_of is not runs:
-                self._days[wanted[0]], self._today_of = Day.of(wanted[0], runs.tasks, as_of, has_bots=has_bots), runs
-            self._failures.pop(wanted[0], None)
         failure = next(iter(self._failures.values()), NO_FAILURE)
         as_of = max((day.as_of for day in self._days.values()), default=None)
         return DaysRead(dict(self._days), as_of=as_of, error=failure.error, remedy=failure.remedy)
@@ -194,9 +201,11 @@ class Days:
         if self._client.closed or not asked or is_within(RETRY_PAUSE, self._failed_at, now):
             return None
         due = []
-        for day in self._wanted()[self._runs_suffice() :]:
+        for number, day in enumerate(self._wanted()):
             known = self._days.get(day)
             is_new = known and (known.closed or is_within(OPEN_DAY_INTERVAL, known.as_of.timestamp(), now))
+            if number == 0 and self._runs_suffice():
+                is_new = known and self._today_of is self._lists.runs
             if known is None or not is_new or self._lists.has_bots > known.has_bots:
                 # A day that cannot be read does not stop the others.
                 due.append((known is not None, day in self._failures, -day.toordinal()))
@@ -217,7 +226,13 @@ class Days:
     async def _load_day(self, day: date) -> None:
         began, begins = moment(self._clock()), begin_of(day)
         try:
-            has_bots = self._lists.has_bots
+            has_bots, runs = self._lists.has_bots, self._lists.runs
+            if day == self._wanted()[0] and self._runs_suffice():
+                began = self._lists.workflows.as_of or began
+                self._days[day] = await self._summed(day, runs.tasks, began, has_bots=has_bots)
+                self._today_of = runs
+                self._failures.pop(day, None)
+                return
             versions = (*([ApiVersion.V3] if has_bots and await self._bots_ran() else []), ApiVersion.V2)
             tasks: list[Task] = []
             truncated = False
@@ -227,13 +242,22 @@ class Days:
                 listing = await self._client.send(steps, self._pace.applied_to)
                 tasks = listing.items + tasks
                 truncated = truncated or listing.incomplete
-            # For thousands of runs, this takes long enough to delay other requests.
-            made = partial(Day.of, truncated=truncated, has_bots=has_bots)
-            self._days[day] = await asyncio.to_thread(made, day, tasks, began)
+            self._days[day] = await self._summed(day, tasks, began, truncated=truncated, has_bots=has_bots)
             self._failures.pop(day, None)
         except Exception as error:  # noqa: BLE001 - it is shown on the page, and tried again
             self._failed_at, self._failures[day] = self._clock(), Failure.of(error, self._client.connection.conn_id)
             self._client.connection.expire()
+        finally:
+            self.first.set()
+
+    async def _summed(self, day: date, tasks: Iterable[Task], as_of: datetime, **known: bool) -> Day:
+        conn_id, api_key = self._client.connection.conn_id, self._client.settings.api_key
+
+        def make() -> Day:
+            return Day.of(day, tasks, as_of, links.dags_on(day, conn_id, api_key), **known)
+
+        # It reads the database and, for thousands of runs, takes long enough to delay other reads.
+        return await asyncio.to_thread(make)
 
     async def _bots_ran(self) -> bool:
         """Return whether version 3 lists any run of these days. If not, its days need no requests."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -30,6 +31,9 @@ T = TypeVar("T")
 RETRY_PAUSE = 30.0
 """Seconds after an error before the same is read again."""
 
+OLD = 60.0
+"""Seconds after which what was read counts as old, although it is read again when somebody asks for it."""
+
 NO_REMEDY = (ServerError, ResponseLostError, ResponseTooLargeError)
 """Errors whose remedies are about calls that a person repeats. The pages repeat theirs by themselves."""
 
@@ -49,6 +53,10 @@ class Read:
     as_of: datetime | None = None
     error: str | None = None
     remedy: str = ""
+
+    def is_old(self, now: datetime) -> bool:
+        """Return whether what is there is so old that it must not be taken for what is true now."""
+        return self.error is None and self.as_of is not None and (now - self.as_of).total_seconds() > OLD
 
 
 class Failure(NamedTuple):
@@ -98,26 +106,16 @@ class Kept(Generic[T]):
     ) -> None:
         self.value: T | None = None
         self.failure = NO_FAILURE
+        self.as_of: datetime | None = None
         self.conn_id, self.clock = conn_id, clock
         self._read, self._keep, self._failed = read, keep, failed
-        self._read_at = self._failed_at = float("-inf")
-        self._expired = False
+        self._at, self._expired = float("-inf"), False
         self._running: asyncio.Task[None] | None = None
-
-    @property
-    def as_of(self) -> datetime | None:
-        """When the value was read; None if there is none."""
-        return None if self.value is None else moment(self._read_at)
 
     @property
     def state(self) -> dict[str, Any]:
         """The fields of :class:`Read`."""
         return {"as_of": self.as_of, "error": self.failure.error, "remedy": self.failure.remedy}
-
-    @property
-    def was_read(self) -> bool:
-        """Whether it was read before, with or without success."""
-        return self.value is not None or self.failure is not NO_FAILURE
 
     def expire(self) -> None:
         """Read it again when someone asks next."""
@@ -131,20 +129,19 @@ class Kept(Generic[T]):
         return self._running
 
     def _is_due(self) -> bool:
-        now = self.clock()
-        if is_within(RETRY_PAUSE, self._failed_at, now):
-            return False
-        return self.value is None or self._expired or not is_within(self._keep(self.value), self._read_at, now)
+        if self.failure is not NO_FAILURE or self.value is None:
+            return not is_within(RETRY_PAUSE, self._at, self.clock())
+        return self._expired or not is_within(self._keep(self.value), self._at, self.clock())
 
     async def _refresh(self) -> None:
         began, self._expired = self.clock(), False
         try:
             self.value = await self._read()
-            self._read_at, self._failed_at, self.failure = began, float("-inf"), NO_FAILURE
+            self._at, self.as_of, self.failure = began, moment(began), NO_FAILURE
         except Exception as error:  # noqa: BLE001 - it is shown on the page, and tried again
-            self._failed_at, self.failure = self.clock(), Failure.of(error, self.conn_id)
+            self._at, self.failure = self.clock(), Failure.of(error, self.conn_id)
             if self.failure.not_found:
-                self.value = None
+                self.value = self.as_of = None
             self._failed()
         finally:
             self._running = None
@@ -162,6 +159,13 @@ class Patience:
         left = self._end - asyncio.get_running_loop().time()
         if running and left > 0:
             await asyncio.wait(running, timeout=left)
+
+    async def wait_until(self, event: asyncio.Event) -> None:
+        """Wait until an event has happened."""
+        left = self._end - asyncio.get_running_loop().time()
+        if left > 0 and not event.is_set():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(event.wait(), left)
 
 
 def is_within(seconds: float, since: float, now: float) -> bool:

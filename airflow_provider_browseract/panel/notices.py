@@ -16,8 +16,7 @@ NOT_STOPPED = Notice(
 NO_SUCH_RUN = Notice(
     "error",
     "BrowserAct has no such run.",
-    "Check the id, and the connection: each account knows only its own runs. To see the run of a bot, add "
-    "api_version=v3 to the query of the address.",
+    "Check the id, and the connection: each account knows only its own runs.",
 )
 FOREIGN_REQUEST = Notice(
     "error", "The request does not seem to come from a page of this Airflow.", "Reload the page, and try again."

@@ -10,9 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.panel.plot import stacked_bars
-from airflow_provider_browseract.panel.views import Frame, RunRow
+from airflow_provider_browseract.panel.views import Frame
 
 LONGEST_ID = 20
 """Characters of an id that a table shows in full."""
@@ -49,7 +48,7 @@ def _environment() -> Environment:
         stamp=_stamp,
         web=_web,
     )
-    environment.globals.update(url=_url, run_url=_run_url, stacked_bars=stacked_bars)
+    environment.globals.update(url=_url, stacked_bars=stacked_bars)
     return environment
 
 
@@ -120,10 +119,3 @@ def _url(context: Context, *segments: str, **query: str) -> str:
         query = {"conn": frame.conn_id, **query}
     path = frame.panel + "/".join(quote(segment, safe="") for segment in segments)
     return f"{path}?{urlencode(query)}" if query else path
-
-
-@pass_context
-def _run_url(context: Context, run: RunRow, *segments: str) -> str:
-    """Return the address of the page of a run, which names the version of the API if it is not version 2."""
-    version = {} if run.api_version is ApiVersion.V2 else {"api_version": run.api_version.value}
-    return _url(context, "runs", run.id, *segments, **version)

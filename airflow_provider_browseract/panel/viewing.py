@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.panel import database
+from airflow_provider_browseract.panel import links
 from airflow_provider_browseract.panel.access import Access
-from airflow_provider_browseract.panel.records import Link, Records, TaskInstanceKey
+from airflow_provider_browseract.panel.keys import Keys
+from airflow_provider_browseract.panel.links import Link, Records, TaskInstanceKey
 from airflow_provider_browseract.panel.web import FORBIDDEN, PageError
+
+MAX_NAMED = 20
+"""Connections that are read for one page because XComs name them. Those in the database go first, then the newest."""
 
 
 @dataclass(frozen=True)
@@ -17,12 +22,14 @@ class Viewing:
     """Who looks, and at which account.
 
     :param conn_id: the connection whose account is shown; None if there is none.
+    :param key: its API key; None if it cannot be read.
     :param connections: the connections that the viewer may choose from.
     """
 
     access: Access
     records: Records
     conn_id: str | None
+    key: str | None = field(default=None, repr=False)
     connections: tuple[str, ...] = ()
 
     @property
@@ -30,36 +37,43 @@ class Viewing:
         """Whether the viewer may see everything that the account has done."""
         return self.conn_id is not None and self.access.reads_connection(self.conn_id)
 
+    def proven(self, task_id: str) -> list[Link]:
+        """Return the links of a run that give rights on it, those of task instances that have started it first."""
+        return [] if self.conn_id is None else self.records.proven(task_id, self.conn_id, self.key)
+
     def may_know(self, task_id: str) -> bool:
         """Return whether BrowserAct may be asked about a run for the viewer."""
-        links = self.records.of_run(task_id)
-        return self.reads_account or any(each.confirmed and self.access.reads_runs(each.key.dag_id) for each in links)
+        return self.reads_account or any(self.access.reads_runs(link.key.dag_id) for link in self.proven(task_id))
 
 
-def view(user: Any, records: Records, wanted: str) -> Viewing:
+def view(user: Any, records: Records, keys: Keys, wanted: str) -> Viewing:
     """Return what a user may see, of the wanted connection or of the first one that the user may see.
 
     :raises PageError: the user may not see the wanted connection.
     """
-    access = Access(user)
-    default = BrowserActHook.default_conn_name
-    # What only an XCom names could be any connection.
-    dags = {(link.conn_id, link.key.dag_id) for link in records.links.values() if link.conn_id and link.confirmed}
-    known = {default, *database.connections(), *(conn_id for conn_id, _ in dags if conn_id)}
-
-    def is_visible(conn_id: str) -> bool:
-        return access.reads_connection(conn_id) or any(
-            access.reads_runs(dag_id) for other, dag_id in dags if other == conn_id
-        )
-
-    connections = tuple(sorted(filter(is_visible, known)))
+    access, default = Access(user), BrowserActHook.default_conn_name
+    all_links = [link for of_run in records.links.values() for link in of_run]
+    stored = {default, *links.connections()}
+    connections = {conn_id for conn_id in stored if access.reads_connection(conn_id)}
+    seen = [
+        link
+        for link in all_links
+        if link.conn_id
+        and link.conn_id not in connections
+        and (access.reads_runs(link.key.dag_id) or access.reads_connection(link.conn_id))
+    ]
+    connections |= {link.conn_id for link in _proven(seen, keys, stored) if link.conn_id}
+    conn_id = wanted or (default if default in connections else min(connections, default=None))
+    key = keys.of([conn_id]).get(conn_id) if conn_id is not None else None
     if wanted and wanted not in connections and not access.reads_connection(wanted):
-        raise PageError(403, FORBIDDEN)
-    first = default if default in connections else next(iter(connections), None)
-    return Viewing(access, records, wanted or first, connections)
+        # Another connection may have the same key.
+        own = (link for link in all_links if access.reads_runs(link.key.dag_id))
+        if not any(link.is_proven(wanted, key) for link in own):
+            raise PageError(403, FORBIDDEN)
+    return Viewing(access, records, conn_id, key, tuple(sorted(connections)))
 
 
-def view_instance(user: Any, records: Records, key: TaskInstanceKey) -> tuple[Viewing, list[Link]]:
+def view_instance(user: Any, records: Records, keys: Keys, key: TaskInstanceKey) -> tuple[Viewing, list[Link]]:
     """Return what a user may see of a task instance, and its runs: that which it waits for, then the newest.
 
     :raises PageError: the user may not see the runs of its DAG.
@@ -67,15 +81,16 @@ def view_instance(user: Any, records: Records, key: TaskInstanceKey) -> tuple[Vi
     access = Access(user)
     if not key.fits or not access.reads_runs(key.dag_id):
         raise PageError(403, FORBIDDEN)
-    links = [link for link in records.of_instance(key) or database.links_of(key) if _may_follow(access, link)]
-    # An XCom may have been edited. What the task instance waits for is certain.
-    links.sort(key=lambda link: link.wait is None)
+    runs: dict[str, Link] = {}
+    for link in _proven(records.of_instance(key) or links.links_of(key), keys):
+        runs.setdefault(link.browseract_task_id, link)
     queued = [entry.conn_id for entry in records.queue if entry.key == key]
-    conn_id = next((link.conn_id for link in links), None) or next(iter(queued), None)
-    return Viewing(access, records, conn_id), links
+    conn_id = next((link.conn_id for link in runs.values()), None) or next(iter(queued), None)
+    api_key = keys.of([conn_id]).get(conn_id) if conn_id is not None else None
+    return Viewing(access, records, conn_id, api_key), [*runs.values()]
 
 
-def view_dag(user: Any, records: Records, dag_id: str, run_id: str | None, wanted: str) -> Viewing:
+def view_dag(user: Any, records: Records, keys: Keys, dag_id: str, run_id: str | None, wanted: str) -> Viewing:
     """Return what a user may see of a DAG or DAG run.
 
     :raises PageError: the user may not see its runs, or none of them was read with the wanted connection.
@@ -83,14 +98,22 @@ def view_dag(user: Any, records: Records, dag_id: str, run_id: str | None, wante
     access = Access(user)
     if not access.reads_runs(dag_id):
         raise PageError(403, FORBIDDEN)
-    of_dag = [link for link in records.links.values() if link.key.dag_id == dag_id]
-    of_dag = [link for link in of_dag if run_id in (None, link.key.run_id) and _may_follow(access, link)]
-    found = {link.conn_id for link in of_dag if link.conn_id}
+    of_dag = [link for of_run in records.links.values() for link in of_run if link.key.dag_id == dag_id]
+    proven = _proven([link for link in of_dag if run_id in (None, link.key.run_id)], keys)
+    found = {link.conn_id for link in proven if link.conn_id}
     if wanted and wanted not in found:
         raise PageError(403, FORBIDDEN)
-    return Viewing(access, records, wanted or min(found, default=None), tuple(sorted(found)))
+    conn_id = wanted or min(found, default=None)
+    key = keys.of([conn_id]).get(conn_id) if conn_id is not None else None
+    return Viewing(access, records, conn_id, key, tuple(sorted(found)))
 
 
-def _may_follow(access: Access, link: Link) -> bool:
-    """Return whether the connection of a link may be read for the viewer. An edited XCom could name any connection."""
-    return link.conn_id is not None and (link.confirmed or access.reads_connection(link.conn_id))
+def _proven(some: Iterable[Link], keys: Keys, first: Collection[str] = ()) -> list[Link]:
+    """Return the links that are proven with the connection that they name, in the same order.
+
+    :param first: connections that are read before others.
+    """
+    named = [(link.conn_id, link) for link in some if link.conn_id]
+    conn_ids = sorted(dict.fromkeys(conn_id for conn_id, _ in named), key=lambda conn_id: conn_id not in first)
+    known = keys.of(conn_ids[:MAX_NAMED])
+    return [link for conn_id, link in named if link.is_proven(conn_id, known.get(conn_id))]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import NamedTuple
 
-from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
+from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.dag_file import KINDS, Kind
 
@@ -70,6 +70,7 @@ class Frame:
     :param conn_id: the connection whose account is shown; None if there is none.
     :param connections: the connections that the viewer may choose from.
     :param as_of: when the shown data were read from BrowserAct; None if they were not read yet.
+    :param reading: they are so old that they must not be taken for what is true now, and are being read again.
     :param refresh: seconds after which the script reads the page again; 0 if it does not change.
     :param sees_account: the viewer may read the connection, so the pages about the account are open.
     """
@@ -81,6 +82,7 @@ class Frame:
     connections: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
     as_of: datetime | None = None
+    reading: bool = False
     refresh: int = 0
     sees_account: bool = False
 
@@ -167,7 +169,6 @@ class RunRow:
     credits: int | None
     required_action: str | None = None
     stoppable: bool = False
-    api_version: ApiVersion = ApiVersion.V2
 
 
 @dataclass(frozen=True)

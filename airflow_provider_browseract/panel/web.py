@@ -17,7 +17,6 @@ from fastapi.security import HTTPAuthorizationCredentials
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.in_airflow.tolerance import first_line
 from airflow_provider_browseract.panel.rendering import render
@@ -33,7 +32,7 @@ PAGE_PATIENCE = 0.2
 """Seconds after its request until which a page waits for data from BrowserAct. It is shown with what there is, and its
 script reads it again."""
 
-FRAGMENT_PATIENCE = 8.0
+FRAGMENT_PATIENCE = 2.0
 """Seconds that such a second read waits."""
 
 MAX_QUERY = 200
@@ -74,7 +73,6 @@ class Query(NamedTuple):
     page: int
     by: str
     kind: SourceKind
-    api_version: ApiVersion | None
 
     @classmethod
     def of(cls, request: Request) -> Query:
@@ -86,7 +84,6 @@ class Query(NamedTuple):
             **texts,
             page=int(page) if page.isdecimal() and len(page) < 7 else 1,
             kind=SourceKind.of(given.get("kind")) or SourceKind.WORKFLOW,
-            api_version=ApiVersion.of(given.get("api_version")),
         )
 
 

@@ -1,4 +1,16 @@
-"""The paths of the plugin's routes. Every process of Airflow imports them with the plugin."""
+"""The paths of the plugin's routes, and our operators. Every process of Airflow imports this module with the plugin."""
+
+SENSOR = "TaskSensor"
+
+OPERATORS = (
+    "RunWorkflowOperator",
+    "RunTemplateOperator",
+    "RunBotOperator",
+    "RunBotTemplateOperator",
+    "@task.browseract",
+    SENSOR,
+)
+"""Operators whose task instances have a run, as Airflow names them."""
 
 URL_PREFIX = "/browseract"
 """Prefix of the plugin's routes, below the path of ``[api] base_url``."""

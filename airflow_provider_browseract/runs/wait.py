@@ -107,6 +107,7 @@ class Wait:
     :param failed_polls: how many polls in a row have failed, the first of them at ``failing_since``.
     :param callbacks_in_vain: how many callbacks have resumed the task instance although the run had not ended.
     :param began_at: when the wait began. It distinguishes the waits of a run.
+    :param follows: the task instance has not started the run, as a sensor has not.
     """
 
     browseract_task_id: Text
@@ -132,6 +133,7 @@ class Wait:
     failing_since: Moment = 0.0
     callbacks_in_vain: Count = 0
     began_at: Moment = 0.0
+    follows: bool = False
 
     @property
     def api(self) -> ModuleType:

@@ -209,7 +209,9 @@ class TaskSensor(BaseSensorOperator):
         self.log.info("%s", polling_line(wait.longest_pause))
         self.defer(
             # The sensor has not started the run, so it does not stop the run either.
-            trigger=TaskTrigger(browseract_conn_id=self.browseract_conn_id, wait=wait, cancel_on_kill=False),
+            trigger=TaskTrigger(
+                browseract_conn_id=self.browseract_conn_id, wait=replace(wait, follows=True), cancel_on_kill=False
+            ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(0.0, wait.deadline - now) + timings.TIMEOUT_BACKSTOP),
         )

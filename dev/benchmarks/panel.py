@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from unittest.mock import patch
 import requests
 
 from airflow_provider_browseract.emulator import SEARCH, Emulator, RequestFault
-from airflow_provider_browseract.panel.records import TaskInstanceKey
+from airflow_provider_browseract.panel.links import TaskInstanceKey
 from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.request import digest
 from dev.benchmarks.webhook import BODY, DAGS, ROOT, with_models
@@ -69,6 +69,9 @@ DAYS = 30
 LINKED = 40_000
 """Runs of these days with their task instances, :data:`XCOMS` XComs each."""
 
+INSTANCES = 300_000
+FAILED = 50_000
+OWN_FAILED = 500
 XCOMS = 5
 READS = 7
 NEW = 10
@@ -78,7 +81,7 @@ MONTH = 31
 RUNS_OF_A_DAY = 5_000
 
 DAG_IDS = [f"shop_{number:02}" for number in range(20)]
-CONN = "browseract_default"
+CONN, API_KEY = "browseract_default", "app-emulator"
 OVERVIEW = "/browseract/panel/"
 FRAGMENT = {"X-BrowserAct-Panel": "fragment"}
 PAUSES = {"no viewers": None, f"{VIEWERS} viewers": INTERVAL, f"{VIEWERS} viewers without pause": 0.0}
@@ -257,7 +260,6 @@ def _insert(made: list[Made], xcoms: int = 1) -> None:
     :param xcoms: how many XComs each of them has that has started a run.
     """
     from airflow.models.dagrun import DagRun
-    from airflow.models.renderedtifields import RenderedTaskInstanceFields
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import Trigger
     from airflow.models.xcom import XComModel
@@ -265,6 +267,8 @@ def _insert(made: list[Made], xcoms: int = 1) -> None:
     from sqlalchemy import insert, select, text
 
     from airflow_provider_browseract.api.models import Task, TaskStatus
+    from airflow_provider_browseract.in_airflow.xcoms import names_of
+    from airflow_provider_browseract.runs.proof import prove_run
     from airflow_provider_browseract.runs.report import facts
 
     now = datetime.now(timezone.utc)
@@ -301,11 +305,11 @@ def _insert(made: list[Made], xcoms: int = 1) -> None:
             ),
         )
         started = [each for each in made if each.run is not None]
-        shown = {
-            each.key: facts(Task(id=each.run or "", status=TaskStatus.RUNNING, workflow_id=SEARCH.id))
-            | {"connection": CONN}
-            for each in started
-        }
+        shown = {}
+        for each in started:
+            stated = facts(Task(id=each.run or "", status=TaskStatus.RUNNING, workflow_id=SEARCH.id), CONN)
+            stated |= {"follows": False, "hidden": []}
+            shown[each.key] = stated | {"proof": prove_run(API_KEY, names_of(each.key), stated)}
         add(
             XComModel,
             (
@@ -320,8 +324,6 @@ def _insert(made: list[Made], xcoms: int = 1) -> None:
                 for number in range(xcoms)
             ),
         )
-        fields = {"browseract_conn_id": CONN, "workflow_id": SEARCH.id, "input_parameters": {"keyword": "pens"}}
-        add(RenderedTaskInstanceFields, ({**each.key._asdict(), "rendered_fields": fields} for each in started))
     with create_session() as session:
         # As the server does by itself after a while.
         if session.get_bind().dialect.name == "postgresql":
@@ -496,8 +498,8 @@ def _send(urls: list[str]) -> list[float]:
 
 def read_links() -> None:
     """Read records of a database with many XComs, by new readers and by one that has read them before."""
-    from airflow_provider_browseract.panel import database
-    from airflow_provider_browseract.panel.database import RecordKeeper
+    from airflow_provider_browseract.panel import links
+    from airflow_provider_browseract.panel.links import RecordReader
 
     now = datetime.now(timezone.utc)
     spacing = timedelta(days=DAYS) / LINKED
@@ -509,14 +511,14 @@ def read_links() -> None:
         ]
 
     _insert(made(range(LINKED)), XCOMS)
-    RecordKeeper().read()
+    RecordReader().read()
     first, again, found = [], [], 0
     for _ in range(READS):
-        keeper = RecordKeeper()
+        keeper = RecordReader()
         began = time.perf_counter()
         found = len(keeper.read().links)
         first.append(1000 * (time.perf_counter() - began))
-    with patch.object(database, "MAX_AGE", 0.0):
+    with patch.object(links, "MAX_AGE", 0.0):
         for turn in range(READS):
             _insert(made(range(-NEW * (turn + 1), -NEW * turn)), XCOMS)
             began = time.perf_counter()
@@ -524,19 +526,49 @@ def read_links() -> None:
             again.append(1000 * (time.perf_counter() - began))
     print(
         f"{LINKED * XCOMS:,} XComs of {LINKED:,} runs in {DAYS} days: first read of a day ({found:,} links) median "
-        f"{statistics.median(first):.0f} ms, again with {NEW} new ones {statistics.median(again):.0f} ms (limits 100)"
+        f"{statistics.median(first):.0f} ms, again with {NEW} new ones {statistics.median(again):.0f} ms (limits 150); "
+        f"{_read_failures()}"
     )
+
+
+def _read_failures() -> str:
+    """Add task instances, of which many have failed and some are ours, and return how long it takes to find those."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import text, update
+
+    from airflow_provider_browseract.panel import links
+
+    _insert([Made(_key("other", number, number % DAYS)) for number in range(INSTANCES - LINKED)])
+    now = datetime.now(timezone.utc)
+    failed = update(TaskInstance.__table__).where(TaskInstance.task_id == "other")
+    with create_session() as session:
+        for index in range(0, FAILED, 1_000):
+            of = {"state": "failed", "operator": "Other", "end_date": now - timedelta(minutes=index / 100)}
+            session.execute(failed.where(TaskInstance.map_index.between(index, index + 999)).values(**of))
+        ours = failed.where(TaskInstance.map_index < OWN_FAILED).values(operator="RunWorkflowOperator")
+        session.execute(ours)
+        if session.get_bind().dialect.name == "postgresql":
+            session.execute(text("ANALYZE"))
+    taken, found = [], 0
+    for _ in range(READS):
+        began = time.perf_counter()
+        found = len(links.failed_tries())
+        taken.append(1000 * (time.perf_counter() - began))
+    among = f"{FAILED:,} failures among {INSTANCES:,} task instances"
+    return f"{found} of {among} {statistics.median(taken):.0f} ms (limit 150)"
 
 
 def read_month() -> None:
     """Make the page about the credits of a month from days that were read from BrowserAct."""
-    from airflow_provider_browseract.panel import credits
+    from airflow_provider_browseract.api.models import Task, TaskStatus
+    from airflow_provider_browseract.panel import credits, links
     from airflow_provider_browseract.panel.accounts import Account
     from airflow_provider_browseract.panel.building import Knowledge
-    from airflow_provider_browseract.panel.days import Day, DayRun
-    from airflow_provider_browseract.panel.records import Records
+    from airflow_provider_browseract.panel.days import Day
+    from airflow_provider_browseract.panel.links import Records
     from airflow_provider_browseract.panel.rendering import render
-    from airflow_provider_browseract.panel.sums import SumsOfDays
+    from airflow_provider_browseract.panel.viewing import Viewing
     from airflow_provider_browseract.panel.views import Frame
 
     class Admin:
@@ -546,35 +578,33 @@ def read_month() -> None:
         reads_connection = reads_runs = reads
 
     now = datetime.now(timezone.utc)
-    number, days, made = 0, {}, []
+    number, listed, made = 0, {}, []
     for back in range(MONTH):
         began, runs = now - timedelta(days=back), []
         for _ in range(RUNS_OF_A_DAY):
             number += 1
-            runs.append(DayRun(str(10**16 + number), str(number % 30), 5, number % 50 == 0, True))
-            made.append(Made(_key("search", number, back), runs[-1].browseract_task_id, began))
-        days[began.date()] = Day(tuple(runs), began, False, True)
+            status = TaskStatus.FINISHED if number % 50 else TaskStatus.FAILED
+            of: dict[str, Any] = {"workflow_id": str(number % 30), "credit": 5, "created_at": began}
+            runs.append(Task(id=str(10**16 + number), status=status, **of))
+            made.append(Made(_key("search", number, back), runs[-1].id, began))
+        listed[began.date()] = runs
     _insert(made)
+    began_at = time.perf_counter()
+    days = {day: Day.of(day, runs, now, links.dags_on(day, CONN, API_KEY)).sums for day, runs in listed.items()}
+    first = 1000 * (time.perf_counter() - began_at)
     access: Any = Admin()
-    known, sums = Knowledge(access, Account(CONN), Records({}, ()), now), SumsOfDays()
+    known = Knowledge(Viewing(access, Records(), CONN), Account(CONN), now)
 
     def page(by_dag: bool) -> float:
         began = time.perf_counter()
-        content = credits.credits_page(known, sums.of(CONN, days, now.date()), by_dag)
+        content = credits.credits_page(known, days, by_dag)
         render("credits.html", Frame("/", "credits", conn_id=CONN, as_of=now), content, fragment=True)
         return 1000 * (time.perf_counter() - began)
 
-    first = page(False)
     by_workflow, by_dag = (statistics.median(page(by) for _ in range(READS)) for by in (False, True))
-    # As after each read of the runs of today.
-    today = []
-    for turn in range(READS):
-        days[now.date()] = replace(days[now.date()], as_of=now + timedelta(seconds=turn + 1))
-        today.append(page(False))
     print(
         f"credits of {MONTH} days with {RUNS_OF_A_DAY:,} runs each: by workflow {by_workflow:.0f} ms, by DAG "
-        f"{by_dag:.0f} ms (limit 300), after a read of today {statistics.median(today):.0f} ms; the first time "
-        f"{first:.0f} ms, {first / MONTH:.0f} ms for each day"
+        f"{by_dag:.0f} ms (limit 300); to sum a day that was read {first / MONTH:.0f} ms"
     )
 
 

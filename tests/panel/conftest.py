@@ -14,11 +14,10 @@ from fastapi import FastAPI
 
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.panel import access, app, database, web
-from airflow_provider_browseract.panel.database import RecordKeeper
-from airflow_provider_browseract.panel.records import Link, QueueEntry, Records, TaskInstanceKey
+from airflow_provider_browseract.panel import access, app, links, web
+from airflow_provider_browseract.panel.links import Link, QueueEntry, RecordReader, Records, TaskInstanceKey
 
-from .known import CONN
+from .known import RUN_ID, link_of
 
 PANEL = "/team-a/browseract/panel"
 
@@ -71,9 +70,9 @@ class World:
     """What the panel finds: links and a queue in Airflow, and runs in BrowserAct."""
 
     emulator: Any
-    links: dict[str, Link] = field(default_factory=dict)
+    links: dict[str, list[Link]] = field(default_factory=dict)
     queue: list[QueueEntry] = field(default_factory=list)
-    others: list[Link] = field(default_factory=list)
+    unreadable: bool = False
 
     def start(self, **settings: Any) -> str:
         """Start a run that never ends, unless settings of the workflow say otherwise, and return its id."""
@@ -85,13 +84,16 @@ class World:
         self.emulator.next_run(CONTACTS.id, **{"duration": 3600.0, **settings})
         return BrowserActHook().run_bot(CONTACTS.id, {"company_name": "planted input"}).id
 
-    def link(self, task_id: str, dag_id: str, **fields: Any) -> Link:
-        """Let a task instance of a DAG have started a run, for which it waits."""
-        key = TaskInstanceKey(dag_id, "manual__2026-11-27T00:00:00+00:00", "search", -1)
-        now = datetime.now(timezone.utc)
-        made = Link(task_id, key, 1, CONN, SEARCH.id, True, now, waits=True)
-        self.links[task_id] = made._replace(**fields)
-        return self.links[task_id]
+    def link(self, task_id: str, dag_id: str, *, also: bool = False, **fields: Any) -> Link:
+        """Let a task instance of a DAG have started a run, for which it waits.
+
+        :param also: keep the links of other task instances with the run.
+        """
+        key = TaskInstanceKey(dag_id, RUN_ID, "search", -1)
+        given = {"pushed_at": datetime.now(timezone.utc), "waits": True, **fields}
+        made = link_of(task_id, key, self.emulator.api_key, **given)
+        self.links[task_id] = [*(self.links.get(task_id, []) if also else []), made]
+        return made
 
 
 @pytest.fixture
@@ -100,12 +102,14 @@ def world(browseract_emulator, connect, monkeypatch) -> World:
     connect()
     made = World(browseract_emulator)
     made.emulator.concurrency = 50
-    monkeypatch.setattr(RecordKeeper, "read", lambda _: Records(made.links, tuple(made.queue), tuple(made.others)))
-    monkeypatch.setattr(database, "connections", list)
-    monkeypatch.setattr(database, "links_of", lambda _: [])
-    monkeypatch.setattr(database, "links_on", lambda _: {})
+    for name in ("MAX_AGE", "RARELY"):
+        monkeypatch.setattr(links, name, 0.0)
+    monkeypatch.setattr(RecordReader, "read", lambda _: Records(made.links, tuple(made.queue), made.unreadable))
+    monkeypatch.setattr(links, "connections", list)
+    monkeypatch.setattr(links, "links_of", lambda _: [])
+    monkeypatch.setattr(links, "dags_on", lambda *_: {})
     for name in ("dag_team", "connection_team"):
-        monkeypatch.setattr(database, name, lambda _: None)
+        monkeypatch.setattr(links, name, lambda _: None)
     return made
 
 

@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
+from airflow_provider_browseract.in_airflow.xcoms import names_of
 from airflow_provider_browseract.panel.accounts import Account
 from airflow_provider_browseract.panel.building import Knowledge
-from airflow_provider_browseract.panel.records import Link, QueueEntry, Records, TaskInstanceKey
+from airflow_provider_browseract.panel.links import Link, QueueEntry, Records, TaskInstanceKey
+from airflow_provider_browseract.panel.viewing import Viewing
 from airflow_provider_browseract.queue.queueing import Queued, QueueWait
+from airflow_provider_browseract.runs.proof import prove_run
 
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=timezone.utc)
 CONN = "browseract_default"
+KEY = "key of the account"
+RUN_ID = "manual__2026-11-27T00:00:00+00:00"
 
 
 @dataclass
@@ -60,19 +65,25 @@ def task(number: int, status: TaskStatus = TaskStatus.RUNNING, *, minutes: float
     return Task(id=f"83{number:03}", status=status, **given)
 
 
+def proof_of(link: Link, api_key: str) -> str:
+    """Return what a worker with the API key pushes as the proof of a link."""
+    stated: dict[str, Any] = {"connection": link.conn_id, "api_version": link.api_version.value}
+    stated |= {"task_id": link.browseract_task_id, "follows": link.follows, "hidden": link.hidden}
+    return prove_run(api_key, names_of(link.key), stated)
+
+
+def link_of(task_id: str, key: TaskInstanceKey, api_key: str, **fields: Any) -> Link:
+    """Return the link of a task instance that has started a run, with a proof unless one is given."""
+    given = {"try_number": 1, "conn_id": CONN, "api_version": ApiVersion.V2, "follows": False, "hidden": (), **fields}
+    made = Link(task_id, key, **{"proof": "", **given})
+    return made if "proof" in fields else made._replace(proof=proof_of(made, api_key))
+
+
 def link(of: Task, dag_id: str = "prices", *, waits: bool = True, map_index: int = -1, **fields: Any) -> Link:
-    """Return the link of a task instance that has started a run, with a connection from its rendered fields."""
+    """Return the link of a task instance that has started a run."""
     assert of.created_at is not None
-    given = {
-        "try_number": 1,
-        "conn_id": CONN,
-        "source_id": of.source_id,
-        "confirmed": True,
-        "pushed_at": of.created_at + timedelta(seconds=1),
-        "waits": waits and not of.status.ended,
-        **fields,
-    }
-    return Link(of.id, TaskInstanceKey(dag_id, "manual__2026-11-27T00:00:00+00:00", "search", map_index), **given)
+    given = {"pushed_at": of.created_at, "waits": waits and not of.status.ended, "api_version": of.api_version}
+    return link_of(of.id, TaskInstanceKey(dag_id, RUN_ID, "search", map_index), KEY, **{**given, **fields})
 
 
 def queued(number: int, dag_id: str = "prices", *, conn_id: str = CONN, minutes: float = 4, **wait: Any) -> QueueEntry:
@@ -89,6 +100,9 @@ def known(
     *tasks: Task, links: Iterable[Link] = (), queue: Iterable[QueueEntry] = (), viewer: Viewer = ADMIN, **account: Any
 ) -> Knowledge:
     """Return what a page is made from."""
-    records = Records({each.browseract_task_id: each for each in links}, tuple(queue))
+    of_runs: dict[str, list[Link]] = {}
+    for each in links:
+        of_runs.setdefault(each.browseract_task_id, []).append(each)
     access: Any = viewer
-    return Knowledge(access, Account(CONN, tuple(tasks), as_of=NOW, **account), records, NOW)
+    viewing = Viewing(access, Records(of_runs, tuple(queue)), CONN, KEY)
+    return Knowledge(viewing, Account(CONN, tuple(tasks), as_of=NOW, **account), NOW)

@@ -18,7 +18,7 @@ from airflow_provider_browseract.emulator.runs import ENDED, Run
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import accounts as module
-from airflow_provider_browseract.panel import days, listing
+from airflow_provider_browseract.panel import days, links, listing
 from airflow_provider_browseract.panel.accounts import Accounts
 from airflow_provider_browseract.spending.budget import Budget
 from tests.cases import cases, raising
@@ -77,7 +77,8 @@ def clock():
 
 
 @pytest.fixture
-def accounts(clock):
+def accounts(clock, monkeypatch):
+    monkeypatch.setattr(links, "dags_on", lambda *_: {})
     return AtATime(clock, clock.sleep)
 
 
@@ -116,6 +117,10 @@ def texts_in(root: object) -> set[str]:
         elif type(each).__module__.startswith(("airflow_provider_browseract", __name__)):
             waiting += vars(each).values() if hasattr(each, "__dict__") else ()
     return {each for each in seen.values() if isinstance(each, str)}
+
+
+def runs_of(day) -> dict[str, int]:
+    return {source: sums.runs for (source, _), sums in day.sums.items()}
 
 
 def ids(account) -> list[str]:
@@ -452,9 +457,12 @@ class TestDays:
         queries = [each.query for each in emulator.requests if "created_at_to" in each.query]
         return [date.fromisoformat(query.split("created_at_from=")[1][:10]) for query in queries]
 
-    async def test_days_are_read_backwards_at_most_two_requests_a_second(self, emulator, accounts, clock, today):
+    async def test_days_are_read_backwards_at_most_two_requests_a_second(
+        self, emulator, accounts, clock, today, monkeypatch
+    ):
         midnight = clock.now - 12 * 3600
-        created = {age: add_run(emulator, midnight - age * 86400) for age in (40, 30, 3, 1, 0)}
+        created = {add_run(emulator, midnight - age * 86400): f"dag {age}" for age in (40, 30, 3, 1, 0)}
+        monkeypatch.setattr(links, "dags_on", lambda day, conn_id, key: created if key == emulator.api_key else {})
         read = await accounts.load()
         assert self.days_listed(emulator) == [today - timedelta(days=age) for age in range(1, 31)]
         assert calls_of(emulator, "list-tasks") == 1 + 30
@@ -462,28 +470,29 @@ class TestDays:
         assert calls_of(emulator, "page-runs") == 2
         assert clock.slept == [0.0] + 29 * [0.5]
         assert (sorted(read.days), read.error) == ([today - timedelta(days=age) for age in range(30, -1, -1)], None)
-        found = {(today - day).days: run.browseract_task_id for day, known in read.days.items() for run in known.runs}
-        assert found == {age: task_id for age, task_id in created.items() if age <= 30}
-        [run] = read.days[today - timedelta(days=1)].runs
-        assert (run.source, run.failed, run.ended, run.credit > 0) == (SEARCH.id, False, True, True)
+        found = {(today - day).days: known.sums for day, known in read.days.items() if known.sums}
+        assert {age: [*sums] for age, sums in found.items()} == {
+            age: [(SEARCH.id, f"dag {age}")] for age in (30, 3, 1, 0)
+        }
+        assert [(each.runs, each.failed, each.credits > 0) for each in found[1].values()] == [(1, 0, True)]
 
     async def test_day_has_the_runs_of_both_versions_once_each(self, emulator, accounts, clock, today):
         yesterday = clock.now - 86400
-        workflow, bot = add_run(emulator, yesterday), add_run(emulator, yesterday, api_version="v3")
-        today_bot = add_run(emulator, clock.now - 60, api_version="v3")
+        for created, version in ((yesterday, "v2"), (yesterday, "v3"), (clock.now - 60, "v3")):
+            add_run(emulator, created, api_version=version)
         emulator.shared_runs = True
         days = (await accounts.load()).days
-        found = sorted((run.browseract_task_id, run.source) for run in days[today - timedelta(days=1)].runs)
-        assert found == sorted([(workflow, SEARCH.id), (bot, SEARCH.id)])
-        assert [run.browseract_task_id for run in days[today].runs] == [today_bot]
+        assert runs_of(days[today - timedelta(days=1)]) == {SEARCH.id: 2}
+        assert sum(runs_of(days[today]).values()) == 1
 
     async def test_days_without_bots_are_read_again_once_bots_can_be_read(self, emulator, accounts, clock, today):
-        bot, day = add_run(emulator, clock.now - 3 * 86400, api_version="v3"), today - timedelta(days=3)
+        day = today - timedelta(days=3)
+        add_run(emulator, clock.now - 3 * 86400, api_version="v3")
         with emulator.fault("page-runs", RequestFault.status(404)):
             read = await accounts.load()
-        assert (read.error, len(read.days), read.days[day].runs) == (None, 31, ())
+        assert (read.error, len(read.days), runs_of(read.days[day])) == (None, 31, {})
         read = await accounts.load(after=30)
-        assert [(run.browseract_task_id, run.source) for run in read.days[day].runs] == [(bot, "bot Search")]
+        assert runs_of(read.days[day]) == {"bot Search": 1}
 
     async def test_closed_days_are_not_read_again_and_others_every_60_seconds(self, emulator, accounts, clock, today):
         for age in (2, 5):
@@ -521,13 +530,13 @@ class TestDays:
             add_run(emulator, clock.now - 1)
         read = await accounts.load()
         assert self.days_listed(emulator)[0] == today
-        assert (len(read.days[today].runs), read.days[today].truncated) == (2, False)
+        assert (runs_of(read.days[today]), read.days[today].truncated) == ({SEARCH.id: 2}, False)
 
     async def test_new_day_begins_without_the_runs_of_yesterday(self, emulator, accounts, clock, today):
         add_run(emulator, clock.now - 60)
-        assert len((await accounts.load()).days[today].runs) == 1
+        assert runs_of((await accounts.load()).days[today]) == {SEARCH.id: 1}
         read = await accounts.load(after=86400)
-        assert [len(read.days[today + timedelta(days=more)].runs) for more in (0, 1)] == [1, 0]
+        assert [runs_of(read.days[today + timedelta(days=more)]) for more in (0, 1)] == [{SEARCH.id: 1}, {}]
         assert min(read.days) == today - timedelta(days=29)
 
     async def test_two_connections_share_the_pace(self, emulator, accounts, clock, monkeypatch):

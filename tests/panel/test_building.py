@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import time
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.models import ApiVersion, Failure, Step, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Failure, Step, Task, TaskStatus
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.dag_file import Runnable
 from airflow_provider_browseract.panel import building, credits
 from airflow_provider_browseract.panel.accounts import TaskRead
-from airflow_provider_browseract.panel.days import DayRun
-from airflow_provider_browseract.panel.records import Records, arrange
-from airflow_provider_browseract.panel.sums import sums_of
+from airflow_provider_browseract.panel.days import Day
 from airflow_provider_browseract.panel.views import BudgetShare, Overview, Slots, StepView, foreign_text
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.spending.budget import Budget
 from tests.cases import cases
 from tests.steps import replace
 
-from .known import ADMIN, CONN, NOW, Viewer, known, link, queued, task
+from .known import ADMIN, CONN, NOW, Viewer, known, link, proof_of, queued, task
 
 OF_PRICES = Viewer({"prices"})
 WITHOUT_LOGS = Viewer({"prices"}, steps=False)
@@ -38,58 +36,74 @@ def rows(page) -> list[str]:
     return [row.id for row in page.runs.rows]
 
 
+RUN = task(1)
+PROOF = link(RUN).proof
+OF_SENSOR = link(RUN, "shop", follows=True)
+NONE, LOOK, ACT = (False, False, False), (True, True, False), (True, True, True)
+
+
 @cases(
     {
-        "no confirmed connection": {"confirmed": False},
-        "another connection": {"conn_id": "other"},
-        "another workflow": {"source_id": "72"},
-        "a run that is younger than its XCom": {"pushed_at": NOW - timedelta(hours=1)},
-        "a run that is days older than its XCom": {"pushed_at": NOW + timedelta(days=3)},
+        "proof": (link(RUN), ACT),
+        "proof, of another connection with the same key": (link(RUN, conn_id="second"), ACT),
+        "proof of a sensor": (link(RUN, follows=True), LOOK),
+        "proof of another run": (link(task(2))._replace(browseract_task_id=RUN.id), NONE),
+        "proof of another task instance": (link(RUN, map_index=1, proof=PROOF), NONE),
+        "proof of another account": (link(RUN, proof=proof_of(link(RUN), "another key")), NONE),
+        "proof with the empty key": (link(RUN, proof=proof_of(link(RUN), "")), NONE),
+        "edited follows": (OF_SENSOR._replace(follows=False, key=link(RUN).key), NONE),
+        "edited follows, of the sensor": (link(RUN, follows=True)._replace(follows=False), NONE),
+        "edited hidden": (link(RUN, hidden=("live_view",))._replace(hidden=()), NONE),
+        "edited version": (link(RUN)._replace(api_version=ApiVersion.V3), NONE),
+        "edited connection": (link(RUN, conn_id="second")._replace(conn_id=CONN), NONE),
+        "no proof": (link(RUN, proof=""), NONE),
+        "no ASCII": (link(RUN, proof="\ud800ü"), NONE),
+        "trigger": (link(RUN, proof="", wait=Wait(RUN.id, 0.0)), ACT),
+        "trigger of another connection": (link(RUN, proof="", conn_id="second", wait=Wait(RUN.id, 0.0)), NONE),
+        "trigger of a sensor": (link(RUN, proof="", follows=True, wait=Wait(RUN.id, 0.0, follows=True)), LOOK),
     },
 )
-def test_xcom_that_names_a_foreign_run_gives_no_rights_on_it(edited):
-    run = task(1)
-    edited_link = link(run, **edited)
-    assert not known(run, viewer=USER_OF_PRICES).rights_on(run, edited_link).run
-    assert known(run).rights_on(run, edited_link).instance
+def test_only_what_is_proven_or_named_by_a_trigger_gives_rights(of_run, rights):
+    data = known(RUN, links=[of_run], viewer=USER_OF_PRICES)
+    assert data.rights_on(RUN) == rights
+    # The connection gives all rights, whatever else there is. A run of nobody is shown without a task instance.
+    [row] = overview(RUN, links=[of_run]).runs.rows
+    assert (row.instance is not None) is (rights != NONE)
 
 
-def test_forged_xcom_takes_no_right_from_the_trigger_of_another_task_instance_and_gives_it_none():
-    run = task(1)
-    sensor = link(run, "shop", source_id=None, started=False, wait=POLLS)
-    forged = link(run, source_id=None)
-    best, others = arrange([sensor, forged])
-    records = Records(best, (), tuple(others))
-
-    def rights(viewer):
-        return replace(known(run, viewer=viewer), records=records).rights_on(run, best[run.id])
-
-    assert best[run.id].key == forged.key
-    assert rights(USER_OF_PRICES)[::3] == (True, False)
-    assert rights(Viewer({"shop"}, {"shop"}))[::3] == (True, True)
+def test_without_the_key_of_the_connection_only_a_trigger_gives_rights():
+    for of_run, sees in ((link(RUN, proof=proof_of(link(RUN), "")), False), (link(RUN, wait=POLLS), True)):
+        data = known(RUN, links=[of_run], viewer=USER_OF_PRICES)
+        assert replace(data, viewing=replace(data.viewing, key=None)).rights_on(RUN).run is sees
 
 
-def test_bot_gives_no_rights_on_the_run_of_a_template_and_a_template_only_those_to_look():
-    bot = task(1, workflow_id=None, api_version=ApiVersion.V3, bot_id="71")
-    template = task(2, workflow_id=None, api_version=ApiVersion.V3)
-    of_bot, of_template = (link(run, api_version=ApiVersion.V3) for run in (bot, template))
-    assert known(bot, viewer=USER_OF_PRICES).rights_on(bot, of_bot).act
-    assert not known(template, viewer=USER_OF_PRICES).rights_on(template, of_bot).run
-    assert known(template, viewer=USER_OF_PRICES).rights_on(template, of_template)[::3] == (True, False)
+@pytest.mark.parametrize("turned", [False, True])
+def test_each_link_gives_its_rights_whatever_the_order_and_whatever_is_forged(turned):
+    forged = link(RUN, "forged", proof="", hidden=("live_view", "secret_inputs"), api_version=ApiVersion.V3)
+    links = [forged, link(RUN, "prices"), OF_SENSOR][:: -1 if turned else 1]
+    for dag_id, rights in (("prices", ACT), ("shop", LOOK), ("forged", NONE)):
+        data = known(RUN, links=links, viewer=Viewer({dag_id}, {dag_id}))
+        assert data.rights_on(RUN) == rights
+    [row] = overview(RUN, links=links).runs.rows
+    assert row.instance is not None
+    assert row.instance.label == "prices / search"
 
 
 @cases(
     {
         "no task instance": (task(1), None, True),
-        "task instance that waits for another one": (task(1), False, True),
-        "task instance that waits for it": (task(1), True, False),
+        "task instance that waits for another one": (task(1), {"waits": False}, True),
+        "task instance that waits for it": (task(1), {}, False),
+        "claim of another connection": (task(1), {"conn_id": "second"}, False),
+        "claim without a proof": (task(1), {"proof": ""}, False),
+        "claim of a sensor": (task(1), {"follows": True}, False),
         "ended": (task(1, TaskStatus.FINISHED), None, False),
         "of the last minute, whose XCom may follow": (task(1, minutes=0.9), None, False),
         "older than a minute": (task(1, minutes=1.1), None, True),
     },
 )
 def test_active_run_is_unread_if_nobody_waits_for_it(run, waits, unread):
-    assert known().is_unread(run, None if waits is None else link(run, waits=waits)) is unread
+    assert known(links=[] if waits is None else [link(run, **waits)]).is_unread(run) is unread
 
 
 class TestOverview:
@@ -217,18 +231,19 @@ ATTENTION = StepView(2, "Log in", "failed", "https://pictures.example/2.png", fa
 STEPS = (Step(number=1, status="succeed", goal="Open the shop"), FAILED_STEP)
 GONE = Failure(code=7, message="The <b>button</b>\u202e is gone")
 FAILED_RUN = task(1, TaskStatus.FAILED, steps=STEPS, failure=GONE, **LOG)
-HIDES_LIVE_VIEW = {"hidden": frozenset({"live_view"})}
+HIDES_LIVE_VIEW = {"hidden": ("live_view",)}
 NO_LOGS = {"steps": None, "failure": "", "log_url": None, "attention": None}
 POLLS, CALLED_BACK = Wait("83001", 0.0), Wait("83001", 0.0, callback_token_sha256="0" * 64)
-POLLED = "The triggerer polls it every 10 s"
-SOONER = "The triggerer polls it every 120 s, and a callback can end the wait sooner."
+BY = "Waited for by prices / search."
+POLLED = f"{BY} The triggerer polls it every 10 s"
+SOONER = f"{BY} The triggerer polls it every 120 s, and a callback can end the wait sooner."
 
 
 class TestRunPage:
     def page(self, run, viewer=ADMIN, *, secret_inputs=False, **fields):
         of = link(run, **fields)
         data = known(run, links=[of], viewer=viewer)
-        return building.run_page(data, TaskRead(run, secret_inputs=secret_inputs), of, data.rights_on(run, of))
+        return building.run_page(data, TaskRead(run, secret_inputs=secret_inputs), of, data.rights_on(run))
 
     @cases(
         {
@@ -240,7 +255,8 @@ class TestRunPage:
             "viewer without logs": (FAILED_RUN, WITHOUT_LOGS, {}, NO_LOGS),
             "failed run": (FAILED_RUN, ADMIN, {}, {"failure": "The <b>button</b> is gone", "attention": ATTENTION}),
             "failed step of a good run": (task(1, TaskStatus.FINISHED, steps=STEPS), ADMIN, {}, {"attention": None}),
-            "waits in a worker": (task(1), ADMIN, {}, {"wait": "A worker polls it."}),
+            "waits in a worker": (task(1), ADMIN, {}, {"wait": BY}),
+            "claim without a proof": (task(1), ADMIN, {"proof": "", **HIDES_LIVE_VIEW}, {"wait": BY}),
             "waits deferred": (task(1), ADMIN, {"wait": POLLS}, {"wait": f"{POLLED}."}),
             "waits for a callback": (task(1), ADMIN, {"wait": CALLED_BACK}, {"wait": SOONER}),
             "nobody waits": (task(1), ADMIN, {"waits": False}, {"wait": ""}),
@@ -253,7 +269,7 @@ class TestRunPage:
     @cases("hidden, secret_inputs", {"XCom or trigger": ({"secret_inputs"}, False), "names": ((), True)})
     def test_texts_of_a_run_with_secret_inputs_are_not_shown(self, hidden, secret_inputs):
         run = task(1, TaskStatus.FAILED, steps=STEPS, failure=Failure(code=7, message="wrong: hunter2"))
-        page = self.page(run, hidden=frozenset(hidden), secret_inputs=secret_inputs)
+        page = self.page(run, hidden=tuple(hidden), secret_inputs=secret_inputs)
         assert [step.goal for step in page.steps] == ["***", "***"]
         assert "hunter2" not in page.failure
         assert self.page(run).steps[0].goal == "Open the shop"
@@ -272,22 +288,28 @@ class TestRunPage:
 
 def test_page_of_dag_has_only_its_runs():
     runs = [task(1, credit=5), task(2, credit=7), task(3)]
-    data = known(*runs, links=[link(runs[0]), link(runs[1], "shop"), link(runs[2])._replace(conn_id="other")])
+    sensor, forged = link(runs[1], follows=True), link(runs[1], proof="")
+    data = known(*runs, links=[link(runs[0]), sensor, forged, link(runs[1], "shop"), link(runs[2], follows=True)])
     page = building.dag_page(data, "prices", None, "all", "", 1)
     assert rows(page) == ["83001", "83003"]
     assert building.dag_page(data, "prices", "another run", "all", "", 1).runs.rows == ()
     assert building.dag_page(data, "shop", None, "all", "", 1).credits == 7
 
 
-def day_run(number: int, credit: int | None = 5, source_id: str | None = "71", *, failed: bool = False) -> DayRun:
-    return DayRun(str(number), source_id, credit, failed, True)
+def day_run(number: int, credit: int | None = 5, source_id: str | None = "71", *, failed: bool = False) -> Task:
+    status = TaskStatus.FAILED if failed else TaskStatus.FINISHED
+    return Task(id=str(number), status=status, workflow_id=source_id, credit=credit)
 
 
 class TestCredits:
     TODAY = NOW.date()
 
-    def page(self, days: dict[date, list[DayRun]], dags=None, *, by_dag=False, **account: Any):
-        sums = {day: sums_of(runs, dags or {}) for day, runs in days.items()}
+    def page(self, days: dict[date, list[Task]], dags=None, *, by_dag=False, **account: Any):
+        sums = {}
+        for day, runs in days.items():
+            created = datetime.combine(day, NOW.timetz())
+            tasks = [replace(run, created_at=created) for run in runs]
+            sums[day] = Day.of(day, tasks, NOW, dags or {}).sums
         return credits.credits_page(known(**account), sums, by_dag)
 
     def test_bars_have_30_days_of_which_some_are_not_loaded(self):
@@ -348,8 +370,8 @@ def test_run_of_a_bot_is_shown_with_its_name_in_list_search_and_page(ran, shown)
     run = task(1, workflow_id=None, api_version=ApiVersion.V3, **ran)
     account = known(run, names={"71": "Workflow of the same id"})
     table = building.overview(account, "all", shown, 1).runs
-    assert [(row.source, row.api_version) for row in table.rows] == [(shown, ApiVersion.V3)]
-    rights = account.rights_on(run, None)
+    assert [row.source for row in table.rows] == [shown]
+    rights = account.rights_on(run)
     assert building.run_page(account, TaskRead(run), None, rights).source_id == ran.get("bot_id")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from datetime import timedelta
@@ -13,8 +14,8 @@ from fastapi.routing import APIRoute
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
-from airflow_provider_browseract.panel import accounts, app, building, listing, web
-from airflow_provider_browseract.panel.database import RecordKeeper
+from airflow_provider_browseract.panel import accounts, app, building, kept, keys, listing, viewing, web
+from airflow_provider_browseract.panel.links import Recent
 from airflow_provider_browseract.runs.wait import Wait
 from tests.cases import cases, raising
 from tests.catalogue import TEMPLATE_TEXT
@@ -46,7 +47,7 @@ def account(world: World) -> dict[str, str]:
     world.link(other, "shop")
     world.link(failed, "prices", waits=False)
     bot, own_bot = world.start_bot(), world.start_bot()
-    world.link(own_bot, "prices", source_id=CONTACTS.id, api_version=ApiVersion.V3)
+    world.link(own_bot, "prices", api_version=ApiVersion.V3)
     world.queue = [queued(1, "shop"), queued(2, "prices")]
     runs = {"own": own, "other": other, "free": free, "failed": failed, "bot": bot, "own_bot": own_bot}
     return {**runs, "conn": CONN}
@@ -169,8 +170,8 @@ async def test_what_is_unknown_and_what_is_forbidden_have_the_same_response(clie
     assert first == second
 
 
-async def test_edited_xcom_shows_no_run_of_another_workflow(client, world, account):
-    world.link(account["free"], "prices", source_id="another", waits=False)
+async def test_edited_xcom_shows_no_run(client, world, account):
+    world.link(account["free"], "prices", proof="edited", waits=False)
     for path, http_status, shown in (
         ("/?conn={conn}", 200, 'data-run="{own}"'),
         ("/dag/prices", 200, 'data-run="{own}"'),
@@ -250,13 +251,36 @@ class TestConnections:
         assert len(world.emulator.requests) == before
 
     @cases("path", {"DAG": "/dag/prices", "task instance": "/ti/prices/{run}/search/-1"})
-    async def test_connection_that_only_an_xcom_names_is_read_only_for_who_may_read_it(self, see, world, account, path):
+    async def test_browseract_is_not_asked_because_of_an_xcom_without_a_proof(self, see, world, account, path):
         world.links.clear()
-        world.link(account["free"], "prices", conn_id=CONN, confirmed=False)
+        world.link(account["free"], "prices", proof="")
         before = len(world.emulator.requests)
-        assert account["free"] not in await see(path, "viewer of one DAG")
+        for user in ("viewer of one DAG", "op"):
+            assert account["free"] not in await see(path, user)
         assert len(world.emulator.requests) == before
-        assert account["free"] in await see(path, "op")
+
+    async def test_another_connection_with_the_same_key_shows_what_is_proven(self, see, world, account, monkeypatch):
+        for name, key in (("SECOND", world.emulator.api_key), ("THIRD", "another key")):
+            connection = {"conn_type": "browseract", "host": world.emulator.url, "password": key}
+            monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(connection))
+        assert account["own"] in await see("/?conn=second", "viewer of one DAG")
+        await see("/?conn=third", "viewer of one DAG", 403)
+
+    async def test_at_most_some_connections_are_read_because_xcoms_name_them(self, see, world, account, monkeypatch):
+        asked, read = [], keys._key_of
+
+        def noted(conn_id: str) -> str:
+            asked.append(conn_id)
+            return read(conn_id)
+
+        monkeypatch.setattr(keys, "_key_of", noted)
+        genuine = dict(world.links)
+        world.links.clear()
+        for number in range(100):
+            world.link(str(number), "prices", conn_id=f"named_{number}", proof="")
+        world.links |= genuine
+        assert account["own"] in await see("/", "viewer of one DAG")
+        assert len(asked) == viewing.MAX_NAMED
 
     async def test_browseract_is_not_asked_for_runs_that_the_viewer_may_not_see(self, see, world):
         await see("/?conn={conn}")
@@ -278,16 +302,21 @@ class TestHidden:
 
     @pytest.mark.parametrize("path", [RUN_PAGE, "/ti/prices/{run}/search/-1", "/ti/shop/{run}/search/-1"])
     async def test_live_view_that_one_task_instance_hides_is_on_no_page(self, see, world, account, path):
-        world.link(account["own"], "prices", hidden=frozenset({"live_view"}))
-        sensor = world.links[account["own"]]._replace(hidden=frozenset())
-        world.others = [sensor._replace(key=sensor.key._replace(dag_id="shop"), started=False)]
+        world.link(account["own"], "prices", hidden=("live_view",))
+        world.link(account["own"], "shop", follows=True, also=True)
         shown = await see(path)
         assert account["own"] in shown
         assert "data-live" not in shown
 
-    async def test_runs_of_other_workflows_are_no_other_runs_of_the_task_instance(self, see, world, account):
+    async def test_xcom_without_a_proof_hides_nothing(self, see, world, account):
+        world.link(account["own"], "shop", also=True, proof="forged", hidden=("live_view", "secret_inputs"))
+        shown = await see(RUN_PAGE)
+        assert "data-live" in shown
+        assert "***" not in shown
+
+    async def test_runs_without_a_proof_are_no_other_runs_of_the_task_instance(self, see, world, account):
         world.link(account["own"], "prices")
-        world.link(account["free"], "prices", source_id="another")
+        world.link(account["free"], "prices", proof="")
         await see("/?conn={conn}")
         shown = await see("/runs/{own}?conn={conn}", "viewer of one DAG")
         assert account["free"] not in shown
@@ -298,11 +327,11 @@ class TestHidden:
         await see("/?conn={conn}")
         assert account["own"] in await see("/runs/{own}?conn={conn}")
 
-    async def test_run_of_a_template_can_be_acted_on_only_while_its_trigger_names_it(self, see, world, account):
-        world.link(account["free"], "prices", source_id=None)
-        assert "data-live" not in await see("/runs/{free}?conn={conn}", "user")
-        world.link(account["free"], "prices", source_id=None, wait=Wait(account["free"], 0.0))
-        assert "data-live" in await see("/runs/{free}?conn={conn}", "user")
+    async def test_sensor_gives_no_live_view(self, see, world, account):
+        for follows in (True, False):
+            world.link(account["free"], "prices", proof="", follows=follows, wait=Wait(account["free"], 0.0))
+            shown = await see("/runs/{free}?conn={conn}", "user")
+            assert ('class="step' in shown, "data-live" in shown) == (True, not follows)
 
 
 class TestNothingYet:
@@ -387,13 +416,14 @@ class TestStop:
     @cases(
         {
             "run that a task instance waits for": ("admin", {}, (409, None)),
-            "XCom of another workflow": ("admin", {"source_id": "another"}, (409, None)),
             "second connection to the account": ("admin", {"conn_id": "second"}, (409, None)),
-            "claim without a proof": ("admin", {"confirmed": False}, (409, None)),
+            "claim without a proof": ("admin", {"proof": ""}, (409, None)),
+            "sensor": ("admin", {"follows": True}, (409, None)),
             "run of no DAG": ("user", None, REFUSED),
             "reader of the DAG": ("viewer", {"waits": False}, REFUSED),
             "user of the DAG": ("user", {"waits": False}, STOPPED),
-            "link of another workflow": ("user", {"waits": False, "source_id": "another"}, REFUSED),
+            "user of the DAG of a sensor": ("user", {"waits": False, "follows": True}, REFUSED),
+            "link without a proof": ("user", {"waits": False, "proof": ""}, REFUSED),
         },
     )
     async def test_only_who_may_act_stops_a_run_that_nobody_waits_for(self, press, world, account, user, link, outcome):
@@ -419,6 +449,26 @@ class TestStop:
     async def test_get_request_stops_nothing(self, press):
         assert (await press(method="GET")).status_code in (404, 405)
 
+    @cases(
+        {
+            "reader of the DAG": ("admin", ["prices / search", "shop / search"]),
+            "reader of one of the DAGs": ("viewer of one DAG", ["prices / search", "a task of a DAG that you may not"]),
+        },
+    )
+    async def test_page_names_who_claims_to_wait(self, see, press, world, account, user, names):
+        world.link(account["free"], "prices")
+        world.link(account["free"], "shop", also=True, proof="forged")
+        shown = await see("/runs/{free}?conn={conn}", user)
+        assert all(name in shown for name in names)
+        assert ("shop" in shown) is (user == "admin")
+        assert "prices / search, shop / search" in (await press()).json()["error"]
+
+    async def test_page_says_if_xcoms_are_stored_elsewhere(self, see, world):
+        assert "a custom XCom backend" not in await see("/runs/{free}?conn={conn}")
+        world.unreadable = True
+        assert "a custom XCom backend" in await see("/runs/{free}?conn={conn}")
+        assert "a custom XCom backend" not in await see(RUN_PAGE)
+
     async def test_failed_stop_is_reported_with_its_reason(self, see, press, world):
         await see("/?conn={conn}")
         world.emulator.fault("stop-task", RequestFault.refused(99001), times=None)
@@ -437,40 +487,41 @@ class TestVersions:
     @cases("wait", {"XCom": None, "wait": Wait("1", 0.0, api_version=ApiVersion.V3)})
     async def test_link_names_the_version(self, client, world, wait):
         task_id = world.start_bot()
-        world.link(task_id, "prices", source_id=CONTACTS.id, api_version=ApiVersion.V3, wait=wait)
+        world.link(task_id, "prices", api_version=ApiVersion.V3, wait=wait)
         for path in (f"/runs/{task_id}?conn={CONN}", of("/ti/prices/{run}/search/-1", {})):
             response = await read(client, path, "viewer of one DAG")
             assert task_id in response.text
             assert "bot Find a contact" in response.text
         assert self.asked(world) == {"query-run"}
 
-    async def test_list_names_the_version_and_the_link_in_it_does_so_after_a_restart(self, see, world, account):
-        assert of("/runs/{bot}?conn={conn}&amp;api_version=v3", account) in await see("/?conn={conn}")
+    async def test_list_names_the_version(self, see, world, account):
+        await see("/?conn={conn}")
         await see("/runs/{bot}?conn={conn}")
         assert self.asked(world) == {"query-run"}
 
-    async def test_address_names_the_version_of_a_run_of_which_nothing_is_known(self, see, world):
-        assert "add api_version=v3" in await see("/runs/{bot}?conn={conn}", http_status=404)
+    async def test_run_that_one_version_does_not_know_is_looked_for_in_the_other(self, see, world, account):
+        await see("/runs/{bot}?conn={conn}")
+        assert self.asked(world) == {"get-task", "query-run"}
+        world.link(account["free"], "prices", api_version=ApiVersion.V3)
+        await see("/runs/{free}?conn={conn}")
+
+    async def test_version_of_an_xcom_without_a_proof_counts_for_nothing(self, see, world, account):
+        world.link(account["free"], "prices", proof="", api_version=ApiVersion.V3)
+        await see("/runs/{free}?conn={conn}")
         assert self.asked(world) == {"get-task"}
-        await see("/runs/{bot}?conn={conn}&api_version=v3")
 
     async def test_id_that_no_address_can_have_is_not_asked_for(self, see, world):
-        await see("/runs/a%20b?conn={conn}&api_version=v3", http_status=404)
+        await see("/runs/a%20b?conn={conn}", http_status=404)
         assert self.asked(world) == set()
 
     async def test_run_of_a_bot_is_stopped_in_version_3(self, client, world, monkeypatch):
         monkeypatch.setattr(building, "UNREAD_AFTER", -60.0)
         task_id = world.start_bot()
-        path = f"/runs/{task_id}/stop?conn={CONN}&api_version=v3"
+        path = f"/runs/{task_id}/stop?conn={CONN}"
         response = await client.post(path, headers={**STOP, "user": "admin"}, json={})
         assert response.json() == {"outcome": "stopped"}
         stops = {each.endpoint for each in world.emulator.requests} & {"stop-task", "cancel-run"}
         assert stops == {"cancel-run"}
-
-    async def test_run_of_another_bot_gives_no_rights(self, see, world, account):
-        for source_id in ("another", SEARCH.id):
-            world.link(account["bot"], "prices", source_id=source_id, api_version=ApiVersion.V3)
-            await see("/runs/{bot}?conn={conn}", "viewer of one DAG", 403)
 
     @cases(
         {
@@ -530,8 +581,30 @@ class TestBadInput:
         assert f'data-run="{account["own"]}"' in shown
         assert "BrowserAct could not be read" in shown
 
+    async def test_what_is_older_than_a_minute_is_shown_as_being_read(self, client, see, world, account, monkeypatch):
+        for path in ("/?conn={conn}", RUN_PAGE):
+            assert "being read" not in await see(path)
+        monkeypatch.setattr(kept, "OLD", 0.0)
+        monkeypatch.setattr(web, "PAGE_PATIENCE", 0.0)
+        for path in ("/?conn={conn}", RUN_PAGE):
+            shown = (await client.get(of(path, account), headers={"user": "admin"})).text
+            assert "<span data-loading>being read" in shown
+            assert account["own"] in shown
+        # Nothing reads the page about an ended run again.
+        assert "being read" not in await see("/runs/{failed}?conn={conn}")
+
+    async def test_more_pages_than_threads_wait_for_one_slow_read_and_for_no_longer_than_their_patience(
+        self, see, world, account, monkeypatch
+    ):
+        monkeypatch.setattr(web, "FRAGMENT_PATIENCE", 0.3)
+        await see("/?conn={conn}")
+        world.emulator.fault("get-task", RequestFault.slow(60), times=None)
+        pages = [see("/runs/{own}?conn={conn}") for _ in range(2 * app.THREADS)]
+        assert all("data-loading" in shown for shown in await asyncio.gather(*pages))
+        assert len([each for each in world.emulator.requests if each.endpoint == "get-task"]) == 1
+
     async def test_database_that_cannot_be_read_is_an_error_page_without_details(self, client, world, monkeypatch):
-        monkeypatch.setattr(RecordKeeper, "read", raising(RuntimeError("password of the database")))
+        monkeypatch.setattr(Recent, "get", raising(RuntimeError("password of the database")))
         response = await read(client, "/")
         assert response.status_code == 503
         assert "default-src 'none'" in response.headers["content-security-policy"]

@@ -201,6 +201,7 @@ class TestFailure:
         with pytest.raises(TaskDeferred) as deferred:
             sensor.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
         assert deferred.value.trigger.cancel_on_kill is False
+        assert deferred.value.trigger.wait.follows is True
         sensor.on_kill()
         assert emulator.tasks[0].status == "running"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,16 +15,28 @@ from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.hitl import HITLDetail
-from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, select, update
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
-from airflow_provider_browseract.panel import database
-from airflow_provider_browseract.panel.database import BY_TRY, RUN_TRIGGER, XCOM, RecordKeeper
-from airflow_provider_browseract.panel.records import Link, TaskInstanceKey
+from airflow_provider_browseract.in_airflow.xcoms import names_of
+from airflow_provider_browseract.panel import links
+from airflow_provider_browseract.panel.access import visible_failures
+from airflow_provider_browseract.panel.links import (
+    BY_TRY,
+    RUN_TRIGGER,
+    XCOM,
+    Failure,
+    Link,
+    Recent,
+    RecordReader,
+    Records,
+    Source,
+    TaskInstanceKey,
+)
+from airflow_provider_browseract.runs.proof import prove_run
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.task import TaskTrigger
@@ -34,10 +46,8 @@ from tests.airflow.rows import DAG_ID, INDEX, TABLE, selects
 from tests.cases import cases
 
 SHOP = TaskInstanceKey("shop", "manual__2026-11-27T07:00:00.5+00:00~1", "prices.größe_搜索", -1)
-WORKFLOW = {"workflow_id": "5"}
-HIDDEN = {"live_view", "secret_inputs"}
-V2, V3 = ({"api_version": version} for version in ApiVersion)
-SENSOR = {"browseract_conn_id": "shop_account", "browseract_task_id": "1"}
+CONN, API_KEY = "shop_account", "key of the shop"
+HIDDEN = ("live_view", "secret_inputs")
 
 
 def now() -> datetime:
@@ -55,11 +65,8 @@ class Airflow:
         self._dags: set[str] = set()
         self._triggers: list[int] = []
 
-    def add(self, key: TaskInstanceKey = SHOP, state: str | None = "running", **rendered: Any) -> TaskInstanceKey:
-        """Add a task instance in its first try, and return it.
-
-        :param rendered: its rendered fields. Default: those of an operator that runs workflow 5.
-        """
+    def add(self, key: TaskInstanceKey = SHOP, state: str | None = "running") -> TaskInstanceKey:
+        """Add a task instance in its first try, and return it."""
         with create_session() as session:
             if key.dag_id not in self._dags:
                 rows.copy_row(session, DagModel.__table__, {"dag_id": self._like.dag_id}, dag_id=key.dag_id)
@@ -73,31 +80,31 @@ class Airflow:
             own |= {"state": state, "next_method": None, "trigger_id": None}
             like = {"run_id": self._like.run_id, "task_id": self._like.task_id, INDEX: -1}
             rows.copy_row(session, TABLE, like, **own)
-        fields = rendered or {"browseract_conn_id": "shop_account", **WORKFLOW}
-        of_try = {"id": uuid.uuid4(), "task_instance_id": rows.id_of(key)} if BY_TRY else key._asdict()
-        rows.execute(insert(RenderedTaskInstanceFields.__table__).values(rendered_fields=fields, **of_try))
         return key
 
-    def forget_rendered(self, key: TaskInstanceKey) -> None:
-        """Delete the rendered fields, as Airflow does with those of old DAG runs."""
-        of = {"task_instance_id": rows.id_of(key)} if BY_TRY else key._asdict()
-        rows.execute(delete(RenderedTaskInstanceFields).filter_by(**of))
-
-    def push(self, key: TaskInstanceKey, run: str = "1", value: Any = None, *, ago=0.0, as_text=False, **more) -> None:
+    def push(
+        self, key: TaskInstanceKey, run: str = "1", value: Any = None, *, ago=0.0, as_text=False, xcom="task", **more
+    ) -> None:
         """Push the XCom of a run, as workers do, some seconds ago.
 
         :param value: another value.
+        :param xcom: the key of the XCom.
         :param as_text: store it as JSON text, as the API server of Airflow 3.1 does.
-        :param more: more keys of the facts about the run.
+        :param more: more keys of the facts about the run, which are edited afterwards.
         """
-        shown = facts(Task(id=run, status=TaskStatus.RUNNING, workflow_id="5")) | more if value is None else value
+        shown = value
+        if value is None:
+            shown = facts(Task(id=run, status=TaskStatus.RUNNING, workflow_id="5"), CONN)
+            shown |= {"follows": False, "hidden": [], "proof": None}
+            shown |= {name: more.pop(name) for name in ("follows", "hidden") if name in more}
+            shown |= {"proof": prove_run(API_KEY, names_of(key), shown), **more}
         how: dict[str, Any] = {} if as_text else AS_STORED
         with create_session() as session:
-            XComModel.set("task", shown, **key._asdict(), **how, session=session)
+            XComModel.set(xcom, shown, **key._asdict(), **how, session=session)
         of = {"task_instance_id": rows.id_of(key)} if BY_TRY else key._asdict()
-        rows.execute(update(XCOM).filter_by(key="task", **of).values(timestamp=now() - timedelta(seconds=ago)))
+        rows.execute(update(XCOM).filter_by(key=xcom, **of).values(timestamp=now() - timedelta(seconds=ago)))
 
-    def defer(self, key: TaskInstanceKey, run: str = "1", conn_id: str = "shop_account", **fields: Any) -> None:
+    def defer(self, key: TaskInstanceKey, run: str = "1", conn_id: str = CONN, **fields: Any) -> None:
         """Let a task instance wait for a run in the triggerer."""
         trigger = TaskTrigger(browseract_conn_id=conn_id, wait=Wait(run, time.time() + 3600, **fields))
         self._triggers.append(rows.defer(key, trigger))
@@ -125,7 +132,8 @@ def airflow(deferred) -> Iterator[Airflow]:
 
 @pytest.fixture(autouse=True)
 def always_refresh(monkeypatch) -> None:
-    monkeypatch.setattr(database, "MAX_AGE", 0.0)
+    for name in ("MAX_AGE", "RARELY"):
+        monkeypatch.setattr(links, name, 0.0)
 
 
 @pytest.fixture
@@ -137,42 +145,60 @@ def key(airflow) -> TaskInstanceKey:
 
 
 @pytest.fixture
-def keeper(airflow) -> RecordKeeper:
-    """What reads the database: first everything, then what has changed."""
-    return RecordKeeper()
+def keeper(airflow) -> Recent[Records]:
+    """What reads the database."""
+    return Recent(RecordReader().read)
 
 
-def link_of(run: str = "1", keeper: RecordKeeper | None = None) -> Link:
-    return (keeper or RecordKeeper()).read().links[run]
+def link_of(run: str = "1", keeper: Recent[Records] | None = None) -> Link:
+    """Return the first link of a run: that of a trigger, if there is one."""
+    return (keeper or Recent(RecordReader().read)).get().of_run(run)[0]
+
+
+def waits(run: str = "1", keeper: Recent[Records] | None = None) -> bool:
+    return any(link.waits for link in (keeper or Recent(RecordReader().read)).get().of_run(run))
 
 
 class TestLinks:
     @pytest.mark.parametrize("map_index", [-1, 0, 17])
-    def test_task_instance_that_runs_is_linked_to_its_run(self, airflow, map_index):
+    def test_task_instance_that_runs_is_linked_to_its_run_with_a_proof(self, airflow, map_index):
         key = airflow.add(SHOP._replace(map_index=map_index))
-        airflow.push(key)
+        airflow.push(key, hidden=["live_view"])
         link = link_of()
-        assert link[:6] == ("1", key, 1, "shop_account", "5", True)
+        assert link[:7] == ("1", key, 1, CONN, ApiVersion.V2, False, ("live_view",))
         assert (link.waits, link.required_action, link.wait) == (True, False, None)
         assert abs(now() - link.pushed_at) < timedelta(seconds=30)
+        assert link.is_proven("another connection with the key", API_KEY)
+        assert not link.is_proven(CONN, "another key")
+        assert not link._replace(key=key._replace(map_index=3)).is_proven(CONN, API_KEY)
 
-    def test_deferred_task_instance_without_xcom_is_linked_by_its_trigger(self, airflow):
+    @cases(
+        {
+            "operator": ({}, (ApiVersion.V2, False, ())),
+            "sensor": ({"api_version": None, "follows": True, "hide_goals": True}, (ApiVersion.V2, True, HIDDEN[1:])),
+            "bot": ({"api_version": ApiVersion.V3, "show_live_view": False}, (ApiVersion.V3, False, HIDDEN[:1])),
+        },
+    )
+    def test_deferred_task_instance_is_linked_by_what_its_trigger_states(self, airflow, stored, stated):
         key = airflow.add()
-        airflow.defer(key, conn_id="other_account")
+        airflow.push(key, follows=not stated[1], hidden=[*HIDDEN], api_version="v3")
+        airflow.defer(key, conn_id="other_account", **stored)
         link = link_of()
-        assert link[:6] == ("1", key, 1, "other_account", "5", True)
+        assert link[:7] == ("1", key, 1, "other_account", *stated)
         assert link.waits
         assert link.wait is not None
-        assert link.wait.browseract_task_id == "1"
+        assert (link.is_proven("other_account", None), link.is_proven(CONN, API_KEY)) == (True, False)
 
-    def test_reference_of_a_custom_xcom_backend_is_passed_over(self, airflow, keeper):
+    def test_reference_of_a_custom_xcom_backend_is_passed_over_and_noticed(self, airflow, keeper):
         key = airflow.add()
         airflow.push(key, value="s3://bucket/xcom/1.json")
-        assert not keeper.read().of_instance(key)
+        records = keeper.get()
+        assert (records.of_instance(key), records.unreadable) == ([], True)
         airflow.defer(key)
-        assert link_of(keeper=keeper).waits
-        rows.change(key, state="scheduled", trigger_id=None)
-        assert link_of(keeper=keeper).waits
+        assert waits(keeper=keeper)
+        rows.change(key, state="success", trigger_id=None)
+        records = keeper.get()
+        assert (records.of_instance(key), records.unreadable) == ([], False)
 
     @cases(
         {
@@ -190,83 +216,60 @@ class TestLinks:
     def test_edited_xcom_is_no_link(self, airflow, value):
         key = airflow.add()
         airflow.push(key, value=value)
-        assert not RecordKeeper().read().of_instance(key)
+        assert not RecordReader().read().of_instance(key)
 
     @cases(
         {
-            "JSON text of Airflow 3.1": (WORKFLOW, {"as_text": True}, {"key": SHOP, "hidden": set()}),
-            "hidden": (WORKFLOW, {"hidden": [*HIDDEN]}, {"hidden": HIDDEN}),
-            "unknown words": (WORKFLOW, {"hidden": ["live_view", "x", 7, ["y"]]}, {"hidden": {"live_view"}}),
-            "no list of words": (WORKFLOW, {"hidden": "live_view"}, {"hidden": set()}),
-            "edited connection": (WORKFLOW, {"connection": "victim"}, {"conn_id": "shop_account", "confirmed": True}),
-            "edited XCom of a sensor": (SENSOR, {"run": "2"}, {"browseract_task_id": "2", "confirmed": False}),
-            "bot": ({"bot_id": "5"}, V3, {"source_id": "5", "started": True, **V3}),
-            "bot template": ({"template_id": "5"}, V3, {"source_id": None, "started": True, **V3}),
-            "version 2": (WORKFLOW, {"api_version": "v2"}, V2),
-            "unknown version": (WORKFLOW, {"api_version": "v9"}, V2),
-            "list as version": (WORKFLOW, {"api_version": ["v3"]}, V2),
-            "NUL, lone surrogate": ({"workflow_id": 5, "x": "\0 \ud800"}, {}, {"source_id": "5", "confirmed": True}),
-            "long rendered fields": ({**WORKFLOW, "text": "x" * 60_000}, {}, {"confirmed": False}),
+            "as pushed": ({}, {}, True),
+            "JSON text of Airflow 3.1": ({"as_text": True}, {}, True),
+            "sensor": ({"follows": True}, {"follows": True}, True),
+            "hidden": ({"hidden": [*HIDDEN]}, {"hidden": HIDDEN}, True),
+            "edited follows": ({"follows": True, "proof": None}, {"follows": True}, False),
+            "unknown words": ({"hidden": ["live_view", "x"]}, {"hidden": ("live_view", "x")}, True),
+            "no list of words": ({"hidden": "live_view"}, {"hidden": ()}, False),
+            "edited connection": ({"connection": "victim"}, {"conn_id": "victim"}, False),
+            "list as connection": ({"connection": ["victim"]}, {"conn_id": None}, False),
+            "edited version": ({"api_version": "v3"}, {"api_version": ApiVersion.V3}, False),
+            "list as version": ({"api_version": ["v2"]}, {"api_version": ApiVersion.V2}, True),
+            "edited run": ({"task_id": "1", "run": "2"}, {}, False),
+            "dict as proof": ({"proof": {}}, {}, False),
         },
     )
-    def test_link_has_what_the_rendered_fields_confirm_and_the_xcom_states(self, airflow, rendered, more, expected):
-        airflow.push(airflow.add(SHOP, **{"browseract_conn_id": "shop_account", **rendered}), **more)
-        link = link_of(more.get("run", "1"))
-        assert {name: getattr(link, name) for name in expected} == expected
-
-    def test_without_rendered_fields_the_connection_of_the_xcom_is_not_confirmed(self, airflow):
-        key = airflow.add()
-        airflow.forget_rendered(key)
-        airflow.push(key, connection="shop_account")
+    def test_link_has_what_the_xcom_states_and_an_edited_one_is_not_proven(self, airflow, pushed, stated, proven):
+        airflow.push(airflow.add(), **pushed)
         link = link_of()
-        assert (link.conn_id, link.source_id, link.confirmed) == ("shop_account", None, False)
-
-    def test_version_of_the_trigger_counts_more_than_that_of_the_xcom(self, airflow):
-        key = airflow.add()
-        airflow.push(key, api_version="v2")
-        airflow.defer(key, api_version=ApiVersion.V3)
-        assert link_of().api_version is ApiVersion.V3
-
-    def test_rendered_fields_that_airflow_deletes_later_stay_known(self, airflow, keeper):
-        key = airflow.add()
-        airflow.push(key, ago=5.0)
-        keeper.read()
-        airflow.forget_rendered(key)
-        airflow.push(key)
-        link = link_of(keeper=keeper)
-        assert (link.conn_id, link.source_id, link.confirmed) == ("shop_account", "5", True)
-        assert link.waits
+        assert {name: getattr(link, name) for name in stated} == stated
+        assert link.is_proven(CONN, API_KEY) is proven
 
     def test_run_belongs_to_the_operator_and_is_waited_for_by_the_sensor(self, airflow):
-        sensor = airflow.add(SHOP._replace(task_id="wait"), **SENSOR)
-        airflow.push(sensor, ago=60.0)
+        sensor = airflow.add(SHOP._replace(task_id="wait"))
+        airflow.push(sensor, ago=60.0, follows=True)
         operator = airflow.add(state="success")
         airflow.push(operator)
-        airflow.defer(sensor)
-        records = RecordKeeper().read()
-        link = records.links["1"]
-        assert (link.key, link.started, link.waits) == (operator, True, True)
-        assert (link.wait, link.other_wait is None) == (None, False)
-        [own] = records.of_instance(sensor)
-        assert (own.started, own.waits) == (False, True)
+        airflow.defer(sensor, follows=True)
+        records = RecordReader().read()
+        found = [(link.key, link.follows, link.waits) for link in records.proven("1", CONN, API_KEY)]
+        assert found == [(operator, False, False), (sensor, True, True), (sensor, True, False)]
+        assert [link.wait is not None for link in records.of_instance(sensor)] == [True, False]
 
-    def test_deferred_task_instance_keeps_its_run_when_another_dag_names_the_run(self, airflow, key):
-        forged = airflow.add(SHOP._replace(dag_id="forged"))
-        airflow.push(forged, ago=600.0)
-        airflow.defer(key)
-        assert link_of().key == key
-
-    def test_only_the_newest_links_are_kept(self, airflow, keeper, monkeypatch):
-        monkeypatch.setattr(database, "MAX_LINKS", 3)
+    def test_only_the_newest_links_are_read(self, airflow, keeper, monkeypatch):
+        monkeypatch.setattr(links, "MAX_LINKS", 3)
         for index in range(5):
             # Later than anything that other tests have pushed.
-            airflow.push(airflow.add(SHOP._replace(map_index=index)), str(index), ago=-1.0 - index)
-            keeper.read()
-        assert sorted(keeper.read().links) == ["2", "3", "4"]
+            airflow.push(airflow.add(SHOP._replace(map_index=index), "success"), str(index), ago=-1.0 - index)
+        assert sorted(keeper.get().links.keys() & {*"01234"}) == ["2", "3", "4"]
 
-    def test_xcom_of_two_days_ago_is_no_link_yet(self, airflow):
-        airflow.push(airflow.add(), ago=2 * 86400.0)
-        assert "1" not in RecordKeeper().read().links
+    @pytest.mark.parametrize("state", ["running", "success"])
+    def test_xcom_of_two_days_ago_is_a_link_only_if_the_run_is_still_waited_for(self, airflow, state):
+        airflow.push(airflow.add(state=state), ago=2 * 86400.0)
+        assert waits() is (state == "running")
+        assert ("1" in RecordReader().read().links) is (state == "running")
+
+    def test_corrected_xcom_leaves_nothing_of_what_it_said(self, airflow, key, keeper):
+        airflow.push(key, "2", hidden=[*HIDDEN])
+        assert link_of("2", keeper).hidden == HIDDEN
+        airflow.push(key, "1")
+        assert keeper.get().of_run("2") == []
 
 
 WAITING = ("running", "deferred", "up_for_reschedule", "up_for_retry")
@@ -277,47 +280,42 @@ class TestWhoWaits:
     @pytest.mark.parametrize("state", [*WAITING, None, "failed", "success"])
     def test_state_decides_whether_a_task_instance_waits(self, key, state):
         rows.change(key, state=state)
-        assert link_of().waits is (state in WAITING)
+        assert waits() is (state in WAITING)
+
+    @pytest.mark.parametrize("more", [{"proof": "forged"}, {"connection": "other"}, {"follows": True}])
+    def test_claim_to_wait_needs_no_proof(self, airflow, more):
+        airflow.push(airflow.add(), **more)
+        assert waits()
 
     def test_resumed_task_instance_waits_until_it_ends(self, airflow, key, keeper):
         airflow.defer(key)
-        assert link_of(keeper=keeper).waits
+        assert waits(keeper=keeper)
         for state in ("scheduled", "queued", "running"):
             rows.change(key, state=state, trigger_id=None)
-            assert link_of(keeper=keeper).waits
+            assert waits(keeper=keeper)
         rows.change(key, state="failed")
-        assert not link_of(keeper=keeper).waits
+        assert not waits(keeper=keeper)
 
-    @pytest.mark.parametrize("knows_it", [True, False])
-    def test_scheduled_next_try_does_not_wait_for_the_run_of_the_last_one(self, airflow, key, keeper, knows_it):
-        if knows_it:
-            keeper.read()
+    def test_next_try_waits_for_the_run_of_the_last_one_as_soon_as_it_is_scheduled(self, key, keeper):
         rows.schedule_next_try(key)
-        link = link_of(keeper=keeper)
-        assert not link.waits
-        assert link.try_number == (1 if knows_it or BY_TRY else None)
+        assert waits(keeper=keeper)
+        assert link_of(keeper=keeper).try_number == (1 if BY_TRY else None)
 
-    @cases(
-        {"a new run": ("2", [("2", 2, True), ("1", 1, False)]), "the run of the last one": ("1", [("1", 2, True)])},
-    )
-    def test_next_try_waits_for_the_run_that_it_has_pushed(self, airflow, keeper, run, found):
+    @pytest.mark.parametrize("run", ["1", "2"])
+    def test_next_try_waits_for_the_run_that_it_has_pushed(self, airflow, keeper, run):
         key = airflow.add()
         airflow.push(key, ago=60.0)
-        keeper.read()
         rows.schedule_next_try(key)
         rows.start_worker(key)
-        assert not link_of(keeper=keeper).waits
         airflow.push(key, run)
-        for _ in range(2):
-            links = keeper.read().of_instance(key)
-            assert [(each.browseract_task_id, each.try_number, each.waits) for each in links] == found
+        [link] = keeper.get().of_instance(key)
+        assert (link.browseract_task_id, link.try_number, link.waits) == (run, 2, True)
 
     def test_deferred_task_instance_waits_for_the_run_of_its_trigger_and_not_for_that_of_an_edited_xcom(self, airflow):
         key = airflow.add()
         airflow.defer(key, "1")
         airflow.push(key, "2")
-        links = RecordKeeper().read().links
-        assert (links["1"].waits, links["2"].waits) == (True, False)
+        assert (waits("1"), waits("2")) == (True, False)
 
     def test_trigger_that_cannot_be_read_here_leaves_it_to_the_xcom(self, airflow, key):
         airflow.defer(key)
@@ -328,7 +326,7 @@ class TestWhoWaits:
     def test_task_instance_that_waits_for_a_slot_waits_for_no_run(self, airflow, queue):
         key = queue.add(1.0)
         airflow.push(key)
-        assert not link_of().waits
+        assert not waits()
 
     def test_required_action_is_open_until_it_is_answered(self, airflow, keeper):
         key = airflow.add()
@@ -352,7 +350,7 @@ class TestQueue:
         first = queue.add(300.0, priority=9)
         for_budget = queue.add(200.0, not_before=time.time() + 600, for_budget=True)
         queue.pause()
-        entries = RecordKeeper().read().queue
+        entries = RecordReader().read().queue
         assert [entry.key for entry in entries] == [first, longest, for_budget]
         assert [entry.conn_id for entry in entries] == ["browseract_default", "another", "browseract_default"]
         assert [entry.wait.waits_for_budget(time.time()) for entry in entries] == [False, False, True]
@@ -360,141 +358,228 @@ class TestQueue:
 
     def test_task_instance_that_has_left_the_queue_is_gone(self, queue):
         key = queue.add(1.0)
-        keeper = RecordKeeper()
-        assert [entry.key for entry in keeper.read().queue] == [key]
+        keeper = Recent(RecordReader().read)
+        assert [entry.key for entry in keeper.get().queue] == [key]
         rows.change(key, state="failed", trigger_id=None)
-        assert not keeper.read().queue
+        assert not keeper.get().queue
 
     def test_wait_stored_by_another_version_is_passed_over(self, queue):
         queue.add(1.0)
         with create_session() as session:
-            trigger = session.scalars(select(Trigger).filter_by(classpath=database.SLOT_TRIGGER)).one()
+            trigger = session.scalars(select(Trigger).filter_by(classpath=links.SLOT_TRIGGER)).one()
             trigger.kwargs = {"browseract_conn_id": "browseract_default", "wait": {"place": 1}}
         readable = queue.add(2.0)
-        assert [entry.key for entry in RecordKeeper().read().queue] == [readable]
+        assert [entry.key for entry in RecordReader().read().queue] == [readable]
 
     def test_length_of_the_queue_is_limited(self, queue, monkeypatch):
-        monkeypatch.setattr(database, "MAX_DEFERRED", 2)
+        monkeypatch.setattr(links, "MAX_DEFERRED", 2)
         for since in (1.0, 2.0, 3.0):
             queue.add(since)
-        assert len(RecordKeeper().read().queue) == 2
+        assert len(RecordReader().read().queue) == 2
 
 
-def slow_refresh(monkeypatch) -> tuple[threading.Event, threading.Event]:
-    """From now on, let a refresh set the first event that is returned, and wait for the second one."""
-    refreshing, go_on, refresh = threading.Event(), threading.Event(), RecordKeeper._refresh
+def slow_read(monkeypatch) -> tuple[threading.Event, threading.Event]:
+    """From now on, let a read of the database set the first event that is returned, and wait for the second one."""
+    reading, go_on, read = threading.Event(), threading.Event(), links._pushed
 
-    def slowly(keeper: RecordKeeper) -> None:
-        refreshing.set()
+    def slowly(*args: Any) -> Any:
+        reading.set()
         assert go_on.wait(60)
-        refresh(keeper)
+        return read(*args)
 
-    monkeypatch.setattr(RecordKeeper, "_refresh", slowly)
-    return refreshing, go_on
+    monkeypatch.setattr(links, "_pushed", slowly)
+    return reading, go_on
 
 
 class TestRefresh:
-    def test_later_read_reads_only_newer_xcoms_and_no_trigger_twice(self, airflow, queue):
-        for index, ago in enumerate((1200.0, 600.0, 0.0)):
-            airflow.push(airflow.add(SHOP._replace(map_index=index)), str(index), ago=ago)
+    def test_no_trigger_is_read_twice(self, airflow, queue):
+        airflow.push(airflow.add())
         airflow.defer(airflow.add(SHOP._replace(map_index=3)), "3")
         queue.add(1.0)
-        keeper = RecordKeeper()
+        keeper = Recent(RecordReader().read)
         with selects() as first:
-            keeper.read()
+            keeper.get()
         with selects() as second:
-            records = keeper.read()
-        # Who waits, triggers of both kinds, XComs; at first also both kinds of waits, and rendered fields.
-        assert (len(first), len(second)) == (7, 4)
-        assert {"0", "1", "2", "3"} <= records.links.keys()
-        assert keeper._since is not None
-        with create_session() as session:
-            pushed = database._pushed(session, database.XCOM.timestamp >= keeper._since)
-        assert [row.map_index for row in pushed if row.dag_id == SHOP.dag_id] == [2]
-        airflow.push(airflow.add(SHOP._replace(map_index=4)), "4")
-        assert "4" in keeper.read().links
-
-    @cases("first, second", {"older, within the overlap": (0.0, 50.0), "after one of a clock ahead": (-3600.0, 0.0)})
-    def test_later_xcom_is_found_whatever_the_clocks_show(self, airflow, keeper, first, second):
-        airflow.push(airflow.add(SHOP._replace(map_index=0)), "1", ago=first)
-        keeper.read()
-        airflow.push(airflow.add(SHOP._replace(map_index=1)), "2", ago=second)
-        assert "2" in keeper.read().links
+            records = keeper.get()
+        # Triggers of both kinds, XComs, older ones, who waits; at first also both kinds of waits.
+        assert (len(first), len(second)) == (7, 5)
+        assert {"1", "3"} <= records.links.keys()
 
     def test_while_one_thread_refreshes_others_get_the_last_records(self, airflow, keeper, monkeypatch):
-        before = keeper.read()
-        refreshing, go_on = slow_refresh(monkeypatch)
+        before = keeper.get()
+        reading, go_on = slow_read(monkeypatch)
         with ThreadPoolExecutor(1) as pool:
-            refreshed = pool.submit(keeper.read)
-            assert refreshing.wait(60)
-            assert keeper.read() is before
+            refreshed = pool.submit(keeper.get)
+            assert reading.wait(60)
+            assert keeper.get() is before
             go_on.set()
             assert refreshed.result(60) is not before
 
     def test_records_of_long_ago_are_given_to_nobody(self, airflow, keeper, monkeypatch):
-        old = keeper.read()
-        keeper._read_at -= database.OLDEST + 1
-        refreshing, go_on = slow_refresh(monkeypatch)
+        old = keeper.get()
+        keeper._read_at -= links.OLDEST + 1
+        reading, go_on = slow_read(monkeypatch)
         with ThreadPoolExecutor(2) as pool:
-            first = pool.submit(keeper.read)
-            assert refreshing.wait(60)
-            second = pool.submit(keeper.read)
+            first = pool.submit(keeper.get)
+            assert reading.wait(60)
+            second = pool.submit(keeper.get)
             go_on.set()
             assert first.result(60) is not old
             assert second.result(60) is not old
 
     def test_first_threads_wait_for_one_refresh_which_is_kept_for_a_moment(self, airflow, monkeypatch):
-        monkeypatch.setattr(database, "MAX_AGE", 600.0)
-        keeper, count, refresh = RecordKeeper(), [], RecordKeeper._refresh
-
-        def counted(self):
-            count.append(1)
-            refresh(self)
-
-        monkeypatch.setattr(RecordKeeper, "_refresh", counted)
+        monkeypatch.setattr(links, "MAX_AGE", 600.0)
+        count: list[int] = []
+        keeper = Recent(lambda: [count.append(1)])  # type: ignore[func-returns-value]
         with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(lambda _: keeper.read(), range(4)))
+            found = list(pool.map(lambda _: keeper.get(), range(4)))
         assert len(count) == 1
-        assert {id(each) for each in found} == {id(keeper.read())}
+        assert {id(each) for each in found} == {id(keeper.get())}
+        # Before a run is stopped, nothing may be old.
+        assert keeper.get(max_age=0.0) is not found[0]
+
+    def test_what_takes_long_to_read_is_read_rarely(self, airflow, keeper, monkeypatch):
+        before = keeper.get()
+        assert keeper.get() is not before
+        before = keeper.get()
+        monkeypatch.setattr(links, "RARELY", 10.0)
+        keeper._took = 1000.0
+        assert keeper.get() is before
+        keeper._read_at -= links.OLDEST
+        assert keeper.get() is not before
 
     def test_failed_refresh_raises_and_the_next_call_tries_again(self, airflow, keeper, monkeypatch):
         airflow.push(airflow.add())
         with monkeypatch.context() as patch:
-            patch.setattr(database, "arrange", lambda links: 1 / 0)
+            patch.setattr(links, "_links", lambda *_: 1 / 0)
             for _ in range(2):
                 with pytest.raises(ZeroDivisionError):
-                    keeper.read()
-        assert not keeper._known
+                    keeper.get()
         assert link_of(keeper=keeper).waits
 
 
+REFUSED: dict[str, Any] = {
+    "reason": "The daily budget is used up.",
+    "remedy": None,
+    "kind": "BudgetError",
+    "connection": CONN,
+}
+REFUSED |= {"source": {"kind": "workflow", "id": "5", "name": None}, "task_id": None, "started": False}
+FAILURE = Failure("The daily budget is used up.", "BudgetError", None, CONN, Source("workflow", "5"))
+
+
+class TestFailures:
+    @pytest.fixture
+    def fail(self, airflow):
+        """Let a task instance of an operator fail, as long ago as given, and push its XCom ``failure``."""
+
+        def fail_(index: int = 0, *, state="failed", ago=0.0, failure: Any = REFUSED, xcom="failure", **of: Any):
+            key = airflow.add(SHOP._replace(map_index=index))
+            of = {"operator": "RunWorkflowOperator", "custom_operator_name": None, **of}
+            rows.change(key, state=state, end_date=now() - timedelta(seconds=ago), **of)
+            if failure is not None:
+                airflow.push(key, value=failure, xcom=xcom, ago=ago)
+            return key
+
+        return fail_
+
+    def found(self) -> list[Any]:
+        return [each for each in links.failed_tries() if each.key.dag_id == SHOP.dag_id]
+
+    @cases("state, retries", {"failed": ("failed", False), "up for retry": ("up_for_retry", True)})
+    def test_task_instance_that_has_failed_has_its_reason(self, fail, state, retries):
+        key = fail(3, state=state)
+        [failed] = self.found()
+        assert (failed.key, failed.try_number, failed.retries, failed.failure) == (key, 1, retries, FAILURE)
+        assert now() - failed.ended < timedelta(seconds=30)
+
+    @cases(
+        "of, is_found",
+        {
+            "our operator without an XCom": ({"failure": None}, True),
+            "@task.browseract": ({"failure": None, "operator": "X", "custom_operator_name": "@task.browseract"}, True),
+            "subclass": ({"operator": "Mine"}, True),
+            "operator of another provider": ({"operator": "Other", "failure": None}, False),
+            "XCom of another provider": ({"operator": "Other", "failure": {"reason": "x"}}, False),
+            "sensor of another provider": ({"operator": "TaskSensor", "failure": None}, False),
+            "our sensor, killed": ({"operator": "TaskSensor", "xcom": "_link_PanelLink"}, True),
+            "our sensor": ({"operator": "TaskSensor"}, True),
+            "later try has succeeded": ({"state": "success"}, False),
+            "running": ({"state": "running"}, False),
+            "two days ago": ({"ago": 2 * 86400.0}, False),
+        },
+    )
+    def test_only_those_of_our_operators_of_the_last_day_are_found(self, fail, of, is_found):
+        key = fail(**of)
+        assert [each.key for each in self.found()] == ([key] if is_found else [])
+
+    @cases(
+        "failure",
+        {
+            "not JSON": "s3://bucket/failure.json",
+            "list": ["x"],
+            "no reason": {"kind": "X"},
+            "number as reason": {"reason": 5, "kind": "X"},
+            "10 KB": {**REFUSED, "reason": "x" * 10_000},
+            "nested": "[" * 5_000,
+        },
+    )
+    def test_failure_that_cannot_be_read_leaves_it_to_the_log(self, fail, failure):
+        fail(failure=failure)
+        assert [each.failure for each in self.found()] == [None]
+
+    def test_reason_of_an_earlier_try_does_not_count(self, fail):
+        key = fail(state="up_for_retry")
+        rows.schedule_next_try(key)
+        rows.start_worker(key)
+        rows.change(key, state="failed", end_date=now())
+        [failed] = self.found()
+        assert (failed.try_number, failed.failure) == (2, None)
+
+    def test_newest_come_first_and_their_number_is_limited(self, fail, monkeypatch):
+        monkeypatch.setattr(links, "MAX_FAILURES", 2)
+        for index, ago in enumerate((2.0, -600.0, -300.0)):
+            fail(index, ago=ago, failure=None)
+        assert [each.key.map_index for each in self.found()] == [1, 2]
+
+    def test_right_on_the_dag_shows_the_line_and_the_right_on_its_xcoms_the_reason(self, fail):
+        fail()
+        for dags, xcoms, shown in ((["shop"], ["shop"], [FAILURE]), (["shop"], [], [None]), ([], ["shop"], [])):
+            access: Any = SimpleNamespace(reads_dag=dags.__contains__, reads_runs=xcoms.__contains__)
+            assert [each.failure for each in visible_failures(access, self.found())] == shown
+
+
 class TestLookUps:
-    def test_links_of_a_past_day_are_those_pushed_on_it_or_on_the_next_one(self, airflow):
+    def test_dags_of_a_past_day_are_those_of_proven_links_that_were_pushed_on_it_or_on_the_next_one(self, airflow):
         midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
         day = (midnight - timedelta(days=9)).date()
         for name, days in (("before", 9.01), ("same", 8.5), ("next", 7.01), ("after", 6.99)):
             key = airflow.add(SHOP._replace(task_id=name))
             airflow.push(key, name, ago=(now() - midnight + timedelta(days=days)).total_seconds())
-        airflow.push(airflow.add(SHOP._replace(task_id="foreign")), value="x", ago=8 * 86400.0)
-        assert database.links_on(day) == {"same": "shop", "next": "shop"}
+        ago = 8 * 86400.0
+        airflow.push(airflow.add(SHOP._replace(dag_id="sensor")), "same", ago=ago, follows=True)
+        airflow.push(airflow.add(SHOP._replace(dag_id="forged")), "same", ago=ago, proof="forged")
+        airflow.push(airflow.add(SHOP._replace(task_id="foreign")), value="x", ago=ago)
+        assert links.dags_on(day, CONN, API_KEY) == {"same": "shop", "next": "shop"}
+        assert links.dags_on(day, CONN, "another key") == {}
 
     def test_links_of_a_task_instance_are_found_whatever_their_age(self, airflow):
         key = airflow.add(SHOP._replace(map_index=2))
         airflow.push(key, "7", ago=9 * 86400.0)
-        assert [each.browseract_task_id for each in database.links_of(key)] == ["7"]
-        assert database.links_of(key._replace(map_index=3)) == []
-        assert database.links_of(key._replace(run_id="\0")) == []
+        assert [each.browseract_task_id for each in links.links_of(key)] == ["7"]
+        assert links.links_of(key._replace(map_index=3)) == []
+        assert links.links_of(key._replace(run_id="\0")) == []
 
     def test_teams_are_read_only_where_airflow_has_them(self, airflow, monkeypatch):
-        assert (database.dag_team(DAG_ID), database.connection_team("browseract_default")) == (None, None)
+        assert (links.dag_team(DAG_ID), links.connection_team("browseract_default")) == (None, None)
         for model in (DagModel, Connection):
             monkeypatch.setattr(model, "get_team_name", lambda of, **_: f"team of {of}")
-        assert (database.dag_team("shop"), database.connection_team("c")) == (None, None)
+        assert (links.dag_team("shop"), links.connection_team("c")) == (None, None)
         monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
-        assert (database.dag_team("shop"), database.connection_team("c")) == ("team of shop", "team of c")
+        assert (links.dag_team("shop"), links.connection_team("c")) == ("team of shop", "team of c")
 
     def test_connections_of_other_types_are_left_out(self, airflow):
         with rows.stored(*(Connection(conn_id=f"{kind}_1", conn_type=kind) for kind in ("http", "browseract"))):
-            found = database.connections()
+            found = links.connections()
         assert "browseract_1" in found
         assert "http_1" not in found

@@ -1,0 +1,615 @@
+"""What Airflow's database knows about runs: which task instance has which run, who waits, and the queue.
+
+Like ``webhook/database.py``, this module uses ``airflow.models``, which is not a public interface. Its functions block,
+so the panel calls them in its own threads. They read at most a limited number of rows, and only what they need.
+
+The XCom ``task`` links a task instance to its run. People may edit it, operators of others may use the same key, and a
+custom XCom backend stores a reference in its place. So only its proof makes the run one of the task instance
+(:meth:`Link.is_proven`). What a trigger has stored is certain.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Set
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta, timezone
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+from airflow.models import xcom as xcoms
+from airflow.models.connection import Connection
+from airflow.models.dag import DagModel
+from airflow.models.hitl import HITLDetail
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
+from airflow.utils.session import create_session
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import Text as TextColumn
+from sqlalchemy import and_, cast, func, or_, select
+from sqlalchemy.orm import lazyload
+
+from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.compat import conf
+from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE
+from airflow_provider_browseract.in_airflow.hiding import LIVE_VIEW, SECRET_INPUTS
+from airflow_provider_browseract.in_airflow.links import PanelLink
+from airflow_provider_browseract.in_airflow.xcoms import names_of
+from airflow_provider_browseract.queue.queueing import QueueWait
+from airflow_provider_browseract.runs.proof import OF_RUN, is_proven, prove_run
+from airflow_provider_browseract.runs.routes import OPERATORS, SENSOR
+from airflow_provider_browseract.runs.stored import Text, from_json, storable
+from airflow_provider_browseract.runs.wait import Wait
+from airflow_provider_browseract.spending.budget import begin_of
+from airflow_provider_browseract.worker.showing import FAILURE_XCOM
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Row, Select
+    from sqlalchemy.orm import Session
+
+ID_LENGTH = 250
+"""Characters that Airflow's database columns allow for the ids of DAG, run and task."""
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff\U00010000-\U0010ffff]")
+
+RUN_TRIGGER = "airflow_provider_browseract.triggers.task.TaskTrigger"
+"""Class path of the trigger of a task instance that waits for a run."""
+
+SLOT_TRIGGER = "airflow_provider_browseract.triggers.slot.SlotTrigger"
+"""Class path of the trigger of a task instance that waits for a slot."""
+
+READ_AT_ONCE = 500
+"""How many rows are read by their ids with one statement."""
+
+MAX_AGE = 5.0
+"""Seconds for which :class:`Recent` returns the same."""
+
+OLDEST = 30.0
+"""Seconds after which nobody gets old records, as after a time without viewers."""
+
+RARELY = 10.0
+"""What takes long to read, such as tens of thousands of XComs, is kept so many times as long, up to :data:`OLDEST`."""
+
+LISTED = timedelta(hours=24)
+"""How old XComs may be that lists of runs need."""
+
+MAX_LINKS = 20_000
+"""How many XComs are read at once; the newest ones."""
+
+MAX_FAILURES = 5_000
+"""How many failed task instances are read; the newest ones."""
+
+MAX_DEFERRED = 5_000
+"""How many waits for runs and for slots are read; those that were deferred first."""
+
+MAX_JSON = 8_000
+"""Characters of an XCom. Longer ones are not read."""
+
+MAX_CONNECTIONS = 1_000
+
+MAX_PROOFS = 10_000
+"""How many proofs are kept with their results, because each page needs them again."""
+
+RUN_XCOM = "task"
+"""XCom with the facts about the run of a task instance."""
+
+FACTS = {"task_id", "workflow_id", "status"}
+"""Keys of these facts by which the XCom is distinguished from that of another operator."""
+
+XCOM: Any = getattr(xcoms, "XComModelV2", xcoms.XComModel)
+"""Table of XComs. From Airflow 3.4 on each try has its own ones, and those of before the upgrade are left out."""
+
+VALUE = cast(XCOM.value, TextColumn).label("value")
+
+BY_TRY = XCOM is not xcoms.XComModel
+
+FAILED = (TaskInstanceState.FAILED, TaskInstanceState.UP_FOR_RETRY)
+
+ABOUT_TO_CONTINUE = (TaskInstanceState.SCHEDULED, TaskInstanceState.QUEUED)
+
+MAY_WAIT = (
+    *ABOUT_TO_CONTINUE,
+    TaskInstanceState.RUNNING,
+    TaskInstanceState.DEFERRED,
+    TaskInstanceState.UP_FOR_RESCHEDULE,
+    TaskInstanceState.UP_FOR_RETRY,
+)
+"""States in which a task instance waits for the newest run that it has named. The next try reattaches to the run of the
+last one. If it could not do that, the run would have been stopped."""
+
+
+class TaskInstanceKey(NamedTuple):
+    """What identifies the XComs of a task instance, whichever of its tries has pushed them.
+
+    :param map_index: index of a mapped task, -1 otherwise.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether every database of Airflow can look it up without an error."""
+        # MySQL's older character set ends at U+FFFF. NUL and lone surrogates are errors in PostgreSQL.
+        writable = all(len(each) <= ID_LENGTH and not _UNSTORABLE.search(each) for each in self[:3])
+        return writable and -1 <= self.map_index < 2**31
+
+
+KEY = tuple(getattr(TaskInstance, name) for name in TaskInstanceKey._fields)
+
+
+class Link(NamedTuple):
+    """A task instance and a run that its XCom or its trigger names.
+
+    :param try_number: the try that has the run; None if that is not known.
+    :param conn_id: the connection; None if the XCom names none.
+    :param api_version: the version of the API that knows the run.
+    :param follows: the task instance has not started the run, and only waits for it, as a sensor does.
+    :param hidden: what must not be shown of the run, in the words of the XCom.
+    :param proof: what the XCom has as the proof of the fields above.
+    :param pushed_at: timestamp of the XCom, or when the trigger was created.
+    :param waits: the task instance waits for the run now.
+    :param wait: how it waits, as its trigger states; None for the link of an XCom.
+    :param required_action: a Required Action waits for an answer.
+    """
+
+    browseract_task_id: str
+    key: TaskInstanceKey
+    try_number: int | None
+    conn_id: str | None
+    api_version: ApiVersion
+    follows: bool
+    hidden: tuple[str, ...]
+    proof: str
+    pushed_at: datetime
+    waits: bool = False
+    wait: Wait | None = None
+    required_action: bool = False
+
+    def is_proven(self, conn_id: str, api_key: str | None) -> bool:
+        """Return whether the run is one of the task instance, in the account of a connection.
+
+        The proof of an XCom shows the account by itself, so that another connection with the same key will do.
+
+        :param api_key: that of the connection; None if it cannot be read.
+        """
+        if self.wait is not None:
+            return self.conn_id == conn_id
+        stated = self.conn_id, self.api_version.value, self.browseract_task_id, self.follows, self.hidden
+        return api_key is not None and _has_proof(api_key, self.key, self.proof, stated)
+
+
+@lru_cache(MAX_PROOFS)
+def _has_proof(api_key: str, key: TaskInstanceKey, proof: str, stated: tuple[Any, ...]) -> bool:
+    """Return whether a proof is that of what an XCom of a task instance states, in the order of ``OF_RUN``."""
+    return is_proven(prove_run(api_key, names_of(key), dict(zip(OF_RUN, stated, strict=True))), proof)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was to be run, as an XCom ``failure`` names it."""
+
+    kind: str
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What an XCom ``failure`` states. People may edit it.
+
+    :param kind: name of the class of the error.
+    :param task_id: the BrowserAct task; None if the run was not started, or if that is not known.
+    :param started: the run was started, or may have been.
+    """
+
+    reason: Text
+    kind: Text
+    remedy: str | None = None
+    connection: str | None = None
+    source: Source | None = None
+    task_id: str | None = None
+    started: bool = False
+
+
+class FailedTry(NamedTuple):
+    """A task instance whose newest try has failed.
+
+    :param retries: another try follows.
+    :param failure: why it has failed; None if only Airflow's log has the reason, as of a try that was killed.
+    """
+
+    key: TaskInstanceKey
+    try_number: int
+    ended: datetime
+    retries: bool
+    failure: Failure | None
+
+
+class QueueEntry(NamedTuple):
+    """A task instance that waits for a slot or for the budget of the account."""
+
+    key: TaskInstanceKey
+    conn_id: str
+    wait: QueueWait
+
+
+@dataclass(frozen=True)
+class Records:
+    """What Airflow's database knows at a moment.
+
+    :param links: by the ids of their runs, what each task instance claims: those of triggers first, then the newest.
+    :param queue: all who wait for slots, with any connection, in the order of their places. Those of paused DAGs and
+        those that wait for the budget are included.
+    :param unreadable: a task instance that may wait has an XCom that is stored elsewhere, by a custom XCom backend.
+    """
+
+    links: dict[str, list[Link]] = field(default_factory=dict)
+    queue: tuple[QueueEntry, ...] = ()
+    unreadable: bool = False
+
+    def of_run(self, task_id: str) -> list[Link]:
+        """Return what all task instances claim about a run."""
+        return self.links.get(task_id, [])
+
+    def proven(self, task_id: str, conn_id: str, api_key: str | None) -> list[Link]:
+        """Return the links of a run that are proven, those of task instances that have started it first."""
+        proven = [link for link in self.of_run(task_id) if link.is_proven(conn_id, api_key)]
+        return sorted(proven, key=lambda link: link.follows)
+
+    def of_instance(self, key: TaskInstanceKey) -> list[Link]:
+        """Return the links of a task instance: of the run that its trigger names, then the newest."""
+        return _ordered(link for links in self.links.values() for link in links if link.key == key)
+
+
+def _ordered(links: Iterable[Link]) -> list[Link]:
+    return sorted(links, key=lambda link: (link.wait is not None, link.pushed_at), reverse=True)
+
+
+TriggerKey: TypeAlias = "tuple[int, datetime]"
+"""Id and creation time of a trigger. Databases reuse ids."""
+
+T = TypeVar("T")
+W = TypeVar("W")
+
+
+def in_parts(ids: Iterable[Any]) -> Iterator[list[Any]]:
+    """Yield ids in order, as many at a time as one statement reads."""
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), READ_AT_ONCE):
+        yield ordered[start : start + READ_AT_ONCE]
+
+
+class StoredWaits(Generic[W]):
+    """What triggers have stored, without those that cannot be read.
+
+    A stored trigger never changes, and decrypting it is slow, so each is read once.
+
+    :param kind: class of the waits.
+    """
+
+    def __init__(self, kind: type[W]) -> None:
+        self._kind = kind
+        # Other threads replace the whole dict.
+        self._read: dict[TriggerKey, tuple[str, W] | None] = {}
+
+    def unread(self, session: Session, triggers: Set[TriggerKey]) -> list[Trigger]:
+        """Return those triggers that were not read yet, for :meth:`read`."""
+        earlier = self._read
+        ids = (trigger_id for trigger_id, created in triggers if (trigger_id, created) not in earlier)
+        found: list[Trigger] = []
+        for part in in_parts(ids):
+            found.extend(session.scalars(select(Trigger).options(lazyload("*")).where(Trigger.id.in_(part))))
+        return found
+
+    def read(self, triggers: Set[TriggerKey], unread: Iterable[Trigger]) -> dict[TriggerKey, tuple[str, W]]:
+        """Return connection and wait of each trigger that can be read, and forget all others.
+
+        :param unread: what :meth:`unread` returned for them. Its session may be closed.
+        """
+        earlier = self._read
+        known = {trigger: earlier[trigger] for trigger in triggers if trigger in earlier}
+        for trigger in unread:
+            # SQLite may have given the id to another one since then.
+            if (key := (trigger.id, trigger.created_date)) in triggers:
+                known[key] = self._decrypt(trigger)
+        self._read = known
+        return {trigger: found for trigger, found in known.items() if found is not None}
+
+    def _decrypt(self, trigger: Trigger) -> tuple[str, W] | None:
+        try:
+            stored = trigger.kwargs
+            return stored["browseract_conn_id"], from_json(self._kind, stored["wait"])
+        except Exception:  # noqa: BLE001 - another version or key has stored it
+            return None
+
+
+class Recent(Generic[T]):
+    """What is read from the database, in any number of threads, and kept for a moment."""
+
+    def __init__(self, read: Callable[[], T]) -> None:
+        self._read, self._reading = read, threading.Lock()
+        self._found: Any = None
+        self._read_at, self._took = float("-inf"), 0.0
+
+    def get(self, max_age: float | None = None) -> T:
+        """Return what is a few seconds old at most.
+
+        While a thread reads, others get what it has read before, unless that is older than :data:`OLDEST`.
+
+        :param max_age: seconds. If it is given, nothing older is returned in any case.
+        :raises Exception: the read failed. The next call tries again.
+        """
+        must_wait = max_age is not None or self._age() > OLDEST
+        limit = max(MAX_AGE, min(RARELY * self._took, OLDEST)) if max_age is None else max_age
+        if self._age() >= limit and self._reading.acquire(blocking=must_wait):
+            try:
+                if self._age() >= limit:
+                    began = time.monotonic()
+                    self._found, self._read_at = self._read(), time.monotonic()
+                    self._took = self._read_at - began
+            finally:
+                self._reading.release()
+        found: T = self._found
+        return found
+
+    def _age(self) -> float:
+        return time.monotonic() - self._read_at
+
+
+class RecordReader:
+    """Reads records. What triggers have stored is read once."""
+
+    def __init__(self) -> None:
+        self._waits, self._queue = StoredWaits(Wait), StoredWaits(QueueWait)
+
+    def read(self) -> Records:
+        """Read what Airflow's database knows now."""
+        since = datetime.now(timezone.utc) - LISTED
+        with create_session(scoped=False) as session:
+            runs, slots = _deferred(session, RUN_TRIGGER), _deferred(session, SLOT_TRIGGER)
+            unread, unread_slots = self._waits.unread(session, runs.keys()), self._queue.unread(session, slots.keys())
+            rows = _pushed(session, XCOM.timestamp >= since) + _pushed_before(session, since)
+            # After the triggers, so that nobody who stops or begins to be deferred is missed.
+            active = _active(session, {row.dag_id for row in rows})
+        waits = self._waits.read(runs.keys(), unread)
+        # A trigger states what is waited for. If it cannot be read here, the XCom has to do.
+        active -= {_key(runs[trigger]) for trigger in waits} | {*map(_key, slots.values())}
+        found = [_deferred_link(runs[trigger], *stored) for trigger, stored in waits.items()]
+        links: dict[str, list[Link]] = {}
+        for link in _ordered(found + _links(rows, active)):
+            links.setdefault(link.browseract_task_id, []).append(link)
+        places = self._queue.read(slots.keys(), unread_slots)
+        queue = [QueueEntry(_key(slots[trigger]), *stored) for trigger, stored in places.items()]
+        queue.sort(key=lambda entry: (entry.wait.queued.place, entry.key))
+        return Records(links, tuple(queue), any(_is_reference(row.value) for row in rows if _key(row) in active))
+
+
+def failed_tries() -> list[FailedTry]:
+    """Return the task instances of our operators that have failed in the last 24 hours, the newest first.
+
+    They are known by the names of our operators, and those of subclasses by the XCom ``failure``. The sensor of another
+    provider may have the same name as ours, so that one needs an XCom of ours. A task instance that has succeeded in a
+    later try is not among them.
+    """
+    since = datetime.now(timezone.utc) - LISTED
+    of_sensor = XCOM.key.in_([FAILURE_XCOM, PanelLink().xcom_key])
+    with_xcom = and_(TaskInstance.operator == SENSOR, select(XCOM.key).where(_of(XCOM), of_sensor).exists())
+    names = [name for name in OPERATORS if name != SENSOR]
+    ours = or_(TaskInstance.operator.in_(names), TaskInstance.custom_operator_name.in_(names), with_xcom)
+    with create_session(scoped=False) as session:
+        rows = _pushed(session, XCOM.timestamp >= since, xcom=FAILURE_XCOM)
+        stated = {row.id: failure for row in rows if (failure := _failure(row.value))}
+        found = {row.id: row for row in _failed(session, since, ours)}
+        for part in in_parts(stated.keys() - found.keys()):
+            found |= {row.id: row for row in _failed(session, since, TaskInstance.id.in_(part))}
+    # From Airflow 3.4 on, a task instance that is up for retry has the id and the number of its next try already.
+    by_try = {(_key(row), row.try_number): stated[row.id] for row in reversed(rows) if row.id in stated}
+    tries = []
+    for row in found.values():
+        retries = row.state == TaskInstanceState.UP_FOR_RETRY
+        failure = by_try.get((_key(row), row.try_number))
+        if failure is None and retries:
+            failure = by_try.get((_key(row), row.try_number - 1))
+        tries.append(FailedTry(_key(row), row.try_number, row.end_date, retries, failure))
+    return sorted(tries, key=lambda each: each.ended, reverse=True)
+
+
+def _failed(session: Session, since: datetime, condition: ColumnElement[bool]) -> list[Row[Any]]:
+    query = select(*KEY, TaskInstance.id, TaskInstance.try_number, TaskInstance.state, TaskInstance.end_date)
+    query = query.where(TaskInstance.state.in_(FAILED), TaskInstance.end_date >= since, condition)
+    return list(session.execute(query.order_by(TaskInstance.end_date.desc()).limit(MAX_FAILURES)))
+
+
+def _failure(text: str) -> Failure | None:
+    try:
+        return from_json(Failure, _stated(text))
+    except ValueError:
+        return None
+
+
+def connections() -> list[str]:
+    """Return the ids of the connections to BrowserAct in Airflow's database."""
+    query = select(Connection.conn_id).where(Connection.conn_type == CONNECTION_TYPE)
+    with create_session(scoped=False) as session:
+        return list(session.scalars(query.order_by(Connection.conn_id).limit(MAX_CONNECTIONS)))
+
+
+def connection_team(conn_id: str) -> str | None:
+    """Return the team of a connection."""
+    if not _has_teams():
+        return None
+    with create_session(scoped=False) as session:
+        return Connection.get_team_name(storable(conn_id), session=session)
+
+
+def dag_team(dag_id: str) -> str | None:
+    """Return the team of a DAG."""
+    if not _has_teams():
+        return None
+    with create_session(scoped=False) as session:
+        return DagModel.get_team_name(storable(dag_id), session=session)
+
+
+def _has_teams() -> bool:
+    return bool(conf.getboolean("core", "multi_team", fallback=False))
+
+
+def links_of(key: TaskInstanceKey) -> list[Link]:
+    """Return the runs of a task instance whatever their age, newest first, but not whether it waits for them."""
+    if not key.fits:
+        return []
+    columns = KEY if BY_TRY else tuple(getattr(XCOM, name) for name in TaskInstanceKey._fields)
+    is_key = and_(*(column == value for column, value in zip(columns, key, strict=True)))
+    with create_session(scoped=False) as session:
+        rows = _pushed(session, XCOM.task_instance_id.in_(select(TaskInstance.id).where(is_key)) if BY_TRY else is_key)
+    return _links(rows, set())
+
+
+def dags_on(day: date, conn_id: str, api_key: str) -> dict[str, str]:
+    """Return the DAGs of an account's runs whose XComs were pushed on a day (UTC) or on the next one."""
+    begin = begin_of(day)
+    with create_session(scoped=False) as session:
+        rows = _pushed(session, XCOM.timestamp >= begin, XCOM.timestamp < begin + timedelta(days=2))
+    found = [link for link in _links(rows, set()) if link.is_proven(conn_id, api_key)]
+    # That of the task instance that has started a run, if both are known.
+    found.sort(key=lambda link: not link.follows)
+    return {link.browseract_task_id: link.key.dag_id for link in found}
+
+
+def _key(row: Row[Any]) -> TaskInstanceKey:
+    """Return the task instance of a row that begins with :data:`KEY`."""
+    return TaskInstanceKey(*row[: len(KEY)])
+
+
+def _of(model: Any) -> ColumnElement[bool]:
+    """Return the condition that a row belongs to a task instance."""
+    if BY_TRY:
+        condition: ColumnElement[bool] = model.task_instance_id == TaskInstance.id
+        return condition
+    return and_(*(getattr(model, name) == column for name, column in zip(TaskInstanceKey._fields, KEY, strict=True)))
+
+
+def _pushed(session: Session, *conditions: ColumnElement[bool], xcom: str = RUN_XCOM) -> list[Row[Any]]:
+    """Return the XComs of a key that fulfil conditions with their task instances, of all tries, newest first."""
+    names = ("task_instance_id",) if BY_TRY else TaskInstanceKey._fields
+    query = select(*(getattr(XCOM, name) for name in names), XCOM.timestamp, VALUE)
+    query = query.where(XCOM.key == xcom, func.length(VALUE) <= MAX_JSON, *conditions)
+    # The limit is in a separate query: PostgreSQL would otherwise begin with all task instances.
+    newest = query.order_by(XCOM.timestamp.desc()).limit(MAX_LINKS).subquery()
+    of_run = _with_xcom(newest.c.timestamp, newest.c.value).select_from(newest).join(TaskInstance, _of(newest.c))
+    of_run = of_run.order_by(newest.c.timestamp.desc())
+    return list(session.execute(of_run.execution_options(include_all_attempts=True)))
+
+
+def _pushed_before(session: Session, moment: datetime) -> list[Row[Any]]:
+    """Return the older XComs of runs that are still waited for, newest first."""
+    query = _with_xcom(XCOM.timestamp, VALUE).select_from(TaskInstance).join(XCOM, _of(XCOM))
+    # Not by the index of the key: SQLite would otherwise begin with all XComs, and not with these few task instances.
+    is_of_run = func.coalesce(XCOM.key, "") == RUN_XCOM
+    query = query.where(TaskInstance.state.in_(MAY_WAIT), is_of_run, XCOM.timestamp < moment)
+    query = query.where(func.length(VALUE) <= MAX_JSON).order_by(XCOM.timestamp.desc()).limit(MAX_LINKS)
+    return list(session.execute(query))
+
+
+def _with_xcom(timestamp: Any, value: Any) -> Select[Any]:
+    return select(*KEY, timestamp, value, TaskInstance.id, TaskInstance.try_number, TaskInstance.state)
+
+
+def _active(session: Session, dag_ids: Iterable[str]) -> set[TaskInstanceKey]:
+    """Return the task instances of some DAGs that may wait for a run."""
+    found = set()
+    query = select(*KEY).where(TaskInstance.state.in_(MAY_WAIT)).limit(MAX_LINKS)
+    for part in in_parts(dag_ids):
+        found |= {*map(_key, session.execute(query.where(TaskInstance.dag_id.in_(part))))}
+    return found
+
+
+def _deferred(session: Session, classpath: str) -> dict[TriggerKey, Row[Any]]:
+    """Return the task instances that wait for a kind of trigger, by their triggers."""
+    query = (
+        select(*KEY, TaskInstance.try_number, Trigger.created_date, HITLDetail.ti_id.label("asked"))
+        .add_columns(Trigger.id.label("trigger_id"))
+        .select_from(Trigger)
+        .join(TaskInstance, TaskInstance.trigger_id == Trigger.id)
+        .outerjoin(HITLDetail, and_(HITLDetail.ti_id == TaskInstance.id, HITLDetail.responded_at.is_(None)))
+        .where(Trigger.classpath == classpath, TaskInstance.state == TaskInstanceState.DEFERRED)
+        .order_by(Trigger.created_date)
+        .limit(MAX_DEFERRED)
+    )
+    return {(row.trigger_id, row.created_date): row for row in session.execute(query)}
+
+
+def _deferred_link(row: Row[Any], conn_id: str, wait: Wait) -> Link:
+    """Return the link of a task instance that waits for a run in the triggerer."""
+    version = wait.api_version or ApiVersion.V2
+    asked = wait.required_action is not None and row.asked is not None
+    hidden = {LIVE_VIEW: not wait.show_live_view, SECRET_INPUTS: wait.hide_goals}
+    stated = conn_id, version, wait.follows, tuple(name for name, hide in hidden.items() if hide), ""
+    return Link(wait.browseract_task_id, _key(row), row.try_number, *stated, row.created_date, True, wait, asked)
+
+
+def _links(rows: Iterable[Row[Any]], active: Set[TaskInstanceKey]) -> list[Link]:
+    """Return the links of XComs, without those of other operators.
+
+    :param rows: the newest first.
+    :param active: who waits for the newest run that it has named.
+    """
+    found: dict[tuple[str, TaskInstanceKey], Link] = {}
+    named = set[TaskInstanceKey]()
+    for row in rows:
+        key, stated = _key(row), _stated(row.value)
+        task_id = _id(stated.get("task_id"))
+        if task_id is None or not stated.keys() >= FACTS:
+            continue
+        hidden = stated.get("hidden")
+        link = Link(
+            task_id,
+            key,
+            # Before Airflow 3.4, the number of the try rises when it is scheduled, but its worker deletes the XCom of
+            # the try before.
+            row.try_number if BY_TRY or row.state not in ABOUT_TO_CONTINUE else None,
+            _id(stated.get("connection")),
+            ApiVersion.of(stated.get("api_version")) or ApiVersion.V2,
+            stated.get("follows") is True,
+            tuple(each for each in hidden if isinstance(each, str)) if isinstance(hidden, list) else (),
+            str(stated.get("proof", "")),
+            row.timestamp,
+            key in active and key not in named,
+        )
+        named.add(key)
+        found.setdefault((task_id, key), link)
+    return [*found.values()]
+
+
+def _stated(text: str) -> dict[str, Any]:
+    """Return what an XCom states; nothing if it is not a dict."""
+    value = _json(text)
+    if isinstance(value, str):
+        # Before Airflow 3.2, workers' values are JSON text in JSON.
+        value = _json(value)
+    return value if isinstance(value, dict) else {}
+
+
+def _is_reference(text: str) -> bool:
+    """Return whether an XCom has the text that a custom XCom backend stores instead of a value."""
+    return isinstance(_json(text), str) and not _stated(text)
+
+
+def _json(text: str) -> Any:
+    """Read JSON that may come from anyone. Airflow's decoder would import classes named in it."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _id(value: Any) -> str | None:
+    """Return an id that may come from anyone; None if it cannot be one."""
+    text = str(value) if isinstance(value, int) else value
+    return text if isinstance(text, str) and 0 < len(text) <= ID_LENGTH and text.isprintable() else None
