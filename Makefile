@@ -13,7 +13,7 @@
 #   make check                      lint, types, import rules
 #   make bench                      the timing figures
 #   make coverage                   which statements and branches of the package no test enters
-#   make mutants [SAMPLE=200] [SEED=1] [MUTANTS=runs.waiting]  small changes to the code, and whether a test notices
+#   make mutants [SAMPLE=200] [SEED=1] [MUTANTS=runs.wait]  small changes to the code, and whether a test notices
 #   make faults [SEED=1] [RUNS=300] a round in which everything dies, and its result; PLAN=5 fills the queue for slots,
 #                                   and BUDGET=2000 refuses starts
 #   make cluster [SEED=1] [RUNS=200] examples, callbacks and a round of faults with Celery on four simulated hosts

@@ -265,7 +265,9 @@ class BudgetUnknownError(RunError):
 
 
 class RunLostError(RunError):
-    """The status of the run could not be read. The message states whether the run was stopped or keeps running.
+    """The task no longer waits for its run, for example because the status of the run could not be read.
+
+    The message states whether the run was stopped or keeps running.
 
     Check the network and the API key. On Airflow 3.3, a retry reattaches to a run that keeps running.
     """

@@ -255,14 +255,14 @@ def plan(names: Collection[str], results: Path) -> dict[str, list[str]]:
 
 
 def paths_of(wanted: Collection[str]) -> list[Path]:
-    """Return the files of modules or folders such as ``runs.waiting`` or ``runs``; without a name, of all."""
+    """Return the files of modules or folders such as ``runs.wait`` or ``runs``; without a name, of all."""
     paths = sorted(path for room in ROOMS for path in (ROOT / PACKAGE / room).rglob("*.py"))
     known = {path: ".".join(path.relative_to(ROOT / PACKAGE).with_suffix("").parts) for path in paths}
     found = []
     for name in wanted:
         named = [path for path, module in known.items() if f"{module}.".startswith(f"{name}.")]
         if not named:
-            sys.exit(f"There is no module {name} in {', '.join(ROOMS)}. A module is named as in runs.waiting.")
+            sys.exit(f"There is no module {name} in {', '.join(ROOMS)}. A module is named as in runs.wait.")
         found += named
     return sorted(set(found)) if wanted else paths
 
@@ -272,7 +272,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("--sample", type=int, default=200, help="how many changes (default: %(default)s)")
     options.add_argument("--seed", type=int, default=1, help="another number gives another sample")
-    options.add_argument("modules", nargs="*", help="only these modules or folders, such as runs.waiting")
+    options.add_argument("modules", nargs="*", help="only these modules or folders, such as runs.wait")
     given = options.parse_args()
     if given.sample < 1:
         sys.exit(f"SAMPLE={given.sample} tries nothing. It is the number of changes, from 1 on.")

@@ -252,7 +252,7 @@ class BrowserActHook(BaseHook):
 
         :param template_id: the template to run.
         :param input: as in :meth:`run_bot`; :meth:`get_bot_template` returns the schema.
-        :param region: code of the proxy region. Default: ``US``, the API's.
+        :param region: code of the proxy region. Default: that of the API, which is not documented.
         :param callback_url: as in :meth:`run_task`.
         :param status_change_callback_url: as in :meth:`run_task`.
         """

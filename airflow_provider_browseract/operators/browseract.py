@@ -73,15 +73,15 @@ class RunWorkflowOperator(InputParametersOperator):
     :param validate_inputs: compare the names of the inputs with the declared ones before the start. This takes one
         more request. If the declaration cannot be read, the task logs a warning and starts the run. When ``False``,
         a wrong name only shows in the run. Default: ``True``.
-    :param dry_run: check everything and log the request that would start the run, but start nothing. The task ends as
-        skipped.
+    :param dry_run: make all checks that need no start, and log the request that would start the run, but start nothing.
+        Only BrowserAct checks the region of a template, and whether a bot is published. The task ends as skipped.
     :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``. Templated.
     :param wait_for_completion: wait for the end of the run. When ``False``, the task succeeds once the run is started,
         and returns the id of the BrowserAct task.
     :param deferrable: wait in the triggerer, without holding a worker. Default: ``[operators] default_deferrable``.
     :param webhook: let BrowserAct call back when the run ends, to resume the deferred task at once. ``None`` uses a
-        callback if the connection has a ``webhook_base_url``. ``True`` fails the task if a callback is not possible,
-        as with your own ``callback_url``. ``False`` only polls. Default: ``None``.
+        callback if the connection has a ``webhook_base_url``. ``True`` fails the task if a callback is not possible;
+        with your own ``callback_url``, the DAG cannot be imported. ``False`` only polls. Default: ``None``.
     :param poll_interval: seconds, or a ``timedelta``, between two polls. Default: 10. While a callback is expected, the
         default grows to 120: polls come about 13, 26, 52, 104 and 208 seconds after the deferral, and so on. A shorter
         interval finds the end of the run sooner, but sends more requests.
@@ -123,7 +123,7 @@ class RunWorkflowOperator(InputParametersOperator):
         the facts), ``output`` and ``files``, each of those with ``name``, ``path``, ``size`` in bytes and
         ``media_type``.
     :raises InputError: an argument that is not a template has an invalid value. It is raised when the DAG is parsed.
-    :raises AirflowFailException: a retry cannot help. Either an argument, the connection or the API key is wrong, or
+    :raises AirflowFailException: a retry cannot help. Either an argument or a field of the connection is wrong, or
         the budget does not allow a run, and nothing was started. Or the run used more than ``max_credits``. Or it is
         not known whether BrowserAct started a run, and no later try could find out. Or the run finished, and a retry
         would only start, and bill, another run: the output does not have the declared format (its text is stored), or

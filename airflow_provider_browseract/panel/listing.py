@@ -25,7 +25,7 @@ MAX_REQUESTS = 20
 class Runs(NamedTuple):
     """The runs of an account that are active or ended lately, the newest first.
 
-    :param truncated: there are more, of which only the newest are known.
+    :param truncated: some runs were not read: there are more than were listed, or one was too large.
     """
 
     tasks: tuple[Task, ...]

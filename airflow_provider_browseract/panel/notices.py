@@ -38,7 +38,7 @@ def left_out(read: Read | None, reads_account: bool) -> tuple[Notice, ...]:
         return ()
     found = []
     if read.truncated:
-        found.append(Notice("info", f"Only the newest {len(read.tasks):,} runs are shown."))
+        found.append(Notice("info", f"Not all runs could be read. {len(read.tasks):,} runs are shown."))
     # If nothing can be read, that says it.
     if read.error is None and read.bots_failure.error is not None:
         reason = f": {read.bots_failure.error.rstrip('.')}" if reads_account else ""

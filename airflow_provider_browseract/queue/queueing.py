@@ -61,7 +61,7 @@ class QueueWait:
     """A wait for a slot, as the trigger stores it.
 
     :param until: when the wait ends in any case, in seconds since the epoch.
-    :param source: the workflow or template. BrowserAct may refuse only its runs, as with a Standard Browser.
+    :param source: the workflow, bot or template. BrowserAct may refuse only its runs, as with a Standard Browser.
     :param key_digest: digest of the API key. All connections with the same key share one queue.
     :param not_before: when the task instance joins the queue, in seconds since the epoch: after Airflow has ended its
         process, after HTTP 429, or when the wait for the budget ends.

@@ -34,6 +34,8 @@ MAX_FILE_SIZE = 256 * 2**20
 MAX_RUN_SIZE = 5 * 2**30
 """Bytes that all files of a run may have together. BrowserAct itself allows 100 files of 50 MB."""
 
+TOO_LARGE = f"it exceeds {MAX_FILE_SIZE >> 20} MiB, or all files of the run together {MAX_RUN_SIZE >> 30} GiB"
+
 CHUNK_SIZE = 16 * 1024
 """Bytes that are read at a time. Decompressed, they may have a thousand times that size."""
 
@@ -104,7 +106,7 @@ class FileSession(requests.Session):
                     if self.stop.is_set():
                         raise Stopped
                     if (announced or received) > min(MAX_FILE_SIZE, left):
-                        raise FileError(f"it exceeds {MAX_FILE_SIZE} bytes, or all files together {MAX_RUN_SIZE}")
+                        raise FileError(TOO_LARGE)
                     if announced is not None and received > announced:
                         raise FileError(f"it is larger than the {announced} bytes that were announced")
                     write(chunk)

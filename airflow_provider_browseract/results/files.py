@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from airflow_provider_browseract.api.models import Output, Task
 from airflow_provider_browseract.runs.stored import storable
@@ -19,6 +20,12 @@ BROKEN_STATES = frozenset({"failed", "error", "expired", "canceled", "cancelled"
 
 TEXT_NAMES = {"json": "output.json", "csv": "output.csv", "text": "output.txt"}
 """File name of the text of an output, by its format."""
+
+SIGNATURE = re.compile(
+    "x-(amz|goog|oss)-.*|.*(signature|accesskeyid|accessid)|key-pair-id|policy|expires?|token|sig|s[eprtv]|spr|sk[a-z]+",
+    re.IGNORECASE,
+)
+"""Query parameters that sign the address of a file (S3, CloudFront, Google, Azure, OSS) and change each time."""
 
 RESERVED_NAMES = ("task.json", *TEXT_NAMES.values())
 """Names that files of a run must not have, because other files in its folder have them."""
@@ -53,8 +60,8 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
     """Return the files of a run: the workflow's output files, the downloads, and the formats of a bot's output.
 
     :param task: the task as the API returns it. A file among the downloads and the output files counts once. Its two
-        addresses may have other signatures, so they are compared without their queries, unless the query tells several
-        files apart, or the path does not end with the name of a file.
+        addresses may have other signatures, so they are compared without them, unless only these tell several files
+        apart, or the path does not end with the name of a file.
     """
     output = task.output or Output()
     ready = {file.download_url for file in task.download_files if file.download_url}
@@ -120,12 +127,13 @@ def pending_line(task: Task) -> str | None:
 
 
 def place_of(url: str) -> str:
-    """Return a short digest of the host and the path of an address, which stay the same when it is signed again.
+    """Return a short digest of the parts of an address that stay the same when it is signed again.
 
     :param url: the address of a file. Without one, or without a valid one, the digest is empty.
     """
     parts = _parts_of(url)
-    digest = hashlib.sha256(f"{parts.hostname}{parts.path}".encode("utf-8", "replace")).hexdigest()
+    named = sorted(pair for pair in parse_qsl(parts.query) if not SIGNATURE.fullmatch(pair[0]))
+    digest = hashlib.sha256(repr((parts.hostname, parts.path, named)).encode()).hexdigest()
     return digest[:16] if parts.hostname else ""
 
 

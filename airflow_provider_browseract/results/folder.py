@@ -68,6 +68,11 @@ class Folder:
         if urlsplit(self.path).scheme not in OBJECT_STORES:
             fs.makedirs(self._path_of(""), exist_ok=True)
 
+    @property
+    def shows_whole_files(self) -> bool:
+        """Whether the store shows a file only when all of it has arrived."""
+        return isinstance(self.fs, LocalFileSystem) or urlsplit(self.path).scheme in OBJECT_STORES
+
     def size_of(self, name: str) -> int | None:
         """Return the size of a file, or None if there is no file, but for example a folder or a link."""
         try:
@@ -95,8 +100,8 @@ class Folder:
             try:
                 self.fs.put_file(part, path)
             except FileExistsError:
-                # Some stores refuse to overwrite.
-                with suppress(FileNotFoundError):
+                # Some stores refuse to overwrite. One that refuses to delete too says so in the second attempt.
+                with tolerate_errors():
                     self.fs.rm_file(path)
                 self.fs.put_file(part, path)
 
@@ -110,7 +115,8 @@ class Folder:
         with storage_errors(f"output_path {self.path!r}", consequence):
             try:
                 self.make()
-                with self.writing(TEST_FILE) as write:
+                # If a store refuses to replace the test file of another task, that task could write.
+                with suppress(FileExistsError), self.writing(TEST_FILE) as write:
                     write(b"Test file of airflow-provider-browseract. It can be deleted.")
                 self.size_of(TEST_FILE)
                 # The results need no right to delete, so a store may refuse this.

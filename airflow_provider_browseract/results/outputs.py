@@ -23,8 +23,7 @@ MAX_DEPTH = 64
 LARGEST_PARSED = 10 * 1024 * 1024
 """Characters up to which a text is parsed. A larger one stays text, and its declared format is not checked.
 
-The value, and the check whether Airflow can store it, may need 25 times the size of the text in memory. Then Airflow
-makes several copies of the value to store it.
+The value may need many times the size of the text in memory. Then Airflow makes several copies of it to store it.
 """
 
 LARGE_OUTPUT = 1024 * 1024

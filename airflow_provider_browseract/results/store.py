@@ -1,6 +1,7 @@
 """Write the results of a run to object storage before BrowserAct deletes them.
 
-A file with its name is always complete. The next try, also one after a kill, can therefore start again, and fetches
+A file with its name is complete, except on stores such as ``sftp://``, which show a file before all of it has
+arrived. The next try, also one after a kill, can therefore start again, and fetches
 only what is still missing. ``task.json`` is written last.
 """
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.runs.log import Log
 
 STORE_ATTEMPTS = 3
-"""How many times a file is fetched before it counts as missing."""
+"""How many times a file is fetched, after temporary errors, before it counts as missing."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,8 @@ class ResultStore:
         )
         try:
             kept = folder.size_of(file.name)
-            if kept is not None and file.size in (None, kept):
+            # Without an announced size, a file of another store may be a part that an earlier try has left.
+            if kept is not None and (kept == file.size or (file.size is None and folder.shows_whole_files)):
                 return _stored(folder, file.name, kept)
             for attempt in retrying:
                 with attempt, folder.writing(file.name) as write:

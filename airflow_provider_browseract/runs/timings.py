@@ -109,7 +109,7 @@ SHORTEST_WATCH_INTERVAL = 10.0
 # For all files that are ready together, with all tries and redirects. Hosts that send a byte now and then would
 # otherwise block the worker.
 FILES_LIMIT = 1800.0
-# Before a failed access to object storage is tried again.
+# At most before a file is fetched again for the first time. Errors of the store are not tried again.
 STORE_RETRY_PAUSE = 2.0
 # Between two reads of a run whose files BrowserAct is still preparing.
 FILES_READ_PAUSE = 5.0

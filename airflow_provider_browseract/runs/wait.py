@@ -43,8 +43,8 @@ MAX_CALLBACKS_IN_VAIN = 5
 """How many callbacks may resume a task instance whose run has not ended. Further callbacks are ignored. Otherwise,
 anyone with the address could start workers forever."""
 
-MAX_STOPS = 5
-"""How many times a worker tries to stop a run that has used more than ``max_credits``, one poll apart."""
+MAX_STOPS = 3
+"""How many times to try to stop a run that has used more than ``max_credits``, one poll apart."""
 
 FOREVER = 1e10
 

@@ -85,7 +85,8 @@ class Window:
 
         :param tasks: the tasks of all pages of the list.
         :param now: the time before the call was sent, in seconds since the epoch.
-        :param incomplete: the account has further tasks. Those that were active in the last poll count as still active.
+        :param incomplete: some tasks were not listed, or could not be read. Those that were active in the last poll
+            count as still active, for at most a day after their creation.
         :returns: all tasks that ended lately.
         """
         begin = now - REPORT_WINDOW

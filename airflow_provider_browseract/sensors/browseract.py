@@ -64,7 +64,8 @@ class TaskSensor(BaseSensorOperator):
         only BrowserAct shows it. Default: ``True``.
     :param kwargs: the arguments of Airflow's ``BaseSensorOperator``, such as ``poke_interval`` (seconds between two
         polls) and ``timeout``. With ``deferrable``, ``soft_fail`` and ``never_fail`` have the same effect as without
-        it, and ``mode`` and ``exponential_backoff`` have no effect.
+        it, and ``mode`` and ``exponential_backoff`` have no effect. Before Airflow 3.3, ``never_fail`` has no effect if
+        Airflow itself ends the deferral.
     :returns: the output or, with ``output_path``, a dict that describes what was written, as for that operator.
     :raises AirflowFailException: an argument is wrong, or the run failed or was canceled; no retry can fix that. Or
         BrowserAct has refused the API key from the start. A key that is refused later may be in rotation, so the
@@ -142,7 +143,7 @@ class TaskSensor(BaseSensorOperator):
             self.hook.hiding = self.hook.hiding.of_run(seen)
             show_run(context["ti"], seen, self.hook, self.log, follows=True)
             if not seen.status.ended:
-                # The triggerer logs the steps, or the last poke.
+                # The triggerer logs the steps. Without one, the poke that finds the end logs them.
                 wait = replace(wait, steps_logged=seen.step_count)
         elif self._is_final(seen, wait, context):
             raise AirflowFailException(str(seen)) from None

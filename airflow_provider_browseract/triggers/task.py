@@ -32,7 +32,7 @@ from airflow_provider_browseract.runs.callback_url import WAIT_XCOM, is_resumed_
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.report import kept_running, not_stopped
 from airflow_provider_browseract.runs.stored import read_argument, to_json
-from airflow_provider_browseract.runs.wait import End, Wait, WaitEvent, WokenBy, poll_run, stop_run
+from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, WaitEvent, WokenBy, poll_run, stop_run
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
@@ -55,6 +55,7 @@ class TaskTrigger(BaseTrigger):
         self.browseract_conn_id = browseract_conn_id
         self.wait = read_argument(Wait, wait)
         self.cancel_on_kill = cancel_on_kill
+        self._stops = 0
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""
@@ -122,7 +123,10 @@ class TaskTrigger(BaseTrigger):
         wait, end = wait.after_poll(seen, time.time(), self.log)
         if end is End.MAX_CREDITS:
             # Until a worker resumes the task, and stops it again if it is still active, it would keep using credits.
-            await self._stop(client, f", because more credits were used than max_credits={wait.max_credits} allows")
+            self._stops += 1
+            why = f", because more credits were used than max_credits={wait.max_credits} allows"
+            if not await self._stop(client, why) and self._stops < MAX_STOPS:
+                end = None
         return wait, end
 
     # The Required Action of a paused run
@@ -169,8 +173,8 @@ class TaskTrigger(BaseTrigger):
 
     # Stop the run
 
-    async def _stop(self, client: AsyncBrowserActClient, why: str) -> None:
-        """Stop the run, and log what was done.
+    async def _stop(self, client: AsyncBrowserActClient, why: str) -> bool:
+        """Stop the run, log what was done, and return whether it does not run any more.
 
         :param why: why it is stopped, as the end of a sentence.
         """
@@ -187,6 +191,8 @@ class TaskTrigger(BaseTrigger):
             with suppress(Exception):
                 where = await aget_xcom(self.task_instance, BrowserActTaskLink().xcom_key)
             self.log.error("The run %s It is BrowserAct task %s.", not_stopped(error, where), task_id)
+            return False
+        return True
 
     async def _stop_unless_ended(self, why: str) -> None:
         async with self._hook().async_client(within=timings.ON_KILL_CALL_LIMIT) as client:

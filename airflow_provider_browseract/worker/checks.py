@@ -93,7 +93,7 @@ def check_before_start(
 
 def _would_fail_the_start(error: BrowserActError) -> bool:
     """Return whether the start would fail in the same way, or would reach something that is not BrowserAct."""
-    # A failed connection would also be retried for as long again.
+    # Without a connection, the start would fail too, after another `retry_budget` seconds.
     elsewhere = isinstance(error, UnexpectedResponseError) and error.unusable is None
     return elsewhere or isinstance(error, NotFoundError | AuthenticationError | ConnectionFailedError)
 

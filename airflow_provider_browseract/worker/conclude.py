@@ -70,8 +70,8 @@ class Conclusion:
     :param output: what is done with the output.
     :param another_try_reads_it: a later try reads the result of this run instead of paying for another run.
     :param advice: how to read the run again after the error is fixed.
+    :param leaves_results: returns whether this process is being killed, and the next try can read the results.
     :param follows: the task instance has not started the run.
-    :param killed: returns whether the process is being killed.
     """
 
     task: Task
@@ -81,8 +81,8 @@ class Conclusion:
     output: Output
     another_try_reads_it: bool
     advice: str
+    leaves_results: Callable[[], bool] = lambda: False
     follows: bool = False
-    killed: Callable[[], bool] = lambda: False
     results: Results | None = None
 
     def conclude(self) -> Any:
@@ -121,11 +121,8 @@ class Conclusion:
         return self._read() if self.output.path is None else self._write()
 
     def _check(self) -> None:
-        """Leave the results to a later try if this process is being killed.
-
-        If no later try can read them, this one goes on for as long as Airflow lets it live.
-        """
-        if self.another_try_reads_it and self.killed():
+        """Leave the results to the next try. Without one, a killed process goes on as long as Airflow lets it live."""
+        if self.leaves_results():
             raise self._without_result("its process was ended before its results were complete")
 
     def _failure(self, error: Exception | AirflowTaskTimeout) -> Exception:

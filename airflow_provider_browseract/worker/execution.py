@@ -39,6 +39,7 @@ from airflow_provider_browseract.exceptions import (
     BrowserActError,
     InputError,
     NoSlotError,
+    ResultError,
     RunError,
     RunLostError,
     RunStartUnknownError,
@@ -492,9 +493,13 @@ class Execution:
         run.has_ended(task)
         output = Output(self.options.output_format, self.options.output_path, self.operator.outlets)
         run.conclusion = Conclusion(
-            task, self.context, self.hook, self.log, output, self.ledger.is_kept, READ_AGAIN, killed=lambda: run.killed
+            task, self.context, self.hook, self.log, output, self.ledger.is_kept, READ_AGAIN, self._leaves_results
         )
         return run.conclusion.conclude()
+
+    def _leaves_results(self) -> bool:
+        """Return whether this process is being killed, and the next try can read the results of its run."""
+        return self.run.killed and self.ledger.another_try(ResultError("The process was ended."))
 
     def _end_over_cap(self, wait: Wait, task: Task) -> Task:
         """Make sure that a run over ``max_credits`` is stopped, and fail, unless it has finished in the meantime.

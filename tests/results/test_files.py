@@ -179,6 +179,12 @@ def test_formats_whose_urls_differ_only_in_their_signature_are_all_kept():
 def test_files_that_only_their_queries_tell_apart_are_all_kept():
     urls = tuple(f"https://f/get.php?id={number}" for number in (1, 2))
     assert [file.url for file in files_of(task(files=urls))] == [*urls]
+    # One in each list, and each signed.
+    listed = task(download(None, download_url=f"{urls[1]}&Signature=x"), files=(f"{urls[0]}&Signature=y",))
+    assert len(files_of(listed)) == 2
+    # Their names do not depend on the order of the list.
+    named = {file.url: file.name for file in files_of(task(files=urls))}
+    assert {file.url: file.name for file in files_of(task(files=urls[::-1]))} == named
 
 
 def test_file_names_never_equal_a_reserved_name():
@@ -227,7 +233,8 @@ def test_file_without_a_url_is_pending_or_broken(fields, broken, pending):
 
 
 def test_place_of_a_file_is_a_digest_that_stays_the_same_when_its_url_is_signed_again():
-    assert place_of("https://f/secret?id=1&X-Amz-Signature=1") == place_of("https://f/secret?token=2")
+    assert place_of("https://f/secret?id=1&X-Amz-Signature=1") == place_of("https://f/secret?token=2&id=1")
+    assert place_of("https://f/secret?id=1") != place_of("https://f/secret?id=2")
     assert place_of("https://f/secret") != place_of("https://g/secret")
     assert "secret" not in place_of("https://f/secret")
     assert place_of("http://[") == place_of("") == ""

@@ -51,6 +51,20 @@ class WriteOnly(Refusing):
     rm_file = raising(PermissionError("Access Denied"))
 
 
+class WriteOnce(WriteOnly):
+    """A store in which nothing may be replaced or deleted."""
+
+    store: dict = {}
+    put_file = Refusing.put_file
+
+
+def test_store_in_which_nothing_can_be_replaced_or_deleted_passes_each_check(monkeypatch):
+    monkeypatch.setattr(Folder, "fs", WriteOnce(skip_instance_cache=True))
+    for _ in range(2):
+        Folder("memory://x/7").check()
+    assert Folder("memory://x/7").size_of(TEST_FILE)
+
+
 def test_old_file_goes_first_if_a_store_refuses_to_overwrite(monkeypatch):
     monkeypatch.setattr(Folder, "fs", Refusing(skip_instance_cache=True))
     folder = Folder("memory://x/7")

@@ -234,7 +234,7 @@ class TestRunSize:
         kept = store.save(task(download("a", "/truncated/a"), download("b"), download("c")))
         assert [file.name for file in kept.files] == ["b"]
         assert "closed the connection" in kept.missing["a"]
-        assert "all files together" in kept.missing["c"]
+        assert "all files of the run together" in kept.missing["c"]
 
 
 @pytest.mark.parametrize("size", [SIZE, None], ids=["size announced", "size unknown"])
@@ -298,6 +298,17 @@ def test_response_that_breaks_off_at_any_byte_is_never_a_complete_file(
     assert not kept.lost
 
 
+def test_file_of_unknown_size_is_fetched_again_on_a_store_where_it_may_be_a_part(store, monkeypatch):
+    monkeypatch.setattr(Folder, "fs", MemoryFileSystem())
+    path = f"memory://results/{uuid.uuid4().hex}"
+    run = task(download("a", file_size=None))
+    part = Folder(f"{path}/{run.id}")
+    part.make()
+    part.fs.pipe_file(part._path_of("a"), CONTENT[:100])
+    [kept] = store.save(run, made=store.make(path)).files
+    assert (kept.size, part.fs.cat_file(part._path_of("a"))) == (SIZE, CONTENT)
+
+
 def test_connection_of_a_store_is_read_in_the_main_thread(store, monkeypatch):
     threads = []
 
@@ -348,7 +359,7 @@ def test_one_time_limit_is_for_all_files_and_what_is_stored_stays(store, host, m
 
 
 LIMIT = SIZE + 10
-EXCEEDS = f"^it exceeds {LIMIT} bytes, or all files together [0-9]+$"
+EXCEEDS = "^it exceeds 256 MiB, or all files of the run together 5 GiB$"
 TOO_LARGE = download("bad", "/long/a", file_size=LIMIT + 1)
 NOT_UPLOADED = {"status": "failed", "error_message": "404 at https://shop.example/a?signature=x"}
 LOST, MAY_COME = True, False

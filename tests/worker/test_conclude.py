@@ -91,10 +91,16 @@ class TestLateOutput:
         assert worker(**TEXT, store=store).run() == "late"
         assert len(emulator.tasks) == 1
 
-    @pytest.mark.parametrize("remembered", [False, True], ids=["not remembered", "remembered"])
-    def test_kill_leaves_late_output_to_a_later_try_that_can_read_it(self, search, emulator, store, logs, remembered):
+    @cases(
+        ("remembered", "retries"),
+        {"not remembered": (False, 1), "last try": (True, 0), "next try": (True, 1)},
+    )
+    def test_kill_leaves_late_output_to_the_next_try_if_it_can_read_it(
+        self, search, emulator, store, logs, remembered, retries
+    ):
         emulator.set_workflow(SEARCH.id, output_after=0.2)
         made = search(store=store if remembered else None)
+        made.ti.max_tries = retries
         operator = made.operator()
 
         def killed_and_following(*given):
@@ -102,7 +108,7 @@ class TestLateOutput:
             return read_again(*given)
 
         with patch.object(conclude, "read_again", killed_and_following):
-            if remembered:
+            if remembered and retries:
                 with pytest.raises(ResultError, match="process was ended before its results were complete"):
                     operator.execute(made.context)
             else:
@@ -117,6 +123,7 @@ class TestKillWhileResultsAreWritten:
 
     def test_kill_while_files_are_in_preparation_leaves_them_to_the_next_try(self, download, emulator, store):
         run = download(EmulatedFile("late.csv", b"a,b", prepared_after=600.0), store=store)
+        run.ti.max_tries = 1
         reads = []
 
         def kill_at_the_third_read_after_the_end(operator) -> None:
@@ -140,6 +147,7 @@ class TestKillWhileResultsAreWritten:
 
         monkeypatch.setattr(FileSession, "fetch", fetch_until_stopped)
         run = download(EmulatedFile("a.csv", b"a,b"), store=store)
+        run.ti.max_tries = 1
         operator = run.operator()
         killing = threading.Thread(target=lambda: under_way.wait(30) and operator.on_kill())
         killing.start()
