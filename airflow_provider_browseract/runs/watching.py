@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -136,14 +136,11 @@ def list_changes(
             page: Page[Task] = yield pages.call
             items += pages.take(page)
             total = page.total_pages or 0
-            if 0 < remaining < total - number and _is_oldest_first(page.items):
+            oldest_first = len(page.items) > 1 and 0 < _created(page.items[0]) < _created(page.items[-1])
+            if 0 < remaining < total - number and oldest_first:
                 pages.skip_to(total - remaining + 1, limit)
                 truncated = True
     return Listing(items, pages.skipped, truncated or pages.call is not None)
-
-
-def _is_oldest_first(tasks: Sequence[Task]) -> bool:
-    return len(tasks) > 1 and 0 < _created(tasks[0]) < _created(tasks[-1])
 
 
 @dataclass

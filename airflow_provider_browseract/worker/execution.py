@@ -242,10 +242,6 @@ class Execution:
     def _check_before_start(self, request: RunRequest) -> RunRequest:
         return check_before_start(self.operator.check_inputs, self.run, self.options, request)
 
-    def _hide_inputs(self, secret_inputs: bool) -> None:
-        """Remember whether the run has secret inputs, which is known once the arguments were read."""
-        self.hook.hiding = replace(self.hook.hiding, secret_inputs=secret_inputs)
-
     def _dry_run(self, entry: Entry | None) -> NoReturn:
         """Check everything, and start nothing."""
         from airflow_provider_browseract.worker.budget import log_forecast
@@ -318,7 +314,8 @@ class Execution:
         task_id, run = started.task_id, self.run
         self.ti.xcom_push(key="task_id", value=task_id)
         # With its proof, before anything else can fail: without a stored entry, it shows which run it is.
-        self._show(started.task or Task(id=task_id, status=TaskStatus.CREATED, api_version=run.api_version))
+        created = Task(id=task_id, status=TaskStatus.CREATED, api_version=run.api_version)
+        show_run(self.ti, started.task or created, self.hook, self.log)
         self._push_profile(profile_id := self.operator.profile_of(started.entry.profile_id, None))
         run.check()
         # Read a new run at once, for its links and, if the response to the start had none, for its profile.
@@ -327,13 +324,13 @@ class Execution:
         seen = first if isinstance(first, Task) else None
         if isinstance(first, Task):
             self.hook.hiding = self.hook.hiding.of_run(first)
-            self._show(first)
+            show_run(self.ti, first, self.hook, self.log)
             if (found := self.operator.profile_of(started.entry.profile_id, first)) != profile_id:
                 self._push_profile(found)
         else:
             if run.api_version is ApiVersion.V3:
                 # The input that BrowserAct returns also has defaults, and they may be secret.
-                self._hide_inputs(True)
+                self.hook.hiding = replace(self.hook.hiding, secret_inputs=True)
             self.log.warning("The run cannot be read yet: %s", first.brief)
         run.check()
         if self.options.wait_for_completion:
@@ -364,10 +361,10 @@ class Execution:
 
     def _continued(self, wait: Wait) -> Wait:
         """Return the wait of a deferral as it continues in this process."""
-        self._hide_inputs(self.operator.hide_secrets())
+        secret_inputs = self.operator.hide_secrets()
         # This process does not know the secrets in inputs that a decorated function has returned.
-        unknown = wait.hide_goals and not self.hook.hiding.secret_inputs
-        self.hook.hiding = replace(self.hook.hiding, texts=unknown)
+        unknown = wait.hide_goals and not secret_inputs
+        self.hook.hiding = replace(self.hook.hiding, secret_inputs=secret_inputs, texts=unknown)
         # The triggerer has logged the steps without their goals.
         steps_logged = 0 if wait.hide_goals and not unknown else wait.steps_logged
         answer = self.options.default_answer
@@ -470,9 +467,6 @@ class Execution:
             self.log.info("The run has ended, so the answer %s has no effect.", event.answer.option)
         show_wait(self.ti, shown, self.log)
 
-    def _show(self, task: Task) -> None:
-        show_run(self.ti, task, self.hook, self.log)
-
     def _push_profile(self, profile_id: str | None) -> None:
         """Push the profile that later runs can use, if the kind of run has profiles."""
         if profile_id is None:
@@ -513,7 +507,7 @@ class Execution:
             return task
         run = self.run
         run.task_id = None
-        self._show(task)
+        show_run(self.ti, task, self.hook, self.log)
         if task.status.ended:
             count_run(task)
             self.log.info("%s", end_line(task))
@@ -615,7 +609,7 @@ class Execution:
                 raise seen
         if isinstance(seen, Task) and seen.status.ended:
             self.log.warning("%s The run has ended, so its result is read.", why)
-            self._hide_inputs(self.operator.hide_secrets())
-            self.hook.hiding = self.hook.hiding.of_run(seen)
+            hiding = replace(self.hook.hiding, secret_inputs=self.operator.hide_secrets())
+            self.hook.hiding = hiding.of_run(seen)
             return self._conclude(seen)
         raise self._lost(run.task_id, why, remedy=remedy, overdue=overdue, seen=seen)
