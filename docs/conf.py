@@ -32,7 +32,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(str|int|float|bool|bytes|dict|list|tuple|type|object|None|True|False|Exception|ValueError|TypeError)"),
     ("py:exc", "Airflow.*"),
     # These are not meant for users, so the reference does not describe them.
-    ("py:.*", r"airflow_provider_browseract\.(api\.(client|exchange)|runs\.(queueing|resuming|waiting)).*"),
+    ("py:.*", r"airflow_provider_browseract\.(api\.client|queue\.queueing).*"),
     # The reference describes the names of the emulator where users import them from, not where they are defined.
     (
         "py:class",

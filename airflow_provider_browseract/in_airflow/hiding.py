@@ -21,6 +21,7 @@ FEWEST_CHARACTERS = 5
 """Shorter secrets of an input are not replaced, as Airflow's logs do not mask them by default."""
 
 _NAME = re.compile(r"(?:^|; )([^=;]+)=")
+_JSON_NAME = re.compile(r'"([^"\\]{1,100})"\s*:')
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def has_secret_names(task: Task) -> bool:
     """Return whether a run may have secret inputs, by their names alone. Those of a bot may be unknown."""
     if task.api_version is ApiVersion.V2:
         text = task.input_parameters or ""
-        return len(text) > MAX_INPUT or any(map(is_secret, _NAME.findall(text)))
+        return len(text) > MAX_INPUT or any(map(is_secret, _NAME.findall(text) + _JSON_NAME.findall(text)))
     return task.input is None or any(map(is_secret, task.input))
 
 

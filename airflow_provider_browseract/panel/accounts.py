@@ -30,7 +30,7 @@ from airflow_provider_browseract.dag_file import Runnable
 from airflow_provider_browseract.exceptions import ConnectionFailedError, InputError, TaskEndedError, TaskNotFoundError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import budget_of
-from airflow_provider_browseract.in_airflow.hiding import has_secret_names
+from airflow_provider_browseract.in_airflow.hiding import NOTHING
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.panel.client import CALL_LIMIT, AccountClient, only
 from airflow_provider_browseract.panel.days import Days, DaysRead, Pace
@@ -346,7 +346,7 @@ async def _read_task(client: AccountClient, api_version: ApiVersion, task_id: st
         other = ApiVersion.V2 if api_version is ApiVersion.V3 else ApiVersion.V3
         task = await client.send(poll_run(task_id, other))
     hidden = {"input_parameters": None, "input": None, "download_files": (), "files_expires_at": None}
-    return task.model_copy(update=hidden), has_secret_names(task)
+    return task.model_copy(update=hidden), NOTHING.of_run(task).secret_inputs
 
 
 def _keep_task(read: tuple[Task, bool]) -> float:

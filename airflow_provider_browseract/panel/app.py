@@ -29,7 +29,7 @@ from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.panel import building
 from airflow_provider_browseract.panel.access import Access, rights_on
 from airflow_provider_browseract.panel.accounts import Account, Accounts, TaskRead
-from airflow_provider_browseract.panel.building import Knowledge
+from airflow_provider_browseract.panel.building import TOO_MANY_WAIT, Knowledge
 from airflow_provider_browseract.panel.client import Loop
 from airflow_provider_browseract.panel.credits import credits_page
 from airflow_provider_browseract.panel.days import DAYS
@@ -189,11 +189,13 @@ class Panel:
         account = self._account(viewing, 0)
         if task is None or account is None:
             return JSONResponse({"error": "BrowserAct does not respond. Try again."}, 502)
-        # Somebody may have begun to wait since the page was read.
-        fresh = replace(viewing, records=self._records.get(max_age=0.0))
-        why_not = _why_not_stopped(_knowledge(fresh, account), task)
+        why_not = _why_not_stopped(_knowledge(viewing, account), task)
         if task.status.ended:
             return JSONResponse({"outcome": "ended"})
+        if why_not is None:
+            # Somebody may have begun to wait since the page was read.
+            fresh = replace(viewing, records=self._records.get(max_age=0.0))
+            why_not = _why_not_stopped(_knowledge(fresh, account), task)
         if why_not is not None:
             return JSONResponse({"error": why_not}, 409)
         try:
@@ -306,6 +308,8 @@ def _why_not_stopped(known: Knowledge, task: Task) -> str | None:
     rights = known.rights_on(task)
     if not rights.act:
         raise PageError(403, NOT_STOPPED if rights.run else FORBIDDEN)
+    if known.viewing.records.incomplete:
+        return TOO_MANY_WAIT
     if who := known.who_waits(task.id):
         return f"The run is waited for by {who}. Clear or mark the task instance instead."
     return None if known.is_unread(task) else "The run is less than a minute old. Try again in a minute."

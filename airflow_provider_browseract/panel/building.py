@@ -59,6 +59,8 @@ LISTED_FOR = timedelta(hours=24)
 CLAIMS_SHOWN = 5
 """How many of those that claim to wait for a run are named."""
 
+TOO_MANY_WAIT = "Not known: so many task instances of Airflow may wait that the panel does not read all of them."
+
 XCOMS_ELSEWHERE = (
     "Not known: a custom XCom backend stores XComs of this Airflow elsewhere, so only task instances that wait in the "
     "triggerer are known. Check that no other one waits before you stop the run."
@@ -93,7 +95,11 @@ class Knowledge:
     def is_unread(self, task: Task) -> bool:
         """Return whether a run is active and nobody waits for it, so that it uses credits without effect."""
         # Any claim to wait counts, of any connection and with or without a proof, because a stop cannot be undone.
-        if task.status.ended or any(link.waits for link in self.viewing.records.of_run(task.id)):
+        if (
+            task.status.ended
+            or self.viewing.records.incomplete
+            or any(link.waits for link in self.viewing.records.of_run(task.id))
+        ):
             return False
         return task.created_at is None or (self.now - task.created_at).total_seconds() > UNREAD_AFTER
 
@@ -289,10 +295,11 @@ def run_page(
     :param read: the run with its steps.
     :param others: the runs of its task instance.
     """
-    # What another task instance hides, such as that of a sensor, is hidden too.
     assert read.task is not None
     proven = [*known.viewing.proven(read.task.id), *([] if link is None else [link])]
-    hidden = {word for each in proven for word in each.hidden}
+    # A sensor, which anyone can point at a run, hides nothing from those whose task instance has started it.
+    own = [each for each in proven if not each.follows] or proven
+    hidden = {word for each in own for word in each.hidden}
     hiding = Hiding(LIVE_VIEW in hidden, texts=SECRET_INPUTS in hidden or read.secret_inputs)
     task: Task = hiding.apply(_with_fewer_steps(read.task, MAX_STEPS_SHOWN))
     failure = task.failure.message if task.failure else None
@@ -326,6 +333,8 @@ def _step_view(step: Step) -> StepView:
 def _wait_line(known: Knowledge, task: Task) -> str:
     if known.is_unread(task) and known.viewing.records.unreadable:
         return XCOMS_ELSEWHERE
+    if known.viewing.records.incomplete and not task.status.ended:
+        return TOO_MANY_WAIT
     if not (who := known.who_waits(task.id)):
         return ""
     waits = [link.wait for link in known.viewing.proven(task.id) if link.wait is not None]

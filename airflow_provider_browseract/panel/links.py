@@ -90,8 +90,11 @@ MAX_JSON = 8_000
 
 MAX_CONNECTIONS = 1_000
 
-MAX_PROOFS = 10_000
+MAX_PROOFS = 2 * MAX_LINKS
 """How many proofs are kept with their results, because each page needs them again."""
+
+PROOF_LENGTH = 64
+"""Characters of a proof. Others prove nothing, and are not kept."""
 
 RUN_XCOM = "task"
 """XCom with the facts about the run of a task instance."""
@@ -181,7 +184,7 @@ class Link(NamedTuple):
         if self.wait is not None:
             return self.conn_id == conn_id
         stated = self.conn_id, self.api_version.value, self.browseract_task_id, self.follows, self.hidden
-        return api_key is not None and _has_proof(api_key, self.key, self.proof, stated)
+        return bool(api_key and self.proof) and _has_proof(api_key, self.key, self.proof, stated)
 
 
 @lru_cache(MAX_PROOFS)
@@ -247,11 +250,13 @@ class Records:
     :param queue: all who wait for slots, with any connection, in the order of their places. Those of paused DAGs and
         those that wait for the budget are included.
     :param unreadable: a task instance that may wait has an XCom that is stored elsewhere, by a custom XCom backend.
+    :param incomplete: so many task instances may wait that not all were read.
     """
 
     links: dict[str, list[Link]] = field(default_factory=dict)
     queue: tuple[QueueEntry, ...] = ()
     unreadable: bool = False
+    incomplete: bool = False
 
     def of_run(self, task_id: str) -> list[Link]:
         """Return what all task instances claim about a run."""
@@ -374,9 +379,12 @@ class RecordReader:
         with create_session(scoped=False) as session:
             runs, slots = _deferred(session, RUN_TRIGGER), _deferred(session, SLOT_TRIGGER)
             unread, unread_slots = self._waits.unread(session, runs.keys()), self._queue.unread(session, slots.keys())
-            rows = _pushed(session, XCOM.timestamp >= since) + _pushed_before(session, since)
             # After the triggers, so that nobody who stops or begins to be deferred is missed.
+            waiting = _waiting(session)
+            rows = waiting + _pushed(session, XCOM.timestamp >= since)
+            rows.sort(key=lambda row: row.timestamp, reverse=True)
             active = _active(session, {row.dag_id for row in rows})
+        incomplete = max(len(waiting), len(active), len(runs)) >= MAX_LINKS or len(runs) >= MAX_DEFERRED
         waits = self._waits.read(runs.keys(), unread)
         # A trigger states what is waited for. If it cannot be read here, the XCom has to do.
         active -= {_key(runs[trigger]) for trigger in waits} | {*map(_key, slots.values())}
@@ -387,7 +395,8 @@ class RecordReader:
         places = self._queue.read(slots.keys(), unread_slots)
         queue = [QueueEntry(_key(slots[trigger]), *stored) for trigger, stored in places.items()]
         queue.sort(key=lambda entry: (entry.wait.queued.place, entry.key))
-        return Records(links, tuple(queue), any(_is_reference(row.value) for row in rows if _key(row) in active))
+        unreadable = any(_is_reference(row.value) for row in rows if _key(row) in active)
+        return Records(links, tuple(queue), unreadable, incomplete)
 
 
 def failed_tries() -> list[FailedTry]:
@@ -507,12 +516,12 @@ def _pushed(session: Session, *conditions: ColumnElement[bool], xcom: str = RUN_
     return list(session.execute(of_run.execution_options(include_all_attempts=True)))
 
 
-def _pushed_before(session: Session, moment: datetime) -> list[Row[Any]]:
-    """Return the older XComs of runs that are still waited for, newest first."""
+def _waiting(session: Session) -> list[Row[Any]]:
+    """Return the XComs of runs that may be waited for, whatever their age, newest first."""
     query = _with_xcom(XCOM.timestamp, VALUE).select_from(TaskInstance).join(XCOM, _of(XCOM))
     # Not by the index of the key: SQLite would otherwise begin with all XComs, and not with these few task instances.
     is_of_run = func.coalesce(XCOM.key, "") == RUN_XCOM
-    query = query.where(TaskInstance.state.in_(MAY_WAIT), is_of_run, XCOM.timestamp < moment)
+    query = query.where(TaskInstance.state.in_(MAY_WAIT), is_of_run)
     query = query.where(func.length(VALUE) <= MAX_JSON).order_by(XCOM.timestamp.desc()).limit(MAX_LINKS)
     return list(session.execute(query))
 
@@ -567,7 +576,10 @@ def _links(rows: Iterable[Row[Any]], active: Set[TaskInstanceKey]) -> list[Link]
         task_id = _id(stated.get("task_id"))
         if task_id is None or not stated.keys() >= FACTS:
             continue
-        hidden = stated.get("hidden")
+        hidden, proof = stated.get("hidden"), stated.get("proof")
+        words = [word for word in (hidden if isinstance(hidden, list) else ()) if word in (LIVE_VIEW, SECRET_INPUTS)]
+        # What we do not write proves nothing, and is not kept.
+        is_ours = hidden == words and isinstance(proof, str) and len(proof) == PROOF_LENGTH
         link = Link(
             task_id,
             key,
@@ -577,8 +589,8 @@ def _links(rows: Iterable[Row[Any]], active: Set[TaskInstanceKey]) -> list[Link]
             _id(stated.get("connection")),
             ApiVersion.of(stated.get("api_version")) or ApiVersion.V2,
             stated.get("follows") is True,
-            tuple(each for each in hidden if isinstance(each, str)) if isinstance(hidden, list) else (),
-            str(stated.get("proof", "")),
+            tuple(words),
+            str(proof) if is_ours else "",
             row.timestamp,
             key in active and key not in named,
         )

@@ -53,7 +53,7 @@ def view(user: Any, records: Records, keys: Keys, wanted: str) -> Viewing:
     """
     access, default = Access(user), BrowserActHook.default_conn_name
     all_links = [link for of_run in records.links.values() for link in of_run]
-    stored = {default, *links.connections()}
+    stored = _stored()
     connections = {conn_id for conn_id in stored if access.reads_connection(conn_id)}
     seen = [
         link
@@ -64,12 +64,15 @@ def view(user: Any, records: Records, keys: Keys, wanted: str) -> Viewing:
     ]
     connections |= {link.conn_id for link in _proven(seen, keys, stored) if link.conn_id}
     conn_id = wanted or (default if default in connections else min(connections, default=None))
-    key = keys.of([conn_id]).get(conn_id) if conn_id is not None else None
+    own: list[Link] = []
     if wanted and wanted not in connections and not access.reads_connection(wanted):
-        # Another connection may have the same key.
-        own = (link for link in all_links if access.reads_runs(link.key.dag_id))
-        if not any(link.is_proven(wanted, key) for link in own):
+        # Another connection may have the same key. Nobody without a run makes the panel read a connection.
+        own = [link for link in all_links if access.reads_runs(link.key.dag_id)]
+        if not own:
             raise PageError(403, FORBIDDEN)
+    key = keys.of([conn_id]).get(conn_id) if conn_id is not None else None
+    if own and not any(link.is_proven(wanted, key) for link in own):
+        raise PageError(403, FORBIDDEN)
     return Viewing(access, records, conn_id, key, tuple(sorted(connections)))
 
 
@@ -82,7 +85,7 @@ def view_instance(user: Any, records: Records, keys: Keys, key: TaskInstanceKey)
     if not key.fits or not access.reads_runs(key.dag_id):
         raise PageError(403, FORBIDDEN)
     runs: dict[str, Link] = {}
-    for link in _proven(records.of_instance(key) or links.links_of(key), keys):
+    for link in _proven(records.of_instance(key) or links.links_of(key), keys, _stored()):
         runs.setdefault(link.browseract_task_id, link)
     queued = [entry.conn_id for entry in records.queue if entry.key == key]
     conn_id = next((link.conn_id for link in runs.values()), None) or next(iter(queued), None)
@@ -99,7 +102,7 @@ def view_dag(user: Any, records: Records, keys: Keys, dag_id: str, run_id: str |
     if not access.reads_runs(dag_id):
         raise PageError(403, FORBIDDEN)
     of_dag = [link for of_run in records.links.values() for link in of_run if link.key.dag_id == dag_id]
-    proven = _proven([link for link in of_dag if run_id in (None, link.key.run_id)], keys)
+    proven = _proven([link for link in of_dag if run_id in (None, link.key.run_id)], keys, _stored())
     found = {link.conn_id for link in proven if link.conn_id}
     if wanted and wanted not in found:
         raise PageError(403, FORBIDDEN)
@@ -108,7 +111,12 @@ def view_dag(user: Any, records: Records, keys: Keys, dag_id: str, run_id: str |
     return Viewing(access, records, conn_id, key, tuple(sorted(found)))
 
 
-def _proven(some: Iterable[Link], keys: Keys, first: Collection[str] = ()) -> list[Link]:
+def _stored() -> set[str]:
+    """Return the connections that nobody can make up."""
+    return {BrowserActHook.default_conn_name, *links.connections()}
+
+
+def _proven(some: Iterable[Link], keys: Keys, first: Collection[str]) -> list[Link]:
     """Return the links that are proven with the connection that they name, in the same order.
 
     :param first: connections that are read before others.

@@ -78,6 +78,7 @@ V3 = ApiVersion.V3
     {
         "no inputs": ({}, False),
         "texts": ({"input_parameters": "keyword=pens; password of the shop=x"}, True),
+        "name in JSON text": ({"input_parameters": 'login={"user": "a", "password": "x"}'}, True),
         "texts without secrets": ({"input_parameters": "keyword=password; pages=2"}, False),
         "very long texts": ({"input_parameters": "keyword=" + "x" * MAX_INPUT}, True),
         "names": ({"input": {"api_key": None}, "api_version": V3}, True),

@@ -73,6 +73,7 @@ class World:
     links: dict[str, list[Link]] = field(default_factory=dict)
     queue: list[QueueEntry] = field(default_factory=list)
     unreadable: bool = False
+    incomplete: bool = False
 
     def start(self, **settings: Any) -> str:
         """Start a run that never ends, unless settings of the workflow say otherwise, and return its id."""
@@ -104,7 +105,11 @@ def world(browseract_emulator, connect, monkeypatch) -> World:
     made.emulator.concurrency = 50
     for name in ("MAX_AGE", "RARELY"):
         monkeypatch.setattr(links, name, 0.0)
-    monkeypatch.setattr(RecordReader, "read", lambda _: Records(made.links, tuple(made.queue), made.unreadable))
+
+    def read(_) -> Records:
+        return Records(made.links, tuple(made.queue), made.unreadable, made.incomplete)
+
+    monkeypatch.setattr(RecordReader, "read", read)
     monkeypatch.setattr(links, "connections", list)
     monkeypatch.setattr(links, "links_of", lambda _: [])
     monkeypatch.setattr(links, "dags_on", lambda *_: {})

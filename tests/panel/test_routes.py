@@ -14,8 +14,8 @@ from fastapi.routing import APIRoute
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
-from airflow_provider_browseract.panel import accounts, app, building, kept, keys, listing, viewing, web
-from airflow_provider_browseract.panel.links import Recent
+from airflow_provider_browseract.panel import accounts, app, building, kept, keys, links, listing, viewing, web
+from airflow_provider_browseract.panel.links import Recent, RecordReader
 from airflow_provider_browseract.runs.wait import Wait
 from tests.cases import cases, raising
 from tests.catalogue import TEMPLATE_TEXT
@@ -308,6 +308,13 @@ class TestHidden:
         assert account["own"] in shown
         assert "data-live" not in shown
 
+    async def test_sensor_hides_nothing_of_a_run_that_another_task_instance_has_started(self, see, world, account):
+        world.link(account["own"], "prices")
+        world.link(account["own"], "shop", follows=True, also=True, hidden=("live_view", "secret_inputs"))
+        shown = await see(RUN_PAGE)
+        assert "data-live" in shown
+        assert "***" not in shown
+
     async def test_xcom_without_a_proof_hides_nothing(self, see, world, account):
         world.link(account["own"], "shop", also=True, proof="forged", hidden=("live_view", "secret_inputs"))
         shown = await see(RUN_PAGE)
@@ -431,6 +438,24 @@ class TestStop:
             world.link(account["free"], "prices", **link)
         response = await press(user)
         assert (response.status_code, response.json().get("outcome")) == outcome
+
+    async def test_refused_stop_reads_nothing_anew(self, press, world, account, monkeypatch):
+        world.link(account["free"], "prices")
+        monkeypatch.setattr(links, "MAX_AGE", 60.0)
+        reads, read = list[float](), RecordReader.read
+
+        def counted(reader: RecordReader) -> links.Records:
+            reads.append(1)
+            return read(reader)
+
+        monkeypatch.setattr(RecordReader, "read", counted)
+        for user in ("viewer", "admin", "viewer"):
+            assert (await press(user)).status_code in (403, 409)
+        assert len(reads) <= 1
+
+    async def test_run_is_not_stopped_while_not_all_that_wait_are_known(self, press, world):
+        world.incomplete = True
+        assert (await press()).json() == {"error": building.TOO_MANY_WAIT}
 
     @cases(
         {

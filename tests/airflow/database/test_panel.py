@@ -225,7 +225,8 @@ class TestLinks:
             "sensor": ({"follows": True}, {"follows": True}, True),
             "hidden": ({"hidden": [*HIDDEN]}, {"hidden": HIDDEN}, True),
             "edited follows": ({"follows": True, "proof": None}, {"follows": True}, False),
-            "unknown words": ({"hidden": ["live_view", "x"]}, {"hidden": ("live_view", "x")}, True),
+            "unknown words": ({"hidden": ["live_view", "x"]}, {"hidden": ("live_view",), "proof": ""}, False),
+            "long proof": ({"proof": "\N{GRINNING FACE}" * 400}, {"proof": ""}, False),
             "no list of words": ({"hidden": "live_view"}, {"hidden": ()}, False),
             "edited connection": ({"connection": "victim"}, {"conn_id": "victim"}, False),
             "list as connection": ({"connection": ["victim"]}, {"conn_id": None}, False),
@@ -251,6 +252,18 @@ class TestLinks:
         found = [(link.key, link.follows, link.waits) for link in records.proven("1", CONN, API_KEY)]
         assert found == [(operator, False, False), (sensor, True, True), (sensor, True, False)]
         assert [link.wait is not None for link in records.of_instance(sensor)] == [True, False]
+
+    def test_newer_xcoms_of_others_take_no_wait_away_and_too_many_waits_are_incomplete(self, airflow, monkeypatch):
+        monkeypatch.setattr(links, "MAX_LINKS", 6)
+        waiting = airflow.add()
+        airflow.push(waiting, ago=60.0)
+        for index in range(9):
+            airflow.push(airflow.add(SHOP._replace(map_index=index), "success"), str(index + 10), ago=-1.0 - index)
+        records = RecordReader().read()
+        assert ([link.waits for link in records.of_run("1")], records.incomplete) == ([True], False)
+        for index in range(6):
+            airflow.add(SHOP._replace(task_id="other", map_index=index), "scheduled")
+        assert RecordReader().read().incomplete
 
     def test_only_the_newest_links_are_read(self, airflow, keeper, monkeypatch):
         monkeypatch.setattr(links, "MAX_LINKS", 3)
