@@ -263,16 +263,17 @@ class TaskTrigger(BaseTrigger):
         if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.began_at):
             # A callback has resumed the task instance.
             return True
-        while await aget_xcom(ti, "task_id") == wait.browseract_task_id:
+        until = min(wait.deadline, time.time() + timings.NEXT_TRY_LIMIT)
+        while (pushed := await aget_xcom(ti, "task_id")) in (wait.browseract_task_id, None):
             # A task instance in the state up_for_retry has left the run to its next try.
             state = await asyncio.to_thread(task_instance_state, ti)
-            if state in ("deferred", "running", "up_for_retry"):
+            if pushed is not None and state in ("deferred", "running", "up_for_retry"):
                 return True
-            if state in (*FINAL_STATES, DELETED) or time.time() >= wait.deadline:
+            # A worker deletes the XComs when a try begins. Whether that try reattaches to the run is known soon after.
+            if state in (*FINAL_STATES, DELETED) or time.time() >= (wait.deadline if pushed else until):
                 break
             # Another triggerer or an answer may have ended the wait, or a person has cleared the task.
             await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
-        # A worker deletes the XComs of a cleared task when its next try begins. That try starts another run.
         return False
 
     async def _next_try_waits(self) -> bool:

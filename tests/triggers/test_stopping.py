@@ -204,6 +204,25 @@ def test_kill_of_an_earlier_try_on_airflow_3_4_stops_the_run_unless_the_next_try
     assert logs().count("unless the next try reattaches to it within 1 seconds") == (limit == 1.0)
 
 
+@cases(
+    ("pushed", "status"),
+    {"reattaches": ("the same run", "running"), "starts a run": ("another", "canceled"), "nothing": (None, "canceled")},
+)
+async def test_kill_while_the_next_try_begins_waits_until_it_is_known_which_run_that_try_has(
+    emulator, waiting, airflow, monkeypatch, pushed, status
+):
+    monkeypatch.setattr(timings, "NEXT_TRY_LIMIT", 2.0)
+    monkeypatch.setattr(timings, "ANSWER_POLL_INTERVAL", 0.1)
+    # Its worker has deleted the XComs.
+    airflow.state, airflow.xcoms = "running", {}
+    killed = asyncio.ensure_future(waiting.on_kill())
+    await asyncio.sleep(1.0)
+    assert emulator.tasks[0].status == "running"
+    airflow.xcoms["task_id"] = waiting.wait.browseract_task_id if pushed == "the same run" else pushed
+    await asyncio.wait_for(killed, 20)
+    assert emulator.tasks[0].status == status
+
+
 def test_kill_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator, waiting, airflow):
     task_id = airflow.xcoms["task_id"] = start_bot()
     waiting.wait = replace(waiting.wait, browseract_task_id=task_id, api_version=ApiVersion.V3)
