@@ -63,9 +63,13 @@ async def send_all_async(calls: Generator[Call[Any], Any, T], client: AsyncSende
         return over
 
 
-def sleep(seconds: float, check: Callable[[], None]) -> None:
-    """Sleep in this thread, and call ``check`` every :data:`CHECK_INTERVAL` seconds; its exception ends the sleep."""
+def sleep(seconds: float, check: Callable[[], object]) -> None:
+    """Sleep in this thread, and call ``check`` every :data:`CHECK_INTERVAL` seconds.
+
+    :param check: its exception or a true result ends the sleep.
+    """
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(left, CHECK_INTERVAL))
-        check()
+        if check():
+            return

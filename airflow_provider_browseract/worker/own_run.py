@@ -28,7 +28,7 @@ from airflow_provider_browseract.exceptions import (
 )
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
-from airflow_provider_browseract.loops import CHECK_INTERVAL, send_all
+from airflow_provider_browseract.loops import CHECK_INTERVAL, send_all, sleep
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import (
     brief_of,
@@ -151,12 +151,7 @@ class OwnRun:
 
         :raises RunError: the try was killed.
         """
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, CHECK_INTERVAL))
-            self.check()
-            if self.had_ended:
-                return
+        sleep(seconds, self.check)
 
     def look(self, browseract_task_id: str) -> Task | BrowserActError:
         """Read the run, and return it; or the error, if that fails."""
@@ -284,19 +279,21 @@ class OwnRun:
         if self._decided is not None:
             self._decided.wait()
 
-    def check(self) -> None:
+    def check(self) -> bool:
         """Raise the error of a kill, because Airflow lets the code continue after its signal handler.
 
+        :returns: whether this process is being killed and its run had ended, so that only the result is left to read.
         :raises RunError: the try was killed.
         """
         if self._decided is None:
-            return
+            return False
         self._decided.wait()
         if self.error is None and (self.task_id is not None or self.lost is not None):
             # The signal came before the run was known.
             self._decide(self._decided)
         if not self.had_ended:
             raise self.error or RunCanceledError("Killed before a run was started.")
+        return True
 
     def stop_if_unwanted(self) -> None:
         """Act as if killed when Airflow no longer wants this try to run.
