@@ -384,7 +384,7 @@ class RecordReader:
             rows = waiting + _pushed(session, XCOM.timestamp >= since)
             rows.sort(key=lambda row: row.timestamp, reverse=True)
             active = _active(session, {row.dag_id for row in rows})
-        incomplete = max(len(waiting), len(active), len(runs)) >= MAX_LINKS or len(runs) >= MAX_DEFERRED
+        incomplete = max(len(waiting), len(active)) >= MAX_LINKS or len(runs) >= MAX_DEFERRED
         waits = self._waits.read(runs.keys(), unread)
         # A trigger states what is waited for. If it cannot be read here, the XCom has to do.
         active -= {_key(runs[trigger]) for trigger in waits} | {*map(_key, slots.values())}

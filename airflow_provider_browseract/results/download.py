@@ -56,7 +56,7 @@ class FileError(Exception):
 
 
 class Stopped(BaseException):
-    """Nobody waits for the file any more. This is no error of the file, so no handler of errors must catch it."""
+    """The file is not waited for any more. This is no error of the file, so no handler of errors must catch it."""
 
 
 class FileSession(requests.Session):
@@ -76,7 +76,7 @@ class FileSession(requests.Session):
         # Do not send credentials from ~/.netrc either.
         self.auth = lambda request: request
         self.verify = trusted_certificates() or True
-        # A proxy has pools of its own: it connects, and resolves names.
+        # A proxy uses its own pools: it connects, and resolves names.
         self._public = HTTPAdapter()
         pools = self._public.poolmanager
         pools.pool_classes_by_scheme = {kind: _public(pool) for kind, pool in pools.pool_classes_by_scheme.items()}
@@ -95,7 +95,7 @@ class FileSession(requests.Session):
 
         :param left: bytes that the run may still have.
         :raises FileError: the file cannot be fetched, may not be complete, or its address is not allowed.
-        :raises Stopped: nobody waits for the file any more.
+        :raises Stopped: the file is not waited for any more.
         """
         received = 0
         try:
