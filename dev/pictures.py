@@ -235,7 +235,7 @@ def panel_steps(studio: Studio) -> bytes:
     # Before that, the page would load screenshots of steps that are running.
     studio.wait_for("The third step", lambda: emulator.tasks[-1].credit == 3 * SEARCH.credits_per_step)
     panel = studio.open_panel()
-    panel.locator(f'#runs [data-run="{task_id}"]').get_by_role("link", name=task_id).click()
+    panel.locator(f'#runs [data-run="{task_id}"]').get_by_role("link").first.click()
     third = panel.locator(".step").nth(2)
     third.get_by_text("running").wait_for()
     return studio.shoot(lambda: studio.down_to(third))
@@ -257,7 +257,7 @@ def in_the_dark(take: Callable[[Studio], bytes]) -> Callable[[Studio], bytes]:
 def panel_overview(studio: Studio) -> bytes:
     """Show the first page of the panel, inside Airflow's UI."""
     panel = studio.open_shop()
-    panel.locator("#queue tbody tr").nth(2).wait_for()
+    panel.locator("#queue summary").wait_for()
     return studio.shoot(lambda: studio.down_to(panel.locator(f'#runs [data-run="{studio.shop.unread}"]'), margin=0))
 
 
@@ -265,7 +265,7 @@ def panel_run(studio: Studio) -> bytes:
     """Show a run in the panel that has failed, with the screenshots of its steps."""
     panel = studio.open_shop()
     task_id = studio.airflow.xcom("shop", studio.shop.run_id, "blocked", "task_id")
-    panel.locator(f'#runs [data-run="{task_id}"]').get_by_role("link", name=task_id).click()
+    panel.locator(f'#runs [data-run="{task_id}"]').get_by_role("link").first.click()
     return studio.shoot(lambda: studio.down_to(panel.locator(".step").last))
 
 

@@ -64,7 +64,7 @@ class LiveViewLink(PushedLink):
 
 @attrs.define()
 class PanelLink(PushedLink):
-    """Open the page of the task instance in the panel: its run, or its place in the queue as long as it has no run."""
+    """Open the page of the task instance in the panel: its run, its place in the queue, or why it has failed."""
 
     name = "Run in the panel"
 

@@ -449,6 +449,13 @@ def connections() -> list[str]:
         return list(session.scalars(query.order_by(Connection.conn_id).limit(MAX_CONNECTIONS)))
 
 
+def has_dag(dag_id: str) -> bool:
+    """Return whether Airflow has read a DAG from a file that still exists."""
+    with create_session(scoped=False) as session:
+        found = session.scalar(select(DagModel.dag_id).where(DagModel.dag_id == dag_id, DagModel.is_stale.is_(False)))
+    return found is not None
+
+
 def connection_team(conn_id: str) -> str | None:
     """Return the team of a connection."""
     if not _has_teams():

@@ -10,13 +10,16 @@ from datetime import date
 
 from markupsafe import Markup
 
-from airflow_provider_browseract.panel.views import Bar, CreditsPage
+from airflow_provider_browseract.panel.credits import Bar, CreditsPage
 
 ABOVE, HEIGHT, BELOW = 20, 200, 26
 """Pixels above the highest bar, of the bars, and below them for the names of the days."""
 
 NAMED = 7
 """Every which day is named, counted from the last one. Narrow pages have no room for more."""
+
+FARTHEST_BUDGET = 2
+"""The line of the budget is drawn up to so many times the highest bar."""
 
 _SVG = Markup('<svg class="{}" height="{}" {}>{}</svg>')
 _RECTANGLE = Markup('<rect class="{}" x="{}%" y="{}" width="{}%" height="{}"><title>{}</title></rect>')
@@ -28,7 +31,10 @@ _BUDGET = Markup('<text class="budget" x="100%" y="{}" dx="-4" dy="-6">Daily bud
 
 def stacked_bars(page: CreditsPage) -> Markup:
     """Return the plot of the credits. Each part of a bar has a title with its numbers."""
-    step, steps = scale(max([page.today.budget or 0, *(bar.total for bar in page.bars)]))
+    highest, budget = max((bar.total for bar in page.bars), default=0), page.today.budget
+    # A line far above the bars would make them flat.
+    line = budget if budget is not None and budget <= FARTHEST_BUDGET * highest else None
+    step, steps = scale(max(highest, line or 0))
     ticks = [(number * step, _height(number, steps)) for number in range(steps + 1)]
     width = 100 / max(1, len(page.bars))
     drawn = [_LINE.format("grid", y) for _, y in ticks]
@@ -39,9 +45,9 @@ def stacked_bars(page: CreditsPage) -> Markup:
             last = bar is page.bars[-1]
             x = 100 if last else round((index + 0.5) * width, 2)
             drawn.append(_DAY.format("last" if last else "day", x, ABOVE + HEIGHT + 18, _name(bar.day)))
-    if page.today.budget is not None:
-        y = _height(page.today.budget, step * steps)
-        drawn += [_LINE.format("budget", y), _BUDGET.format(y, page.today.budget)]
+    if line is not None:
+        y = _height(line, step * steps)
+        drawn += [_LINE.format("budget", y), _BUDGET.format(y, line)]
     total = ABOVE + HEIGHT + BELOW
     axis = _SVG.format("axis", total, Markup('aria-hidden="true"'), _joined([_NUMBER.format(y, n) for n, y in ticks]))
     label = Markup('role="img" aria-label="{}"').format(_summary(page))
@@ -59,8 +65,6 @@ def scale(highest: int) -> tuple[int, int]:
 def _bar(bar: Bar, groups: tuple[str, ...], start: float, width: float, top: int) -> list[Markup]:
     """Return the parts of a bar, from the bottom up."""
     x, width = round(start + width * 0.12, 2), round(width * 0.76, 2)
-    if not bar.loaded:
-        return [_RECTANGLE.format("missing", x, ABOVE, width, HEIGHT, f"{_name(bar.day)}: not read yet")]
     parts, below = [], 0
     for index, (name, credits) in enumerate(zip(groups, bar.parts, strict=True)):
         if credits:

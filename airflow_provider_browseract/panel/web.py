@@ -19,8 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.in_airflow.tolerance import first_line
-from airflow_provider_browseract.panel.rendering import render
-from airflow_provider_browseract.panel.views import Frame, Notice
+from airflow_provider_browseract.panel.html import Frame, Notice, render
 from airflow_provider_browseract.runs.routes import PANEL
 
 log = logging.getLogger(__name__)
@@ -50,6 +49,9 @@ FORBIDDEN = Notice(
     "Ask an administrator of Airflow for the right to read the DAG or the connection.",
 )
 NO_SUCH_PAGE = Notice("error", "There is no such page.", "Use the links at the top.")
+FOREIGN_REQUEST = Notice(
+    "error", "The request does not seem to come from a page of this Airflow.", "Reload the page, and try again."
+)
 UNEXPECTED = Notice(
     "error", "This page cannot be shown now.", "Reload it later. The log of the API server has the reason."
 )
@@ -165,7 +167,7 @@ def error_page(request: Request, http_status: int, notice: Notice) -> Response:
         return JSONResponse({"error": f"{notice.text} {notice.remedy}".strip()}, http_status)
     # Trouble passes, and then the page is there.
     frame = Frame(root_of(request), notices=(notice,), refresh=REFRESH if http_status >= 500 else 0)
-    return HTMLResponse(render("error.html", frame, None, fragment=is_fragment(request)), http_status)
+    return HTMLResponse(render("error.html", frame, fragment=is_fragment(request)), http_status)
 
 
 def root_of(request: Request) -> str:

@@ -173,7 +173,7 @@ class Wait:
         grace = timings.CORE_RACE_GRACE + (0.0 if self.waits_for is WokenBy.POLL else timings.CALLBACK_GRACE)
         overdue = max(0.0, now - self.began_at - grace)
         pause = self._pause(now)
-        spread = min(pause, max(overdue, min(JITTER * pause, timings.FIRST_POLL_JITTER)), max(0.0, self._limit - now))
+        spread = min(pause, max(overdue, min(JITTER * pause, timings.FIRST_POLL_JITTER)), max(0.0, self.limit - now))
         if self.required_action is not None:
             spread = min(spread, timings.ANSWER_POLL_INTERVAL)
         return max(0.0, self.began_at + grace - now) + min(overdue, grace) + spread * random.random()
@@ -186,10 +186,10 @@ class Wait:
         taken. The moment at which the wait began is stored, so a triggerer that takes over continues like that.
         """
         seconds = self._pause(now) * random.uniform(1 - JITTER, 1 + JITTER)
-        return min(seconds, self._limit - now) if self._limit > now else seconds
+        return min(seconds, self.limit - now) if self.limit > now else seconds
 
     @property
-    def _limit(self) -> float:
+    def limit(self) -> float:
         """The next moment at which the wait ends without an end of the run."""
         return self.deadline if self.answer_by is None else min(self.deadline, self.answer_by)
 

@@ -39,7 +39,8 @@ FAILURE_LENGTH = 300
 
 @contextmanager
 def showing_failure(ti: Any, facts: Callable[[], dict[str, Any] | None], log: Log) -> Iterator[None]:
-    """Push the XCom that shows why a try fails, without secrets, if an error leaves this context.
+    """Push the XCom that shows why a try fails, without secrets, if an error leaves this context, and the button that
+    leads to it in the panel.
 
     :param facts: returns the keys ``connection``, ``source``, ``task_id`` and ``started``; None to push nothing.
     """
@@ -54,6 +55,9 @@ def showing_failure(ti: Any, facts: Callable[[], dict[str, Any] | None], log: Lo
                 reason, then = reason_and_remedy(redact(str(error)))
                 shown = {"reason": reason[:FAILURE_LENGTH], "remedy": then and then[:FAILURE_LENGTH]}
                 ti.xcom_push(key=FAILURE_XCOM, value={**shown, "kind": type(error).__name__, **known})
+                # With a run, the button was pushed with that.
+                if known["task_id"] is None:
+                    PanelLink().push_for(ti)
         raise
 
 

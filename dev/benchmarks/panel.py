@@ -564,12 +564,12 @@ def read_month() -> None:
     from airflow_provider_browseract.api.models import Task, TaskStatus
     from airflow_provider_browseract.panel import credits, links
     from airflow_provider_browseract.panel.accounts import Account
-    from airflow_provider_browseract.panel.building import Knowledge
     from airflow_provider_browseract.panel.days import Day
+    from airflow_provider_browseract.panel.html import Frame, render
     from airflow_provider_browseract.panel.links import Records
-    from airflow_provider_browseract.panel.rendering import render
+    from airflow_provider_browseract.panel.plot import stacked_bars
+    from airflow_provider_browseract.panel.rows import Look
     from airflow_provider_browseract.panel.viewing import Viewing
-    from airflow_provider_browseract.panel.views import Frame
 
     class Admin:
         def reads(self, _: str) -> bool:
@@ -593,12 +593,12 @@ def read_month() -> None:
     days = {day: Day.of(day, runs, now, links.dags_on(day, CONN, API_KEY)).sums for day, runs in listed.items()}
     first = 1000 * (time.perf_counter() - began_at)
     access: Any = Admin()
-    known = Knowledge(Viewing(access, Records(), CONN), Account(CONN), now)
+    look = Look(Viewing(access, Records(), CONN), Account(CONN), now)
 
     def page(by_dag: bool) -> float:
         began = time.perf_counter()
-        content = credits.credits_page(known, days, by_dag)
-        render("credits.html", Frame("/", "credits", conn_id=CONN, as_of=now), content, fragment=True)
+        found, frame = credits.credits_page(look, days, by_dag), Frame("/", "credits", conn_id=CONN, as_of=now)
+        render("credits.html", frame, fragment=True, look=look, page=found, plot=stacked_bars(found))
         return 1000 * (time.perf_counter() - began)
 
     by_workflow, by_dag = (statistics.median(page(by) for _ in range(READS)) for by in (False, True))

@@ -74,15 +74,26 @@ class TestStories:
         following = row(panel, world.task_id("follow"))
         expect(status(following, "running")).to_be_visible()
         expect(following).to_contain_text("shop / follow")
-        expect(row(panel, world.opened.unread)).to_contain_text("Nobody waits for it")
+        expect(row(panel, world.opened.unread)).to_contain_text("Not waited for")
         expect(row(panel, world.opened.unread)).to_have_class(re.compile(r"\bunread\b"))
-        places = panel.locator("#queue tbody tr")
-        expect(places).to_have_count(3)
-        expect(places.first).to_contain_text("prices / search")
+        queue = panel.locator("#queue details")
+        expect(queue.locator("summary")).to_contain_text("prices: 3 waiting")
+        ada.click(queue.locator("summary"))
+        expect(queue.locator("li").first).to_contain_text("prices / search")
         for tile, text in {"slots": "3", "queue": "3", "paused": "1", "today": "20,000"}.items():
             expect(panel.locator(f'.tile[data-tile="{tile}"]')).to_contain_text(text)
-        # The menu, and its entry.
-        assert ada.clicks == 2
+        # The menu, its entry, and what is folded.
+        assert ada.clicks == 3
+
+    def test_reason_of_a_failed_run_is_on_the_first_page_and_one_click_from_its_task_instance(self, world, ada):
+        panel = ada.open_panel()
+        line = panel.locator("#needs-you li", has_text="shop / blocked")
+        expect(line).to_contain_text("captcha")
+        line.get_by_role("link", name="Open").click()
+        expect(panel.locator("#reason")).to_contain_text("captcha")
+        ada.page.goto(world.page_of("blocked", "/details"))
+        ada.click_button(ada.page.get_by_role("link", name="Run in the panel"))
+        expect(ada.shown().locator("#reason")).to_contain_text("captcha")
 
     def test_run_with_pictures_and_live_view_is_two_clicks_from_its_task_instance(self, world, ada):
         ada.page.goto(world.page_of("follow", "/details"))
@@ -110,7 +121,7 @@ class TestStories:
         paused = row(panel, world.task_id("answer"))
         expect(status(paused, "paused")).to_be_visible()
         ada.page.evaluate("window.stayed = true")
-        ada.click(paused.get_by_role("link", name="Answer the Required Action"))
+        ada.click(panel.locator("#needs-you").get_by_role("link", name="Answer the Required Action"))
         ada.page.wait_for_url("**/tasks/answer/required_actions")
         expect(ada.page.get_by_role("button", name="Stop")).to_be_visible()
         assert ada.page.evaluate("window.stayed")
@@ -395,8 +406,9 @@ def test_run_that_nobody_waits_for_is_stopped_after_a_confirmation(world, ada):
         return next(task.status for task in world.quiet.tasks if task.id == world.idle)
 
     page = ada.open("?conn=quiet")
-    stop = page.locator(f'[data-stop="{world.idle}"]')
+    stop = row(page, world.idle).locator("[data-stop]")
     stop.click()
+    expect(page.locator("#stop-what")).to_contain_text(ENDLESS.name)
     page.get_by_role("button", name="Keep it running").click()
     stop.click()
     assert in_the_emulator() == "running"

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import access, app, links, web
-from airflow_provider_browseract.panel.links import Link, QueueEntry, RecordReader, Records, TaskInstanceKey
+from airflow_provider_browseract.panel.links import FailedTry, Link, QueueEntry, RecordReader, Records, TaskInstanceKey
 
 from .known import RUN_ID, link_of
 
@@ -72,6 +72,7 @@ class World:
     emulator: Any
     links: dict[str, list[Link]] = field(default_factory=dict)
     queue: list[QueueEntry] = field(default_factory=list)
+    failures: list[FailedTry] = field(default_factory=list)
     unreadable: bool = False
     incomplete: bool = False
 
@@ -110,6 +111,8 @@ def world(browseract_emulator, connect, monkeypatch) -> World:
         return Records(made.links, tuple(made.queue), made.unreadable, made.incomplete)
 
     monkeypatch.setattr(RecordReader, "read", read)
+    monkeypatch.setattr(links, "failed_tries", lambda: made.failures)
+    monkeypatch.setattr(links, "has_dag", lambda _: False)
     monkeypatch.setattr(links, "connections", list)
     monkeypatch.setattr(links, "links_of", lambda _: [])
     monkeypatch.setattr(links, "dags_on", lambda *_: {})

@@ -9,9 +9,18 @@ from typing import Any
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.in_airflow.xcoms import names_of
+from airflow_provider_browseract.panel.access import visible_failures
 from airflow_provider_browseract.panel.accounts import Account
-from airflow_provider_browseract.panel.building import Knowledge
-from airflow_provider_browseract.panel.links import Link, QueueEntry, Records, TaskInstanceKey
+from airflow_provider_browseract.panel.links import (
+    FailedTry,
+    Failure,
+    Link,
+    QueueEntry,
+    Records,
+    Source,
+    TaskInstanceKey,
+)
+from airflow_provider_browseract.panel.rows import Look
 from airflow_provider_browseract.panel.viewing import Viewing
 from airflow_provider_browseract.queue.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs.proof import prove_run
@@ -96,13 +105,29 @@ def queued(number: int, dag_id: str = "prices", *, conn_id: str = CONN, minutes:
     return QueueEntry(TaskInstanceKey(dag_id, "r", "search", number), conn_id, stored)
 
 
+def failed(
+    dag_id: str = "prices", reason: str | None = "It is over", *, map_index: int = -1, minutes: float = 2, **fields: Any
+) -> FailedTry:
+    """Return a task instance that has failed some minutes ago, with an XCom ``failure`` if there is a reason."""
+    key = TaskInstanceKey(dag_id, RUN_ID, fields.pop("task", "search"), map_index)
+    given = {"connection": CONN, "source": Source("workflow", "71", "Search"), "kind": "Error", **fields}
+    failure = None if reason is None else Failure(reason=reason, **given)
+    return FailedTry(key, 1, NOW - timedelta(minutes=minutes), retries=False, failure=failure)
+
+
 def known(
-    *tasks: Task, links: Iterable[Link] = (), queue: Iterable[QueueEntry] = (), viewer: Viewer = ADMIN, **account: Any
-) -> Knowledge:
+    *tasks: Task,
+    links: Iterable[Link] = (),
+    queue: Iterable[QueueEntry] = (),
+    failures: Iterable[FailedTry] = (),
+    viewer: Viewer = ADMIN,
+    **account: Any,
+) -> Look:
     """Return what a page is made from."""
     of_runs: dict[str, list[Link]] = {}
     for each in links:
         of_runs.setdefault(each.browseract_task_id, []).append(each)
     access: Any = viewer
-    viewing = Viewing(access, Records(of_runs, tuple(queue)), CONN, KEY)
-    return Knowledge(viewing, Account(CONN, tuple(tasks), as_of=NOW, **account), NOW)
+    viewing = Viewing(access, Records(of_runs, tuple(queue)), CONN, KEY, (CONN, "second"))
+    seen = tuple(visible_failures(access, failures))
+    return Look(viewing, Account(CONN, tuple(tasks), **{"as_of": NOW, **account}), NOW, seen)

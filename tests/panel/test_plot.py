@@ -4,16 +4,18 @@ import re
 from datetime import date, timedelta
 from xml.etree import ElementTree
 
+from airflow_provider_browseract.panel.credits import Bar, BudgetShare, CreditsPage
 from airflow_provider_browseract.panel.plot import ABOVE, HEIGHT, scale, stacked_bars
-from airflow_provider_browseract.panel.views import Bar, BudgetShare, CreditsPage
 from tests.cases import cases
 
 FIRST = date(2026, 10, 29)
 
 
-def drawn(*days: tuple[int, ...], groups: tuple[str, ...] = ("Search", "Log in"), daily=None, loaded: bool = True):
-    bars = tuple(Bar(FIRST + timedelta(days=number), parts, loaded) for number, parts in enumerate(days))
-    return ElementTree.fromstring(stacked_bars(CreditsPage((), groups, bars, BudgetShare(0, daily), None, ())))
+def drawn(*days: tuple[int, ...], groups: tuple[str, ...] = ("Search", "Log in"), daily=None):
+    bars = tuple(Bar(FIRST + timedelta(days=number), parts) for number, parts in enumerate(days))
+    return ElementTree.fromstring(
+        stacked_bars(CreditsPage(False, groups, bars, len(bars), BudgetShare(0, daily), None, ()))
+    )
 
 
 def texts(plot: ElementTree.Element, element: str) -> list[str]:
@@ -38,11 +40,17 @@ def test_parts_of_a_bar_are_to_scale_with_their_numbers_and_on_top_of_each_other
 
 
 def test_budget_is_a_line_with_its_number_within_the_plot():
-    plot = drawn((10, 0), daily=2000)
+    plot = drawn((1990, 10), daily=2000)
     line = next(each for each in plot.iter("line") if each.attrib["class"] == "budget")
     assert float(line.attrib["y1"]) == ABOVE
     assert "Daily budget: 2,000" in texts(plot, "text")
     assert b"udget" not in ElementTree.tostring(drawn((10, 0)))
+
+
+def test_budget_far_above_the_bars_is_not_drawn_so_that_these_stay_high():
+    plot = drawn((10, 0), daily=2000)
+    assert "Daily budget: 2,000" not in texts(plot, "text")
+    assert float(next(plot.iter("rect")).attrib["height"]) == HEIGHT
 
 
 def test_last_day_and_one_day_of_each_week_before_it_are_named():
@@ -57,7 +65,6 @@ NAME = '</title><script>alert("1")</script>'
     {
         "no days": ([], {}, []),
         "no credits": ([(0, 0)], {}, []),
-        "day that was not read": ([(0, 0)], {"loaded": False}, ["Oct 29: not read yet"]),
         "hostile name": ([(7,)], {"groups": (NAME,)}, [f"Oct 29, {NAME}: 7 of 7 credits"]),
     },
 )

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
-from airflow_provider_browseract.panel import accounts, app, building, kept, keys, links, listing, viewing, web
+from airflow_provider_browseract.panel import accounts, app, kept, keys, links, listing, pages, rows, viewing, web
 from airflow_provider_browseract.panel.links import Recent, RecordReader
 from airflow_provider_browseract.runs.wait import Wait
 from tests.cases import cases, raising
@@ -116,7 +116,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 async def test_each_kind_of_data_is_seen_only_with_its_right(client, account, kind, monkeypatch):
     path, text, who = KINDS[kind]
-    monkeypatch.setattr(building, "UNREAD_AFTER", -60.0)
+    monkeypatch.setattr(rows, "UNREAD_AFTER", -60.0)
     await read(client, f"/?conn={CONN}")
     seen = set()
     for user in USERS:
@@ -143,7 +143,7 @@ async def test_task_instance_shows_the_run_that_it_waits_for_and_not_that_of_a_n
     waited_for = world.link(account["own"], "prices", wait=Wait(account["own"], 0.0))
     world.link(account["free"], "prices", waits=False, pushed_at=waited_for.pushed_at + timedelta(minutes=1))
     shown = await see("/ti/prices/{run}/search/-1", "viewer of one DAG")
-    assert f'BrowserAct task <bdi class="id">{account["own"]}</bdi>' in shown
+    assert f'id="run-id">{account["own"]}</bdi>' in shown
 
 
 @pytest.mark.parametrize("http_status", [401, 403])
@@ -217,7 +217,7 @@ async def test_pictures_without_tls_are_allowed_only_from_the_address_of_the_con
 async def test_links_begin_with_the_path_of_base_url(client, account):
     fragment = await read(client, f"/?conn={CONN}")
     assert "<html" not in fragment.text
-    text = (await client.get(f"/?conn={CONN}", headers={"user": "admin"})).text
+    text = (await client.get(f"/runs/{account['own']}?conn={CONN}", headers={"user": "admin"})).text
     assert f'href="{PANEL}/static/panel.css"' in text
     assert 'href="/team-a/dags/prices/runs/manual__2026-11-27T00%3A00%3A00%2B00%3A00/tasks/search"' in text
 
@@ -378,7 +378,7 @@ class TestOpen:
     )
     @pytest.mark.parametrize("path", ["ti/prices/2026-11-27T00%3A00%3A00%2B00%3A00/search/-1", "runs/7?conn=a%26b"])
     async def test_page_is_opened_within_airflow_if_possible(self, client, monkeypatch, path, follows, user, within):
-        monkeypatch.setattr(app, "UI_FOLLOWS_FRAME", follows)
+        monkeypatch.setattr(pages, "UI_FOLLOWS_FRAME", follows)
         response = await client.get(f"/open/{path}", headers={"user": user})
         assert (response.status_code, response.headers["location"]) == (307, f"{within}{PANEL}/{path}")
 
@@ -391,7 +391,7 @@ class TestOpen:
 class TestStop:
     @pytest.fixture(autouse=True)
     def _no_grace(self, monkeypatch):
-        monkeypatch.setattr(building, "UNREAD_AFTER", -60.0)
+        monkeypatch.setattr(rows, "UNREAD_AFTER", -60.0)
 
     @pytest.fixture
     def press(self, client, world, account):
@@ -455,7 +455,7 @@ class TestStop:
 
     async def test_run_is_not_stopped_while_not_all_that_wait_are_known(self, press, world):
         world.incomplete = True
-        assert (await press()).json() == {"error": building.TOO_MANY_WAIT}
+        assert (await press()).json() == {"error": rows.TOO_MANY_WAIT}
 
     @cases(
         {
@@ -540,7 +540,7 @@ class TestVersions:
         assert self.asked(world) == set()
 
     async def test_run_of_a_bot_is_stopped_in_version_3(self, client, world, monkeypatch):
-        monkeypatch.setattr(building, "UNREAD_AFTER", -60.0)
+        monkeypatch.setattr(rows, "UNREAD_AFTER", -60.0)
         task_id = world.start_bot()
         path = f"/runs/{task_id}/stop?conn={CONN}"
         response = await client.post(path, headers={**STOP, "user": "admin"}, json={})
@@ -624,8 +624,8 @@ class TestBadInput:
         monkeypatch.setattr(web, "FRAGMENT_PATIENCE", 0.3)
         await see("/?conn={conn}")
         world.emulator.fault("get-task", RequestFault.slow(60), times=None)
-        pages = [see("/runs/{own}?conn={conn}") for _ in range(2 * app.THREADS)]
-        assert all("data-loading" in shown for shown in await asyncio.gather(*pages))
+        read = [see("/runs/{own}?conn={conn}") for _ in range(2 * app.THREADS)]
+        assert all("data-loading" in shown for shown in await asyncio.gather(*read))
         assert len([each for each in world.emulator.requests if each.endpoint == "get-task"]) == 1
 
     async def test_database_that_cannot_be_read_is_an_error_page_without_details(self, client, world, monkeypatch):

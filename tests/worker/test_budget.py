@@ -85,8 +85,8 @@ def test_start_over_the_budget_is_refused_even_if_others_have_used_the_credits(
             run.run()
         assert text in str(failed.value)
         # The panel groups failures by their reason, which is the same for all that the budget refuses.
-        [(name, failure)] = run.ti.xcoms.items()
-        assert (name, failure["reason"]) == ("failure", REFUSED)
+        failure = run.ti.xcoms["failure"]
+        assert failure["reason"] == REFUSED
         assert failure["remedy"].startswith(f"Wait until {today + timedelta(days=1):%Y-%m-%d} 00:00 UTC, raise daily")
     else:
         assert len(run.run()) == 2

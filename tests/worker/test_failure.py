@@ -11,6 +11,7 @@ from airflow_provider_browseract import compat
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.in_airflow.links import PanelLink
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator
 from airflow_provider_browseract.runs.report import reason_and_remedy
 from airflow_provider_browseract.sensors.browseract import TaskSensor
@@ -60,8 +61,10 @@ def test_failure_states_its_reason_and_whether_a_run_was_started(search, emulato
         emulator.fault(fault[0], fault[1], times=None)
     if LOST in fault:
         emulator.fault("list-tasks", DOWN, times=None)
-    found = failure(search(**arguments))
+    found = failure(run := search(**arguments))
     assert found["reason"].startswith(reason)
+    # Without a run too, the button leads to the reason.
+    assert run.ti.xcoms[PanelLink().xcom_key].startswith("browseract/panel/open/ti/shop/")
     assert (found["started"], bool(found["task_id"])) == (started, started and LOST not in fault)
 
 

@@ -81,7 +81,8 @@
       const same = name === "src" && path(old.getAttribute(name)) === path(value);
       if (!same && old.getAttribute(name) !== value) old.setAttribute(name, value);
     }
-    for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+    // What the viewer has unfolded stays so.
+    for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
     if (old.nodeName === "TIME") return;
     const keyed = new Map([...old.children].filter(key).map((child) => [key(child), child]));
     let at = old.firstChild;
@@ -206,7 +207,7 @@
   let stopping = null;
   function askToStop(button) {
     stopping = button;
-    put(byId("stop-id"), button.dataset.stop);
+    put(byId("stop-what"), button.dataset.what);
     byId("stop").returnValue = "";
     byId("stop").showModal();
   }

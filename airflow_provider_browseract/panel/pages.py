@@ -1,0 +1,459 @@
+"""The pages: one function for each. They run in the panel's threads, and block. A GET request changes nothing.
+
+Each makes a ``Look`` first: who looks and what that person may see, with Airflow's records, and what is known about the
+account, which is read in an event loop of the panel's own (``accounts.py``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
+from airflow_provider_browseract.api.versions import SOURCES, SourceKind
+from airflow_provider_browseract.compat import UI_FOLLOWS_FRAME
+from airflow_provider_browseract.dag_file import KINDS, Runnable, dag_file, dag_id_of
+from airflow_provider_browseract.exceptions import BrowserActError
+from airflow_provider_browseract.in_airflow.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
+from airflow_provider_browseract.panel import links
+from airflow_provider_browseract.panel.access import Access, Rights, rights_on, visible_failures
+from airflow_provider_browseract.panel.accounts import Account, Accounts, TaskRead
+from airflow_provider_browseract.panel.client import Loop
+from airflow_provider_browseract.panel.credits import DAYS_SHOWN, BudgetShare, credits_on, credits_page
+from airflow_provider_browseract.panel.html import Choice, Frame, Notice, foreign_text, label_of, render
+from airflow_provider_browseract.panel.kept import Read
+from airflow_provider_browseract.panel.keys import Keys
+from airflow_provider_browseract.panel.links import Link, Recent, RecordReader, TaskInstanceKey
+from airflow_provider_browseract.panel.plot import stacked_bars
+from airflow_provider_browseract.panel.rows import (
+    TOO_MANY_WAIT,
+    Look,
+    Row,
+    longest_wait,
+    shown_as,
+    troubles,
+    waiting_by_dag,
+)
+from airflow_provider_browseract.panel.viewing import Viewing, view, view_dag, view_instance
+from airflow_provider_browseract.panel.web import (
+    FORBIDDEN,
+    FOREIGN_REQUEST,
+    FRAGMENT_PATIENCE,
+    NO_SUCH_PAGE,
+    REFRESH,
+    PageError,
+    Query,
+    is_fragment,
+    is_own_script,
+    patience_of,
+    root_of,
+)
+from airflow_provider_browseract.runs.routes import PANEL
+
+log = logging.getLogger(__name__)
+
+PAGE_SIZE = 100
+"""Rows of a list on one page."""
+
+TROUBLES_SHOWN = 12
+"""Lines of "Needs you". All are counted."""
+
+PLACES_SHOWN = 20
+"""Places of the queue that a page shows of each DAG. All are counted."""
+
+MAX_STEPS = 100
+"""Steps of a run that a page has."""
+
+STEPS_UNFOLDED = 9
+"""How many of them are not folded."""
+
+SHOWN = {"all": "All", "active": "Active", "paused": "Paused", "unread": "Not waited for", "failed": "Failed"}
+"""The filters of a list, and what they are called on the page."""
+
+LOADING_REFRESH = 2
+"""Seconds between two reads of the page about credits, as long as days are missing."""
+
+PAGES = ("runs", "ti", "dag", "credits", *(words.path for words in KINDS.values()))
+"""What the addresses of pages begin with, other than that of the overview."""
+
+BOTS_MISSING = "The runs of bots are missing, because they could not be read"
+MORE_RUNS = Notice("info", "Some days have more runs than are read here, so their credits are higher than shown.")
+NOT_STOPPED = Notice(
+    "error",
+    "You may not stop this run.",
+    "You need the right to edit task instances of its DAG, or to edit the connection.",
+)
+NO_SUCH_RUN = Notice(
+    "error",
+    "BrowserAct has no such run.",
+    "Check the id, and the connection: each account knows only its own runs.",
+)
+
+
+class Panel:
+    """The panel of one process of the API server. Its pages take the request and the user."""
+
+    def __init__(self) -> None:
+        self._loop = Loop()
+        self._accounts = Accounts()
+        self._records = Recent(RecordReader().read)
+        self._failures = Recent(links.failed_tries)
+        self._keys = Keys()
+
+    def overview(self, request: Request, user: Any) -> Response:
+        """Show what needs a person, slots, queue, credits, and the runs of the last 24 hours."""
+        query = Query.of(request)
+        look = self._look(view(user, self._records.get(), self._keys, query.conn), patience_of(request))
+        account, rows = look.account, look.rows()
+        notices = [Notice("info", f"{account.error}.")] if account.missing and query.conn else []
+        if account.missing:
+            account = replace(account, error=None)
+            look = replace(look, viewing=replace(look.viewing, conn_id=None), account=account)
+        wrong, budget = troubles(rows), account.budget
+        content = {
+            "needs_you": wrong[:TROUBLES_SHOWN],
+            "more_needs": len(wrong) - TROUBLES_SHOWN,
+            "active": sum(not task.status.ended for task in account.tasks),
+            "paused": sum("paused" in shown_as(row) for row in rows),
+            "today": BudgetShare(credits_on(account.tasks, look.now), budget.daily_credits if budget else None),
+            "longest_wait": longest_wait(look.queue, look.now),
+            "waiting": waiting_by_dag(look),
+            "table": _table(rows, query),
+        }
+        return _show(request, "overview.html", look, content, tab="runs", notices=notices, refresh=REFRESH)
+
+    def dag(self, request: Request, user: Any, dag_id: str, run_id: str = "{RUN_ID}") -> Response:
+        """Show the runs and failed task instances of a DAG or DAG run."""
+        # Airflow leaves the placeholder in the address of a DAG.
+        dag_run = None if run_id == "{RUN_ID}" else run_id
+        query = Query.of(request)
+        viewing = view_dag(user, self._records.get(), self._keys, dag_id, dag_run, query.conn)
+        look = self._look(viewing, patience_of(request))
+        own = [(row, row.key) for row in look.rows() if row.key is not None]
+        rows = [row for row, key in own if key.dag_id == dag_id and dag_run in (None, key.run_id)]
+        credits = sum(row.credits or 0 for row in rows)
+        content = {"dag_run": dag_run, "credits": credits, "table": _table(rows, query)}
+        return _show(request, "dag.html", look, content, title=foreign_text(dag_id), refresh=REFRESH)
+
+    def run(self, request: Request, user: Any, task_id: str) -> Response:
+        """Show a run."""
+        viewing = view(user, self._records.get(), self._keys, Query.of(request).conn)
+        look, read = self._look(viewing, 0), self._read(viewing, task_id, patience_of(request))
+        link = next(iter(viewing.proven(task_id)), None)
+        run = _run(look, read, [] if link is None else viewing.records.of_instance(link.key), link)
+        content = {"key": None, "has_run": True, "place": None, "failed": None, "run": run}
+        title = f"BrowserAct task {foreign_text(task_id)}"
+        refresh = 0 if read.task is not None and read.task.status.ended else REFRESH
+        return _show(request, "run.html", look, content, tab="runs", title=title, about=read, refresh=refresh)
+
+    def instance(self, request: Request, user: Any, dag_id: str, run_id: str, task_id: str, map_index: str) -> Response:
+        """Show the latest run of a task instance, its place in the queue, or why it has failed without a run."""
+        # Airflow leaves the placeholder in the address of a task instance that is not mapped.
+        index = int(map_index) if map_index.isdecimal() and len(map_index) < 10 else -1
+        key = TaskInstanceKey(dag_id, run_id, task_id, index)
+        viewing, own = view_instance(user, self._records.get(), self._keys, key)
+        look, read, run = self._look(viewing, 0), None, None
+        if own:
+            read = self._read(viewing, own[0].browseract_task_id, patience_of(request), own)
+            run = _run(look, read, own, own[0])
+        place = next((each for each in enumerate(look.queue, start=1) if each[1].key == key), None)
+        failed = next((look.row_of(each) for each in look.failures if each.key == key), None)
+        if run is not None and failed is not None and run["row"].failed is failed.failed:
+            failed = None
+        content = {"key": key, "has_run": bool(own), "place": place, "failed": failed, "run": run}
+        # A task instance can get another run, also after its run has ended.
+        return _show(request, "run.html", look, content, title=label_of(key), about=read, refresh=REFRESH)
+
+    def credits(self, request: Request, user: Any) -> Response:
+        """Show what the runs of the last days cost."""
+        query = Query.of(request)
+        look = self._whole_account(user, query.conn, patience_of(request))
+        read = self._loop.run(self._accounts.days(look.account.conn_id, patience_of(request)))
+        page = credits_page(look, {day: each.sums for day, each in read.days.items()}, query.by == "dag")
+        content = {"page": page, "plot": stacked_bars(page)}
+        notices = [*_failed(read, True), *([MORE_RUNS] if any(day.truncated for day in read.days.values()) else [])]
+        refresh = REFRESH if page.days_loaded == DAYS_SHOWN and page.month else LOADING_REFRESH
+        return _show(
+            request, "credits.html", look, content, tab="credits", title="Credits", notices=notices, refresh=refresh
+        )
+
+    def workflows(self, request: Request, user: Any) -> Response:
+        """Show all workflows, bots or templates."""
+        query = Query.of(request)
+        look = self._whole_account(user, query.conn, 0)
+        conn_id, kind = look.account.conn_id, query.kind
+        read = self._loop.run(self._accounts.sources(conn_id, kind, patience_of(request)))
+        wanted = foreign_text(query.search).strip()
+        content = {
+            "kind": kind,
+            "words": KINDS[kind],
+            "kinds": [
+                Choice(words.several, urlencode({"conn": conn_id, "kind": other.value}), other is kind)
+                for other, words in KINDS.items()
+            ],
+            "search": wanted,
+            "truncated": read.truncated,
+            "sources": [each for each in read.items if wanted.casefold() in _words_of(each).casefold()],
+        }
+        return _show(request, "workflows.html", look, content, tab="workflows", title="Workflows", about=read)
+
+    def source(self, request: Request, user: Any, source_id: str, kind: SourceKind) -> Response:
+        """Show a workflow, bot or template with a DAG file that runs it."""
+        look, words, what = self._whole_account(user, Query.of(request).conn, 0), KINDS[kind], KINDS[kind].one
+        read = self._loop.run(self._accounts.source(look.account.conn_id, kind, source_id, patience_of(request)))
+        source = read.source
+        if source is None and read.not_found:
+            what = words.one
+            raise PageError(
+                404, Notice("error", f"BrowserAct has no such {what}.", f"Choose one in the list of {what}s.")
+            )
+        if source is None and read.error is not None:
+            raise PageError(502, *_failed(read, True))
+        content: dict[str, Any] = {"kind": kind, "words": words, "source": source}
+        if source is not None:
+            dag_id, version = dag_id_of(source), SOURCES[kind].api_version
+            # Lists do not name the template of a run, so a template has none.
+            runs = [each for each in look.account.tasks if (each.api_version, each.source_id) == (version, source.id)]
+            credits = [task.credit for task in runs if task.status.ended and task.credit]
+            content |= {
+                "runs": None if kind in (SourceKind.TEMPLATE, SourceKind.BOT_TEMPLATE) else len(runs),
+                "mean": sum(credits) / len(credits) if credits else None,
+                "dag_id": dag_id,
+                "dag_exists": look.viewing.access.reads_dag(dag_id) and links.has_dag(dag_id),
+                "dag_file": dag_file(source, look.account.conn_id),
+            }
+        title = source_id if source is None else source.name or source.id
+        return _show(request, "workflow.html", look, content, tab="workflows", title=foreign_text(title), about=read)
+
+    def stop(self, request: Request, user: Any, task_id: str) -> Response:
+        """Stop a run that is not waited for."""
+        viewing = view(user, self._records.get(), self._keys, Query.of(request).conn)
+        if not is_own_script(request):
+            raise PageError(403, FOREIGN_REQUEST)
+        task = self._read(viewing, task_id, FRAGMENT_PATIENCE).task
+        look = self._look(viewing, 0)
+        if task is None:
+            return JSONResponse({"error": "BrowserAct does not respond. Try again."}, 502)
+        why_not = _why_not_stopped(look, task)
+        if task.status.ended:
+            return JSONResponse({"outcome": "ended"})
+        if why_not is None:
+            # Somebody may have begun to wait since the page was read.
+            fresh = replace(viewing, records=self._records.get(max_age=0.0))
+            why_not = _why_not_stopped(replace(look, viewing=fresh), task)
+        if why_not is not None:
+            return JSONResponse({"error": why_not}, 409)
+        try:
+            stopped = self._loop.run(self._accounts.stop(look.account.conn_id, task.api_version, task_id))
+        except BrowserActError as error:
+            return JSONResponse({"error": f"The run could not be stopped: {error.brief}."}, 502)
+        if stopped:
+            log.info("BrowserAct task %s was stopped in the panel by %s", task_id, viewing.access.name)
+        return JSONResponse({"outcome": "stopped" if stopped else "ended"})
+
+    def redirect(self, request: Request, user: Any, path: str) -> Response:
+        """Redirect to a page of the panel: within Airflow's UI where it can show that page, else alone."""
+        first, *rest = path.split("/")
+        if first not in PAGES or ".." in rest or not all(rest):
+            raise PageError(404, NO_SUCH_PAGE)
+        root = root_of(request)
+        here = f"{root}{PANEL.lstrip('/')}/{quote(path)}"
+        if request.url.query:
+            here += f"?{request.url.query}"
+        if UI_FOLLOWS_FRAME and Access(user).sees_plugin_pages():
+            return RedirectResponse(f"{root}plugin/browseract{here}")
+        return RedirectResponse(here)
+
+    def _look(self, viewing: Viewing, patience: float) -> Look:
+        """Return what a page is made from. Without a connection, nothing is known about an account."""
+        account = Account(viewing.conn_id or "")
+        if viewing.conn_id is not None:
+            account = self._loop.run(self._accounts.account(viewing.conn_id, patience))
+        failures = visible_failures(viewing.access, self._failures.get())
+        return Look(viewing, account, datetime.now(timezone.utc), failures)
+
+    def _whole_account(self, user: Any, wanted: str, patience: float) -> Look:
+        """Return what a page is made from that is about all of an account."""
+        viewing = view(user, self._records.get(), self._keys, wanted)
+        if not viewing.reads_account:
+            raise PageError(403, FORBIDDEN)
+        return self._look(viewing, patience)
+
+    def _read(self, viewing: Viewing, task_id: str, patience: float, of_instance: Sequence[Link] = ()) -> TaskRead:
+        """Read a run in the version of the API that has started it. It has none yet if BrowserAct has not responded.
+
+        :param of_instance: the runs of a task instance that the viewer may see.
+        """
+        conn_id = viewing.conn_id
+        # Not even the existence of a run is shown to those who may not see it, and BrowserAct is not asked for them.
+        if conn_id is None or not (of_instance or viewing.may_know(task_id)):
+            raise PageError(403, FORBIDDEN)
+        named = (link.api_version for link in of_instance or viewing.proven(task_id))
+        version = self._accounts.version_of(conn_id, task_id) or next(named, ApiVersion.V2)
+        read = self._loop.run(self._accounts.task(conn_id, version, task_id, patience))
+        if read.task is None and read.not_found:
+            raise PageError(404, NO_SUCH_RUN)
+        if read.task is None and read.error is not None:
+            raise PageError(502, *_failed(read, viewing.reads_account))
+        return read
+
+
+def _table(rows: Sequence[Row], query: Query) -> dict[str, Any]:
+    """Return a page of a list, after filters and search."""
+    wanted, groups = foreign_text(query.search).strip(), [set(shown_as(row)) for row in rows]
+    conn = {"conn": query.conn} if query.conn else {}
+    kept = {**conn, **({"search": wanted} if wanted else {})}
+    show = query.show if query.show in SHOWN or any(query.show in shown for shown in groups) else "all"
+    found = [row for row, shown in zip(rows, groups, strict=True) if show in shown]
+    found = [row for row in found if row.matches(wanted.casefold())] if wanted else found
+    number = max(1, min(query.page, -(-len(found) // PAGE_SIZE)))
+    begin = (number - 1) * PAGE_SIZE
+    pages = {"newer": number - 1, "older": number + 1 if begin + PAGE_SIZE < len(found) else 0}
+    return {
+        "rows": found[begin : begin + PAGE_SIZE],
+        "first": begin + 1,
+        "total": len(found),
+        **{name: urlencode({**kept, "show": show, "page": page}) if page else None for name, page in pages.items()},
+        "filters": [
+            Choice(label, urlencode({**kept, "show": name}), name == show, sum(name in shown for shown in groups))
+            for name, label in SHOWN.items()
+        ],
+        "search": wanted,
+    }
+
+
+def _run(look: Look, read: TaskRead, of_instance: Sequence[Link], link: Link | None) -> dict[str, Any] | None:
+    """Return what the page of a run shows; None if the run was not read yet.
+
+    :param of_instance: the runs of its task instance. What is older than the records gives rights too.
+    :param link: the task instance that is shown with it.
+    """
+    if read.task is None:
+        return None
+    proven = look.viewing.proven(read.task.id)
+    asked = [each for each in of_instance[:1] if each == link and each not in proven]
+    rights = rights_on(look.viewing.access, look.account.conn_id, [*proven, *asked])
+    if not rights.run:
+        raise PageError(403, FORBIDDEN)
+    # A sensor, which anyone can point at a run, hides nothing from those whose task instance has started it.
+    own = [each for each in (*proven, *asked) if not each.follows] or [*proven, *asked]
+    hidden = {word for each in own for word in each.hidden}
+    task = visible(read.task, rights, Hiding(LIVE_VIEW in hidden, texts=SECRET_INPUTS in hidden or read.secret_inputs))
+    row = replace(look.row(task, link), rights=rights)
+    steps = [*task.steps]
+    attention = next((step for step in reversed(steps) if step.status == "failed"), None)
+    if task.status is not TaskStatus.FAILED:
+        attention = steps[-1] if row.is_active and steps else None
+    if row.is_active:
+        steps.reverse()
+    ids = {each.browseract_task_id for each in of_instance} - {task.id}
+    others = [other for other in look.rows() if other.task and other.task.id in ids]
+    return {
+        "row": row,
+        "task": task,
+        "attention": attention,
+        "steps": [step for step in steps if step is not attention],
+        "unfolded": STEPS_UNFOLDED,
+        "how_it_waits": look.how_it_waits(task),
+        "others": others,
+        "sum": sum(each.credits or 0 for each in [row, *others]),
+    }
+
+
+def visible(task: Task, rights: Rights, hiding: Hiding) -> Task:
+    """Return a run with what the viewer may see of it, and with its first and last steps or, while it is active, its
+    last ones."""
+    steps = task.steps
+    if len(steps) > MAX_STEPS:
+        half = 0 if not task.status.ended else MAX_STEPS // 2
+        steps = steps[:half] + steps[half - MAX_STEPS :]
+    changed: dict[str, Any] = {"steps": steps, "steps_left_out": task.step_count - len(steps)}
+    if not rights.steps:
+        changed |= {"steps": (), "failure": None, "log_detail_url": None}
+    if not rights.act or task.status.ended:
+        changed["live_url"] = None
+    shown: Task = hiding.apply(task.model_copy(update=changed))
+    return shown
+
+
+def _why_not_stopped(look: Look, task: Task) -> str | None:
+    """Return why a run must not be stopped; None if it is not waited for."""
+    rights = look.rights_on(task.id)
+    if not rights.act:
+        raise PageError(403, NOT_STOPPED if rights.run else FORBIDDEN)
+    if look.viewing.records.incomplete:
+        return TOO_MANY_WAIT
+    if who := look.who_waits(task.id):
+        return f"The run is waited for by {who}. Clear or mark the task instance instead."
+    return None if look.is_unread(task) else "The run is less than a minute old. Try again in a minute."
+
+
+def _words_of(source: Runnable) -> str:
+    return f"{source.id} {source.name} {source.description}"
+
+
+def _failed(read: Read, reads_account: bool) -> tuple[Notice, ...]:
+    """Return the notice of a failed read. The reason can quote the connection, so only who may read that sees it."""
+    if read.error is None:
+        return ()
+    if not reads_account:
+        return (Notice("error", "BrowserAct could not be read.", "The page tries again by itself."),)
+    return (Notice("error", f"BrowserAct could not be read: {read.error.rstrip('.')}.", read.remedy),)
+
+
+def _left_out(account: Account, reads_account: bool) -> tuple[Notice, ...]:
+    """Return the notices of runs that a page about the runs of an account does not have."""
+    found = []
+    if account.truncated:
+        found.append(Notice("info", f"Not all runs could be read. {len(account.tasks):,} runs are shown."))
+    # If nothing can be read, that says it.
+    bots = account.bots_failure
+    if account.error is None and bots.error is not None:
+        reason = f": {bots.error.rstrip('.')}" if reads_account else ""
+        found.append(Notice("warning", f"{BOTS_MISSING}{reason}.", bots.remedy if reads_account else ""))
+    return tuple(found)
+
+
+def _show(
+    request: Request,
+    template: str,
+    look: Look,
+    content: dict[str, Any],
+    *,
+    tab: str = "",
+    title: str = "BrowserAct",
+    about: Read | None = None,
+    notices: Sequence[Notice] = (),
+    refresh: int = 0,
+) -> Response:
+    """Return a page.
+
+    :param content: what the template shows.
+    :param about: what the page is about, whose age and error it shows. Default: the runs of the account.
+    """
+    viewing, account, shown = look.viewing, look.account, about or look.account
+    frame = Frame(
+        root_of(request),
+        tab,
+        title,
+        conn_id=viewing.conn_id,
+        connections=viewing.connections if tab == "workflows" or about is None else (),
+        notices=(
+            *(notices or _failed(shown, viewing.reads_account)),
+            *(_left_out(account, viewing.reads_account) if about is None else ()),
+        ),
+        as_of=shown.as_of,
+        reading=bool(refresh) and shown.is_old(look.now),
+        refresh=refresh,
+        sees_account=viewing.reads_account,
+    )
+    text = render(template, frame, fragment=is_fragment(request), look=look, **content)
+    request.state.browseract_host = account.host
+    return HTMLResponse(text)

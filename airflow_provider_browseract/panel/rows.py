@@ -1,0 +1,385 @@
+"""The rows of lists, and what needs a person: from the runs of the account, Airflow's records and the viewer's rights.
+
+Nothing here reads anything. Whatever a viewer must not see is left out here, so the templates never have it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
+from airflow_provider_browseract.panel.access import Rights, rights_on
+from airflow_provider_browseract.panel.days import source_of
+from airflow_provider_browseract.panel.html import foreign_text, label_of
+from airflow_provider_browseract.runs.report import duration_of
+from airflow_provider_browseract.runs.wait import FOREVER
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.panel.accounts import Account
+    from airflow_provider_browseract.panel.links import FailedTry, Link, QueueEntry, TaskInstanceKey
+    from airflow_provider_browseract.panel.viewing import Viewing
+
+LISTED_FOR = timedelta(hours=24)
+"""How long ended runs are listed. The account has those of some minutes more."""
+
+UNREAD_AFTER = 60.0
+"""Seconds after its start from which a run counts as one that is not waited for. The task instance pushes its XComs in
+the first seconds."""
+
+CLAIMS_SHOWN = 5
+"""How many of those that claim to wait for a run are named."""
+
+TOO_MANY_WAIT = "Not known: so many task instances of Airflow may wait that the panel does not read all of them."
+
+XCOMS_ELSEWHERE = (
+    "Not known: a custom XCom backend stores XComs of this Airflow elsewhere, so only task instances that wait in the "
+    "triggerer are known."
+)
+
+UNREADABLE = "a task of a DAG that you may not read"
+
+NO_REASON = "Airflow's log has the reason"
+"""Why a task instance has failed that left no XCom, for example because its process was killed."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a page is made from.
+
+    :param viewing: who looks, and what Airflow's database has about runs and the queue.
+    :param account: what is known about the account of the connection.
+    :param failures: the failed task instances of DAGs that the viewer may read, the newest first.
+    """
+
+    viewing: Viewing
+    account: Account
+    now: datetime
+    failures: Sequence[FailedTry] = ()
+
+    def rights_on(self, task_id: str) -> Rights:
+        """Return what the viewer may see of a run."""
+        return rights_on(self.viewing.access, self.account.conn_id, self.viewing.proven(task_id))
+
+    def is_unread(self, task: Task) -> bool:
+        """Return whether a run is active and not waited for, so that it uses credits without effect."""
+        # Any claim to wait counts, of any connection and with or without a proof, because a stop cannot be undone.
+        if (
+            task.status.ended
+            or self.viewing.records.incomplete
+            or any(link.waits for link in self.viewing.records.of_run(task.id))
+        ):
+            return False
+        return task.created_at is None or (self.now - task.created_at).total_seconds() > UNREAD_AFTER
+
+    def who_waits(self, task_id: str) -> str:
+        """Return who claims to wait for a run, as far as the viewer may read their DAGs; empty if nobody does."""
+        keys = dict.fromkeys(link.key for link in self.viewing.records.of_run(task_id) if link.waits)
+        names = dict.fromkeys(
+            label_of(key) if self.viewing.access.reads_dag(key.dag_id) else UNREADABLE for key in keys
+        )
+        shown, more = [*names][:CLAIMS_SHOWN], len(names) - CLAIMS_SHOWN
+        return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+    def how_it_waits(self, task: Task) -> str:
+        """Return who waits for a run and how, as a sentence; empty if nobody does."""
+        if self.is_unread(task) and self.viewing.records.unreadable:
+            return XCOMS_ELSEWHERE
+        if self.viewing.records.incomplete and not task.status.ended:
+            return TOO_MANY_WAIT
+        if not (who := self.who_waits(task.id)):
+            return ""
+        waits = [link.wait for link in self.viewing.proven(task.id) if link.wait is not None]
+        if not waits:
+            return f"Waited for by {who}."
+        by = f"Waited for by {who}. The triggerer polls it every {waits[0].longest_pause:g} s"
+        return f"{by}, and a callback can end the wait sooner." if waits[0].callback_token_sha256 else f"{by}."
+
+    def source_name(self, source: str | None) -> str:
+        """Return what :func:`source_of` returns, with the name of a workflow instead of its id if it is known."""
+        return foreign_text(self.account.names.get(source or "") or source)
+
+    def row(self, task: Task, link: Link | None = None) -> Row:
+        """Return a run as a row, with one of its task instances."""
+        return Row(self, task, link, self.rights_on(task.id), self._failure_of_run.get(task.id))
+
+    def rows(self) -> list[Row]:
+        """Return the runs of the last 24 hours and the failed task instances that the viewer may see.
+
+        What needs a person comes first, then what is active, each the newest first.
+        """
+        found = []
+        for task in self.account.tasks:
+            if task.status.ended and task.finished_at and self.now - task.finished_at > LISTED_FOR:
+                continue
+            row = self.row(task, next(iter(self.viewing.proven(task.id)), None))
+            if row.rights.run:
+                found.append(row)
+        of_runs = {id(row.failed) for row in found if row.failed}
+        found += [self.row_of(each) for each in self.failures if id(each) not in of_runs and self._is_here(each)]
+        return sorted(found, key=lambda row: row.order)
+
+    def row_of(self, failed: FailedTry) -> Row:
+        """Return a failed task instance as a row without a run."""
+        return Row(self, None, None, Rights(run=True, steps=False, act=False), failed)
+
+    @cached_property
+    def queue(self) -> list[QueueEntry]:
+        """The queue of the connection. All connections with the same API key share one queue."""
+        conn_id, everyone = self.account.conn_id, self.viewing.records.queue
+        digests = {each.wait.key_digest for each in everyone if each.conn_id == conn_id}
+        return [each for each in everyone if each.conn_id == conn_id or each.wait.key_digest in digests]
+
+    @cached_property
+    def _killed(self) -> dict[TaskInstanceKey, Link]:
+        """The newest links of the failed task instances that have left no XCom, as after the end of their process."""
+        keys = {each.key for each in self.failures if each.failure is None}
+        links = [link for of_run in self.viewing.records.links.values() for link in of_run if link.key in keys]
+        return {link.key: link for link in sorted(links, key=lambda link: link.pushed_at)}
+
+    def _run_of(self, failed: FailedTry) -> tuple[str | None, str | None]:
+        """Return the run and the connection of a failed task instance, as far as it or its link names them."""
+        if failed.failure is not None:
+            return failed.failure.task_id, failed.failure.connection
+        link = self._killed.get(failed.key)
+        return (link.browseract_task_id, link.conn_id) if link else (None, None)
+
+    @cached_property
+    def _failure_of_run(self) -> dict[str, FailedTry]:
+        """The failed task instances by their runs. An XCom of a failure proves nothing, so the link has to."""
+        found = {}
+        for each in reversed(self.failures):
+            task_id, _ = self._run_of(each)
+            if task_id and any(link.key == each.key for link in self.viewing.proven(task_id)):
+                found[task_id] = each
+        return found
+
+    def _is_here(self, failed: FailedTry) -> bool:
+        """Return whether a failed task instance is one of this account, unless it is known to be of another one."""
+        _, named = self._run_of(failed)
+        return named == self.account.conn_id or named not in self.viewing.connections
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run with or without a task instance, or a failed task instance whose run is not known or was not started.
+
+    :param task: the run. Its texts are only for :func:`~airflow_provider_browseract.panel.pages.visible`.
+    :param link: the task instance that is shown with the run.
+    :param failed: the failed task instance.
+    """
+
+    look: Look
+    task: Task | None
+    link: Link | None
+    rights: Rights
+    failed: FailedTry | None
+
+    @property
+    def id(self) -> str:
+        """What identifies the row while the page is refreshed."""
+        return self.task.id if self.task else "/".join(map(str, self.failed.key)) if self.failed else ""
+
+    @property
+    def key(self) -> TaskInstanceKey | None:
+        """The task instance; None if there is none, or if the viewer may not see it."""
+        if self.link is None:
+            return self.failed.key if self.failed else None
+        return self.link.key if self.look.viewing.access.reads_runs(self.link.key.dag_id) else None
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether a task instance is known that the viewer may not see."""
+        return self.link is not None and self.key is None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the run has not ended."""
+        return self.task is not None and not self.task.status.ended
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the newest try of the task instance has failed. A run that is still active is not told by that."""
+        return self.failed is not None and not self.is_active
+
+    @property
+    def state(self) -> str:
+        """The status of the run or, if its task instance has failed, what became of that: with or without a start."""
+        if self.task is None:
+            failure = self.failed.failure if self.failed else None
+            return "failed" if failure is None or failure.started else "not started"
+        if self.has_failed:
+            return "stopped" if self.task.status is TaskStatus.CANCELED else "failed"
+        return self.task.status.value
+
+    @property
+    def reason(self) -> str:
+        """Why the task instance has failed, if it has."""
+        if self.failed is None:
+            return ""
+        return self.failed.failure.reason if self.failed.failure else NO_REASON
+
+    @property
+    def source(self) -> str:
+        """Name or id of the workflow, or ``bot`` and its name."""
+        if self.task is not None:
+            return self.look.source_name(source_of(self.task))
+        source = self.failed.failure.source if self.failed and self.failed.failure else None
+        return (source.name or self.look.source_name(source.id) or source.kind) if source else ""
+
+    @property
+    def source_path(self) -> tuple[str, str] | None:
+        """The page of the workflow or bot; None if the viewer may not see it, or for a template."""
+        if self.task is None or not self.task.source_id or not self.look.viewing.reads_account:
+            return None
+        return "workflows" if self.task.api_version is ApiVersion.V2 else "bots", self.task.source_id
+
+    @cached_property
+    def is_unread(self) -> bool:
+        """Whether the run is active and not waited for."""
+        return self.task is not None and self.look.is_unread(self.task)
+
+    @property
+    def is_stoppable(self) -> bool:
+        """Whether the viewer may stop the run."""
+        return self.is_unread and self.rights.act
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a Required Action about the run waits for an answer that the viewer may see."""
+        return self.is_active and self.link is not None and self.link.required_action and self.key is not None
+
+    @property
+    def answer_by(self) -> datetime | None:
+        """When the wait for an answer ends; None without a Required Action, or if that is not known."""
+        wait = self.link.wait if self.link and self.is_asking else None
+        return datetime.fromtimestamp(wait.limit, self.look.now.tzinfo) if wait and wait.limit < FOREVER else None
+
+    @property
+    def needs_you(self) -> bool:
+        """Whether a person should look at it."""
+        return self.is_unread or self.is_asking or self.has_failed
+
+    @property
+    def began(self) -> datetime | None:
+        """When the run was created, or when its task instance failed without a run."""
+        return self.task.created_at if self.task else self.failed.ended if self.failed else None
+
+    @property
+    def took(self) -> float | None:
+        """Seconds from the start of the run to its end, or until now."""
+        if self.task is None or self.task.created_at is None:
+            return None
+        return (self.look.now - self.task.created_at).total_seconds() if self.is_active else duration_of(self.task)
+
+    @property
+    def credits(self) -> int | None:
+        """The credits of the run so far."""
+        return self.task.credit if self.task else None
+
+    @property
+    def order(self) -> tuple[bool, bool, float]:
+        """Where the row stands in a list."""
+        return not self.needs_you, not self.is_active, -self.began.timestamp() if self.began else 0.0
+
+    def matches(self, wanted: str) -> bool:
+        """Return whether one of the texts of the row contains another one."""
+        texts = (self.id, self.source, self.state, self.reason, label_of(self.key) if self.key else "")
+        return any(wanted in text.casefold() for text in texts)
+
+
+class Trouble(NamedTuple):
+    """Rows that need a person for the same reason: one, or failed ones of a task that differ in numbers alone.
+
+    :param id: the filter of a list that has exactly these rows.
+    """
+
+    id: str
+    rows: list[Row]
+
+    @property
+    def first(self) -> Row:
+        """The newest one."""
+        return self.rows[0]
+
+
+def troubles(rows: Iterable[Row]) -> list[Trouble]:
+    """Return what needs a person, the worst first.
+
+    Runs that are not waited for (by credits) come before Required Actions (by the time that is left), and these before
+    failures (by their number).
+    """
+    found: dict[str, Trouble] = {}
+    for row in rows:
+        if row.needs_you:
+            group = group_of(row)
+            found.setdefault(group, Trouble(group, [])).rows.append(row)
+    return sorted(found.values(), key=_badness)
+
+
+def _badness(trouble: Trouble) -> tuple[int, float]:
+    row = trouble.first
+    if row.is_unread:
+        return 0, -(row.credits or 0)
+    if row.is_asking:
+        return 1, row.answer_by.timestamp() if row.answer_by else float("inf")
+    return 2, -len(trouble.rows)
+
+
+def group_of(row: Row) -> str:
+    """Return what is equal for rows that need a person for the same reason. The numbers in a reason do not count."""
+    parts = [row.id]
+    if row.has_failed and row.failed:
+        parts = [row.failed.key.dag_id, row.failed.key.task_id, row.state, re.sub(r"\d+", "#", row.reason)]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+class Waiting(NamedTuple):
+    """The task instances of a DAG in the queue.
+
+    :param dag_id: None for a DAG that the viewer may not read.
+    :param places: their places in the whole queue, from 1.
+    """
+
+    dag_id: str | None
+    places: list[tuple[int, QueueEntry]]
+
+    def longest(self, now: datetime) -> float | None:
+        """Return for how many seconds one of them has waited for a slot; None if they wait for the budget."""
+        return longest_wait((entry for _, entry in self.places), now)
+
+
+def waiting_by_dag(look: Look) -> list[Waiting]:
+    """Return the queue by DAG, in the order of the first places."""
+    found: dict[str | None, Waiting] = {}
+    for number, entry in enumerate(look.queue, start=1):
+        dag_id = entry.key.dag_id if look.viewing.access.reads_dag(entry.key.dag_id) else None
+        found.setdefault(dag_id, Waiting(dag_id, [])).places.append((number, entry))
+    return [*found.values()]
+
+
+def longest_wait(entries: Iterable[QueueEntry], now: datetime) -> float | None:
+    """Return for how many seconds a task instance has waited for a slot; None if none does."""
+    at = now.timestamp()
+    began = [each.wait.queued.began for each in entries if not each.wait.waits_for_budget(at)]
+    return max(0.0, at - min(began)) if began else None
+
+
+def shown_as(row: Row) -> Iterator[str]:
+    """Yield the filters of a list that show a row."""
+    yield "all"
+    if row.is_active:
+        yield "active"
+    if row.task and row.task.status in (TaskStatus.PAUSED, TaskStatus.PAUSING):
+        yield "paused"
+    if row.is_unread:
+        yield "unread"
+    if row.has_failed or (row.task and row.task.status is TaskStatus.FAILED):
+        yield "failed"
+    if row.needs_you:
+        yield group_of(row)
