@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
@@ -135,7 +135,6 @@ def _environment() -> Environment:
         age=_age,
         count="{:,}".format,
         duration=duration,
-        fields=_fields,
         iso=_iso,
         label=label_of,
         mean=lambda number: f"{number:,.0f}" if number >= 100 else f"{number:,.1f}",
@@ -192,11 +191,6 @@ def _utc(moment: datetime) -> str:
 def _web(address: str | None) -> Markup | None:
     """Return an address if a browser may open it: ``javascript:`` and the like are left out."""
     return escape(address) if address and address.startswith(("https://", "http://")) else None
-
-
-def _fields(query: str) -> list[tuple[str, str]]:
-    """Return what a search form has to send along, so that it keeps the chosen filter."""
-    return [(name, value) for name, value in parse_qsl(query) if name not in ("search", "page")]
 
 
 @pass_context

@@ -303,26 +303,14 @@ class StoredWaits(Generic[W]):
         # Other threads replace the whole dict.
         self._read: dict[TriggerKey, tuple[str, W] | None] = {}
 
-    def unread(self, session: Session, triggers: Set[TriggerKey]) -> list[Trigger]:
-        """Return those triggers that were not read yet, for :meth:`read`."""
-        earlier = self._read
-        ids = (trigger_id for trigger_id, created in triggers if (trigger_id, created) not in earlier)
-        found: list[Trigger] = []
-        for part in in_parts(ids):
-            found.extend(session.scalars(select(Trigger).options(lazyload("*")).where(Trigger.id.in_(part))))
-        return found
-
-    def read(self, triggers: Set[TriggerKey], unread: Iterable[Trigger]) -> dict[TriggerKey, tuple[str, W]]:
-        """Return connection and wait of each trigger that can be read, and forget all others.
-
-        :param unread: what :meth:`unread` returned for them. Its session may be closed.
-        """
-        earlier = self._read
-        known = {trigger: earlier[trigger] for trigger in triggers if trigger in earlier}
-        for trigger in unread:
-            # SQLite may have given the id to another one since then.
-            if (key := (trigger.id, trigger.created_date)) in triggers:
-                known[key] = self._decrypt(trigger)
+    def of(self, session: Session, triggers: Set[TriggerKey]) -> dict[TriggerKey, tuple[str, W]]:
+        """Return connection and wait of each trigger that can be read, and forget all others."""
+        known = {key: found for key, found in self._read.items() if key in triggers}
+        for part in in_parts(trigger_id for trigger_id, _ in triggers - known.keys()):
+            for trigger in session.scalars(select(Trigger).options(lazyload("*")).where(Trigger.id.in_(part))):
+                # SQLite may have given the id to another one since then.
+                if (key := (trigger.id, trigger.created_date)) in triggers:
+                    known[key] = self._decrypt(trigger)
         self._read = known
         return {trigger: found for trigger, found in known.items() if found is not None}
 
@@ -378,21 +366,19 @@ class RecordReader:
         since = datetime.now(timezone.utc) - LISTED
         with create_session(scoped=False) as session:
             runs, slots = _deferred(session, RUN_TRIGGER), _deferred(session, SLOT_TRIGGER)
-            unread, unread_slots = self._waits.unread(session, runs.keys()), self._queue.unread(session, slots.keys())
+            waits, places = self._waits.of(session, runs.keys()), self._queue.of(session, slots.keys())
             # After the triggers, so that nobody who stops or begins to be deferred is missed.
             waiting = _waiting(session)
             rows = waiting + _pushed(session, XCOM.timestamp >= since)
             rows.sort(key=lambda row: row.timestamp, reverse=True)
             active = _active(session, {row.dag_id for row in rows})
         incomplete = max(len(waiting), len(active)) >= MAX_LINKS or len(runs) >= MAX_DEFERRED
-        waits = self._waits.read(runs.keys(), unread)
         # A trigger states what is waited for. If it cannot be read here, the XCom has to do.
         active -= {_key(runs[trigger]) for trigger in waits} | {*map(_key, slots.values())}
         found = [_deferred_link(runs[trigger], *stored) for trigger, stored in waits.items()]
         links: dict[str, list[Link]] = {}
         for link in _ordered(found + _links(rows, active)):
             links.setdefault(link.browseract_task_id, []).append(link)
-        places = self._queue.read(slots.keys(), unread_slots)
         queue = [QueueEntry(_key(slots[trigger]), *stored) for trigger, stored in places.items()]
         queue.sort(key=lambda entry: (entry.wait.queued.place, entry.key))
         unreadable = any(_is_reference(row.value) for row in rows if _key(row) in active)

@@ -36,10 +36,8 @@ from airflow_provider_browseract.panel.rows import (
     TOO_MANY_WAIT,
     Look,
     Row,
-    longest_wait,
     shown_as,
     troubles,
-    waiting_by_dag,
 )
 from airflow_provider_browseract.panel.viewing import Viewing, view, view_dag, view_instance
 from airflow_provider_browseract.panel.web import (
@@ -64,9 +62,6 @@ PAGE_SIZE = 100
 
 TROUBLES_SHOWN = 12
 """Lines of "Needs you". All are counted."""
-
-PLACES_SHOWN = 20
-"""Places of the queue that a page shows of each DAG. All are counted."""
 
 MAX_STEPS = 100
 """Steps of a run that a page has."""
@@ -123,8 +118,6 @@ class Panel:
             "active": sum(not task.status.ended for task in account.tasks),
             "paused": sum("paused" in shown_as(row) for row in rows),
             "today": BudgetShare(credits_on(account.tasks, look.now), budget.daily_credits if budget else None),
-            "longest_wait": longest_wait(look.queue, look.now),
-            "waiting": waiting_by_dag(look),
             "table": _table(rows, query),
         }
         return _show(request, "overview.html", look, content, tab="runs", notices=notices, refresh=REFRESH)
@@ -325,6 +318,7 @@ def _table(rows: Sequence[Row], query: Query) -> dict[str, Any]:
             Choice(label, urlencode({**kept, "show": name}), name == show, sum(name in shown for shown in groups))
             for name, label in SHOWN.items()
         ],
+        "show": show,
         "search": wanted,
     }
 

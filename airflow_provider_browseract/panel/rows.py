@@ -135,6 +135,20 @@ class Look:
         digests = {each.wait.key_digest for each in everyone if each.conn_id == conn_id}
         return [each for each in everyone if each.conn_id == conn_id or each.wait.key_digest in digests]
 
+    def queue_by_dag(self) -> dict[str | None, list[tuple[int, QueueEntry]]]:
+        """Return the places in the queue, from 1, by DAG: None for those that the viewer may not read."""
+        found: dict[str | None, list[tuple[int, QueueEntry]]] = {}
+        for number, entry in enumerate(self.queue, start=1):
+            dag_id = entry.key.dag_id if self.viewing.access.reads_dag(entry.key.dag_id) else None
+            found.setdefault(dag_id, []).append((number, entry))
+        return found
+
+    def longest_wait(self, entries: Iterable[QueueEntry]) -> float | None:
+        """Return for how many seconds a task instance has waited for a slot; None if none does."""
+        now = self.now.timestamp()
+        began = [each.wait.queued.began for each in entries if not each.wait.waits_for_budget(now)]
+        return max(0.0, now - min(began)) if began else None
+
     @cached_property
     def _killed(self) -> dict[TaskInstanceKey, Link]:
         """The newest links of the failed task instances that have left no XCom, as after the end of their process."""
@@ -337,37 +351,6 @@ def group_of(row: Row) -> str:
     if row.has_failed and row.failed:
         parts = [row.failed.key.dag_id, row.failed.key.task_id, row.state, re.sub(r"\d+", "#", row.reason)]
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
-
-
-class Waiting(NamedTuple):
-    """The task instances of a DAG in the queue.
-
-    :param dag_id: None for a DAG that the viewer may not read.
-    :param places: their places in the whole queue, from 1.
-    """
-
-    dag_id: str | None
-    places: list[tuple[int, QueueEntry]]
-
-    def longest(self, now: datetime) -> float | None:
-        """Return for how many seconds one of them has waited for a slot; None if they wait for the budget."""
-        return longest_wait((entry for _, entry in self.places), now)
-
-
-def waiting_by_dag(look: Look) -> list[Waiting]:
-    """Return the queue by DAG, in the order of the first places."""
-    found: dict[str | None, Waiting] = {}
-    for number, entry in enumerate(look.queue, start=1):
-        dag_id = entry.key.dag_id if look.viewing.access.reads_dag(entry.key.dag_id) else None
-        found.setdefault(dag_id, Waiting(dag_id, [])).places.append((number, entry))
-    return [*found.values()]
-
-
-def longest_wait(entries: Iterable[QueueEntry], now: datetime) -> float | None:
-    """Return for how many seconds a task instance has waited for a slot; None if none does."""
-    at = now.timestamp()
-    began = [each.wait.queued.began for each in entries if not each.wait.waits_for_budget(at)]
-    return max(0.0, at - min(began)) if began else None
 
 
 def shown_as(row: Row) -> Iterator[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.panel.html import foreign_text, label_of
-from airflow_provider_browseract.panel.rows import NO_REASON, longest_wait, shown_as, troubles, waiting_by_dag
+from airflow_provider_browseract.panel.rows import NO_REASON, shown_as, troubles
 from airflow_provider_browseract.runs.wait import Wait
 from tests.cases import cases
 from tests.steps import replace
@@ -180,8 +180,8 @@ class TestFailures:
 class TestQueue:
     def test_queue_is_one_line_a_dag_with_places_for_everyone_and_names_only_of_readable_dags(self):
         look = known(queue=[queued(17, "shop"), queued(3), queued(4)], viewer=OF_PRICES)
-        found = [(each.dag_id, [number for number, _ in each.places]) for each in waiting_by_dag(look)]
-        assert found == [(None, [1]), ("prices", [2, 3])]
+        found = {dag_id: [number for number, _ in places] for dag_id, places in look.queue_by_dag().items()}
+        assert found == {None: [1], "prices": [2, 3]}
 
     def test_connections_with_the_same_key_share_a_queue_and_others_do_not(self):
         same = queued(2, conn_id="same key", key_digest="k")
@@ -198,7 +198,7 @@ class TestQueue:
         },
     )
     def test_longest_wait_is_that_for_a_slot(self, entries, longest):
-        assert longest_wait(entries, NOW) == longest
+        assert known().longest_wait(entries) == longest
 
 
 def test_runs_that_ended_more_than_24_hours_ago_are_not_listed():
