@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
-from dev.benchmarks import emulator, panel, responses, slots, versions, waits, webhook
+from dev.benchmarks import emulator, panel, responses, slots, waits, webhook
 
 TRIGGERS = 500
 ANSWER_AFTER = 2.0
@@ -212,7 +212,6 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "slots": slots.slots,
     "waits": waits.waits,
     "responses": responses.responses,
-    "versions": versions.versions,
     "panel": panel.panel,
     "viewers": panel.viewers,
     "links": panel.links,
