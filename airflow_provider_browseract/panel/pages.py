@@ -348,7 +348,8 @@ def _run(look: Look, read: TaskRead, of_instance: Sequence[Link], link: Link | N
     if row.is_active:
         steps.reverse()
     ids = {each.browseract_task_id for each in of_instance} - {task.id}
-    others = [other for other in look.rows() if other.task and other.task.id in ids]
+    others = [look.row(other) for other in look.account.tasks if other.id in ids]
+    others = [other for other in others if other.rights.run]
     return {
         "row": row,
         "task": task,

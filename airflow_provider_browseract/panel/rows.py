@@ -105,22 +105,23 @@ class Look:
         return foreign_text(self.account.names.get(source or "") or source)
 
     def row(self, task: Task, link: Link | None = None) -> Row:
-        """Return a run as a row, with one of its task instances."""
-        return Row(self, task, link, self.rights_on(task.id), self._failure_of_run.get(task.id))
+        """Return a run as a row, with one of its task instances. Default: one that has failed, or has started it."""
+        proven = self.viewing.proven(task.id)
+        # A run that is active is not told by a task instance that does not wait for it any more.
+        failed = self._failure_of_run.get(task.id) if task.status.ended else None
+        if link is None:
+            link = next((each for each in proven if failed and each.key == failed.key), next(iter(proven), None))
+        return Row(self, task, link, self.rights_on(task.id), failed)
 
     def rows(self) -> list[Row]:
         """Return the runs of the last 24 hours and the failed task instances that the viewer may see.
 
         What needs a person comes first, then what is active, each the newest first.
         """
-        found = []
-        for task in self.account.tasks:
-            if task.status.ended and task.finished_at and self.now - task.finished_at > LISTED_FOR:
-                continue
-            row = self.row(task, next(iter(self.viewing.proven(task.id)), None))
-            if row.rights.run:
-                found.append(row)
-        of_runs = {id(row.failed) for row in found if row.failed}
+        ended = self.now - LISTED_FOR
+        tasks = (each for each in self.account.tasks if not (each.status.ended and (each.finished_at or ended) < ended))
+        found = [row for row in map(self.row, tasks) if row.rights.run]
+        of_runs = {id(row.failed) for row in found}
         found += [self.row_of(each) for each in self.failures if id(each) not in of_runs and self._is_here(each)]
         return sorted(found, key=lambda row: row.order)
 
@@ -217,17 +218,12 @@ class Row:
         return self.task is not None and not self.task.status.ended
 
     @property
-    def has_failed(self) -> bool:
-        """Whether the newest try of the task instance has failed. A run that is still active is not told by that."""
-        return self.failed is not None and not self.is_active
-
-    @property
     def state(self) -> str:
         """The status of the run or, if its task instance has failed, what became of that: with or without a start."""
         if self.task is None:
             failure = self.failed.failure if self.failed else None
             return "failed" if failure is None or failure.started else "not started"
-        if self.has_failed:
+        if self.failed is not None:
             return "stopped" if self.task.status is TaskStatus.CANCELED else "failed"
         return self.task.status.value
 
@@ -277,7 +273,7 @@ class Row:
     @property
     def needs_you(self) -> bool:
         """Whether a person should look at it."""
-        return self.is_unread or self.is_asking or self.has_failed
+        return self.is_unread or self.is_asking or self.failed is not None
 
     @property
     def began(self) -> datetime | None:
@@ -348,7 +344,7 @@ def _badness(trouble: Trouble) -> tuple[int, float]:
 def group_of(row: Row) -> str:
     """Return what is equal for rows that need a person for the same reason. The numbers in a reason do not count."""
     parts = [row.id]
-    if row.has_failed and row.failed:
+    if row.failed is not None:
         parts = [row.failed.key.dag_id, row.failed.key.task_id, row.state, re.sub(r"\d+", "#", row.reason)]
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
 
@@ -362,7 +358,7 @@ def shown_as(row: Row) -> Iterator[str]:
         yield "paused"
     if row.is_unread:
         yield "unread"
-    if row.has_failed or (row.task and row.task.status is TaskStatus.FAILED):
+    if row.failed or (row.task and row.task.status is TaskStatus.FAILED):
         yield "failed"
     if row.needs_you:
         yield group_of(row)

@@ -22,6 +22,7 @@ from tests.catalogue import TEMPLATE_TEXT
 
 from .conftest import PANEL, ROLES, World
 from .known import CONN, queued
+from .known import failed as failure
 
 FRAGMENT = {"X-BrowserAct-Panel": "fragment"}
 STOP = {"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "same-origin"}
@@ -49,6 +50,7 @@ def account(world: World) -> dict[str, str]:
     bot, own_bot = world.start_bot(), world.start_bot()
     world.link(own_bot, "prices", api_version=ApiVersion.V3)
     world.queue = [queued(1, "shop"), queued(2, "prices")]
+    world.failures = [failure("prices", "planted reason", task="own"), failure("shop", "other reason", task="other")]
     runs = {"own": own, "other": other, "free": free, "failed": failed, "bot": bot, "own_bot": own_bot}
     return {**runs, "conn": CONN}
 
@@ -86,6 +88,10 @@ KINDS = {
     "length of the queue": ("/?conn={conn}", 'data-tile="queue"', SAME),
     "name in the queue, of a readable DAG": ("/?conn={conn}", "prices / search [2]", SAME),
     "name in the queue, of another DAG": ("/?conn={conn}", "shop / search [1]", SAME[1:]),
+    "failed task instance with its reason": ("/?conn={conn}", "prices / own</strong> did not start a run", SAME),
+    "failed task instance of another DAG": ("/?conn={conn}", "shop / other", SAME[1:]),
+    "page of a failed task instance": ("/ti/prices/{run}/own/-1", "planted reason", SAME),
+    "page of a failed task instance of another DAG": ("/ti/shop/{run}/other/-1", "other reason", SAME[1:]),
     "page of a run": ("/runs/{own}?conn={conn}", "{own}", SAME),
     "page of a run of another DAG": ("/runs/{other}?conn={conn}", "{other}", SAME[1:]),
     "page of a run without a DAG": ("/runs/{free}?conn={conn}", "{free}", ("op", "admin")),

@@ -124,9 +124,15 @@ class TestFailures:
         assert lines(look) == [("prices / search", state, 1)]
         assert {"failed", "all"} < set(shown_as(row))
 
-    def test_active_run_of_a_failed_task_instance_is_not_waited_for_rather_than_failed(self):
-        [row] = known(RUN, links=[link(RUN, waits=False)], failures=[failed(**STARTED)]).rows()
-        assert (row.state, row.is_unread, row.has_failed) == ("running", True, False)
+    def test_active_run_of_a_failed_task_instance_is_a_row_of_its_own(self):
+        look = known(RUN, links=[link(RUN, waits=False)], failures=[failed(**STARTED)])
+        assert lines(look) == [("prices / search", "running", 1), ("prices / search", "failed", 1)]
+
+    def test_run_that_a_failed_sensor_has_followed_is_shown_with_the_sensor(self):
+        run = task(1, TaskStatus.FAILED)
+        look = known(run, links=[link(run), link(run, "shop", follows=True)], failures=[failed("shop", **STARTED)])
+        assert lines(look) == [("shop / search", "failed", 1)]
+        assert len(look.rows()) == 1
 
     def test_failure_without_a_proof_gives_no_right_on_the_run_that_it_names(self):
         look = known(RUN, failures=[failed(**STARTED)], viewer=USER_OF_PRICES)
