@@ -153,16 +153,23 @@ class Panel:
         key = TaskInstanceKey(dag_id, run_id, task_id, index)
         viewing, own = view_instance(user, self._records.get(), self._keys, key)
         look, read, run = self._look(viewing, 0), None, None
-        if own:
-            read = self._read(viewing, own[0].browseract_task_id, patience_of(request), own)
-            run = _run(look, read, own, own[0])
         place = next((each for each in enumerate(look.queue, start=1) if each[1].key == key), None)
-        failed = next((look.row_of(each) for each in look.failures if each.key == key), None)
+        failed, notices = next((look.row_of(each) for each in look.failures if each.key == key), None), []
+        try:
+            if own:
+                read = self._read(viewing, own[0].browseract_task_id, patience_of(request), own)
+                run = _run(look, read, own, own[0])
+        except PageError as error:
+            # Why it has failed is known without BrowserAct.
+            if failed is None:
+                raise
+            notices = [error.notice]
         if run is not None and failed is not None and run["row"].failed is failed.failed:
             failed = None
         content = {"key": key, "has_run": bool(own), "place": place, "failed": failed, "run": run}
         # A task instance can get another run, also after its run has ended.
-        return _show(request, "run.html", look, content, title=label_of(key), about=read, refresh=REFRESH)
+        title = label_of(key)
+        return _show(request, "run.html", look, content, title=title, about=read, notices=notices, refresh=REFRESH)
 
     def credits(self, request: Request, user: Any) -> Response:
         """Show what the runs of the last days cost."""
@@ -199,14 +206,12 @@ class Panel:
 
     def source(self, request: Request, user: Any, source_id: str, kind: SourceKind) -> Response:
         """Show a workflow, bot or template with a DAG file that runs it."""
-        look, words, what = self._whole_account(user, Query.of(request).conn, 0), KINDS[kind], KINDS[kind].one
+        look, words = self._whole_account(user, Query.of(request).conn, 0), KINDS[kind]
         read = self._loop.run(self._accounts.source(look.account.conn_id, kind, source_id, patience_of(request)))
         source = read.source
         if source is None and read.not_found:
-            what = words.one
-            raise PageError(
-                404, Notice("error", f"BrowserAct has no such {what}.", f"Choose one in the list of {what}s.")
-            )
+            remedy = f"Choose one in the list of {words.one}s."
+            raise PageError(404, Notice("error", f"BrowserAct has no such {words.one}.", remedy))
         if source is None and read.error is not None:
             raise PageError(502, *_failed(read, True))
         content: dict[str, Any] = {"kind": kind, "words": words, "source": source}

@@ -371,6 +371,15 @@ class TestNothingYet:
         assert "Place 2 in the queue" in shown
         assert "shop" not in shown
 
+    async def test_reason_of_a_failed_task_instance_is_shown_although_its_run_cannot_be_read(self, see, world, account):
+        world.links.clear()
+        world.link(account["own"], "prices", waits=False)
+        world.failures = [failure("prices", "planted reason", started=True, task_id=account["own"])]
+        world.emulator.fault("get-task", RequestFault.refused(99001), times=None)
+        shown = await see("/ti/prices/{run}/search/-1", "viewer of one DAG")
+        assert "planted reason" in shown
+        assert "BrowserAct could not be read" in shown
+
 
 class TestOpen:
     """The address of the button, which redirects to where the page can be shown."""
