@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -132,7 +132,10 @@ def _time(value: Any) -> Any:
     # pendulum reads some words as times, such as "now".
     if not value[:1].isdigit():
         raise ValueError("it is not a time")
-    return pendulum.parse(value)
+    moment: Any = pendulum.parse(value)
+    # Of the first or last hours of the calendar, the time in another zone is an error.
+    moment.astimezone(timezone.utc)
+    return moment
 
 
 def _status(word: Any) -> Any:

@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
@@ -44,7 +44,7 @@ from airflow_provider_browseract.runs.routes import OPERATORS, SENSOR
 from airflow_provider_browseract.runs.stored import Text, from_json, storable
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.spending.budget import begin_of
-from airflow_provider_browseract.worker.showing import FAILURE_XCOM
+from airflow_provider_browseract.worker.showing import FAILURE_LENGTH, FAILURE_XCOM
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Row, Select
@@ -412,7 +412,7 @@ def failed_tries() -> list[FailedTry]:
         if failure is None and retries:
             failure = by_try.get((_key(row), row.try_number - 1))
         tries.append(FailedTry(_key(row), row.try_number, row.end_date, retries, failure))
-    return sorted(tries, key=lambda each: each.ended, reverse=True)
+    return sorted(tries, key=lambda each: each.ended, reverse=True)[:MAX_FAILURES]
 
 
 def _failed(session: Session, since: datetime, condition: ColumnElement[bool]) -> list[Row[Any]]:
@@ -423,9 +423,12 @@ def _failed(session: Session, since: datetime, condition: ColumnElement[bool]) -
 
 def _failure(text: str) -> Failure | None:
     try:
-        return from_json(Failure, _stated(text))
+        stated = from_json(Failure, _stated(text))
     except ValueError:
         return None
+    # As long as workers make them.
+    reason, remedy = stated.reason[:FAILURE_LENGTH], (stated.remedy or "")[:FAILURE_LENGTH]
+    return replace(stated, reason=reason, remedy=remedy or None)
 
 
 def connections() -> list[str]:

@@ -78,6 +78,10 @@ LOADING_REFRESH = 2
 PAGES = ("runs", "ti", "dag", "credits", *(words.path for words in KINDS.values()))
 """What the addresses of pages begin with, other than that of the overview."""
 
+MANY_WAIT = Notice(
+    "warning", "It is not known which runs are not waited for: so many task instances may wait that not all are read."
+)
+MANY_FAILURES = Notice("warning", "There are so many failed task instances that only the newest of them are read.")
 BOTS_MISSING = "The runs of bots are missing, because they could not be read"
 MORE_RUNS = Notice("info", "Some days have more runs than are read here, so their credits are higher than shown.")
 NOT_STOPPED = Notice(
@@ -108,6 +112,10 @@ class Panel:
         look = self._look(view(user, self._records.get(), self._keys, query.conn), patience_of(request))
         account, rows = look.account, look.rows()
         notices = [Notice("info", f"{account.error}.")] if account.missing and query.conn else []
+        if look.viewing.records.incomplete:
+            notices.append(MANY_WAIT)
+        if len(self._failures.get()) >= links.MAX_FAILURES:
+            notices.append(MANY_FAILURES)
         if account.missing:
             account = replace(account, error=None)
             look = replace(look, viewing=replace(look.viewing, conn_id=None), account=account)
@@ -140,7 +148,12 @@ class Panel:
         viewing = view(user, self._records.get(), self._keys, Query.of(request).conn)
         look, read = self._look(viewing, 0), self._read(viewing, task_id, patience_of(request))
         link = next(iter(viewing.proven(task_id)), None)
-        run = _run(look, read, [] if link is None else viewing.records.of_instance(link.key), link)
+        # The other runs of its task instance are only for those who may see that, and need a proof too.
+        sees = link is not None and viewing.access.reads_runs(link.key.dag_id)
+        own = (
+            [each for each in viewing.records.of_instance(link.key) if viewing.is_proven(each)] if link and sees else []
+        )
+        run = _run(look, read, own, link)
         content = {"key": None, "has_run": True, "place": None, "failed": None, "run": run}
         title = f"BrowserAct task {foreign_text(task_id)}"
         refresh = 0 if read.task is not None and read.task.status.ended else REFRESH
@@ -412,7 +425,8 @@ def _left_out(account: Account, reads_account: bool) -> tuple[Notice, ...]:
     """Return the notices of runs that a page about the runs of an account does not have."""
     found = []
     if account.truncated:
-        found.append(Notice("info", f"Not all runs could be read. {len(account.tasks):,} runs are shown."))
+        number = f" {len(account.tasks):,} runs are shown." if reads_account else ""
+        found.append(Notice("info", f"Not all runs could be read.{number}"))
     # If nothing can be read, that says it.
     bots = account.bots_failure
     if account.error is None and bots.error is not None:
@@ -439,16 +453,14 @@ def _show(
     :param about: what the page is about, whose age and error it shows. Default: the runs of the account.
     """
     viewing, account, shown = look.viewing, look.account, about or look.account
+    left_out = _left_out(account, viewing.reads_account) if about is None else ()
     frame = Frame(
         root_of(request),
         tab,
         title,
         conn_id=viewing.conn_id,
         connections=viewing.connections if tab == "workflows" or about is None else (),
-        notices=(
-            *(notices or _failed(shown, viewing.reads_account)),
-            *(_left_out(account, viewing.reads_account) if about is None else ()),
-        ),
+        notices=tuple(dict.fromkeys((*notices, *_failed(shown, viewing.reads_account), *left_out))),
         as_of=shown.as_of,
         reading=bool(refresh) and shown.is_old(look.now),
         refresh=refresh,

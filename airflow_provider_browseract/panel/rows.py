@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -106,11 +107,9 @@ class Look:
 
     def row(self, task: Task, link: Link | None = None) -> Row:
         """Return a run as a row, with one of its task instances. Default: one that has failed, or has started it."""
-        proven = self.viewing.proven(task.id)
         # A run that is active is not told by a task instance that does not wait for it any more.
-        failed = self._failure_of_run.get(task.id) if task.status.ended else None
-        if link is None:
-            link = next((each for each in proven if failed and each.key == failed.key), next(iter(proven), None))
+        failed, own = self._failure_of_run.get(task.id, (None, None)) if task.status.ended else (None, None)
+        link = link or own or next(iter(self.viewing.proven(task.id)), None)
         return Row(self, task, link, self.rights_on(task.id), failed)
 
     def rows(self) -> list[Row]:
@@ -165,13 +164,21 @@ class Look:
         return (link.browseract_task_id, link.conn_id) if link else (None, None)
 
     @cached_property
-    def _failure_of_run(self) -> dict[str, FailedTry]:
-        """The failed task instances by their runs. An XCom of a failure proves nothing, so the link has to."""
+    def _failure_of_run(self) -> dict[str, tuple[FailedTry, Link]]:
+        """The failed task instances by the runs that they have started, with their links.
+
+        An XCom of a failure proves nothing, so the link has to. A sensor, which anyone can point at a run, says nothing
+        about it.
+        """
+        runs = {each.key: self._run_of(each)[0] for each in reversed(self.failures)}
+        of_runs = [link for task_id in {*runs.values()} for link in self.viewing.records.of_run(task_id or "")]
+        links = {link.key: link for link in of_runs if runs.get(link.key) == link.browseract_task_id}
         found = {}
         for each in reversed(self.failures):
-            task_id, _ = self._run_of(each)
-            if task_id and any(link.key == each.key for link in self.viewing.proven(task_id)):
-                found[task_id] = each
+            link = links.get(each.key)
+            is_own = link and not link.follows and self.viewing.is_proven(link)
+            if link and is_own and self.viewing.access.reads_runs(each.key.dag_id):
+                found[link.browseract_task_id] = each, link
         return found
 
     def _is_here(self, failed: FailedTry) -> bool:
@@ -239,8 +246,9 @@ class Row:
         """Name or id of the workflow, or ``bot`` and its name."""
         if self.task is not None:
             return self.look.source_name(source_of(self.task))
+        # Names of the account are only for those who may read the connection.
         source = self.failed.failure.source if self.failed and self.failed.failure else None
-        return (source.name or self.look.source_name(source.id) or source.kind) if source else ""
+        return (source.name or source.id or source.kind) if source else ""
 
     @property
     def source_path(self) -> tuple[str, str] | None:
@@ -292,6 +300,14 @@ class Row:
         """The credits of the run so far."""
         return self.task.credit if self.task else None
 
+    @cached_property
+    def group(self) -> str:
+        """What is equal for rows that need a person for the same reason. The numbers in a reason do not count."""
+        parts = [self.id]
+        if self.failed is not None:
+            parts = [self.failed.key.dag_id, self.failed.key.task_id, self.state, re.sub(r"\d+", "#", self.reason)]
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
+
     @property
     def order(self) -> tuple[bool, bool, float]:
         """Where the row stands in a list."""
@@ -322,14 +338,20 @@ def troubles(rows: Iterable[Row]) -> list[Trouble]:
     """Return what needs a person, the worst first.
 
     Runs that are not waited for (by credits) come before Required Actions (by the time that is left), and these before
-    failures (by their number).
+    failures. Of these, each DAG has its most frequent one first, then its next one, so that none hides those of others.
     """
     found: dict[str, Trouble] = {}
     for row in rows:
         if row.needs_you:
-            group = group_of(row)
-            found.setdefault(group, Trouble(group, [])).rows.append(row)
-    return sorted(found.values(), key=_badness)
+            found.setdefault(row.group, Trouble(row.group, [])).rows.append(row)
+    turns: Counter[str] = Counter()
+    ordered = []
+    for each in sorted(found.values(), key=_badness):
+        kind, _ = _badness(each)
+        dag_id = each.first.failed.key.dag_id if each.first.failed else ""
+        ordered.append((kind, turns[dag_id] if dag_id else 0, each))
+        turns[dag_id] += 1
+    return [each for _, _, each in sorted(ordered, key=lambda each: each[:2])]
 
 
 def _badness(trouble: Trouble) -> tuple[int, float]:
@@ -339,14 +361,6 @@ def _badness(trouble: Trouble) -> tuple[int, float]:
     if row.is_asking:
         return 1, row.answer_by.timestamp() if row.answer_by else float("inf")
     return 2, -len(trouble.rows)
-
-
-def group_of(row: Row) -> str:
-    """Return what is equal for rows that need a person for the same reason. The numbers in a reason do not count."""
-    parts = [row.id]
-    if row.failed is not None:
-        parts = [row.failed.key.dag_id, row.failed.key.task_id, row.state, re.sub(r"\d+", "#", row.reason)]
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def shown_as(row: Row) -> Iterator[str]:
@@ -361,4 +375,4 @@ def shown_as(row: Row) -> Iterator[str]:
     if row.failed or (row.task and row.task.status is TaskStatus.FAILED):
         yield "failed"
     if row.needs_you:
-        yield group_of(row)
+        yield row.group

@@ -41,6 +41,10 @@ class Viewing:
         """Return the links of a run that give rights on it, those of task instances that have started it first."""
         return [] if self.conn_id is None else self.records.proven(task_id, self.conn_id, self.key)
 
+    def is_proven(self, link: Link) -> bool:
+        """Return whether a link gives rights on its run."""
+        return self.conn_id is not None and link.is_proven(self.conn_id, self.key)
+
     def may_know(self, task_id: str) -> bool:
         """Return whether BrowserAct may be asked about a run for the viewer."""
         return self.reads_account or any(self.access.reads_runs(link.key.dag_id) for link in self.proven(task_id))

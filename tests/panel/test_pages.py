@@ -43,7 +43,7 @@ class Page:
 
     def __init__(self, look, page: str, *args: Any, read: Any = None, query: str = "", fragment: bool = True) -> None:
         panel: Any = object.__new__(pages.Panel)
-        kept = SimpleNamespace(get=lambda: None)
+        kept = SimpleNamespace(get=tuple)
         panel._records = panel._failures = panel._keys = kept
         panel._look = lambda viewing, patience: look
         panel._read = lambda *_: read

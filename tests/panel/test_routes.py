@@ -489,6 +489,11 @@ class TestStop:
     async def test_get_request_stops_nothing(self, press):
         assert (await press(method="GET")).status_code in (404, 405)
 
+    async def test_overview_says_that_it_does_not_know_who_waits(self, see, world):
+        assert "It is not known which runs" not in await see("/?conn={conn}")
+        world.incomplete = True
+        assert "It is not known which runs" in await see("/?conn={conn}")
+
     @cases(
         {
             "reader of the DAG": ("admin", ["prices / search", "shop / search"]),

@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.panel.html import foreign_text, label_of
+from airflow_provider_browseract.panel.links import Source
 from airflow_provider_browseract.panel.rows import NO_REASON, shown_as, troubles
 from airflow_provider_browseract.runs.wait import Wait
 from tests.cases import cases
@@ -128,11 +129,27 @@ class TestFailures:
         look = known(RUN, links=[link(RUN, waits=False)], failures=[failed(**STARTED)])
         assert lines(look) == [("prices / search", "running", 1), ("prices / search", "failed", 1)]
 
-    def test_run_that_a_failed_sensor_has_followed_is_shown_with_the_sensor(self):
-        run = task(1, TaskStatus.FAILED)
+    def test_failed_sensor_is_a_row_of_its_own_and_says_nothing_about_the_run_that_it_has_followed(self):
+        run = task(1, TaskStatus.FINISHED)
         look = known(run, links=[link(run), link(run, "shop", follows=True)], failures=[failed("shop", **STARTED)])
-        assert lines(look) == [("shop / search", "failed", 1)]
-        assert len(look.rows()) == 1
+        found = [(row.key and row.key.dag_id, row.state, row.reason) for row in look.rows()]
+        assert found == [("shop", "failed", "It is over"), ("prices", "finished", "")]
+
+    def test_viewer_of_the_line_alone_does_not_see_which_run_it_is(self):
+        run = task(1, TaskStatus.FAILED)
+        viewer: Any = Viewer({"prices"}, account=True)
+        viewer.reads_runs = lambda dag_id: False
+        look = known(run, links=[link(run)], failures=[failed(**STARTED)], viewer=viewer)
+        assert [(row.task is None, row.reason) for row in look.rows()] == [(True, NO_REASON), (False, "")]
+
+    def test_name_of_a_workflow_is_not_looked_up_for_a_failure(self):
+        [row] = known(failures=[failed(source=Source("workflow", "72"))], names={"72": "Payroll"}).rows()
+        assert row.source == "72"
+
+    def test_many_failures_of_a_dag_hide_none_of_another(self):
+        many = [failed("forged", f"{'x' * n}", map_index=n) for n in range(24) for _ in range(2)]
+        found = troubles(known(failures=[*many, failed()], viewer=Viewer({"prices", "forged"})).rows())
+        assert [each.first.key.dag_id for each in found[:3] if each.first.key] == ["forged", "prices", "forged"]
 
     def test_failure_without_a_proof_gives_no_right_on_the_run_that_it_names(self):
         look = known(RUN, failures=[failed(**STARTED)], viewer=USER_OF_PRICES)
@@ -241,10 +258,12 @@ def test_search_does_not_find_the_name_of_a_hidden_dag():
     assert not row.matches("secret_dag")
 
 
-def test_2000_runs_with_200_waiting_and_500_failed_take_less_than_a_second():
-    runs = [task(number, minutes=number / 2) for number in range(2000)]
-    failures = [failed(map_index=number) for number in range(500)]
-    look = known(*runs, links=map(link, runs), queue=[queued(number) for number in range(200)], failures=failures)
+def test_2000_runs_with_200_waiting_and_2000_failed_that_name_one_run_take_less_than_a_second():
+    runs = [task(number, TaskStatus.FAILED, minutes=number / 2) for number in range(2000)]
+    failures = [failed(map_index=number, started=True, task_id=runs[0].id) for number in range(2000)]
+    forged = [link(runs[0], map_index=number, proof="0" * 64) for number in range(2000)]
+    queue = [queued(number) for number in range(200)]
+    look = known(*runs, links=[*forged, *map(link, runs)], queue=queue, failures=failures)
     began = time.thread_time()
     assert len(troubles(look.rows())) == 1
     assert time.thread_time() - began < 1.0

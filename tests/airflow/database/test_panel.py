@@ -541,6 +541,11 @@ class TestFailures:
         fail(failure=failure)
         assert [each.failure for each in self.found()] == [None]
 
+    def test_long_reason_is_cut_as_workers_cut_theirs(self, fail):
+        fail(failure={**REFUSED, "reason": "x" * 5_000, "remedy": "y" * 2_000})
+        [failed] = self.found()
+        assert (len(failed.failure.reason), len(failed.failure.remedy)) == (300, 300)
+
     def test_reason_of_an_earlier_try_does_not_count(self, fail):
         key = fail(state="up_for_retry")
         rows.schedule_next_try(key)
