@@ -96,16 +96,17 @@ class BrowserActHook(BaseHook):
             settings = self._settings = form.read_settings(self.get_connection(self.browseract_conn_id))
         return settings
 
-    def own_settings(self, remedy: str = "Use a connection of this type.") -> Settings:
+    def own_settings(self) -> Settings:
         """Return the settings of a connection to BrowserAct, for those who choose it by its id.
 
         The password of another service must not be sent to BrowserAct, or to wherever the connection points.
 
-        :param remedy: what follows in the error about another type.
         :raises InputError: it is of another type, or its fields cannot be used.
         """
         if self.get_connection(self.browseract_conn_id).conn_type != self.conn_type:
-            raise InputError(f"Connection {self.browseract_conn_id!r} is not of type BrowserAct.\n{remedy}")
+            raise InputError(
+                f"Connection {self.browseract_conn_id!r} is not of type BrowserAct.\nUse a connection of this type."
+            )
         return self.settings
 
     def _current(self, within: float | None = None) -> Settings:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import ResponseLostError
 from airflow_provider_browseract.loops import AsyncSender, send_all_async
-from airflow_provider_browseract.panel.kept import Kept
-
-log = logging.getLogger(__name__)
+from airflow_provider_browseract.panel.connections import Connection
+from airflow_provider_browseract.panel.kept import Kept, Known, explain
 
 T = TypeVar("T")
+
+Steps: TypeAlias = "Generator[Call[Any], Any, T]"
+"""Yields the calls of a read, and returns what it has read."""
 
 CALL_LIMIT = 8.0
 """Seconds that a call may take, retries included."""
@@ -48,23 +49,23 @@ class AccountClient:
     :param connection: the connection. It is read again after a failure, because someone may have changed it.
     """
 
-    def __init__(self, settings: Settings, connection: Kept[Settings]) -> None:
-        self.settings, self.connection = settings, connection
-        self.closed = False
+    def __init__(
+        self, conn_id: str, settings: Settings, connection: Kept[Connection], clock: Callable[[], float]
+    ) -> None:
+        self.conn_id, self.settings, self.clock = conn_id, settings, clock
+        self._connection = connection
         self._slots = asyncio.Semaphore(READS_AT_ONCE)
 
-    @property
-    def owner(self) -> tuple[str, str]:
-        """What decides whose account it is."""
-        return self.settings.base_url, self.settings.api_key
+    def kept(self, steps: Callable[[], Steps[T]], keep: Callable[[T], float]) -> Kept[T]:
+        """Return a value of this account that is read with some steps when it is needed."""
+        return Kept(lambda: self.send(steps()), keep, self.explain, self.clock)
 
-    def kept(self, read: Callable[[], Awaitable[T]], keep: Callable[[T], float]) -> Kept[T]:
-        """Return a value of this account that is read when it is needed."""
-        return Kept(self.connection.conn_id, read, keep, self.connection.clock, self.connection.expire)
+    def explain(self, error: Exception) -> Known[Any]:
+        """Return why a read has failed."""
+        self._connection.expired = True
+        return explain(error, self.conn_id)
 
-    async def send(
-        self, steps: Generator[Any, Any, T], through: Callable[[AsyncSender], AsyncSender] = lambda client: client
-    ) -> T:
+    async def send(self, steps: Steps[T], through: Callable[[AsyncSender], AsyncSender] = lambda client: client) -> T:
         """Send calls, and return what the steps return."""
         settings = self.settings.within(CALL_LIMIT)
         async with self._slots, AsyncBrowserActClient(settings) as client:
@@ -72,9 +73,3 @@ class AccountClient:
                 return await asyncio.wait_for(send_all_async(steps, through(client)), READ_LIMIT)
             except asyncio.TimeoutError:
                 raise ResponseLostError(f"BrowserAct did not send everything within {READ_LIMIT:g} seconds") from None
-
-
-def only(call: Call[T]) -> Generator[Call[Any], Any, T]:
-    """Yield one call, and return its result."""
-    result: T = yield call
-    return result

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
+from math import inf
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.api.versions import APIS
-from airflow_provider_browseract.exceptions import UnexpectedResponseError
 from airflow_provider_browseract.in_airflow.shielding import outlasting
 from airflow_provider_browseract.loops import AsyncSender
 from airflow_provider_browseract.panel import links
-from airflow_provider_browseract.panel.client import AccountClient, only
-from airflow_provider_browseract.panel.kept import NO_FAILURE, RETRY_PAUSE, Failure, Read, is_within
-from airflow_provider_browseract.panel.listing import RunLists, Runs
+from airflow_provider_browseract.panel.client import AccountClient, Steps
+from airflow_provider_browseract.panel.kept import Kept, Known, is_within
+from airflow_provider_browseract.panel.listing import RUNS_INTERVAL, RunLists, Runs
 from airflow_provider_browseract.runs.watching import WATCH_OVERLAP
 from airflow_provider_browseract.spending.budget import ONE_DAY, begin_of, moment
 from airflow_provider_browseract.spending.spend import ListedRun
@@ -71,86 +71,61 @@ Group: TypeAlias = "tuple[str | None, str | None]"
 class Day:
     """The sums of the runs that were created on a day (UTC).
 
-    :param truncated: it had more runs, which are not known: there are too many, or they cannot be read.
     :param closed: they cannot change any more.
+    :param truncated: it had more runs, which are not known: there are too many, or they cannot be read.
     :param has_bots: the runs of bots could be read too.
+    :param is_listed: the runs are those of the account's lists, which are read anyway.
     """
 
     sums: Mapping[Group, Sums]
     as_of: datetime
-    truncated: bool
     closed: bool
+    truncated: bool = False
     has_bots: bool = True
+    is_listed: bool = False
 
     @classmethod
-    def of(
-        cls,
-        day: date,
-        tasks: Iterable[Task],
-        as_of: datetime,
-        dags: Mapping[str, str],
-        *,
-        truncated: bool = False,
-        has_bots: bool = True,
-    ) -> Day:
-        """Sum the tasks that were created on the day. Each counts once.
+    def of(cls, day: date, tasks: Iterable[Task], as_of: datetime, dags: Mapping[str, str], **known: bool) -> Day:
+        """Sum the tasks that were created on the day. Each counts once, as it is listed last.
 
         :param dags: the DAG of each run that one has started.
+        :param known: further fields.
         """
         sums: dict[Group, Sums] = {}
-        counted, is_known = set[str](), True
-        for task in tasks:
-            # A task without creation time belongs to no day.
-            with suppress(UnexpectedResponseError):
-                run = ListedRun.of(task)
-                if run.created_at.date() == day and run.id not in counted:
-                    counted.add(run.id)
-                    group = source_of(task), dags.get(run.id)
-                    of_run = Sums(1, run.credit or 0, run.status is TaskStatus.FAILED)
-                    sums[group] = sums.get(group, Sums()).plus(of_run)
-                    is_known = is_known and run.status.ended and run.credit is not None
+        is_settled = True
+        # A task without creation time belongs to no day.
+        for task in {task.id: task for task in tasks if task.created_at}.values():
+            run = ListedRun.of(task)
+            if run.created_at.date() == day:
+                group = source_of(task), dags.get(run.id)
+                of_run = Sums(1, run.credit or 0, run.status is TaskStatus.FAILED)
+                sums[group] = sums.get(group, Sums()).plus(of_run)
+                is_settled = is_settled and run.is_settled
         begins = begin_of(day)
         # A run may be listed late.
         is_over = begins + ONE_DAY + timedelta(seconds=WATCH_OVERLAP) < as_of
         # BrowserAct may report the credits of a run days after its end.
-        closed = begins + 4 * ONE_DAY < as_of or (is_over and is_known)
-        return cls(sums, as_of, truncated, closed, has_bots)
+        closed = begins + 4 * ONE_DAY < as_of or (is_over and is_settled)
+        return cls(sums, as_of, closed, **known)
 
 
-@dataclass(frozen=True)
-class DaysRead(Read):
-    """The days that were read of the last :data:`DAYS`. ``error`` is why a day could not be read."""
+class Pace(NamedTuple):
+    """Lets the connections of this process take turns, and pauses before each request.
 
-    days: Mapping[date, Day] = field(default_factory=dict)
+    :param turn: is held by whoever sends requests.
+    """
 
-
-class Pace:
-    """Lets the connections of this process take turns, and pauses between requests."""
-
-    def __init__(self, clock: Callable[[], float], sleep: Callable[[float], Awaitable[Any]]) -> None:
-        self.turn = asyncio.Lock()
-        self._clock, self._sleep = clock, sleep
-        self._next = float("-inf")
-
-    def applied_to(self, client: AsyncSender) -> AsyncSender:
-        """Return a client that keeps the pace."""
-        return _PacedClient(client, self)
-
-    async def pause(self) -> None:
-        """Wait until the next request may be sent."""
-        now = self._clock()
-        at = min(max(now, self._next), now + REQUEST_PAUSE)
-        self._next = at + REQUEST_PAUSE
-        await self._sleep(at - now)
+    turn: asyncio.Lock
+    sleep: Callable[[float], Awaitable[Any]]
 
 
-class _PacedClient:
-    def __init__(self, client: AsyncSender, pace: Pace) -> None:
-        self._client, self._pace = client, pace
+class _Paced(NamedTuple):
+    client: AsyncSender
+    pace: Pace
 
     async def send(self, call: Call[T]) -> T:
-        await self._pace.pause()
-        return await self._client.send(call)
+        await self.pace.sleep(REQUEST_PAUSE)
+        return await self.client.send(call)
 
 
 class Days:
@@ -160,109 +135,86 @@ class Days:
     """
 
     def __init__(self, client: AccountClient, lists: RunLists, pace: Pace) -> None:
-        self._client, self._lists, self._pace, self._clock = client, lists, pace, client.connection.clock
-        self._today_of: Runs | None = None
-        self._had_bots = False
-        self._had_bots_at = float("-inf")
-        self._days: dict[date, Day] = {}
-        self._failures: dict[date, Failure] = {}
-        self._failed_at = self._asked_at = float("-inf")
+        self._client, self._lists, self._pace = client, lists, pace
+        self._days: dict[date, Kept[Day]] = {}
+        self._bots_ran = client.kept(self._ask_for_bots, lambda ran: inf if ran else OPEN_DAY_INTERVAL)
+        self._asked_at = -inf
         self._loading: asyncio.Task[None] | None = None
-        self.first = asyncio.Event()
-        """Set after the first day was read, with or without success."""
 
-    def read(self) -> DaysRead:
-        """Return the days that were read, and have further ones read in the background."""
-        self._asked_at = self._clock()
-        wanted = self._wanted()
-        self._days = {day: self._days[day] for day in wanted if day in self._days}
-        self._failures = {day: self._failures[day] for day in wanted if day in self._failures}
-        if self._loading is None and (self._lists.refresh() or self._next() is not None):
+    async def get(self, until: float) -> Known[Mapping[date, Day]]:
+        """Return the days that are known, after today was read if it is due, and read further ones in the background.
+
+        :param until: return at this moment of the monotonic clock in any case.
+        """
+        self._asked_at = self._client.clock()
+        today = moment(self._asked_at).date()
+        wanted = [today - number * ONE_DAY for number in range(DAYS)]
+        self._days = {day: self._days.get(day) or self._kept(day) for day in wanted}
+        if self._loading is None or self._loading.done():
             self._loading = outlasting(self._load())
-        failure = next(iter(self._failures.values()), NO_FAILURE)
-        as_of = max((day.as_of for day in self._days.values()), default=None)
-        return DaysRead(dict(self._days), as_of=as_of, error=failure.error, remedy=failure.remedy)
+        await self._days[today].get(until)
+        known = [kept.known for kept in self._days.values()]
+        failed = next((each for each in known if each.error is not None), Known())
+        days = {day: kept.known.value for day, kept in self._days.items() if kept.known.value is not None}
+        as_of = max((day.as_of for day in days.values()), default=None)
+        return Known(value=days, as_of=as_of, error=failed.error, remedy=failed.remedy)
 
-    def _runs_suffice(self) -> bool:
-        """Return whether the runs of the account contain all runs of today."""
-        lists, today = self._lists, self._wanted()[0]
-        needed = (lists.workflows, lists.bots) if lists.has_bots else (lists.workflows,)
-        return not lists.runs.truncated and all(kept.as_of and kept.as_of.date() == today for kept in needed)
-
-    def _wanted(self) -> list[date]:
-        """Return the days, today first."""
-        today = moment(self._clock()).date()
-        return [today - number * ONE_DAY for number in range(DAYS)]
-
-    def _next(self) -> date | None:
-        """Return the day to read next; None if there is none, or if nobody has asked lately."""
-        now = self._clock()
-        asked = is_within(ASKED_LATELY, self._asked_at, now)
-        if self._client.closed or not asked or is_within(RETRY_PAUSE, self._failed_at, now):
-            return None
-        due = []
-        for number, day in enumerate(self._wanted()):
-            known = self._days.get(day)
-            is_new = known and (known.closed or is_within(OPEN_DAY_INTERVAL, known.as_of.timestamp(), now))
-            if number == 0 and self._runs_suffice():
-                is_new = known and self._today_of is self._lists.runs
-            if known is None or not is_new or self._lists.has_bots > known.has_bots:
-                # A day that cannot be read does not stop the others.
-                due.append((known is not None, day in self._failures, -day.toordinal()))
-        return date.fromordinal(-min(due)[2]) if due else None
+    def _kept(self, day: date) -> Kept[Day]:
+        return Kept(partial(self._read, day), self._keep, self._client.explain, self._client.clock)
 
     async def _load(self) -> None:
-        try:
-            if running := self._lists.refresh():
-                await asyncio.wait(running)
-            while self._next() is not None:
-                async with self._pace.turn:
-                    # Another connection may have had its turn for a while.
-                    if day := self._next():
-                        await self._load_day(day)
-        finally:
-            self._loading = None
+        # Today first, because it reads the lists, which show whether there are bots.
+        await next(iter(self._days.values())).get()
+        while day := self._next():
+            await day.get()
 
-    async def _load_day(self, day: date) -> None:
-        began, begins = moment(self._clock()), begin_of(day)
-        try:
-            has_bots, runs = self._lists.has_bots, self._lists.runs
-            if day == self._wanted()[0] and self._runs_suffice():
-                began = self._lists.workflows.as_of or began
-                self._days[day] = await self._summed(day, runs.tasks, began, has_bots=has_bots)
-                self._today_of = runs
-                self._failures.pop(day, None)
-                return
-            versions = (*([ApiVersion.V3] if has_bots and await self._bots_ran() else []), ApiVersion.V2)
-            tasks: list[Task] = []
-            truncated = False
-            for version in versions:
-                of_day = {"created_at_from": begins, "created_at_to": begins + ONE_DAY, "limit": PAGE_SIZE}
-                steps = list_items(APIS[version].list_tasks(**of_day), MAX_REQUESTS)
-                listing = await self._client.send(steps, self._pace.applied_to)
-                tasks = listing.items + tasks
-                truncated = truncated or listing.incomplete
-            self._days[day] = await self._summed(day, tasks, began, truncated=truncated, has_bots=has_bots)
-            self._failures.pop(day, None)
-        except Exception as error:  # noqa: BLE001 - it is shown on the page, and tried again
-            self._failed_at, self._failures[day] = self._clock(), Failure.of(error, self._client.connection.conn_id)
-            self._client.connection.expire()
-        finally:
-            self.first.set()
+    def _next(self) -> Kept[Day] | None:
+        """Return the day before today to read next; None if none is due, nobody has asked lately, or after an error."""
+        asked = is_within(ASKED_LATELY, self._asked_at, self._client.clock())
+        if not asked or any(each.known.error is not None and not each.is_due for each in self._days.values()):
+            return None
+        _, *earlier = self._days.values()
+        # The newest first. A day that cannot be read does not stop the others.
+        due = [each for each in earlier if each.is_due]
+        return min(due, key=lambda each: (each.known.error is not None, each.known.value is not None), default=None)
 
-    async def _summed(self, day: date, tasks: Iterable[Task], as_of: datetime, **known: bool) -> Day:
-        conn_id, api_key = self._client.connection.conn_id, self._client.settings.api_key
+    def _keep(self, day: Day) -> float:
+        if self._lists.has_bots and not day.has_bots:
+            return 0.0
+        return inf if day.closed else RUNS_INTERVAL if day.is_listed else OPEN_DAY_INTERVAL
 
-        def make() -> Day:
-            return Day.of(day, tasks, as_of, links.dags_on(day, conn_id, api_key), **known)
+    async def _read(self, day: date) -> Day:
+        as_of = moment(self._client.clock())
+        is_listed = day == as_of.date() and await self._lists.have_all_of(day)
+        has_bots = self._lists.has_bots
+        if is_listed:
+            (tasks, truncated), as_of = self._lists.runs, self._lists.workflows.known.as_of or as_of
+        else:
+            bots_ran = has_bots and (await self._bots_ran.get()).value is not False
+            async with self._pace.turn:
+                steps = _list_day(day, [ApiVersion.V3, ApiVersion.V2] if bots_ran else [ApiVersion.V2])
+                tasks, truncated = await self._client.send(steps, partial(_Paced, pace=self._pace))
+        conn_id, api_key = self._client.conn_id, self._client.settings.api_key
+
+        def summed() -> Day:
+            dags = links.dags_on(day, conn_id, api_key)
+            return Day.of(day, tasks, as_of, dags, truncated=truncated, has_bots=has_bots, is_listed=is_listed)
 
         # It reads the database and, for thousands of runs, takes long enough to delay other reads.
-        return await asyncio.to_thread(make)
+        return await asyncio.to_thread(summed)
 
-    async def _bots_ran(self) -> bool:
+    def _ask_for_bots(self) -> Steps[bool]:
         """Return whether version 3 lists any run of these days. If not, its days need no requests."""
-        if not self._had_bots and not is_within(OPEN_DAY_INTERVAL, self._had_bots_at, self._clock()):
-            begins = begin_of(self._wanted()[-1])
-            page = await self._client.send(only(APIS[ApiVersion.V3].list_tasks(created_at_from=begins, limit=1)))
-            self._had_bots, self._had_bots_at = bool(page.items), self._clock()
-        return self._had_bots
+        page = yield APIS[ApiVersion.V3].list_tasks(created_at_from=begin_of(min(self._days)), limit=1)
+        return bool(page.items)
+
+
+def _list_day(day: date, api_versions: Iterable[ApiVersion]) -> Steps[Runs]:
+    """List the runs of a day. Where both versions list a run, that of version 2 is the last one."""
+    begins, tasks, truncated = begin_of(day), list[Task](), False
+    for api_version in api_versions:
+        of_day = {"created_at_from": begins, "created_at_to": begins + ONE_DAY, "limit": PAGE_SIZE}
+        listing = yield from list_items(APIS[api_version].list_tasks(**of_day), MAX_REQUESTS)
+        tasks += listing.items
+        truncated = truncated or listing.incomplete
+    return Runs(tuple(tasks), truncated)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import traceback
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, TypeVar
+from math import inf
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.exceptions import (
@@ -26,6 +27,7 @@ from airflow_provider_browseract.spending.budget import moment
 
 log = logging.getLogger(__name__)
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 RETRY_PAUSE = 30.0
@@ -48,126 +50,97 @@ class Read:
     :param as_of: when what is there was read; None if nothing was read yet.
     :param error: why the last read failed, in one line; None if it did not. What is there stays.
     :param remedy: what to do about it; empty if it is enough to wait.
+    :param not_found: there is no such thing.
     """
 
     as_of: datetime | None = None
     error: str | None = None
     remedy: str = ""
+    not_found: bool = False
 
     def is_old(self, now: datetime) -> bool:
         """Return whether what is there is so old that it must not be taken for what is true now."""
         return self.error is None and self.as_of is not None and (now - self.as_of).total_seconds() > OLD
 
 
-class Failure(NamedTuple):
-    """Why a read failed."""
+@dataclass(frozen=True, kw_only=True)
+class Known(Read, Generic[T]):
+    """A value that was read; None if there is none."""
 
-    error: str | None
-    remedy: str = ""
-    not_found: bool = False
-
-    @classmethod
-    def of(cls, error: Exception, conn_id: str) -> Failure:
-        """Explain an error without secrets."""
-        if isinstance(error, BrowserActError):
-            remedy = "" if isinstance(error, NO_REMEDY) else error.advice
-            return cls(error.brief, remedy, isinstance(error, NotFoundError))
-        if isinstance(error, AirflowNotFoundException):
-            reason, _, remedy = no_connection(conn_id).partition("\n")
-            return cls(reason.rstrip("."), remedy, not_found=True)
-        if isinstance(error, InputError):
-            text = str(error)
-        else:
-            # Without a traceback: Airflow's logs may show its variables, such as the API key.
-            log.warning("The account of connection %r could not be read (%s)", conn_id, type(error).__name__)
-            log.debug("%s", "".join(traceback.format_exception(error)))
-            text = f"unexpected error ({type(error).__name__})"
-        reason, _, remedy = text.partition("\n")
-        return cls(reason.rstrip(".")[:MAX_LINE], remedy[:MAX_LINE])
+    value: T | None = None
 
 
-NO_FAILURE = Failure(None)
+Explain: TypeAlias = "Callable[[Exception], Known[Any]]"
 
 
 class Kept(Generic[T]):
-    """A value that is read again if someone asks for it when it is old.
+    """A value that is read again if someone asks for it when it is old, or when :attr:`expired` was set.
 
     :param keep: returns for how many seconds a value is kept.
-    :param failed: called after a read has failed.
+    :param explain: returns what is known after an error.
     """
 
     def __init__(
-        self,
-        conn_id: str,
-        read: Callable[[], Awaitable[T]],
-        keep: Callable[[T], float],
-        clock: Callable[[], float],
-        failed: Callable[[], None] = lambda: None,
+        self, read: Callable[[], Awaitable[T]], keep: Callable[[T], float], explain: Explain, clock: Callable[[], float]
     ) -> None:
-        self.value: T | None = None
-        self.failure = NO_FAILURE
-        self.as_of: datetime | None = None
-        self.conn_id, self.clock = conn_id, clock
-        self._read, self._keep, self._failed = read, keep, failed
-        self._at, self._expired = float("-inf"), False
+        self._read, self._keep, self._explain, self._clock = read, keep, explain, clock
+        self.known: Known[T] = Known()
+        self._at, self.expired = -inf, False
         self._running: asyncio.Task[None] | None = None
 
     @property
-    def state(self) -> dict[str, Any]:
-        """The fields of :class:`Read`."""
-        return {"as_of": self.as_of, "error": self.failure.error, "remedy": self.failure.remedy}
+    def is_due(self) -> bool:
+        """Whether it is read when someone asks next."""
+        if self.known.error is not None:
+            return not is_within(RETRY_PAUSE, self._at, self._clock())
+        value = self.known.value
+        return value is None or self.expired or not is_within(self._keep(value), self._at, self._clock())
 
-    def expire(self) -> None:
-        """Read it again when someone asks next."""
-        self._expired = True
-
-    def refresh(self) -> asyncio.Task[None] | None:
-        """Return the read that is running, or start one if it is due."""
-        if self._running is None and self._is_due():
+    async def get(self, until: float = inf) -> Known[T]:
+        """Return what is known after a read that is due or running, or at a moment of the monotonic clock."""
+        if self.is_due and (self._running is None or self._running.done()):
             # Others may wait for it when the one who asked first has closed the page.
             self._running = outlasting(self._refresh())
-        return self._running
-
-    def _is_due(self) -> bool:
-        if self.failure is not NO_FAILURE or self.value is None:
-            return not is_within(RETRY_PAUSE, self._at, self.clock())
-        return self._expired or not is_within(self._keep(self.value), self._at, self.clock())
+        if self._running is not None:
+            await asyncio.wait([self._running], timeout=max(0.0, until - time.monotonic()))
+        return self.known
 
     async def _refresh(self) -> None:
-        began, self._expired = self.clock(), False
+        began, self.expired = self._clock(), False
         try:
-            self.value = await self._read()
-            self._at, self.as_of, self.failure = began, moment(began), NO_FAILURE
+            self.known, self._at = Known(value=await self._read(), as_of=moment(began)), began
         except Exception as error:  # noqa: BLE001 - it is shown on the page, and tried again
-            self._at, self.failure = self.clock(), Failure.of(error, self.conn_id)
-            if self.failure.not_found:
-                self.value = self.as_of = None
-            self._failed()
-        finally:
-            self._running = None
+            known, failed = self.known, self._explain(error)
+            self._at = self._clock()
+            self.known = failed if failed.not_found else replace(failed, value=known.value, as_of=known.as_of)
 
 
-class Patience:
-    """How long a caller waits, for everything that it needs."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = asyncio.get_running_loop().time() + seconds
-
-    async def wait_for(self, *kept: Kept[Any]) -> None:
-        """Wait until values that are old are read again. If the caller is cancelled, the reads continue."""
-        running = {task for each in kept if (task := each.refresh())}
-        left = self._end - asyncio.get_running_loop().time()
-        if running and left > 0:
-            await asyncio.wait(running, timeout=left)
-
-    async def wait_until(self, event: asyncio.Event) -> None:
-        """Wait until an event has happened."""
-        left = self._end - asyncio.get_running_loop().time()
-        if left > 0 and not event.is_set():
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(event.wait(), left)
+def explain(error: Exception, conn_id: str) -> Known[Any]:
+    """Return why a read has failed, without secrets."""
+    if isinstance(error, BrowserActError):
+        remedy = "" if isinstance(error, NO_REMEDY) else error.advice
+        return Known(error=error.brief, remedy=remedy, not_found=isinstance(error, NotFoundError))
+    if not_found := isinstance(error, AirflowNotFoundException):
+        text = no_connection(conn_id)
+    elif isinstance(error, InputError):
+        text = str(error)
+    else:
+        # Without a traceback: Airflow's logs may show its variables, such as the API key.
+        log.warning("The account of connection %r could not be read (%s)", conn_id, type(error).__name__)
+        log.debug("%s", "".join(traceback.format_exception(error)))
+        text = f"unexpected error ({type(error).__name__})"
+    reason, _, remedy = text.partition("\n")
+    return Known(error=reason.rstrip(".")[:MAX_LINE], remedy=remedy[:MAX_LINE], not_found=not_found)
 
 
 def is_within(seconds: float, since: float, now: float) -> bool:
     """Return whether some time has not passed yet. It has if the clock was set back, so that reads do not stop."""
     return 0 <= now - since < seconds
+
+
+def recall(known: dict[K, T], key: K, make: Callable[[], T], at_most: int) -> T:
+    """Return a value that is made once, and forget those of a dict that were asked for longest ago."""
+    value = known[key] = known.pop(key, None) or make()
+    while len(known) > at_most:
+        del known[next(iter(known))]
+    return value

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from datetime import date
+from math import inf
 from typing import NamedTuple
 
 from airflow_provider_browseract.api.models import ApiVersion, Task
-from airflow_provider_browseract.panel.client import AccountClient
-from airflow_provider_browseract.panel.kept import NO_FAILURE
+from airflow_provider_browseract.panel.client import AccountClient, Steps
 from airflow_provider_browseract.runs.watching import REPORT_WINDOW, Window, list_changes
 
 RUNS_INTERVAL = 10.0
@@ -41,47 +42,43 @@ class RunLists:
     def __init__(self, client: AccountClient) -> None:
         self.workflows = client.kept(_reader(client, ApiVersion.V2), lambda _: RUNS_INTERVAL)
         self.bots = client.kept(_reader(client, ApiVersion.V3), self._keep_bots)
-        self._of: tuple[Runs | None, Runs | None] = (None, None)
-        self._runs = Runs((), False)
 
     @property
     def runs(self) -> Runs:
-        """The runs that are known, each once. It is the same value until a list was read again."""
-        of = self.workflows.value, self.bots.value
-        if any(value is not known for value, known in zip(of, self._of, strict=True)):
-            read = [value for value in of if value is not None]
-            tasks: dict[str, Task] = {}
-            for task in (task for value in read for task in value.tasks):
-                tasks.setdefault(task.id, task)
-            newest = sorted(tasks.values(), key=lambda task: task.created_at.timestamp() if task.created_at else 0.0)
-            self._of, self._runs = of, Runs(tuple(newest[::-1]), any(value.truncated for value in read))
-        return self._runs
+        """The runs that are known, each once."""
+        # Of a run that both list, what version 2 says counts.
+        read = [kept.known.value for kept in (self.bots, self.workflows) if kept.known.value is not None]
+        tasks = {task.id: task for each in read for task in each.tasks}
+        newest = sorted(tasks.values(), key=lambda task: -task.created_at.timestamp() if task.created_at else 0.0)
+        return Runs(tuple(newest), any(each.truncated for each in read))
 
     @property
     def has_bots(self) -> bool:
         """Whether the list of version 3 can be read."""
-        return self.bots.value is not None and self.bots.failure is NO_FAILURE
+        return self.bots.known.value is not None and self.bots.known.error is None
 
-    def refresh(self) -> set[asyncio.Task[None]]:
-        """Return the reads that are running, after starting those that are due."""
-        return {running for kept in (self.workflows, self.bots) if (running := kept.refresh())}
+    async def have_all_of(self, day: date) -> bool:
+        """Read what is old, and return whether the runs are all that were created since the beginning of a day."""
+        known = await asyncio.gather(self.workflows.get(), self.bots.get())
+        needed = known if self.has_bots else known[:1]
+        in_time = all(each.error is None and each.as_of and each.as_of.date() == day for each in needed)
+        return in_time and not self.runs.truncated
 
     def _keep_bots(self, bots: Runs) -> float:
-        others = {task.id for task in self.workflows.value.tasks} if self.workflows.value else set()
+        others = {task.id for task in self.workflows.known.value.tasks} if self.workflows.known.value else set()
         return RUNS_INTERVAL if any(task.id not in others for task in bots.tasks) else NO_BOTS_INTERVAL
 
 
-def _reader(client: AccountClient, api_version: ApiVersion) -> Callable[[], Awaitable[Runs]]:
-    window: Window | None = None
-    listed_at = truncated_at = float("-inf")
+def _reader(client: AccountClient, api_version: ApiVersion) -> Callable[[], Steps[Runs]]:
+    window, listed_at, truncated_at = Window(0.0), -inf, -inf
 
-    async def read() -> Runs:
+    def read() -> Steps[Runs]:
         nonlocal window, listed_at, truncated_at
-        now = client.connection.clock()
+        now = client.clock()
         # After a day without viewers, the list of a new window is shorter.
-        if window is None or now - listed_at > REPORT_WINDOW:
+        if now - listed_at > REPORT_WINDOW:
             window = Window(now, api_version)
-        listing = await client.send(list_changes(window, PAGE_SIZE, MAX_REQUESTS))
+        listing = yield from list_changes(window, PAGE_SIZE, MAX_REQUESTS)
         window.add(listing.items, now, incomplete=listing.incomplete)
         listed_at = now
         if listing.incomplete:

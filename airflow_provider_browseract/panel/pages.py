@@ -7,7 +7,7 @@ account, which is read in an event loop of the panel's own (``accounts.py``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -24,12 +24,11 @@ from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.in_airflow.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
 from airflow_provider_browseract.panel import links
 from airflow_provider_browseract.panel.access import Access, Rights, rights_on, visible_failures
-from airflow_provider_browseract.panel.accounts import Account, Accounts, TaskRead
+from airflow_provider_browseract.panel.accounts import Account, Accounts
 from airflow_provider_browseract.panel.client import Loop
 from airflow_provider_browseract.panel.credits import DAYS_SHOWN, BudgetShare, credits_on, credits_page
 from airflow_provider_browseract.panel.html import Choice, Frame, Notice, foreign_text, label_of, render
-from airflow_provider_browseract.panel.kept import Read
-from airflow_provider_browseract.panel.keys import Keys
+from airflow_provider_browseract.panel.kept import Known, Read
 from airflow_provider_browseract.panel.links import Link, Recent, RecordReader, TaskInstanceKey
 from airflow_provider_browseract.panel.plot import stacked_bars
 from airflow_provider_browseract.panel.rows import (
@@ -104,19 +103,18 @@ class Panel:
         self._accounts = Accounts()
         self._records = Recent(RecordReader().read)
         self._failures = Recent(links.failed_tries)
-        self._keys = Keys()
 
     def overview(self, request: Request, user: Any) -> Response:
         """Show what needs a person, slots, queue, credits, and the runs of the last 24 hours."""
         query = Query.of(request)
         look = self._look(view(user, self._records.get(), self._keys, query.conn), patience_of(request))
         account, rows = look.account, look.rows()
-        notices = [Notice("info", f"{account.error}.")] if account.missing and query.conn else []
+        notices = [Notice("info", f"{account.error}.")] if account.not_found and query.conn else []
         if look.viewing.records.incomplete:
             notices.append(MANY_WAIT)
         if len(self._failures.get()) >= links.MAX_FAILURES:
             notices.append(MANY_FAILURES)
-        if account.missing:
+        if account.not_found:
             account = replace(account, error=None)
             look = replace(look, viewing=replace(look.viewing, conn_id=None), account=account)
         wrong, budget = troubles(rows), account.budget
@@ -156,7 +154,7 @@ class Panel:
         run = _run(look, read, own, link)
         content = {"key": None, "has_run": True, "place": None, "failed": None, "run": run}
         title = f"BrowserAct task {foreign_text(task_id)}"
-        refresh = 0 if read.task is not None and read.task.status.ended else REFRESH
+        refresh = 0 if read.value is not None and read.value.status.ended else REFRESH
         return _show(request, "run.html", look, content, tab="runs", title=title, about=read, refresh=refresh)
 
     def instance(self, request: Request, user: Any, dag_id: str, run_id: str, task_id: str, map_index: str) -> Response:
@@ -189,9 +187,10 @@ class Panel:
         query = Query.of(request)
         look = self._whole_account(user, query.conn, patience_of(request))
         read = self._loop.run(self._accounts.days(look.account.conn_id, patience_of(request)))
-        page = credits_page(look, {day: each.sums for day, each in read.days.items()}, query.by == "dag")
+        days = read.value or {}
+        page = credits_page(look, {day: each.sums for day, each in days.items()}, query.by == "dag")
         content = {"page": page, "plot": stacked_bars(page)}
-        notices = [*_failed(read, True), *([MORE_RUNS] if any(day.truncated for day in read.days.values()) else [])]
+        notices = [*_failed(read, True), *([MORE_RUNS] if any(day.truncated for day in days.values()) else [])]
         refresh = REFRESH if page.days_loaded == DAYS_SHOWN and page.month else LOADING_REFRESH
         return _show(
             request, "credits.html", look, content, tab="credits", title="Credits", notices=notices, refresh=refresh
@@ -203,6 +202,7 @@ class Panel:
         look = self._whole_account(user, query.conn, 0)
         conn_id, kind = look.account.conn_id, query.kind
         read = self._loop.run(self._accounts.sources(conn_id, kind, patience_of(request)))
+        found, truncated = (read.value.items, read.value.truncated) if read.value else ([], False)
         wanted = foreign_text(query.search).strip()
         content = {
             "kind": kind,
@@ -212,8 +212,12 @@ class Panel:
                 for other, words in KINDS.items()
             ],
             "search": wanted,
-            "truncated": read.truncated,
-            "sources": [each for each in read.items if wanted.casefold() in _words_of(each).casefold()],
+            "truncated": read.value is not None and read.value.truncated,
+            "sources": [
+                each
+                for each in (read.value.items if read.value else ())
+                if wanted.casefold() in _words_of(each).casefold()
+            ],
         }
         return _show(request, "workflows.html", look, content, tab="workflows", title="Workflows", about=read)
 
@@ -221,7 +225,7 @@ class Panel:
         """Show a workflow, bot or template with a DAG file that runs it."""
         look, words = self._whole_account(user, Query.of(request).conn, 0), KINDS[kind]
         read = self._loop.run(self._accounts.source(look.account.conn_id, kind, source_id, patience_of(request)))
-        source = read.source
+        source = read.value
         if source is None and read.not_found:
             remedy = f"Choose one in the list of {words.one}s."
             raise PageError(404, Notice("error", f"BrowserAct has no such {words.one}.", remedy))
@@ -248,7 +252,7 @@ class Panel:
         viewing = view(user, self._records.get(), self._keys, Query.of(request).conn)
         if not is_own_script(request):
             raise PageError(403, FOREIGN_REQUEST)
-        task = self._read(viewing, task_id, FRAGMENT_PATIENCE).task
+        task = self._read(viewing, task_id, FRAGMENT_PATIENCE).value
         look = self._look(viewing, 0)
         if task is None:
             return JSONResponse({"error": "BrowserAct does not respond. Try again."}, 502)
@@ -282,6 +286,10 @@ class Panel:
             return RedirectResponse(f"{root}plugin/browseract{here}")
         return RedirectResponse(here)
 
+    def _keys(self, conn_ids: Collection[str]) -> dict[str, str]:
+        """Return the API keys of those connections that can be read in time."""
+        return self._loop.run(self._accounts.connections.keys(conn_ids))
+
     def _look(self, viewing: Viewing, patience: float) -> Look:
         """Return what a page is made from. Without a connection, nothing is known about an account."""
         account = Account(viewing.conn_id or "")
@@ -297,7 +305,7 @@ class Panel:
             raise PageError(403, FORBIDDEN)
         return self._look(viewing, patience)
 
-    def _read(self, viewing: Viewing, task_id: str, patience: float, of_instance: Sequence[Link] = ()) -> TaskRead:
+    def _read(self, viewing: Viewing, task_id: str, patience: float, of_instance: Sequence[Link] = ()) -> Known[Task]:
         """Read a run in the version of the API that has started it. It has none yet if BrowserAct has not responded.
 
         :param of_instance: the runs of a task instance that the viewer may see.
@@ -307,11 +315,10 @@ class Panel:
         if conn_id is None or not (of_instance or viewing.may_know(task_id)):
             raise PageError(403, FORBIDDEN)
         named = (link.api_version for link in of_instance or viewing.proven(task_id))
-        version = self._accounts.version_of(conn_id, task_id) or next(named, ApiVersion.V2)
-        read = self._loop.run(self._accounts.task(conn_id, version, task_id, patience))
-        if read.task is None and read.not_found:
+        read = self._loop.run(self._accounts.task(conn_id, next(named, ApiVersion.V2), task_id, patience))
+        if read.value is None and read.not_found:
             raise PageError(404, NO_SUCH_RUN)
-        if read.task is None and read.error is not None:
+        if read.value is None and read.error is not None:
             raise PageError(502, *_failed(read, viewing.reads_account))
         return read
 
@@ -341,15 +348,15 @@ def _table(rows: Sequence[Row], query: Query) -> dict[str, Any]:
     }
 
 
-def _run(look: Look, read: TaskRead, of_instance: Sequence[Link], link: Link | None) -> dict[str, Any] | None:
+def _run(look: Look, read: Known[Task], of_instance: Sequence[Link], link: Link | None) -> dict[str, Any] | None:
     """Return what the page of a run shows; None if the run was not read yet.
 
     :param of_instance: the runs of its task instance. What is older than the records gives rights too.
     :param link: the task instance that is shown with it.
     """
-    if read.task is None:
+    if read.value is None:
         return None
-    proven = look.viewing.proven(read.task.id)
+    proven = look.viewing.proven(read.value.id)
     asked = [each for each in of_instance[:1] if each == link and each not in proven]
     rights = rights_on(look.viewing.access, look.account.conn_id, [*proven, *asked])
     if not rights.run:
@@ -357,7 +364,7 @@ def _run(look: Look, read: TaskRead, of_instance: Sequence[Link], link: Link | N
     # A sensor, which anyone can point at a run, hides nothing from those whose task instance has started it.
     own = [each for each in (*proven, *asked) if not each.follows] or [*proven, *asked]
     hidden = {word for each in own for word in each.hidden}
-    task = visible(read.task, rights, Hiding(LIVE_VIEW in hidden, texts=SECRET_INPUTS in hidden or read.secret_inputs))
+    task = visible(read.value, rights, Hiding(LIVE_VIEW in hidden, texts=SECRET_INPUTS in hidden))
     row = replace(look.row(task, link), rights=rights)
     steps = [*task.steps]
     attention = next((step for step in reversed(steps) if step.status == "failed"), None)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import links
 from airflow_provider_browseract.panel.access import Access
-from airflow_provider_browseract.panel.keys import Keys
 from airflow_provider_browseract.panel.links import Link, Records, TaskInstanceKey
 from airflow_provider_browseract.panel.web import FORBIDDEN, PageError
+
+Keys: TypeAlias = "Callable[[Collection[str]], dict[str, str]]"
+"""Returns the API keys of those connections that can be read in time."""
 
 MAX_NAMED = 20
 """Connections that are read for one page because XComs name them. Those in the database go first, then the newest."""
@@ -55,29 +57,21 @@ def view(user: Any, records: Records, keys: Keys, wanted: str) -> Viewing:
 
     :raises PageError: the user may not see the wanted connection.
     """
-    access, default = Access(user), BrowserActHook.default_conn_name
+    access, stored, default = Access(user), _stored(), BrowserActHook.default_conn_name
     all_links = [link for of_run in records.links.values() for link in of_run]
-    stored = _stored()
     connections = {conn_id for conn_id in stored if access.reads_connection(conn_id)}
-    seen = [
-        link
-        for link in all_links
-        if link.conn_id
-        and link.conn_id not in connections
-        and (access.reads_runs(link.key.dag_id) or access.reads_connection(link.conn_id))
-    ]
+    named = [(link.conn_id, link) for link in all_links if link.conn_id and link.conn_id not in connections]
+    seen = [link for conn_id, link in named if access.reads_runs(link.key.dag_id) or access.reads_connection(conn_id)]
     connections |= {link.conn_id for link in _proven(seen, keys, stored) if link.conn_id}
     conn_id = wanted or (default if default in connections else min(connections, default=None))
-    own: list[Link] = []
-    if wanted and wanted not in connections and not access.reads_connection(wanted):
-        # Another connection may have the same key. Nobody without a run makes the panel read a connection.
-        own = [link for link in all_links if access.reads_runs(link.key.dag_id)]
-        if not own:
-            raise PageError(403, FORBIDDEN)
-    key = keys.of([conn_id]).get(conn_id) if conn_id is not None else None
-    if own and not any(link.is_proven(wanted, key) for link in own):
-        raise PageError(403, FORBIDDEN)
-    return Viewing(access, records, conn_id, key, tuple(sorted(connections)))
+    is_allowed = not wanted or wanted in connections or access.reads_connection(wanted)
+    # Another connection may have the same key. Nobody without a run makes the panel read a connection.
+    own = [] if is_allowed else [link for link in all_links if access.reads_runs(link.key.dag_id)]
+    if is_allowed or own:
+        viewing = _viewing(access, records, keys, conn_id, connections)
+        if is_allowed or any(link.is_proven(wanted, viewing.key) for link in own):
+            return viewing
+    raise PageError(403, FORBIDDEN)
 
 
 def view_instance(user: Any, records: Records, keys: Keys, key: TaskInstanceKey) -> tuple[Viewing, list[Link]]:
@@ -91,10 +85,8 @@ def view_instance(user: Any, records: Records, keys: Keys, key: TaskInstanceKey)
     runs: dict[str, Link] = {}
     for link in _proven(records.of_instance(key) or links.links_of(key), keys, _stored()):
         runs.setdefault(link.browseract_task_id, link)
-    queued = [entry.conn_id for entry in records.queue if entry.key == key]
-    conn_id = next((link.conn_id for link in runs.values()), None) or next(iter(queued), None)
-    api_key = keys.of([conn_id]).get(conn_id) if conn_id is not None else None
-    return Viewing(access, records, conn_id, api_key), [*runs.values()]
+    conn_ids = [link.conn_id for link in runs.values()] + [each.conn_id for each in records.queue if each.key == key]
+    return _viewing(access, records, keys, next(iter(conn_ids), None)), [*runs.values()]
 
 
 def view_dag(user: Any, records: Records, keys: Keys, dag_id: str, run_id: str | None, wanted: str) -> Viewing:
@@ -110,9 +102,14 @@ def view_dag(user: Any, records: Records, keys: Keys, dag_id: str, run_id: str |
     found = {link.conn_id for link in proven if link.conn_id}
     if wanted and wanted not in found:
         raise PageError(403, FORBIDDEN)
-    conn_id = wanted or min(found, default=None)
-    key = keys.of([conn_id]).get(conn_id) if conn_id is not None else None
-    return Viewing(access, records, conn_id, key, tuple(sorted(found)))
+    return _viewing(access, records, keys, wanted or min(found, default=None), found)
+
+
+def _viewing(
+    access: Access, records: Records, keys: Keys, conn_id: str | None, connections: Iterable[str] = ()
+) -> Viewing:
+    key = None if conn_id is None else keys([conn_id]).get(conn_id)
+    return Viewing(access, records, conn_id, key, tuple(sorted(connections)))
 
 
 def _stored() -> set[str]:
@@ -127,5 +124,5 @@ def _proven(some: Iterable[Link], keys: Keys, first: Collection[str]) -> list[Li
     """
     named = [(link.conn_id, link) for link in some if link.conn_id]
     conn_ids = sorted(dict.fromkeys(conn_id for conn_id, _ in named), key=lambda conn_id: conn_id not in first)
-    known = keys.of(conn_ids[:MAX_NAMED])
+    known = keys(conn_ids[:MAX_NAMED])
     return [link for conn_id, link in named if link.is_proven(conn_id, known.get(conn_id))]

@@ -14,12 +14,13 @@ import pytest
 from fastapi import Request
 
 from airflow_provider_browseract.api.models import ApiVersion, Failure, Step, Task, TaskStatus
+from airflow_provider_browseract.api.pages import Listing
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.dag_file import KINDS, Runnable
 from airflow_provider_browseract.panel import credits, html, links, pages, web
-from airflow_provider_browseract.panel.accounts import SourceRead, SourcesRead, TaskRead
-from airflow_provider_browseract.panel.days import Day, DaysRead
+from airflow_provider_browseract.panel.days import Day
 from airflow_provider_browseract.panel.html import Notice
+from airflow_provider_browseract.panel.kept import Known
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.spending.budget import Budget
 from tests.cases import cases
@@ -107,13 +108,13 @@ def rows_of(page: Page) -> list[str | None]:
     return [each["data-run"] for _, each in page.elements.found if "data-run" in each]
 
 
-def read_of(run: Task, **fields: Any) -> TaskRead:
-    return TaskRead(run, as_of=NOW, **fields)
+def read_of(value: Any) -> Known[Any]:
+    return Known(value=value, as_of=NOW)
 
 
-def run_page(run: Task, viewer: Viewer = ADMIN, *, secret_inputs: bool = False, failures=(), **fields: Any) -> Page:
+def run_page(run: Task, viewer: Viewer = ADMIN, *, failures=(), **fields: Any) -> Page:
     look = known(run, links=[link(run, **fields)], failures=failures, viewer=viewer, names={"71": "Search"})
-    return Page(look, "run", run.id, read=read_of(run, secret_inputs=secret_inputs))
+    return Page(look, "run", run.id, read=read_of(run))
 
 
 def day_run(number: int, credit: int | None = 5, source_id: str | None = "71", *, has_failed: bool = False) -> Task:
@@ -149,7 +150,7 @@ def world(text: str, address: str | None) -> dict[str, Page]:
     )
     look = replace(look, viewing=replace(look.viewing, connections=(CONN, text)))
     source = Runnable(SourceKind.WORKFLOW, "71", text, text, {"properties": {text: {}}}, {}, address)
-    days = DaysRead(days_of({NOW.date(): [day_run(1)]}, {"1": text}), as_of=NOW)
+    days = read_of(days_of({NOW.date(): [day_run(1)]}, {"1": text}))
     return {
         "overview": Page(look, "overview", query=f"conn={CONN}"),
         "search": Page(look, "overview", query="search=no%20such%20thing"),
@@ -159,8 +160,8 @@ def world(text: str, address: str | None) -> dict[str, Page]:
         "task instance": Page(look, "instance", failed(text, map_index=3).key),
         "task instance in the queue": Page(look, "instance", queue[0].key),
         "credits": Page(look, "credits", read=days, query="by=dag"),
-        "workflows": Page(look, "workflows", read=SourcesRead((source,), True, as_of=NOW)),
-        "workflow": Page(look, "source", "71", SourceKind.WORKFLOW, read=SourceRead(source, as_of=NOW)),
+        "workflows": Page(look, "workflows", read=read_of(Listing([source], 0, True))),
+        "workflow": Page(look, "source", "71", SourceKind.WORKFLOW, read=read_of(source)),
     }
 
 
@@ -244,8 +245,8 @@ def test_failures_are_shown_without_any_connection():
 
 @cases("read, loads", {"is being read": ({}, True), "could not be read": ({"error": "no"}, False)})
 def test_page_of_what_is_not_read_yet(read, loads):
-    for name, args, of in (("run", ["1"], TaskRead), ("workflows", [], SourcesRead)):
-        page = Page(known(), name, *args, read=of(**read))
+    for name, args in (("run", ["1"]), ("workflows", [])):
+        page = Page(known(), name, *args, read=Known(**read))
         assert ("data-loading" in page.html, "could be read from BrowserAct" in page.text) == (loads, not loads)
 
 
@@ -385,10 +386,9 @@ class TestRun:
         # Nobody has asked for the live view yet.
         assert "<iframe" not in page.html
 
-    @cases("hidden, secret_inputs", {"XCom or trigger": ({"secret_inputs"}, False), "names": ((), True)})
-    def test_texts_of_a_run_with_secret_inputs_are_not_shown(self, hidden, secret_inputs):
+    def test_texts_of_a_run_whose_link_hides_them_are_not_shown(self):
         run = task(1, TaskStatus.FAILED, steps=STEPS, failure=Failure(code=7, message="wrong: hunter2"))
-        page = run_page(run, hidden=tuple(hidden), secret_inputs=secret_inputs)
+        page = run_page(run, hidden=("secret_inputs",))
         assert page.html.count('<bdi class="goal">***</bdi>') == 2
         assert "hunter2" not in page.html
         assert "Open the shop" in run_page(run).text
@@ -520,7 +520,7 @@ class TestCredits:
     )
     def test_page_has_a_plot_when_all_days_are_read(self, loaded, texts, plotted):
         days = {self.TODAY - timedelta(days=back): [day_run(back, has_failed=back == 3)] for back in range(loaded)}
-        page = Page(known(), "credits", read=DaysRead(days_of(days, {}), as_of=NOW))
+        page = Page(known(), "credits", read=read_of(days_of(days, {})))
         assert texts in page.text
         assert ('class="plot"' in page.html) is plotted
         assert "On averageFailed" in page.text
@@ -534,7 +534,7 @@ class TestCredits:
 
 def test_sources_are_searched_by_name_id_and_description():
     kind = SourceKind.WORKFLOW
-    sources = SourcesRead((Runnable(kind, "71", "Search", "Finds <b>prices</b>"), Runnable(kind, "72")), as_of=NOW)
+    sources = read_of(Listing([Runnable(kind, "71", "Search", "Finds <b>prices</b>"), Runnable(kind, "72")], 0, False))
     for query, names in (("search=PRICES", ["71"]), ("", ["71", "72"])):
         page = Page(known(), "workflows", read=sources, query=query)
         assert re.findall(r'<li data-key="(\d+)"', page.html) == names
@@ -547,7 +547,7 @@ def test_page_of_source_has_a_dag_file_with_its_id(kind):
     run = task(1, TaskStatus.FINISHED, credit=20)
     if SOURCES[kind].api_version is ApiVersion.V3:
         run = replace(run, api_version=ApiVersion.V3, workflow_id=None, bot_id="71")
-    page = Page(known(run), "source", "71", kind, read=SourceRead(source, as_of=NOW))
+    page = Page(known(run), "source", "71", kind, read=read_of(source))
     assert '"71"' in page.text
     assert "keyword required limit optional".replace(" ", "") in page.text.replace(" ", "")
     is_template = KINDS[kind].one.endswith("template")
@@ -557,7 +557,7 @@ def test_page_of_source_has_a_dag_file_with_its_id(kind):
 def test_page_of_a_source_links_to_its_dag_only_if_airflow_has_it():
     viewer = Viewer({"known_71", "search_71"}, account=True)
     for name, link_to in (("Known", "/team-a/dags/known_71"), ("Search", None)):
-        read = SourceRead(Runnable(SourceKind.WORKFLOW, "71", name), as_of=NOW)
+        read = read_of(Runnable(SourceKind.WORKFLOW, "71", name))
         page = Page(known(viewer=viewer), "source", "71", SourceKind.WORKFLOW, read=read)
         assert [each["href"] for each in page.having(data_airflow=None)] == ([link_to] if link_to else [])
 
@@ -571,7 +571,7 @@ def test_fragment_is_what_is_inside_the_main_element_of_the_page(monkeypatch: py
 
 
 def test_connection_that_is_missing_leaves_the_selector_empty():
-    look = known(missing=True, error="There is no connection 'nope'", as_of=None)
+    look = known(not_found=True, error="There is no connection 'nope'", as_of=None)
     page = Page(
         replace(look, viewing=replace(look.viewing, conn_id="nope")), "overview", query="conn=nope", fragment=False
     )

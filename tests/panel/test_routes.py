@@ -14,11 +14,23 @@ from fastapi.routing import APIRoute
 
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
-from airflow_provider_browseract.panel import accounts, app, kept, keys, links, listing, pages, rows, viewing, web
+from airflow_provider_browseract.panel import (
+    accounts,
+    app,
+    connections,
+    kept,
+    links,
+    listing,
+    pages,
+    rows,
+    viewing,
+    web,
+)
 from airflow_provider_browseract.panel.links import Recent, RecordReader
 from airflow_provider_browseract.runs.wait import Wait
 from tests.cases import cases, raising
 from tests.catalogue import TEMPLATE_TEXT
+from tests.triggers.waits import until
 
 from .conftest import PANEL, ROLES, World
 from .known import CONN, queued
@@ -273,13 +285,13 @@ class TestConnections:
         await see("/?conn=third", "viewer of one DAG", 403)
 
     async def test_at_most_some_connections_are_read_because_xcoms_name_them(self, see, world, account, monkeypatch):
-        asked, read = [], keys._key_of
+        asked, read = [], connections._read
 
-        def noted(conn_id: str) -> str:
+        def noted(conn_id: str) -> connections.Connection:
             asked.append(conn_id)
             return read(conn_id)
 
-        monkeypatch.setattr(keys, "_key_of", noted)
+        monkeypatch.setattr(connections, "_read", noted)
         genuine = dict(world.links)
         world.links.clear()
         for number in range(100):
@@ -426,6 +438,13 @@ class TestStop:
             assert (await press()).json() == {"outcome": "stopped"}
         assert f"BrowserAct task {account['free']} was stopped in the panel by admin" in caplog.text
         assert (await press()).json() == {"outcome": "ended"}
+
+    async def test_stop_is_sent_although_the_viewer_has_left(self, press, world):
+        with world.emulator.fault("get-task", RequestFault.slow(0.3)):
+            pressing = asyncio.ensure_future(press())
+            await until(lambda: any(each.endpoint == "get-task" for each in world.emulator.requests))
+            pressing.cancel()
+        await until(lambda: any(task.status == "canceled" for task in world.emulator.tasks))
 
     async def test_run_that_ends_before_its_stop_is_not_logged_as_stopped(self, client, world, account, caplog):
         world.emulator.fault("stop-task", RequestFault.refused(10121))

@@ -172,8 +172,8 @@ class TestFailures:
         assert [each.first.task and each.first.task.id for each in found[:4]] == [dear.id, cheap.id, soon.id, late.id]
         assert [(each.first.reason[:4], len(each.rows)) for each in found[4:]] == [
             ("Only", 45),
-            ("Anot", 1),
             ("Only", 1),
+            ("Anot", 1),
         ]
         assert found[2].first.answer_by == datetime.fromtimestamp(4e9, NOW.tzinfo)
         # The filter of a line has exactly its rows.
