@@ -250,56 +250,39 @@ class TaskTrigger(BaseTrigger):
             await self._stop_unless_ended(", because no task waits for it any more")
 
     async def _is_waited_for(self) -> bool:
-        """Return whether something still waits for the run after the trigger was killed."""
+        """Return whether something still waits for the run after the trigger was killed.
+
+        If Airflow has not decided that yet, wait until it has: an event of another triggerer or an answer may have
+        ended the wait, or a person has cleared the task, or the next try begins. When a try begins, its worker deletes
+        the XComs. Soon after, it is known whether that try has this run.
+        """
+        ti, wait, is_of_earlier = self.task_instance, self.wait, False
+        until = min(wait.deadline, time.time() + timings.NEXT_TRY_LIMIT)
         try:
-            return await self._this_try_waits()
+            if is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.began_at):
+                # A callback has resumed the task instance.
+                return True
         except Exception as error:
             if not is_of_earlier_try(error):
                 raise
-            return await self._next_try_waits()
-
-    async def _this_try_waits(self) -> bool:
-        ti, wait = self.task_instance, self.wait
-        if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.began_at):
-            # A callback has resumed the task instance.
-            return True
-        until = min(wait.deadline, time.time() + timings.NEXT_TRY_LIMIT)
-        while (pushed := await aget_xcom(ti, "task_id")) in (wait.browseract_task_id, None):
-            # A task instance in the state up_for_retry has left the run to its next try.
+            # A person has cleared the task, or the try has failed and left the run to the next one (Airflow 3.4).
+            is_of_earlier = True
+            self.log.info(
+                "The try that started the run is over. The run is stopped unless the next try reattaches to it within "
+                "%g seconds.",
+                timings.NEXT_TRY_LIMIT,
+            )
+        # Airflow 3.4 hides the XComs of the next try only from the triggers of other tries.
+        while (pushed := await in_empty_context(aget_xcom(ti, "task_id"))) in (wait.browseract_task_id, None):
+            max_tries = await in_empty_context(aget_xcom(ti, MAX_TRIES_XCOM))
             state = await asyncio.to_thread(task_instance_state, ti)
-            if pushed is not None and state in ("deferred", "running", "up_for_retry"):
+            if None not in (max_tries, wait.max_tries) and max_tries > wait.max_tries:
+                # A person has cleared the task, and the next try has begun.
+                break
+            # A task instance in the state up_for_retry has left the run to its next try.
+            if (state == "up_for_retry" and (pushed or is_of_earlier)) or (pushed and state in ("deferred", "running")):
                 return True
-            # A worker deletes the XComs when a try begins. Whether that try reattaches to the run is known soon after.
             if state in (*FINAL_STATES, DELETED) or time.time() >= (wait.deadline if pushed else until):
                 break
-            # Another triggerer or an answer may have ended the wait, or a person has cleared the task.
             await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
         return False
-
-    async def _next_try_waits(self) -> bool:
-        """Return whether the next try of the task instance waits for the run (Airflow 3.4).
-
-        The try of the trigger is over: a person has cleared it, or it has failed and left the run to the next try.
-        Which of the two it was is known once the next try has begun, before it waits for anything. Airflow hides that
-        only from the triggers of other tries.
-        """
-        ti, wait = self.task_instance, self.wait
-        until = time.time() + timings.NEXT_TRY_LIMIT
-        self.log.info(
-            "The try that started the run is over. The run is stopped unless the next try reattaches to it within %g "
-            "seconds.",
-            timings.NEXT_TRY_LIMIT,
-        )
-        while True:
-            state = await asyncio.to_thread(task_instance_state, ti)
-            if state == "up_for_retry":
-                return True
-            max_tries = await in_empty_context(aget_xcom(ti, MAX_TRIES_XCOM))
-            if None not in (max_tries, wait.max_tries) and max_tries > wait.max_tries:
-                return False
-            pushed = await in_empty_context(aget_xcom(ti, "task_id"))
-            if pushed is not None:
-                return bool(pushed == wait.browseract_task_id)
-            if state in (*FINAL_STATES, DELETED) or time.time() >= until:
-                return False
-            await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)

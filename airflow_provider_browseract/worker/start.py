@@ -75,6 +75,7 @@ class NotNowError(Exception):
         self.why = why
 
 
+@dataclass
 class Start:
     """Starts a run, or reattaches to the run of an earlier try.
 
@@ -84,15 +85,10 @@ class Start:
     :param before_start: checks what takes requests to other services, and returns the request to send.
     """
 
-    def __init__(
-        self,
-        run: OwnRun,
-        request: RunRequest,
-        max_credits: int | None,
-        before_start: Callable[[RunRequest], RunRequest],
-    ) -> None:
-        self.run, self.log, self.ti = run, run.log, run.ledger.ti
-        self.request, self.max_credits, self.before_start = request, max_credits, before_start
+    run: OwnRun
+    request: RunRequest
+    max_credits: int | None
+    before_start: Callable[[RunRequest], RunRequest]
 
     def begin(self, entry: Entry | None) -> Started:
         """Reattach to the run of an earlier try, or start a new one.
@@ -107,9 +103,9 @@ class Start:
             return self._start()
         settings = self.run.hook.settings
         # Whether it is certain that this task instance has stored the entry.
-        self.proven = entry.is_proven(settings, self.ti)
+        self.proven = entry.is_proven(settings, self.run.ledger.ti)
         # Whether a person has cleared the task since then. This begins a new count of credits.
-        self.cleared = entry.max_tries != self.ti.max_tries
+        self.cleared = entry.max_tries != self.run.ledger.ti.max_tries
         # With another API key, the inputs cannot be compared, and are assumed to be unchanged.
         self.other_key = entry.key_digest != settings.key_digest
         same = self.other_key or entry.fingerprint == self.request.fingerprint(settings.api_key)
@@ -128,13 +124,13 @@ class Start:
 
     def _look_up_or_start(self, entry: Entry) -> Started:
         """Find the run of an earlier try that has not stored the result of its start, or start a new one."""
-        self.log.info("An earlier try was about to start a run and did not store the result. Looking for the run.")
+        self.run.log.info("An earlier try was about to start a run and did not store the result. Looking for the run.")
         request = self.request if self.same else None
-        lost = LostStart(self.ti, entry, request, entry.written_at + entry.longest_call)
+        lost = LostStart(self.run.ledger.ti, entry, request, entry.written_at + entry.longest_call)
         if (found := _find(self.run, lost, cleared=self.cleared)) is not None:
             started = replace(entry, task_id=found.id, profile_id=found.profile_id or entry.profile_id)
             # If a new start is refused, it is stored again.
-            started = started if self.other_key else started.signed(self.run.hook.settings, self.ti)
+            started = started if self.other_key else started.signed(self.run.hook.settings, self.run.ledger.ti)
             self.run.follow(found.id, entry.source.api_version)
             self.run.starting, self.proven = False, True
             return self._reattach_or_start(started, entry)
@@ -156,23 +152,23 @@ class Start:
             if not (self.same and match_task(task, entry, self.request)):
                 why = "the API key has changed, and it is not certain that the run is one of this task instance"
                 return self._leave_alone(entry, why)
-            self.log.warning("The API key has changed since the earlier try. Its run matches this task instance.")
+            self.run.log.warning("The API key has changed since the earlier try. Its run matches this task instance.")
             self.run.follow(task_id, entry.source.api_version)
         if not self._is_wanted(task, entry):
             spent += 0 if self.cleared else task.credits_so_far
             return self._start(entry, (*entry.earlier, task_id), spent)
         # Someone may have changed an argument or the connection, or cleared the task.
-        current = replace(entry, **self._now(), spent=spent).signed(self.run.hook.settings, self.ti)
+        current = replace(entry, **self._now(), spent=spent).signed(self.run.hook.settings, self.run.ledger.ti)
         if current != before:
             self._remember(current)
-        self.log.info("Reattaching to BrowserAct task %s that an earlier try started.", task_id)
+        self.run.log.info("Reattaching to BrowserAct task %s that an earlier try started.", task_id)
         return Started(current, task, None)
 
     def _now(self) -> dict[str, Any]:
         """Return the fields of an entry that depend on the connection and the try as they are now."""
         settings = self.run.hook.settings
         digests = {"fingerprint": self.request.fingerprint(settings.api_key), "key_digest": settings.key_digest}
-        return {**digests, "connection": self.run.hook.browseract_conn_id, "max_tries": self.ti.max_tries}
+        return {**digests, "connection": self.run.hook.browseract_conn_id, "max_tries": self.run.ledger.ti.max_tries}
 
     def _leave_alone(self, entry: Entry, why: str) -> Started:
         """Fail or, if the task was cleared, start a new run; do nothing to the run that the entry names."""
@@ -185,7 +181,7 @@ class Start:
         if not self.cleared:
             raise not_certain(reason, UNTIL_CLEARED, task_id, codes)
         active = f" A run may be active and using credits: BrowserAct task {task_id}." if task_id else ""
-        self.log.warning("%s %s%s", reason, STARTING_ANEW, active)
+        self.run.log.warning("%s %s%s", reason, STARTING_ANEW, active)
 
     def _read_earlier(self, task_id: str) -> Task | None:
         """Read the run of an entry; return None if BrowserAct does not know it, and a person has cleared the task."""
@@ -222,7 +218,7 @@ class Start:
                     # It has finished before the stop, and its result was never returned.
                     return True
         text = "The run of an earlier try %s. Starting a new run, because %s. It was BrowserAct task %s."
-        self.log.warning(text, what, why, task.id)
+        self.run.log.warning(text, what, why, task.id)
         return False
 
     def _start(self, before: Entry | None = None, earlier: tuple[str, ...] = (), spent: int = 0) -> Started:
@@ -245,9 +241,9 @@ class Start:
             except BrowserActError as error:
                 if not error.not_processed:
                     text = "%s. Looking for it for up to %g seconds: %s"
-                    self.log.warning(text, UNKNOWN, timings.LIST_READS[-1], error.brief)
-                    if found := _find(run, LostStart(self.ti, record.entry, request, time.time())):
-                        self.log.info("The run of this start was found: BrowserAct task %s.", found.id)
+                    run.log.warning(text, UNKNOWN, timings.LIST_READS[-1], error.brief)
+                    if found := _find(run, LostStart(run.ledger.ti, record.entry, request, time.time())):
+                        run.log.info("The run of this start was found: BrowserAct task %s.", found.id)
                         return self._started(record, request, CreatedTask(id=found.id, profile_id=found.profile_id))
                 run.starting = False
                 self._remember(before)
@@ -256,7 +252,7 @@ class Start:
                 # The same request would be refused again.
                 if error.not_processed or number == MAX_STARTS or isinstance(error, UnknownRefusalError):
                     raise
-                self.log.warning("No run was started (start %d of %d).", number, MAX_STARTS)
+                run.log.warning("No run was started (start %d of %d).", number, MAX_STARTS)
         raise AssertionError("the last start has raised its error")
 
     def _started(self, record: _Record, request: RunRequest, created: CreatedTask) -> Started:
@@ -265,13 +261,13 @@ class Start:
         run.follow(created.id, request.source.api_version, stored=False)
         run.starting = False
         entry = replace(record.entry, task_id=created.id, profile_id=created.profile_id)
-        entry = entry.signed(record.settings, self.ti)
+        entry = entry.signed(record.settings, run.ledger.ti)
         if self._remember(entry):
             run.stored = True
         else:
             run.stop_if_replaced(created.id)
         what = f'"{request.source_name}"' if request.source_name else request.source
-        self.log.info("Started a run of %s: BrowserAct task %s.", what, created.id)
+        run.log.info("Started a run of %s: BrowserAct task %s.", what, created.id)
         return Started(entry, None, request)
 
     def _remember(self, entry: Entry | None) -> bool:
@@ -279,7 +275,7 @@ class Start:
         try:
             self.run.ledger.write(entry)
         except Exception:
-            self.log.warning(
+            self.run.log.warning(
                 "The state of the run could not be stored. A later try may be unable to reattach to the run directly. "
                 "It then looks for the run first.",
                 exc_info=True,
