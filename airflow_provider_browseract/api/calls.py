@@ -254,8 +254,6 @@ def _in_utf8(body: bytes) -> bytes:
 
 def _shortly(error: Exception) -> str:
     """Return why a response cannot be used, without its values."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
     if isinstance(error, json.JSONDecodeError | UnicodeError | msgspec.MsgspecError):
         return "it is not complete JSON"
     if not isinstance(error, ValidationError):

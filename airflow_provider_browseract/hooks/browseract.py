@@ -14,7 +14,7 @@ from airflow.sdk import BaseHook
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.compat import AirflowNotFoundException, in_dag_test, in_task
+from airflow_provider_browseract.compat import in_dag_test
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
     InputError,
@@ -120,14 +120,9 @@ class BrowserActHook(BaseHook):
 
     async def asettings(self) -> Settings:
         """Return the settings of the connection, without blocking an event loop."""
-        if self._settings is None:
-            try:
-                self._settings = form.read_settings(await uninterrupted(self.aget_connection(self.browseract_conn_id)))
-            except AirflowNotFoundException:
-                # In a task of Airflow 3.1 and under dag.test(), only the blocking method finds the connections that
-                # Airflow stores.
-                if not (in_task() or in_dag_test()):
-                    raise
+        # Under dag.test(), only the blocking method finds the connections that Airflow stores.
+        if self._settings is None and not in_dag_test():
+            self._settings = form.read_settings(await uninterrupted(self.aget_connection(self.browseract_conn_id)))
         return self.settings
 
     def _forget(self) -> None:

@@ -50,11 +50,6 @@ def is_resumed_wait(wait: Any, began_at: float) -> bool:
     return isinstance(found, int | float) and abs(found - began_at) < 0.001
 
 
-def route(base_url: str, ti_id: object, token: str) -> str:
-    """Return the address of a callback for a task instance, unchecked."""
-    return f"{base_url.rstrip('/')}{URL_PREFIX}{CALLBACK_PATH}/{ti_id}/{token}"
-
-
 def address(base_url: str, ti_id: object, token: str, *, conn_id: str, api_base_url: str) -> str:
     """Return the address for the callback of a run, after the checks that BrowserAct makes too.
 
@@ -72,6 +67,6 @@ def address(base_url: str, ti_id: object, token: str, *, conn_id: str, api_base_
             f"{named} contains the path of the callback route. Remove {URL_PREFIX}{CALLBACK_PATH} and what follows it."
         )
     check_callback_url(named, base_url, api_base_url=api_base_url)
-    url = route(base_url, ti_id, token)
+    url = f"{base_url.rstrip('/')}{URL_PREFIX}{CALLBACK_PATH}/{ti_id}/{token}"
     check_callback_url(f"The callback address that begins with {named}", url, api_base_url=api_base_url)
     return url

@@ -87,9 +87,9 @@ def where_to_stop(url: str | None) -> str:
     return f"at {url}" if url else "in the BrowserAct dashboard"
 
 
-def kept_running(setting: str, url: str | None) -> str:
-    """Return what happens to a run that a setting does not let be stopped, as the end of a sentence."""
-    return f"keeps running and using credits because {setting}=False. Stop it {where_to_stop(url)}."
+def kept_running(url: str | None) -> str:
+    """Return what happens to a run that is not stopped at a kill, as the end of a sentence."""
+    return f"keeps running and using credits because cancel_on_kill=False. Stop it {where_to_stop(url)}."
 
 
 def log_url(task: Task) -> str | None:

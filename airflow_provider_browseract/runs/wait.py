@@ -153,10 +153,6 @@ class Wait:
         rarely = self.waits_for is WokenBy.CALLBACK and not self.watch_pauses and self.max_credits is None
         return self.poll_interval or (timings.SAFETY_POLL_INTERVAL if rarely else timings.DEFAULT_POLL_INTERVAL)
 
-    def asking(self, required_action: str) -> Wait:
-        """Return the wait with an open Required Action."""
-        return replace(self, required_action=required_action, ignore_pause_until=FOREVER)
-
     def unasked(self) -> Wait:
         """Return the wait without a Required Action. The next pause that is shown is news again."""
         return replace(self, required_action=None, answer_by=None, ignore_pause_until=0.0)

@@ -207,7 +207,7 @@ class TaskTrigger(BaseTrigger):
     def _may_stop(self) -> bool:
         """Return whether a person who ends the wait stops the run too, and log it otherwise."""
         if not self.cancel_on_kill:
-            self.log.warning("The run %s", kept_running("cancel_on_kill", None))
+            self.log.warning("The run %s", kept_running(None))
         return self.cancel_on_kill
 
     async def on_kill(self) -> None:

@@ -426,8 +426,7 @@ class Execution:
         show_wait(self.ti, {"waits_for": wait.waits_for.value, "poll_interval": wait.longest_pause}, self.log)
         if not in_dag_test():
             run.stop_if_unwanted()
-        run.check()
-        if run.had_ended:
+        if run.check():
             return
         run.handed_over = True
         if self.options.cancel_on_kill and not in_dag_test():

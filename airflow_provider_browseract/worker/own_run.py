@@ -138,7 +138,7 @@ class OwnRun:
         self.api_version, self.stored = api_version, stored
         self.task_id = browseract_task_id
         if browseract_task_id is not None:
-            self.known_id, self.unproven = browseract_task_id, None
+            self.known_id, self.unproven, self.starting = browseract_task_id, None, False
 
     def leave_start_unknown(self) -> None:
         """Give up a start whose outcome is unknown."""
@@ -213,7 +213,7 @@ class OwnRun:
         if self.cancel_on_kill:
             return self.stop(browseract_task_id, within=within)
         self.task_id = None
-        return Fate(Kind.RUNS, f"The run {kept_running('cancel_on_kill', self.url)}")
+        return Fate(Kind.RUNS, f"The run {kept_running(self.url)}")
 
     def stop_if_replaced(self, browseract_task_id: str) -> None:
         """Stop a run that only this try knows if Airflow has started another try.
@@ -401,7 +401,7 @@ class OwnRun:
         if waits is not None:
             return looked_up_by(waits)
         if not self.cancel_on_kill:
-            return Fate(Kind.RUNS, f"{UNKNOWN}. If so, it {kept_running('cancel_on_kill', None)}")
+            return Fate(Kind.RUNS, f"{UNKNOWN}. If so, it {kept_running(None)}")
         # Before that moment, our run may be missing in the list, and one that matches may be of another task instance.
         listed_from = lost.ended_at + timings.LIST_READS[0]
         while not self._hurried and time.time() < listed_from:

@@ -47,7 +47,7 @@ def handle_pause(
         # The Required Action must exist before anyone is notified of it.
         limit = options.answer_timeout
         wait = replace(wait, answer_by=None if limit is None else time.time() + limit)
-        wait = wait.asking(ask(context["ti"], task, wait))
+        wait = replace(wait, required_action=ask(context["ti"], task, wait))
     _notify(options.on_paused_callback, context, task, run)
     if options.on_paused is not OnPaused.FAIL:
         return replace(wait, ignore_pause_until=FOREVER), None

@@ -132,7 +132,7 @@ class Start:
             # If a new start is refused, it is stored again.
             started = started if self.other_key else started.signed(self.run.hook.settings, self.run.ledger.ti)
             self.run.follow(found.id, entry.source.api_version)
-            self.run.starting, self.proven = False, True
+            self.proven = True
             return self._reattach_or_start(started, entry)
         if self.other_key and entry.source.is_template:
             # Another account, whose list this was, can run the same template, but no workflow or bot of this one.
@@ -259,7 +259,6 @@ class Start:
         """Answer for a new run from now on, and store it."""
         run = self.run
         run.follow(created.id, request.source.api_version, stored=False)
-        run.starting = False
         entry = replace(record.entry, task_id=created.id, profile_id=created.profile_id)
         entry = entry.signed(record.settings, run.ledger.ti)
         if self._remember(entry):

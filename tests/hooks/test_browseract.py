@@ -19,7 +19,6 @@ from airflow import __version__ as airflow_version
 from airflow.models.connection import Connection
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ConnectionResult, ErrorResponse
-from airflow.sdk.execution_time.context import set_current_context
 from fastapi import FastAPI, Response
 from fastapi.middleware.gzip import GZipMiddleware
 
@@ -404,7 +403,7 @@ class TestAsyncCalls:
 
 @pytest.fixture
 def supervisor(browseract_emulator, monkeypatch):
-    """Returns connections to a task; on Airflow 3.1, and under ``dag.test()``, only with the blocking method."""
+    """Returns connections only with the blocking method, as under ``dag.test()``."""
     empty = dict.fromkeys(["schema", "login", "port", "extra"])
     stored = {**empty, **browseract_emulator.connection, "conn_id": "stored"}
 
@@ -422,14 +421,14 @@ def supervisor(browseract_emulator, monkeypatch):
         "stored": (True, "stored", True),
         "missing": (True, "nowhere", False),
         # There, the supervisor would block the event loop.
-        "outside of a task": (False, "stored", False),
+        "in a triggerer": (False, "stored", False),
     },
 )
-async def test_async_call_reads_its_connection_in_a_blocking_way_only_in_a_task(in_a_task, conn_id, found):
-    with (
-        set_current_context({}) if in_a_task else nullcontext(),
-        nullcontext() if found else pytest.raises(errors.ConnectionFailedError),
-    ):
+async def test_async_call_reads_its_connection_in_a_blocking_way_only_under_dag_test(
+    monkeypatch, under_dag_test, conn_id, found
+):
+    monkeypatch.setattr("airflow_provider_browseract.hooks.browseract.in_dag_test", lambda: under_dag_test)
+    with nullcontext() if found else pytest.raises(errors.ConnectionFailedError):
         assert await awaited(BrowserActHook(conn_id), v2.list_regions())
 
 

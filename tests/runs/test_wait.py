@@ -388,7 +388,7 @@ def test_any_history_of_polls_ends_only_for_a_reason(answers, pause, fields):
             assert now - failing_since >= timings.POLL_PATIENCE
         if end is End.PAUSED:
             assert (each, waits.watch_pauses) == (P, True)
-            waits = waits.asking("q")
+            waits = replace(waits, **ACTION)
         elif end is End.NO_LONGER_PAUSED:
             assert waits.required_action is not None
             waits = waits.unasked()
