@@ -136,16 +136,29 @@ class Listing(Generic[U]):
 
 
 def list_items(call: Call[Page[U]], max_requests: int = MAX_PAGES) -> Generator[Call[Any], Any, Listing[U]]:
-    """Yield the calls that read a list page by page, and return what was read.
+    """Yield the calls that read a list page by page, and return what was read; of a long list, the newest items.
+
+    The order of the lists is not documented.
 
     :raises BrowserActError: a page cannot be read, or the pages contradict each other.
     """
-    pages = Pages(call)
+    pages: Pages[U] = Pages(call)
     items: list[U] = []
-    for _ in range(max_requests):
+    truncated = False
+    for left in reversed(range(max_requests)):
         if pages.call is None:
             break
+        number, limit = (int(pages.call.params[name]) for name in ("page", "limit"))
         with pages.dividing():
             page: Page[U] = yield pages.call
             items += pages.take(page)
-    return Listing(items, pages.skipped, pages.call is not None)
+            total = page.total_pages or 0
+            if 0 < left < total - number and _begins_with_the_oldest(page):
+                pages.skip_to(total - left + 1, limit)
+                truncated = True
+    return Listing(items, pages.skipped, truncated or pages.call is not None)
+
+
+def _begins_with_the_oldest(page: Page[Any]) -> bool:
+    times = [item.created_at for item in page.items if item.created_at is not None]
+    return len(times) > 1 and bool(times[0] < times[-1])

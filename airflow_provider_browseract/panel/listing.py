@@ -9,8 +9,9 @@ from math import inf
 from typing import NamedTuple
 
 from airflow_provider_browseract.api.models import ApiVersion, Task
+from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.panel.client import AccountClient, Steps
-from airflow_provider_browseract.runs.watching import REPORT_WINDOW, Window, list_changes
+from airflow_provider_browseract.runs.watching import REPORT_WINDOW, Window
 
 RUNS_INTERVAL = 10.0
 """Seconds between two reads of the runs of an account."""
@@ -78,7 +79,7 @@ def _reader(client: AccountClient, api_version: ApiVersion) -> Callable[[], Step
         # After a day without viewers, the list of a new window is shorter.
         if now - listed_at > REPORT_WINDOW:
             window = Window(now, api_version)
-        listing = yield from list_changes(window, PAGE_SIZE, MAX_REQUESTS)
+        listing = yield from list_items(window.call(PAGE_SIZE), MAX_REQUESTS)
         window.add(listing.items, now, incomplete=listing.incomplete)
         listed_at = now
         if listing.incomplete:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
-from airflow_provider_browseract.api.pages import MAX_PAGES, Listing, Pages
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import facts
@@ -116,31 +115,6 @@ class Window:
             return task.finished_at.timestamp()
         # A task that was never seen active is treated as an old one.
         return now if task.id in self._active or task.created_at is None else _created(task)
-
-
-def list_changes(
-    window: Window, page_size: int = PAGE_SIZE, max_requests: int = MAX_PAGES
-) -> Generator[Call[Any], Any, Listing[Task]]:
-    """Yield the calls that list the tasks that may have changed, for :meth:`Window.add`; of a long list, the newest.
-
-    The order of the list is not documented.
-    """
-    pages = Pages(window.call(page_size))
-    items: list[Task] = []
-    truncated = False
-    for remaining in reversed(range(max_requests)):
-        if pages.call is None:
-            break
-        number, limit = (int(pages.call.params[name]) for name in ("page", "limit"))
-        with pages.dividing():
-            page: Page[Task] = yield pages.call
-            items += pages.take(page)
-            total = page.total_pages or 0
-            oldest_first = len(page.items) > 1 and 0 < _created(page.items[0]) < _created(page.items[-1])
-            if 0 < remaining < total - number and oldest_first:
-                pages.skip_to(total - remaining + 1, limit)
-                truncated = True
-    return Listing(items, pages.skipped, truncated or pages.call is not None)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_browseract.api.arguments import optional, read_path_id, read_seconds
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
+from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
@@ -25,7 +26,6 @@ from airflow_provider_browseract.runs.watching import (
     Cursor,
     EndedTask,
     Window,
-    list_changes,
 )
 
 log = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ def _versions(workflow_id: str | None, bot_id: str | None) -> tuple[ApiVersion, 
 async def _poll(window: Window, client: AsyncBrowserActClient) -> tuple[EndedTask, ...]:
     """List the tasks that may have changed, and return all that ended lately."""
     polled_at = time.time()
-    listing = await send_all_async(list_changes(window), client)
+    listing = await send_all_async(list_items(window.call()), client)
     if listing.skipped:
         text = "%d of the listed BrowserAct tasks cannot be read here, or are too large. Their ends are not reported."
         log.warning(text, listing.skipped)

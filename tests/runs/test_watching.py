@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
-from airflow_provider_browseract.api.pages import Listing
+from airflow_provider_browseract.api.pages import Listing, list_items
 from airflow_provider_browseract.runs import watching
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.watching import REPORT_WINDOW, WATCH_OVERLAP, Cursor, Window, list_changes
+from airflow_provider_browseract.runs.watching import PAGE_SIZE, REPORT_WINDOW, WATCH_OVERLAP, Cursor, Window
 from tests.cases import cases
 from tests.steps import carry_out, read
 
@@ -124,8 +124,8 @@ class Account:
         shown = tuple(listed[limit * (page - 1) : limit * page])
         return Page(items=shown, total_count=len(listed), total_pages=-(-len(listed) // limit))
 
-    def changes(self, **limits: int):
-        return carry_out(list_changes(Window(NOW, ApiVersion.V3), **limits), self)
+    def changes(self, page_size: int = PAGE_SIZE, **limits: int):
+        return carry_out(list_items(Window(NOW, ApiVersion.V3).call(page_size), **limits), self)
 
 
 def task_of_a_bot(number: int, created: float, status: TaskStatus = FINISHED, *, finished=0.0) -> Task:
@@ -184,7 +184,7 @@ def test_each_end_of_many_runs_is_reported_once(order):
             for number, (begin, end) in enumerate(zip(begun, ends, strict=True))
             if begin <= now
         ]
-        news = cursor.news(window.add(carry_out(list_changes(window), account).items, NOW + now))
+        news = cursor.news(window.add(carry_out(list_items(window.call()), account).items, NOW + now))
         reported += ids(news)
         cursor.mark_reported(news, NOW + now)
     assert any(call["page"] == 2 for call in account.calls)
