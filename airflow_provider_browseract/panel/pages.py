@@ -212,12 +212,8 @@ class Panel:
                 for other, words in KINDS.items()
             ],
             "search": wanted,
-            "truncated": read.value is not None and read.value.truncated,
-            "sources": [
-                each
-                for each in (read.value.items if read.value else ())
-                if wanted.casefold() in _words_of(each).casefold()
-            ],
+            "truncated": truncated,
+            "sources": [each for each in found if wanted.casefold() in _words_of(each).casefold()],
         }
         return _show(request, "workflows.html", look, content, tab="workflows", title="Workflows", about=read)
 
