@@ -337,7 +337,7 @@ def _table(rows: Sequence[Row], query: Query) -> dict[str, Any]:
         **{name: urlencode({**kept, "show": show, "page": page}) if page else None for name, page in pages.items()},
         "filters": [
             Choice(label, urlencode({**kept, "show": name}), name == show, sum(name in shown for shown in groups))
-            for name, label in SHOWN.items()
+            for name, label in (SHOWN if show in SHOWN else {**SHOWN, show: "Same reason"}).items()
         ],
         "show": show,
         "search": wanted,

@@ -26,7 +26,7 @@ _RECTANGLE = Markup('<rect class="{}" x="{}%" y="{}" width="{}%" height="{}"><ti
 _NUMBER = Markup('<text x="100%" y="{}" dx="-8" dy="4">{:,}</text>')
 _LINE = Markup('<line class="{0}" x1="0" x2="100%" y1="{1}" y2="{1}"/>')
 _DAY = Markup('<text class="{}" x="{}%" y="{}">{}</text>')
-_BUDGET = Markup('<text class="budget" x="100%" y="{}" dx="-4" dy="-6">Daily budget: {:,}</text>')
+_BUDGET = Markup('<text class="budget" x="0" y="{}" dx="4" dy="-6">Daily budget: {:,}</text>')
 
 
 def stacked_bars(page: CreditsPage) -> Markup:

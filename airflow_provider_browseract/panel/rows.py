@@ -315,7 +315,8 @@ class Row:
 
     def matches(self, wanted: str) -> bool:
         """Return whether one of the texts of the row contains another one."""
-        texts = (self.id, self.source, self.state, self.reason, label_of(self.key) if self.key else "")
+        label = label_of(self.key) if self.key else ""
+        texts = (self.id, (self.task and self.task.source_id) or "", self.source, self.state, self.reason, label)
         return any(wanted in text.casefold() for text in texts)
 
 

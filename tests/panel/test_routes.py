@@ -100,7 +100,7 @@ KINDS = {
     "length of the queue": ("/?conn={conn}", 'data-tile="queue"', SAME),
     "name in the queue, of a readable DAG": ("/?conn={conn}", "prices / search [2]", SAME),
     "name in the queue, of another DAG": ("/?conn={conn}", "shop / search [1]", SAME[1:]),
-    "failed task instance with its reason": ("/?conn={conn}", "prices / own</strong> did not start a run", SAME),
+    "failed task instance with its reason": ("/?conn={conn}", "prices / own</strong> not started", SAME),
     "failed task instance of another DAG": ("/?conn={conn}", "shop / other", SAME[1:]),
     "page of a failed task instance": ("/ti/prices/{run}/own/-1", "planted reason", SAME),
     "page of a failed task instance of another DAG": ("/ti/shop/{run}/other/-1", "other reason", SAME[1:]),
