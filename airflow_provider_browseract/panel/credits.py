@@ -24,6 +24,9 @@ GROUPS_SHOWN = 200
 DAYS_SHOWN = 30
 """Days on the page."""
 
+FEWEST_DAYS = 3
+"""Days of a month from which on its credits are projected."""
+
 UNKNOWN_SOURCE, UNKNOWN_DAG, UNREADABLE_DAGS = "no workflow given", "no DAG known", "DAGs that you may not read"
 
 
@@ -173,4 +176,4 @@ def _this_month(days: Mapping[date, Mapping[Group, Sums]], now: datetime, budget
     used = sum(each.credits for day in month for each in days[day].values())
     passed = (now - begin_of(month[0])) / timedelta(days=1)
     length = monthrange(now.year, now.month)[1]
-    return BudgetShare(used, budget, round(used * length / passed) if passed >= 1 else None)
+    return BudgetShare(used, budget, round(used * length / passed) if passed >= FEWEST_DAYS else None)
