@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import re
 import time
 from contextlib import suppress
 from typing import Any
@@ -83,13 +82,6 @@ def test_start_with_an_unknown_outcome_is_never_sent_again(impatient, emulator, 
         impatient.send(v2.run(ORDERS.id))
     assert caught.value.not_processed is False
     assert calls_of(emulator, "run-task") == 1
-
-
-def test_client_waits_as_long_as_retry_after_requests(client, emulator):
-    emulator.fault("get-region-list", RequestFault.status(429, retry_after=1), times=1)
-    began = time.monotonic()
-    client.send(v2.list_regions())
-    assert time.monotonic() - began >= 1
 
 
 @cases(
@@ -192,16 +184,6 @@ def test_event_loop_reads_responses_up_to_a_limit_and_sends_no_second_request(on
     assert (caught.value.http_status, caught.value.temporary, caught.value.not_processed) == (200, False, False)
     assert len(server.received) == 1
     assert b"accept-encoding: identity" in server.received[0].lower()
-
-
-def test_list_whose_pages_are_too_large_is_read_in_smaller_pages(settings, emulator, monkeypatch):
-    monkeypatch.setattr(client_module, "MAX_RESPONSE", 800)
-    workflows = Async(settings).items(v2.list_sources())
-    assert {workflow.id for workflow in workflows} == {each.id for each in emulator.of_kind("workflow")}
-    queries = [request.query for request in emulator.requests if request.endpoint == "list-workflows"]
-    limits = [int(re.findall(r"limit=(\d+)", query)[0]) for query in queries]
-    assert limits[0] == 500
-    assert max(limits[1:]) < 500
 
 
 def test_key_digest_is_the_same_for_the_same_key_and_shows_nothing_of_it():
