@@ -13,10 +13,16 @@ Test = TypeVar("Test", bound=Callable[..., Any])
 
 
 def cases(*given: Any) -> Callable[[Test], Test]:
-    """Run a test with each of the cases, by their ids. They are its last arguments, unless names come first."""
-    *named, by_id = given
+    """Run a test with each row: an id, and the values of the last arguments of the test.
+
+    The rows can also be in a dict, by their ids. If they are for other arguments, the names of these come first.
+    """
 
     def parametrized(test: Test) -> Test:
+        if not isinstance(given[-1], dict):
+            names = [*signature(test).parameters][1 - len(given[0]) :]
+            return pytest.mark.parametrize(names, [pytest.param(*row, id=name) for name, *row in given])(test)
+        *named, by_id = given
         row = next(iter(by_id.values()))
         number = len(row) if isinstance(row, tuple) else 1
         names = named[0] if named else ",".join([*signature(test).parameters][-number:])

@@ -188,29 +188,27 @@ def test_any_schema_gives_an_input_that_the_written_schema_and_test_accept(schem
 
 
 @cases(
-    {
-        "text": ({"type": "string", "maxLength": 2}, "text"),
-        "integer": ({"type": "integer"}, 1),
-        "boolean": ({"type": "boolean"}, False),
-        "list": ({"type": "array", "minItems": 2}, []),
-        "object": ({"type": "object", "properties": {"a": {"default": "x"}, "b": {}}, "required": ["a"]}, {"a": "x"}),
-        "object without a type": ({"properties": {}, "required": ["a"]}, {"a": "text"}),
-        "type or null": ({"type": ["null", "integer"]}, 1),
-        "text or number": ({"type": ["integer", "string"]}, "text"),
-        "choice or null": ({"anyOf": [{"type": "null"}, {"type": "integer"}], "default": 7}, 7),
-        "choice of schemas": ({"oneOf": [{"type": "integer"}, {"type": "string"}]}, "text"),
-        "default that is no JSON": ({"type": "number", "default": float("inf")}, 1),
-        "default with a lone surrogate": ({"default": "\ud800"}, "text"),
-        "enum": ({"enum": ["US", "DE"]}, "US"),
-        "constant": ({"const": "US", "default": "DE"}, "US"),
-        "default": ({"type": "integer", "default": 3, "enum": [1, 3]}, 3),
-        "default of a number": ({"type": "number", "default": 0.5}, 0.5),
-        "default list": ({"type": "array", "default": ["pens"]}, ["pens"]),
-        "default of another type": ({"type": "integer", "default": True}, 1),
-        "long default": ({"type": "string", "default": "x" * 201}, "text"),
-        "reference": ({"$ref": "#/$defs/page"}, "text"),
-        "nothing": ({}, "text"),
-    },
+    ("text", {"type": "string", "maxLength": 2}, "text"),
+    ("integer", {"type": "integer"}, 1),
+    ("boolean", {"type": "boolean"}, False),
+    ("list", {"type": "array", "minItems": 2}, []),
+    ("object", {"type": "object", "properties": {"a": {"default": "x"}, "b": {}}, "required": ["a"]}, {"a": "x"}),
+    ("object without a type", {"properties": {}, "required": ["a"]}, {"a": "text"}),
+    ("type or null", {"type": ["null", "integer"]}, 1),
+    ("text or number", {"type": ["integer", "string"]}, "text"),
+    ("choice or null", {"anyOf": [{"type": "null"}, {"type": "integer"}], "default": 7}, 7),
+    ("choice of schemas", {"oneOf": [{"type": "integer"}, {"type": "string"}]}, "text"),
+    ("default that is no JSON", {"type": "number", "default": float("inf")}, 1),
+    ("default with a lone surrogate", {"default": "\ud800"}, "text"),
+    ("enum", {"enum": ["US", "DE"]}, "US"),
+    ("constant", {"const": "US", "default": "DE"}, "US"),
+    ("default", {"type": "integer", "default": 3, "enum": [1, 3]}, 3),
+    ("default of a number", {"type": "number", "default": 0.5}, 0.5),
+    ("default list", {"type": "array", "default": ["pens"]}, ["pens"]),
+    ("default of another type", {"type": "integer", "default": True}, 1),
+    ("long default", {"type": "string", "default": "x" * 201}, "text"),
+    ("reference", {"$ref": "#/$defs/page"}, "text"),
+    ("nothing", {}, "text"),
 )
 def test_example_is_a_value_that_the_schema_names_or_of_its_type(schema, value):
     assert bot_with(x=schema).example == {"x": value}
@@ -225,7 +223,7 @@ def test_inputs_are_the_required_ones_first_and_those_that_only_required_names()
     assert Runnable(WORKFLOW, ID).inputs == ()
 
 
-@cases("schema", {"none": None, "true": True, "text": "x", "list": [1], "names": {"properties": ["x"]}})
+@cases(("none", None), ("true", True), ("text", "x"), ("list", [1]), ("names", {"properties": ["x"]}))
 def test_schema_without_names_declares_no_inputs(schema):
     assert bot(schema).inputs == ()
     assert "input=" not in dag_of(bot(schema))
@@ -331,34 +329,30 @@ def test_dag_id_is_a_short_identifier_whatever_the_names(name, source_id):
 
 
 @cases(
-    {
-        "name": ("Search", ID, "search_029437"),
-        "other letters": ("Pr\u00fcfe  Preise (DE)", ID, "prufe_preise_de_029437"),
-        "no letters": ("\u641c\u7d22", ID, "workflow_029437"),
-        "digits": ("7 up", ID, "workflow_7_up_029437"),
-        "long name": ("x" * 1_000_000, ID, f"{'x' * 50}_029437"),
-        "name that is cut before a word": ("x" * 49 + " y", ID, f"{'x' * 49}_029437"),
-        "long id": ("a", "1" * 190 + "_23456", "a_23456"),
-    },
+    ("name", "Search", ID, "search_029437"),
+    ("other letters", "Pr\u00fcfe  Preise (DE)", ID, "prufe_preise_de_029437"),
+    ("no letters", "\u641c\u7d22", ID, "workflow_029437"),
+    ("digits", "7 up", ID, "workflow_7_up_029437"),
+    ("long name", "x" * 1_000_000, ID, f"{'x' * 50}_029437"),
+    ("name that is cut before a word", "x" * 49 + " y", ID, f"{'x' * 49}_029437"),
+    ("long id", "a", "1" * 190 + "_23456", "a_23456"),
 )
 def test_dag_id_has_the_words_of_the_name_and_the_end_of_the_id(name, source_id, dag_id):
     assert dag_id_of(workflow(name=name, id=source_id)) == dag_id
 
 
 @cases(
-    {
-        "optional input": (workflow(optional=["pages"]), '            # Optional: "pages": "...",\n', 1),
-        "optional secret": (workflow(optional=["token"]), '# Optional: "token": "{{ conn.ID.password }}",\n', 1),
-        "optional pin": (bot({"properties": {"pin": PIN}}), '# Optional: "pin": "{{ conn.ID.password }}",\n', 1),
-        "optional inputs are no params": (workflow(optional=["pages"]), "Param", 0),
-        "examples of a bot": (bot_with(pages={"type": "integer"}), "# Example values. Replace them.\n", 1),
-        "no examples but secrets": (bot_with(password={}), "# Example values. Replace them.\n", 0),
-        "bot without params": (bot_with(pages={}), "params", 0),
-        "bot without required inputs": (bot({"properties": {"pages": {}}}), "# Example values. Replace them.\n", 0),
-        "no params": (workflow(), "--conf", 0),
-        "cost of retries": (workflow(), "After a failed run, each retry pays for another one.", 1),
-        "default connection": (workflow(), "browseract_conn_id", 0),
-    },
+    ("optional input", workflow(optional=["pages"]), '            # Optional: "pages": "...",\n', 1),
+    ("optional secret", workflow(optional=["token"]), '# Optional: "token": "{{ conn.ID.password }}",\n', 1),
+    ("optional pin", bot({"properties": {"pin": PIN}}), '# Optional: "pin": "{{ conn.ID.password }}",\n', 1),
+    ("optional inputs are no params", workflow(optional=["pages"]), "Param", 0),
+    ("examples of a bot", bot_with(pages={"type": "integer"}), "# Example values. Replace them.\n", 1),
+    ("no examples but secrets", bot_with(password={}), "# Example values. Replace them.\n", 0),
+    ("bot without params", bot_with(pages={}), "params", 0),
+    ("bot without required inputs", bot({"properties": {"pages": {}}}), "# Example values. Replace them.\n", 0),
+    ("no params", workflow(), "--conf", 0),
+    ("cost of retries", workflow(), "After a failed run, each retry pays for another one.", 1),
+    ("default connection", workflow(), "browseract_conn_id", 0),
 )
 def test_file_names_what_the_reader_can_add_and_nothing_that_is_the_default(source, text, count):
     assert dag_of(source).count(text) == count

@@ -90,11 +90,9 @@ OF_BOT = {
 
 
 @cases(
-    {
-        "workflow": ("WORKFLOW_ID", SEARCH.id, False, {**OF_WORKFLOW, **GROWTH}, ["finished"]),
-        "workflow as in the demos": ("WORKFLOW_ID", SEARCH.id, True, OF_WORKFLOW, ["finished"]),
-        "bot": ("AGENT_BOT_ID", CONTACTS.id, False, OF_BOT, ["finished", "canceled"]),
-    },
+    ("workflow", "WORKFLOW_ID", SEARCH.id, False, {**OF_WORKFLOW, **GROWTH}, ["finished"]),
+    ("workflow as in the demos", "WORKFLOW_ID", SEARCH.id, True, OF_WORKFLOW, ["finished"]),
+    ("bot", "AGENT_BOT_ID", CONTACTS.id, False, OF_BOT, ["finished", "canceled"]),
 )
 def test_each_check_has_a_result_no_run_stays_active_and_nothing_secret_is_printed(
     name, source_id, as_in_the_demos, expected, statuses
@@ -115,7 +113,7 @@ def test_each_check_has_a_result_no_run_stays_active_and_nothing_secret_is_print
     assert max(map(len, printed.partition("\n\n")[0].splitlines())) <= live_session.WIDTH
 
 
-@cases("name, source_id", {"workflow": ("WORKFLOW_ID", SEARCH.id), "bot": ("BOT_ID", CONTACTS.id)})
+@cases(("workflow", "WORKFLOW_ID", SEARCH.id), ("bot", "BOT_ID", CONTACTS.id))
 def test_second_run_that_a_larger_plan_allows_is_stopped_at_once(name, source_id):
     emulator = make_emulator(concurrency=5)
     accept_stops_of_ended_runs(emulator)
@@ -127,13 +125,11 @@ def test_second_run_that_a_larger_plan_allows_is_stopped_at_once(name, source_id
 
 
 @cases(
-    {
-        "unknown code": (20118, "No browser left", "No. Add the line '20118: (errors.ConcurrencyLimitError, None),' t"),
-        "known words": (20118, "Too many parallel browsers", "By its words only. Add the line '20118: (errors.Conc"),
-        "code of another error": (99001, "No browser left", "No: CODES in airflow_provider_browseract/api/calls.py"),
-        "unknown words": (0, "No browser left", "No, and it has no code. Add its words to NO_SLOT_WORDS in airflow"),
-        "no code": (0, "Too many parallel browsers", "Yes, without a code: it is a ConcurrencyLimitError."),
-    },
+    ("unknown code", 20118, "No browser left", "No. Add the line '20118: (errors.ConcurrencyLimitError, None),' t"),
+    ("known words", 20118, "Too many parallel browsers", "By its words only. Add the line '20118: (errors.Conc"),
+    ("code of another error", 99001, "No browser left", "No: CODES in airflow_provider_browseract/api/calls.py"),
+    ("unknown words", 0, "No browser left", "No, and it has no code. Add its words to NO_SLOT_WORDS in airflow"),
+    ("no code", 0, "Too many parallel browsers", "Yes, without a code: it is a ConcurrencyLimitError."),
 )
 def test_refusal_of_a_full_plan_is_reported_with_the_line_that_the_provider_needs(code, message, expected):
     emulator = make_emulator()
@@ -144,16 +140,14 @@ def test_refusal_of_a_full_plan_is_reported_with_the_line_that_the_provider_need
 
 
 @cases(
-    {
-        "paused": ("WORKFLOW_ID", HUMAN.id, ()),
-        "endless": ("WORKFLOW_ID", SEARCH.id, ()),
-        "bot without required values": ("BOT_ID", AGENT_HUMAN.id, ()),
-        "template": ("BOT_TEMPLATE_ID", TEMPLATE_SEARCH.id, ()),
-        "start without a response": ("WORKFLOW_ID", SEARCH.id, ("run-task", RequestFault.lost_response())),
-        "start with 502": ("WORKFLOW_ID", SEARCH.id, ("run-task", RequestFault.lost_response(status=502))),
-        # The first starts of a bot are refused.
-        "lost start of a bot": ("BOT_ID", CONTACTS.id, ("create-run", RequestFault.lost_response(), 3)),
-    },
+    ("paused", "WORKFLOW_ID", HUMAN.id, ()),
+    ("endless", "WORKFLOW_ID", SEARCH.id, ()),
+    ("bot without required values", "BOT_ID", AGENT_HUMAN.id, ()),
+    ("template", "BOT_TEMPLATE_ID", TEMPLATE_SEARCH.id, ()),
+    ("start without a response", "WORKFLOW_ID", SEARCH.id, ("run-task", RequestFault.lost_response())),
+    ("start with 502", "WORKFLOW_ID", SEARCH.id, ("run-task", RequestFault.lost_response(status=502))),
+    # The first starts of a bot are refused.
+    ("lost start of a bot", "BOT_ID", CONTACTS.id, ("create-run", RequestFault.lost_response(), 3)),
 )
 def test_run_that_does_not_end_is_stopped(name, source_id, fault):
     emulator = make_emulator()
@@ -176,10 +170,8 @@ def test_run_is_stopped_when_a_check_fails(monkeypatch):
 
 
 @cases(
-    {
-        "no list shows the template": ("BOT_TEMPLATE_ID", TEMPLATE_SEARCH.id, {"create-template-run": (1, 0)}),
-        "no list": ("WORKFLOW_ID", SEARCH.id, {"run-task": (1, 0), "list-tasks": (None, 1)}),
-    },
+    ("no list shows the template", "BOT_TEMPLATE_ID", TEMPLATE_SEARCH.id, {"create-template-run": (1, 0)}),
+    ("no list", "WORKFLOW_ID", SEARCH.id, {"run-task": (1, 0), "list-tasks": (None, 1)}),
 )
 def test_lost_start_is_reported_if_the_run_cannot_be_found(name, source_id, faults):
     emulator = make_emulator()

@@ -70,14 +70,12 @@ def test_failed_part_hides_no_other_and_its_output_comes_last(start):
 
 
 @cases(
-    {
-        "nothing was printed yet": ("units", "", "units 0 %"),
-        "tests are being found": ("units", "=== test session starts ===\n", "units 0 %"),
-        "several processes": ("units", f"3 workers [400 items]\n\n{'.' * 72} [ 18%]\n.s.F", "units 19 %"),
-        "one process": ("e2e", "collected 70 items\n\ntests/a.py ......  [  8%]\ntests/b.py .", "e2e 10 %"),
-        "second pytest": ("databases", "collected 1 item\n\n. [100%]\n= test session starts =\n", "databases 0 %"),
-        "part without tests": ("docs", "reading sources... [ 50%]", "docs"),
-    },
+    ("nothing was printed yet", "units", "", "units 0 %"),
+    ("tests are being found", "units", "=== test session starts ===\n", "units 0 %"),
+    ("several processes", "units", f"3 workers [400 items]\n\n{'.' * 72} [ 18%]\n.s.F", "units 19 %"),
+    ("one process", "e2e", "collected 70 items\n\ntests/a.py ......  [  8%]\ntests/b.py .", "e2e 10 %"),
+    ("second pytest", "databases", "collected 1 item\n\n. [100%]\n= test session starts =\n", "databases 0 %"),
+    ("part without tests", "docs", "reading sources... [ 50%]", "docs"),
 )
 def test_progress_is_the_share_of_tests_that_have_ended(tmp_path, monkeypatch, name, printed, progress):
     monkeypatch.setattr(parts, "LOGS", tmp_path)

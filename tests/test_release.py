@@ -126,12 +126,10 @@ def test_wheel_with_files_of_the_package_and_its_metadata_is_accepted():
 
 
 @cases(
-    {
-        "a tool in it": ({"dev/dist.py": b""}, r"not expected \['dev/dist\.py'\]"),
-        "no entry points": ({"p-1.dist-info/entry_points.txt": b""}, "entry points: missing"),
-        "another name": ({METADATA: b"Name: other\n"}, "Name is"),
-        "a classifier less": ({METADATA: WHEEL[METADATA].replace(b":: Typed", b"")}, "Typing :: Typed"),
-    },
+    ("a tool in it", {"dev/dist.py": b""}, r"not expected \['dev/dist\.py'\]"),
+    ("no entry points", {"p-1.dist-info/entry_points.txt": b""}, "entry points: missing"),
+    ("another name", {METADATA: b"Name: other\n"}, "Name is"),
+    ("a classifier less", {METADATA: WHEEL[METADATA].replace(b":: Typed", b"")}, "Typing :: Typed"),
 )
 def test_wrong_wheel_is_refused(changed, reason):
     with pytest.raises(dist.DistError, match=reason):

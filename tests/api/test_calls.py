@@ -101,49 +101,47 @@ NO_SLOT = {"msg": "Too many running tasks"}
 
 
 @cases(
-    {
-        **{f"other code with {each}": (READ, answer(each, NEW), kind, "new") for each, kind in OTHERS.items()},
-        **{
-            f"{words} with {status}": (START, answer(status, {"code": 90002, "msg": words}), NO_CREDITS, IS_EMPTY)
-            for words in ("Insufficient credits.", "Your credit is used up", "Account balance too low")
-            for status in (200, 400, 402, 403)
-        },
-        "words about credits, but no start": (READ, answer(400, {"code": 1, "msg": "credits"}), UNKNOWN, "credits"),
-        "words about slots, but no start": (READ, answer(400, NO_SLOT), UNKNOWN, "running tasks"),
-        "other account": (BOT, answer(400, {"code": 99002}), errors.PermissionDeniedError, "account that owns the"),
-        "source": (START, answer(400, {"code": 10111}), NOT_FOUND, "RunBotOperator runs bots"),
-        "template": (START, answer(400, {"code": 10176}), NOT_FOUND, "iter_bot_templates"),
-        "region": (START, answer(400, {"code": 10013}), NOT_FOUND, "get_region_list"),
-        "not published": (START, answer(400, {"code": 10020}), INVALID, "Publish the workflow or bot"),
-        "no language model": (BOT, answer(400, {"code": 10021}), INVALID, "choose its language model"),
-        **{f"input, {code}": (BOT, answer(400, {"code": code}), INVALID, "not empty") for code in (10142, 10143)},
-        "arguments": (START, answer(400, {"code": 99001}), INVALID, "A profile (profile_id) must"),
-        "code with 200": (STOP, answer(200, {"code": 10112, "id": "5", "msg": "No."}), NO_TASK, "No."),
-        "code alone with 200": (START, answer(200, {"code": 10112, "id": "5"}), NO_TASK, "no reason given"),
-        **{f"code {odd!r} with 200": (START, answer(200, {"code": odd, "id": "5"}), UNKNOWN, "") for odd in ODD_CODES},
-        "code of thousands of digits": (START, answer(400, {"code": "9" * 5000, "msg": "x"}), UNKNOWN, "x"),
-        "empty with 200": (READ, web(200, b""), NO_API, "host of the Airflow connection"),
-        "text with 200": (READ, answer(200, "ok"), NO_API, "host of the Airflow connection"),
-        "no JSON with 200": (READ, web(200, b"Please log in"), NO_API, "host of the Airflow connection"),
-        "part of JSON that is read": (READ, web(200, b'{"id": "7", '), UNEXPECTED, "not complete JSON"),
-        "empty start with 200": (START, web(200, b""), UNEXPECTED, "response to run-task cannot be used"),
-        "another task": (READ, answer(200, {"id": "8", "status": "finished"}), UNEXPECTED, "it is about another task"),
-        "part of JSON": (START, web(200, b'{"id": "123", "profile'), UNEXPECTED, "not complete JSON"),
-        **{
-            f"{call.name}: {body}": (call, answer(200, body), UNEXPECTED, "cannot be used")
-            for call, body in product((STOP, RESUME), NO_SUCCESSES)
-        },
-        "empty with 401": (READ, web(401, b""), errors.AuthenticationError, "API key"),
-        "empty with 403": (READ, web(403, b""), errors.PermissionDeniedError, "API key"),
-        "page with 401": (READ, web(401), NO_API, "a firewall"),
-        "page with 403": (READ, web(403), NO_API, "a firewall"),
-        "page with 200": (READ, web(200), NO_API, "host of the Airflow connection"),
-        "page with 404": (READ, web(404), NO_API, "host of the Airflow connection"),
-        "page with 502": (READ, web(502), errors.ServerError, "BrowserAct failed at get-task"),
-        "empty with 404": (READ, web(404, b""), NO_API, "host of the Airflow connection"),
-        "redirect": (READ, web(302, b""), NO_API, "host of the Airflow connection"),
-        "another API": (READ, answer(404, {"message": "Not Found"}), NO_API, "is not from BrowserAct's API"),
-    },
+    *((f"other code with {each}", READ, answer(each, NEW), kind, "new") for each, kind in OTHERS.items()),
+    *(
+        (f"{words} with {status}", START, answer(status, {"code": 90002, "msg": words}), NO_CREDITS, IS_EMPTY)
+        for words in ("Insufficient credits.", "Your credit is used up", "Account balance too low")
+        for status in (200, 400, 402, 403)
+    ),
+    ("words about credits, but no start", READ, answer(400, {"code": 1, "msg": "credits"}), UNKNOWN, "credits"),
+    ("words about slots, but no start", READ, answer(400, NO_SLOT), UNKNOWN, "running tasks"),
+    ("other account", BOT, answer(400, {"code": 99002}), errors.PermissionDeniedError, "account that owns the"),
+    ("source", START, answer(400, {"code": 10111}), NOT_FOUND, "RunBotOperator runs bots"),
+    ("template", START, answer(400, {"code": 10176}), NOT_FOUND, "iter_bot_templates"),
+    ("region", START, answer(400, {"code": 10013}), NOT_FOUND, "get_region_list"),
+    ("not published", START, answer(400, {"code": 10020}), INVALID, "Publish the workflow or bot"),
+    ("no language model", BOT, answer(400, {"code": 10021}), INVALID, "choose its language model"),
+    *((f"input, {code}", BOT, answer(400, {"code": code}), INVALID, "not empty") for code in (10142, 10143)),
+    ("arguments", START, answer(400, {"code": 99001}), INVALID, "A profile (profile_id) must"),
+    ("code with 200", STOP, answer(200, {"code": 10112, "id": "5", "msg": "No."}), NO_TASK, "No."),
+    ("code alone with 200", START, answer(200, {"code": 10112, "id": "5"}), NO_TASK, "no reason given"),
+    *((f"code {odd!r} with 200", START, answer(200, {"code": odd, "id": "5"}), UNKNOWN, "") for odd in ODD_CODES),
+    ("code of thousands of digits", START, answer(400, {"code": "9" * 5000, "msg": "x"}), UNKNOWN, "x"),
+    ("empty with 200", READ, web(200, b""), NO_API, "host of the Airflow connection"),
+    ("text with 200", READ, answer(200, "ok"), NO_API, "host of the Airflow connection"),
+    ("no JSON with 200", READ, web(200, b"Please log in"), NO_API, "host of the Airflow connection"),
+    ("part of JSON that is read", READ, web(200, b'{"id": "7", '), UNEXPECTED, "not complete JSON"),
+    ("empty start with 200", START, web(200, b""), UNEXPECTED, "response to run-task cannot be used"),
+    ("another task", READ, answer(200, {"id": "8", "status": "finished"}), UNEXPECTED, "it is about another task"),
+    ("part of JSON", START, web(200, b'{"id": "123", "profile'), UNEXPECTED, "not complete JSON"),
+    *(
+        (f"{call.name}: {body}", call, answer(200, body), UNEXPECTED, "cannot be used")
+        for call, body in product((STOP, RESUME), NO_SUCCESSES)
+    ),
+    ("empty with 401", READ, web(401, b""), errors.AuthenticationError, "API key"),
+    ("empty with 403", READ, web(403, b""), errors.PermissionDeniedError, "API key"),
+    ("page with 401", READ, web(401), NO_API, "a firewall"),
+    ("page with 403", READ, web(403), NO_API, "a firewall"),
+    ("page with 200", READ, web(200), NO_API, "host of the Airflow connection"),
+    ("page with 404", READ, web(404), NO_API, "host of the Airflow connection"),
+    ("page with 502", READ, web(502), errors.ServerError, "BrowserAct failed at get-task"),
+    ("empty with 404", READ, web(404, b""), NO_API, "host of the Airflow connection"),
+    ("redirect", READ, web(302, b""), NO_API, "host of the Airflow connection"),
+    ("another API", READ, answer(404, {"message": "Not Found"}), NO_API, "is not from BrowserAct's API"),
 )
 def test_response_and_call_decide_the_error(call, response, kind, words):
     found = error(call, response)
@@ -169,24 +167,22 @@ TIMEOUT = {"code": 50000, "msg": "java.util.concurrent.TimeoutException", "trace
 
 
 @cases(
-    {
-        **{f"whole envelope with {status}": (status, WHOLE) for status in (200, 401, 408, 500, 503)},
-        **{
-            f"400 with {changed}": (400, {**WHOLE, **changed})
-            for changed in (
-                *({"code": "QUOTA_EXCEEDED"}, {"code": None}, {"msg": ""}, {"traceId": None}),
-                *({"data": {"id": "5"}}, {"id": "5"}, {"task_id": "5"}),
-            )
-        },
-        **{
-            f"{status} with {code!r}": (status, {"code": code, "msg": "new"})
-            for status, code in product((200, 400, 401, 403, 404, 409, 422, 500), (4711, "4711", "QUOTA_EXCEEDED"))
-        },
-        "no code": (409, {"msg": "task service timeout"}),
-        "code 0": (409, {"code": 0, "msg": "x", "traceId": "t"}),
-        **{f"words about slots with {status}": (status, TIMEOUT) for status in (200, 408, 500, 504)},
-        **{f"JSON of a gateway with {status}": (status, {"message": "No."}) for status in (400, 401, 403, 404)},
-    },
+    *((f"whole envelope with {status}", status, WHOLE) for status in (200, 401, 408, 500, 503)),
+    *(
+        (f"400 with {changed}", 400, {**WHOLE, **changed})
+        for changed in (
+            *({"code": "QUOTA_EXCEEDED"}, {"code": None}, {"msg": ""}, {"traceId": None}),
+            *({"data": {"id": "5"}}, {"id": "5"}, {"task_id": "5"}),
+        )
+    ),
+    *(
+        (f"{status} with {code!r}", status, {"code": code, "msg": "new"})
+        for status, code in product((200, 400, 401, 403, 404, 409, 422, 500), (4711, "4711", "QUOTA_EXCEEDED"))
+    ),
+    ("no code", 409, {"msg": "task service timeout"}),
+    ("code 0", 409, {"code": 0, "msg": "x", "traceId": "t"}),
+    *((f"words about slots with {status}", status, TIMEOUT) for status in (200, 408, 500, 504)),
+    *((f"JSON of a gateway with {status}", status, {"message": "No."}) for status in (400, 401, 403, 404)),
 )
 def test_no_other_refusal_proves_that_nothing_was_started(status, body):
     found = error(START, answer(status, body))
@@ -235,7 +231,7 @@ def test_error_message_of_the_api_becomes_one_line_of_bounded_length():
     assert found.trace_id == "a b"
 
 
-@cases("field", {"status": '"status": %s', "output": '"status": "finished", "output": {"string": %s}'})
+@cases(("status", '"status": %s'), ("output", '"status": "finished", "output": {"string": %s}'))
 def test_response_that_is_nested_too_deeply_raises_the_same_error_whatever_fails_first(field):
     # Near the limit of Python, JSON can be read, but no longer be written or described.
     limit, failed = sys.getrecursionlimit(), 0
@@ -266,29 +262,25 @@ CREATED, MADE = {"id": "5", "profile_id": "9"}, CreatedTask(id="5", profile_id="
 
 
 @cases(
-    {
-        "start": (START, answer(200, CREATED), MADE),
-        "envelope": (START, answer(200, {"code": 0, "msg": "success", "data": CREATED}), MADE),
-        "code as text": (START, answer(200, {"code": "0", "data": CREATED}), MADE),
-        **{f"stop: {name}": (STOP, response, None) for name, response in DONE.items()},
-        **{f"resume: {name}": (RESUME, response, None) for name, response in DONE.items()},
-    },
+    ("start", START, answer(200, CREATED), MADE),
+    ("envelope", START, answer(200, {"code": 0, "msg": "success", "data": CREATED}), MADE),
+    ("code as text", START, answer(200, {"code": "0", "data": CREATED}), MADE),
+    *((f"stop: {name}", STOP, response, None) for name, response in DONE.items()),
+    *((f"resume: {name}", RESUME, response, None) for name, response in DONE.items()),
 )
 def test_successful_response_is_read(call, response, result):
     assert response.to(call) == result
 
 
 @cases(
-    {
-        "seconds": ("3", 3.0),
-        "fraction": ("0.5", 0.5),
-        "negative": ("-1", 0.0),
-        "not a number": ("soon", None),
-        "NaN": ("nan", None),
-        "infinite": ("inf", None),
-        "too large": ("1e999", None),
-        "date": ("Wed, 21 Oct 2015 07:28:00 GMT", None),
-    },
+    ("seconds", "3", 3.0),
+    ("fraction", "0.5", 0.5),
+    ("negative", "-1", 0.0),
+    ("not a number", "soon", None),
+    ("NaN", "nan", None),
+    ("infinite", "inf", None),
+    ("too large", "1e999", None),
+    ("date", "Wed, 21 Oct 2015 07:28:00 GMT", None),
 )
 def test_retry_after_is_read_in_seconds(value, seconds):
     assert error(READ, answer(429, {}, **{"retry-after": value})).retry_after == seconds
@@ -298,14 +290,12 @@ NOON = datetime(2026, 11, 27, 12, 0, tzinfo=timezone.utc)
 
 
 @cases(
-    {
-        "GMT": ({"date": "Fri, 27 Nov 2026 12:00:00 GMT"}, NOON),
-        "no zone": ({"date": "Fri, 27 Nov 2026 12:00:00"}, NOON),
-        "from a cache": ({"date": "Fri, 27 Nov 2026 12:00:00 GMT", "age": "30"}, None),
-        "not a date": ({"date": "noon"}, None),
-        "impossible time zone": ({"date": "Mon, 01 Jan 2024 00:00:00 -99999999999999999999"}, None),
-        "missing": ({}, None),
-    },
+    ("GMT", {"date": "Fri, 27 Nov 2026 12:00:00 GMT"}, NOON),
+    ("no zone", {"date": "Fri, 27 Nov 2026 12:00:00"}, NOON),
+    ("from a cache", {"date": "Fri, 27 Nov 2026 12:00:00 GMT", "age": "30"}, None),
+    ("not a date", {"date": "noon"}, None),
+    ("impossible time zone", {"date": "Mon, 01 Jan 2024 00:00:00 -99999999999999999999"}, None),
+    ("missing", {}, None),
 )
 def test_page_has_the_time_of_its_response(headers, moment):
     assert answer(200, {"items": []}, **headers).to(v2.list_tasks()).served_at == moment

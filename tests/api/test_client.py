@@ -85,11 +85,9 @@ def test_start_with_an_unknown_outcome_is_never_sent_again(impatient, emulator, 
 
 
 @cases(
-    {
-        "refused": ("http://127.0.0.1:9", "Connection refused"),
-        "refused before TLS": ("https://127.0.0.1:9", "Connection refused"),
-        "unknown host": ("http://nowhere.invalid", "the name of the host cannot be resolved ("),
-    },
+    ("refused", "http://127.0.0.1:9", "Connection refused"),
+    ("refused before TLS", "https://127.0.0.1:9", "Connection refused"),
+    ("unknown host", "http://nowhere.invalid", "the name of the host cannot be resolved ("),
 )
 def test_failed_connection_is_an_error_with_url_and_reason_and_nothing_was_processed(kind, url, reason):
     settings = Settings(api_key="app-key", base_url=url, retry_budget=0.1, connection="browseract_prod")
@@ -128,12 +126,10 @@ def test_redirect_is_not_followed_so_the_api_key_is_not_sent_elsewhere(kind, one
 
 @pytest.mark.parametrize("proxy", [False, True], ids=["direct", "through a proxy"])
 @cases(
-    {
-        "nothing": b"",
-        "part of the content": b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"id": "7"',
-        "part of gzip": answering(GZIP, b"Content-Encoding: gzip")[:-12],
-        "no gzip": answering(REGIONS, b"Content-Encoding: gzip"),
-    },
+    ("nothing", b""),
+    ("part of the content", b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"id": "7"'),
+    ("part of gzip", answering(GZIP, b"Content-Encoding: gzip")[:-12]),
+    ("no gzip", answering(REGIONS, b"Content-Encoding: gzip")),
 )
 def test_start_whose_response_cannot_be_read_is_not_sent_again(kind, one_answer, monkeypatch, proxy, answer):
     server = one_answer(answer)
@@ -169,11 +165,9 @@ def test_compressed_response_is_read(kind, one_answer):
 
 # A server without an end announces more than it sends, so reading to the end would be a lost response after 30 seconds.
 @cases(
-    {
-        "body": answering(REGIONS),
-        "gzip": answering(GZIP, b"Content-Encoding: gzip"),
-        "no end": answering(REGIONS).replace(b"16", b"17"),
-    },
+    ("body", answering(REGIONS)),
+    ("gzip", answering(GZIP, b"Content-Encoding: gzip")),
+    ("no end", answering(REGIONS).replace(b"16", b"17")),
 )
 def test_event_loop_reads_responses_up_to_a_limit_and_sends_no_second_request(one_answer, monkeypatch, answer):
     server = one_answer(answer, keep_alive=True)

@@ -29,34 +29,33 @@ def read(call: Call[Any], data: object, status: int = 200) -> Any:
 
 
 @cases(
-    {
-        "output": ({"output": [[]] * 1000, "output_files": {"csv": {}}, "status": "finished"}, {"output": None}),
-        "input": ({"input": {"password": "hunter2", "n": [1]}}, {"input": {"password": None, "n": None}}),
-        "large input": ({"input": {"text": "x" * MAX_INPUT}}, {"input": None}),
-        "list as input": ({"input": [1]}, {"input": None}),
-        "unknown fields": ({"brand_new": [[]] * 1000, "credit": 5}, {"credit": 5}),
-        "live view": ({"live_url_info": {"live_url": "https://live.example"}}, {"live_url": "https://live.example"}),
-        "failure": ({"task_failure_info": "broken"}, {"failure": None}),
-        "no list of steps": ({"steps": 5}, {"steps": (), "step_count": 0}),
-        "odd steps": ({"steps": [None, 5, {"step": 3}]}, {"step_count": 1}),
-        "half an emoji": ({"output": "a\ud83d", "bot_name": "\ud83d\ude00\ud83d"}, {"bot_name": "\U0001f600\ufffd"}),
-        **{
-            f"{text!a}": ({"bot_name": text}, {"bot_name": shown})
-            for text, shown in {
-                "\ud83d\ud83d\ude00": "\ufffd\U0001f600",
-                "\ud83d\ude00\ude00\ud83d": "\U0001f600\ufffd\ufffd",
-                "\ude00a\ud83d\ude00": "\ufffda\U0001f600",
-            }.items()
-        },
-        "halves in the output": ({"output": "\ud83d" * 2000, "bot_name": "Search"}, {"bot_name": "Search"}),
-        "form feed and half an emoji": (
-            {"output": "\ud83d", "bot_name": "\f", "credit": 5},
-            {"bot_name": None, "credit": 5},
-        ),
-        "object in a text": ({"bot_name": {"a": 1}}, {"bot_name": None}),
-        "long text": ({"task_failure_info": {"message": "x" * 5000}}, {"failure": Failure(message="x" * 1000)}),
-        "data in data": ({"data": {"credit": 5}}, {"credit": None}),
-    },
+    ("output", {"output": [[]] * 1000, "output_files": {"csv": {}}, "status": "finished"}, {"output": None}),
+    ("input", {"input": {"password": "hunter2", "n": [1]}}, {"input": {"password": None, "n": None}}),
+    ("large input", {"input": {"text": "x" * MAX_INPUT}}, {"input": None}),
+    ("list as input", {"input": [1]}, {"input": None}),
+    ("unknown fields", {"brand_new": [[]] * 1000, "credit": 5}, {"credit": 5}),
+    ("live view", {"live_url_info": {"live_url": "https://live.example"}}, {"live_url": "https://live.example"}),
+    ("failure", {"task_failure_info": "broken"}, {"failure": None}),
+    ("no list of steps", {"steps": 5}, {"steps": (), "step_count": 0}),
+    ("odd steps", {"steps": [None, 5, {"step": 3}]}, {"step_count": 1}),
+    ("half an emoji", {"output": "a\ud83d", "bot_name": "\ud83d\ude00\ud83d"}, {"bot_name": "\U0001f600\ufffd"}),
+    *(
+        (f"{text!a}", {"bot_name": text}, {"bot_name": shown})
+        for text, shown in {
+            "\ud83d\ud83d\ude00": "\ufffd\U0001f600",
+            "\ud83d\ude00\ude00\ud83d": "\U0001f600\ufffd\ufffd",
+            "\ude00a\ud83d\ude00": "\ufffda\U0001f600",
+        }.items()
+    ),
+    ("halves in the output", {"output": "\ud83d" * 2000, "bot_name": "Search"}, {"bot_name": "Search"}),
+    (
+        "form feed and half an emoji",
+        {"output": "\ud83d", "bot_name": "\f", "credit": 5},
+        {"bot_name": None, "credit": 5},
+    ),
+    ("object in a text", {"bot_name": {"a": 1}}, {"bot_name": None}),
+    ("long text", {"task_failure_info": {"message": "x" * 5000}}, {"failure": Failure(message="x" * 1000)}),
+    ("data in data", {"data": {"credit": 5}}, {"credit": None}),
 )
 def test_shared_process_builds_only_what_it_may_show(fields, built):
     task = read(GET, {**RUN, **fields})
@@ -122,17 +121,15 @@ def nested(levels: int) -> bytes:
 
 
 @cases(
-    {
-        "NaN": (GET, b'{"task_id": "7", "status": "running", "output": NaN}', ResponseTooLargeError),
-        "deep nesting": (GET, b'{"task_id": "7", "output": ' + nested(100_000) + b"}", ResponseTooLargeError),
-        "part of JSON": (GET, b'{"task_id": "7", ', UnexpectedResponseError),
-        "more items than a page can have": (LIST, {"items": [RUN] * (MAX_ITEMS + 1)}, ResponseTooLargeError),
-        "large response to a stop": (v2.stop_task("7"), {"x": "x" * 100_000}, ResponseTooLargeError),
-        "web page": (GET, b"<html>Sign in</html>", UnexpectedResponseError),
-        "another task": (GET, {**RUN, "task_id": "8"}, UnexpectedResponseError),
-        "no task": (GET, {"status": "running"}, UnexpectedResponseError),
-        "odd item of a list": (LIST, {"items": [None]}, UnexpectedResponseError),
-    },
+    ("NaN", GET, b'{"task_id": "7", "status": "running", "output": NaN}', ResponseTooLargeError),
+    ("deep nesting", GET, b'{"task_id": "7", "output": ' + nested(100_000) + b"}", ResponseTooLargeError),
+    ("part of JSON", GET, b'{"task_id": "7", ', UnexpectedResponseError),
+    ("more items than a page can have", LIST, {"items": [RUN] * (MAX_ITEMS + 1)}, ResponseTooLargeError),
+    ("large response to a stop", v2.stop_task("7"), {"x": "x" * 100_000}, ResponseTooLargeError),
+    ("web page", GET, b"<html>Sign in</html>", UnexpectedResponseError),
+    ("another task", GET, {**RUN, "task_id": "8"}, UnexpectedResponseError),
+    ("no task", GET, {"status": "running"}, UnexpectedResponseError),
+    ("odd item of a list", LIST, {"items": [None]}, UnexpectedResponseError),
 )
 def test_what_a_shared_process_cannot_read_is_an_error(call, body, error):
     with pytest.raises(error):

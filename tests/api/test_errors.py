@@ -26,15 +26,13 @@ def refused(**facts) -> errors.AuthenticationError:
 
 
 @cases(
-    {
-        "all parts": (refused(), f"{REASON}.\n{REMEDY}.\n{CODES}", f"{REASON} ({CODES})"),
-        "connection": (refused(connection="prod"), f"{REASON}.\n{REMEDY} 'prod'.\n{CODES}", f"{REASON} ({CODES})"),
-        "lines": (errors.TaskEndedError("Already\nended."), "Already ended.", "Already ended"),
-        "HTTP status": (errors.TaskEndedError("No", http_status=503), "No.\nHTTP 503", "No (HTTP 503)"),
-        "other remedy": (errors.ConnectionFailedError("Refused", remedy="Wait."), "Refused.\nWait.", "Refused"),
-        "question": (errors.TaskEndedError("Really?"), "Really?", "Really?"),
-        "exclamation": (errors.TaskEndedError("Really!"), "Really!", "Really!"),
-    },
+    ("all parts", refused(), f"{REASON}.\n{REMEDY}.\n{CODES}", f"{REASON} ({CODES})"),
+    ("connection", refused(connection="prod"), f"{REASON}.\n{REMEDY} 'prod'.\n{CODES}", f"{REASON} ({CODES})"),
+    ("lines", errors.TaskEndedError("Already\nended."), "Already ended.", "Already ended"),
+    ("HTTP status", errors.TaskEndedError("No", http_status=503), "No.\nHTTP 503", "No (HTTP 503)"),
+    ("other remedy", errors.ConnectionFailedError("Refused", remedy="Wait."), "Refused.\nWait.", "Refused"),
+    ("question", errors.TaskEndedError("Really?"), "Really?", "Really?"),
+    ("exclamation", errors.TaskEndedError("Really!"), "Really!", "Really!"),
 )
 def test_error_text_has_reason_remedy_and_codes_and_the_brief_one_no_remedy_and_no_full_stop(error, text, brief):
     assert (str(error), error.brief) == (text, brief)

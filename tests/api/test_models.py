@@ -72,39 +72,34 @@ NO_IDS = ["7\n8", "\x1b[31m7", "\u202e7", "7" * (MAX_ID_LENGTH + 1)]
 
 
 @cases(
-    {
-        "everything": (WHOLE, READ),
-        "nothing else": ({}, {}),
-        "null and a new field": ({**dict.fromkeys(WHOLE), "status": "running", "brand_new": [1]}, {}),
-        "null in output": ({"output": {"string": None, "files": None}}, {"output": Output()}),
-        "object as output": (
-            {**WHOLE, "output": {"string": {"a": [1]}}},
-            {**READ, "output": Output(string='{"a": [1]}')},
-        ),
-        "text as output of an active task": ({"output": "text"}, {}),
-        "number as files of an active task": ({"output": {"files": 5}}, {}),
-        "number as id": ({"id": 16429034742537847}, {"id": "16429034742537847"}),
-        "steps that are none": ({"steps": ["broken", {"step": 2}]}, {"steps": (Step(number=2),)}),
-        "text as failure, number as files": ({"task_failure_info": "broken", "download_files": 5}, {}),
-        "numbers of thousands of digits": ({"credit": 10**4000, "steps": [{"step": 10**4000}]}, {"steps": (Step(),)}),
-        **{f"{time!a} as time": ({"created_at": time, "finished_at": time}, {}) for time in (*NO_TIMES, "\ud800", 5)},
-        **{f"{each!a:.12} as other ids": ({"workflow_id": each, "profile_id": each}, {}) for each in (*NO_IDS, "")},
-        "fraction as id": ({"workflow_id": 1.5}, {}),
-        "older name of live_url": ({"live_url": "https://old"}, {"live_url": "https://old"}),
-        **{f"{odd} as profile": ({"profileId": "5", "profile_id": odd}, {"profile_id": "5"}) for odd in (None, "")},
-        "pairs as inputs": ({"input_parameters": PAIRS}, {"input_parameters": "a=1; b=2"}),
-        "no pairs as inputs": ({"input_parameters": []}, {"input_parameters": ""}),
-        # Sent values are always texts. What is listed in another way cannot be compared with them.
-        **{
-            f"{odd} as inputs": ({"input_parameters": [odd]}, {})
-            for odd in (
-                "a",
-                {"value": "1"},
-                {"name": 1, "value": "1"},
-                *({"name": "a", "value": value} for value in (True, None, {"a": 1}, 1)),
-            )
-        },
-    },
+    ("everything", WHOLE, READ),
+    ("nothing else", {}, {}),
+    ("null and a new field", {**dict.fromkeys(WHOLE), "status": "running", "brand_new": [1]}, {}),
+    ("null in output", {"output": {"string": None, "files": None}}, {"output": Output()}),
+    ("object as output", {**WHOLE, "output": {"string": {"a": [1]}}}, {**READ, "output": Output(string='{"a": [1]}')}),
+    ("text as output of an active task", {"output": "text"}, {}),
+    ("number as files of an active task", {"output": {"files": 5}}, {}),
+    ("number as id", {"id": 16429034742537847}, {"id": "16429034742537847"}),
+    ("steps that are none", {"steps": ["broken", {"step": 2}]}, {"steps": (Step(number=2),)}),
+    ("text as failure, number as files", {"task_failure_info": "broken", "download_files": 5}, {}),
+    ("numbers of thousands of digits", {"credit": 10**4000, "steps": [{"step": 10**4000}]}, {"steps": (Step(),)}),
+    *((f"{time!a} as time", {"created_at": time, "finished_at": time}, {}) for time in (*NO_TIMES, "\ud800", 5)),
+    *((f"{each!a:.12} as other ids", {"workflow_id": each, "profile_id": each}, {}) for each in (*NO_IDS, "")),
+    ("fraction as id", {"workflow_id": 1.5}, {}),
+    ("older name of live_url", {"live_url": "https://old"}, {"live_url": "https://old"}),
+    *((f"{odd} as profile", {"profileId": "5", "profile_id": odd}, {"profile_id": "5"}) for odd in (None, "")),
+    ("pairs as inputs", {"input_parameters": PAIRS}, {"input_parameters": "a=1; b=2"}),
+    ("no pairs as inputs", {"input_parameters": []}, {"input_parameters": ""}),
+    # Sent values are always texts. What is listed in another way cannot be compared with them.
+    *(
+        (f"{odd} as inputs", {"input_parameters": [odd]}, {})
+        for odd in (
+            "a",
+            {"value": "1"},
+            {"name": 1, "value": "1"},
+            *({"name": "a", "value": value} for value in (True, None, {"a": 1}, 1)),
+        )
+    ),
 )
 def test_task_is_read_with_what_can_be_read(fields, found):
     assert Task.model_validate({"id": "7", "status": "running", **fields}) == Task(
@@ -133,22 +128,20 @@ GET, START, STATUS = v2.get_task("7"), v2.run("70"), v2.get_task_status("7")
 
 
 @cases(
-    {
-        **{f"{data} as task": (GET, data, "cannot be used|not from BrowserAct") for data in NO_TASKS},
-        **{f"{each!a:.12} as id": (GET, {"id": each, **RUNNING}, "id: String should") for each in NO_IDS},
-        **{f"{each!a:.12} as id of a start": (START, {"id": each}, "id: String should") for each in NO_IDS},
-        **{f"{each} as id of a start": (START, {"id": float(each)}, "id: it is not") for each in ("inf", "nan", "1")},
-        "flag as id of a start": (START, {"id": True}, "id: Input should be a valid string"),
-        **{
-            f"{word} as status": (STATUS, {"status": word}, "is not a task status that the API documents")
-            for word in ("queued", "Finished", "", 3)
-        },
-        "null as status": (STATUS, {"status": None}, "status: Field required"),
-        "no object as status": (STATUS, [], "it: Input should be a valid dictionary"),
-        **{f"{data} in a list": (v2.list_tasks(), {"items": [data]}, r"items\.0") for data in (RUNNING, "?", None)},
-        "page without items": (v2.list_tasks(), {"items": None}, "items: Field required"),
-        "page as list": (v2.list_regions(), {"items": []}, "it: Input should be a valid tuple"),
-    },
+    *((f"{data} as task", GET, data, "cannot be used|not from BrowserAct") for data in NO_TASKS),
+    *((f"{each!a:.12} as id", GET, {"id": each, **RUNNING}, "id: String should") for each in NO_IDS),
+    *((f"{each!a:.12} as id of a start", START, {"id": each}, "id: String should") for each in NO_IDS),
+    *((f"{each} as id of a start", START, {"id": float(each)}, "id: it is not") for each in ("inf", "nan", "1")),
+    ("flag as id of a start", START, {"id": True}, "id: Input should be a valid string"),
+    *(
+        (f"{word} as status", STATUS, {"status": word}, "is not a task status that the API documents")
+        for word in ("queued", "Finished", "", 3)
+    ),
+    ("null as status", STATUS, {"status": None}, "status: Field required"),
+    ("no object as status", STATUS, [], "it: Input should be a valid dictionary"),
+    *((f"{data} in a list", v2.list_tasks(), {"items": [data]}, r"items\.0") for data in (RUNNING, "?", None)),
+    ("page without items", v2.list_tasks(), {"items": None}, "items: Field required"),
+    ("page as list", v2.list_regions(), {"items": []}, "it: Input should be a valid tuple"),
 )
 def test_response_without_its_essential_part_is_refused(call, data, words):
     with pytest.raises(UnexpectedResponseError, match=words):
@@ -161,21 +154,20 @@ UNKNOWN: dict[str, Any] = {**LISTED, "status": TaskStatus.UNKNOWN}
 
 
 @cases(
-    {
-        # An odd task must not hide the others of a list.
-        "listed, status not documented": ({**LISTED, "status": "new"}, ListedTask(**UNKNOWN)),
-        "listed without a status": (LISTED, ListedTask(**UNKNOWN)),
-        "listed, odd output": (
-            {**LISTED, "status": "finished", "output": "?"},
-            ListedTask(id="7", workflow_id="70", status=TaskStatus.FINISHED),
-        ),
-        "start without a profile": ({"id": "7"}, CreatedTask(id="7")),
-        "profileId": ({"id": "7", "profileId": "5", "profile_id": None}, CreatedTask(id="7", profile_id="5")),
-        "template of a list": ({"templateId": "t", "name": "n"}, SourceInfo(id="t", name="n")),
-        "inputs": ({"id": "w", "input_parameters": [INPUT]}, SourceInfo(id="w", input_parameters=(KEYWORD,))),
-        # No name is refused if one cannot be read.
-        "odd inputs": ({"id": "w", "input_parameters": [INPUT, {"label": "b"}]}, SourceInfo(id="w")),
-    },
+    # An odd task must not hide the others of a list.
+    ("listed, status not documented", {**LISTED, "status": "new"}, ListedTask(**UNKNOWN)),
+    ("listed without a status", LISTED, ListedTask(**UNKNOWN)),
+    (
+        "listed, odd output",
+        {**LISTED, "status": "finished", "output": "?"},
+        ListedTask(id="7", workflow_id="70", status=TaskStatus.FINISHED),
+    ),
+    ("start without a profile", {"id": "7"}, CreatedTask(id="7")),
+    ("profileId", {"id": "7", "profileId": "5", "profile_id": None}, CreatedTask(id="7", profile_id="5")),
+    ("template of a list", {"templateId": "t", "name": "n"}, SourceInfo(id="t", name="n")),
+    ("inputs", {"id": "w", "input_parameters": [INPUT]}, SourceInfo(id="w", input_parameters=(KEYWORD,))),
+    # No name is refused if one cannot be read.
+    ("odd inputs", {"id": "w", "input_parameters": [INPUT, {"label": "b"}]}, SourceInfo(id="w")),
 )
 def test_response_is_read(data, result):
     assert type(result).model_validate(data) == result
@@ -209,14 +201,12 @@ SIGNED = "https://files.example/s3cret"
 
 
 @cases(
-    {
-        "API key": Settings(api_key="s3cret"),
-        "inputs of a start": v2.run("70", {"password": "s3cret"}),
-        "input of a start": v3.run("70", {"password": "s3cret"}),
-        "input of a run": read(v3.get_task("7"), {**BOT_RUN, "input": {"password": "s3cret"}}),
-        "output as a file": read(v3.get_task("7"), {**BOT_RUN, "output_files": {"csv": {"download_url": SIGNED}}}),
-        "download": DownloadFile.model_validate({"guid": "g", "downloadUrl": SIGNED}),
-    },
+    ("API key", Settings(api_key="s3cret")),
+    ("inputs of a start", v2.run("70", {"password": "s3cret"})),
+    ("input of a start", v3.run("70", {"password": "s3cret"})),
+    ("input of a run", read(v3.get_task("7"), {**BOT_RUN, "input": {"password": "s3cret"}})),
+    ("output as a file", read(v3.get_task("7"), {**BOT_RUN, "output_files": {"csv": {"download_url": SIGNED}}})),
+    ("download", DownloadFile.model_validate({"guid": "g", "downloadUrl": SIGNED})),
 )
 def test_keys_inputs_and_signed_addresses_are_in_no_repr(value):
     assert "s3cret" not in repr(value)

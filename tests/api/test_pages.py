@@ -55,11 +55,9 @@ def test_list_is_read_to_its_end(count, size, numbers):
 
 
 @cases(
-    {
-        "more items": ({"total_count": 9}, "page"),
-        "fewer items": ({"total_count": 1}, "page"),
-        "ends before its last page": ({"total_count": 2, "total_pages": 2}, "page 1 has a next page, after 0 items"),
-    },
+    ("more items", {"total_count": 9}, "page"),
+    ("fewer items", {"total_count": 1}, "page"),
+    ("ends before its last page", {"total_count": 2, "total_pages": 2}, "page 1 has a next page, after 0 items"),
 )
 def test_count_that_does_not_fit_the_items_raises(numbers, words):
     with pytest.raises(errors.UnexpectedResponseError, match=f"responses to list contradict each other: {words}"):

@@ -113,12 +113,10 @@ def after_request(act: Act) -> Act:
 
 class TestFailedHandshake:
     @cases(
-        {
-            "closed": (close, ""),
-            "reset": (reset, ""),
-            "alert": (write(HANDSHAKE_FAILURE), "the TLS handshake failed ("),
-            "silence": (keep_silent, ""),
-        },
+        ("closed", close, ""),
+        ("reset", reset, ""),
+        ("alert", write(HANDSHAKE_FAILURE), "the TLS handshake failed ("),
+        ("silence", keep_silent, ""),
     )
     def test_failed_tls_handshake_is_a_connection_error_with_nothing_processed(self, listen, start, act, words):
         error = start(listen(after_first_bytes(act)), connect_timeout=0.5 if act is keep_silent else 20.0)
@@ -156,13 +154,11 @@ BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 @pytest.mark.usefixtures("trusted")
 class TestErrorAfterHandshake:
     @cases(
-        {
-            "closed without a response": close,
-            "reset without a response": reset,
-            "response without TLS": write_without_tls(BAD_REQUEST),
-            "part of a response": write_without_tls(BAD_REQUEST, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"),
-            "alert": write_without_tls(HANDSHAKE_FAILURE),
-        },
+        ("closed without a response", close),
+        ("reset without a response", reset),
+        ("response without TLS", write_without_tls(BAD_REQUEST)),
+        ("part of a response", write_without_tls(BAD_REQUEST, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")),
+        ("alert", write_without_tls(HANDSHAKE_FAILURE)),
     )
     def test_error_after_the_tls_handshake_is_a_lost_response(self, tls, start, act):
         assert known(start(tls(after_request(act)))) == LOST
@@ -203,13 +199,11 @@ class TestBehindAProxy:
         return send
 
     @cases(
-        {
-            "closed": close,
-            "reset": reset,
-            "refusal": write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"),
-            "part of a response": write(b"HTTP/1.1 2"),
-            "nonsense": write(b"nonsense\r\n\r\n"),
-        },
+        ("closed", close),
+        ("reset", reset),
+        ("refusal", write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")),
+        ("part of a response", write(b"HTTP/1.1 2")),
+        ("nonsense", write(b"nonsense\r\n\r\n")),
     )
     def test_start_is_not_processed_when_the_proxy_opens_no_tunnel(self, behind, act):
         assert known(behind(after_first_bytes(act))) == NOT_SENT

@@ -71,30 +71,29 @@ CSV = OutputFile(format="csv", name="result.csv", size=9, url="https://files.exa
 
 
 @cases(
-    {
-        "as few as possible": ({}, {}),
-        "null as output": ({"output": None}, {}),
-        "name": ({"bot_name": "Contacts"}, {"bot_name": "Contacts"}),
-        "live view": ({"live_url_info": {"live_url": "https://live.example"}}, {"live_url": "https://live.example"}),
-        "number as id": ({"task_id": 7}, {}),
-        **{
-            f"{output!a} as output": ({"output": output}, {"output": Output(string=text, is_json=is_json)})
-            for output, text, is_json in (
-                ({"a": [1, None, "\u00fc"]}, '{"a": [1, null, "\u00fc"]}', True),
-                *((12, "12", True), (False, "false", True), ("007", "007", False), ("a\ud83d", "a\ud83d", False)),
-            )
-        },
-        "file as output": ({"output_files": {"csv": FILE}}, {"output": Output(string=None, formats=(CSV,))}),
-        # The value is the same output as the files.
-        **{
-            f"value beside {file}": (
-                {"output": [1], "output_files": {"csv": file}},
-                {"output": Output(string="[1]", is_json=True, formats=(OutputFile(format="csv", name=name),))},
-            )
-            for file, name in (({"file_name": "a.csv", "download_url": None}, "a.csv"), (1, None))
-        },
-        "list as input": ({"input": [1]}, {"input": None}),
-    },
+    ("as few as possible", {}, {}),
+    ("null as output", {"output": None}, {}),
+    ("name", {"bot_name": "Contacts"}, {"bot_name": "Contacts"}),
+    ("live view", {"live_url_info": {"live_url": "https://live.example"}}, {"live_url": "https://live.example"}),
+    ("number as id", {"task_id": 7}, {}),
+    *(
+        (f"{output!a} as output", {"output": output}, {"output": Output(string=text, is_json=is_json)})
+        for output, text, is_json in (
+            ({"a": [1, None, "\u00fc"]}, '{"a": [1, null, "\u00fc"]}', True),
+            *((12, "12", True), (False, "false", True), ("007", "007", False), ("a\ud83d", "a\ud83d", False)),
+        )
+    ),
+    ("file as output", {"output_files": {"csv": FILE}}, {"output": Output(string=None, formats=(CSV,))}),
+    # The value is the same output as the files.
+    *(
+        (
+            f"value beside {file}",
+            {"output": [1], "output_files": {"csv": file}},
+            {"output": Output(string="[1]", is_json=True, formats=(OutputFile(format="csv", name=name),))},
+        )
+        for file, name in (({"file_name": "a.csv", "download_url": None}, "a.csv"), (1, None))
+    ),
+    ("list as input", {"input": [1]}, {"input": None}),
 )
 def test_run_is_read_as_a_task_of_version_3(fields, read_as):
     task = read_run(**fields)
@@ -108,14 +107,12 @@ def test_run_is_read_as_a_task_of_version_3(fields, read_as):
 
 
 @cases(
-    {
-        "list": [],
-        "list of files": [FILE],
-        "no address": {"csv": {"file_name": "a"}},
-        "empty address": {"csv": {"download_url": ""}},
-        "number as address": {"csv": {"download_url": 7}},
-        "no object": {"csv": 1},
-    },
+    ("list", []),
+    ("list of files", [FILE]),
+    ("no address", {"csv": {"file_name": "a"}}),
+    ("empty address", {"csv": {"download_url": ""}}),
+    ("number as address", {"csv": {"download_url": 7}}),
+    ("no object", {"csv": 1}),
 )
 def test_unreadable_files_of_an_ended_run_are_an_error_because_a_paid_result_would_be_lost(files):
     with pytest.raises(UnexpectedResponseError):
@@ -129,23 +126,21 @@ BOT, TEMPLATE = {"bot_id": "70", "bot_type": "new", "input_schema": []}, {"templ
 
 
 @cases(
-    {
-        "start": (v3.run("70"), {"task_id": "7"}, CreatedTask(id="7")),
-        # As the vendor's scripts read it.
-        "start with another name of the id": (v3.run("70"), {"id": "7"}, CreatedTask(id="7")),
-        "bot": (v3.get_source("70"), BOT, SourceInfo(id="70", input_schema=[])),
-        "template": (v3.get_template("60"), TEMPLATE, SourceInfo(id="60", input_schema={})),
-        "number as id": (STATUS, {"task_id": 7, "status": "finished"}, "finished"),
-        **{
-            f"{call.name}: {response}": (call, response, None)
-            for call in (CANCEL, RESUME)
-            for response in (None, {}, {"code": 0})
-        },
-        **{
-            f"{call.name} with a status": (call, {"task_id": "7", "status": "canceled"}, "canceled")
-            for call in (CANCEL, RESUME)
-        },
-    },
+    ("start", v3.run("70"), {"task_id": "7"}, CreatedTask(id="7")),
+    # As the vendor's scripts read it.
+    ("start with another name of the id", v3.run("70"), {"id": "7"}, CreatedTask(id="7")),
+    ("bot", v3.get_source("70"), BOT, SourceInfo(id="70", input_schema=[])),
+    ("template", v3.get_template("60"), TEMPLATE, SourceInfo(id="60", input_schema={})),
+    ("number as id", STATUS, {"task_id": 7, "status": "finished"}, "finished"),
+    *(
+        (f"{call.name}: {response}", call, response, None)
+        for call in (CANCEL, RESUME)
+        for response in (None, {}, {"code": 0})
+    ),
+    *(
+        (f"{call.name} with a status", call, {"task_id": "7", "status": "canceled"}, "canceled")
+        for call in (CANCEL, RESUME)
+    ),
 )
 def test_response_to_a_call_is_read(call, response, result):
     found = read(call, response)
@@ -153,27 +148,25 @@ def test_response_to_a_call_is_read(call, response, result):
 
 
 @cases(
-    {
-        **{
-            f"id {given} of a new task": (v3.run("70"), {"task_id": given}, "task_id: String should")
-            for given in OUTSIDE[:4]
-        },
-        **{
-            f"{call.name} of another task": (call, {**RUN, "task_id": "8"}, "about another task")
-            for call in (v3.get_task("7"), STATUS, CANCEL, RESUME)
-        },
-        # It may be the status of a gateway.
-        **{f"{call.name} without a task": (call, NO_TASK, "task_id: Field") for call in (STATUS, CANCEL, RESUME)},
-        **{
-            f"{call.name}: {response}": (call, response, words)
-            for call in (CANCEL, RESUME)
-            for response, words in (
-                ({"task_id": "7", "status": "gone"}, "is not a task status"),
-                ("ok", "should be a valid dictionary"),
-                ({"done": True}, "Field required"),
-            )
-        },
-    },
+    *(
+        (f"id {given} of a new task", v3.run("70"), {"task_id": given}, "task_id: String should")
+        for given in OUTSIDE[:4]
+    ),
+    *(
+        (f"{call.name} of another task", call, {**RUN, "task_id": "8"}, "about another task")
+        for call in (v3.get_task("7"), STATUS, CANCEL, RESUME)
+    ),
+    # It may be the status of a gateway.
+    *((f"{call.name} without a task", call, NO_TASK, "task_id: Field") for call in (STATUS, CANCEL, RESUME)),
+    *(
+        (f"{call.name}: {response}", call, response, words)
+        for call in (CANCEL, RESUME)
+        for response, words in (
+            ({"task_id": "7", "status": "gone"}, "is not a task status"),
+            ("ok", "should be a valid dictionary"),
+            ({"done": True}, "Field required"),
+        )
+    ),
 )
 def test_response_that_may_be_that_of_another_service_is_refused(call, response, words):
     with pytest.raises(UnexpectedResponseError, match=words):

@@ -148,29 +148,24 @@ LOGIN = {"webhook_base_url": "http://ada:hunter2@127.0.0.1:9"}
 
 
 @cases(
-    {
-        "another type": ({"conn_type": "hunter2"}, "connection", "is not of type BrowserAct | Use a connection of"),
-        "no key": ({"password": ""}, "connection", "'browseract_default' has no API key | Put one (BrowserAct"),
-        "field": (
-            {"extra": {"daily_credits": "hunter2"}},
-            "connection",
-            "daily_credits': Input should be a valid integer, unable to parse string as an integer | Correct it in the",
-        ),
-        "unknown key": ({"extra": {"webhook_url": "hunter2"}}, "connection", "extra has unknown keys: 'webhook_url'"),
-        "no address": ({"host": "hunter2://"}, "connection", "the host is not an http or https address | Put one like"),
-        "nothing listens": ({"host": NOWHERE}, "API", "for list-workflows: Connection refused | Check the host"),
-        "key in another field": ({"host": f"{NOWHERE}/hunter2"}, "API", "No connection to the API address for list-"),
-        "secret path": ({"host": "{api}/hunter2"}, "API", "What responds is not BrowserAct's API (HTTP 404) | Leave"),
-        "wrong key": ({"password": "app-wrong"}, "API", "BrowserAct refused list-workflows: "),
-        "path of the API": ({"host": "{api}/v2"}, "API", "without a path such as /v2"),
-        "callbacks to nobody": (
-            {"extra": {"webhook_base_url": NOWHERE}},
-            "callbacks",
-            "Connection refused) | Check the a",
-        ),
-        "callbacks with the route": ({"extra": ROUTE}, "callbacks", "contains the path of the callback route"),
-        "callbacks with a login": ({"extra": LOGIN}, "callbacks", "has a query, a fragment or a login"),
-    },
+    ("another type", {"conn_type": "hunter2"}, "connection", "is not of type BrowserAct | Use a connection of"),
+    ("no key", {"password": ""}, "connection", "'browseract_default' has no API key | Put one (BrowserAct"),
+    (
+        "field",
+        {"extra": {"daily_credits": "hunter2"}},
+        "connection",
+        "daily_credits': Input should be a valid integer, unable to parse string as an integer | Correct it in the",
+    ),
+    ("unknown key", {"extra": {"webhook_url": "hunter2"}}, "connection", "extra has unknown keys: 'webhook_url'"),
+    ("no address", {"host": "hunter2://"}, "connection", "the host is not an http or https address | Put one like"),
+    ("nothing listens", {"host": NOWHERE}, "API", "for list-workflows: Connection refused | Check the host"),
+    ("key in another field", {"host": f"{NOWHERE}/hunter2"}, "API", "No connection to the API address for list-"),
+    ("secret path", {"host": "{api}/hunter2"}, "API", "What responds is not BrowserAct's API (HTTP 404) | Leave"),
+    ("wrong key", {"password": "app-wrong"}, "API", "BrowserAct refused list-workflows: "),
+    ("path of the API", {"host": "{api}/v2"}, "API", "without a path such as /v2"),
+    ("callbacks to nobody", {"extra": {"webhook_base_url": NOWHERE}}, "callbacks", "Connection refused) | Check the a"),
+    ("callbacks with the route", {"extra": ROUTE}, "callbacks", "contains the path of the callback route"),
+    ("callbacks with a login", {"extra": LOGIN}, "callbacks", "has a query, a fragment or a login"),
 )
 def test_wrong_field_of_the_connection_is_named_with_remedy(check, airflow, browseract_emulator, fields, name, problem):
     fields = json.loads(json.dumps(fields).replace("{airflow}", airflow).replace("{api}", browseract_emulator.url))
@@ -185,12 +180,10 @@ def test_wrong_field_of_the_connection_is_named_with_remedy(check, airflow, brow
 
 
 @cases(
-    {
-        "web page": Response("<html>Hello", media_type="text/html"),
-        "another service": Response('{"status": "up"}', media_type="application/json"),
-        "server without such a path": Response(status_code=404),
-        "server without such a method": Response('{"detail": "?"}', 405, media_type="application/json"),
-    },
+    ("web page", Response("<html>Hello", media_type="text/html")),
+    ("another service", Response('{"status": "up"}', media_type="application/json")),
+    ("server without such a path", Response(status_code=404)),
+    ("server without such a method", Response('{"detail": "?"}', 405, media_type="application/json")),
 )
 def test_address_where_something_else_responds_is_named(check, response):
     with responding(response) as address:
@@ -260,15 +253,10 @@ def test_spent_credits_are_shown_and_a_budget_that_allows_no_further_run_is_a_wa
 
 
 @cases(
-    {
-        "no triggerer": ([("SchedulerJob",), ("DagProcessorJob",)], ["triggerer"]),
-        "silent triggerer": (
-            [("TriggererJob", 90.0, "running"), ("SchedulerJob",), ("DagProcessorJob",)],
-            ["triggerer"],
-        ),
-        "ended triggerer": ([("TriggererJob", 1.0, "success"), ("SchedulerJob",), ("DagProcessorJob",)], ["triggerer"]),
-        "only a triggerer": ([("TriggererJob",)], ["scheduler", "dag-processor"]),
-    },
+    ("no triggerer", [("SchedulerJob",), ("DagProcessorJob",)], ["triggerer"]),
+    ("silent triggerer", [("TriggererJob", 90.0, "running"), ("SchedulerJob",), ("DagProcessorJob",)], ["triggerer"]),
+    ("ended triggerer", [("TriggererJob", 1.0, "success"), ("SchedulerJob",), ("DagProcessorJob",)], ["triggerer"]),
+    ("only a triggerer", [("TriggererJob",)], ["scheduler", "dag-processor"]),
 )
 def test_missing_components_are_named_with_their_commands(check, components, jobs, missing):
     components.clear()

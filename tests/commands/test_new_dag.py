@@ -66,14 +66,12 @@ def test_test_is_printed_instead(new):
 
 
 @cases(
-    {
-        "workflow, which API v3 serves as a bot too": (SEARCH.id, "RunWorkflowOperator"),
-        "template, which API v3 serves too": (TEMPLATE.id, "RunTemplateOperator"),
-        "bot": (CONTACTS.id, "RunBotOperator"),
-        "address of a template": (TEMPLATE.detail_url, "RunTemplateOperator"),
-        "address": (f"https://www.browseract.com/12/workflow/{SEARCH.id}/edit?ts={10**16}", "RunWorkflowOperator"),
-        "address without a scheme": (f"www.browseract.com/workspace/{10**16}/{SEARCH.id}", "RunWorkflowOperator"),
-    },
+    ("workflow, which API v3 serves as a bot too", SEARCH.id, "RunWorkflowOperator"),
+    ("template, which API v3 serves too", TEMPLATE.id, "RunTemplateOperator"),
+    ("bot", CONTACTS.id, "RunBotOperator"),
+    ("address of a template", TEMPLATE.detail_url, "RunTemplateOperator"),
+    ("address", f"https://www.browseract.com/12/workflow/{SEARCH.id}/edit?ts={10**16}", "RunWorkflowOperator"),
+    ("address without a scheme", f"www.browseract.com/workspace/{10**16}/{SEARCH.id}", "RunWorkflowOperator"),
 )
 def test_kind_is_found_by_the_id_or_by_an_address_with_it(new, source_id, operator):
     assert f"import {operator}\n" in new(source_id).out
@@ -87,10 +85,8 @@ def test_id_that_only_the_templates_of_bots_have_is_found(new, monkeypatch):
 
 
 @cases(
-    {
-        "workflow and template": (SourceKind.TEMPLATE, SourceKind.WORKFLOW, "workflow 'Search' and of the template"),
-        "workflow and bot": (SourceKind.BOT, SourceKind.BOT, "workflow 'Search' and of the bot"),
-    },
+    ("workflow and template", SourceKind.TEMPLATE, SourceKind.WORKFLOW, "workflow 'Search' and of the template"),
+    ("workflow and bot", SourceKind.BOT, SourceKind.BOT, "workflow 'Search' and of the bot"),
 )
 def test_id_of_two_kinds_is_refused_with_both_names(refused, monkeypatch, kind, like, what):
     # The emulator has each id once.
@@ -128,36 +124,33 @@ def test_empty_account_is_told_what_to_do(new, browseract_emulator):
 
 
 @cases(
-    {
-        "unknown id": (
-            ["1"],
-            "The account has nothing with the id '1': run new-dag without an id to list what it has.",
-        ),
-        "name": (["search"], "The account has nothing with the id 'search'"),
-        "id with a slash": (["a/b"], "The account has nothing with the id 'a/b'"),
-        "another endpoint": (["runs"], "The account has nothing with the id 'runs'"),
-        "empty id": ([""], "The account has nothing with the id ''"),
-        "address without an id": (["https://www.browseract.com/workflows"], "nothing with the id 'https://www.bro"),
-        "no connection": ([SEARCH.id, "--conn-id", "nowhere"], "There is no connection 'nowhere'.\n"),
-        "unknown input": (
-            [SEARCH.id, "--input", "keywrod=x"],
-            "There is no input 'keywrod' (did you mean 'keyword'?), only: 'keyword', 'max_items'.",
-        ),
-        "input of what has none": (["71002814653029423", "--input", "a=b"], "There is no input 'a', only: none."),
-        "input without =": ([SEARCH.id, "--input", "hunter2"], "--input needs a name and a value"),
-        "input without a name": ([SEARCH.id, "--input", "=hunter2"], "--input needs a name and a value"),
-        "input without a value": ([SEARCH.id, "--input", "keyword="], "--input needs a name and a value"),
-        "input twice": ([SEARCH.id, "--input", "keyword=a", "--input", "keyword=b"], "--input has 'keyword' twice."),
-        "secret": ([LOG_IN.id, "--input", "password=hunter2"], "--input password is or contains a secret: leave it"),
-        "secret in a value": ([LOG_IN.id, "--input", 'username={"token": "hunter2"}'], "--input username is or conta"),
-        "no JSON": ([PRICES.id, "--input", "products=pens"], "input['products'] must be of type array, not string"),
-        "another type of JSON": (
-            [PRICES.id, "--input", "max_offers=true"],
-            "input['max_offers'] must be of type integer, not string",
-        ),
-        "test without an id": (["--test"], "--test and --input need the id of a workflow, bot or template."),
-        "input without an id": (["--input", "a=b"], "--test and --input need the id of a workflow, bot or template."),
-    },
+    ("unknown id", ["1"], "The account has nothing with the id '1': run new-dag without an id to list what it has."),
+    ("name", ["search"], "The account has nothing with the id 'search'"),
+    ("id with a slash", ["a/b"], "The account has nothing with the id 'a/b'"),
+    ("another endpoint", ["runs"], "The account has nothing with the id 'runs'"),
+    ("empty id", [""], "The account has nothing with the id ''"),
+    ("address without an id", ["https://www.browseract.com/workflows"], "nothing with the id 'https://www.bro"),
+    ("no connection", [SEARCH.id, "--conn-id", "nowhere"], "There is no connection 'nowhere'.\n"),
+    (
+        "unknown input",
+        [SEARCH.id, "--input", "keywrod=x"],
+        "There is no input 'keywrod' (did you mean 'keyword'?), only: 'keyword', 'max_items'.",
+    ),
+    ("input of what has none", ["71002814653029423", "--input", "a=b"], "There is no input 'a', only: none."),
+    ("input without =", [SEARCH.id, "--input", "hunter2"], "--input needs a name and a value"),
+    ("input without a name", [SEARCH.id, "--input", "=hunter2"], "--input needs a name and a value"),
+    ("input without a value", [SEARCH.id, "--input", "keyword="], "--input needs a name and a value"),
+    ("input twice", [SEARCH.id, "--input", "keyword=a", "--input", "keyword=b"], "--input has 'keyword' twice."),
+    ("secret", [LOG_IN.id, "--input", "password=hunter2"], "--input password is or contains a secret: leave it"),
+    ("secret in a value", [LOG_IN.id, "--input", 'username={"token": "hunter2"}'], "--input username is or conta"),
+    ("no JSON", [PRICES.id, "--input", "products=pens"], "input['products'] must be of type array, not string"),
+    (
+        "another type of JSON",
+        [PRICES.id, "--input", "max_offers=true"],
+        "input['max_offers'] must be of type integer, not string",
+    ),
+    ("test without an id", ["--test"], "--test and --input need the id of a workflow, bot or template."),
+    ("input without an id", ["--input", "a=b"], "--test and --input need the id of a workflow, bot or template."),
 )
 def test_bad_input_is_refused_with_a_reason_and_without_the_value(refused, words, reason):
     found = refused(*words)
@@ -178,12 +171,10 @@ def test_bot_that_is_not_published_is_refused(refused, browseract_emulator):
 
 
 @cases(
-    {
-        "wrong key": ({"password": "app-wrong"}, "Put a valid API key"),
-        "nothing listens": ({"host": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
-        "no key": ({"password": ""}, "has no API key"),
-        "another type": ({"conn_type": "generic", "host": "http://127.0.0.1:9"}, "is not of type BrowserAct."),
-    },
+    ("wrong key", {"password": "app-wrong"}, "Put a valid API key"),
+    ("nothing listens", {"host": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
+    ("no key", {"password": ""}, "has no API key"),
+    ("another type", {"conn_type": "generic", "host": "http://127.0.0.1:9"}, "is not of type BrowserAct."),
 )
 @pytest.mark.parametrize("words", [[SEARCH.id], []], ids=["id", "list"])
 def test_connection_that_cannot_be_used_is_named(refused, connect, monkeypatch, words, fields, reason):

@@ -376,11 +376,9 @@ REASON = ["RunFailedError", "code 1011."]
 
 
 @cases(
-    {
-        "run fails in each try": ("blocked", ("failed", "failed"), 2, 2, [f"of workflow {FAILING.id}, code ", *REASON]),
-        "wrong workflow_id": ("mistaken", ("failed", "failed"), 1, 0, ["Check the id of the workflow"]),
-        "dry run": ("dry", ("success", "skipped"), 1, 0, ["The request would be POST"]),
-    },
+    ("run fails in each try", "blocked", ("failed", "failed"), 2, 2, [f"of workflow {FAILING.id}, code ", *REASON]),
+    ("wrong workflow_id", "mistaken", ("failed", "failed"), 1, 0, ["Check the id of the workflow"]),
+    ("dry run", "dry", ("success", "skipped"), 1, 0, ["The request would be POST"]),
 )
 def test_task_without_a_result_ends_after_its_tries_and_logs_why(world, started, dag_id, states, tries, starts, texts):
     run_id = ended(world, dag_id, started[dag_id], expected=states[0])

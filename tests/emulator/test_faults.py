@@ -15,22 +15,20 @@ REGIONS = "get-region-list"
 
 class TestRequests:
     @cases(
-        {
-            "unknown endpoint": lambda: Emulator().fault("get-tasks", RequestFault.status(500)),
-            "unknown endpoint of a rewrite": lambda: Emulator().rewrite("get-tasks", lambda body: body),
-            "fault of requests for callbacks": lambda: Emulator().fault("callback", RequestFault.reset()),
-            "fault of callbacks for requests": lambda: Emulator().fault("get-task", CallbackFault.lost()),
-            "field of a callback": lambda: Emulator().fault("callback", CallbackFault.lost(), colour="red"),
-            "status 200": lambda: RequestFault.status(200),
-            "negative delay": lambda: RequestFault.slow(-1),
-            "code 0": lambda: RequestFault.refused(0),
-            "lost response with status 200": lambda: RequestFault.lost_response(status=200),
-            "redirect with status 200": lambda: RequestFault.redirect(http_status=200),
-            "repeated once": lambda: CallbackFault.repeated(1),
-            "negative lateness": lambda: CallbackFault.late(-1),
-            "zero times": lambda: Emulator().fault("get-task", RequestFault.reset(), times=0),
-            "negative skip": lambda: Emulator().fault("get-task", RequestFault.reset(), skip=-1),
-        },
+        ("unknown endpoint", lambda: Emulator().fault("get-tasks", RequestFault.status(500))),
+        ("unknown endpoint of a rewrite", lambda: Emulator().rewrite("get-tasks", lambda body: body)),
+        ("fault of requests for callbacks", lambda: Emulator().fault("callback", RequestFault.reset())),
+        ("fault of callbacks for requests", lambda: Emulator().fault("get-task", CallbackFault.lost())),
+        ("field of a callback", lambda: Emulator().fault("callback", CallbackFault.lost(), colour="red")),
+        ("status 200", lambda: RequestFault.status(200)),
+        ("negative delay", lambda: RequestFault.slow(-1)),
+        ("code 0", lambda: RequestFault.refused(0)),
+        ("lost response with status 200", lambda: RequestFault.lost_response(status=200)),
+        ("redirect with status 200", lambda: RequestFault.redirect(http_status=200)),
+        ("repeated once", lambda: CallbackFault.repeated(1)),
+        ("negative lateness", lambda: CallbackFault.late(-1)),
+        ("zero times", lambda: Emulator().fault("get-task", RequestFault.reset(), times=0)),
+        ("negative skip", lambda: Emulator().fault("get-task", RequestFault.reset(), skip=-1)),
     )
     def test_invalid_fault_is_refused(self, make):
         with pytest.raises(ValueError, match=r"must be from|means success|no such \w.*: '.*' \(there are: "):
@@ -50,16 +48,14 @@ class TestRequests:
         assert seen == [(REGIONS, *each) for each in [("status", 503), ("html", 403), ("html", 403), (None, 200)]]
 
     @cases(
-        {
-            "status": (RequestFault.status(503), 503, b'"code": 503, "msg": "Internal error"'),
-            "seconds to wait": (RequestFault.status(429, retry_after=2), 429, b'"msg": "Too many requests."'),
-            "html": (RequestFault.html(), 200, b"<html>"),
-            "gateway": (RequestFault.gateway(403), 403, b'{"message": "Forbidden"}'),
-            "redirect": (RequestFault.redirect("https://login.example.com/"), 302, b""),
-            "known code": (RequestFault.refused(10118), 400, b'"msg": "Running tasks number exceeds."'),
-            "page instead of the response": (RequestFault.lost_response(status=502), 502, b"<html>"),
-            "other code": (RequestFault.refused(10999, "No", http_status=402), 402, b'"code": 10999, "msg": "No"'),
-        },
+        ("status", RequestFault.status(503), 503, b'"code": 503, "msg": "Internal error"'),
+        ("seconds to wait", RequestFault.status(429, retry_after=2), 429, b'"msg": "Too many requests."'),
+        ("html", RequestFault.html(), 200, b"<html>"),
+        ("gateway", RequestFault.gateway(403), 403, b'{"message": "Forbidden"}'),
+        ("redirect", RequestFault.redirect("https://login.example.com/"), 302, b""),
+        ("known code", RequestFault.refused(10118), 400, b'"msg": "Running tasks number exceeds."'),
+        ("page instead of the response", RequestFault.lost_response(status=502), 502, b"<html>"),
+        ("other code", RequestFault.refused(10999, "No", http_status=402), 402, b'"code": 10999, "msg": "No"'),
     )
     def test_request_gets_another_response_and_has_an_effect_only_if_it_is_lost(self, client, fault, status, content):
         client.emulator.fault("run-task", fault, times=1)
@@ -70,12 +66,10 @@ class TestRequests:
         assert response.headers.get("location") == (fault.location or None)
 
     @cases(
-        {
-            "hung": (RequestFault.hung(), httpx.ReadTimeout, 0),
-            "hung after the start": (RequestFault.hung(processed=True), httpx.ReadTimeout, 1),
-            "reset": (RequestFault.reset(), httpx.ReadError, 0),
-            "lost response": (RequestFault.lost_response(), httpx.RemoteProtocolError, 1),
-        },
+        ("hung", RequestFault.hung(), httpx.ReadTimeout, 0),
+        ("hung after the start", RequestFault.hung(processed=True), httpx.ReadTimeout, 1),
+        ("reset", RequestFault.reset(), httpx.ReadError, 0),
+        ("lost response", RequestFault.lost_response(), httpx.RemoteProtocolError, 1),
     )
     def test_request_gets_no_response(self, client, caplog, fault, error, runs):
         client.emulator.fault("run-task", fault, times=1)
@@ -134,7 +128,7 @@ class TestRewrites:
             read.set()
             assert sending.result() == 200
 
-    @cases("rewrite", {"error": lambda body: body["missing"], "no JSON": lambda body: {1}})
+    @cases(("error", lambda body: body["missing"]), ("no JSON", lambda body: {1}))
     def test_error_in_a_rewrite_becomes_the_response(self, account, caplog, rewrite):
         account.emulator.rewrite(REGIONS, rewrite)
         assert account.code(REGIONS) == 500
@@ -148,14 +142,12 @@ def delivered(client, count):
 
 class TestCallbacks:
     @cases(
-        {
-            "finished": ({}, ["running", "finished"]),
-            "failed": ({"outcome": "failed"}, ["running", "failed"]),
-            "stopped": ({"duration": 60.0}, ["running", "canceled"]),
-            "all at once": ({"duration": 0.0}, ["running", "finished"]),
-            "paused": ({"pause_at": 0.5, "pause_limit": 0.01}, ["running", "paused", "running", "finished"]),
-            "paused at once": ({"pause_at": 0.0, "pause_limit": 0.0}, ["running", "paused", "running", "finished"]),
-        },
+        ("finished", {}, ["running", "finished"]),
+        ("failed", {"outcome": "failed"}, ["running", "failed"]),
+        ("stopped", {"duration": 60.0}, ["running", "canceled"]),
+        ("all at once", {"duration": 0.0}, ["running", "finished"]),
+        ("paused", {"pause_at": 0.5, "pause_limit": 0.01}, ["running", "paused", "running", "finished"]),
+        ("paused at once", {"pause_at": 0.0, "pause_limit": 0.0}, ["running", "paused", "running", "finished"]),
     )
     def test_each_change_is_sent_once_in_order_and_the_end_to_both_addresses(self, client, receiver, settings, changes):
         client.emulator.set_workflow(PLAIN_TEXT.id, **settings)
@@ -192,12 +184,10 @@ class TestCallbacks:
         assert len(receiver.bodies) == 1
 
     @cases(
-        {
-            "accepted": ([], [200]),
-            "server errors": ([500, 503], [500, 503, 200]),
-            "server errors only": ([500, 500, 500], [500, 500, 500]),
-            **{str(status): ([status], [status]) for status in (301, 307, 400, 404, 410, 429)},
-        },
+        ("accepted", [], [200]),
+        ("server errors", [500, 503], [500, 503, 200]),
+        ("server errors only", [500, 500, 500], [500, 500, 500]),
+        *((str(status), [status], [status]) for status in (301, 307, 400, 404, 410, 429)),
     )
     def test_only_a_server_error_leads_to_another_attempt_of_a_callback(self, client, receiver, responses, sent):
         receiver.responses = [*responses]
@@ -227,14 +217,12 @@ class TestCallbacks:
         assert delivered(client, 2)[1] == ("finished", 1, 200)
 
     @cases(
-        {
-            "lost": (CallbackFault.lost(), {"status": "running"}, ["finished"]),
-            "repeated": (CallbackFault.repeated(3), {"status": "finished"}, ["running", *["finished"] * 3]),
-            "late": (CallbackFault.late(0.6), {"status": "running"}, ["finished", "running"]),
-            "of another workflow": (CallbackFault.lost(), {"workflow_id": SEARCH.id}, ["running", "finished"]),
-            "after one": (CallbackFault.lost(), {"skip": 1}, ["running"]),
-            "once": (CallbackFault.lost(), {"times": 1}, ["finished"]),
-        },
+        ("lost", CallbackFault.lost(), {"status": "running"}, ["finished"]),
+        ("repeated", CallbackFault.repeated(3), {"status": "finished"}, ["running", *["finished"] * 3]),
+        ("late", CallbackFault.late(0.6), {"status": "running"}, ["finished", "running"]),
+        ("of another workflow", CallbackFault.lost(), {"workflow_id": SEARCH.id}, ["running", "finished"]),
+        ("after one", CallbackFault.lost(), {"skip": 1}, ["running"]),
+        ("once", CallbackFault.lost(), {"times": 1}, ["finished"]),
     )
     def test_fault_changes_which_callbacks_arrive(self, client, receiver, fault, about, arrived):
         client.emulator.fault("callback", fault, **about)
@@ -244,7 +232,7 @@ class TestCallbacks:
         faults = {record.fault for record in client.emulator.deliveries}
         assert faults == ({None} if "workflow_id" in about else {None, fault.kind})
 
-    @cases("responds_later", {"responds at once": False, "responds later": True})
+    @cases(("responds at once", False), ("responds later", True))
     def test_hung_up_callback_arrives_and_its_response_is_not_waited_for(self, client, receiver, responds_later):
         if responds_later:
             receiver.goes_on.clear()

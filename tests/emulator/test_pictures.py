@@ -51,7 +51,7 @@ def test_hostile_goal_is_only_text(goal):
     assert all(len(text) < 220 for text in root.itertext())
 
 
-@cases("workflow, name", {"failed": (LOG_IN, "username"), "finished": (SEARCH, "keyword")})
+@cases(("failed", LOG_IN, "username"), ("finished", SEARCH, "keyword"))
 def test_pages_and_pictures_show_goals_but_neither_inputs_nor_outputs_nor_failures(account, workflow, name):
     shown, fixed = [], {"password": WRONG_PASSWORD} if workflow is LOG_IN else {}
     for secret in ("ada-1815", "grace-1906"):

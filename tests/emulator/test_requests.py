@@ -108,22 +108,20 @@ def test_address_of_a_callback_is_refused(account, field, url):
 
 
 @cases(
-    {
-        **{f"run-task: {name}": ("run-task", {"body": body}) for name, body in BODIES.items()},
-        **{f"create-run: {name}": ("create-run", {"body": body}) for name, body in BODIES.items()},
-        "id of the path in the body": ("create-run", {"body": json.dumps({"bot_id": "1", "input": COMPANY}).encode()}),
-        "query of a start": ("create-run", {"body": BOT_START, "query": "x=1"}),
-        "no content type": ("create-run", {"body": BOT_START, "headers": {"content-type": ""}}),
-        "another content type": ("create-run", {"body": BOT_START, "headers": {"content-type": "text/plain"}}),
-        **{query: ("get-task", {"query": query}) for query in ("task_id=1&task_id=1", "task_id=%ff", "task_id")},
-    },
+    *((f"run-task: {name}", "run-task", {"body": body}) for name, body in BODIES.items()),
+    *((f"create-run: {name}", "create-run", {"body": body}) for name, body in BODIES.items()),
+    ("id of the path in the body", "create-run", {"body": json.dumps({"bot_id": "1", "input": COMPANY}).encode()}),
+    ("query of a start", "create-run", {"body": BOT_START, "query": "x=1"}),
+    ("no content type", "create-run", {"body": BOT_START, "headers": {"content-type": ""}}),
+    ("another content type", "create-run", {"body": BOT_START, "headers": {"content-type": "text/plain"}}),
+    *((query, "get-task", {"query": query}) for query in ("task_id=1&task_id=1", "task_id=%ff", "task_id")),
 )
 def test_request_that_cannot_be_read_is_refused(account, endpoint, sent):
     response = account.send(endpoint, {"bot_id": CONTACTS.id}, **sent)
     assert (response.status, json.loads(response.body)["code"]) == (400, 99001)
 
 
-@cases("seconds", {"running": 0, "paused": 1, "finished": 1000})
+@cases(("running", 0), ("paused", 1), ("finished", 1000))
 def test_run_of_an_agent_built_bot_cannot_be_resumed(account, seconds):
     task_id = account.run_bot(AGENT_HUMAN)
     account.pass_time(seconds)

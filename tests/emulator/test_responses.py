@@ -76,12 +76,10 @@ def test_run_of_a_template_belongs_to_nothing_that_can_be_found_and_has_no_profi
 
 class TestOutputs:
     @cases(
-        {
-            "text": (PLAIN_TEXT, "12", "12"),
-            "JSON text": (PLAIN_TEXT, "[1, 2]", [1, 2]),
-            "nested too deep": (PLAIN_TEXT, "[" * 100_000, "[" * 100_000),
-            **{json.dumps(one): (CONTACTS, one, one) for one in json.loads('[0, false, "007", "[1]", [], {}, 1.5]')},
-        },
+        ("text", PLAIN_TEXT, "12", "12"),
+        ("JSON text", PLAIN_TEXT, "[1, 2]", [1, 2]),
+        ("nested too deep", PLAIN_TEXT, "[" * 100_000, "[" * 100_000),
+        *((json.dumps(one), CONTACTS, one, one) for one in json.loads('[0, false, "007", "[1]", [], {}, 1.5]')),
     )
     def test_output_of_a_bot_is_a_value(self, account, workflow, output, shown):
         run = account.finished(workflow, COMPANY if workflow is CONTACTS else {}, output=output, files=(), as_bot=True)
@@ -110,7 +108,7 @@ class TestOutputs:
         assert of_v2.keys() > {"guid", "fileSize", "downloadUrl", "downloadCompletedTime", "expiresAt"}
         assert (of_v3["file_name"], of_v3["file_size"]) == (of_v2["fileName"], of_v2["fileSize"])
 
-    @cases("workflow", {"output file": EXPORT, "download": DOWNLOAD})
+    @cases(("output file", EXPORT), ("download", DOWNLOAD))
     def test_expired_file_link_is_replaced_by_a_new_one(self, account, workflow):
         def link():
             task = account.task(task_id)
@@ -147,16 +145,14 @@ class TestLists:
             assert {(page["total_pages"], page["total_count"]) for page in pages} == {(3, 5)}
 
     @cases(
-        {
-            "status": ({"status": "finished"}, "ab"),
-            "another status": ({"status": "pausing"}, ""),
-            "id": ({"workflow_id": SEARCH.id}, "a"),
-            "name": ({"workflow_name": "sEaRc"}, "a"),
-            "name and status": ({"workflow_name": "A page", "status": "running"}, "c"),
-            "from": ({"created_at_from": "2026-05-28T20:26:42Z"}, "c"),
-            "from in another zone": ({"created_at_from": "2026-05-28T22:26:42+02:00"}, "c"),
-            "to": ({"created_at_to": "2026-05-28T20:26:40Z"}, "ab"),
-        },
+        ("status", {"status": "finished"}, "ab"),
+        ("another status", {"status": "pausing"}, ""),
+        ("id", {"workflow_id": SEARCH.id}, "a"),
+        ("name", {"workflow_name": "sEaRc"}, "a"),
+        ("name and status", {"workflow_name": "A page", "status": "running"}, "c"),
+        ("from", {"created_at_from": "2026-05-28T20:26:42Z"}, "c"),
+        ("from in another zone", {"created_at_from": "2026-05-28T22:26:42+02:00"}, "c"),
+        ("to", {"created_at_to": "2026-05-28T20:26:40Z"}, "ab"),
     )
     @pytest.mark.parametrize("version", ["v2", "v3"])
     def test_runs_are_found(self, account, version, query, found):
@@ -184,13 +180,11 @@ class TestCatalogue:
         assert UNPUBLISHED.id not in {each["bot_id"] for each in account.call("page-bots", limit=100)["items"]}
 
     @cases(
-        {
-            "agents": ("page-bots", {"bot_type": "agent", "keyword": "CONTACT"}, ["Find a contact"]),
-            "workflows": ("page-bots", {"bot_type": "workflow", "keyword": "contact"}, []),
-            "templates of v2": ("list-official-workflow-templates", {"keyword": "SENTENCE"}, ["Page summary"]),
-            "templates of v3": ("page-templates", {"keyword": "EXPORT"}, ["Product export"]),
-            "by no description": ("page-templates", {"keyword": "sentence"}, []),
-        },
+        ("agents", "page-bots", {"bot_type": "agent", "keyword": "CONTACT"}, ["Find a contact"]),
+        ("workflows", "page-bots", {"bot_type": "workflow", "keyword": "contact"}, []),
+        ("templates of v2", "list-official-workflow-templates", {"keyword": "SENTENCE"}, ["Page summary"]),
+        ("templates of v3", "page-templates", {"keyword": "EXPORT"}, ["Product export"]),
+        ("by no description", "page-templates", {"keyword": "sentence"}, []),
     )
     def test_bots_and_templates_are_found_by_type_and_name_or_v2_description(self, account, endpoint, query, names):
         assert [each["name"] for each in account.call(endpoint, limit=9, **query)["items"]] == names

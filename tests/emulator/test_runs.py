@@ -21,22 +21,20 @@ def log_in(account, username, **fields):
 
 
 @cases(
-    {
-        "ends by itself": ({}, {}, "running 0+ 1+ 2+ 3+ finished 4 4"),
-        "is queued": ({"queued": 1.0}, {}, "created 0 0 running 0+ 1+ 2+ 3+"),
-        "ends at once": ({"duration": 0.0}, {}, "finished 4 4 4 4 4 4"),
-        "fails": ({"outcome": "failed", "duration": 1.0}, {}, "running 0+ 2+ failed 3- 3- 3- 3-"),
-        "is canceled": ({"outcome": "canceled"}, {}, "running 0+ 1+ 2+ 3+ canceled 3- 3-"),
-        "never ends": ({"step_every": 0.25, "outcome": "failed"}, {}, "running 0+ 2+ 4+ 6+ 8+ 10+"),
-        "pauses": ({"pause_at": 0.25, "pause_limit": 1.0}, {}, "running 0+ paused 1+ 1+ running 1+ 2+ 3+"),
-        "pauses for a person": ({"pause_at": 0.0}, {}, "paused 0+ 0+ 0+ 0+ 0+ 0+"),
-        "is resumed": ({"pause_at": 0.25}, {3: RESUME}, "running 0+ paused 1+ 1+ running 1+ 2+ 3+"),
-        "is stopped while queued": ({"queued": 1.0}, {1: STOP}, "created 0 canceled 0 0 0 0 0"),
-        "is stopped": ({}, {2: STOP}, "running 0+ 1+ canceled 2- 2- 2- 2-"),
-        "is stopped while paused": ({"pause_at": 0.25}, {2: STOP}, "running 0+ paused 1+ canceled 1- 1- 1- 1-"),
-        "is stopped later": ({"stop_after": 1.0}, {0: STOP, 1: STOP}, "running 0+ 1+ canceled 2- 2- 2- 2-"),
-        "ends before its stop": ({"stop_after": 4.0}, {0: STOP}, "running 0+ 1+ 2+ 3+ finished 4 4"),
-    },
+    ("ends by itself", {}, {}, "running 0+ 1+ 2+ 3+ finished 4 4"),
+    ("is queued", {"queued": 1.0}, {}, "created 0 0 running 0+ 1+ 2+ 3+"),
+    ("ends at once", {"duration": 0.0}, {}, "finished 4 4 4 4 4 4"),
+    ("fails", {"outcome": "failed", "duration": 1.0}, {}, "running 0+ 2+ failed 3- 3- 3- 3-"),
+    ("is canceled", {"outcome": "canceled"}, {}, "running 0+ 1+ 2+ 3+ canceled 3- 3-"),
+    ("never ends", {"step_every": 0.25, "outcome": "failed"}, {}, "running 0+ 2+ 4+ 6+ 8+ 10+"),
+    ("pauses", {"pause_at": 0.25, "pause_limit": 1.0}, {}, "running 0+ paused 1+ 1+ running 1+ 2+ 3+"),
+    ("pauses for a person", {"pause_at": 0.0}, {}, "paused 0+ 0+ 0+ 0+ 0+ 0+"),
+    ("is resumed", {"pause_at": 0.25}, {3: RESUME}, "running 0+ paused 1+ 1+ running 1+ 2+ 3+"),
+    ("is stopped while queued", {"queued": 1.0}, {1: STOP}, "created 0 canceled 0 0 0 0 0"),
+    ("is stopped", {}, {2: STOP}, "running 0+ 1+ canceled 2- 2- 2- 2-"),
+    ("is stopped while paused", {"pause_at": 0.25}, {2: STOP}, "running 0+ paused 1+ canceled 1- 1- 1- 1-"),
+    ("is stopped later", {"stop_after": 1.0}, {0: STOP, 1: STOP}, "running 0+ 1+ canceled 2- 2- 2- 2-"),
+    ("ends before its stop", {"stop_after": 4.0}, {0: STOP}, "running 0+ 1+ 2+ 3+ finished 4 4"),
 )
 def test_run(account, settings, requests, seen):
     """The table has each status, and for each half second how many steps are done, and whether one runs or failed."""
@@ -75,7 +73,7 @@ def test_very_old_endless_run_has_all_credits_and_only_its_newest_steps(account)
     assert (task["credit"], len(task["steps"]), task["steps"][-1]["step"]) == (5 * begun, 10_000, begun)
 
 
-@cases(("stops", "credits"), {"finished": (False, 20), "stopped": (True, 15)})
+@cases(("finished", False, 20), ("stopped", True, 15))
 def test_credits_can_be_used_at_the_end_only(stops, credits):
     account = Account(credits_at_end=True)
     task_id = account.run(SEARCH, PAPER)
@@ -173,13 +171,11 @@ class TestStarts:
 
 
 @cases(
-    {
-        "error": (SEARCH, PAPER, lambda _: 1 / 0, 10000, "ZeroDivisionError"),
-        "no output": (SEARCH, PAPER, lambda _: None, 10000, "TypeError"),
-        "wrong password": (LOG_IN, {"username": "ada", "password": "wrong"}, LOG_IN.behaviour, 10002, "of ada"),
-        "no number": (SEARCH, {"keyword": "pens", "max_items": "three"}, SEARCH.behaviour, 10003, "three"),
-        "setting": (FAILING, {}, lambda _: 1 / 0, *FAILING.failure),
-    },
+    ("error", SEARCH, PAPER, lambda _: 1 / 0, 10000, "ZeroDivisionError"),
+    ("no output", SEARCH, PAPER, lambda _: None, 10000, "TypeError"),
+    ("wrong password", LOG_IN, {"username": "ada", "password": "wrong"}, LOG_IN.behaviour, 10002, "of ada"),
+    ("no number", SEARCH, {"keyword": "pens", "max_items": "three"}, SEARCH.behaviour, 10003, "three"),
+    ("setting", FAILING, {}, lambda _: 1 / 0, *FAILING.failure),
 )
 def test_failing_behaviour_fails_only_its_own_run_which_has_no_output(account, workflow, inputs, behaviour, code, text):
     good = account.run(PLAIN_TEXT)
@@ -191,14 +187,12 @@ def test_failing_behaviour_fails_only_its_own_run_which_has_no_output(account, w
 
 
 @cases(
-    {
-        "saved": ([("ada", True, {})], orders_of("ada")),
-        "saved later": ([("ada", True, {"duration": 3.0})], None),
-        "failed": ([("ada", True, {"outcome": "failed"})], None),
-        "canceled": ([("ada", True, {"outcome": "canceled"})], None),
-        "another user": ([("ada", True, {}), ("bob", True, {})], orders_of("bob")),
-        "another user, not saved": ([("ada", True, {}), ("bob", False, {})], orders_of("ada")),
-    },
+    ("saved", [("ada", True, {})], orders_of("ada")),
+    ("saved later", [("ada", True, {"duration": 3.0})], None),
+    ("failed", [("ada", True, {"outcome": "failed"})], None),
+    ("canceled", [("ada", True, {"outcome": "canceled"})], None),
+    ("another user", [("ada", True, {}), ("bob", True, {})], orders_of("bob")),
+    ("another user, not saved", [("ada", True, {}), ("bob", False, {})], orders_of("ada")),
 )
 def test_profile_is_saved_when_a_run_finishes_that_saves_browser_data(account, log_ins, orders):
     profile_id, outputs = "", []

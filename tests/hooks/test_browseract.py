@@ -406,12 +406,10 @@ def supervisor(browseract_emulator, monkeypatch):
 
 @pytest.mark.usefixtures("supervisor")
 @cases(
-    {
-        "stored": (True, "stored", True),
-        "missing": (True, "nowhere", False),
-        # There, the supervisor would block the event loop.
-        "in a triggerer": (False, "stored", False),
-    },
+    ("stored", True, "stored", True),
+    ("missing", True, "nowhere", False),
+    # There, the supervisor would block the event loop.
+    ("in a triggerer", False, "stored", False),
 )
 async def test_async_call_reads_its_connection_in_a_blocking_way_only_under_dag_test(
     monkeypatch, under_dag_test, conn_id, found
@@ -450,18 +448,17 @@ class TestConnectionTest:
         assert [request.method for request in emulator.requests] == ["GET"]
 
     @cases(
-        {
-            "wrong key": ({"password": "app-wrong"}, "BrowserAct refused list-workflows"),
-            "no key": ({"password": None}, "has no API key"),
-            "invalid host": ({"host": "gopher://x"}, "the host is not an http or https address"),
-            "closed port": ({"host": "http://127.0.0.1:9"}, "No connection to http://127.0.0.1:9"),
-            "unknown host": ({"host": "http://nowhere.invalid"}, "the name of the host cannot be resolved"),
-            "unknown key": ({"extra": {"webhook_url": "x"}}, "The extra has unknown keys: 'webhook_url'"),
-            "invalid webhook_base_url": (
-                {"extra": {"webhook_base_url": "ftp://x"}},
-                "webhook_base_url is not an http or https address",
-            ),
-        },
+        ("wrong key", {"password": "app-wrong"}, "BrowserAct refused list-workflows"),
+        ("no key", {"password": None}, "has no API key"),
+        ("invalid host", {"host": "gopher://x"}, "the host is not an http or https address"),
+        ("closed port", {"host": "http://127.0.0.1:9"}, "No connection to http://127.0.0.1:9"),
+        ("unknown host", {"host": "http://nowhere.invalid"}, "the name of the host cannot be resolved"),
+        ("unknown key", {"extra": {"webhook_url": "x"}}, "The extra has unknown keys: 'webhook_url'"),
+        (
+            "invalid webhook_base_url",
+            {"extra": {"webhook_base_url": "ftp://x"}},
+            "webhook_base_url is not an http or https address",
+        ),
     )
     def test_connection_test_reports_which_field_is_wrong(self, tested, monkeypatch, changed, words):
         monkeypatch.setattr(timings, "CONNECTION_TEST_LIMIT", 6.0)
@@ -470,11 +467,9 @@ class TestConnectionTest:
         assert "app-wrong" not in message
 
     @cases(
-        {
-            "hung": (RequestFault.hung(), "list-workflows"),
-            "503": (RequestFault.status(503), "list-workflows"),
-            "web page": (RequestFault.html(), "Set the host of the Airflow connection"),
-        },
+        ("hung", RequestFault.hung(), "list-workflows"),
+        ("503", RequestFault.status(503), "list-workflows"),
+        ("web page", RequestFault.html(), "Set the host of the Airflow connection"),
     )
     def test_connection_test_of_a_failing_service_ends_in_time(self, emulator, tested, monkeypatch, fault, words):
         monkeypatch.setattr(timings, "CONNECTION_TEST_LIMIT", 1.5)
@@ -495,53 +490,39 @@ class TestConnectionTest:
             tested({"webhook_base_url": f"http://127.0.0.1:{port}{prefix}/"}, succeeds=True)
 
     @cases(
-        {
-            **{
-                path: (path, "contains the path of the callback route. Remove /browseract/callback and what")
-                for path in ("/browseract/callback", "/browseract/callback/", "/browseract/callback/a/b")
-            },
-            **{
-                path: (path, "is not the callback route (HTTP 404).\nCheck its path, and the log of the API server")
-                for path in ("/browseract", "/browseract/", "/team-a")
-            },
-        },
+        *(
+            (path, path, "contains the path of the callback route. Remove /browseract/callback and what")
+            for path in ("/browseract/callback", "/browseract/callback/", "/browseract/callback/a/b")
+        ),
+        *(
+            (path, path, "is not the callback route (HTTP 404).\nCheck its path, and the log of the API server")
+            for path in ("/browseract", "/browseract/", "/team-a")
+        ),
     )
     def test_connection_test_fails_when_the_path_of_webhook_base_url_is_wrong(self, tested, api_server, path, words):
         with served(api_server) as port:
             assert words in tested({"webhook_base_url": f"http://127.0.0.1:{port}{path}"})
 
     @cases(
-        {
-            "page with 503": (
-                Response("<html>", 503, media_type="text/html"),
-                "what responds at webhook_base_url is not the callback route (HTTP 503)",
-            ),
-            "login page": (Response("<html>", media_type="text/html"), "a login page or another gateway responds"),
-            "redirect": (
-                Response(status_code=302, headers={"location": "/login"}),
-                "Set up a relay there for callbacks",
-            ),
-            "no token": (Response("{}", 401), "Set up a relay there for callbacks"),
-            "no route": (Response("{}", 404), "where the provider must be installed too"),
-            "more than the route sends": (
-                Response('{"outcome":"unknown"} ', 404),
-                "is not the callback route (HTTP 404)",
-            ),
-            "another status": (Response('{"outcome":"unknown"}', 200), "is not the callback route (HTTP 200)"),
-        },
+        (
+            "page with 503",
+            Response("<html>", 503, media_type="text/html"),
+            "what responds at webhook_base_url is not the callback route (HTTP 503)",
+        ),
+        ("login page", Response("<html>", media_type="text/html"), "a login page or another gateway responds"),
+        ("redirect", Response(status_code=302, headers={"location": "/login"}), "Set up a relay there for callbacks"),
+        ("no token", Response("{}", 401), "Set up a relay there for callbacks"),
+        ("no route", Response("{}", 404), "where the provider must be installed too"),
+        ("more than the route sends", Response('{"outcome":"unknown"} ', 404), "is not the callback route (HTTP 404)"),
+        ("another status", Response('{"outcome":"unknown"}', 200), "is not the callback route (HTTP 200)"),
     )
     def test_connection_test_reports_cause_when_callback_url_responds_wrongly(self, tested, answer, words):
         with responding(answer) as address:
             assert words in tested({"webhook_base_url": address})
 
     @cases(
-        {
-            "closed port": ("http://127.0.0.1:9", "Connection refused"),
-            "unknown name": (
-                "http://nowhere.invalid",
-                "(Name or service not known|Temporary failure in name resolution)",
-            ),
-        },
+        ("closed port", "http://127.0.0.1:9", "Connection refused"),
+        ("unknown name", "http://nowhere.invalid", "(Name or service not known|Temporary failure in name resolution)"),
     )
     def test_connection_test_fails_with_the_reason_when_callbacks_cannot_arrive(self, tested, base_url, reason):
         message = tested({"webhook_base_url": base_url})

@@ -35,13 +35,10 @@ def test_extra_that_is_no_json_object_is_refused_because_a_budget_in_it_would_be
 
 
 @cases(
-    ("host", "shown"),
-    {
-        "key as host": ("app-hunter2", "the API address"),
-        "domain": ("api.example.com", "https://api.example.com"),
-        "host and port": ("emulator:8010", "https://emulator:8010"),
-        "localhost": ("localhost", "https://localhost"),
-    },
+    ("key as host", "app-hunter2", "the API address"),
+    ("domain", "api.example.com", "https://api.example.com"),
+    ("host and port", "emulator:8010", "https://emulator:8010"),
+    ("localhost", "localhost", "https://localhost"),
 )
 def test_message_does_not_show_a_host_that_may_be_the_api_key(host, shown):
     assert read(host=host).shown_url == shown
@@ -55,34 +52,28 @@ def test_connection_with_only_an_api_key_which_may_have_spaces_around_it_has_the
 
 
 @cases(
-    ("fields", "url"),
-    {
-        "host": ({"host": "https://api.example.com"}, "https://api.example.com"),
-        "trailing slash": ({"host": "https://api.example.com/"}, "https://api.example.com"),
-        "host without scheme": ({"host": "api.example.com"}, "https://api.example.com"),
-        "host with port": ({"host": "http://127.0.0.1:8010"}, "http://127.0.0.1:8010"),
-        "host, port and schema": ({"host": "127.0.0.1", "port": 8010, "schema": "http"}, "http://127.0.0.1:8010"),
-        "path and port": ({"host": "https://x.example.com/a", "port": 8443}, "https://x.example.com:8443/a"),
-        "default port": ({"port": 443}, "https://api.browseract.com"),
-        "port 0": ({"port": 0}, "https://api.browseract.com"),
-        "other port": ({"port": 8443}, "https://api.browseract.com:8443"),
-        "port in host before port 443": ({"host": "http://127.0.0.1:8010", "port": 443}, "http://127.0.0.1:8010"),
-        "http with port 80": ({"host": "http://gateway.example.com", "port": 80}, "http://gateway.example.com"),
-    },
+    ("host", {"host": "https://api.example.com"}, "https://api.example.com"),
+    ("trailing slash", {"host": "https://api.example.com/"}, "https://api.example.com"),
+    ("host without scheme", {"host": "api.example.com"}, "https://api.example.com"),
+    ("host with port", {"host": "http://127.0.0.1:8010"}, "http://127.0.0.1:8010"),
+    ("host, port and schema", {"host": "127.0.0.1", "port": 8010, "schema": "http"}, "http://127.0.0.1:8010"),
+    ("path and port", {"host": "https://x.example.com/a", "port": 8443}, "https://x.example.com:8443/a"),
+    ("default port", {"port": 443}, "https://api.browseract.com"),
+    ("port 0", {"port": 0}, "https://api.browseract.com"),
+    ("other port", {"port": 8443}, "https://api.browseract.com:8443"),
+    ("port in host before port 443", {"host": "http://127.0.0.1:8010", "port": 443}, "http://127.0.0.1:8010"),
+    ("http with port 80", {"host": "http://gateway.example.com", "port": 80}, "http://gateway.example.com"),
 )
 def test_host_port_and_schema_fields_set_the_api_address(fields, url):
     assert read(**fields).base_url == url
 
 
 @cases(
-    ("extra", "read_as"),
-    {
-        **{f"{empty!r} in all": (dict.fromkeys(EXTRA_FIELDS, empty), {}) for empty in (None, "")},
-        "nothing": ({}, {}),
-        "timeouts": ({"connect_timeout": 3, "read_timeout": "4.5"}, {"connect_timeout": 3.0, "read_timeout": 4.5}),
-        "retry budget": ({"retry_budget": "4"}, {"retry_budget": 4.0}),
-        "webhook_base_url with spaces": ({"webhook_base_url": f" {ADDRESS} "}, {"webhook_base_url": ADDRESS}),
-    },
+    *((f"{empty!r} in all", dict.fromkeys(EXTRA_FIELDS, empty), {}) for empty in (None, "")),
+    ("nothing", {}, {}),
+    ("timeouts", {"connect_timeout": 3, "read_timeout": "4.5"}, {"connect_timeout": 3.0, "read_timeout": 4.5}),
+    ("retry budget", {"retry_budget": "4"}, {"retry_budget": 4.0}),
+    ("webhook_base_url with spaces", {"webhook_base_url": f" {ADDRESS} "}, {"webhook_base_url": ADDRESS}),
 )
 def test_extra_is_read_from_numbers_and_texts(extra, read_as):
     wanted = Settings(api_key="app-key", user_agent=read().user_agent, connection="browseract_prod", **read_as)
@@ -90,13 +81,10 @@ def test_extra_is_read_from_numbers_and_texts(extra, read_as):
 
 
 @cases(
-    ("extra", "budget"),
-    {
-        "none": ({}, None),
-        **{f"{value!r} a day": ({"daily_credits": value}, Budget("prod", 2000)) for value in (2000, "2000")},
-        "a month": ({"monthly_credits": "2000"}, Budget("prod", None, 2000)),
-        "both": ({"daily_credits": 100, "monthly_credits": "2000"}, Budget("prod", 100, 2000)),
-    },
+    ("none", {}, None),
+    *((f"{value!r} a day", {"daily_credits": value}, Budget("prod", 2000)) for value in (2000, "2000")),
+    ("a month", {"monthly_credits": "2000"}, Budget("prod", None, 2000)),
+    ("both", {"daily_credits": 100, "monthly_credits": "2000"}, Budget("prod", 100, 2000)),
 )
 def test_budget_has_the_limits_of_the_connection(extra, budget):
     assert budget_of(read(conn_id="prod", extra=extra)) == budget
@@ -109,24 +97,22 @@ NO_HOSTS = [
 
 
 @cases(
-    ("fields", "words"),
-    {
-        **{
-            host: ({"host": host}, r"(?s)the host is not an http or https address.*API address \(host\) field")
-            for host in NO_HOSTS
-        },
-        **{
-            f"key {key!r}": (
-                {"password": key},
-                r"(?s)'browseract_default' has no API key.*Manage API Keys\) into its API key \(password\) field",
-            )
-            for key in (None, "", "  ")
-        },
-        **{
-            f"key {key!r}": ({"password": key}, r"API key \(password\) field is not an API key")
-            for key in ("Bearer app-key", "app\nkey", "schlüssel")
-        },
-    },
+    *(
+        (host, {"host": host}, r"(?s)the host is not an http or https address.*API address \(host\) field")
+        for host in NO_HOSTS
+    ),
+    *(
+        (
+            f"key {key!r}",
+            {"password": key},
+            r"(?s)'browseract_default' has no API key.*Manage API Keys\) into its API key \(password\) field",
+        )
+        for key in (None, "", "  ")
+    ),
+    *(
+        (f"key {key!r}", {"password": key}, r"API key \(password\) field is not an API key")
+        for key in ("Bearer app-key", "app\nkey", "schlüssel")
+    ),
 )
 def test_host_or_key_that_cannot_be_used_is_refused_without_repeating_the_key(fields, words):
     with pytest.raises(ConnectionFieldError, match=words) as caught:
@@ -184,18 +170,13 @@ class TestWarnings:
         return logged
 
     @cases(
-        ("fields", "words"),
-        {
-            "public host without TLS": ({"host": "http://api.browseract.com"}, "sent unencrypted"),
-            "other keys": (
-                {"extra": {"token": "hunter2", "x": 2}},
-                "The extra has unknown keys: 'token', 'x'. Polls and stops ignore them. New runs are refused until",
-            ),
-            "API key as a key": (
-                {"extra": {"app-hunter2": ""}},
-                "unknown keys: one that is not a name. Polls",
-            ),
-        },
+        ("public host without TLS", {"host": "http://api.browseract.com"}, "sent unencrypted"),
+        (
+            "other keys",
+            {"extra": {"token": "hunter2", "x": 2}},
+            "The extra has unknown keys: 'token', 'x'. Polls and stops ignore them. New runs are refused until",
+        ),
+        ("API key as a key", {"extra": {"app-hunter2": ""}}, "unknown keys: one that is not a name. Polls"),
     )
     def test_warning_about_a_connection_names_what_is_probably_wrong_but_no_value(self, logged, caplog, fields, words):
         [warning] = logged(fields)
@@ -204,14 +185,11 @@ class TestWarnings:
         assert "hunter2" not in caplog.text
 
     @cases(
-        "fields",
-        {
-            "nothing else": {},
-            "TLS": {"host": "https://api.browseract.com"},
-            "this machine": {"host": "http://127.0.0.1:8010"},
-            "private host": {"host": "http://gateway.internal"},
-            "every number": {"extra": dict.fromkeys(EXTRA_FIELDS.keys() - {"webhook_base_url"}, 1)},
-        },
+        ("nothing else", {}),
+        ("TLS", {"host": "https://api.browseract.com"}),
+        ("this machine", {"host": "http://127.0.0.1:8010"}),
+        ("private host", {"host": "http://gateway.internal"}),
+        ("every number", {"extra": dict.fromkeys(EXTRA_FIELDS.keys() - {"webhook_base_url"}, 1)}),
     )
     def test_good_connection_gives_no_warning(self, logged, fields):
         assert logged(fields) == []

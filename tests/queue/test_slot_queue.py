@@ -61,19 +61,17 @@ OTHERS = [(1, 5), (4, runs(4, 9), "0"), (8, runs(5, 9)), (9, runs(4, 9), "1")]
 
 
 @cases(
-    {
-        "one for each free slot": (in_order(5), 10, [(1, 8, "0", "1"), (1, 8)]),
-        # The run of "0" is there, and another one has ended.
-        "slot is taken until the run is counted": (in_order(2), 10, [(1, 9, "0"), (4, 9), (7, runs(9, 1), "1")]),
-        "slot of one that never starts": (in_order(2), 10, [(1, 9, "0"), (HOLD, 9), (1 + HOLD, 9, "1")]),
-        "no runs are counted": (in_order(3), 10, [(1, None), (PROBE, None, "0"), (PROBE + BLIND, None, "1")]),
-        "first count without any run": (in_order(2), 0, [(1, 0), (PROBE, 0, "0")]),
-        "more runs than slots are known": (in_order(1), 2, [(1, 5), (4, 4, "0")]),
-        # "0" shows that there is one more, so the next one is tried at once.
-        "probe that is accepted": (in_order(3), 5, [(PROBE, 5, "0"), (PROBE + 4, 6, "1"), (PROBE + 5, 6)]),
-        "probe beside a free slot": (in_order(3), 5, [(PROBE, 4, "0", "1"), (PROBE + 4, 5)]),
-        "runs of others": (in_order(2), 5, OTHERS),
-    },
+    ("one for each free slot", in_order(5), 10, [(1, 8, "0", "1"), (1, 8)]),
+    # The run of "0" is there, and another one has ended.
+    ("slot is taken until the run is counted", in_order(2), 10, [(1, 9, "0"), (4, 9), (7, runs(9, 1), "1")]),
+    ("slot of one that never starts", in_order(2), 10, [(1, 9, "0"), (HOLD, 9), (1 + HOLD, 9, "1")]),
+    ("no runs are counted", in_order(3), 10, [(1, None), (PROBE, None, "0"), (PROBE + BLIND, None, "1")]),
+    ("first count without any run", in_order(2), 0, [(1, 0), (PROBE, 0, "0")]),
+    ("more runs than slots are known", in_order(1), 2, [(1, 5), (4, 4, "0")]),
+    # "0" shows that there is one more, so the next one is tried at once.
+    ("probe that is accepted", in_order(3), 5, [(PROBE, 5, "0"), (PROBE + 4, 6, "1"), (PROBE + 5, 6)]),
+    ("probe beside a free slot", in_order(3), 5, [(PROBE, 4, "0", "1"), (PROBE + 4, 5)]),
+    ("runs of others", in_order(2), 5, OTHERS),
 )
 def test_task_is_woken_only_for_a_slot_that_is_free(waits, slots, looks):
     queue = queue_of(waits, slots, PROBE)
@@ -100,7 +98,7 @@ class TestRefusals:
         assert queue.slots == 4
         look(queue, 6.0, 4)
 
-    @cases({"active runs": (5, 3), "none": (1, 0)})
+    @cases(("active runs", 5, 3), ("none", 1, 0))
     def test_there_are_never_fewer_slots_than_active_runs_and_never_less_than_one(self, slots, active):
         queue = queue_of(in_order(9), slots)
         for at in range(1, 400, 20):
@@ -183,7 +181,7 @@ def played(number: int, plan: int, duration: float | tuple[float, float] = 30.0,
 
 class TestManyRuns:
     @SEEDS
-    @cases("shown_after", {"counted at once": 0.0, "counted late": 4.0})
+    @cases(("counted at once", 0.0), ("counted late", 4.0))
     def test_few_starts_are_refused_after_the_first_wave_and_few_overtake(self, seed, shown_after):
         world = played(200, 10, 20.0, shown_after=shown_after, seed=seed)
         waited = list(dict.fromkeys(ti for _, ti in world.refused))
@@ -225,7 +223,7 @@ class TestManyRuns:
 
     @SEEDS
     @cases("shared_runs", {"each version lists all runs": True, "each lists only its own": False})
-    @cases("pause", {"all at once": 0.0, "bots join later": 50.0})
+    @cases(("all at once", 0.0), ("bots join later", 50.0))
     def test_40_bots_and_40_workflows_share_the_slots_of_a_plan(self, seed, shared_runs, pause):
         world = World(10, shared_runs=shared_runs, seed=seed)
         world.submit(40, duration=20.0)

@@ -215,14 +215,11 @@ class TestFileUrl:
 
 
 @cases(
-    ("coding", "body", "content"),
-    {
-        "gzip": ("gzip", gzip.compress(CONTENT), CONTENT),
-        "gzip in two parts": ("gzip", gzip.compress(b"one, ") + gzip.compress(b"two"), b"one, two"),
-        "deflate": ("deflate", zlib.compress(b"deflated"), b"deflated"),
-        "not gzip": ("gzip", b"plain", None),
-        "unknown coding": ("?", b"plain", None),
-    },
+    ("gzip", "gzip", gzip.compress(CONTENT), CONTENT),
+    ("gzip in two parts", "gzip", gzip.compress(b"one, ") + gzip.compress(b"two"), b"one, two"),
+    ("deflate", "deflate", zlib.compress(b"deflated"), b"deflated"),
+    ("not gzip", "gzip", b"plain", None),
+    ("unknown coding", "?", b"plain", None),
 )
 def test_file_response_in_a_content_coding_is_decoded_or_raises_file_error(net, coding, body, content):
     net.host.replies["file"] = reply(body, f"Content-Encoding: {coding}")
@@ -233,7 +230,7 @@ def test_file_response_in_a_content_coding_is_decoded_or_raises_file_error(net, 
         fetch(net, f"{net.api}/file")
 
 
-@cases("coding", {"identity": "identity", "gzip": "gzip"})
+@cases(("identity", "identity"), ("gzip", "gzip"))
 def test_body_that_is_too_short_is_noticed_also_if_urllib3_accepts_it(net, monkeypatch, coding):
     send = net.session.send
 

@@ -21,26 +21,24 @@ from tests.steps import replace
 
 
 @cases(
-    {
-        "plain name": ("report.pdf", "report.pdf"),
-        "relative path": ("../../etc/passwd", "passwd"),
-        "backslash path": ("..\\..\\boot.ini", "boot.ini"),
-        "parent folder": ("..", "file"),
-        "hidden file": (".hidden", "hidden"),
-        "empty": ("", "file"),
-        "control characters": ("a\x00b\r\nc\x1b.txt", "abc.txt"),
-        "direction override": ("\u202egnp.exe", "gnp.exe"),
-        "reserved characters": ('a<b>:"|?*.txt', "a_b______.txt"),
-        "trailing dot and space": ("name. ", "name"),
-        "ending X": ("a.X", "a.X"),
-        "long middle": ("a." + "x" * 300 + ".csv", "a." + "x" * (NAME_BYTES - 6) + ".csv"),
-        "ending of 20": ("x" * 300 + "." + "e" * 20, "x" * (NAME_BYTES - 21) + "." + "e" * 20),
-        "ending of 21": ("x" * 300 + "." + "e" * 21, "x" * NAME_BYTES),
-        "decomposed accent": ("caf\u0065\u0301.txt", "caf\u00e9.txt"),
-        "long emoji name": ("\U0001f600" * 100, "\U0001f600" * 50),
-        "name cut within a character": ("\u767a" * 100, "\u767a" * 66),
-        "long extension": ("a." + "x" * 300, "a." + "x" * (NAME_BYTES - 2)),
-    },
+    ("plain name", "report.pdf", "report.pdf"),
+    ("relative path", "../../etc/passwd", "passwd"),
+    ("backslash path", "..\\..\\boot.ini", "boot.ini"),
+    ("parent folder", "..", "file"),
+    ("hidden file", ".hidden", "hidden"),
+    ("empty", "", "file"),
+    ("control characters", "a\x00b\r\nc\x1b.txt", "abc.txt"),
+    ("direction override", "\u202egnp.exe", "gnp.exe"),
+    ("reserved characters", 'a<b>:"|?*.txt', "a_b______.txt"),
+    ("trailing dot and space", "name. ", "name"),
+    ("ending X", "a.X", "a.X"),
+    ("long middle", "a." + "x" * 300 + ".csv", "a." + "x" * (NAME_BYTES - 6) + ".csv"),
+    ("ending of 20", "x" * 300 + "." + "e" * 20, "x" * (NAME_BYTES - 21) + "." + "e" * 20),
+    ("ending of 21", "x" * 300 + "." + "e" * 21, "x" * NAME_BYTES),
+    ("decomposed accent", "caf\u0065\u0301.txt", "caf\u00e9.txt"),
+    ("long emoji name", "\U0001f600" * 100, "\U0001f600" * 50),
+    ("name cut within a character", "\u767a" * 100, "\u767a" * 66),
+    ("long extension", "a." + "x" * 300, "a." + "x" * (NAME_BYTES - 2)),
 )
 def test_file_name_is_made_safe_for_folders_and_stores(given, safe):
     assert safe_name(given) == safe
@@ -97,34 +95,32 @@ FORMATS = (
 
 
 @cases(
-    {
-        "output files, then downloads": (task(download("a"), files=("https://g/x/b%20c.csv?s=1",)), ["b c.csv", "a"]),
-        "listed twice": (task(download("a.pdf"), files=("https://f/a.pdf?signed again",)), ["a.pdf"]),
-        "urls that differ in their query": (
-            task(download("a.pdf", download_url=BY_GUID[0]), files=(*BY_GUID, BY_GUID[1])),
-            ["a.pdf", "get"],
-        ),
-        "urls without a file name": (
-            task(download("a.pdf", download_url=BY_GUID[0]), files=BY_GUID[1:]),
-            ["get", "a.pdf"],
-        ),
-        "downloads with one url": (task(*(download(name, download_url=BY_GUID[0]) for name in "ab")), ["a", "b"]),
-        "invalid urls": (task(*downloads("a"), files=INVALID_URLS), ["file", "file (2)", "b", "a"]),
-        "equal names": (task(*downloads("a.pdf", "A.pdf", "x/a.pdf")), ["a.pdf", "A (2).pdf", "a (3).pdf"]),
-        "numbered name that another file has": (
-            task(*downloads("a", "1/a (2)", "2/a", "3/a", "4/a (2)")),
-            ["a", "a (2)", "a (3)", "a (4)", "a (2) (2)"],
-        ),
-        "two endings": (
-            task(*downloads("1/a.tar.gz", "1/a", "2/a.tar.gz", "2/a")),
-            ["a.tar.gz", "a", "a.tar (2).gz", "a (2)"],
-        ),
-        "reserved name": (task(download("TASK.json", guid="g1")), ["TASK (g1).json"]),
-        "no output": (replace(task(download("a.pdf")), output=None), ["a.pdf"]),
-        "no name": (task(download(None, download_url=BY_PATH)), ["y.csv"]),
-        "no name and no url": (task(*downloads(None)), ["file"]),
-        "formats": (task(download("a.pdf", guid="g1"), formats=FORMATS), ["a.pdf", "r.csv", "r.md", "xml"]),
-    },
+    ("output files, then downloads", task(download("a"), files=("https://g/x/b%20c.csv?s=1",)), ["b c.csv", "a"]),
+    ("listed twice", task(download("a.pdf"), files=("https://f/a.pdf?signed again",)), ["a.pdf"]),
+    (
+        "urls that differ in their query",
+        task(download("a.pdf", download_url=BY_GUID[0]), files=(*BY_GUID, BY_GUID[1])),
+        ["a.pdf", "get"],
+    ),
+    ("urls without a file name", task(download("a.pdf", download_url=BY_GUID[0]), files=BY_GUID[1:]), ["get", "a.pdf"]),
+    ("downloads with one url", task(*(download(name, download_url=BY_GUID[0]) for name in "ab")), ["a", "b"]),
+    ("invalid urls", task(*downloads("a"), files=INVALID_URLS), ["file", "file (2)", "b", "a"]),
+    ("equal names", task(*downloads("a.pdf", "A.pdf", "x/a.pdf")), ["a.pdf", "A (2).pdf", "a (3).pdf"]),
+    (
+        "numbered name that another file has",
+        task(*downloads("a", "1/a (2)", "2/a", "3/a", "4/a (2)")),
+        ["a", "a (2)", "a (3)", "a (4)", "a (2) (2)"],
+    ),
+    (
+        "two endings",
+        task(*downloads("1/a.tar.gz", "1/a", "2/a.tar.gz", "2/a")),
+        ["a.tar.gz", "a", "a.tar (2).gz", "a (2)"],
+    ),
+    ("reserved name", task(download("TASK.json", guid="g1")), ["TASK (g1).json"]),
+    ("no output", replace(task(download("a.pdf")), output=None), ["a.pdf"]),
+    ("no name", task(download(None, download_url=BY_PATH)), ["y.csv"]),
+    ("no name and no url", task(*downloads(None)), ["file"]),
+    ("formats", task(download("a.pdf", guid="g1"), formats=FORMATS), ["a.pdf", "r.csv", "r.md", "xml"]),
 )
 def test_files_of_a_run_have_safe_and_different_names_and_no_url_in_their_repr(run, names):
     found = files_of(run)
@@ -218,13 +214,11 @@ def test_name_of_combining_characters_takes_little_time():
 
 
 @cases(
-    {
-        "no url": ({"status": "uploading"}, None, True),
-        "empty url": ({"download_url": "", "status": "uploading"}, None, True),
-        "error message": ({"error_message": "too large"}, "too large", False),
-        "failed status": ({"status": "Failed"}, "its status is Failed", False),
-        "url with an error": ({"download_url": "https://f/a", "status": "expired", "error_message": "?"}, None, False),
-    },
+    ("no url", {"status": "uploading"}, None, True),
+    ("empty url", {"download_url": "", "status": "uploading"}, None, True),
+    ("error message", {"error_message": "too large"}, "too large", False),
+    ("failed status", {"status": "Failed"}, "its status is Failed", False),
+    ("url with an error", {"download_url": "https://f/a", "status": "expired", "error_message": "?"}, None, False),
 )
 def test_file_without_a_url_is_pending_or_broken(fields, broken, pending):
     given = {"download_url": None, **fields}

@@ -58,37 +58,35 @@ MILLION = "x" * 1_000_000
 
 
 @cases(
-    {
-        "JSON list": ('[{"a": 1}]', AUTO, [{"a": 1}], JSON),
-        "JSON object with BOM": ('\ufeff{"a": null}', AUTO, {"a": None}, JSON),
-        "JSON number": ("12", AUTO, 12, JSON),
-        "64-bit limits": ("[9223372036854775807, -9223372036854775808]", AUTO, [2**63 - 1, -(2**63)], JSON),
-        "Unicode": ('["\u00fc\U0001f600", true, null, 1.5]', AUTO, ["\u00fc\U0001f600", True, None, 1.5], JSON),
-        "JSON string": ('"words"', AUTO, "words", TEXT),
-        "plain text with BOM": ("\ufeffplain words", AUTO, "plain words", TEXT),
-        "null character": ("a\0b", AUTO, "a\ufffdb", TEXT),
-        **{
-            f"text {text[:20]!r}": (text, AUTO, text, TEXT)
-            for text in ("plain words", "name,price\npen,1\n", '{"broken": ', "NaN", '{"a": Infinity}', r'"\u0000"')
-        },
-        "number of many digits": ("1" * 30, AUTO, "1" * 30, JSON),
-        "number that is too large": ("1e999", AUTO, "1e999", JSON),
-        "empty": ("", AUTO, None, TEXT),
-        "missing": (None, AUTO, None, TEXT),
-        "JSON with BOM": ('\ufeff[{"a": 1}]', JSON, [{"a": 1}], JSON),
-        "JSON at the depth limit": (nested(MAX_DEPTH), JSON, json.loads(nested(MAX_DEPTH)), JSON),
-        "CSV": (ROWS, CSV, PEN_AND_INK, CSV),
-        "CSV with BOM": ("\ufeff" + ROWS, CSV, PEN_AND_INK, CSV),
-        "empty values of one column": ("a\n1\n\n2\n", CSV, [{"a": "1"}, {"a": None}, {"a": "2"}], CSV),
-        "header that begins like JSON": ("[a],{b}\n1,2\n", CSV, [{"[a]": "1", "{b}": "2"}], CSV),
-        "row that is too short": ("a,b\n1\n", CSV, [{"a": "1", "b": None}], CSV),
-        "value of a million characters": (f"a\n{MILLION}\n", CSV, [{"a": MILLION}], CSV),
-        "lines that end with a carriage return alone": ("a\r1\r", CSV, [{"a": "1"}], CSV),
-        "line break within a field": ('a\n"x\r\ny"\n', CSV, [{"a": "x\r\ny"}], CSV),
-        "null character in CSV": ("a\n\0\n", CSV, [{"a": "\ufffd"}], CSV),
-        "text": ('{"a": 1}', TEXT, '{"a": 1}', TEXT),
-        "empty text": ("", TEXT, None, TEXT),
-    },
+    ("JSON list", '[{"a": 1}]', AUTO, [{"a": 1}], JSON),
+    ("JSON object with BOM", '\ufeff{"a": null}', AUTO, {"a": None}, JSON),
+    ("JSON number", "12", AUTO, 12, JSON),
+    ("64-bit limits", "[9223372036854775807, -9223372036854775808]", AUTO, [2**63 - 1, -(2**63)], JSON),
+    ("Unicode", '["\u00fc\U0001f600", true, null, 1.5]', AUTO, ["\u00fc\U0001f600", True, None, 1.5], JSON),
+    ("JSON string", '"words"', AUTO, "words", TEXT),
+    ("plain text with BOM", "\ufeffplain words", AUTO, "plain words", TEXT),
+    ("null character", "a\0b", AUTO, "a\ufffdb", TEXT),
+    *(
+        (f"text {text[:20]!r}", text, AUTO, text, TEXT)
+        for text in ("plain words", "name,price\npen,1\n", '{"broken": ', "NaN", '{"a": Infinity}', r'"\u0000"')
+    ),
+    ("number of many digits", "1" * 30, AUTO, "1" * 30, JSON),
+    ("number that is too large", "1e999", AUTO, "1e999", JSON),
+    ("empty", "", AUTO, None, TEXT),
+    ("missing", None, AUTO, None, TEXT),
+    ("JSON with BOM", '\ufeff[{"a": 1}]', JSON, [{"a": 1}], JSON),
+    ("JSON at the depth limit", nested(MAX_DEPTH), JSON, json.loads(nested(MAX_DEPTH)), JSON),
+    ("CSV", ROWS, CSV, PEN_AND_INK, CSV),
+    ("CSV with BOM", "\ufeff" + ROWS, CSV, PEN_AND_INK, CSV),
+    ("empty values of one column", "a\n1\n\n2\n", CSV, [{"a": "1"}, {"a": None}, {"a": "2"}], CSV),
+    ("header that begins like JSON", "[a],{b}\n1,2\n", CSV, [{"[a]": "1", "{b}": "2"}], CSV),
+    ("row that is too short", "a,b\n1\n", CSV, [{"a": "1", "b": None}], CSV),
+    ("value of a million characters", f"a\n{MILLION}\n", CSV, [{"a": MILLION}], CSV),
+    ("lines that end with a carriage return alone", "a\r1\r", CSV, [{"a": "1"}], CSV),
+    ("line break within a field", 'a\n"x\r\ny"\n', CSV, [{"a": "x\r\ny"}], CSV),
+    ("null character in CSV", "a\n\0\n", CSV, [{"a": "\ufffd"}], CSV),
+    ("text", '{"a": 1}', TEXT, '{"a": 1}', TEXT),
+    ("empty text", "", TEXT, None, TEXT),
 )
 def test_output_is_read_in_its_declared_format_or_as_json_or_text(text, declared, value, found):
     # A text that was not declared as JSON, and is no list or dict, is no reason for a warning.
@@ -96,22 +94,20 @@ def test_output_is_read_in_its_declared_format_or_as_json_or_text(text, declared
 
 
 @cases(
-    {
-        "broken off": ('[{"a": 1},\n {"a": ', JSON, "Expecting value at line 2, column 8"),
-        "empty": ("", JSON, "the output is empty"),
-        "missing": (None, JSON, "the output is empty"),
-        "Infinity": ('{"a": Infinity}', JSON, "Infinity is not a JSON value"),
-        "empty CSV": ("", CSV, "the output is empty"),
-        **{
-            f"CSV {text[:20]!r}": (text, CSV, "the output is JSON")
-            for text in ('[{"a": 1.5}]', " {}\n", '{"a": NaN}', '{"a": 1}\n{"a": 2}\n', "null")
-        },
-        "row too long": ("a,b\n1,2,3\n", CSV, "line 2 has more values than the header"),
-        "row too long for one column": ("a\n1\n2,3\n", CSV, "line 3 has more values than the header$"),
-        "duplicate name": ("a,a\n1,2\n", CSV, "an empty or a duplicate name"),
-        "empty name": ("a,\n1,2\n", CSV, "an empty or a duplicate name"),
-        "open quote": ('a,b\n"1,2\n', CSV, "unexpected end of data at line 2"),
-    },
+    ("broken off", '[{"a": 1},\n {"a": ', JSON, "Expecting value at line 2, column 8"),
+    ("empty", "", JSON, "the output is empty"),
+    ("missing", None, JSON, "the output is empty"),
+    ("Infinity", '{"a": Infinity}', JSON, "Infinity is not a JSON value"),
+    ("empty CSV", "", CSV, "the output is empty"),
+    *(
+        (f"CSV {text[:20]!r}", text, CSV, "the output is JSON")
+        for text in ('[{"a": 1.5}]', " {}\n", '{"a": NaN}', '{"a": 1}\n{"a": 2}\n', "null")
+    ),
+    ("row too long", "a,b\n1,2,3\n", CSV, "line 2 has more values than the header"),
+    ("row too long for one column", "a\n1\n2,3\n", CSV, "line 3 has more values than the header$"),
+    ("duplicate name", "a,a\n1,2\n", CSV, "an empty or a duplicate name"),
+    ("empty name", "a,\n1,2\n", CSV, "an empty or a duplicate name"),
+    ("open quote", 'a,b\n"1,2\n', CSV, "unexpected end of data at line 2"),
 )
 def test_output_without_its_declared_format_raises_with_the_reason(text, declared, why):
     with pytest.raises(FormatError, match=why):
@@ -119,20 +115,17 @@ def test_output_without_its_declared_format_raises_with_the_reason(text, declare
 
 
 @cases(
-    ("text", "declared", "is_json", "found"),
-    {
-        "JSON": (" [" + "1, " * 10 + "1]", JSON, None, JSON),
-        "auto JSON": ("[" + "1, " * 10 + "1]", AUTO, None, JSON),
-        "CSV": ("name,price\n" + "pen,1\n" * 10, CSV, None, CSV),
-        "deep JSON": (nested(100_000), JSON, None, JSON),
-        "half of a character": (r'["\ud800 is half of a character"]', JSON, None, JSON),
-        "words": ("plain words, " * 10, AUTO, None, TEXT),
-        "JSON string": ('"' + "quoted words, " * 10 + '"', AUTO, None, TEXT),
-        "value of a bot": ("[" + "1, " * 10 + "1]", AUTO, True, JSON),
-        "text of a bot": ("1" * 30, AUTO, False, TEXT),
-        # It is not checked.
-        "broken off": ("[" + "1, " * 10, JSON, None, JSON),
-    },
+    ("JSON", " [" + "1, " * 10 + "1]", JSON, None, JSON),
+    ("auto JSON", "[" + "1, " * 10 + "1]", AUTO, None, JSON),
+    ("CSV", "name,price\n" + "pen,1\n" * 10, CSV, None, CSV),
+    ("deep JSON", nested(100_000), JSON, None, JSON),
+    ("half of a character", r'["\ud800 is half of a character"]', JSON, None, JSON),
+    ("words", "plain words, " * 10, AUTO, None, TEXT),
+    ("JSON string", '"' + "quoted words, " * 10 + '"', AUTO, None, TEXT),
+    ("value of a bot", "[" + "1, " * 10 + "1]", AUTO, True, JSON),
+    ("text of a bot", "1" * 30, AUTO, False, TEXT),
+    # It is not checked.
+    ("broken off", "[" + "1, " * 10, JSON, None, JSON),
 )
 def test_large_text_is_returned_unparsed_with_the_reason_if_it_is_no_text(monkeypatch, text, declared, is_json, found):
     monkeypatch.setattr(outputs, "LARGEST_PARSED", 20)
@@ -150,23 +143,22 @@ ALL_FILES = {"formats": FORMATS, "downloads": DOWNLOADS}
 
 
 @cases(
-    {
-        "output files": ('["row"]', {"files": (URL,)}, {"output": ["row"], "files": [URL]}),
-        "unstorable characters": (None, {"files": (URL + "\ud800\0",)}, {"output": None, "files": [URL + "?\ufffd"]}),
-        "empty text": ("", {"output_format": JSON, "files": (URL,)}, {"output": None, "files": [URL]}),
-        # They have the same in other formats.
-        "formats of a value": ("[1]", {"is_json": True, "formats": FORMATS}, [1]),
-        "downloads beside a value": ("[1]", {"is_json": True, **ALL_FILES}, {"output": [1], "files": [DOWNLOAD_URL]}),
-        **{
-            f"formats without a value, {text!r} as {declared}": (
-                text,
-                {"output_format": declared, **ALL_FILES},
-                {"output": None, "files": [DOWNLOAD_URL, "https://f/r.csv?s", "https://f/r.md?s"]},
-            )
-            for text in (None, "")
-            for declared in OutputFormat
-        },
-    },
+    ("output files", '["row"]', {"files": (URL,)}, {"output": ["row"], "files": [URL]}),
+    ("unstorable characters", None, {"files": (URL + "\ud800\0",)}, {"output": None, "files": [URL + "?\ufffd"]}),
+    ("empty text", "", {"output_format": JSON, "files": (URL,)}, {"output": None, "files": [URL]}),
+    # They have the same in other formats.
+    ("formats of a value", "[1]", {"is_json": True, "formats": FORMATS}, [1]),
+    ("downloads beside a value", "[1]", {"is_json": True, **ALL_FILES}, {"output": [1], "files": [DOWNLOAD_URL]}),
+    *(
+        (
+            f"formats without a value, {text!r} as {declared}",
+            text,
+            {"output_format": declared, **ALL_FILES},
+            {"output": None, "files": [DOWNLOAD_URL, "https://f/r.csv?s", "https://f/r.md?s"]},
+        )
+        for text in (None, "")
+        for declared in OutputFormat
+    ),
 )
 def test_output_with_files_is_returned_together_with_their_urls(text, how, value):
     assert read(text, **how).value == value

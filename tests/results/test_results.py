@@ -116,15 +116,12 @@ def written(folder: Path) -> dict[str, bytes]:
 
 class TestWrittenResults:
     @cases(
-        ("text", "output_format", "name"),
-        {
-            "JSON": ('[{"a": 1}]', AUTO, "output.json"),
-            "text": ("plain", AUTO, "output.txt"),
-            "quoted text as JSON": ('"quoted"', OutputFormat.JSON, "output.json"),
-            "CSV": ("\ufeffa,b\n1,2\n", OutputFormat.CSV, "output.csv"),
-            "large text": ("\u00fc" * 2_000_000, AUTO, "output.txt"),
-            "broken JSON": ('{"broken": ', OutputFormat.JSON, "output.txt"),
-        },
+        ("JSON", '[{"a": 1}]', AUTO, "output.json"),
+        ("text", "plain", AUTO, "output.txt"),
+        ("quoted text as JSON", '"quoted"', OutputFormat.JSON, "output.json"),
+        ("CSV", "\ufeffa,b\n1,2\n", OutputFormat.CSV, "output.csv"),
+        ("large text", "\u00fc" * 2_000_000, AUTO, "output.txt"),
+        ("broken JSON", '{"broken": ', OutputFormat.JSON, "output.txt"),
     )
     def test_output_text_is_written_unchanged_to_file_named_by_its_format(self, store, text, output_format, name):
         kept = store.save(task(text=text), output_format=output_format)
@@ -396,14 +393,11 @@ def test_unfetchable_file_is_reported_with_its_reason_while_others_are_kept(stor
 
 class TestFileDownload:
     @cases(
-        "failure",
-        {
-            "HTTP 503": REPLIES["down"],
-            "HTTP 408": reply(status="408 Request Timeout"),
-            "HTTP 429": reply(status="429 Too Many Requests"),
-            "closed": b"",
-            "broken off": REPLIES["truncated"],
-        },
+        ("HTTP 503", REPLIES["down"]),
+        ("HTTP 408", reply(status="408 Request Timeout")),
+        ("HTTP 429", reply(status="429 Too Many Requests")),
+        ("closed", b""),
+        ("broken off", REPLIES["truncated"]),
     )
     def test_file_host_failing_twice_is_retried_until_it_succeeds(self, store, host, failure):
         host.replies["plain"] = [failure] * 2

@@ -19,13 +19,7 @@ from jsonschema import Draft201909Validator, Draft202012Validator
 
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs import bot_input
-from airflow_provider_browseract.runs.bot_input import (
-    MAX_NAMED,
-    Conformed,
-    SchemaUnusableError,
-    conform,
-    read_input,
-)
+from airflow_provider_browseract.runs.bot_input import MAX_NAMED, Conformed, SchemaUnusableError, conform, read_input
 from tests.cases import cases
 from tests.runs.inputs import Lazy, at, paths_of, put, schema_of
 
@@ -79,31 +73,23 @@ NO_JSON = r"input\['a'\] cannot be written as JSON \({}\)\. Pass a string or a J
 
 
 @cases(
-    {
-        "time": ({"a": [datetime.max]}, NO_JSON.format("a value of type datetime is not JSON")),
-        "set": ({"a": [{1}]}, NO_JSON.format("a value of type set is not JSON")),
-        "bytes": ({"a": [b"x"]}, NO_JSON.format("a value of type bytes is not JSON")),
-        "NaN": ({"a": [float("nan")]}, NO_JSON.format("ValueError")),
-        "infinity": ({"a": [float("-inf")]}, NO_JSON.format("ValueError")),
-        "half an emoji": ({"a": ["\ud800"]}, NO_JSON.format("UnicodeEncodeError")),
-        "name with a lone surrogate": ({"\ud800": 2}, r"input\['\\ud800'\] cannot be written"),
-        "name that is a number": ({"a": [{1: 2}]}, NO_JSON.format("it has a name of type int")),
-        "name at the top that is a number": (
-            {1: 2},
-            r"input\[1\] cannot be written as JSON \(it has a name of type int",
-        ),
-        "in itself": (IN_ITSELF, NO_JSON.format("RecursionError")),
-        "JSON text": ('{"keyword": "laptops"}', A_TEXT),
-        "JSON text of a list": (" [1]\n", A_TEXT),
-        "pairs": ([{"name": "keyword", "value": "laptops"}], A_LIST),
-        "tuple": (
-            ("keyword", "tea"),
-            "input is a value of type tuple instead of a dict of .* In expand, pass a list of",
-        ),
-        "empty list": ([], A_LIST),
-        "integer": (7, "input is a value of type int instead of a dict of names"),
-        "bytes at the top": (b"x", "input is a value of type bytes instead of a dict of names"),
-    },
+    ("time", {"a": [datetime.max]}, NO_JSON.format("a value of type datetime is not JSON")),
+    ("set", {"a": [{1}]}, NO_JSON.format("a value of type set is not JSON")),
+    ("bytes", {"a": [b"x"]}, NO_JSON.format("a value of type bytes is not JSON")),
+    ("NaN", {"a": [float("nan")]}, NO_JSON.format("ValueError")),
+    ("infinity", {"a": [float("-inf")]}, NO_JSON.format("ValueError")),
+    ("half an emoji", {"a": ["\ud800"]}, NO_JSON.format("UnicodeEncodeError")),
+    ("name with a lone surrogate", {"\ud800": 2}, r"input\['\\ud800'\] cannot be written"),
+    ("name that is a number", {"a": [{1: 2}]}, NO_JSON.format("it has a name of type int")),
+    ("name at the top that is a number", {1: 2}, r"input\[1\] cannot be written as JSON \(it has a name of type int"),
+    ("in itself", IN_ITSELF, NO_JSON.format("RecursionError")),
+    ("JSON text", '{"keyword": "laptops"}', A_TEXT),
+    ("JSON text of a list", " [1]\n", A_TEXT),
+    ("pairs", [{"name": "keyword", "value": "laptops"}], A_LIST),
+    ("tuple", ("keyword", "tea"), "input is a value of type tuple instead of a dict of .* In expand, pass a list of"),
+    ("empty list", [], A_LIST),
+    ("integer", 7, "input is a value of type int instead of a dict of names"),
+    ("bytes at the top", b"x", "input is a value of type bytes instead of a dict of names"),
 )
 def test_input_that_is_not_json_is_refused_with_its_place(value, message):
     with pytest.raises(InputError, match=f"^{message}"):
@@ -112,48 +98,40 @@ def test_input_that_is_not_json_is_refused_with_its_place(value, message):
 
 class TestMessages:
     @cases(
-        {
-            "type": ("x", INTEGER, "must be of type integer, not string."),
-            "types": ("x", {"type": ["integer", "array"]}, "must be of type integer or array, not string."),
-            "null": (None, TEXT, "must be of type string, not null."),
-            "boolean": (True, {"type": "number"}, "must be of type number, not boolean."),
-            "list": ([1], {"type": "object", "additionalProperties": False}, "must be of type object, not array."),
-            "fraction": (1.5, {"type": ["integer"]}, "must be of type integer, not number."),
-            "choice": ("x", {"enum": ["b", None, 3]}, "does not follow the rule enum: ['b', None, 3]."),
-            "long choice": ("x", {"enum": ["y" * 200]}, f"does not follow the rule enum: ['{'y' * 98}...."),
-            "minimum": (1, {"minimum": 2}, "does not follow the rule minimum: 2."),
-            "pattern": ("x", {"pattern": "^b+$"}, "does not follow the rule pattern: '^b+$'."),
-            "missing name": ({}, {"required": ["b"]}, "lacks the required name 'b'."),
-            "unknown name": ({"b": 1}, {"additionalProperties": False}, "has the unknown name 'b'."),
-            "mistyped name": ({"keywrd": 1}, KEYWORD, "has the unknown name 'keywrd' (did you mean 'keyword'?)."),
-            "long name": ({"b\n" * 200: 1}, KEYWORD, "has the unknown name '" + r"b\n" * 33 + "...."),
-            "name beside a pattern": ({"b": 1, "c": 1}, B_ALLOWED, "has the unknown name 'c'."),
-            "any of": (
-                1,
-                {"anyOf": [{"maximum": 0}, {"minimum": 2}]},
-                "does not follow the rule anyOf: [{'maximum': 0}, {'minimum': 2}].",
-            ),
-            "one type or null": (
-                60,
-                {"anyOf": [{"maximum": 50, **INTEGER}, {"type": "null"}]},
-                "does not follow the rule maximum: 50.",
-            ),
-            "two of one": (1, {"oneOf": [{}, {"minimum": 0}]}, "does not follow the rule oneOf: [{}, {'minimum': 0}]."),
-            "same error twice": (
-                3,
-                {"allOf": [{"maximum": 2}, {"maximum": 2}]},
-                "does not follow the rule maximum: 2.",
-            ),
-            "after the conversion": ("2000", {**INTEGER, "maximum": 100}, "does not follow the rule maximum: 100."),
-            # A filter cannot help.
-            "text of a number": ("2.5", INTEGER, "must be of type integer, not string."),
-            "text of a list": (
-                "['laptop', 'phone']",
-                {"type": "array"},
-                f"must be of type array, not string {TOJSON}.",
-            ),
-            "text of a dict": ("{'a': None}", {"type": "object"}, f"must be of type object, not string {TOJSON}."),
-        },
+        ("type", "x", INTEGER, "must be of type integer, not string."),
+        ("types", "x", {"type": ["integer", "array"]}, "must be of type integer or array, not string."),
+        ("null", None, TEXT, "must be of type string, not null."),
+        ("boolean", True, {"type": "number"}, "must be of type number, not boolean."),
+        ("list", [1], {"type": "object", "additionalProperties": False}, "must be of type object, not array."),
+        ("fraction", 1.5, {"type": ["integer"]}, "must be of type integer, not number."),
+        ("choice", "x", {"enum": ["b", None, 3]}, "does not follow the rule enum: ['b', None, 3]."),
+        ("long choice", "x", {"enum": ["y" * 200]}, f"does not follow the rule enum: ['{'y' * 98}...."),
+        ("minimum", 1, {"minimum": 2}, "does not follow the rule minimum: 2."),
+        ("pattern", "x", {"pattern": "^b+$"}, "does not follow the rule pattern: '^b+$'."),
+        ("missing name", {}, {"required": ["b"]}, "lacks the required name 'b'."),
+        ("unknown name", {"b": 1}, {"additionalProperties": False}, "has the unknown name 'b'."),
+        ("mistyped name", {"keywrd": 1}, KEYWORD, "has the unknown name 'keywrd' (did you mean 'keyword'?)."),
+        ("long name", {"b\n" * 200: 1}, KEYWORD, "has the unknown name '" + r"b\n" * 33 + "...."),
+        ("name beside a pattern", {"b": 1, "c": 1}, B_ALLOWED, "has the unknown name 'c'."),
+        (
+            "any of",
+            1,
+            {"anyOf": [{"maximum": 0}, {"minimum": 2}]},
+            "does not follow the rule anyOf: [{'maximum': 0}, {'minimum': 2}].",
+        ),
+        (
+            "one type or null",
+            60,
+            {"anyOf": [{"maximum": 50, **INTEGER}, {"type": "null"}]},
+            "does not follow the rule maximum: 50.",
+        ),
+        ("two of one", 1, {"oneOf": [{}, {"minimum": 0}]}, "does not follow the rule oneOf: [{}, {'minimum': 0}]."),
+        ("same error twice", 3, {"allOf": [{"maximum": 2}, {"maximum": 2}]}, "does not follow the rule maximum: 2."),
+        ("after the conversion", "2000", {**INTEGER, "maximum": 100}, "does not follow the rule maximum: 100."),
+        # A filter cannot help.
+        ("text of a number", "2.5", INTEGER, "must be of type integer, not string."),
+        ("text of a list", "['laptop', 'phone']", {"type": "array"}, f"must be of type array, not string {TOJSON}."),
+        ("text of a dict", "{'a': None}", {"type": "object"}, f"must be of type object, not string {TOJSON}."),
     )
     def test_error_names_place_and_rule(self, value, part, message):
         assert refusal(value, part) == f"input['a'] {message}"
@@ -178,22 +156,20 @@ class TestMessages:
 
 class TestConversion:
     @cases(
-        {
-            "integer": ("20", "integer", 20),
-            "largest integer": (str(2**53 - 1), "integer", 2**53 - 1),
-            "number": ("2.50", "number", 2.5),
-            "large number": ("1e300", "number", 1e300),
-            "large number without fraction": ("9007199254740992", "number", 2.0**53),
-            "longest text of a number": ("0." + "0" * 323 + "5", "number", 5e-324),
-            "true": ("true", "boolean", True),
-            "Python's true": ("True", "boolean", True),
-            "false": ("false", "boolean", False),
-            "object": (' {"b": [1, 2.5]}', "object", {"b": [1, 2.5]}),
-            "array": ('["b", null]', "array", ["b", None]),
-            "integer to text": (7, "string", "7"),
-            "number to text": (2.5, "string", "2.5"),
-            "boolean to text": (True, "string", "true"),
-        },
+        ("integer", "20", "integer", 20),
+        ("largest integer", str(2**53 - 1), "integer", 2**53 - 1),
+        ("number", "2.50", "number", 2.5),
+        ("large number", "1e300", "number", 1e300),
+        ("large number without fraction", "9007199254740992", "number", 2.0**53),
+        ("longest text of a number", "0." + "0" * 323 + "5", "number", 5e-324),
+        ("true", "true", "boolean", True),
+        ("Python's true", "True", "boolean", True),
+        ("false", "false", "boolean", False),
+        ("object", ' {"b": [1, 2.5]}', "object", {"b": [1, 2.5]}),
+        ("array", '["b", null]', "array", ["b", None]),
+        ("integer to text", 7, "string", "7"),
+        ("number to text", 2.5, "string", "2.5"),
+        ("boolean to text", True, "string", "true"),
     )
     @pytest.mark.parametrize("form", ["one type", "or null", "or null in a list", "reference", "all of"])
     def test_value_of_another_type_is_converted_without_loss(self, form, given, wanted, converted):
@@ -312,31 +288,30 @@ NAMES_B: dict[str, Any] = {"properties": {"b": {}}}
 
 
 @cases(
-    {
-        "None, nullable": (None, of({"type": "string", "enum": ["b"], "minLength": 1, "nullable": True})),
-        "None, nullable reference": (None, with_defs({"$ref": "#/$defs/b", "nullable": True}, b=TEXT)),
-        "None, in a schema that refers to itself": (
-            {"a": None},
-            {**of({"$ref": "#"}, **{"$schema": DRAFT.format(7)}), "nullable": True},
-        ),
-        "None, types": (None, of({"type": ["string", "null"]})),
-        "None, any of": (None, of({"anyOf": [TEXT, {"type": "null"}]})),
-        "None, another dialect": (None, of({"type": "string", "nullable": True}, **{"$schema": DRAFT.format(7)})),
-        "no names declared": (1, {"type": "object"}),
-        "name declared elsewhere": (1, {**with_defs({}, b=of({})), **NAMES_B, "allOf": [{"$ref": "#/$defs/b"}]}),
-        "name declared in a branch": (1, {**NAMES_B, "if": {}, "then": {"properties": {"a": {}}}}),
-        "pattern of names": (1, {**NAMES_B, "patternProperties": {"a": {}}}),
-        "schema of all other names": (1, {**NAMES_B, "additionalProperties": INTEGER}),
-        "true": (1, True),
-        "empty": (1, {}),
-        "unknown dialect": (1, {"$schema": "https://example.com/dialect"}),
-        "format": (1, of({"format": "ipv4"})),
-        "draft 4": (1, of({"minimum": 0, "exclusiveMinimum": True}, **{"$schema": DRAFT.format(4)})),
-        "multiple of a hundredth": (19.99, of({"multipleOf": 0.01})),
-        "multiple of a tenth": (0.3, of({"multipleOf": 0.1})),
-        "large multiple": (1e300, of({"multipleOf": 1e-300})),
-        "multiple of a whole number": (6, of({"multipleOf": 2.0})),
-    },
+    ("None, nullable", None, of({"type": "string", "enum": ["b"], "minLength": 1, "nullable": True})),
+    ("None, nullable reference", None, with_defs({"$ref": "#/$defs/b", "nullable": True}, b=TEXT)),
+    (
+        "None, in a schema that refers to itself",
+        {"a": None},
+        {**of({"$ref": "#"}, **{"$schema": DRAFT.format(7)}), "nullable": True},
+    ),
+    ("None, types", None, of({"type": ["string", "null"]})),
+    ("None, any of", None, of({"anyOf": [TEXT, {"type": "null"}]})),
+    ("None, another dialect", None, of({"type": "string", "nullable": True}, **{"$schema": DRAFT.format(7)})),
+    ("no names declared", 1, {"type": "object"}),
+    ("name declared elsewhere", 1, {**with_defs({}, b=of({})), **NAMES_B, "allOf": [{"$ref": "#/$defs/b"}]}),
+    ("name declared in a branch", 1, {**NAMES_B, "if": {}, "then": {"properties": {"a": {}}}}),
+    ("pattern of names", 1, {**NAMES_B, "patternProperties": {"a": {}}}),
+    ("schema of all other names", 1, {**NAMES_B, "additionalProperties": INTEGER}),
+    ("true", 1, True),
+    ("empty", 1, {}),
+    ("unknown dialect", 1, {"$schema": "https://example.com/dialect"}),
+    ("format", 1, of({"format": "ipv4"})),
+    ("draft 4", 1, of({"minimum": 0, "exclusiveMinimum": True}, **{"$schema": DRAFT.format(4)})),
+    ("multiple of a hundredth", 19.99, of({"multipleOf": 0.01})),
+    ("multiple of a tenth", 0.3, of({"multipleOf": 0.1})),
+    ("large multiple", 1e300, of({"multipleOf": 1e-300})),
+    ("multiple of a whole number", 6, of({"multipleOf": 2.0})),
 )
 def test_value_that_matches_the_schema_passes_unchanged_and_its_name_is_not_reported(value, schema):
     assert conform({"a": value}, schema, WHAT) == Conformed({"a": value})

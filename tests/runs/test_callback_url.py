@@ -47,15 +47,13 @@ def test_callback_url_has_the_id_of_the_task_instance_and_a_token_that_differs_e
 
 
 @cases(
-    {
-        "no host": ("https://", "not an http or https address"),
-        "query": ("https://airflow.example.com?x=1", "query"),
-        "fragment": ("https://airflow.example.com#top", "fragment"),
-        "login": ("https://me:secret@airflow.example.com", "login"),
-        "route": ("https://airflow.example.com/browseract/callback", "Remove /browseract/callback and what follows"),
-        "private address": ("https://10.0.0.7:8080", "has a private host, which BrowserAct cannot reach"),
-        "too long": ("https://airflow.example.com/" + "x" * 2000, "BrowserAct accepts at most 2048"),
-    },
+    ("no host", "https://", "not an http or https address"),
+    ("query", "https://airflow.example.com?x=1", "query"),
+    ("fragment", "https://airflow.example.com#top", "fragment"),
+    ("login", "https://me:secret@airflow.example.com", "login"),
+    ("route", "https://airflow.example.com/browseract/callback", "Remove /browseract/callback and what follows"),
+    ("private address", "https://10.0.0.7:8080", "has a private host, which BrowserAct cannot reach"),
+    ("too long", "https://airflow.example.com/" + "x" * 2000, "BrowserAct accepts at most 2048"),
 )
 def test_invalid_webhook_base_url_is_refused_naming_its_connection_field(base_url, problem):
     with pytest.raises(InputError, match=problem) as refused:
@@ -76,18 +74,16 @@ RESUMED = callback_url.resumed_wait(Wait("7", 1.0, began_at=BEGAN))
 
 
 @cases(
-    {
-        "ended by its callback": (RESUMED, True),
-        "time that a database has rounded": ({**RESUMED, "began_at": 1795647413.02949}, True),
-        "no XCom": (None, False),
-        "text": ("callback", False),
-        "empty": ({}, False),
-        "still waiting": ({"waits_for": "callback"}, False),
-        "no beginning": ({"woken_by": "callback"}, False),
-        "beginning is null": ({"woken_by": "callback", "began_at": None}, False),
-        "another wait": ({"woken_by": "callback", "began_at": BEGAN - 1}, False),
-        "ended by poll": ({"woken_by": "poll", "began_at": BEGAN}, False),
-    },
+    ("ended by its callback", RESUMED, True),
+    ("time that a database has rounded", {**RESUMED, "began_at": 1795647413.02949}, True),
+    ("no XCom", None, False),
+    ("text", "callback", False),
+    ("empty", {}, False),
+    ("still waiting", {"waits_for": "callback"}, False),
+    ("no beginning", {"woken_by": "callback"}, False),
+    ("beginning is null", {"woken_by": "callback", "began_at": None}, False),
+    ("another wait", {"woken_by": "callback", "began_at": BEGAN - 1}, False),
+    ("ended by poll", {"woken_by": "poll", "began_at": BEGAN}, False),
 )
 def test_wait_xcom_matches_only_the_wait_that_a_callback_has_ended(wait, matches):
     assert is_resumed_wait(wait, BEGAN) is matches

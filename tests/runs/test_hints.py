@@ -18,15 +18,12 @@ NOT_SET = ("NOTSET", "<airflow.sdk.types.ArgNotSet object at 0x7f8f>", ArgNotSet
 
 
 @cases(
-    ("given", "rendered", "where", "to"),
-    {
-        "template to None": ("{{ x }}", None, "", "None."),
-        "template to text None": ("{{ x }}", "None", "", "None."),
-        "object to None": (object(), None, "", "None."),
-        "dict value": ({"a": "{{ x }}"}, {"a": "None"}, "['a']", "None."),
-        "nested list item": ({"a": {"b": ["{{ x }}", 1]}}, {"a": {"b": [None, 1]}}, "['a']['b'][0]", "None."),
-        **{f"missing {each!s:.9}": ({"a": "{{ x }}"}, {"a": each}, "['a']", MISSING) for each in NOT_SET},
-    },
+    ("template to None", "{{ x }}", None, "", "None."),
+    ("template to text None", "{{ x }}", "None", "", "None."),
+    ("object to None", object(), None, "", "None."),
+    ("dict value", {"a": "{{ x }}"}, {"a": "None"}, "['a']", "None."),
+    ("nested list item", {"a": {"b": ["{{ x }}", 1]}}, {"a": {"b": [None, 1]}}, "['a']['b'][0]", "None."),
+    *((f"missing {each!s:.9}", {"a": "{{ x }}"}, {"a": each}, "['a']", MISSING) for each in NOT_SET),
 )
 def test_value_rendered_to_nothing_is_refused_with_its_location(given, rendered, where, to):
     message = re.escape(f"profile_id{where} was given, but Airflow rendered it to {to}")
@@ -35,33 +32,27 @@ def test_value_rendered_to_nothing_is_refused_with_its_location(given, rendered,
 
 
 @cases(
-    ("name", "named"),
-    {
-        "other case": ("Input", " (did you mean 'input'?)"),
-        "other case and separator": (" Max-Items", " (did you mean 'max_items'?)"),
-        "no separator": ("maxItem", " (did you mean 'max_item'?)"),
-        "very similar": ("imputs", " (did you mean 'inputs'?)"),
-        "similar": ("impt", " (did you mean 'input'?)"),
-        "nothing similar": ("x", ""),
-    },
+    ("other case", "Input", " (did you mean 'input'?)"),
+    ("other case and separator", " Max-Items", " (did you mean 'max_items'?)"),
+    ("no separator", "maxItem", " (did you mean 'max_item'?)"),
+    ("very similar", "imputs", " (did you mean 'inputs'?)"),
+    ("similar", "impt", " (did you mean 'input'?)"),
+    ("nothing similar", "x", ""),
 )
 def test_known_name_that_a_wrong_name_resembles_most_is_named(name, named):
     assert did_you_mean(name, ["input", "inputs", "conn", "max_item", "max_items"]) == named
 
 
 @cases(
-    ("given", "rendered"),
-    {
-        "None given": (None, None),
-        "text None given": ("None", "None"),
-        "object to text None": (object(), "None"),
-        "text NOTSET given": ("NOTSET", "NOTSET"),
-        "text with NOTSET": ("{{ x }} y", "NOTSET y"),
-        "dict with None given": ({"a": None}, {"a": None}),
-        "template to empty text": ("{{ x }}", ""),
-        "template to dict with None": ("{{ x }}", {"a": None}),
-        "template to list with None": (["{{ x }}"], ["a", None]),
-    },
+    ("None given", None, None),
+    ("text None given", "None", "None"),
+    ("object to text None", object(), "None"),
+    ("text NOTSET given", "NOTSET", "NOTSET"),
+    ("text with NOTSET", "{{ x }} y", "NOTSET y"),
+    ("dict with None given", {"a": None}, {"a": None}),
+    ("template to empty text", "{{ x }}", ""),
+    ("template to dict with None", "{{ x }}", {"a": None}),
+    ("template to list with None", ["{{ x }}"], ["a", None]),
 )
 def test_explicit_none_and_other_rendered_values_are_accepted(given, rendered):
     check_rendered("profile_id", given, rendered)

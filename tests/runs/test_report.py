@@ -22,11 +22,9 @@ def task(status: TaskStatus = TaskStatus.FINISHED, **fields) -> Task:
 
 
 @cases(
-    {
-        "all": (task(credit=10, steps=(STEP, STEP)), "Finished after 23 s, 10 credits, 2 steps."),
-        "nothing": (Task(id="7", status=TaskStatus.CANCELED), "Canceled."),
-        "one step": (Task(id="7", status=TaskStatus.FAILED, steps=(STEP,)), "Failed, 1 step."),
-    },
+    ("all", task(credit=10, steps=(STEP, STEP)), "Finished after 23 s, 10 credits, 2 steps."),
+    ("nothing", Task(id="7", status=TaskStatus.CANCELED), "Canceled."),
+    ("one step", Task(id="7", status=TaskStatus.FAILED, steps=(STEP,)), "Failed, 1 step."),
 )
 def test_end_of_a_run_is_reported_with_what_is_known_of_duration_credits_and_steps(run, line):
     assert end_line(run) == line
@@ -150,13 +148,11 @@ NOT_JUDGED = step("read", "failed", evaluation_previous_goal="the page was open"
 
 
 @cases(
-    {
-        "no step": ((), "", []),
-        "no step failed": ((step("open the page", number=1), step("read")), AT_2, []),
-        "step that is not judged yet": ((NOT_JUDGED,), AT_2, []),
-        "signed screenshot": ((step("read", "failed", screenshots_url=SIGNED),), AT_2, []),
-        "failed step long before the end": ((step("open", "failed", number=1), *[step("read")] * 100_000), AT_2, []),
-    },
+    ("no step", (), "", []),
+    ("no step failed", (step("open the page", number=1), step("read")), AT_2, []),
+    ("step that is not judged yet", (NOT_JUDGED,), AT_2, []),
+    ("signed screenshot", (step("read", "failed", screenshots_url=SIGNED),), AT_2, []),
+    ("failed step long before the end", (step("open", "failed", number=1), *[step("read")] * 100_000), AT_2, []),
 )
 def test_failed_run_error_names_the_step_that_failed_or_the_last_one(steps, at, lines):
     first, _, *middle, _ = failed(steps=steps).splitlines()
@@ -164,14 +160,12 @@ def test_failed_run_error_names_the_step_that_failed_or_the_last_one(steps, at, 
 
 
 @cases(
-    {
-        "page": (models.Failure(code=10001, message="Navigation timeout"), "Check the address of the page"),
-        "captcha": (models.Failure(code=1011, message="A captcha could not be solved"), "Let the workflow pause"),
-        "another message": (models.Failure(code=10001, message="The site did not accept the password of ada"), None),
-        "no message": (models.Failure(code=10001, message=None), None),
-        "message of another code": (models.Failure(code=1011, message="The account is blocked"), None),
-        "another code": (models.Failure(code=4711, message="Navigation timeout"), None),
-    },
+    ("page", models.Failure(code=10001, message="Navigation timeout"), "Check the address of the page"),
+    ("captcha", models.Failure(code=1011, message="A captcha could not be solved"), "Let the workflow pause"),
+    ("another message", models.Failure(code=10001, message="The site did not accept the password of ada"), None),
+    ("no message", models.Failure(code=10001, message=None), None),
+    ("message of another code", models.Failure(code=1011, message="The account is blocked"), None),
+    ("another code", models.Failure(code=4711, message="Navigation timeout"), None),
 )
 def test_remedy_is_given_only_if_the_message_of_the_failure_fits_it(failure, remedy):
     assert failed(failure=failure).splitlines()[1].startswith(remedy or "Fix the workflow or its inputs")
@@ -185,10 +179,8 @@ AFTER_A_CAPTCHA = (
 
 
 @cases(
-    {
-        "any": (models.Failure(code=9, message="gone"), FIX_THE_BOT),
-        "captcha": (models.Failure(code=1011, message="A captcha"), AFTER_A_CAPTCHA),
-    },
+    ("any", models.Failure(code=9, message="gone"), FIX_THE_BOT),
+    ("captcha", models.Failure(code=1011, message="A captcha"), AFTER_A_CAPTCHA),
 )
 def test_failed_run_of_a_bot_names_the_bot_and_never_workflows_or_profiles(failure, remedy):
     # The run of a template names no bot.

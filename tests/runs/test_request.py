@@ -20,17 +20,15 @@ KEY = "app-key"
 
 
 @cases(
-    {
-        "digits": ("007", "007"),
-        "empty string": ("", ""),
-        "integer": (7, "7"),
-        "float": (2.5, "2.5"),
-        "boolean": (True, "true"),
-        "list": (["a", 1], '["a", 1]'),
-        "dict": ({"ö": [None]}, '{"ö": [null]}'),
-        "lazy sequence": (Lazy("a", "b"), '["a", "b"]'),
-        "mappings": ([MappingProxyType({"a": MappingProxyType({"b": 1})})], '[{"a": {"b": 1}}]'),
-    },
+    ("digits", "007", "007"),
+    ("empty string", "", ""),
+    ("integer", 7, "7"),
+    ("float", 2.5, "2.5"),
+    ("boolean", True, "true"),
+    ("list", ["a", 1], '["a", 1]'),
+    ("dict", {"ö": [None]}, '{"ö": [null]}'),
+    ("lazy sequence", Lazy("a", "b"), '["a", "b"]'),
+    ("mappings", [MappingProxyType({"a": MappingProxyType({"b": 1})})], '[{"a": {"b": 1}}]'),
 )
 def test_input_strings_are_unchanged_and_other_values_become_json_text_in_their_order(value, text):
     assert [*read_input_parameters({"b": value, "a": "2"}).items()] == [("b", text), ("a", "2")]
@@ -45,26 +43,24 @@ BY_NAME = r"input_parameters\['keyword'\] is None\. Set a value, or remove"
 
 
 @cases(
-    {
-        "bytes": (b"x", "input_parameters is a value of type bytes instead of a dict"),
-        "item of a dict": (("keyword", "tea"), A_PAIR),
-        "JSON text": (' [{"name": "a", "value": "1"}]\n', "^input_parameters is a text instead of .*native"),
-        "pair without a value": ([OK, {"name": "a"}], rf"^input_parameters\[1\] has the keys \['name'\]\. {PAIR}"),
-        "pair with another field": ([OK, {"name": "a", "value": "1", "more": 2}], PAIR),
-        "text as a pair": ([OK, "a=1"], rf"^input_parameters\[1\] is of type str\. {PAIR}"),
-        "list as a pair": ([OK, ["a", "1"]], PAIR),
-        "dict of names": ([{"keyword": "tea"}], rf"^input_parameters\[0\] has the keys \['keyword'\]\. {PAIR}"),
-        "name twice": ([OK, OK], "'ok' twice"),
-        "None": ({"keyword": None}, BY_NAME),
-        "None in a pair": ([{"name": "keyword", "value": None}], BY_NAME),
-        **{f"name {name!r}": ({name: "1"}, NO_NAME) for name in ("", "  ", 3, None)},
-        "datetime": ({"when": datetime(2026, 1, 1)}, NO_JSON),
-        "set": ({"when": {1, 2}}, NO_JSON),
-        "bytes as a value": ({"when": b"bytes"}, NO_JSON),
-        "NaN": ({"when": float("nan")}, NO_JSON),
-        "infinity": ({"when": float("inf")}, NO_JSON),
-        "nested object": ({"when": {"deep": [object()]}}, NO_JSON),
-    },
+    ("bytes", b"x", "input_parameters is a value of type bytes instead of a dict"),
+    ("item of a dict", ("keyword", "tea"), A_PAIR),
+    ("JSON text", ' [{"name": "a", "value": "1"}]\n', "^input_parameters is a text instead of .*native"),
+    ("pair without a value", [OK, {"name": "a"}], rf"^input_parameters\[1\] has the keys \['name'\]\. {PAIR}"),
+    ("pair with another field", [OK, {"name": "a", "value": "1", "more": 2}], PAIR),
+    ("text as a pair", [OK, "a=1"], rf"^input_parameters\[1\] is of type str\. {PAIR}"),
+    ("list as a pair", [OK, ["a", "1"]], PAIR),
+    ("dict of names", [{"keyword": "tea"}], rf"^input_parameters\[0\] has the keys \['keyword'\]\. {PAIR}"),
+    ("name twice", [OK, OK], "'ok' twice"),
+    ("None", {"keyword": None}, BY_NAME),
+    ("None in a pair", [{"name": "keyword", "value": None}], BY_NAME),
+    *((f"name {name!r}", {name: "1"}, NO_NAME) for name in ("", "  ", 3, None)),
+    ("datetime", {"when": datetime(2026, 1, 1)}, NO_JSON),
+    ("set", {"when": {1, 2}}, NO_JSON),
+    ("bytes as a value", {"when": b"bytes"}, NO_JSON),
+    ("NaN", {"when": float("nan")}, NO_JSON),
+    ("infinity", {"when": float("inf")}, NO_JSON),
+    ("nested object", {"when": {"deep": [object()]}}, NO_JSON),
 )
 def test_invalid_input_parameters_are_refused_with_what_is_wrong(value, message):
     with pytest.raises(InputError, match=message):
@@ -76,12 +72,10 @@ def of(text: str = "1", **other: Any) -> RunRequest:
 
 
 @cases(
-    {
-        "callback URL": (of(callback_url="https://x.example/one"), of(callback_url="https://x.example/two")),
-        "order of inputs": (of(inputs={"a": "1", "b": "2"}), of(inputs={"b": "2", "a": "1"})),
-        "keys in JSON": (of('{"x": 1, "y": [{"p": 1, "q": 2}]}'), of('{"y": [{"q": 2, "p": 1}], "x": 1}')),
-        "keys in a list": (of('[{"p": 1, "q": 2}]'), of('[{"q": 2, "p": 1}]')),
-    },
+    ("callback URL", of(callback_url="https://x.example/one"), of(callback_url="https://x.example/two")),
+    ("order of inputs", of(inputs={"a": "1", "b": "2"}), of(inputs={"b": "2", "a": "1"})),
+    ("keys in JSON", of('{"x": 1, "y": [{"p": 1, "q": 2}]}'), of('{"y": [{"q": 2, "p": 1}], "x": 1}')),
+    ("keys in a list", of('[{"p": 1, "q": 2}]'), of('[{"q": 2, "p": 1}]')),
 )
 def test_fingerprint_ignores_callbacks_and_the_order_of_inputs_and_of_json_keys(first, second):
     assert first.fingerprint(KEY) == second.fingerprint(KEY)
@@ -134,30 +128,30 @@ def is_secret(name: str) -> bool:
 
 
 @cases(
-    {
-        "dict": ({"password": "hunter2", "user": "bob"}, {"password": "***", "user": "bob"}, {"hunter2"}),
-        "list": (pairs(password="hunter2", user="bob"), pairs(password="***", user="bob"), {"hunter2"}),
-        "keys": ([{"key": "password", "value": "hunter2"}], [{"key": "password", "value": "***"}], {"hunter2"}),
-        "nested list": ({"a": {"b": pairs(password=483920)}}, {"a": {"b": pairs(password="***")}}, {"483920"}),
-        "JSON text": ({"a": '{"password": "hunter2", "n": [1]}'}, {"a": '{"password": "***", "n": [1]}'}, {"hunter2"}),
-        "JSON text in a list": (pairs(form='{"password": "hunter2"}'), pairs(form='{"password": "***"}'), {"hunter2"}),
-        "JSON text as the secret": (
-            {"password": '{"inner": "hunter2"}'},
-            {"password": "***"},
-            {'{"inner": "hunter2"}', '{\\"inner\\": \\"hunter2\\"}', "hunter2"},
-        ),
-        "escaped in JSON": (
-            {"a": {"password": 'a"b\u00e4cd'}},
-            {"a": {"password": "***"}},
-            {'a"b\u00e4cd', 'a\\"b\u00e4cd', 'a\\"b\\u00e4cd'},
-        ),
-        "none": ({"a": '{"n":1}', "b": "[broken", "c": 7}, {"a": '{"n":1}', "b": "[broken", "c": 7}, set()),
-        # Hidden everywhere, these words would make a log unreadable.
-        **{
-            f"only by name: {value!r}": ({"use_password": value}, {"use_password": "***"}, set())
-            for value in (True, False, None, "true", "False", "null", "None")
-        },
-    },
+    ("dict", {"password": "hunter2", "user": "bob"}, {"password": "***", "user": "bob"}, {"hunter2"}),
+    ("list", pairs(password="hunter2", user="bob"), pairs(password="***", user="bob"), {"hunter2"}),
+    ("keys", [{"key": "password", "value": "hunter2"}], [{"key": "password", "value": "***"}], {"hunter2"}),
+    ("nested list", {"a": {"b": pairs(password=483920)}}, {"a": {"b": pairs(password="***")}}, {"483920"}),
+    ("JSON text", {"a": '{"password": "hunter2", "n": [1]}'}, {"a": '{"password": "***", "n": [1]}'}, {"hunter2"}),
+    ("JSON text in a list", pairs(form='{"password": "hunter2"}'), pairs(form='{"password": "***"}'), {"hunter2"}),
+    (
+        "JSON text as the secret",
+        {"password": '{"inner": "hunter2"}'},
+        {"password": "***"},
+        {'{"inner": "hunter2"}', '{\\"inner\\": \\"hunter2\\"}', "hunter2"},
+    ),
+    (
+        "escaped in JSON",
+        {"a": {"password": 'a"b\u00e4cd'}},
+        {"a": {"password": "***"}},
+        {'a"b\u00e4cd', 'a\\"b\u00e4cd', 'a\\"b\\u00e4cd'},
+    ),
+    ("none", {"a": '{"n":1}', "b": "[broken", "c": 7}, {"a": '{"n":1}', "b": "[broken", "c": 7}, set()),
+    # Hidden everywhere, these words would make a log unreadable.
+    *(
+        (f"only by name: {value!r}", {"use_password": value}, {"use_password": "***"}, set())
+        for value in (True, False, None, "true", "False", "null", "None")
+    ),
 )
 def test_secret_inputs_are_found_and_replaced_in_every_form(inputs, shown, found):
     texts: set[str] = set()
@@ -175,15 +169,13 @@ def test_json_text_that_is_nested_too_deeply_is_hidden_as_a_whole():
 
 
 @cases(
-    {
-        "pairs": (pairs(a=1, b=None), {"a": 1, "b": None}),
-        "twice": (pairs(a=1) + pairs(a=2), None),
-        "more keys": ([{"name": "a", "value": 1, "x": 2}], None),
-        "number as name": ([{"name": 1, "value": 1}], None),
-        "texts": (["a"], None),
-        "dict": ({"a": 1}, None),
-        "text": ("text", None),
-    },
+    ("pairs", pairs(a=1, b=None), {"a": 1, "b": None}),
+    ("twice", pairs(a=1) + pairs(a=2), None),
+    ("more keys", [{"name": "a", "value": 1, "x": 2}], None),
+    ("number as name", [{"name": 1, "value": 1}], None),
+    ("texts", ["a"], None),
+    ("dict", {"a": 1}, None),
+    ("text", "text", None),
 )
 def test_only_a_list_of_inputs_becomes_a_dict(given, expected):
     assert request.with_names_as_keys(given) == (given if expected is None else expected)

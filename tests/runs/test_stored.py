@@ -39,15 +39,13 @@ def read(kind, stored):
 
 
 @cases(
-    {
-        "entry": ENTRY,
-        "entry with the first possible times": replace(ENTRY, written_at=0.0),
-        "wait": WAIT,
-        "wait with all fields": FULL_WAIT,
-        "event": EVENT,
-        "event of an answer": WaitEvent(WAIT, WokenBy.PERSON, answer=Answer.RESUME, answered_by="ada"),
-        "cursor": CURSOR,
-    },
+    ("entry", ENTRY),
+    ("entry with the first possible times", replace(ENTRY, written_at=0.0)),
+    ("wait", WAIT),
+    ("wait with all fields", FULL_WAIT),
+    ("event", EVENT),
+    ("event of an answer", WaitEvent(WAIT, WokenBy.PERSON, answer=Answer.RESUME, answered_by="ada")),
+    ("cursor", CURSOR),
 )
 def test_stored_value_survives_a_json_round_trip_and_fields_of_a_newer_version_are_ignored(value):
     stored = json.loads(json.dumps(to_json(value)))

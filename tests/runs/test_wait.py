@@ -92,14 +92,11 @@ GROWING = [(FIRST,), (FIRST, SECOND)]
 
 
 @cases(
-    ("answers", "fields", "texts"),
-    {
-        "new steps": ((R, R, R, F), {"steps": [(), *GROWING]}, [IS_RUNNING, STEP_1, STEP_2]),
-        "steps that were logged before": ((R, F), {"last_seen": R, "steps": GROWING, "steps_logged": 1}, [STEP_2]),
-        "goals may quote secrets": ((F,), {"steps": [(FIRST,)], "hide_goals": True}, ["Step 1: *** (running)"]),
-        "statuses": ((R, R, P, R, F), {}, [IS_RUNNING, IS_PAUSED, IS_RUNNING]),
-        "status that was logged before": ((R, F), {"last_seen": R}, []),
-    },
+    ("new steps", (R, R, R, F), {"steps": [(), *GROWING]}, [IS_RUNNING, STEP_1, STEP_2]),
+    ("steps that were logged before", (R, F), {"last_seen": R, "steps": GROWING, "steps_logged": 1}, [STEP_2]),
+    ("goals may quote secrets", (F,), {"steps": [(FIRST,)], "hide_goals": True}, ["Step 1: *** (running)"]),
+    ("statuses", (R, R, P, R, F), {}, [IS_RUNNING, IS_PAUSED, IS_RUNNING]),
+    ("status that was logged before", (R, F), {"last_seen": R}, []),
 )
 def test_each_step_and_status_is_logged_once(answers, fields, texts):
     assert Polls(*answers, **fields).log.lines == texts
@@ -168,14 +165,11 @@ def test_task_not_found_reported_by_browseract_gives_up_the_wait_at_once(fields)
 
 
 @cases(
-    ("answers", "fields", "took"),
-    {
-        "person is asked": ((P, DOWN), {**ACTION, "deadline": 3000.0}, 3000.0),
-        "deadline": ((R, DOWN), {"deadline": 100.0}, 100.0),
-        # The run has ended, so it has a result, and only needs to be read.
-        "result": ((DOWN,), {"last_seen": F, "deadline": 0.0}, timings.TIMEOUT_BACKSTOP),
-        "stopped at its cap": ((DOWN,), {"over_cap": True, "deadline": 0.0}, timings.TIMEOUT_BACKSTOP),
-    },
+    ("person is asked", (P, DOWN), {**ACTION, "deadline": 3000.0}, 3000.0),
+    ("deadline", (R, DOWN), {"deadline": 100.0}, 100.0),
+    # The run has ended, so it has a result, and only needs to be read.
+    ("result", (DOWN,), {"last_seen": F, "deadline": 0.0}, timings.TIMEOUT_BACKSTOP),
+    ("stopped at its cap", (DOWN,), {"over_cap": True, "deadline": 0.0}, timings.TIMEOUT_BACKSTOP),
 )
 def test_polls_fail_until_the_deadline(answers, fields, took):
     polls = Polls(*answers, **fields)
@@ -183,21 +177,18 @@ def test_polls_fail_until_the_deadline(answers, fields, took):
 
 
 @cases(
-    ("answers", "fields", "end", "polls"),
-    {
-        "not reported": ((R, P, F), {}, End.ENDED, 3),
-        "ends the wait": ((R, P, F), WATCHES, End.PAUSED, 2),
-        "known": ((P, P, F), {**WATCHES, "ignore_pause_until": FOREVER}, End.ENDED, 3),
-        "new": ((P, R, P, F), {**WATCHES, "ignore_pause_until": FOREVER}, End.PAUSED, 3),
-        "Required Action, run goes on": ((P, R, P, F), ACTION, End.NO_LONGER_PAUSED, 2),
-        "Required Action, run ends": ((P, F), ACTION, End.ENDED, 2),
-        "after an unknown status": ((P, UNKNOWN, P, F), ACTION, End.ENDED, 4),
-        "still shown after a resume": ((P, P, R, F), {**WATCHES, "ignore_pause_until": 30.0}, End.ENDED, 4),
-        "long after a resume": ((P, P, P, P, F), {**WATCHES, "ignore_pause_until": 30.0}, End.PAUSED, 4),
-        # Nobody is asked about a run whose time is over.
-        "after the deadline": ((P, F), {**WATCHES, "deadline": 0.0}, End.DEADLINE, 1),
-        "Required Action after the deadline": ((P, F), {**ACTION, "deadline": 0.0}, End.DEADLINE, 1),
-    },
+    ("not reported", (R, P, F), {}, End.ENDED, 3),
+    ("ends the wait", (R, P, F), WATCHES, End.PAUSED, 2),
+    ("known", (P, P, F), {**WATCHES, "ignore_pause_until": FOREVER}, End.ENDED, 3),
+    ("new", (P, R, P, F), {**WATCHES, "ignore_pause_until": FOREVER}, End.PAUSED, 3),
+    ("Required Action, run goes on", (P, R, P, F), ACTION, End.NO_LONGER_PAUSED, 2),
+    ("Required Action, run ends", (P, F), ACTION, End.ENDED, 2),
+    ("after an unknown status", (P, UNKNOWN, P, F), ACTION, End.ENDED, 4),
+    ("still shown after a resume", (P, P, R, F), {**WATCHES, "ignore_pause_until": 30.0}, End.ENDED, 4),
+    ("long after a resume", (P, P, P, P, F), {**WATCHES, "ignore_pause_until": 30.0}, End.PAUSED, 4),
+    # Nobody is asked about a run whose time is over.
+    ("after the deadline", (P, F), {**WATCHES, "deadline": 0.0}, End.DEADLINE, 1),
+    ("Required Action after the deadline", (P, F), {**ACTION, "deadline": 0.0}, End.DEADLINE, 1),
 )
 def test_pause_ends_the_wait_once_and_only_if_a_worker_has_something_to_do(answers, fields, end, polls):
     found = Polls(*answers, **fields)
@@ -205,23 +196,20 @@ def test_pause_ends_the_wait_once_and_only_if_a_worker_has_something_to_do(answe
 
 
 @cases(
-    ("status", "fields", "stopped"),
-    {
-        "at the cap": (R, {"credit": [100]}, False),
-        "above the cap": (R, {"credit": [101]}, True),
-        "paused above the cap": (P, {"credit": [101]}, True),
-        "Required Action above the cap": (P, {**ACTION, "credit": [101]}, True),
-        "steps at the cap": (R, {"steps": [steps_until(20)]}, False),
-        "steps above the cap": (R, {"steps": [steps_until(21)]}, True),
-        "steps above the reported credits": (R, {"steps": [steps_until(21)], "credit": [20]}, True),
-        "reported credits above the steps": (R, {"steps": [steps_until(3)], "credit": [101]}, True),
-        "steps that were left out": (R, {"steps": [steps_until(1)], "left_out": 20}, True),
-        "at the cap with earlier tries": (R, {"credit": [60], "spent_before": 40}, False),
-        "above the cap with earlier tries": (R, {"credit": [61], "spent_before": 40}, True),
-        "no cap": (R, {"credit": [10**6], "max_credits": None}, False),
-        # Its credits do not show why it was stopped.
-        "was stopped": (R, {"credit": [None], "over_cap": True}, True),
-    },
+    ("at the cap", R, {"credit": [100]}, False),
+    ("above the cap", R, {"credit": [101]}, True),
+    ("paused above the cap", P, {"credit": [101]}, True),
+    ("Required Action above the cap", P, {**ACTION, "credit": [101]}, True),
+    ("steps at the cap", R, {"steps": [steps_until(20)]}, False),
+    ("steps above the cap", R, {"steps": [steps_until(21)]}, True),
+    ("steps above the reported credits", R, {"steps": [steps_until(21)], "credit": [20]}, True),
+    ("reported credits above the steps", R, {"steps": [steps_until(3)], "credit": [101]}, True),
+    ("steps that were left out", R, {"steps": [steps_until(1)], "left_out": 20}, True),
+    ("at the cap with earlier tries", R, {"credit": [60], "spent_before": 40}, False),
+    ("above the cap with earlier tries", R, {"credit": [61], "spent_before": 40}, True),
+    ("no cap", R, {"credit": [10**6], "max_credits": None}, False),
+    # Its credits do not show why it was stopped.
+    ("was stopped", R, {"credit": [None], "over_cap": True}, True),
 )
 def test_run_above_the_cap_ends_the_wait_at_once(status, fields, stopped):
     polls = Polls(status, F, **{"max_credits": 100, "poll_interval": 66.0, **fields})
@@ -281,13 +269,10 @@ def polls_of(length: float, waits: Wait = CALLED_BACK) -> list[float]:
 
 class TestPollsBehindACallback:
     @cases(
-        ("change", "polls"),
-        {
-            "nothing else": ({}, [13.0, 26.0, 52.0, 104.0, 208.0, 328.0, 448.0, 568.0]),
-            "own interval": ({"poll_interval": 66.0}, [13.0, *(13.0 + 66.0 * each for each in range(1, 9))]),
-            "pause ends the wait": (WATCHES, [13.0 + 10.0 * each for each in range(50)]),
-            "cap": ({"max_credits": 100}, [13.0 + 10.0 * each for each in range(50)]),
-        },
+        ("nothing else", {}, [13.0, 26.0, 52.0, 104.0, 208.0, 328.0, 448.0, 568.0]),
+        ("own interval", {"poll_interval": 66.0}, [13.0, *(13.0 + 66.0 * each for each in range(1, 9))]),
+        ("pause ends the wait", WATCHES, [13.0 + 10.0 * each for each in range(50)]),
+        ("cap", {"max_credits": 100}, [13.0 + 10.0 * each for each in range(50)]),
     )
     @pytest.mark.usefixtures("middle")
     def test_polls_become_rarer_unless_something_has_to_be_found_by_polls(self, change, polls):
@@ -305,23 +290,16 @@ class TestPollsBehindACallback:
 
 
 @cases(
-    ("fields", "now", "pause"),
-    {
-        "after the grace": (NO_CALLBACK, 0.0, 11.0),
-        "after the grace with a callback": ({}, 0.0, 13.0),
-        "soon after the start": (NO_CALLBACK, 11.0, 11.0 - 10.0 + 1.0),
-        # The grace after a deferral is not shorter.
-        "clock ahead, or another triggerer": (NO_CALLBACK, 31.0, 10.0 + 5.0),
-        "takeover long after the start": (NO_CALLBACK, 3600.0, 10.0 + 5.0),
-        "takeover with a callback": ({}, 3600.0, 12.0 + 60.0),
-        "deadline before the first poll": ({**NO_CALLBACK, "deadline": START}, 0.0, 10.0),
-        "takeover just before the deadline": (
-            {"poll_interval": 3600.0, "deadline": START + 3700.0},
-            3600.0,
-            12.0 + 50.0,
-        ),
-        "takeover while a person is asked": ({"poll_interval": 3600.0, "required_action": "q"}, 3600.0, 12.0 + 2.5),
-    },
+    ("after the grace", NO_CALLBACK, 0.0, 11.0),
+    ("after the grace with a callback", {}, 0.0, 13.0),
+    ("soon after the start", NO_CALLBACK, 11.0, 11.0 - 10.0 + 1.0),
+    # The grace after a deferral is not shorter.
+    ("clock ahead, or another triggerer", NO_CALLBACK, 31.0, 10.0 + 5.0),
+    ("takeover long after the start", NO_CALLBACK, 3600.0, 10.0 + 5.0),
+    ("takeover with a callback", {}, 3600.0, 12.0 + 60.0),
+    ("deadline before the first poll", {**NO_CALLBACK, "deadline": START}, 0.0, 10.0),
+    ("takeover just before the deadline", {"poll_interval": 3600.0, "deadline": START + 3700.0}, 3600.0, 12.0 + 50.0),
+    ("takeover while a person is asked", {"poll_interval": 3600.0, "required_action": "q"}, 3600.0, 12.0 + 2.5),
 )
 @pytest.mark.usefixtures("middle")
 def test_first_poll_comes_after_the_grace(fields, now, pause):
@@ -347,16 +325,13 @@ def test_first_polls_of_many_waits_that_another_triggerer_takes_over_are_spread_
 
 
 @cases(
-    ("fields", "longest", "waits_for"),
-    {
-        "polls": (NO_CALLBACK, 10.0, WokenBy.POLL),
-        "own interval": ({**NO_CALLBACK, "poll_interval": 7.0}, 7.0, WokenBy.POLL),
-        "callback": ({}, 120.0, WokenBy.CALLBACK),
-        "pauses": (WATCHES, 10.0, WokenBy.CALLBACK),
-        "cap": ({"max_credits": 100}, 10.0, WokenBy.CALLBACK),
-        "own interval, callback": ({"poll_interval": 7.0}, 7.0, WokenBy.CALLBACK),
-        "Required Action": ({"required_action": "q"}, 10.0, WokenBy.PERSON),
-    },
+    ("polls", NO_CALLBACK, 10.0, WokenBy.POLL),
+    ("own interval", {**NO_CALLBACK, "poll_interval": 7.0}, 7.0, WokenBy.POLL),
+    ("callback", {}, 120.0, WokenBy.CALLBACK),
+    ("pauses", WATCHES, 10.0, WokenBy.CALLBACK),
+    ("cap", {"max_credits": 100}, 10.0, WokenBy.CALLBACK),
+    ("own interval, callback", {"poll_interval": 7.0}, 7.0, WokenBy.CALLBACK),
+    ("Required Action", {"required_action": "q"}, 10.0, WokenBy.PERSON),
 )
 def test_deferral_polls_as_often_as_its_end_must_be_found_by_polls(fields, longest, waits_for):
     waits = replace(CALLED_BACK, **fields)

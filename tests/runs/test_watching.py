@@ -48,15 +48,14 @@ def ids(ended) -> list[str]:
 
 class TestAWindow:
     @cases(
-        {
-            "new": (Window(NOW), -(REPORT_WINDOW + watching.LONGEST_RUN)),
-            "after the first listing": (window_of(task("1")), -WATCH_OVERLAP),
-            "oldest task that has not ended": (
-                window_of(task("1", RUNNING, created=-7000), task("2", TaskStatus.PAUSED, created=-3000)),
-                -7000,
-            ),
-            "task that never ends": (window_of(task("1", UNKNOWN, created=-2 * REPORT_WINDOW)), -REPORT_WINDOW),
-        },
+        ("new", Window(NOW), -(REPORT_WINDOW + watching.LONGEST_RUN)),
+        ("after the first listing", window_of(task("1")), -WATCH_OVERLAP),
+        (
+            "oldest task that has not ended",
+            window_of(task("1", RUNNING, created=-7000), task("2", TaskStatus.PAUSED, created=-3000)),
+            -7000,
+        ),
+        ("task that never ends", window_of(task("1", UNKNOWN, created=-2 * REPORT_WINDOW)), -REPORT_WINDOW),
     )
     def test_window_lists_from_the_oldest_task_that_may_still_end(self, window, begins):
         begin = str(window.call().params["created_at_from"]).replace("Z", "+00:00")

@@ -82,26 +82,24 @@ OLD_AND_NEW = [*(listed(each, NOON - timedelta(minutes=each), 40 if each < 20 el
 
 
 @cases(
-    {
-        "all workflows of the day": (DAY_OF_WORKFLOWS, SOURCE, (20 * 45 + 305, 4, 45 + 60 + 150 + 5, 45), 2),
-        "bots of the same account": (DAY_WITH_BOTS, SOURCE, (USED, 4, RESERVED, 45), 2),
-        "a bot": (DAY_WITH_BOTS, BOT, (USED, 4, RESERVED, 60), 2),
-        # A template is not named in lists.
-        "template of a bot": (DAY_WITH_BOTS, BOT_TEMPLATE, (USED, 4, RESERVED, 300), 2),
-        "template with the id of a workflow": ([*runs_of(3, 45), active(9, 0)], TEMPLATE, (135, 1, 45, 300), 2),
-        "newest 20 of 29": (OLD_AND_NEW, SOURCE, (20 * 40 + 9 * 1000, 0, 0, 40), 2),
-        "20 other workflows are active": (TWENTY_OTHERS, SOURCE, (135, 20, 100, 45), 2),
-        "no run has ended today": (OF_YESTERDAY, SOURCE, (0, 3, 45 + 5 + 5, 45), 3),
-        "no run of the other workflow has ended": (ACTIVE_71, SOURCE, (135, 1, 5, 45), 2),
-        "ended without credits": (ENDED_WITHOUT, SOURCE, (135, 2, 90, 45), 2),
-        "canceled without credits": (CANCELED_WITHOUT, SOURCE, (135, 1, 5, 45), 2),
-        "no run": ([], SOURCE, (0, 0, 0, 300), 3),
-        # When a run ends, it holds its part of the budget until it has credits.
-        **{
-            f"five {status} runs": ([*runs_of(3, 400), *runs_of(5, None, first=9, status=status)], SOURCE, FIVE, 2)
-            for status in ("running", "finished")
-        },
-    },
+    ("all workflows of the day", DAY_OF_WORKFLOWS, SOURCE, (20 * 45 + 305, 4, 45 + 60 + 150 + 5, 45), 2),
+    ("bots of the same account", DAY_WITH_BOTS, SOURCE, (USED, 4, RESERVED, 45), 2),
+    ("a bot", DAY_WITH_BOTS, BOT, (USED, 4, RESERVED, 60), 2),
+    # A template is not named in lists.
+    ("template of a bot", DAY_WITH_BOTS, BOT_TEMPLATE, (USED, 4, RESERVED, 300), 2),
+    ("template with the id of a workflow", [*runs_of(3, 45), active(9, 0)], TEMPLATE, (135, 1, 45, 300), 2),
+    ("newest 20 of 29", OLD_AND_NEW, SOURCE, (20 * 40 + 9 * 1000, 0, 0, 40), 2),
+    ("20 other workflows are active", TWENTY_OTHERS, SOURCE, (135, 20, 100, 45), 2),
+    ("no run has ended today", OF_YESTERDAY, SOURCE, (0, 3, 45 + 5 + 5, 45), 3),
+    ("no run of the other workflow has ended", ACTIVE_71, SOURCE, (135, 1, 5, 45), 2),
+    ("ended without credits", ENDED_WITHOUT, SOURCE, (135, 2, 90, 45), 2),
+    ("canceled without credits", CANCELED_WITHOUT, SOURCE, (135, 1, 5, 45), 2),
+    ("no run", [], SOURCE, (0, 0, 0, 300), 3),
+    # When a run ends, it holds its part of the budget until it has credits.
+    *(
+        (f"five {status} runs", [*runs_of(3, 400), *runs_of(5, None, first=9, status=status)], SOURCE, FIVE, 2)
+        for status in ("running", "finished")
+    ),
 )
 def test_used_reserved_and_expected_are_those_of_all_runs_of_the_day(runs, source, expected, requests):
     account = Account(*runs)
@@ -114,13 +112,11 @@ def test_used_reserved_and_expected_are_those_of_all_runs_of_the_day(runs, sourc
 
 # If both refuse, the one does that the run alone exceeds, or else the month, which ends later.
 @cases(
-    {
-        "the day": ((100, 4000), "daily_credits"),
-        "the month": ((400, 1000), "monthly_credits"),
-        "both": ((100, 2700), "monthly_credits"),
-        "the day for ever": ((40, 2700), "daily_credits"),
-        "neither": ((400, 4000), None),
-    },
+    ("the day", (100, 4000), "daily_credits"),
+    ("the month", (400, 1000), "monthly_credits"),
+    ("both", (100, 2700), "monthly_credits"),
+    ("the day for ever", (40, 2700), "daily_credits"),
+    ("neither", (400, 4000), None),
 )
 def test_budget_of_the_day_or_of_the_month_refuses(caplog, limits, refused):
     caplog.set_level(logging.INFO)
@@ -164,20 +160,12 @@ USED_50, USED_NOTHING = Account(*runs_of(1, 50, workflow_id="72")), Account()
 
 
 @cases(
-    ("account", "cap", "limits", "lines"),
-    {
-        "day": (spent(1920, *TWO), 300, (2000, None), (DAY, f"1,920 of 2,000 {OPEN.format(110, 3)} {MEAN}", LIVE)),
-        "month, no address": (
-            spent(39_999, OF_A_TEMPLATE),
-            300,
-            (None, 40_000),
-            (MONTH, MUCH, LARGEST.format(45, "051")),
-        ),
-        "alone": (spent(905), 300, (40, None), (ALONE, f"905 of 40 {NONE} {MEAN}")),
-        "alone, by its cap": (USED_NOTHING, 101, (100, None), (ALONE + LOWER, f"0 of 100 {NONE} 101 {CAP}")),
-        "by its cap": (USED_50, 51, (100, None), (DAY + LOWER, f"50 of 100 {NONE} 51 {CAP}")),
-        "alone, nothing is known": (USED_NOTHING, None, (4, None), (ALONE, f"0 of 4 {NONE} {ONE_STEP}")),
-    },
+    ("day", spent(1920, *TWO), 300, (2000, None), (DAY, f"1,920 of 2,000 {OPEN.format(110, 3)} {MEAN}", LIVE)),
+    ("month, no address", spent(39_999, OF_A_TEMPLATE), 300, (None, 40_000), (MONTH, MUCH, LARGEST.format(45, "051"))),
+    ("alone", spent(905), 300, (40, None), (ALONE, f"905 of 40 {NONE} {MEAN}")),
+    ("alone, by its cap", USED_NOTHING, 101, (100, None), (ALONE + LOWER, f"0 of 100 {NONE} 101 {CAP}")),
+    ("by its cap", USED_50, 51, (100, None), (DAY + LOWER, f"50 of 100 {NONE} 51 {CAP}")),
+    ("alone, nothing is known", USED_NOTHING, None, (4, None), (ALONE, f"0 of 4 {NONE} {ONE_STEP}")),
 )
 def test_refusal_names_reason_remedy_numbers_and_the_largest_active_run(account, cap, limits, lines):
     account.stored = dict.fromkeys(NOVEMBER, 0)
@@ -205,11 +193,9 @@ UNKNOWN = (
 
 
 @cases(
-    {
-        "list": (lambda call: BROKEN, errors.BudgetUnknownError, UNKNOWN),
-        "forecast": (of_workflow, errors.BudgetUnknownError, UNKNOWN),
-        "wrong key": (lambda call: WRONG_KEY, errors.AuthenticationError, str(WRONG_KEY)),
-    },
+    ("list", lambda call: BROKEN, errors.BudgetUnknownError, UNKNOWN),
+    ("forecast", of_workflow, errors.BudgetUnknownError, UNKNOWN),
+    ("wrong key", lambda call: WRONG_KEY, errors.AuthenticationError, str(WRONG_KEY)),
 )
 def test_credits_that_cannot_be_counted_refuse_the_start(fault, error, text):
     with pytest.raises(error) as caught:
@@ -242,21 +228,19 @@ AGAIN = "The stored sums of credits could not be read and are counted again: "
 
 
 @cases(
-    {
-        "none": (None, []),
-        "of another key": (json.dumps({**STORED, "key_digest": "1"}), []),
-        "no JSON": ("1840 credits", [AGAIN]),
-        "nested too deeply": ("[" * 100_000, [AGAIN]),
-        **{
-            f"{odd}": (json.dumps(odd), [AGAIN])
-            for odd in (
-                [1840],
-                {"days": STORED["days"]},
-                *({**STORED, "days": days} for days in (None, {"today": 1840})),
-                *({**STORED, "days": {"2026-11-26": credits}} for credits in (-1, True, 1840.5, "1840", None)),
-            )
-        },
-    },
+    ("none", None, []),
+    ("of another key", json.dumps({**STORED, "key_digest": "1"}), []),
+    ("no JSON", "1840 credits", [AGAIN]),
+    ("nested too deeply", "[" * 100_000, [AGAIN]),
+    *(
+        (f"{odd}", json.dumps(odd), [AGAIN])
+        for odd in (
+            [1840],
+            {"days": STORED["days"]},
+            *({**STORED, "days": days} for days in (None, {"today": 1840})),
+            *({**STORED, "days": {"2026-11-26": credits}} for credits in (-1, True, 1840.5, "1840", None)),
+        )
+    ),
 )
 def test_variable_that_is_missing_or_that_someone_has_edited_is_counted_again(caplog, variable, lines):
     account = of_november()
@@ -381,12 +365,9 @@ def test_each_run_counts_in_the_day_and_the_month_in_which_browseract_created_it
 
 
 @cases(
-    ("at", "begins", "ends"),
-    {
-        "November": (NOON, "2026-11-01", "2026-12-01"),
-        "the first second": (datetime(2026, 12, 1, tzinfo=timezone.utc), "2026-12-01", "2027-01-01"),
-        "the last second": (datetime(2028, 2, 29, 23, 59, 59, tzinfo=timezone.utc), "2028-02-01", "2028-03-01"),
-    },
+    ("November", NOON, "2026-11-01", "2026-12-01"),
+    ("the first second", datetime(2026, 12, 1, tzinfo=timezone.utc), "2026-12-01", "2027-01-01"),
+    ("the last second", datetime(2028, 2, 29, 23, 59, 59, tzinfo=timezone.utc), "2028-02-01", "2028-03-01"),
 )
 def test_month_of_a_budget(at, begins, ends):
     [period] = MONTHLY.periods(at)

@@ -18,14 +18,12 @@ USED_BY_ALL = "The runs of this task instance used 1,205 credits."
 
 
 @cases(
-    {
-        "stopped": (LOOPING, None, {}, f"{USED} {SHARED}"),
-        "not stopped": (LOOPING, NOT_STOPPED, {}, f"{USED} {NOT_STOPPED} {SHARED}"),
-        "before a retry": (LOOPING, NOT_STOPPED, {"retried": True}, f"{USED} {NOT_STOPPED} The next try"),
-        "no shared cap": (LOOPING, None, {"shared": False}, f"{USED} There is no retry, because a"),
-        "no steps": (BARE, None, {}, f"It used 1,205 credits. {SHARED}"),
-        "with earlier runs": (BARE, "Gone.", {"earlier": 5}, f"{USED_BY_ALL} Gone."),
-    },
+    ("stopped", LOOPING, None, {}, f"{USED} {SHARED}"),
+    ("not stopped", LOOPING, NOT_STOPPED, {}, f"{USED} {NOT_STOPPED} {SHARED}"),
+    ("before a retry", LOOPING, NOT_STOPPED, {"retried": True}, f"{USED} {NOT_STOPPED} The next try"),
+    ("no shared cap", LOOPING, None, {"shared": False}, f"{USED} There is no retry, because a"),
+    ("no steps", BARE, None, {}, f"It used 1,205 credits. {SHARED}"),
+    ("with earlier runs", BARE, "Gone.", {"earlier": 5}, f"{USED_BY_ALL} Gone."),
 )
 def test_error_of_a_run_above_the_cap_names_the_step_and_what_became_of_the_run(run, fate, how, then):
     text = over_cap_text(run, 1205, 1200, fate=fate, **{"earlier": 0, "shared": True, "retried": False, **how})

@@ -41,15 +41,13 @@ IGNORED = {
 
 
 @cases(
-    {
-        "newest 20 in any order": (random.sample(LATE + EARLY, 29), SOURCE.id, 200, Forecast(40, MEAN)),
-        "rounded up, with a failed run": (FAILED, SOURCE.id, 200, Forecast(14, MEAN)),
-        **{name: ([listed(1), other], SOURCE.id, 200, Forecast(45, MEAN)) for name, other in IGNORED.items()},
-        "only an active one": ([listed(1, status="running")], SOURCE.id, 200, Forecast(200, CAP)),
-        # Lists do not name a template.
-        "template": ([listed(1, workflow_id=None)], None, 200, Forecast(200, CAP)),
-        "template without a cap": ([listed(1, workflow_id=None)], None, None, Forecast(5, STEP)),
-    },
+    ("newest 20 in any order", random.sample(LATE + EARLY, 29), SOURCE.id, 200, Forecast(40, MEAN)),
+    ("rounded up, with a failed run", FAILED, SOURCE.id, 200, Forecast(14, MEAN)),
+    *((name, [listed(1), other], SOURCE.id, 200, Forecast(45, MEAN)) for name, other in IGNORED.items()),
+    ("only an active one", [listed(1, status="running")], SOURCE.id, 200, Forecast(200, CAP)),
+    # Lists do not name a template.
+    ("template", [listed(1, workflow_id=None)], None, 200, Forecast(200, CAP)),
+    ("template without a cap", [listed(1, workflow_id=None)], None, None, Forecast(5, STEP)),
 )
 def test_forecast_is_the_mean_of_the_newest_runs_that_ended_by_themselves(runs, source_id, cap, expected):
     assert Forecast.of(source_id, as_listed(*runs), cap) == expected
@@ -61,13 +59,11 @@ THREE = [listed(number) for number in range(1, 4)]
 
 
 @cases(
-    {
-        "three of today": (THREE, THREE, SOURCE, Forecast(45, MEAN)),
-        "two of today, four older": ([*OLD, *THREE[1:]], THREE[1:], SOURCE, Forecast(35, MEAN)),
-        "of a bot": (OF_BOT, [], BOT, Forecast(30, MEAN)),
-        "none": ([], [], SOURCE, Forecast(200, CAP)),
-        "template": ([], [], Source(SourceKind.TEMPLATE, SOURCE.id), Forecast(200, CAP)),
-    },
+    ("three of today", THREE, THREE, SOURCE, Forecast(45, MEAN)),
+    ("two of today, four older", [*OLD, *THREE[1:]], THREE[1:], SOURCE, Forecast(35, MEAN)),
+    ("of a bot", OF_BOT, [], BOT, Forecast(30, MEAN)),
+    ("none", [], [], SOURCE, Forecast(200, CAP)),
+    ("template", [], [], Source(SourceKind.TEMPLATE, SOURCE.id), Forecast(200, CAP)),
 )
 def test_fewer_than_three_runs_list_one_page_of_older_ones_of_the_source(runs, today, source, expected):
     account = Account(*runs)
@@ -94,11 +90,9 @@ def test_runs_are_listed_from_one_moment_up_to_another_and_a_minute_more_is_aske
 
 
 @cases(
-    {
-        "item without id": ([{**listed(1), "id": None}], "items.0.task_id: Field required"),
-        "item without creation time": ([UNDATED], "BrowserAct task 001 is listed without its creation time"),
-        "pages that contradict each other": ([*map(listed, range(500)), listed(0)], CONTRADICTION),
-    },
+    ("item without id", [{**listed(1), "id": None}], "items.0.task_id: Field required"),
+    ("item without creation time", [UNDATED], "BrowserAct task 001 is listed without its creation time"),
+    ("pages that contradict each other", [*map(listed, range(500)), listed(0)], CONTRADICTION),
 )
 def test_list_that_cannot_be_counted_raises(runs, why):
     with pytest.raises(BrowserActError) as caught:
@@ -107,13 +101,11 @@ def test_list_that_cannot_be_counted_raises(runs, why):
 
 
 @cases(
-    {
-        "as many pages as there are": (0, 810, {"page_size": 10}, (81, 1)),
-        "bots in pages of 100, beside workflows": (250, 201, {}, (1, 3)),
-        "as many of bots as of workflows": (150, 150, {}, (1, 2)),
-        "runs that both versions list": (150, 1, {"shared": True}, (1, 1)),
-        "version 3 lists the same runs as version 2": (0, 900, {"shared": True}, (2, 1)),
-    },
+    ("as many pages as there are", 0, 810, {"page_size": 10}, (81, 1)),
+    ("bots in pages of 100, beside workflows", 250, 201, {}, (1, 3)),
+    ("as many of bots as of workflows", 150, 150, {}, (1, 2)),
+    ("runs that both versions list", 150, 1, {"shared": True}, (1, 1)),
+    ("version 3 lists the same runs as version 2", 0, 900, {"shared": True}, (2, 1)),
 )
 def test_each_run_of_a_bot_or_workflow_is_listed_once(bots, workflows, how, pages):
     runs = [*map(listed_bot, range(bots)), *map(listed, range(bots, bots + workflows))]
