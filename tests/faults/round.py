@@ -19,7 +19,6 @@ import json
 import random
 import re
 import signal
-import statistics
 import sys
 import tempfile
 import threading
@@ -50,7 +49,6 @@ from airflow_provider_browseract.emulator.catalogue import contact_of, results_f
 from airflow_provider_browseract.runs.callback_url import new_token
 from tests.databases import Database, postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
-from tests.slots import slot_changes
 
 from .backends import failing_xcoms
 
@@ -166,8 +164,6 @@ class Outcome:
     loop_credits: list[int] = field(default_factory=list)
     refused: int = 0
     undecided: int = 0
-    unused: list[float] = field(default_factory=list)
-    unused_when_calm: list[float] = field(default_factory=list)
     seconds: float = 0.0
     faults: collections.Counter[str] = field(default_factory=collections.Counter)
     started: int = 0
@@ -216,10 +212,6 @@ class Outcome:
             lines.append(
                 f"  {self.undecided} runs of a template are named by the error of their task: lost start, or new key"
             )
-        if self.queues:
-            for when, seconds in (("in the whole round", self.unused), ("after the last fault", self.unused_when_calm)):
-                median, longest = (statistics.median(seconds), max(seconds)) if seconds else (0.0, 0.0)
-                lines.append(f"  {when}, a slot was unused for {median:.1f} s at the median, {longest:.0f} s at most")
         for name, found in self.problems.items():
             lines.append(f"  {name:20} {len(found)}{'  ' + '; '.join(found[:5]) if found else ''}")
         return "\n".join(lines)
@@ -233,7 +225,6 @@ class Round:
         self.emulator = api.emulator
         self.chance = random.Random(outcome.seed)
         self.over = threading.Event()
-        self.calm_since: datetime | None = None
         self.hands = threading.Lock()
         self.run_id = ""
         self.first = len(api.emulator.tasks)
@@ -338,7 +329,6 @@ class Round:
             self.recover()
             with suppress(RuntimeError, TimeoutError):
                 self.airflow.wait_until_healthy()
-        self.calm_since = datetime.now(timezone.utc)
 
     def recover(self) -> None:
         """Do what an operator of Airflow has to do after such faults."""
@@ -502,11 +492,6 @@ class Round:
     def _look(self, keywords: dict[str, list[str]]) -> None:
         self.airflow.wait_until_healthy()
         problems = self.outcome.problems
-        changes = slot_changes(self.emulator.tasks[self.first :], self.outcome.plan)
-        self.outcome.unused = [seconds for _, seconds in changes]
-        self.outcome.unused_when_calm = [
-            seconds for ended_at, seconds in changes if self.calm_since and ended_at > self.calm_since
-        ]
         by_keyword: dict[str, list[Run]] = collections.defaultdict(list)
         of_loops: dict[str, list[Run]] = collections.defaultdict(list)
         for task in self.emulator.tasks[self.first :]:
