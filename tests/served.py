@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -96,6 +97,17 @@ def listening() -> Iterator[Callable[[Callable[[socket.socket], None]], int]]:
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read a request to its end. A server that closes before would reset the connection."""
+    request, length = b"", 0
+    while (b"\r\n\r\n" not in request or len(request.partition(b"\r\n\r\n")[2]) < length) and (
+        data := connection.recv(65536)
+    ):
+        request += data
+        length = int(found[1]) if (found := re.search(rb"(?i)\r\ncontent-length: (\d+)", request)) else 0
+    return request
 
 
 def certificate_in(folder: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 from collections.abc import Callable, Iterator
 
@@ -15,7 +14,7 @@ from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.loops import send_all_async
-from tests.served import listening
+from tests.served import listening, read_request
 
 
 class Sync:
@@ -59,17 +58,6 @@ Listen = Callable[[Callable[[socket.socket], None]], int]
 def listen() -> Iterator[Listen]:
     with listening() as listen:
         yield listen
-
-
-def read_request(connection: socket.socket) -> bytes:
-    """Read a request to its end. A server that closes before would reset the connection."""
-    request, length = b"", 0
-    while (b"\r\n\r\n" not in request or len(request.partition(b"\r\n\r\n")[2]) < length) and (
-        data := connection.recv(65536)
-    ):
-        request += data
-        length = int(found[1]) if (found := re.search(rb"(?i)\r\ncontent-length: (\d+)", request)) else 0
-    return request
 
 
 class OneAnswer:

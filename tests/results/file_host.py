@@ -8,19 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.served import listening
+from tests.served import listening, read_request
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CONTENT = bytes(range(256)) * 40
 
 Handle = Callable[[Any], object]
-
-
-def request_of(connection: socket.socket) -> bytes:
-    request = b""
-    while not request.endswith(b"\r\n\r\n"):
-        request += connection.recv(65536) or b"\r\n\r\n"
-    return request
 
 
 def reply(body: bytes = CONTENT, *headers: str, status: str = "200 OK", length: int | None = None) -> bytes:
@@ -41,8 +34,8 @@ class FileHost:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def _answer(self, connection: socket.socket) -> None:
-        head = request_of(connection).decode()
-        if not head.strip():
+        head = read_request(connection).decode()
+        if not head:
             # The other side has closed the connection without a request.
             return
         path = head.split()[1]
