@@ -152,6 +152,15 @@ def short_patience(connect) -> None:
     connect({"retry_budget": 0.2, "read_timeout": 10})
 
 
+@pytest.fixture(scope="module")
+def listen():
+    """Return a function that handles each connection to a port with a function, and returns the port."""
+    from tests.served import listening
+
+    with listening() as listen:
+        yield listen
+
+
 @pytest.fixture
 def people(monkeypatch):
     from airflow.sdk.execution_time import hitl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -14,7 +14,7 @@ from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.loops import send_all_async
-from tests.served import listening, read_request
+from tests.served import read_request
 
 
 class Sync:
@@ -52,12 +52,6 @@ def kind(request):
 
 
 Listen = Callable[[Callable[[socket.socket], None]], int]
-
-
-@pytest.fixture(scope="module")
-def listen() -> Iterator[Listen]:
-    with listening() as listen:
-        yield listen
 
 
 class OneAnswer:

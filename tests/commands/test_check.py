@@ -28,7 +28,7 @@ from tests.airflow.rows import stored
 from tests.cases import cases, raising
 from tests.e2e.local_airflow import wait_for
 from tests.pages import PAGES
-from tests.served import certificate_in, listening, responding, served, with_tls
+from tests.served import certificate_in, responding, served, with_tls
 
 KEY = "app-emulator"
 NOWHERE = "http://127.0.0.1:9"
@@ -203,20 +203,18 @@ def test_address_without_tls_is_a_warning(check):
     )
 
 
-def test_certificate_that_is_not_trusted_is_named(check, tmp_path):
-    with listening() as listen:
-        port = listen(with_tls(certificate_in(tmp_path), lambda secured: secured.recv(10_000)))
-        _, output = check(host=f"https://127.0.0.1:{port}")
+def test_certificate_that_is_not_trusted_is_named(check, listen, tmp_path):
+    port = listen(with_tls(certificate_in(tmp_path), lambda secured: secured.recv(10_000)))
+    _, output = check(host=f"https://127.0.0.1:{port}")
     assert "its certificate is not trusted (self-signed certificate)" in problems(output)
 
 
-def test_nothing_is_sent_to_the_host_of_a_redirect(check):
+def test_nothing_is_sent_to_the_host_of_a_redirect(check, listen):
     asked = []
-    with listening() as listen:
-        other = listen(lambda connection: asked.append(connection.recv(10_000)))
-        redirect = Response(status_code=307, headers={"location": f"http://127.0.0.1:{other}/"})
-        with responding(redirect) as address:
-            _, output = check({"webhook_base_url": address}, host=address)
+    other = listen(lambda connection: asked.append(connection.recv(10_000)))
+    redirect = Response(status_code=307, headers={"location": f"http://127.0.0.1:{other}/"})
+    with responding(redirect) as address:
+        _, output = check({"webhook_base_url": address}, host=address)
     assert [line.split()[1] for line in problems(output).splitlines()] == ["callbacks", "API"]
     assert asked == []
 
@@ -286,7 +284,7 @@ def test_what_cannot_be_checked_without_the_database_is_skipped_with_the_place_t
 # Callbacks
 
 
-def test_response_to_a_callback_that_never_ends_is_given_up(check, monkeypatch):
+def test_response_to_a_callback_that_never_ends_is_given_up(check, listen, monkeypatch):
     def begin(connection: socket.socket) -> None:
         connection.recv(10_000)
         connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 21\r\n\r\n{")
@@ -295,8 +293,7 @@ def test_response_to_a_callback_that_never_ends_is_given_up(check, monkeypatch):
             pass
 
     monkeypatch.setattr(probe, "PROBE_TIMEOUT", 0.5)
-    with listening() as listen:
-        _, output = check({"webhook_base_url": f"http://127.0.0.1:{listen(begin)}"})
+    _, output = check({"webhook_base_url": f"http://127.0.0.1:{listen(begin)}"})
     assert "FAIL callbacks Callbacks do not arrive: " in problems(output)
     assert "webhook_base_url does not respond to this machine (TimeoutError)" in problems(output)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.served import listening, read_request
+from tests.served import read_request
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CONTENT = bytes(range(256)) * 40
@@ -51,13 +51,6 @@ class FileHost:
 
     def redirect_to(self, location: str) -> None:
         self.replies["redirect"] = reply(b"", f"Location: {location}", status="302 Found")
-
-
-@pytest.fixture
-def listen() -> Iterator[Callable[[Handle], int]]:
-    """Return a function that handles each connection to a port, and returns the port."""
-    with listening() as listen:
-        yield listen  # type: ignore[misc]
 
 
 @pytest.fixture
