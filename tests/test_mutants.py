@@ -111,16 +111,8 @@ def test_change_stays_in_the_sample_when_other_code_changes(project, monkeypatch
 
 def test_all_code_that_decides_about_money_is_tried():
     paths = [path.relative_to(ROOT / mutants.PACKAGE) for path in mutants.paths_of([])]
-    assert {path.parts[0] for path in paths} == {
-        "api",
-        "queue",
-        "results",
-        "runs",
-        "spending",
-        "triggers",
-        "webhook",
-        "worker",
-    }
+    folders = sorted({path.parts[0] for path in paths})
+    assert folders == ["api", "queue", "results", "runs", "spending", "triggers", "webhook", "worker"]
     assert len(paths) > 50
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlencode
 
 import httpx
@@ -12,6 +11,7 @@ import pytest
 from airflow_provider_browseract.emulator import HUMAN, Emulator, Response
 from airflow_provider_browseract.emulator.account import ENDPOINTS
 from tests.catalogue import add
+from tests.served import read_request
 
 HEADERS = {"authorization": "Bearer app-emulator", "content-type": "Application/JSON ; charset=utf-8"}
 
@@ -94,38 +94,29 @@ class Client(Account):
         return self.respond("get-region-list").status
 
 
-class Receiver(ThreadingHTTPServer):
+class Receiver:
     """Receives callbacks, and responds with the statuses in ``responses``, then with 200, unless it is held."""
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Callback)
-        self.url = f"http://127.0.0.1:{self.server_port}"
+    def __init__(self, listen):
         self.paths, self.bodies, self.headers, self.responses = [], [], [], []
         self.goes_on = threading.Event()
         self.goes_on.set()
+        self.url = f"http://127.0.0.1:{listen(self._receive)}"
 
     @property
     def statuses(self):
         return [body["status"] for body in self.bodies]
 
-
-class Callback(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self):
-        receiver = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        receiver.paths.append(self.path)
-        receiver.headers.append(self.headers)
-        receiver.bodies.append(body)
-        receiver.goes_on.wait(10)
-        self.send_response(receiver.responses.pop(0) if receiver.responses else 200)
-        self.send_header("Location", "/elsewhere")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
+    def _receive(self, connection):
+        head, _, body = read_request(connection).decode().partition("\r\n\r\n")
+        line, *headers = head.split("\r\n")
+        self.paths.append(line.split()[1])
+        self.headers.append(dict(header.split(": ", 1) for header in headers))
+        self.bodies.append(json.loads(body))
+        self.goes_on.wait(10)
+        status = self.responses.pop(0) if self.responses else 200
+        response = f"HTTP/1.1 {status} As told\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
+        connection.sendall(response.encode())
 
 
 @pytest.fixture
@@ -152,9 +143,7 @@ def client(serve):
 
 
 @pytest.fixture
-def receiver():
-    with Receiver() as receiver:
-        threading.Thread(target=receiver.serve_forever, args=(0.01,)).start()
-        yield receiver
-        receiver.goes_on.set()
-        receiver.shutdown()
+def receiver(listen):
+    receiver = Receiver(listen)
+    yield receiver
+    receiver.goes_on.set()
