@@ -1,4 +1,4 @@
-"""A short round of faults; ``make faults`` plays a whole one. SIGTERM to a worker and endless runs by themselves."""
+"""A short round of faults; ``make faults`` plays a whole one. Endless runs by themselves."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_browseract.emulator import SEARCH
-from airflow_provider_browseract.emulator.catalogue import results_for
 from tests.databases import skip_without_postgres
 from tests.e2e.local_airflow import wait_for
 
@@ -42,27 +40,6 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
     skip_without_postgres()
     with world(tmp_path_factory.mktemp("faults") / "airflow", seed=SEED) as (airflow, api, database):
         yield SimpleNamespace(airflow=airflow, api=api, database=database)
-
-
-def test_sigterm_to_waiting_worker_leaves_run_running_and_next_try_reattaches(parts):
-    airflow, emulator = parts.airflow, parts.api.emulator
-    emulator.next_run(SEARCH.id, duration=25.0)
-    run_id = airflow.trigger("faults", {"deferred": [], "in_the_worker": ["evicted"]})
-    # The first request for a run follows its start, and the second one is a poll.
-    polled = lambda: [request.endpoint for request in emulator.requests].count("get-task") >= 2  # noqa: E731
-    emulator.wait_until(polled, timeout=120)
-    # A worker of the task before may still be ending.
-    [(worker, _)] = wait_for(
-        "The only busy worker", lambda: found if len(found := airflow.busy_workers()) == 1 else None, timeout=60
-    )
-    worker.terminate()
-    assert airflow.wait_for_run("faults", run_id) == "success"
-    [task] = emulator.tasks
-    assert task.status == "finished"
-    [ti] = [ti for ti in airflow.task_instances("faults", run_id) if ti["task_id"] == "in_the_worker"]
-    assert ti["try_number"] == 2
-    assert airflow.xcom("faults", run_id, "in_the_worker", "task_id", map_index=0) == task.id
-    assert airflow.xcom("faults", run_id, "in_the_worker", "return_value", map_index=0) == results_for("evicted")
 
 
 def test_endless_runs_are_stopped_at_max_credits_even_after_a_killed_triggerer(parts):

@@ -68,8 +68,6 @@ class World:
     paused: set[str] = field(default_factory=set)
     """The DAGs whose task instances Airflow does not begin: they are paused, or their pool is full."""
     active: list[TI] = field(default_factory=list)
-    counted: int = 0
-    """How often the active runs were counted."""
     longest_unused: float = 0.0
     """Longest time for which a slot was free although a task instance could use it."""
     unused: float = 0.0
@@ -193,7 +191,6 @@ class World:
         listed = self._listed(queue.versions)
         shown = frozenset(ti.name for ti in listed if self.now - self._started_at(ti) >= self.shown_after)
         queue.count(shown if self.counts else None, self.now)
-        self.counted += 1
         for name in queue.wake(self.now):
             for ti in self.tis:
                 if ti.name == name and ti.state == "deferred":
