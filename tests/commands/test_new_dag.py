@@ -14,7 +14,7 @@ from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, SEARCH, Emula
 from airflow_provider_browseract.emulator import TEMPLATE_SEARCH as TEMPLATE
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.cases import cases, raising
-from tests.catalogue import PLAIN_TEXT, PRICES
+from tests.catalogue import PRICES
 
 
 class Result(NamedTuple):
@@ -205,7 +205,3 @@ def test_file_is_utf_8_whatever_the_terminal_is(new, browseract_emulator, tmp_pa
         monkeypatch.setattr("sys.stdout", file)
         assert new("9").code == 0
     assert '# "Pr\u00fcfe"'.encode() in (tmp_path / "dag.py").read_bytes()
-
-
-def test_workflow_without_required_inputs_has_no_params(new):
-    assert "Param" not in new(PLAIN_TEXT.id).out

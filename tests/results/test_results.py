@@ -225,13 +225,12 @@ class TestRepeatedSave:
         assert host.paths == ["/one/a.csv"]
 
 
-class TestRunSize:
-    def test_limit_is_shared_by_all_files_of_a_run_and_does_not_count_what_was_not_kept(self, store, monkeypatch):
-        monkeypatch.setattr(results, "MAX_RUN_SIZE", SIZE * 3 // 2)
-        kept = store.save(task(download("a", "/truncated/a"), download("b"), download("c")))
-        assert [file.name for file in kept.files] == ["b"]
-        assert "closed the connection" in kept.missing["a"]
-        assert "all files of the run together" in kept.missing["c"]
+def test_limit_is_shared_by_all_files_of_a_run_and_does_not_count_what_was_not_kept(store, monkeypatch):
+    monkeypatch.setattr(results, "MAX_RUN_SIZE", SIZE * 3 // 2)
+    kept = store.save(task(download("a", "/truncated/a"), download("b"), download("c")))
+    assert [file.name for file in kept.files] == ["b"]
+    assert "closed the connection" in kept.missing["a"]
+    assert "all files of the run together" in kept.missing["c"]
 
 
 @pytest.mark.parametrize("size", [SIZE, None], ids=["size announced", "size unknown"])
