@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from airflow_provider_browseract.emulator import (
@@ -15,7 +14,6 @@ from airflow_provider_browseract.emulator import (
     RunContext,
     WorkflowInput,
 )
-from airflow_provider_browseract.emulator.catalogue import number_from
 from airflow_provider_browseract.emulator.workflow import BLOCKED, TEXT, object_of
 from tests.demos import respond_as_in_the_demos
 
@@ -26,28 +24,6 @@ def _download(run: RunContext) -> Output:
 
 def _plain_text(run: RunContext) -> Output:
     return Output(f"Everything about {run.inputs.get('topic', 'nothing in particular')}: it is sold out.")
-
-
-def _compare_prices(run: RunContext) -> Output:
-    limits, only_in_stock = run.inputs.get("price", {}), run.inputs.get("in_stock")
-    offers = [
-        {
-            "product": product,
-            "shop": f"{shop}.shop.example",
-            "price": number_from(product, shop) % 50_000 / 100,
-            "in_stock": number_from(shop, product) % 2 == 0,
-        }
-        for product in run.inputs.get("products", ())
-        for shop in "ABC"[: int(run.inputs.get("max_offers", 3))]
-    ]
-    return Output(
-        [
-            offer
-            for offer in offers
-            if limits.get("min", 0) <= offer["price"] <= limits.get("max", math.inf)
-            and (offer["in_stock"] or not only_in_stock)
-        ]
-    )
 
 
 DOWNLOAD = EmulatedWorkflow(
@@ -125,15 +101,8 @@ PRICES = EmulatedWorkflow(
         },
         ["products", "country"],
     ),
-    output_schema={
-        "type": "array",
-        "items": object_of(
-            {"product": TEXT, "shop": TEXT, "price": {"type": "number"}, "in_stock": {"type": "boolean"}},
-            ["product", "shop", "price", "in_stock"],
-        ),
-    },
     steps=("Open the search page", "Search for the products", "Collect the prices", "Return the output"),
-    behaviour=_compare_prices,
+    output=[{"product": "paper", "shop": "A.shop.example", "price": 9.5, "in_stock": True}],
 )
 
 ADDED = (DOWNLOAD, PLAIN_TEXT, FAILING, UNPUBLISHED, TEMPLATE_TEXT, TEMPLATE_EXPORT, PRICES)
