@@ -168,7 +168,9 @@ def every_call() -> dict[str, Sent]:
     def send(call: Call[Any], task_id: str = "") -> str:
         headers = {"authorization": "Bearer app-emulator", "content-type": "application/json"}
         body = b"" if call.body is None else json.dumps(call.body).encode()
-        response = emulator.handle(call.method, call.path, urlencode(call.params), headers, body)
+        record, _, response = emulator.receive(call.method, call.path, urlencode(call.params), headers, body)
+        assert record.endpoint == call.name
+        assert response is not None
         assert response.status == 200, response.body
         sent[call.name] = Sent(call, task_id, json.loads(response.body or b"null"))
         return str(call.read(200, response.body, {}).id) if call.starts_run else task_id

@@ -1,35 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
-from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
-from airflow_provider_browseract.emulator.account import ENDPOINTS
+from tests.cases import cases
 from tests.steps import read
 
-from . import test_v2, test_v3
 
-CALLS: dict[str, Callable[[], Call[Any]]] = {**test_v2.CALLS, **test_v3.CALLS}
-LARGEST = {
-    **dict.fromkeys(("list-tasks", "list-workflows", "list-official-workflow-templates"), 500),
-    **{"page-runs": 100, "page-bots": 100, "page-templates": 500},
-}
-STARTS = ("run-task", "run-task-by-template", "create-run", "create-template-run")
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_each_call_has_the_name_method_and_path_of_its_endpoint_and_the_largest_limit(name):
-    call, endpoint = CALLS[name](), ENDPOINTS[name]
-    path = endpoint.path.format(bot_id="70", template_id="60", task_id="7")
-    assert (call.name, call.method, call.path) == (name, endpoint.method, path)
-    assert name not in test_v2.CALLS or call.path == f"/v2/workflow/{name}"
-    assert call.starts_run is (name in STARTS)
+@cases(("v2", v2, 500, 500), ("v3", v3, 100, 500))
+def test_pages_of_sources_and_templates_are_as_large_as_possible(api, sources, templates):
     # Without a limit, a page has only one item.
-    assert call.params.get("limit") == LARGEST.get(name)
+    assert [call.params["limit"] for call in (api.list_sources(), api.list_templates())] == [sources, templates]
 
 
 @pytest.mark.parametrize(
