@@ -173,9 +173,8 @@ class TestSpend:
         assert spent.get_spend(in_january(1), workflow_id=ORDERS.id).rows == spend.rows[:1]
         assert spent.get_spend(in_january(29, 12), in_january(30, 12)).rows == spend.rows[2:3]
 
-    @pytest.mark.parametrize("shared", [False, True], ids=["separate lists", "shared lists"])
-    def test_get_spend_adds_up_credits_of_workflows_and_bots(self, emulator, shared):
-        hook, emulator.shared_runs = BrowserActHook(), shared
+    def test_get_spend_adds_up_credits_of_workflows_and_bots(self, emulator):
+        hook = BrowserActHook()
         for each in (ORDERS, CONTACTS):
             emulator.set_workflow(each.id, duration=0.2)
         hook.run_task(ORDERS.id)

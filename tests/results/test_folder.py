@@ -58,13 +58,6 @@ class WriteOnce(WriteOnly):
     put_file = Refusing.put_file
 
 
-def test_store_in_which_nothing_can_be_replaced_or_deleted_passes_each_check(monkeypatch):
-    monkeypatch.setattr(Folder, "fs", WriteOnce(skip_instance_cache=True))
-    for _ in range(2):
-        Folder("memory://x/7").check()
-    assert Folder("memory://x/7").size_of(TEST_FILE)
-
-
 def test_old_file_goes_first_if_a_store_refuses_to_overwrite(monkeypatch):
     monkeypatch.setattr(Folder, "fs", Refusing(skip_instance_cache=True))
     folder = Folder("memory://x/7")
@@ -125,12 +118,13 @@ class TestCheck:
         Folder(str(root)).check()
         assert list(root.iterdir()) == []
 
-    def test_store_in_which_nothing_may_be_deleted_passes_each_check_and_keeps_one_test_file(self, monkeypatch):
-        monkeypatch.setattr(Folder, "fs", WriteOnly(skip_instance_cache=True))
-        folder = Folder("memory://x")
+    @pytest.mark.parametrize("kind", [WriteOnly, WriteOnce])
+    def test_store_in_which_nothing_may_be_deleted_passes_each_check_and_keeps_one_test_file(self, monkeypatch, kind):
+        monkeypatch.setattr(Folder, "fs", kind(skip_instance_cache=True))
+        folder = Folder("memory://x/7")
         for _ in range(2):
             folder.check()
-        assert folder.fs.find("x") == [f"/x/{TEST_FILE}"]
+        assert folder.fs.find("x") == [f"/x/7/{TEST_FILE}"]
 
     def test_output_path_with_a_missing_connection_is_an_input_error(self, monkeypatch):
         # As the stores of Google and Azure look up theirs.
