@@ -117,11 +117,6 @@ def test_unreadable_output_of_a_finished_task_raises(output):
         read(v2.get_task("7"), {"id": "7", "status": "finished", "output": output})
 
 
-def test_half_an_emoji_in_a_paid_output_is_read():
-    task = read(v2.get_task("7"), {"id": "7", "status": "finished", "output": {"string": "a\ud83d"}})
-    assert task.output == Output(string="a\ud83d")
-
-
 RUNNING = {"status": "running"}
 NO_TASKS: list[Any] = [None, [], "task", {}, RUNNING, {"id": "", **RUNNING}]
 GET, START, STATUS = v2.get_task("7"), v2.run("70"), v2.get_task_status("7")
