@@ -20,8 +20,8 @@ def cases(*given: Any) -> Callable[[Test], Test]:
 
     def parametrized(test: Test) -> Test:
         if not isinstance(given[-1], dict):
-            names = [*signature(test).parameters][1 - len(given[0]) :]
-            return pytest.mark.parametrize(names, [pytest.param(*row, id=name) for name, *row in given])(test)
+            last = [*signature(test).parameters][1 - len(given[0]) :]
+            return pytest.mark.parametrize(last, [pytest.param(*row, id=name) for name, *row in given])(test)
         *named, by_id = given
         row = next(iter(by_id.values()))
         number = len(row) if isinstance(row, tuple) else 1
