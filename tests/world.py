@@ -272,9 +272,9 @@ def emulator(world):
 
 
 @pytest.fixture
-def browseract_emulator(emulator):
-    """The emulator of the world, also for the fixtures that use the one of the package."""
-    return emulator
+def connect(world):
+    """Set the connection to the emulator of the world, with an extra or with other fields."""
+    return lambda extra=None, **fields: world.connect(extra=extra or {}, **fields)
 
 
 @pytest.fixture

@@ -266,7 +266,6 @@ class TestRefusedApiKey:
         assert emulator.tasks[0].status == "running"
 
     @cases(
-        ("first", "expected"),
         {
             "first poke": (None, AirflowFailException),
             "later poke": (datetime.now(timezone.utc), AirflowRescheduleException),

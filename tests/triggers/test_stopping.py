@@ -136,7 +136,6 @@ NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
 
 
 @cases(
-    ("before", "status", "logged"),
     {
         "marked failed": (known("failed"), "canceled", STOPPED),
         "marked success": (known("success"), "canceled", STOPPED),
@@ -205,7 +204,6 @@ def test_kill_of_an_earlier_try_on_airflow_3_4_stops_the_run_unless_the_next_try
 
 
 @cases(
-    ("pushed", "status"),
     {"reattaches": ("the same run", "running"), "starts a run": ("another", "canceled"), "nothing": (None, "canceled")},
 )
 async def test_kill_while_the_next_try_begins_waits_until_it_is_known_which_run_that_try_has(

@@ -24,7 +24,6 @@ from tests.workers import calls_of, stored_trigger
 
 
 @cases(
-    ("duration", "within", "status"),
     {
         "ended before a past deadline": (0.0, -60, "finished"),
         "past deadline": (600.0, -60, "running"),
@@ -79,7 +78,6 @@ def test_api_key_rotated_during_the_wait_fails_no_poll(world, emulator, caplog):
 
 
 @cases(
-    ("begin", "version", "length", "polls"),
     {
         "workflow, too large for the triggerer": (start, "v2", 20_000, ["get-task", "get-task-status"]),
         "bot": (start_bot, "v3", 5_000, ["query-run"]),
@@ -280,7 +278,6 @@ class TestAnsweredMeanwhile:
 
 
 @cases(
-    ("try_number", "answered", "chosen"),
     {
         "first try": (1, False, None),
         "retry": (2, False, ["Stop"]),

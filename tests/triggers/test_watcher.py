@@ -130,7 +130,6 @@ async def test_watcher_lists_only_what_it_may_report(world, emulator, arguments,
 @in_world
 class TestWatcherRestart:
     @cases(
-        ("stored", "failures", "first", "second"),
         {
             "stored state": (True, 0, {}, {}),
             "stored state that cannot be read at first": (True, 2, {}, {}),
@@ -284,7 +283,6 @@ class TestLargeOutputs:
 
 
 @cases(
-    ("arguments", "shares"),
     {
         "statuses": ({"status": "failed"}, True),
         "bot": ({"bot_id": "7"}, False),

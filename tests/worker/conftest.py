@@ -7,9 +7,10 @@ import pytest
 
 from airflow_provider_browseract.compat import DELETED
 from airflow_provider_browseract.emulator import SEARCH
-from tests.workers import PENS, emulator, logs, store, worker
+from tests.workers import PENS, logs, store
+from tests.world import connect, emulator, worker, world
 
-__all__ = ["emulator", "logs", "store", "worker"]
+__all__ = ["connect", "emulator", "logs", "store", "worker", "world"]
 
 
 @pytest.fixture

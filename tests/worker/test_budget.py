@@ -15,9 +15,6 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from tests.cases import cases
 from tests.workers import BOTH_WAYS, calls_of
-from tests.world import emulator, worker, world
-
-__all__ = ["emulator", "worker", "world"]
 
 EACH = 20
 """The credits of a run of the workflow."""
@@ -67,7 +64,6 @@ def test_run_without_a_budget_sends_no_additional_request(search, emulator, defe
 
 @BOTH_WAYS
 @cases(
-    ("credits", "refused", "text"),
     {
         "within": (119, False, "daily_credits: 60 of 119 credits are used, 0 are expected"),
         "exactly": (80, False, "daily_credits: 60 of 80 credits are used"),

@@ -13,9 +13,6 @@ from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import WaitEvent, WokenBy
 from tests.cases import cases
 from tests.workers import ORDERS_RESULT, refuse_xcoms
-from tests.world import browseract_emulator, emulator, worker, world
-
-__all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 TOKEN_KEY = "callback_token_sha256"
 MINE = "http://127.0.0.1:1/mine"

@@ -25,10 +25,6 @@ from airflow_provider_browseract.worker.checks import compare_names
 from tests.cases import cases, raising
 from tests.demos import convert_input
 from tests.workers import BOTH_WAYS, PENS
-from tests.world import browseract_emulator, emulator, worker, world
-
-__all__ = ["browseract_emulator", "emulator", "worker", "world"]
-
 
 BOT: dict[str, Any] = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "wait_for_completion": False}
 RENDERED = {"company_name": "Example Corp", "max_pages": "2"}

@@ -28,7 +28,10 @@ from airflow_provider_browseract.worker.conclude import read_again
 from airflow_provider_browseract.worker.lineage import lineage_of
 from tests.cases import cases, raising
 from tests.catalogue import DOWNLOAD, PLAIN_TEXT
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, calls_of
+from tests.conftest import connect
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, calls_of, emulator, worker
+
+__all__ = ["connect", "emulator", "worker"]
 
 pytestmark = pytest.mark.usefixtures("short_patience", "short_timings")
 
@@ -92,7 +95,6 @@ class TestLateOutput:
         assert len(emulator.tasks) == 1
 
     @cases(
-        ("remembered", "retries"),
         {"not remembered": (False, 1), "last try": (True, 0), "next try": (True, 1)},
     )
     def test_kill_leaves_late_output_to_the_next_try_if_it_can_read_it(
@@ -316,7 +318,6 @@ def test_outlet_event_and_openlineage_have_the_run_its_facts_and_its_paths(expor
 
 
 @cases(
-    ("path", "kind", "dataset", "name"),
     {
         "s3": ("s3://aws@bucket/a/b", SourceKind.WORKFLOW, ("s3://bucket", "a/b/7"), "workflow/82"),
         "gs": ("gs://bucket", SourceKind.TEMPLATE, ("gs://bucket", "7"), "template/82"),

@@ -19,9 +19,6 @@ from airflow_provider_browseract.worker.ledger import STATE_KEY
 from airflow_provider_browseract.worker.showing import FAILURE_LENGTH, FAILURE_XCOM
 from tests.cases import cases, raising
 from tests.workers import BOTH_WAYS, KILL, PENS, at_pushes
-from tests.world import browseract_emulator, emulator, worker, world
-
-__all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 
 def failure(run) -> dict[str, Any]:

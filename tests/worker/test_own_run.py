@@ -32,7 +32,10 @@ from airflow_provider_browseract.runs.wait import MIN_FAILED_POLLS, Wait, WaitEv
 from airflow_provider_browseract.worker.ledger import STATE_KEY, STATE_RETENTION, Entry, Ledger
 from airflow_provider_browseract.worker.own_run import OwnRun
 from tests.cases import cases, raising
-from tests.workers import KILL, PENS, FakeTaskInstance, Worker, at_pushes, calls_of
+from tests.conftest import connect
+from tests.workers import KILL, PENS, FakeTaskInstance, Worker, at_pushes, calls_of, emulator, worker
+
+__all__ = ["connect", "emulator", "worker"]
 
 AWAY = raising(RuntimeError("no API server"))
 REATTACHES = "The run keeps running, and the next try reattaches to it. Its page is http"
@@ -131,7 +134,6 @@ class TestUnexpectedSigterm:
         assert logs().count("Killed: ") == 1
 
     @cases(
-        ("state", "arguments", "condition"),
         {
             "has not accepted it yet": ("running", {}, " if Airflow has accepted the deferral"),
             "does not respond": (None, {}, " if Airflow has accepted the deferral"),
@@ -306,7 +308,6 @@ class TestRetryPolicy:
     """``retry_policy`` of Airflow 3.3 decides after the error whether there is a next try."""
 
     @cases(
-        ("action", "reachable", "status"),
         {
             "fail": ("fail", True, "canceled"),
             "fail, and Airflow is unreachable": ("fail", False, "canceled"),
@@ -489,7 +490,6 @@ class TestKillAfterTheDecision:
 
     @pytest.mark.parametrize("state", ["running", "failed"], ids=["infrastructure", "marked failed"])
     @cases(
-        ("arguments", "fault"),
         {
             "left to the next try": ({}, ("get-task", RequestFault.status(503))),
             "could not be stopped": ({"timeout": 0.2}, ("stop-task", RequestFault.status(503))),
@@ -607,7 +607,6 @@ class TestExecutionTimeout:
         assert "Reading its result" not in logged
 
     @cases(
-        ("arguments", "matches", "error", "status"),
         {
             "later try": ({}, True, AirflowTaskTimeout, "canceled"),
             "no later try": ({"store": None}, True, AirflowTaskTimeout, "canceled"),
@@ -685,7 +684,6 @@ STOP = {"woken_by": WokenBy.PERSON, "answer": Answer.STOP, "answered_by": "ada"}
 
 
 @cases(
-    ("state", "event", "error", "match"),
     {
         "a person chose Stop": ({"required_action": "7"}, STOP, AirflowFailException, BY_ADA),
         "deadline": ({"deadline": 0.0}, {}, RunTimedOutError, "The run was stopped"),

@@ -25,9 +25,6 @@ from airflow_provider_browseract.runs.wait import FOREVER, Wait, WaitEvent, Woke
 from airflow_provider_browseract.worker import execution, pauses
 from tests.cases import cases
 from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of
-from tests.world import browseract_emulator, emulator, worker, world
-
-__all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 CONFIRMED = {"confirmed": True}
 ONLY_CLOSES = (

@@ -15,9 +15,6 @@ from airflow_provider_browseract.operators.browseract import RunTemplateOperator
 from airflow_provider_browseract.worker.ledger import STATE_KEY
 from tests.cases import cases
 from tests.workers import PENS, FakeStore
-from tests.world import emulator, worker, world
-
-__all__ = ["emulator", "worker", "world"]
 
 OTHERS = {"dag_id": "team_b", "run_id": "manual__2", "task_id": "other", "map_index": -1}
 THEIR_INPUTS = {"keyword": "ink", "max_items": 2}

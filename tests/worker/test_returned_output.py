@@ -29,9 +29,6 @@ from tests.cases import cases, raising
 from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
 from tests.demos import show_defaults
 from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, FakeTaskInstance, at_pushes, refuse_xcoms
-from tests.world import emulator, worker, world
-
-__all__ = ["emulator", "worker", "world"]
 
 LIVE, TASK, PANEL = "_link_LiveViewLink", "_link_BrowserActTaskLink", "_link_PanelLink"
 

@@ -21,7 +21,10 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunError, RunLostError
 from airflow_provider_browseract.runs import timings
 from tests.cases import cases
-from tests.workers import PENS, at_pushes, calls_of
+from tests.conftest import connect
+from tests.workers import PENS, at_pushes, calls_of, emulator, worker
+
+__all__ = ["connect", "emulator", "worker"]
 
 IMPORTED = "airflow_provider_browseract.api.pages"
 """A module that a stop imports."""

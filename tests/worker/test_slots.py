@@ -13,9 +13,6 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.worker import ledger
 from airflow_provider_browseract.worker.slots import _in_words
 from tests.workers import BOTH_WAYS, refuse_xcoms
-from tests.world import browseract_emulator, emulator, worker, world
-
-__all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 
 @pytest.fixture

@@ -315,7 +315,6 @@ BOT_RUN = bot_run("7")
 
 
 @cases(
-    ("entry", "kind", "run", "kept"),
     {
         "running": (SAME, "", RUN, SAME),
         "paused": (SAME, "", listed_run("7", status=TaskStatus.PAUSED), SAME),
@@ -359,7 +358,6 @@ STARTED = "Started a run of {}: BrowserAct task 9."
 
 
 @cases(
-    ("entry", "kind", "answers", "log"),
     {
         "failed": (SAME, "", [FAILED_RUN], ("has ended as failed", NO_RESULT)),
         "canceled": (SAME, "", [CANCELED_RUN], ("has ended as canceled", NO_RESULT)),
@@ -475,7 +473,6 @@ MOVED = {"dag_id": "other", "run_id": "other", "task_id": "other", "map_index": 
 
 
 @cases(
-    "entry",
     {
         "no proof": replace(SAME, proof=None),
         "forged proof": replace(SAME, proof="0" * 64),
@@ -570,7 +567,6 @@ class TestAnUnansweredStartOfAnEarlierTry:
         assert played.over == Started(SAME, RUN, None)
 
     @cases(
-        ("now", "pages", "slept"),
         {
             "long after it": (2000.0, 1, []),
             "when it must be listed": (1220.0, 1, []),
@@ -625,7 +621,6 @@ class TestAStart:
 
     @pytest.mark.parametrize("entry", [None, SAME], ids=["no entry", "entry of a failed run"])
     @cases(
-        ("answers", "error"),
         {
             "no slot": ([FULL], FULL),
             "too many requests": ([LIMITED], LIMITED),
@@ -660,7 +655,6 @@ class TestAStart:
         assert played.written[-1] is None
 
     @cases(
-        ("error", "run", "wanted", "sent"),
         {
             "lost": (LOST, OWN, request(), request()),
             "profile": (LOST, replace(OWN, profile_id="profile of 8"), request(), request()),
@@ -682,7 +676,6 @@ class TestAStart:
 
     @pytest.mark.parametrize("error", [*map(no_response, (408, 500, 502, 503, 504, 520, 524)), LOST, PAGE], ids=str)
     @cases(
-        ("first", "second", "slept"),
         {
             "first read": (page_of(LATE), None, [60.0]),
             "second read": (page_of(), page_of(LATE), [60.0, 60.0]),
@@ -715,7 +708,6 @@ class TestAStart:
         assert play(None, LOST, *pages, MADE).started.task_id == "9"
 
     @cases(
-        ("slow_writes", "written"),
         {"one freeze": ([30.0], [2000.0, 2030.0]), "each takes long": ([30.0] * 9, [2000.0, 2030.0, 2060.0])},
     )
     def test_entry_that_is_no_longer_fresh_is_stored_again_before_the_request(self, slow_writes, written):
@@ -874,7 +866,6 @@ CONTRADICTORY: Page[Task] = Page(items=(), total_count=3)
 
 
 @cases(
-    ("page", "kind", "found"),
     {
         "several possible runs": (POSSIBLE, "workflow", UNDECIDED),
         "two runs that certainly match": (page_of(*map(listed_run, "56")), "workflow", UNDECIDED),
@@ -899,7 +890,6 @@ def test_several_possible_runs_are_named_in_the_error_the_newest_first():
 
 
 @cases(
-    ("created", "inputs"),
     {
         "older, with the same inputs": (970.0, PENS_LISTED),
         "older, whose inputs are not listed": (960.0, None),

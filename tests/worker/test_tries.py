@@ -20,9 +20,6 @@ from tests.cases import cases, raising
 from tests.catalogue import PRICES
 from tests.demos import convert_input, hide_input, show_defaults
 from tests.workers import KILL, calls_of, set_retry_policy
-from tests.world import browseract_emulator, emulator, worker, world
-
-__all__ = ["browseract_emulator", "emulator", "worker", "world"]
 
 
 @pytest.fixture
