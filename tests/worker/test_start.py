@@ -30,8 +30,7 @@ from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.spending.cap import CapUsedUpError
 from airflow_provider_browseract.worker.fate import STOPPED, Fate
 from airflow_provider_browseract.worker.ledger import Entry
-from airflow_provider_browseract.worker.lost_start import LostStart
-from airflow_provider_browseract.worker.start import NotNowError, Started, _find
+from airflow_provider_browseract.worker.start import NotNowError, Started
 from tests.cases import cases, examples, raising
 from tests.steps import replace
 from tests.worker.starts import (
@@ -362,20 +361,10 @@ STARTED = "Started a run of {}: BrowserAct task 9."
         "failed": (SAME, "", [FAILED_RUN], ("has ended as failed", NO_RESULT)),
         "canceled": (SAME, "", [CANCELED_RUN], ("has ended as canceled", NO_RESULT)),
         "other inputs": (OTHER_INPUTS, "", [RUN, None], ("was stopped", NOT_WANTED)),
-        "other inputs, ended meanwhile": (
-            OTHER_INPUTS,
-            "",
-            [RUN, HAS_ENDED, FINISHED_RUN],
-            (BEFORE_STOP, NOT_WANTED),
-        ),
+        "other inputs, ended meanwhile": (OTHER_INPUTS, "", [RUN, HAS_ENDED, FINISHED_RUN], (BEFORE_STOP, NOT_WANTED)),
         "other inputs, finished": (OTHER_INPUTS, "", [FINISHED_RUN], ("has ended as finished", NOT_WANTED)),
         "cleared": (CLEARED, "", [RUN, None], WAS_STOPPED),
-        "cleared, failed meanwhile": (
-            CLEARED,
-            "",
-            [RUN, HAS_ENDED, FAILED_RUN],
-            (BEFORE_STOP, WAS_STOPPED[1]),
-        ),
+        "cleared, failed meanwhile": (CLEARED, "", [RUN, HAS_ENDED, FAILED_RUN], (BEFORE_STOP, WAS_STOPPED[1])),
         "workflow before, bot now": (SAME, "bot", [RUN, None], OF_WORKFLOW),
         "bot before, workflow now": (OF_BOT, "", [BOT_RUN, None], ("was stopped", "it is a run of bot 70")),
         "forgotten, then cleared": (CLEARED, "", [GONE], FORGOTTEN_AND_CLEARED),
@@ -398,10 +387,6 @@ def test_unusable_run_of_an_earlier_try_is_replaced_by_a_new_one(entry, kind, an
         active = "A run may be active and using credits: BrowserAct task 7."
         line = f"{FORGOTTEN} Starting a new run, because {why}. {active}"
     assert played.lines == [line, STARTED.format(wanted.source)]
-
-
-def test_run_that_finishes_before_the_stop_of_a_cleared_task_is_reattached():
-    assert play(CLEARED, RUN, HAS_ENDED, FINISHED_RUN).started.entry == SAME
 
 
 @pytest.mark.parametrize("max_tries", [3, 4], ids=["retried", "cleared"])
@@ -580,6 +565,9 @@ class TestAnUnansweredStartOfAnEarlierTry:
         assert played.lines == [self.LOOKING, "No matching run was found.", STARTED.format(SOURCE)]
         assert played.started.entry.earlier == ("5", "6")
 
+    def test_finished_run_that_was_given_up_earlier_is_not_taken_for_the_lost_one(self):
+        assert play(self.ENTRY, page_of(replace(FINISHED_RUN, id="5")), MADE).started.task_id == "9"
+
     def test_any_run_may_be_the_one_if_the_inputs_are_not_known_any_more_until_a_clear(self):
         runs = page_of(replace(RUN, input_parameters="keyword=ink"))
         assert isinstance(play(self.UNKNOWN_INPUTS, runs).over, AirflowFailException)
@@ -604,10 +592,7 @@ class TestAnUnansweredStartOfAnEarlierTry:
 TWO_READS = [page_of(), page_of()]
 PAGE = errors.UnexpectedResponseError("not from BrowserAct's API", http_status=403)
 LATE = listed_run("8", 2055.0)
-
-
-def no_response(status: int) -> errors.ServerError:
-    return errors.ServerError("no response", http_status=status)
+NO_RESPONSES = [errors.ServerError("x", http_status=status) for status in (408, 500, 502, 503, 504, 520, 524)]
 
 
 class TestAStart:
@@ -674,7 +659,7 @@ class TestAStart:
         assert played.names.count("run-task") == 1
         assert played.asked[0].body == sent.call.body
 
-    @pytest.mark.parametrize("error", [*map(no_response, (408, 500, 502, 503, 504, 520, 524)), LOST, PAGE], ids=str)
+    @pytest.mark.parametrize("error", [*NO_RESPONSES, LOST, PAGE], ids=str)
     @cases(
         {
             "first read": (page_of(LATE), None, [60.0]),
@@ -769,16 +754,6 @@ class TestAStart:
         assert (error.http_status, error.code, error.msg, error.trace_id) == (503, 7, "m", "t")
         assert played.written == [signed(NEW, earlier=())]
         assert played.starting
-
-    @pytest.mark.parametrize("code", [10999, 777], ids=["of BrowserAct's kind", "of any kind"])
-    @pytest.mark.parametrize("status", [200, 500])
-    def test_undocumented_code_that_is_no_clear_refusal_leads_to_a_search_for_the_run(self, code, status):
-        envelope = {"code": code, "msg": "Busy", "traceId": "t"}
-        with pytest.raises(errors.BrowserActError) as refused:
-            request().call.read(status, json.dumps(envelope).encode(), {})
-        played = play(None, refused.value, page_of(OWN))
-        assert played.started.task_id == "8"
-        assert played.names[:2] == ["run-task", "list-tasks"]
 
     def test_entry_is_dated_after_slow_checks_before_the_start(self):
         assert play(None, MADE, checks_take=300.0).started.entry.written_at == 2300.0
@@ -905,13 +880,6 @@ def test_the_one_run_that_certainly_matches_is_adopted_beside_an_undecided_or_an
 def test_run_of_a_mapped_sibling_is_not_adopted():
     assert outcome(look_up(page_of(listed_run("5"), listed_run("6")), siblings=("5",))) == "6"
     assert outcome(look_up(page_of(listed_run("5")), siblings=("5",))) == "9"
-
-
-def test_finished_run_that_was_given_up_earlier_is_not_taken_for_the_new_one():
-    given_up = listed_run("5", 1001.0, TaskStatus.FINISHED)
-    played = Played(lambda _: page_of(given_up), now=1000.0)
-    played.play(lambda: _find(played, LostStart(TI, replace(SAME, earlier=("5",)), request(), 1000.0)))
-    assert played.over is None
 
 
 def test_runs_of_a_bot_are_listed_in_pages_of_100_in_any_order():
