@@ -35,3 +35,5 @@ def test_run_stops_unless_a_retry_or_the_author_keeps_it(state, cancel_on_kill, 
     found.ti.max_tries = retries
     args = {"durable": durable, "cancel_on_kill": cancel_on_kill}
     found.play(Try(error, killed="read", state=state, args=args, runs=status))
+    # Its id is known.
+    assert "a run may be running" not in found.log

@@ -14,6 +14,7 @@ from airflow_provider_browseract.compat import AirflowSkipException
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.exceptions import (
     AuthenticationError,
+    BudgetUnknownError,
     InsufficientCreditsError,
     NoSlotError,
     ResponseLostError,
@@ -48,6 +49,9 @@ REATTACHES, HAS_BEGUN = "Reattaching to", "An earlier try has started a run."
 KEPT_BY_SETTING = "The run keeps running and using credits because cancel_on_kill=False. Stop it "
 NOT_STOPPED = "The run could not be stopped (BrowserAct failed at ... It may keep running and using credits until"
 UNKNOWN, WRONG_HOST = "not known whether BrowserAct started a run ... stop the one", "host of the Airflow connection"
+REFUSED_ONCE = "no free slot now, and has refused the start once"
+UNCOUNTED = "cannot be counted, so no run was started: ... 503 ... next try counts"
+MAY_RUN_AND_STOPPED = "a run may be running and using credits ... set to a final state.\nThe run was stopped."
 NOT_KNOWN = "could not be stopped: BrowserAct does not know the run with this API key"
 STAYS = "could not be stopped ... may keep running and using credits until you stop it at"
 
@@ -104,6 +108,12 @@ STORIES = {
     "two runs could be the lost one": [
         Try(FAILS, others=1, faults=LOST_START, says="may be the one that it created", runs="finished finished")
     ],
+    "marked as failed during the start": [
+        MARKED(RunCanceledError, killed="start", run=LONG, says=MAY_RUN_AND_STOPPED, runs="canceled")
+    ],
+    "evicted without durable during the start of a run that ends at once": [
+        Try(killed="start", run={"duration": 0.0}, args=NO_STATE, says="had already ended. Reading its result.")
+    ],
     "evicted": [Try(RunLostError, killed="read", says="reattaches"), Try(says=REATTACHES)],
     "evicted without durable": [
         Try(RunCanceledError, killed="read", args=NO_STATE),
@@ -114,7 +124,9 @@ STORIES = {
     ],
     "killed before the start": [Try(RunCanceledError, killed="look", says=KILLED_EARLY), Try()],
     "killed, stop fails": [MARKED(RunCanceledError, faults=NO_STOP, says=NOT_STOPPED, runs="running")],
-    "plan is full": [Try(faults={"start": (FULL, 3)}, says="no free slot")],
+    "plan is full": [
+        Try(faults={"start": (FULL, 3)}, says=f"{REFUSED_ONCE}. Waiting for at most 7 h 0 min. ... 3 times.")
+    ],
     "plan is full, and the task is killed": [
         Try(RunCanceledError, faults={"start": (FULL, 1)}, killed="start", says=KILLED_EARLY, runs="")
     ],
@@ -142,9 +154,7 @@ STORIES = {
     "output is late": [Try(run={"output_after": 10})],
     # Each run uses 20 credits.
     "within the budget": [Try(extra=ENOUGH), Try(extra=ENOUGH, cleared=True, runs="finished finished")],
-    "slot becomes free": [
-        Try(others=5, says="no free slot now, and has refused the start once", runs=" ".join(["finished"] * 6))
-    ],
+    "slot becomes free": [Try(others=5, says=REFUSED_ONCE, runs=" ".join(["finished"] * 6))],
     "deadline before the start of a run that is queued": [
         Try(RunTimedOutError, run={"queued": 900.0}, args=SHORT, says="was stopped", runs="canceled")
     ],
@@ -165,6 +175,21 @@ STORIES = {
     "BrowserAct answers slowly": [Try(faults={"read": (RequestFault.slow(20), 3)})],
     "a web page instead of a poll": [Try(faults={"read": (PAGE, 2)})],
     "dry run": [Try(AirflowSkipException, args={"dry_run": True}, runs="")],
+    "inputs cannot be checked": [Try(faults={"look": (DOWN, None)}, says="The inputs were not checked: BrowserAct")],
+    "a web page instead of the inputs": [
+        Try(UnexpectedResponseError, faults={"look": (PAGE, None)}, says=WRONG_HOST, runs="")
+    ],
+    "inputs are not checked before a reattach": [LOSES_WORKER, Try(faults={"look": (GONE, None)}, says=REATTACHES)],
+    "credits cannot be counted": [
+        Try(BudgetUnknownError, extra=ENOUGH, faults={"list": (DOWN, None)}, says=UNCOUNTED),
+        Try(extra=ENOUGH),
+    ],
+    "budget is not checked before a reattach": [LOSES_WORKER, Try(extra={"daily_credits": 1}, says=REATTACHES)],
+    "run is not known right after its start": [Try(faults={"read": (GONE, 1)}, says="The run cannot be read yet: ")],
+    "argument is invalid in a later try": [
+        LOSES_WORKER_EARLY,
+        Try(FAILS, args={"inputs": "pens"}, says=f"a dict ... {HAS_BEGUN} The run was stopped.", runs="canceled"),
+    ],
 }
 DEFERRED = {
     "cleared while deferred": [

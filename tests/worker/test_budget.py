@@ -9,7 +9,6 @@ from airflow.sdk import Variable
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
-from airflow_provider_browseract.exceptions import BudgetUnknownError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.triggers.slot import SlotTrigger
@@ -107,23 +106,6 @@ def test_active_runs_of_another_connection_with_the_same_key_count(search, emula
     # It is not the live view: whoever may see this error could use the browser of another DAG.
     of = f"BrowserAct task {task.id} of workflow {SEARCH.id}, {emulator.url}/logs/{task.id}"
     assert largest == f"The largest active run is expected to use 20 credits: {of}"
-
-
-def test_list_that_cannot_be_read_fails_the_try_and_a_retry_counts_again(search, emulator, limit, store):
-    limit(daily_credits=1000)
-    emulator.fault("list-tasks", DOWN, times=None)
-    with pytest.raises(BudgetUnknownError, match=r"cannot be counted, so no run was started: .*503.*next try counts"):
-        search(store=store).run()
-    assert (calls_of(emulator, "run-task"), store.values) == (0, {})
-    emulator.clear_faults()
-    assert len(search(store=store).run()) == 2
-
-
-def test_try_that_reattaches_is_never_refused(search, emulator, limit, store):
-    search(store=store, deferrable=True).defer()
-    limit(daily_credits=1)
-    assert len(search(store=store).run()) == 2
-    assert (calls_of(emulator, "run-task"), calls_of(emulator, "list-tasks")) == (1, 0)
 
 
 def test_budget_is_checked_again_after_a_wait_for_a_slot(search, emulator, limit, start_outside):

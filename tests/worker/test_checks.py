@@ -77,24 +77,11 @@ class TestUnknownKeyInTheExtra:
         assert [task.status for task in emulator.tasks] == ["canceled"] * 2
 
 
-@pytest.fixture(params=["workflow", "bot"])
-def checked(request, emulator) -> dict[str, Any]:
-    if request.param == "workflow":
-        return {"workflow_id": SEARCH.id, "input_parameters": PENS, "wait_for_completion": False}
+@cases({"workflow": {"workflow_id": SEARCH.id, "input_parameters": PENS}, "bot": {**BOT, "input": RENDERED}})
+def test_inputs_are_neither_checked_nor_converted_with_validate_inputs_false(worker, emulator, given):
     convert_input(emulator, CONTACTS)
-    return {**BOT, "input": RENDERED}
-
-
-def test_inputs_are_neither_checked_nor_converted_with_validate_inputs_false(worker, emulator, checked):
-    worker(**checked, validate_inputs=False).run()
+    worker(**given, validate_inputs=False).run()
     assert not {"get-workflow", "query-bot"} & {*endpoints(emulator)}
-
-
-def test_reattach_succeeds_without_a_check_of_the_inputs(worker, emulator, store, checked):
-    task_id = worker(**checked, store=store).run()
-    for endpoint in ("get-workflow", "query-bot"):
-        emulator.fault(endpoint, RequestFault.refused(10111))
-    assert worker(**checked, store=store).run() == task_id
 
 
 MEANT = r"\(did you mean 'keyword'\?\)"
@@ -125,26 +112,6 @@ class TestInputNames:
         message = r"lacks the required name 'a'\. The inputs of workflow 7 are: a \(required\), b, c\."
         with pytest.raises(InputError, match=message):
             compare_names([], declared, "workflow 7")
-
-    @cases(
-        {
-            "web page": lambda emulator: emulator.fault("get-workflow", RequestFault.html()),
-            "redirect": lambda emulator: emulator.fault("get-workflow", RequestFault.redirect()),
-            "nothing": lambda emulator: emulator.rewrite("get-workflow", lambda body: None),
-            "another service": lambda emulator: emulator.rewrite("get-workflow", lambda body: "ok"),
-        },
-    )
-    def test_no_start_is_sent_to_something_that_does_not_respond_like_browseract(self, search, emulator, answer):
-        answer(emulator)
-        with pytest.raises(errors.UnexpectedResponseError, match="Set the host of the Airflow connection"):
-            search().run()
-        assert emulator.tasks == []
-        assert "run-task" not in endpoints(emulator)
-
-    def test_unreadable_input_names_log_a_warning_and_the_run_still_finishes(self, search, emulator, logs):
-        emulator.fault("get-workflow", RequestFault.status(500))
-        assert len(search().run()) == 2
-        assert "The inputs were not checked: BrowserAct failed" in logs()
 
     def test_workflow_that_lists_no_inputs_logs_a_warning_and_the_start_is_sent(self, search, emulator, logs):
         emulator.set_workflow(SEARCH.id, inputs=())
@@ -234,19 +201,15 @@ def test_api_that_cannot_be_reached_is_logged_at_once_and_costs_one_retry_budget
 
 
 class TestDryRun:
-    def test_dry_run_starts_no_run_and_ends_as_skipped_without_xcoms(self, search, emulator):
-        run = search(dry_run=True, deferrable=True)
-        with pytest.raises(AirflowSkipException, match=f"a run of workflow {SEARCH.id}"):
-            run.run()
-        assert endpoints(emulator) == ["get-workflow"]
-        assert run.ti.xcoms == {}
-
-    def test_dry_run_logs_the_start_request_without_secrets(self, worker, emulator, logs):
+    def test_dry_run_logs_the_start_request_without_secrets_and_leaves_no_xcom(self, worker, emulator, logs):
         emulator.set_workflow(LOG_IN.id, inputs=())
         inputs = {"username": "ada", "password": "hunter2", "accounts": [{"name": "bob", "password": "hunter2"}]}
         receiver = "http://127.0.0.1/t0ken"
-        with pytest.raises(AirflowSkipException):
-            worker(workflow_id=LOG_IN.id, input_parameters=inputs, callback_url=receiver, dry_run=True).run()
+        run = worker(workflow_id=LOG_IN.id, input_parameters=inputs, callback_url=receiver, dry_run=True)
+        with pytest.raises(AirflowSkipException, match=f"a run of workflow {LOG_IN.id}"):
+            run.run()
+        assert endpoints(emulator) == ["get-workflow"]
+        assert run.ti.xcoms == {}
         logged = logs()
         assert "/v2/workflow/run-task with {" in logged
         assert "bob" in logged

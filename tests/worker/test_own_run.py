@@ -196,13 +196,6 @@ class TestUnexpectedSigterm:
             assert len(operator.execute(attempt.context)) == 2
         assert calls_of(emulator, "get-task") < 20
 
-    def test_kill_during_the_start_of_a_run_that_ends_at_once_still_returns_its_result(self, tries, emulator):
-        emulator.next_run(SEARCH.id, duration=0.0)
-        attempt = tries(store=None)
-        attempt.at_calls("run-task", before=KILL, after=lambda _: wait_for_end(emulator))
-        assert len(attempt.run()) == 2
-        assert attempt.ti.xcoms["task_id"] == emulator.tasks[0].id
-
     def test_ctrl_c_during_start_logs_that_a_run_may_exist_and_a_retry_reattaches(self, tries, emulator, connect, logs):
         # The next try looks for the run for as long as the start could have taken.
         connect({"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3})
@@ -369,23 +362,6 @@ class TestUserActionInAirflow:
         assert isinstance(error, RunCanceledError)
         assert f"{why}.\nThe run was stopped.\n" in str(error)
         assert [task.status for task in emulator.tasks] == ["canceled"]
-
-    @pytest.mark.parametrize("endpoint", ["run-task", "get-task"])
-    def test_marking_the_task_instance_failed_during_a_call_stops_the_run_and_logs_a_warning_if_it_was_the_start(
-        self, tries, airflow, emulator, endpoint, logs
-    ):
-        attempt = tries()
-
-        def marked(operator) -> None:
-            airflow.become("failed")
-            operator.on_kill()
-
-        attempt.at_calls(endpoint, before=marked)
-        with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):
-            attempt.run()
-        assert emulator.tasks[0].status == "canceled"
-        warned = "a run may be running and using credits" in logs()
-        assert warned is (endpoint == "run-task")
 
     def test_mark_just_before_the_deferral_stops_the_run(self, tries, airflow, emulator):
         attempt = tries(deferrable=True)

@@ -74,13 +74,6 @@ def test_place_depends_on_the_start_of_the_dag_run_and_queue_timeout_on_that_of_
     assert (again.place, again.refusals) == (waits[1].queued.place, 2)
 
 
-def test_each_refusal_is_logged_with_its_number(refused, logs):
-    assert len(refused(2).run()) == 2
-    logged = logs()
-    assert "BrowserAct has no free slot now, and has refused the start once. Waiting for at most 7 h 0 min." in logged
-    assert "has refused the start 2 times." in logged
-
-
 @BOTH_WAYS
 def test_failed_push_of_the_wait_does_not_end_it(refused, deferrable, logs):
     run = refused(deferrable=deferrable)

@@ -143,30 +143,14 @@ class TestAfterAirflowError:
         assert str(seen[-1]).startswith("The ")
         assert emulator.tasks[0].status == status
 
-    def test_run_that_is_not_known_right_after_its_start_is_waited_for(self, tries, emulator, logs):
-        emulator.fault("get-task", RequestFault.refused(10112), times=1)
-        assert len(tries().run()) == 2
-        assert "The run cannot be read yet: " in logs()
-
-
-class TestFailedReattach:
-    @pytest.fixture(autouse=True)
-    def _going(self, tries, emulator):
-        tries(wait_for_completion=False).run()
-
     @pytest.mark.parametrize(("cancel_on_kill", "status"), [(True, "canceled"), (False, "running")])
     def test_cancel_on_kill_decides_after_a_failed_last_reattach(self, tries, emulator, cancel_on_kill, status):
+        tries(wait_for_completion=False).run()
         emulator.fault("get-task", RequestFault.status(503))
         becomes = r"was stopped\." if cancel_on_kill else "keeps running and using credits because cancel_on_kill=False"
         with pytest.raises(RunLostError, match=f"An earlier try has started a run. The run {becomes}"):
             tries(cancel_on_kill=cancel_on_kill).run()
         assert emulator.tasks[0].status == status
-
-    def test_invalid_argument_in_a_later_try_stops_the_run_because_airflow_does_not_retry(self, tries, emulator):
-        stopped = r"(?s)profile_id is ''.*An earlier try has started a run. The run was stopped\."
-        with pytest.raises(AirflowFailException, match=stopped):
-            tries(profile_id="", max_tries=1).run()
-        assert emulator.tasks[0].status == "canceled"
 
 
 class TestAfterSuccess:
