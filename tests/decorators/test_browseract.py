@@ -65,9 +65,7 @@ def test_decorator_needs_either_a_workflow_id_or_a_bot_id(given):
 
 
 @BOTH_WAYS
-@cases(
-    {"workflow": ({}, ("keyword", "max_items"), 2, "2"), "bot": (BOT, ("company_name", "max_pages"), "2", 2)},
-)
+@cases({"workflow": ({}, ("keyword", "max_items"), 2, "2"), "bot": (BOT, ("company_name", "max_pages"), "2", 2)})
 def test_what_the_function_returns_becomes_the_inputs(decorated, emulator, deferrable, arguments, names, number, sent):
     def find(text, ti=None):
         return dict(zip(names, (f"{text} of {ti.task_id}", number), strict=True))

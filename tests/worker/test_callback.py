@@ -132,9 +132,7 @@ class TestCallback:
         requested = [request.endpoint for request in emulator.requests]
         assert requested == ["get-workflow", "run-task", "get-task", "get-task"]
 
-    @cases(
-        {"half a second": (0.54, 0.5), "minutes": (150.06, 150.1), "BrowserAct's clock is ahead": (-90.0, 0)},
-    )
+    @cases({"half a second": (0.54, 0.5), "minutes": (150.06, 150.1), "BrowserAct's clock is ahead": (-90.0, 0)})
     def test_time_since_the_end_of_the_run_has_one_decimal_and_is_never_negative(
         self, called_back, world, emulator, logs, after_end, seconds
     ):

@@ -94,9 +94,7 @@ class TestLateOutput:
         assert worker(**TEXT, store=store).run() == "late"
         assert len(emulator.tasks) == 1
 
-    @cases(
-        {"not remembered": (False, 1), "last try": (True, 0), "next try": (True, 1)},
-    )
+    @cases({"not remembered": (False, 1), "last try": (True, 0), "next try": (True, 1)})
     def test_kill_leaves_late_output_to_the_next_try_if_it_can_read_it(
         self, search, emulator, store, logs, remembered, retries
     ):

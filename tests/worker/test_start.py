@@ -692,9 +692,7 @@ class TestAStart:
         pages = [replace(page_of(), served_at=at(2060.0 + apart + after)) for after in (0, 60)]
         assert play(None, LOST, *pages, MADE).started.task_id == "9"
 
-    @cases(
-        {"one freeze": ([30.0], [2000.0, 2030.0]), "each takes long": ([30.0] * 9, [2000.0, 2030.0, 2060.0])},
-    )
+    @cases({"one freeze": ([30.0], [2000.0, 2030.0]), "each takes long": ([30.0] * 9, [2000.0, 2030.0, 2060.0])})
     def test_entry_that_is_no_longer_fresh_is_stored_again_before_the_request(self, slow_writes, written):
         left = iter(slow_writes)
 
