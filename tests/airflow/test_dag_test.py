@@ -85,9 +85,7 @@ def ctrl_c(emulator) -> Iterator[Callable[[], None]]:
         "stop fails": ({"deferrable": True}, True, "running", "It may keep running and using credits"),
     },
 )
-def test_ctrl_c_in_dag_test_logs_what_becomes_of_the_run(
-    tried, emulator, ctrl_c, logged, arguments, stop_fails, status, expected
-):
+def test_ctrl_c_logs_what_becomes_of_the_run(tried, emulator, ctrl_c, logged, arguments, stop_fails, status, expected):
     emulator.set_workflow(ORDERS.id, duration=60.0)
     if stop_fails:
         emulator.fault("stop-task", RequestFault.refused(10127), times=None)

@@ -206,9 +206,7 @@ class TestGoals:
             "lazy sequence": (Lazy(SECRET), SECRET),
         },
     )
-    def test_secret_that_a_goal_has_in_another_form_is_hidden(
-        self, rendering, emulator, tmp_path, logs, secret, hidden
-    ):
+    def test_secret_that_a_goal_has_in_another_form_is_hidden(self, rendering, emulator, tmp_path, logs, secret, piece):
         goal = GOAL if isinstance(secret, Lazy) else f"Type {secret}"
         emulator.set_workflow(LOG_IN.id, steps=(goal, "Wait"))
         inputs = {"username": "bob", "password": secret}
@@ -216,7 +214,7 @@ class TestGoals:
         [facts] = tmp_path.glob("*/task.json")
         for text in (logs(), facts.read_text()):
             assert "Type" in text
-            assert hidden not in text
+            assert piece not in text
 
     def test_triggerer_hides_whole_goals_of_a_run_with_secret_inputs_and_the_worker_logs_them(self, rendering, logs):
         run = self.run(rendering, deferrable=True)

@@ -74,9 +74,7 @@ class TestResult:
         assert ti.xcoms["_link_PanelLink"].startswith("browseract/panel/open/ti/")
 
     @BOTH_WAYS
-    def test_finished_run_that_cannot_be_read_fails_soon_and_later_tries_read_it(
-        self, world, emulator, wait, deferrable
-    ):
+    def test_unreadable_finished_run_fails_soon_and_later_tries_read_it(self, world, emulator, wait, deferrable):
         task_id, began = started(emulator, PLAIN_TEXT), world.clock.now
         unreadable = {
             "get-task": lambda found: found._replace(body=found.body.replace(b'"output": {', b'"output": [{'))

@@ -160,9 +160,7 @@ def test_of_50_starts_a_day_the_budget_allows_10_until_all_tasks_have_run(search
     assert sum(task.credit for task in emulator.tasks) == 3 * 10 * EACH
 
 
-def test_sums_of_past_days_are_stored_in_the_variable_of_the_connection(
-    search, world, emulator, limit, start_outside, today, monkeypatch
-):
+def test_sums_of_past_days_are_stored_in_a_variable(search, world, emulator, limit, start_outside, today, monkeypatch):
     kept: dict[str, str] = {}
     monkeypatch.setattr(Variable, "get", lambda key, default=None, **_: kept.get(key, default))
     monkeypatch.setattr(Variable, "set", lambda key, value, **_: kept.update({key: value}))

@@ -185,9 +185,7 @@ class TestUnexpectedSigterm:
         assert [task.status for task in emulator.tasks] == ["finished"]
         assert "The run had already ended. Reading its result." in logs()
 
-    def test_run_that_is_still_shown_as_running_after_a_stop_that_came_too_late_is_not_polled_without_a_pause(
-        self, tries, emulator
-    ):
+    def test_run_still_shown_as_running_after_a_stop_that_came_too_late_is_polled_with_pauses(self, tries, emulator):
         emulator.fault("stop-task", RequestFault.refused(10121))
         emulator.next_run(SEARCH.id, duration=2.0)
         attempt = tries(store=None, poll_interval=0.5)
@@ -309,9 +307,7 @@ class TestRetryPolicy:
             "policy raising an error": (None, True, "running"),
         },
     )
-    def test_retry_policy_decides_whether_a_killed_try_stops_its_run(
-        self, tries, killed, airflow, emulator, action, reachable, status
-    ):
+    def test_policy_decides_if_a_kill_stops_the_run(self, tries, killed, airflow, emulator, action, reachable, status):
         asked_with = []
 
         def evaluate(**arguments):
@@ -530,9 +526,7 @@ class TestKillThatTheCodeOutruns:
         assert emulator.tasks[0].status == "canceled"
 
 
-def test_kill_during_a_look_up_while_airflow_does_not_respond_promises_no_next_try(
-    tries, airflow, emulator, be_hasty, logs
-):
+def test_kill_during_a_look_up_while_airflow_is_away_promises_no_next_try(tries, airflow, emulator, be_hasty, logs):
     def killed(operator) -> None:
         airflow.answers = AWAY
         operator.on_kill()
@@ -747,9 +741,7 @@ def test_process_that_has_deferred_stops_the_run_if_a_person_has_ended_the_task_
     assert (f"{words}\nThe run was stopped." if words else "") in logs()
 
 
-def test_success_of_the_resumed_task_right_after_its_deferral_stops_and_logs_nothing(
-    tries, airflow, emulator, ends_of_tasks, logs
-):
+def test_success_soon_after_the_deferral_stops_and_logs_nothing(tries, airflow, emulator, ends_of_tasks, logs):
     emulator.next_run(SEARCH.id, duration=0.5)
     tries(deferrable=True).defer()
     wait_for_end(emulator)
@@ -788,9 +780,7 @@ def test_deferral_of_a_later_try_is_not_taken_for_that_of_the_killed_try(tries, 
     assert emulator.tasks[0].status == ("running" if stored else "canceled")
 
 
-def test_run_is_left_to_the_trigger_if_airflow_does_not_report_the_state_after_a_deferral(
-    tries, airflow, emulator, ends_of_tasks, logs
-):
+def test_run_is_left_to_the_trigger_if_airflow_is_away_after_a_deferral(tries, airflow, emulator, ends_of_tasks, logs):
     tries(deferrable=True).defer()
     airflow.answers = AWAY
     ends_of_tasks[0]()
@@ -798,9 +788,7 @@ def test_run_is_left_to_the_trigger_if_airflow_does_not_report_the_state_after_a
     assert "Airflow did not report in time whether it has accepted the deferral." in logs()
 
 
-def test_end_of_the_process_waits_until_a_kill_after_the_deferral_has_been_decided(
-    tries, airflow, emulator, ends_of_tasks, monkeypatch
-):
+def test_process_ends_after_a_kill_after_its_deferral_is_decided(tries, airflow, emulator, ends_of_tasks, monkeypatch):
     monkeypatch.setattr(timings, "HANDLER_LIMIT", 0.0)
     emulator.fault("stop-task", RequestFault.slow(0.5))
     attempt = tries(deferrable=True)

@@ -649,9 +649,7 @@ class TestAStart:
             "other inputs": (LOST, replace(OWN, input_parameters="keyword=ink"), request(), request("ink")),
         },
     )
-    def test_run_of_a_lost_response_is_adopted_if_it_is_a_run_of_the_request_that_was_sent(
-        self, error, run, wanted, sent
-    ):
+    def test_run_of_a_lost_response_is_adopted_if_it_fits_the_request_that_was_sent(self, error, run, wanted, sent):
         played = play(None, error, page_of(run), wanted=wanted, checked=sent)
         kept = signed(NEW, earlier=(), task_id="8", profile_id=run.profile_id, fingerprint=wanted.fingerprint(KEY))
         assert played.over == Started(kept, None, sent)
@@ -719,9 +717,7 @@ class TestAStart:
         assert not played.starting
 
     @pytest.mark.parametrize(("pushed", "stopped"), [(None, True), ("9", False)])
-    def test_run_whose_id_a_replaced_try_could_not_store_is_stopped_unless_another_try_has_found_it(
-        self, pushed, stopped
-    ):
+    def test_run_whose_id_a_replaced_try_could_not_store_is_stopped_unless_another_try_found_it(self, pushed, stopped):
         played = Played(lambda call: MADE)
         store = played.ledger.write
 

@@ -253,9 +253,7 @@ async def test_only_a_callback_that_resumes_its_task_writes_a_line_and_only_for_
 
 
 class TestUnexpectedError:
-    async def test_callbacks_get_503_and_one_line_while_the_database_fails_and_resume_later(
-        self, deferred, monkeypatch, caplog
-    ):
+    async def test_callbacks_get_503_and_one_line_until_the_database_is_back(self, deferred, monkeypatch, caplog):
         app, away = callback_app(), raising(ConnectionError("the database is away\nSELECT * FROM task_instance"))
         with monkeypatch.context() as broken:
             broken.setattr(database, "create_session", away)
@@ -295,9 +293,7 @@ class TestUnexpectedError:
         assert deferred.token not in caplog.text
 
     @pytest.mark.parametrize("missing", ["receiver", "database"])
-    async def test_route_that_cannot_be_loaded_is_logged_once_and_loaded_again_after_a_pause(
-        self, deferred, monkeypatch, caplog, missing
-    ):
+    async def test_missing_route_is_logged_once_and_loaded_again_later(self, deferred, monkeypatch, caplog, missing):
         app = callback_app()
         with monkeypatch.context() as broken, caplog.at_level(logging.DEBUG):
             broken.setitem(sys.modules, f"airflow_provider_browseract.webhook.{missing}", None)
