@@ -23,21 +23,6 @@ from tests.triggers.waits import start, start_bot, start_paused, trigger
 from tests.workers import calls_of, stored_trigger
 
 
-@cases(
-    {
-        "ended before a past deadline": (0.0, -60, "finished"),
-        "past deadline": (600.0, -60, "running"),
-        "later deadline": (600.0, 30, "running"),
-    },
-)
-def test_trigger_reports_deadline_of_a_run_that_then_keeps_running(world, emulator, wait, duration, within, status):
-    emulator.set_workflow(ORDERS.id, duration=duration)
-    deadline = world.clock.now + within
-    assert wait(trigger(start(), deadline=deadline)).wait.last_seen == status
-    assert world.clock.now >= deadline
-    assert emulator.tasks[0].status == status
-
-
 def test_client_that_cannot_be_opened_ends_the_wait_as_failed_polls_do(world, emulator, wait, monkeypatch, logs):
     monkeypatch.setattr(client.AsyncBrowserActClient, "_open", raising(FileNotFoundError("/etc/ssl/private.pem")))
     began = world.clock.now
@@ -62,19 +47,6 @@ def test_unexpected_error_leaves_the_wait_to_a_worker(world, emulator, wait, mon
     assert event.wait.last_seen is None
     assert "failed with an unexpected error. A worker continues in" in logs()
     assert world.clock.now == pytest.approx(began + seconds, abs=12)
-
-
-def test_api_key_rotated_during_the_wait_fails_no_poll(world, emulator, caplog):
-    async def rotated():
-        polls = asyncio.ensure_future(anext(aiter(trigger(start()).run())))
-        await asyncio.sleep(20)
-        emulator.api_key = "app-new"
-        world.connect(password="app-new")
-        return await polls
-
-    assert world.run(rotated()).payload["wait"]["last_seen"] == "finished"
-    assert 401 in [request.status for request in emulator.requests]
-    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
 
 @cases(
