@@ -18,7 +18,7 @@ from unittest.mock import DEFAULT, Mock, call, patch
 import pytest
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 
-from airflow_provider_browseract.api.versions import SOURCES, SourceKind
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.compat import DELETED, AirflowFailException, AirflowTaskTimeout, TaskDeferred, conf
 from airflow_provider_browseract.emulator import ENDLESS, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunLostError, RunTimedOutError
@@ -26,14 +26,13 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
-from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import MIN_FAILED_POLLS, Wait, WaitEvent, WokenBy
-from airflow_provider_browseract.worker.ledger import STATE_KEY, STATE_RETENTION, Entry, Ledger
+from airflow_provider_browseract.worker.ledger import Ledger
 from airflow_provider_browseract.worker.own_run import OwnRun
 from tests.cases import cases, raising
 from tests.conftest import connect
-from tests.workers import KILL, PENS, FakeTaskInstance, Worker, at_pushes, calls_of, emulator, worker
+from tests.workers import KILL, PENS, Worker, at_pushes, calls_of, emulator, worker
 
 __all__ = ["connect", "emulator", "worker"]
 
@@ -232,28 +231,25 @@ class TestUnexpectedSigterm:
 class TestOperatorOfAnotherVersionOfTheApi:
     """An earlier try has started a run. Since then, someone has changed the operator to one of another version."""
 
-    @pytest.fixture(params=[SourceKind.WORKFLOW, SourceKind.BOT])
-    def earlier(self, request, emulator, store) -> Entry:
-        """What the earlier try has stored of its run."""
-        source = Source(request.param, ENDLESS.id)
-        run = BrowserActHook().client.send(SOURCES[source.kind].start(source.id, {}))
-        hook, ti = BrowserActHook(), FakeTaskInstance()
-        digest, conn_id = hook.settings.key_digest, hook.browseract_conn_id
-        entry = Entry(source, "f" * 64, digest, conn_id, time.time(), 100.0, max_tries=1, task_id=run.id)
-        store.set(STATE_KEY, to_json(entry := entry.signed(hook.settings, ti)), retention=STATE_RETENTION)
-        return entry
+    @pytest.fixture(params=["workflow", "bot"])
+    def changed(self, request, tries) -> Worker:
+        """A try with the new operator."""
+        workflow, bot = {"input_parameters": None}, {"operator_class": RunBotOperator}
+        if request.param == "workflow":
+            tries(**workflow, workflow_id=ENDLESS.id, wait_for_completion=False).run()
+            return tries(**bot, bot_id=ORDERS.id, try_number=2)
+        tries(**bot, bot_id=ENDLESS.id, wait_for_completion=False).run()
+        return tries(**workflow, workflow_id=ORDERS.id, try_number=2)
 
     @pytest.fixture
-    def changed(self, tries, earlier) -> Worker:
-        """A try with the new operator."""
-        if earlier.source.kind is SourceKind.BOT:
-            return tries(workflow_id=ORDERS.id, input_parameters=None, try_number=2)
-        return tries(operator_class=RunBotOperator, bot_id=ORDERS.id, try_number=2)
+    def earlier(self, changed, emulator) -> str:
+        """The run of the earlier try."""
+        return emulator.tasks[0].id
 
     def test_kill_before_the_first_read_stops_the_run(self, changed, airflow, emulator, earlier):
         airflow.state = "failed"
         changed.at_calls("get-task", "query-run", before=kill_and_decide)
-        marked = f"(?s)^Killed: the Airflow task was set to a final state.*{earlier.task_id}"
+        marked = f"(?s)^Killed: the Airflow task was set to a final state.*{earlier}"
         with pytest.raises(RunCanceledError, match=marked):
             changed.run()
         assert [task.status for task in emulator.tasks] == ["canceled"]
@@ -265,7 +261,7 @@ class TestOperatorOfAnotherVersionOfTheApi:
 
         def killed_after(key, value, **keywords):
             keep(key, value, **keywords)
-            if value.get("task_id") not in (None, earlier.task_id):
+            if value.get("task_id") not in (None, earlier):
                 airflow.state = "failed"
                 kill_and_decide(operator)
 
@@ -277,19 +273,19 @@ class TestOperatorOfAnotherVersionOfTheApi:
     def test_run_that_cannot_be_read_is_stopped_without_a_next_try(self, changed, emulator, earlier):
         for endpoint in ("get-task", "query-run"):
             emulator.fault(endpoint, RequestFault.status(503), times=None)
-        stopped = f"An earlier try has started a run. The run was stopped.\nBrowserAct task {earlier.task_id}"
+        stopped = f"An earlier try has started a run. The run was stopped.\nBrowserAct task {earlier}"
         with pytest.raises(RunLostError, match=stopped):
             changed.run()
         assert [task.status for task in emulator.tasks] == ["canceled"]
 
     def test_event_of_a_deferred_run_is_acted_on_in_the_version_of_the_run(self, changed, emulator, earlier):
-        wait = Wait(earlier.task_id, time.time(), api_version=earlier.source.api_version)
+        wait = Wait(earlier, time.time(), ApiVersion(emulator.tasks[0].api_version))
         with pytest.raises(RunTimedOutError, match="The run was stopped"):
             changed.operator().execute_complete(changed.context, to_json(WaitEvent(wait)))
         assert [task.status for task in emulator.tasks] == ["canceled"]
 
     def test_run_whose_deferral_was_ended_by_airflow_is_stopped(self, changed, emulator, earlier):
-        changed.ti.xcoms["task_id"] = earlier.task_id
+        changed.ti.xcoms["task_id"] = earlier
         with pytest.raises(RunLostError, match=r"Airflow ended the deferral: Trigger timeout\.\nThe run was stopped\."):
             changed.operator().resume_execution("__fail__", {"error": "Trigger timeout"}, changed.context)
         assert [task.status for task in emulator.tasks] == ["canceled"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from airflow_provider_browseract.emulator import ORDERS, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.exceptions import RunLostError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator
-from airflow_provider_browseract.worker.ledger import STATE_KEY
+from airflow_provider_browseract.worker.ledger import STATE_KEY, Entry
 from tests.cases import cases
 from tests.workers import PENS, FakeStore
 
@@ -36,36 +37,27 @@ def entry_of(instance: Any) -> Any:
     return json.loads(instance.context["task_state_store"].values[STATE_KEY])
 
 
+ENTRY = tuple(each.name for each in fields(Entry))
 FORGED_ENTRIES: dict[str, Any] = {
-    "their entry": lambda own, their: their,
-    "own entry, their run": lambda own, their: {**own, "task_id": their["task_id"]},
-    "own entry, their run and source": lambda own, their: {
-        **own,
-        "task_id": their["task_id"],
-        "source": their["source"],
-    },
-    "own entry, their proof": lambda own, their: {**own, "task_id": their["task_id"], "proof": their["proof"]},
-    "other inputs": lambda own, their: {**own, "task_id": their["task_id"], "fingerprint": "x"},
-    "other inputs, other key": lambda own, their: {
-        **own,
-        "task_id": their["task_id"],
-        "fingerprint": "x",
-        "key_digest": "x",
-    },
-    "their entry, other key": lambda own, their: {**their, "key_digest": "x"},
-    "no proof": lambda own, their: {**own, "task_id": their["task_id"], "proof": None},
-    "own entry without a run, their time": lambda own, their: {
-        **own,
-        "task_id": None,
-        "written_at": their["written_at"],
-    },
+    "their entry": (ENTRY, {}),
+    "own entry, their run": (("task_id",), {}),
+    "own entry, their run and source": (("task_id", "source"), {}),
+    "own entry, their proof": (("task_id", "proof"), {}),
+    "other inputs": (("task_id",), {"fingerprint": "x"}),
+    "other inputs, other key": (("task_id",), {"fingerprint": "x", "key_digest": "x"}),
+    "their entry, other key": (ENTRY, {"key_digest": "x"}),
+    "no proof": (("task_id",), {"proof": None}),
+    "own entry without a run, their time": (("written_at",), {"task_id": None}),
 }
+"""Which fields of their entry are in the own one, and other values."""
 
 
 @pytest.mark.parametrize("max_tries", [0, 1], ids=["retried", "cleared"])
 @pytest.mark.parametrize("kind", ["workflow", "template"])
-@cases("forge", FORGED_ENTRIES)
-def test_forged_entry_reads_stops_and_adopts_no_run_of_another_task(worker, emulator, theirs, forge, kind, max_tries):
+@cases("of_theirs,other", FORGED_ENTRIES)
+def test_forged_entry_reads_stops_and_adopts_no_run_of_others(
+    worker, emulator, theirs, of_theirs, other, kind, max_tries
+):
     given: dict[str, Any] = {"workflow_id": SEARCH.id, "input_parameters": PENS}
     if kind == "template":
         given = {"operator_class": RunTemplateOperator, "workflow_template_id": TEMPLATE_SEARCH.id}
@@ -73,7 +65,8 @@ def test_forged_entry_reads_stops_and_adopts_no_run_of_another_task(worker, emul
     mine = worker(store=FakeStore(), wait_for_completion=False, **given)
     mine.run()
     [their_run, my_run] = emulator.tasks
-    forged = forge(entry_of(mine), entry_of(theirs))
+    their_entry = entry_of(theirs)
+    forged = {**entry_of(mine), **{name: their_entry.get(name) for name in of_theirs}, **other}
     mine.context["task_state_store"].values[STATE_KEY] = json.dumps(forged)
     mine.ti.max_tries = max_tries
     reads = len(emulator.requests)
