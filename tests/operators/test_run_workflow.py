@@ -182,26 +182,11 @@ def test_private_callback_url_is_refused_unless_the_api_is_private(orders, monke
 
 
 class TestChangingConnection:
-    @cases(
-        {
-            "missing": (None, AirflowNotFoundException, "or set AIRFLOW_CONN_BROWSERACT_DEFAULT"),
-            "unreadable": ("{", AirflowNotFoundException, "Airflow cannot read the value of"),
-            "key in quotes": (
-                {"password": '"app-emulator"'},
-                AirflowFailException,
-                "Enter only the key, without quotes",
-            ),
-        },
-    )
-    def test_fault_of_the_connection_ends_the_try(self, orders, world, emulator, monkeypatch, variable, error, words):
-        if isinstance(variable, dict):
-            world.connect(**variable)
-        else:
-            monkeypatch.delenv(CONNECTION)
-            if variable:
-                monkeypatch.setenv(CONNECTION, variable)
+    @cases({"missing": ("", f"or set {CONNECTION}"), "unreadable": ("{", "Airflow cannot read the value of")})
+    def test_connection_that_cannot_be_read_ends_the_try(self, orders, world, emulator, monkeypatch, variable, words):
+        monkeypatch.setenv(CONNECTION, variable)
         began = world.clock.now
-        with pytest.raises(error, match=words):
+        with pytest.raises(AirflowNotFoundException, match=words):
             orders().run()
         assert (emulator.tasks, world.clock.now) == ([], began)
 
@@ -351,12 +336,13 @@ def test_execute_without_the_context_of_a_task_instance_states_how_to_test():
         operator.execute({})
 
 
-@pytest.mark.parametrize("operator", [StopTaskOperator, TaskSensor])
-def test_missing_id_of_the_browseract_task_is_named_when_the_dag_is_parsed(operator):
-    with pytest.raises(TypeError, match="missing keyword argument 'browseract_task_id'"):
-        operator(task_id="t")
-
-
-def test_id_of_another_kind_is_named_before_the_missing_one():
-    with pytest.raises(TypeError, match="RunBotOperator has no argument 'workflow_id'"):
-        RunBotOperator(task_id="t", workflow_id="7")  # type: ignore[call-arg]
+@cases(
+    {
+        "operator": (StopTaskOperator, {}, "missing keyword argument 'browseract_task_id'"),
+        "sensor": (TaskSensor, {}, "missing keyword argument 'browseract_task_id'"),
+        "id of another kind": (RunBotOperator, {"workflow_id": "7"}, "RunBotOperator has no argument 'workflow_id'"),
+    },
+)
+def test_missing_id_is_named_when_the_dag_is_parsed_unless_another_one_was_given(operator, given, words):
+    with pytest.raises(TypeError, match=words):
+        operator(task_id="t", **given)

@@ -139,6 +139,7 @@ CONNECTIONS = [
     ({"password": "", "login": "app-emulator"}, FAILS, "has no API key"),
     ({"password": "", "extra": {"api_key": "app-emulator"}}, FAILS, "has no API key"),
     ({"password": "Bearer app-emulator"}, FAILS, "has spaces, quotes or other characters that no key has"),
+    ({"password": '"app-emulator"'}, FAILS, "Enter only the key, without quotes"),
     ({"password": "app-wrong"}, errors.AuthenticationError, "API key (password) field of the Airflow connection"),
     ({"extra": {"read_timeout": "soon"}}, FAILS, f"{IN_THE_EXTRA} 'read_timeout': {NUMBER}"),
     ({"extra": {"daily_credits": 0}}, FAILS, f"{IN_THE_EXTRA} 'daily_credits': {POSITIVE}"),
