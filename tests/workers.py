@@ -91,6 +91,8 @@ class Worker:
             self.arguments.setdefault("durable", True)
         self.deferrals: list[TaskDeferred] = []
         self.events: list[dict] = []
+        #: The operator of the last process.
+        self.made: Any = None
         self._at_calls: tuple[Any, ...] | None = None
 
     def operator(self) -> Any:
@@ -113,6 +115,7 @@ class Worker:
                     after(operator)
 
             client.send = sent
+        self.made = operator
         return operator
 
     def at_calls(self, *names: str, before=lambda _: None, after=lambda _: None) -> None:

@@ -19,7 +19,7 @@ import pytest
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 
 from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.compat import DELETED, AirflowFailException, AirflowTaskTimeout, TaskDeferred, conf
+from airflow_provider_browseract.compat import DELETED, AirflowFailException, AirflowTaskTimeout, conf
 from airflow_provider_browseract.emulator import ENDLESS, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -76,9 +76,9 @@ def be_hasty(monkeypatch) -> Callable[[], None]:
 
 
 @contextmanager
-def sigterm_after(operator, wait: Callable[[], object]) -> Iterator[None]:
+def sigterm_after(attempt, wait: Callable[[], object]) -> Iterator[None]:
     """Send SIGTERM to this process after a wait, as Airflow handles it: call on_kill, and let the code continue."""
-    before = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+    before = signal.signal(signal.SIGTERM, lambda *_: attempt.made.on_kill())
 
     def send() -> None:
         wait()
@@ -98,15 +98,15 @@ def killed(emulator) -> Callable[..., BaseException]:
     """Return a function that runs a try and ends its process with SIGTERM while it waits."""
 
     def kill(attempt, *, happens: Callable[[], Any] = lambda: None, polls: int = 2) -> BaseException:
-        operator, polled = attempt.operator(), calls_of(emulator, "get-task")
+        polled = calls_of(emulator, "get-task")
 
         def wait() -> None:
             # One poll after the start, for the links, and then those of the wait.
             emulator.wait_until(lambda: calls_of(emulator, "get-task") - polled >= polls)
             happens()
 
-        with sigterm_after(operator, wait), pytest.raises((RunLostError, RunCanceledError)) as raised:
-            operator.execute(attempt.context)
+        with sigterm_after(attempt, wait), pytest.raises((RunLostError, RunCanceledError)) as raised:
+            attempt.run()
         return raised.value
 
     return kill
@@ -117,18 +117,17 @@ class TestUnexpectedSigterm:
 
     def test_second_sigterm_during_a_slow_stop_sends_no_other_stop_request(self, tries, emulator, logs):
         attempt = tries(max_tries=0)
-        operator = attempt.operator()
         emulator.fault("stop-task", RequestFault.slow(1.5))
 
         def called(endpoint: str) -> Callable[[], object]:
             return lambda: emulator.wait_until(lambda: calls_of(emulator, endpoint))
 
         with (
-            sigterm_after(operator, called("get-task")),
-            sigterm_after(operator, called("stop-task")),
+            sigterm_after(attempt, called("get-task")),
+            sigterm_after(attempt, called("stop-task")),
             pytest.raises(RunCanceledError, match=r"\nThe run was stopped\."),
         ):
-            operator.execute(attempt.context)
+            attempt.run()
         assert calls_of(emulator, "stop-task") == 1
         assert logs().count("Killed: ") == 1
 
@@ -144,14 +143,12 @@ class TestUnexpectedSigterm:
         self, tries, airflow, emulator, be_hasty, logs, state, arguments, condition
     ):
         attempt = tries(deferrable=True, max_tries=0, **arguments)
-        operator = attempt.operator()
-        with pytest.raises(TaskDeferred):
-            operator.execute(attempt.context)
+        attempt.defer()
         airflow.state = state
         if state is None:
             airflow.answers = AWAY
             be_hasty()
-        kill_and_decide(operator)
+        kill_and_decide(attempt.made)
         assert emulator.tasks[0].status == "running"
         log = logs()
         assert f"The run keeps running, and the triggerer waits for it{condition}. Its page is http" in log
@@ -175,10 +172,9 @@ class TestUnexpectedSigterm:
     def test_sigterm_after_the_run_has_ended_still_returns_its_result(self, tries, airflow, emulator, arguments, logs):
         emulator.next_run(SEARCH.id, duration=0.2)
         attempt = tries(poll_interval=60, **arguments)
-        operator = attempt.operator()
         began = time.monotonic()
-        with sigterm_after(operator, partial(wait_for_end, emulator)):
-            assert len(operator.execute(attempt.context)) == 2
+        with sigterm_after(attempt, partial(wait_for_end, emulator)):
+            assert len(attempt.run()) == 2
         # SIGTERM has interrupted the sleep between two polls.
         assert time.monotonic() - began < 20
         assert [task.status for task in emulator.tasks] == ["finished"]
@@ -188,9 +184,8 @@ class TestUnexpectedSigterm:
         emulator.fault("stop-task", RequestFault.refused(10121))
         emulator.next_run(SEARCH.id, duration=2.0)
         attempt = tries(store=None, poll_interval=0.5)
-        operator = attempt.operator()
-        with sigterm_after(operator, lambda: emulator.wait_until(lambda: calls_of(emulator, "get-task") >= 2)):
-            assert len(operator.execute(attempt.context)) == 2
+        with sigterm_after(attempt, lambda: emulator.wait_until(lambda: calls_of(emulator, "get-task") >= 2)):
+            assert len(attempt.run()) == 2
         assert calls_of(emulator, "get-task") < 20
 
     def test_ctrl_c_during_start_logs_that_a_run_may_exist_and_a_retry_reattaches(self, tries, emulator, connect, logs):
@@ -463,14 +458,13 @@ class TestKillAfterTheDecision:
         if fault is not None:
             emulator.fault(*fault, times=None, skip=1 if fault[0] == "get-task" else 0)
         attempt = tries(**arguments)
-        operator = attempt.operator()
         fails = pytest.raises((RunLostError, RunTimedOutError))
         with nullcontext() if "wait_for_completion" in arguments else fails:
-            operator.execute(attempt.context)
+            attempt.run()
         emulator.clear_faults()
         stops = calls_of(emulator, "stop-task")
         airflow.state = state
-        kill_and_decide(operator)
+        kill_and_decide(attempt.made)
         assert calls_of(emulator, "stop-task") == stops
         assert "Killed" not in logs()
 
@@ -481,23 +475,21 @@ class TestKillThatTheCodeOutruns:
     @pytest.mark.parametrize("arguments", [{"wait_for_completion": False}, {"deferrable": True}], ids=str)
     def test_killed_try_neither_succeeds_nor_defers_after_its_run_is_stopped(self, tries, airflow, emulator, arguments):
         attempt = tries(max_tries=0, **arguments)
-        operator = attempt.operator()
         killed: list[str] = []
 
         def kill_meanwhile(key, _):
             if key == ("wait" if arguments.get("deferrable") else "task") and not killed:
                 killed.append(key)
                 airflow.state = "failed"
-                operator.on_kill()
+                attempt.made.on_kill()
                 emulator.wait_until(lambda: emulator.tasks[0].status == "canceled")
 
         at_pushes(attempt, kill_meanwhile)
         with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped"):
-            operator.execute(attempt.context)
+            attempt.run()
 
     def test_execution_timeout_during_the_decision_waits_until_the_run_is_stopped(self, tries, airflow, emulator):
         attempt = tries(max_tries=0)
-        operator = attempt.operator()
 
         def time_out_and_respond() -> None:
             # The thread that decides asks Airflow.
@@ -511,10 +503,10 @@ class TestKillThatTheCodeOutruns:
 
         before = signal.signal(signal.SIGALRM, raising(AirflowTaskTimeout("Timeout")))
         try:
-            with sigterm_after(operator, marked):
-                operator.execute(attempt.context)
+            with sigterm_after(attempt, marked):
+                attempt.run()
         except AirflowTaskTimeout:
-            operator.on_kill()
+            attempt.made.on_kill()
         except RunCanceledError:
             pytest.fail("the decision came before the timeout")
         finally:
@@ -537,12 +529,12 @@ def test_kill_during_a_look_up_while_airflow_is_away_promises_no_next_try(tries,
 
 
 class TestExecutionTimeout:
-    def execute(self, operator, attempt) -> None:
+    def execute(self, attempt) -> None:
         """Handle execution_timeout as Airflow does: with an exception, and on_kill while that is handled."""
         try:
-            operator.execute(attempt.context)
+            attempt.run()
         except AirflowTaskTimeout:
-            operator.on_kill()
+            attempt.made.on_kill()
             raise
 
     def time_out(self, attempt, emulator, after: str = "get-task") -> None:
@@ -554,24 +546,23 @@ class TestExecutionTimeout:
 
         attempt.at_calls("get-task", before=over)
         with pytest.raises(AirflowTaskTimeout):
-            self.execute(attempt.operator(), attempt)
+            self.execute(attempt)
 
     @pytest.fixture
     def lost(self, tries, emulator, monkeypatch):
         """Return a function that makes a try whose time ends while it looks up its lost start."""
 
-        def make(**arguments) -> tuple[Worker, Any]:
+        def make(**arguments) -> Worker:
             attempt, pause = tries(**arguments), time.sleep
-            operator = attempt.operator()
 
             def over(seconds: float) -> None:
-                if operator._run.lost is not None and not operator._run.killed:
+                if attempt.made._run.lost is not None and not attempt.made._run.killed:
                     raise AirflowTaskTimeout("Timeout")
                 pause(seconds)
 
             emulator.fault("run-task", RequestFault.lost_response(), times=1)
             monkeypatch.setattr(time, "sleep", over)
-            return attempt, operator
+            return attempt
 
         return make
 
@@ -600,19 +591,17 @@ class TestExecutionTimeout:
     ):
         if not matches:
             emulator.rewrite("list-tasks", lambda _: {"items": [], "total_count": 0})
-        attempt, operator = lost(**arguments)
         with pytest.raises(error):
-            self.execute(operator, attempt)
+            self.execute(lost(**arguments))
         assert emulator.tasks[0].status == status
         assert logs().count("Killed: execution_timeout ended the Airflow task.") == 1
 
     def test_sigterm_while_execution_timeout_waits_for_the_list_ends_the_wait(self, lost, emulator, monkeypatch, logs):
         monkeypatch.setattr(timings, "LIST_READS", (60.0, 120.0))
-        attempt, operator = lost()
-        began = time.monotonic()
-        deciding = partial(emulator.wait_until, lambda: operator._run._deciding is not None)
-        with sigterm_after(operator, deciding), pytest.raises(AirflowTaskTimeout):
-            self.execute(operator, attempt)
+        attempt, began = lost(), time.monotonic()
+        deciding = partial(emulator.wait_until, lambda: attempt.made is not None and attempt.made._run._deciding)
+        with sigterm_after(attempt, deciding), pytest.raises(AirflowTaskTimeout):
+            self.execute(attempt)
         assert time.monotonic() - began < 30
         assert emulator.tasks[0].status == "running"
         assert f"BrowserAct tasks of workflow {SEARCH.id}: {emulator.tasks[0].id}" in logs()
@@ -628,8 +617,9 @@ class TestExecutionTimeout:
         times_out_once = [AirflowTaskTimeout("Timeout"), DEFAULT]
         stop = Mock(wraps=operator.hook.client_within, side_effect=times_out_once)
         monkeypatch.setattr(operator.hook, "client_within", stop)
+        attempt.operator = lambda: operator
         with pytest.raises(AirflowTaskTimeout):
-            self.execute(operator, attempt)
+            self.execute(attempt)
         assert emulator.tasks[0].status == "canceled"
         # Airflow sets no limit to the time after execution_timeout.
         assert stop.mock_calls == [call(None), call(None)]
@@ -764,12 +754,10 @@ def test_late_response_of_airflow_after_the_deferral_is_ignored(tries, airflow, 
 @pytest.mark.parametrize("stored", [True, False])
 def test_deferral_of_a_later_try_is_not_taken_for_that_of_the_killed_try(tries, killed, airflow, emulator, stored):
     def replaced() -> None:
-        attempt.operated._run.stored = stored
+        attempt.made._run.stored = stored
         airflow.become("deferred", superseded=True)
 
     attempt = tries()
-    make = attempt.operator
-    attempt.operator = lambda: attempt.__dict__.setdefault("operated", make())
     error = killed(attempt, happens=replaced)
     fate = REATTACHES if stored else "The run was stopped."
     assert f"Airflow considered this try dead and started another one.\n{fate}" in str(error)
@@ -788,11 +776,9 @@ def test_process_ends_after_a_kill_after_its_deferral_is_decided(tries, airflow,
     monkeypatch.setattr(timings, "HANDLER_LIMIT", 0.0)
     emulator.fault("stop-task", RequestFault.slow(0.5))
     attempt = tries(deferrable=True)
-    operator = attempt.operator()
-    with pytest.raises(TaskDeferred):
-        operator.execute(attempt.context)
+    attempt.defer()
     airflow.state = "failed"
-    operator.on_kill()
+    attempt.made.on_kill()
     ends_of_tasks[0]()
-    assert isinstance(operator._run.error, RunCanceledError)
+    assert isinstance(attempt.made._run.error, RunCanceledError)
     assert calls_of(emulator, "stop-task") == 1
