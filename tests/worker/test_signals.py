@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 import airflow_provider_browseract.api
-from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunError, RunLostError
 from airflow_provider_browseract.runs import timings
@@ -85,7 +84,7 @@ def channel(airflow) -> threading.Lock:
 
 @pytest.fixture
 def begin(worker, store, connect, emulator, airflow, channel) -> Iterator[Callable[..., Any]]:
-    """Return a function that makes a try and its operator. SIGTERM calls ``on_kill``, and code continues."""
+    """Return a function that makes a try. SIGTERM calls ``on_kill``, and code continues."""
     connect({"retry_budget": 0.2, "read_timeout": 3})
     emulator.set_workflow(SEARCH.id, duration=60.0)
     before = signal.getsignal(signal.SIGTERM)
@@ -93,9 +92,8 @@ def begin(worker, store, connect, emulator, airflow, channel) -> Iterator[Callab
     def make(state: str, max_tries: int = 0, **arguments: Any) -> Any:
         attempt = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, **arguments)
         attempt.ti.max_tries, airflow.state = max_tries, state
-        operator = attempt.operator()
-        signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
-        return attempt, operator
+        signal.signal(signal.SIGTERM, lambda *_: attempt.made.on_kill())
+        return attempt
 
     yield make
     signal.signal(signal.SIGTERM, before)
@@ -111,14 +109,14 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def in_a_log_line(attempt, operator, channel, emulator, monkeypatch) -> None:
+def in_a_log_line(attempt, channel, emulator, monkeypatch) -> None:
     log = LockedLog()
-    monkeypatch.setattr(type(operator), "log", log)
+    monkeypatch.setattr(attempt.operator_class, "log", log)
     # Once the id of the run is known.
-    log.interrupt = lambda: terminate() if attempt.ti.xcoms.get("task_id") and not operator._run.killed else None
+    log.interrupt = lambda: terminate() if attempt.ti.xcoms.get("task_id") and not attempt.made._run.killed else None
 
 
-def in_a_request(attempt, operator, channel, emulator, monkeypatch) -> None:
+def in_a_request(attempt, channel, emulator, monkeypatch) -> None:
     emulator.fault("get-task", RequestFault.hung(), times=1, skip=1)
     first = calls_of(emulator, "get-task")
 
@@ -141,12 +139,12 @@ def push_over(channel, attempt, pushed: Callable[[str], None] = lambda _: None) 
     attempt.ti.xcom_push = pushing
 
 
-def in_an_xcom_push(attempt, operator, channel, emulator, monkeypatch) -> None:
+def in_an_xcom_push(attempt, channel, emulator, monkeypatch) -> None:
     interrupt = once(terminate)
     push_over(channel, attempt, lambda key: interrupt() if key == "task_id" else None)
 
 
-def in_an_import(attempt, operator, channel, emulator, monkeypatch) -> None:
+def in_an_import(attempt, channel, emulator, monkeypatch) -> None:
     monkeypatch.setattr(airflow_provider_browseract.api, "pages", sys.modules[IMPORTED])
 
     def importing(key: str, _: Any) -> None:
@@ -170,18 +168,18 @@ def in_an_import(attempt, operator, channel, emulator, monkeypatch) -> None:
 def test_sigterm_is_carried_out_while_the_interrupted_code_holds_a_lock(
     begin, emulator, channel, monkeypatch, place, state, max_tries, error, status
 ):
-    attempt, operator = begin(state, max_tries)
-    place(attempt, operator, channel, emulator, monkeypatch)
+    attempt = begin(state, max_tries)
+    place(attempt, channel, emulator, monkeypatch)
     began = time.monotonic()
     with pytest.raises(error):
-        operator.execute(attempt.context)
+        attempt.run()
     assert time.monotonic() - began < LIMIT
     assert emulator.tasks[0].status == status
 
 
 def test_run_is_stopped_while_the_process_still_waits_for_a_response(begin, emulator, channel, monkeypatch):
-    attempt, operator = begin("failed")
-    in_a_request(attempt, operator, channel, emulator, monkeypatch)
+    attempt = begin("failed")
+    in_a_request(attempt, channel, emulator, monkeypatch)
     reads_at_the_stop = []
 
     def watch() -> None:
@@ -191,16 +189,15 @@ def test_run_is_stopped_while_the_process_still_waits_for_a_response(begin, emul
     watching = threading.Thread(target=watch)
     watching.start()
     with pytest.raises(RunCanceledError, match="The run was stopped"):
-        operator.execute(attempt.context)
+        attempt.run()
     watching.join()
     # The process still waited for its second read.
     assert reads_at_the_stop == [2]
 
 
 def test_sigterm_after_the_deferral_holds_the_process_only_for_a_moment(begin, emulator, airflow, channel):
-    attempt, operator = begin("running", deferrable=True)
-    with pytest.raises(TaskDeferred):
-        operator.execute(attempt.context)
+    attempt = begin("running", deferrable=True)
+    attempt.defer()
     began = time.monotonic()
     # Airflow sends the deferral.
     with channel:
@@ -210,7 +207,7 @@ def test_sigterm_after_the_deferral_holds_the_process_only_for_a_moment(begin, e
         [deciding] = [thread for thread in threading.enumerate() if thread.name == "browseract-on-kill"]
         assert deciding.daemon
     airflow.state = "deferred"
-    operator._run.await_decision()
+    attempt.made._run.await_decision()
     assert emulator.tasks[0].status == "running"
 
 
@@ -221,14 +218,14 @@ def test_signals_at_random_moments_never_freeze_the_process(begin, store, emulat
     for number in range(pytestconfig.getoption("--signals")):
         store.values.clear()
         state = chance.choice(["running", "failed", "restarting"])
-        attempt, operator = begin(state, max_tries=chance.randrange(2), poll_interval=0.02)
+        attempt = begin(state, max_tries=chance.randrange(2), poll_interval=0.02)
         push_over(channel, attempt)
         killing = threading.Timer(chance.uniform(0.0, 0.3), terminate)
         began = time.monotonic()
         killing.start()
         result = error = None
         try:
-            result = operator.execute(attempt.context)
+            result = attempt.run()
         except RunError as raised:
             error = raised
         killing.join()
