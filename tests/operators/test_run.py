@@ -246,9 +246,11 @@ def test_private_callback_url_is_refused_unless_the_api_is_private(orders, monke
 
 
 class TestChangingConnection:
-    @cases({"missing": ("", f"or set {CONNECTION}"), "unreadable": ("{", "Airflow cannot read the value of")})
+    @cases({"missing": (None, f"or set {CONNECTION}"), "unreadable": ("{", "Airflow cannot read the value of")})
     def test_connection_that_cannot_be_read_ends_the_try(self, orders, world, emulator, monkeypatch, variable, words):
-        monkeypatch.setenv(CONNECTION, variable)
+        monkeypatch.delenv(CONNECTION)
+        if variable:
+            monkeypatch.setenv(CONNECTION, variable)
         began = world.clock.now
         with pytest.raises(AirflowNotFoundException, match=words):
             orders().run()

@@ -115,10 +115,10 @@ async def test_watcher_reports_each_run_that_ends_once_or_only_those_of_its_ids_
     assert not any("status=" in request.query for request in emulator.requests)
 
 
-@pytest.mark.parametrize(("of", "endpoint"), [("workflow_id", "list-tasks"), ("bot_id", "page-runs")])
+@cases({"workflow": ({"workflow_id": "7"}, "list-tasks"), "bot": ({"bot_id": "7"}, "page-runs")})
 @in_world
-async def test_watcher_lists_only_what_it_may_report(world, emulator, of, endpoint):
-    async with watching(**{of: "7"}):
+async def test_watcher_lists_only_what_it_may_report(world, emulator, arguments, endpoint):
+    async with watching(**arguments):
         await asyncio.sleep(POLLS)
     assert {request.endpoint for request in emulator.requests} == {endpoint}
 
