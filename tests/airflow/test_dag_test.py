@@ -77,13 +77,11 @@ def ctrl_c(emulator) -> Iterator[Callable[[], None]]:
 
 
 @cases(
-    {
-        "in the worker": ({"deferrable": False}, False, "canceled", "was stopped"),
-        "deferred": ({"deferrable": True}, False, "canceled", "was stopped"),
-        "in the worker, cancel_on_kill=False": ({"deferrable": False, "cancel_on_kill": False}, False, "running", KEPT),
-        "deferred, cancel_on_kill=False": ({"deferrable": True, "cancel_on_kill": False}, False, "running", KEPT),
-        "stop fails": ({"deferrable": True}, True, "running", "It may keep running and using credits"),
-    },
+    ("in the worker", {"deferrable": False}, False, "canceled", "was stopped"),
+    ("deferred", {"deferrable": True}, False, "canceled", "was stopped"),
+    ("in the worker, cancel_on_kill=False", {"deferrable": False, "cancel_on_kill": False}, False, "running", KEPT),
+    ("deferred, cancel_on_kill=False", {"deferrable": True, "cancel_on_kill": False}, False, "running", KEPT),
+    ("stop fails", {"deferrable": True}, True, "running", "It may keep running and using credits"),
 )
 def test_ctrl_c_logs_what_becomes_of_the_run(tried, emulator, ctrl_c, logged, arguments, stop_fails, status, expected):
     emulator.set_workflow(ORDERS.id, duration=60.0)

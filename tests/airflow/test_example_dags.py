@@ -74,12 +74,10 @@ def test_profile_example_reuses_login_profile_in_two_runs(run, browseract_emulat
 
 
 @cases(
-    {
-        "keywords": ("keywords", {"keywords": ["laptops", "phones"]}, [2, 2]),
-        "template": ("template", None, [3]),
-        "bot template": ("bot_template", None, [3, 3]),
-        "decorated": ("decorated", None, [2, 2]),
-    },
+    ("keywords", "keywords", {"keywords": ["laptops", "phones"]}, [2, 2]),
+    ("template", "template", None, [3]),
+    ("bot template", "bot_template", None, [3, 3]),
+    ("decorated", "decorated", None, [2, 2]),
 )
 def test_example_starts_one_run_for_each_input_and_returns_its_rows(run, browseract_emulator, name, conf, rows_of_runs):
     result = run(name, conf)

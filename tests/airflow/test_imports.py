@@ -119,20 +119,20 @@ def read_default_deferrable(default: bool) -> None:
 
 
 @cases(
-    {
-        "operators, which each DAG file imports, load no HTTP library, client or trigger": partial(
-            load, "operators.browseract", "airflow.sdk.definitions.dag", UNUSED_BY_OPERATORS
-        ),
-        "DAG with all operators loads no jsonschema": parse_all_operators,
-        "plugin loads only what it needs before the first request": partial(
-            load, "plugin", "airflow.plugins_manager", UNUSED_BY_PLUGIN
-        ),
-        "provider info, which every process reads, loads no models": load_provider_info,
-        "API and decisions load no Airflow": load_without_airflow,
-        "calls and decisions load no HTTP library": load_without_http,
-        "deferrable is the default of Airflow's configuration": partial(read_default_deferrable, True),
-        "deferrable is not the default of Airflow's configuration": partial(read_default_deferrable, False),
-    },
+    (
+        "operators, which each DAG file imports, load no HTTP library, client or trigger",
+        partial(load, "operators.browseract", "airflow.sdk.definitions.dag", UNUSED_BY_OPERATORS),
+    ),
+    ("DAG with all operators loads no jsonschema", parse_all_operators),
+    (
+        "plugin loads only what it needs before the first request",
+        partial(load, "plugin", "airflow.plugins_manager", UNUSED_BY_PLUGIN),
+    ),
+    ("provider info, which every process reads, loads no models", load_provider_info),
+    ("API and decisions load no Airflow", load_without_airflow),
+    ("calls and decisions load no HTTP library", load_without_http),
+    ("deferrable is the default of Airflow's configuration", partial(read_default_deferrable, True)),
+    ("deferrable is not the default of Airflow's configuration", partial(read_default_deferrable, False)),
 )
 def test_in_a_new_process(in_a_new_process, function):
     in_a_new_process(function)

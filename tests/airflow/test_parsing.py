@@ -62,8 +62,8 @@ SHAPES = {
 }
 
 
-@cases(("code",), {name: (code,) for name, code in SHAPES.items()})
-def test_code_at_the_top_of_a_dag_file_starts_no_run(code, browseract_emulator, tmp_path):
+@cases(*SHAPES.items())
+def test_code_at_the_top_of_a_dag_file_starts_no_run(browseract_emulator, tmp_path, code):
     (tmp_path / "helper_that_starts.py").write_text(f"{BEGIN}\nstart()\n")
     file = tmp_path / "file.py"
     file.write_text(dedent(f"{BEGIN}\n{code}\n"))

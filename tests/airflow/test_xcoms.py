@@ -22,16 +22,14 @@ def serde() -> ModuleType:
 
 
 @cases(
-    {
-        "null": None,
-        "text": "text",
-        "list": [1, 2.5, True, None, "\u00fc"],
-        "nested": {"rows": [{"a": {}}, []]},
-        # Each of these is half of what Airflow reads as a serialized object.
-        "__type without __var": {"__type": "Order:#shop", "id": 7},
-        "__data__ without __classname__": {"__version__": 1, "__data__": 2, "__var": 3},
-        "deepest": json.loads("[" * MAX_DEPTH + "]" * MAX_DEPTH),
-    },
+    ("null", None),
+    ("text", "text"),
+    ("list", [1, 2.5, True, None, "\u00fc"]),
+    ("nested", {"rows": [{"a": {}}, []]}),
+    # Each of these is half of what Airflow reads as a serialized object.
+    ("__type without __var", {"__type": "Order:#shop", "id": 7}),
+    ("__data__ without __classname__", {"__version__": 1, "__data__": 2, "__var": 3}),
+    ("deepest", json.loads("[" * MAX_DEPTH + "]" * MAX_DEPTH)),
 )
 def test_plain_json_value_can_be_stored_as_xcom_and_is_read_back_unchanged(value):
     assert why_unstorable(value) is None
@@ -40,12 +38,10 @@ def test_plain_json_value_can_be_stored_as_xcom_and_is_read_back_unchanged(value
 
 
 @cases(
-    {
-        "__id__": ([{"__id__": "a1"}], "__id__"),
-        "__classname__": ({"rows": [{"__classname__": "builtins.tuple"}]}, "__classname__"),
-        "__type": ({"__type": "dict", "__var": {"a": 1}}, "__type"),
-        "nested __type": ({"a": {"__type": "airflow.sdk.Asset", "__var": {}, "b": 1}}, "__type"),
-    },
+    ("__id__", [{"__id__": "a1"}], "__id__"),
+    ("__classname__", {"rows": [{"__classname__": "builtins.tuple"}]}, "__classname__"),
+    ("__type", {"__type": "dict", "__var": {"a": 1}}, "__type"),
+    ("nested __type", {"a": {"__type": "airflow.sdk.Asset", "__var": {}, "b": 1}}, "__type"),
 )
 def test_value_with_key_reserved_by_airflow_is_unstorable(value, key):
     assert why_unstorable(value) == f"it has the key {key}, which Airflow reserves"

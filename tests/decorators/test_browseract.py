@@ -35,10 +35,8 @@ def decorated(worker):
 
 
 @cases(
-    {
-        "workflow": ({"workflow_id": SEARCH.id, "deferrable": True}, BrowserActDecoratedOperator),
-        "bot": (BOT, BotDecoratedOperator),
-    },
+    ("workflow", {"workflow_id": SEARCH.id, "deferrable": True}, BrowserActDecoratedOperator),
+    ("bot", BOT, BotDecoratedOperator),
 )
 def test_task_browseract_decorator_creates_the_decorated_operator(arguments, operator_class):
     with DAG("decorated") as dag:
@@ -81,16 +79,14 @@ def test_decorator_takes_no_inputs_because_the_function_returns_them(argument):
 
 
 @cases(
-    {
-        "text": ({}, "pens", "The function returned a value of type str. Return a dict"),
-        "empty dict": ({}, {}, "lacks the required name 'keyword'"),
-        "returns None": ({}, None, "The function returned None"),
-        "returns None for a bot": (BOT, None, "The function returned None"),
-        "text for a bot": (BOT, "pens", A_DICT),
-        "list for a bot": (BOT, [{"name": "company_name", "value": "a"}], A_DICT),
-        "template": ({}, {"keyword": "prices of {{ ds }}"}, TEMPLATE),
-        "template for a bot": (BOT, {"company_name": ["{{ ds }}"]}, TEMPLATE),
-    },
+    ("text", {}, "pens", "The function returned a value of type str. Return a dict"),
+    ("empty dict", {}, {}, "lacks the required name 'keyword'"),
+    ("returns None", {}, None, "The function returned None"),
+    ("returns None for a bot", BOT, None, "The function returned None"),
+    ("text for a bot", BOT, "pens", A_DICT),
+    ("list for a bot", BOT, [{"name": "company_name", "value": "a"}], A_DICT),
+    ("template", {}, {"keyword": "prices of {{ ds }}"}, TEMPLATE),
+    ("template for a bot", BOT, {"company_name": ["{{ ds }}"]}, TEMPLATE),
 )
 def test_invalid_return_value_of_the_function_fails_before_any_start(decorated, emulator, arguments, returned, message):
     with pytest.raises(AirflowFailException, match=message):

@@ -49,12 +49,10 @@ BOT_TEMPLATE: Any = {
 
 @BOTH_WAYS
 @cases(
-    {
-        "workflow": (WORKFLOW, ("v2", "workflow", None), TEXTS),
-        "template": (TEMPLATE, ("v2", "template", "DE"), TEXTS),
-        "bot": (BOT, ("v3", "bot", None), COMPANY),
-        "template as a bot": (BOT_TEMPLATE, ("v3", "template", "DE"), TEXTS),
-    },
+    ("workflow", WORKFLOW, ("v2", "workflow", None), TEXTS),
+    ("template", TEMPLATE, ("v2", "template", "DE"), TEXTS),
+    ("bot", BOT, ("v3", "bot", None), COMPANY),
+    ("template as a bot", BOT_TEMPLATE, ("v3", "template", "DE"), TEXTS),
 )
 def test_run_gets_its_inputs_and_its_output_is_returned(worker, world, emulator, deferrable, given, started, inputs):
     world.connect(extra={"webhook_base_url": "https://airflow.example"})
@@ -79,10 +77,8 @@ def test_later_try_reattaches_to_the_run_of_the_same_input(worker, emulator, sto
 
 
 @cases(
-    {
-        "workflow": (WORKFLOW, ["get-workflow", "run-task", "get-task"]),
-        "bot": (BOT, ["query-bot", "create-run", "query-run"]),
-    },
+    ("workflow", WORKFLOW, ["get-workflow", "run-task", "get-task"]),
+    ("bot", BOT, ["query-bot", "create-run", "query-run"]),
 )
 def test_run_that_ends_at_once_needs_three_requests_and_is_not_deferred(worker, emulator, given, calls):
     emulator.set_workflow(SEARCH.id, duration=0.0)
@@ -214,11 +210,9 @@ UNKNOWN_START = r"(?s)execution_timeout expired during.*not known whether Browse
 
 
 @cases(
-    {
-        "timeout during the start": (AirflowTaskTimeout("Timeout"), True, AirflowFailException, UNKNOWN_START),
-        "timeout before the start": (AirflowTaskTimeout("Timeout"), False, AirflowTaskTimeout, "^Timeout$"),
-        "exit during the start": (SystemExit(), True, SystemExit, None),
-    },
+    ("timeout during the start", AirflowTaskTimeout("Timeout"), True, AirflowFailException, UNKNOWN_START),
+    ("timeout before the start", AirflowTaskTimeout("Timeout"), False, AirflowTaskTimeout, "^Timeout$"),
+    ("exit during the start", SystemExit(), True, SystemExit, None),
 )
 def test_interrupted_start_is_not_repeated(orders, monkeypatch, logs, error, only_starts, raised, match):
     send = BrowserActClient._send_once
@@ -291,12 +285,10 @@ class TestChangingConnection:
 
 
 @cases(
-    {
-        "a firewall": RequestFault.html(403),
-        "a gateway": RequestFault.gateway(404),
-        "a redirect": RequestFault.redirect(),
-        "a refused key": RequestFault.refused(401),
-    },
+    ("a firewall", RequestFault.html(403)),
+    ("a gateway", RequestFault.gateway(404)),
+    ("a redirect", RequestFault.redirect()),
+    ("a refused key", RequestFault.refused(401)),
 )
 def test_poll_outage_in_triggerer_defers_again_if_the_worker_can_read_the_run(orders, emulator, logs, fault):
     emulator.set_workflow(ORDERS.id, duration=7200.0)
@@ -403,11 +395,9 @@ def test_execute_without_the_context_of_a_task_instance_states_how_to_test():
 
 
 @cases(
-    {
-        "operator": (StopTaskOperator, {}, "missing keyword argument 'browseract_task_id'"),
-        "sensor": (TaskSensor, {}, "missing keyword argument 'browseract_task_id'"),
-        "id of another kind": (RunBotOperator, {"workflow_id": "7"}, "RunBotOperator has no argument 'workflow_id'"),
-    },
+    ("operator", StopTaskOperator, {}, "missing keyword argument 'browseract_task_id'"),
+    ("sensor", TaskSensor, {}, "missing keyword argument 'browseract_task_id'"),
+    ("id of another kind", RunBotOperator, {"workflow_id": "7"}, "RunBotOperator has no argument 'workflow_id'"),
 )
 def test_missing_id_is_named_when_the_dag_is_parsed_unless_another_one_was_given(operator, given, words):
     with pytest.raises(TypeError, match=words):

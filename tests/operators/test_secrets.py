@@ -120,14 +120,12 @@ def rendered(**arguments: Any) -> Any:
 
 class TestRenderedFields:
     @cases(
-        {
-            "dict": ({"input_parameters": {"username": "bob", **PASSWORD}}, SECRET),
-            "dict, short": ({"input_parameters": {"username": "bob", **PIN}}, "4711"),
-            "list": ({"input_parameters": as_list({"username": "bob", **PASSWORD})}, SECRET),
-            "list, short": ({"input_parameters": as_list({"username": "bob", **PIN})}, "4711"),
-            "bot": ({"input": {"username": "bob", "logins": [PASSWORD]}}, SECRET),
-            "bot, short": ({"input": {"username": "bob", "logins": [PIN]}}, "4711"),
-        },
+        ("dict", {"input_parameters": {"username": "bob", **PASSWORD}}, SECRET),
+        ("dict, short", {"input_parameters": {"username": "bob", **PIN}}, "4711"),
+        ("list", {"input_parameters": as_list({"username": "bob", **PASSWORD})}, SECRET),
+        ("list, short", {"input_parameters": as_list({"username": "bob", **PIN})}, "4711"),
+        ("bot", {"input": {"username": "bob", "logins": [PASSWORD]}}, SECRET),
+        ("bot, short", {"input": {"username": "bob", "logins": [PIN]}}, "4711"),
     )
     def test_secret_input_is_hidden_and_sent_in_all_forms(self, given, password):
         operator, _ = rendered(**given)
@@ -200,11 +198,9 @@ class TestGoals:
             assert SECRET not in text
 
     @cases(
-        {
-            "several lines and spaces": ("correct horse\u00a0 battery\nstaple", "horse"),
-            "longer than a goal": ("x" * 1430, "x" * 20),
-            "lazy sequence": (Lazy(SECRET), SECRET),
-        },
+        ("several lines and spaces", "correct horse\u00a0 battery\nstaple", "horse"),
+        ("longer than a goal", "x" * 1430, "x" * 20),
+        ("lazy sequence", Lazy(SECRET), SECRET),
     )
     def test_secret_that_a_goal_has_in_another_form_is_hidden(self, rendering, emulator, tmp_path, logs, secret, piece):
         goal = GOAL if isinstance(secret, Lazy) else f"Type {secret}"

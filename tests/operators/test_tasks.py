@@ -96,10 +96,8 @@ def test_resume_lets_a_paused_browseract_task_finish(emulator, started, api_vers
 
 
 @cases(
-    {
-        "pausing": (lambda emulator, _: report_status(emulator, "pausing"), RunError, "^The run is about to pause"),
-        "stopped": (lambda _, task_id: stop(task_id), AirflowFailException, "^The run has ended as canceled"),
-    },
+    ("pausing", lambda emulator, _: report_status(emulator, "pausing"), RunError, "^The run is about to pause"),
+    ("stopped", lambda _, task_id: stop(task_id), AirflowFailException, "^The run has ended as canceled"),
 )
 def test_resume_of_a_task_that_is_not_paused_raises_an_error(emulator, started, prepare, error, message):
     task_id = started()
@@ -123,16 +121,14 @@ def test_resume_of_the_run_of_an_agent_built_bot_fails_without_a_retry_and_names
 
 @pytest.mark.parametrize("act", [stop, resume])
 @cases(
-    {
-        "empty list": ([], "browseract_task_id is an empty list"),
-        "empty id": ("", "browseract_task_id is ''"),
-        "Airflow's task id": ("scrape_orders", r'BrowserAct task, such as search.output\["task_id"\], not a name'),
-        "None in a list": (["1", None], r"browseract_task_id\[1\] is None"),
-        "None as text": ("None", "browseract_task_id is 'None'"),
-        "output": ({"title": "x"}, r'browseract_task_id is of type dict. .*search.output\["task_id"\].$'),
-        "output in a list": ([{"title": "x"}], r'browseract_task_id\[0\] is of type dict. .*output\["task_id"\].$'),
-        "output as text": ('[{"title": "x"}]', r'a text with spaces, commas or brackets.*output\["task_id"\].$'),
-    },
+    ("empty list", [], "browseract_task_id is an empty list"),
+    ("empty id", "", "browseract_task_id is ''"),
+    ("Airflow's task id", "scrape_orders", r'BrowserAct task, such as search.output\["task_id"\], not a name'),
+    ("None in a list", ["1", None], r"browseract_task_id\[1\] is None"),
+    ("None as text", "None", "browseract_task_id is 'None'"),
+    ("output", {"title": "x"}, r'browseract_task_id is of type dict. .*search.output\["task_id"\].$'),
+    ("output in a list", [{"title": "x"}], r'browseract_task_id\[0\] is of type dict. .*output\["task_id"\].$'),
+    ("output as text", '[{"title": "x"}]', r'a text with spaces, commas or brackets.*output\["task_id"\].$'),
 )
 def test_invalid_stop_or_resume_argument_fails_and_sends_no_request(emulator, act, given, message):
     with pytest.raises(AirflowFailException, match=message):

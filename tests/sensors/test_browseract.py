@@ -150,24 +150,21 @@ NO_CHECK = "cannot write and check a file there"
 class TestFailure:
     @BOTH_WAYS
     @cases(
-        ("workflow", "settings", "arguments", "error", "message"),
-        {
-            "failed": (FAILING, {}, {}, AirflowFailException, "code 1011"),
-            "canceled": (ORDERS, {"outcome": "canceled"}, {}, AirflowFailException, "was canceled"),
-            "timeout": (ORDERS, {}, STUCK, AirflowSensorTimeout, ""),
-            "unwritable path": (ORDERS, {}, UNWRITABLE, AirflowFailException, NO_CHECK),
-            "soft_fail, failed": (FAILING, {}, {"soft_fail": True}, AirflowSkipException, ""),
-            "never_fail, failed": (FAILING, {}, {"never_fail": True}, AirflowSkipException, ""),
-            "soft_fail, failed before": (FAILING, {"duration": 0.0}, {"soft_fail": True}, AirflowSkipException, ""),
-            "never_fail, failed before": (FAILING, {"duration": 0.0}, {"never_fail": True}, AirflowSkipException, ""),
-            "soft_fail, timeout": (ORDERS, {}, {"soft_fail": True, **STUCK}, AirflowSkipException, ""),
-            # The world has no files, because they are no calls of the API.
-            "soft_fail, no files": (EXPORT, {}, {"soft_fail": True, "output_path": ""}, ResultError, ""),
-            "never_fail, no files": (EXPORT, {}, {"never_fail": True, "output_path": ""}, AirflowSkipException, ""),
-        },
+        ("failed", FAILING, {}, {}, AirflowFailException, "code 1011"),
+        ("canceled", ORDERS, {"outcome": "canceled"}, {}, AirflowFailException, "was canceled"),
+        ("timeout", ORDERS, {}, STUCK, AirflowSensorTimeout, ""),
+        ("unwritable path", ORDERS, {}, UNWRITABLE, AirflowFailException, NO_CHECK),
+        ("soft_fail, failed", FAILING, {}, {"soft_fail": True}, AirflowSkipException, ""),
+        ("never_fail, failed", FAILING, {}, {"never_fail": True}, AirflowSkipException, ""),
+        ("soft_fail, failed before", FAILING, {"duration": 0.0}, {"soft_fail": True}, AirflowSkipException, ""),
+        ("never_fail, failed before", FAILING, {"duration": 0.0}, {"never_fail": True}, AirflowSkipException, ""),
+        ("soft_fail, timeout", ORDERS, {}, {"soft_fail": True, **STUCK}, AirflowSkipException, ""),
+        # The world has no files, because they are no calls of the API.
+        ("soft_fail, no files", EXPORT, {}, {"soft_fail": True, "output_path": ""}, ResultError, ""),
+        ("never_fail, no files", EXPORT, {}, {"never_fail": True, "output_path": ""}, AirflowSkipException, ""),
     )
     def test_sensor_fails_without_retry_or_skips_and_stops_no_run(
-        self, emulator, wait, workflow, settings, arguments, error, message, deferrable, tmp_path
+        self, emulator, wait, tmp_path, deferrable, workflow, settings, arguments, error, message
     ):
         if arguments.get("output_path") == "":
             arguments = {**arguments, "output_path": str(tmp_path)}
@@ -264,10 +261,8 @@ class TestRefusedApiKey:
         assert emulator.tasks[0].status == "running"
 
     @cases(
-        {
-            "first poke": (None, AirflowFailException),
-            "later poke": (datetime.now(timezone.utc), AirflowRescheduleException),
-        },
+        ("first poke", None, AirflowFailException),
+        ("later poke", datetime.now(timezone.utc), AirflowRescheduleException),
     )
     def test_rescheduled_sensor_tolerates_refused_api_key_only_after_first_poke(self, emulator, wait, first, expected):
         task_id = started(emulator)

@@ -136,28 +136,26 @@ NO_STOP = "could not be stopped (BrowserAct failed ... until you stop it "
 
 
 @cases(
-    {
-        "marked failed": (known("failed"), "canceled", STOPPED),
-        "marked success": (known("success"), "canceled", STOPPED),
-        "cleared": (known("deferred", xcoms={"task_id": "another run"}), "canceled", STOPPED),
-        "deferred elsewhere": (known("deferred"), "running", NOTHING),
-        "running elsewhere": (known("running"), "running", NOTHING),
-        "Airflow is down": (known(fails=OSError("no API")), "running", MAY_RUN),
-        "Airflow does not respond": (known(hangs=True, limit=0.2), "running", SLOW),
-        "callback ended this wait": (known("scheduled", xcoms={"wait": CALLBACK}), "running", NOTHING),
-        "callback ended an earlier wait": (known(xcoms={"wait": EARLIER_CALLBACK}), "canceled", STOPPED),
-        "cancel_on_kill=False": (keep_the_run, "running", "using credits because cancel_on_kill=False."),
-        "already stopped": (stop_the_run, "canceled", f"{ENDED} as canceled."),
-        "stop is refused, ended": (failing("stop-task", RequestFault.refused(10121)), "running", f"{ENDED}."),
-        "stop is refused, unknown": (failing("stop-task", RequestFault.refused(10112)), "running", NOT_KNOWN),
-        "resumed by another triggerer or an answer": (known(["scheduled", "queued", "running"]), "running", NOTHING),
-        "cleared, and the next try begins": (known(["queued", "queued", "failed"]), "canceled", STOPPED),
-        "status cannot be read": (failing("get-task-status", DOWN), "canceled", STOPPED),
-        "stop fails": (failing("stop-task", DOWN), "running", f"{NO_STOP}in the BrowserAct dashboard."),
-        "stop fails with a link": (failing("stop-task", DOWN, LINK), "running", f"{NO_STOP}at {LINK}."),
-        "client cannot be opened": (unopened, "running", NO_STOP_AT_ALL),
-        "stop hangs": (failing("stop-task", RequestFault.hung()), "running", "may not have been stopped ("),
-    },
+    ("marked failed", known("failed"), "canceled", STOPPED),
+    ("marked success", known("success"), "canceled", STOPPED),
+    ("cleared", known("deferred", xcoms={"task_id": "another run"}), "canceled", STOPPED),
+    ("deferred elsewhere", known("deferred"), "running", NOTHING),
+    ("running elsewhere", known("running"), "running", NOTHING),
+    ("Airflow is down", known(fails=OSError("no API")), "running", MAY_RUN),
+    ("Airflow does not respond", known(hangs=True, limit=0.2), "running", SLOW),
+    ("callback ended this wait", known("scheduled", xcoms={"wait": CALLBACK}), "running", NOTHING),
+    ("callback ended an earlier wait", known(xcoms={"wait": EARLIER_CALLBACK}), "canceled", STOPPED),
+    ("cancel_on_kill=False", keep_the_run, "running", "using credits because cancel_on_kill=False."),
+    ("already stopped", stop_the_run, "canceled", f"{ENDED} as canceled."),
+    ("stop is refused, ended", failing("stop-task", RequestFault.refused(10121)), "running", f"{ENDED}."),
+    ("stop is refused, unknown", failing("stop-task", RequestFault.refused(10112)), "running", NOT_KNOWN),
+    ("resumed by another triggerer or an answer", known(["scheduled", "queued", "running"]), "running", NOTHING),
+    ("cleared, and the next try begins", known(["queued", "queued", "failed"]), "canceled", STOPPED),
+    ("status cannot be read", failing("get-task-status", DOWN), "canceled", STOPPED),
+    ("stop fails", failing("stop-task", DOWN), "running", f"{NO_STOP}in the BrowserAct dashboard."),
+    ("stop fails with a link", failing("stop-task", DOWN, LINK), "running", f"{NO_STOP}at {LINK}."),
+    ("client cannot be opened", unopened, "running", NO_STOP_AT_ALL),
+    ("stop hangs", failing("stop-task", RequestFault.hung()), "running", "may not have been stopped ("),
 )
 def test_kill_soon_stops_a_run_nothing_waits_for_and_logs_it(emulator, waiting, scene, logs, before, status, logged):
     before(scene)
@@ -171,16 +169,13 @@ def test_kill_soon_stops_a_run_nothing_waits_for_and_logs_it(emulator, waiting, 
 
 
 @cases(
-    ("state", "pushed", "max_tries", "limit", "status"),
-    {
-        "waits for its retry": ("up_for_retry", None, 2, 60.0, "running"),
-        "retried": ("deferred", "the same run", 2, 60.0, "running"),
-        "cleared": ("deferred", "another run", None, 60.0, "canceled"),
-        "cleared, waits for a slot": ("deferred", None, 3, 60.0, "canceled"),
-        "cleared and marked": ("failed", None, None, 60.0, "canceled"),
-        "does not begin": ("queued", None, None, 1.0, "canceled"),
-        "retried, does not start": ("running", None, 2, 1.0, "canceled"),
-    },
+    ("waits for its retry", "up_for_retry", None, 2, 60.0, "running"),
+    ("retried", "deferred", "the same run", 2, 60.0, "running"),
+    ("cleared", "deferred", "another run", None, 60.0, "canceled"),
+    ("cleared, waits for a slot", "deferred", None, 3, 60.0, "canceled"),
+    ("cleared and marked", "failed", None, None, 60.0, "canceled"),
+    ("does not begin", "queued", None, None, 1.0, "canceled"),
+    ("retried, does not start", "running", None, 2, 1.0, "canceled"),
 )
 def test_kill_of_an_earlier_try_on_airflow_3_4_stops_the_run_unless_the_next_try_waits_for_it(
     emulator, waiting, airflow, monkeypatch, logs, state, pushed, max_tries, limit, status

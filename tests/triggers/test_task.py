@@ -50,11 +50,9 @@ def test_unexpected_error_leaves_the_wait_to_a_worker(world, emulator, wait, mon
 
 
 @cases(
-    {
-        "workflow, too large for the triggerer": (start, "v2", 20_000, ["get-task", "get-task-status"]),
-        "bot": (start_bot, "v3", 5_000, ["query-run"]),
-        "bot, too large for the triggerer": (start_bot, "v3", 20_000, ["query-run", "query-run-status"]),
-    },
+    ("workflow, too large for the triggerer", start, "v2", 20_000, ["get-task", "get-task-status"]),
+    ("bot", start_bot, "v3", 5_000, ["query-run"]),
+    ("bot, too large for the triggerer", start_bot, "v3", 20_000, ["query-run", "query-run-status"]),
 )
 def test_run_is_polled_in_its_version_of_the_api(emulator, wait, monkeypatch, begin, version, length, polls):
     monkeypatch.setattr(client, "MAX_RESPONSE", 10_000)
@@ -137,21 +135,18 @@ OVER, RESUMES = {"answer_by": -60}, {"default": "resume"}
 
 
 @cases(
-    ("before", "fields", "answered", "asked", "last_seen", "chosen"),
-    {
-        "resume": (answer("Resume"), {}, ("resume", "ada"), True, None, "Resume"),
-        "stop": (answer("Stop"), {}, ("stop", "ada"), True, None, "Stop"),
-        "default": (nothing, {"answer_by": 300, **RESUMES}, ("resume", None), True, "paused", "Resume"),
-        "default stop": (nothing, {"answer_by": 300}, ("stop", None), True, "paused", "Stop"),
-        "deadline": (nothing, {"deadline": 300}, None, False, "paused", "Stop"),
-        "run cannot be polled, default": (down, {"answer_by": 300}, ("stop", None), True, None, "Stop"),
-        "run cannot be polled, deadline": (down, {"deadline": 3000}, None, False, None, "Stop"),
-        "run is stopped": (stop, {}, None, False, "canceled", "Stop"),
-        "run is resumed in BrowserAct": (resume, {}, None, False, "running", "Resume"),
-        "closed by another trigger": (closed, {}, ("resume", None), True, None, "Resume"),
-        "closed when its time was over": (closed, OVER | RESUMES, ("resume", None), True, None, "Resume"),
-        "closed with another answer than the default": (closed, OVER, ("resume", None), True, None, "Resume"),
-    },
+    ("resume", answer("Resume"), {}, ("resume", "ada"), True, None, "Resume"),
+    ("stop", answer("Stop"), {}, ("stop", "ada"), True, None, "Stop"),
+    ("default", nothing, {"answer_by": 300, **RESUMES}, ("resume", None), True, "paused", "Resume"),
+    ("default stop", nothing, {"answer_by": 300}, ("stop", None), True, "paused", "Stop"),
+    ("deadline", nothing, {"deadline": 300}, None, False, "paused", "Stop"),
+    ("run cannot be polled, default", down, {"answer_by": 300}, ("stop", None), True, None, "Stop"),
+    ("run cannot be polled, deadline", down, {"deadline": 3000}, None, False, None, "Stop"),
+    ("run is stopped", stop, {}, None, False, "canceled", "Stop"),
+    ("run is resumed in BrowserAct", resume, {}, None, False, "running", "Resume"),
+    ("closed by another trigger", closed, {}, ("resume", None), True, None, "Resume"),
+    ("closed when its time was over", closed, OVER | RESUMES, ("resume", None), True, None, "Resume"),
+    ("closed with another answer than the default", closed, OVER, ("resume", None), True, None, "Resume"),
 )
 def test_wait_ends_with_the_answer_or_closes_the_required_action(
     emulator, people, wait, asking, before, fields, answered, asked, last_seen, chosen
@@ -250,11 +245,9 @@ class TestAnsweredMeanwhile:
 
 
 @cases(
-    {
-        "first try": (1, False, None),
-        "retry": (2, False, ["Stop"]),
-        "retry, answered in an earlier try": (2, True, ["Resume"]),
-    },
+    ("first try", 1, False, None),
+    ("retry", 2, False, ["Stop"]),
+    ("retry, answered in an earlier try", 2, True, ["Resume"]),
 )
 def test_required_action_left_open_by_a_try_is_closed_on_retry(emulator, people, wait, try_number, answered, chosen):
     emulator.set_workflow(ORDERS.id, duration=0.0)

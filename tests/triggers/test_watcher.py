@@ -126,12 +126,10 @@ async def test_watcher_lists_only_what_it_may_report(world, emulator, arguments,
 @in_world
 class TestWatcherRestart:
     @cases(
-        {
-            "stored state": (True, 0, {}, {}),
-            "stored state that cannot be read at first": (True, 2, {}, {}),
-            "state of another filter": (False, 0, {"status": ["finished", "failed"]}, {"status": "failed"}),
-            "no stored state": (False, 0, {}, {}),
-        },
+        ("stored state", True, 0, {}, {}),
+        ("stored state that cannot be read at first", True, 2, {}, {}),
+        ("state of another filter", False, 0, {"status": ["finished", "failed"]}, {"status": "failed"}),
+        ("no stored state", False, 0, {}, {}),
     )
     async def test_restarted_watcher_reports_what_it_missed(self, world, emulator, stored, failures, first, second):
         state = State() if stored or first else None
@@ -271,14 +269,12 @@ async def test_large_outputs_are_read_in_small_pages_and_one_that_is_too_large_h
 
 
 @cases(
-    {
-        "statuses": ({"status": "failed"}, True),
-        "bot": ({"bot_id": "7"}, False),
-        "workflow": ({"workflow_id": "7"}, False),
-        "workflow and bot": ({"workflow_id": "7", "bot_id": "7"}, True),
-        "connection": ({"browseract_conn_id": "other"}, False),
-        "interval": ({"poll_interval": 15}, False),
-    },
+    ("statuses", {"status": "failed"}, True),
+    ("bot", {"bot_id": "7"}, False),
+    ("workflow", {"workflow_id": "7"}, False),
+    ("workflow and bot", {"workflow_id": "7", "bot_id": "7"}, True),
+    ("connection", {"browseract_conn_id": "other"}, False),
+    ("interval", {"poll_interval": 15}, False),
 )
 def test_watchers_share_polls_only_with_same_connection_versions_and_interval(arguments, shares):
     key = TaskFinishedTrigger().shared_stream_key()

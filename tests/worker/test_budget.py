@@ -63,11 +63,9 @@ def test_run_without_a_budget_sends_no_additional_request(search, emulator, defe
 
 @BOTH_WAYS
 @cases(
-    {
-        "within": (119, False, "daily_credits: 60 of 119 credits are used, 0 are expected"),
-        "exactly": (80, False, "daily_credits: 60 of 80 credits are used"),
-        "over": (79, True, "and 20 for this run (mean of earlier runs)."),
-    },
+    ("within", 119, False, "daily_credits: 60 of 119 credits are used, 0 are expected"),
+    ("exactly", 80, False, "daily_credits: 60 of 80 credits are used"),
+    ("over", 79, True, "and 20 for this run (mean of earlier runs)."),
 )
 def test_start_over_the_budget_is_refused_even_if_others_have_used_the_credits(
     search, emulator, limit, start_outside, today, logs, deferrable, credits, refused, text
@@ -120,17 +118,11 @@ def test_budget_is_checked_again_after_a_wait_for_a_slot(search, emulator, limit
 
 
 @cases(
-    {
-        "budget allows": (3, 80, "and 20 for this run (mean of earlier runs). The budget allows this run."),
-        "budget does not allow": (3, 79, "The budget does not allow this run."),
-        "nothing is known": (
-            0,
-            10,
-            "5 for this run (one step, as no earlier run is known). The budget allows this run.",
-        ),
-        "down": (3, 10, "The credits cannot be counted: "),
-        "no budget": (3, None, ""),
-    },
+    ("budget allows", 3, 80, "and 20 for this run (mean of earlier runs). The budget allows this run."),
+    ("budget does not allow", 3, 79, "The budget does not allow this run."),
+    ("nothing is known", 0, 10, "5 for this run (one step, as no earlier run is known). The budget allows this run."),
+    ("down", 3, 10, "The credits cannot be counted: "),
+    ("no budget", 3, None, ""),
 )
 def test_dry_run_reports_the_verdict_but_never_fails(search, emulator, limit, start_outside, logs, runs, credits, line):
     start_outside(runs)

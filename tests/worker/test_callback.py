@@ -76,11 +76,9 @@ class TestCallbackUrl:
 
 class TestWithoutCallbacks:
     @cases(
-        {
-            "switched off": {"webhook": False},
-            "waiting in the worker": {"deferrable": False},
-            "not waiting": {"wait_for_completion": False},
-        },
+        ("switched off", {"webhook": False}),
+        ("waiting in the worker", {"deferrable": False}),
+        ("not waiting", {"wait_for_completion": False}),
     )
     def test_no_callback_url_is_sent_if_webhook_is_off_or_nothing_defers(self, orders, emulator, webhooks, arguments):
         run = orders(**arguments)
@@ -131,12 +129,10 @@ class TestCallback:
         assert requested == ["get-workflow", "run-task", "get-task", "get-task"]
 
     @cases(
-        {
-            "half a second": (0.54, 0.5, ", 0.5 seconds after the end of the run"),
-            "minutes": (150.06, 150.1, ", 150.1 seconds after the end of the run"),
-            "BrowserAct's clock is ahead": (-90.0, 0, ", 0 seconds after the end of the run"),
-            "end is not known": (None, None, ""),
-        },
+        ("half a second", 0.54, 0.5, ", 0.5 seconds after the end of the run"),
+        ("minutes", 150.06, 150.1, ", 150.1 seconds after the end of the run"),
+        ("BrowserAct's clock is ahead", -90.0, 0, ", 0 seconds after the end of the run"),
+        ("end is not known", None, None, ""),
     )
     def test_time_since_the_end_has_one_decimal_and_is_never_negative(
         self, called_back, world, emulator, logs, after_end, seconds, words

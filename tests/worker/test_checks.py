@@ -90,14 +90,12 @@ LACKS = r"lacks the required name 'keyword'\. The inputs of workflow \d+ are: "
 
 class TestInputNames:
     @cases(
-        {
-            "misspelled": ({"keywrod": "a"}, f"^input_parameters has the unknown name 'keywrod' {MEANT} and {LACKS}"),
-            "two": ({"keywrod": "a", "max_itmes": 2}, r"'keywrod' \(.*\?\) and has .* 'max_itmes' \(.*\?\) and lacks"),
-            "case": ({"Keyword": "pens"}, f"has the unknown name 'Keyword' {MEANT} and lacks"),
-            "unknown": ({"keyword": "a", "colour": "red"}, "has the unknown name 'colour'. The inputs of workflow"),
-            "required missing": ({"max_items": 2}, LACKS),
-            "no inputs": ({}, r"are: keyword \(required\), max_items"),
-        },
+        ("misspelled", {"keywrod": "a"}, f"^input_parameters has the unknown name 'keywrod' {MEANT} and {LACKS}"),
+        ("two", {"keywrod": "a", "max_itmes": 2}, r"'keywrod' \(.*\?\) and has .* 'max_itmes' \(.*\?\) and lacks"),
+        ("case", {"Keyword": "pens"}, f"has the unknown name 'Keyword' {MEANT} and lacks"),
+        ("unknown", {"keyword": "a", "colour": "red"}, "has the unknown name 'colour'. The inputs of workflow"),
+        ("required missing", {"max_items": 2}, LACKS),
+        ("no inputs", {}, r"are: keyword \(required\), max_items"),
     )
     def test_wrong_name_fails_after_one_request(self, worker, emulator, logs, inputs, message):
         with pytest.raises(AirflowFailException, match=message):

@@ -316,12 +316,10 @@ def test_outlet_event_and_openlineage_have_the_run_its_facts_and_its_paths(expor
 
 
 @cases(
-    {
-        "s3": ("s3://aws@bucket/a/b", SourceKind.WORKFLOW, ("s3://bucket", "a/b/7"), "workflow/82"),
-        "gs": ("gs://bucket", SourceKind.TEMPLATE, ("gs://bucket", "7"), "template/82"),
-        "file": ("file:///data/x", SourceKind.BOT, ("file", "/data/x/7"), "bot/82"),
-        "plain path": ("/data/x", SourceKind.BOT_TEMPLATE, ("file", "/data/x/7"), "bot_template/82"),
-    },
+    ("s3", "s3://aws@bucket/a/b", SourceKind.WORKFLOW, ("s3://bucket", "a/b/7"), "workflow/82"),
+    ("gs", "gs://bucket", SourceKind.TEMPLATE, ("gs://bucket", "7"), "template/82"),
+    ("file", "file:///data/x", SourceKind.BOT, ("file", "/data/x/7"), "bot/82"),
+    ("plain path", "/data/x", SourceKind.BOT_TEMPLATE, ("file", "/data/x/7"), "bot_template/82"),
 )
 def test_openlineage_names_what_was_run_and_the_storage_of_output_path(path, kind, dataset, name):
     done: Any = SimpleNamespace(results=Results(f"{path}/7"), task=Task(id="7", status=TaskStatus.FINISHED))

@@ -46,12 +46,10 @@ DOWN, LOST = RequestFault.status(503), RequestFault.lost_response()
 
 
 @cases(
-    {
-        "refused argument": ((), {"input_parameters": {}}, "input_parameters lacks the required name", False),
-        "refused start": (("run-task", RequestFault.refused(10021)), {}, "BrowserAct refused the start: ", False),
-        "lost start": (("run-task", LOST), {"durable": False}, "It is not known whether BrowserAct st", True),
-        "status stays unreadable": (("get-task", DOWN), {}, "The status of the run could not", True),
-    },
+    ("refused argument", (), {"input_parameters": {}}, "input_parameters lacks the required name", False),
+    ("refused start", ("run-task", RequestFault.refused(10021)), {}, "BrowserAct refused the start: ", False),
+    ("lost start", ("run-task", LOST), {"durable": False}, "It is not known whether BrowserAct st", True),
+    ("status stays unreadable", ("get-task", DOWN), {}, "The status of the run could not", True),
 )
 def test_failure_states_its_reason_and_whether_a_run_was_started(search, emulator, fault, arguments, reason, started):
     if fault:

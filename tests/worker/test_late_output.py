@@ -46,31 +46,27 @@ def play(monkeypatch, caplog):
 
 
 @cases(
-    {
-        "text": WITH_TEXT,
-        "output file": replace(EMPTY, output=Output(string="", files=("https://files.example/1",))),
-        "download": replace(EMPTY, download_files=(DownloadFile(guid="1", file_name="a.csv", status="uploading"),)),
-        "no steps": replace(EMPTY, steps=()),
-        "failed": replace(EMPTY, status=TaskStatus.FAILED),
-        "canceled": replace(EMPTY, status=TaskStatus.CANCELED),
-        "formats": replace(OF_BOT, output=Output(formats=(A_FORMAT,))),
-        "value": replace(OF_BOT, output=Output(string="0", is_json=True)),
-        "failed bot": replace(OF_BOT, status=TaskStatus.FAILED),
-        "ended long ago": replace(EMPTY, finished_at=at(time.time() - timings.LATE_OUTPUT_LIMIT - 60)),
-    },
+    ("text", WITH_TEXT),
+    ("output file", replace(EMPTY, output=Output(string="", files=("https://files.example/1",)))),
+    ("download", replace(EMPTY, download_files=(DownloadFile(guid="1", file_name="a.csv", status="uploading"),))),
+    ("no steps", replace(EMPTY, steps=())),
+    ("failed", replace(EMPTY, status=TaskStatus.FAILED)),
+    ("canceled", replace(EMPTY, status=TaskStatus.CANCELED)),
+    ("formats", replace(OF_BOT, output=Output(formats=(A_FORMAT,)))),
+    ("value", replace(OF_BOT, output=Output(string="0", is_json=True))),
+    ("failed bot", replace(OF_BOT, status=TaskStatus.FAILED)),
+    ("ended long ago", replace(EMPTY, finished_at=at(time.time() - timings.LATE_OUTPUT_LIMIT - 60))),
 )
 def test_run_with_output_or_without_a_reason_for_any_is_not_read_again(play, task):
     assert play(task) == (task, [], [])
 
 
 @cases(
-    {
-        "no output": (EMPTY, WITH_TEXT),
-        "no text": (replace(EMPTY, output=Output(string=None, files=())), WITH_TEXT),
-        "an empty text": (replace(EMPTY, output=Output(string="", files=())), WITH_TEXT),
-        "ended lately": (replace(EMPTY, finished_at=at(time.time() + 3600.0)), WITH_TEXT),
-        "a bot, which needs no steps": (OF_BOT, replace(OF_BOT, output=Output(string="[1]", is_json=True))),
-    },
+    ("no output", EMPTY, WITH_TEXT),
+    ("no text", replace(EMPTY, output=Output(string=None, files=())), WITH_TEXT),
+    ("an empty text", replace(EMPTY, output=Output(string="", files=())), WITH_TEXT),
+    ("ended lately", replace(EMPTY, finished_at=at(time.time() + 3600.0)), WITH_TEXT),
+    ("a bot, which needs no steps", OF_BOT, replace(OF_BOT, output=Output(string="[1]", is_json=True))),
 )
 def test_finished_run_without_output_is_read_again_until_it_has_some(play, empty, late):
     over, slept, logged = play(empty, empty, late)

@@ -132,12 +132,10 @@ class TestUnexpectedSigterm:
         assert logs().count("Killed: ") == 1
 
     @cases(
-        {
-            "has not accepted it yet": ("running", {}, " if Airflow has accepted the deferral"),
-            "does not respond": (None, {}, " if Airflow has accepted the deferral"),
-            "has accepted it": ("deferred", {}, ""),
-            "has accepted it, before Airflow 3.3": ("deferred", {"store": None}, ""),
-        },
+        ("has not accepted it yet", "running", {}, " if Airflow has accepted the deferral"),
+        ("does not respond", None, {}, " if Airflow has accepted the deferral"),
+        ("has accepted it", "deferred", {}, ""),
+        ("has accepted it, before Airflow 3.3", "deferred", {"store": None}, ""),
     )
     def test_kill_during_or_after_a_deferral_keeps_the_run_for_the_triggerer(
         self, tries, airflow, emulator, be_hasty, logs, state, arguments, condition
@@ -290,13 +288,11 @@ class TestRetryPolicy:
     """``retry_policy`` of Airflow 3.3 decides after the error whether there is a next try."""
 
     @cases(
-        {
-            "fail": ("fail", True, "canceled"),
-            "fail, and Airflow is unreachable": ("fail", False, "canceled"),
-            "retry": ("retry", True, "running"),
-            "default": ("default", True, "running"),
-            "policy raising an error": (None, True, "running"),
-        },
+        ("fail", "fail", True, "canceled"),
+        ("fail, and Airflow is unreachable", "fail", False, "canceled"),
+        ("retry", "retry", True, "running"),
+        ("default", "default", True, "running"),
+        ("policy raising an error", None, True, "running"),
     )
     def test_policy_decides_if_a_kill_stops_the_run(self, tries, killed, airflow, emulator, action, reachable, status):
         asked_with = []
@@ -325,14 +321,11 @@ class TestRetryPolicy:
 
 class TestUserActionInAirflow:
     ACTIONS = cases(
-        ("state", "superseded", "why"),
-        {
-            "marked": ("failed", False, "the Airflow task was set to a final state"),
-            # Before Airflow 3.4, the task instance has another identity by then.
-            "cleared, Airflow 3.3": ("restarting", True, "the Airflow task was cleared"),
-            "cleared, Airflow 3.4": ("restarting", False, "the Airflow task was cleared"),
-            "deleted": (DELETED, True, "the task instance was deleted in Airflow"),
-        },
+        ("marked", "failed", False, "the Airflow task was set to a final state"),
+        # Before Airflow 3.4, the task instance has another identity by then.
+        ("cleared, Airflow 3.3", "restarting", True, "the Airflow task was cleared"),
+        ("cleared, Airflow 3.4", "restarting", False, "the Airflow task was cleared"),
+        ("deleted", DELETED, True, "the task instance was deleted in Airflow"),
     )
 
     @ACTIONS
@@ -447,12 +440,10 @@ class TestKillAfterTheDecision:
 
     @pytest.mark.parametrize("state", ["running", "failed"], ids=["infrastructure", "marked failed"])
     @cases(
-        {
-            "left to the next try": ({}, ("get-task", RequestFault.status(503))),
-            "could not be stopped": ({"timeout": 0.2}, ("stop-task", RequestFault.status(503))),
-            "stopped": ({"timeout": 0.2}, None),
-            "not waited for": ({"wait_for_completion": False}, None),
-        },
+        ("left to the next try", {}, ("get-task", RequestFault.status(503))),
+        ("could not be stopped", {"timeout": 0.2}, ("stop-task", RequestFault.status(503))),
+        ("stopped", {"timeout": 0.2}, None),
+        ("not waited for", {"wait_for_completion": False}, None),
     )
     def test_kill_stops_no_run_that_this_try_has_left(self, tries, airflow, emulator, logs, state, arguments, fault):
         if fault is not None:
@@ -579,12 +570,10 @@ class TestExecutionTimeout:
         assert "Reading its result" not in logged
 
     @cases(
-        {
-            "later try": ({}, True, AirflowTaskTimeout, "canceled"),
-            "no later try": ({"store": None}, True, AirflowTaskTimeout, "canceled"),
-            "no later try, not certain": ({"store": None}, False, AirflowFailException, "running"),
-            "cancel_on_kill=False": ({"cancel_on_kill": False}, True, AirflowTaskTimeout, "running"),
-        },
+        ("later try", {}, True, AirflowTaskTimeout, "canceled"),
+        ("no later try", {"store": None}, True, AirflowTaskTimeout, "canceled"),
+        ("no later try, not certain", {"store": None}, False, AirflowFailException, "running"),
+        ("cancel_on_kill=False", {"cancel_on_kill": False}, True, AirflowTaskTimeout, "running"),
     )
     def test_execution_timeout_while_a_lost_start_is_looked_up_stops_the_run_once_it_must_be_listed(
         self, lost, emulator, logs, arguments, matches, error, status
@@ -632,12 +621,10 @@ STOP = {"woken_by": WokenBy.PERSON, "answer": Answer.STOP, "answered_by": "ada"}
 
 
 @cases(
-    {
-        "a person chose Stop": ({"required_action": "7"}, STOP, AirflowFailException, BY_ADA),
-        "deadline": ({"deadline": 0.0}, {}, RunTimedOutError, "The run was stopped"),
-        "not ended": ({}, {}, RunLostError, "the next try reattaches to it"),
-        "given up": (UNREADABLE, {}, RunLostError, GIVEN_UP),
-    },
+    ("a person chose Stop", {"required_action": "7"}, STOP, AirflowFailException, BY_ADA),
+    ("deadline", {"deadline": 0.0}, {}, RunTimedOutError, "The run was stopped"),
+    ("not ended", {}, {}, RunLostError, "the next try reattaches to it"),
+    ("given up", UNREADABLE, {}, RunLostError, GIVEN_UP),
 )
 def test_kill_during_the_read_after_a_deferral_stops_or_leaves_the_run(tries, emulator, state, event, error, match):
     attempt = tries(deferrable=True)
@@ -690,22 +677,19 @@ SET, CLEARED = "the Airflow task was set to a final state.", "the Airflow task w
 
 
 @cases(
-    ("states", "superseded", "newest", "status", "words"),
-    {
-        "deferral refused, marked": (["failed"], False, False, "canceled", SET),
-        "deferral refused, cleared": (["restarting"], False, False, "canceled", CLEARED),
-        "deferral refused, deleted": ([DELETED], False, False, "canceled", "was deleted in Airflow."),
-        "accepted": (["deferred", "deferred"], False, True, "running", ""),
-        "resumed already": (["scheduled"], False, False, "running", ""),
-        "another try has begun": (["running"], True, False, "running", ""),
-        "marked before the trigger begins": (["deferred", "failed"], False, False, "canceled", SET),
-        "marked as successful": (["deferred", "success"], False, False, "canceled", SET),
-        "cleared, Airflow 3.4": (["deferred", "scheduled"], True, True, "canceled", CLEARED),
-        "cleared and deferred again, Airflow 3.4": (["deferred", "deferred"], True, True, "canceled", CLEARED),
-        "left to a retry, Airflow 3.4": (["deferred", "up_for_retry"], True, True, "running", ""),
-        # The next try finds the run.
-        "cleared, Airflow 3.3": (["deferred", "scheduled"], True, False, "running", ""),
-    },
+    ("deferral refused, marked", ["failed"], False, False, "canceled", SET),
+    ("deferral refused, cleared", ["restarting"], False, False, "canceled", CLEARED),
+    ("deferral refused, deleted", [DELETED], False, False, "canceled", "was deleted in Airflow."),
+    ("accepted", ["deferred", "deferred"], False, True, "running", ""),
+    ("resumed already", ["scheduled"], False, False, "running", ""),
+    ("another try has begun", ["running"], True, False, "running", ""),
+    ("marked before the trigger begins", ["deferred", "failed"], False, False, "canceled", SET),
+    ("marked as successful", ["deferred", "success"], False, False, "canceled", SET),
+    ("cleared, Airflow 3.4", ["deferred", "scheduled"], True, True, "canceled", CLEARED),
+    ("cleared and deferred again, Airflow 3.4", ["deferred", "deferred"], True, True, "canceled", CLEARED),
+    ("left to a retry, Airflow 3.4", ["deferred", "up_for_retry"], True, True, "running", ""),
+    # The next try finds the run.
+    ("cleared, Airflow 3.3", ["deferred", "scheduled"], True, False, "running", ""),
 )
 def test_process_that_has_deferred_stops_the_run_if_a_person_has_ended_the_task_before_the_trigger_begins(
     tries, airflow, emulator, ends_of_tasks, monkeypatch, logs, states, superseded, newest, status, words

@@ -95,11 +95,9 @@ class TestRequiredAction:
         assert "[Live view of the browser](https://live.example/a%29%28b?c=d)" in links
 
     @cases(
-        {
-            "workflow-built": (OF_BOT, -1, "run: BrowserAct bot 82", "**Resume** continues the run."),
-            "agent-built": ({**OF_BOT, "bot_type": BotType.AGENT}, -1, "run: BrowserAct bot 82", ONLY_CLOSES),
-            "of a mapped task": ({}, 0, "run[0]: a run in BrowserAct", ""),
-        },
+        ("workflow-built", OF_BOT, -1, "run: BrowserAct bot 82", "**Resume** continues the run."),
+        ("agent-built", {**OF_BOT, "bot_type": BotType.AGENT}, -1, "run: BrowserAct bot 82", ONLY_CLOSES),
+        ("of a mapped task", {}, 0, "run[0]: a run in BrowserAct", ""),
     )
     def test_required_action_names_what_waits_and_what_resume_does(self, people, fields, map_index, subject, resume):
         ti = FakeTaskInstance()
@@ -323,10 +321,8 @@ class TestPauseNotification:
 
 
 @cases(
-    {
-        "timeout": ({"timeout": 0}, "timeout of AskPerson is 0. Use a positive number of seconds or a timedelta"),
-        "default": ({"default": "Perhaps"}, "default of AskPerson is 'Perhaps'. Use one of 'resume', 'stop'"),
-    },
+    ("timeout", {"timeout": 0}, "timeout of AskPerson is 0. Use a positive number of seconds or a timedelta"),
+    ("default", {"default": "Perhaps"}, "default of AskPerson is 'Perhaps'. Use one of 'resume', 'stop'"),
 )
 def test_invalid_argument_of_ask_person_fails_at_dag_parse(arguments, message):
     with pytest.raises(InputError, match=message):

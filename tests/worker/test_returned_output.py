@@ -136,10 +136,8 @@ def test_files_are_returned_as_addresses_beside_the_value(run_with, emulator, lo
 
 @pytest.mark.parametrize("written", [False, True], ids=["returned", "written"])
 @cases(
-    {
-        "csv": ("name,price\n" + "ballpoint pen blue,1.50\n" * 40_000, "csv"),
-        "lists": ("[" + "[]," * 300_000 + "1]", "json"),
-    },
+    ("csv", "name,price\n" + "ballpoint pen blue,1.50\n" * 40_000, "csv"),
+    ("lists", "[" + "[]," * 300_000 + "1]", "json"),
 )
 def test_output_too_large_to_parse_needs_little_memory(emulator, monkeypatch, tmp_path, written, text, output_format):
     monkeypatch.setattr(outputs, "LARGEST_PARSED", 500_000)

@@ -314,24 +314,22 @@ BOT_RUN = bot_run("7")
 
 
 @cases(
-    {
-        "running": (SAME, "", RUN, SAME),
-        "paused": (SAME, "", listed_run("7", status=TaskStatus.PAUSED), SAME),
-        "finished": (SAME, "", FINISHED_RUN, SAME),
-        "unknown": (SAME, "", listed_run("7", status=TaskStatus.UNKNOWN), SAME),
-        "finished, then cleared": (CLEARED, "", FINISHED_RUN, SAME),
-        "another API key": (OTHER_KEY, "", RUN, SAME),
-        "another API key, finished": (OTHER_KEY, "", FINISHED_RUN, SAME),
-        "another API key, bot": (replace(OF_BOT, key_digest="f" * 16), "bot", BOT_RUN, OF_BOT),
-        "another connection with the same key": (OTHER_CONNECTION, "", RUN, SAME),
-        "bot": (OF_BOT, "bot", BOT_RUN, OF_BOT),
-        "bot without an id": (OF_BOT, "bot", replace(BOT_RUN, bot_id=None), OF_BOT),
-        "template, of any workflow": (OF_TEMPLATE, "template", replace(RUN, workflow_id="71"), OF_TEMPLATE),
-        "cap is used up": (signed(SAME, spent=200), "", RUN, signed(SAME, spent=200)),
-        "credits before it": (BEFORE, "", RUN, BEFORE),
-        "credits before it, finished": (BEFORE, "", FINISHED_RUN, BEFORE),
-        "credits before a clear, finished": (signed(BEFORE, max_tries=2), "", FINISHED_RUN, SAME),
-    },
+    ("running", SAME, "", RUN, SAME),
+    ("paused", SAME, "", listed_run("7", status=TaskStatus.PAUSED), SAME),
+    ("finished", SAME, "", FINISHED_RUN, SAME),
+    ("unknown", SAME, "", listed_run("7", status=TaskStatus.UNKNOWN), SAME),
+    ("finished, then cleared", CLEARED, "", FINISHED_RUN, SAME),
+    ("another API key", OTHER_KEY, "", RUN, SAME),
+    ("another API key, finished", OTHER_KEY, "", FINISHED_RUN, SAME),
+    ("another API key, bot", replace(OF_BOT, key_digest="f" * 16), "bot", BOT_RUN, OF_BOT),
+    ("another connection with the same key", OTHER_CONNECTION, "", RUN, SAME),
+    ("bot", OF_BOT, "bot", BOT_RUN, OF_BOT),
+    ("bot without an id", OF_BOT, "bot", replace(BOT_RUN, bot_id=None), OF_BOT),
+    ("template, of any workflow", OF_TEMPLATE, "template", replace(RUN, workflow_id="71"), OF_TEMPLATE),
+    ("cap is used up", signed(SAME, spent=200), "", RUN, signed(SAME, spent=200)),
+    ("credits before it", BEFORE, "", RUN, BEFORE),
+    ("credits before it, finished", BEFORE, "", FINISHED_RUN, BEFORE),
+    ("credits before a clear, finished", signed(BEFORE, max_tries=2), "", FINISHED_RUN, SAME),
 )
 def test_usable_run_of_an_earlier_try_is_reattached(entry, kind, run, kept):
     played = play(entry, run, wanted=request(kind=kind), cap=100)
@@ -357,19 +355,17 @@ STARTED = "Started a run of {}: BrowserAct task 9."
 
 
 @cases(
-    {
-        "failed": (SAME, "", [FAILED_RUN], ("has ended as failed", NO_RESULT)),
-        "canceled": (SAME, "", [CANCELED_RUN], ("has ended as canceled", NO_RESULT)),
-        "other inputs": (OTHER_INPUTS, "", [RUN, None], ("was stopped", NOT_WANTED)),
-        "other inputs, ended meanwhile": (OTHER_INPUTS, "", [RUN, HAS_ENDED, FINISHED_RUN], (BEFORE_STOP, NOT_WANTED)),
-        "other inputs, finished": (OTHER_INPUTS, "", [FINISHED_RUN], ("has ended as finished", NOT_WANTED)),
-        "cleared": (CLEARED, "", [RUN, None], WAS_STOPPED),
-        "cleared, failed meanwhile": (CLEARED, "", [RUN, HAS_ENDED, FAILED_RUN], (BEFORE_STOP, WAS_STOPPED[1])),
-        "workflow before, bot now": (SAME, "bot", [RUN, None], OF_WORKFLOW),
-        "bot before, workflow now": (OF_BOT, "", [BOT_RUN, None], ("was stopped", "it is a run of bot 70")),
-        "forgotten, then cleared": (CLEARED, "", [GONE], FORGOTTEN_AND_CLEARED),
-        "forgotten bot, then cleared": (signed(OF_BOT, max_tries=2), "bot", [GONE], FORGOTTEN_AND_CLEARED),
-    },
+    ("failed", SAME, "", [FAILED_RUN], ("has ended as failed", NO_RESULT)),
+    ("canceled", SAME, "", [CANCELED_RUN], ("has ended as canceled", NO_RESULT)),
+    ("other inputs", OTHER_INPUTS, "", [RUN, None], ("was stopped", NOT_WANTED)),
+    ("other inputs, ended meanwhile", OTHER_INPUTS, "", [RUN, HAS_ENDED, FINISHED_RUN], (BEFORE_STOP, NOT_WANTED)),
+    ("other inputs, finished", OTHER_INPUTS, "", [FINISHED_RUN], ("has ended as finished", NOT_WANTED)),
+    ("cleared", CLEARED, "", [RUN, None], WAS_STOPPED),
+    ("cleared, failed meanwhile", CLEARED, "", [RUN, HAS_ENDED, FAILED_RUN], (BEFORE_STOP, WAS_STOPPED[1])),
+    ("workflow before, bot now", SAME, "bot", [RUN, None], OF_WORKFLOW),
+    ("bot before, workflow now", OF_BOT, "", [BOT_RUN, None], ("was stopped", "it is a run of bot 70")),
+    ("forgotten, then cleared", CLEARED, "", [GONE], FORGOTTEN_AND_CLEARED),
+    ("forgotten bot, then cleared", signed(OF_BOT, max_tries=2), "bot", [GONE], FORGOTTEN_AND_CLEARED),
 )
 def test_unusable_run_of_an_earlier_try_is_replaced_by_a_new_one(entry, kind, answers, log):
     wanted = request(kind=kind)
@@ -419,26 +415,23 @@ NO_ROUTE, NO_KEY = errors.NotFoundError("no route", http_status=404), errors.Aut
 
 
 @cases(
-    ("entry", "kind", "answer", "error", "text"),
-    {
-        "forgotten": (SAME, "", GONE, AirflowFailException, NOT_STARTED),
-        "cleared, down": (CLEARED, "", DOWN, errors.ServerError, "down"),
-        "cleared, 404 of a gateway": (CLEARED, "", NO_ROUTE, errors.NotFoundError, "no route"),
-        "cleared, key refused": (CLEARED, "", NO_KEY, errors.AuthenticationError, "no"),
-        **{
-            f"other key, {what}": (entry, kind, run, AirflowFailException, NOT_CERTAIN)
-            for what, entry, kind, run in (
-                ("another workflow", OTHER_KEY, "", replace(RUN, workflow_id="71")),
-                ("other inputs", OTHER_KEY, "", replace(RUN, input_parameters="keyword=ink")),
-                ("hidden inputs", OTHER_KEY, "", replace(RUN, input_parameters="keyword=***")),
-                ("hidden input of a bot", OTHER_BOT_KEY, "bot", replace(BOT_RUN, input=None)),
-                ("older than its start", OTHER_KEY, "", listed_run("7", 900.0)),
-                ("of a profile that is not shown", OTHER_KEY, "with a profile", RUN),
-                ("other source", OTHER_KEY, "bot", RUN),
-                ("template", replace(OF_TEMPLATE, key_digest="f" * 16), "template", RUN),
-            )
-        },
-    },
+    ("forgotten", SAME, "", GONE, AirflowFailException, NOT_STARTED),
+    ("cleared, down", CLEARED, "", DOWN, errors.ServerError, "down"),
+    ("cleared, 404 of a gateway", CLEARED, "", NO_ROUTE, errors.NotFoundError, "no route"),
+    ("cleared, key refused", CLEARED, "", NO_KEY, errors.AuthenticationError, "no"),
+    *(
+        (f"other key, {what}", entry, kind, run, AirflowFailException, NOT_CERTAIN)
+        for what, entry, kind, run in (
+            ("another workflow", OTHER_KEY, "", replace(RUN, workflow_id="71")),
+            ("other inputs", OTHER_KEY, "", replace(RUN, input_parameters="keyword=ink")),
+            ("hidden inputs", OTHER_KEY, "", replace(RUN, input_parameters="keyword=***")),
+            ("hidden input of a bot", OTHER_BOT_KEY, "bot", replace(BOT_RUN, input=None)),
+            ("older than its start", OTHER_KEY, "", listed_run("7", 900.0)),
+            ("of a profile that is not shown", OTHER_KEY, "with a profile", RUN),
+            ("other source", OTHER_KEY, "bot", RUN),
+            ("template", replace(OF_TEMPLATE, key_digest="f" * 16), "template", RUN),
+        )
+    ),
 )
 def test_nothing_is_started_if_the_run_of_an_earlier_try_is_not_known(entry, kind, answer, error, text):
     played = play(entry, answer, wanted=request(kind=kind))
@@ -458,22 +451,20 @@ MOVED = {"dag_id": "other", "run_id": "other", "task_id": "other", "map_index": 
 
 
 @cases(
-    {
-        "no proof": replace(SAME, proof=None),
-        "forged proof": replace(SAME, proof="0" * 64),
-        "proof of another run": replace(SAME, task_id="8"),
-        "proof of an entry without its run": replace(SAME, proof=signed(SAME, task_id=None).proof),
-        "other source": replace(SAME, source=BOT),
-        "other time": replace(SAME, written_at=1001.0),
-        "other connection": replace(SAME, connection="other"),
-        "other earlier runs": replace(SAME, earlier=()),
-        **{
-            f"proof of another {name}": SAME.signed(SETTINGS, SimpleNamespace(**{**vars(TI), name: value}))
-            for name, value in MOVED.items()
-        },
-        "proof of another key": SAME.signed(Settings(api_key="app-other"), TI),
-        "lost start": replace(SAME, task_id=None),
-    },
+    ("no proof", replace(SAME, proof=None)),
+    ("forged proof", replace(SAME, proof="0" * 64)),
+    ("proof of another run", replace(SAME, task_id="8")),
+    ("proof of an entry without its run", replace(SAME, proof=signed(SAME, task_id=None).proof)),
+    ("other source", replace(SAME, source=BOT)),
+    ("other time", replace(SAME, written_at=1001.0)),
+    ("other connection", replace(SAME, connection="other")),
+    ("other earlier runs", replace(SAME, earlier=())),
+    *(
+        (f"proof of another {name}", SAME.signed(SETTINGS, SimpleNamespace(**{**vars(TI), name: value})))
+        for name, value in MOVED.items()
+    ),
+    ("proof of another key", SAME.signed(Settings(api_key="app-other"), TI)),
+    ("lost start", replace(SAME, task_id=None)),
 )
 def test_entry_without_a_proof_of_this_task_instance_is_not_acted_on(entry):
     played = play(entry)
@@ -488,25 +479,22 @@ def test_entry_without_a_proof_of_this_task_instance_is_not_acted_on(entry):
 
 class TestCreditsOfEarlierTries:
     @cases(
-        ("entry", "answers", "spent"),
-        {
-            "failed": (BEFORE, [FAILED_RUN], 65),
-            "canceled": (BEFORE, [CANCELED_RUN], 65),
-            "stopped because of other inputs": (signed(OTHER_INPUTS, spent=25), [replace(RUN, credit=40), None], 65),
-            "finished with other inputs": (signed(OTHER_INPUTS, spent=25), [replace(FINISHED_RUN, credit=40)], 65),
-            "steps instead of credits": (BEFORE, [replace(FAILED_RUN, credit=None, steps=(Step(number=1),) * 9)], 70),
-            "was never started": (signed(BEFORE, task_id=None), [page_of()], 25),
-            "found by its inputs": (signed(BEFORE, task_id=None), [page_of(RUN), FAILED_RUN], 65),
-            "found after it was stopped": (signed(BEFORE, task_id=None), [page_of(CANCELED_RUN), CANCELED_RUN], 65),
-            "failed before a clear": (signed(BEFORE, max_tries=2), [FAILED_RUN], 0),
-            "no longer exists since a clear": (signed(BEFORE, max_tries=2), [GONE], 0),
-            "stopped because of a clear": (signed(BEFORE, max_tries=2), [replace(RUN, credit=40), None], 0),
-            "was never started before a clear": (signed(BEFORE, task_id=None, max_tries=2), [page_of()], 0),
-        },
+        ("failed", BEFORE, [FAILED_RUN], 65),
+        ("canceled", BEFORE, [CANCELED_RUN], 65),
+        ("stopped because of other inputs", signed(OTHER_INPUTS, spent=25), [replace(RUN, credit=40), None], 65),
+        ("finished with other inputs", signed(OTHER_INPUTS, spent=25), [replace(FINISHED_RUN, credit=40)], 65),
+        ("steps instead of credits", BEFORE, [replace(FAILED_RUN, credit=None, steps=(Step(number=1),) * 9)], 70),
+        ("was never started", signed(BEFORE, task_id=None), [page_of()], 25),
+        ("found by its inputs", signed(BEFORE, task_id=None), [page_of(RUN), FAILED_RUN], 65),
+        ("found after it was stopped", signed(BEFORE, task_id=None), [page_of(CANCELED_RUN), CANCELED_RUN], 65),
+        ("failed before a clear", signed(BEFORE, max_tries=2), [FAILED_RUN], 0),
+        ("no longer exists since a clear", signed(BEFORE, max_tries=2), [GONE], 0),
+        ("stopped because of a clear", signed(BEFORE, max_tries=2), [replace(RUN, credit=40), None], 0),
+        ("was never started before a clear", signed(BEFORE, task_id=None, max_tries=2), [page_of()], 0),
     )
     # Someone may set a cap before the next try.
     @pytest.mark.parametrize("cap", [100, None], ids=["with a cap", "without a cap"])
-    def test_new_run_gets_the_credits_that_were_used_since_the_last_clear(self, entry, answers, spent, cap):
+    def test_new_run_gets_the_credits_that_were_used_since_the_last_clear(self, cap, entry, answers, spent):
         played = play(entry, *answers, MADE, cap=cap)
         assert (played.started.task_id, played.started.entry.spent) == ("9", spent)
         assert played.written[-2] == signed(played.started.entry, task_id=None, profile_id=None)
@@ -552,12 +540,10 @@ class TestAnUnansweredStartOfAnEarlierTry:
         assert played.over == Started(SAME, RUN, None)
 
     @cases(
-        {
-            "long after it": (2000.0, 1, []),
-            "when it must be listed": (1220.0, 1, []),
-            "before": (1212.0, 2, [8.0]),
-            "soon after it": (1100.0, 2, [60.0, 60.0]),
-        },
+        ("long after it", 2000.0, 1, []),
+        ("when it must be listed", 1220.0, 1, []),
+        ("before", 1212.0, 2, [8.0]),
+        ("soon after it", 1100.0, 2, [60.0, 60.0]),
     )
     def test_list_is_read_when_the_start_must_be_in_it(self, now, pages, slept):
         played = play(self.ENTRY, *[page_of()] * pages, MADE, now=now)
@@ -606,14 +592,12 @@ class TestAStart:
 
     @pytest.mark.parametrize("entry", [None, SAME], ids=["no entry", "entry of a failed run"])
     @cases(
-        {
-            "no slot": ([FULL], FULL),
-            "too many requests": ([LIMITED], LIMITED),
-            "refused": ([REFUSED], REFUSED),
-            "surely made no run": ([LOST, *TWO_READS] * 2, LOST),
-            "unclear refusal": ([UNCLEAR, *TWO_READS], UNCLEAR),
-            "page instead of a response": ([PAGE, *TWO_READS] * 2, PAGE),
-        },
+        ("no slot", [FULL], FULL),
+        ("too many requests", [LIMITED], LIMITED),
+        ("refused", [REFUSED], REFUSED),
+        ("surely made no run", [LOST, *TWO_READS] * 2, LOST),
+        ("unclear refusal", [UNCLEAR, *TWO_READS], UNCLEAR),
+        ("page instead of a response", [PAGE, *TWO_READS] * 2, PAGE),
     )
     def test_start_that_made_no_run_restores_the_entry_before(self, entry, answers, error):
         played = play(entry, *([] if entry is None else [FAILED_RUN]), *answers)
@@ -640,14 +624,12 @@ class TestAStart:
         assert played.written[-1] is None
 
     @cases(
-        {
-            "lost": (LOST, OWN, request(), request()),
-            "profile": (LOST, replace(OWN, profile_id="profile of 8"), request(), request()),
-            "no inputs": (LOST, replace(OWN, input_parameters=None), request(inputs={}), request(inputs={})),
-            "unclear refusal": (UNCLEAR, OWN, request(), request()),
-            # The given request is stored.
-            "other inputs": (LOST, replace(OWN, input_parameters="keyword=ink"), request(), request("ink")),
-        },
+        ("lost", LOST, OWN, request(), request()),
+        ("profile", LOST, replace(OWN, profile_id="profile of 8"), request(), request()),
+        ("no inputs", LOST, replace(OWN, input_parameters=None), request(inputs={}), request(inputs={})),
+        ("unclear refusal", UNCLEAR, OWN, request(), request()),
+        # The given request is stored.
+        ("other inputs", LOST, replace(OWN, input_parameters="keyword=ink"), request(), request("ink")),
     )
     def test_run_of_a_lost_response_is_adopted_if_it_fits_the_request_that_was_sent(self, error, run, wanted, sent):
         played = play(None, error, page_of(run), wanted=wanted, checked=sent)
@@ -659,13 +641,11 @@ class TestAStart:
 
     @pytest.mark.parametrize("error", [*NO_RESPONSES, LOST, PAGE], ids=str)
     @cases(
-        {
-            "first read": (page_of(LATE), None, [60.0]),
-            "second read": (page_of(), page_of(LATE), [60.0, 60.0]),
-            "first read fails": (DOWN, page_of(LATE), [60.0, 60.0]),
-            "first read has an uncertain one": (page_of(listed_run("8", None)), page_of(LATE), [60.0, 60.0]),
-            "first read has several": (page_of(LATE, replace(LATE, id="9")), page_of(LATE), [60.0, 60.0]),
-        },
+        ("first read", page_of(LATE), None, [60.0]),
+        ("second read", page_of(), page_of(LATE), [60.0, 60.0]),
+        ("first read fails", DOWN, page_of(LATE), [60.0, 60.0]),
+        ("first read has an uncertain one", page_of(listed_run("8", None)), page_of(LATE), [60.0, 60.0]),
+        ("first read has several", page_of(LATE, replace(LATE, id="9")), page_of(LATE), [60.0, 60.0]),
     )
     def test_run_that_is_listed_late_is_found_at_the_first_read_that_has_it(self, error, first, second, slept):
         played = play(None, error, *filter(None, (first, second)))
@@ -835,12 +815,10 @@ CONTRADICTORY: Page[Task] = Page(items=(), total_count=3)
 
 
 @cases(
-    {
-        "several possible runs": (POSSIBLE, "workflow", UNDECIDED),
-        "two runs that certainly match": (page_of(*map(listed_run, "56")), "workflow", UNDECIDED),
-        "two that failed": (page_of(*(listed_run(each, status=TaskStatus.FAILED) for each in "56")), "workflow", "9"),
-        "a list that contradicts itself": (CONTRADICTORY, "workflow", UNKNOWN),
-    },
+    ("several possible runs", POSSIBLE, "workflow", UNDECIDED),
+    ("two runs that certainly match", page_of(*map(listed_run, "56")), "workflow", UNDECIDED),
+    ("two that failed", page_of(*(listed_run(each, status=TaskStatus.FAILED) for each in "56")), "workflow", "9"),
+    ("a list that contradicts itself", CONTRADICTORY, "workflow", UNKNOWN),
 )
 def test_look_up_starts_no_other_run_while_one_is_possible_or_the_list_cannot_be_read_to_its_end(page, kind, found):
     assert outcome(look_up(page, kind=kind)) == found
@@ -859,12 +837,10 @@ def test_several_possible_runs_are_named_in_the_error_the_newest_first():
 
 
 @cases(
-    {
-        "older, with the same inputs": (970.0, PENS_LISTED),
-        "older, whose inputs are not listed": (960.0, None),
-        "older, with other inputs": (960.0, "keyword=ink"),
-        "newer, whose inputs are not listed": (1003.0, None),
-    },
+    ("older, with the same inputs", 970.0, PENS_LISTED),
+    ("older, whose inputs are not listed", 960.0, None),
+    ("older, with other inputs", 960.0, "keyword=ink"),
+    ("newer, whose inputs are not listed", 1003.0, None),
 )
 def test_the_one_run_that_certainly_matches_is_adopted_beside_an_undecided_or_another_one(created, inputs):
     other = listed_run("4", created, TaskStatus.FINISHED, input_parameters=inputs)

@@ -52,10 +52,8 @@ class TestAfterWorkerDeath:
 
 class TestAfterAirflowError:
     @cases(
-        {
-            "another try": (1, "keeps running, and the next try reattaches to it", ["finished"]),
-            "last try": (0, "was stopped", ["canceled", "finished"]),
-        },
+        ("another try", 1, "keeps running, and the next try reattaches to it", ["finished"]),
+        ("last try", 0, "was stopped", ["canceled", "finished"]),
     )
     def test_airflow_error_after_start_keeps_the_run_only_for_another_try(self, tries, emulator, max_tries, fate, runs):
         emulator.next_run(SEARCH.id, duration=1.0)
@@ -80,12 +78,10 @@ class TestAfterAirflowError:
         assert emulator.tasks[0].status == "canceled"
 
     @cases(
-        {
-            "Trigger failure": ("Trigger failure", 1, None, "running"),
-            "Trigger timeout": ("Trigger timeout", 1, None, "canceled"),
-            "last try, run cannot be read": ("Trigger failure", 0, ServerError("down"), "canceled"),
-            "timeout, Airflow does not respond": ("Trigger timeout", 0, RuntimeError("no Airflow"), "canceled"),
-        },
+        ("Trigger failure", "Trigger failure", 1, None, "running"),
+        ("Trigger timeout", "Trigger timeout", 1, None, "canceled"),
+        ("last try, run cannot be read", "Trigger failure", 0, ServerError("down"), "canceled"),
+        ("timeout, Airflow does not respond", "Trigger timeout", 0, RuntimeError("no Airflow"), "canceled"),
     )
     def test_deferral_ended_by_airflow_may_stop_the_run(
         self, tries, emulator, monkeypatch, logs, error, max_tries, unreadable, status
@@ -222,12 +218,10 @@ class TestLostStartResponse:
         assert len(emulator.tasks) == 1
 
     @cases(
-        {
-            "fails": (AirflowFailException, 3, "Check the newest tasks"),
-            "skips": (AirflowSkipException, 3, "Check the newest tasks"),
-            "fails in the last try": (ValueError, 0, "Check the newest tasks"),
-            "fails in another try": (ValueError, 3, "The next try looks for it."),
-        },
+        ("fails", AirflowFailException, 3, "Check the newest tasks"),
+        ("skips", AirflowSkipException, 3, "Check the newest tasks"),
+        ("fails in the last try", ValueError, 0, "Check the newest tasks"),
+        ("fails in another try", ValueError, 3, "The next try looks for it."),
     )
     def test_error_before_the_look_up_reports_the_unknown_start(
         self, tries, emulator, monkeypatch, logs, error, max_tries, says
@@ -249,16 +243,14 @@ OF_WORKFLOW_1 = {"source": {"kind": "workflow", "id": "1"}}
 
 class TestInvalidEntry:
     @cases(
-        {
-            "task_id": ({"task_id": 7}, "task_id: Input should be a valid string", False),
-            "source": ({"source": None}, "source: Input should be an object", True),
-            "other workflow": (OF_WORKFLOW_1, "nothing proves that this task instance stored it", True),
-            "of an older version": ({"connection": None, "longest_call": None}, "connection: Input should", True),
-            "of a newer version": ({"signed_by": "x", "proof": "0" * 64}, "nothing proves that this task", True),
-            "cut": ('{"source": {"kind"', "Input should be an object", False),
-            "1 MB": ({"earlier": ["7" * 1000] * 1000}, "nothing proves that this task instance", True),
-            "another type": ("7", "Input should be an object", False),
-        },
+        ("task_id", {"task_id": 7}, "task_id: Input should be a valid string", False),
+        ("source", {"source": None}, "source: Input should be an object", True),
+        ("other workflow", OF_WORKFLOW_1, "nothing proves that this task instance stored it", True),
+        ("of an older version", {"connection": None, "longest_call": None}, "connection: Input should", True),
+        ("of a newer version", {"signed_by": "x", "proof": "0" * 64}, "nothing proves that this task", True),
+        ("cut", '{"source": {"kind"', "Input should be an object", False),
+        ("1 MB", {"earlier": ["7" * 1000] * 1000}, "nothing proves that this task instance", True),
+        ("another type", "7", "Input should be an object", False),
     )
     def test_invalid_entry_fails_and_starts_or_stops_no_run(self, tries, emulator, store, change, message, named):
         tries(wait_for_completion=False).run()
@@ -349,17 +341,16 @@ def convert_and_show_defaults(emulator):
 
 
 @cases(
-    {
-        "defaults are shown": (CONTACT, show_defaults),
-        "defaults are shown of values that were sent": (BOT, show_defaults),
-        "texts that the operator converts": ({**BOT, "input": TEXTS}, nothing),
-        "texts that BrowserAct converts": (
-            {**BOT, "input": {**TEXTS, "in_stock": "true"}, "validate_inputs": False},
-            convert_and_show_defaults,
-        ),
-        "number that the operator converts": ({**CONTACT, "input": {"company_name": 12}}, nothing),
-        "lists are shared with version 2": (BOT, share_runs),
-    },
+    ("defaults are shown", CONTACT, show_defaults),
+    ("defaults are shown of values that were sent", BOT, show_defaults),
+    ("texts that the operator converts", {**BOT, "input": TEXTS}, nothing),
+    (
+        "texts that BrowserAct converts",
+        {**BOT, "input": {**TEXTS, "in_stock": "true"}, "validate_inputs": False},
+        convert_and_show_defaults,
+    ),
+    ("number that the operator converts", {**CONTACT, "input": {"company_name": 12}}, nothing),
+    ("lists are shared with version 2", BOT, share_runs),
 )
 def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave):
     behave(emulator)
@@ -372,14 +363,12 @@ def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave):
 
 
 @cases(
-    {
-        "bot whose input is hidden": (BOT, hide_input),
-        "template": (TEMPLATE, nothing),
-        "template whose defaults are shown": (TEMPLATE, show_defaults),
-        "template whose input is hidden": (TEMPLATE, hide_input),
-        "template, odd responses": (TEMPLATE, as_in_the_demos),
-        "template of a workflow": (WORKFLOW_TEMPLATE, nothing),
-    },
+    ("bot whose input is hidden", BOT, hide_input),
+    ("template", TEMPLATE, nothing),
+    ("template whose defaults are shown", TEMPLATE, show_defaults),
+    ("template whose input is hidden", TEMPLATE, hide_input),
+    ("template, odd responses", TEMPLATE, as_in_the_demos),
+    ("template of a workflow", WORKFLOW_TEMPLATE, nothing),
 )
 def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, store, logs, arguments, behave):
     behave(emulator)

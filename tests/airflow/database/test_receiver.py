@@ -110,16 +110,14 @@ class TestCallbackWithoutWaitingTask:
         assert (deferred.state, deferred.resumed_with) == ("success", event)
 
     @cases(
-        {
-            "start": (Deferred.start, "running"),
-            **{
-                f"poll resumed it, {state}": (methodcaller("leave_trigger", state), state)
-                for state in ("scheduled", "queued", "running", "success", "failed", "up_for_retry")
-            },
-            "trigger of another provider": (Deferred.hand_to_another_provider, "deferred"),
-            "no callback token": (methodcaller("defer", callback_token_sha256=None), "deferred"),
-            "limit of callbacks in vain": (methodcaller("defer", callbacks_in_vain=MAX_CALLBACKS_IN_VAIN), "deferred"),
-        },
+        ("start", Deferred.start, "running"),
+        *(
+            (f"poll resumed it, {state}", methodcaller("leave_trigger", state), state)
+            for state in ("scheduled", "queued", "running", "success", "failed", "up_for_retry")
+        ),
+        ("trigger of another provider", Deferred.hand_to_another_provider, "deferred"),
+        ("no callback token", methodcaller("defer", callback_token_sha256=None), "deferred"),
+        ("limit of callbacks in vain", methodcaller("defer", callbacks_in_vain=MAX_CALLBACKS_IN_VAIN), "deferred"),
     )
     async def test_callback_that_nothing_waits_for_changes_nothing(self, client, deferred, happens, state):
         happens(deferred)
