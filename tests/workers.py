@@ -1,7 +1,5 @@
 """Operators that run as in a worker, and the parts of Airflow that they use there."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

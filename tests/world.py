@@ -4,8 +4,6 @@ The emulator answers both clients as a function. Airflow is a task instance with
 deferrals and its states. Whatever sleeps moves the clock, so all times are those of a real run.
 """
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

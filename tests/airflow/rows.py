@@ -1,7 +1,5 @@
 """Rows of Airflow's database, made by hand, and fixtures that have them."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """``dag.test()``: the tasks and triggers of a DAG in one process, where a developer tries them."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

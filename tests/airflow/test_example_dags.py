@@ -1,7 +1,5 @@
 """Each example, as it stands, run to its end against the emulator."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 The processes are forks of one that has imported Airflow, because that takes longer than everything else.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The plugin: which application serves which path, how it is loaded, and where Airflow's UI shows the pages."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from importlib import import_module

@@ -1,7 +1,5 @@
 """``@task.browseract``: a function makes the inputs, and everything else is as with the operator."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

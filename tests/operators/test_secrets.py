@@ -1,7 +1,5 @@
 """Secret inputs, callback addresses and live views: what a person who may only read a task can see of them."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

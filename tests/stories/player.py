@@ -1,7 +1,5 @@
 """Plays stories: what happens in the tries of one task instance, and the result of each."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Starts whose response is late, lost or replaced, runs that cannot be read, and what people do in the meantime."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from typing import Any

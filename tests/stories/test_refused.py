@@ -1,7 +1,5 @@
 """What is refused before a run is started: when the DAG is parsed, or in the worker without a retry."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """What a task instance comes to, try after try: each story in the worker and deferred, with a workflow and a bot."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """What happens to the run of a trigger that Airflow kills or cancels, in real time."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

@@ -1,7 +1,5 @@
 """The relays that docs/callbacks.md shows, run as they are shown."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import re

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import asyncio
 import traceback
 from typing import Any

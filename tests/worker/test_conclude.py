@@ -1,7 +1,5 @@
 """A finished run whose output is late, whose results are written, or cannot be: no result is lost or paid twice."""
 
-from __future__ import annotations
-
 import json
 import threading
 from functools import partial

@@ -1,7 +1,5 @@
 """The XCom ``failure``, which a try leaves that fails."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

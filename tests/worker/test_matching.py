@@ -1,7 +1,5 @@
 """Which listed task is the run of a start: how its inputs are compared."""
 
-from __future__ import annotations
-
 import json
 import time
 from contextlib import suppress

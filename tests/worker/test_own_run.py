@@ -1,7 +1,5 @@
 """What happens to the run when the process of its Airflow task is killed."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import signal

@@ -1,7 +1,5 @@
 """What somebody with rights on one task instance reaches by editing its task state and its XComs: nothing of others."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import fields
 from typing import Any

@@ -1,7 +1,5 @@
 """What a worker returns and reports of a run, of a workflow or of a bot, without fetching its files."""
 
-from __future__ import annotations
-
 import json
 import logging
 import tracemalloc

@@ -1,7 +1,5 @@
 """SIGTERM while the process holds a lock: in a log line, a request, an XCom push or an import."""
 
-from __future__ import annotations
-
 import importlib.abc
 import importlib.machinery
 import os

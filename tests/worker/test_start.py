@@ -1,7 +1,5 @@
 """Starting and reattaching, lost starts, and any interleaving of deaths, lost responses and clears."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import random

@@ -1,7 +1,5 @@
 """How a callback that claims a task instance treats the locks of others, on a database that locks rows."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The callback route, mounted by Airflow itself, on Airflow's database."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

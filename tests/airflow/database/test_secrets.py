@@ -1,7 +1,5 @@
 """Where Airflow's database has inputs, secrets and outputs after runs, as docs/data.md describes it."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
