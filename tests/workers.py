@@ -74,6 +74,8 @@ class Worker:
         operator_class: Any = RunWorkflowOperator,
         fire: Callable[[Any], dict] | None = None,
         interval: float | None = 0.05,
+        try_number: int = 1,
+        max_tries: int = 0,
         **arguments,
     ) -> None:
         self.operator_class, self.fire = operator_class, fire or fire_in_real_time
@@ -82,6 +84,7 @@ class Worker:
             arguments = {name: interval, **arguments}
         self.arguments = {"task_id": "run", **arguments}
         self.ti = FakeTaskInstance()
+        self.ti.try_number, self.ti.max_tries = try_number, max_tries
         self.context: Any = {"ti": self.ti}
         if store is not None:
             self.context["task_state_store"] = store

@@ -253,10 +253,8 @@ class TestChangingConnection:
     def test_missing_connection_keeps_the_earlier_run_for_the_next_try(self, orders, emulator, store, monkeypatch):
         orders(store=store, wait_for_completion=False).run()
         monkeypatch.delenv(CONNECTION)
-        again = orders(store=store)
-        again.ti.max_tries = 1
         with pytest.raises(RunLostError, match=r"(?s)There is no connection.*names a run, which may be active"):
-            again.run()
+            orders(store=store, max_tries=1).run()
         assert emulator.tasks[0].status == "running"
 
     def test_missing_connection_leaves_unknown_start_to_the_next_try(self, orders, world, emulator, store, monkeypatch):

@@ -97,20 +97,18 @@ class TestLateOutput:
         self, search, emulator, store, logs, remembered, retries
     ):
         emulator.set_workflow(SEARCH.id, output_after=0.2)
-        made = search(store=store if remembered else None)
-        made.ti.max_tries = retries
-        operator = made.operator()
+        attempt = search(store=store if remembered else None, max_tries=retries)
 
         def killed_and_following(*given):
-            operator.on_kill()
+            attempt.made.on_kill()
             return read_again(*given)
 
         with patch.object(conclude, "read_again", killed_and_following):
             if remembered and retries:
                 with pytest.raises(ResultError, match="process was ended before its results were complete"):
-                    operator.execute(made.context)
+                    attempt.run()
             else:
-                assert len(operator.execute(made.context)) == 2
+                assert len(attempt.run()) == 2
         # The run has ended, so there is nothing to decide.
         assert calls_of(emulator, "stop-task") == 0
         assert "Killed" not in logs()
@@ -120,8 +118,7 @@ class TestKillWhileResultsAreWritten:
     LEFT = r"process was ended before its results were complete\.\nBrowserAct still has its output\."
 
     def test_kill_while_files_are_in_preparation_leaves_them_to_the_next_try(self, download, emulator, store):
-        run = download(EmulatedFile("late.csv", b"a,b", prepared_after=600.0), store=store)
-        run.ti.max_tries = 1
+        run = download(EmulatedFile("late.csv", b"a,b", prepared_after=600.0), store=store, max_tries=1)
         reads = []
 
         def kill_at_the_third_read_after_the_end(operator) -> None:
@@ -144,13 +141,11 @@ class TestKillWhileResultsAreWritten:
             raise Stopped
 
         monkeypatch.setattr(FileSession, "fetch", fetch_until_stopped)
-        run = download(EmulatedFile("a.csv", b"a,b"), store=store)
-        run.ti.max_tries = 1
-        operator = run.operator()
-        killing = threading.Thread(target=lambda: under_way.wait(30) and operator.on_kill())
+        run = download(EmulatedFile("a.csv", b"a,b"), store=store, max_tries=1)
+        killing = threading.Thread(target=lambda: under_way.wait(30) and run.made.on_kill())
         killing.start()
         with pytest.raises(ResultError, match=self.LEFT):
-            operator.execute(run.context)
+            run.run()
         assert ended.wait(10)
         killing.join()
 

@@ -53,11 +53,9 @@ def tries(worker, store, airflow, short_patience, emulator):
     """Creates the tries of a task instance that waits in its worker for a run of a minute."""
     emulator.set_workflow(SEARCH.id, duration=60.0)
 
-    def make(*, max_tries: int = 1, try_number: int = 1, **arguments):
+    def make(**arguments):
         defaults = {} if "bot_id" in arguments else {"workflow_id": SEARCH.id, "input_parameters": PENS}
-        made = worker(**{"store": store, **defaults, **arguments})
-        made.ti.max_tries, made.ti.try_number = max_tries, try_number
-        return made
+        return worker(**{"store": store, "max_tries": 1, **defaults, **arguments})
 
     return make
 

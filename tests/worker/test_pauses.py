@@ -239,8 +239,7 @@ class TestRequiredAction:
         assert people.question["chosen"] == ["Stop"]
 
     def test_stop_by_a_person_that_browseract_refuses_is_left_to_the_next_try(self, asked, emulator, people, store):
-        run, deferred = asked(store=store)
-        run.ti.max_tries = 1
+        run, deferred = asked(store=store, max_tries=1)
         emulator.fault("stop-task", RequestFault.status(403))
         left = r"chose Stop\.\nThe run could not be stopped .* The next try reattaches to the run\."
         with pytest.raises(RunLostError, match=left):

@@ -87,9 +87,9 @@ def begin(worker, store, connect, emulator, airflow, channel) -> Iterator[Callab
     emulator.set_workflow(SEARCH.id, duration=60.0)
     before = signal.getsignal(signal.SIGTERM)
 
-    def make(state: str, max_tries: int = 0, **arguments: Any) -> Any:
+    def make(state: str, **arguments: Any) -> Any:
         attempt = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, **arguments)
-        attempt.ti.max_tries, airflow.state = max_tries, state
+        airflow.state = state
         signal.signal(signal.SIGTERM, lambda *_: attempt.made.on_kill())
         return attempt
 
@@ -164,7 +164,7 @@ def in_an_import(attempt, channel, emulator, monkeypatch) -> None:
 def test_sigterm_is_carried_out_while_the_interrupted_code_holds_a_lock(
     begin, emulator, channel, monkeypatch, place, state, max_tries, error, status
 ):
-    attempt = begin(state, max_tries)
+    attempt = begin(state, max_tries=max_tries)
     place(attempt, channel, emulator, monkeypatch)
     began = time.monotonic()
     with pytest.raises(error):

@@ -42,17 +42,14 @@ def test_no_slot_in_time_raises_and_starts_no_run(refused, world, emulator, stor
 @pytest.mark.parametrize("from_3_4", [True, False], ids=["Airflow 3.4", "before"])
 def test_wait_for_a_slot_pushes_how_many_tries_were_allowed(refused, monkeypatch, from_3_4):
     monkeypatch.setattr(ledger, "AIRFLOW_V_3_4_PLUS", from_3_4)
-    run = refused()
-    run.ti.max_tries = 3
+    run = refused(max_tries=3)
     run.defer()
     assert run.ti.xcoms.get("max_tries") == (3 if from_3_4 else None)
     assert "task_id" not in run.ti.xcoms
 
 
 def test_wait_for_a_run_keeps_how_many_tries_were_allowed(search):
-    run = search(deferrable=True)
-    run.ti.max_tries = 3
-    assert run.defer().trigger.wait.max_tries == 3
+    assert search(deferrable=True, max_tries=3).defer().trigger.wait.max_tries == 3
 
 
 def test_place_depends_on_the_start_of_the_dag_run_and_queue_timeout_on_that_of_the_try(refused, world):

@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,12 +23,7 @@ from tests.workers import KILL, calls_of, set_retry_policy
 
 @pytest.fixture
 def tries(search, store):
-    def make(max_tries=0, **arguments):
-        made = search(**{"store": store, **arguments})
-        made.ti.max_tries = max_tries
-        return made
-
-    return make
+    return partial(search, store=store)
 
 
 class TestAfterWorkerDeath:
@@ -372,15 +368,13 @@ def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, s
     behave(emulator)
     for endpoint in ("create-run", "create-template-run", "run-task-by-template"):
         emulator.fault(endpoint, RequestFault.lost_response(), times=1)
-    attempt = worker(**arguments, store=store)
-    attempt.ti.max_tries = 1
+    attempt = worker(**arguments, store=store, max_tries=1)
     with pytest.raises(AirflowFailException, match="may be the one that it created") as failed:
         attempt.run()
     assert "The next try looks for it." not in logs()
     [task] = emulator.tasks
     assert f": {task.id} (finished, created at " in str(failed.value)
     # A person who clears the task has looked, and wants a new run.
-    cleared = worker(**arguments, store=store)
-    cleared.ti.max_tries = 2
+    cleared = worker(**arguments, store=store, max_tries=2)
     cleared.run()
     assert [each.id for each in emulator.tasks] == [task.id, cleared.ti.xcoms["task_id"]]
