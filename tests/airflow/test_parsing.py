@@ -32,37 +32,36 @@ def start(): return hook.run_task(ID)
 async def send():
     async with hook.async_client() as client: await client.send(CALL)
 """
+EXECUTED = (
+    "inputs = {'keyword': 'tea'}\n"
+    "operator = RunWorkflowOperator(task_id='a', workflow_id=ID, input_parameters=inputs, durable=False)\n"
+    "operator.execute({'ti': FakeTaskInstance()})"
+)
 STARTS = ("run-task", "run-task-by-template", "create-run", "create-template-run")
 
-SHAPES = {
-    "the top of a file": "start()",
-    "a new hook": "BrowserActHook().run_task(ID)",
-    "a template": "hook.run_task_by_template(ID)",
-    "a bot": "hook.run_bot(ID)",
-    "a bot template": "hook.run_bot_template(ID)",
-    "an argument of an operator": "RunWorkflowOperator(task_id='a', workflow_id=ID, profile_id=start().profile_id)",
-    "a default of a task": "@task\ndef f(started=start()): pass",
-    "a TaskFlow DAG": "@dag(schedule=None)\ndef f(): start()\nf()",
-    "a template of Jinja": "import jinja2\njinja2.Template('{{ f() }}').render(f=start)",
-    "an imported module": "import sys; sys.path.insert(0, os.path.dirname(__file__)); import helper_that_starts",
-    "eval": "eval('start()')",
-    "a deep stack": "def f(n): return f(n - 1) if n else start()\nf(200)",
-    "a thread": "t = threading.Thread(target=start); t.start(); t.join()",
-    "a pool of threads": "ThreadPoolExecutor(1).submit(start).result()",
-    "a thread of an event loop": "asyncio.run(asyncio.to_thread(start))",
-    "the client": "hook.client.send(CALL)",
-    "the client of get_conn": "hook.get_conn().send(CALL)",
-    "a client with a time limit": "with hook.client_within(5) as client: client.send(v3.run(ID))",
-    "the client of event loops": "asyncio.run(send())",
-    "an operator that is executed": (
-        "inputs = {'keyword': 'tea'}\n"
-        "operator = RunWorkflowOperator(task_id='a', workflow_id=ID, input_parameters=inputs, durable=False)\n"
-        "operator.execute({'ti': FakeTaskInstance()})"
-    ),
-}
 
-
-@cases(*SHAPES.items())
+@cases(
+    ("the top of a file", "start()"),
+    ("a new hook", "BrowserActHook().run_task(ID)"),
+    ("a template", "hook.run_task_by_template(ID)"),
+    ("a bot", "hook.run_bot(ID)"),
+    ("a bot template", "hook.run_bot_template(ID)"),
+    ("an argument of an operator", "RunWorkflowOperator(task_id='a', workflow_id=ID, profile_id=start().profile_id)"),
+    ("a default of a task", "@task\ndef f(started=start()): pass"),
+    ("a TaskFlow DAG", "@dag(schedule=None)\ndef f(): start()\nf()"),
+    ("a template of Jinja", "import jinja2\njinja2.Template('{{ f() }}').render(f=start)"),
+    ("an imported module", "import sys; sys.path.insert(0, os.path.dirname(__file__)); import helper_that_starts"),
+    ("eval", "eval('start()')"),
+    ("a deep stack", "def f(n): return f(n - 1) if n else start()\nf(200)"),
+    ("a thread", "t = threading.Thread(target=start); t.start(); t.join()"),
+    ("a pool of threads", "ThreadPoolExecutor(1).submit(start).result()"),
+    ("a thread of an event loop", "asyncio.run(asyncio.to_thread(start))"),
+    ("the client", "hook.client.send(CALL)"),
+    ("the client of get_conn", "hook.get_conn().send(CALL)"),
+    ("a client with a time limit", "with hook.client_within(5) as client: client.send(v3.run(ID))"),
+    ("the client of event loops", "asyncio.run(send())"),
+    ("an operator that is executed", EXECUTED),
+)
 def test_code_at_the_top_of_a_dag_file_starts_no_run(browseract_emulator, tmp_path, code):
     (tmp_path / "helper_that_starts.py").write_text(f"{BEGIN}\nstart()\n")
     file = tmp_path / "file.py"

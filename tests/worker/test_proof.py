@@ -36,25 +36,24 @@ def entry_of(instance: Any) -> Any:
 
 
 ENTRY = tuple(each.name for each in fields(Entry))
-FORGED_ENTRIES: dict[str, Any] = {
-    "their entry": (ENTRY, {}),
-    "own entry, their run": (("task_id",), {}),
-    "own entry, their run and source": (("task_id", "source"), {}),
-    "own entry, their proof": (("task_id", "proof"), {}),
-    "other inputs": (("task_id",), {"fingerprint": "x"}),
-    "other inputs, other key": (("task_id",), {"fingerprint": "x", "key_digest": "x"}),
-    "their entry, other key": (ENTRY, {"key_digest": "x"}),
-    "no proof": (("task_id",), {"proof": None}),
-    "own entry without a run, their time": (("written_at",), {"task_id": None}),
-}
-"""Which fields of their entry are in the own one, and other values."""
 
 
 @pytest.mark.parametrize("max_tries", [0, 1], ids=["retried", "cleared"])
 @pytest.mark.parametrize("kind", ["workflow", "template"])
-@cases("of_theirs,other", FORGED_ENTRIES)
+@cases(
+    # Which fields of their entry are in the own one, and other values.
+    ("their entry", ENTRY, {}),
+    ("own entry, their run", ("task_id",), {}),
+    ("own entry, their run and source", ("task_id", "source"), {}),
+    ("own entry, their proof", ("task_id", "proof"), {}),
+    ("other inputs", ("task_id",), {"fingerprint": "x"}),
+    ("other inputs, other key", ("task_id",), {"fingerprint": "x", "key_digest": "x"}),
+    ("their entry, other key", ENTRY, {"key_digest": "x"}),
+    ("no proof", ("task_id",), {"proof": None}),
+    ("own entry without a run, their time", ("written_at",), {"task_id": None}),
+)
 def test_forged_entry_reads_stops_and_adopts_no_run_of_others(
-    worker, emulator, theirs, of_theirs, other, kind, max_tries
+    worker, emulator, theirs, kind, max_tries, of_theirs, other
 ):
     given: dict[str, Any] = {"workflow_id": SEARCH.id, "input_parameters": PENS}
     if kind == "template":
@@ -80,25 +79,22 @@ def test_forged_entry_reads_stops_and_adopts_no_run_of_others(
     assert (their_run.status, my_run.status) == ("running", "running")
 
 
-FORGED_XCOMS: dict[str, Any] = {
-    "their id": lambda own, their: {**own, "task_id": their["task_id"]},
-    "their XCom": lambda own, their: their,
-    "their proof": lambda own, their: {**own, "task_id": their["task_id"], "proof": their["proof"]},
-    "no proof": lambda own, their: {name: value for name, value in own.items() if name != "proof"},
-    "odd proof": lambda own, their: {**own, "proof": ["x"]},
-    "half a character as its proof": lambda own, their: {**own, "proof": "\ud800"},
-    "what is hidden": lambda own, their: {**own, "hidden": ["live_view"]},
-    "who follows": lambda own, their: {**own, "follows": True},
-    "connection": lambda own, their: {**own, "connection": "other"},
-    "version": lambda own, their: {**own, "api_version": "v3"},
-    "no dict": lambda own, their: their["task_id"],
-    "nothing": lambda own, their: None,
-}
-
-
 @pytest.mark.parametrize("error", ["Trigger failure", "Trigger timeout"])
-@cases("forge", FORGED_XCOMS)
-def test_forged_xcom_gives_no_run_of_others_after_a_deferral_that_failed(worker, emulator, theirs, forge, error):
+@cases(
+    ("their id", lambda own, their: {**own, "task_id": their["task_id"]}),
+    ("their XCom", lambda own, their: their),
+    ("their proof", lambda own, their: {**own, "task_id": their["task_id"], "proof": their["proof"]}),
+    ("no proof", lambda own, their: {name: value for name, value in own.items() if name != "proof"}),
+    ("odd proof", lambda own, their: {**own, "proof": ["x"]}),
+    ("half a character as its proof", lambda own, their: {**own, "proof": "\ud800"}),
+    ("what is hidden", lambda own, their: {**own, "hidden": ["live_view"]}),
+    ("who follows", lambda own, their: {**own, "follows": True}),
+    ("connection", lambda own, their: {**own, "connection": "other"}),
+    ("version", lambda own, their: {**own, "api_version": "v3"}),
+    ("no dict", lambda own, their: their["task_id"]),
+    ("nothing", lambda own, their: None),
+)
+def test_forged_xcom_gives_no_run_of_others_after_a_deferral_that_failed(worker, emulator, theirs, error, forge):
     mine = worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True)
     mine.defer()
     [their_run, my_run] = emulator.tasks

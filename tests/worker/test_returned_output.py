@@ -51,28 +51,27 @@ RESERVED = (
 RESERVED += "the next task (json.loads, csv.DictReader), or set output_path to write it to object storage."
 DEEP = "because Airflow cannot store the parsed value: it is nested more than 64 levels deep"
 LARGE = "Set output_path to write it to object storage and pass on only its path"
-RETURNED = {
-    "csv": (TEXT, "\ufeffname,price\r\npen,1\r\n", "csv", [{"name": "pen", "price": "1"}], ""),
-    "csv of a workflow-built bot": (BUILT, "name,price\npen,1\n", "csv", [{"name": "pen", "price": "1"}], ""),
-    "json with __id__": (TEXT, '[{"__id__": "a1"}]', "json", '[{"__id__": "a1"}]', RESERVED),
-    "text with __id__": (TEXT, '{"__id__": 1}', "auto", '{"__id__": 1}', RESERVED),
-    "csv with __id__": (TEXT, "__id__\n1\n", "csv", "__id__\n1\n", RESERVED),
-    "object of a bot with __id__": (BOT, {"__id__": 1}, "auto", '{"__id__": 1}', RESERVED),
-    "too deep": (TEXT, "[" * 260 + "]" * 260, "json", "[" * 260 + "]" * 260, DEEP),
-    "only a header": (TEXT, "name,price\n", "csv", [], ""),
-    "at the size limit": (TEXT, "x" * LARGE_OUTPUT, "auto", "x" * LARGE_OUTPUT, ""),
-    "over the size limit": (TEXT, "x" * (LARGE_OUTPUT + 1), "auto", "x" * (LARGE_OUTPUT + 1), LARGE),
-    # As the end of a text that was cut. msgspec refuses it.
-    "half an emoji at its end": (TEXT, "All is well \ud83d", "auto", "All is well ?", ""),
-    "object of a bot": (BOT, {"a": None, "b": [1.5, True]}, "auto", {"a": None, "b": [1.5, True]}, ""),
-    "large number of a bot": (BOT, 2**63, "auto", str(2**63), "because Airflow cannot store the parsed value"),
-    "large number": (TEXT, str(2**63), "json", str(2**63), "because Airflow cannot store the parsed value"),
-    "false of a bot": (BOT, False, "auto", False, ""),
-}
 
 
 @BOTH_WAYS
-@cases(("what", "output", "output_format", "value", "warning"), RETURNED)
+@cases(
+    ("csv", TEXT, "\ufeffname,price\r\npen,1\r\n", "csv", [{"name": "pen", "price": "1"}], ""),
+    ("csv of a workflow-built bot", BUILT, "name,price\npen,1\n", "csv", [{"name": "pen", "price": "1"}], ""),
+    ("json with __id__", TEXT, '[{"__id__": "a1"}]', "json", '[{"__id__": "a1"}]', RESERVED),
+    ("text with __id__", TEXT, '{"__id__": 1}', "auto", '{"__id__": 1}', RESERVED),
+    ("csv with __id__", TEXT, "__id__\n1\n", "csv", "__id__\n1\n", RESERVED),
+    ("object of a bot with __id__", BOT, {"__id__": 1}, "auto", '{"__id__": 1}', RESERVED),
+    ("too deep", TEXT, "[" * 260 + "]" * 260, "json", "[" * 260 + "]" * 260, DEEP),
+    ("only a header", TEXT, "name,price\n", "csv", [], ""),
+    ("at the size limit", TEXT, "x" * LARGE_OUTPUT, "auto", "x" * LARGE_OUTPUT, ""),
+    ("over the size limit", TEXT, "x" * (LARGE_OUTPUT + 1), "auto", "x" * (LARGE_OUTPUT + 1), LARGE),
+    # As the end of a text that was cut. msgspec refuses it.
+    ("half an emoji at its end", TEXT, "All is well \ud83d", "auto", "All is well ?", ""),
+    ("object of a bot", BOT, {"a": None, "b": [1.5, True]}, "auto", {"a": None, "b": [1.5, True]}, ""),
+    ("large number of a bot", BOT, 2**63, "auto", str(2**63), "because Airflow cannot store the parsed value"),
+    ("large number", TEXT, str(2**63), "json", str(2**63), "because Airflow cannot store the parsed value"),
+    ("false of a bot", BOT, False, "auto", False, ""),
+)
 def test_output_is_a_value_airflow_can_store(run_with, logs, deferrable, what, output, output_format, value, warning):
     run = run_with(what, output_format, deferrable, output=output)
     returned = run.run()
@@ -87,15 +86,14 @@ def test_output_is_a_value_airflow_can_store(run_with, logs, deferrable, what, o
 
 KEPT = " stored in the XCom "
 JSON_OF_BOT = rf"(?s)^The run .* is not csv: the output is JSON\..*Fix output_format or the b.*of bot {CONTACTS.id}"
-REFUSED = {
-    "broken": (TEXT, "json", '[{"a":', rf"(?s)is not json: Expecting .*{KEPT}output_text", '[{"a":'),
-    "empty": (TEXT, "json", "", r"is not json: the output is empty\.\nFix output_format or the workflow", None),
-    "json of a bot": (BOT, "csv", [1], JSON_OF_BOT, "[1]"),
-}
 
 
 @BOTH_WAYS
-@cases(("what", "output_format", "output", "error", "text"), REFUSED)
+@cases(
+    ("broken", TEXT, "json", '[{"a":', rf"(?s)is not json: Expecting .*{KEPT}output_text", '[{"a":'),
+    ("empty", TEXT, "json", "", r"is not json: the output is empty\.\nFix output_format or the workflow", None),
+    ("json of a bot", BOT, "csv", [1], JSON_OF_BOT, "[1]"),
+)
 def test_wrong_format_fails_and_the_text_is_kept(run_with, deferrable, what, output_format, output, error, text):
     run = run_with(what, output_format, deferrable, output=output)
     with pytest.raises(AirflowFailException, match=error):
