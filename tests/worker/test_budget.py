@@ -51,15 +51,6 @@ def today(world):
 
 
 @BOTH_WAYS
-def test_run_without_a_budget_sends_no_additional_request(search, emulator, deferrable):
-    run = search(deferrable=deferrable)
-    assert len(run.run()) == 2
-    sent = [request.endpoint for request in emulator.requests]
-    assert sent[:3] == ["get-workflow", "run-task", "get-task"]
-    assert set(sent[3:]) <= {"get-task"}
-
-
-@BOTH_WAYS
 @cases(
     ("within", 119, False, "daily_credits: 60 of 119 credits are used, 0 are expected"),
     ("exactly", 80, False, "daily_credits: 60 of 80 credits are used"),

@@ -3,7 +3,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
+from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import digest
@@ -160,12 +160,6 @@ class TestCallback:
         assert wait_of(run.defer_again(first, callback_event(first)))[TOKEN_KEY] == wait_of(first)[TOKEN_KEY]
 
 
-class TestRefused:
-    def test_private_webhook_base_url_fails_if_the_api_is_public(self, orders, connect):
-        connect({"webhook_base_url": "http://10.0.0.7"}, host=None)
-        with pytest.raises(AirflowFailException, match=r"has a private host, which BrowserAct cannot reach"):
-            orders().run()
-
-    def test_invalid_webhook_base_url_is_ignored_with_webhook_false(self, orders, connect):
-        connect({"webhook_base_url": "ftp://airflow.example.com"})
-        assert orders(webhook=False).run() == ORDERS_RESULT
+def test_invalid_webhook_base_url_is_ignored_with_webhook_false(orders, connect):
+    connect({"webhook_base_url": "ftp://airflow.example.com"})
+    assert orders(webhook=False).run() == ORDERS_RESULT

@@ -580,14 +580,6 @@ NO_RESPONSES = [errors.ServerError("x", http_status=status) for status in (408, 
 
 
 class TestAStart:
-    def test_entry_is_written_before_and_after_the_start(self):
-        wanted = request(callback_token="secret")
-        played = play(None, MADE, wanted=wanted)
-        before = signed(NEW, earlier=())
-        after = signed(before, task_id="9", profile_id="profile of 9")
-        assert played.over == Started(after, None, wanted)
-        assert played.written == [before, after]
-
     @pytest.mark.parametrize("entry", [None, SAME], ids=["no entry", "entry of a failed run"])
     @cases(
         ("no slot", [FULL], FULL),
