@@ -69,13 +69,6 @@ def test_run_gets_its_inputs_and_its_output_is_returned(worker, world, emulator,
     assert (task.callback_url is not None) is deferrable
 
 
-@cases("given", {"template": TEMPLATE, "template as a bot": BOT_TEMPLATE})
-def test_later_try_reattaches_to_the_run_of_the_same_input(worker, emulator, store, given):
-    for _ in range(2):
-        assert worker(**given, store=store, wait_for_completion=False).run() == emulator.tasks[0].id
-    assert len(emulator.tasks) == 1
-
-
 @cases(
     ("workflow", WORKFLOW, ["get-workflow", "run-task", "get-task"]),
     ("bot", BOT, ["query-bot", "create-run", "query-run"]),

@@ -95,17 +95,6 @@ def test_active_runs_of_another_connection_with_the_same_key_count(search, emula
     assert largest == f"The largest active run is expected to use 20 credits: {of}"
 
 
-def test_budget_is_checked_again_after_a_wait_for_a_slot(search, emulator, limit, start_outside):
-    limit(daily_credits=3 * EACH)
-    emulator.fault("run-task", RequestFault.refused(10118), times=1)
-    run = search(deferrable=True)
-    deferred = run.defer()
-    start_outside(3)
-    with pytest.raises(AirflowFailException, match="60 of 60 credits are used"):
-        run.resume(deferred)
-    assert len(emulator.tasks) == 3
-
-
 @cases(
     ("budget allows", 3, 80, "and 20 for this run (mean of earlier runs). The budget allows this run."),
     ("budget does not allow", 3, 79, "The budget does not allow this run."),

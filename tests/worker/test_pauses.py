@@ -181,12 +181,6 @@ class TestRequiredAction:
         assert bool(again.trigger.wait.required_action) is asked_again
         assert (people.asked, people.question["chosen"]) == ((2, None) if asked_again else (1, ["Resume"]))
 
-    def test_run_resumed_elsewhere_returns_its_result_without_an_answer(self, asked, emulator, people):
-        run, deferred = asked()
-        BrowserActHook().resume_task(emulator.tasks[0].id)
-        assert run.resume(deferred) == CONFIRMED
-        assert people.question["chosen"] == ["Resume"]
-
     def test_required_action_stays_open_when_the_wait_ends_while_the_run_is_paused(self, asked, people):
         told: list[Any] = []
         run, deferred = asked(AskPerson(60), on_paused_callback=told.append)
