@@ -252,45 +252,36 @@ def refuse_xcoms(run, *keys: str, reason: str = "no API server") -> None:
     run.ti.xcom_push = refuse
 
 
-class HeldClock:
-    """A clock that stands still from a start until another request has its response, for a few seconds at most.
-
-    However slow the machine is, a run is then still running when the operator looks at it first.
-    """
-
-    LONGEST = 10.0
-
-    def __init__(self) -> None:
-        self._lag = 0.0
-        self._held_at: float | None = None
-
-    def __call__(self) -> float:
-        now = time.time()
-        if self._held_at is not None and now - self._held_at > self.LONGEST:
-            self.release()
-        return (now if self._held_at is None else self._held_at) - self._lag
-
-    def hold(self) -> None:
-        if self._held_at is None:
-            self._held_at = time.time()
-
-    def release(self) -> None:
-        if self._held_at is not None:
-            self._lag += time.time() - self._held_at
-            self._held_at = None
+LONGEST_HOLD = 10.0
 
 
 def hold_until_looked_at(emulator, monkeypatch) -> None:
-    """Let the runs of an emulator still be running when they are looked at first, however short they are."""
-    clock, handle = HeldClock(), emulator.handle
+    """Let the runs of an emulator still be running when they are looked at first, however short they are.
+
+    Its clock stands still from a start until another request has its response, for a few seconds at most. So the
+    machine can be slow.
+    """
+    handle, lag = emulator.handle, 0.0
+    held_at: float | None = None
+
+    def release(now: float) -> None:
+        nonlocal lag, held_at
+        lag, held_at = lag + (0.0 if held_at is None else now - held_at), None
+
+    def clock() -> float:
+        now = time.time()
+        if held_at is not None and now - held_at > LONGEST_HOLD:
+            release(now)
+        return (now if held_at is None else held_at) - lag
 
     def held(method, path, *request):
+        nonlocal held_at
         is_start = "/run-task" in path or (method, path[-5:]) == ("POST", "/runs")
         if is_start:
-            clock.hold()
+            held_at = held_at or time.time()
         response = handle(method, path, *request)
         if not is_start:
-            clock.release()
+            release(time.time())
         return response
 
     monkeypatch.setattr(emulator, "clock", clock)
