@@ -543,7 +543,8 @@ class TestExecutionTimeout:
             attempt, pause = tries(**arguments), time.sleep
 
             def over(seconds: float) -> None:
-                if attempt.made._run.lost is not None and not attempt.made._run.killed:
+                run = attempt.made and attempt.made._run
+                if run and run.lost is not None and not run.killed:
                     raise AirflowTaskTimeout("Timeout")
                 pause(seconds)
 
