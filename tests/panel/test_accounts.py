@@ -281,12 +281,10 @@ class TestErrors:
         assert ids(await accounts.read()) == [task_id]
 
     @cases(
-        {
-            "deleted": (None, "There is no connection 'browseract_default'", "Add one of type BrowserAct"),
-            "another key": ({"password": "app-other"}, "HTTP 401", "Put a valid API key"),
-            "no key": ({"password": ""}, f"{CONNECTION} has no API key", "Put one"),
-            "postgres": ({"conn_type": "postgres"}, f"{CONNECTION} is not of type BrowserAct", "Only those have pages"),
-        },
+        ("deleted", None, "There is no connection 'browseract_default'", "Add one of type BrowserAct"),
+        ("another key", {"password": "app-other"}, "HTTP 401", "Put a valid API key"),
+        ("no key", {"password": ""}, f"{CONNECTION} has no API key", "Put one"),
+        ("postgres", {"conn_type": "postgres"}, f"{CONNECTION} is not of type BrowserAct", "Only those have pages"),
     )
     async def test_data_of_the_earlier_connection_are_not_shown(
         self, emulator, accounts, connect, monkeypatch, changed, error, remedy

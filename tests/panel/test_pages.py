@@ -215,12 +215,9 @@ LOADING, NO_RUN = "Reading the runs from BrowserAct", "No run in the last 24 hou
 
 
 @cases(
-    "account, texts",
-    {
-        "not read yet": ({"as_of": None}, [LOADING]),
-        "that could not be read": ({"as_of": None, "error": "Wrong key"}, ["Nothing could be read", "Wrong key."]),
-        "without runs": ({}, [NO_RUN, "Choose a workflow and copy a DAG"]),
-    },
+    ("not read yet", {"as_of": None}, [LOADING]),
+    ("that could not be read", {"as_of": None, "error": "Wrong key"}, ["Nothing could be read", "Wrong key."]),
+    ("without runs", {}, [NO_RUN, "Choose a workflow and copy a DAG"]),
 )
 def test_overview_of_an_account(account, texts):
     page = Page(known(**account), "overview", query=f"conn={CONN}")
@@ -240,7 +237,7 @@ def test_failures_are_shown_without_any_connection():
     assert "No BrowserAct connection that you may see" in page.text
 
 
-@cases("read, loads", {"is being read": ({}, True), "could not be read": ({"error": "no"}, False)})
+@cases(("is being read", {}, True), ("could not be read", {"error": "no"}, False))
 def test_page_of_what_is_not_read_yet(read, loads):
     for name, args in (("run", ["1"]), ("workflows", [])):
         page = Page(known(), name, *args, read=Known(**read))
@@ -290,19 +287,17 @@ class TestTable:
         return lambda query: Page(look, "overview", query=f"conn={CONN}&{query}")
 
     @cases(
-        {
-            "all": ("", ["83005", f"shop/{RUN_ID}/search/-1", "83001", "83002", "83003", "83004"]),
-            "active": ("show=active", ["83005", "83001", "83002"]),
-            "paused": ("show=paused", ["83002"]),
-            "not waited for": ("show=unread", ["83005"]),
-            "failed": ("show=failed", [f"shop/{RUN_ID}/search/-1", "83003"]),
-            "no filter": ("show=nonsense&search=83003", ["83003"]),
-            "workflow": ("search=log%20IN", ["83004"]),
-            "task instance": ("search=shop%20/%20s", [f"shop/{RUN_ID}/search/-1"]),
-            "reason": ("search=no%20slot", [f"shop/{RUN_ID}/search/-1"]),
-            "status": ("search=paused", ["83002"]),
-            "nothing found": ("search=no%20such%20thing", []),
-        },
+        ("all", "", ["83005", f"shop/{RUN_ID}/search/-1", "83001", "83002", "83003", "83004"]),
+        ("active", "show=active", ["83005", "83001", "83002"]),
+        ("paused", "show=paused", ["83002"]),
+        ("not waited for", "show=unread", ["83005"]),
+        ("failed", "show=failed", [f"shop/{RUN_ID}/search/-1", "83003"]),
+        ("no filter", "show=nonsense&search=83003", ["83003"]),
+        ("workflow", "search=log%20IN", ["83004"]),
+        ("task instance", "search=shop%20/%20s", [f"shop/{RUN_ID}/search/-1"]),
+        ("reason", "search=no%20slot", [f"shop/{RUN_ID}/search/-1"]),
+        ("status", "search=paused", ["83002"]),
+        ("nothing found", "search=no%20such%20thing", []),
     )
     def test_filter_and_search(self, found, query, ids):
         assert rows_of(found(query)) == ids
@@ -321,12 +316,10 @@ class TestTable:
         assert hidden == {"conn": CONN, "show": "active"}
 
     @cases(
-        {
-            "first": (250, 1, "1\u2013100 of 250", [2]),
-            "second": (250, 2, "101\u2013200 of 250", [1, 3]),
-            "behind the last one": (250, 99, "201\u2013250 of 250", [2]),
-            "one page": (3, 1, "", []),
-        },
+        ("first", 250, 1, "1\u2013100 of 250", [2]),
+        ("second", 250, 2, "101\u2013200 of 250", [1, 3]),
+        ("behind the last one", 250, 99, "201\u2013250 of 250", [2]),
+        ("one page", 3, 1, "", []),
     )
     def test_pages_have_100_rows(self, runs, page, limits, others):
         shown = Page(known(*map(task, range(runs))), "overview", query=f"page={page}")
@@ -358,27 +351,19 @@ SOONER = f"{BY} The triggerer polls it every 120 s, and a callback can end the w
 
 class TestRun:
     @cases(
-        {
-            "who may act": (task(1, **LIVE, **LOG), ADMIN, {}, [LIVE_SHOWN, LOG_SHOWN], []),
-            "reader": (task(1, **LIVE, **LOG), OF_PRICES, {}, [LOG_SHOWN], ["data-live"]),
-            "ended": (task(1, TaskStatus.FINISHED, **LIVE), ADMIN, {}, [], ["data-live"]),
-            "hidden live view": (task(1, **LIVE), ADMIN, HIDES_LIVE_VIEW, ["83001"], ["data-live"]),
-            "viewer without logs": (
-                FAILED_RUN,
-                WITHOUT_LOGS,
-                {},
-                ["You may not see"],
-                [STEPS_SHOWN, "button<", "log.ex"],
-            ),
-            "failed run": (FAILED_RUN, ADMIN, {}, [REPORTED, 'class="step large failed"'], []),
-            "good run with a failed step": (task(1, TaskStatus.FINISHED, steps=STEPS), ADMIN, {}, [], ["large"]),
-            "waits in a worker": (task(1), ADMIN, {}, [BY], ["data-stop"]),
-            "claim without a proof": (task(1), ADMIN, {"proof": "", **HIDES_LIVE_VIEW}, [BY], ["data-stop"]),
-            "waits deferred": (task(1), ADMIN, {"wait": POLLS}, [POLLED], []),
-            "waits for a callback": (task(1), ADMIN, {"wait": CALLED_BACK}, [SOONER], []),
-            "not waited for": (task(1), ADMIN, {"waits": False}, ["Not waited for", "data-stop"], ["Waited for by"]),
-            "not waited for, reader": (task(1), OF_PRICES, {"waits": False}, ["Not waited for"], ["data-stop"]),
-        },
+        ("who may act", task(1, **LIVE, **LOG), ADMIN, {}, [LIVE_SHOWN, LOG_SHOWN], []),
+        ("reader", task(1, **LIVE, **LOG), OF_PRICES, {}, [LOG_SHOWN], ["data-live"]),
+        ("ended", task(1, TaskStatus.FINISHED, **LIVE), ADMIN, {}, [], ["data-live"]),
+        ("hidden live view", task(1, **LIVE), ADMIN, HIDES_LIVE_VIEW, ["83001"], ["data-live"]),
+        ("viewer without logs", FAILED_RUN, WITHOUT_LOGS, {}, ["You may not see"], [STEPS_SHOWN, "button<", "log.ex"]),
+        ("failed run", FAILED_RUN, ADMIN, {}, [REPORTED, 'class="step large failed"'], []),
+        ("good run with a failed step", task(1, TaskStatus.FINISHED, steps=STEPS), ADMIN, {}, [], ["large"]),
+        ("waits in a worker", task(1), ADMIN, {}, [BY], ["data-stop"]),
+        ("claim without a proof", task(1), ADMIN, {"proof": "", **HIDES_LIVE_VIEW}, [BY], ["data-stop"]),
+        ("waits deferred", task(1), ADMIN, {"wait": POLLS}, [POLLED], []),
+        ("waits for a callback", task(1), ADMIN, {"wait": CALLED_BACK}, [SOONER], []),
+        ("not waited for", task(1), ADMIN, {"waits": False}, ["Not waited for", "data-stop"], ["Waited for by"]),
+        ("not waited for, reader", task(1), OF_PRICES, {"waits": False}, ["Not waited for"], ["data-stop"]),
     )
     def test_viewer_sees_what_the_rights_and_the_state_of_the_run_allow(self, run, viewer, linked, texts, hidden):
         page = run_page(run, viewer, **linked)
@@ -395,10 +380,8 @@ class TestRun:
         assert "Open the shop" in run_page(run).text
 
     @cases(
-        {
-            "active, the newest first": (task(1), [299, 298], 200, "90 earlier steps"),
-            "ended": (task(1, TaskStatus.FINISHED), [0, 1], 200, "91 more steps"),
-        },
+        ("active, the newest first", task(1), [299, 298], 200, "90 earlier steps"),
+        ("ended", task(1, TaskStatus.FINISHED), [0, 1], 200, "91 more steps"),
     )
     def test_of_many_steps_some_are_shown_some_folded_and_all_counted(self, run, first, left_out, folded):
         steps = tuple(Step(number=number, status="succeed", goal="x") for number in range(300))
@@ -410,12 +393,10 @@ class TestRun:
         assert f"and {left_out + 50} more" in page.text
 
     @cases(
-        {
-            "Required Action": (task(1, TaskStatus.PAUSED, **LIVE), {"required_action": True}, [], "Answer"),
-            "not waited for": (task(1, **LIVE), {"waits": False}, [], "Stop"),
-            "active": (task(1, **LIVE), {}, [], "Show the live view here"),
-            "failed": (FAILED_RUN, {}, [failed(started=True, task_id="83001")], "Open in Airflow"),
-        },
+        ("Required Action", task(1, TaskStatus.PAUSED, **LIVE), {"required_action": True}, [], "Answer"),
+        ("not waited for", task(1, **LIVE), {"waits": False}, [], "Stop"),
+        ("active", task(1, **LIVE), {}, [], "Show the live view here"),
+        ("failed", FAILED_RUN, {}, [failed(started=True, task_id="83001")], "Open in Airflow"),
     )
     def test_one_button_is_the_first_to_press(self, run, linked, failures, label):
         page = run_page(run, failures=failures, **linked)
@@ -423,12 +404,7 @@ class TestRun:
         assert len(buttons) == 1
         assert label in buttons[0]
 
-    @cases(
-        {
-            "failed": (FAILED_RUN, "failed"),
-            "stopped": (task(1, TaskStatus.CANCELED), "stopped"),
-        },
-    )
+    @cases(("failed", FAILED_RUN, "failed"), ("stopped", task(1, TaskStatus.CANCELED), "stopped"))
     def test_reason_and_remedy_are_on_the_page_of_run_and_task_instance(self, run, text):
         tried = failed(started=True, task_id=run.id, remedy="Raise timeout")
         page = run_page(run, failures=[tried])
@@ -514,10 +490,7 @@ class TestCredits:
         del days[self.TODAY.replace(day=1)]
         assert self.page(days, budget=budget).month is None
 
-    @cases(
-        "loaded, texts, plotted",
-        {"all": (31, "153 at this pace", True), "some": (5, "5 of 30 days read so far", False)},
-    )
+    @cases(("all", 31, "153 at this pace", True), ("some", 5, "5 of 30 days read so far", False))
     def test_page_has_a_plot_when_all_days_are_read(self, loaded, texts, plotted):
         days = {self.TODAY - timedelta(days=back): [day_run(back, has_failed=back == 3)] for back in range(loaded)}
         page = Page(known(), "credits", read=read_of(days_of(days, {})))

@@ -62,11 +62,9 @@ NAME = '</title><script>alert("1")</script>'
 
 
 @cases(
-    {
-        "no days": ([], {}, []),
-        "no credits": ([(0, 0)], {}, []),
-        "hostile name": ([(7,)], {"groups": (NAME,)}, [f"Oct 29, {NAME}: 7 of 7 credits"]),
-    },
+    ("no days", [], {}, []),
+    ("no credits", [(0, 0)], {}, []),
+    ("hostile name", [(7,)], {"groups": (NAME,)}, [f"Oct 29, {NAME}: 7 of 7 credits"]),
 )
 def test_each_bar_has_a_title_and_there_is_none_without_credits(days, more, titles):
     plot = drawn(*days, **more)

@@ -174,12 +174,10 @@ async def test_login_that_airflow_refuses_shows_no_data_and_asks_for_another(cli
 
 
 @cases(
-    {
-        "overview": ("/?conn=unknown", "/?conn=secret"),
-        "run of a connection": ("/runs/{own}?conn=unknown", "/runs/{own}?conn=secret"),
-        "credits": ("/credits?conn=unknown", "/credits?conn=secret"),
-        "run": ("/runs/12345?conn={conn}", "/runs/{other}?conn={conn}"),
-    },
+    ("overview", "/?conn=unknown", "/?conn=secret"),
+    ("run of a connection", "/runs/{own}?conn=unknown", "/runs/{own}?conn=secret"),
+    ("credits", "/credits?conn=unknown", "/credits?conn=secret"),
+    ("run", "/runs/12345?conn={conn}", "/runs/{other}?conn={conn}"),
 )
 async def test_what_is_unknown_and_what_is_forbidden_have_the_same_response(client, account, unknown, forbidden):
     responses = [await read(client, of(path, account), "viewer of one DAG") for path in (unknown, forbidden)]
@@ -268,7 +266,7 @@ class TestConnections:
         assert "is not of type BrowserAct" in await see("/?conn=pg")
         assert len(world.emulator.requests) == before
 
-    @cases("path", {"DAG": "/dag/prices", "task instance": "/ti/prices/{run}/search/-1"})
+    @cases(("DAG", "/dag/prices"), ("task instance", "/ti/prices/{run}/search/-1"))
     async def test_browseract_is_not_asked_because_of_an_xcom_without_a_proof(self, see, world, account, path):
         world.links.clear()
         world.link(account["free"], "prices", proof="")
@@ -397,11 +395,9 @@ class TestOpen:
     """The address of the button, which redirects to where the page can be shown."""
 
     @cases(
-        {
-            "all is well": (True, "admin", "/team-a/plugin/browseract"),
-            "viewer who sees no plugins": (True, "viewer", ""),
-            "Airflow that does not follow the frame": (False, "admin", ""),
-        },
+        ("all is well", True, "admin", "/team-a/plugin/browseract"),
+        ("viewer who sees no plugins", True, "viewer", ""),
+        ("Airflow that does not follow the frame", False, "admin", ""),
     )
     @pytest.mark.parametrize("path", ["ti/prices/2026-11-27T00%3A00%3A00%2B00%3A00/search/-1", "runs/7?conn=a%26b"])
     async def test_page_is_opened_within_airflow_if_possible(self, client, monkeypatch, path, follows, user, within):
@@ -455,17 +451,15 @@ class TestStop:
         assert "was stopped in the panel" not in caplog.text
 
     @cases(
-        {
-            "run that a task instance waits for": ("admin", {}, (409, None)),
-            "second connection to the account": ("admin", {"conn_id": "second"}, (409, None)),
-            "claim without a proof": ("admin", {"proof": ""}, (409, None)),
-            "sensor": ("admin", {"follows": True}, (409, None)),
-            "run of no DAG": ("user", None, REFUSED),
-            "reader of the DAG": ("viewer", {"waits": False}, REFUSED),
-            "user of the DAG": ("user", {"waits": False}, STOPPED),
-            "user of the DAG of a sensor": ("user", {"waits": False, "follows": True}, REFUSED),
-            "link without a proof": ("user", {"waits": False, "proof": ""}, REFUSED),
-        },
+        ("run that a task instance waits for", "admin", {}, (409, None)),
+        ("second connection to the account", "admin", {"conn_id": "second"}, (409, None)),
+        ("claim without a proof", "admin", {"proof": ""}, (409, None)),
+        ("sensor", "admin", {"follows": True}, (409, None)),
+        ("run of no DAG", "user", None, REFUSED),
+        ("reader of the DAG", "viewer", {"waits": False}, REFUSED),
+        ("user of the DAG", "user", {"waits": False}, STOPPED),
+        ("user of the DAG of a sensor", "user", {"waits": False, "follows": True}, REFUSED),
+        ("link without a proof", "user", {"waits": False, "proof": ""}, REFUSED),
     )
     async def test_only_who_may_act_stops_a_run_that_nobody_waits_for(self, press, world, account, user, link, outcome):
         if link is not None:
@@ -492,14 +486,12 @@ class TestStop:
         assert (await press()).json() == {"error": rows.TOO_MANY_WAIT}
 
     @cases(
-        {
-            "another site": ({"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "cross-site"}, REFUSED),
-            "a subdomain": ({"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "same-site"}, REFUSED),
-            "a form": ({"Sec-Fetch-Site": "same-origin"}, REFUSED),
-            "old browser, other site": ({"X-BrowserAct-Panel": "1", "Origin": "http://evil.example"}, REFUSED),
-            "old browser, this page": ({"X-BrowserAct-Panel": "1", "Origin": "http://airflow.test"}, STOPPED),
-            "no site": ({"X-BrowserAct-Panel": "1"}, REFUSED),
-        },
+        ("another site", {"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "cross-site"}, REFUSED),
+        ("a subdomain", {"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "same-site"}, REFUSED),
+        ("a form", {"Sec-Fetch-Site": "same-origin"}, REFUSED),
+        ("old browser, other site", {"X-BrowserAct-Panel": "1", "Origin": "http://evil.example"}, REFUSED),
+        ("old browser, this page", {"X-BrowserAct-Panel": "1", "Origin": "http://airflow.test"}, STOPPED),
+        ("no site", {"X-BrowserAct-Panel": "1"}, REFUSED),
     )
     async def test_only_a_request_of_the_page_itself_stops_a_run(self, press, headers, outcome):
         response = await press(headers=headers)
@@ -514,10 +506,8 @@ class TestStop:
         assert "It is not known which runs" in await see("/?conn={conn}")
 
     @cases(
-        {
-            "reader of the DAG": ("admin", ["prices / search", "shop / search"]),
-            "reader of one of the DAGs": ("viewer of one DAG", ["prices / search", "a task of a DAG that you may not"]),
-        },
+        ("reader of the DAG", "admin", ["prices / search", "shop / search"]),
+        ("reader of one of the DAGs", "viewer of one DAG", ["prices / search", "a task of a DAG that you may not"]),
     )
     async def test_page_names_who_claims_to_wait(self, see, press, world, account, user, names):
         world.link(account["free"], "prices")
@@ -548,7 +538,7 @@ class TestVersions:
         """The endpoints that single runs were read with."""
         return {each.endpoint for each in world.emulator.requests} & {"get-task", "query-run"}
 
-    @cases("wait", {"XCom": None, "wait": Wait("1", 0.0, api_version=ApiVersion.V3)})
+    @cases(("XCom", None), ("wait", Wait("1", 0.0, api_version=ApiVersion.V3)))
     async def test_link_names_the_version(self, client, world, wait):
         task_id = world.start_bot()
         world.link(task_id, "prices", api_version=ApiVersion.V3, wait=wait)
@@ -588,11 +578,9 @@ class TestVersions:
         assert stops == {"cancel-run"}
 
     @cases(
-        {
-            "list, for who may read the connection": ("/?conn={conn}", "op", True),
-            "list, for a viewer": ("/?conn={conn}", "viewer", False),
-            "credits": ("/credits?conn={conn}", "op", True),
-        },
+        ("list, for who may read the connection", "/?conn={conn}", "op", True),
+        ("list, for a viewer", "/?conn={conn}", "viewer", False),
+        ("credits", "/credits?conn={conn}", "op", True),
     )
     async def test_pages_work_without_version_3_and_one_line_says_so(self, see, world, account, path, user, has_reason):
         world.emulator.fault("page-runs", RequestFault.status(404), times=None)
@@ -609,23 +597,21 @@ class TestVersions:
 
 
 @cases(
-    {
-        "missing connection, for who may read it": ("/?conn=no", "admin", 200, "There is no connection &#39;no&#39;"),
-        "missing connection, remedy": ("/?conn=no", "admin", 200, "Open Airflow's connections"),
-        "task instance without a run": ("/ti/prices/r/t/-1", "viewer of one DAG", 200, "No run yet"),
-        "DAG without a run": ("/dag/no", "admin", 200, "No run yet"),
-        "DAG run without a run": ("/dag/prices/r", "viewer of one DAG", 200, "No run yet"),
-        "unknown run": ("/runs/12345?conn={conn}", "admin", 404, "BrowserAct has no such run."),
-        "page of letters": ("/?conn={conn}&page=x", "admin", 200, 'data-run="{own}"'),
-        "negative page": ("/?conn={conn}&page=-1", "admin", 200, 'data-run="{own}"'),
-        "huge page": (f"/?conn={{conn}}&page={'9' * 5000}", "admin", 200, 'data-run="{own}"'),
-        "filter with NUL": ("/?conn={conn}&show=%00", "admin", 200, 'data-run="{own}"'),
-        "DAG id with NUL": ("/ti/a%00b/r/t/-1", "admin", 403, "You may not see this"),
-        "DAG id that no database can store": (f"/ti/{'x' * 300}/r/t/-1", "admin", 403, "You may not see this"),
-        "file outside of the folder": ("/static/..%2Fapp.py", "admin", 404, "There is no such page"),
-        "file that is not for browsers": ("/static/app.py", "admin", 404, "There is no such page"),
-        "file with NUL": ("/static/panel.css%00", "admin", 404, "There is no such page"),
-    },
+    ("missing connection, for who may read it", "/?conn=no", "admin", 200, "There is no connection &#39;no&#39;"),
+    ("missing connection, remedy", "/?conn=no", "admin", 200, "Open Airflow's connections"),
+    ("task instance without a run", "/ti/prices/r/t/-1", "viewer of one DAG", 200, "No run yet"),
+    ("DAG without a run", "/dag/no", "admin", 200, "No run yet"),
+    ("DAG run without a run", "/dag/prices/r", "viewer of one DAG", 200, "No run yet"),
+    ("unknown run", "/runs/12345?conn={conn}", "admin", 404, "BrowserAct has no such run."),
+    ("page of letters", "/?conn={conn}&page=x", "admin", 200, 'data-run="{own}"'),
+    ("negative page", "/?conn={conn}&page=-1", "admin", 200, 'data-run="{own}"'),
+    ("huge page", f"/?conn={{conn}}&page={'9' * 5000}", "admin", 200, 'data-run="{own}"'),
+    ("filter with NUL", "/?conn={conn}&show=%00", "admin", 200, 'data-run="{own}"'),
+    ("DAG id with NUL", "/ti/a%00b/r/t/-1", "admin", 403, "You may not see this"),
+    ("DAG id that no database can store", f"/ti/{'x' * 300}/r/t/-1", "admin", 403, "You may not see this"),
+    ("file outside of the folder", "/static/..%2Fapp.py", "admin", 404, "There is no such page"),
+    ("file that is not for browsers", "/static/app.py", "admin", 404, "There is no such page"),
+    ("file with NUL", "/static/panel.css%00", "admin", 404, "There is no such page"),
 )
 async def test_address_of_nothing_is_a_page_that_says_so(see, account, path, user, http_status, text):
     assert of(text, account) in await see(path, user, http_status)

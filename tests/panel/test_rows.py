@@ -35,25 +35,23 @@ def lines(look) -> list[tuple[str, str, int]]:
 
 
 @cases(
-    {
-        "proof": (link(RUN), ACT),
-        "proof, of another connection with the same key": (link(RUN, conn_id="second"), ACT),
-        "proof of a sensor": (link(RUN, follows=True), LOOK),
-        "proof of another run": (link(task(2))._replace(browseract_task_id=RUN.id), NONE),
-        "proof of another task instance": (link(RUN, map_index=1, proof=PROOF), NONE),
-        "proof of another account": (link(RUN, proof=proof_of(link(RUN), "another key")), NONE),
-        "proof with the empty key": (link(RUN, proof=proof_of(link(RUN), "")), NONE),
-        "edited follows": (OF_SENSOR._replace(follows=False, key=link(RUN).key), NONE),
-        "edited follows, of the sensor": (link(RUN, follows=True)._replace(follows=False), NONE),
-        "edited hidden": (link(RUN, hidden=("live_view",))._replace(hidden=()), NONE),
-        "edited version": (link(RUN)._replace(api_version=ApiVersion.V3), NONE),
-        "edited connection": (link(RUN, conn_id="second")._replace(conn_id=CONN), NONE),
-        "no proof": (link(RUN, proof=""), NONE),
-        "no ASCII": (link(RUN, proof="\ud800ü"), NONE),
-        "trigger": (link(RUN, proof="", wait=Wait(RUN.id, 0.0)), ACT),
-        "trigger of another connection": (link(RUN, proof="", conn_id="second", wait=Wait(RUN.id, 0.0)), NONE),
-        "trigger of a sensor": (link(RUN, proof="", follows=True, wait=Wait(RUN.id, 0.0, follows=True)), LOOK),
-    },
+    ("proof", link(RUN), ACT),
+    ("proof, of another connection with the same key", link(RUN, conn_id="second"), ACT),
+    ("proof of a sensor", link(RUN, follows=True), LOOK),
+    ("proof of another run", link(task(2))._replace(browseract_task_id=RUN.id), NONE),
+    ("proof of another task instance", link(RUN, map_index=1, proof=PROOF), NONE),
+    ("proof of another account", link(RUN, proof=proof_of(link(RUN), "another key")), NONE),
+    ("proof with the empty key", link(RUN, proof=proof_of(link(RUN), "")), NONE),
+    ("edited follows", OF_SENSOR._replace(follows=False, key=link(RUN).key), NONE),
+    ("edited follows, of the sensor", link(RUN, follows=True)._replace(follows=False), NONE),
+    ("edited hidden", link(RUN, hidden=("live_view",))._replace(hidden=()), NONE),
+    ("edited version", link(RUN)._replace(api_version=ApiVersion.V3), NONE),
+    ("edited connection", link(RUN, conn_id="second")._replace(conn_id=CONN), NONE),
+    ("no proof", link(RUN, proof=""), NONE),
+    ("no ASCII", link(RUN, proof="\ud800ü"), NONE),
+    ("trigger", link(RUN, proof="", wait=Wait(RUN.id, 0.0)), ACT),
+    ("trigger of another connection", link(RUN, proof="", conn_id="second", wait=Wait(RUN.id, 0.0)), NONE),
+    ("trigger of a sensor", link(RUN, proof="", follows=True, wait=Wait(RUN.id, 0.0, follows=True)), LOOK),
 )
 def test_only_what_is_proven_or_named_by_a_trigger_gives_rights(of_run, rights):
     look = known(RUN, links=[of_run], viewer=USER_OF_PRICES)
@@ -81,17 +79,15 @@ def test_each_link_gives_its_rights_whatever_the_order_and_whatever_is_forged(tu
 
 
 @cases(
-    {
-        "no task instance": (task(1), None, True),
-        "task instance that waits for another one": (task(1), {"waits": False}, True),
-        "task instance that waits for it": (task(1), {}, False),
-        "claim of another connection": (task(1), {"conn_id": "second"}, False),
-        "claim without a proof": (task(1), {"proof": ""}, False),
-        "claim of a sensor": (task(1), {"follows": True}, False),
-        "ended": (task(1, TaskStatus.FINISHED), None, False),
-        "of the last minute, whose XCom may follow": (task(1, minutes=0.9), None, False),
-        "older than a minute": (task(1, minutes=1.1), None, True),
-    },
+    ("no task instance", task(1), None, True),
+    ("task instance that waits for another one", task(1), {"waits": False}, True),
+    ("task instance that waits for it", task(1), {}, False),
+    ("claim of another connection", task(1), {"conn_id": "second"}, False),
+    ("claim without a proof", task(1), {"proof": ""}, False),
+    ("claim of a sensor", task(1), {"follows": True}, False),
+    ("ended", task(1, TaskStatus.FINISHED), None, False),
+    ("of the last minute, whose XCom may follow", task(1, minutes=0.9), None, False),
+    ("older than a minute", task(1, minutes=1.1), None, True),
 )
 def test_active_run_that_nobody_waits_for_needs_a_person(run, waits, unread):
     look = known(run, links=[] if waits is None else [link(run, **waits)])
@@ -106,15 +102,13 @@ class TestFailures:
     """Task instances that have failed, with and without a run."""
 
     @cases(
-        {
-            "not started": (None, {}, "not started", "It is over"),
-            "no XCom": (None, {"reason": None}, "failed", NO_REASON),
-            "no XCom, with its run": (TaskStatus.FAILED, {"reason": None}, "failed", NO_REASON),
-            "run that is not listed any more": (None, STARTED, "failed", "It is over"),
-            "failed run": (TaskStatus.FAILED, STARTED, "failed", "It is over"),
-            "finished run whose output could not be stored": (TaskStatus.FINISHED, STARTED, "failed", "It is over"),
-            "run that was stopped": (TaskStatus.CANCELED, STARTED, "stopped", "It is over"),
-        },
+        ("not started", None, {}, "not started", "It is over"),
+        ("no XCom", None, {"reason": None}, "failed", NO_REASON),
+        ("no XCom, with its run", TaskStatus.FAILED, {"reason": None}, "failed", NO_REASON),
+        ("run that is not listed any more", None, STARTED, "failed", "It is over"),
+        ("failed run", TaskStatus.FAILED, STARTED, "failed", "It is over"),
+        ("finished run whose output could not be stored", TaskStatus.FINISHED, STARTED, "failed", "It is over"),
+        ("run that was stopped", TaskStatus.CANCELED, STARTED, "stopped", "It is over"),
     )
     def test_state_and_reason_of_a_failed_task_instance_are_one_row_with_its_run(self, status, fields, state, reason):
         runs = [] if status is None else [task(1, status)]
@@ -181,16 +175,13 @@ class TestFailures:
         assert {key.map_index for key in of_line} == set(range(1, 46))
 
     @cases(
-        "viewer, seen",
-        {
-            "reader of one DAG": (OF_PRICES, [("prices / search", "not started", 1)]),
-            "reader of the account": (READER_OF_ACCOUNT, []),
-        },
+        ("reader of one DAG", OF_PRICES, [("prices / search", "not started", 1)]),
+        ("reader of the account", READER_OF_ACCOUNT, []),
     )
     def test_viewer_sees_exactly_the_failures_of_readable_dags(self, viewer, seen):
         assert lines(known(failures=[failed(), failed("shop"), failed("hidden")], viewer=viewer)) == seen
 
-    @cases("connection, here", {"this one": (CONN, 1), "another": ("second", 0), "none that exists": ("typo", 1)})
+    @cases(("this one", CONN, 1), ("another", "second", 0), ("none that exists", "typo", 1))
     def test_failure_is_shown_with_its_connection_or_with_each_if_that_cannot_be_chosen(self, connection, here):
         assert len(known(failures=[failed(connection=connection)]).rows()) == here
 
@@ -212,13 +203,10 @@ class TestQueue:
         assert [each.key.map_index for each in known(queue=[queued(1, key_digest="k"), same, other]).queue] == [1, 2]
 
     @cases(
-        "entries, longest",
-        {
-            "for a slot": ([queued(2), queued(3, minutes=1)], 240.0),
-            "for the budget": ([queued(1, minutes=9, not_before=NOW.timestamp() + 60, for_budget=True)], None),
-            "a clock that is behind": ([queued(1, minutes=-5)], 0.0),
-            "nobody": ([], None),
-        },
+        ("for a slot", [queued(2), queued(3, minutes=1)], 240.0),
+        ("for the budget", [queued(1, minutes=9, not_before=NOW.timestamp() + 60, for_budget=True)], None),
+        ("a clock that is behind", [queued(1, minutes=-5)], 0.0),
+        ("nobody", [], None),
     )
     def test_longest_wait_is_that_for_a_slot(self, entries, longest):
         assert known().longest_wait(entries) == longest
@@ -239,12 +227,10 @@ def test_required_action_is_hidden_with_the_task_instance_of_an_unreadable_dag()
 
 
 @cases(
-    {
-        "bot": ({"bot_id": "71", "bot_name": "Contacts"}, "bot Contacts", ("bots", "71")),
-        "bot without a name": ({"bot_id": "71"}, "bot 71", ("bots", "71")),
-        "template": ({}, "bot template", None),
-        "hostile name": ({"bot_id": "71", "bot_name": "a\u202eb"}, "bot a b", ("bots", "71")),
-    },
+    ("bot", {"bot_id": "71", "bot_name": "Contacts"}, "bot Contacts", ("bots", "71")),
+    ("bot without a name", {"bot_id": "71"}, "bot 71", ("bots", "71")),
+    ("template", {}, "bot template", None),
+    ("hostile name", {"bot_id": "71", "bot_name": "a\u202eb"}, "bot a b", ("bots", "71")),
 )
 def test_run_of_a_bot_has_its_name_and_leads_to_its_page(ran, shown, path):
     run = task(1, workflow_id=None, api_version=ApiVersion.V3, **ran)
@@ -270,14 +256,12 @@ def test_2000_runs_with_200_waiting_and_2000_failed_that_name_one_run_take_less_
 
 
 @cases(
-    {
-        "nothing": (None, ""),
-        "control characters": ("a\x00b\nc", "a b c"),
-        "marks of direction": ("a\u202eb\u200fc", "a b c"),
-        "lone surrogate": ("a\ud800", "a "),
-        "markup": ("<img onerror=x>", "<img onerror=x>"),
-        "long": ("x" * 1_000_000, "x" * 199 + "\u2026"),
-    },
+    ("nothing", None, ""),
+    ("control characters", "a\x00b\nc", "a b c"),
+    ("marks of direction", "a\u202eb\u200fc", "a b c"),
+    ("lone surrogate", "a\ud800", "a "),
+    ("markup", "<img onerror=x>", "<img onerror=x>"),
+    ("long", "x" * 1_000_000, "x" * 199 + "\u2026"),
 )
 def test_foreign_text_is_cut_and_has_no_control_characters(text, shown):
     assert foreign_text(text) == shown

@@ -173,11 +173,9 @@ class TestLinks:
         assert not link._replace(key=key._replace(map_index=3)).is_proven(CONN, API_KEY)
 
     @cases(
-        {
-            "operator": ({}, (ApiVersion.V2, False, ())),
-            "sensor": ({"api_version": None, "follows": True, "hide_goals": True}, (ApiVersion.V2, True, HIDDEN[1:])),
-            "bot": ({"api_version": ApiVersion.V3, "show_live_view": False}, (ApiVersion.V3, False, HIDDEN[:1])),
-        },
+        ("operator", {}, (ApiVersion.V2, False, ())),
+        ("sensor", {"api_version": None, "follows": True, "hide_goals": True}, (ApiVersion.V2, True, HIDDEN[1:])),
+        ("bot", {"api_version": ApiVersion.V3, "show_live_view": False}, (ApiVersion.V3, False, HIDDEN[:1])),
     )
     def test_deferred_task_instance_is_linked_by_what_its_trigger_states(self, airflow, stored, stated):
         key = airflow.add()
@@ -201,17 +199,15 @@ class TestLinks:
         assert (records.of_instance(key), records.unreadable) == ([], False)
 
     @cases(
-        {
-            "text": "1",
-            "list": [{"task_id": "1"}],
-            "facts of another operator": {"task_id": "1"},
-            "no id": {"task_id": None, "workflow_id": "5", "status": "running"},
-            "list as id": {"task_id": ["1"], "workflow_id": "5", "status": "running"},
-            "long id": {"task_id": "1" * 251, "workflow_id": "5", "status": "running"},
-            "id of several lines": {"task_id": "1\n2", "workflow_id": "5", "status": "running"},
-            "large": {"task_id": "1", "workflow_id": "5", "status": "running", "page": "x" * 60_000},
-            "nested text": "[" * 20_000,
-        },
+        ("text", "1"),
+        ("list", [{"task_id": "1"}]),
+        ("facts of another operator", {"task_id": "1"}),
+        ("no id", {"task_id": None, "workflow_id": "5", "status": "running"}),
+        ("list as id", {"task_id": ["1"], "workflow_id": "5", "status": "running"}),
+        ("long id", {"task_id": "1" * 251, "workflow_id": "5", "status": "running"}),
+        ("id of several lines", {"task_id": "1\n2", "workflow_id": "5", "status": "running"}),
+        ("large", {"task_id": "1", "workflow_id": "5", "status": "running", "page": "x" * 60_000}),
+        ("nested text", "[" * 20_000),
     )
     def test_edited_xcom_is_no_link(self, airflow, value):
         key = airflow.add()
@@ -219,22 +215,20 @@ class TestLinks:
         assert not RecordReader().read().of_instance(key)
 
     @cases(
-        {
-            "as pushed": ({}, {}, True),
-            "JSON text of Airflow 3.1": ({"as_text": True}, {}, True),
-            "sensor": ({"follows": True}, {"follows": True}, True),
-            "hidden": ({"hidden": [*HIDDEN]}, {"hidden": HIDDEN}, True),
-            "edited follows": ({"follows": True, "proof": None}, {"follows": True}, False),
-            "unknown words": ({"hidden": ["live_view", "x"]}, {"hidden": ("live_view",), "proof": ""}, False),
-            "long proof": ({"proof": "\N{GRINNING FACE}" * 400}, {"proof": ""}, False),
-            "no list of words": ({"hidden": "live_view"}, {"hidden": ()}, False),
-            "edited connection": ({"connection": "victim"}, {"conn_id": "victim"}, False),
-            "list as connection": ({"connection": ["victim"]}, {"conn_id": None}, False),
-            "edited version": ({"api_version": "v3"}, {"api_version": ApiVersion.V3}, False),
-            "list as version": ({"api_version": ["v2"]}, {"api_version": ApiVersion.V2}, True),
-            "edited run": ({"task_id": "1", "run": "2"}, {}, False),
-            "dict as proof": ({"proof": {}}, {}, False),
-        },
+        ("as pushed", {}, {}, True),
+        ("JSON text of Airflow 3.1", {"as_text": True}, {}, True),
+        ("sensor", {"follows": True}, {"follows": True}, True),
+        ("hidden", {"hidden": [*HIDDEN]}, {"hidden": HIDDEN}, True),
+        ("edited follows", {"follows": True, "proof": None}, {"follows": True}, False),
+        ("unknown words", {"hidden": ["live_view", "x"]}, {"hidden": ("live_view",), "proof": ""}, False),
+        ("long proof", {"proof": "\N{GRINNING FACE}" * 400}, {"proof": ""}, False),
+        ("no list of words", {"hidden": "live_view"}, {"hidden": ()}, False),
+        ("edited connection", {"connection": "victim"}, {"conn_id": "victim"}, False),
+        ("list as connection", {"connection": ["victim"]}, {"conn_id": None}, False),
+        ("edited version", {"api_version": "v3"}, {"api_version": ApiVersion.V3}, False),
+        ("list as version", {"api_version": ["v2"]}, {"api_version": ApiVersion.V2}, True),
+        ("edited run", {"task_id": "1", "run": "2"}, {}, False),
+        ("dict as proof", {"proof": {}}, {}, False),
     )
     def test_link_has_what_the_xcom_states_and_an_edited_one_is_not_proven(self, airflow, pushed, stated, proven):
         airflow.push(airflow.add(), **pushed)
@@ -499,7 +493,7 @@ class TestFailures:
     def found(self) -> list[Any]:
         return [each for each in links.failed_tries() if each.key.dag_id == SHOP.dag_id]
 
-    @cases("state, retries", {"failed": ("failed", False), "up for retry": ("up_for_retry", True)})
+    @cases(("failed", "failed", False), ("up for retry", "up_for_retry", True))
     def test_task_instance_that_has_failed_has_its_reason(self, fail, state, retries):
         key = fail(3, state=state)
         [failed] = self.found()
@@ -507,35 +501,29 @@ class TestFailures:
         assert now() - failed.ended < timedelta(seconds=30)
 
     @cases(
-        "of, is_found",
-        {
-            "our operator without an XCom": ({"failure": None}, True),
-            "@task.browseract": ({"failure": None, "operator": "X", "custom_operator_name": "@task.browseract"}, True),
-            "subclass": ({"operator": "Mine"}, True),
-            "operator of another provider": ({"operator": "Other", "failure": None}, False),
-            "XCom of another provider": ({"operator": "Other", "failure": {"reason": "x"}}, False),
-            "sensor of another provider": ({"operator": "TaskSensor", "failure": None}, False),
-            "our sensor, killed": ({"operator": "TaskSensor", "xcom": "_link_PanelLink"}, True),
-            "our sensor": ({"operator": "TaskSensor"}, True),
-            "later try has succeeded": ({"state": "success"}, False),
-            "running": ({"state": "running"}, False),
-            "two days ago": ({"ago": 2 * 86400.0}, False),
-        },
+        ("our operator without an XCom", {"failure": None}, True),
+        ("@task.browseract", {"failure": None, "operator": "X", "custom_operator_name": "@task.browseract"}, True),
+        ("subclass", {"operator": "Mine"}, True),
+        ("operator of another provider", {"operator": "Other", "failure": None}, False),
+        ("XCom of another provider", {"operator": "Other", "failure": {"reason": "x"}}, False),
+        ("sensor of another provider", {"operator": "TaskSensor", "failure": None}, False),
+        ("our sensor, killed", {"operator": "TaskSensor", "xcom": "_link_PanelLink"}, True),
+        ("our sensor", {"operator": "TaskSensor"}, True),
+        ("later try has succeeded", {"state": "success"}, False),
+        ("running", {"state": "running"}, False),
+        ("two days ago", {"ago": 2 * 86400.0}, False),
     )
     def test_only_those_of_our_operators_of_the_last_day_are_found(self, fail, of, is_found):
         key = fail(**of)
         assert [each.key for each in self.found()] == ([key] if is_found else [])
 
     @cases(
-        "failure",
-        {
-            "not JSON": "s3://bucket/failure.json",
-            "list": ["x"],
-            "no reason": {"kind": "X"},
-            "number as reason": {"reason": 5, "kind": "X"},
-            "10 KB": {**REFUSED, "reason": "x" * 10_000},
-            "nested": "[" * 5_000,
-        },
+        ("not JSON", "s3://bucket/failure.json"),
+        ("list", ["x"]),
+        ("no reason", {"kind": "X"}),
+        ("number as reason", {"reason": 5, "kind": "X"}),
+        ("10 KB", {**REFUSED, "reason": "x" * 10_000}),
+        ("nested", "[" * 5_000),
     )
     def test_failure_that_cannot_be_read_leaves_it_to_the_log(self, fail, failure):
         fail(failure=failure)
