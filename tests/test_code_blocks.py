@@ -85,7 +85,7 @@ def test_every_code_block_is_run_or_excepted():
     assert {block.kind for block in BLOCKS} == {*RUN, *NOT_RUN}
     assert [block.dag_ids for block in blocks_of("DAG") if RUN_DAGS.isdisjoint(block.dag_ids)] == []
     excepted = {block.page for block in BLOCKS if block.kind in NOT_RUN}
-    assert excepted == {"README.md", *(f"docs/{name}.md" for name in ("docker", "index", "tutorial", "upgrading"))}
+    assert excepted == {"README.md", *(f"docs/{name}.md" for name in ("deployment", "index", "tutorial"))}
     # The other module reads this page.
     relays = [block.page for kind in ("nginx", "Lambda") for block in blocks_of(kind)]
     assert relays == ["docs/callbacks.md"] * 2
@@ -304,7 +304,7 @@ def test_each_page_installs_the_provider_from_the_same_address():
     blocks = [block for kind in ("pip", "dockerfile", "yaml") for block in blocks_of(kind)]
     shown = {(block.page, address) for block in blocks for address in re.findall(r"git\+https[^\s\"'@]+", block.code)}
     assert {address for _, address in shown} == {"git+https://github.com/browseract-ai/airflow-provider-browseract"}
-    assert {"README.md", "docs/ci.md", "docs/docker.md", "docs/tutorial.md"} <= {page for page, _ in shown}
+    assert {"README.md", "docs/ci.md", "docs/deployment.md", "docs/tutorial.md"} <= {page for page, _ in shown}
 
 
 def test_documented_containers_have_the_default_connection_and_that_of_the_emulator_serves_there():

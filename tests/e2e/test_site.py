@@ -42,15 +42,15 @@ SEARCHES = {
     "budget": "cost",
     "captcha": "people",
     "kubernetes": "deployment",
-    "docker": "docker",
+    "docker": "deployment",
     "gdpr": "data",
     "privacy": "data",
     "glossary": "glossary",
     "retry policy": "recipes",
     "github actions": "ci",
     "check": "commands",
-    "mwaa": "managed",
-    "astro": "managed",
+    "mwaa": "deployment",
+    "astro": "deployment",
     "RunWorkflowOperator": "reference/operators",
 }
 """What people search for, and the page that they should find among the first three."""
