@@ -304,7 +304,7 @@ def test_each_page_installs_the_provider_from_the_same_address():
     blocks = [block for kind in ("pip", "dockerfile", "yaml") for block in blocks_of(kind)]
     shown = {(block.page, address) for block in blocks for address in re.findall(r"git\+https[^\s\"'@]+", block.code)}
     assert {address for _, address in shown} == {"git+https://github.com/browseract-ai/airflow-provider-browseract"}
-    assert {"README.md", "docs/ci.md", "docs/deployment.md", "docs/tutorial.md"} <= {page for page, _ in shown}
+    assert {"README.md", "docs/deployment.md", "docs/testing.md", "docs/tutorial.md"} <= {page for page, _ in shown}
 
 
 def test_documented_containers_have_the_default_connection_and_that_of_the_emulator_serves_there():

@@ -47,7 +47,7 @@ SEARCHES = {
     "privacy": "data",
     "glossary": "glossary",
     "retry policy": "recipes",
-    "github actions": "ci",
+    "github actions": "testing",
     "check": "commands",
     "mwaa": "deployment",
     "astro": "deployment",
