@@ -8,19 +8,78 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
-from inspect import getdoc, getsource
+from inspect import Parameter, getdoc, getsource, signature
 from pathlib import Path
 from textwrap import fill
+from types import UnionType
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 from airflow_provider_browseract import exceptions
 from airflow_provider_browseract.api.calls import CODES
-from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator
+from airflow_provider_browseract.emulator import (
+    CallbackFault,
+    DeliveryRecord,
+    EmulatedFile,
+    EmulatedWorkflow,
+    Emulator,
+    Output,
+    RequestFault,
+    RequestRecord,
+    Response,
+    Run,
+    RunContext,
+    RunFailed,
+    WorkflowInput,
+)
 from airflow_provider_browseract.emulator.__main__ import DELAYS, command_line
 from airflow_provider_browseract.emulator.pages import render
 
 DOCS = Path(__file__).parents[1] / "docs"
+
+
+def in_one_line(described: object) -> str:
+    """Return a docstring as a cell of a table: without examples, and each of its fields after a line break."""
+    text = re.sub(r"::\n\n(?: +.*\n|\n)+", ".\n\n", getdoc(described) or "")
+    text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", text).replace("``", "`").replace("|", "\\|")
+    text = re.sub(r"\n+:param (\w+):", r"<br>`\1`:", text)
+    text = re.sub(r"\n+:raises (\w+):", r"<br>Raises `\1`:", text)
+    return " ".join(re.sub(r"\n+:returns:", "<br>Returns:", text).split())
+
+
+def called(function: Any) -> str:
+    """Return how a function, a method or a class is called, without types."""
+    shown = signature(function)
+    parameters = [each.replace(annotation=Parameter.empty) for each in shown.parameters.values() if each.name != "self"]
+    return f"{function.__name__}{shown.replace(parameters=parameters, return_annotation=Parameter.empty)}"
+
+
+def calls(*functions: Any) -> str:
+    """Return the table of what can be called: how, and its docstring."""
+    rows = (f"| `{called(function)}` | {in_one_line(function)} |" for function in functions)
+    return "\n".join(("| Call | Meaning |", "| --- | --- |", *rows))
+
+
+def type_name(hint: Any) -> str:
+    """Return the name of a type for a person."""
+    names = [type_name(argument) for argument in get_args(hint)]
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(names)
+    name = "..." if hint is ... else "None" if hint is type(None) else getattr(hint, "__name__", str(hint))
+    return f"{name}[{', '.join(names)}]" if names else name
+
+
+def values(*classes: type, without: Collection[str] = ()) -> str:
+    """Return the table of classes whose values are read: the docstring, the fields with their types, the properties."""
+    rows = []
+    for cls in classes:
+        hints = {name: hint for name, hint in get_type_hints(cls).items() if get_origin(hint) is not ClassVar}
+        fields = ", ".join(f"`{name}` ({type_name(hint)})" for name, hint in hints.items() if name not in without)
+        found = {name: each for name, each in vars(cls).items() if isinstance(each, property) and name not in without}
+        properties = [f"`{name}`: {in_one_line(each)}" for name, each in found.items()]
+        rows.append(f"| `{cls.__name__}` | {'<br>'.join((in_one_line(cls), fields, *properties))} |")
+    return "\n".join(("| Class | Meaning, fields and properties |", "| --- | --- |", *rows))
 
 
 def attribute_docstrings(cls: type) -> dict[str, str]:
@@ -79,11 +138,44 @@ def codes() -> str:
     )
 
 
+INTERNAL = {"begun_statuses", "has_output", "profile_given", "shown_workflow_id", "steps_begun", "worked"}
+"""Fields and properties that are not for users."""
+
 PARTS: dict[str, dict[str, Callable[[], object]]] = {
     "emulator.md": {
         "account": account_settings,
         "workflow": workflow_settings,
         "options": options,
+        "methods": partial(
+            calls,
+            Emulator.add_workflow,
+            Emulator.set_workflow,
+            Emulator.next_run,
+            Emulator.wait_until,
+            Emulator.fault,
+            Emulator.clear_faults,
+            Emulator.rewrite,
+            Emulator.serve,
+            Emulator.handle,
+            Emulator.receive,
+        ),
+        "request-faults": partial(
+            calls,
+            RequestFault.status,
+            RequestFault.slow,
+            RequestFault.hung,
+            RequestFault.reset,
+            RequestFault.html,
+            RequestFault.gateway,
+            RequestFault.redirect,
+            RequestFault.refused,
+            RequestFault.lost_response,
+        ),
+        "callback-faults": partial(
+            calls, CallbackFault.lost, CallbackFault.late, CallbackFault.repeated, CallbackFault.hung_up
+        ),
+        "made": partial(calls, WorkflowInput, EmulatedFile, Output, RunFailed),
+        "records": partial(values, Run, RequestRecord, DeliveryRecord, Response, RunContext, without=INTERNAL),
         "differences": partial(render, "differences.md"),
     },
     "reference/exceptions.md": {

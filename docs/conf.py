@@ -33,11 +33,6 @@ nitpick_ignore_regex = [
     ("py:exc", "Airflow.*"),
     # These are not meant for users, so the reference does not describe them.
     ("py:.*", r"airflow_provider_browseract\.(api\.client|queue\.queueing).*"),
-    # The reference describes the names of the emulator where users import them from, not where they are defined.
-    (
-        "py:class",
-        r"airflow_provider_browseract\.emulator\.\w+\.\w+|Kind|Outcome|Seconds|Share|Credits|Field",
-    ),
 ]
 
 html_theme = "furo"
