@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Collection
+from enum import Enum
 from functools import partial
 from inspect import Parameter, getdoc, getsource, signature
 from pathlib import Path
@@ -17,6 +18,7 @@ from types import UnionType
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 from airflow_provider_browseract import exceptions
+from airflow_provider_browseract.api import models
 from airflow_provider_browseract.api.calls import CODES
 from airflow_provider_browseract.emulator import (
     CallbackFault,
@@ -35,13 +37,17 @@ from airflow_provider_browseract.emulator import (
 )
 from airflow_provider_browseract.emulator.__main__ import DELAYS, command_line
 from airflow_provider_browseract.emulator.pages import render
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.sensors.browseract import TaskSensor
+from airflow_provider_browseract.spending.spend import Spend, SpendRow
+from airflow_provider_browseract.triggers.browseract import TaskFinishedTrigger
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def in_one_line(described: object) -> str:
+def in_one_line(docstring: str | None) -> str:
     """Return a docstring as a cell of a table: without examples, and each of its fields after a line break."""
-    text = re.sub(r"::\n\n(?: +.*\n|\n)+", ".\n\n", getdoc(described) or "")
+    text = re.sub(r"::\n\n(?: +.*\n|\n)+", ".\n\n", docstring or "")
     text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", text).replace("``", "`").replace("|", "\\|")
     text = re.sub(r"\n+:param (\w+):", r"<br>`\1`:", text)
     text = re.sub(r"\n+:raises (\w+):", r"<br>Raises `\1`:", text)
@@ -57,8 +63,24 @@ def called(function: Any) -> str:
 
 def calls(*functions: Any) -> str:
     """Return the table of what can be called: how, and its docstring."""
-    rows = (f"| `{called(function)}` | {in_one_line(function)} |" for function in functions)
+    rows = (f"| `{called(function)}` | {in_one_line(getdoc(function))} |" for function in functions)
     return "\n".join(("| Call | Meaning |", "| --- | --- |", *rows))
+
+
+def arguments(cls: type) -> str:
+    """Return the table of the arguments of a class, of what it returns and of what it raises."""
+    fields = re.findall(r"^:(\w+) ?(\w*): (.*?)(?=^:|\Z)", getdoc(cls) or "", re.MULTILINE | re.DOTALL)
+    labels = {"param": "`{}`", "returns": "Returns", "raises": "Raises `{}`"}
+    rows = (
+        f"| {labels[field].format(name)} | {in_one_line(text[0].upper() + text[1:])} |" for field, name, text in fields
+    )
+    return "\n".join(("| Argument | Meaning |", "| --- | --- |", *rows))
+
+
+def paragraphs(cls: type) -> str:
+    """Return the description of a class, without its fields."""
+    parts = (getdoc(cls) or "").partition("\n\n:")[0].split("\n\n")
+    return "\n\n".join(fill(in_one_line(part), 118, break_long_words=False, break_on_hyphens=False) for part in parts)
 
 
 def type_name(hint: Any) -> str:
@@ -74,11 +96,17 @@ def values(*classes: type, without: Collection[str] = ()) -> str:
     """Return the table of classes whose values are read: the docstring, the fields with their types, the properties."""
     rows = []
     for cls in classes:
-        hints = {name: hint for name, hint in get_type_hints(cls).items() if get_origin(hint) is not ClassVar}
-        fields = ", ".join(f"`{name}` ({type_name(hint)})" for name, hint in hints.items() if name not in without)
+        if issubclass(cls, Enum):
+            fields = ", ".join(f"`{each.value}`" for each in cls)
+        else:
+            hints = {
+                name: hint for name, hint in get_type_hints(cls).items() if ClassVar not in (hint, get_origin(hint))
+            }
+            fields = ", ".join(f"`{name}` ({type_name(hint)})" for name, hint in hints.items() if name not in without)
         found = {name: each for name, each in vars(cls).items() if isinstance(each, property) and name not in without}
-        properties = [f"`{name}`: {in_one_line(each)}" for name, each in found.items()]
-        rows.append(f"| `{cls.__name__}` | {'<br>'.join((in_one_line(cls), fields, *properties))} |")
+        properties = [f"`{name}`: {in_one_line(getdoc(each))}" for name, each in found.items()]
+        text = "<br>".join((in_one_line(getdoc(cls)), fields, *properties))
+        rows.append(f"| `{cls.__name__}` | {text} |")
     return "\n".join(("| Class | Meaning, fields and properties |", "| --- | --- |", *rows))
 
 
@@ -91,7 +119,7 @@ def attribute_docstrings(cls: type) -> dict[str, str]:
         if isinstance(attribute, ast.AnnAssign) and isinstance(attribute.target, ast.Name):
             match text:
                 case ast.Expr(ast.Constant(str() as docstring)):
-                    found[attribute.target.id] = " ".join(docstring.split()).replace("``", "`")
+                    found[attribute.target.id] = in_one_line(docstring)
     return found
 
 
@@ -141,6 +169,13 @@ def codes() -> str:
 INTERNAL = {"begun_statuses", "has_output", "profile_given", "shown_workflow_id", "steps_begun", "worked"}
 """Fields and properties that are not for users."""
 
+METHODS = [
+    method
+    for name, method in vars(BrowserActHook).items()
+    if re.match("(run|stop|resume|iter|test)_|get_(task|spend|workflow|official|bot|region)", name)
+]
+"""The methods of the hook that users call."""
+
 PARTS: dict[str, dict[str, Callable[[], object]]] = {
     "emulator.md": {
         "account": account_settings,
@@ -177,6 +212,18 @@ PARTS: dict[str, dict[str, Callable[[], object]]] = {
         "made": partial(calls, WorkflowInput, EmulatedFile, Output, RunFailed),
         "records": partial(values, Run, RequestRecord, DeliveryRecord, Response, RunContext, without=INTERNAL),
         "differences": partial(render, "differences.md"),
+    },
+    "other-runs.md": {
+        "sensor": partial(arguments, TaskSensor),
+        "watcher": partial(arguments, TaskFinishedTrigger),
+        "hook": partial(paragraphs, BrowserActHook),
+        "methods": partial(calls, *METHODS),
+        "returned": partial(
+            values,
+            *(models.CreatedTask, models.Task, models.TaskStatus, models.ApiVersion, models.Step, models.Failure),
+            *(models.Output, models.OutputFile, models.DownloadFile, models.SourceInfo, models.InputParameter),
+            *(models.BotType, models.Region, Spend, SpendRow),
+        ),
     },
     "reference/exceptions.md": {
         "runs": partial(errors, exceptions.RunError),

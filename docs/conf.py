@@ -31,8 +31,8 @@ nitpick_ignore_regex = [
     ("py:.*", r"(airflow\.|airflow_provider_browseract\.compat\.|collections\.abc\.|datetime|requests\.|httpx\.).*"),
     ("py:.*", r"(str|int|float|bool|bytes|dict|list|tuple|type|object|None|True|False|Exception|ValueError|TypeError)"),
     ("py:exc", "Airflow.*"),
-    # These are not meant for users, so the reference does not describe them.
-    ("py:.*", r"airflow_provider_browseract\.(api\.client|queue\.queueing).*"),
+    # These are not meant for users, or are described in tables.
+    ("py:.*", r"airflow_provider_browseract\.(api\.client|queue\.queueing|hooks|sensors|emulator|api\.models).*"),
 ]
 
 html_theme = "furo"
@@ -56,10 +56,6 @@ html_theme_options = {
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 
-# A copy of an example in a docstring has neither prompts nor results.
-copybutton_prompt_text = r">>> |\.\.\. "
-copybutton_prompt_is_regexp = True
-
 linkcheck_ignore = [r"http://127\.0\.0\.1.*"]
 
 autoapi_dirs = [str(ROOT / "airflow_provider_browseract")]
@@ -72,27 +68,6 @@ autodoc_typehints = "none"
 python_maximum_signature_line_length = 100
 # What compat.py imports is defined in Airflow, and differs from version to version.
 suppress_warnings = ["autoapi.python_import_resolution"]
-
-SOURCE = (ROOT / "airflow_provider_browseract/api/models.py").read_text()
-FIELD_TYPES = dict(
-    re.findall(r"^(\w+) = Annotated\[(.+?), (?:Field|BeforeValidator|AfterValidator)\(", SOURCE, re.MULTILINE)
-)
-
-
-def plain(annotation: str) -> str:
-    """Return the type of a field without what reads it."""
-    annotation = annotation.replace("airflow_provider_browseract.api.models.", "").replace(
-        "pydantic.NonNegativeInt", "int"
-    )
-    if annotated := re.match(r"Annotated\[(.+?), \w+\(", annotation):
-        annotation = annotated[1]
-    return re.sub(r"\b\w+\b", lambda name: FIELD_TYPES.get(name[0], name[0]), annotation)
-
-
-def show_plain_types(app: Any) -> None:
-    for name, shown in app.env.autoapi_all_objects.items():
-        if re.match(r"\w+\.api\.models\.", name) and getattr(shown, "annotation", None):
-            shown.annotation = plain(shown.annotation)
 
 
 def show_all_arguments(app: Any) -> None:
@@ -181,7 +156,6 @@ def describe(app: Any, page: str, template: str, context: dict[str, Any], doctre
 
 
 def setup(app: Any) -> None:
-    app.connect("builder-inited", show_plain_types, priority=900)
     app.connect("builder-inited", show_all_arguments, priority=900)
     app.connect("html-page-context", describe)
     app.add_transform(SearchWords)

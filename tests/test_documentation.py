@@ -65,12 +65,6 @@ def test_page_about_the_emulator_describes_every_public_name():
     assert public - {"annotations"} <= described
 
 
-def test_active_runs_example_lists_every_status_of_an_active_run():
-    [listed] = re.findall(r"for status in \((.*)\):", block_of("docs/hook.md", '"pausing"').code)
-    active = [status.value for status in TaskStatus if not status.ended and status is not TaskStatus.UNKNOWN]
-    assert re.findall(r'"(\w+)"', listed) == active
-
-
 def test_make_targets_of_pages_and_workflows_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     workflows = "".join(path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml"))
