@@ -1,4 +1,4 @@
-"""Where Airflow's database has inputs, secrets and outputs after runs, as docs/data.md describes it."""
+"""Where Airflow's database has inputs, secrets and outputs after runs, as docs/security.md describes it."""
 
 import json
 
