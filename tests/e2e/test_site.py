@@ -36,7 +36,7 @@ SEARCHES = {
     "10001": "troubleshooting",
     "live view": "people",
     "http operator": "migrating",
-    "taskflow": "decorator",
+    "taskflow": "operator",
     "callback": "callbacks",
     "profile": "profiles",
     "budget": "cost",
