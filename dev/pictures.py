@@ -236,9 +236,9 @@ def panel_steps(studio: Studio) -> bytes:
     studio.wait_for("The third step", lambda: emulator.tasks[-1].credit == 3 * SEARCH.credits_per_step)
     panel = studio.open_panel()
     panel.locator(f'#runs [data-run="{task_id}"]').get_by_role("link").first.click()
-    third = panel.locator(".step").nth(2)
-    third.get_by_text("running").wait_for()
-    return studio.shoot(lambda: studio.down_to(third))
+    # The newest step comes first.
+    panel.locator(".step").first.get_by_text("running").wait_for()
+    return studio.shoot(lambda: studio.down_to(panel.locator(".step").last))
 
 
 def in_the_dark(take: Callable[[Studio], bytes]) -> Callable[[Studio], bytes]:

@@ -54,7 +54,7 @@ def test_badges_of_the_readme_are_true():
 
 
 def test_documented_public_names_exist():
-    assert len({name.rpartition(".")[0] for name in public_names()}) == 7
+    assert len({name.rpartition(".")[0] for name in public_names()}) == 8
     for name in public_names():
         assert resolve_name(name)
 

@@ -108,8 +108,8 @@ class RunWorkflowOperator(InputParametersOperator):
     :param on_paused_callback: a notifier or a function, or a list of them, called with the context of the task each
         time the run pauses. In the context, ``browseract_task`` contains the facts about the run
         (:func:`~airflow_provider_browseract.runs.report.facts`), with the live view as ``links.live``, and
-        ``required_action_url`` is the page on which to answer. With this or with ``"ask"``, the run is polled every 10
-        seconds even while a callback is expected.
+        ``required_action_url`` is the page on which to answer. With this, or with an ``on_paused`` other than
+        ``"wait"``, the run is polled every 10 seconds even while a callback is expected.
     :param show_live_view: put the address of the run's live view into the log, XComs, buttons and Required Actions of
         the task. Everyone who may see the task can then open it, and may be able to act in a browser that is logged in.
         When ``False``, only BrowserAct shows it. Default: ``True``.
