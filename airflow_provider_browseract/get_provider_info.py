@@ -9,7 +9,6 @@ from airflow_provider_browseract.hooks.connection import connection_type
 
 _INTEGRATION = "BrowserAct"
 _PACKAGE = "airflow_provider_browseract"
-_LOGO = "https://raw.githubusercontent.com/browseract-ai/airflow-provider-browseract/main/docs/logo.svg"
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -24,7 +23,6 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": _INTEGRATION,
                 "external-doc-url": "https://docs.browseract.com/",
-                "logo": _LOGO,
                 "tags": ["service"],
             }
         ],

@@ -15,7 +15,6 @@ from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 
 ROOT = Path(__file__).parent.parent
-REPOSITORY = "https://github.com/browseract-ai/airflow-provider-browseract"
 [VERSION] = re.findall(r'__version__ = "(.*)"', (ROOT / "airflow_provider_browseract" / "__init__.py").read_text())
 
 project = "airflow-provider-browseract"
@@ -47,9 +46,6 @@ html_js_files = ["site.js"]
 pygments_dark_style = "monokai"
 html_theme_options = {
     "dark_css_variables": {"picture-filter": "brightness(0.8)"},
-    "source_repository": REPOSITORY,
-    "source_branch": "main",
-    "source_directory": "docs/",
 }
 
 # Addresses of headings are those that GitHub gives them, so that links work there too.
@@ -138,7 +134,7 @@ class SearchWords(SphinxTransform):
 
 
 def describe(app: Any, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
-    """Show search engines and chats the first sentences of a page, up to 300 characters, and a picture."""
+    """Show search engines and chats the first sentences of a page, up to 300 characters."""
     if doctree is None:
         return
     text = ""
@@ -151,8 +147,7 @@ def describe(app: Any, page: str, template: str, context: dict[str, Any], doctre
     context["metatags"] += f"""
         <meta name="description" content="{description}">
         <meta property="og:title" content="{escape(context["title"])}">
-        <meta property="og:description" content="{description}">
-        <meta property="og:image" content="{REPOSITORY}/raw/main/docs/panel_run.png">"""
+        <meta property="og:description" content="{description}">"""
 
 
 def setup(app: Any) -> None:

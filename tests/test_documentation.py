@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 
 import pytest
 
-from airflow_provider_browseract import emulator
+from airflow_provider_browseract import __version__, emulator
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.settings import EXTRA_FIELDS
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
@@ -20,25 +20,31 @@ from airflow_provider_browseract.runs.report import facts
 from tests.pages import PAGES, ROOT, YOUR_WORKFLOW, block_of, public_names
 
 ALL = "\n".join(PAGES.values())
+PACKAGE = "airflow_provider_browseract"
+ADDRESS = re.compile(r"browseract-ai/airflow-provider-browseract")
 
 
-def test_readme_has_at_most_200_lines():
-    assert len(PAGES["README.md"].splitlines()) <= 200
+def test_readme_has_at_most_110_lines():
+    assert len(PAGES["README.md"].splitlines()) <= 110
 
 
-@pytest.mark.parametrize("page", ["docs/index.md", "docs/tutorial.md"])
-def test_page_has_the_first_dag_of_the_readme(page):
-    assert block_of(page, 'DAG("prices"').code == block_of("README.md", 'DAG("prices"').code
+def test_tutorial_has_the_first_dag_of_the_readme():
+    assert block_of("docs/tutorial.md", 'DAG("prices"').code == block_of("README.md", 'DAG("prices"').code
 
 
-def test_home_page_has_the_claims_and_topics_of_the_readme():
-    def shared(page: str) -> tuple[str, list[str]]:
-        text = PAGES[page].replace("](docs/", "](")
-        [claims] = re.findall(r"^## What you get\n.*?(?=^## )", text, re.MULTILINE | re.DOTALL)
-        # The site has the files of the project at other addresses.
-        return claims, re.findall(r"^\| \*\*(?!Project).*", text, re.MULTILINE)
+def test_only_contributing_names_a_repository_because_none_is_public():
+    names = ("pyproject.toml", "docs/conf.py", "SECURITY.md", ".airflow-registry.yaml", "CHANGELOG.md")
+    files = [*map(ROOT.joinpath, names), *(ROOT / ".github").rglob("*.yml"), *(ROOT / PACKAGE).rglob("*.py")]
+    named = [str(path) for path in files if ADDRESS.search(path.read_text())]
+    assert [page for page, text in PAGES.items() if ADDRESS.search(text)] + named == []
+    assert len(ADDRESS.findall((ROOT / "CONTRIBUTING.md").read_text())) == 1
 
-    assert shared("docs/index.md") == shared("README.md")
+
+def test_each_page_names_the_wheel_of_this_version():
+    wheels = {page: set(re.findall(r"[\w.-]+\.whl", text)) for page, text in PAGES.items()}
+    wheels = {page: found for page, found in wheels.items() if found}
+    assert wheels.keys() >= {"docs/testing.md", "docs/deployment.md"}
+    assert set.union(*wheels.values()) == {f"{PACKAGE}-{__version__}-py3-none-any.whl"}
 
 
 def test_badges_of_the_readme_are_true():
@@ -178,7 +184,7 @@ def headings_of(text: str) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_existing_files_and_headings(page):
-    links = re.findall(r"\]\((?!https?://)([^)\s#]*)(?:#([^)\s]+))?\)", PAGES[page])
+    links = re.findall(r"(?:\]\(|^\[.*\]: )(?!https?://)([^)\s#]*)(?:#([^)\s]+))?\)?", PAGES[page], re.MULTILINE)
     for path, heading in links:
         target = (ROOT / page).parent / path if path else ROOT / page
         assert target.exists(), path
