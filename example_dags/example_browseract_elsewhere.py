@@ -1,4 +1,4 @@
-"""Start a run in one task, wait for it in another one, and stop it if it is still running after that.
+"""Start a run in one task, wait for it in another one, and stop it afterwards if it is still running.
 
 Replace before you use it:
 
@@ -7,7 +7,7 @@ Replace before you use it:
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, TriggerRule
+from airflow.sdk import DAG
 
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator, StopTaskOperator
 from airflow_provider_browseract.sensors.browseract import TaskSensor
@@ -23,6 +23,7 @@ with DAG(
         task_id="orders", browseract_task_id=start.output, deferrable=True, poke_interval=5, timeout=3600
     )
 
+    # A teardown runs whatever happens to the tasks before it, and does not decide whether the DAG run has failed.
     # Stopping a run that has already ended is not an error.
-    stop = StopTaskOperator(task_id="stop", browseract_task_id=start.output, trigger_rule=TriggerRule.ALL_DONE)
-    orders >> stop
+    stop = StopTaskOperator(task_id="stop", browseract_task_id=start.output)
+    orders >> stop.as_teardown(setups=start)

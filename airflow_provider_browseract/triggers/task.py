@@ -274,15 +274,25 @@ class TaskTrigger(BaseTrigger):
             )
         # Airflow 3.4 hides the XComs of the next try only from the triggers of other tries.
         while (pushed := await in_empty_context(aget_xcom(ti, "task_id"))) in (wait.browseract_task_id, None):
-            max_tries = await in_empty_context(aget_xcom(ti, MAX_TRIES_XCOM))
+            # Airflow logs an error for each XCom that does not exist, and only Airflow 3.4 has this one.
+            max_tries = await in_empty_context(aget_xcom(ti, MAX_TRIES_XCOM)) if is_of_earlier else None
             state = await asyncio.to_thread(task_instance_state, ti)
-            if None not in (max_tries, wait.max_tries) and max_tries > wait.max_tries:
-                # A person has cleared the task, and the next try has begun.
-                break
-            # A task instance in the state up_for_retry has left the run to its next try.
-            if (state == "up_for_retry" and (pushed or is_of_earlier)) or (pushed and state in ("deferred", "running")):
-                return True
-            if state in (*FINAL_STATES, DELETED) or time.time() >= (wait.deadline if pushed else until):
-                break
+            decided = self._waits(state, max_tries, has_run=bool(pushed), is_of_earlier=is_of_earlier)
+            if decided is not None or time.time() >= (wait.deadline if pushed else until):
+                return bool(decided)
             await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
         return False
+
+    def _waits(self, state: str | None, max_tries: int | None, *, has_run: bool, is_of_earlier: bool) -> bool | None:
+        """Return whether the task instance waits for the run; None if Airflow has not decided that yet.
+
+        :param has_run: the XComs of its try name the run.
+        :param is_of_earlier: the trigger is one of an earlier try.
+        """
+        if max_tries is not None and self.wait.max_tries is not None and max_tries > self.wait.max_tries:
+            # A person has cleared the task, and the next try has begun.
+            return False
+        # A task instance in the state up_for_retry has left the run to its next try.
+        if (state == "up_for_retry" and (has_run or is_of_earlier)) or (has_run and state in ("deferred", "running")):
+            return True
+        return False if state in (*FINAL_STATES, DELETED) else None

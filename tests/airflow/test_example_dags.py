@@ -97,6 +97,12 @@ def test_elsewhere_example_starts_run_in_one_task_and_waits_in_another(run, brow
     assert result.xcom("stop") == {task.id: "ended"}
 
 
+def test_elsewhere_example_fails_with_its_run_although_the_last_task_succeeds(run, browseract_emulator):
+    browseract_emulator.set_workflow(ORDERS.id, outcome="failed")
+    result = run("elsewhere", state="failed")
+    assert (result.task("orders").state, result.task("stop").state) == ("failed", "success")
+
+
 def test_person_example_notifies_with_links_and_succeeds_after_resume(run, browseract_emulator, caplog):
     browseract_emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
     with somebody_resumes(browseract_emulator, lambda: "Help at" in caplog.text):

@@ -85,7 +85,8 @@ class TestEverythingGood:
         assert {request.method for request in browseract_emulator.requests} == {"GET"}
 
     def test_documented_output_is_like_that(self):
-        shown = ALL_GOOD.format(source="Airflow's database")
+        # The emulator has fewer workflows than that of the tests.
+        shown = ALL_GOOD.format(source="Airflow's database").replace("see: 10", "see: 6")
         assert textwrap.indent(shown, "    ") in PAGES["docs/commands.md"]
 
     def test_connection_in_the_database_is_found_there(self, check):
