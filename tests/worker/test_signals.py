@@ -211,7 +211,8 @@ def test_signals_at_random_moments_never_freeze_the_process(begin, store, emulat
     emulator.set_workflow(SEARCH.id, duration=0.15)
     chance = random.Random(1)
     took = []
-    for number in range(pytestconfig.getoption("--signals")):
+    for _ in range(pytestconfig.getoption("--signals")):
+        before = len(emulator.tasks)
         store.values.clear()
         state = chance.choice(["running", "failed", "restarting"])
         attempt = begin(state, max_tries=chance.randrange(2), poll_interval=0.02)
@@ -228,7 +229,8 @@ def test_signals_at_random_moments_never_freeze_the_process(begin, store, emulat
         took.append(time.monotonic() - began)
         # Whatever the moment is, there is a result or an error, and the error is true.
         assert (result is None) != (error is None)
-        assert len(emulator.tasks) <= number + 1, "a second run was started"
-        if error is not None and emulator.tasks and emulator.tasks[-1].status == "running":
+        assert len(emulator.tasks) <= before + 1, "a second run was started"
+        # Runs of earlier signals may be left to a next try.
+        if error is not None and [task.status for task in emulator.tasks[before:]] == ["running"]:
             assert "keeps running" in str(error)
     assert max(took) < LIMIT
