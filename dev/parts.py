@@ -1,7 +1,8 @@
 """Run the parts of ``make test``, ``.ci/run`` or ``make weekly`` in two lanes, each part to its end.
 
-What a part prints is in ``.venv/parts``. At the end come a table, and the last lines of each part that has failed. Only
-one lane starts an Airflow: with two, a callback may come after a poll. This needs only Python's standard library.
+What a part prints is in ``.venv/parts``. A line each minute shows how far the parts are. At the end come what was
+skipped on this machine and why, a table, and the last lines of each part that has failed. Only one lane starts an
+Airflow: with two, a callback may come after a poll. This needs only Python's standard library.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     python -m dev.pictures [NAME ...]
 
-Without names it takes all of :data:`PICTURES`. Each replaces ``docs/NAME.png``. It needs Chromium.
+Without names it takes all of :data:`PICTURES`, in about seven minutes. Each replaces ``docs/NAME.png``. It needs
+Chromium (``apt-get install chromium``).
 """
 
 from __future__ import annotations

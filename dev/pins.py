@@ -1,7 +1,13 @@
 """Pin the environments of the tests: ``python -m dev.pins``, for each Airflow version that is tested.
 
 Writes ``dev/constraints/airflow-VERSION.txt``. One file serves every Python: what the oldest one needs is resolved
-first, and what only newer ones need is added. Pins that exist stay, unless ``--upgrade`` is given.
+first, and what only newer ones need is added. Pins that exist stay, unless ``--upgrade`` is given, as in
+``python -m dev.pins 3.3.2 --upgrade``.
+
+``docs.txt`` and ``release.txt`` pin the environments of ``make docs``, and of ``make dist`` and ``make workflows``.
+Dependabot updates them. To create one again::
+
+    uv pip compile --python-version 3.10 --no-annotate --no-header --group docs > dev/constraints/docs.txt
 """
 
 from __future__ import annotations
