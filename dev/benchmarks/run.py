@@ -1,7 +1,7 @@
 """The timing figures, as ratios within one run: ``make bench``, or ``python -m dev.benchmarks.run NAME``.
 
-Each figure is measured in separate processes, so that they do not affect each other. It is printed with its limit.
-These are the figures of imports and of the panel:
+Each figure is measured in separate processes, so that they do not affect each other.
+These are the figures of imports and of the panel, which are printed with their limits:
 
 - ``imports``: the operators, which must not load jsonschema, and the plugin in the processes of tasks
 - ``panel``: server time, size and memory of the overview with 2,000 runs and a queue of 200
