@@ -1,7 +1,8 @@
 """A wait for the end of a run: a value that each poll turns into the next one, in the same way everywhere.
 
 Worker, triggerer and sensor all do the same: read the run, call :meth:`Wait.after_poll`, and sleep for
-:meth:`Wait.pause`. Nothing else decides how a poll ends a wait. An event or a callback is only a hint to poll now.
+:meth:`Wait.pause`, or a sensor that is not deferred for its ``poke_interval``. Nothing else decides how a poll ends a
+wait. An event or a callback is only a hint to poll now.
 
 Moments are in seconds since the epoch.
 """
