@@ -217,12 +217,13 @@ def test_signals_at_random_moments_never_freeze_the_process(begin, store, emulat
         state = chance.choice(["running", "failed", "restarting"])
         attempt = begin(state, max_tries=chance.randrange(2), poll_interval=0.02)
         push_over(channel, attempt)
+        operator = attempt.operator()
         killing = threading.Timer(chance.uniform(0.0, 0.3), terminate)
         began = time.monotonic()
         killing.start()
         result = error = None
         try:
-            result = attempt.run()
+            result = operator.execute(attempt.context)
         except RunError as raised:
             error = raised
         killing.join()
