@@ -29,13 +29,12 @@ from airflow_provider_browseract.panel.client import Loop
 from airflow_provider_browseract.panel.credits import DAYS_SHOWN, BudgetShare, credits_on, credits_page
 from airflow_provider_browseract.panel.html import Choice, Frame, Notice, foreign_text, label_of, render
 from airflow_provider_browseract.panel.kept import Known, Read
-from airflow_provider_browseract.panel.links import Link, Recent, RecordReader, TaskInstanceKey
+from airflow_provider_browseract.panel.links import FailedTry, Link, Recent, RecordReader, TaskInstanceKey
 from airflow_provider_browseract.panel.plot import stacked_bars
 from airflow_provider_browseract.panel.rows import (
     TOO_MANY_WAIT,
     Look,
     Row,
-    shown_as,
     troubles,
 )
 from airflow_provider_browseract.panel.viewing import Viewing, view, view_dag, view_instance
@@ -107,12 +106,13 @@ class Panel:
     def overview(self, request: Request, user: Any) -> Response:
         """Show what needs a person, slots, queue, credits, and the runs of the last 24 hours."""
         query = Query.of(request)
-        look = self._look(view(user, self._records.get(), self._keys, query.conn), patience_of(request))
+        viewing, tries = view(user, self._records.get(), self._keys, query.conn), self._failures.get()
+        look = self._look(viewing, patience_of(request), tries)
         account, rows = look.account, look.rows()
         notices = [Notice("info", f"{account.error}.")] if account.not_found and query.conn else []
         if look.viewing.records.incomplete:
             notices.append(MANY_WAIT)
-        if len(self._failures.get()) >= links.MAX_FAILURES:
+        if len(tries) >= links.MAX_FAILURES:
             notices.append(MANY_FAILURES)
         if account.not_found:
             account = replace(account, error=None)
@@ -122,9 +122,9 @@ class Panel:
             "needs_you": wrong[:TROUBLES_SHOWN],
             "more_needs": len(wrong) - TROUBLES_SHOWN,
             "active": sum(not task.status.ended for task in account.tasks),
-            "paused": sum("paused" in shown_as(row) for row in rows),
+            "paused": sum("paused" in row.filters for row in rows),
             "today": BudgetShare(credits_on(account.tasks, look.now), budget.daily_credits if budget else None),
-            "table": _table(rows, query),
+            "table": _table(look, rows, query),
         }
         return _show(request, "overview.html", look, content, tab="runs", notices=notices, refresh=REFRESH)
 
@@ -134,17 +134,18 @@ class Panel:
         dag_run = None if run_id == "{RUN_ID}" else run_id
         query = Query.of(request)
         viewing = view_dag(user, self._records.get(), self._keys, dag_id, dag_run, query.conn)
-        look = self._look(viewing, patience_of(request))
+        look = self._look(viewing, patience_of(request), self._failures.get())
         own = [(row, row.key) for row in look.rows() if row.key is not None]
         rows = [row for row, key in own if key.dag_id == dag_id and dag_run in (None, key.run_id)]
         credits = sum(row.credits or 0 for row in rows)
-        content = {"dag_run": dag_run, "credits": credits, "table": _table(rows, query)}
+        content = {"dag_run": dag_run, "credits": credits, "table": _table(look, rows, query)}
         return _show(request, "dag.html", look, content, title=foreign_text(dag_id), refresh=REFRESH)
 
     def run(self, request: Request, user: Any, task_id: str) -> Response:
         """Show a run."""
         viewing = view(user, self._records.get(), self._keys, Query.of(request).conn)
-        look, read = self._look(viewing, 0), self._read(viewing, task_id, patience_of(request))
+        look = self._look(viewing, 0, self._failures.get())
+        read = self._read(viewing, task_id, patience_of(request))
         link = next(iter(viewing.proven(task_id)), None)
         # The other runs of its task instance are only for those who may see that, and need a proof too.
         sees = link is not None and viewing.access.reads_runs(link.key.dag_id)
@@ -163,7 +164,7 @@ class Panel:
         index = int(map_index) if map_index.isdecimal() and len(map_index) < 10 else -1
         key = TaskInstanceKey(dag_id, run_id, task_id, index)
         viewing, own = view_instance(user, self._records.get(), self._keys, key)
-        look, read, run = self._look(viewing, 0), None, None
+        look, read, run = self._look(viewing, 0, self._failures.get()), None, None
         place = next((each for each in enumerate(look.queue, start=1) if each[1].key == key), None)
         failed, notices = next((look.row_of(each) for each in look.failures if each.key == key), None), []
         try:
@@ -178,8 +179,8 @@ class Panel:
         if run is not None and failed is not None and run["row"].failed is failed.failed:
             failed = None
         content = {"key": key, "has_run": bool(own), "place": place, "failed": failed, "run": run}
-        # A task instance can get another run, also after its run has ended.
         title = label_of(key)
+        # A task instance can get another run, also after its run has ended.
         return _show(request, "run.html", look, content, title=title, about=read, notices=notices, refresh=REFRESH)
 
     def credits(self, request: Request, user: Any) -> Response:
@@ -286,13 +287,15 @@ class Panel:
         """Return the API keys of those connections that can be read in time."""
         return self._loop.run(self._accounts.connections.keys(conn_ids))
 
-    def _look(self, viewing: Viewing, patience: float) -> Look:
-        """Return what a page is made from. Without a connection, nothing is known about an account."""
+    def _look(self, viewing: Viewing, patience: float, tries: Sequence[FailedTry] = ()) -> Look:
+        """Return what a page is made from. Without a connection, nothing is known about an account.
+
+        :param tries: the failed task instances, for pages that show them.
+        """
         account = Account(viewing.conn_id or "")
         if viewing.conn_id is not None:
             account = self._loop.run(self._accounts.account(viewing.conn_id, patience))
-        failures = visible_failures(viewing.access, self._failures.get())
-        return Look(viewing, account, datetime.now(timezone.utc), failures)
+        return Look(viewing, account, datetime.now(timezone.utc), visible_failures(viewing.access, tries))
 
     def _whole_account(self, user: Any, wanted: str, patience: float) -> Look:
         """Return what a page is made from that is about all of an account."""
@@ -319,13 +322,12 @@ class Panel:
         return read
 
 
-def _table(rows: Sequence[Row], query: Query) -> dict[str, Any]:
+def _table(look: Look, rows: Sequence[Row], query: Query) -> dict[str, Any]:
     """Return a page of a list, after filters and search."""
-    wanted, groups = foreign_text(query.search).strip(), [set(shown_as(row)) for row in rows]
-    conn = {"conn": query.conn} if query.conn else {}
-    kept = {**conn, **({"search": wanted} if wanted else {})}
-    show = query.show if query.show in SHOWN or any(query.show in shown for shown in groups) else "all"
-    found = [row for row, shown in zip(rows, groups, strict=True) if show in shown]
+    wanted, conn_id = foreign_text(query.search).strip(), look.viewing.conn_id
+    kept = {name: value for name, value in {"conn": conn_id, "search": wanted}.items() if value}
+    show = query.show if query.show in SHOWN or any(query.show in row.filters for row in rows) else "all"
+    found = [row for row in rows if show in row.filters]
     found = [row for row in found if row.matches(wanted.casefold())] if wanted else found
     number = max(1, min(query.page, -(-len(found) // PAGE_SIZE)))
     begin = (number - 1) * PAGE_SIZE
@@ -336,7 +338,7 @@ def _table(rows: Sequence[Row], query: Query) -> dict[str, Any]:
         "total": len(found),
         **{name: urlencode({**kept, "show": show, "page": page}) if page else None for name, page in pages.items()},
         "filters": [
-            Choice(label, urlencode({**kept, "show": name}), name == show, sum(name in shown for shown in groups))
+            Choice(label, urlencode({**kept, "show": name}), name == show, sum(name in row.filters for row in rows))
             for name, label in (SHOWN if show in SHOWN else {**SHOWN, show: "Same reason"}).items()
         ],
         "show": show,
@@ -368,6 +370,7 @@ def _run(look: Look, read: Known[Task], of_instance: Sequence[Link], link: Link 
         attention = steps[-1] if row.is_active and steps else None
     if row.is_active:
         steps.reverse()
+    further = [step for step in steps if step is not attention]
     ids = {each.browseract_task_id for each in of_instance} - {task.id}
     others = [look.row(other) for other in look.account.tasks if other.id in ids]
     others = [other for other in others if other.rights.run]
@@ -375,8 +378,8 @@ def _run(look: Look, read: Known[Task], of_instance: Sequence[Link], link: Link 
         "row": row,
         "task": task,
         "attention": attention,
-        "steps": [step for step in steps if step is not attention],
-        "unfolded": STEPS_UNFOLDED,
+        "steps": further[:STEPS_UNFOLDED],
+        "folded": further[STEPS_UNFOLDED:],
         "how_it_waits": look.how_it_waits(task),
         "others": others,
         "sum": sum(each.credits or 0 for each in [row, *others]),

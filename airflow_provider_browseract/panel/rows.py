@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -170,7 +170,7 @@ class Look:
         An XCom of a failure proves nothing, so the link has to. A sensor, which anyone can point at a run, says nothing
         about it.
         """
-        runs = {each.key: self._run_of(each)[0] for each in reversed(self.failures)}
+        runs = {each.key: self._run_of(each)[0] for each in self.failures}
         of_runs = [link for task_id in {*runs.values()} for link in self.viewing.records.of_run(task_id or "")]
         links = {link.key: link for link in of_runs if runs.get(link.key) == link.browseract_task_id}
         found = {}
@@ -226,7 +226,7 @@ class Row:
 
     @property
     def state(self) -> str:
-        """The status of the run or, if its task instance has failed, what became of that: with or without a start."""
+        """The status of the run or, if its task instance has failed, how: with or without a start."""
         if self.task is None:
             failure = self.failed.failure if self.failed else None
             return "failed" if failure is None or failure.started else "not started"
@@ -308,6 +308,19 @@ class Row:
             parts = [self.failed.key.dag_id, self.failed.key.task_id, self.state, re.sub(r"\d+", "#", self.reason)]
         return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
 
+    @cached_property
+    def filters(self) -> set[str]:
+        """The filters of a list that show the row."""
+        status = self.task.status if self.task else None
+        shows = {
+            "all": True,
+            "active": self.is_active,
+            "paused": status in (TaskStatus.PAUSED, TaskStatus.PAUSING),
+            "unread": self.is_unread,
+            "failed": self.failed is not None or status is TaskStatus.FAILED,
+        }
+        return {name for name, shown in shows.items() if shown} | ({self.group} if self.needs_you else set())
+
     @property
     def order(self) -> tuple[bool, bool, float]:
         """Where the row stands in a list."""
@@ -362,18 +375,3 @@ def _badness(trouble: Trouble) -> tuple[int, float]:
     if row.is_asking:
         return 1, row.answer_by.timestamp() if row.answer_by else float("inf")
     return 2, -len(trouble.rows)
-
-
-def shown_as(row: Row) -> Iterator[str]:
-    """Yield the filters of a list that show a row."""
-    yield "all"
-    if row.is_active:
-        yield "active"
-    if row.task and row.task.status in (TaskStatus.PAUSED, TaskStatus.PAUSING):
-        yield "paused"
-    if row.is_unread:
-        yield "unread"
-    if row.failed or (row.task and row.task.status is TaskStatus.FAILED):
-        yield "failed"
-    if row.needs_you:
-        yield row.group

@@ -46,7 +46,7 @@ class Page:
         panel: Any = object.__new__(pages.Panel)
         kept = SimpleNamespace(get=tuple)
         panel._records = panel._failures = panel._keys = kept
-        panel._look = lambda viewing, patience: look
+        panel._look = lambda *_: look
         panel._read = lambda *_: read
         panel._accounts = SimpleNamespace(days=lambda *_: read, sources=lambda *_: read, source=lambda *_: read)
         panel._loop = SimpleNamespace(run=lambda result: result)
@@ -314,6 +314,10 @@ class TestTable:
         ]
         hidden = {each["name"]: each["value"] for each in page.having(type="hidden")}
         assert hidden == {"conn": CONN, "show": "active"}
+
+    def test_filters_keep_the_connection_that_is_shown_without_one_in_the_address(self):
+        [chosen] = Page(known(task(1)), "overview").having(aria_current="true")
+        assert chosen["href"] == f"?conn={CONN}&show=all#list"
 
     @cases(
         ("first", 250, 1, "1\u2013100 of 250", [2]),

@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.panel.html import foreign_text, label_of
 from airflow_provider_browseract.panel.links import Source
-from airflow_provider_browseract.panel.rows import NO_REASON, shown_as, troubles
+from airflow_provider_browseract.panel.rows import NO_REASON, troubles
 from airflow_provider_browseract.runs.wait import Wait
 from tests.cases import cases
 from tests.steps import replace
@@ -117,7 +117,7 @@ class TestFailures:
         assert (row.state, row.reason) == (state, reason)
         assert (row.task is not None) is bool(runs)
         assert lines(look) == [("prices / search", state, 1)]
-        assert {"failed", "all"} < set(shown_as(row))
+        assert {"failed", "all"} < row.filters
 
     def test_active_run_of_a_failed_task_instance_is_a_row_of_its_own(self):
         look = known(RUN, links=[link(RUN, waits=False)], failures=[failed(**STARTED)])
@@ -171,7 +171,7 @@ class TestFailures:
         ]
         assert found[2].first.answer_by == datetime.fromtimestamp(4e9, NOW.tzinfo)
         # The filter of a line has exactly its rows.
-        of_line = [row.key for row in look.rows() if found[4].id in shown_as(row) and row.key]
+        of_line = [row.key for row in look.rows() if found[4].id in row.filters and row.key]
         assert {key.map_index for key in of_line} == set(range(1, 46))
 
     @cases(
