@@ -103,10 +103,7 @@ class BrowserActHook(BaseHook):
 
         :raises InputError: it is of another type, or its fields cannot be used.
         """
-        if self.get_connection(self.browseract_conn_id).conn_type != self.conn_type:
-            raise InputError(
-                f"Connection {self.browseract_conn_id!r} is not of type BrowserAct.\nUse a connection of this type."
-            )
+        form.check_type(self.get_connection(self.browseract_conn_id))
         return self.settings
 
     def _current(self, within: float | None = None) -> Settings:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, EXTRA_FIELDS, TEXT, Settings
 from airflow_provider_browseract.api.validation import first_problem
-from airflow_provider_browseract.exceptions import ConnectionFailedError, ConnectionFieldError
+from airflow_provider_browseract.exceptions import ConnectionFailedError, ConnectionFieldError, InputError
 from airflow_provider_browseract.runs.addresses import is_private
 
 if TYPE_CHECKING:
@@ -58,6 +58,15 @@ def unreadable(conn_id: str, error: Exception) -> ConnectionFailedError:
 def variable_of(conn_id: str) -> str:
     """Return the environment variable that can hold a connection."""
     return f"AIRFLOW_CONN_{conn_id.upper()}"
+
+
+def check_type(connection: Connection, remedy: str = "Use a connection of this type.") -> None:
+    """Refuse the connection of another service, whose password is no API key.
+
+    :raises InputError: it is not of type BrowserAct.
+    """
+    if connection.conn_type != CONNECTION_TYPE:
+        raise InputError(f"Connection {connection.conn_id!r} is not of type BrowserAct.\n{remedy}")
 
 
 def no_connection(conn_id: str) -> str:

@@ -16,7 +16,7 @@ from functools import partial
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, read_settings
+from airflow_provider_browseract.hooks.connection import check_type, read_settings
 from airflow_provider_browseract.panel.kept import RETRY_PAUSE, Kept, explain, recall
 
 INTERVAL = 60.0
@@ -73,9 +73,7 @@ class Connections:
 def _read(conn_id: str) -> Connection:
     connection, api_key = BrowserActHook.get_connection(conn_id), ""
     try:
-        # The password of another service is no API key.
-        if connection.conn_type != CONNECTION_TYPE:
-            raise InputError(f"Connection {conn_id!r} is not of type BrowserAct.\nOnly those have pages.")
+        check_type(connection, "Only those have pages.")
         api_key = (connection.password or "").strip()
         return Connection(api_key, read_settings(connection))
     except InputError as error:
