@@ -31,7 +31,7 @@ READS_AT_ONCE = 4
 
 
 class Loop:
-    """An event loop in a thread of its own, in which BrowserAct is read. So a slow page delays no read, and no read the
+    """An event loop in its own thread, in which BrowserAct is read. So a slow page delays no read, and no read the
     API server."""
 
     def __init__(self) -> None:

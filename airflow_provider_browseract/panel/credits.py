@@ -35,7 +35,7 @@ class BudgetShare(NamedTuple):
 
     :param used: credits of the runs that were created in the period.
     :param budget: None if the connection has no budget for it.
-    :param projected: the credits of the whole period if it goes on like this; None if it has just begun.
+    :param projected: the credits of the whole period if it continues like this; None if it has just begun.
     """
 
     used: int

@@ -1,4 +1,4 @@
-"""What Airflow's database knows about runs: which task instance has which run, who waits, and the queue.
+"""What Airflow's database knows about runs: which task instance has which run, which ones wait, and the queue.
 
 Like ``webhook/database.py``, this module uses ``airflow.models``, which is not a public interface. Its functions block,
 so the panel calls them in its own threads. They read at most a limited number of rows, and only what they need.
