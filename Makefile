@@ -153,7 +153,7 @@ random: $(READY) $(STORES)
 
 databases: $(READY)
 	@BROWSERACT_DATABASE=postgresql $(RUN) pytest tests/airflow/database
-	@if $(RUN) python -m tests.databases; then \
+	@if $(RUN) python -m tests.helpers.databases; then \
 		$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group mysql \
 		&& BROWSERACT_DATABASE=mysql $(RUN) pytest tests/airflow/database; fi
 

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator, Run
 from airflow_provider_browseract.runs.routes import PANEL_PATH, URL_PREFIX
-from tests.e2e.local_airflow import LocalAirflow, free_port, run_command
+from tests.helpers.local_airflow import LocalAirflow, free_port, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".demo"

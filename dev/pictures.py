@@ -25,10 +25,10 @@ from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator
-from tests.browser import LOOKS, running_browser
-from tests.catalogue import add
-from tests.e2e.local_airflow import LocalAirflow, run_command, wait_for
-from tests.e2e.panel_world import DAGS, Shop, add_history
+from tests.helpers.browser import LOOKS, running_browser
+from tests.helpers.catalogue import add
+from tests.helpers.local_airflow import LocalAirflow, run_command, wait_for
+from tests.helpers.panel_world import DAGS, Shop, add_history
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.pages import blocks_of
+from tests.helpers.pages import blocks_of
 
 
 def main(folder: Path) -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests import databases
+from tests.helpers import databases
 
 # Where the tests of tools find `dev`: after site-packages, because the installed package may be the wheel.
 sys.path.append(str(Path(__file__).parent.parent))
@@ -35,9 +35,9 @@ import hypothesis
 import pytest
 
 from airflow_provider_browseract.runs import timings
-from tests import catalogue
-from tests.e2e.local_airflow import free_port, wait_for
-from tests.reports import report_once, time_limit
+from tests.helpers import catalogue
+from tests.helpers.local_airflow import free_port, wait_for
+from tests.helpers.reports import report_once, time_limit
 
 # Each change is tested with the same examples each time; `make random` finds new ones.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
@@ -155,7 +155,7 @@ def short_patience(connect) -> None:
 @pytest.fixture(scope="module")
 def listen():
     """Return a function that handles each connection to a port with a function, and returns the port."""
-    from tests.served import listening
+    from tests.helpers.served import listening
 
     with listening() as listen:
         yield listen
@@ -165,7 +165,7 @@ def listen():
 def people(monkeypatch):
     from airflow.sdk.execution_time import hitl
 
-    from tests.people import People
+    from tests.helpers.people import People
 
     return People(monkeypatch, hitl)
 

@@ -48,10 +48,10 @@ from airflow_provider_browseract.hooks.connection import read_settings
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.bot_input import conform
 from tests.conftest import DagResult, somebody_resumes
-from tests.e2e.local_airflow import wait_for
-from tests.pages import BLOCKS, PAGES, YOUR_WORKFLOW, Block, block_of, blocks_of
-from tests.separate_pytest import assert_passed
-from tests.workers import hold_until_looked_at
+from tests.helpers.local_airflow import wait_for
+from tests.helpers.pages import BLOCKS, PAGES, YOUR_WORKFLOW, Block, block_of, blocks_of
+from tests.helpers.separate_pytest import assert_passed
+from tests.helpers.workers import hold_until_looked_at
 
 NOT_RUN = {
     "pip": "`make dist` builds the wheel, and installs it in a new environment.",

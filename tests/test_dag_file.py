@@ -22,9 +22,9 @@ from airflow_provider_browseract.dag_file import MAX_SCHEMA_VALUES, MAX_VALUES, 
 from airflow_provider_browseract.emulator import LOG_IN, SEARCH, TEMPLATE_SEARCH, EmulatedWorkflow
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.bot_input import conform
-from tests.cases import cases
-from tests.catalogue import PLAIN_TEXT, PRICES
-from tests.separate_pytest import assert_passed
+from tests.helpers.cases import cases
+from tests.helpers.catalogue import PLAIN_TEXT, PRICES
+from tests.helpers.separate_pytest import assert_passed
 
 WORKFLOW, TEMPLATE, BOT, BOT_TEMPLATE = SourceKind
 ID = "71002814653029437"

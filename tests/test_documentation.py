@@ -17,7 +17,7 @@ from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, 
 from airflow_provider_browseract.operators.base import InputParametersOperator, RunOperator
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.report import facts
-from tests.pages import PAGES, ROOT, YOUR_WORKFLOW, block_of, public_names
+from tests.helpers.pages import PAGES, ROOT, YOUR_WORKFLOW, block_of, public_names
 
 ALL = "\n".join(PAGES.values())
 PACKAGE = "airflow_provider_browseract"

@@ -20,10 +20,10 @@ from airflow_provider_browseract.emulator import (
 from dev import live, live_session
 from dev.live import SOURCES
 from dev.live_session import PLAN_HAS_SLOTS, WHILE_ACTIVE, Live, Settings, lines, redacted
-from tests.cases import cases
-from tests.catalogue import add
-from tests.demos import accept_stops_of_ended_runs, refuse_with, respond_as_in_the_demos
-from tests.e2e.local_airflow import free_port
+from tests.helpers.cases import cases
+from tests.helpers.catalogue import add
+from tests.helpers.demos import accept_stops_of_ended_runs, refuse_with, respond_as_in_the_demos
+from tests.helpers.local_airflow import free_port
 
 KNOWN = "Does the provider know a full plan by it?"
 KEY = "app-very-secret-key"

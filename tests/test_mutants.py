@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dev import mutants
-from tests.pages import ROOT
+from tests.helpers.pages import ROOT
 
 MODULE = """
 def plus_one(a):

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from dev import parts
-from tests.cases import cases
-from tests.e2e.local_airflow import is_running, wait_for
-from tests.pages import ROOT
+from tests.helpers.cases import cases
+from tests.helpers.local_airflow import is_running, wait_for
+from tests.helpers.pages import ROOT
 
 MAKEFILE = """
 broken:

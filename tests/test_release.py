@@ -16,8 +16,8 @@ from airflow_provider_browseract.get_provider_info import get_provider_info
 from dev import dist
 from dev.matrix import CELLS
 from dev.pins import VERSIONS
-from tests.cases import cases
-from tests.pages import ROOT, public_names
+from tests.helpers.cases import cases
+from tests.helpers.pages import ROOT, public_names
 
 NAME = "airflow-provider-browseract"
 MAKEFILE = (ROOT / "Makefile").read_text()

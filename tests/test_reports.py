@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from tests.e2e.local_airflow import LocalAirflow
-from tests.pages import ROOT
+from tests.helpers.local_airflow import LocalAirflow
+from tests.helpers.pages import ROOT
 
 CONFTEST = """
 import pytest
-from tests.reports import report_once
+from tests.helpers.reports import report_once
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator
 from dev import tables
-from tests.pages import PAGES
+from tests.helpers.pages import PAGES
 
 
 @pytest.mark.parametrize("page", tables.PARTS)

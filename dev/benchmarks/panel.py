@@ -32,8 +32,8 @@ from airflow_provider_browseract.panel.links import TaskInstanceKey
 from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.request import digest
 from dev.benchmarks.webhook import BODY, DAGS, ROOT, with_models
-from tests.databases import postgres
-from tests.e2e.local_airflow import LocalAirflow, wait_for
+from tests.helpers.databases import postgres
+from tests.helpers.local_airflow import LocalAirflow, wait_for
 
 RUNS = 2_000
 """Runs of the account in the last day, each started by a task instance."""

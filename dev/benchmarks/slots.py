@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH, Emulator, Run
-from tests.databases import postgres
-from tests.e2e.local_airflow import LocalAirflow, free_port
+from tests.helpers.databases import postgres
+from tests.helpers.local_airflow import LocalAirflow, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 AT_ONCE = 3.0

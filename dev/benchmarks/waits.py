@@ -14,8 +14,8 @@ from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.emulator import ORDERS, Emulator
 from airflow_provider_browseract.runs import timings
 from dev.benchmarks import webhook
-from tests.databases import Database
-from tests.e2e.local_airflow import LocalAirflow, wait_for
+from tests.helpers.databases import Database
+from tests.helpers.local_airflow import LocalAirflow, wait_for
 
 NUMBERS = (1, 500, 2000)
 """How many task instances wait in one triggerer. With the first, it has loaded everything that it needs."""

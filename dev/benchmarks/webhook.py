@@ -25,8 +25,8 @@ import requests
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, SEARCH, Emulator
 from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.request import digest
-from tests.databases import Database, postgres
-from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
+from tests.helpers.databases import Database, postgres
+from tests.helpers.local_airflow import LocalAirflow, free_port, wait_for
 
 DAGS = Path(__file__).parent / "dags"
 ROOT = Path(__file__).parents[2]

@@ -13,9 +13,9 @@ from airflow.models import Connection
 
 from airflow_provider_browseract.emulator import ORDERS, SEARCH, RequestFault
 from tests.airflow.rows import stored
-from tests.cases import cases
 from tests.conftest import DagResult
-from tests.workers import BOTH_WAYS, calls_of
+from tests.helpers.cases import cases
+from tests.helpers.workers import BOTH_WAYS, calls_of
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 

@@ -16,8 +16,8 @@ from airflow_provider_browseract.emulator import (
     TEMPLATE_SEARCH,
     EmulatedFile,
 )
-from tests.cases import cases
 from tests.conftest import EXAMPLES, somebody_resumes
+from tests.helpers.cases import cases
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 pytestmark = pytest.mark.xdist_group("imports")
 

@@ -7,7 +7,7 @@ import pytest
 
 from airflow_provider_browseract.compat import dags_of
 from airflow_provider_browseract.emulator import SEARCH
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 pytestmark = [
     pytest.mark.usefixtures("airflow_database"),
@@ -22,7 +22,7 @@ from airflow.sdk import DAG, dag, task
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from tests.workers import FakeTaskInstance
+from tests.helpers.workers import FakeTaskInstance
 
 hook, ID = BrowserActHook(), "{SEARCH.id}"
 CALL = v2.run(ID)

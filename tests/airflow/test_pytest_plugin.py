@@ -3,7 +3,7 @@
 import json
 
 from airflow_provider_browseract.emulator import ORDERS
-from tests.separate_pytest import assert_passed
+from tests.helpers.separate_pytest import assert_passed
 
 TESTS = """
 import os

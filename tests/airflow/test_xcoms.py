@@ -10,7 +10,7 @@ from airflow.sdk.execution_time.comms import SetXCom
 
 from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
 from airflow_provider_browseract.results.outputs import MAX_DEPTH
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 
 def serde() -> ModuleType:

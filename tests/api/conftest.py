@@ -14,7 +14,7 @@ from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.loops import send_all_async
-from tests.served import read_request
+from tests.helpers.served import read_request
 
 
 class Sync:

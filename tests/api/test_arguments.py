@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_browseract.api.arguments import read_id, read_ids, read_path_id, read_seconds
 from airflow_provider_browseract.exceptions import InputError
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 NO_NAME = "the id that the BrowserAct dashboard or an earlier task shows, such as 14721148181551181, not a name"
 A_LIST = "render_template_as_native_obj=True"

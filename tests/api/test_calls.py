@@ -14,7 +14,7 @@ from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api import calls, v2, v3
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import CreatedTask
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 START, READ, STOP, RESUME = v2.run("70"), v2.get_task("7"), v2.stop_task("7"), v2.resume_task("7")
 NEW = {"code": 4711, "msg": "new"}

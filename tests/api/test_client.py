@@ -15,9 +15,9 @@ from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from tests.api.conftest import Async
-from tests.cases import cases
-from tests.steps import replace
-from tests.workers import calls_of
+from tests.helpers.cases import cases
+from tests.helpers.steps import replace
+from tests.helpers.workers import calls_of
 
 QUICK: dict[str, Any] = {"retry_budget": 5.0, "first_pause": 0.01, "longest_pause": 0.02}
 REGIONS = b'[{"code": "US"}]'

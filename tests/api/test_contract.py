@@ -12,8 +12,8 @@ import pytest
 
 from airflow_provider_browseract.api.calls import CODES, Call
 from airflow_provider_browseract.api.models import ApiVersion, BotType, Page, TaskStatus
-from tests.steps import read as read_response
-from tests.vendor import document
+from tests.helpers.steps import read as read_response
+from tests.helpers.vendor import document
 
 from . import test_v2, test_v3
 

@@ -17,7 +17,7 @@ from airflow_provider_browseract.exceptions import (
     UnexpectedResponseError,
     UnknownRefusalError,
 )
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 RUN = {"task_id": "7", "status": "running"}
 GET, LIST = v3.get_task("7"), v3.list_tasks()

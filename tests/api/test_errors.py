@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from airflow_provider_browseract import exceptions as errors
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 EVERY_CLASS = [
     kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.BrowserActError)

@@ -25,8 +25,8 @@ from airflow_provider_browseract.api.models import (
 )
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import UnexpectedResponseError
-from tests.cases import cases
-from tests.steps import read
+from tests.helpers.cases import cases
+from tests.helpers.steps import read
 
 NOON = datetime(2026, 10, 8, 12, tzinfo=timezone.utc)
 STEP = {"id": "s1", "step": 1, "status": "failed", "step_goal": "open", "evaluation_previous_goal": "none"}

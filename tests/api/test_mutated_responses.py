@@ -22,8 +22,8 @@ from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, TEMPLA
 from airflow_provider_browseract.emulator.account import ENDPOINTS
 from airflow_provider_browseract.emulator.records import envelope
 from airflow_provider_browseract.exceptions import BrowserActError
-from tests.cases import cases, examples
-from tests.catalogue import DOWNLOAD, FAILING, add
+from tests.helpers.cases import cases, examples
+from tests.helpers.catalogue import DOWNLOAD, FAILING, add
 
 STATUSES_OF_RUNS = [status.value for status in TaskStatus]
 

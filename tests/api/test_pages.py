@@ -9,8 +9,8 @@ from airflow_provider_browseract.api import pages as module
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import Page, SourceInfo
 from airflow_provider_browseract.api.pages import Listing, list_items
-from tests.cases import cases
-from tests.steps import carry_out
+from tests.helpers.cases import cases
+from tests.helpers.steps import carry_out
 
 
 def call(limit: int = 2) -> Call[Page[SourceInfo]]:

@@ -16,8 +16,8 @@ from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api import async_client, v2
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.emulator import Emulator
-from tests.cases import cases
-from tests.served import certificate_in, read_request, with_tls
+from tests.helpers.cases import cases
+from tests.helpers.served import certificate_in, read_request, with_tls
 
 START = v2.run("70")
 HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"

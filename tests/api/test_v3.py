@@ -19,8 +19,8 @@ from airflow_provider_browseract.api.models import (
     TaskStatus,
 )
 from airflow_provider_browseract.exceptions import InputError, UnexpectedResponseError
-from tests.cases import cases
-from tests.steps import read
+from tests.helpers.cases import cases
+from tests.helpers.steps import read
 
 CALLBACKS = {"callback_url": "https://example.com/a", "status_change_callback_url": "https://example.com/b"}
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)

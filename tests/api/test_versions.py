@@ -5,8 +5,8 @@ import pytest
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
-from tests.cases import cases
-from tests.steps import read
+from tests.helpers.cases import cases
+from tests.helpers.steps import read
 
 
 @cases(("v2", v2, 500, 500), ("v3", v3, 100, 500))

@@ -25,10 +25,10 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.hooks import probe
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.airflow.rows import stored
-from tests.cases import cases, raising
-from tests.e2e.local_airflow import wait_for
-from tests.pages import PAGES
-from tests.served import certificate_in, responding, served, with_tls
+from tests.helpers.cases import cases, raising
+from tests.helpers.local_airflow import wait_for
+from tests.helpers.pages import PAGES
+from tests.helpers.served import certificate_in, responding, served, with_tls
 
 KEY = "app-emulator"
 NOWHERE = "http://127.0.0.1:9"

@@ -13,8 +13,8 @@ from airflow_provider_browseract.commands import new_dag
 from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, SEARCH, EmulatedWorkflow
 from airflow_provider_browseract.emulator import TEMPLATE_SEARCH as TEMPLATE
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from tests.cases import cases, raising
-from tests.catalogue import PRICES
+from tests.helpers.cases import cases, raising
+from tests.helpers.catalogue import PRICES
 
 
 class Result(NamedTuple):

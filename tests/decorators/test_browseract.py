@@ -9,9 +9,9 @@ from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BotDecoratedOperator, BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH
 from airflow_provider_browseract.exceptions import InputError
-from tests.cases import cases, raising
-from tests.workers import BOTH_WAYS, store
-from tests.world import emulator, worker, world
+from tests.helpers.cases import cases, raising
+from tests.helpers.workers import BOTH_WAYS, store
+from tests.helpers.world import emulator, worker, world
 
 __all__ = ["emulator", "store", "worker", "world"]
 

@@ -18,13 +18,11 @@ from airflow_provider_browseract.api.v2 import resume_task
 from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE
 from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH, Emulator, Run
 from airflow_provider_browseract.hooks.connection import variable_of
-from tests import catalogue
-from tests.databases import postgres, skip_without_postgres
-from tests.reports import time_limit
-
-from . import cluster
-from .cluster import Cluster, redis
-from .local_airflow import LocalAirflow, free_port
+from tests.helpers import catalogue, cluster
+from tests.helpers.cluster import Cluster, redis
+from tests.helpers.databases import postgres, skip_without_postgres
+from tests.helpers.local_airflow import LocalAirflow, free_port
+from tests.helpers.reports import time_limit
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ import requests
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import SEARCH, CallbackFault, Run
+from tests.helpers.local_airflow import wait_for
 
 from .conftest import HELD, World
-from .local_airflow import wait_for
 
 pytestmark = [
     pytest.mark.timeout(900),

@@ -18,11 +18,11 @@ from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.emulator.catalogue import contact_of, results_for
-from tests.cases import cases
-from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT, TEMPLATE_TEXT
+from tests.helpers.cases import cases
+from tests.helpers.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT, TEMPLATE_TEXT
+from tests.helpers.local_airflow import wait_for
 
 from .conftest import HELD, World
-from .local_airflow import wait_for
 
 pytestmark = [
     pytest.mark.timeout(900),

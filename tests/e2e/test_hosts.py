@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_browseract.emulator import SEARCH
+from tests.helpers.cluster import HOSTS, WORKERS, Cluster
+from tests.helpers.local_airflow import wait_for
 
-from .cluster import HOSTS, WORKERS, Cluster
 from .conftest import World
-from .local_airflow import wait_for
 from .test_callbacks import Runs
 
 BARE = Path(f"{sys.prefix}-bare", "bin", "python")

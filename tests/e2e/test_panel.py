@@ -23,10 +23,10 @@ from airflow_provider_browseract.emulator import (
     RequestFault,
     WorkflowInput,
 )
-from tests.browser import serious_findings, skip_without_browser
+from tests.helpers.browser import serious_findings, skip_without_browser
+from tests.helpers.panel_world import SECRET, PanelWorld, Visitor, panel_world, start_run
 
 from .conftest import World
-from .panel_world import SECRET, PanelWorld, Visitor, panel_world, start_run
 
 pytestmark = pytest.mark.timeout(300)
 

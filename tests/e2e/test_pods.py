@@ -12,8 +12,7 @@ import pytest
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator
-
-from .local_airflow import LocalAirflow, is_running, wait_for
+from tests.helpers.local_airflow import LocalAirflow, is_running, wait_for
 
 pytestmark = [
     pytest.mark.timeout(900),

@@ -17,8 +17,8 @@ import pytest
 from playwright.sync_api import ConsoleMessage, Error, Page, expect
 
 from airflow_provider_browseract.operators import browseract
-from tests.browser import LOOKS, running_browser, serious_findings, skip_without_browser
-from tests.pages import DOCS, ROOT
+from tests.helpers.browser import LOOKS, running_browser, serious_findings, skip_without_browser
+from tests.helpers.pages import DOCS, ROOT
 
 HTML = ROOT / "docs" / "_build" / "html"
 

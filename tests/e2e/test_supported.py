@@ -13,9 +13,9 @@ import pytest
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Run
+from tests.helpers.local_airflow import wait_for
 
 from .conftest import PROFILE, World
-from .local_airflow import wait_for
 
 pytestmark = pytest.mark.timeout(900)
 

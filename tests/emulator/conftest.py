@@ -10,8 +10,8 @@ import pytest
 
 from airflow_provider_browseract.emulator import HUMAN, Emulator, Response
 from airflow_provider_browseract.emulator.account import ENDPOINTS
-from tests.catalogue import add
-from tests.served import read_request
+from tests.helpers.catalogue import add
+from tests.helpers.served import read_request
 
 HEADERS = {"authorization": "Bearer app-emulator", "content-type": "Application/JSON ; charset=utf-8"}
 

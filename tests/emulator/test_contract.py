@@ -8,8 +8,8 @@ import pytest
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import AGENT_HUMAN, CONTACTS, EXPORT, HUMAN, SEARCH, TEMPLATE_SEARCH, Emulator
 from airflow_provider_browseract.emulator.account import ENDPOINTS
-from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT, PRICES, add
-from tests.vendor import document
+from tests.helpers.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT, PRICES, add
+from tests.helpers.vendor import document
 
 from .conftest import Account
 

@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, SEARCH, CallbackFault, Emulator, RequestFault
-from tests.cases import cases
-from tests.catalogue import PLAIN_TEXT
+from tests.helpers.cases import cases
+from tests.helpers.catalogue import PLAIN_TEXT
 
 REGIONS = "get-region-list"
 

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 from airflow_provider_browseract.emulator import HUMAN, LOG_IN, SEARCH, EmulatedWorkflow
 from airflow_provider_browseract.emulator.catalogue import WORKFLOWS, WRONG_PASSWORD
 from airflow_provider_browseract.emulator.pages import draw, render
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 PAGES = {"Think": "stories", "Search for the keyword": "search", "Wait for the account page": "account"}
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from airflow_provider_browseract.emulator import AGENT_HUMAN, CONTACTS, SEARCH, TEMPLATE_SEARCH
-from tests.cases import cases
-from tests.catalogue import PLAIN_TEXT, PRICES, UNPUBLISHED
+from tests.helpers.cases import cases
+from tests.helpers.catalogue import PLAIN_TEXT, PRICES, UNPUBLISHED
 
 COMPANY = {"company_name": "Example Corp"}
 WRONG = "99001: Request parameter error"

@@ -4,8 +4,8 @@ import pytest
 
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, SEARCH, TEMPLATE_SEARCH, EmulatedFile
 from airflow_provider_browseract.emulator.catalogue import results_for
-from tests.cases import cases
-from tests.catalogue import DOWNLOAD, PLAIN_TEXT, PRICES, UNPUBLISHED
+from tests.helpers.cases import cases
+from tests.helpers.catalogue import DOWNLOAD, PLAIN_TEXT, PRICES, UNPUBLISHED
 
 from .conftest import Account
 

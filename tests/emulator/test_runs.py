@@ -4,8 +4,8 @@ import re
 
 from airflow_provider_browseract.emulator import CONTACTS, ENDLESS, HUMAN, LOG_IN, ORDERS, SEARCH
 from airflow_provider_browseract.emulator.catalogue import orders_of, results_for
-from tests.cases import cases
-from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
+from tests.helpers.cases import cases
+from tests.helpers.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
 
 from .conftest import Account
 

@@ -17,7 +17,7 @@ from airflow_provider_browseract.emulator import SEARCH, CallbackFault, Emulated
 from airflow_provider_browseract.emulator.__main__ import DURATION, command_line, introduction, main, make_emulator
 from airflow_provider_browseract.emulator.account import ENDPOINTS
 from airflow_provider_browseract.runs import timings
-from tests.catalogue import PLAIN_TEXT
+from tests.helpers.catalogue import PLAIN_TEXT
 
 from .conftest import HEADERS
 

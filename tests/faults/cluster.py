@@ -21,8 +21,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.e2e.cluster import HOSTS, WORKERS, Cluster, redis
-from tests.e2e.local_airflow import run_command
+from tests.helpers.cluster import HOSTS, WORKERS, Cluster, redis
+from tests.helpers.local_airflow import run_command
 
 from .round import GRACES, Outcome, Round, world
 

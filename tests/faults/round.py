@@ -47,8 +47,8 @@ from airflow_provider_browseract.emulator import (
 )
 from airflow_provider_browseract.emulator.catalogue import contact_of, results_for
 from airflow_provider_browseract.runs.callback_url import new_token
-from tests.databases import Database, postgres
-from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
+from tests.helpers.databases import Database, postgres
+from tests.helpers.local_airflow import LocalAirflow, free_port, wait_for
 
 from .backends import failing_xcoms
 

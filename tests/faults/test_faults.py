@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from airflow.triggers.base import BaseTrigger
 
-from tests.databases import skip_without_postgres
-from tests.e2e.local_airflow import wait_for
+from tests.helpers.databases import skip_without_postgres
+from tests.helpers.local_airflow import wait_for
 
 from .round import LOOP, LOOPS, Outcome, Round, world
 

@@ -43,9 +43,9 @@ from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.spending.spend import SpendRow
-from tests.cases import cases, raising
-from tests.catalogue import TEMPLATE_TEXT
-from tests.served import responding, served
+from tests.helpers.cases import cases, raising
+from tests.helpers.catalogue import TEMPLATE_TEXT
+from tests.helpers.served import responding, served
 
 
 @pytest.fixture

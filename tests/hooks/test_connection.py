@@ -12,7 +12,7 @@ from airflow_provider_browseract.exceptions import ConnectionFieldError
 from airflow_provider_browseract.hooks import connection
 from airflow_provider_browseract.hooks.connection import budget_of, connection_type, read_settings
 from airflow_provider_browseract.spending.budget import Budget
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 ADDRESS = "https://airflow.example.com/team-a/"
 

@@ -11,7 +11,7 @@ from airflow_provider_browseract.api.declared import MAX_INPUT
 from airflow_provider_browseract.api.models import ApiVersion, Failure, Step, Task, TaskStatus
 from airflow_provider_browseract.in_airflow import hiding
 from airflow_provider_browseract.in_airflow.hiding import HIDDEN_REASON, NOTHING, Hiding, has_secret_names
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 SECRET = "hunter2ofthisbot"
 

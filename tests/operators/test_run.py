@@ -21,9 +21,9 @@ from airflow_provider_browseract.operators.browseract import (
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.wait import MIN_FAILED_POLLS
 from airflow_provider_browseract.sensors.browseract import TaskSensor
-from tests.cases import cases, raising
-from tests.demos import report_status
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, at_pushes, calls_of, refuse_xcoms
+from tests.helpers.cases import cases, raising
+from tests.helpers.demos import report_status
+from tests.helpers.workers import BOTH_WAYS, ORDERS_RESULT, PENS, at_pushes, calls_of, refuse_xcoms
 
 KEY = "app-emulator"
 LOGS_IN = {"workflow_id": LOG_IN.id, "input_parameters": {"username": "ada", "password": "hunter2"}}

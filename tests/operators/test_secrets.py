@@ -20,9 +20,9 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
 from airflow_provider_browseract.runs.request import read_input_parameters
 from airflow_provider_browseract.sensors.browseract import TaskSensor
-from tests.cases import cases
+from tests.helpers.cases import cases
+from tests.helpers.workers import BOTH_WAYS, PENS, FakeStore, FakeTaskInstance, Worker, at_pushes
 from tests.runs.inputs import Lazy
-from tests.workers import BOTH_WAYS, PENS, FakeStore, FakeTaskInstance, Worker, at_pushes
 
 SECRET = "hunter2ofthistest"
 HEX = re.compile("([0-9a-f]{2})+")

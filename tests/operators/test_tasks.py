@@ -6,9 +6,9 @@ from airflow_provider_browseract.emulator import AGENT_HUMAN, HUMAN, ORDERS, Req
 from airflow_provider_browseract.exceptions import RunError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import ResumeTaskOperator, StopTaskOperator
-from tests.cases import cases
-from tests.demos import accept_stops_of_ended_runs, report_status
-from tests.workers import calls_of
+from tests.helpers.cases import cases
+from tests.helpers.demos import accept_stops_of_ended_runs, report_status
+from tests.helpers.workers import calls_of
 
 KINDS = {"v2": SourceKind.WORKFLOW, "v3": SourceKind.BOT}
 STOP_CALLS = {"v2": "stop-task", "v3": "cancel-run"}

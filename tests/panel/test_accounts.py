@@ -23,9 +23,9 @@ from airflow_provider_browseract.panel import client, connections, days, links, 
 from airflow_provider_browseract.panel.accounts import Accounts
 from airflow_provider_browseract.runs.watching import Window
 from airflow_provider_browseract.spending.budget import Budget
-from tests.cases import cases, raising
+from tests.helpers.cases import cases, raising
+from tests.helpers.workers import calls_of
 from tests.triggers.waits import until
-from tests.workers import calls_of
 
 from .known import CONN
 

@@ -23,8 +23,8 @@ from airflow_provider_browseract.panel.html import Notice
 from airflow_provider_browseract.panel.kept import Known
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.spending.budget import Budget
-from tests.cases import cases
-from tests.steps import replace
+from tests.helpers.cases import cases
+from tests.helpers.steps import replace
 
 from .known import ADMIN, CONN, NOW, RUN_ID, Viewer, failed, known, link, queued, task
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from airflow_provider_browseract.panel.credits import Bar, BudgetShare, CreditsPage
 from airflow_provider_browseract.panel.plot import ABOVE, HEIGHT, scale, stacked_bars
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 FIRST = date(2026, 10, 29)
 

@@ -28,8 +28,8 @@ from airflow_provider_browseract.panel import (
 )
 from airflow_provider_browseract.panel.links import Recent, RecordReader
 from airflow_provider_browseract.runs.wait import Wait
-from tests.cases import cases, raising
-from tests.catalogue import TEMPLATE_TEXT
+from tests.helpers.cases import cases, raising
+from tests.helpers.catalogue import TEMPLATE_TEXT
 from tests.triggers.waits import until
 
 from .conftest import PANEL, ROLES, World

@@ -13,8 +13,8 @@ from airflow_provider_browseract.panel.html import foreign_text, label_of
 from airflow_provider_browseract.panel.links import Source
 from airflow_provider_browseract.panel.rows import NO_REASON, troubles
 from airflow_provider_browseract.runs.wait import Wait
-from tests.cases import cases
-from tests.steps import replace
+from tests.helpers.cases import cases
+from tests.helpers.steps import replace
 
 from .known import CONN, NOW, Viewer, failed, known, link, proof_of, queued, task
 

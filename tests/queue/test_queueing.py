@@ -8,7 +8,7 @@ from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.queue import queueing
 from airflow_provider_browseract.queue.queueing import active_runs
 from airflow_provider_browseract.runs import timings
-from tests.steps import Played
+from tests.helpers.steps import Played
 
 BOTH = frozenset({ApiVersion.V3, ApiVersion.V2})
 

@@ -11,7 +11,7 @@ from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.queue.queueing import QueueWait
 from airflow_provider_browseract.queue.slot_queue import HOLD_FACTOR, SlotQueue
 from airflow_provider_browseract.runs import timings
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 from .queue_model import World, wait_of
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.served import read_request
+from tests.helpers.served import read_request
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CONTENT = bytes(range(256)) * 40

@@ -17,7 +17,7 @@ from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, Settings
 from airflow_provider_browseract.results import download
 from airflow_provider_browseract.results.download import MAX_RUN_SIZE, THREAD, FileError, FileSession, Stopped
 from airflow_provider_browseract.results.files import RunFile
-from tests.cases import cases
+from tests.helpers.cases import cases
 from tests.results.file_host import CONTENT, OK, FileHost, reply
 
 PUBLIC = "203.0.114.7"

@@ -16,8 +16,8 @@ from airflow_provider_browseract.results.files import (
     returned_files,
     safe_name,
 )
-from tests.cases import cases
-from tests.steps import replace
+from tests.helpers.cases import cases
+from tests.helpers.steps import replace
 
 
 @cases(

@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.exceptions import InputError, StorageError
 from airflow_provider_browseract.results.folder import TEST_FILE, Folder, read_output_path
-from tests.cases import raising
+from tests.helpers.cases import raising
 
 
 @pytest.fixture

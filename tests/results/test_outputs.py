@@ -9,7 +9,7 @@ from airflow_provider_browseract.api.models import DownloadFile, Output, OutputF
 from airflow_provider_browseract.results import outputs
 from airflow_provider_browseract.results.outputs import MAX_DEPTH, FormatError, ReturnValue
 from airflow_provider_browseract.runs.options import OutputFormat
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 AUTO, JSON, CSV, TEXT = OutputFormat.AUTO, OutputFormat.JSON, OutputFormat.CSV, OutputFormat.TEXT
 

@@ -27,10 +27,10 @@ from airflow_provider_browseract.results.folder import Folder
 from airflow_provider_browseract.results.store import ResultStore
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import OutputFormat
-from tests.cases import cases, raising
-from tests.e2e.local_airflow import wait_for
+from tests.helpers.cases import cases, raising
+from tests.helpers.local_airflow import wait_for
+from tests.helpers.steps import replace
 from tests.results.file_host import CONTENT, OK, Handle, reply
-from tests.steps import replace
 
 AUTO = OutputFormat.AUTO
 SIZE = len(CONTENT)

@@ -5,7 +5,7 @@ import pytest
 
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.addresses import check_callback_url, is_private
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 LONGEST = "https://example.com/".ljust(2048, "x")
 

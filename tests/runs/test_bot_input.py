@@ -18,7 +18,7 @@ from jsonschema import Draft201909Validator, Draft202012Validator
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs import bot_input
 from airflow_provider_browseract.runs.bot_input import MAX_NAMED, Conformed, SchemaUnusableError, conform, read_input
-from tests.cases import cases
+from tests.helpers.cases import cases
 from tests.runs.inputs import Lazy, at, paths_of, put, schema_of
 
 WHAT = "bot 82000518364027715"

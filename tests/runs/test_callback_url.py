@@ -10,7 +10,7 @@ from airflow_provider_browseract.runs.addresses import URL_LENGTH
 from airflow_provider_browseract.runs.callback_url import TOKEN, is_resumed_wait
 from airflow_provider_browseract.runs.request import RunRequest, Source, digest
 from airflow_provider_browseract.runs.wait import Wait
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 TI_ID = uuid4()
 PUBLIC = "https://api.browseract.com"

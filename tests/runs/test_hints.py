@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.hints import check_rendered, did_you_mean
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 
 class ArgNotSet:

@@ -9,7 +9,7 @@ from airflow_provider_browseract.api import models
 from airflow_provider_browseract.api.models import ApiVersion, DownloadFile, Output, OutputFile, Step, Task, TaskStatus
 from airflow_provider_browseract.exceptions import RunCanceledError, RunFailedError, RunLostError
 from airflow_provider_browseract.runs.report import GOAL_LENGTH, check_finished, end_line, facts, log_url, step_lines
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 BEGAN = datetime(2026, 11, 25, 8, tzinfo=timezone.utc)
 LIVE = "https://live"

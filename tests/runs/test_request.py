@@ -12,7 +12,7 @@ from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs import request
 from airflow_provider_browseract.runs.request import RunRequest, Source, read_input_parameters, without_secrets
-from tests.cases import cases
+from tests.helpers.cases import cases
 from tests.runs.inputs import Lazy
 from tests.worker.starts import SOURCE
 

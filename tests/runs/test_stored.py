@@ -11,8 +11,8 @@ from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.wait import Wait, WaitEvent, WokenBy
 from airflow_provider_browseract.runs.watching import Cursor
 from airflow_provider_browseract.worker.ledger import Entry, not_certain
-from tests.cases import cases
-from tests.steps import replace
+from tests.helpers.cases import cases
+from tests.helpers.steps import replace
 from tests.worker.starts import ENTRY
 
 WAIT = Wait("7", 9.5, callback_token_sha256="0" * 64)

@@ -17,8 +17,8 @@ from airflow_provider_browseract.runs import timings, wait
 from airflow_provider_browseract.runs.report import GOAL_LENGTH, MAX_STEP_LINES, STATUS_LENGTH, WHY_UNKNOWN
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.wait import FOREVER, MIN_FAILED_POLLS, End, Wait, WokenBy, poll_run, why_unread
-from tests.cases import cases
-from tests.steps import carry_out, replace
+from tests.helpers.cases import cases
+from tests.helpers.steps import carry_out, replace
 
 START = 1_000_000.0
 LIVE = "https://live.example/7"

@@ -13,8 +13,8 @@ from airflow_provider_browseract.api.pages import Listing, list_items
 from airflow_provider_browseract.runs import watching
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import PAGE_SIZE, REPORT_WINDOW, WATCH_OVERLAP, Cursor, Window
-from tests.cases import cases
-from tests.steps import carry_out, read
+from tests.helpers.cases import cases
+from tests.helpers.steps import carry_out, read
 
 NOW = 1_000_000_000.0
 FINISHED, RUNNING, FAILED, CANCELED = TaskStatus.FINISHED, TaskStatus.RUNNING, TaskStatus.FAILED, TaskStatus.CANCELED

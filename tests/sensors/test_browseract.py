@@ -22,10 +22,10 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import Wait, WaitEvent
 from airflow_provider_browseract.sensors.browseract import TaskSensor
-from tests.cases import cases, raising
-from tests.catalogue import FAILING, PLAIN_TEXT
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, FakeTaskInstance, calls_of, logs
-from tests.world import emulator, worker, world
+from tests.helpers.cases import cases, raising
+from tests.helpers.catalogue import FAILING, PLAIN_TEXT
+from tests.helpers.workers import BOTH_WAYS, ORDERS_RESULT, FakeTaskInstance, calls_of, logs
+from tests.helpers.world import emulator, worker, world
 
 __all__ = ["emulator", "logs", "worker", "world"]
 

@@ -15,7 +15,7 @@ from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.spending import day_sums
 from airflow_provider_browseract.spending.budget import Budget, Verdict
 from airflow_provider_browseract.worker.budget import refusal_of, verdicts_of
-from tests.steps import read
+from tests.helpers.steps import read
 from tests.worker.starts import KEY_DIGEST, SOURCE
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)

@@ -14,8 +14,8 @@ from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.spending.budget import Budget
-from tests.cases import cases, examples, raising
-from tests.pages import PAGES
+from tests.helpers.cases import cases, examples, raising
+from tests.helpers.pages import PAGES
 from tests.spending.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
 from tests.worker.starts import KEY_DIGEST, SOURCE
 

@@ -1,6 +1,6 @@
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.spending.cap import over_cap_text
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 LOOPING = Task(
     id="123",

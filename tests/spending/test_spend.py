@@ -10,7 +10,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.spending import spend
 from airflow_provider_browseract.spending.spend import CAP, MEAN, STEP, Forecast, list_runs
-from tests.cases import cases
+from tests.helpers.cases import cases
 from tests.spending.account import MIDNIGHT, NOON, Account, days_ago, listed, listed_bot
 from tests.worker.starts import SOURCE
 

@@ -1,7 +1,7 @@
 import pytest
 
+from tests.helpers.world import emulator, world
 from tests.stories.player import SHAPES, Player
-from tests.world import emulator, world
 
 __all__ = ["emulator", "world"]
 

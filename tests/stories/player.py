@@ -10,7 +10,7 @@ from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
-from tests.world import TaskInstance
+from tests.helpers.world import TaskInstance
 
 WAYS = ("in the worker", "deferred")
 RESULT, DEFERS, DIES = "a result", "a deferral", "no more code"

@@ -9,11 +9,11 @@ from airflow_provider_browseract.exceptions import RunCanceledError, RunFailedEr
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.wait import MAX_STOPS, WaitEvent, WokenBy
 from airflow_provider_browseract.worker import execution, showing
-from tests.cases import cases
-from tests.demos import accept_stops_of_ended_runs
+from tests.helpers.cases import cases
+from tests.helpers.demos import accept_stops_of_ended_runs
+from tests.helpers.workers import calls_of
+from tests.helpers.world import TaskInstance
 from tests.stories.player import KINDS, PENS, WAYS, Try
-from tests.workers import calls_of
-from tests.world import TaskInstance
 
 DOWN = {"stop": (RequestFault.status(503), None)}
 CAP, BOUND = 100, 130

@@ -18,8 +18,8 @@ from airflow_provider_browseract.exceptions import (
     RunTimedOutError,
     UnexpectedResponseError,
 )
+from tests.helpers.workers import calls_of
 from tests.stories.player import KINDS, WAYS, Try
-from tests.workers import calls_of
 
 LONG, LOST = {"duration": 3600}, {"start": (RequestFault.lost_response(), 1)}
 GONE, REFUSED, DOWN = RequestFault.refused(10112), RequestFault.refused(99001), RequestFault.status(503)

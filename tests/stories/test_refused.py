@@ -13,8 +13,8 @@ from airflow_provider_browseract.emulator import CONTACTS, ORDERS, SEARCH, TEMPL
 from airflow_provider_browseract.operators import browseract as operators
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
-from tests.catalogue import UNPUBLISHED
-from tests.world import TaskInstance
+from tests.helpers.catalogue import UNPUBLISHED
+from tests.helpers.world import TaskInstance
 
 KEYWORD = {"keyword": "pens"}
 WORKFLOW = (operators.RunWorkflowOperator, {"workflow_id": SEARCH.id, "input_parameters": KEYWORD})

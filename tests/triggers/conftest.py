@@ -4,8 +4,8 @@ import pytest
 
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.wait import WaitEvent
-from tests.workers import logs, payloads_of
-from tests.world import emulator, world
+from tests.helpers.workers import logs, payloads_of
+from tests.helpers.world import emulator, world
 
 __all__ = ["emulator", "logs", "world"]
 

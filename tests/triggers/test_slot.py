@@ -17,8 +17,8 @@ from airflow_provider_browseract.queue.slot_queue import SlotQueue
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.triggers.dispatcher import Dispatcher
 from airflow_provider_browseract.triggers.slot import SlotTrigger
+from tests.helpers.workers import calls_of
 from tests.triggers.waits import LIMIT, in_world, until
-from tests.workers import calls_of
 
 CONN_ID = "browseract_default"
 

@@ -19,7 +19,7 @@ from airflow_provider_browseract.in_airflow import shielding, xcoms
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.triggers import task as triggers
-from tests.cases import cases, raising
+from tests.helpers.cases import cases, raising
 from tests.triggers.waits import start, start_bot, start_paused, trigger, until
 
 trigger_of: ContextVar[str | None] = ContextVar("trigger_of", default=None)

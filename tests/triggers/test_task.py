@@ -16,9 +16,9 @@ from airflow_provider_browseract.runs.wait import FOREVER, MIN_FAILED_POLLS, Wai
 from airflow_provider_browseract.triggers import task as triggers
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.triggers.task import TaskTrigger
-from tests.cases import cases, raising
+from tests.helpers.cases import cases, raising
+from tests.helpers.workers import calls_of, stored_trigger
 from tests.triggers.waits import start, start_bot, start_paused, trigger
-from tests.workers import calls_of, stored_trigger
 
 
 def test_client_that_cannot_be_opened_ends_the_wait_as_failed_polls_do(world, emulator, wait, monkeypatch, logs):

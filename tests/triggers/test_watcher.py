@@ -11,8 +11,8 @@ from airflow_provider_browseract.emulator import CONTACTS, ORDERS, SEARCH, Reque
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
-from tests.cases import cases
-from tests.catalogue import FAILING, TEMPLATE_TEXT
+from tests.helpers.cases import cases
+from tests.helpers.catalogue import FAILING, TEMPLATE_TEXT
 from tests.triggers.waits import in_world
 
 POLLS = 250.0

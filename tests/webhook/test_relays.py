@@ -16,8 +16,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from tests.e2e.local_airflow import free_port, wait_for
-from tests.served import served
+from tests.helpers.local_airflow import free_port, wait_for
+from tests.helpers.served import served
 
 PAGE = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text()
 NGINX = shutil.which("nginx")

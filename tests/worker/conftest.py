@@ -5,8 +5,8 @@ import pytest
 
 from airflow_provider_browseract.compat import DELETED
 from airflow_provider_browseract.emulator import SEARCH
-from tests.workers import PENS, logs, store
-from tests.world import connect, emulator, worker, world
+from tests.helpers.workers import PENS, logs, store
+from tests.helpers.world import connect, emulator, worker, world
 
 __all__ = ["connect", "emulator", "logs", "store", "worker", "world"]
 

@@ -20,7 +20,7 @@ from airflow_provider_browseract.worker import lost_start, start
 from airflow_provider_browseract.worker.ledger import Entry
 from airflow_provider_browseract.worker.own_run import OwnRun
 from airflow_provider_browseract.worker.start import NotNowError, Start, Started
-from tests.steps import replace
+from tests.helpers.steps import replace
 
 SOURCE = Source(SourceKind.WORKFLOW, "70")
 KEY_DIGEST = "0123456789abcdef"

@@ -10,8 +10,8 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.triggers.slot import SlotTrigger
-from tests.cases import cases
-from tests.workers import BOTH_WAYS, calls_of
+from tests.helpers.cases import cases
+from tests.helpers.workers import BOTH_WAYS, calls_of
 
 EACH = 20
 """The credits of a run of the workflow."""

@@ -9,8 +9,8 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import WaitEvent, WokenBy
-from tests.cases import cases
-from tests.workers import ORDERS_RESULT
+from tests.helpers.cases import cases
+from tests.helpers.workers import ORDERS_RESULT
 
 TOKEN_KEY = "callback_token_sha256"
 MINE = "http://127.0.0.1:1/mine"

@@ -20,9 +20,9 @@ from airflow_provider_browseract.operators.browseract import (
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.task import TaskTrigger
 from airflow_provider_browseract.worker.checks import compare_names
-from tests.cases import cases, raising
-from tests.demos import convert_input
-from tests.workers import BOTH_WAYS, PENS
+from tests.helpers.cases import cases, raising
+from tests.helpers.demos import convert_input
+from tests.helpers.workers import BOTH_WAYS, PENS
 
 BOT: dict[str, Any] = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "wait_for_completion": False}
 RENDERED = {"company_name": "Example Corp", "max_pages": "2"}

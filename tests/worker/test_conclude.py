@@ -24,10 +24,10 @@ from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.worker import conclude, showing
 from airflow_provider_browseract.worker.conclude import read_again
 from airflow_provider_browseract.worker.lineage import lineage_of
-from tests.cases import cases, raising
-from tests.catalogue import DOWNLOAD, PLAIN_TEXT
 from tests.conftest import connect
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, calls_of, emulator, worker
+from tests.helpers.cases import cases, raising
+from tests.helpers.catalogue import DOWNLOAD, PLAIN_TEXT
+from tests.helpers.workers import BOTH_WAYS, ORDERS_RESULT, PENS, calls_of, emulator, worker
 
 __all__ = ["connect", "emulator", "worker"]
 

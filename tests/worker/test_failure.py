@@ -15,8 +15,8 @@ from airflow_provider_browseract.runs.report import reason_and_remedy
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker.ledger import STATE_KEY
 from airflow_provider_browseract.worker.showing import FAILURE_LENGTH, FAILURE_XCOM
-from tests.cases import cases, raising
-from tests.workers import BOTH_WAYS, KILL, PENS, at_pushes
+from tests.helpers.cases import cases, raising
+from tests.helpers.workers import BOTH_WAYS, KILL, PENS, at_pushes
 
 
 def failure(run) -> dict[str, Any]:

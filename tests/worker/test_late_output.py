@@ -9,8 +9,8 @@ from airflow_provider_browseract.api.models import ApiVersion, DownloadFile, Out
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.worker import conclude
-from tests.cases import cases
-from tests.steps import replace
+from tests.helpers.cases import cases
+from tests.helpers.steps import replace
 from tests.worker.starts import at
 
 EMPTY = Task(id="7", status=TaskStatus.FINISHED, steps=(Step(number=1, status="succeed", goal="Open the page"),))

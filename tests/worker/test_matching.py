@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_browseract.worker.matching import same_texts, same_values
-from tests.cases import cases, examples
+from tests.helpers.cases import cases, examples
 
 AB = {"a": "1", "b": "two words"}
 LONG, CUT = "x" * 100, "x" * 64

@@ -28,9 +28,9 @@ from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import MIN_FAILED_POLLS, Wait, WaitEvent, WokenBy
 from airflow_provider_browseract.worker.ledger import Ledger
 from airflow_provider_browseract.worker.own_run import OwnRun
-from tests.cases import cases, raising
 from tests.conftest import connect
-from tests.workers import KILL, PENS, Worker, at_pushes, calls_of, emulator, worker
+from tests.helpers.cases import cases, raising
+from tests.helpers.workers import KILL, PENS, Worker, at_pushes, calls_of, emulator, worker
 
 __all__ = ["connect", "emulator", "worker"]
 

@@ -21,8 +21,8 @@ from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.wait import FOREVER, Wait, WaitEvent, WokenBy
 from airflow_provider_browseract.worker import execution, pauses
-from tests.cases import cases
-from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of
+from tests.helpers.cases import cases
+from tests.helpers.workers import BOTH_WAYS, FakeTaskInstance, calls_of
 
 CONFIRMED = {"confirmed": True}
 ONLY_CLOSES = (

@@ -12,8 +12,8 @@ from airflow_provider_browseract.exceptions import RunLostError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator
 from airflow_provider_browseract.worker.ledger import STATE_KEY, Entry
-from tests.cases import cases
-from tests.workers import PENS, FakeStore
+from tests.helpers.cases import cases
+from tests.helpers.workers import PENS, FakeStore
 
 OTHERS = {"dag_id": "team_b", "run_id": "manual__2", "task_id": "other", "map_index": -1}
 THEIR_INPUTS = {"keyword": "ink", "max_items": 2}

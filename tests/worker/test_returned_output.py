@@ -23,10 +23,10 @@ from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.worker import showing
 from airflow_provider_browseract.worker.conclude import Conclusion
 from airflow_provider_browseract.worker.conclude import Output as Handled
-from tests.cases import cases, raising
-from tests.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
-from tests.demos import show_defaults
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, PENS, FakeTaskInstance, at_pushes, refuse_xcoms
+from tests.helpers.cases import cases, raising
+from tests.helpers.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
+from tests.helpers.demos import show_defaults
+from tests.helpers.workers import BOTH_WAYS, ORDERS_RESULT, PENS, FakeTaskInstance, at_pushes, refuse_xcoms
 
 LIVE, TASK, PANEL = "_link_LiveViewLink", "_link_BrowserActTaskLink", "_link_PanelLink"
 

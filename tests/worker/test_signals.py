@@ -17,9 +17,9 @@ import airflow_provider_browseract.api
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunError, RunLostError
 from airflow_provider_browseract.runs import timings
-from tests.cases import cases
 from tests.conftest import connect
-from tests.workers import PENS, at_pushes, calls_of, emulator, worker
+from tests.helpers.cases import cases
+from tests.helpers.workers import PENS, at_pushes, calls_of, emulator, worker
 
 __all__ = ["connect", "emulator", "worker"]
 

@@ -10,7 +10,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.worker import ledger
 from airflow_provider_browseract.worker.slots import _in_words
-from tests.workers import BOTH_WAYS, refuse_xcoms
+from tests.helpers.workers import BOTH_WAYS, refuse_xcoms
 
 
 @pytest.fixture

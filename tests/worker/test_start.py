@@ -29,8 +29,8 @@ from airflow_provider_browseract.spending.cap import CapUsedUpError
 from airflow_provider_browseract.worker.fate import STOPPED, Fate
 from airflow_provider_browseract.worker.ledger import Entry
 from airflow_provider_browseract.worker.start import NotNowError, Started
-from tests.cases import cases, examples, raising
-from tests.steps import replace
+from tests.helpers.cases import cases, examples, raising
+from tests.helpers.steps import replace
 from tests.worker.starts import (
     KEY,
     KEY_DIGEST,

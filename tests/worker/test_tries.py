@@ -15,10 +15,10 @@ from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.wait import WaitEvent
 from airflow_provider_browseract.worker import checks
 from airflow_provider_browseract.worker.ledger import STATE_KEY
-from tests.cases import cases, raising
-from tests.catalogue import PRICES
-from tests.demos import convert_input, hide_input, show_defaults
-from tests.workers import KILL, calls_of, set_retry_policy
+from tests.helpers.cases import cases, raising
+from tests.helpers.catalogue import PRICES
+from tests.helpers.demos import convert_input, hide_input, show_defaults
+from tests.helpers.workers import KILL, calls_of, set_retry_policy
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from airflow_provider_browseract.webhook import database
-from tests.databases import SERVERS, DatabaseMissingError
+from tests.helpers.databases import SERVERS, DatabaseMissingError
 
 TI_ID = uuid.uuid4()
 TRIGGER_ID = 7

@@ -43,7 +43,7 @@ from airflow_provider_browseract.triggers.task import TaskTrigger
 from airflow_provider_browseract.webhook.database import AS_STORED
 from tests.airflow import rows
 from tests.airflow.rows import DAG_ID, INDEX, TABLE, selects
-from tests.cases import cases
+from tests.helpers.cases import cases
 
 SHOP = TaskInstanceKey("shop", "manual__2026-11-27T07:00:00.5+00:00~1", "prices.größe_搜索", -1)
 CONN, API_KEY = "shop_account", "key of the shop"

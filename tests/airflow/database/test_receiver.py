@@ -31,7 +31,7 @@ from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.wait import MAX_CALLBACKS_IN_VAIN, WaitEvent, WokenBy
 from airflow_provider_browseract.webhook import database, receiver
 from tests.airflow.rows import Deferred, schedule_next_try, selects
-from tests.cases import cases, raising
+from tests.helpers.cases import cases, raising
 
 ENDED = {"id": "7", "status": "finished", "output": {"string": "[]"}}
 RESUMED, UNKNOWN = (200, "resumed"), (404, "unknown")

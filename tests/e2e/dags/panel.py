@@ -9,7 +9,7 @@ from airflow.sdk import DAG, task
 from airflow_provider_browseract.emulator import ENDLESS, HUMAN, SEARCH
 from airflow_provider_browseract.operators.browseract import AskPerson, RunWorkflowOperator
 
-# Of tests/catalogue.py, which Airflow cannot import.
+# Of tests/helpers/catalogue.py, which Airflow cannot import.
 FAILING = "71002814653029473"
 
 with DAG("shop", schedule=None, tags=["browseract"]):

@@ -11,7 +11,7 @@ from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 
-# Of tests/catalogue.py, which Airflow cannot import.
+# Of tests/helpers/catalogue.py, which Airflow cannot import.
 DOWNLOAD = "71002814653029491"
 FAILING = "71002814653029473"
 PLAIN_TEXT = "71002814653029451"

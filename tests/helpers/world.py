@@ -28,8 +28,8 @@ from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import Emulator, Response
-from tests.catalogue import prepare
-from tests.workers import FakeStore, FakeTaskInstance, Worker, payloads_of, resume_until_end, stored_trigger
+from tests.helpers.catalogue import prepare
+from tests.helpers.workers import FakeStore, FakeTaskInstance, Worker, payloads_of, resume_until_end, stored_trigger
 
 STATES = "airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states"
 START = 1_780_000_000.0

@@ -15,7 +15,7 @@ from airflow_provider_browseract.emulator import (
     WorkflowInput,
 )
 from airflow_provider_browseract.emulator.workflow import BLOCKED, TEXT, object_of
-from tests.demos import respond_as_in_the_demos
+from tests.helpers.demos import respond_as_in_the_demos
 
 
 def _download(run: RunContext) -> Output:

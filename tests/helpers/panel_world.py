@@ -27,15 +27,15 @@ from airflow_provider_browseract.emulator import (
     Emulator,
 )
 from airflow_provider_browseract.emulator.workflow import Outcome, Output
-from tests.browser import LOOKS, log_in, running_browser
-from tests.catalogue import FAILING
+from tests.helpers.browser import LOOKS, log_in, running_browser
+from tests.helpers.catalogue import FAILING
 
 from .local_airflow import LocalAirflow, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, FrameLocator, Locator, Page
 
-DAGS = Path(__file__).parent / "dags" / "panel.py"
+DAGS = Path(__file__).parents[1] / "e2e" / "dags" / "panel.py"
 
 SECRET = "hunter2"
 """An input of a run."""

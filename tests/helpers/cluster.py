@@ -19,7 +19,8 @@ from pathlib import Path
 import psutil
 from cryptography.fernet import Fernet
 
-from .backends import hosts
+from tests.e2e.backends import hosts
+
 from .local_airflow import LocalAirflow, free_port, is_listening, kill_processes_of, wait_for
 
 HOSTS = {

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from fastapi import FastAPI, Response
 
-from tests.e2e.local_airflow import wait_for
+from tests.helpers.local_airflow import wait_for
 
 
 class QuickServer(uvicorn.Server):

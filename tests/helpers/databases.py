@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.local_airflow import free_port, is_listening, wait_for
+from tests.helpers.local_airflow import free_port, is_listening, wait_for
 
 MYSQLD = "BROWSERACT_MYSQLD"
 """Environment variable with the path of MySQL's server, if ``mysqld`` is not on the ``PATH``."""
