@@ -29,6 +29,11 @@ class Found(NamedTuple):
     by: str | None
 
 
+def required_action_url(ti: Any) -> str:
+    """Return the address of the page on which a person answers, below ``[api] base_url``."""
+    return f"{ti.log_url.partition('?')[0]}/required_actions"
+
+
 def ask(ti: Any, task: Task, wait: Wait) -> str:
     """Ask whether to resume a paused run.
 

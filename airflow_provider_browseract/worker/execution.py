@@ -7,6 +7,8 @@
    a deferral, in the triggerer.
 5. Conclude: return the result of the run, or raise its error (`conclude.py`).
 
+If a step before the wait fails, see `failed_start.py`; if the wait ends without a result, `no_result.py`.
+
 A task instance can pass through several processes on its way. All ways into one lead to the same loop:
 :meth:`Execution.execute`, :meth:`~Execution.resume_from_queue`, :meth:`~Execution.resume_from_wait`, and
 :meth:`~Execution.end_with_airflow` if Airflow itself has ended a deferral. A kill, at any moment, reaches only the
@@ -17,60 +19,51 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.compat import (
-    AirflowFailException,
-    AirflowNotFoundException,
     AirflowSkipException,
     AirflowTaskTimeout,
     TaskDeferred,
     at_end_of_task,
-    count_in_task,
     in_dag_test,
 )
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
-    InputError,
     NoSlotError,
     ResultError,
-    RunError,
-    RunLostError,
-    RunStartUnknownError,
-    RunTimedOutError,
 )
-from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.in_airflow.required_action import close, read_event
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.queue.queueing import Queued
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer, RunOptions
-from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, brief_of, end_line, error_text, polling_line
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.wait import (
-    MAX_STOPS,
     End,
     Wait,
-    WaitEvent,
     WokenBy,
-    is_unknown_run,
     no_such_end,
-    why_unread,
 )
-from airflow_provider_browseract.spending.cap import CapUsedUpError, over_cap_text
 from airflow_provider_browseract.worker.checks import check_before_start, end_dry_run, with_callback
-from airflow_provider_browseract.worker.fate import STOPPED, UNKNOWN, Fate, Kind
-from airflow_provider_browseract.worker.final_errors import is_final
+from airflow_provider_browseract.worker.failed_start import end_unknown_start, fail_to_start, report_unknown_start
 from airflow_provider_browseract.worker.ledger import Entry, Ledger, id_of
+from airflow_provider_browseract.worker.no_result import accounted_for, end_over_cap, give_up, lost
 from airflow_provider_browseract.worker.own_run import OwnRun
-from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
-from airflow_provider_browseract.worker.showing import count_run, id_or_none, proven_run, show_run, show_wait
+from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause
+from airflow_provider_browseract.worker.showing import (
+    log_wait,
+    proven_run,
+    push_profile,
+    show_run,
+    show_wait,
+    show_what_woke,
+)
 from airflow_provider_browseract.worker.start import NotNowError, Start, Started
 
 if TYPE_CHECKING:
@@ -130,12 +123,12 @@ class Execution:
         task_id = event.wait.browseract_task_id
         self.run.follow(task_id, event.wait.api_version or self.run.source.api_version)
         self.run.source_name = event.wait.source_name
-        with self._accounted_for(task_id):
+        with accounted_for(self.run, task_id):
             event = replace(event, wait=self._continued(event.wait))
             seen = self.run.look(task_id)
             again = event.wait
             if isinstance(seen, Task) and seen.status.ended:
-                self._report_what_woke(event, seen, resumed_at)
+                show_what_woke(self.ti, event, seen, resumed_at, self.log)
             elif event.answer is not None:
                 again, seen = act_on_answer(event, self.run, seen)
             elif event.woken_by is WokenBy.CALLBACK or event.end is End.ENDED:
@@ -152,27 +145,12 @@ class Execution:
             raise NoSlotError(f"{why}\n{remedy}") from None
         return self._end_without_event(f"Airflow ended the deferral: {why}.", remedy=remedy, overdue=overdue)
 
-    def failure_facts(self) -> dict[str, Any] | None:
-        """Return what the XCom ``failure`` has of this try; None for a try that is killed.
-
-        A kill leaves no time for it, and another try, whose XComs they would be, may have begun.
-        """
-        run, source = self.run, self.run.source
-        if run.killed:
-            return None
-        return {
-            "connection": self.hook.browseract_conn_id,
-            "source": {"kind": source.kind.value, "id": id_or_none(source.id), "name": run.source_name},
-            "task_id": run.known_id,
-            "started": run.known_id is not None or run.unproven is not None or run.start_unknown,
-        }
-
     # Start, or reattach
 
     def _start_and_wait(self, queued: Queued) -> Any:
         while isinstance(started := self._start_or_reattach(), NotNowError):
             queued = self._wait_to_start(started, queued)
-        with self._accounted_for(started.task_id):
+        with accounted_for(self.run, started.task_id):
             return self._wait_for_result(started)
 
     def _start_or_reattach(self) -> Started | NotNowError:
@@ -197,34 +175,13 @@ class Execution:
         except AirflowSkipException:
             raise
         except Exception as error:  # noqa: BLE001 - raised again, with what happens to the run of an earlier try
-            self._fail_to_start(error, entry)
+            fail_to_start(error, run, entry)
         except AirflowTaskTimeout:
-            self._end_unknown_start()
+            end_unknown_start(run)
             raise
         finally:
             if (failure := sys.exc_info()[1]) is not None:
-                self._report_unknown_start(failure, entry)
-
-    def _end_unknown_start(self) -> None:
-        """Fail without a retry if execution_timeout has ended a start, and no later try can look the run up."""
-        run = self.run
-        if run.lost is not None:
-            # Airflow does this too, but only after it is decided whether there is a retry.
-            run.on_kill()
-        if not self.ledger.is_kept and (run.starting or run.start_unknown):
-            why = f"execution_timeout expired during the start of {run.source}. {UNKNOWN}."
-            raise AirflowFailException(f"{why}\n{RunStartUnknownError.remedy}") from None
-
-    def _report_unknown_start(self, failure: BaseException, entry: Entry | None) -> None:
-        """Log it if a run may be running whose id this try does not know."""
-        run = self.run
-        # An earlier try may have started a run if nothing could be read.
-        unread = run.start_unknown and isinstance(failure, Exception) and entry is None and self.ti.try_number > 1
-        if run.starting or (unread and not isinstance(failure, AirflowFailException)):
-            looks = self.ledger.another_try(failure)
-            then = "The next try looks for it." if looks else RunStartUnknownError.remedy
-            self.log.error("%s. A run may be running and using credits. %s", UNKNOWN, then)
-            run.leave_start_unknown()
+                report_unknown_start(failure, run, entry)
 
     def _wanted(self) -> Start:
         """Check everything that needs no other service, and return what is to be run."""
@@ -233,14 +190,12 @@ class Execution:
         if options.wait_for_completion and not options.deferrable:
             # This process needs it at the end of the run, perhaps hours later, when another version may be installed.
             from airflow_provider_browseract.worker import conclude  # noqa: F401
-        return Start(self.run, request, options.max_credits, self._check_before_start)
+        check = partial(check_before_start, self.operator.check_inputs, self.run, options)
+        return Start(self.run, request, options.max_credits, check)
 
     def _request(self) -> RunRequest:
         request = self.operator.read_request(self.context)
         return with_callback(request, self.ti, self.hook, self.options, self.log)
-
-    def _check_before_start(self, request: RunRequest) -> RunRequest:
-        return check_before_start(self.operator.check_inputs, self.run, self.options, request)
 
     def _dry_run(self, entry: Entry | None) -> NoReturn:
         """Check everything, and start nothing."""
@@ -249,47 +204,9 @@ class Execution:
         if entry is not None:
             text = "A run of an earlier try may be active and using credits (%s). A dry run does not stop it."
             self.log.warning(text, f"BrowserAct task {named}" if (named := id_of(entry.task_id)) else entry.source)
-        request = self._check_before_start(self._request())
+        request = check_before_start(self.operator.check_inputs, self.run, self.options, self._request())
         log_forecast(self.run, self.options.max_credits, request)
         end_dry_run(self.run, request)
-
-    def _fail_to_start(self, error: Exception, entry: Entry | None) -> NoReturn:
-        """Raise an error that Airflow retries or not, and that states what happens to the run of an earlier try."""
-        final = is_final(error, self.run, begun=entry is not None)
-        reason, codes = self._words_of(error)
-        about, fate = self._fate_of_earlier(error, reason, final=final)
-        if isinstance(error, AirflowFailException) and not fate:
-            raise error
-        message = error_text(reason, fate, about=about, codes=codes)
-        if final:
-            raise AirflowFailException(message) from None
-        if about is not None:
-            raise RunLostError(message) from None
-        if isinstance(error, AirflowNotFoundException):
-            raise AirflowNotFoundException(message) from None
-        raise error
-
-    def _words_of(self, error: Exception) -> tuple[str, str]:
-        """Return reason and remedy of an error, and its codes."""
-        if isinstance(error, BrowserActError):
-            return str(error).removesuffix(error.codes).rstrip(), error.codes
-        if isinstance(error, AirflowNotFoundException):
-            return no_connection(self.hook.browseract_conn_id), ""
-        known = isinstance(error, InputError | CapUsedUpError | AirflowFailException)
-        return str(error) if known else f"{brief_of(error)}.", ""
-
-    def _fate_of_earlier(self, error: Exception, reason: str, *, final: bool) -> tuple[str | None, str]:
-        """Return the BrowserAct task of an earlier try, if it is known, and what happens to it; "" if there is none."""
-        run = self.run
-        if (task_id := run.task_id) is not None:
-            fate = (None if final else run.leave(RunLostError(reason))) or run.stop_on_kill(task_id)
-            return task_id, f"An earlier try has started a run. {fate.text}"
-        if run.unproven is not None and not isinstance(error, AirflowFailException):
-            return run.unproven, "The state of an earlier try names a run, which may be active and using credits."
-        if not (final and run.starting) or isinstance(error, RunStartUnknownError):
-            return None, ""
-        run.leave_start_unknown()
-        return None, f"{UNKNOWN}. {RunStartUnknownError.remedy}"
 
     # Wait for a slot, or for the next day or month of the budget
 
@@ -316,7 +233,7 @@ class Execution:
         # With its proof, before anything else can fail: without a stored entry, it shows which run it is.
         created = Task(id=task_id, status=TaskStatus.CREATED, api_version=run.api_version)
         show_run(self.ti, started.task or created, self.hook, self.log)
-        self._push_profile(profile_id := self.operator.profile_of(started.entry.profile_id, None))
+        push_profile(self.ti, profile_id := self.operator.profile_of(started.entry.profile_id, None), self.log)
         run.check()
         # Read a new run at once, for its links and, if the response to the start had none, for its profile.
         first = started.task or run.look(task_id)
@@ -326,7 +243,7 @@ class Execution:
             self.hook.hiding = self.hook.hiding.of_run(first)
             show_run(self.ti, first, self.hook, self.log)
             if (found := self.operator.profile_of(started.entry.profile_id, first)) != profile_id:
-                self._push_profile(found)
+                push_profile(self.ti, found, self.log)
         else:
             if run.api_version is ApiVersion.V3:
                 # The input that BrowserAct returns also has defaults, and they may be secret.
@@ -405,13 +322,13 @@ class Execution:
             case None | End.NO_LONGER_PAUSED:
                 return wait, None
             case End.GIVEN_UP | End.DEADLINE:
-                return wait, self._give_up(wait, end, seen)
+                return wait, give_up(self.run, wait, end, seen, self.options.timeout)
             case End.PAUSED:
                 self.run.check()
                 return handle_pause(wait, task, self.context, self.run, self.options)
             case End.ENDED | End.MAX_CREDITS:
                 over_cap = task.status is TaskStatus.CANCELED or end is End.MAX_CREDITS
-                return wait, self._end_over_cap(wait, task) if over_cap and wait.is_over_cap(task) else task
+                return wait, end_over_cap(self.run, wait, task) if over_cap and wait.is_over_cap(task) else task
             case _:
                 no_such_end(end)
 
@@ -422,7 +339,7 @@ class Execution:
         run = self.run
         # The triggerer does not know secret inputs, so it cannot mask them.
         wait = replace(wait, hide_goals=wait.hide_goals or self.hook.hiding.secret_inputs)
-        self._log_wait(wait)
+        log_wait(self.ti, wait, self.log)
         show_wait(self.ti, {"waits_for": wait.waits_for.value, "poll_interval": wait.longest_pause}, self.log)
         if not in_dag_test():
             run.stop_if_unwanted()
@@ -443,38 +360,6 @@ class Execution:
             timeout=timedelta(seconds=max(0.0, wait.deadline - wait.began_at) + timings.TIMEOUT_BACKSTOP),
         )
 
-    def _log_wait(self, wait: Wait) -> None:
-        line = polling_line(wait.longest_pause)
-        if wait.waits_for is WokenBy.PERSON:
-            where = required_action_url(self.context)
-            line = f"Waiting in the triggerer for a person's answer at {where}. {IF_NO_LINE_FOLLOWS}"
-        elif wait.waits_for is WokenBy.CALLBACK:
-            also = f"In case it is lost, the triggerer polls the run at least every {wait.longest_pause:g} seconds."
-            line = f"Waiting in the triggerer for BrowserAct's callback. {also} {IF_NO_LINE_FOLLOWS}"
-        self.log.info("%s", line)
-
-    def _report_what_woke(self, event: WaitEvent, seen: Task, resumed_at: float) -> None:
-        # Airflow may end the trigger of this wait only now. The trigger then reads these two keys (is_resumed_wait).
-        shown: dict[str, Any] = {"woken_by": event.woken_by.value, "began_at": event.wait.began_at}
-        after = ""
-        if seen.finished_at is not None:
-            # The two moments come from BrowserAct's clock and ours. A negative difference means that they differ.
-            shown["seconds_after_end"] = seconds = round(max(0.0, resumed_at - seen.finished_at.timestamp()), 1)
-            after = f", {seconds:g} seconds after the end of the run"
-        self.log.info("Woken by a %s%s.", event.woken_by, after)
-        if event.answer is not None:
-            self.log.info("The run has ended, so the answer %s has no effect.", event.answer.option)
-        show_wait(self.ti, shown, self.log)
-
-    def _push_profile(self, profile_id: str | None) -> None:
-        """Push the profile that later runs can use, if the kind of run has profiles."""
-        if profile_id is None:
-            return
-        text = "The XCom 'profile_id' could not be pushed, so later tasks cannot read it. The profile is %s. (%s)"
-        # The run is more important, and the log contains the id.
-        with tolerate_errors(self.log.error, text, profile_id or "none"):
-            self.ti.xcom_push(key="profile_id", value=profile_id)
-
     # The end
 
     def _conclude(self, task: Task) -> Any:
@@ -493,104 +378,6 @@ class Execution:
     def _leaves_results(self) -> bool:
         """Return whether this process is being killed, and the next try can read the results of its run."""
         return self.run.killed and self.ledger.another_try(ResultError("The process was ended."))
-
-    def _end_over_cap(self, wait: Wait, task: Task) -> Task:
-        """Make sure that a run over ``max_credits`` is stopped, and fail, unless it has finished in the meantime.
-
-        :returns: the run, if it has finished or failed.
-        :raises AirflowFailException: the run did not finish. There is no retry, which would use as many credits again.
-        :raises RunLostError: the run could not be stopped, and the next try can reattach to it.
-        """
-        fate, task = self._stop_over_cap(wait, task)
-        if task.status.ended_by_itself:
-            return task
-        run = self.run
-        run.task_id = None
-        show_run(self.ti, task, self.hook, self.log)
-        if task.status.ended:
-            count_run(task)
-            self.log.info("%s", end_line(task))
-        running = None if task.status.ended or fate.kind is Kind.STOPPED else fate.text
-        retried = running is not None and run.leave(RunLostError(running)) is not None
-        message = over_cap_text(
-            task,
-            wait.credits_used(task),
-            wait.max_credits or 0,
-            earlier=wait.spent_before,
-            fate=running,
-            shared=self.ledger.is_kept,
-            retried=retried,
-        )
-        if retried:
-            raise RunLostError(message)
-        count_in_task("browseract.runs.over_max_credits")
-        raise AirflowFailException(message)
-
-    def _stop_over_cap(self, wait: Wait, task: Task) -> tuple[Fate, Task]:
-        """Try to stop a run until it has ended, at most :data:`MAX_STOPS` times; return what the last try did."""
-        run, fate = self.run, STOPPED
-        for number in range(1, MAX_STOPS + 1):
-            if task.status.ended:
-                break
-            fate = run.stop(task.id)
-            if fate.kind is not Kind.STOPPED:
-                run.follow(task.id, run.api_version)
-            seen = run.look(task.id)
-            task = seen if isinstance(seen, Task) else task
-            if task.status.ended or fate.kind is Kind.STOPPED or number == MAX_STOPS:
-                break
-            self.log.error("The run is over its cap. %s", fate.text)
-            run.sleep(wait.pause(time.time()))
-        return fate, task
-
-    def _give_up(self, wait: Wait, end: End, seen: Task | BrowserActError) -> Task:
-        """Stop the run, or leave it to the next try, and fail. Return it if it has a result at its deadline."""
-        if end is End.GIVEN_UP or isinstance(seen, BrowserActError):
-            why, remedy = why_unread(seen)
-            raise self._lost(wait.browseract_task_id, why, remedy=remedy, seen=seen)
-        reason = f"The run did not end within timeout={self.options.timeout:g} seconds."
-        return self.run.stop_and_fail(RunTimedOutError, reason, "Raise timeout if the run needs longer.", seen)
-
-    def _lost(
-        self, task_id: str | None, why: str, *, remedy: str, overdue: bool = False, seen: object = None
-    ) -> RunLostError:
-        """Leave the run to the next try, or stop it if there is none or its time is over, and return the error.
-
-        :param why: why this try stops waiting.
-        :param remedy: what the user can do.
-        :param seen: what the last poll returned.
-        """
-        if task_id is None:
-            self.run.start_unknown = True
-            proof = "Its id is not certain: neither the stored state nor the XCom task has a valid proof."
-            check = f"Check the newest tasks of the {self.run.source} in the BrowserAct dashboard."
-            fate = f"A run may be running and using credits. {proof} {check}"
-            if named := id_of(self.ledger.own_xcom("task_id")):
-                fate = f"{fate} The XCom task_id names BrowserAct task {named}."
-        else:
-            left = None if overdue else self.run.leave(RunLostError(why))
-            fate = (left or self.run.stop(task_id)).text
-        if isinstance(seen, BrowserActError) and is_unknown_run(seen):
-            # Neither a retry nor a refused stop is a promise.
-            fate = "It is not known whether the run is still active."
-        codes = seen.codes if isinstance(seen, BrowserActError) else ""
-        return RunLostError(error_text(why, f"{fate} {remedy}", about=task_id, codes=codes))
-
-    @contextmanager
-    def _accounted_for(self, task_id: str) -> Iterator[None]:
-        """Wait for a started run in this context. Every error that ends the wait states what happens to the run.
-
-        After an unexpected error, the run is left to a later try. If there is none, the run is stopped.
-        """
-        try:
-            yield
-        except (RunError, AirflowFailException):
-            raise
-        except Exception as error:  # noqa: BLE001 - raised again as an error that states what happens to the run
-            why = f"An unexpected error occurred: {brief_of(error)}."
-            # Show only the traceback of the original error.
-            lost = self._lost(task_id, why, remedy="The traceback shows where the error occurred.")
-            raise lost.with_traceback(error.__traceback__) from None
 
     def _end_without_event(self, why: str, *, remedy: str, overdue: bool = False) -> Any:
         """Return the result if the run has ended although Airflow's part of the wait failed, or stop waiting for it."""
@@ -611,4 +398,4 @@ class Execution:
             hiding = replace(self.hook.hiding, secret_inputs=self.operator.hide_secrets())
             self.hook.hiding = hiding.of_run(seen)
             return self._conclude(seen)
-        raise self._lost(run.task_id, why, remedy=remedy, overdue=overdue, seen=seen)
+        raise lost(run, run.task_id, why, remedy=remedy, overdue=overdue, seen=seen)

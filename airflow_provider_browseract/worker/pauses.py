@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_browseract.compat import AirflowFailException, in_dag_test
 from airflow_provider_browseract.exceptions import (
@@ -14,7 +14,7 @@ from airflow_provider_browseract.exceptions import (
     RunPausedError,
     TaskNotPausedError,
 )
-from airflow_provider_browseract.in_airflow.required_action import ask
+from airflow_provider_browseract.in_airflow.required_action import ask, required_action_url
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer, OnPaused, RunOptions
 from airflow_provider_browseract.runs.report import facts
@@ -109,12 +109,6 @@ def _notify(callbacks: Sequence[PauseCallback], context: Context, task: Task, ru
         try:
             # Each gets its own copy of the context, because notifiers change it.
             known = facts(task, run.hook.browseract_conn_id)
-            callback({**context, "browseract_task": known, "required_action_url": required_action_url(context)})
+            callback({**context, "browseract_task": known, "required_action_url": required_action_url(context["ti"])})
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a failing callback must not end the wait
             run.log.error("on_paused_callback %r failed: %s", callback, error)
-
-
-def required_action_url(context: Context) -> str:
-    """Return the address of the page on which a person answers, below ``[api] base_url``."""
-    ti: Any = context["ti"]
-    return f"{ti.log_url.partition('?')[0]}/required_actions"

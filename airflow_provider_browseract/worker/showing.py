@@ -17,15 +17,18 @@ from airflow_provider_browseract.compat import (
 )
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, PanelLink
+from airflow_provider_browseract.in_airflow.required_action import required_action_url
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.in_airflow.xcoms import names_of
 from airflow_provider_browseract.runs.callback_url import WAIT_XCOM
 from airflow_provider_browseract.runs.proof import is_proven, prove_run
-from airflow_provider_browseract.runs.report import facts, log_url, reason_and_remedy
+from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, facts, log_url, polling_line, reason_and_remedy
+from airflow_provider_browseract.runs.wait import Wait, WaitEvent, WokenBy
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.runs.log import Log
+    from airflow_provider_browseract.worker.own_run import OwnRun
 
 
 FAILURE_XCOM = "failure"
@@ -66,6 +69,22 @@ def id_or_none(value: Any) -> str | None:
     with suppress(InputError):
         return read_path_id("id", value)
     return None
+
+
+def facts_of_failure(run: OwnRun) -> dict[str, Any] | None:
+    """Return what the XCom ``failure`` has of this try; None for a try that is killed.
+
+    A kill leaves no time for it, and another try, whose XComs they would be, may have begun.
+    """
+    if run.killed:
+        return None
+    source = run.source
+    return {
+        "connection": run.hook.browseract_conn_id,
+        "source": {"kind": source.kind.value, "id": id_or_none(source.id), "name": run.source_name},
+        "task_id": run.known_id,
+        "started": run.known_id is not None or run.unproven is not None or run.start_unknown,
+    }
 
 
 def count_run(task: Task) -> None:
@@ -112,3 +131,43 @@ def show_wait(ti: Any, shown: dict[str, Any], log: Log, *, link: bool = False) -
         ti.xcom_push(key=WAIT_XCOM, value=shown)
         if link:
             PanelLink().push_for(ti)
+
+
+def log_wait(ti: Any, wait: Wait, log: Log) -> None:
+    """Log what the triggerer waits for."""
+    line = polling_line(wait.longest_pause)
+    if wait.waits_for is WokenBy.PERSON:
+        where = required_action_url(ti)
+        line = f"Waiting in the triggerer for a person's answer at {where}. {IF_NO_LINE_FOLLOWS}"
+    elif wait.waits_for is WokenBy.CALLBACK:
+        also = f"In case it is lost, the triggerer polls the run at least every {wait.longest_pause:g} seconds."
+        line = f"Waiting in the triggerer for BrowserAct's callback. {also} {IF_NO_LINE_FOLLOWS}"
+    log.info("%s", line)
+
+
+def show_what_woke(ti: Any, event: WaitEvent, seen: Task, resumed_at: float, log: Log) -> None:
+    """Log and push what has ended a wait in the triggerer.
+
+    :param resumed_at: when this process began, in seconds since 1970.
+    """
+    # Airflow may end the trigger of this wait only now. The trigger then reads these two keys (is_resumed_wait).
+    shown: dict[str, Any] = {"woken_by": event.woken_by.value, "began_at": event.wait.began_at}
+    after = ""
+    if seen.finished_at is not None:
+        # The two moments come from BrowserAct's clock and ours. A negative difference means that they differ.
+        shown["seconds_after_end"] = seconds = round(max(0.0, resumed_at - seen.finished_at.timestamp()), 1)
+        after = f", {seconds:g} seconds after the end of the run"
+    log.info("Woken by a %s%s.", event.woken_by, after)
+    if event.answer is not None:
+        log.info("The run has ended, so the answer %s has no effect.", event.answer.option)
+    show_wait(ti, shown, log)
+
+
+def push_profile(ti: Any, profile_id: str | None, log: Log) -> None:
+    """Push the profile that later runs can use, if the kind of run has profiles."""
+    if profile_id is None:
+        return
+    text = "The XCom 'profile_id' could not be pushed, so later tasks cannot read it. The profile is %s. (%s)"
+    # The run is more important, and the log contains the id.
+    with tolerate_errors(log.error, text, profile_id or "none"):
+        ti.xcom_push(key="profile_id", value=profile_id)

@@ -8,7 +8,7 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunFailedError, RunLostError
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.wait import MAX_STOPS, WaitEvent, WokenBy
-from airflow_provider_browseract.worker import execution, showing
+from airflow_provider_browseract.worker import no_result, showing
 from tests.helpers.cases import cases
 from tests.helpers.demos import accept_stops_of_ended_runs
 from tests.helpers.workers import calls_of
@@ -90,7 +90,7 @@ def test_story(name, way, kind, player):
 @pytest.mark.parametrize("way", WAYS)
 def test_endless_run_is_stopped_once_soon_after_the_cap(credits_at_end, extra, kind, way, world, player, monkeypatch):
     counted = []
-    for module in (execution, showing):
+    for module in (no_result, showing):
         monkeypatch.setattr(module, "count_in_task", lambda name, **how: counted.append((name, how)))
     world.emulator.credits_at_end = credits_at_end
     found = player(kind, way)
