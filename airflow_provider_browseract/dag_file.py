@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from airflow_provider_browseract.api.models import ApiVersion, SourceInfo, one_line
+from airflow_provider_browseract.api.fields import one_line
+from airflow_provider_browseract.api.models import ApiVersion, SourceInfo
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import is_secret
 from airflow_provider_browseract.hooks.browseract import BrowserActHook

@@ -25,7 +25,8 @@ from tenacity.wait import wait_random_exponential
 
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.declared import ENVELOPE, decode_declared
-from airflow_provider_browseract.api.models import Model, Page, one_line
+from airflow_provider_browseract.api.fields import one_line
+from airflow_provider_browseract.api.models import Model, Page
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.api.validation import adapter, first_problem
 from airflow_provider_browseract.exceptions import THE_CONNECTION, BrowserActError

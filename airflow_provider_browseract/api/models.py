@@ -7,15 +7,12 @@ response.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
-import pendulum
 from pydantic import (
-    AfterValidator,
     AliasChoices,
     AliasGenerator,
     AliasPath,
@@ -30,24 +27,27 @@ from pydantic import (
     model_validator,
 )
 
-from airflow_provider_browseract.api.arguments import PATH_ID
+from airflow_provider_browseract.api.fields import (
+    Id,
+    Inputs,
+    Line,
+    Link,
+    Name,
+    Number,
+    Text,
+    Time,
+    Url,
+    camel,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 T = TypeVar("T")
 
-MAX_LINE_LENGTH = 1000
-"""Characters of a text from a response that people read, such as a goal or a message."""
-
-MAX_LINK_LENGTH = 2048
-"""Characters of an address that is shown to people. BrowserAct accepts as many in a callback's address."""
-
 CREDITS_PER_STEP = 5
 """Credits that a step costs, according to BrowserAct's documents."""
-
-HTTP = "^[Hh][Tt][Tt][Pp][Ss]?://[^ ]*$"
-"""An address with http or https, without spaces."""
 
 
 class Word(str, Enum):
@@ -109,92 +109,15 @@ class TaskStatus(Word):
         return self.ended and self is not TaskStatus.FINISHED
 
 
-def one_line(value: Any, length: int = MAX_LINE_LENGTH) -> str | None:
-    """Return a value as one printable line of limited length for logs and messages, or None if it is empty.
-
-    Texts from web pages could otherwise forge lines of a log or control the terminal that shows it.
-    """
-    text = "" if value is None else str(value)[: 2 * length]
-    if not text.isprintable():
-        text = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(text.split())[:length] or None
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("it has characters that cannot be shown")
-    return text
-
-
-def _time(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value
-    # pendulum reads some words as times, such as "now".
-    if not value[:1].isdigit():
-        raise ValueError("it is not a time")
-    moment: Any = pendulum.parse(value)
-    # Of the first or last hours of the calendar, the time in another zone is an error.
-    moment.astimezone(timezone.utc)
-    return moment
-
-
 def _status(word: Any) -> Any:
     if TaskStatus.of(word) is None:
         raise ValueError(f"{one_line(word, 100)!r} is not a task status that the API documents")
     return word
 
 
-def _id(value: Any) -> Any:
-    # As text, "inf" would be an id.
-    if isinstance(value, float):
-        raise ValueError("it is not a text or a whole number")
-    return value
-
-
-def _string(value: Any) -> str | None:
-    return value if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False)
-
-
 def _objects(items: Any) -> list[Any]:
     return [item for item in items if isinstance(item, Mapping | Model)]
 
-
-def _inputs(value: Any) -> Any:
-    # Some of the vendor's examples show the list of pairs that was sent. With anything but texts, it is another one.
-    if not isinstance(value, list):
-        return value
-    pairs = [(pair["name"], pair["value"]) for pair in value]
-    if not all(isinstance(text, str) for pair in pairs for text in pair):
-        raise ValueError("these are not the texts that were sent")
-    return "; ".join(f"{name}={text}" for name, text in pairs)
-
-
-def _camel(name: str) -> str:
-    # As pydantic.alias_generators.to_camel, which DAG files would have to import.
-    first, *others = name.split("_")
-    return first + "".join(map(str.capitalize, others))
-
-
-Id = Annotated[str, Field(pattern=f"^{PATH_ID.pattern}$"), BeforeValidator(_id)]
-"""An id. It is a string, because ids have 17 digits, and it can be a part of an address."""
-
-Name = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(_id), AfterValidator(_printable)]
-"""A name that people have given, or an id that is never a part of an address."""
-
-Url = Annotated[str, Field(strict=True)]
-"""The address of a file. No other value is converted to it."""
-
-Line = Annotated[str | None, BeforeValidator(lambda value: one_line(value) if isinstance(value, str) else None)]
-"""A text for people: one printable line of limited length."""
-
-Link = Annotated[str, Field(max_length=MAX_LINK_LENGTH, pattern=HTTP), AfterValidator(_printable)]
-"""An address that is shown to people as a link: http or https, without spaces, and of limited length."""
-
-Number = Annotated[int, Field(gt=-(10**18), lt=10**18)]
-"""A whole number that can be shown."""
-
-Time = Annotated[datetime, BeforeValidator(_time)]
-"""A moment."""
 
 Status = Annotated[TaskStatus, BeforeValidator(_status)]
 """A status that the API documents. Any other is an error, never a success."""
@@ -208,7 +131,7 @@ class Model(BaseModel):
         defer_build=True,
         coerce_numbers_to_str=True,
         populate_by_name=True,
-        alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(name, _camel(name))),
+        alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(name, camel(name))),
     )
     paid: ClassVar[tuple[str, ...]] = ()
     """Optional fields that have to be readable if there is a value."""
@@ -285,7 +208,7 @@ class Output(Model):
 
     paid: ClassVar = ("string", "files", "formats")
 
-    string: Annotated[str | None, BeforeValidator(_string)] = None
+    string: Text = None
     files: Annotated[tuple[Url, ...], BeforeValidator(lambda files: files or ())] = ()
     formats: tuple[OutputFile, ...] = ()
     is_json: bool | None = None
@@ -345,7 +268,7 @@ class Task(Model):
         default=None, validation_alias=AliasChoices(AliasPath("live_url_info", "live_url"), "live_url")
     )
     log_detail_url: Link | None = None
-    input_parameters: Annotated[str | None, BeforeValidator(_inputs)] = None
+    input_parameters: Inputs = None
     download_files: Annotated[tuple[DownloadFile, ...], BeforeValidator(_objects)] = ()
     files_expires_at: Number | None = None
     steps_left_out: NonNegativeInt = 0

@@ -14,7 +14,8 @@ from airflow.utils.db import check_migrations
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
-from airflow_provider_browseract.api.models import ApiVersion, one_line
+from airflow_provider_browseract.api.fields import one_line
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.exceptions import (
     BrowserActError,

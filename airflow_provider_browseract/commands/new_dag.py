@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from airflow_provider_browseract.api.client import BrowserActClient
-from airflow_provider_browseract.api.models import BotType, SourceInfo, one_line
+from airflow_provider_browseract.api.fields import one_line
+from airflow_provider_browseract.api.models import BotType, SourceInfo
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.dag_file import DAG, KINDS, TEST, Runnable, dag_file, dag_id_of

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_provider_browseract.api.declared import MAX_INPUT
-from airflow_provider_browseract.api.models import MAX_LINE_LENGTH, ApiVersion, Task
+from airflow_provider_browseract.api.fields import MAX_LINE_LENGTH
+from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.compat import is_secret, redact
 
 HIDDEN = "***"

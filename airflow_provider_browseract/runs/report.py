@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from airflow_provider_browseract.api.models import ApiVersion, Step, Task, TaskStatus, one_line
+from airflow_provider_browseract.api.fields import one_line
+from airflow_provider_browseract.api.models import ApiVersion, Step, Task, TaskStatus
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
     ResponseLostError,

@@ -12,7 +12,8 @@ from typing import Any
 
 from airflow_provider_browseract.api.arguments import optional, read_id, read_path_id
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, one_line
+from airflow_provider_browseract.api.fields import one_line
+from airflow_provider_browseract.api.models import ApiVersion, CreatedTask
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs.addresses import check_callback_url

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_browseract.api.models import ApiVersion, InputParameter, SourceInfo, one_line
+from airflow_provider_browseract.api.fields import one_line
+from airflow_provider_browseract.api.models import ApiVersion, InputParameter, SourceInfo
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, AirflowSkipException, is_secret
 from airflow_provider_browseract.exceptions import (

@@ -9,9 +9,8 @@ import pytest
 
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.arguments import MAX_ID_LENGTH
+from airflow_provider_browseract.api.fields import MAX_LINE_LENGTH, MAX_LINK_LENGTH
 from airflow_provider_browseract.api.models import (
-    MAX_LINE_LENGTH,
-    MAX_LINK_LENGTH,
     CreatedTask,
     DownloadFile,
     Failure,
