@@ -5,16 +5,14 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import (
-    AIRFLOW_V_3_4_PLUS,
-    DELETED,
-    FINAL_STATES,
     AirflowFailException,
     AirflowTaskTimeout,
     task_instance_state,
@@ -48,6 +46,7 @@ from airflow_provider_browseract.worker.fate import (
     left_to,
     looked_up_by,
 )
+from airflow_provider_browseract.worker.killed import REPLACED_BY, ask_airflow, why_ended, why_killed
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -56,21 +55,6 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.worker.conclude import Conclusion
     from airflow_provider_browseract.worker.ledger import Ledger
     from airflow_provider_browseract.worker.lost_start import LostStart
-
-REPLACED_BY = "Airflow considered this try dead and started another one"
-CLEARED = "the Airflow task was cleared"
-
-BY_A_PERSON = {
-    "restarting": CLEARED,
-    DELETED: "the task instance was deleted in Airflow",
-    **dict.fromkeys(FINAL_STATES, "the Airflow task was set to a final state"),
-}
-"""What happened, by the state of a task instance that only a person can have caused while its try is running."""
-
-REPLACED = "replaced"
-"""Returned instead of a state if Airflow has started another try."""
-
-NO_LATER_TRY = "no later try can reattach to the run (see retries, retry_policy and durable)"
 
 
 class OwnRun:
@@ -171,9 +155,10 @@ class OwnRun:
         if not self.ledger.another_try(error):
             return None
         self.task_id = None
-        return self._left_to(Waiter.NEXT_TRY)
+        return self.fate_if_left_to(Waiter.NEXT_TRY)
 
-    def _left_to(self, waiter: Waiter) -> Fate:
+    def fate_if_left_to(self, waiter: Waiter) -> Fate:
+        """Return the fate of the run, or of a start that is looked up, if something else waits for it."""
         return left_to(waiter, self.url) if self.lost is None else looked_up_by(waiter)
 
     def stop(self, browseract_task_id: str, *, within: float | None = None) -> Fate:
@@ -316,7 +301,7 @@ class OwnRun:
             if self.killed:
                 break
             time.sleep(pause)
-            found, asking = self._asking(self._why_ended, time.monotonic() + timings.RESPONSE_LIMIT)
+            found, asking = ask_airflow(partial(why_ended, self.ledger), time.monotonic() + timings.RESPONSE_LIMIT)
             asking.join(timings.RESPONSE_LIMIT)
             if not found and pause == 0.0:
                 self.log.warning("Airflow did not report in time whether it has accepted the deferral.")
@@ -333,13 +318,6 @@ class OwnRun:
         # During the requests, a signal may have come for the same reason.
         if not (ended or self.killed):
             self._kill(why)
-
-    def _why_ended(self) -> str | None:
-        """Return how a person has ended the task instance after its deferral; None if the run is waited for."""
-        state = task_instance_state(self.ledger.ti)
-        # Airflow 3.4 deletes what was stored for a task that a person clears. Before 3.4, the next try finds the run.
-        cleared = AIRFLOW_V_3_4_PLUS and state != "up_for_retry" and self.ledger.is_of_another_try()
-        return BY_A_PERSON.get(state or "", CLEARED if cleared else None)
 
     def has_ended(self, task: Task) -> None:
         """Answer for the run no longer.
@@ -370,12 +348,12 @@ class OwnRun:
                         self.source,
                     )
                 return
-            reason, waits, wanted = self._why_killed() if why is None else (why, None, True)
+            reason, waits, wanted = why_killed(self) if why is None else (why, None, True)
             if task_id is None and lost is not None:
                 fate = self._end_look_up(lost, waits)
             elif waits is not None:
                 self.task_id = None
-                fate = self._left_to(waits)
+                fate = self.fate_if_left_to(waits)
             else:
                 # Try to stop the run even late: the process may live longer than Airflow promises.
                 left = max(timings.KILL_LIMIT / 2, timings.KILL_LIMIT - (time.monotonic() - began))
@@ -418,73 +396,3 @@ class OwnRun:
         self.follow(found.id, lost.entry.source.api_version)
         self.log.info("The run of this start was found: BrowserAct task %s.", found.id)
         return self.stop(found.id)
-
-    def _why_killed(self) -> tuple[str, Waiter | None, bool]:
-        """Ask Airflow why this try is killed, and decide without its response if there is none.
-
-        When a person marks or clears a task instance, Airflow first changes its state and then kills its process. If
-        the state has not changed, something else ended the process: an evicted pod, a drained node, a stopped worker.
-
-        :returns: the reason as a clause; what waits for the run, if something does; whether a person ended the try.
-        """
-        another = self.ledger.another_try(RunLostError("The run keeps running."))
-        waits = Waiter.IF_DEFERRED if self.handed_over else Waiter.IF_NEXT_TRY if another else None
-        state = self._ask_for_state(waits)
-        if state in BY_A_PERSON:
-            return BY_A_PERSON[state], None, True
-        if state == "deferred":
-            # After Airflow has accepted the deferral, the process still runs for a moment.
-            return "the Airflow task has deferred", Waiter.TRIGGERER, False
-        if state == REPLACED:
-            # Only this process knows a run whose id it could not store.
-            return REPLACED_BY, Waiter.NEXT_TRY if self.stored else None, False
-        reason = "SIGTERM ended the process; nobody had marked or cleared the task"
-        if state is None:
-            reason = "the Airflow task was killed; Airflow did not report why"
-        elif waits is Waiter.IF_NEXT_TRY:
-            waits = Waiter.NEXT_TRY
-        return (reason, waits, False) if waits else (f"{reason}; {NO_LATER_TRY}", None, False)
-
-    def _state(self) -> str | None:
-        """Return the state of the task instance, or that another try has replaced this one."""
-        state = task_instance_state(self.ledger.ti)
-        # If this process has not deferred, another try has.
-        if state in BY_A_PERSON or (state == "deferred" and self.handed_over):
-            return state
-        # Another try has another id. Airflow then no longer shows the state to this try.
-        return REPLACED if self.ledger.is_of_another_try() else state or ""
-
-    def _ask_for_state(self, waits: Waiter | None) -> str | None:
-        """Return the state of the task instance; None if Airflow does not respond.
-
-        The request may have to wait for the one that the kill has interrupted, or for an API server that is slow. If
-        nothing would wait for the run, it is stopped whatever the state is, so it is not worth a long wait.
-        """
-        limit = timings.KILL_LIMIT if waits else timings.KILL_LIMIT / 2
-        until = time.monotonic() + (timings.KILL_PATIENCE if waits else limit)
-        found, asking = self._asking(self._state, until)
-        asking.join(limit)
-        if not found and waits:
-            self.log.warning(
-                "Killed. Airflow has not reported yet whether a person has ended the task. %s If no line below reports "
-                "something else, this applies.",
-                self._left_to(waits).text,
-            )
-            asking.join(until - time.monotonic())
-        return found[0] if found else None
-
-    def _asking(self, question: Callable[[], str | None], until: float) -> tuple[list[str | None], threading.Thread]:
-        """Ask Airflow in a thread, again if that fails, and return the list that receives the response."""
-        found: list[str | None] = []
-
-        def ask() -> None:
-            while time.monotonic() < until:
-                # The next request may succeed.
-                with tolerate_errors():
-                    found.append(question())
-                    return
-                time.sleep(timings.KILL_ASK_PAUSE)
-
-        asking = threading.Thread(target=ask, name="browseract-reason-of-kill", daemon=True)
-        asking.start()
-        return found, asking

@@ -691,7 +691,7 @@ SET, CLEARED = "the Airflow task was set to a final state.", "the Airflow task w
 def test_process_that_has_deferred_stops_the_run_if_a_person_has_ended_the_task_before_the_trigger_begins(
     tries, airflow, emulator, ends_of_tasks, monkeypatch, logs, states, superseded, newest, status, words
 ):
-    monkeypatch.setattr("airflow_provider_browseract.worker.own_run.AIRFLOW_V_3_4_PLUS", newest)
+    monkeypatch.setattr("airflow_provider_browseract.worker.killed.AIRFLOW_V_3_4_PLUS", newest)
     tries(deferrable=True).defer()
     logs()
     airflow.become(states[0], superseded and len(states) == 1)
