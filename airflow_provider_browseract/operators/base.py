@@ -247,10 +247,10 @@ class RunOperator(BaseOperator):
         given = [given] if callable(given) else given
         self.on_success_callback = [forget_run, *(each for each in given if each is not forget_run)]
         with self._run.executing():
-            from airflow_provider_browseract.worker.showing import facts_of_failure, showing_failure
+            from airflow_provider_browseract.worker.showing import showing_failure
 
             execution = self._execution(context)
-            with showing_failure(context["ti"], lambda: facts_of_failure(execution.run), self.log):
+            with showing_failure(context["ti"], execution.failure_facts, self.log):
                 yield execution
 
     def _execution(self, context: Context) -> Execution:

@@ -57,6 +57,7 @@ from airflow_provider_browseract.worker.no_result import accounted_for, end_over
 from airflow_provider_browseract.worker.own_run import OwnRun
 from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause
 from airflow_provider_browseract.worker.showing import (
+    id_or_none,
     log_wait,
     proven_run,
     push_profile,
@@ -144,6 +145,21 @@ class Execution:
             why = f"Airflow ended the wait before the start: {why}. No run was started."
             raise NoSlotError(f"{why}\n{remedy}") from None
         return self._end_without_event(f"Airflow ended the deferral: {why}.", remedy=remedy, overdue=overdue)
+
+    def failure_facts(self) -> dict[str, Any] | None:
+        """Return what the XCom ``failure`` has of this try; None for a try that is killed.
+
+        A kill leaves no time for it, and another try, whose XComs they would be, may have begun.
+        """
+        run, source = self.run, self.run.source
+        if run.killed:
+            return None
+        return {
+            "connection": self.hook.browseract_conn_id,
+            "source": {"kind": source.kind.value, "id": id_or_none(source.id), "name": run.source_name},
+            "task_id": run.known_id,
+            "started": run.known_id is not None or run.unproven is not None or run.start_unknown,
+        }
 
     # Start, or reattach
 

@@ -12,11 +12,11 @@ from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS, DELETED, FINA
 from airflow_provider_browseract.exceptions import RunLostError
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.worker.fate import Waiter
+from airflow_provider_browseract.worker.fate import Fate, Waiter
 
 if TYPE_CHECKING:
+    from airflow_provider_browseract.runs.log import Log
     from airflow_provider_browseract.worker.ledger import Ledger
-    from airflow_provider_browseract.worker.own_run import OwnRun
 
 REPLACED_BY = "Airflow considered this try dead and started another one"
 CLEARED = "the Airflow task was cleared"
@@ -42,17 +42,22 @@ def why_ended(ledger: Ledger) -> str | None:
     return BY_A_PERSON.get(state or "", CLEARED if cleared else None)
 
 
-def why_killed(run: OwnRun) -> tuple[str, Waiter | None, bool]:
+def why_killed(
+    ledger: Ledger, log: Log, left_to: Callable[[Waiter], Fate], *, handed_over: bool, stored: bool
+) -> tuple[str, Waiter | None, bool]:
     """Ask Airflow why this try is killed, and decide without its response if there is none.
 
     When a person marks or clears a task instance, Airflow first changes its state and then kills its process. If
     the state has not changed, something else ended the process: an evicted pod, a drained node, a stopped worker.
 
+    :param left_to: returns the fate of the run if something waits for it.
+    :param handed_over: the triggerer waits for the run, if Airflow has accepted the deferral.
+    :param stored: a later try can find the run in the stored state.
     :returns: the reason as a clause; what waits for the run, if something does; whether a person ended the try.
     """
-    another = run.ledger.another_try(RunLostError("The run keeps running."))
-    waits = Waiter.IF_DEFERRED if run.handed_over else Waiter.IF_NEXT_TRY if another else None
-    state = _ask_for_state(run, waits)
+    another = ledger.another_try(RunLostError("The run keeps running."))
+    waits = Waiter.IF_DEFERRED if handed_over else Waiter.IF_NEXT_TRY if another else None
+    state = _ask_for_state(partial(_state_of, ledger, handed_over=handed_over), log, left_to(waits) if waits else None)
     if state in BY_A_PERSON:
         return BY_A_PERSON[state], None, True
     if state == "deferred":
@@ -60,7 +65,7 @@ def why_killed(run: OwnRun) -> tuple[str, Waiter | None, bool]:
         return "the Airflow task has deferred", Waiter.TRIGGERER, False
     if state == REPLACED:
         # Only this process knows a run whose id it could not store.
-        return REPLACED_BY, Waiter.NEXT_TRY if run.stored else None, False
+        return REPLACED_BY, Waiter.NEXT_TRY if stored else None, False
     reason = "SIGTERM ended the process; nobody had marked or cleared the task"
     if state is None:
         reason = "the Airflow task was killed; Airflow did not report why"
@@ -69,31 +74,33 @@ def why_killed(run: OwnRun) -> tuple[str, Waiter | None, bool]:
     return (reason, waits, False) if waits else (f"{reason}; {NO_LATER_TRY}", None, False)
 
 
-def _state_of(run: OwnRun) -> str | None:
+def _state_of(ledger: Ledger, *, handed_over: bool) -> str | None:
     """Return the state of the task instance, or that another try has replaced this one."""
-    state = task_instance_state(run.ledger.ti)
+    state = task_instance_state(ledger.ti)
     # If this process has not deferred, another try has.
-    if state in BY_A_PERSON or (state == "deferred" and run.handed_over):
+    if state in BY_A_PERSON or (state == "deferred" and handed_over):
         return state
     # Another try has another id. Airflow then no longer shows the state to this try.
-    return REPLACED if run.ledger.is_of_another_try() else state or ""
+    return REPLACED if ledger.is_of_another_try() else state or ""
 
 
-def _ask_for_state(run: OwnRun, waits: Waiter | None) -> str | None:
+def _ask_for_state(read: Callable[[], str | None], log: Log, left: Fate | None) -> str | None:
     """Return the state of the task instance; None if Airflow does not respond.
 
     The request may have to wait for the one that the kill has interrupted, or for an API server that is slow. If
     nothing would wait for the run, it is stopped whatever the state is, so it is not worth a long wait.
+
+    :param left: the fate of the run if something waits for it.
     """
-    limit = timings.KILL_LIMIT if waits else timings.KILL_LIMIT / 2
-    until = time.monotonic() + (timings.KILL_PATIENCE if waits else limit)
-    found, asking = ask_airflow(partial(_state_of, run), until)
+    limit = timings.KILL_LIMIT if left else timings.KILL_LIMIT / 2
+    until = time.monotonic() + (timings.KILL_PATIENCE if left else limit)
+    found, asking = ask_airflow(read, until)
     asking.join(limit)
-    if not found and waits:
-        run.log.warning(
+    if not found and left:
+        log.warning(
             "Killed. Airflow has not reported yet whether a person has ended the task. %s If no line below reports "
             "something else, this applies.",
-            run.fate_if_left_to(waits).text,
+            left.text,
         )
         asking.join(until - time.monotonic())
     return found[0] if found else None

@@ -155,9 +155,9 @@ class OwnRun:
         if not self.ledger.another_try(error):
             return None
         self.task_id = None
-        return self.fate_if_left_to(Waiter.NEXT_TRY)
+        return self._left_to(Waiter.NEXT_TRY)
 
-    def fate_if_left_to(self, waiter: Waiter) -> Fate:
+    def _left_to(self, waiter: Waiter) -> Fate:
         """Return the fate of the run, or of a start that is looked up, if something else waits for it."""
         return left_to(waiter, self.url) if self.lost is None else looked_up_by(waiter)
 
@@ -348,12 +348,12 @@ class OwnRun:
                         self.source,
                     )
                 return
-            reason, waits, wanted = why_killed(self) if why is None else (why, None, True)
+            reason, waits, wanted = self._why_killed() if why is None else (why, None, True)
             if task_id is None and lost is not None:
                 fate = self._end_look_up(lost, waits)
             elif waits is not None:
                 self.task_id = None
-                fate = self.fate_if_left_to(waits)
+                fate = self._left_to(waits)
             else:
                 # Try to stop the run even late: the process may live longer than Airflow promises.
                 left = max(timings.KILL_LIMIT / 2, timings.KILL_LIMIT - (time.monotonic() - began))
@@ -369,6 +369,9 @@ class OwnRun:
         finally:
             self._deciding = None
             decided.set()
+
+    def _why_killed(self) -> tuple[str, Waiter | None, bool]:
+        return why_killed(self.ledger, self.log, self._left_to, handed_over=self.handed_over, stored=self.stored)
 
     def _end_look_up(self, lost: LostStart, waits: Waiter | None) -> Fate:
         """Stop the run that a lost start has created if it is certain by now which one it is.

@@ -28,7 +28,6 @@ from airflow_provider_browseract.runs.wait import Wait, WaitEvent, WokenBy
 if TYPE_CHECKING:
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.runs.log import Log
-    from airflow_provider_browseract.worker.own_run import OwnRun
 
 
 FAILURE_XCOM = "failure"
@@ -69,22 +68,6 @@ def id_or_none(value: Any) -> str | None:
     with suppress(InputError):
         return read_path_id("id", value)
     return None
-
-
-def facts_of_failure(run: OwnRun) -> dict[str, Any] | None:
-    """Return what the XCom ``failure`` has of this try; None for a try that is killed.
-
-    A kill leaves no time for it, and another try, whose XComs they would be, may have begun.
-    """
-    if run.killed:
-        return None
-    source = run.source
-    return {
-        "connection": run.hook.browseract_conn_id,
-        "source": {"kind": source.kind.value, "id": id_or_none(source.id), "name": run.source_name},
-        "task_id": run.known_id,
-        "started": run.known_id is not None or run.unproven is not None or run.start_unknown,
-    }
 
 
 def count_run(task: Task) -> None:
