@@ -11,7 +11,7 @@
 #   make databases                  what uses Airflow's database on PostgreSQL and MySQL. MySQL's server and the headers of its
 #                                   client must be installed; BROWSERACT_MYSQLD names a server that is not on the PATH
 #   make pins                       dev/constraints, the versions of all packages of each Airflow
-#   make check                      lint, types, import rules
+#   make check                      lint, types, import rules, and how large everything is
 #   make bench                      the timing figures
 #   make coverage                   which statements and branches of the package no test enters
 #   make mutants [SAMPLE=200] [SEED=1] [MUTANTS=runs.wait]  small changes to the code, and whether a test notices
@@ -162,6 +162,7 @@ pins: $(READY)
 
 check: $(READY) $(STORES)
 	@$(MAKE) --no-print-directory $(CHECKS)
+	@$(RUN) python -m dev.sizes
 
 format: $(READY)
 	@$(RUN) ruff check --fix .
