@@ -1,4 +1,4 @@
-"""``make tables``: write the parts of the documentation that are made of docstrings.
+"""``make tables``: write the parts of the documentation that are made of docstrings and of declared settings.
 
 A part stands between the lines ``<!-- NAME -->`` and ``<!-- end -->`` of its page. A test compares each part with what
 this module makes.
@@ -20,6 +20,8 @@ from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 from airflow_provider_browseract import exceptions
 from airflow_provider_browseract.api import models
 from airflow_provider_browseract.api.calls import CODES
+from airflow_provider_browseract.api.settings import EXTRA_FIELDS
+from airflow_provider_browseract.decorators.browseract import browseract_task
 from airflow_provider_browseract.emulator import (
     CallbackFault,
     DeliveryRecord,
@@ -38,11 +40,28 @@ from airflow_provider_browseract.emulator import (
 from airflow_provider_browseract.emulator.__main__ import DELAYS, command_line
 from airflow_provider_browseract.emulator.pages import render
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.operators import browseract as operators
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.spending.spend import Spend, SpendRow
 from airflow_provider_browseract.triggers.browseract import TaskFinishedTrigger
 
 DOCS = Path(__file__).parents[1] / "docs"
+
+SEE = {
+    "save_browser_data": "[Profiles](profiles.md)",
+    "output_path": "[Results in object storage](results.md)",
+    "dry_run": "[Forecast a run](cost.md#forecast-a-run)",
+    "webhook": "[Callbacks](callbacks.md)",
+    "queue_timeout": "[Many inputs and slots](slots.md)",
+    "max_credits": "[Cap one task](cost.md#cap-one-task)",
+    "on_budget": "[Set a budget](cost.md#set-a-budget)",
+    "durable": "[What a later try does](failures.md#what-a-later-try-does)",
+    "on_paused": "[Runs that pause for a person](people.md)",
+    "on_paused_callback": "[Notify people](people.md#notify-people)",
+    "show_live_view": "[Who can see what](security.md#who-can-see-what)",
+    "cancel_on_kill": "[When a task ends before its run](failures.md#when-a-task-ends-before-its-run)",
+}
+"""The pages about arguments."""
 
 
 def in_one_line(docstring: str | None) -> str:
@@ -67,19 +86,29 @@ def calls(*functions: Any) -> str:
     return "\n".join(("| Call | Meaning |", "| --- | --- |", *rows))
 
 
-def arguments(cls: type) -> str:
-    """Return the table of the arguments of a class, of what it returns and of what it raises."""
-    fields = re.findall(r"^:(\w+) ?(\w*): (.*?)(?=^:|\Z)", getdoc(cls) or "", re.MULTILINE | re.DOTALL)
+def arguments(described: Any) -> str:
+    """Return the table of the arguments of a class or function, of what it returns and of what it raises."""
+    fields = re.findall(r"^:(\w+) ?(\w*): (.*?)(?=^:|\Z)", getdoc(described) or "", re.MULTILINE | re.DOTALL)
     labels = {"param": "`{}`", "returns": "Returns", "raises": "Raises `{}`"}
-    rows = (
-        f"| {labels[field].format(name)} | {in_one_line(text[0].upper() + text[1:])} |" for field, name, text in fields
-    )
+    rows = []
+    for field, name, text in fields:
+        if name == "python_callable":
+            # Python gives it to a decorator.
+            continue
+        see = f" See {SEE[name]}." if name in SEE else ""
+        rows.append(f"| {labels[field].format(name)} | {in_one_line(text[0].upper() + text[1:])}{see} |")
     return "\n".join(("| Argument | Meaning |", "| --- | --- |", *rows))
 
 
-def paragraphs(cls: type) -> str:
-    """Return the description of a class, without its fields."""
-    parts = (getdoc(cls) or "").partition("\n\n:")[0].split("\n\n")
+def sections(**described: Any) -> str:
+    """Return a section for each class or function, by its title: the description and the arguments."""
+    parts = (f"### `{title}`\n\n{paragraphs(each)}\n\n{arguments(each)}" for title, each in described.items())
+    return "\n\n".join(parts)
+
+
+def paragraphs(described: Any) -> str:
+    """Return the description of a class or function, without its fields."""
+    parts = (getdoc(described) or "").partition("\n\n:")[0].split("\n\n")
     return "\n\n".join(fill(in_one_line(part), 118, break_long_words=False, break_on_hyphens=False) for part in parts)
 
 
@@ -138,6 +167,12 @@ def workflow_settings() -> str:
     texts = attribute_docstrings(EmulatedWorkflow)
     rows = (f"| `{name}` | {text} |" for name, text in texts.items() if name not in ("id", "kind"))
     return "\n".join(("| Setting | Meaning |", "| --- | --- |", *rows))
+
+
+def extra_fields() -> str:
+    """Return the table of the fields of a connection's extra."""
+    rows = (f"| `{name}` | {field.description} |" for name, field in EXTRA_FIELDS.items())
+    return "\n".join(("| Key of the extra | Meaning |", "| --- | --- |", *rows))
 
 
 def options() -> str:
@@ -213,7 +248,20 @@ PARTS: dict[str, dict[str, Callable[[], object]]] = {
         "records": partial(values, Run, RequestRecord, DeliveryRecord, Response, RunContext, without=INTERNAL),
         "differences": partial(render, "differences.md"),
     },
+    "operator.md": {
+        "arguments": partial(arguments, operators.RunWorkflowOperator),
+        "others": partial(
+            sections,
+            RunTemplateOperator=operators.RunTemplateOperator,
+            RunBotOperator=operators.RunBotOperator,
+            RunBotTemplateOperator=operators.RunBotTemplateOperator,
+            AskPerson=operators.AskPerson,
+            **{"@task.browseract": browseract_task},
+        ),
+    },
+    "connection.md": {"extra": extra_fields},
     "other-runs.md": {
+        "operators": partial(arguments, operators.TaskOperator),
         "sensor": partial(arguments, TaskSensor),
         "watcher": partial(arguments, TaskFinishedTrigger),
         "hook": partial(paragraphs, BrowserActHook),

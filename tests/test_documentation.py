@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import ast
 import inspect
+import logging
 import pydoc
 import re
 from pkgutil import resolve_name
+from types import SimpleNamespace
 
 import pytest
 
 from airflow_provider_browseract import __version__, emulator
 from airflow_provider_browseract.api.models import Task, TaskStatus
-from airflow_provider_browseract.api.settings import EXTRA_FIELDS
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
+from airflow_provider_browseract.exceptions import RunError
+from airflow_provider_browseract.hooks.connection import STANDARD_FIELDS
+from airflow_provider_browseract.operators import browseract as operators
 from airflow_provider_browseract.operators.base import InputParametersOperator, RunOperator
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.report import facts
+from airflow_provider_browseract.sensors.browseract import TaskSensor
+from airflow_provider_browseract.triggers.browseract import TaskFinishedTrigger
+from airflow_provider_browseract.worker.showing import showing_failure
 from tests.helpers.pages import PAGES, ROOT, YOUR_WORKFLOW, block_of, public_names
 
 ALL = "\n".join(PAGES.values())
@@ -106,17 +113,25 @@ def test_help_lists_every_operator_argument_and_which_are_templated():
     assert {name for name, text in described if text.endswith("Templated.")} == set(RunWorkflowOperator.template_fields)
 
 
-def test_arguments_table_describes_every_operator_argument_and_no_other():
-    rows = re.findall(r"^\| `(\w+)`( \*)? \|", PAGES["docs/operator.md"], re.MULTILINE)
-    assert [name for name, _ in rows] == operator_arguments()
-    assert {name for name, star in rows if star} == set(RunWorkflowOperator.template_fields)
+def arguments_of(cls: type) -> set[str]:
+    """Return the names of all arguments of a class that the package defines."""
+    ours = [each for each in cls.__mro__ if each.__module__.startswith(f"{PACKAGE}.")]
+    return {name for each in ours for name in inspect.signature(each.__init__).parameters} - {"self", "args"}
 
 
-def test_connection_fields_page_describes_every_extra_field():
-    page = PAGES["docs/reference/connection-fields.md"]
-    assert re.findall(r"^\| Extra `(\w+)` \| (.*?) \|", page, re.MULTILINE) == [
-        (name, (field.description or "").replace(" to BrowserAct", "")) for name, field in EXTRA_FIELDS.items()
-    ]
+@pytest.mark.parametrize(
+    "cls", [*(vars(operators)[name] for name in operators.__all__), TaskSensor, TaskFinishedTrigger]
+)
+def test_pages_describe_every_argument(cls):
+    pages = PAGES["docs/operator.md"] + PAGES["docs/other-runs.md"]
+    described = set(re.findall(r"^\| `(\w+)` \|", pages, re.MULTILINE))
+    assert arguments_of(cls) <= described
+
+
+def test_connection_page_describes_every_field_of_the_form_beside_the_extra():
+    labels = STANDARD_FIELDS["relabeling"]
+    fields = re.findall(r"^\| (API .*?) \((\w+)\) \|", PAGES["docs/connection.md"], re.MULTILINE)
+    assert {name: label for label, name in fields} == labels
 
 
 OTHER_MESSAGES = (
@@ -155,13 +170,52 @@ def test_documented_log_lines_and_headings_are_messages_of_the_provider():
             assert any(part.strip(" ,") in text for text in texts), part
 
 
+def keys_of(heading: str) -> list[str]:
+    """Return the names in the first column of the table below a heading of the page about XComs."""
+    section = PAGES["docs/xcoms-and-metrics.md"].partition(f"\n{heading}\n")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    return sorted(key for row in rows for key in re.findall(r"`([\w.]+)`", row))
+
+
+def values_in_calls(function: str, position: str | int) -> list[str]:
+    """Return the different values of an argument in all calls of a function that pass a constant."""
+    found = set()
+    for path in (ROOT / PACKAGE).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == function:
+                named = {keyword.arg: keyword.value for keyword in node.keywords}
+                match named[position] if isinstance(position, str) else node.args[position]:
+                    case ast.Constant(str() as value):
+                        found.add(value)
+                    case ast.Name(name):
+                        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                        found.add(resolve_name(f"{module}:{name}"))
+    return sorted(found)
+
+
+def test_xcom_table_describes_every_xcom():
+    # Airflow pushes the returned value.
+    assert keys_of("## XComs") == sorted([*values_in_calls("xcom_push", "key"), "return_value"])
+
+
+def test_metrics_table_describes_every_metric():
+    section = PAGES["docs/xcoms-and-metrics.md"].partition("## Metrics")[2]
+    metrics = re.findall(r"^\| `(browseract\..*?)` \|", section, re.MULTILINE)
+    assert sorted(metrics) == values_in_calls("count_in_task", 0)
+
+
 def test_xcom_table_describes_every_fact_of_a_run():
-    page = PAGES["docs/xcoms-and-metrics.md"]
-    section = page[page.index("### The XCom `task`") : page.index("### Copy ids")]
-    keys = [key for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)]
-    assert sorted(keys) == sorted(
-        [*facts(Task(id="1", status=TaskStatus.FINISHED), "browseract_default"), "follows", "hidden", "proof"]
-    )
+    known = facts(Task(id="1", status=TaskStatus.FINISHED), "browseract_default")
+    assert keys_of("### The XCom `task`") == sorted([*known, "follows", "hidden", "proof"])
+
+
+def test_xcom_table_describes_every_fact_of_a_failure():
+    pushed: dict[str, dict[str, object]] = {}
+    ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
+    known = TaskSensor(task_id="wait", browseract_task_id="1")._failure_facts
+    with pytest.raises(RunError), showing_failure(ti, known, logging.getLogger()):
+        raise RunError("The run failed.")
+    assert keys_of("### The XCom `failure`") == sorted(pushed["failure"])
 
 
 def test_pictures_are_those_that_make_pictures_takes():

@@ -85,8 +85,10 @@ def browseract_task(python_callable: Callable[..., Any] | None = None, **kwargs:
     """Turn a function that returns the inputs of a run into a task that runs a workflow or a bot.
 
     :param python_callable: the function.
-    :param kwargs: the arguments of :class:`BrowserActDecoratedOperator`, with ``workflow_id``, or those of
-        :class:`BotDecoratedOperator`, with ``bot_id``.
+    :param kwargs: either ``workflow_id`` and the other arguments of
+        :class:`~airflow_provider_browseract.operators.browseract.RunWorkflowOperator`, without ``input_parameters``; or
+        ``bot_id`` and the other arguments of
+        :class:`~airflow_provider_browseract.operators.browseract.RunBotOperator`, without ``input``.
     :raises InputError: there is neither or both of ``workflow_id`` and ``bot_id``.
     """
     if ("workflow_id" in kwargs) == ("bot_id" in kwargs):

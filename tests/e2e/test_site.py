@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import subprocess
 import threading
@@ -16,7 +15,6 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import ConsoleMessage, Error, Page, expect
 
-from airflow_provider_browseract.operators import browseract
 from tests.helpers.browser import LOOKS, running_browser, serious_findings, skip_without_browser
 from tests.helpers.pages import DOCS, ROOT
 
@@ -25,12 +23,10 @@ HTML = ROOT / "docs" / "_build" / "html"
 PAGES = [path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in DOCS]
 
 # One of each kind: tables and pictures, code, what is made from docstrings, results.
-KINDS = ("index", "tutorial", "reference/triggers", "search")
+KINDS = ("index", "tutorial", "other-runs", "search")
 
 SIZES = {"phone": (400, 800), "desktop": (1400, 900)}
 COLORS: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-
-OPERATORS = [vars(browseract)[name] for name in browseract.__all__ if name.endswith("Operator")]
 
 SEARCHES = {
     "10001": "troubleshooting",
@@ -45,13 +41,13 @@ SEARCHES = {
     "docker": "deployment",
     "gdpr": "security",
     "privacy": "security",
-    "glossary": "glossary",
+    "glossary": "reference",
     "retry policy": "recipes",
     "github actions": "testing",
     "check": "commands",
     "mwaa": "deployment",
     "astro": "deployment",
-    "RunWorkflowOperator": "reference/operators",
+    "RunWorkflowOperator": "operator",
 }
 """What people search for, and the page that they should find among the first three."""
 
@@ -165,9 +161,7 @@ def test_page_is_whole_on_phone_and_desktop_in_light_and_dark(name, page):
 @pytest.mark.parametrize("name", KINDS)
 def test_axe_finds_nothing_serious_on_a_page_of_each_kind(name, page):
     page.goto(f"/{name}.html")
-    # Sphinx shows the arguments in a list of definitions without terms.
-    rules = {"definition-list": {"enabled": False}}
-    assert [finding for look in looks(page) for finding in serious_findings(page, look, rules=rules)] == []
+    assert [finding for look in looks(page) for finding in serious_findings(page, look)] == []
 
 
 def test_each_page_has_a_description_of_its_own(site):
@@ -187,19 +181,6 @@ def test_search_finds_the_page_among_the_first_three(words, name, page):
     found = page.locator("ul.search > li > a:first-of-type").evaluate_all("links => links.map(link => link.pathname)")
     pages = list(dict.fromkeys(found))
     assert f"/{name}.html" in pages[:3], pages[:8]
-
-
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_reference_describes_every_argument_of_an_operator_where_it_is_imported_from(operator, page):
-    page.goto("/reference/operators.html")
-    described = page.locator(f'dt[id="{operator.__module__}.{operator.__qualname__}"] + dd > .field-list strong')
-    arguments = {
-        argument
-        for each in operator.__mro__
-        if each.__module__.startswith("airflow_provider_browseract.")
-        for argument in inspect.signature(each.__init__).parameters
-    }
-    assert arguments - {"self"} <= set(described.all_text_contents())
 
 
 def test_logo_leaves_the_sidebar_to_the_links(page):
