@@ -115,8 +115,9 @@ def test_help_lists_every_operator_argument_and_which_are_templated():
 
 def arguments_of(cls: type) -> set[str]:
     """Return the names of all arguments of a class that the package defines."""
-    ours = [each for each in cls.__mro__ if each.__module__.startswith(f"{PACKAGE}.")]
-    return {name for each in ours for name in inspect.signature(each.__init__).parameters} - {"self", "args"}
+    ours = [vars(each) for each in cls.__mro__ if each.__module__.startswith(f"{PACKAGE}.")]
+    methods = [each["__init__"] for each in ours if "__init__" in each]
+    return {name for method in methods for name in inspect.signature(method).parameters} - {"self"}
 
 
 @pytest.mark.parametrize(
