@@ -80,10 +80,14 @@ def called(function: Any) -> str:
     return f"{function.__name__}{shown.replace(parameters=parameters, return_annotation=Parameter.empty)}"
 
 
+def as_item(text: str) -> str:
+    """Return a cell as the text of an item of a list: each of its fields is an item below it."""
+    return text.replace("<br>", "\n  - ").replace("\\|", "|")
+
+
 def calls(*functions: Any) -> str:
-    """Return the table of what can be called: how, and its docstring."""
-    rows = (f"| `{called(function)}` | {in_one_line(getdoc(function))} |" for function in functions)
-    return "\n".join(("| Call | Meaning |", "| --- | --- |", *rows))
+    """Return the list of what can be called: how, and its docstring."""
+    return "\n".join(f"- `{called(function)}`: {as_item(in_one_line(getdoc(function)))}" for function in functions)
 
 
 def arguments(described: Any) -> str:
@@ -122,21 +126,21 @@ def type_name(hint: Any) -> str:
 
 
 def values(*classes: type, without: Collection[str] = ()) -> str:
-    """Return the table of classes whose values are read: the docstring, the fields with their types, the properties."""
-    rows = []
+    """Return the list of classes whose values are read: the docstring, the fields with their types, the properties."""
+    items = []
     for cls in classes:
         if issubclass(cls, Enum):
-            fields = ", ".join(f"`{each.value}`" for each in cls)
+            fields = f"Values: {', '.join(f'`{each.value}`' for each in cls)}"
         else:
             hints = {
                 name: hint for name, hint in get_type_hints(cls).items() if ClassVar not in (hint, get_origin(hint))
             }
-            fields = ", ".join(f"`{name}` ({type_name(hint)})" for name, hint in hints.items() if name not in without)
+            named = (f"`{name}` ({type_name(hint)})" for name, hint in hints.items() if name not in without)
+            fields = f"Fields: {', '.join(named)}"
         found = {name: each for name, each in vars(cls).items() if isinstance(each, property) and name not in without}
         properties = [f"`{name}`: {in_one_line(getdoc(each))}" for name, each in found.items()]
-        text = "<br>".join((in_one_line(getdoc(cls)), fields, *properties))
-        rows.append(f"| `{cls.__name__}` | {text} |")
-    return "\n".join(("| Class | Meaning, fields and properties |", "| --- | --- |", *rows))
+        items.append(f"- `{cls.__name__}`: " + as_item("<br>".join((in_one_line(getdoc(cls)), fields, *properties))))
+    return "\n".join(items)
 
 
 def attribute_docstrings(cls: type) -> dict[str, str]:

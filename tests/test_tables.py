@@ -1,6 +1,7 @@
-"""The parts of the documentation that are made of docstrings."""
+"""The parts of the documentation that are made of docstrings and of declared settings."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -13,6 +14,12 @@ from tests.helpers.pages import PAGES
 def test_each_part_is_up_to_date(page):
     text = PAGES[f"docs/{page}"]
     assert tables.written(page, text) == text, "run make tables"
+
+
+def test_each_part_of_a_page_is_made():
+    marked = {page: re.findall(r"^<!-- ([\w-]+) -->$", text, re.MULTILINE) for page, text in PAGES.items()}
+    parts = {page: sorted(set(names) - {"end"}) for page, names in marked.items() if names}
+    assert parts == {f"docs/{page}": sorted(made) for page, made in tables.PARTS.items()}
 
 
 @pytest.mark.parametrize("cls", [Emulator, EmulatedWorkflow])
