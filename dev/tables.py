@@ -186,23 +186,32 @@ def options() -> str:
 
 
 def errors(base: type[Exception]) -> str:
-    """Return the descriptions of the errors that have a base class, in the order of their definition."""
-    found = []
+    """Return the table of the errors that have a base class, in the order of their definition.
+
+    The remedy of an error is its attribute. Without one, it is what follows the first paragraph of the docstring.
+    """
+    rows = []
     for kind in vars(exceptions).values():
         if isinstance(kind, type) and issubclass(kind, base):
-            text = (getdoc(kind) or "").partition("\n\n``str(")[0].replace("``", "`")
-            remedy = fill(getattr(kind, "remedy", ""), 118, break_long_words=False, break_on_hyphens=False)
-            parts = (f"```{{py:exception}} {kind.__module__}.{kind.__name__}", text, remedy)
-            found.append("\n\n".join(filter(None, parts)) + "\n```")
-    return "\n\n".join(found)
+            text = re.split(r"\n\n(?:``str\(|:param )", getdoc(kind) or "")[0]
+            remedy = vars(kind).get("remedy")
+            cause, _, rest = text.partition("\n\n") if remedy is None else (text, "", remedy)
+            rows.append(f"| `{kind.__name__}` | {in_one_line(cause)} | {in_one_line(rest)} |")
+    return "\n".join(("| Exception | Cause | Remedy |", "| --- | --- | --- |", *rows))
+
+
+def error_attributes() -> str:
+    """Return the table of the attributes of an error of a call."""
+    texts = attribute_docstrings(exceptions.BrowserActError)
+    texts["brief"] = in_one_line(getdoc(exceptions.BrowserActError.brief))
+    rows = (f"| `{name}` | {text} |" for name, text in texts.items())
+    return "\n".join(("| Attribute | Meaning |", "| --- | --- |", *rows))
 
 
 def codes() -> str:
     """Return the table of BrowserAct's codes."""
     rows = (f"| {code} | `{kind.__name__}` | {remedy or ''} |" for code, (kind, remedy) in CODES.items())
-    return "\n".join(
-        ("| Code | Exception | Remedy, if that of the exception is too general |", "| --- | --- | --- |", *rows)
-    )
+    return "\n".join(("| Code | Exception | Remedy, if not that of the exception |", "| --- | --- | --- |", *rows))
 
 
 INTERNAL = {"begun_statuses", "has_output", "profile_given", "shown_workflow_id", "steps_begun", "worked"}
@@ -277,10 +286,11 @@ PARTS: dict[str, dict[str, Callable[[], object]]] = {
             *(models.BotType, models.Region, Spend, SpendRow),
         ),
     },
-    "reference/exceptions.md": {
+    "troubleshooting.md": {
         "runs": partial(errors, exceptions.RunError),
         "arguments": partial(errors, exceptions.InputError),
         "calls": partial(errors, exceptions.BrowserActError),
+        "attributes": error_attributes,
         "codes": codes,
     },
 }

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import logging
 import pydoc
 import re
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
 from pkgutil import resolve_name
 from types import SimpleNamespace
 
+import airflow.exceptions
+import airflow.sdk
 import pytest
+from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from airflow_provider_browseract import __version__, emulator
-from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.exceptions import RunError
 from airflow_provider_browseract.hooks.connection import STANDARD_FIELDS
 from airflow_provider_browseract.operators import browseract as operators
 from airflow_provider_browseract.operators.base import InputParametersOperator, RunOperator
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.runs.report import facts
+from airflow_provider_browseract.runs.report import facts, step_lines
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.triggers.browseract import TaskFinishedTrigger
 from airflow_provider_browseract.worker.showing import showing_failure
@@ -135,40 +142,99 @@ def test_connection_page_describes_every_field_of_the_form_beside_the_extra():
     assert {name: label for label, name in fields} == labels
 
 
-OTHER_MESSAGES = (
-    # Airflow's and Python's
-    'XComNotFound: XComArg result from search at demo with key="title" is not found!',
-    "XComArg only supports str lookup, received int",
-    "XComForMappingNotPushed: did not push XCom for task mapping",
-    "RunWorkflowOperator.expand() got an unexpected keyword argument 'keyword'",
-    "VARIABLE_NOT_FOUND: {'message': 'Variable shop_profil not found'}",
-    "'dict object' has no attribute 'keywrd'",
-    "string indices must be integers, not 'str'",
-    "cannot import name 'RunWorkflowOperator' from 'airflow_provider_browseract.operators' (unknown location)",
-    # ours, put together from parts
-    "The response to run-task is not from BrowserAct's API (API address http://browseract.invalid/v2).",
-    "input is a text instead of a dict of names and values.",
-    "input is a value of type tuple instead of a dict of names and values.",
-)
+PLACEHOLDER = re.compile(r"%[.\d]*[a-z]|\{[\w:]*\}")
+"""What stands for a value in a text of the logger or of ``str.format``."""
 
 
-def test_documented_log_lines_and_headings_are_messages_of_the_provider():
-    constants = [
-        node.value
-        for path in (ROOT / "airflow_provider_browseract").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ]
-    texts = [re.sub(r"%[.\d]*[a-z]", "", constant) for constant in constants]
-    texts += OTHER_MESSAGES
-    headings = re.findall(r"^### `(.*)`$", PAGES["docs/troubleshooting.md"], re.MULTILINE)
-    section = PAGES["docs/xcoms-and-metrics.md"].partition("## Log lines")[2].partition("\n## ")[0]
-    lines = re.findall(r"^\| `(.*?)` \|", section, re.MULTILINE)
-    assert headings
-    assert lines
-    for message in (*headings, *lines):
-        for part in message.split("…"):
-            assert any(part.strip(" ,") in text for text in texts), part
+def text_of(node: ast.AST) -> str | None:
+    """Return a text of the code with "…" for each value; None if the node is none."""
+    match node:
+        case ast.JoinedStr(values=parts):
+            return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts)
+        case ast.Constant(value=str(text)):
+            return PLACEHOLDER.sub("…", text)
+    return None
+
+
+def texts_of(*paths: Path) -> set[str]:
+    """Return the texts in Python modules and folders of them, without docstrings."""
+    found = set()
+    for file in (file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])):
+        nodes = [*ast.walk(ast.parse(file.read_text()))]
+        left_out = {node.value for node in nodes if isinstance(node, ast.Expr)}
+        left_out |= {part for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        found |= {text for node in nodes if node not in left_out and (text := text_of(node))}
+    return found
+
+
+def texts_of_script() -> list[str]:
+    """Return the texts in the script of the panel."""
+    return re.findall(r'"((?:[^"\\\n]|\\.)*)"', (ROOT / PACKAGE / "panel" / "static" / "panel.js").read_text())
+
+
+def foreign_texts() -> set[str]:
+    """Return the texts in the parts of Airflow that execute tasks, and errors that Python and Jinja raise."""
+
+    def import_operator() -> None:
+        from airflow_provider_browseract.operators import RunWorkflowOperator  # type: ignore[attr-defined]  # noqa: F401
+
+    template = Environment(undefined=StrictUndefined).from_string("{{ params.keywrd }}")
+    texts = texts_of(Path(airflow.sdk.__file__).parent, Path(airflow.exceptions.__file__))
+    for fail in (import_operator, partial(template.render, params={}), lambda: json.loads('"an id"')["title"]):
+        with pytest.raises((ImportError, UndefinedError, TypeError)) as raised:
+            fail()
+        texts.add(str(raised.value))
+    return texts
+
+
+def messages_of(section: str) -> list[str]:
+    """Return the messages in the first cells of tables, without the tables that are generated."""
+    written = re.sub(r"<!-- \w+ -->\n.*?<!-- end -->", "", section, flags=re.DOTALL)
+    cells = re.findall(r"^\| (`.*?`) \|", written, re.MULTILINE)
+    return [message for cell in cells for message in re.findall(r"`(.*?)`", cell)]
+
+
+def is_written(message: str, texts: Iterable[str]) -> bool:
+    """Return whether one of the texts has all parts of a documented message, in their order."""
+    parts = re.compile(".*".join(re.escape(part.strip()) for part in message.split("…")), re.DOTALL)
+    return any(parts.search(text) for text in texts)
+
+
+def section_of(page: str, heading: str) -> str:
+    """Return a section of a page with its subsections."""
+    text, level = PAGES[page], heading.partition(" ")[0]
+    return re.split(rf"^#{{1,{len(level)}}} ", text.partition(f"\n{heading}\n")[2], flags=re.MULTILINE)[0]
+
+
+def test_documented_log_lines_and_messages_are_texts_of_the_code():
+    page = PAGES["docs/troubleshooting.md"]
+    foreign = section_of("docs/troubleshooting.md", "## Messages of Airflow and Python")
+    messages = messages_of(page.replace(foreign, ""))
+    messages += messages_of(section_of("docs/xcoms-and-metrics.md", "## Log lines"))
+    # The line of a step is put together from parts.
+    step_line = step_lines(Task(id="1", status=TaskStatus.RUNNING, steps=(Step(),)), 0)
+    texts = texts_of(ROOT / PACKAGE).union(texts_of_script(), step_line)
+    assert len(messages) > 50
+    assert [message for message in messages if not is_written(message, texts)] == []
+    messages, texts = messages_of(foreign), foreign_texts()
+    assert len(messages) > 5
+    assert [message for message in messages if not is_written(message, texts)] == []
+
+
+def test_troubleshooting_has_each_warning_and_error_that_the_panel_shows():
+    shown = re.findall(r'\bsay\("(.*?)", true\)', (ROOT / PACKAGE / "panel" / "static" / "panel.js").read_text())
+    for file in (ROOT / PACKAGE / "panel").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case ast.Call(func=ast.Name("Notice"), args=[ast.Constant("error" | "warning"), text, *_]):
+                    shown.append(text_of(text))
+                case ast.Dict(keys=[ast.Constant("error")], values=[text]):
+                    shown.append(text_of(text))
+    # Some texts are put together elsewhere.
+    texts = {text for text in shown if text and re.search(r"\w", text)}
+    assert len(texts) > 15
+    messages = messages_of(section_of("docs/troubleshooting.md", "### Messages of the panel"))
+    assert {text for text in texts if not any(is_written(message, [text]) for message in messages)} == set()
 
 
 def keys_of(heading: str) -> list[str]:
