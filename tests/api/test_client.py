@@ -98,13 +98,6 @@ def test_failed_connection_is_an_error_with_url_and_reason_and_nothing_was_proce
     assert (type(caught.value), caught.value.not_processed) == (errors.ConnectionFailedError, True)
 
 
-def test_wrong_api_key_raises_at_once_and_is_not_shown_in_the_error(kind, settings, emulator):
-    with pytest.raises(errors.AuthenticationError, match=r"(?s)Invalid authorization.*connection 'shop'") as caught:
-        kind(replace(settings, api_key="app-wrong")).send(v2.list_regions())
-    assert "app-wrong" not in str(caught.value)
-    assert calls_of(emulator, "get-region-list") == 1
-
-
 def answering(body: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join((b"HTTP/1.1 200 OK", *headers, b"Content-Length: %d" % len(body), b"", body))
 

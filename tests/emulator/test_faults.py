@@ -95,11 +95,9 @@ class TestRequests:
         with ThreadPoolExecutor() as pool:
             with Emulator().serve() as emulator:
                 emulator.fault(REGIONS, RequestFault.hung())
-                sending = pool.submit(httpx.get, f"{emulator.url}/v2/workflow/{REGIONS}", timeout=30)
+                sending = pool.submit(httpx.get, f"{emulator.url}/v2/workflow/{REGIONS}", timeout=None)
                 emulator.wait_until(lambda: emulator.requests)
-                began = time.monotonic()
             assert isinstance(sending.exception(), httpx.RemoteProtocolError)
-            assert time.monotonic() - began < 5
 
 
 class TestRewrites:

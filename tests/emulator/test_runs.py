@@ -5,7 +5,7 @@ import re
 from airflow_provider_browseract.emulator import CONTACTS, ENDLESS, HUMAN, LOG_IN, ORDERS, SEARCH
 from airflow_provider_browseract.emulator.catalogue import orders_of, results_for
 from tests.helpers.cases import cases
-from tests.helpers.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
+from tests.helpers.catalogue import FAILING, PLAIN_TEXT
 
 from .conftest import Account
 
@@ -73,18 +73,6 @@ def test_very_old_endless_run_has_all_credits_and_only_its_newest_steps(account)
     assert (task["credit"], len(task["steps"]), task["steps"][-1]["step"]) == (5 * begun, 10_000, begun)
 
 
-@cases(("finished", False, 20), ("stopped", True, 15))
-def test_credits_can_be_used_at_the_end_only(stops, credits):
-    account = Account(credits_at_end=True)
-    task_id = account.run(SEARCH, PAPER)
-    account.pass_time(1)
-    assert account.task(task_id)["credit"] == 0
-    if stops:
-        account.call(STOP, task_id=task_id)
-    account.pass_time(1)
-    assert account.task(task_id)["credit"] == credits
-
-
 def test_ended_run_can_neither_be_stopped_nor_resumed(account):
     task_id, run_id = account.run(ENDLESS), account.run_bot(ENDLESS)
     account.pass_time(1)
@@ -112,15 +100,6 @@ def test_resumed_run_is_confirmed_and_another_one_continues_after_the_limit_of_i
     assert outputs == [{"confirmed": True}, {"confirmed": False}]
 
 
-def test_output_and_files_appear_output_after_the_end(account):
-    task = account.finished(DOWNLOAD, PAPER, output_after=5.0, output="text")
-    assert (task["status"], bool(task["steps"])) == ("finished", True)
-    assert {"output", "download_files", "files_expires_at"}.isdisjoint(task)
-    account.pass_time(5)
-    task = account.task(task["id"])
-    assert (task["output"]["string"], len(task["download_files"])) == ("text", 1)
-
-
 def test_run_appears_in_lists_listed_after_its_start(account):
     account.emulator.set_workflow("*", listed_after=3.0)
     account.run(SEARCH, PAPER)
@@ -131,16 +110,6 @@ def test_run_appears_in_lists_listed_after_its_start(account):
 
 
 class TestStarts:
-    def test_plan_limits_the_active_runs_of_both_versions_and_a_paused_run_counts(self):
-        account = Account(concurrency=2)
-        paused, _ = account.run(HUMAN), account.run_bot(CONTACTS, COMPANY)
-        account.pass_time(1)
-        assert account.task(paused)["status"] == "paused"
-        assert account.code("run-task", workflow_id=PLAIN_TEXT.id) == 10118
-        assert account.code("create-run", bot_id=PLAIN_TEXT.id, input={}) == 10118
-        account.call(STOP, task_id=paused)
-        account.run(PLAIN_TEXT)
-
     def test_workflow_that_runs_one_at_a_time_refuses_a_second_run(self, account):
         account.run_bot(ORDERS)
         assert account.code("create-run", bot_id=ORDERS.id, input={}) == 90001

@@ -5,13 +5,12 @@ The examples are in https://github.com/browseract-ai/browseract.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator, Output
+from airflow_provider_browseract.emulator import Emulator
 from airflow_provider_browseract.emulator.account import ENDPOINTS
 from airflow_provider_browseract.emulator.v3 import V3
 
@@ -149,33 +148,8 @@ def show_input(emulator: Emulator, show: Callable[[dict[str, Any], dict[str, Any
     emulator.rewrite("page-runs", lambda body: {**body, "items": [shown(each) for each in body["items"]]})
 
 
-def hide_input(emulator: Emulator) -> None:
-    show_input(emulator, lambda _, given: dict.fromkeys(given, "******"))
-
-
 def show_defaults(emulator: Emulator) -> None:
     show_input(
         emulator,
         lambda declared, given: {name: each["default"] for name, each in declared.items() if "default" in each} | given,
     )
-
-
-def convert_input(emulator: Emulator, bot: EmulatedWorkflow) -> None:
-    """Let a bot accept texts instead of values of other types, and show the values for which they stand."""
-    schema = bot.schema
-    either = {
-        name: {"anyOf": [each, {"type": "string"}], **({"default": each["default"]} if "default" in each else {})}
-        for name, each in schema["properties"].items()
-    }
-    # The behaviour of the bot needs the other types.
-    settings = {"behaviour": lambda _: Output(), "output": [1], "files": ()}
-    emulator.set_workflow(bot.id, input_schema={**schema, "properties": either}, **settings)
-
-    def converted(_: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-        texts = {name for name, each in schema["properties"].items() if each["type"] == "string"}
-        return {
-            name: value if name in texts or not isinstance(value, str) else json.loads(value)
-            for name, value in given.items()
-        }
-
-    show_input(emulator, converted)

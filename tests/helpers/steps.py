@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.exceptions import BrowserActError
 
 T = TypeVar("T")
 
@@ -36,29 +34,3 @@ def replace(value: T, **changes: Any) -> T:
     if isinstance(value, BaseModel):
         return value.model_copy(update=changes)
     return dataclasses.replace(value, **changes)  # type: ignore[type-var]
-
-
-@dataclass
-class Played:
-    """What steps did that begin at a time."""
-
-    respond: Callable[[Call[Any]], object]
-    now: float = 2000.0
-    over: Any = None
-    """The result, or the error."""
-    asked: list[Call[Any]] = field(default_factory=list)
-
-    @property
-    def names(self) -> list[str]:
-        return [call.name for call in self.asked]
-
-    def play(self, steps: Generator[Any, Any, Any]) -> Played:
-        try:
-            self.over = carry_out(steps, self._answer)
-        except BrowserActError as error:
-            self.over = error
-        return self
-
-    def _answer(self, step: Call[Any]) -> object:
-        self.asked.append(step)
-        return self.respond(step)

@@ -101,6 +101,7 @@ class World:
             monkeypatch.setattr(time, name, self.clock.time)
         monkeypatch.setattr(time, "sleep", self.clock.sleep)
         monkeypatch.setattr(random, "random", lambda: 0.5)
+        monkeypatch.setattr(random, "uniform", lambda low, high: (low + high) / 2)
         monkeypatch.setattr(STATES, lambda dag_id, task_ids, run_ids, **_: {run_ids[0]: {"run": self.state}})
         world = self
 

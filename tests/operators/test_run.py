@@ -23,7 +23,7 @@ from airflow_provider_browseract.runs.wait import MIN_FAILED_POLLS
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.helpers.cases import cases, raising
 from tests.helpers.demos import report_status
-from tests.helpers.workers import BOTH_WAYS, ORDERS_RESULT, PENS, at_pushes, calls_of, refuse_xcoms
+from tests.helpers.workers import BOTH_WAYS, ORDERS_RESULT, PENS, at_pushes, refuse_xcoms
 
 KEY = "app-emulator"
 LOGS_IN = {"workflow_id": LOG_IN.id, "input_parameters": {"username": "ada", "password": "hunter2"}}
@@ -85,15 +85,6 @@ def test_run_that_ends_at_once_needs_three_requests_and_is_not_deferred(worker, 
 @pytest.fixture
 def orders(worker):
     return lambda **arguments: worker(workflow_id=ORDERS.id, **arguments)
-
-
-def test_result_is_read_from_the_api_and_not_from_the_trigger_event(orders, emulator):
-    run = orders(deferrable=True)
-    event = run.wait_in_triggerer(run.defer())
-    before = calls_of(emulator, "get-task")
-    changed = {**event, "wait": {**event["wait"], "last_seen": "failed"}}
-    assert run.operator().execute_complete(run.context, changed) == ORDERS_RESULT
-    assert calls_of(emulator, "get-task") == before + 1
 
 
 class TestXComs:
@@ -221,15 +212,6 @@ def test_interrupted_start_is_not_repeated(orders, monkeypatch, logs, error, onl
         orders().run()
     may_run = "not known whether BrowserAct started a run. A run may be running and using credits. Check the"
     assert raised is not SystemExit or may_run in logs()
-
-
-def test_private_callback_url_is_refused_unless_the_api_is_private(orders, monkeypatch):
-    arguments = {"callback_url": "http://10.0.0.1/t0ken"}
-    monkeypatch.setenv("AIRFLOW_CONN_PUBLIC", '{"conn_type": "browseract", "password": "app-key"}')
-    with pytest.raises(AirflowFailException, match="which BrowserAct cannot reach") as caught:
-        orders(browseract_conn_id="public", **arguments).run()
-    assert "t0ken" not in str(caught.value)
-    assert orders(**arguments).run() == ORDERS_RESULT
 
 
 class TestChangingConnection:

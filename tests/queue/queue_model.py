@@ -57,7 +57,6 @@ class World:
     triggerers: int = 1
     start_takes: tuple[float, float] = (1.5, 3.5)
     shown_after: float = 0.0
-    counts: bool = True
     starts_per_minute: int | None = None
     shared_runs: bool = False
     one_at_a_time: frozenset[str] = frozenset()
@@ -190,7 +189,7 @@ class World:
             return
         listed = self._listed(queue.versions)
         shown = frozenset(ti.name for ti in listed if self.now - self._started_at(ti) >= self.shown_after)
-        queue.count(shown if self.counts else None, self.now)
+        queue.count(shown, self.now)
         for name in queue.wake(self.now):
             for ti in self.tis:
                 if ti.name == name and ti.state == "deferred":

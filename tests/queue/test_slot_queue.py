@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from statistics import mean
 from typing import Any
 
 import pytest
@@ -208,9 +207,6 @@ class TestManyRuns:
         # Ten waves of twelve runs, with some time between them.
         assert len(world.started) - started >= 0.75 * 10 * 12
 
-    def test_no_slot_is_unused_for_half_a_minute_while_something_waits(self):
-        assert played(150, 5, (5.0, 60.0), seed=2).longest_unused < 30
-
     def test_workflow_that_runs_one_at_a_time_leaves_the_other_slots_to_others(self):
         world = World(5, one_at_a_time=frozenset({"alone"}), seed=3)
         alone = world.submit(20, duration=(20.0, 40.0), source="alone")
@@ -233,19 +229,6 @@ class TestManyRuns:
         assert len(world.started) == 80
         assert world.makespan <= 1.25 * 80 / 10 * 20.0
         assert world.refusals_after_the_first() <= 4
-
-    def test_workflows_follow_a_plan_that_shrinks_after_bots_have_waited(self):
-        def refused(bots: ApiVersion) -> float:
-            worlds = [World(10, seed=seed) for seed in range(5)]
-            for world in worlds:
-                world.submit(30, duration=20.0, dag_id="bots", source="bot", api_version=bots, within=2.0)
-                world.submit(400, duration=20.0, within=20.0)
-                world.play(100)
-                world.plan = 5
-                world.play(400)
-            return mean(world.refusals_after_the_first() for world in worlds)
-
-        assert refused(ApiVersion.V3) <= refused(ApiVersion.V2) + 5
 
 
 class TestDagThatDoesNotStart:
@@ -276,26 +259,6 @@ class TestDagThatDoesNotStart:
         world.play(3000)
         assert len(world.started) == 28
 
-    def test_dag_that_starts_again_returns_to_its_place(self):
-        world = self.queued(1)
-        world.paused.add("stuck")
-        world.play(120)
-        started = len(world.started)
-        world.let_begin("stuck")
-        world.play()
-        dags = [ti.dag_id for _, ti in world.started[started : started + 10]]
-        # Some of the others may be starting.
-        assert dags.count("stuck") == 7
-
-    def test_slow_starts_of_two_dags_are_not_refused_again_and_again(self):
-        worlds = [World(5, start_takes=(20.0, 40.0), seed=seed) for seed in range(5)]
-        for world in worlds:
-            world.submit(50, dag_id="a")
-            world.submit(50, dag_id="b")
-            world.play()
-            assert len(world.started) == 100
-        assert mean(world.refusals_after_the_first() for world in worlds) <= 15
-
 
 @SEEDS
 @pytest.mark.parametrize("triggerers", [1, 2])
@@ -310,13 +273,6 @@ def test_those_that_queued_early_are_among_the_first_of_110(seed, triggerers):
     assert len(world.started) == 110
     # Two triggerers do not know each other's queues, and wake two for one slot.
     assert max(world.places(early)) <= (30 if triggerers == 1 else 40)
-
-
-@SEEDS
-def test_200_on_5_slots_take_at_most_half_as_long_again_without_counts(seed):
-    without = played(200, 5, seed=seed, counts=False)
-    assert without.makespan <= 1.5 * played(200, 5, seed=seed).makespan
-    assert without.refusals_after_the_first() <= 80
 
 
 @SEEDS

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import time
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,6 +89,10 @@ FORMATS = (
     OutputFile(format="md", url="https://f/x/r.md?s"),
     OutputFile(format="../xml", url="http://["),
 )
+SIGNED_FORMATS = tuple(
+    OutputFile(format=kind, name=f"r.{kind}", url=f"https://f/get?token={kind}") for kind in ("csv", "md")
+)
+NUMBERED = [name.replace(".", " (2).") for name in files.RESERVED_NAMES]
 
 
 @cases(
@@ -121,16 +122,23 @@ FORMATS = (
     ("no name", task(download(None, download_url=BY_PATH)), ["y.csv"]),
     ("no name and no url", task(*downloads(None)), ["file"]),
     ("formats", task(download("a.pdf", guid="g1"), formats=FORMATS), ["a.pdf", "r.csv", "r.md", "xml"]),
+    (
+        "urls that differ only in their signature",
+        task(download("r", download_url="https://f/get?token=pdf"), formats=SIGNED_FORMATS),
+        ["r", "r.csv", "r.md"],
+    ),
+    ("reserved names", task(*downloads(*files.RESERVED_NAMES)), NUMBERED),
+    (
+        "equal long names with long ids",
+        task(*(download("x" * 300 + ".csv", guid=each * 300) for each in "gh")),
+        [f"{'x' * 93} ({each * 100}).csv" for each in "gh"],
+    ),
 )
 def test_files_of_a_run_have_safe_and_different_names_and_no_url_in_their_repr(run, names):
     found = files_of(run)
     assert [file.name for file in found] == names
+    assert all(len(name.encode()) <= NAME_BYTES for name in names)
     assert "https" not in repr(found)
-
-
-def test_size_of_a_file_is_the_announced_one():
-    run = task(download("a.pdf"), files=("https://g/b.csv",), formats=FORMATS[:2])
-    assert [file.size for file in files_of(run)] == [None, 3, 9, None]
 
 
 def test_files_of_equal_name_get_the_same_names_in_any_listing_order():
@@ -163,15 +171,6 @@ def test_formats_of_equal_or_reserved_name_are_named_after_the_format_in_any_ord
         assert found == dict(zip(names, safe, strict=True))
 
 
-def test_formats_whose_urls_differ_only_in_their_signature_are_all_kept():
-    formats = tuple(
-        OutputFile(format=kind, name=f"r.{kind}", url=f"https://f/get?token={kind}") for kind in ("csv", "md")
-    )
-    run = task(download("r", download_url="https://f/get?token=pdf"), formats=formats)
-    assert [file.name for file in files_of(run)] == ["r", "r.csv", "r.md"]
-    assert len(addresses_of(returned_files(run))) == 3
-
-
 def test_files_that_only_their_queries_tell_apart_are_all_kept():
     urls = tuple(f"https://f/get.php?id={number}" for number in (1, 2))
     assert [file.url for file in files_of(task(files=urls))] == [*urls]
@@ -181,36 +180,6 @@ def test_files_that_only_their_queries_tell_apart_are_all_kept():
     # Their names do not depend on the order of the list.
     named = {file.url: file.name for file in files_of(task(files=urls))}
     assert {file.url: file.name for file in files_of(task(files=urls[::-1]))} == named
-
-
-def test_file_names_never_equal_a_reserved_name():
-    assert not {file.name for file in files_of(task(*map(download, files.RESERVED_NAMES)))} & {*files.RESERVED_NAMES}
-
-
-def test_equal_long_names_with_long_guids_stay_short_enough_for_every_store():
-    name = "x" * 300 + ".csv"
-    found = files_of(task(*(download(name, guid=f"{number}{'g' * 300}") for number in range(3))))
-    assert len({file.name for file in found}) == 3
-    assert all(len(file.name.encode()) <= NAME_BYTES and file.name.endswith(".csv") for file in found)
-
-
-@pytest.mark.parametrize("listed", ["downloads", "output files"])
-def test_names_of_ten_thousand_files_with_one_name_take_little_time(listed):
-    urls = [f"https://f/{number}/a.csv" for number in range(10_000)]
-    run = task(*(download(None, download_url=url) for url in urls)) if listed == "downloads" else task(files=(*urls,))
-    best = 9.0
-    for _ in range(5):
-        began = time.thread_time()
-        found = files_of(run)
-        best = min(best, time.thread_time() - began)
-    assert len({file.name for file in found}) == len(urls)
-    assert best < 1.0
-
-
-def test_name_of_combining_characters_takes_little_time():
-    began = time.thread_time()
-    safe_name("\u0301\u0316" * 50_000 + ".csv")
-    assert time.thread_time() - began < 5.0
 
 
 @cases(

@@ -6,7 +6,6 @@ import pytest
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs import callback_url
-from airflow_provider_browseract.runs.addresses import URL_LENGTH
 from airflow_provider_browseract.runs.callback_url import TOKEN, is_resumed_wait
 from airflow_provider_browseract.runs.request import RunRequest, Source, digest
 from airflow_provider_browseract.runs.wait import Wait
@@ -60,14 +59,6 @@ def test_invalid_webhook_base_url_is_refused_naming_its_connection_field(base_ur
         arranged(base_url)
     assert "webhook_base_url of connection 'browseract_default'" in str(refused.value)
     assert "secret" not in str(refused.value)
-
-
-def test_callback_url_may_have_as_many_characters_as_browseract_takes():
-    others = len(arranged("https://airflow.example.com/").callback_url)
-    base_url = "https://airflow.example.com/" + "x" * (URL_LENGTH - others - 1)
-    assert len(arranged(base_url).callback_url) == URL_LENGTH
-    with pytest.raises(InputError, match="The callback address that begins with webhook_base_url"):
-        arranged(base_url + "x")
 
 
 RESUMED = callback_url.resumed_wait(Wait("7", 1.0, began_at=BEGAN))

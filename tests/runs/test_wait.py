@@ -116,13 +116,6 @@ def test_response_with_a_hundred_thousand_steps_adds_about_fifty_lines_of_limite
     assert polls.wait.steps_logged == 100_000
 
 
-def test_last_of_many_new_steps_are_logged():
-    lines = Polls(R, R, F, steps=[(FIRST,), steps_until(61)]).log.lines
-    shown = [text for text in lines if text.startswith("Step ")]
-    assert [int(text.removeprefix("Step ").split(":")[0]) for text in shown] == [1, *range(12, 62)]
-    assert "... 10 more steps" in lines
-
-
 NOT_BROWSERACTS_WORD_ABOUT_THE_TASK = cases(
     "error",
     {
@@ -282,11 +275,6 @@ class TestPollsBehindACallback:
     def test_lost_callback_costs_at_most_about_as_long_as_the_run_took(self, length):
         late = max(polls_of(length)[-1] for _ in range(500)) - length
         assert late <= (1 + wait.JITTER) * min(length, timings.SAFETY_POLL_INTERVAL)
-
-    def test_run_of_20_to_60_seconds_is_polled_at_most_two_and_a_half_times_before_its_callback(self):
-        # With the check of the inputs, the start, and a read after each of start and end: 6.5 requests.
-        polls = [sum(at < length for at in polls_of(length)) for length in range(20, 61) for _ in range(200)]
-        assert sum(polls) / len(polls) <= 2.5
 
 
 @cases(

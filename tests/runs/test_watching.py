@@ -14,7 +14,7 @@ from airflow_provider_browseract.runs import watching
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import PAGE_SIZE, REPORT_WINDOW, WATCH_OVERLAP, Cursor, Window
 from tests.helpers.cases import cases
-from tests.helpers.steps import carry_out, read
+from tests.helpers.steps import carry_out
 
 NOW = 1_000_000_000.0
 FINISHED, RUNNING, FAILED, CANCELED = TaskStatus.FINISHED, TaskStatus.RUNNING, TaskStatus.FAILED, TaskStatus.CANCELED
@@ -93,16 +93,6 @@ class TestAWindow:
         [ended] = window.add([task("1", finished=None, credit=45)], NOW + 20)
         assert (ended.task.credit, ended.moment) == (45, NOW + 10)
 
-    def test_window_lists_tasks_beside_one_whose_status_is_not_documented(self):
-        window = Window(NOW)
-        good = {"id": "1", "status": "finished", "created_at": moment(-60).isoformat(), "output": "?"}
-        odd = {**good, "id": "2", "status": "teleported"}
-        page = {"items": [good, odd, {**good, "id": "4"}], "page": 1, "total_pages": 1}
-        listed = read(window.call(), page).items
-        assert sorted(ids(window.add(listed, NOW))) == ["1", "4"]
-        # What could not be understood is listed again until it can be.
-        assert "2" in ids(window.add([task("2")], NOW + 60))
-
 
 class Account:
     """Responds to the calls of a window in version 3 of the API, from tasks in any order."""
@@ -136,19 +126,6 @@ ORDERS: dict[str, Callable[[list[Task]], list[Task]]] = {
     "newest first": lambda tasks: tasks[::-1],
 }
 in_either_order = cases("order", ORDERS)
-
-
-@in_either_order
-@pytest.mark.parametrize("started", [0, 1], ids=["", "while others are started"])
-def test_changes_have_all_tasks_of_several_pages_once_and_no_filter_by_status(order, started):
-    account = Account(order, 250)
-    before = {each.id for each in account.tasks}
-    account.before_each_page = lambda: account.tasks.extend([task_of_a_bot(len(account.tasks), 0.0, RUNNING)] * started)
-    found = [each.id for each in account.changes().items]
-    assert before <= set(found) <= {each.id for each in account.tasks}
-    assert len(set(found)) == len(found)
-    assert [(call["page"], call["limit"]) for call in account.calls] == [(1, 100), (2, 100), (3, 100)]
-    assert not any("status" in call for call in account.calls)
 
 
 @in_either_order
@@ -203,10 +180,6 @@ class TestACursor:
         again = Cursor.read(json.loads(json.dumps(to_json(cursor))), NOW + 7000)
         for each in (cursor, again):
             assert ids(each.news([ended("1", 10), ended("2", 20), ended("3", 3000)])) == ["3"]
-
-    def test_cursor_reports_ended_tasks_without_a_creation_time(self):
-        undated = watching.EndedTask(Task(id="2", status=FINISHED, finished_at=moment(10)), NOW + 10)
-        assert set(ids(beginning().news([ended("1", 10), undated]))) == {"1", "2"}
 
     @pytest.mark.parametrize(
         ("reported", "at", "late"), [(5000, 5000, 5001 - WATCH_OVERLAP), (90_000, 0, 10)], ids=["listed late", "future"]

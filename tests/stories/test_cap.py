@@ -205,9 +205,3 @@ class TestDeferral:
         with pytest.raises(FAILS, match="because more credits were used than max_credits=100 allows"):
             self.resume(capped, event)
         assert world.emulator.tasks[0].status == "canceled"
-
-    def test_run_that_was_stopped_fails_although_the_cap_was_raised_in_the_meantime(self, capped, world, monkeypatch):
-        event = world.fire(capped[2].trigger)
-        monkeypatch.setattr(self, "args", {"max_credits": 1000})
-        with pytest.raises(FAILS, match=STOPPED):
-            self.resume(capped, event)

@@ -1,6 +1,7 @@
 """Starts whose response is late, lost or replaced, runs that cannot be read, and what people do in the meantime."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,9 @@ GONE, REFUSED, DOWN = RequestFault.refused(10112), RequestFault.refused(99001), 
 LOOKING, FOUND = "Looking for it for up to 120 seconds: ", "The run of this start was found"
 NEWEST = "Check the newest tasks"
 NO_STATE = {"durable": False}
+ASKS, NO_WAIT = {"on_paused": "ask"}, {"wait_for_completion": False}
 LOSES_WORKER = Try(dies="after read", run=LONG)
+CLEARED = Try(cleared=True, runs="canceled finished", says="the Airflow task was cleared")
 MARKED: Any = partial(Try, RunCanceledError, state="failed", run=LONG)
 UNKNOWN_START = Try(RunStartUnknownError, faults={**LOST, "list": (DOWN, None)}, run=LONG)
 
@@ -49,7 +52,7 @@ SLOW = {
     "HTTP 524": (100.0, 524, 125.0),
     "a minute and a half later": (30.0, None, 120.0),
 }
-ONE_RUN = {
+STORIES = {
     **{name: [Try(slow_start=how, says=f"{LOOKING} ... {FOUND}")] for name, how in SLOW.items()},
     **{name: [Try(instead={"start": change}, says=f"{LOOKING} ... {FOUND}")] for name, change in REPLACED.items()},
     "marked while it is looked up": [
@@ -127,14 +130,20 @@ ONE_RUN = {
             runs="canceled",
         )
     ],
+    "worker was lost, then cleared": [LOSES_WORKER, CLEARED],
+    "worker was lost with on_paused=ask, then cleared": [replace(LOSES_WORKER, args=ASKS), replace(CLEARED, args=ASKS)],
+    "success without waiting, then cleared": [
+        Try(args=NO_WAIT, run=LONG),
+        Try(args=NO_WAIT, cleared=True, run=LONG, runs="running running"),
+    ],
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", ONE_RUN)
-def test_lost_start_leaves_one_run(name, way, kind, player):
-    player(kind, way).play(*ONE_RUN[name])
+@pytest.mark.parametrize("name", STORIES)
+def test_story(name, way, kind, player):
+    player(kind, way).play(*STORIES[name])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -267,18 +276,3 @@ def test_result_that_airflow_could_not_store_is_read_again_after_a_clear(way, pl
     # Airflow calls no on_success_callback of a task that it could not make a success.
     monkeypatch.setattr("airflow_provider_browseract.operators.base.task_instance_state", lambda ti: "failed")
     found.play(Try(), Try(cleared=True, later=600, says="Reattaching to"))
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_task_that_has_succeeded_without_waiting_is_cleared_without_a_stop(way, player):
-    args = {"wait_for_completion": False}
-    player("workflow", way).play(
-        Try(args=args, run=LONG), Try(args=args, cleared=True, run=LONG, runs="running running")
-    )
-
-
-@pytest.mark.parametrize("args", [{}, {"on_paused": "ask"}], ids=["", "asks"])
-def test_clear_after_a_lost_worker_stops_the_run_that_is_still_active(args, player):
-    found = player("workflow", WAYS[0])
-    first = Try(dies="after read", run=LONG, args=args)
-    found.play(first, Try(cleared=True, args=args, runs="canceled finished", says="the Airflow task was cleared"))

@@ -148,7 +148,7 @@ STORIES = {
     "output in another format": [Try(FAILS, args={"output_format": "csv"}), Try(cleared=True)],
     "not durable": [Try(args=NO_STATE), Try(args=NO_STATE, runs="finished finished")],
     "BrowserAct is down": [Try(RunLostError, run=LONG, faults=NO_READ), Try(later=60)],
-    "run takes six hours": [Try(run={"duration": 6 * 3600})],
+    "run takes an hour": [Try(run={"duration": 3600})],
     "output is late": [Try(run={"output_after": 10})],
     # Each run uses 20 credits.
     "within the budget": [Try(extra=ENOUGH), Try(extra=ENOUGH, cleared=True, runs="finished finished")],

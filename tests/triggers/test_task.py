@@ -12,7 +12,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.stored import from_json
-from airflow_provider_browseract.runs.wait import FOREVER, MIN_FAILED_POLLS, WaitEvent, WokenBy
+from airflow_provider_browseract.runs.wait import FOREVER, WaitEvent, WokenBy
 from airflow_provider_browseract.triggers import task as triggers
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.triggers.task import TaskTrigger
@@ -21,20 +21,16 @@ from tests.helpers.workers import calls_of, stored_trigger
 from tests.triggers.waits import start, start_bot, start_paused, trigger
 
 
-def test_client_that_cannot_be_opened_ends_the_wait_as_failed_polls_do(world, emulator, wait, monkeypatch, logs):
+@cases(("client cannot be opened", "browseract_default", "private.pem"), ("no connection", "nowhere", "nowhere"))
+def test_wait_that_cannot_poll_is_given_up_as_after_failed_polls(
+    world, emulator, wait, monkeypatch, logs, conn_id, words
+):
+    waiting, began = trigger(start()).wait, world.clock.now
     monkeypatch.setattr(client.AsyncBrowserActClient, "_open", raising(FileNotFoundError("/etc/ssl/private.pem")))
-    began = world.clock.now
-    assert wait(trigger(start())).end is None
-    assert world.clock.now - began >= timings.POLL_PATIENCE
-    assert "private.pem" in logs()
-
-
-def test_task_trigger_gives_up_when_its_connection_is_missing_for_long(world, emulator, wait, logs):
-    began = world.clock.now
-    event = wait(TaskTrigger(browseract_conn_id="nowhere", wait=trigger(start()).wait))
-    assert event.wait.failed_polls >= MIN_FAILED_POLLS
+    event = wait(TaskTrigger(browseract_conn_id=conn_id, wait=waiting))
+    assert event.wait.last_seen is None
     assert 0 <= world.clock.now - began - timings.POLL_PATIENCE < 60
-    assert "nowhere" in logs()
+    assert words in logs()
 
 
 @pytest.mark.parametrize(("within", "seconds"), [(3600, 600), (30, 30)], ids=["patience", "until the deadline"])
@@ -199,12 +195,6 @@ class TestTrouble:
         monkeypatch.setattr(BrowserActHook, "aget_connection", raising(OSError("no secrets here")))
         event = world.run(answered_late())
         assert (event.answer, event.answered_by) == (Answer.STOP, "ada")
-
-    def test_answer_is_found_although_no_client_can_be_opened(self, people, wait, asking, monkeypatch):
-        monkeypatch.setattr(client.AsyncBrowserActClient, "_open", raising(FileNotFoundError("/etc/ssl/private.pem")))
-        people.answer("Stop")
-        assert (event := wait(asking())).answer is Answer.STOP
-        assert event.answered_by == "ada"
 
     def test_worker_continues_with_an_open_action_after_an_unexpected_error(self, people, wait, asking, monkeypatch):
         monkeypatch.setattr(triggers, "send_all_async", raising(ZeroDivisionError("a bug")))

@@ -3,7 +3,6 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from airflow.sdk import Variable
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
@@ -50,32 +49,24 @@ def today(world):
 # Before a start
 
 
-@BOTH_WAYS
-@cases(
-    ("within", 119, False, "daily_credits: 60 of 119 credits are used, 0 are expected"),
-    ("exactly", 80, False, "daily_credits: 60 of 80 credits are used"),
-    ("over", 79, True, "and 20 for this run (mean of earlier runs)."),
-)
-def test_start_over_the_budget_is_refused_even_if_others_have_used_the_credits(
-    search, emulator, limit, start_outside, today, logs, deferrable, credits, refused, text
-):
+def test_refusals_of_a_budget_have_the_same_reason_whatever_the_numbers_are(search, limit, start_outside, today):
+    """The panel groups failures by their reason."""
     start_outside(3)
-    limit(daily_credits=credits)
-    run = search(deferrable=deferrable)
-    if refused:
-        with pytest.raises(AirflowFailException) as failed:
-            run.run()
-        assert text in str(failed.value)
-        # The panel groups failures by their reason, which is the same for all that the budget refuses.
-        failure = run.ti.xcoms["failure"]
-        assert failure["reason"] == REFUSED
-        assert failure["remedy"].startswith(f"Wait until {today + timedelta(days=1):%Y-%m-%d} 00:00 UTC, raise daily")
-    else:
-        assert len(run.run()) == 2
-        assert text in logs()
-    assert len(emulator.tasks) == (3 if refused else 4)
-    # The budget is checked once.
-    assert refused or calls_of(emulator, "list-tasks") == 1
+    limit(daily_credits=79)
+    run = search()
+    with pytest.raises(AirflowFailException, match=r"and 20 for this run \(mean of earlier runs\)\."):
+        run.run()
+    failure = run.ti.xcoms["failure"]
+    assert failure["reason"] == REFUSED
+    assert failure["remedy"].startswith(f"Wait until {today + timedelta(days=1):%Y-%m-%d} 00:00 UTC, raise daily")
+
+
+def test_budget_that_allows_a_run_is_checked_once(search, emulator, limit, start_outside, logs):
+    start_outside(3)
+    limit(daily_credits=80)
+    assert len(search().run()) == 2
+    assert "daily_credits: 60 of 80 credits are used" in logs()
+    assert calls_of(emulator, "list-tasks") == 1
 
 
 def test_active_runs_of_another_connection_with_the_same_key_count(search, emulator, start_outside, monkeypatch):
@@ -128,25 +119,6 @@ def test_of_50_starts_a_day_the_budget_allows_10_until_all_tasks_have_run(search
         assert (len(emulator.tasks), calls_of(emulator, "run-task")) == (10 * day, 10 * day)
         world.clock.now = (today + timedelta(days=day)).timestamp() + timings.CLOCK_SKEW
     assert sum(task.credit for task in emulator.tasks) == 3 * 10 * EACH
-
-
-def test_sums_of_past_days_are_stored_in_a_variable(search, world, emulator, limit, start_outside, today, monkeypatch):
-    kept: dict[str, str] = {}
-    monkeypatch.setattr(Variable, "get", lambda key, default=None, **_: kept.get(key, default))
-    monkeypatch.setattr(Variable, "set", lambda key, value, **_: kept.update({key: value}))
-    start_outside(3)
-    world.clock.now = (today + timedelta(days=1, hours=8)).timestamp()
-    limit(monthly_credits=1000)
-    # The past days of the month, the last one with today. After that today alone, and older runs for the mean.
-    for lists, older in ((today.day, 0), (1, 1)):
-        emulator.requests.clear()
-        assert len(search().run()) == 2
-        assert calls_of(emulator, "list-tasks") == lists + older
-        assert calls_of(emulator, "page-runs") == lists
-    assert list(kept) == ["browseract_spend_browseract_default"]
-    stored = json.loads(kept["browseract_spend_browseract_default"])
-    assert stored["key_digest"] == BrowserActHook().settings.key_digest
-    assert stored["days"].items() >= {str(today.date()): 3 * EACH, str(today.date() - timedelta(days=1)): 0}.items()
 
 
 # on_budget="wait"

@@ -1,7 +1,6 @@
 """A finished run whose output is late, whose results are written, or cannot be: no result is lost or paid twice."""
 
 import json
-import threading
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +14,8 @@ from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.emulator import CONTACTS, EXPORT, ORDERS, SEARCH, EmulatedFile, RequestFault
-from airflow_provider_browseract.exceptions import ResultError, RunFailedError, StorageError
+from airflow_provider_browseract.exceptions import ResultError, StorageError
 from airflow_provider_browseract.operators.browseract import RunBotOperator
-from airflow_provider_browseract.results.download import FileSession, Stopped
 from airflow_provider_browseract.results.folder import Folder
 from airflow_provider_browseract.results.store import Results, ResultStore
 from airflow_provider_browseract.runs.request import Source
@@ -131,24 +129,6 @@ class TestKillWhileResultsAreWritten:
         with pytest.raises(ResultError, match=self.LEFT):
             run.run()
 
-    def test_kill_ends_a_download_and_leaves_it_to_the_next_try(self, download, store, monkeypatch):
-        under_way, ended = threading.Event(), threading.Event()
-
-        def fetch_until_stopped(session, *_) -> int:
-            under_way.set()
-            session.stop.wait(60)
-            ended.set()
-            raise Stopped
-
-        monkeypatch.setattr(FileSession, "fetch", fetch_until_stopped)
-        run = download(EmulatedFile("a.csv", b"a,b"), store=store, max_tries=1)
-        killing = threading.Thread(target=lambda: under_way.wait(30) and run.made.on_kill())
-        killing.start()
-        with pytest.raises(ResultError, match=self.LEFT):
-            run.run()
-        assert ended.wait(10)
-        killing.join()
-
 
 class TestErrors:
     @pytest.mark.parametrize("remembered", [False, True], ids=["not remembered", "remembered"])
@@ -162,14 +142,6 @@ class TestErrors:
         if remembered:
             assert run().run() == ORDERS_RESULT
         assert len(emulator.tasks) == 1
-
-    def test_path_that_is_empty_after_the_deferral_is_an_error_and_the_output_is_not_returned_instead(self, export):
-        run = export(deferrable=True)
-        deferred = run.defer()
-        event = run.wait_in_triggerer(deferred)
-        run.arguments["output_path"] = ""
-        with pytest.raises(AirflowFailException, match=r"its results could not be written: .*output_path"):
-            run.resume(deferred, event)
 
     def test_failing_store_leaves_results_to_a_later_try_or_names_their_log(self, export, emulator, store, monkeypatch):
         monkeypatch.setattr(ResultStore, "save", raising(StorageError("no space left")))
@@ -255,20 +227,6 @@ class TestOutputPath:
         endpoints = [request.endpoint for request in emulator.requests]
         assert "query-run" in endpoints[endpoints.index("download-file") :]
         assert calls_of(emulator, "get-task") == 0
-
-    def test_unreachable_output_path_after_failed_run_starts_no_run(self, worker, emulator, folder, store, monkeypatch):
-        emulator.set_workflow(ORDERS.id, outcome="failed")
-        arguments = {"workflow_id": ORDERS.id, "output_path": str(folder), "store": store}
-        with pytest.raises(RunFailedError):
-            worker(**arguments).run()
-
-        def away(self, consequence):
-            raise StorageError(f"no network. {consequence}")
-
-        monkeypatch.setattr(Folder, "check", away)
-        with pytest.raises(StorageError, match=r"^no network\. No run was started\.$"):
-            worker(**arguments).run()
-        assert len(emulator.tasks) == 1
 
     def test_unreachable_output_path_does_not_prevent_a_reattach(self, worker, emulator, folder, store, monkeypatch):
         emulator.set_workflow(ORDERS.id, duration=0.5)

@@ -165,12 +165,10 @@ class TestUnexpectedSigterm:
     )
     def test_sigterm_after_the_run_has_ended_still_returns_its_result(self, tries, airflow, emulator, arguments, logs):
         emulator.next_run(SEARCH.id, duration=0.2)
-        attempt = tries(poll_interval=60, **arguments)
-        began = time.monotonic()
+        # SIGTERM interrupts the sleep between two polls.
+        attempt = tries(poll_interval=3600, **arguments)
         with sigterm_after(attempt, partial(wait_for_end, emulator)):
             assert len(attempt.run()) == 2
-        # SIGTERM has interrupted the sleep between two polls.
-        assert time.monotonic() - began < 20
         assert [task.status for task in emulator.tasks] == ["finished"]
         assert "The run had already ended. Reading its result." in logs()
 
@@ -360,12 +358,6 @@ class TestUserActionInAirflow:
         assert isinstance(error, RunCanceledError)
         assert f"{why}.\nThe run had already ended.\n" in str(error)
         assert emulator.tasks[0].status == "finished"
-
-
-def test_worker_considered_dead_by_airflow_keeps_the_run_for_the_try_that_replaced_it(tries, killed, airflow, emulator):
-    error = killed(tries(), happens=partial(airflow.become, "running", superseded=True))
-    assert "Airflow considered this try dead and started another one.\n" + REATTACHES in str(error)
-    assert emulator.tasks[0].status == "running"
 
 
 class TestUnreachableAirflow:
@@ -583,12 +575,12 @@ class TestExecutionTimeout:
         assert logs().count("Killed: execution_timeout ended the Airflow task.") == 1
 
     def test_sigterm_while_execution_timeout_waits_for_the_list_ends_the_wait(self, lost, emulator, monkeypatch, logs):
-        monkeypatch.setattr(timings, "LIST_READS", (60.0, 120.0))
-        attempt, began = lost(), time.monotonic()
+        # Without SIGTERM, this would take hours.
+        monkeypatch.setattr(timings, "LIST_READS", (3600.0, 7200.0))
+        attempt = lost()
         deciding = partial(emulator.wait_until, lambda: attempt.made is not None and attempt.made._run._deciding)
         with sigterm_after(attempt, deciding), pytest.raises(AirflowTaskTimeout):
             self.execute(attempt)
-        assert time.monotonic() - began < 30
         assert emulator.tasks[0].status == "running"
         assert f"BrowserAct tasks of workflow {SEARCH.id}: {emulator.tasks[0].id}" in logs()
 
@@ -732,11 +724,17 @@ def test_late_response_of_airflow_after_the_deferral_is_ignored(tries, airflow, 
     assert emulator.tasks[0].status == "running"
 
 
-@pytest.mark.parametrize("stored", [True, False])
-def test_deferral_of_a_later_try_is_not_taken_for_that_of_the_killed_try(tries, killed, airflow, emulator, stored):
+@cases(
+    ("another try runs", "running", True),
+    ("another try has deferred", "deferred", True),
+    ("another try has deferred, and cannot know the run", "deferred", False),
+)
+def test_run_is_kept_for_the_try_that_replaced_the_killed_one_if_it_can_reattach(
+    tries, killed, airflow, emulator, state, stored
+):
     def replaced() -> None:
         attempt.made._run.stored = stored
-        airflow.become("deferred", superseded=True)
+        airflow.become(state, superseded=True)
 
     attempt = tries()
     error = killed(attempt, happens=replaced)

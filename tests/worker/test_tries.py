@@ -16,8 +16,7 @@ from airflow_provider_browseract.runs.wait import WaitEvent
 from airflow_provider_browseract.worker import checks
 from airflow_provider_browseract.worker.ledger import STATE_KEY
 from tests.helpers.cases import cases, raising
-from tests.helpers.catalogue import PRICES
-from tests.helpers.demos import convert_input, hide_input, show_defaults
+from tests.helpers.demos import show_input
 from tests.helpers.workers import KILL, calls_of, set_retry_policy
 
 
@@ -97,17 +96,6 @@ class TestAfterAirflowError:
         attempt.defer()
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         assert len(attempt.operator().resume_execution("__fail__", {"error": error}, attempt.context)) == 2
-
-    def test_invalid_trigger_event_of_an_unknown_run_reports_where_to_look(self, tries, emulator):
-        attempt = tries(deferrable=True, store=None)
-        attempt.defer()
-        before = calls_of(emulator, "get-task")
-        attempt.ti.xcoms["task"]["task_id"] = "8"
-        for found in (None, ["7", "8"]):
-            attempt.ti.xcoms["task_id"] = found
-            with pytest.raises(RunLostError, match=r"(?s)has a valid proof\. Check the newest tasks.* Check that"):
-                attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
-        assert calls_of(emulator, "get-task") == before
 
     @pytest.mark.parametrize("event", [None, {"end": "triumph"}], ids=["missing", "unknown end"])
     @pytest.mark.parametrize("readable", [True, False], ids=["run is read", "run cannot be read"])
@@ -288,84 +276,27 @@ def test_durable_logs_a_warning_before_airflow_3_3_where_it_has_no_effect(worker
     assert ("durable=True has no effect" in logs()) == durable
 
 
-# Lost starts of bots, or of templates as bots, with each behaviour that BrowserAct may have
-
-
-BOT: Any = {
+HIDDEN: Any = {
     "operator_class": operators.RunBotOperator,
-    "bot_id": PRICES.id,
-    "input": {
-        "products": ["laptops", "phones"],
-        "country": "DE",
-        "max_offers": 2,
-        "in_stock": True,
-        "price": {"min": 0.5, "max": 1000},
-        "coupon": None,
-    },
+    "bot_id": CONTACTS.id,
+    "input": {"company_name": "Example Corp"},
 }
-TEXTS = {
-    **BOT["input"],
-    "products": '["laptops", "phones"]',
-    "max_offers": "2",
-    "in_stock": "True",
-    "price": '{"min": 0.5}',
+TEMPLATE: Any = {
+    "operator_class": operators.RunBotTemplateOperator,
+    "template_id": TEMPLATE_SEARCH.id,
+    "input": {"keyword": "ink"},
 }
-"""What templates of Airflow render to."""
-
-INK, COMPANY = {"keyword": "ink"}, {"company_name": "Example Corp"}
-CONTACT: Any = {"operator_class": operators.RunBotOperator, "bot_id": CONTACTS.id, "input": COMPANY}
-TEMPLATE: Any = {"operator_class": operators.RunBotTemplateOperator, "template_id": TEMPLATE_SEARCH.id, "input": INK}
 WORKFLOW_TEMPLATE: Any = {
     "operator_class": operators.RunTemplateOperator,
     "workflow_template_id": TEMPLATE_SEARCH.id,
-    "input_parameters": INK,
+    "input_parameters": {"keyword": "ink"},
 }
 
 
-def behaves(**settings):
-    return lambda emulator: emulator.__dict__.update(settings)
-
-
-nothing, as_in_the_demos, share_runs = behaves(), behaves(as_in_the_demos=True), behaves(shared_runs=True)
-
-
-def convert_and_show_defaults(emulator):
-    convert_input(emulator, PRICES)
-    show_defaults(emulator)
-
-
-@cases(
-    ("defaults are shown", CONTACT, show_defaults),
-    ("defaults are shown of values that were sent", BOT, show_defaults),
-    ("texts that the operator converts", {**BOT, "input": TEXTS}, nothing),
-    (
-        "texts that BrowserAct converts",
-        {**BOT, "input": {**TEXTS, "in_stock": "true"}, "validate_inputs": False},
-        convert_and_show_defaults,
-    ),
-    ("number that the operator converts", {**CONTACT, "input": {"company_name": 12}}, nothing),
-    ("lists are shared with version 2", BOT, share_runs),
-)
-def test_run_of_a_bot_is_adopted(worker, emulator, arguments, behave):
-    behave(emulator)
-    emulator.fault("create-run", RequestFault.lost_response(), times=1)
-    attempt = worker(**arguments)
-    attempt.run()
-    [task] = emulator.tasks
-    assert attempt.ti.xcoms["task_id"] == task.id
-    assert calls_of(emulator, "create-run") == 1
-
-
-@cases(
-    ("bot whose input is hidden", BOT, hide_input),
-    ("template", TEMPLATE, nothing),
-    ("template whose defaults are shown", TEMPLATE, show_defaults),
-    ("template whose input is hidden", TEMPLATE, hide_input),
-    ("template, odd responses", TEMPLATE, as_in_the_demos),
-    ("template of a workflow", WORKFLOW_TEMPLATE, nothing),
-)
-def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, store, logs, arguments, behave):
-    behave(emulator)
+@cases("arguments", {"hidden input": HIDDEN, "template": TEMPLATE, "template of a workflow": WORKFLOW_TEMPLATE})
+def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, store, logs, arguments):
+    if arguments is HIDDEN:
+        show_input(emulator, lambda _, given: dict.fromkeys(given, "******"))
     for endpoint in ("create-run", "create-template-run", "run-task-by-template"):
         emulator.fault(endpoint, RequestFault.lost_response(), times=1)
     attempt = worker(**arguments, store=store, max_tries=1)
