@@ -101,13 +101,6 @@ class TestOutputs:
         assert "/a%20b.txt?" in run["output_files"]["txt"]["download_url"]
         assert "output" not in run
 
-    def test_downloads_have_their_fields_in_snake_case_on_v3(self, account):
-        [of_v2] = account.finished(DOWNLOAD, PAPER)["download_files"]
-        [of_v3] = account.finished(DOWNLOAD, PAPER, as_bot=True)["download_files"]
-        assert [name.replace("_", "") for name in of_v3] == [name.lower() for name in of_v2]
-        assert of_v2.keys() > {"guid", "fileSize", "downloadUrl", "downloadCompletedTime", "expiresAt"}
-        assert (of_v3["file_name"], of_v3["file_size"]) == (of_v2["fileName"], of_v2["fileSize"])
-
     @cases(("output file", EXPORT), ("download", DOWNLOAD))
     def test_expired_file_link_is_replaced_by_a_new_one(self, account, workflow):
         def link():

@@ -77,17 +77,13 @@ REFUSED = {
 }
 
 REDIRECTS = {
-    **{f"http://{host}:{{port}}/secret": PRIVATE for host in NEAR.split()[::5]},
+    "http://near.example:{port}/secret": PRIVATE,
     "//127.0.0.1:{port}/secret": PRIVATE,
     " http://127.0.0.1:{port}/secret": PRIVATE,
     "http://files.example@127.0.0.1:{port}/secret": CREDENTIALS,
     "http://127.0.0.1:{port}\\@files.example/secret": NO_ADDRESS,
-    "http://①②⑦.⓪.⓪.①:{port}/secret": NO_ADDRESS,
     "file:///etc/passwd": NO_ADDRESS,
-    "ftp://127.0.0.1/secret": NO_ADDRESS,
-    "http://127.0.0.1:99999/secret": NO_ADDRESS,
     "http://rebinding.example:{port}/secret": f"{UNREACHABLE}|{PRIVATE}",
-    "http://late.example:{port}/secret": f"{UNREACHABLE}|{PRIVATE}",
     "http://[::1": NO_ADDRESS,
     # What is relative to the host's own address stays there.
     "http://": "its address was redirected more than 5 times",

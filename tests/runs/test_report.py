@@ -8,7 +8,7 @@ import pytest
 from airflow_provider_browseract.api import models
 from airflow_provider_browseract.api.models import ApiVersion, DownloadFile, Output, OutputFile, Step, Task, TaskStatus
 from airflow_provider_browseract.exceptions import RunCanceledError, RunFailedError, RunLostError
-from airflow_provider_browseract.runs.report import GOAL_LENGTH, check_finished, end_line, facts, log_url, step_lines
+from airflow_provider_browseract.runs.report import check_finished, end_line, facts, log_url
 from tests.helpers.cases import cases
 
 BEGAN = datetime(2026, 11, 25, 8, tzinfo=timezone.utc)
@@ -28,13 +28,6 @@ def task(status: TaskStatus = TaskStatus.FINISHED, **fields) -> Task:
 )
 def test_end_of_a_run_is_reported_with_what_is_known_of_duration_credits_and_steps(run, line):
     assert end_line(run) == line
-
-
-def test_step_goal_is_shortened_to_one_line():
-    [line] = step_lines(task(steps=(Step(number=3, status="running", goal="Open\nthe  page " + "x" * 500),)), 0)
-    assert line.startswith("Step 3: Open the page xxx")
-    assert "\n" not in line
-    assert len(line) < GOAL_LENGTH + 60
 
 
 def test_run_facts_are_plain_json_without_inputs_and_outputs():

@@ -313,17 +313,6 @@ def test_check_that_fails_stores_what_it_has_counted_and_the_next_one_continues(
     assert (verdict.used, len(account.calls)) == (270, 2 * 6)
 
 
-@pytest.mark.parametrize("days", [0, 1, 9], ids=["today", "yesterday", "a past day"])
-def test_day_of_8000_bot_runs_can_be_counted(days):
-    runs = [listed_bot(number, NOON - timedelta(days=days, seconds=number), 1) for number in range(8000)]
-    account = Account(*runs, page_size=100)
-    unlimited = Budget("browseract_default", 10**9, 10**9)
-    for _ in range(2):
-        day, month = account.check(unlimited, BOT)
-        assert (day.used, month.used) == (0 if days else 8000, 8000)
-    assert account.stored.get((NOON - timedelta(days=days)).date()) == (8000 if days else None)
-
-
 def after(seconds):
     return MIDNIGHT + timedelta(seconds=seconds)
 

@@ -210,14 +210,6 @@ async def test_kill_while_the_next_try_begins_waits_until_it_is_known_which_run_
     assert emulator.tasks[0].status == status
 
 
-def test_kill_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator, waiting, airflow):
-    task_id = airflow.xcoms["task_id"] = start_bot()
-    waiting.wait = replace(waiting.wait, browseract_task_id=task_id, api_version=ApiVersion.V3)
-    asyncio.run(waiting.on_kill())
-    assert [task.status for task in emulator.tasks] == ["running", "canceled"]
-    assert [request.endpoint for request in emulator.requests[2:]] == ["query-run-status", "cancel-run"]
-
-
 @pytest.mark.parametrize("bounded", [False, True], ids=["no time limit", "Airflow's time limit"])
 def test_kill_stops_the_run_despite_repeated_cancels_by_airflow(emulator, waiting, bounded):
     async def kill() -> None:
