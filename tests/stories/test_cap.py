@@ -16,6 +16,7 @@ from tests.helpers.world import TaskInstance
 from tests.stories.player import KINDS, PENS, WAYS, Try
 
 DOWN = {"stop": (RequestFault.status(503), None)}
+HAD_ENDED = {"stop": (RequestFault.refused(10121), None)}
 CAP, BOUND = 100, 130
 """The cap, and what an endless run with a step every 2 seconds uses in 10 seconds and at its end."""
 CAPPED = {"max_credits": CAP}
@@ -137,26 +138,18 @@ def test_end_before_the_stop_counts(way, outcome, accepted, world, player, monke
     assert calls_of(world.emulator, "stop-task") == 1
 
 
+@cases(
+    ("stopped", OVER), ("had ended", Try(run=LONG, args=CAPPED, faults={"stop": (RequestFault.refused(10121), None)}))
+)
 @pytest.mark.parametrize("way", WAYS)
-def test_run_that_cannot_be_read_after_the_stop_is_waited_for(way, world, player):
-    def unreadable(body):
-        world.emulator.fault("get-task", RequestFault.refused(500), times=1)
-        return body
-
-    world.emulator.rewrite("stop-task", unreadable)
-    player("workflow", way).play(OVER)
-    assert calls_of(world.emulator, "stop-task") == 1
-
-
-def test_run_that_had_ended_before_the_stop_and_cannot_be_read_at_once_counts_as_ended(world, player):
+def test_run_that_cannot_be_read_after_the_stop_is_waited_for(way, world, player, one):
     def unreadable(body):
         if calls_of(world.emulator, "stop-task") == 1:
             world.emulator.fault("get-task", RequestFault.refused(500), times=1)
         return body
 
     world.emulator.rewrite("stop-task", unreadable)
-    one = Try(run=LONG, args=CAPPED, faults={"stop": (RequestFault.refused(10121), None)})
-    player("workflow", "in the worker").play(one)
+    player("workflow", way).play(one)
 
 
 class TestDeferral:
