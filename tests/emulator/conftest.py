@@ -84,7 +84,7 @@ class Account:
 class Client(Account):
     def __init__(self, emulator):
         self.emulator = emulator
-        self.http = httpx.Client(base_url=emulator.url, trust_env=False, timeout=10)
+        self.http = httpx.Client(base_url=emulator.url, trust_env=False, timeout=120)
 
     def request(self, method, path, query="", headers=(), body=b""):
         sent = self.http.request(method, f"{path}?{query}", headers=dict(headers), content=body)
@@ -113,7 +113,7 @@ class Receiver:
         self.paths.append(line.split()[1])
         self.headers.append(dict(header.split(": ", 1) for header in headers))
         self.bodies.append(json.loads(body))
-        self.goes_on.wait(10)
+        self.goes_on.wait(120)
         status = self.responses.pop(0) if self.responses else 200
         response = f"HTTP/1.1 {status} As told\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
         connection.sendall(response.encode())

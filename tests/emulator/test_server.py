@@ -140,7 +140,7 @@ class TestTheCommand:
                 assert httpx.get(f"{connection['host']}/v3/bots/regions", headers=headers).status_code == 200
                 assert "Seconds that a run takes: 60 (change with --duration)\n" in lines
                 process.send_signal(end)
-                _, errors = process.communicate(timeout=20)
+                _, errors = process.communicate(timeout=120)
             finally:
                 process.kill()
         assert (process.returncode, errors) == (0, "")

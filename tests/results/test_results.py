@@ -208,7 +208,7 @@ class TestRepeatedSave:
         def ended():
             return not any(thread.name == downloads.THREAD for thread in {*threading.enumerate()} - before)
 
-        wait_for("The end of all downloads", ended, timeout=10, every=0.01)
+        wait_for("The end of all downloads", ended, timeout=120, every=0.01)
         assert set(host.paths) <= {"/waiting/a"}
         assert written(store.folder) == {}
 

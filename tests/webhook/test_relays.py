@@ -49,7 +49,7 @@ OTHER_PATHS = (
 
 def raw(address: str, method: str, path: str) -> tuple[int, bytes]:
     """Ask for a path as it is written."""
-    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=120)
     connection.request(method, path, b"{}" if method == "POST" else None, JSON)
     response = connection.getresponse()
     body = response.read()
@@ -103,12 +103,12 @@ def nginx(tmp_path, backend, base) -> Iterator[str]:
     process = subprocess.Popen([NGINX, "-c", str(configuration), "-p", str(tmp_path), "-e", f"{tmp_path}/error.log"])
     try:
         # It writes the file once it listens.
-        wait_for("nginx", lambda: process.poll() is not None or (tmp_path / "pid").exists(), timeout=15, every=0.02)
+        wait_for("nginx", lambda: process.poll() is not None or (tmp_path / "pid").exists(), timeout=120, every=0.02)
         assert process.poll() is None, (tmp_path / "error.log").read_text()
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(120)
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def relay(request) -> str:
 class TestRelay:
     def test_relay_forwards_callback_with_three_megabyte_body(self, relay, base, deferred):
         body = {**ENDED, "output": {"string": "x" * 3_000_000}}
-        response = requests.post(f"{relay}{base}{deferred.path}", json=body, timeout=10)
+        response = requests.post(f"{relay}{base}{deferred.path}", json=body, timeout=120)
         assert (response.status_code, response.json()) == (200, {"outcome": "resumed"})
         assert response.headers["Content-Type"] == "application/json"
         assert deferred.state == "scheduled"
@@ -177,11 +177,11 @@ class TestNginx:
         assert raw(nginx, "GET", path)[0] == 403
 
     def test_nginx_relay_logs_contain_no_callback_token(self, nginx, base, deferred, tmp_path):
-        requests.post(f"{nginx}{base}{deferred.path}", json=ENDED, timeout=10)
-        requests.get(f"{nginx}{base}{deferred.path}", timeout=10)
-        requests.get(f"{nginx}{base}/elsewhere", timeout=10)
+        requests.post(f"{nginx}{base}{deferred.path}", json=ENDED, timeout=120)
+        requests.get(f"{nginx}{base}{deferred.path}", timeout=120)
+        requests.get(f"{nginx}{base}/elsewhere", timeout=120)
         # nginx writes the line after the response.
-        wait_for("the line", lambda: "/elsewhere" in (tmp_path / "access.log").read_text(), timeout=10)
+        wait_for("the line", lambda: "/elsewhere" in (tmp_path / "access.log").read_text(), timeout=120)
         for log in ("access.log", "error.log"):
             assert deferred.token not in (tmp_path / log).read_text()
 
