@@ -340,7 +340,10 @@ SLOW: dict[str, Handle] = {
 def test_one_time_limit_is_for_all_files_and_what_is_stored_stays(store, host, monkeypatch, handle):
     monkeypatch.setattr(timings, "FILES_LIMIT", 0.6)
     host.replies["slow"] = handle
+    began = time.monotonic()
     kept = store.save(task(download("a"), *(download(f"{each}", f"/slow/{each}") for each in range(40))))
+    # A limit for each file would take 24 seconds.
+    assert 0.6 <= time.monotonic() - began < 12
     assert [file.name for file in kept.files] == ["a"]
     assert {*kept.missing.values()} == {"all files together took longer than 0.6 seconds"}
     assert (len(kept.missing), kept.lost) == (40, False)
