@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.sdk import BaseHook
 
 from airflow_provider_browseract.api import v2, v3
-from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.models import (
+    ApiVersion,
+    BotType,
+    CreatedTask,
+    Region,
+    SourceInfo,
+    Task,
+    TaskState,
+    TaskStatus,
+)
+from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import in_dag_test
 from airflow_provider_browseract.exceptions import (
@@ -29,18 +40,11 @@ from airflow_provider_browseract.runs import timings
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
-    from airflow_provider_browseract.api.calls import Call
     from airflow_provider_browseract.api.client import BrowserActClient
-    from airflow_provider_browseract.api.models import (
-        BotType,
-        CreatedTask,
-        Region,
-        SourceInfo,
-        Task,
-        TaskState,
-    )
-    from airflow_provider_browseract.api.settings import Settings
     from airflow_provider_browseract.spending.spend import Spend
+else:
+    # Agents read the annotations of the methods, so each name in them has a value. These modules take long to import.
+    AsyncBrowserActClient = BrowserActClient = Spend = Any
 
 T = TypeVar("T")
 

@@ -6,10 +6,12 @@ import asyncio
 import inspect
 import os
 import re
+from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import date, datetime, timezone
 from functools import partial
 from types import SimpleNamespace
+from typing import get_type_hints
 
 import httpx
 import pytest
@@ -23,7 +25,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api import v2
-from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import dags_of
 from airflow_provider_browseract.emulator import (
     AGENT_HUMAN,
@@ -57,6 +59,22 @@ def emulator(browseract_emulator):
 async def awaited(hook, call, **limits):
     async with hook.async_client(**limits) as browseract:
         return await browseract.send(call)
+
+
+METHODS = [each for name, each in vars(BrowserActHook).items() if inspect.isfunction(each) and name[0] != "_"]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
+def test_annotations_of_each_public_method_resolve(method):
+    arguments = inspect.signature(method).parameters.keys() - {"self"}
+    assert get_type_hints(method).keys() == {*arguments, "return"}
+
+
+def test_agents_learn_the_types_of_the_arguments_of_a_method():
+    hints = get_type_hints(BrowserActHook.iter_bot_tasks)
+    assert hints["bot_id"] == str | None
+    assert hints["created_at_from"] == datetime | None
+    assert hints["return"] == Iterator[Task]
 
 
 def test_hook_methods_work_for_tasks_workflows_templates_and_regions(emulator, capfd):
