@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -12,7 +13,8 @@ import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import SimpleNamespace
+from pkgutil import resolve_name
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import httpx
@@ -21,7 +23,8 @@ import yaml
 from airflow.cli.cli_parser import get_parser
 from airflow.models import Pool, Variable
 from airflow.models.asset import AssetEvent
-from airflow.sdk import BaseNotifier, Connection
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import BaseNotifier, BaseOperator, Connection, DeadlineReference
 from airflow.utils.session import create_session
 from requests.utils import get_environ_proxies
 from sqlalchemy import text
@@ -471,6 +474,129 @@ def test_documented_asset_event_has_the_files_of_the_run(block, s3, documented, 
     assert paths({found["prices_used"].schedule[0]: [event]}) == [file["path"]]
 
 
+@pytest.fixture
+def slack(monkeypatch) -> list[str]:
+    """Replaces Slack's notifier, which is not installed, and returns the messages that it has sent."""
+    sent: list[str] = []
+
+    class SlackWebhookNotifier(BaseNotifier):
+        template_fields = ("slack_webhook_conn_id", "text")
+
+        def __init__(self, *, slack_webhook_conn_id: str = "slack_default", text: str, **kwargs) -> None:
+            super().__init__(**kwargs)
+            self.slack_webhook_conn_id = slack_webhook_conn_id
+            self.text = text
+
+        def notify(self, context) -> None:
+            sent.append(self.text)
+
+        async def async_notify(self, context) -> None:
+            sent.append(self.text)
+
+    pretend(monkeypatch, "airflow.providers.slack.notifications.slack_webhook", SlackWebhookNotifier)
+    return sent
+
+
+def pretend(monkeypatch, module: str, *classes: type) -> None:
+    """Let DAGs import classes from a module that is not installed."""
+    parts = module.split(".")
+    for end in range(3, len(parts) + 1):
+        name = ".".join(parts[:end])
+        if name not in sys.modules:
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    for each in classes:
+        each.__module__, each.__qualname__ = module, each.__name__
+        monkeypatch.setattr(sys.modules[module], each.__name__, each, raising=False)
+
+
+@dags("spend_alert")
+def test_documented_alert_is_sent_once_the_runs_of_today_have_used_more_than_the_threshold(
+    block, documented, emulator, slack
+):
+    hook = BrowserActHook()
+    for state, credits_of_run in (("success", 1500), ("failed", 4)):
+        emulator.set_workflow(SEARCH.id, credits_per_step=credits_of_run // 4)
+        created = hook.run_task(SEARCH.id, {"keyword": "laptops"})
+        wait_for("the end of the run", lambda id=created.id: hook.get_task_status(id).ended, timeout=60)
+        assert slack == []
+        result = documented.run(block, state)
+    assert result.task("compare").try_number == 1
+    assert slack == ["spend_alert: The runs of today have used 1,504 credits. The threshold is 1,500."]
+
+
+@dags("in_time")
+def test_documented_deadline_has_a_callback_that_a_triggerer_can_import_and_await(block, documented, emulator, slack):
+    [late] = documented.parse(block)["in_time"].deadline
+    assert (late.reference, late.interval) == (DeadlineReference.DAGRUN_QUEUED_AT, timedelta(hours=2))
+
+    async def call() -> None:
+        await resolve_name(late.callback.path)(**late.callback.kwargs)
+
+    asyncio.run(call())
+    assert slack == ["The prices are late."]
+
+    def without_deadline(dag) -> None:
+        # dag.test() of Airflow 3.3.2 takes the deadline for the id of a row of its database.
+        dag.deadline = None
+
+    documented.run(block, prepare=without_deadline)
+    assert [task.status for task in emulator.tasks] == ["finished"]
+
+
+@dags("staged")
+def test_documented_dag_runs_the_workflow_that_a_variable_names(block, documented, emulator, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_VAR_SEARCH_WORKFLOW_ID", SEARCH.id)
+    documented.run(block)
+    assert [task.workflow_id for task in emulator.tasks] == [SEARCH.id]
+
+
+@pytest.mark.parametrize(("option", "started", "state"), [("Approve", 1, "success"), ("Reject", 0, "skipped")])
+@dags("approved")
+def test_documented_run_starts_only_if_a_person_approves(
+    block, documented, emulator, monkeypatch, option, started, state
+):
+    person = {"id": "1", "name": "ada"}
+    answer = {"chosen_options": [option], "params_input": {}, "responded_by_user": person}
+    answer["responded_at"] = datetime.now(timezone.utc)
+
+    def answered(operator, context):
+        assert operator.subject == "Search for phones, for at most 1,000 credits?"
+        return operator.execute_complete(context, answer)
+
+    monkeypatch.setattr(HITLOperator, "execute", answered)
+    result = documented.run(block, keyword="phones")
+    assert (result.task("search").state, len(emulator.tasks)) == (state, started)
+
+
+@dags("agent")
+def test_documented_agent_chooses_the_inputs_of_at_most_five_runs(block, documented, emulator, monkeypatch):
+    """The class of the agent and of its toolset are replaced, because they are not installed."""
+
+    class HookToolset:
+        def __init__(self, hook, *, allowed_methods: list[str]) -> None:
+            self.methods = [getattr(hook, name) for name in allowed_methods]
+
+    class AgentOperator(BaseOperator):
+        def __init__(
+            self, *, prompt: str, llm_conn_id: str, output_type: type, toolsets: list[HookToolset], **kwargs
+        ) -> None:
+            super().__init__(**kwargs)
+            self.prompt, self.toolsets = prompt, toolsets
+
+        def execute(self, context) -> list[str]:
+            [workflow_id] = re.findall(r"\d{17}", self.prompt)
+            [get_workflow, get_spend] = self.toolsets[0].methods
+            assert [each.name for each in get_workflow(workflow_id).input_parameters] == ["keyword", "max_items"]
+            assert get_spend(datetime.now(timezone.utc)).credits == 0
+            return ["desk", "chair", "lamp", "shelf", "screen", "one more"]
+
+    pretend(monkeypatch, "airflow.providers.common.ai.operators.agent", AgentOperator)
+    pretend(monkeypatch, "airflow.providers.common.ai.toolsets", HookToolset)
+    documented.run(block)
+    keywords = [dict(task.inputs)["keyword"] for task in emulator.tasks]
+    assert sorted(keywords) == ["chair", "desk", "lamp", "screen", "shelf"]
+
+
 @dags("elsewhere")
 def test_documented_sensor_returns_the_output_of_a_run_that_something_else_started(block, documented, emulator):
     created = BrowserActHook().run_task(SEARCH.id, {"keyword": "laptops"})
@@ -628,6 +754,11 @@ def test_documented_variables_have_their_effect(block, tmp_path, monkeypatch):
             case "AIRFLOW_CONN_BROWSERACT_DEFAULT":
                 settings = read_settings(Connection.get("browseract_default"))
                 assert settings.api_key == "app-..."
+            case "AIRFLOW__SECRETS__BACKEND":
+                # The provider with this class is not installed.
+                assert value == "airflow.providers.hashicorp.secrets.vault.VaultBackend"
+            case "AIRFLOW__SECRETS__BACKEND_KWARGS":
+                assert json.loads(value).keys() == {"url", "mount_point"}
             case "HTTPS_PROXY":
                 assert get_environ_proxies("https://api.browseract.com")["https"] == value
             case "NO_PROXY":
