@@ -521,7 +521,7 @@ def test_documented_alert_is_sent_once_the_runs_of_today_have_used_more_than_the
         assert slack == []
         result = documented.run(block, state)
     assert result.task("compare").try_number == 1
-    assert slack == ["spend_alert: The runs of today have used 1,504 credits. The threshold is 1,500."]
+    assert slack == ["spend_alert: The runs of today have used 1,504 credits, more than 1,500."]
 
 
 @dags("in_time")
