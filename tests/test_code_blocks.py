@@ -24,7 +24,7 @@ from airflow.cli.cli_parser import get_parser
 from airflow.models import Pool, Variable
 from airflow.models.asset import AssetEvent
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import BaseNotifier, BaseOperator, Connection, DeadlineReference
+from airflow.sdk import BaseNotifier, BaseOperator, Connection
 from airflow.utils.session import create_session
 from requests.utils import get_environ_proxies
 from sqlalchemy import text
@@ -516,8 +516,8 @@ def test_documented_alert_is_sent_once_the_runs_of_today_have_used_more_than_the
     hook = BrowserActHook()
     for state, credits_of_run in (("success", 1500), ("failed", 4)):
         emulator.set_workflow(SEARCH.id, credits_per_step=credits_of_run // 4)
-        created = hook.run_task(SEARCH.id, {"keyword": "laptops"})
-        wait_for("the end of the run", lambda id=created.id: hook.get_task_status(id).ended, timeout=60)
+        hook.run_task(SEARCH.id, {"keyword": "laptops"})
+        emulator.wait_until(lambda: {task.status for task in emulator.tasks} == {"finished"})
         assert slack == []
         result = documented.run(block, state)
     assert result.task("compare").try_number == 1
@@ -527,7 +527,7 @@ def test_documented_alert_is_sent_once_the_runs_of_today_have_used_more_than_the
 @dags("in_time")
 def test_documented_deadline_has_a_callback_that_a_triggerer_can_import_and_await(block, documented, emulator, slack):
     [late] = documented.parse(block)["in_time"].deadline
-    assert (late.reference, late.interval) == (DeadlineReference.DAGRUN_QUEUED_AT, timedelta(hours=2))
+    assert (late.reference.reference_name, late.interval) == ("DagRunQueuedAtDeadline", timedelta(hours=2))
 
     async def call() -> None:
         await resolve_name(late.callback.path)(**late.callback.kwargs)
@@ -556,8 +556,12 @@ def test_documented_run_starts_only_if_a_person_approves(
     block, documented, emulator, monkeypatch, option, started, state
 ):
     person = {"id": "1", "name": "ada"}
-    answer = {"chosen_options": [option], "params_input": {}, "responded_by_user": person}
-    answer["responded_at"] = datetime.now(timezone.utc)
+    answer = {
+        "chosen_options": [option],
+        "params_input": {},
+        "responded_at": datetime.now(timezone.utc),
+        "responded_by_user": person,
+    }
 
     def answered(operator, context):
         assert operator.subject == "Search for phones, for at most 1,000 credits?"
