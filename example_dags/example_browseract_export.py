@@ -1,14 +1,16 @@
-"""Write the results of a run to object storage, and read each file in its own task.
+"""Write the files of a run to object storage, and load their rows into a database.
 
-The operator passes only paths through XCom.
+XCom carries only the paths of the files. The database is that of the connection `warehouse`, of any type whose hook is
+a `DbApiHook`, such as Postgres or Snowflake. The DAG creates the table.
 
 Replace before you use it:
 
 - `EXPORT_WORKFLOW`: the id of your workflow, as the BrowserAct dashboard shows it. This id belongs to the emulator.
+- `CREATE_TABLE`: the table.
+- `COLUMNS`: the columns of the files to load. The table has them too, and a column for the id of the run.
 - `params.store`: the folder for the results, as `ObjectStoragePath` takes it, such as
   `s3://aws_default@bucket/browseract`. For S3, install `apache-airflow-providers-amazon[s3fs]`. The folder `/tmp` works
   only if all workers run on one machine.
-- `load`: what is to be done with the rows.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ import csv
 import io
 from typing import Any
 
-from airflow.sdk import DAG, Asset, ObjectStoragePath, task
+from airflow.sdk import DAG, Asset, BaseHook, ObjectStoragePath, task
 
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
 EXPORT_WORKFLOW = "71002814653029449"
+CREATE_TABLE = "CREATE TABLE IF NOT EXISTS prices (run VARCHAR(20), title VARCHAR(500), price DECIMAL(10, 2))"
+COLUMNS = ("title", "price")
 
 with DAG(
     "example_browseract_export",
@@ -41,14 +45,17 @@ with DAG(
     )
 
     @task
-    def files(results: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the files of the run."""
-        return results["files"]
+    def load(run: str, results: dict[str, Any]) -> int:
+        """Load the rows of all files, and return their number. A later try replaces the rows of an earlier one."""
+        rows: list[tuple[str, ...]] = []
+        for file in results["files"]:
+            with ObjectStoragePath(file["path"]).open("r", encoding="utf-8-sig") as opened:
+                text = io.StringIO(opened.read())
+            rows += [(run, *(row[name] for name in COLUMNS)) for row in csv.DictReader(text)]
+        warehouse = BaseHook.get_hook("warehouse")
+        warehouse.run(CREATE_TABLE)
+        warehouse.run(f"DELETE FROM prices WHERE run = {warehouse.placeholder}", parameters=(run,))
+        warehouse.insert_rows("prices", rows, target_fields=("run", *COLUMNS))
+        return len(rows)
 
-    @task
-    def load(file: dict[str, Any]) -> list[dict[str, str]]:
-        """Return the rows of one file. Load them into your database here."""
-        with ObjectStoragePath(file["path"]).open("r", encoding="utf-8-sig") as opened:
-            return list(csv.DictReader(io.StringIO(opened.read())))
-
-    load.expand(file=files(export.output))
+    load(export.output["task_id"], export.output)

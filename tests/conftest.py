@@ -15,6 +15,8 @@ from tests.helpers import databases
 
 # Where the tests of tools find `dev`: after site-packages, because the installed package may be the wheel.
 sys.path.append(str(Path(__file__).parent.parent))
+# Airflow looks for providers only once.
+sys.path.append(str(Path(__file__).parent / "helpers" / "warehouse"))
 
 # Airflow reads its settings when it is first imported, so set them before any test module is imported.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="browseract-tests-")
