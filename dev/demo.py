@@ -47,9 +47,9 @@ WIDTH = 80
 INTRODUCTION = """\
 The demo runs the DAG example_browseract_profile on a real Airflow:
 
-  log_in        logs in to a shop and saves the browser profile
-  orders        starts with that profile, so it needs no login
-  orders_again  does the same once more
+  log_in          logs in to a shop and saves the browser profile
+  newest_profile  keeps the profile for the next DAG runs
+  orders          starts with that profile, so it needs no login
 
 BrowserAct is the emulator of this package: no account, no credits. It calls
 Airflow back when a run ends, so no worker waits.
@@ -129,7 +129,7 @@ class Story:
         if (name, text) not in self.told:
             self.told.add((name, text))
             seconds = time.monotonic() - self.began
-            self.progress.console.print(f"{seconds:5.1f} s  [bold blue]{name:13}[/] {text}", soft_wrap=True)
+            self.progress.console.print(f"{seconds:5.1f} s  [bold blue]{name:14}[/] {text}", soft_wrap=True)
 
 
 def _short(value: Any, length: int) -> str:
@@ -185,13 +185,14 @@ def _demo(stack: ExitStack, key: str | None, workflow_id: str | None, keep: bool
 
     environment = {
         "AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps(connection),
+        # The password of the shop. The emulator refuses only "wrong".
+        "AIRFLOW_CONN_SHOP": json.dumps({"conn_type": "generic", "password": "only for the demo"}),
         # With KEEP=1 someone may change an example and check its effect.
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
     }
     airflow = LocalAirflow(HOME, dags, environment, port=port)
     console.print("Starting Airflow (about half a minute) ...")
     stack.enter_context(airflow.running())
-    airflow.api("POST", "pools", json={"name": "browseract", "slots": 5, "include_deferred": True})
     panel = f"{airflow.url}{URL_PREFIX}{PANEL_PATH}/"
     console.print(f"Airflow:             {airflow.url} (no login, this machine only)")
     console.print(f"Panel:               {panel}\n")
@@ -199,7 +200,7 @@ def _demo(stack: ExitStack, key: str | None, workflow_id: str | None, keep: bool
 
     run_id = airflow.trigger(dag_id)
     columns = (
-        TextColumn("[bold blue]{task.description:13}"),
+        TextColumn("[bold blue]{task.description:14}"),
         BarColumn(bar_width=20),
         TextColumn("{task.fields[stage]:22}"),
     )

@@ -330,6 +330,8 @@ def working(folder: Path) -> Iterator[tuple[LocalAirflow, Emulator, Emulator]]:
         environment = {
             # Lines of a log are shown to their ends.
             "AIRFLOW__API__DEFAULT_WRAP": "True",
+            # The password of the shop. The emulator refuses only "wrong".
+            "AIRFLOW_CONN_SHOP": json.dumps({"conn_type": "generic", "password": "only for the pictures"}),
             # A DAG that is unpaused watches its assets from the next reading of its file on, and there is only one.
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         }

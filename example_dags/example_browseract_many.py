@@ -6,8 +6,8 @@ Replace before you use it:
 
 - `SEARCH_WORKFLOW`: the id of your workflow, as the BrowserAct dashboard shows it. This id belongs to the emulator.
 - `keywords`: a function that returns what the runs are for.
-- `search`: a function that returns the inputs of one run. Each try calls it, and must get the same inputs. So take dates
-  from `dag_run`, and not from the clock.
+- `search`: a function that returns the inputs of one run. Each try calls it, and must get the same inputs. So take a
+  date from `dag_run`, and not from the clock.
 - `max_active_tis_per_dag`: how many runs may be active at once.
 """
 

@@ -223,12 +223,12 @@ def test_documented_daily_dag_logs_in_only_if_login_has_expired(block, documente
 
 
 STARTED = {
+    "dated": [("v2", SEARCH.id, None, "laptops")],
     "decorated": [("v2", SEARCH.id, None, "laptops"), ("v2", SEARCH.id, None, "phones")],
     "decorated_bot": [("v3", CONTACTS.id, None, "Example Corp"), ("v3", CONTACTS.id, None, "Sample Ltd")],
     "five_at_once": [("v2", SEARCH.id, None, "laptops"), ("v2", SEARCH.id, None, "phones")],
     "listings": [("v3", TEMPLATE_SEARCH.id, "DE", "laptops"), ("v3", TEMPLATE_SEARCH.id, "DE", "phones")],
     "template": [("v2", TEMPLATE_SEARCH.id, "DE", "laptops")],
-    "three_at_once": [("v2", SEARCH.id, None, each) for each in ("cameras", "ink", "laptops", "pens", "phones")],
 }
 """What DAGs start: version of the API, workflow or bot, region, and first input without a date."""
 
@@ -446,7 +446,7 @@ def test_documented_tasks_run_in_the_accounts_of_their_connections(block, docume
 CONTACT = {"company_name": "Example Corp", "official_website_url": "https://example.com"}
 ENDINGS: dict[str, dict[str, dict[str, Any]]] = {
     "pay_once": {"failed": {"outcome": "failed", "failure": (1011, "captcha")}},
-    "not_empty": {"failed": {"output": "[]"}, "success": {"output": '[{"rank": 1}]'}},
+    "enough_rows": {"failed": {"output": '[{"rank": 1}]'}, "success": {"output": json.dumps([{"rank": 1}] * 5)}},
     "checked_contact": {"failed": {"output": {}}, "success": {"output": CONTACT}},
 }
 """The states in which DAGs end in their first try, and the runs of BrowserAct that lead to each."""

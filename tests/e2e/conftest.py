@@ -23,6 +23,7 @@ from tests.helpers.cluster import Cluster, redis
 from tests.helpers.databases import postgres, skip_without_postgres
 from tests.helpers.local_airflow import LocalAirflow, free_port
 from tests.helpers.reports import time_limit
+from tests.helpers.warehouse import sqlite_provider
 
 T = TypeVar("T")
 
@@ -43,10 +44,14 @@ CALLED_BACK = "called_back"
 
 OTHER_CONNECTIONS = {
     "example_browseract_bot": CALLED_BACK,
-    "example_browseract_bot_template": CALLED_BACK,
+    "example_browseract_callback": CALLED_BACK,
+    "example_browseract_template": CALLED_BACK,
     PROFILE: "tries",
 }
 """Examples that do not use the connection ``examples``."""
+
+PASSWORD = "only for the emulator"
+"""The password of the shop."""
 
 USERS = {"ada": "admin", "grace": "viewer", "linus": "op"}
 
@@ -186,6 +191,8 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, World
             CALLED_BACK: {**services["examples"].connection, "extra": with_callbacks},
             "callbacks": {**services["callbacks"].connection, "extra": with_callbacks},
             "tries": {**services["tries"].connection, "extra": with_callbacks},
+            "shop": {"conn_type": "generic", "password": PASSWORD},
+            "warehouse": {"conn_type": sqlite_provider.CONN_TYPE, "host": str(folder / "warehouse.db")},
         }
         airflow = make(
             folder / "airflow",
@@ -199,6 +206,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, World
             },
             database=database.url,
             path=path,
+            modules=(Path(sqlite_provider.__file__).parent,),
             users=USERS,
             port=port,
         )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,15 +35,15 @@ PERSON = "example_browseract_person"
 OUTSIDE = "example_browseract_outside"
 KEYWORDS = ["a", "b", "c", "d", "e"]
 COMPANY = "Unlisted Company 4711"
-POOL = 3
+OTHER_RUNS = "example_browseract_other_runs"
 
 MORE = ("blocked", "dry", "elsewhere", "limits", "mistaken", "profiles", "queue")
-PLAIN = ("bot_template", "decorated", "elsewhere", "export", "search")
+PLAIN = ("callback", "export", "search", "template")
 
 DAGS: dict[str, dict[str, Any]] = {
     "long": {},
     "example_browseract_bot": {"company": COMPANY},
-    "example_browseract_keywords": {"keywords": KEYWORDS},
+    "example_browseract_many": {"keywords": KEYWORDS},
     **{f"example_browseract_{name}": {} for name in PLAIN},
     **{name: {} for name in MORE},
 }
@@ -69,15 +71,19 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def started(world: World, store: Path) -> dict[str, str]:
-    """Start all of :data:`DAGS`, and return their runs."""
-    world.airflow.api("POST", "pools", json={"name": "browseract", "slots": POOL, "include_deferred": True})
+    """Start all of :data:`DAGS` and one that waits for a run that is started here, and return their runs."""
     world.emulator.set_workflow(PLAIN_TEXT.id, **HELD)
     world.emulator.set_workflow(DOWNLOAD.id, duration=15.0, one_at_a_time=True)
     world.emulator.set_workflow(TEMPLATE_TEXT.id, duration=600.0)
     # All are deferred when the callbacks arrive.
     for source in (CONTACTS, TEMPLATE_SEARCH):
         world.emulator.set_workflow(source.id, duration=45.0)
-    wanted = {**DAGS, "example_browseract_export": {"store": f"file://{store}"}}
+    begun = world.send(v2.run(ORDERS.id)).id
+    wanted = {
+        **DAGS,
+        "example_browseract_export": {"store": f"file://{store}"},
+        OTHER_RUNS: {"browseract_task_id": begun},
+    }
     return {dag_id: world.airflow.trigger(dag_id, conf) for dag_id, conf in wanted.items()}
 
 
@@ -304,15 +310,16 @@ def test_mapped_runs_use_profile_of_their_own_login(world, started):
     assert [{order["customer"] for order in each} for each in orders] == [{"ada"}, {"grace"}]
 
 
-def test_mapped_runs_stay_within_pool(world, started):
-    dag_id = "example_browseract_keywords"
+def test_mapped_runs_with_inputs_of_a_function_stay_within_the_limit_of_their_task(world, started):
+    dag_id = "example_browseract_many"
     run_id = ended(world, dag_id, started[dag_id])
     indexes = range(len(KEYWORDS))
     tasks = [world.task(task_id_of(world, dag_id, run_id, "search", index)) for index in indexes]
-    assert [dict(task.inputs)["keyword"] for task in tasks] == KEYWORDS
+    keywords = [dict(task.inputs)["keyword"] for task in tasks]
+    assert keywords == [f"{keyword} {tasks[0].created_at.year}" for keyword in KEYWORDS]
     # How many of them ran at each moment at which one began.
     at_once = [sum(other.created_at <= task.created_at < other.finished_at for other in tasks) for task in tasks]
-    assert 1 < max(at_once) <= POOL
+    assert 1 < max(at_once) <= 3
     for index, task in zip(indexes, tasks, strict=True):
         links = world.airflow.extra_links(dag_id, run_id, "search", map_index=index)
         assert task.id in str(links["BrowserAct task"])
@@ -351,7 +358,9 @@ def test_export_is_stored_and_asset_event_has_its_paths(world, started, store):
     manifest = world.airflow.xcom(dag_id, run_id, "export", "return_value")
     assert manifest["path"] == f"file://{store}/{task_id}"
     assert {path.name for path in (store / task_id).iterdir()} == {"results.csv", "task.json"}
-    assert len(world.airflow.xcom(dag_id, run_id, "load", "return_value", map_index=0)) == 3
+    assert world.airflow.xcom(dag_id, run_id, "load", "return_value") == 3
+    with closing(sqlite3.connect(world.airflow.home.parent / "warehouse.db")) as warehouse:
+        assert warehouse.execute("SELECT run, count(*) FROM prices GROUP BY run").fetchall() == [(task_id, 3)]
     [event] = world.airflow.api("GET", "assets/events", params={"source_run_id": run_id})["asset_events"]
     assert event["extra"]["browseract_task_id"] == task_id
     assert event["extra"]["files"] == [file["path"] for file in manifest["files"]]
@@ -390,20 +399,16 @@ def test_task_without_a_result_ends_after_its_tries_and_logs_why(world, started,
     assert bool(task_id_of(world, dag_id, run_id, ti["task_id"])) == bool(starts)
 
 
-def test_deferred_sensor_waits_for_run_of_another_task(world, started):
-    dag_id = "example_browseract_elsewhere"
-    run_id = ended(world, dag_id, started[dag_id])
-    begun = task_id_of(world, dag_id, run_id, "start")
-    assert world.airflow.xcom(dag_id, run_id, "orders", "return_value")["logged_in"] is False
-    links = world.airflow.extra_links(dag_id, run_id, "orders")
+def test_deferred_sensor_waits_for_run_that_was_started_outside_airflow(world, started):
+    run_id = ended(world, OTHER_RUNS, started[OTHER_RUNS])
+    begun = task_id_of(world, OTHER_RUNS, run_id, "orders")
+    assert world.task(begun).status == "finished"
+    assert world.airflow.xcom(OTHER_RUNS, run_id, "use", "return_value")["logged_in"] is False
+    links = world.airflow.extra_links(OTHER_RUNS, run_id, "orders")
     assert links["BrowserAct task"] == f"{world.emulator.url}/logs/{begun}"
-    assert world.airflow.xcom(dag_id, run_id, "stop", "return_value") == {begun: "ended"}
-    # How many processes each task had in workers, which all begin their log with the same line.
-    logs = {task_id: log_of(world, dag_id, run_id, task_id) for task_id in ("start", "orders", "stop")}
-    processes = {task_id: log.count("DAG bundles loaded") for task_id, log in logs.items()}
-    # The sensor begins in one worker process, and ends in another one if the run has not ended by then.
-    assert processes.pop("orders") in (1, 2)
-    assert processes == {"start": 1, "stop": 1}
+    # How many processes the task had in workers, which all begin their log with the same line. It begins in one, and
+    # ends in another one if the run has not ended by then.
+    assert log_of(world, OTHER_RUNS, run_id, "orders").count("DAG bundles loaded") in (1, 2)
 
 
 def test_sensor_waits_deferred_or_rescheduled_and_fails_once_for_failed_run(world, started):
@@ -436,27 +441,25 @@ def test_callback_resumes_run_of_bot_whose_input_was_converted_and_is_not_logged
     assert contact["official_website_url"] not in story
 
 
-def test_callbacks_resume_mapped_runs_of_bot_template_in_requested_region(world, started):
-    dag_id = "example_browseract_bot_template"
+@cases(("as a workflow", "search", "v2"), ("as a bot", "search_as_bot", "v3"))
+def test_callbacks_resume_runs_of_template_in_requested_region(world, started, task_id, version):
+    dag_id = "example_browseract_template"
     run_id = ended(world, dag_id, started[dag_id])
-    for index, keyword in enumerate(("laptops", "phones")):
-        task = world.task(task_id_of(world, dag_id, run_id, "search", index))
-        assert (task.api_version, task.workflow.kind, task.proxy_region) == ("v3", "template", "DE")
-        assert world.airflow.xcom(dag_id, run_id, "search", "wait", map_index=index)["woken_by"] == "callback"
-        found = world.airflow.xcom(dag_id, run_id, "search", "return_value", map_index=index)
-        assert found == results_for(keyword, 3)
-        log = log_of(world, dag_id, run_id, "search", index)
-        assert f"BrowserAct task {task.id}." in log
-        assert keyword not in log
+    task = world.task(task_id_of(world, dag_id, run_id, task_id))
+    assert (task.api_version, task.workflow.kind, task.proxy_region) == (version, "template", "DE")
+    assert world.airflow.xcom(dag_id, run_id, task_id, "wait")["woken_by"] == "callback"
+    assert world.airflow.xcom(dag_id, run_id, task_id, "return_value") == results_for("laptops", 3)
+    log = log_of(world, dag_id, run_id, task_id)
+    assert f"BrowserAct task {task.id}." in log
+    assert "laptops" not in log
 
 
-def test_decorated_function_provides_inputs_of_mapped_runs(world, started):
-    dag_id = "example_browseract_decorated"
+def test_run_with_a_cap_has_the_address_of_the_callback_route_and_returns_its_output(world, started):
+    dag_id = "example_browseract_callback"
     run_id = ended(world, dag_id, started[dag_id])
-    for index, keyword in enumerate(("pens", "ink")):
-        task = world.task(task_id_of(world, dag_id, run_id, "search", index))
-        assert dict(task.inputs)["keyword"].partition(" ")[0] == keyword
-        assert len(world.airflow.xcom(dag_id, run_id, "search", "return_value", map_index=index)) == 2
+    task = world.task(task_id_of(world, dag_id, run_id, "search"))
+    assert task.callback_url.startswith(f"{world.airflow.url}/browseract/callback/")
+    assert world.airflow.xcom(dag_id, run_id, "search", "return_value") == results_for("laptops", 3)
 
 
 def test_run_that_ended_while_no_triggerer_was_running_is_reported_once(world, killed):
@@ -469,11 +472,12 @@ def test_run_that_ended_while_no_triggerer_was_running_is_reported_once(world, k
 
 def test_every_browseract_task_belongs_to_one_task_instance(world, started, killed, answered):
     # Those that were started outside, and those whose task instance was cleared since.
-    found = Counter([killed.first, killed.missed, answered.cleared.task_id, answered.searched])
+    waited_for = task_id_of(world, OTHER_RUNS, started[OTHER_RUNS], "orders")
+    found = Counter([killed.first, killed.missed, waited_for, answered.cleared.task_id, answered.searched])
     for dag_id, run_id in [*started.items(), *((PERSON, run_id) for run_id in killed.persons)]:
         for ti in world.airflow.task_instances(dag_id, run_id):
-            # These push the id of a run that another task has started.
-            if ti["operator"] not in ("TaskSensor", "StopTaskOperator"):
+            # These push the id of a run that something else has started.
+            if ti["operator"] != "TaskSensor":
                 found.update(filter(None, [task_id_of(world, dag_id, run_id, ti["task_id"], ti["map_index"])]))
     # The first of the two runs that fail in turn.
     failed = {task.id for task in world.emulator.tasks if task.workflow_id == FAILING.id}
