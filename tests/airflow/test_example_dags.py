@@ -149,12 +149,17 @@ class TestProfileExample:
     WEEK = timedelta(days=7)
 
     @staticmethod
-    def log_in() -> str:
-        """Log in without Airflow, and return the profile."""
+    def profile_of(workflow_id: str, **inputs: str) -> str:
+        """Run a workflow without Airflow, and return the profile that the run has saved."""
         hook = BrowserActHook()
-        created = hook.run_task(LOG_IN.id, {"username": "ada", "password": "hunter2"}, save_browser_data=True)
+        created = hook.run_task(workflow_id, inputs, save_browser_data=True)
         wait_for("The end of the run", lambda: hook.get_task_status(created.id).ended, timeout=60)
-        return hook.get_task(created.id).profile_id
+        profile_id = hook.get_task(created.id).profile_id
+        assert profile_id
+        return profile_id
+
+    def log_in(self) -> str:
+        return self.profile_of(LOG_IN.id, username="ada", password="hunter2")
 
     @staticmethod
     def keep(login, profile_id: str, of: datetime) -> None:
@@ -203,10 +208,7 @@ class TestProfileExample:
         assert browseract_emulator.tasks[-1].profile_id == self.kept(login)["profile_id"] == newer
 
     def test_expired_login_fails_the_dag_run(self, run, browseract_emulator, login, caplog, capfd):
-        hook = BrowserActHook()
-        created = hook.run_task(ORDERS.id, save_browser_data=True)
-        wait_for("The end of the run", lambda: hook.get_task_status(created.id).ended, timeout=60)
-        self.keep(login, hook.get_task(created.id).profile_id, datetime.now(timezone.utc))
+        self.keep(login, self.profile_of(ORDERS.id), datetime.now(timezone.utc))
         result = run("profile", state="failed")
         assert result.task("total").state == "failed"
         assert "Delete the Variable shop_login" in caplog.text + "".join(capfd.readouterr())

@@ -87,6 +87,12 @@ def started(world: World, store: Path) -> dict[str, str]:
     return {dag_id: world.airflow.trigger(dag_id, conf) for dag_id, conf in wanted.items()}
 
 
+def waited_for(world: World, started: dict[str, str]) -> str:
+    """Return the run that was started outside Airflow, and whose id a DAG has been given."""
+    conf: dict[str, str] = world.airflow.dag_run(OTHER_RUNS, started[OTHER_RUNS])["conf"]
+    return conf["browseract_task_id"]
+
+
 def ended(world: World, dag_id: str, run_id: str, expected: str = "success") -> str:
     """Wait for the end of a DAG run, print the logs if that is not the expected one, and return the run."""
     state = world.airflow.wait_for_run(dag_id, run_id)
@@ -401,7 +407,7 @@ def test_task_without_a_result_ends_after_its_tries_and_logs_why(world, started,
 
 def test_deferred_sensor_waits_for_run_that_was_started_outside_airflow(world, started):
     run_id = ended(world, OTHER_RUNS, started[OTHER_RUNS])
-    begun = task_id_of(world, OTHER_RUNS, run_id, "orders")
+    begun = waited_for(world, started)
     assert world.task(begun).status == "finished"
     assert world.airflow.xcom(OTHER_RUNS, run_id, "use", "return_value")["logged_in"] is False
     links = world.airflow.extra_links(OTHER_RUNS, run_id, "orders")
@@ -472,8 +478,8 @@ def test_run_that_ended_while_no_triggerer_was_running_is_reported_once(world, k
 
 def test_every_browseract_task_belongs_to_one_task_instance(world, started, killed, answered):
     # Those that were started outside, and those whose task instance was cleared since.
-    waited_for = task_id_of(world, OTHER_RUNS, started[OTHER_RUNS], "orders")
-    found = Counter([killed.first, killed.missed, waited_for, answered.cleared.task_id, answered.searched])
+    outside = [killed.first, killed.missed, waited_for(world, started)]
+    found = Counter([*outside, answered.cleared.task_id, answered.searched])
     for dag_id, run_id in [*started.items(), *((PERSON, run_id) for run_id in killed.persons)]:
         for ti in world.airflow.task_instances(dag_id, run_id):
             # These push the id of a run that something else has started.
