@@ -6,8 +6,8 @@ are not here: only ``webhook/database.py``, ``panel/links.py`` and ``commands/ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -161,6 +161,29 @@ def at_end_of_task(call: Callable[[], None]) -> None:
     # A process that executes an operator without Airflow, such as a test, does not end with the task.
     if in_task():
         manager.add_listener(Listener())
+
+
+@contextmanager
+def failed_tries(report: Callable[[Any, object], None]) -> Iterator[None]:
+    """Call a function with the task instance and the error of each try that fails in this process."""
+    from airflow.listeners import hookimpl
+
+    try:
+        from airflow.sdk.listener import get_listener_manager
+    except ImportError:  # before Airflow 3.2
+        from airflow.listeners.listener import get_listener_manager  # type: ignore[assignment,no-redef,unused-ignore]
+
+    class Listener:
+        @hookimpl  # type: ignore[untyped-decorator,unused-ignore]
+        def on_task_instance_failed(self, task_instance: Any, error: object) -> None:
+            report(task_instance, error)
+
+    manager: Any = get_listener_manager()  # type: ignore[no-untyped-call,unused-ignore]
+    manager.add_listener(listener := Listener())
+    try:
+        yield
+    finally:
+        manager.pm.unregister(listener)
 
 
 def reconfigure() -> None:

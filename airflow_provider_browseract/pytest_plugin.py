@@ -59,14 +59,15 @@ def _browseract_airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def browseract_load_dag(
-    request: pytest.FixtureRequest, _browseract_airflow_home: Path
-) -> Iterator[Callable[[str], Any]]:
-    """Return a function that loads the DAG of a file, for ``dag.test()``.
+def browseract_load_dag(request: pytest.FixtureRequest, _browseract_airflow_home: Path) -> Iterator[Callable[..., Any]]:
+    """Return a function that loads a DAG of a file, for ``dag.test()``: ``load(path, dag_id=None)``.
 
-    The function takes the path of the file, absolute or relative to the test's own file. During the test, Airflow has
-    an empty database, which all tests of a session share, and knows no other DAG files. No other setting is changed,
-    but if neither ``AIRFLOW_HOME`` is set nor Airflow imported yet, it gets a temporary home.
+    The function takes the path of the file, absolute or relative to the test's own file, and the id of the DAG if the
+    file has several. During the test, Airflow has an empty database, which all tests of a session share, and knows no
+    other DAG files. No other setting is changed, but if neither ``AIRFLOW_HOME`` is set nor Airflow imported yet, it
+    gets a temporary home.
+
+    If the test fails, pytest prints the error of each failed try of a task before the captured log.
     """
     database = _browseract_airflow_home / "tests.db"
     with pytest.MonkeyPatch.context() as patch:
@@ -77,7 +78,7 @@ def browseract_load_dag(
         patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", f"sqlite+aiosqlite:///{database}")
         patch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 
-        from airflow_provider_browseract.compat import create_tables, dags_of, reconfigure
+        from airflow_provider_browseract.compat import create_tables, dags_of, failed_tries, reconfigure, redact
         from airflow_provider_browseract.runs import timings
 
         # The pauses are for the scheduler and for callbacks, which have no part in dag.test().
@@ -85,7 +86,13 @@ def browseract_load_dag(
             patch.setattr(timings, name, 0.5)
         patch.setattr(timings, "CALLBACK_GRACE", 0.0)
 
-        def load(path: str) -> Any:
+        def report(ti: Any, error: object) -> None:
+            task = ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]"
+            # pytest makes the title "Captured … dag.test()" of it. It adds the captured log after the test.
+            title = f"error of task {task}, try {ti.try_number}, in"
+            request.node.add_report_section("dag.test()", title, redact(f"{type(error).__name__}: {error}"))
+
+        def load(path: str, dag_id: str | None = None) -> Any:
             file = (request.path.parent / path).resolve(strict=True)
             bundle = {
                 "name": "dags-folder",
@@ -100,10 +107,15 @@ def browseract_load_dag(
             if is_new:
                 create_tables()
             found = dags_of(str(file))
-            if len(found) != 1:
-                raise ValueError(f"{file} has {len(found)} DAGs. browseract_load_dag() takes a file with one.")
-            [dag] = found.values()
-            return dag
+            if not found:
+                raise ValueError(f"{file} has no DAG.")
+            if dag_id is None and len(found) == 1:
+                [dag_id] = found
+            if dag_id not in found:
+                but = "" if dag_id is None else f"no DAG {dag_id!r}, but "
+                raise ValueError(f"{file} has {but}the DAGs {', '.join(sorted(found))}. Pass the id of one as dag_id.")
+            return found[dag_id]
 
-        yield load
+        with failed_tries(report):
+            yield load
     reconfigure()
