@@ -296,11 +296,11 @@ def test_pictures_are_those_that_make_pictures_takes():
     assert set(taken) == set(shown)
 
 
-def headings_of(text: str) -> set[str]:
-    """Return the anchors that GitHub and MyST give to the headings of a page."""
+def headings_of(text: str) -> dict[str, str]:
+    """Return the headings of a page by the anchors that GitHub and MyST give them; the first is the title."""
     without_code = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
     titles = re.findall(r"^#{1,3} (.*)$", without_code, re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-"): title for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -310,3 +310,28 @@ def test_links_lead_to_existing_files_and_headings(page):
         target = (ROOT / page).parent / path if path else ROOT / page
         assert target.exists(), path
         assert not heading or heading in headings_of(target.read_text()), (path, heading)
+
+
+# On the other pages, about 150 links have other texts.
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "SECURITY.md", "CONTRIBUTING.md"]
+    + [f"docs/{name}.md" for name in ("tutorial", "testing", "commands", "deployment", "security")],
+)
+def test_text_of_each_link_is_the_title_of_its_page_or_heading_or_a_part_of_it(page):
+    text = (ROOT / page).read_text()
+    links = re.findall(r"(?<!!)\[([^][]+)\]\((?!https?://)([^)\s#]*\.md)?(?:#([^)\s]+))?\)", text)
+    assert links
+    offenders = []
+    for shown, path, heading in links:
+        target = (ROOT / page).parent / path if path else ROOT / page
+        titles = headings_of(target.read_text())
+        # The page of the changelog includes a file.
+        title = titles[heading] if heading else next(iter(titles.values()), target.stem)
+        if f" {words_of(shown)} " not in f" {words_of(title)} ":
+            offenders.append(f"[{shown}] leads to {path}#{heading}, whose title is {title!r}")
+    assert offenders == []
+
+
+def words_of(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
