@@ -77,6 +77,11 @@ def test_failed_push_of_the_wait_does_not_end_it(refused, deferrable, logs):
     assert "Could not push the XCom 'wait' (OSError: no API server)." in logs()
 
 
+def test_start_after_the_queue_logs_the_name_of_the_workflow(refused, logs):
+    refused().run()
+    assert f'Started a run of "{SEARCH.name}": BrowserAct task ' in logs()
+
+
 def test_wait_for_a_slot_outlasts_the_grace(refused):
     wait = refused(queue_timeout=timings.QUEUE_RACE_GRACE - 2).defer().trigger.wait
     assert wait.until >= time.time() + timings.QUEUE_RACE_GRACE - 1
