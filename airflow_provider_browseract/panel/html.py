@@ -133,11 +133,11 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         age=_age,
-        count="{:,}".format,
-        duration=duration,
+        count=lambda number: "" if number is None else f"{number:,}",
+        duration=lambda seconds: "" if seconds is None else duration(seconds),
         iso=_iso,
         label=label_of,
-        mean=lambda number: f"{number:,.0f}" if number >= 100 else f"{number:,.1f}",
+        mean=lambda number: "" if number is None else f"{number:,.{0 if number >= 100 else 1}f}",
         short=_short,
         stamp=_stamp,
         text=lambda text, length: escape(foreign_text(text, length)),
@@ -167,14 +167,18 @@ def _short(text: str) -> str:
     return text if len(text) <= LONGEST_ID else f"{text[:8]}\u2026{text[-8:]}"
 
 
-def _stamp(moment: datetime) -> Markup:
-    """Return a time that the script shows in the viewer's language and time zone."""
+def _stamp(moment: datetime | None) -> Markup:
+    """Return a time that the script shows in the viewer's language and time zone; nothing if it is not known."""
+    if moment is None:
+        return Markup()
     return Markup('<time datetime="{}">{}</time>').format(_iso(moment), _utc(moment))
 
 
 @pass_context
-def _age(context: Context, moment: datetime, suffix: str = " ago") -> Markup:
-    """Return how long ago a time was. The script keeps it up to date."""
+def _age(context: Context, moment: datetime | None, suffix: str = " ago") -> Markup:
+    """Return how long ago a time was, which the script keeps up to date, or the time if the page is read only once."""
+    if moment is None or not context["frame"].refresh:
+        return _stamp(moment)
     passed = (context["now"] - moment).total_seconds()
     element = Markup('<time datetime="{}" data-age="{}" title="{}">{}</time>')
     return element.format(_iso(moment), suffix, _utc(moment), duration(passed) + suffix)

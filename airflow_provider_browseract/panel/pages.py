@@ -237,6 +237,7 @@ class Panel:
             content |= {
                 "runs": None if kind in (SourceKind.TEMPLATE, SourceKind.BOT_TEMPLATE) else len(runs),
                 "mean": sum(credits) / len(credits) if credits else None,
+                "inputs": {each.name: "required" if each.required else "optional" for each in source.inputs},
                 "dag_id": dag_id,
                 "dag_exists": look.viewing.access.reads_dag(dag_id) and links.has_dag(dag_id),
                 "dag_file": dag_file(source, look.account.conn_id),
@@ -380,7 +381,7 @@ def _run(look: Look, read: Known[Task], of_instance: Sequence[Link], link: Link 
         "attention": attention,
         "steps": further[:STEPS_UNFOLDED],
         "folded": further[STEPS_UNFOLDED:],
-        "how_it_waits": look.how_it_waits(task),
+        "waiting": look.waiting(task),
         "others": others,
         "sum": sum(each.credits or 0 for each in [row, *others]),
     }

@@ -87,19 +87,13 @@ class Look:
         shown, more = [*names][:CLAIMS_SHOWN], len(names) - CLAIMS_SHOWN
         return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
-    def how_it_waits(self, task: Task) -> str:
-        """Return who waits for a run and how, as a sentence; empty if nobody does."""
+    def waiting(self, task: Task) -> str:
+        """Return who waits for a run, or why that is not known; empty if nobody does."""
         if self.is_unread(task) and self.viewing.records.unreadable:
             return XCOMS_ELSEWHERE
         if self.viewing.records.incomplete and not task.status.ended:
             return TOO_MANY_WAIT
-        if not (who := self.who_waits(task.id)):
-            return ""
-        waits = [link.wait for link in self.viewing.proven(task.id) if link.wait is not None]
-        if not waits:
-            return f"Waited for by {who}."
-        by = f"Waited for by {who}. The triggerer polls it every {waits[0].longest_pause:g} s"
-        return f"{by}, and a callback can end the wait sooner." if waits[0].callback_token_sha256 else f"{by}."
+        return self.who_waits(task.id)
 
     def source_name(self, source: str | None) -> str:
         """Return what :func:`source_of` returns, with the name of a workflow instead of its id if it is known."""
@@ -240,6 +234,14 @@ class Row:
         if self.failed is None:
             return ""
         return self.failed.failure.reason if self.failed.failure else NO_REASON
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it, and whether Airflow does something."""
+        if self.failed is None:
+            return ""
+        given = self.failed.failure.remedy if self.failed.failure else None
+        return " ".join(filter(None, [given, "Airflow starts another try." if self.failed.retries else None]))
 
     @property
     def source(self) -> str:

@@ -105,8 +105,8 @@ class TestStories:
         expect(picture).to_have_js_property("complete", value=True)
         assert picture.evaluate("picture => picture.naturalWidth") > 0
         expect(panel.locator("iframe")).to_have_count(0)
-        ada.click(panel.locator("button[data-live]"))
-        live = panel.frame_locator("iframe.live")
+        ada.click(panel.locator("[data-live] summary"))
+        live = panel.frame_locator("[data-live] iframe")
         expect(live.get_by_text(world.task_id("follow")).first).to_be_visible()
         assert ada.clicks == 2
 
@@ -243,8 +243,8 @@ class TestRefresh:
 
     def test_opened_live_view_stays_while_the_page_is_refreshed(self, world, ada):
         page = ada.open(f"runs/{world.task_id('follow')}?conn=browseract_default")
-        page.locator("button[data-live]").click()
-        live = page.locator("iframe.live")
+        page.locator("[data-live] summary").click()
+        live = page.locator("[data-live] iframe")
         expect(live.content_frame.locator("body")).to_contain_text(world.task_id("follow"))
         # A frame that is moved or loaded again has another window.
         live.evaluate("frame => { window.shown = frame.contentWindow; }")
@@ -362,9 +362,9 @@ class TestEveryone:
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
         page.keyboard.press("Enter")
         expect(page.locator(".step").first).to_be_attached()
-        tab_to(page, "button[data-live]")
+        tab_to(page, "[data-live] summary")
         page.keyboard.press("Enter")
-        expect(page.locator("iframe.live")).to_be_visible()
+        expect(page.locator("[data-live] iframe")).to_be_visible()
 
     def test_axe_finds_nothing_serious_on_any_page_in_light_and_dark(self, world, ada):
         runs = [f"runs/{world.task_id(name)}" for name in ("follow", "answer", "blocked")]

@@ -3,6 +3,7 @@
 (() => {
   const root = document.documentElement;
   const byId = (id) => document.getElementById(id);
+  const put = (element, text) => { if (element.textContent !== text) element.textContent = text; };
 
   // Airflow's window, if the page is in a frame of its UI. Reading the document of another origin throws.
   let ui = null;
@@ -12,17 +13,15 @@
 
   // Colors: those of the UI, in its mode. Without a UI, the style sheet follows the browser.
   const COLORS = ["bg", "bg-subtle", "bg-muted", "bg-emphasized", "fg", "fg-muted", "fg-info", "border", "border-emphasized",
-    "brand-solid", "brand-contrast", "brand-fg", "brand-subtle", "brand-muted"];
+    "brand-solid", "brand-contrast", "brand-fg", "brand-subtle"];
   function takeColors() {
     const theirs = ui.document.documentElement;
     const dark = theirs.classList.contains("dark");
     root.classList.toggle("dark", dark);
     root.classList.toggle("light", !dark);
     const style = ui.getComputedStyle(theirs);
-    for (const name of COLORS) {
-      const value = style.getPropertyValue(`--chakra-colors-${name}`).trim();
-      if (value) root.style.setProperty(`--${name}`, value); else root.style.removeProperty(`--${name}`);
-    }
+    // Setting an empty value removes the property.
+    for (const name of COLORS) root.style.setProperty(`--${name}`, style.getPropertyValue(`--chakra-colors-${name}`).trim());
   }
   if (ui) {
     takeColors();
@@ -32,31 +31,27 @@
   // Times: in the UI's language and time zone. Ages count from the server's clock, because the browser's may be wrong.
   let skew = 0;
   let format = null;
-  function words(seconds) {
-    const minutes = Math.floor(Math.max(0, seconds) / 60);
-    if (!minutes) return `${Math.floor(Math.max(0, seconds))} s`;
-    if (minutes < 60) return `${minutes} min`;
-    const hours = Math.floor(minutes / 60);
-    const units = hours < 24 ? [[hours, "h"], [minutes % 60, "min"]] : [[Math.floor(hours / 24), "d"], [hours % 24, "h"]];
-    return units.filter(([number]) => number).map((unit) => unit.join(" ")).join(" ");
-  }
   function chooseFormat() {
-    const language = (ui && ui.document.documentElement.lang) || undefined;
-    const style = { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" };
+    const style = { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" };
+    Object.assign(style, { hourCycle: "h23", timeZoneName: "short" });
     try {
-      format = new Intl.DateTimeFormat(language, { ...style, timeZone: JSON.parse(ui.localStorage.getItem("timezone")) || undefined });
+      const timeZone = JSON.parse(ui.localStorage.getItem("timezone")) || undefined;
+      format = new Intl.DateTimeFormat(ui.document.documentElement.lang || undefined, { ...style, timeZone });
     } catch { format = new Intl.DateTimeFormat(undefined, style); }
   }
-  function put(element, text) { if (element.textContent !== text) element.textContent = text; }
+  function words(seconds) {
+    const minutes = Math.floor(seconds / 60);
+    if (minutes < 1) return `${Math.max(0, Math.floor(seconds))} s`;
+    const [hours, days] = [Math.floor(minutes / 60), Math.floor(minutes / 1440)];
+    const units = days ? [[days, "d"], [hours % 24, "h"]] : [[hours, "h"], [minutes % 60, "min"]];
+    return units.filter(([number]) => number).map((unit) => unit.join(" ")).join(" ");
+  }
   function showTimes() {
-    const now = Date.now() + skew;
-    for (const element of document.querySelectorAll("time[datetime]")) {
+    for (const element of document.querySelectorAll("time")) {
       const moment = new Date(element.dateTime);
-      if (element.dataset.age === undefined) put(element, format.format(moment));
-      else {
-        put(element, words((now - moment) / 1000) + element.dataset.age);
-        element.title = format.format(moment);
-      }
+      const { age } = element.dataset;
+      put(element, age === undefined ? format.format(moment) : words((Date.now() + skew - moment) / 1000) + age);
+      if (age !== undefined) element.title = format.format(moment);
     }
   }
 
@@ -73,7 +68,7 @@
   function merge(old, fresh) {
     if (old.isEqualNode(fresh) || old.dataset.keep !== undefined) return;
     if (old.classList.contains("lost")) {
-      if (old.href !== fresh.href) old.replaceWith(fresh);
+      if (old.querySelector("img").src !== fresh.querySelector("img").src) old.replaceWith(fresh);
       return;
     }
     for (const { name, value } of [...fresh.attributes]) {
@@ -101,21 +96,16 @@
 
   let timer, request, last = 0, tries = 0, shown = true, over = false, trouble = false;
   const visible = () => document.visibilityState === "visible" && shown;
-  function period() {
-    if (byId("content").querySelector("[data-loading]")) return Math.min(++tries, 10);
-    return Number(byId("content").dataset.refresh);
-  }
+  const loading = () => byId("content").querySelector("[data-loading]");
   function plan() {
     clearTimeout(timer);
-    const seconds = over ? 0 : period();
+    const seconds = over ? 0 : loading() ? Math.min(++tries, 10) : Number(byId("as-of").dataset.refresh);
     if (seconds && visible()) timer = setTimeout(refresh, Math.max(0, last + seconds * 1000 - Date.now()));
   }
   function adopt() {
-    const state = byId("as-of").dataset;
-    byId("content").dataset.refresh = state.refresh;
-    skew = new Date(state.now) - Date.now();
+    skew = new Date(byId("as-of").dataset.now) - Date.now();
     showTimes();
-    markLive();
+    for (const button of document.querySelectorAll("[data-stop]")) button.disabled = button.dataset.url === sent;
   }
   async function refresh() {
     clearTimeout(timer);
@@ -132,12 +122,10 @@
       else {
         const fresh = byId("content").cloneNode(false);
         fresh.append(...new DOMParser().parseFromString(text, "text/html").body.childNodes);
-        const before = byId("as-of").dataset.say;
         merge(byId("content"), fresh);
         adopt();
         if (trouble) say("");
         trouble = false;
-        if (byId("as-of").dataset.say !== before) announce(byId("as-of").dataset.say);
       }
     } catch {
       // A newer request took over, or the page is hidden.
@@ -150,10 +138,10 @@
     }
   }
   function look() {
-    if (visible()) plan();
-    else { clearTimeout(timer); if (request) request.abort(); }
+    if (visible()) return plan();
+    clearTimeout(timer);
+    if (request) request.abort();
   }
-  function announce(text) { put(byId("news"), text); }
 
   // What the viewer does.
   function open(address) {
@@ -168,19 +156,12 @@
     ui.history.pushState({}, "", address);
     ui.dispatchEvent(new ui.PopStateEvent("popstate", { state: {} }));
   }
-  function markLive() {
-    const button = byId("live-button");
-    if (button) button.setAttribute("aria-expanded", String(Boolean(byId("live").firstChild)));
-  }
-  function toggleLive(address) {
+  function showLive({ target }) {
+    if (!target.dataset.live) return;
     const frame = document.createElement("iframe");
-    frame.className = "live";
-    frame.title = "Live view of the browser";
-    frame.referrerPolicy = "no-referrer";
+    Object.assign(frame, { title: "Live view of the browser", referrerPolicy: "no-referrer", src: target.dataset.live });
     frame.setAttribute("sandbox", "allow-scripts allow-same-origin allow-forms");
-    frame.src = address;
-    byId("live").replaceChildren(...(byId("live").firstChild ? [] : [frame]));
-    markLive();
+    if (target.open) target.append(frame); else target.lastElementChild.remove();
   }
   async function copy(source) {
     try { await navigator.clipboard.writeText(source.textContent); } catch {
@@ -190,71 +171,53 @@
     }
     say("Copied");
   }
-  let zoomed = null;
-  function zoom(link) {
-    zoomed = link;
-    byId("zoom-picture").src = link.href;
-    byId("zoom-picture").alt = link.querySelector("img").alt;
-    put(byId("zoom-text"), link.dataset.zoom);
-    if (!byId("zoom").open) byId("zoom").showModal();
-  }
-  function turn(event) {
-    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const links = [...document.querySelectorAll("a[data-zoom]:not(.lost)")];
-    const next = by && links[links.indexOf(zoomed) + by];
-    if (next) zoom(next);
-  }
-  let stopping = null;
+  let asked = null, sent = null;
   function askToStop(button) {
-    stopping = button;
+    asked = button.dataset.url;
     put(byId("stop-what"), button.dataset.what);
     byId("stop").returnValue = "";
     byId("stop").showModal();
   }
   async function stop() {
     if (byId("stop").returnValue !== "stop") return;
-    const button = stopping;
-    button.disabled = true;
-    let text;
+    sent = asked;
+    adopt();
     try {
       const headers = { "Content-Type": "application/json", "X-BrowserAct-Panel": "1" };
-      const response = await fetch(button.dataset.url, { method: "POST", headers, body: "{}" });
-      const { outcome, error } = await response.json();
-      text = { stopped: "The run was stopped.", ended: "The run had already ended." }[outcome] || error;
-    } catch { text = "Airflow does not respond. It is not known whether the run was stopped. Check its status."; }
-    button.disabled = false;
-    say(text);
+      const { outcome, error } = await (await fetch(sent, { method: "POST", headers, body: "{}" })).json();
+      say({ stopped: "The run was stopped.", ended: "The run had already ended." }[outcome] || error);
+    } catch { say("Airflow does not respond. It is not known whether the run was stopped. Check its status."); }
+    sent = null;
+    adopt();
     refresh();
   }
   function click(event) {
-    const on = (selector) => event.target.closest(selector);
-    const apart = event.button === 1 || event.ctrlKey || event.metaKey || event.shiftKey;
-    const plain = event.button === 0 && !apart;
-    const link = on("a");
+    const { target, button } = event;
+    const on = (selector) => target.closest(selector);
+    const apart = button === 1 || event.ctrlKey || event.metaKey || event.shiftKey;
     const act = (does) => { event.preventDefault(); does(); };
-    if (plain && on("[data-stop]")) act(() => askToStop(on("[data-stop]")));
-    else if (plain && on("[data-copy]")) act(() => copy(byId(on("[data-copy]").dataset.copy)));
-    else if (plain && on("[data-live]")) act(() => toggleLive(on("[data-live]").dataset.live));
-    else if (plain && on("a[data-zoom]")) act(() => on(".lost") || zoom(link));
-    else if (ui && plain && on("a[data-airflow]")) act(() => go(link.href));
-    else if (ui && link && (apart || link.target)) act(() => open(link.href));
-    else if (event.target.nodeName === "DIALOG") event.target.close("");
+    const link = on("a");
+    if (button > 1) return;
+    if (link) {
+      if (ui && (apart || link.target)) act(() => open(link.href));
+      else if (ui && on("[data-airflow]")) act(() => go(link.href));
+    } else if (on("[data-stop]")) askToStop(on("[data-stop]"));
+    else if (on("[data-copy]")) copy(byId(on("[data-copy]").dataset.copy));
+    else if (target.nodeName === "DIALOG") target.close("");
   }
 
-  // Errors of pictures do not bubble.
-  document.addEventListener("error", ({ target }) => {
-    if (target.nodeName === "IMG" && target.closest(".picture")) target.closest(".picture").classList.add("lost");
-  }, true);
+  // Errors of pictures do not bubble, and neither do toggles.
+  document.addEventListener("error", ({ target }) => target.closest(".picture")?.classList.add("lost"), true);
+  document.addEventListener("toggle", showLive, true);
   document.addEventListener("DOMContentLoaded", () => {
     chooseFormat();
     adopt();
-    last = byId("content").querySelector("[data-loading]") ? 0 : Date.now();
+    last = loading() ? 0 : Date.now();
     document.addEventListener("click", click);
     document.addEventListener("auxclick", click);
     document.addEventListener("change", ({ target }) => target.matches("[data-submit]") && target.form.submit());
     document.addEventListener("visibilitychange", look);
     byId("stop").addEventListener("close", stop);
-    byId("zoom").addEventListener("keydown", turn);
     new IntersectionObserver((entries) => { shown = entries.at(-1).isIntersecting; look(); }).observe(root);
     setInterval(() => visible() && showTimes(), 1000);
   });
