@@ -1,7 +1,7 @@
 """Imports that differ between Airflow 3.1 and 3.3, and imports that are not Airflow's public interface.
 
 DAG files and the plugin import this module. Functions therefore import what only some processes need. Airflow's models
-are not here: only ``webhook/database.py``, ``panel/links.py`` and ``commands/check.py`` use them.
+are not here: only ``webhook/database.py``, ``commands/check.py`` and ``panel/`` use them.
 """
 
 from __future__ import annotations

@@ -27,8 +27,9 @@ from airflow.api_fastapi.auth.managers.models.resource_details import (
     DagDetails,
 )
 
-from airflow_provider_browseract.panel import links
-from airflow_provider_browseract.panel.links import FailedTry, Link
+from airflow_provider_browseract.panel import database
+from airflow_provider_browseract.panel.failures import FailedTry
+from airflow_provider_browseract.panel.links import Link
 
 Method = Literal["GET", "PUT"]
 
@@ -79,14 +80,14 @@ class Access:
 
     def _connection(self, method: Method, conn_id: str) -> bool:
         def ask() -> bool:
-            details = ConnectionDetails(conn_id=conn_id, team_name=links.connection_team(conn_id))
+            details = ConnectionDetails(conn_id=conn_id, team_name=database.connection_team(conn_id))
             return self._manager.is_authorized_connection(method=method, details=details, user=self._user)
 
         return self._once(("connection", method, conn_id), ask)
 
     def _dag(self, method: Method, entity: DagAccessEntity | None, dag_id: str) -> bool:
         def ask() -> bool:
-            details = DagDetails(id=dag_id, team_name=links.dag_team(dag_id))
+            details = DagDetails(id=dag_id, team_name=database.dag_team(dag_id))
             return self._manager.is_authorized_dag(
                 method=method, access_entity=entity, details=details, user=self._user
             )

@@ -7,6 +7,7 @@ A request takes this way:
 3. A thread of the panel makes the page, with one function of ``pages.py``.
 4. ``viewing.py`` decides which connection is shown. It asks ``access.py``, which asks Airflow's auth manager, and
    ``links.py``, which reads Airflow's database: a link between a run and a task instance gives rights by its proof.
+   ``failures.py`` reads what has failed.
 5. ``accounts.py`` has what BrowserAct has responded, at most some seconds old.
 6. ``rows.py`` makes rows of all that, without what the viewer must not see, and ``html.py`` the page.
 """

@@ -1,7 +1,6 @@
 """What Airflow's database knows about runs: which task instance has which run, which ones wait, and the queue.
 
-Like ``webhook/database.py``, this module uses ``airflow.models``, which is not a public interface. Its functions block,
-so the panel calls them in its own threads. They read at most a limited number of rows, and only what they need.
+Like ``database.py``, this module uses ``airflow.models``, and its functions block.
 
 The XCom ``task`` links a task instance to its run. People may edit it, operators of others may use the same key, and a
 custom XCom backend stores a reference in its place. So only its proof makes the run one of the task instance
@@ -10,48 +9,37 @@ custom XCom backend stores a reference in its place. So only its proof makes the
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from airflow.models import xcom as xcoms
-from airflow.models.connection import Connection
-from airflow.models.dag import DagModel
 from airflow.models.hitl import HITLDetail
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import Text as TextColumn
-from sqlalchemy import and_, cast, func, or_, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.compat import conf
-from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE
 from airflow_provider_browseract.in_airflow.hiding import LIVE_VIEW, SECRET_INPUTS
-from airflow_provider_browseract.in_airflow.links import PanelLink
 from airflow_provider_browseract.in_airflow.xcoms import names_of
+from airflow_provider_browseract.panel import database
+from airflow_provider_browseract.panel.database import BY_TRY, ID_LENGTH, KEY, LISTED, MAX_JSON, RUN_XCOM, VALUE, XCOM
 from airflow_provider_browseract.queue.queueing import QueueWait
 from airflow_provider_browseract.runs.proof import OF_RUN, is_proven, prove_run
-from airflow_provider_browseract.runs.routes import OPERATORS, SENSOR
-from airflow_provider_browseract.runs.stored import Text, from_json, storable
+from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.spending.budget import begin_of
-from airflow_provider_browseract.worker.showing import FAILURE_LENGTH, FAILURE_XCOM
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Row, Select
+    from sqlalchemy import Row
     from sqlalchemy.orm import Session
-
-ID_LENGTH = 250
-"""Characters that Airflow's database columns allow for the ids of DAG, run and task."""
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff\U00010000-\U0010ffff]")
 
@@ -60,9 +48,6 @@ RUN_TRIGGER = "airflow_provider_browseract.triggers.task.TaskTrigger"
 
 SLOT_TRIGGER = "airflow_provider_browseract.triggers.slot.SlotTrigger"
 """Class path of the trigger of a task instance that waits for a slot."""
-
-READ_AT_ONCE = 500
-"""How many rows are read by their ids with one statement."""
 
 MAX_AGE = 5.0
 """Seconds for which :class:`Recent` returns the same."""
@@ -73,43 +58,17 @@ OLDEST = 30.0
 RARELY = 10.0
 """What takes long to read, such as tens of thousands of XComs, is kept so many times as long, up to :data:`OLDEST`."""
 
-LISTED = timedelta(hours=24)
-"""How old XComs may be that lists of runs need."""
-
-MAX_LINKS = 20_000
-"""How many XComs are read at once; the newest ones."""
-
-MAX_FAILURES = 5_000
-"""How many failed task instances are read; the newest ones."""
-
 MAX_DEFERRED = 5_000
 """How many waits for runs and for slots are read; those that were deferred first."""
 
-MAX_JSON = 8_000
-"""Characters of an XCom. Longer ones are not read."""
-
-MAX_CONNECTIONS = 1_000
-
-MAX_PROOFS = 2 * MAX_LINKS
+MAX_PROOFS = 2 * database.MAX_LINKS
 """How many proofs are kept with their results, because each page needs them again."""
 
 PROOF_LENGTH = 64
 """Characters of a proof. Others prove nothing, and are not kept."""
 
-RUN_XCOM = "task"
-"""XCom with the facts about the run of a task instance."""
-
 FACTS = {"task_id", "workflow_id", "status"}
 """Keys of these facts by which the XCom is distinguished from that of another operator."""
-
-XCOM: Any = getattr(xcoms, "XComModelV2", xcoms.XComModel)
-"""Table of XComs. From Airflow 3.4 on each try has its own ones, and those of before the upgrade are left out."""
-
-VALUE = cast(XCOM.value, TextColumn).label("value")
-
-BY_TRY = XCOM is not xcoms.XComModel
-
-FAILED = (TaskInstanceState.FAILED, TaskInstanceState.UP_FOR_RETRY)
 
 ABOUT_TO_CONTINUE = (TaskInstanceState.SCHEDULED, TaskInstanceState.QUEUED)
 
@@ -143,7 +102,9 @@ class TaskInstanceKey(NamedTuple):
         return writable and -1 <= self.map_index < 2**31
 
 
-KEY = tuple(getattr(TaskInstance, name) for name in TaskInstanceKey._fields)
+def key_of(row: Row[Any]) -> TaskInstanceKey:
+    """Return the task instance of a row that begins with :data:`KEY`."""
+    return TaskInstanceKey(*row[: len(KEY)])
 
 
 class Link(NamedTuple):
@@ -191,47 +152,6 @@ class Link(NamedTuple):
 def _has_proof(api_key: str, key: TaskInstanceKey, proof: str, stated: tuple[Any, ...]) -> bool:
     """Return whether a proof is that of what an XCom of a task instance states, in the order of ``OF_RUN``."""
     return is_proven(prove_run(api_key, names_of(key), dict(zip(OF_RUN, stated, strict=True))), proof)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What was to be run, as an XCom ``failure`` names it."""
-
-    kind: str
-    id: str | None = None
-    name: str | None = None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What an XCom ``failure`` states. People may edit it.
-
-    :param kind: name of the class of the error.
-    :param task_id: the BrowserAct task; None if the run was not started, or if that is not known.
-    :param started: the run was started, or may have been.
-    """
-
-    reason: Text
-    kind: Text
-    remedy: str | None = None
-    connection: str | None = None
-    source: Source | None = None
-    task_id: str | None = None
-    started: bool = False
-
-
-class FailedTry(NamedTuple):
-    """A task instance whose newest try has failed.
-
-    :param retries: another try follows.
-    :param failure: why it has failed; None if only Airflow's log has the reason, as of a try that was killed.
-    """
-
-    key: TaskInstanceKey
-    try_number: int
-    ended: datetime
-    retries: bool
-    failure: Failure | None
 
 
 class QueueEntry(NamedTuple):
@@ -283,13 +203,6 @@ T = TypeVar("T")
 W = TypeVar("W")
 
 
-def in_parts(ids: Iterable[Any]) -> Iterator[list[Any]]:
-    """Yield ids in order, as many at a time as one statement reads."""
-    ordered = sorted(ids)
-    for start in range(0, len(ordered), READ_AT_ONCE):
-        yield ordered[start : start + READ_AT_ONCE]
-
-
 class StoredWaits(Generic[W]):
     """What triggers have stored, without those that cannot be read.
 
@@ -306,7 +219,7 @@ class StoredWaits(Generic[W]):
     def of(self, session: Session, triggers: Set[TriggerKey]) -> dict[TriggerKey, tuple[str, W]]:
         """Return connection and wait of each trigger that can be read, and forget all others."""
         known = {key: found for key, found in self._read.items() if key in triggers}
-        for part in in_parts(trigger_id for trigger_id, _ in triggers - known.keys()):
+        for part in database.in_parts(trigger_id for trigger_id, _ in triggers - known.keys()):
             for trigger in session.scalars(select(Trigger).options(lazyload("*")).where(Trigger.id.in_(part))):
                 # SQLite may have given the id to another one since then.
                 if (key := (trigger.id, trigger.created_date)) in triggers:
@@ -369,110 +282,28 @@ class RecordReader:
             waits, places = self._waits.of(session, runs.keys()), self._queue.of(session, slots.keys())
             # After the triggers, so that nobody who stops or begins to be deferred is missed.
             waiting = _waiting(session)
-            rows = waiting + _pushed(session, XCOM.timestamp >= since)
+            rows = waiting + database.pushed(session, XCOM.timestamp >= since)
             rows.sort(key=lambda row: row.timestamp, reverse=True)
             active = _active(session, {row.dag_id for row in rows})
-        incomplete = max(len(waiting), len(active)) >= MAX_LINKS or len(runs) >= MAX_DEFERRED
+        incomplete = max(len(waiting), len(active)) >= database.MAX_LINKS or len(runs) >= MAX_DEFERRED
         # A trigger states what is waited for. If it cannot be read here, the XCom has to do.
-        active -= {_key(runs[trigger]) for trigger in waits} | {*map(_key, slots.values())}
+        active -= {key_of(runs[trigger]) for trigger in waits} | {*map(key_of, slots.values())}
         found = [_deferred_link(runs[trigger], *stored) for trigger, stored in waits.items()]
         links: dict[str, list[Link]] = {}
         for link in _ordered(found + _links(rows, active)):
             links.setdefault(link.browseract_task_id, []).append(link)
-        queue = [QueueEntry(_key(slots[trigger]), *stored) for trigger, stored in places.items()]
+        queue = [QueueEntry(key_of(slots[trigger]), *stored) for trigger, stored in places.items()]
         queue.sort(key=lambda entry: (entry.wait.queued.place, entry.key))
-        unreadable = any(_is_reference(row.value) for row in rows if _key(row) in active)
+        unreadable = any(database.is_reference(row.value) for row in rows if key_of(row) in active)
         return Records(links, tuple(queue), unreadable, incomplete)
-
-
-def failed_tries() -> list[FailedTry]:
-    """Return the task instances of our operators that have failed in the last 24 hours, the newest first.
-
-    They are known by the names of our operators, and those of subclasses by the XCom ``failure``. The sensor of another
-    provider may have the same name as ours, so that one needs an XCom of ours. A task instance that has succeeded in a
-    later try is not among them.
-    """
-    since = datetime.now(timezone.utc) - LISTED
-    of_sensor = XCOM.key.in_([FAILURE_XCOM, PanelLink().xcom_key])
-    with_xcom = and_(TaskInstance.operator == SENSOR, select(XCOM.key).where(_of(XCOM), of_sensor).exists())
-    names = [name for name in OPERATORS if name != SENSOR]
-    ours = or_(TaskInstance.operator.in_(names), TaskInstance.custom_operator_name.in_(names), with_xcom)
-    with create_session(scoped=False) as session:
-        rows = _pushed(session, XCOM.timestamp >= since, xcom=FAILURE_XCOM)
-        stated = {row.id: failure for row in rows if (failure := _failure(row.value))}
-        found = {row.id: row for row in _failed(session, since, ours)}
-        for part in in_parts(stated.keys() - found.keys()):
-            found |= {row.id: row for row in _failed(session, since, TaskInstance.id.in_(part))}
-    # From Airflow 3.4 on, a task instance that is up for retry has the id and the number of its next try already.
-    by_try = {(_key(row), row.try_number): stated[row.id] for row in reversed(rows) if row.id in stated}
-    tries = []
-    for row in found.values():
-        retries = row.state == TaskInstanceState.UP_FOR_RETRY
-        failure = by_try.get((_key(row), row.try_number))
-        if failure is None and retries:
-            failure = by_try.get((_key(row), row.try_number - 1))
-        tries.append(FailedTry(_key(row), row.try_number, row.end_date, retries, failure))
-    return sorted(tries, key=lambda each: each.ended, reverse=True)[:MAX_FAILURES]
-
-
-def _failed(session: Session, since: datetime, condition: ColumnElement[bool]) -> list[Row[Any]]:
-    query = select(*KEY, TaskInstance.id, TaskInstance.try_number, TaskInstance.state, TaskInstance.end_date)
-    query = query.where(TaskInstance.state.in_(FAILED), TaskInstance.end_date >= since, condition)
-    return list(session.execute(query.order_by(TaskInstance.end_date.desc()).limit(MAX_FAILURES)))
-
-
-def _failure(text: str) -> Failure | None:
-    try:
-        stated = from_json(Failure, _stated(text))
-    except ValueError:
-        return None
-    # As long as workers make them.
-    reason, remedy = stated.reason[:FAILURE_LENGTH], (stated.remedy or "")[:FAILURE_LENGTH]
-    return replace(stated, reason=reason, remedy=remedy or None)
-
-
-def connections() -> list[str]:
-    """Return the ids of the connections to BrowserAct in Airflow's database."""
-    query = select(Connection.conn_id).where(Connection.conn_type == CONNECTION_TYPE)
-    with create_session(scoped=False) as session:
-        return list(session.scalars(query.order_by(Connection.conn_id).limit(MAX_CONNECTIONS)))
-
-
-def has_dag(dag_id: str) -> bool:
-    """Return whether Airflow has read a DAG from a file that still exists."""
-    with create_session(scoped=False) as session:
-        found = session.scalar(select(DagModel.dag_id).where(DagModel.dag_id == dag_id, DagModel.is_stale.is_(False)))
-    return found is not None
-
-
-def connection_team(conn_id: str) -> str | None:
-    """Return the team of a connection."""
-    if not _has_teams():
-        return None
-    with create_session(scoped=False) as session:
-        return Connection.get_team_name(storable(conn_id), session=session)
-
-
-def dag_team(dag_id: str) -> str | None:
-    """Return the team of a DAG."""
-    if not _has_teams():
-        return None
-    with create_session(scoped=False) as session:
-        return DagModel.get_team_name(storable(dag_id), session=session)
-
-
-def _has_teams() -> bool:
-    return bool(conf.getboolean("core", "multi_team", fallback=False))
 
 
 def links_of(key: TaskInstanceKey) -> list[Link]:
     """Return the runs of a task instance whatever their age, newest first, but not whether it waits for them."""
     if not key.fits:
         return []
-    columns = KEY if BY_TRY else tuple(getattr(XCOM, name) for name in TaskInstanceKey._fields)
-    is_key = and_(*(column == value for column, value in zip(columns, key, strict=True)))
     with create_session(scoped=False) as session:
-        rows = _pushed(session, XCOM.task_instance_id.in_(select(TaskInstance.id).where(is_key)) if BY_TRY else is_key)
+        rows = database.pushed(session, database.is_of(XCOM, key))
     return _links(rows, set())
 
 
@@ -480,58 +311,29 @@ def dags_on(day: date, conn_id: str, api_key: str) -> dict[str, str]:
     """Return the DAGs of an account's runs whose XComs were pushed on a day (UTC) or on the next one."""
     begin = begin_of(day)
     with create_session(scoped=False) as session:
-        rows = _pushed(session, XCOM.timestamp >= begin, XCOM.timestamp < begin + timedelta(days=2))
+        rows = database.pushed(session, XCOM.timestamp >= begin, XCOM.timestamp < begin + timedelta(days=2))
     found = [link for link in _links(rows, set()) if link.is_proven(conn_id, api_key)]
     # That of the task instance that has started a run, if both are known.
     found.sort(key=lambda link: not link.follows)
     return {link.browseract_task_id: link.key.dag_id for link in found}
 
 
-def _key(row: Row[Any]) -> TaskInstanceKey:
-    """Return the task instance of a row that begins with :data:`KEY`."""
-    return TaskInstanceKey(*row[: len(KEY)])
-
-
-def _of(model: Any) -> ColumnElement[bool]:
-    """Return the condition that a row belongs to a task instance."""
-    if BY_TRY:
-        condition: ColumnElement[bool] = model.task_instance_id == TaskInstance.id
-        return condition
-    return and_(*(getattr(model, name) == column for name, column in zip(TaskInstanceKey._fields, KEY, strict=True)))
-
-
-def _pushed(session: Session, *conditions: ColumnElement[bool], xcom: str = RUN_XCOM) -> list[Row[Any]]:
-    """Return the XComs of a key that fulfil conditions with their task instances, of all tries, newest first."""
-    names = ("task_instance_id",) if BY_TRY else TaskInstanceKey._fields
-    query = select(*(getattr(XCOM, name) for name in names), XCOM.timestamp, VALUE)
-    query = query.where(XCOM.key == xcom, func.length(VALUE) <= MAX_JSON, *conditions)
-    # The limit is in a separate query: PostgreSQL would otherwise begin with all task instances.
-    newest = query.order_by(XCOM.timestamp.desc()).limit(MAX_LINKS).subquery()
-    of_run = _with_xcom(newest.c.timestamp, newest.c.value).select_from(newest).join(TaskInstance, _of(newest.c))
-    of_run = of_run.order_by(newest.c.timestamp.desc())
-    return list(session.execute(of_run.execution_options(include_all_attempts=True)))
-
-
 def _waiting(session: Session) -> list[Row[Any]]:
     """Return the XComs of runs that may be waited for, whatever their age, newest first."""
-    query = _with_xcom(XCOM.timestamp, VALUE).select_from(TaskInstance).join(XCOM, _of(XCOM))
+    query = database.with_xcom(XCOM.timestamp, VALUE).select_from(TaskInstance).join(XCOM, database.of_instance(XCOM))
     # Not by the index of the key: SQLite would otherwise begin with all XComs, and not with these few task instances.
     is_of_run = func.coalesce(XCOM.key, "") == RUN_XCOM
     query = query.where(TaskInstance.state.in_(MAY_WAIT), is_of_run)
-    query = query.where(func.length(VALUE) <= MAX_JSON).order_by(XCOM.timestamp.desc()).limit(MAX_LINKS)
+    query = query.where(func.length(VALUE) <= MAX_JSON).order_by(XCOM.timestamp.desc()).limit(database.MAX_LINKS)
     return list(session.execute(query))
-
-
-def _with_xcom(timestamp: Any, value: Any) -> Select[Any]:
-    return select(*KEY, timestamp, value, TaskInstance.id, TaskInstance.try_number, TaskInstance.state)
 
 
 def _active(session: Session, dag_ids: Iterable[str]) -> set[TaskInstanceKey]:
     """Return the task instances of some DAGs that may wait for a run."""
     found = set()
-    query = select(*KEY).where(TaskInstance.state.in_(MAY_WAIT)).limit(MAX_LINKS)
-    for part in in_parts(dag_ids):
-        found |= {*map(_key, session.execute(query.where(TaskInstance.dag_id.in_(part))))}
+    query = select(*KEY).where(TaskInstance.state.in_(MAY_WAIT)).limit(database.MAX_LINKS)
+    for part in database.in_parts(dag_ids):
+        found |= {*map(key_of, session.execute(query.where(TaskInstance.dag_id.in_(part))))}
     return found
 
 
@@ -556,7 +358,7 @@ def _deferred_link(row: Row[Any], conn_id: str, wait: Wait) -> Link:
     asked = wait.required_action is not None and row.asked is not None
     hidden = {LIVE_VIEW: not wait.show_live_view, SECRET_INPUTS: wait.hide_goals}
     stated = conn_id, version, wait.follows, tuple(name for name, hide in hidden.items() if hide), ""
-    return Link(wait.browseract_task_id, _key(row), row.try_number, *stated, row.created_date, True, wait, asked)
+    return Link(wait.browseract_task_id, key_of(row), row.try_number, *stated, row.created_date, True, wait, asked)
 
 
 def _links(rows: Iterable[Row[Any]], active: Set[TaskInstanceKey]) -> list[Link]:
@@ -568,8 +370,8 @@ def _links(rows: Iterable[Row[Any]], active: Set[TaskInstanceKey]) -> list[Link]
     found: dict[tuple[str, TaskInstanceKey], Link] = {}
     named = set[TaskInstanceKey]()
     for row in rows:
-        key, stated = _key(row), _stated(row.value)
-        task_id = _id(stated.get("task_id"))
+        key, stated = key_of(row), database.stated_in(row.value)
+        task_id = database.id_in(stated.get("task_id"))
         if task_id is None or not stated.keys() >= FACTS:
             continue
         hidden, proof = stated.get("hidden"), stated.get("proof")
@@ -582,7 +384,7 @@ def _links(rows: Iterable[Row[Any]], active: Set[TaskInstanceKey]) -> list[Link]
             # Before Airflow 3.4, the number of the try rises when it is scheduled, but its worker deletes the XCom of
             # the try before.
             row.try_number if BY_TRY or row.state not in ABOUT_TO_CONTINUE else None,
-            _id(stated.get("connection")),
+            database.id_in(stated.get("connection")),
             ApiVersion.of(stated.get("api_version")) or ApiVersion.V2,
             stated.get("follows") is True,
             tuple(words),
@@ -593,31 +395,3 @@ def _links(rows: Iterable[Row[Any]], active: Set[TaskInstanceKey]) -> list[Link]
         named.add(key)
         found.setdefault((task_id, key), link)
     return [*found.values()]
-
-
-def _stated(text: str) -> dict[str, Any]:
-    """Return what an XCom states; nothing if it is not a dict."""
-    value = _json(text)
-    if isinstance(value, str):
-        # Before Airflow 3.2, workers' values are JSON text in JSON.
-        value = _json(value)
-    return value if isinstance(value, dict) else {}
-
-
-def _is_reference(text: str) -> bool:
-    """Return whether an XCom has the text that a custom XCom backend stores instead of a value."""
-    return isinstance(_json(text), str) and not _stated(text)
-
-
-def _json(text: str) -> Any:
-    """Read JSON that may come from anyone. Airflow's decoder would import classes named in it."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _id(value: Any) -> str | None:
-    """Return an id that may come from anyone; None if it cannot be one."""
-    text = str(value) if isinstance(value, int) else value
-    return text if isinstance(text, str) and 0 < len(text) <= ID_LENGTH and text.isprintable() else None

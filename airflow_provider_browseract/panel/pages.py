@@ -22,15 +22,17 @@ from airflow_provider_browseract.compat import UI_FOLLOWS_FRAME
 from airflow_provider_browseract.dag_file import KINDS, Runnable, dag_file, dag_id_of
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.in_airflow.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
-from airflow_provider_browseract.panel import links
+from airflow_provider_browseract.panel import database, failures
 from airflow_provider_browseract.panel.access import Access, Rights, rights_on, visible_failures
 from airflow_provider_browseract.panel.accounts import Account, Accounts
 from airflow_provider_browseract.panel.client import Loop
 from airflow_provider_browseract.panel.credits import DAYS_SHOWN, BudgetShare, credits_on, credits_page
+from airflow_provider_browseract.panel.failures import FailedTry
 from airflow_provider_browseract.panel.html import Choice, Frame, Notice, foreign_text, label_of, render
 from airflow_provider_browseract.panel.kept import Known, Read
-from airflow_provider_browseract.panel.links import FailedTry, Link, Recent, RecordReader, TaskInstanceKey
+from airflow_provider_browseract.panel.links import Link, Recent, RecordReader, TaskInstanceKey
 from airflow_provider_browseract.panel.plot import stacked_bars
+from airflow_provider_browseract.panel.run import run_content, why_not_stopped
 from airflow_provider_browseract.panel.rows import (
     TOO_MANY_WAIT,
     Look,
@@ -61,12 +63,6 @@ PAGE_SIZE = 100
 TROUBLES_SHOWN = 12
 """Lines of "Needs you". All are counted."""
 
-MAX_STEPS = 100
-"""Steps of a run that a page has."""
-
-STEPS_UNFOLDED = 9
-"""How many of them are not folded."""
-
 SHOWN = {"all": "All", "active": "Active", "paused": "Paused", "unread": "Not waited for", "failed": "Failed"}
 """The filters of a list, and what they are called on the page."""
 
@@ -82,11 +78,6 @@ MANY_WAIT = Notice(
 MANY_FAILURES = Notice("warning", "There are so many failed task instances that only the newest of them are read.")
 BOTS_MISSING = "The runs of bots are missing, because they could not be read"
 MORE_RUNS = Notice("info", "Some days have more runs than are read here, so their credits are higher than shown.")
-NOT_STOPPED = Notice(
-    "error",
-    "You may not stop this run.",
-    "You need the right to edit task instances of its DAG, or to edit the connection.",
-)
 NO_SUCH_RUN = Notice(
     "error",
     "BrowserAct has no such run.",
@@ -101,7 +92,7 @@ class Panel:
         self._loop = Loop()
         self._accounts = Accounts()
         self._records = Recent(RecordReader().read)
-        self._failures = Recent(links.failed_tries)
+        self._failures = Recent(failures.failed_tries)
 
     def overview(self, request: Request, user: Any) -> Response:
         """Show what needs a person, slots, queue, credits, and the runs of the last 24 hours."""
@@ -112,7 +103,7 @@ class Panel:
         notices = [Notice("info", f"{account.error}.")] if account.not_found and query.conn else []
         if look.viewing.records.incomplete:
             notices.append(MANY_WAIT)
-        if len(tries) >= links.MAX_FAILURES:
+        if len(tries) >= failures.MAX_FAILURES:
             notices.append(MANY_FAILURES)
         if account.not_found:
             account = replace(account, error=None)
@@ -152,7 +143,7 @@ class Panel:
         own = (
             [each for each in viewing.records.of_instance(link.key) if viewing.is_proven(each)] if link and sees else []
         )
-        run = _run(look, read, own, link)
+        run = run_content(look, read, own, link)
         content = {"key": None, "has_run": True, "place": None, "failed": None, "run": run}
         title = f"BrowserAct task {foreign_text(task_id)}"
         refresh = 0 if read.value is not None and read.value.status.ended else REFRESH
@@ -170,7 +161,7 @@ class Panel:
         try:
             if own:
                 read = self._read(viewing, own[0].browseract_task_id, patience_of(request), own)
-                run = _run(look, read, own, own[0])
+                run = run_content(look, read, own, own[0])
         except PageError as error:
             # Why it has failed is known without BrowserAct.
             if failed is None:
@@ -239,7 +230,7 @@ class Panel:
                 "mean": sum(credits) / len(credits) if credits else None,
                 "inputs": {each.name: "required" if each.required else "optional" for each in source.inputs},
                 "dag_id": dag_id,
-                "dag_exists": look.viewing.access.reads_dag(dag_id) and links.has_dag(dag_id),
+                "dag_exists": look.viewing.access.reads_dag(dag_id) and database.has_dag(dag_id),
                 "dag_file": dag_file(source, look.account.conn_id),
             }
         title = source_id if source is None else source.name or source.id
@@ -254,13 +245,13 @@ class Panel:
         look = self._look(viewing, 0)
         if task is None:
             return JSONResponse({"error": "BrowserAct does not respond. Try again."}, 502)
-        why_not = _why_not_stopped(look, task)
+        why_not = why_not_stopped(look, task)
         if task.status.ended:
             return JSONResponse({"outcome": "ended"})
         if why_not is None:
             # Somebody may have begun to wait since the page was read.
             fresh = replace(viewing, records=self._records.get(max_age=0.0))
-            why_not = _why_not_stopped(replace(look, viewing=fresh), task)
+            why_not = why_not_stopped(replace(look, viewing=fresh), task)
         if why_not is not None:
             return JSONResponse({"error": why_not}, 409)
         try:
@@ -345,74 +336,6 @@ def _table(look: Look, rows: Sequence[Row], query: Query) -> dict[str, Any]:
         "show": show,
         "search": wanted,
     }
-
-
-def _run(look: Look, read: Known[Task], of_instance: Sequence[Link], link: Link | None) -> dict[str, Any] | None:
-    """Return what the page of a run shows; None if the run was not read yet.
-
-    :param of_instance: the runs of its task instance. What is older than the records gives rights too.
-    :param link: the task instance that is shown with it.
-    """
-    if read.value is None:
-        return None
-    proven = look.viewing.proven(read.value.id)
-    asked = [each for each in of_instance[:1] if each == link and each not in proven]
-    rights = rights_on(look.viewing.access, look.account.conn_id, [*proven, *asked])
-    if not rights.run:
-        raise PageError(403, FORBIDDEN)
-    # A sensor, which anyone can point at a run, hides nothing from those whose task instance has started it.
-    own = [each for each in (*proven, *asked) if not each.follows] or [*proven, *asked]
-    hidden = {word for each in own for word in each.hidden}
-    task = visible(read.value, rights, Hiding(LIVE_VIEW in hidden, texts=SECRET_INPUTS in hidden))
-    row = replace(look.row(task, link), rights=rights)
-    steps = [*task.steps]
-    attention = next((step for step in reversed(steps) if step.status == "failed"), None)
-    if task.status is not TaskStatus.FAILED:
-        attention = steps[-1] if row.is_active and steps else None
-    if row.is_active:
-        steps.reverse()
-    further = [step for step in steps if step is not attention]
-    ids = {each.browseract_task_id for each in of_instance} - {task.id}
-    others = [look.row(other) for other in look.account.tasks if other.id in ids]
-    others = [other for other in others if other.rights.run]
-    return {
-        "row": row,
-        "task": task,
-        "attention": attention,
-        "steps": further[:STEPS_UNFOLDED],
-        "folded": further[STEPS_UNFOLDED:],
-        "waiting": look.waiting(task),
-        "others": others,
-        "sum": sum(each.credits or 0 for each in [row, *others]),
-    }
-
-
-def visible(task: Task, rights: Rights, hiding: Hiding) -> Task:
-    """Return a run with what the viewer may see of it, and with its first and last steps or, while it is active, its
-    last ones."""
-    steps = task.steps
-    if len(steps) > MAX_STEPS:
-        half = 0 if not task.status.ended else MAX_STEPS // 2
-        steps = steps[:half] + steps[half - MAX_STEPS :]
-    changed: dict[str, Any] = {"steps": steps, "steps_left_out": task.step_count - len(steps)}
-    if not rights.steps:
-        changed |= {"steps": (), "failure": None, "log_detail_url": None}
-    if not rights.act or task.status.ended:
-        changed["live_url"] = None
-    shown: Task = hiding.apply(task.model_copy(update=changed))
-    return shown
-
-
-def _why_not_stopped(look: Look, task: Task) -> str | None:
-    """Return why a run must not be stopped; None if it is not waited for."""
-    rights = look.rights_on(task.id)
-    if not rights.act:
-        raise PageError(403, NOT_STOPPED if rights.run else FORBIDDEN)
-    if look.viewing.records.incomplete:
-        return TOO_MANY_WAIT
-    if who := look.who_waits(task.id):
-        return f"The run is waited for by {who}. Clear or mark the task instance instead."
-    return None if look.is_unread(task) else "The run is less than a minute old. Try again in a minute."
 
 
 def _words_of(source: Runnable) -> str:

@@ -23,7 +23,8 @@ from airflow_provider_browseract.runs.wait import FOREVER
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.panel.accounts import Account
-    from airflow_provider_browseract.panel.links import FailedTry, Link, QueueEntry, TaskInstanceKey
+    from airflow_provider_browseract.panel.failures import FailedTry
+    from airflow_provider_browseract.panel.links import Link, QueueEntry, TaskInstanceKey
     from airflow_provider_browseract.panel.viewing import Viewing
 
 LISTED_FOR = timedelta(hours=24)
@@ -185,7 +186,7 @@ class Look:
 class Row:
     """A run with or without a task instance, or a failed task instance whose run is not known or was not started.
 
-    :param task: the run. Its texts are only for :func:`~airflow_provider_browseract.panel.pages.visible`.
+    :param task: the run. Its texts are only for :func:`~airflow_provider_browseract.panel.run.visible`.
     :param link: the task instance that is shown with the run.
     :param failed: the failed task instance.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.panel import links
+from airflow_provider_browseract.panel import database, links
 from airflow_provider_browseract.panel.access import Access
 from airflow_provider_browseract.panel.links import Link, Records, TaskInstanceKey
 from airflow_provider_browseract.panel.web import FORBIDDEN, PageError
@@ -114,7 +114,7 @@ def _viewing(
 
 def _stored() -> set[str]:
     """Return the connections that nobody can make up."""
-    return {BrowserActHook.default_conn_name, *links.connections()}
+    return {BrowserActHook.default_conn_name, *database.connections()}
 
 
 def _proven(some: Iterable[Link], keys: Keys, first: Collection[str]) -> list[Link]:

@@ -2,7 +2,7 @@
 
 This takes one lookup and one short transaction.
 
-Like ``panel/links.py``, this module uses ``airflow.models``, which is not a public interface. The first callback
+Like ``panel/database.py``, this module uses ``airflow.models``, which is not a public interface. The first callback
 imports it. Every error here leads to a 503 response, and the polls of the trigger end the wait.
 """
 

@@ -537,7 +537,7 @@ def _read_failures() -> str:
     from airflow.utils.session import create_session
     from sqlalchemy import text, update
 
-    from airflow_provider_browseract.panel import links
+    from airflow_provider_browseract.panel import failures
 
     _insert([Made(_key("other", number, number % DAYS)) for number in range(INSTANCES - LINKED)])
     now = datetime.now(timezone.utc)
@@ -553,7 +553,7 @@ def _read_failures() -> str:
     taken, found = [], 0
     for _ in range(READS):
         began = time.perf_counter()
-        found = len(links.failed_tries())
+        found = len(failures.failed_tries())
         taken.append(1000 * (time.perf_counter() - began))
     among = f"{FAILED:,} failures among {INSTANCES:,} task instances"
     return f"{found} of {among} {statistics.median(taken):.0f} ms (limit 150)"

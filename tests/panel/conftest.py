@@ -14,8 +14,9 @@ from fastapi import FastAPI
 
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.panel import access, app, links, web
-from airflow_provider_browseract.panel.links import FailedTry, Link, QueueEntry, RecordReader, Records, TaskInstanceKey
+from airflow_provider_browseract.panel import access, app, database, failures, links, web
+from airflow_provider_browseract.panel.failures import FailedTry
+from airflow_provider_browseract.panel.links import Link, QueueEntry, RecordReader, Records, TaskInstanceKey
 
 from .known import RUN_ID, link_of
 
@@ -111,13 +112,13 @@ def world(browseract_emulator, connect, monkeypatch) -> World:
         return Records(made.links, tuple(made.queue), made.unreadable, made.incomplete)
 
     monkeypatch.setattr(RecordReader, "read", read)
-    monkeypatch.setattr(links, "failed_tries", lambda: made.failures)
-    monkeypatch.setattr(links, "has_dag", lambda _: False)
-    monkeypatch.setattr(links, "connections", list)
+    monkeypatch.setattr(failures, "failed_tries", lambda: made.failures)
+    monkeypatch.setattr(database, "has_dag", lambda _: False)
+    monkeypatch.setattr(database, "connections", list)
     monkeypatch.setattr(links, "links_of", lambda _: [])
     monkeypatch.setattr(links, "dags_on", lambda *_: {})
     for name in ("dag_team", "connection_team"):
-        monkeypatch.setattr(links, name, lambda _: None)
+        monkeypatch.setattr(database, name, lambda _: None)
     return made
 
 

@@ -17,7 +17,7 @@ from airflow_provider_browseract.api.models import ApiVersion, Failure, Step, Ta
 from airflow_provider_browseract.api.pages import Listing
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.dag_file import KINDS, Runnable
-from airflow_provider_browseract.panel import credits, html, links, pages, web
+from airflow_provider_browseract.panel import credits, database, html, pages, web
 from airflow_provider_browseract.panel.days import Day
 from airflow_provider_browseract.panel.html import Notice
 from airflow_provider_browseract.panel.kept import Known
@@ -55,7 +55,7 @@ class Page:
             for name in ("view", "view_dag"):
                 patch.setattr(pages, name, lambda *_: look.viewing)
             patch.setattr(pages, "view_instance", lambda *_: (look.viewing, of_instance))
-            patch.setattr(links, "has_dag", lambda dag_id: "known" in dag_id)
+            patch.setattr(database, "has_dag", lambda dag_id: "known" in dag_id)
             request = Request(
                 {
                     "type": "http",

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
+from airflow_provider_browseract.panel.failures import Source
 from airflow_provider_browseract.panel.html import foreign_text, label_of
-from airflow_provider_browseract.panel.links import Source
 from airflow_provider_browseract.panel.rows import NO_REASON, troubles
 from airflow_provider_browseract.runs.wait import Wait
 from tests.helpers.cases import cases

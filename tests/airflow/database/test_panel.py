@@ -22,20 +22,11 @@ from sqlalchemy import delete, select, update
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.in_airflow.xcoms import names_of
-from airflow_provider_browseract.panel import links
+from airflow_provider_browseract.panel import database, failures, links
 from airflow_provider_browseract.panel.access import visible_failures
-from airflow_provider_browseract.panel.links import (
-    BY_TRY,
-    RUN_TRIGGER,
-    XCOM,
-    Failure,
-    Link,
-    Recent,
-    RecordReader,
-    Records,
-    Source,
-    TaskInstanceKey,
-)
+from airflow_provider_browseract.panel.database import BY_TRY, XCOM
+from airflow_provider_browseract.panel.failures import Failure, Source
+from airflow_provider_browseract.panel.links import RUN_TRIGGER, Link, Recent, RecordReader, Records, TaskInstanceKey
 from airflow_provider_browseract.runs.proof import prove_run
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.wait import Wait
@@ -248,7 +239,7 @@ class TestLinks:
         assert [link.wait is not None for link in records.of_instance(sensor)] == [True, False]
 
     def test_newer_xcoms_of_others_take_no_wait_away_and_too_many_waits_are_incomplete(self, airflow, monkeypatch):
-        monkeypatch.setattr(links, "MAX_LINKS", 6)
+        monkeypatch.setattr(database, "MAX_LINKS", 6)
         waiting = airflow.add()
         airflow.push(waiting, ago=60.0)
         for index in range(9):
@@ -260,7 +251,7 @@ class TestLinks:
         assert RecordReader().read().incomplete
 
     def test_only_the_newest_links_are_read(self, airflow, keeper, monkeypatch):
-        monkeypatch.setattr(links, "MAX_LINKS", 3)
+        monkeypatch.setattr(database, "MAX_LINKS", 3)
         for index in range(5):
             # Later than anything that other tests have pushed.
             airflow.push(airflow.add(SHOP._replace(map_index=index), "success"), str(index), ago=-1.0 - index)
@@ -387,14 +378,14 @@ class TestQueue:
 
 def slow_read(monkeypatch) -> tuple[threading.Event, threading.Event]:
     """From now on, let a read of the database set the first event that is returned, and wait for the second one."""
-    reading, go_on, read = threading.Event(), threading.Event(), links._pushed
+    reading, go_on, read = threading.Event(), threading.Event(), database.pushed
 
     def slowly(*args: Any) -> Any:
         reading.set()
         assert go_on.wait(60)
         return read(*args)
 
-    monkeypatch.setattr(links, "_pushed", slowly)
+    monkeypatch.setattr(database, "pushed", slowly)
     return reading, go_on
 
 
@@ -491,7 +482,7 @@ class TestFailures:
         return fail_
 
     def found(self) -> list[Any]:
-        return [each for each in links.failed_tries() if each.key.dag_id == SHOP.dag_id]
+        return [each for each in failures.failed_tries() if each.key.dag_id == SHOP.dag_id]
 
     @cases(("failed", "failed", False), ("up for retry", "up_for_retry", True))
     def test_task_instance_that_has_failed_has_its_reason(self, fail, state, retries):
@@ -543,7 +534,7 @@ class TestFailures:
         assert (failed.try_number, failed.failure) == (2, None)
 
     def test_newest_come_first_and_their_number_is_limited(self, fail, monkeypatch):
-        monkeypatch.setattr(links, "MAX_FAILURES", 2)
+        monkeypatch.setattr(failures, "MAX_FAILURES", 2)
         for index, ago in enumerate((2.0, -600.0, -300.0)):
             fail(index, ago=ago, failure=None)
         assert [each.key.map_index for each in self.found()] == [1, 2]
@@ -577,15 +568,15 @@ class TestLookUps:
         assert links.links_of(key._replace(run_id="\0")) == []
 
     def test_teams_are_read_only_where_airflow_has_them(self, airflow, monkeypatch):
-        assert (links.dag_team(DAG_ID), links.connection_team("browseract_default")) == (None, None)
+        assert (database.dag_team(DAG_ID), database.connection_team("browseract_default")) == (None, None)
         for model in (DagModel, Connection):
             monkeypatch.setattr(model, "get_team_name", lambda of, **_: f"team of {of}")
-        assert (links.dag_team("shop"), links.connection_team("c")) == (None, None)
+        assert (database.dag_team("shop"), database.connection_team("c")) == (None, None)
         monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
-        assert (links.dag_team("shop"), links.connection_team("c")) == ("team of shop", "team of c")
+        assert (database.dag_team("shop"), database.connection_team("c")) == ("team of shop", "team of c")
 
     def test_connections_of_other_types_are_left_out(self, airflow):
         with rows.stored(*(Connection(conn_id=f"{kind}_1", conn_type=kind) for kind in ("http", "browseract"))):
-            found = links.connections()
+            found = database.connections()
         assert "browseract_1" in found
         assert "http_1" not in found
