@@ -16,14 +16,13 @@ from urllib.parse import quote, urlencode
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
-from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import UI_FOLLOWS_FRAME
 from airflow_provider_browseract.dag_file import KINDS, Runnable, dag_file, dag_id_of
 from airflow_provider_browseract.exceptions import BrowserActError
-from airflow_provider_browseract.in_airflow.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
 from airflow_provider_browseract.panel import database, failures
-from airflow_provider_browseract.panel.access import Access, Rights, rights_on, visible_failures
+from airflow_provider_browseract.panel.access import Access, visible_failures
 from airflow_provider_browseract.panel.accounts import Account, Accounts
 from airflow_provider_browseract.panel.client import Loop
 from airflow_provider_browseract.panel.credits import DAYS_SHOWN, BudgetShare, credits_on, credits_page
@@ -32,13 +31,12 @@ from airflow_provider_browseract.panel.html import Choice, Frame, Notice, foreig
 from airflow_provider_browseract.panel.kept import Known, Read
 from airflow_provider_browseract.panel.links import Link, Recent, RecordReader, TaskInstanceKey
 from airflow_provider_browseract.panel.plot import stacked_bars
-from airflow_provider_browseract.panel.run import run_content, why_not_stopped
 from airflow_provider_browseract.panel.rows import (
-    TOO_MANY_WAIT,
     Look,
     Row,
     troubles,
 )
+from airflow_provider_browseract.panel.run import run_content, why_not_stopped
 from airflow_provider_browseract.panel.viewing import Viewing, view, view_dag, view_instance
 from airflow_provider_browseract.panel.web import (
     FORBIDDEN,
