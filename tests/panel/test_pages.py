@@ -539,7 +539,7 @@ def test_page_of_a_source_links_to_its_dag_only_if_airflow_has_it():
 def test_fragment_is_what_is_inside_the_main_element_of_the_page(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(html, "datetime", SimpleNamespace(now=lambda _: NOW))
     whole, fragment = (Page(known(task(1)), "overview", fragment=each).html for each in (False, True))
-    inside = whole.split('data-refresh="10">\n', 1)[1].split("</main>")[0]
+    inside = whole.split('tabindex="-1">\n', 1)[1].split("</main>")[0]
     assert inside.strip() == fragment.strip()
     check_content_security(Page(known(task(1)), "overview", fragment=False))
 

@@ -12,16 +12,15 @@
   root.classList.toggle("framed", ui !== null);
 
   // Colors: those of the UI, in its mode. Without a UI, the style sheet follows the browser.
-  const COLORS = ["bg", "bg-subtle", "bg-muted", "bg-emphasized", "fg", "fg-muted", "fg-info", "border", "border-emphasized",
-    "brand-solid", "brand-contrast", "brand-fg", "brand-subtle"];
+  const names = [...document.styleSheets[0].cssRules[0].style].filter((name) => name.startsWith("--"));
   function takeColors() {
     const theirs = ui.document.documentElement;
     const dark = theirs.classList.contains("dark");
     root.classList.toggle("dark", dark);
     root.classList.toggle("light", !dark);
     const style = ui.getComputedStyle(theirs);
-    // Setting an empty value removes the property.
-    for (const name of COLORS) root.style.setProperty(`--${name}`, style.getPropertyValue(`--chakra-colors-${name}`).trim());
+    // What the UI does not have keeps the color of the style sheet: an empty value removes the property.
+    for (const name of names) root.style.setProperty(name, style.getPropertyValue(`--chakra-colors-${name.slice(2)}`).trim());
   }
   if (ui) {
     takeColors();
@@ -32,8 +31,7 @@
   let skew = 0;
   let format = null;
   function chooseFormat() {
-    const style = { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" };
-    Object.assign(style, { hourCycle: "h23", timeZoneName: "short" });
+    const style = { dateStyle: "medium", timeStyle: "long", hourCycle: "h23" };
     try {
       const timeZone = JSON.parse(ui.localStorage.getItem("timezone")) || undefined;
       format = new Intl.DateTimeFormat(ui.document.documentElement.lang || undefined, { ...style, timeZone });
