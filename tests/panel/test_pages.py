@@ -395,7 +395,7 @@ class TestRun:
     @cases(
         ("Required Action", task(1, TaskStatus.PAUSED, **LIVE), {"required_action": True}, [], "Answer"),
         ("not waited for", task(1, **LIVE), {"waits": False}, [], "Stop"),
-        ("active", task(1, **LIVE), {}, [], "Show the live view here"),
+        ("active", task(1, **LIVE), {}, [], "Live view"),
         ("failed", FAILED_RUN, {}, [failed(started=True, task_id="83001")], "Open in Airflow"),
     )
     def test_one_button_is_the_first_to_press(self, run, linked, failures, label):
