@@ -19,7 +19,8 @@
 #                                   and BUDGET=2000 refuses starts
 #   make cluster [SEED=1] [RUNS=200] examples, callbacks and a round of faults with Celery on four simulated hosts, in
 #                                   about 40 minutes; Debian's package faketime sets clocks
-#   make live                       calls of the real service (BROWSERACT_API_KEY, WORKFLOW_ID, BOT_ID), which cost credits
+#   make live                      what the provider expects of BrowserAct, compared with the real service (BROWSERACT_API_KEY,
+#                                   WORKFLOW_ID, BOT_ID), which costs credits; it asks before
 #   make docs                       the documentation site, in docs/_build/html, in less than two minutes
 #   make tables                     the parts of the documentation that are made of docstrings
 #   make links                      whether the addresses in the documentation exist, which takes a network
