@@ -13,10 +13,11 @@ from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.async_client import MAX_RESPONSE
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.exceptions import BrowserActError
+from dev.benchmarks.figures import Figure
 
 ROUNDS = 5
-LIMITS = {"a web page": 100, "only BrowserAct": 300}
-"""Milliseconds for one response, by who can cause it."""
+BY_A_PAGE = Figure("processor time of an odd response of 8 MB that a web page can cause", 100, "ms")
+BY_THE_API = Figure("the same, if only BrowserAct can cause it", 300, "ms")
 
 RUN = b'"task_id": "7", "status": "running"'
 EMOJI, HALF = rb"\ud83d\ude00", rb"\ud83d"
@@ -28,11 +29,10 @@ SOURCE_LISTS: dict[str, Call[Any]] = {"v2": v2.list_sources(), "v3": v3.list_sou
 
 def responses() -> None:
     """The most CPU time that a response of 8 MB takes, of those that a page can cause and of those that it cannot."""
-    for who, shapes in {"a web page": _by_a_page(), "only BrowserAct": _by_the_api()}.items():
+    for figure, shapes in ((BY_A_PAGE, _by_a_page()), (BY_THE_API, _by_the_api())):
         found = sorted(((_cpu(call, body), what) for what, call, body in shapes), reverse=True)
-        for milliseconds, what in found[:3]:
-            print(f"{what}, as {who} can cause it: {milliseconds:.0f} ms of CPU (limit {LIMITS[who]} ms)")
-        print(f"... and {len(found) - 3} further shapes take less")
+        slowest, what = found[0]
+        figure.report(slowest, f"{what}, the slowest of {len(found)}")
 
 
 def _cpu(call: Call[Any], body: bytes) -> float:

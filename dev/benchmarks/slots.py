@@ -62,7 +62,7 @@ SCENARIOS = (
 
 
 def slots(*names: str) -> None:
-    """Run each scenario in a separate real Airflow."""
+    """How long many runs take on a plan that allows few at once (limit: 1.35 of the ideal), in nine real Airflows."""
     for scenario in SCENARIOS:
         if not names or scenario.name in names:
             _measure(scenario)

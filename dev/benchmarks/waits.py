@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,8 +11,12 @@ from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.emulator import ORDERS, Emulator
+from airflow_provider_browseract.panel.links import TaskInstanceKey
 from airflow_provider_browseract.runs import timings
-from dev.benchmarks import webhook
+from airflow_provider_browseract.runs.callback_url import new_token
+from airflow_provider_browseract.runs.request import digest
+from dev.benchmarks.figures import Figure
+from dev.benchmarks.rows import CONN, Row, call, insert, prepared_airflow
 from tests.helpers.databases import Database
 from tests.helpers.local_airflow import LocalAirflow, wait_for
 
@@ -26,6 +29,10 @@ SETTLE = 45.0
 
 MEASURE = timings.SAFETY_POLL_INTERVAL
 """Seconds that are measured. A wait with a callback is polled once or twice in them, at any time."""
+
+
+MEMORY = Figure("memory of a triggerer for each wait", 64, "KiB")
+GROWTH = Figure(f"processor time of each of {NUMBERS[2]} waits, to that of each of {NUMBERS[1]}", 1.2)
 
 
 @dataclass(frozen=True)
@@ -51,32 +58,32 @@ def waits() -> None:
     with emulator.serve() as running:
         with BrowserActClient(Settings(api_key=running.api_key, base_url=running.url)) as client:
             task_ids = [client.send(v2.run(ORDERS.id)).id for _ in range(NUMBERS[-1])]
-        with webhook.only_the_route(
-            AIRFLOW_CONN_BROWSERACT_DEFAULT=json.dumps(running.connection),
-            AIRFLOW__TRIGGERER__CAPACITY=str(2 * NUMBERS[-1]),
-        ) as (airflow, database, run_id):
+        variables = {
+            f"AIRFLOW_CONN_{CONN.upper()}": json.dumps(running.connection),
+            "AIRFLOW__TRIGGERER__CAPACITY": str(2 * NUMBERS[-1]),
+        }
+        with prepared_airflow(variables=variables) as (airflow, database):
+            assert database is not None
+            airflow.cli("dags", "reserialize")
             for way in WAYS:
-                _report(way, [_cost(airflow, database, emulator, run_id, way, task_ids[:number]) for number in NUMBERS])
+                _report(way, [_cost(airflow, database, emulator, way, task_ids[:number]) for number in NUMBERS])
 
 
 def _report(way: str, costs: list[Cost]) -> None:
     one, few, many = costs
     for number, cost in zip(NUMBERS[1:], costs[1:], strict=True):
-        print(
-            f"{way}, {number} waits: memory {(cost.rss - one.rss) / number / 1024:.0f} KiB each (limit 64), "
-            f"{1000 * (cost.cpu - one.cpu) / number:.1f} ms of a core each and minute, "
+        MEMORY.report(
+            (cost.rss - one.rss) / number / 1024,
+            f"{number} with {way}, {1000 * (cost.cpu - one.cpu) / number:.1f} ms of a core each and minute, "
             f"{cost.transactions - one.transactions:.0f} more transactions a minute than with one, "
-            f"event loop blocked {cost.blocked} times"
+            f"event loop blocked {cost.blocked} times",
         )
-    growth = ((many.cpu - one.cpu) / NUMBERS[2]) / ((few.cpu - one.cpu) / NUMBERS[1])
-    print(f"{way}: processor time of a wait, {NUMBERS[1]} to {NUMBERS[2]} waits: ratio {growth:.2f} (limit 1.2)")
+    GROWTH.report(((many.cpu - one.cpu) / NUMBERS[2]) / ((few.cpu - one.cpu) / NUMBERS[1]), way)
 
 
-def _cost(
-    airflow: LocalAirflow, database: Database, emulator: Emulator, run_id: str, way: str, task_ids: list[str]
-) -> Cost:
+def _cost(airflow: LocalAirflow, database: Database, emulator: Emulator, way: str, task_ids: list[str]) -> Cost:
     """Start a triggerer with waits, and return what it uses once it has polled all of them."""
-    webhook.with_models([sys.executable, "-m", "dev.benchmarks.waits", run_id, way, *task_ids], airflow)
+    call(airflow, replace_waits, way, task_ids)
     log = airflow.home / "triggerer.out"
     before, first = log.stat().st_size, len(emulator.requests)
 
@@ -113,20 +120,23 @@ def _transactions(database: Database) -> int:
         return int(cursor.fetchone()[0])
 
 
-def main() -> None:
-    """Replace the waits in the database: the DAG run, the way and the ids of the runs are the arguments."""
-    from airflow_provider_browseract.runs.callback_url import new_token
-    from airflow_provider_browseract.runs.request import digest
+def replace_waits(way: str, task_ids: list[str]) -> None:
+    """Replace the waits in the database."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.trigger import Trigger
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
     from airflow_provider_browseract.runs.wait import Wait
     from airflow_provider_browseract.triggers.task import TaskTrigger
 
-    run_id, way, *task_ids = sys.argv[1:]
-    token = digest(new_token()) if way == "callbacks" else None
-    now = time.time()
-    made = [Wait(task_id, now + 36_000, callback_token_sha256=token, began_at=now) for task_id in task_ids]
-    webhook.delete_inserted()
-    webhook.insert(run_id, [TaskTrigger(browseract_conn_id="browseract_default", wait=wait) for wait in made])
-
-
-if __name__ == "__main__":
-    main()
+    with create_session() as session:
+        session.execute(delete(TaskInstance))
+        session.execute(delete(Trigger))
+    now, token = time.time(), digest(new_token()) if way == "callbacks" else None
+    rows = []
+    for index, task_id in enumerate(task_ids):
+        wait = Wait(task_id, now + 36_000, callback_token_sha256=token, began_at=now)
+        key = TaskInstanceKey("wakeup", "manual__0", "callback", index)
+        rows.append(Row(key, trigger=TaskTrigger(browseract_conn_id=CONN, wait=wait)))
+    insert(rows)

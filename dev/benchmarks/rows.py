@@ -1,0 +1,196 @@
+"""An Airflow with many rows in its database, which are made by hand, and functions that run in its environment."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from pkgutil import resolve_name
+from types import MappingProxyType
+from typing import Any
+
+import requests
+
+from airflow_provider_browseract.panel.links import TaskInstanceKey
+from tests.helpers.databases import Database, postgres
+from tests.helpers.local_airflow import LocalAirflow, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+DAGS = Path(__file__).parent / "dags"
+CONN, API_KEY = "browseract_default", "app-emulator"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A task instance.
+
+    :param run: the run that it has started.
+    :param started: when it has started the run.
+    :param trigger: what it waits for.
+    """
+
+    key: TaskInstanceKey
+    run: str | None = None
+    started: datetime | None = None
+    trigger: Any = None
+    id: uuid.UUID = field(default_factory=uuid.uuid4)
+
+
+def insert(rows: list[Row], xcoms: int = 1) -> None:
+    """Add task instances to Airflow's database, with their DAG runs, triggers and XComs.
+
+    :param xcoms: how many XComs each of them has that has started a run.
+    """
+    from airflow.models.dag_version import DagVersion
+    from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.trigger import Trigger
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    now = datetime.now(timezone.utc)
+    with create_session() as session:
+        triggers = {row.key: Trigger.from_object(row.trigger) for row in rows if row.trigger is not None}
+        for trigger in triggers.values():
+            trigger.created_date = now - timedelta(minutes=1)
+        session.add_all(triggers.values())
+        session.flush()
+        dag_runs = select(DagRun.dag_id, DagRun.run_id, DagRun.id)
+        new = {row.key[:2] for row in rows} - {
+            (dag_run.dag_id, dag_run.run_id) for dag_run in session.execute(dag_runs)
+        }
+        fixed = {"run_type": "manual", "state": "running", "run_after": now}
+        _add(session, DagRun, ({"dag_id": dag_id, "run_id": run_id, **fixed} for dag_id, run_id in sorted(new)))
+        ids = {(dag_run.dag_id, dag_run.run_id): dag_run.id for dag_run in session.execute(dag_runs)}
+        # A triggerer leaves out a task instance without one.
+        versions = {version.dag_id: version.id for version in session.scalars(select(DagVersion))}
+        _add(
+            session,
+            TaskInstance,
+            (
+                {
+                    **row.key._asdict(),
+                    "id": row.id,
+                    "try_number": 1,
+                    "pool": "default_pool",
+                    "queue": "default",
+                    "priority_weight": 1,
+                    "dag_version_id": versions.get(row.key.dag_id),
+                    "state": "deferred" if row.trigger else "success",
+                    "trigger_id": triggers[row.key].id if row.trigger else None,
+                    "next_method": "execute_complete" if row.trigger else None,
+                }
+                for row in rows
+            ),
+        )
+        _add(
+            session,
+            XComModel,
+            (
+                {
+                    **row.key._asdict(),
+                    "dag_run_id": ids[row.key[:2]],
+                    "key": f"other_{number}" if number else "task",
+                    "value": "x" * 200 if number else _shown(row),
+                    "timestamp": row.started,
+                }
+                for row in rows
+                if row.run is not None
+                for number in range(xcoms)
+            ),
+        )
+    analyze()
+
+
+def _add(session: Any, model: Any, rows: Iterable[dict[str, Any]]) -> None:
+    from sqlalchemy import insert
+
+    listed = list(rows)
+    for start in range(0, len(listed), 5_000):
+        session.execute(insert(model.__table__), listed[start : start + 5_000])
+
+
+def _shown(row: Row) -> dict[str, Any]:
+    """Return the XCom by which the panel knows the run of a task instance."""
+    from airflow_provider_browseract.api.models import Task, TaskStatus
+    from airflow_provider_browseract.emulator import SEARCH
+    from airflow_provider_browseract.in_airflow.xcoms import names_of
+    from airflow_provider_browseract.runs.proof import prove_run
+    from airflow_provider_browseract.runs.report import facts
+
+    stated = facts(Task(id=row.run or "", status=TaskStatus.RUNNING, workflow_id=SEARCH.id), CONN)
+    stated |= {"follows": False, "hidden": []}
+    return stated | {"proof": prove_run(API_KEY, names_of(row.key), stated)}
+
+
+def analyze() -> None:
+    """Let PostgreSQL count its rows, as it does by itself after a while."""
+    from airflow.utils.session import create_session
+    from sqlalchemy import text
+
+    with create_session() as session:
+        if session.get_bind().dialect.name == "postgresql":
+            session.execute(text("ANALYZE"))
+
+
+@contextmanager
+def prepared_airflow(
+    kind: str = "PostgreSQL", variables: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[LocalAirflow, Database | None]]:
+    """Prepare an Airflow, of which nothing runs yet; yield its database too, if it is PostgreSQL.
+
+    :param variables: more variables for its processes.
+    """
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        database = stack.enter_context(postgres()) if kind == "PostgreSQL" else None
+        environment = {"PYTHONPATH": str(ROOT), **variables}
+        airflow = LocalAirflow(Path(folder, "airflow"), DAGS, environment, database.url if database else None)
+        airflow.prepare()
+        yield airflow, database
+
+
+@contextmanager
+def api_server(airflow: LocalAirflow) -> Iterator[None]:
+    """Run the API server of an Airflow without its other components."""
+
+    def responds() -> bool:
+        airflow.check_alive()
+        try:
+            return requests.get(f"{airflow.url}/api/v2/version", timeout=10).ok
+        except requests.RequestException:
+            return False
+
+    airflow.start("api-server")
+    try:
+        wait_for("The API server", responds, timeout=240)
+        yield
+    finally:
+        airflow.stop(with_signal=signal.SIGKILL)
+
+
+def command(function: Callable[..., Any], *arguments: Any) -> list[str]:
+    """Return the command that calls a function and prints its result as JSON."""
+    return [sys.executable, "-m", __spec__.name, f"{function.__module__}:{function.__name__}", json.dumps(arguments)]
+
+
+def call(airflow: LocalAirflow, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function that uses Airflow's models, which read their settings when they are imported."""
+    words, variables = command(function, *arguments), airflow.variables_of("api-server")
+    done = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    name, arguments = sys.argv[1:]
+    print(json.dumps(resolve_name(name)(*json.loads(arguments))), flush=True)
