@@ -19,8 +19,8 @@
 #                                   and BUDGET=2000 refuses starts
 #   make cluster [SEED=1] [RUNS=200] examples, callbacks and a round of faults with Celery on four simulated hosts, in
 #                                   about 40 minutes; Debian's package faketime sets clocks
-#   make live                      what the provider expects of BrowserAct, compared with the real service (BROWSERACT_API_KEY,
-#                                   WORKFLOW_ID, BOT_ID), which costs credits; it asks before
+#   make live                       what the provider expects of BrowserAct, compared with the real service
+#                                   (BROWSERACT_API_KEY, WORKFLOW_ID, BOT_ID); it asks before it uses credits
 #   make docs                       the documentation site, in docs/_build/html, in less than two minutes
 #   make tables                     the parts of the documentation that are made of docstrings
 #   make links                      whether the addresses in the documentation exist, which takes a network
@@ -64,6 +64,9 @@ PACKAGE := $(shell find airflow_provider_browseract -name '*.py')
 # Debian keeps nginx, and useradd, with which root makes the user of PostgreSQL, where not every PATH leads.
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH:/usr/sbin:/sbin"
 
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
+
 IS_NEWEST := $(filter $(NEWEST),$(AIRFLOW))
 
 # Most of these tests wait most of the time. On other versions, only what depends on Airflow, or on libraries that come
@@ -86,8 +89,7 @@ export UV_SYSTEM_CERTS := 1
 env: $(READY) $(STORES)
 
 $(INSTALLED): pyproject.toml $(CONSTRAINTS) $(if $(WHEEL),README.md $(PACKAGE))
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
+	@$(CHECK_PYTHON)
 	@echo "Making the environment $(VENV) (one to three minutes) ..."
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' $(CONSTRAINTS))"
@@ -218,8 +220,7 @@ live: $(READY)
 
 # Environments without an Airflow. Each has a dependency group and constraints of the same name.
 $(DOCS)/.ready $(RELEASE)/.ready: .venv/%/.ready: pyproject.toml dev/constraints/%.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
+	@$(CHECK_PYTHON)
 	@echo "Making the environment $(@D) (less than a minute) ..."
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' dev/constraints/$*.txt)"
