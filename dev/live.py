@@ -135,9 +135,14 @@ class Live:
     def compare(self, what: str, expected: str, found: str, same: bool) -> None:
         """Print what was expected and found."""
         self.differences += not same
+        mark = "ok" if same else "DIFFERENT"
+        print(f"{mark:9}  {what}: expected {expected}, found {self.without_secrets(found)}", flush=True)
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text without what BrowserAct may have quoted."""
         for secret in sorted(self.secrets, key=len, reverse=True):
-            found = found.replace(secret, "***")
-        print(f"{'ok' if same else 'DIFFERENT':9}  {what}: expected {expected}, found {found}", flush=True)
+            text = text.replace(secret, "***")
+        return text
 
     def compare_error(self, what: str, call: Call[Any], *expected: type[BrowserActError]) -> None:
         """Send a call, which must fail with one of some errors."""
@@ -364,7 +369,7 @@ def main() -> int:
             print("Interrupted.", file=sys.stderr)
         except (BrowserActError, EOFError) as error:
             live.differences += 1
-            print(error, file=sys.stderr)
+            print(live.without_secrets(str(error)), file=sys.stderr)
         finally:
             left = live.stop_all()
             for line in left:

@@ -142,10 +142,10 @@ def test_run_that_does_not_end_is_stopped(emulator, run):
 
 def test_run_is_stopped_when_browseract_fails(emulator, run):
     emulator.set_workflow(SEARCH.id, duration=60.0)
-    emulator.fault("get-task", RequestFault.refused(99002))
+    emulator.fault("get-task", RequestFault.refused(99002, "Not for very secret pens"))
     code, _, error = run(**WORKFLOW)
     assert (code, statuses(emulator)) == (1, ["canceled"])
-    assert "BrowserAct refused get-task" in error
+    assert "BrowserAct refused get-task: Not for ***" in error
 
 
 def test_run_that_cannot_be_stopped_is_named(emulator, run):
