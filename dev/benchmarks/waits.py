@@ -16,7 +16,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.request import digest
 from dev.benchmarks.figures import Figure
-from dev.benchmarks.rows import CONN, Row, call, insert, prepared_airflow
+from dev.benchmarks.rows import CONN, Row, api_server, call, insert, prepared_airflow
 from tests.helpers.databases import Database
 from tests.helpers.local_airflow import LocalAirflow, wait_for
 
@@ -65,8 +65,9 @@ def waits() -> None:
         with prepared_airflow(variables=variables) as (airflow, database):
             assert database is not None
             airflow.cli("dags", "reserialize")
-            for way in WAYS:
-                _report(way, [_cost(airflow, database, emulator, way, task_ids[:number]) for number in NUMBERS])
+            with api_server(airflow):
+                for way in WAYS:
+                    _report(way, [_cost(airflow, database, emulator, way, task_ids[:number]) for number in NUMBERS])
 
 
 def _report(way: str, costs: list[Cost]) -> None:
@@ -85,6 +86,7 @@ def _cost(airflow: LocalAirflow, database: Database, emulator: Emulator, way: st
     """Start a triggerer with waits, and return what it uses once it has polled all of them."""
     call(airflow, replace_waits, way, task_ids)
     log = airflow.home / "triggerer.out"
+    log.touch()
     before, first = log.stat().st_size, len(emulator.requests)
 
     def polled() -> bool:
