@@ -197,13 +197,13 @@ def minutes(token: str) -> list[float]:
     from airflow.api_fastapi.app import init_auth_manager
     from fastapi import FastAPI
 
-    from airflow_provider_browseract.panel import app
+    from airflow_provider_browseract.panel import app, pages
     from airflow_provider_browseract.panel.accounts import Accounts
 
     begun = now = time.time()
     init_auth_manager()
     airflow = FastAPI()
-    with patch.object(app, "Accounts", partial(Accounts, lambda: now)):
+    with patch.object(pages, "Accounts", partial(Accounts, lambda: now)):
         airflow.mount(OVERVIEW.rstrip("/"), app.create_app())
 
     async def watch() -> list[float]:
