@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,16 +106,20 @@ def browseract_load_dag(request: pytest.FixtureRequest, _browseract_airflow_home
             reconfigure()
             if is_new:
                 create_tables()
-            found = dags_of(str(file))
-            if not found:
-                raise ValueError(f"{file} has no DAG.")
-            if dag_id is None and len(found) == 1:
-                [dag_id] = found
-            if dag_id not in found:
-                but = "" if dag_id is None else f"no DAG {dag_id!r}, but "
-                raise ValueError(f"{file} has {but}the DAGs {', '.join(sorted(found))}. Pass the id of one as dag_id.")
-            return found[dag_id]
+            return _chosen(dags_of(str(file)), file, dag_id)
 
         with failed_tries(report):
             yield load
     reconfigure()
+
+
+def _chosen(found: Mapping[str, Any], file: Path, dag_id: str | None) -> Any:
+    """Return the DAG of a file that has this id, or its only one."""
+    if not found:
+        raise ValueError(f"{file} has no DAG.")
+    if dag_id is None and len(found) == 1:
+        return next(iter(found.values()))
+    if dag_id is None or dag_id not in found:
+        but = "" if dag_id is None else f"no DAG {dag_id!r}, but "
+        raise ValueError(f"{file} has {but}the DAGs {', '.join(sorted(found))}. Pass the id of one as dag_id.")
+    return found[dag_id]

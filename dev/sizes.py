@@ -50,7 +50,8 @@ def sections_of(page: Path) -> dict[str, int]:
     text = re.sub(r"<!-- (\w[\w-]*) -->\n.*?<!-- end -->", "", page.read_text(), flags=re.DOTALL)
     text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
     parts = re.split(r"^#+ (.+)$", text, flags=re.MULTILINE)
-    return {heading: len(words.split()) for heading, words in zip(parts[1::2], parts[2::2], strict=True)}
+    texts = zip(parts[1::2], parts[2::2], strict=True)
+    return {heading: len(re.findall(r"\S*\w\S*", text)) for heading, text in texts}
 
 
 def main() -> None:
