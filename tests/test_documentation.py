@@ -239,7 +239,7 @@ def test_troubleshooting_has_each_warning_and_error_that_the_panel_shows():
     # Some texts are put together elsewhere.
     texts = {text for text in shown if text and re.search(r"\w", text)}
     assert len(texts) > 15
-    messages = messages_of(section_of("docs/troubleshooting.md", "### Messages of the panel"))
+    messages = messages_of(section_of("docs/troubleshooting.md", "## The panel"))
     assert {text for text in texts if not any(is_written(message, [text]) for message in messages)} == set()
 
 
