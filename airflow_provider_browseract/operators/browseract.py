@@ -75,10 +75,12 @@ class RunWorkflowOperator(InputParametersOperator):
         a wrong name only shows in the run. Default: ``True``.
     :param dry_run: make all checks that need no start, and log the request that would start the run, but start nothing.
         Only BrowserAct checks the region of a template, and whether a bot is published. The task ends as skipped.
+        Default: ``False``.
     :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``. Templated.
     :param wait_for_completion: wait for the end of the run. When ``False``, the task succeeds once the run is started,
-        and returns the id of the BrowserAct task.
-    :param deferrable: wait in the triggerer, without holding a worker. Default: ``[operators] default_deferrable``.
+        and returns the id of the BrowserAct task. Default: ``True``.
+    :param deferrable: wait in the triggerer, without holding a worker. Default: ``[operators] default_deferrable``,
+        which is ``False`` unless you change it.
     :param webhook: let BrowserAct call back when the run ends, to resume the deferred task at once. ``None`` uses a
         callback if the connection has a ``webhook_base_url``. ``True`` fails the task if a callback is not possible;
         with your own ``callback_url``, the DAG cannot be imported. ``False`` only polls. Default: ``None``.
