@@ -284,7 +284,8 @@ def panel_workflow(studio: Studio) -> bytes:
     """Show a workflow in the panel, with a DAG file that runs it."""
     panel = studio.open_shop()
     panel.get_by_role("link", name="Workflows").click()
-    panel.get_by_role("link", name=SEARCH.name, exact=True).click()
+    # The overview, which is shown until then, has links of this name too.
+    panel.locator(".sources").get_by_role("link", name=SEARCH.name, exact=True).click()
     return studio.shoot(lambda: studio.down_to(panel.locator("#dag-file")))
 
 
