@@ -88,9 +88,9 @@ class RunWorkflowOperator(InputParametersOperator):
         default grows to 120: polls come about 13, 26, 52, 104 and 208 seconds after the deferral, and so on. A shorter
         interval finds the end of the run sooner, but sends more requests.
     :param timeout: seconds, or a ``timedelta``, that the run may take from its start. After that, the run is stopped
-        and the Airflow task fails. Default: 7 hours, the limit of the BrowserAct API.
+        and the try fails. Default: 7 hours, the limit of the BrowserAct API.
     :param queue_timeout: seconds, or a ``timedelta``, to wait in the queue for a slot if BrowserAct accepts no further
-        run. After that, the Airflow task fails. Default: the value of ``timeout``.
+        run. After that, the try fails. Default: the value of ``timeout``.
     :param max_credits: a whole number: the credits that all runs of this task instance may use together. A run that
         exceeds it is stopped, and the Airflow task fails without a retry. The number of steps counts while BrowserAct
         reports fewer credits. A run can use a little more than the cap before it is stopped. With a cap, the run is
@@ -117,7 +117,8 @@ class RunWorkflowOperator(InputParametersOperator):
         When ``False``, only BrowserAct shows it. Default: ``True``.
     :param cancel_on_kill: stop the run when a person marks or clears the Airflow task that waits for it, when
         ``execution_timeout`` or Ctrl-C ends the task, or when its process receives SIGTERM and no later try can
-        reattach to the run. When ``False``, the run keeps running and using credits. Default: ``True``.
+        reattach to the run. When ``False``, the run keeps running and using credits, but after a clear, the next
+        try can stop it. Default: ``True``.
     :param kwargs: the arguments of Airflow's ``BaseOperator``.
     :returns: the output: the parsed value of JSON text, other text as text, ``None`` if there is none. If the run
         produced files, a dict with that value under ``output`` and the addresses of the files under ``files``.
