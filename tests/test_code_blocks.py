@@ -685,6 +685,7 @@ def test_documented_tests_pass_unchanged(tmp_path):
     for folder in ("dags", "tests"):
         (tmp_path / folder).mkdir()
     (tmp_path / "dags" / "prices.py").write_text(block_of("README.md", 'DAG("prices"').code)
+    (tmp_path / "dags" / "shop.py").write_text(block_of("docs/tutorial.md", 'DAG("shop_login"').code)
     for number, code in enumerate(tests):
         (tmp_path / "tests" / f"test_{number}.py").write_text(code)
     assert_passed(len(tests), tmp_path, tmp_path)
