@@ -164,7 +164,7 @@ def at_end_of_task(call: Callable[[], None]) -> None:
 
 
 @contextmanager
-def failed_tries(report: Callable[[Any, object], None]) -> Iterator[None]:
+def reporting_failed_tries(report: Callable[[Any, object], None]) -> Iterator[None]:
     """Call a function with the task instance and the error of each try that fails in this process."""
     from airflow.listeners import hookimpl
 
@@ -183,7 +183,9 @@ def failed_tries(report: Callable[[Any, object], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        manager.pm.unregister(listener)
+        # A test may have removed all listeners.
+        if manager.pm.is_registered(listener):
+            manager.pm.unregister(listener)
 
 
 def reconfigure() -> None:

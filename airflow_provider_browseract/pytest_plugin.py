@@ -78,7 +78,13 @@ def browseract_load_dag(request: pytest.FixtureRequest, _browseract_airflow_home
         patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", f"sqlite+aiosqlite:///{database}")
         patch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 
-        from airflow_provider_browseract.compat import create_tables, dags_of, failed_tries, reconfigure, redact
+        from airflow_provider_browseract.compat import (
+            create_tables,
+            dags_of,
+            reconfigure,
+            redact,
+            reporting_failed_tries,
+        )
         from airflow_provider_browseract.runs import timings
 
         # The pauses are for the scheduler and for callbacks, which have no part in dag.test().
@@ -108,7 +114,7 @@ def browseract_load_dag(request: pytest.FixtureRequest, _browseract_airflow_home
                 create_tables()
             return _chosen(dags_of(str(file)), file, dag_id)
 
-        with failed_tries(report):
+        with reporting_failed_tries(report):
             yield load
     reconfigure()
 

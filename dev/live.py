@@ -14,7 +14,7 @@ The workflow should have a Private Browser, because a Standard Browser may refus
 API. For callbacks, ``CALLBACK_URL`` is a public address from which requests, also below it, reach port
 ``CALLBACK_PORT`` (8765) of this machine. ``LIVE_TIMEOUT`` (900) is how many seconds each run may take.
 
-Inputs, outputs, the key and addresses are not printed.
+Inputs, outputs, the key and addresses of callbacks are not printed.
 """
 
 from __future__ import annotations
@@ -191,12 +191,16 @@ class Live:
         began, error = time.time(), None
         what, expected = f"a start of the {request.source.kind}", "a run"
         with self.signals.holding():
+            # Whatever fails from here on, there may be a run.
+            self.unclear = (request, began)
             try:
                 created = self.client.send(request.call)
                 self.active[created.id] = request
+                self.unclear = None
             except BrowserActError as refusal:
                 error = refusal
-                self.unclear = None if error.not_processed else (request, began)
+                if error.not_processed:
+                    self.unclear = None
         if error is not None:
             kind: Any = errors.ConcurrencyLimitError
             if plan_may_be_full:
@@ -292,6 +296,8 @@ class Live:
 
     def _find(self, request: RunRequest, began: float) -> bool:
         """Look for the run of a start without a clear response, and return whether it is certainly found."""
+        # Before that moment, the run may be missing in the list, and one that matches may be of somebody else.
+        time.sleep(max(0.0, began + LISTED - time.time()))
         deadline = time.monotonic() + LATE
         while time.monotonic() < deadline:
             with suppress(BrowserActError):
@@ -330,10 +336,10 @@ def read_requests() -> list[RunRequest]:
 
 
 def secrets_of(requests: list[RunRequest], api_key: str) -> set[str]:
-    """Return the texts that no line may quote. Short ones and numbers are in every other text."""
+    """Return the texts that no line may quote. Short ones are in every other text."""
     found = {api_key, *(request.callback_url or "" for request in requests)}
     without_secrets([dict(request.inputs) for request in requests], lambda _: True, found)
-    return {text for text in found if len(text) > 1 and not text.isdecimal()}
+    return {text for text in found if len(text) > (4 if text.isdecimal() else 1)}
 
 
 def ask(live: Live, requests: list[RunRequest]) -> None:

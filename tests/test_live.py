@@ -36,6 +36,7 @@ def run(emulator, monkeypatch, capfd):
     """Return a function that runs the command, and returns its exit code, its rows and its errors."""
     monkeypatch.setattr(live, "POLL_INTERVAL", 0.02)
     monkeypatch.setattr(live, "LATE", 1.0)
+    monkeypatch.setattr(live, "LISTED", 0.5)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def run_(answer: str = "yes", **variables: str) -> tuple[int, dict[str, str], str]:

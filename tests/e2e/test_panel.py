@@ -248,9 +248,12 @@ class TestRefresh:
         expect(live.content_frame.locator("body")).to_contain_text(world.task_id("follow"))
         # A frame that is moved or loaded again has another window.
         live.evaluate("frame => { window.shown = frame.contentWindow; }")
+        # A button before it may go, such as the one for an answer.
+        live.evaluate("frame => frame.closest('.buttons').prepend(document.createElement('a'))")
         # The run makes a step every two seconds, which costs credits.
         facts = page.locator("dl.facts").inner_text()
         expect(page.locator("dl.facts")).not_to_have_text(facts, timeout=SOON, use_inner_text=True)
+        expect(page.locator(".buttons > :first-child")).to_have_attribute("data-live", re.compile("."))
         assert live.evaluate("frame => window.shown === frame.contentWindow")
 
     def test_hidden_page_sends_no_requests_until_it_is_visible_again(self, world, ada):

@@ -375,3 +375,12 @@ def test_execute_without_the_context_of_a_task_instance_states_how_to_test():
 def test_missing_id_is_named_when_the_dag_is_parsed_unless_another_one_was_given(operator, given, words):
     with pytest.raises(TypeError, match=words):
         operator(task_id="t", **given)
+
+
+def test_private_callback_url_is_refused_unless_the_api_is_private(orders, monkeypatch):
+    arguments = {"callback_url": "http://10.0.0.1/t0ken"}
+    monkeypatch.setenv("AIRFLOW_CONN_PUBLIC", '{"conn_type": "browseract", "password": "app-key"}')
+    with pytest.raises(AirflowFailException, match="which BrowserAct cannot reach") as caught:
+        orders(browseract_conn_id="public", **arguments).run()
+    assert "t0ken" not in str(caught.value)
+    assert orders(**arguments).run() == ORDERS_RESULT

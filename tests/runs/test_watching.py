@@ -14,7 +14,7 @@ from airflow_provider_browseract.runs import watching
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import PAGE_SIZE, REPORT_WINDOW, WATCH_OVERLAP, Cursor, Window
 from tests.helpers.cases import cases
-from tests.helpers.steps import carry_out
+from tests.helpers.steps import carry_out, read
 
 NOW = 1_000_000_000.0
 FINISHED, RUNNING, FAILED, CANCELED = TaskStatus.FINISHED, TaskStatus.RUNNING, TaskStatus.FAILED, TaskStatus.CANCELED
@@ -86,6 +86,16 @@ class TestAWindow:
         found = window_of(task("1"), running, of_bot).tasks
         assert [each.id for each in found] == ["2", "1", "3"]
         assert {(each.input_parameters, each.input) for each in found} == {(None, None)}
+
+    def test_window_lists_tasks_beside_one_whose_status_is_not_documented(self):
+        window = Window(NOW)
+        good = {"id": "1", "status": "finished", "created_at": moment(-60).isoformat(), "output": "?"}
+        odd = {**good, "id": "2", "status": "teleported"}
+        page = {"items": [good, odd, {**good, "id": "4"}], "page": 1, "total_pages": 1}
+        listed = read(window.call(), page).items
+        assert sorted(ids(window.add(listed, NOW))) == ["1", "4"]
+        # What could not be understood is listed again until it can be.
+        assert "2" in ids(window.add([task("2")], NOW + 60))
 
     def test_window_takes_credits_that_are_listed_after_the_end_and_keeps_its_moment(self):
         window = window_of(task("1", RUNNING))
@@ -188,6 +198,10 @@ class TestACursor:
         cursor = beginning()
         cursor.mark_reported([ended("1", reported)], NOW + at)
         assert ids(cursor.news([ended("1", reported), ended("2", late)])) == ["2"]
+
+    def test_cursor_reports_ended_tasks_without_a_creation_time(self):
+        undated = watching.EndedTask(Task(id="2", status=FINISHED, finished_at=moment(10)), NOW + 10)
+        assert set(ids(beginning().news([ended("1", 10), undated]))) == {"1", "2"}
 
     def test_cursor_size_stays_bounded_over_many_ends(self):
         cursor = beginning()

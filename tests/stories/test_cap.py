@@ -16,7 +16,6 @@ from tests.helpers.world import TaskInstance
 from tests.stories.player import KINDS, PENS, WAYS, Try
 
 DOWN = {"stop": (RequestFault.status(503), None)}
-HAD_ENDED = {"stop": (RequestFault.refused(10121), None)}
 CAP, BOUND = 100, 130
 """The cap, and what an endless run with a step every 2 seconds uses in 10 seconds and at its end."""
 CAPPED = {"max_credits": CAP}
@@ -139,7 +138,8 @@ def test_end_before_the_stop_counts(way, outcome, accepted, world, player, monke
 
 
 @cases(
-    ("stopped", OVER), ("had ended", Try(run=LONG, args=CAPPED, faults={"stop": (RequestFault.refused(10121), None)}))
+    ("stopped", OVER),
+    ("had ended", Try(run=LONG, args=CAPPED, faults={"stop": (RequestFault.refused(10121), None)})),
 )
 @pytest.mark.parametrize("way", WAYS)
 def test_run_that_cannot_be_read_after_the_stop_is_waited_for(way, world, player, one):

@@ -196,6 +196,12 @@ class TestTrouble:
         event = world.run(answered_late())
         assert (event.answer, event.answered_by) == (Answer.STOP, "ada")
 
+    def test_answer_is_found_although_no_client_can_be_opened(self, people, wait, asking, monkeypatch):
+        monkeypatch.setattr(client.AsyncBrowserActClient, "_open", raising(FileNotFoundError("/etc/ssl/private.pem")))
+        people.answer("Stop")
+        assert (event := wait(asking())).answer is Answer.STOP
+        assert event.answered_by == "ada"
+
     def test_worker_continues_with_an_open_action_after_an_unexpected_error(self, people, wait, asking, monkeypatch):
         monkeypatch.setattr(triggers, "send_all_async", raising(ZeroDivisionError("a bug")))
         event = wait(asking())

@@ -142,6 +142,16 @@ class TestWatcherRestart:
             await asyncio.sleep(POLLS)
         assert [ids([payload]) for payload in payloads] == ([sorted(meanwhile), [later]] if stored else [[later]])
 
+    async def test_restarted_watcher_of_a_bot_reports_its_runs_that_ended_meanwhile(self, world, emulator):
+        state = State()
+        async with watching(state), watching(state, bot_id=CONTACTS.id):
+            assert len(state.values) == 2
+        end()
+        bots = end_bots()
+        async with watching(state, bot_id=CONTACTS.id) as payloads:
+            await asyncio.sleep(POLLS)
+        assert ids(payloads) == [bots[0]]
+
     async def test_restarted_watcher_repeats_event_that_airflow_may_not_have_stored(self, world, emulator):
         state = State()
         async with watching(state) as payloads:

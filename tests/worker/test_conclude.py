@@ -143,6 +143,21 @@ class TestErrors:
             assert run().run() == ORDERS_RESULT
         assert len(emulator.tasks) == 1
 
+    def test_path_that_is_empty_after_the_deferral_is_an_error_and_the_output_is_not_returned_instead(self, export):
+        run = export(deferrable=True)
+        deferred = run.defer()
+        event = run.wait_in_triggerer(deferred)
+        run.arguments["output_path"] = ""
+        with pytest.raises(AirflowFailException, match=r"its results could not be written: .*output_path"):
+            run.resume(deferred, event)
+
+    def test_failing_store_leaves_results_to_a_later_try_or_names_their_log(self, export, emulator, store, monkeypatch):
+        monkeypatch.setattr(ResultStore, "save", raising(StorageError("no space left")))
+        with pytest.raises(ResultError, match="its results could not be written: no space left"):
+            export(store=store).run()
+        with pytest.raises(AirflowFailException, match=r"BrowserAct still has its output\.\nLog: http.*/(logs|live)/"):
+            export().run()
+
     def test_failed_download_raises_and_a_retry_fetches_only_that_file(self, download, emulator, store, monkeypatch):
         counted = []
         monkeypatch.setattr(showing, "count_in_task", lambda name, **how: counted.append(name))

@@ -12,7 +12,8 @@
   root.classList.toggle("framed", ui !== null);
 
   // Colors: those of the UI, in its mode. Without a UI, the style sheet follows the browser.
-  const names = [...document.styleSheets[0].cssRules[0].style].filter((name) => name.startsWith("--"));
+  const rules = document.querySelector("link[rel=stylesheet]").sheet?.cssRules;
+  const names = [...rules?.[0]?.style ?? []].filter((name) => name.startsWith("--"));
   function takeColors() {
     const theirs = ui.document.documentElement;
     const dark = theirs.classList.contains("dark");
@@ -103,7 +104,7 @@
   function adopt() {
     skew = new Date(byId("as-of").dataset.now) - Date.now();
     showTimes();
-    for (const button of document.querySelectorAll("[data-stop]")) button.disabled = button.dataset.url === sent;
+    for (const button of document.querySelectorAll("[data-stop]")) button.disabled = sent.has(button.dataset.url);
   }
   async function refresh() {
     clearTimeout(timer);
@@ -159,7 +160,8 @@
     const frame = document.createElement("iframe");
     Object.assign(frame, { title: "Live view of the browser", referrerPolicy: "no-referrer", src: target.dataset.live });
     frame.setAttribute("sandbox", "allow-scripts allow-same-origin allow-forms");
-    if (target.open) target.append(frame); else target.lastElementChild.remove();
+    target.querySelector("iframe")?.remove();
+    if (target.open) target.append(frame);
   }
   async function copy(source) {
     try { await navigator.clipboard.writeText(source.textContent); } catch {
@@ -169,7 +171,8 @@
     }
     say("Copied");
   }
-  let asked = null, sent = null;
+  let asked = null;
+  const sent = new Set();
   function askToStop(button) {
     asked = button.dataset.url;
     put(byId("stop-what"), button.dataset.what);
@@ -178,14 +181,15 @@
   }
   async function stop() {
     if (byId("stop").returnValue !== "stop") return;
-    sent = asked;
+    const address = asked;
+    sent.add(address);
     adopt();
     try {
       const headers = { "Content-Type": "application/json", "X-BrowserAct-Panel": "1" };
-      const { outcome, error } = await (await fetch(sent, { method: "POST", headers, body: "{}" })).json();
+      const { outcome, error } = await (await fetch(address, { method: "POST", headers, body: "{}" })).json();
       say({ stopped: "The run was stopped.", ended: "The run had already ended." }[outcome] || error);
     } catch { say("Airflow does not respond. It is not known whether the run was stopped. Check its status."); }
-    sent = null;
+    sent.delete(address);
     adopt();
     refresh();
   }
@@ -195,11 +199,11 @@
     const apart = button === 1 || event.ctrlKey || event.metaKey || event.shiftKey;
     const act = (does) => { event.preventDefault(); does(); };
     const link = on("a");
-    if (button > 1) return;
-    if (link) {
+    if (link && button < 2) {
       if (ui && (apart || link.target)) act(() => open(link.href));
       else if (ui && on("[data-airflow]")) act(() => go(link.href));
-    } else if (on("[data-stop]")) askToStop(on("[data-stop]"));
+    } else if (button) return;
+    else if (on("[data-stop]")) askToStop(on("[data-stop]"));
     else if (on("[data-copy]")) copy(byId(on("[data-copy]").dataset.copy));
     else if (target.nodeName === "DIALOG") target.close("");
   }
