@@ -7,9 +7,10 @@ panel calls them in its own threads. They read at most a limited number of rows,
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.models import xcom as xcoms
 from airflow.models.connection import Connection
@@ -54,10 +55,35 @@ VALUE = cast(XCOM.value, TextColumn).label("value")
 
 BY_TRY = XCOM is not xcoms.XComModel
 
-KEY_NAMES = ("dag_id", "run_id", "task_id", "map_index")
-"""What identifies the XComs of a task instance, whichever of its tries has pushed them."""
+_UNSTORABLE = re.compile("[\0\ud800-\udfff\U00010000-\U0010ffff]")
 
+
+class TaskInstanceKey(NamedTuple):
+    """What identifies the XComs of a task instance, whichever of its tries has pushed them.
+
+    :param map_index: index of a mapped task, -1 otherwise.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether every database of Airflow can look it up without an error."""
+        # MySQL's older character set ends at U+FFFF. NUL and lone surrogates are errors in PostgreSQL.
+        writable = all(len(each) <= ID_LENGTH and not _UNSTORABLE.search(each) for each in self[:3])
+        return writable and -1 <= self.map_index < 2**31
+
+
+KEY_NAMES = TaskInstanceKey._fields
 KEY = tuple(getattr(TaskInstance, name) for name in KEY_NAMES)
+
+
+def key_of(row: Row[Any]) -> TaskInstanceKey:
+    """Return the task instance of a row that begins with :data:`KEY`."""
+    return TaskInstanceKey(*row[: len(KEY)])
 
 
 def in_parts(ids: Iterable[Any]) -> Iterator[list[Any]]:
@@ -95,6 +121,7 @@ def pushed(session: Session, *conditions: ColumnElement[bool], xcom: str = RUN_X
 
 
 def with_xcom(timestamp: Any, value: Any) -> Select[Any]:
+    """Return a query for task instances, each with an XCom of its own: its time and its value."""
     return select(*KEY, timestamp, value, TaskInstance.id, TaskInstance.try_number, TaskInstance.state)
 
 

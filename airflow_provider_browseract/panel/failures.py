@@ -12,8 +12,17 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import and_, or_, select
 
 from airflow_provider_browseract.in_airflow.links import PanelLink
-from airflow_provider_browseract.panel.database import KEY, LISTED, XCOM, in_parts, of_instance, pushed, stated_in
-from airflow_provider_browseract.panel.links import TaskInstanceKey, key_of
+from airflow_provider_browseract.panel.database import (
+    KEY,
+    LISTED,
+    XCOM,
+    TaskInstanceKey,
+    in_parts,
+    key_of,
+    of_instance,
+    pushed,
+    stated_in,
+)
 from airflow_provider_browseract.runs.routes import OPERATORS, SENSOR
 from airflow_provider_browseract.runs.stored import Text, from_json
 from airflow_provider_browseract.worker.showing import FAILURE_LENGTH, FAILURE_XCOM

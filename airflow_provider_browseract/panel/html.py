@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
-from airflow_provider_browseract.panel.links import TaskInstanceKey
+from airflow_provider_browseract.panel.database import TaskInstanceKey
 
 MAX_TEXT = 200
 """Characters of a text that a page shows."""

@@ -9,7 +9,6 @@ custom XCom backend stores a reference in its place. So only its proof makes the
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Set
@@ -30,7 +29,17 @@ from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.in_airflow.hiding import LIVE_VIEW, SECRET_INPUTS
 from airflow_provider_browseract.in_airflow.xcoms import names_of
 from airflow_provider_browseract.panel import database
-from airflow_provider_browseract.panel.database import BY_TRY, ID_LENGTH, KEY, LISTED, MAX_JSON, RUN_XCOM, VALUE, XCOM
+from airflow_provider_browseract.panel.database import (
+    BY_TRY,
+    KEY,
+    LISTED,
+    MAX_JSON,
+    RUN_XCOM,
+    VALUE,
+    XCOM,
+    TaskInstanceKey,
+    key_of,
+)
 from airflow_provider_browseract.queue.queueing import QueueWait
 from airflow_provider_browseract.runs.proof import OF_RUN, is_proven, prove_run
 from airflow_provider_browseract.runs.stored import from_json
@@ -40,8 +49,6 @@ from airflow_provider_browseract.spending.budget import begin_of
 if TYPE_CHECKING:
     from sqlalchemy import Row
     from sqlalchemy.orm import Session
-
-_UNSTORABLE = re.compile("[\0\ud800-\udfff\U00010000-\U0010ffff]")
 
 RUN_TRIGGER = "airflow_provider_browseract.triggers.task.TaskTrigger"
 """Class path of the trigger of a task instance that waits for a run."""
@@ -81,30 +88,6 @@ MAY_WAIT = (
 )
 """States in which a task instance waits for the newest run that it has named. The next try reattaches to the run of the
 last one. If it could not do that, the run would have been stopped."""
-
-
-class TaskInstanceKey(NamedTuple):
-    """What identifies the XComs of a task instance, whichever of its tries has pushed them.
-
-    :param map_index: index of a mapped task, -1 otherwise.
-    """
-
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int
-
-    @property
-    def fits(self) -> bool:
-        """Whether every database of Airflow can look it up without an error."""
-        # MySQL's older character set ends at U+FFFF. NUL and lone surrogates are errors in PostgreSQL.
-        writable = all(len(each) <= ID_LENGTH and not _UNSTORABLE.search(each) for each in self[:3])
-        return writable and -1 <= self.map_index < 2**31
-
-
-def key_of(row: Row[Any]) -> TaskInstanceKey:
-    """Return the task instance of a row that begins with :data:`KEY`."""
-    return TaskInstanceKey(*row[: len(KEY)])
 
 
 class Link(NamedTuple):

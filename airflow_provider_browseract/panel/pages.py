@@ -26,10 +26,11 @@ from airflow_provider_browseract.panel.access import Access, visible_failures
 from airflow_provider_browseract.panel.accounts import Account, Accounts
 from airflow_provider_browseract.panel.client import Loop
 from airflow_provider_browseract.panel.credits import DAYS_SHOWN, BudgetShare, credits_on, credits_page
+from airflow_provider_browseract.panel.database import TaskInstanceKey
 from airflow_provider_browseract.panel.failures import FailedTry
 from airflow_provider_browseract.panel.html import Choice, Frame, Notice, foreign_text, label_of, render
 from airflow_provider_browseract.panel.kept import Known, Read
-from airflow_provider_browseract.panel.links import Link, Recent, RecordReader, TaskInstanceKey
+from airflow_provider_browseract.panel.links import Link, Recent, RecordReader
 from airflow_provider_browseract.panel.plot import stacked_bars
 from airflow_provider_browseract.panel.rows import (
     Look,

@@ -23,8 +23,9 @@ from airflow_provider_browseract.runs.wait import FOREVER
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.panel.accounts import Account
+    from airflow_provider_browseract.panel.database import TaskInstanceKey
     from airflow_provider_browseract.panel.failures import FailedTry
-    from airflow_provider_browseract.panel.links import Link, QueueEntry, TaskInstanceKey
+    from airflow_provider_browseract.panel.links import Link, QueueEntry
     from airflow_provider_browseract.panel.viewing import Viewing
 
 LISTED_FOR = timedelta(hours=24)

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import database, links
 from airflow_provider_browseract.panel.access import Access
-from airflow_provider_browseract.panel.links import Link, Records, TaskInstanceKey
+from airflow_provider_browseract.panel.database import TaskInstanceKey
+from airflow_provider_browseract.panel.links import Link, Records
 from airflow_provider_browseract.panel.web import FORBIDDEN, PageError
 
 Keys: TypeAlias = "Callable[[Collection[str]], dict[str, str]]"

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import requests
 
-from airflow_provider_browseract.panel.links import TaskInstanceKey
+from airflow_provider_browseract.panel.database import TaskInstanceKey
 from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.request import digest
 from dev.benchmarks.figures import Figure

@@ -21,7 +21,7 @@ from unittest.mock import patch
 import requests
 
 from airflow_provider_browseract.emulator import SEARCH, Emulator
-from airflow_provider_browseract.panel.links import TaskInstanceKey
+from airflow_provider_browseract.panel.database import TaskInstanceKey
 from dev.benchmarks.figures import Figure
 from dev.benchmarks.rows import API_KEY, CONN, Row, analyze, api_server, call, insert, prepared_airflow
 from tests.helpers.local_airflow import LocalAirflow

@@ -19,7 +19,7 @@ from typing import Any
 
 import requests
 
-from airflow_provider_browseract.panel.links import TaskInstanceKey
+from airflow_provider_browseract.panel.database import TaskInstanceKey
 from tests.helpers.databases import Database, postgres
 from tests.helpers.local_airflow import LocalAirflow, wait_for
 

@@ -11,7 +11,7 @@ from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.emulator import ORDERS, Emulator
-from airflow_provider_browseract.panel.links import TaskInstanceKey
+from airflow_provider_browseract.panel.database import TaskInstanceKey
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.request import digest

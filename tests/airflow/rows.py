@@ -19,7 +19,8 @@ from sqlalchemy import delete, event, func, insert, select, update
 from sqlalchemy.engine import Engine
 
 from airflow_provider_browseract.emulator import SEARCH
-from airflow_provider_browseract.panel.links import SLOT_TRIGGER, TaskInstanceKey
+from airflow_provider_browseract.panel.database import TaskInstanceKey
+from airflow_provider_browseract.panel.links import SLOT_TRIGGER
 from airflow_provider_browseract.queue.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.request import digest

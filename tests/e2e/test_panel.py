@@ -253,7 +253,7 @@ class TestRefresh:
         # The run makes a step every two seconds, which costs credits.
         facts = page.locator("dl.facts").inner_text()
         expect(page.locator("dl.facts")).not_to_have_text(facts, timeout=SOON, use_inner_text=True)
-        expect(page.locator(".buttons > :first-child")).to_have_attribute("data-live", re.compile("."))
+        expect(page.locator(".buttons:has(#live) > :first-child")).to_have_attribute("id", "live")
         assert live.evaluate("frame => window.shown === frame.contentWindow")
 
     def test_hidden_page_sends_no_requests_until_it_is_visible_again(self, world, ada):

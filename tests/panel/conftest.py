@@ -15,8 +15,9 @@ from fastapi import FastAPI
 from airflow_provider_browseract.emulator import CONTACTS, SEARCH
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import access, app, database, failures, links, web
+from airflow_provider_browseract.panel.database import TaskInstanceKey
 from airflow_provider_browseract.panel.failures import FailedTry
-from airflow_provider_browseract.panel.links import Link, QueueEntry, RecordReader, Records, TaskInstanceKey
+from airflow_provider_browseract.panel.links import Link, QueueEntry, RecordReader, Records
 
 from .known import RUN_ID, link_of
 

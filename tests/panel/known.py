@@ -11,8 +11,9 @@ from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.in_airflow.xcoms import names_of
 from airflow_provider_browseract.panel.access import visible_failures
 from airflow_provider_browseract.panel.accounts import Account
+from airflow_provider_browseract.panel.database import TaskInstanceKey
 from airflow_provider_browseract.panel.failures import FailedTry, Failure, Source
-from airflow_provider_browseract.panel.links import Link, QueueEntry, Records, TaskInstanceKey
+from airflow_provider_browseract.panel.links import Link, QueueEntry, Records
 from airflow_provider_browseract.panel.rows import Look
 from airflow_provider_browseract.panel.viewing import Viewing
 from airflow_provider_browseract.queue.queueing import Queued, QueueWait

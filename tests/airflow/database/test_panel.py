@@ -24,9 +24,9 @@ from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.in_airflow.xcoms import names_of
 from airflow_provider_browseract.panel import database, failures, links
 from airflow_provider_browseract.panel.access import visible_failures
-from airflow_provider_browseract.panel.database import BY_TRY, XCOM
+from airflow_provider_browseract.panel.database import BY_TRY, XCOM, TaskInstanceKey
 from airflow_provider_browseract.panel.failures import Failure, Source
-from airflow_provider_browseract.panel.links import RUN_TRIGGER, Link, Recent, RecordReader, Records, TaskInstanceKey
+from airflow_provider_browseract.panel.links import RUN_TRIGGER, Link, Recent, RecordReader, Records
 from airflow_provider_browseract.runs.proof import prove_run
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.wait import Wait
