@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS, AirflowPlugin
 from airflow_provider_browseract.in_airflow.tolerance import first_line
@@ -24,32 +24,9 @@ _TOKEN = re.compile(r"(?<=/)[A-Za-z0-9_-]{43}(?=/|$)")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-App = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
-
-
-class Unavailable(NamedTuple):
-    """What is done as long as an application cannot be loaded.
-
-    :param error: what failed, for the log.
-    :param consequence: what follows from that, for the log.
-    :param content_type: of the response, which has the status 503.
-    :param body: of the response.
-    """
-
-    error: str
-    consequence: str
-    content_type: str
-    body: str
-
-    async def respond(self, scope: Scope, send: Callable[[Message], Awaitable[None]]) -> None:
-        """Respond to a request."""
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close"})
-            return
-        body = self.body.encode()
-        headers = [(b"content-type", self.content_type.encode()), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 503, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class LazyApp:
@@ -58,21 +35,16 @@ class LazyApp:
     After a failure, it waits before it tries again. Otherwise, every request of a stranger would load it.
 
     :param load: imports and creates the application.
-    :param unavailable: what is done after a failure.
+    :param name: what the response and the log call it.
+    :param consequence: what follows as long as it cannot be loaded, for the log.
     """
 
-    def __init__(self, load: Callable[[], App], unavailable: Unavailable) -> None:
-        self._load = load
-        self._unavailable = unavailable
+    def __init__(self, load: Callable[[], App], name: str, consequence: str) -> None:
+        self._load, self._name, self._consequence = load, name, consequence
         self._app: App | None = None
         self._load_at = 0.0
 
-    async def __call__(
-        self,
-        scope: Scope,
-        receive: Callable[[], Awaitable[Message]],
-        send: Callable[[Message], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to a request."""
         original = dict(scope)
         _hide_token(scope)
@@ -82,11 +54,19 @@ class LazyApp:
             except Exception as error:  # noqa: BLE001 - another version of Airflow may fail in any way
                 self._load_at = time.monotonic() + timings.ROUTE_LOAD_PAUSE
                 # Without a traceback, whose variables may be secret.
-                log.error("%s (%s). %s", self._unavailable.error, first_line(error), self._unavailable.consequence)
+                log.error("%s cannot be loaded (%s). %s", self._name, first_line(error), self._consequence)
         if self._app is None:
-            await self._unavailable.respond(scope, send)
+            await self._unavailable(scope, receive, send)
         else:
             await self._app(original, receive, send)
+
+    async def _unavailable(self, scope: Scope, receive: Receive, send: Send) -> None:
+        from starlette.responses import PlainTextResponse
+        from starlette.websockets import WebSocketClose
+
+        text = f"{self._name} cannot be loaded. The log of the API server states the reason. Try again in a minute."
+        respond = WebSocketClose() if scope["type"] == "websocket" else PlainTextResponse(text, 503)
+        await respond(scope, receive, send)
 
     def __repr__(self) -> str:
         return f"<BrowserAct {self._load.__name__}>"
@@ -111,27 +91,12 @@ def callbacks() -> App:
     return create_app()
 
 
-CALLBACKS_UNAVAILABLE = Unavailable(
-    "The callback route cannot be loaded",
-    "Waiting tasks are resumed by their polls.",
-    "application/json",
-    '{"outcome": "unavailable"}',
-)
-
-
 def panel() -> App:
     """Load the application with the pages."""
     from airflow_provider_browseract.panel.app import create_app
 
     return create_app()
 
-
-PANEL_UNAVAILABLE = Unavailable(
-    "The panel cannot be loaded",
-    "Runs and callbacks are not affected.",
-    "text/plain; charset=utf-8",
-    "The panel cannot be loaded. The log of the API server states the reason. Try again in a minute.",
-)
 
 _OVERVIEW = f"{PANEL}/".lstrip("/")
 """Address of the overview. The UI reads it as relative to ``[api] base_url``."""
@@ -146,29 +111,18 @@ MENU_ENTRY = {
 }
 """The entry in the menu Browse."""
 
+
+def _tab(place: str, page: str, applies_to: dict[str, list[str]]) -> dict[str, Any]:
+    route = f"browseract-{place.replace('_', '-')}"
+    tab = {"name": "BrowserAct", "href": _OVERVIEW + page, "destination": place, "url_route": route}
+    return {**tab, "applies_to": applies_to}
+
+
 # Ids are in the path, because Airflow 3.1 inserts them raw, and in a query a + would be a space.
-TABS: list[dict[str, Any]] = [
-    {
-        "name": "BrowserAct",
-        "href": _OVERVIEW + "ti/{DAG_ID}/{RUN_ID}/{TASK_ID}/{MAP_INDEX}",
-        "destination": "task_instance",
-        "url_route": "browseract-run",
-        "applies_to": {"operator_name": [*OPERATORS]},
-    },
-    {
-        "name": "BrowserAct",
-        "href": _OVERVIEW + "dag/{DAG_ID}/{RUN_ID}",
-        "destination": "dag_run",
-        "url_route": "browseract-dag-run",
-        "applies_to": {"dag.tags.name": ["browseract"]},
-    },
-    {
-        "name": "BrowserAct",
-        "href": _OVERVIEW + "dag/{DAG_ID}",
-        "destination": "dag",
-        "url_route": "browseract-dag",
-        "applies_to": {"tags.name": ["browseract"]},
-    },
+TABS = [
+    _tab("task_instance", "ti/{DAG_ID}/{RUN_ID}/{TASK_ID}/{MAP_INDEX}", {"operator_name": [*OPERATORS]}),
+    _tab("dag_run", "dag/{DAG_ID}/{RUN_ID}", {"dag.tags.name": ["browseract"]}),
+    _tab("dag", "dag/{DAG_ID}", {"tags.name": ["browseract"]}),
 ]
 """Tabs of the pages of Airflow's own things. Before Airflow 3.4, every task and DAG would have them."""
 
@@ -182,7 +136,15 @@ class BrowserActPlugin(AirflowPlugin):
     name = "browseract"
     fastapi_apps = [
         # First, because the other prefix would match its paths too.
-        {"app": LazyApp(panel, PANEL_UNAVAILABLE), "url_prefix": PANEL, "name": "BrowserAct panel"},
-        {"app": LazyApp(callbacks, CALLBACKS_UNAVAILABLE), "url_prefix": URL_PREFIX, "name": "BrowserAct callbacks"},
+        {
+            "app": LazyApp(panel, "The panel", "Runs and callbacks are not affected."),
+            "url_prefix": PANEL,
+            "name": "BrowserAct panel",
+        },
+        {
+            "app": LazyApp(callbacks, "The callback route", "Waiting tasks are resumed by their polls."),
+            "url_prefix": URL_PREFIX,
+            "name": "BrowserAct callbacks",
+        },
     ]
     external_views = [MENU_ENTRY, *(TABS if AIRFLOW_V_3_4_PLUS else [])]

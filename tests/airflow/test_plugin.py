@@ -38,7 +38,8 @@ def airflow() -> httpx.AsyncClient:
     """A client of an Airflow with new applications of the plugin, mounted in the order in which Airflow mounts them."""
     app = FastAPI()
     for given in BrowserActPlugin.fastapi_apps:
-        app.mount(given["url_prefix"], LazyApp(given["app"]._load, given["app"]._unavailable))
+        loaded: LazyApp = given["app"]
+        app.mount(given["url_prefix"], LazyApp(loaded._load, loaded._name, loaded._consequence))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://airflow.test")
 
 
@@ -61,7 +62,7 @@ async def test_panel_that_cannot_be_loaded_responds_with_503_and_leaves_callback
         for _ in range(3):
             response = await airflow.get("/browseract/panel/")
     assert (response.status_code, response.headers["content-type"]) == (503, "text/plain; charset=utf-8")
-    assert response.text == plugin.PANEL_UNAVAILABLE.body
+    assert response.text.startswith("The panel cannot be loaded. The log of the API server states the reason.")
     [line] = [record.getMessage() for record in caplog.records if record.name == plugin.__name__]
     assert line.startswith("The panel cannot be loaded (ModuleNotFoundError: ")
     assert line.endswith(". Runs and callbacks are not affected.")
@@ -71,7 +72,7 @@ async def test_panel_that_cannot_be_loaded_responds_with_503_and_leaves_callback
 async def test_panel_works_while_the_callback_route_cannot_be_loaded(airflow, panel, monkeypatch):
     monkeypatch.setitem(sys.modules, "airflow_provider_browseract.webhook.receiver", None)
     response = await airflow.get("/browseract/callback/7/token")
-    assert (response.status_code, response.json()) == (503, {"outcome": "unavailable"})
+    assert (response.status_code, response.text.partition(".")[0]) == (503, "The callback route cannot be loaded")
     assert (await airflow.get("/browseract/panel/")).status_code == 200
 
 

@@ -186,7 +186,7 @@ async def test_callback_with_another_http_method_gets_405(client, deferred, meth
 
 def callback_app() -> LazyApp:
     """Return a new application, which is not loaded yet."""
-    return LazyApp(plugin.callbacks, plugin.CALLBACKS_UNAVAILABLE)
+    return LazyApp(plugin.callbacks, "The callback route", "Waiting tasks are resumed by their polls.")
 
 
 class Asgi:
@@ -201,6 +201,11 @@ class Asgi:
 
     async def send(self) -> tuple[int, str]:
         """Send it, and return the status and the outcome in the response."""
+        status, body = await self.response()
+        return status, json.loads(body)["outcome"]
+
+    async def response(self) -> tuple[int, bytes]:
+        """Send it, and return the status and the body of the response."""
         messages: list[Any] = []
 
         async def keep(message: Any) -> None:
@@ -208,7 +213,7 @@ class Asgi:
 
         await self.app(self.scope, self._receive, keep)
         start, body = messages
-        return start["status"], json.loads(body["body"])["outcome"]
+        return start["status"], body["body"]
 
     async def _receive(self) -> dict[str, Any]:
         self.chunks_read += 1
@@ -295,14 +300,15 @@ class TestUnexpectedError:
             broken.setitem(sys.modules, f"airflow_provider_browseract.webhook.{missing}", None)
             broken.delattr(f"airflow_provider_browseract.webhook.{missing}")
             for _ in range(100):
-                assert await Asgi(deferred.path, broken_off, app).send() == UNAVAILABLE
+                status, body = await Asgi(deferred.path, broken_off, app).response()
+                assert (status, body.partition(b".")[0]) == (503, b"The callback route cannot be loaded")
         [line] = [record for record in caplog.records if record.name == plugin.__name__]
         assert line.getMessage().startswith("The callback route cannot be loaded (ModuleNotFoundError: ")
         assert line.getMessage().endswith("Waiting tasks are resumed by their polls.")
         # What Airflow's logs may show besides the text are the variables of a traceback.
         assert line.exc_info is None
         assert deferred.token not in caplog.text
-        assert await Asgi(deferred.path, broken_off, app).send() == UNAVAILABLE
+        assert (await Asgi(deferred.path, broken_off, app).response())[0] == 503
         later = time.monotonic() + timings.ROUTE_LOAD_PAUSE
         monkeypatch.setattr(plugin, "time", SimpleNamespace(monotonic=lambda: later))
         assert await Asgi(deferred.path, broken_off, app).send() == RESUMED
