@@ -16,7 +16,8 @@ The DAG of a run is that of a task instance whose link is proven. That of a sens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from airflow.api_fastapi.app import get_auth_manager
@@ -41,9 +42,9 @@ class Access:
     """
 
     def __init__(self, user: Any) -> None:
-        self._manager = get_auth_manager()
-        self._user = user
-        self._known: dict[tuple[Any, ...], bool] = {}
+        self._manager, self._user = get_auth_manager(), user
+        # Each right is asked for once.
+        self._connection, self._dag = cache(self._ask_for_connection), cache(self._ask_for_dag)
 
     @property
     def name(self) -> str:
@@ -78,27 +79,13 @@ class Access:
         """Return whether Airflow's UI shows pages of plugins to the viewer."""
         return self._manager.is_authorized_view(access_view=AccessView.PLUGINS, user=self._user)
 
-    def _connection(self, method: Method, conn_id: str) -> bool:
-        def ask() -> bool:
-            details = ConnectionDetails(conn_id=conn_id, team_name=database.connection_team(conn_id))
-            return self._manager.is_authorized_connection(method=method, details=details, user=self._user)
+    def _ask_for_connection(self, method: Method, conn_id: str) -> bool:
+        details = ConnectionDetails(conn_id=conn_id, team_name=database.connection_team(conn_id))
+        return self._manager.is_authorized_connection(method=method, details=details, user=self._user)
 
-        return self._once(("connection", method, conn_id), ask)
-
-    def _dag(self, method: Method, entity: DagAccessEntity | None, dag_id: str) -> bool:
-        def ask() -> bool:
-            details = DagDetails(id=dag_id, team_name=database.dag_team(dag_id))
-            return self._manager.is_authorized_dag(
-                method=method, access_entity=entity, details=details, user=self._user
-            )
-
-        return self._once(("dag", method, entity, dag_id), ask)
-
-    def _once(self, what: tuple[Any, ...], ask: Callable[[], bool]) -> bool:
-        """Ask, unless this request has asked the same before."""
-        if what not in self._known:
-            self._known[what] = bool(ask())
-        return self._known[what]
+    def _ask_for_dag(self, method: Method, entity: DagAccessEntity | None, dag_id: str) -> bool:
+        details = DagDetails(id=dag_id, team_name=database.dag_team(dag_id))
+        return self._manager.is_authorized_dag(method=method, access_entity=entity, details=details, user=self._user)
 
 
 class Rights(NamedTuple):

@@ -1,7 +1,7 @@
 """The connections, each read once a minute for all who need it. Reading them sends nothing to BrowserAct.
 
-They are read in own threads, because Airflow reads them from its database or a secrets backend, which may be slow, and
-because its ``aget_connection`` does that in one thread for the whole process.
+They are read in threads of the panel's event loop, because Airflow reads them from its database or a secrets backend,
+which may be slow, and because its ``aget_connection`` does that in one thread for the whole process.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -24,8 +23,6 @@ INTERVAL = 60.0
 
 MAX_CONNECTIONS = 200
 """How many connections are kept, those that could not be read included."""
-
-THREADS = 4
 
 PATIENCE = 2.0
 """Seconds that a page waits for the keys of connections. Without its key, an XCom proves nothing."""
@@ -48,18 +45,15 @@ class Connections:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._pool = ThreadPoolExecutor(THREADS, "browseract-panel-connections")
         self._kept: dict[str, Kept[Connection]] = {}
 
     def kept(self, conn_id: str) -> Kept[Connection]:
         """Return a connection."""
 
-        def read() -> asyncio.Future[Connection]:
-            return asyncio.get_running_loop().run_in_executor(self._pool, _read, conn_id)
-
         def keep(connection: Connection) -> float:
             return INTERVAL if isinstance(connection.settings, Settings) else RETRY_PAUSE
 
+        read = partial(asyncio.to_thread, _read, conn_id)
         kept = partial(Kept, read, keep, partial(explain, conn_id=conn_id), self._clock)
         return recall(self._kept, conn_id, kept, MAX_CONNECTIONS)
 

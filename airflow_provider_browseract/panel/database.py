@@ -169,19 +169,17 @@ def has_dag(dag_id: str) -> bool:
 
 def connection_team(conn_id: str) -> str | None:
     """Return the team of a connection."""
-    if not _has_teams():
-        return None
-    with create_session(scoped=False) as session:
-        return Connection.get_team_name(storable(conn_id), session=session)
+    return _team_of(Connection, conn_id)
 
 
 def dag_team(dag_id: str) -> str | None:
     """Return the team of a DAG."""
-    if not _has_teams():
+    return _team_of(DagModel, dag_id)
+
+
+def _team_of(model: Any, id_: str) -> str | None:
+    if not conf.getboolean("core", "multi_team", fallback=False):
         return None
     with create_session(scoped=False) as session:
-        return DagModel.get_team_name(storable(dag_id), session=session)
-
-
-def _has_teams() -> bool:
-    return bool(conf.getboolean("core", "multi_team", fallback=False))
+        found: str | None = model.get_team_name(storable(id_), session=session)
+        return found

@@ -226,17 +226,15 @@ class Recent(Generic[T]):
         self._found: Any = None
         self._read_at, self._took = float("-inf"), 0.0
 
-    def get(self, max_age: float | None = None) -> T:
+    def get(self) -> T:
         """Return what is a few seconds old at most.
 
         While a thread reads, others get what it has read before, unless that is older than :data:`OLDEST`.
 
-        :param max_age: seconds. If it is given, nothing older is returned in any case.
         :raises Exception: the read failed. The next call tries again.
         """
-        must_wait = max_age is not None or self._age() > OLDEST
-        limit = max(MAX_AGE, min(RARELY * self._took, OLDEST)) if max_age is None else max_age
-        if self._age() >= limit and self._reading.acquire(blocking=must_wait):
+        limit = max(MAX_AGE, min(RARELY * self._took, OLDEST))
+        if self._age() >= limit and self._reading.acquire(blocking=self._age() > OLDEST):
             try:
                 if self._age() >= limit:
                     began = time.monotonic()

@@ -90,7 +90,8 @@ class Panel:
     def __init__(self) -> None:
         self._loop = Loop()
         self._accounts = Accounts()
-        self._records = Recent(RecordReader().read)
+        self._reader = RecordReader()
+        self._records = Recent(self._reader.read)
         self._failures = Recent(failures.failed_tries)
 
     def overview(self, request: Request, user: Any) -> Response:
@@ -249,7 +250,7 @@ class Panel:
             return JSONResponse({"outcome": "ended"})
         if why_not is None:
             # Somebody may have begun to wait since the page was read.
-            fresh = replace(viewing, records=self._records.get(max_age=0.0))
+            fresh = replace(viewing, records=self._reader.read())
             why_not = why_not_stopped(replace(look, viewing=fresh), task)
         if why_not is not None:
             return JSONResponse({"error": why_not}, 409)
