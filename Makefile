@@ -4,7 +4,7 @@
 #   make units                      the tests that start no Airflow
 #   make e2e                        the tests in a real Airflow, with the panel in a browser
 #   make cell [AIRFLOW] [PYTHON]    make units and make e2e with the built wheel
-#   make matrix [CELLS="3.3.2/3.13"]  make cell on each Airflow and Python, and a table
+#   make matrix                     make cell on each Airflow and Python, and a table
 #   make weekly                     what takes too long for each change, such as make random, pods, site and cluster
 #   make random [SEED=...]          the property-based tests, with many new examples
 #   make short-faults, pods, site   a short round of faults; tries in pods; the documentation in a browser
@@ -46,8 +46,6 @@ RUNS ?=
 PLAN ?= 40
 BUDGET ?= 1000000
 MUTANTS ?=
-CELLS ?=
-REPORTS ?= .venv/reports
 PICTURES ?=
 # The tag of a release, for which version and changelog must be ready.
 export TAG ?=
@@ -139,11 +137,11 @@ site: $(READY)
 
 # What a supported Airflow and Python must pass, with the package as its wheel.
 cell:
-	@$(MAKE) --no-print-directory units WHEEL=1 PYTEST_ARGS="--quiet --junitxml=$(REPORTS)/units.xml"
-	@$(MAKE) --no-print-directory e2e WHEEL=1 PYTEST_ARGS="--quiet --junitxml=$(REPORTS)/e2e.xml"
+	@$(MAKE) --no-print-directory units WHEEL=1
+	@$(MAKE) --no-print-directory e2e WHEEL=1
 
 matrix:
-	@$(PYTHON) -m dev.matrix $(CELLS)
+	@$(PYTHON) -m dev.parts matrix
 
 weekly: $(READY) $(STORES)
 	@$(RUN) python -m dev.parts weekly

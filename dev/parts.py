@@ -1,8 +1,9 @@
-"""Run the parts of ``make test``, ``.ci/run`` or ``make weekly`` in two lanes, each part to its end.
+"""Run the parts of ``make test``, ``.ci/run``, ``make weekly`` or ``make matrix``, each part to its end.
 
-What a part prints is in ``.venv/parts``. A line each minute shows how far the parts are. At the end come what was
-skipped on this machine and why, a table, and the last lines of each part that has failed. Only one lane starts an
-Airflow: with two, a callback may come after a poll. This needs only Python's standard library.
+There are two lanes, or one of the matrix. What a part prints is in ``.venv/parts``. A line each minute shows how far
+the parts are. At the end come what was skipped on this machine and why, a table, and the last lines of each part that
+has failed. Only one lane starts an Airflow: with two, a callback may come after a poll. This needs only Python's
+standard library.
 """
 
 from __future__ import annotations
@@ -26,6 +27,19 @@ OLDEST = "AIRFLOW=3.1.1"
 
 NEWEST_PYTHON = "PYTHON=/usr/bin/python3.13"
 """Debian's own, which most users there have."""
+
+CELLS = (
+    ("3.3.2", "3.10"),
+    ("3.3.2", "3.11"),
+    ("3.3.2", "3.12"),
+    ("3.3.2", "3.13"),
+    ("3.1.1", "3.10"),
+    ("3.1.8", "3.11"),
+    ("3.2.2", "3.12"),
+    ("3.4.0b2", "3.13"),
+)
+"""Airflow and Python of each cell of the matrix: each Python on the newest Airflow; and the oldest Airflow, the newest
+3.1, 3.2 and 3.3, and the newest pre-release."""
 
 WITHOUT_TESTS = ("check", "docs", "dist")
 
@@ -95,11 +109,19 @@ class Part:
 
     def __str__(self) -> str:
         counts = self.find(r"^=*\s?(\d+ (?:passed|failed).*?) in [\d.]+s")
-        return f"{self.name:44} {self.seconds / 60:5.1f}  {self.result:6}  {''.join(counts[-1:])}".rstrip()
+        return f"{self.name:44} {self.seconds / 60:5.1f}  {self.result:6}  {'; '.join(counts)}".rstrip()
+
+
+def cell(airflow: str, python: str) -> str:
+    """Return the target that runs the tests with an Airflow and a Python, which pyenv may have installed."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    # pyenv's commands on the PATH work only for versions that are switched on.
+    installed = sorted(pyenv.glob(f"versions/{python}.*/bin/python{python}"))
+    return f"cell AIRFLOW={airflow} PYTHON={installed[-1] if installed else f'python{python}'}"
 
 
 def lanes_of(which: str) -> list[list[Part]]:
-    """Return the parts, in lanes. The environments are there already."""
+    """Return the parts, in lanes. The environments are there already, but for those of the matrix."""
     listed: dict[str, list[list[str]]] = {
         "test": [["units"], ["e2e"]],
         "ci": [
@@ -113,6 +135,7 @@ def lanes_of(which: str) -> list[list[Part]]:
             ["random", "site", "databases"],
             ["pods", "cluster"],
         ],
+        "matrix": [[cell(*each) for each in CELLS]],
     }
     return [[Part(name) for name in lane] for lane in listed[which]]
 
@@ -146,7 +169,7 @@ async def run_all(lanes: list[list[Part]]) -> None:
 def main() -> int:
     """Run the parts, and print the table and why parts have failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("which", choices=("test", "ci", "weekly"))
+    parser.add_argument("which", choices=("test", "ci", "weekly", "matrix"))
     lanes = lanes_of(parser.parse_args().which)
     parts = [part for lane in lanes for part in lane]
     LOGS.mkdir(parents=True, exist_ok=True)

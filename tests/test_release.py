@@ -14,7 +14,7 @@ import yaml
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.get_provider_info import get_provider_info
 from dev import dist
-from dev.matrix import CELLS
+from dev.parts import CELLS
 from dev.pins import VERSIONS
 from tests.helpers.cases import cases
 from tests.helpers.pages import ROOT, public_names
