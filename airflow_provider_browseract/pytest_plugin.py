@@ -69,14 +69,8 @@ def browseract_load_dag(request: pytest.FixtureRequest, _browseract_airflow_home
 
     If the test fails, pytest prints the error of each failed try of a task before the captured log.
     """
-    database = _browseract_airflow_home / "tests.db"
     with pytest.MonkeyPatch.context() as patch:
-        if "AIRFLOW_HOME" not in os.environ:
-            patch.setenv("AIRFLOW_HOME", str(_browseract_airflow_home))
-        patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{database}")
-        # Airflow does not derive it from the other one if its configuration file has it.
-        patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", f"sqlite+aiosqlite:///{database}")
-        patch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+        database = _use_database_in(_browseract_airflow_home, patch)
 
         from airflow_provider_browseract.compat import (
             create_tables,
@@ -117,6 +111,18 @@ def browseract_load_dag(request: pytest.FixtureRequest, _browseract_airflow_home
         with reporting_failed_tries(report):
             yield load
     reconfigure()
+
+
+def _use_database_in(home: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Let Airflow use a database in a folder, and return its file."""
+    database = home / "tests.db"
+    if "AIRFLOW_HOME" not in os.environ:
+        patch.setenv("AIRFLOW_HOME", str(home))
+    patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{database}")
+    # Airflow does not derive it from the other one if its configuration file has it.
+    patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", f"sqlite+aiosqlite:///{database}")
+    patch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+    return database
 
 
 def _chosen(found: Mapping[str, Any], file: Path, dag_id: str | None) -> Any:

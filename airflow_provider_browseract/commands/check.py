@@ -24,12 +24,7 @@ from airflow_provider_browseract.exceptions import (
     UnknownRefusalError,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import (
-    budget_of,
-    check_for_start,
-    no_connection,
-    unencrypted,
-)
+from airflow_provider_browseract.hooks.connection import budget_of, check_for_start, no_connection, unencrypted
 from airflow_provider_browseract.hooks.probe import check_callbacks, count_workflows
 from airflow_provider_browseract.loops import send_all
 from airflow_provider_browseract.queue.queueing import active_runs

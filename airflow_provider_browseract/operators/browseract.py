@@ -13,12 +13,7 @@ from airflow_provider_browseract.api.arguments import is_missing, read_ids
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException
-from airflow_provider_browseract.exceptions import (
-    BrowserActError,
-    InputError,
-    RunError,
-    TaskNotPausedError,
-)
+from airflow_provider_browseract.exceptions import BrowserActError, InputError, RunError, TaskNotPausedError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.base import InputOperator, InputParametersOperator
 from airflow_provider_browseract.runs.hints import check_arguments

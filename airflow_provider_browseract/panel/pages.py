@@ -32,11 +32,7 @@ from airflow_provider_browseract.panel.html import Choice, Frame, Notice, foreig
 from airflow_provider_browseract.panel.kept import Known, Read
 from airflow_provider_browseract.panel.links import Link, Recent, RecordReader
 from airflow_provider_browseract.panel.plot import stacked_bars
-from airflow_provider_browseract.panel.rows import (
-    Look,
-    Row,
-    troubles,
-)
+from airflow_provider_browseract.panel.rows import Look, Row, troubles
 from airflow_provider_browseract.panel.run import run_content, why_not_stopped
 from airflow_provider_browseract.panel.viewing import Viewing, view, view_dag, view_instance
 from airflow_provider_browseract.panel.web import (

@@ -13,12 +13,7 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_browseract.api.arguments import read_choice, read_flag, read_path_id
 from airflow_provider_browseract.api.models import Task
-from airflow_provider_browseract.compat import (
-    AirflowFailException,
-    AirflowSensorTimeout,
-    conf,
-    is_unmapped,
-)
+from airflow_provider_browseract.compat import AirflowFailException, AirflowSensorTimeout, conf, is_unmapped
 from airflow_provider_browseract.exceptions import (
     AuthenticationError,
     BrowserActError,

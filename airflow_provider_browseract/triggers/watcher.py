@@ -20,13 +20,7 @@ from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import send_all_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.watching import (
-    END_STATUSES,
-    WATCH_OVERLAP,
-    Cursor,
-    EndedTask,
-    Window,
-)
+from airflow_provider_browseract.runs.watching import END_STATUSES, WATCH_OVERLAP, Cursor, EndedTask, Window
 
 log = logging.getLogger(__name__)
 

@@ -27,13 +27,7 @@ from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs.callback_url import address, new_token
 from airflow_provider_browseract.runs.hints import RUN_BY, did_you_mean
 from airflow_provider_browseract.runs.options import RunOptions
-from airflow_provider_browseract.runs.request import (
-    ID_ARGUMENTS,
-    RunRequest,
-    Source,
-    secret_parts,
-    without_secrets,
-)
+from airflow_provider_browseract.runs.request import ID_ARGUMENTS, RunRequest, Source, secret_parts, without_secrets
 from airflow_provider_browseract.worker.own_run import OwnRun
 
 if TYPE_CHECKING:

@@ -18,13 +18,7 @@ from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
 from airflow_provider_browseract.loops import sleep
 from airflow_provider_browseract.results.files import has_files, pending_line
-from airflow_provider_browseract.results.outputs import (
-    LARGE_OUTPUT,
-    FormatError,
-    as_text_line,
-    read_output,
-    size_of,
-)
+from airflow_provider_browseract.results.outputs import LARGE_OUTPUT, FormatError, as_text_line, read_output, size_of
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import OutputFormat
 from airflow_provider_browseract.runs.report import brief_of, check_finished, end_line, error_text, facts, what_ran

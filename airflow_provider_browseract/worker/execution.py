@@ -33,23 +33,14 @@ from airflow_provider_browseract.compat import (
     at_end_of_task,
     in_dag_test,
 )
-from airflow_provider_browseract.exceptions import (
-    BrowserActError,
-    NoSlotError,
-    ResultError,
-)
+from airflow_provider_browseract.exceptions import BrowserActError, NoSlotError, ResultError
 from airflow_provider_browseract.in_airflow.required_action import close, read_event
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.queue.queueing import Queued
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer, RunOptions
 from airflow_provider_browseract.runs.stored import from_json, to_json
-from airflow_provider_browseract.runs.wait import (
-    End,
-    Wait,
-    WokenBy,
-    no_such_end,
-)
+from airflow_provider_browseract.runs.wait import End, Wait, WokenBy, no_such_end
 from airflow_provider_browseract.worker.checks import check_before_start, end_dry_run, with_callback
 from airflow_provider_browseract.worker.failed_start import end_unknown_start, fail_to_start, report_unknown_start
 from airflow_provider_browseract.worker.ledger import Entry, Ledger, id_of

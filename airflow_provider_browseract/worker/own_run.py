@@ -12,11 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
-from airflow_provider_browseract.compat import (
-    AirflowFailException,
-    AirflowTaskTimeout,
-    task_instance_state,
-)
+from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, task_instance_state
 from airflow_provider_browseract.exceptions import (
     CHECK_NEWEST,
     BrowserActError,
@@ -28,24 +24,9 @@ from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import CHECK_INTERVAL, send_all, sleep
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.report import (
-    brief_of,
-    error_text,
-    kept_running,
-    log_url,
-    not_stopped,
-)
+from airflow_provider_browseract.runs.report import brief_of, error_text, kept_running, log_url, not_stopped
 from airflow_provider_browseract.runs.wait import stop_run
-from airflow_provider_browseract.worker.fate import (
-    ENDED,
-    STOPPED,
-    UNKNOWN,
-    Fate,
-    Kind,
-    Waiter,
-    left_to,
-    looked_up_by,
-)
+from airflow_provider_browseract.worker.fate import ENDED, STOPPED, UNKNOWN, Fate, Kind, Waiter, left_to, looked_up_by
 from airflow_provider_browseract.worker.killed import REPLACED_BY, ask_airflow, why_ended, why_killed
 
 if TYPE_CHECKING:
