@@ -29,9 +29,11 @@ WIDTH = 80
 INTRODUCTION = """\
 The demo runs the DAG example_browseract_profile on a real Airflow:
 
+  login_is_due    decides whether the last login is too old
   log_in          logs in to a shop and saves the browser profile
   newest_profile  keeps the profile for the next DAG runs
   orders          starts with that profile, so it needs no login
+  total           adds up the orders
 
 BrowserAct is the emulator of this package: no account, no credits. It calls
 Airflow back when a run ends, so no worker waits.
