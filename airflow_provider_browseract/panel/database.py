@@ -35,7 +35,7 @@ READ_AT_ONCE = 500
 """How many rows are read by their ids with one statement."""
 
 LISTED = timedelta(hours=24)
-"""How old XComs and failures may be that lists need."""
+"""How long ended runs and failures are listed, and how old XComs may be that lists need."""
 
 MAX_LINKS = 20_000
 """How many XComs are read at once; the newest ones."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import partial
 from math import inf
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -20,8 +20,7 @@ from airflow_provider_browseract.panel import links
 from airflow_provider_browseract.panel.client import AccountClient, Steps
 from airflow_provider_browseract.panel.kept import Kept, Known, is_within
 from airflow_provider_browseract.panel.listing import RUNS_INTERVAL, RunLists, Runs
-from airflow_provider_browseract.runs.watching import WATCH_OVERLAP
-from airflow_provider_browseract.spending.budget import ONE_DAY, begin_of, moment
+from airflow_provider_browseract.spending.budget import ONE_DAY, begin_of, is_final, moment
 from airflow_provider_browseract.spending.spend import ListedRun
 
 T = TypeVar("T")
@@ -92,21 +91,16 @@ class Day:
         :param known: further fields.
         """
         sums: dict[Group, Sums] = {}
-        is_settled = True
+        runs = list[ListedRun]()
         # A task without creation time belongs to no day.
         for task in {task.id: task for task in tasks if task.created_at}.values():
             run = ListedRun.of(task)
             if run.created_at.date() == day:
+                runs.append(run)
                 group = source_of(task), dags.get(run.id)
                 of_run = Sums(1, run.credit or 0, run.status is TaskStatus.FAILED)
                 sums[group] = sums.get(group, Sums()).plus(of_run)
-                is_settled = is_settled and run.is_settled
-        begins = begin_of(day)
-        # A run may be listed late.
-        is_over = begins + ONE_DAY + timedelta(seconds=WATCH_OVERLAP) < as_of
-        # BrowserAct may report the credits of a run days after its end.
-        closed = begins + 4 * ONE_DAY < as_of or (is_over and is_settled)
-        return cls(sums, as_of, closed, **known)
+        return cls(sums, as_of, is_final(day, runs, as_of), **known)
 
 
 class Pace(NamedTuple):

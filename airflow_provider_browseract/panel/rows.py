@@ -10,12 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.panel.access import Rights, rights_on
+from airflow_provider_browseract.panel.database import LISTED
 from airflow_provider_browseract.panel.days import source_of
 from airflow_provider_browseract.panel.html import foreign_text, label_of
 from airflow_provider_browseract.runs.report import duration_of
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.panel.failures import FailedTry
     from airflow_provider_browseract.panel.links import Link, QueueEntry
     from airflow_provider_browseract.panel.viewing import Viewing
-
-LISTED_FOR = timedelta(hours=24)
-"""How long ended runs are listed. The account has those of some minutes more."""
 
 UNREAD_AFTER = 60.0
 """Seconds after its start from which a run counts as one that is not waited for. The task instance pushes its XComs in
@@ -113,7 +111,8 @@ class Look:
 
         What needs a person comes first, then what is active, each the newest first.
         """
-        ended = self.now - LISTED_FOR
+        # The account has those of some minutes more.
+        ended = self.now - LISTED
         tasks = (each for each in self.account.tasks if not (each.status.ended and (each.finished_at or ended) < ended))
         found = [row for row in map(self.row, tasks) if row.rights.run]
         of_runs = {id(row.failed) for row in found}

@@ -6,11 +6,12 @@ Days and months are in UTC. Nothing here reads or stores anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from typing import NamedTuple
 
+from airflow_provider_browseract.runs.watching import LONGEST_RUN
 from airflow_provider_browseract.spending.spend import CAP, Forecast, ListedRun
 
 ONE_DAY = timedelta(days=1)
@@ -130,6 +131,16 @@ def judge(
         used += sum(credits for day, credits in sums.items() if period.begins <= begin_of(day) < period.ends)
         open_runs = {run: max(run.credit or 0, means[run.source_id]) for run in inside if not run.is_settled}
         yield Verdict(budget.conn_id, period, used, open_runs, forecast)
+
+
+def is_final(day: date, runs: Collection[ListedRun], now: datetime) -> bool:
+    """Return whether the credits of a day cannot change any more.
+
+    :param runs: the runs that were created on the day.
+    """
+    is_past = now >= begin_of(day + ONE_DAY) + timedelta(seconds=LONGEST_RUN)
+    is_closed = now >= begin_of(day) + WAIT_FOR_CREDITS
+    return is_past and all(run.status.ended if is_closed else run.is_settled for run in runs)
 
 
 def begin_of(day: date) -> datetime:

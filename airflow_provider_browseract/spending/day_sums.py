@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 from airflow.sdk import Variable
 
@@ -18,14 +18,11 @@ from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import Sender
 from airflow_provider_browseract.runs.log import Log
 from airflow_provider_browseract.runs.stored import Count, Text, from_json, to_json
-from airflow_provider_browseract.spending.budget import ONE_DAY, WAIT_FOR_CREDITS, Budget, begin_of
+from airflow_provider_browseract.spending.budget import ONE_DAY, Budget, begin_of, is_final
 from airflow_provider_browseract.spending.spend import ListedRun, list_runs
 
 DAYS_KEPT = 62
 """How many sums are kept: those of this month and the last one."""
-
-LONGEST_RUN = timedelta(hours=7, minutes=10)
-"""How long after the end of a day its runs can be active: a run takes at most 7 hours."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +72,9 @@ def list_open_days(client: Sender, budget: Budget, sums: dict[date, int], now: d
         # Yesterday is listed together with today.
         listed = list_runs(client, begin_of(day), None if day == days[-1] else begin_of(day + ONE_DAY))
         runs += listed
-        if _is_over(day, of_day := [run for run in listed if run.created_at.date() == day], now):
+        if is_final(day, of_day := [run for run in listed if run.created_at.date() == day], now):
             sums[day] = sum(run.credit or 0 for run in of_day)
     return runs
-
-
-def _is_over(day: date, runs: list[ListedRun], now: datetime) -> bool:
-    """Return whether the sum of a day cannot change any more."""
-    is_closed = now >= begin_of(day) + WAIT_FOR_CREDITS
-    is_past = now >= begin_of(day + ONE_DAY) + LONGEST_RUN
-    return is_past and all(run.status.ended if is_closed else run.is_settled for run in runs)
 
 
 def _key_of(budget: Budget) -> str:

@@ -71,6 +71,11 @@ def test_calls_cover_exactly_the_operations_of_the_vendors_document(version):
     assert sorted(called) == sorted(documented)
 
 
+def test_each_call_has_the_name_of_its_operation():
+    for version, name in EVERY_CALL:
+        assert CALLS[version][name].name == name
+
+
 @pytest.mark.parametrize(("version", "name"), EVERY_CALL)
 def test_call_is_valid_by_the_vendors_document_and_asks_for_the_largest_page(version, name):
     call = CALLS[version][name]

@@ -375,14 +375,14 @@ class TestDays:
         assert runs_of(read.value[day]) == {"bot Search": 1}
 
     async def test_closed_days_are_not_read_again_and_others_every_60_seconds(self, emulator, accounts, today):
-        for age in (2, 5):
-            add_run(emulator, accounts.now - 12 * 3600 - age * 86400 + 60, active=True)
+        for age in (1, 5):
+            add_run(emulator, accounts.now - 12 * 3600 - age * 86400 + 60, active=age == 1)
         await accounts.load()
         listed = len(self.days_listed(emulator))
         await accounts.load(after=40)
         assert len(self.days_listed(emulator)) == listed
         await accounts.load(after=60)
-        assert self.days_listed(emulator)[listed:] == [today - timedelta(days=2)]
+        assert self.days_listed(emulator)[listed:] == [today - timedelta(days=1)]
 
     async def test_loading_stops_when_nobody_asks(self, emulator, accounts, monkeypatch):
         monkeypatch.setattr(days, "REQUEST_PAUSE", 10.0)

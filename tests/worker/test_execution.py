@@ -96,6 +96,7 @@ class TestAfterAirflowError:
         attempt.defer()
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         assert len(attempt.operator().resume_execution("__fail__", {"error": error}, attempt.context)) == 2
+        assert attempt.ti.xcoms["task"]["status"] == "finished"
 
     @pytest.mark.parametrize("event", [None, {"end": "triumph"}], ids=["missing", "unknown end"])
     @pytest.mark.parametrize("readable", [True, False], ids=["run is read", "run cannot be read"])
@@ -108,6 +109,7 @@ class TestAfterAirflowError:
             attempt.operator().execute_complete(attempt.context, event)
         assert f"the next try reattaches to it.{' Its page is http' if readable else ''}" in str(lost.value)
         assert "Check that all components of Airflow have the same version of this provider.\n" in str(lost.value)
+        assert ("HTTP 503" in str(lost.value).splitlines()[-1]) is not readable
         assert emulator.tasks[0].status == "running"
 
     @pytest.mark.parametrize(("action", "status"), [("fail", "canceled"), ("retry", "running")])
@@ -126,9 +128,19 @@ class TestAfterAirflowError:
         tries(wait_for_completion=False).run()
         emulator.fault("get-task", RequestFault.status(503))
         becomes = r"was stopped\." if cancel_on_kill else "keeps running and using credits because cancel_on_kill=False"
-        with pytest.raises(RunLostError, match=f"An earlier try has started a run. The run {becomes}"):
+        with pytest.raises(RunLostError, match=f"An earlier try has started a run. The run {becomes}") as failed:
             tries(cancel_on_kill=cancel_on_kill).run()
-        assert emulator.tasks[0].status == status
+        [task] = emulator.tasks
+        assert task.status == status
+        # The codes are at the end, and nowhere else.
+        assert str(failed.value).splitlines()[-1].startswith(f"BrowserAct task {task.id}, code 503, HTTP 503, ")
+        assert str(failed.value).count("HTTP 503") == 1
+
+    def test_wrong_argument_of_a_later_try_names_the_run_of_the_earlier_one(self, tries, emulator):
+        tries(wait_for_completion=False).run()
+        with pytest.raises(AirflowFailException, match="An earlier try has started a run") as failed:
+            tries(workflow_id="no id").run()
+        assert str(failed.value).endswith(f"\nBrowserAct task {emulator.tasks[0].id}.")
 
 
 class TestAfterSuccess:
@@ -248,13 +260,15 @@ class TestInvalidEntry:
 
 
 class TestFailingTaskState:
-    @pytest.mark.parametrize("method", ["get", "set"])
-    def test_failing_task_state_before_the_start_starts_no_run(self, tries, emulator, store, monkeypatch, logs, method):
+    @cases(("read", "get", 1, False), ("read in a later try", "get", 2, True), ("written", "set", 1, False))
+    def test_failing_task_state_before_the_start_starts_no_run(
+        self, tries, emulator, store, monkeypatch, logs, method, number, may_run
+    ):
         monkeypatch.setattr(store, method, raising(RuntimeError("the API server is away")))
         with pytest.raises(RuntimeError, match="away"):
-            tries().run()
+            tries(try_number=number).run()
         assert emulator.tasks == []
-        assert "not known whether" not in logs()
+        assert ("A run may be running and using credits." in logs()) is may_run
 
     def test_failing_task_state_after_start_is_logged_and_keeps_result(self, tries, emulator, store, monkeypatch, logs):
         keep = store.set

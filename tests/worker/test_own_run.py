@@ -733,7 +733,8 @@ def test_run_is_kept_for_the_try_that_replaced_the_killed_one_if_it_can_reattach
     tries, killed, airflow, emulator, state, stored
 ):
     def replaced() -> None:
-        attempt.made._run.stored = stored
+        if not stored:
+            attempt.made._run.stored = False
         airflow.become(state, superseded=True)
 
     attempt = tries()
