@@ -1,6 +1,6 @@
 """What the pages know about the BrowserAct account of each connection. It is read only when someone asks for it.
 
-All methods run in the event loop of the panel's own thread. BrowserAct is called with the asynchronous client: a call
+All methods run in the event loop of the panel's own thread. BrowserAct is called with the asynchronous client: a read
 really ends after its limit, a response that is too large is not read to its end, and a slow one holds no threads.
 """
 

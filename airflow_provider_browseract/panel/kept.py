@@ -87,6 +87,7 @@ class Kept(Generic[T]):
         self.known: Known[T] = Known()
         self._at, self.expired = -inf, False
         self._running: asyncio.Task[None] | None = None
+        self._began = 0.0
 
     @property
     def is_due(self) -> bool:
@@ -97,12 +98,17 @@ class Kept(Generic[T]):
         return value is None or self.expired or not is_within(self._keep(value), self._at, self._clock())
 
     async def get(self, until: float = inf) -> Known[T]:
-        """Return what is known after a read that is due or running, or at a moment of the monotonic clock."""
+        """Return what is known after a read that is due or running, or at a moment of the monotonic clock.
+
+        A running read is waited for as if the caller had come when it began: nobody waits again for one that hangs.
+        """
+        now = time.monotonic()
         if self.is_due and (self._running is None or self._running.done()):
             # Others may wait for it when the one who asked first has closed the page.
-            self._running = outlasting(self._refresh())
+            self._running, self._began = outlasting(self._refresh()), now
         if self._running is not None:
-            await asyncio.wait([self._running], timeout=max(0.0, until - time.monotonic()))
+            patience = until - now
+            await asyncio.wait([self._running], timeout=max(0.0, self._began + patience - now))
         return self.known
 
     async def _refresh(self) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from datetime import date, datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -19,8 +20,9 @@ from airflow_provider_browseract.emulator.runs import Run
 from airflow_provider_browseract.exceptions import BrowserActError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import accounts as module
-from airflow_provider_browseract.panel import client, connections, days, links, listing
+from airflow_provider_browseract.panel import client, connections, days, kept, links, listing
 from airflow_provider_browseract.panel.accounts import Accounts
+from airflow_provider_browseract.panel.kept import Kept, Known
 from airflow_provider_browseract.runs.watching import Window
 from airflow_provider_browseract.spending.budget import Budget
 from tests.helpers.cases import cases, raising
@@ -246,6 +248,22 @@ class TestErrors:
         assert (account.error, account.remedy) == ("BrowserAct did not send everything within 0.2 seconds", "")
         monkeypatch.setattr(Window, "call", raising(RuntimeError("hunter2")))
         assert (await accounts.read(after=30)).error == "unexpected error (RuntimeError)"
+
+    async def test_nobody_waits_again_for_a_read_that_hangs(self, monkeypatch):
+        go_on, waited = asyncio.Event(), list[float]()
+
+        async def noted(_, timeout: float) -> None:
+            waited.append(timeout)
+
+        hanging = Kept(go_on.wait, lambda _: 60.0, lambda _: Known(), time.time)
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "wait", noted)
+            for now in (10.0, 11.0, 15.0):
+                patch.setattr(kept, "time", SimpleNamespace(monotonic=lambda now=now: now))
+                await hanging.get(now + 2.0)
+        assert waited == [2.0, 1.0, 0.0]
+        go_on.set()
+        assert (await hanging.get()).value is True
 
     async def test_error_leaves_old_data_and_is_tried_again_after_a_pause(self, emulator, accounts):
         task_id = add_run(emulator, accounts.now - 60)
