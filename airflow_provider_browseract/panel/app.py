@@ -25,16 +25,7 @@ from starlette.exceptions import HTTPException
 from airflow_provider_browseract.dag_file import KINDS
 from airflow_provider_browseract.panel.html import Notice
 from airflow_provider_browseract.panel.pages import Panel
-from airflow_provider_browseract.panel.web import (
-    NO_SUCH_PAGE,
-    PageError,
-    RareLog,
-    SecureHeaders,
-    error_page,
-    safely,
-    static,
-    user_of,
-)
+from airflow_provider_browseract.panel.web import NO_SUCH_PAGE, PageError, RareLog, error_page, safely, static, user_of
 
 THREADS = 8
 """Threads for pages. They are not those of the API server, so slow pages delay nothing else. Most of them wait for
@@ -50,7 +41,6 @@ def create_app() -> FastAPI:
     """Return the application that the plugin mounts, without API documentation."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     panel, rare_log, threads = Panel(), RareLog(), anyio.CapacityLimiter(THREADS)
-    app.add_middleware(SecureHeaders)
     pages: dict[str, Callable[..., Response]] = {
         "/": panel.overview,
         "/runs/{task_id}": panel.run,
@@ -79,6 +69,9 @@ def create_app() -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
-        return error_page(request, error.status_code, NO_SUCH_PAGE)
+        async def respond(_: Request) -> Response:
+            return error_page(request, error.status_code, NO_SUCH_PAGE)
+
+        return await safely(respond, rare_log)(request)
 
     return app

@@ -11,7 +11,7 @@ from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.exceptions import ResponseLostError
-from airflow_provider_browseract.loops import AsyncSender, send_all_async
+from airflow_provider_browseract.loops import send_all_async
 from airflow_provider_browseract.panel.connections import Connection
 from airflow_provider_browseract.panel.kept import Kept, Known, explain
 
@@ -65,11 +65,11 @@ class AccountClient:
         self._connection.expired = True
         return explain(error, self.conn_id)
 
-    async def send(self, steps: Steps[T], through: Callable[[AsyncSender], AsyncSender] = lambda client: client) -> T:
+    async def send(self, steps: Steps[T]) -> T:
         """Send calls, and return what the steps return."""
         settings = self.settings.within(CALL_LIMIT)
         async with self._slots, AsyncBrowserActClient(settings) as client:
             try:
-                return await asyncio.wait_for(send_all_async(steps, through(client)), READ_LIMIT)
+                return await asyncio.wait_for(send_all_async(steps, client), READ_LIMIT)
             except asyncio.TimeoutError:
                 raise ResponseLostError(f"BrowserAct did not send everything within {READ_LIMIT:g} seconds") from None

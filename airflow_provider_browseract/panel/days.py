@@ -10,12 +10,10 @@ from functools import partial
 from math import inf
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.pages import list_items
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.in_airflow.shielding import outlasting
-from airflow_provider_browseract.loops import AsyncSender
 from airflow_provider_browseract.panel import links
 from airflow_provider_browseract.panel.client import AccountClient, Steps
 from airflow_provider_browseract.panel.kept import Kept, Known, is_within
@@ -34,8 +32,8 @@ OPEN_DAY_INTERVAL = 60.0
 ASKED_LATELY = 30.0
 """Seconds after the last request for the days during which further ones are read."""
 
-REQUEST_PAUSE = 0.5
-"""Seconds between two requests for days, of all connections in this process."""
+DAY_PAUSE = 0.5
+"""Seconds between the reads of two days, of all connections in this process."""
 
 PAGE_SIZE = 250
 MAX_REQUESTS = 20
@@ -104,22 +102,13 @@ class Day:
 
 
 class Pace(NamedTuple):
-    """Lets the connections of this process take turns, and pauses before each request.
+    """Lets the connections of this process take turns, and pauses before each day.
 
-    :param turn: is held by whoever sends requests.
+    :param turn: is held by whoever reads a day.
     """
 
     turn: asyncio.Lock
     sleep: Callable[[float], Awaitable[Any]]
-
-
-class _Paced(NamedTuple):
-    client: AsyncSender
-    pace: Pace
-
-    async def send(self, call: Call[T]) -> T:
-        await self.pace.sleep(REQUEST_PAUSE)
-        return await self.client.send(call)
 
 
 class Days:
@@ -186,8 +175,9 @@ class Days:
         else:
             bots_ran = has_bots and (await self._bots_ran.get()).value is not False
             async with self._pace.turn:
+                await self._pace.sleep(DAY_PAUSE)
                 steps = _list_day(day, [ApiVersion.V3, ApiVersion.V2] if bots_ran else [ApiVersion.V2])
-                tasks, truncated = await self._client.send(steps, partial(_Paced, pace=self._pace))
+                tasks, truncated = await self._client.send(steps)
         conn_id, api_key = self._client.conn_id, self._client.settings.api_key
 
         def summed() -> Day:

@@ -42,7 +42,7 @@ from airflow_provider_browseract.panel.web import (
     NO_SUCH_PAGE,
     REFRESH,
     PageError,
-    Query,
+    asked,
     is_fragment,
     is_own_script,
     patience_of,
@@ -92,11 +92,11 @@ class Panel:
 
     def overview(self, request: Request, user: Any) -> Response:
         """Show what needs a person, slots, queue, credits, and the runs of the last 24 hours."""
-        query = Query.of(request)
-        viewing, tries = view(user, self._records.get(), self._keys, query.conn), self._failures.get()
+        conn_id = asked(request, "conn")
+        viewing, tries = view(user, self._records.get(), self._keys, conn_id), self._failures.get()
         look = self._look(viewing, patience_of(request), tries)
         account, rows = look.account, look.rows()
-        notices = [Notice("info", f"{account.error}.")] if account.not_found and query.conn else []
+        notices = [Notice("info", f"{account.error}.")] if account.not_found and conn_id else []
         if look.viewing.records.incomplete:
             notices.append(MANY_WAIT)
         if len(tries) >= failures.MAX_FAILURES:
@@ -111,7 +111,7 @@ class Panel:
             "active": sum(not task.status.ended for task in account.tasks),
             "paused": sum("paused" in row.filters for row in rows),
             "today": BudgetShare(credits_on(account.tasks, look.now), budget.daily_credits if budget else None),
-            "table": _table(look, rows, query),
+            "table": _table(look, rows, request),
         }
         return _show(request, "overview.html", look, content, tab="runs", notices=notices, refresh=REFRESH)
 
@@ -119,18 +119,17 @@ class Panel:
         """Show the runs and failed task instances of a DAG or DAG run."""
         # Airflow leaves the placeholder in the address of a DAG.
         dag_run = None if run_id == "{RUN_ID}" else run_id
-        query = Query.of(request)
-        viewing = view_dag(user, self._records.get(), self._keys, dag_id, dag_run, query.conn)
+        viewing = view_dag(user, self._records.get(), self._keys, dag_id, dag_run, asked(request, "conn"))
         look = self._look(viewing, patience_of(request), self._failures.get())
         own = [(row, row.key) for row in look.rows() if row.key is not None]
         rows = [row for row, key in own if key.dag_id == dag_id and dag_run in (None, key.run_id)]
         credits = sum(row.credits or 0 for row in rows)
-        content = {"dag_run": dag_run, "credits": credits, "table": _table(look, rows, query)}
+        content = {"dag_run": dag_run, "credits": credits, "table": _table(look, rows, request)}
         return _show(request, "dag.html", look, content, title=foreign_text(dag_id), refresh=REFRESH)
 
     def run(self, request: Request, user: Any, task_id: str) -> Response:
         """Show a run."""
-        viewing = view(user, self._records.get(), self._keys, Query.of(request).conn)
+        viewing = view(user, self._records.get(), self._keys, asked(request, "conn"))
         look = self._look(viewing, 0, self._failures.get())
         read = self._read(viewing, task_id, patience_of(request))
         link = next(iter(viewing.proven(task_id)), None)
@@ -172,11 +171,10 @@ class Panel:
 
     def credits(self, request: Request, user: Any) -> Response:
         """Show what the runs of the last days cost."""
-        query = Query.of(request)
-        look = self._whole_account(user, query.conn, patience_of(request))
+        look = self._whole_account(user, asked(request, "conn"), patience_of(request))
         read = self._loop.run(self._accounts.days(look.account.conn_id, patience_of(request)))
         days = read.value or {}
-        page = credits_page(look, {day: each.sums for day, each in days.items()}, query.by == "dag")
+        page = credits_page(look, {day: each.sums for day, each in days.items()}, asked(request, "by") == "dag")
         content = {"page": page, "plot": stacked_bars(page)}
         notices = [*_failed(read, True), *([MORE_RUNS] if any(day.truncated for day in days.values()) else [])]
         refresh = REFRESH if page.days_loaded == DAYS_SHOWN and page.month else LOADING_REFRESH
@@ -186,12 +184,11 @@ class Panel:
 
     def workflows(self, request: Request, user: Any) -> Response:
         """Show all workflows, bots or templates."""
-        query = Query.of(request)
-        look = self._whole_account(user, query.conn, 0)
-        conn_id, kind = look.account.conn_id, query.kind
+        look = self._whole_account(user, asked(request, "conn"), 0)
+        conn_id, kind = look.account.conn_id, SourceKind.of(asked(request, "kind")) or SourceKind.WORKFLOW
         read = self._loop.run(self._accounts.sources(conn_id, kind, patience_of(request)))
         found, truncated = (read.value.items, read.value.truncated) if read.value else ([], False)
-        wanted = foreign_text(query.search).strip()
+        wanted = foreign_text(asked(request, "search")).strip()
         content = {
             "kind": kind,
             "words": KINDS[kind],
@@ -207,7 +204,7 @@ class Panel:
 
     def source(self, request: Request, user: Any, source_id: str, kind: SourceKind) -> Response:
         """Show a workflow, bot or template with a DAG file that runs it."""
-        look, words = self._whole_account(user, Query.of(request).conn, 0), KINDS[kind]
+        look, words = self._whole_account(user, asked(request, "conn"), 0), KINDS[kind]
         read = self._loop.run(self._accounts.source(look.account.conn_id, kind, source_id, patience_of(request)))
         source = read.value
         if source is None and read.not_found:
@@ -234,7 +231,7 @@ class Panel:
 
     def stop(self, request: Request, user: Any, task_id: str) -> Response:
         """Stop a run that is not waited for."""
-        viewing = view(user, self._records.get(), self._keys, Query.of(request).conn)
+        viewing = view(user, self._records.get(), self._keys, asked(request, "conn"))
         if not is_own_script(request):
             raise PageError(403, FOREIGN_REQUEST)
         task = self._read(viewing, task_id, FRAGMENT_PATIENCE).value
@@ -310,14 +307,16 @@ class Panel:
         return read
 
 
-def _table(look: Look, rows: Sequence[Row], query: Query) -> dict[str, Any]:
+def _table(look: Look, rows: Sequence[Row], request: Request) -> dict[str, Any]:
     """Return a page of a list, after filters and search."""
-    wanted, conn_id = foreign_text(query.search).strip(), look.viewing.conn_id
+    wanted, conn_id = foreign_text(asked(request, "search")).strip(), look.viewing.conn_id
     kept = {name: value for name, value in {"conn": conn_id, "search": wanted}.items() if value}
-    show = query.show if query.show in SHOWN or any(query.show in row.filters for row in rows) else "all"
+    show, page = asked(request, "show"), asked(request, "page")
+    show = show if show in SHOWN or any(show in row.filters for row in rows) else "all"
     found = [row for row in rows if show in row.filters]
     found = [row for row in found if row.matches(wanted.casefold())] if wanted else found
-    number = max(1, min(query.page, -(-len(found) // PAGE_SIZE)))
+    number = int(page) if page.isdecimal() and len(page) < 7 else 1
+    number = max(1, min(number, -(-len(found) // PAGE_SIZE)))
     begin = (number - 1) * PAGE_SIZE
     pages = {"newer": number - 1, "older": number + 1 if begin + PAGE_SIZE < len(found) else 0}
     return {

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import cache, wraps
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from airflow.api_fastapi.core_api.security import get_user
@@ -15,9 +15,7 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.in_airflow.tolerance import first_line
 from airflow_provider_browseract.panel.html import Frame, Notice, render
 from airflow_provider_browseract.runs.routes import PANEL
@@ -66,54 +64,24 @@ class PageError(Exception):
         self.notice = notice
 
 
-class Query(NamedTuple):
-    """The values of the query string that pages know."""
-
-    conn: str
-    show: str
-    search: str
-    page: int
-    by: str
-    kind: SourceKind
-
-    @classmethod
-    def of(cls, request: Request) -> Query:
-        """Read the query string of a request."""
-        given = request.query_params
-        texts = {name: given.get(name, "")[:MAX_QUERY] for name in ("conn", "show", "search", "by")}
-        page = given.get("page", "")
-        return cls(
-            **texts,
-            page=int(page) if page.isdecimal() and len(page) < 7 else 1,
-            kind=SourceKind.of(given.get("kind")) or SourceKind.WORKFLOW,
-        )
+def asked(request: Request, name: str) -> str:
+    """Return a value of the query string; empty if it has none."""
+    return request.query_params.get(name, "")[:MAX_QUERY]
 
 
-class SecureHeaders:
-    """Add the headers to every response that keep the page from running or loading anything foreign."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond to a request."""
-        begun = time.perf_counter()
-        scope.setdefault("state", {})["browseract_begun"] = begun
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                seconds = time.perf_counter() - begun
-                headers = {
-                    "Content-Security-Policy": _policy(scope["state"].get("browseract_host", "")),
-                    "X-Content-Type-Options": "nosniff",
-                    "Referrer-Policy": "no-referrer",
-                    "Cache-Control": "no-store",
-                    "Server-Timing": f"total;dur={1000 * seconds:.1f}",
-                }
-                message["headers"] += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
+def secured(request: Request, response: Response) -> Response:
+    """Add the headers that keep the page from running or loading anything foreign, and how long it took."""
+    seconds = time.perf_counter() - request.state.browseract_begun
+    response.headers.update(
+        {
+            "Content-Security-Policy": _policy(getattr(request.state, "browseract_host", "")),
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-store",
+            "Server-Timing": f"total;dur={1000 * seconds:.1f}",
+        }
+    )
+    return response
 
 
 def _policy(host: str) -> str:
@@ -147,16 +115,18 @@ def safely(respond: Callable[..., Awaitable[Response]], rare_log: RareLog) -> Ca
 
     @wraps(respond)
     async def route(request: Request, **values: str) -> Response:
+        request.state.browseract_begun = time.perf_counter()
         try:
-            return await respond(request, **values)
+            response = await respond(request, **values)
         except PageError as error:
-            return error_page(request, error.http_status, error.notice)
+            response = error_page(request, error.http_status, error.notice)
         except HTTPException as error:
             # Airflow does not accept the login: 401 without one or after its end, 403 if it is invalid.
-            return error_page(request, error.status_code, NOT_LOGGED_IN)
+            response = error_page(request, error.status_code, NOT_LOGGED_IN)
         except Exception as error:  # noqa: BLE001 - Airflow's database, an auth manager, or a template may fail in any way
             rare_log.error(error)
-            return error_page(request, 503, UNEXPECTED)
+            response = error_page(request, 503, UNEXPECTED)
+        return secured(request, response)
 
     return route
 

@@ -403,7 +403,7 @@ class TestDays:
         assert self.days_listed(emulator)[listed:] == [today - timedelta(days=1)]
 
     async def test_loading_stops_when_nobody_asks(self, emulator, accounts, monkeypatch):
-        monkeypatch.setattr(days, "REQUEST_PAUSE", 10.0)
+        monkeypatch.setattr(days, "DAY_PAUSE", 10.0)
         await accounts.load()
         # At 10, 20, 30 and, because it has asked again, 40 seconds.
         assert len(self.days_listed(emulator)) <= 4
