@@ -395,6 +395,16 @@ class TestEveryone:
         expect(body).not_to_have_css("background-color", light)
         assert found + serious_findings(frame, "dark") == []
 
+    def test_on_a_phone_no_word_of_a_tab_is_broken_and_nothing_is_wider_than_the_frame(self, world, ada):
+        panel = ada.open_panel()
+        expect(row(panel, world.opened.unread)).to_be_visible()
+        ada.page.set_viewport_size({"width": 400, "height": 900})
+        for name in ("Runs", "Credits"):
+            # One line with its padding.
+            tab = panel.locator(".tabs").get_by_role("link", name=name)
+            assert tab.evaluate("tab => tab.getBoundingClientRect().height") < 48
+        assert panel.locator("html").evaluate("html => html.scrollWidth <= html.clientWidth")
+
 
 def tab_to(page: Page, selector: str) -> None:
     for _ in range(100):
