@@ -1,4 +1,4 @@
-"""The runner of ``make test``, ``.ci/run`` and ``make weekly``."""
+"""The runner of ``make test``, ``.ci/run``, ``make weekly`` and ``make matrix``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ broken:
 	@echo broken; exit 3
 good:
 	@echo '== 12 passed, 1 skipped in 3.45s =='; echo 'SKIPPED [1] tests/a.py:7: no browser'
+cell:
+	@echo '== 12 passed in 3.45s =='; echo '3 passed in 3.45s'
 long: ; @echo $$$$ > $@.new; mv $@.new $@.pid; sleep 600
 deaf: ; @trap '' INT; echo $$$$ > $@.new; mv $@.new $@.pid; while true; do sleep 1; done
 never: ; @touch begun
@@ -59,12 +61,12 @@ def start(tmp_path):
 
 
 def test_failed_part_hides_no_other_and_its_output_comes_last(start):
-    runner = start("broken good", "good")
+    runner = start("broken good", "cell")
     printed, _ = runner.communicate(timeout=60)
     assert runner.returncode == 1
-    rows = re.findall(r"^(broken|good) +\d+\.\d  (\w+)(.*)$", printed, re.MULTILINE)
-    passed = ("good", "ok", "      12 passed, 1 skipped")
-    assert rows == [("broken", "FAILED", ""), passed, passed]
+    rows = re.findall(r"^(broken|good|cell) +\d+\.\d  (\w+)(.*)$", printed, re.MULTILINE)
+    passed = [("good", "ok", "      12 passed, 1 skipped"), ("cell", "ok", "      12 passed; 3 passed")]
+    assert rows == [("broken", "FAILED", ""), *passed]
     assert "Skipped: no browser\n" in printed
     assert re.search(r"\nbroken FAILED\. The end of .*broken\.txt:\nbroken\n.*Error 3\n$", printed)
 
