@@ -136,7 +136,9 @@ def stated_in(text: str) -> dict[str, Any]:
 
 def is_reference(text: str) -> bool:
     """Return whether an XCom has the text that a custom XCom backend stores instead of a value."""
-    return isinstance(_json(text), str) and not stated_in(text)
+    value = _json(text)
+    # Before Airflow 3.2, that of a list is JSON text too.
+    return isinstance(value, str) and isinstance(_json(value), str | None)
 
 
 def _json(text: str) -> Any:
