@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -20,12 +19,12 @@ from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.api.pages import Listing, list_items
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
 from airflow_provider_browseract.dag_file import Runnable
-from airflow_provider_browseract.exceptions import ConnectionFailedError, InputError, TaskNotFoundError
+from airflow_provider_browseract.exceptions import ConnectionFailedError, InputError, NotFoundError, TaskNotFoundError
 from airflow_provider_browseract.hooks.connection import budget_of
 from airflow_provider_browseract.in_airflow.hiding import NOTHING, Hiding
 from airflow_provider_browseract.panel.client import CALL_LIMIT, AccountClient, Steps
 from airflow_provider_browseract.panel.connections import Connections
-from airflow_provider_browseract.panel.days import Day, Days, Pace
+from airflow_provider_browseract.panel.days import Days, Pace
 from airflow_provider_browseract.panel.kept import Kept, Known, Read, explain, recall
 from airflow_provider_browseract.panel.listing import RunLists
 from airflow_provider_browseract.runs.wait import poll_run, stop_run
@@ -33,7 +32,8 @@ from airflow_provider_browseract.spending.budget import Budget
 
 T = TypeVar("T")
 
-_Get: TypeAlias = "Callable[[float], Awaitable[Known[T]]]"
+Get: TypeAlias = "Callable[[float], Awaitable[Known[T]]]"
+"""Returns what is known of something at a moment of the monotonic clock, or earlier if it was read until then."""
 
 LISTS_INTERVAL = 600.0
 """Seconds for which lists of workflows, bots and templates are kept."""
@@ -73,7 +73,7 @@ class Account(Read):
     bots_failure: Read = field(default_factory=Read)
 
 
-class _Data:
+class AccountData:
     """What was read of one account.
 
     :param singles: the runs and sources of all accounts that were read one by one.
@@ -82,16 +82,23 @@ class _Data:
     def __init__(self, client: AccountClient, pace: Pace, singles: dict[Hashable, Kept[Any]]) -> None:
         self.client, self._singles = client, singles
         self.lists = RunLists(client)
-        self.days = Days(client, self.lists, pace)
+        self.days = Days(client, pace)
         self.sources = {
             kind: client.kept(partial(_list_sources, kind), lambda _: LISTS_INTERVAL) for kind in SourceKind
         }
+        """All workflows, bots or templates, without their inputs."""
 
     def run(self, task_id: str, api_version: ApiVersion) -> Kept[Task]:
+        """Return one run, without its inputs, output and files. Of many steps, only the first and last ones are kept.
+
+        :param api_version: the version of the API that probably knows it, unless one lists it. The other one is asked
+            if it does not.
+        """
         listed = (task.api_version for task in self.lists.runs.tasks if task.id == task_id)
         return self._single(task_id, partial(_read_run, task_id, next(listed, api_version)), _keep_run)
 
     def source(self, kind: SourceKind, source_id: str) -> Kept[Runnable]:
+        """Return one workflow, bot or template, with its declared inputs."""
         return self._single((kind, source_id), partial(_read_source, kind, source_id), lambda _: SINGLE_INTERVAL)
 
     def _single(self, of: Hashable, steps: Callable[[], Steps[T]], keep: Callable[[T], float]) -> Kept[T]:
@@ -119,7 +126,7 @@ class Accounts:
     ) -> None:
         self.connections = Connections(clock)
         self._clock, self._pace = clock, Pace(asyncio.Lock(), sleep)
-        self._data: dict[tuple[str, str, str], _Data] = {}
+        self._data: dict[tuple[str, str, str], AccountData] = {}
         self._singles: dict[Hashable, Kept[Any]] = {}
 
     async def account(self, conn_id: str, patience: float) -> Account:
@@ -146,30 +153,15 @@ class Accounts:
             remedy=workflows.remedy,
         )
 
-    async def task(self, conn_id: str, api_version: ApiVersion, task_id: str, patience: float) -> Known[Task]:
-        """Return one run, without its inputs, output and files. Of many steps, only the first and last ones are kept.
+    async def get(self, conn_id: str, patience: float, of: Callable[[AccountData], Get[T]]) -> Known[T]:
+        """Return something of an account.
 
-        :param api_version: the version of the API that probably knows it, unless one lists it. The other one is asked
-            if it does not.
+        :param of: returns what of its data is wanted.
         """
-
-        if not PATH_ID.fullmatch(task_id):
-            return Known(not_found=True)
-        return await self._get(conn_id, patience, lambda data: data.run(task_id, api_version).get)
-
-    async def source(self, conn_id: str, kind: SourceKind, source_id: str, patience: float) -> Known[Runnable]:
-        """Return one workflow, bot or template, with its declared inputs."""
-        if not PATH_ID.fullmatch(source_id):
-            return Known(not_found=True)
-        return await self._get(conn_id, patience, lambda data: data.source(kind, source_id).get)
-
-    async def sources(self, conn_id: str, kind: SourceKind, patience: float) -> Known[Listing[Runnable]]:
-        """Return all workflows, bots or templates, without their inputs."""
-        return await self._get(conn_id, patience, lambda data: data.sources[kind].get)
-
-    async def days(self, conn_id: str, patience: float) -> Known[Mapping[date, Day]]:
-        """Return what was read of the last days. Further days are read while someone asks."""
-        return await self._get(conn_id, patience, lambda data: data.days.get)
+        until = time.monotonic() + patience
+        data, failed = await self._data_of(conn_id, until)
+        # Without the connection, nobody knows whether there is what is asked for.
+        return Known(error=failed.error, remedy=failed.remedy) if data is None else await of(data)(until)
 
     async def stop(self, conn_id: str, api_version: ApiVersion, task_id: str) -> bool:
         """Stop a run, which the version of the API has started.
@@ -186,7 +178,7 @@ class Accounts:
         finally:
             data.stopped(task_id)
 
-    async def _data_of(self, conn_id: str, until: float) -> tuple[_Data | None, Read]:
+    async def _data_of(self, conn_id: str, until: float) -> tuple[AccountData | None, Read]:
         """Return the data of a connection; None with the reason if it cannot be read, or was not read yet."""
         connection = self.connections.kept(conn_id)
         known = await connection.get(until)
@@ -196,23 +188,18 @@ class Accounts:
         if isinstance(settings, InputError):
             return None, explain(settings, conn_id)
 
-        def make() -> _Data:
-            return _Data(AccountClient(conn_id, settings, connection, self._clock), self._pace, self._singles)
+        def make() -> AccountData:
+            return AccountData(AccountClient(conn_id, settings, connection, self._clock), self._pace, self._singles)
 
         # Data of an earlier key, which may be that of another account, are not found any more.
         data = recall(self._data, (conn_id, settings.base_url, settings.api_key), make, MAX_ACCOUNTS)
         data.client.settings = settings
         return data, known
 
-    async def _get(self, conn_id: str, patience: float, of: Callable[[_Data], _Get[T]]) -> Known[T]:
-        until = time.monotonic() + patience
-        data, failed = await self._data_of(conn_id, until)
-        # Without the connection, nobody knows whether there is what is asked for.
-        return Known(error=failed.error, remedy=failed.remedy) if data is None else await of(data)(until)
-
 
 def _read_run(task_id: str, api_version: ApiVersion) -> Steps[Task]:
     """Read a run, and drop what no page may show: inputs often contain passwords."""
+    _check(task_id)
     try:
         task = yield from poll_run(task_id, api_version)
     except TaskNotFoundError:
@@ -234,5 +221,11 @@ def _list_sources(kind: SourceKind) -> Steps[Listing[Runnable]]:
 
 
 def _read_source(kind: SourceKind, source_id: str) -> Steps[Runnable]:
+    _check(source_id)
     call: Call[Any] = SOURCES[kind].read(source_id)
     return Runnable.of(kind, (yield call))
+
+
+def _check(id_: str) -> None:
+    if not PATH_ID.fullmatch(id_):
+        raise NotFoundError("The id has characters that no id has")

@@ -7,16 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.panel.days import Group, Sums
 from airflow_provider_browseract.panel.html import foreign_text
+from airflow_provider_browseract.panel.plot import stacked_bars
 from airflow_provider_browseract.panel.rows import Look
 from airflow_provider_browseract.spending.budget import begin_of
 
 COLORS = 8
-"""Colors of the plot. The last one is for all other workflows or DAGs."""
+"""Colors of the plot. With more workflows or DAGs, the last one is for all others."""
 
 GROUPS_SHOWN = 200
 """Workflows or DAGs in the table."""
@@ -53,60 +54,17 @@ class BudgetShare(NamedTuple):
         return self.budget is not None and self.used > self.budget
 
 
-class Bar(NamedTuple):
-    """A day in the plot, with credits by the names of :attr:`CreditsPage.groups`, from the bottom up."""
-
-    day: date
-    parts: tuple[int, ...]
-
-    @property
-    def total(self) -> int:
-        """The credits of the day."""
-        return sum(self.parts)
-
-
-class CreditsRow(NamedTuple):
+@dataclass
+class CreditsRow:
     """The runs of a workflow or DAG within the days that are shown.
 
-    :param color: number of its color in the plot, from 0; the last color is for all others.
     :param dag_id: the DAG, if its runs have a page.
     """
 
     name: str
-    runs: int
-    credits: int
-    failed: int
-    color: int
     dag_id: str | None
-
-    @property
-    def mean(self) -> float:
-        """Credits of a run on average."""
-        return self.credits / self.runs if self.runs else 0.0
-
-
-@dataclass(frozen=True)
-class CreditsPage:
-    """The credits of the last days.
-
-    :param groups: names of the parts of each bar, from the bottom up.
-    :param days_loaded: how many of the days were read.
-    :param month: None as long as one of the days of this month was not read.
-    """
-
-    by_dag: bool
-    groups: tuple[str, ...]
-    bars: tuple[Bar, ...]
-    days_loaded: int
-    today: BudgetShare
-    month: BudgetShare | None
-    rows: tuple[CreditsRow, ...]
-    rows_left_out: int = 0
-
-    @property
-    def total(self) -> int:
-        """The credits of all days."""
-        return sum(bar.total for bar in self.bars)
+    sums: Sums
+    credits_on: Counter[date]
 
 
 def credits_on(tasks: Iterable[Task], now: datetime) -> int:
@@ -115,45 +73,38 @@ def credits_on(tasks: Iterable[Task], now: datetime) -> int:
     return sum(max(0, task.credit or 0) for task in tasks if task.created_at and task.created_at >= begin)
 
 
-def credits_page(look: Look, days: Mapping[date, Mapping[Group, Sums]], by_dag: bool) -> CreditsPage:
-    """Return the credits of the last :data:`DAYS_SHOWN` days.
+def credits_content(look: Look, days: Mapping[date, Mapping[Group, Sums]], by_dag: bool) -> dict[str, Any]:
+    """Return what the page shows of the last :data:`DAYS_SHOWN` days. It has a plot when all of them were read.
 
     :param days: the sums of each day that was read.
     """
-    now = look.now.astimezone(timezone.utc)
+    now, budget = look.now.astimezone(timezone.utc), look.account.budget
     shown = [now.date() - timedelta(days=back) for back in range(DAYS_SHOWN - 1, -1, -1)]
-    sums: dict[str, Sums] = {}
-    parts: dict[date, Counter[str]] = {day: Counter() for day in shown}
-    dags: dict[str, str] = {}
-    for day in days.keys() & parts.keys():
-        for group, of_group in days[day].items():
+    found: dict[str, CreditsRow] = {}
+    for day in shown:
+        for group, of_group in days.get(day, {}).items():
             name, dag_id = _name_of(look, group, by_dag)
-            sums[name] = sums.get(name, Sums()).plus(of_group)
-            parts[day][name] += of_group.credits
-            if dag_id is not None:
-                dags[name] = dag_id
-    largest = sorted(sums.items(), key=lambda each: (-each[1].credits, each[0]))
-    names = [name for name, _ in largest]
-    own, others = (names, []) if len(names) < COLORS else (names[: COLORS - 1], names[COLORS - 1 :])
-    bars = []
-    for day, found in parts.items():
-        rest = [sum(found[name] for name in others)] if others else []
-        bars.append(Bar(day, (*(found[name] for name in own), *rest)))
-    budget = look.account.budget
-    rows = [
-        CreditsRow(name, *of_name, min(place, COLORS - 1), dags.get(name))
-        for place, (name, of_name) in enumerate(largest[:GROUPS_SHOWN])
-    ]
-    return CreditsPage(
-        by_dag=by_dag,
-        groups=(*own, "all others") if others else tuple(own),
-        bars=tuple(bars),
-        days_loaded=len(days.keys() & parts.keys()),
-        today=BudgetShare(bars[-1].total, budget.daily_credits if budget else None),
-        month=_this_month(days, now, budget.monthly_credits if budget else None),
-        rows=tuple(rows),
-        rows_left_out=len(largest) - len(rows),
-    )
+            row = found.setdefault(name, CreditsRow(name, dag_id, Sums(), Counter()))
+            row.sums = row.sums.plus(of_group)
+            row.credits_on[day] += of_group.credits
+    rows = sorted(found.values(), key=lambda row: (-row.sums.credits, row.name))
+    parts = [(row.name, row.credits_on) for row in rows]
+    if len(parts) > COLORS:
+        parts[COLORS - 1 :] = [("all others", sum((row.credits_on for row in rows[COLORS - 1 :]), Counter()))]
+    total, read = sum(row.sums.credits for row in rows), len(days.keys() & {*shown})
+    daily = budget.daily_credits if budget else None
+    return {
+        "by_dag": by_dag,
+        "colors": COLORS,
+        "days": DAYS_SHOWN,
+        "read": read,
+        "total": total,
+        "today": BudgetShare(sum(row.credits_on[shown[-1]] for row in rows), daily),
+        "month": _this_month(days, now, budget.monthly_credits if budget else None),
+        "plot": stacked_bars(shown, parts, daily) if total and read == DAYS_SHOWN else None,
+        "rows": rows[:GROUPS_SHOWN],
+        "rows_left_out": len(rows) - GROUPS_SHOWN,
+    }
 
 
 def _name_of(look: Look, group: Group, by_dag: bool) -> tuple[str, str | None]:

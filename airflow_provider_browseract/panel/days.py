@@ -17,7 +17,7 @@ from airflow_provider_browseract.in_airflow.shielding import outlasting
 from airflow_provider_browseract.panel import links
 from airflow_provider_browseract.panel.client import AccountClient, Steps
 from airflow_provider_browseract.panel.kept import Kept, Known, is_within
-from airflow_provider_browseract.panel.listing import RUNS_INTERVAL, RunLists, Runs
+from airflow_provider_browseract.panel.listing import Runs
 from airflow_provider_browseract.spending.budget import ONE_DAY, begin_of, is_final, moment
 from airflow_provider_browseract.spending.spend import ListedRun
 
@@ -71,7 +71,6 @@ class Day:
     :param closed: they cannot change any more.
     :param truncated: it had more runs, which are not known: there are too many, or they cannot be read.
     :param has_bots: the runs of bots could be read too.
-    :param is_listed: the runs are those of the account's lists, which are read anyway.
     """
 
     sums: Mapping[Group, Sums]
@@ -79,7 +78,6 @@ class Day:
     closed: bool
     truncated: bool = False
     has_bots: bool = True
-    is_listed: bool = False
 
     @classmethod
     def of(cls, day: date, tasks: Iterable[Task], as_of: datetime, dags: Mapping[str, str], **known: bool) -> Day:
@@ -112,13 +110,10 @@ class Pace(NamedTuple):
 
 
 class Days:
-    """The last days of one account.
+    """The last days of one account."""
 
-    :param lists: the runs of the account, which contain those of today unless there are too many.
-    """
-
-    def __init__(self, client: AccountClient, lists: RunLists, pace: Pace) -> None:
-        self._client, self._lists, self._pace = client, lists, pace
+    def __init__(self, client: AccountClient, pace: Pace) -> None:
+        self._client, self._pace = client, pace
         self._days: dict[date, Kept[Day]] = {}
         self._bots_ran = client.kept(self._ask_for_bots, lambda ran: inf if ran else OPEN_DAY_INTERVAL)
         self._asked_at = -inf
@@ -146,43 +141,35 @@ class Days:
         return Kept(partial(self._read, day), self._keep, self._client.explain, self._client.clock)
 
     async def _load(self) -> None:
-        # Today first, because it reads the lists, which show whether there are bots.
-        await next(iter(self._days.values())).get()
         while day := self._next():
             await day.get()
 
     def _next(self) -> Kept[Day] | None:
-        """Return the day before today to read next; None if none is due, nobody has asked lately, or after an error."""
+        """Return the day to read next; None if none is due, nobody has asked lately, or after an error."""
         asked = is_within(ASKED_LATELY, self._asked_at, self._client.clock())
         if not asked or any(each.known.error is not None and not each.is_due for each in self._days.values()):
             return None
-        _, *earlier = self._days.values()
         # The newest first. A day that cannot be read does not stop the others.
-        due = [each for each in earlier if each.is_due]
+        due = [each for each in self._days.values() if each.is_due]
         return min(due, key=lambda each: (each.known.error is not None, each.known.value is not None), default=None)
 
     def _keep(self, day: Day) -> float:
-        if self._lists.has_bots and not day.has_bots:
+        if not day.has_bots and self._bots_ran.known.error is None:
             return 0.0
-        return inf if day.closed else RUNS_INTERVAL if day.is_listed else OPEN_DAY_INTERVAL
+        return inf if day.closed else OPEN_DAY_INTERVAL
 
     async def _read(self, day: date) -> Day:
-        as_of = moment(self._client.clock())
-        is_listed = day == as_of.date() and await self._lists.have_all_of(day)
-        has_bots = self._lists.has_bots
-        if is_listed:
-            (tasks, truncated), as_of = self._lists.runs, self._lists.workflows.known.as_of or as_of
-        else:
-            bots_ran = has_bots and (await self._bots_ran.get()).value is not False
-            async with self._pace.turn:
-                await self._pace.sleep(DAY_PAUSE)
-                steps = _list_day(day, [ApiVersion.V3, ApiVersion.V2] if bots_ran else [ApiVersion.V2])
-                tasks, truncated = await self._client.send(steps)
+        as_of, bots_ran = moment(self._client.clock()), await self._bots_ran.get()
+        has_bots = bots_ran.error is None
+        versions = [ApiVersion.V3, ApiVersion.V2] if has_bots and bots_ran.value else [ApiVersion.V2]
+        async with self._pace.turn:
+            await self._pace.sleep(DAY_PAUSE)
+            tasks, truncated = await self._client.send(_list_day(day, versions))
         conn_id, api_key = self._client.conn_id, self._client.settings.api_key
 
         def summed() -> Day:
             dags = links.dags_on(day, conn_id, api_key)
-            return Day.of(day, tasks, as_of, dags, truncated=truncated, has_bots=has_bots, is_listed=is_listed)
+            return Day.of(day, tasks, as_of, dags, truncated=truncated, has_bots=has_bots)
 
         # It reads the database and, for thousands of runs, takes long enough to delay other reads.
         return await asyncio.to_thread(summed)

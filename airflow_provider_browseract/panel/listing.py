@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from datetime import date
 from math import inf
 from typing import NamedTuple
 
@@ -52,18 +50,6 @@ class RunLists:
         tasks = {task.id: task for each in read for task in each.tasks}
         newest = sorted(tasks.values(), key=lambda task: -task.created_at.timestamp() if task.created_at else 0.0)
         return Runs(tuple(newest), any(each.truncated for each in read))
-
-    @property
-    def has_bots(self) -> bool:
-        """Whether the list of version 3 can be read."""
-        return self.bots.known.value is not None and self.bots.known.error is None
-
-    async def have_all_of(self, day: date) -> bool:
-        """Read what is old, and return whether the runs are all that were created since the beginning of a day."""
-        known = await asyncio.gather(self.workflows.get(), self.bots.get())
-        needed = known if self.has_bots else known[:1]
-        in_time = all(each.error is None and each.as_of and each.as_of.date() == day for each in needed)
-        return in_time and not self.runs.truncated
 
     def _keep_bots(self, bots: Runs) -> float:
         others = {task.id for task in self.workflows.known.value.tasks} if self.workflows.known.value else set()

@@ -25,13 +25,12 @@ from airflow_provider_browseract.panel import database, failures
 from airflow_provider_browseract.panel.access import Access, visible_failures
 from airflow_provider_browseract.panel.accounts import Account, Accounts
 from airflow_provider_browseract.panel.client import Loop
-from airflow_provider_browseract.panel.credits import DAYS_SHOWN, BudgetShare, credits_on, credits_page
+from airflow_provider_browseract.panel.credits import DAYS_SHOWN, BudgetShare, credits_content, credits_on
 from airflow_provider_browseract.panel.database import TaskInstanceKey
 from airflow_provider_browseract.panel.failures import FailedTry
 from airflow_provider_browseract.panel.html import Choice, Frame, Notice, foreign_text, label_of, render
 from airflow_provider_browseract.panel.kept import Known, Read
 from airflow_provider_browseract.panel.links import Link, Recent, RecordReader
-from airflow_provider_browseract.panel.plot import stacked_bars
 from airflow_provider_browseract.panel.rows import Look, Row, troubles
 from airflow_provider_browseract.panel.run import run_content, why_not_stopped
 from airflow_provider_browseract.panel.viewing import Viewing, view, view_dag, view_instance
@@ -172,12 +171,11 @@ class Panel:
     def credits(self, request: Request, user: Any) -> Response:
         """Show what the runs of the last days cost."""
         look = self._whole_account(user, asked(request, "conn"), patience_of(request))
-        read = self._loop.run(self._accounts.days(look.account.conn_id, patience_of(request)))
+        read = self._loop.run(self._accounts.get(look.account.conn_id, patience_of(request), lambda of: of.days.get))
         days = read.value or {}
-        page = credits_page(look, {day: each.sums for day, each in days.items()}, asked(request, "by") == "dag")
-        content = {"page": page, "plot": stacked_bars(page)}
+        content = credits_content(look, {day: each.sums for day, each in days.items()}, asked(request, "by") == "dag")
         notices = [*_failed(read, True), *([MORE_RUNS] if any(day.truncated for day in days.values()) else [])]
-        refresh = REFRESH if page.days_loaded == DAYS_SHOWN and page.month else LOADING_REFRESH
+        refresh = REFRESH if content["read"] == DAYS_SHOWN and content["month"] else LOADING_REFRESH
         return _show(
             request, "credits.html", look, content, tab="credits", title="Credits", notices=notices, refresh=refresh
         )
@@ -186,7 +184,7 @@ class Panel:
         """Show all workflows, bots or templates."""
         look = self._whole_account(user, asked(request, "conn"), 0)
         conn_id, kind = look.account.conn_id, SourceKind.of(asked(request, "kind")) or SourceKind.WORKFLOW
-        read = self._loop.run(self._accounts.sources(conn_id, kind, patience_of(request)))
+        read = self._loop.run(self._accounts.get(conn_id, patience_of(request), lambda of: of.sources[kind].get))
         found, truncated = (read.value.items, read.value.truncated) if read.value else ([], False)
         wanted = foreign_text(asked(request, "search")).strip()
         content = {
@@ -205,7 +203,8 @@ class Panel:
     def source(self, request: Request, user: Any, source_id: str, kind: SourceKind) -> Response:
         """Show a workflow, bot or template with a DAG file that runs it."""
         look, words = self._whole_account(user, asked(request, "conn"), 0), KINDS[kind]
-        read = self._loop.run(self._accounts.source(look.account.conn_id, kind, source_id, patience_of(request)))
+        conn_id, patience = look.account.conn_id, patience_of(request)
+        read = self._loop.run(self._accounts.get(conn_id, patience, lambda of: of.source(kind, source_id).get))
         source = read.value
         if source is None and read.not_found:
             remedy = f"Choose one in the list of {words.one}s."
@@ -298,8 +297,8 @@ class Panel:
         # Not even the existence of a run is shown to those who may not see it, and BrowserAct is not asked for them.
         if conn_id is None or not (of_instance or viewing.may_know(task_id)):
             raise PageError(403, FORBIDDEN)
-        named = (link.api_version for link in of_instance or viewing.proven(task_id))
-        read = self._loop.run(self._accounts.task(conn_id, next(named, ApiVersion.V2), task_id, patience))
+        named = next((link.api_version for link in of_instance or viewing.proven(task_id)), ApiVersion.V2)
+        read = self._loop.run(self._accounts.get(conn_id, patience, lambda of: of.run(task_id, named).get))
         if read.value is None and read.not_found:
             raise PageError(404, NO_SUCH_RUN)
         if read.value is None and read.error is not None:

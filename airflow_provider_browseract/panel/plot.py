@@ -6,11 +6,11 @@ keep their size. Colors come from the style sheet.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from typing import TypeAlias
 
 from markupsafe import Markup
-
-from airflow_provider_browseract.panel.credits import Bar, CreditsPage
 
 ABOVE, HEIGHT, BELOW = 20, 200, 26
 """Pixels above the highest bar, of the bars, and below them for the names of the days."""
@@ -29,29 +29,45 @@ _DAY = Markup('<text class="{}" x="{}%" y="{}">{}</text>')
 _BUDGET = Markup('<text class="budget" x="0" y="{}" dx="4" dy="-6">Daily budget: {:,}</text>')
 
 
-def stacked_bars(page: CreditsPage) -> Markup:
-    """Return the plot of the credits. Each part of a bar has a title with its numbers."""
-    highest, budget = max((bar.total for bar in page.bars), default=0), page.today.budget
+Part: TypeAlias = "tuple[str, Mapping[date, int]]"
+"""What something is called, and its credits of each day."""
+
+
+def stacked_bars(days: Sequence[date], parts: Sequence[Part], budget: int | None) -> Markup:
+    """Return the plot of the credits. Each part of a bar has a title with its numbers.
+
+    :param days: the days in order.
+    :param parts: the parts of each bar, from the bottom up. The style sheet has a color for each.
+    :param budget: the daily budget; None if there is none.
+    """
+    totals = {day: sum(credits[day] for _, credits in parts) for day in days}
+    highest = max(totals.values())
     # A line far above the bars would make them flat.
     line = budget if budget is not None and budget <= FARTHEST_BUDGET * highest else None
     step, steps = scale(max(highest, line or 0))
     ticks = [(number * step, _height(number, steps)) for number in range(steps + 1)]
-    width = 100 / max(1, len(page.bars))
+    width = 100 / len(days)
     drawn = [_LINE.format("grid", y) for _, y in ticks]
-    for index, bar in enumerate(page.bars):
-        drawn += _bar(bar, page.groups, index * width, width, step * steps)
-        if (len(page.bars) - 1 - index) % NAMED == 0:
+    for index, day in enumerate(days):
+        drawn += _bar(day, parts, index * width, width, step * steps)
+        if (len(days) - 1 - index) % NAMED == 0:
             # The name of the last day would not fit below the middle of its bar.
-            last = bar is page.bars[-1]
+            last = day == days[-1]
             x = 100 if last else round((index + 0.5) * width, 2)
-            drawn.append(_DAY.format("last" if last else "day", x, ABOVE + HEIGHT + 18, _name(bar.day)))
+            drawn.append(_DAY.format("last" if last else "day", x, ABOVE + HEIGHT + 18, _name(day)))
     if line is not None:
         y = _height(line, step * steps)
         drawn += [_LINE.format("budget", y), _BUDGET.format(y, line)]
-    total = ABOVE + HEIGHT + BELOW
-    axis = _SVG.format("axis", total, Markup('aria-hidden="true"'), _joined([_NUMBER.format(y, n) for n, y in ticks]))
-    label = Markup('role="img" aria-label="{}"').format(_summary(page))
-    return Markup('<div class="plot">{}{}</div>').format(axis, _SVG.format("bars", total, label, _joined(drawn)))
+    # In words, for those who cannot see the plot. The table below it has the numbers.
+    summary = (
+        f"Credits of each day from {_name(days[0])} to {_name(days[-1])}: {sum(totals.values()):,} in all, "
+        f"{highest:,} at most, on {_name(max(days, key=totals.__getitem__))}"
+    )
+    height = ABOVE + HEIGHT + BELOW
+    numbers = Markup().join(_NUMBER.format(y, number) for number, y in ticks)
+    axis = _SVG.format("axis", height, Markup('aria-hidden="true"'), numbers)
+    label = Markup('role="img" aria-label="{}"').format(summary)
+    return Markup('<div class="plot">{}{}</div>').format(axis, _SVG.format("bars", height, label, Markup().join(drawn)))
 
 
 def scale(highest: int) -> tuple[int, int]:
@@ -62,17 +78,16 @@ def scale(highest: int) -> tuple[int, int]:
     return step, max(1, -(-highest // step))
 
 
-def _bar(bar: Bar, groups: tuple[str, ...], start: float, width: float, top: int) -> list[Markup]:
-    """Return the parts of a bar, from the bottom up."""
-    x, width = round(start + width * 0.12, 2), round(width * 0.76, 2)
-    parts, below = [], 0
-    for index, (name, credits) in enumerate(zip(groups, bar.parts, strict=True)):
-        if credits:
-            y, foot = _height(below + credits, top), _height(below, top)
-            below += credits
-            title = f"{_name(bar.day)}, {name}: {credits:,} of {bar.total:,} credits"
-            parts.append(_RECTANGLE.format(f"c{index}", x, y, width, round(foot - y, 1), title))
-    return parts
+def _bar(day: date, parts: Sequence[Part], start: float, width: float, top: int) -> Iterator[Markup]:
+    """Yield the parts of a bar, from the bottom up."""
+    x, width, total = round(start + width * 0.12, 2), round(width * 0.76, 2), 0
+    of_day = sum(credits[day] for _, credits in parts)
+    for color, (name, credits) in enumerate(parts):
+        if credits[day]:
+            foot, total = _height(total, top), total + credits[day]
+            y = _height(total, top)
+            title = f"{_name(day)}, {name}: {credits[day]:,} of {of_day:,} credits"
+            yield _RECTANGLE.format(f"c{color}", x, y, width, round(foot - y, 1), title)
 
 
 def _height(credits: int, top: int) -> float:
@@ -81,18 +96,3 @@ def _height(credits: int, top: int) -> float:
 
 def _name(day: date) -> str:
     return f"{day:%b} {day.day}"
-
-
-def _summary(page: CreditsPage) -> str:
-    """Return the plot in words, for those who cannot see it. The table below the plot has the numbers."""
-    if not page.bars:
-        return "No days to show"
-    highest = max(page.bars, key=lambda bar: bar.total)
-    return (
-        f"Credits of each day from {_name(page.bars[0].day)} to {_name(page.bars[-1].day)}: {page.total:,} in all, "
-        f"{highest.total:,} at most, on {_name(highest.day)}"
-    )
-
-
-def _joined(parts: list[Markup]) -> Markup:
-    return Markup().join(parts)

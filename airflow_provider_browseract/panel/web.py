@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from functools import cache, wraps
-from importlib.resources import files
+from functools import wraps
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi import Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials
 from starlette.exceptions import HTTPException
 
@@ -35,6 +35,7 @@ FRAGMENT_PATIENCE = 2.0
 MAX_QUERY = 200
 """Characters of a value in the query string that are read."""
 
+FILES = Path(__file__).with_name("static")
 STATIC = {"panel.css": "text/css", "panel.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 SCRIPT_HEADER = "X-BrowserAct-Panel"
@@ -184,9 +185,4 @@ async def static(request: Request, name: str) -> Response:
     """Return a file that all pages use. It needs no login."""
     if name not in STATIC:
         raise PageError(404, NO_SUCH_PAGE)
-    return Response(_static(name), media_type=STATIC[name])
-
-
-@cache
-def _static(name: str) -> bytes:
-    return (files(__package__) / "static" / name).read_bytes()
+    return FileResponse(FILES / name, media_type=STATIC[name])

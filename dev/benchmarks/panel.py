@@ -298,7 +298,6 @@ def read_month() -> tuple[float, float, float]:
     from airflow_provider_browseract.panel.days import Day
     from airflow_provider_browseract.panel.html import Frame, render
     from airflow_provider_browseract.panel.links import Records
-    from airflow_provider_browseract.panel.plot import stacked_bars
     from airflow_provider_browseract.panel.rows import Look
     from airflow_provider_browseract.panel.viewing import Viewing
 
@@ -327,7 +326,7 @@ def read_month() -> tuple[float, float, float]:
     look = Look(Viewing(access, Records(), CONN), Account(CONN), now)
 
     def page(by_dag: bool) -> None:
-        found, frame = credits.credits_page(look, days, by_dag), Frame("/", "credits", conn_id=CONN, as_of=now)
-        render("credits.html", frame, fragment=True, look=look, page=found, plot=stacked_bars(found))
+        content, frame = credits.credits_content(look, days, by_dag), Frame("/", "credits", conn_id=CONN, as_of=now)
+        render("credits.html", frame, fragment=True, look=look, **content)
 
     return _median(partial(page, True)), _median(partial(page, False)), first / MONTH

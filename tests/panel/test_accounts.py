@@ -36,6 +36,18 @@ V2, WORKFLOW, TEMPLATE = ApiVersion.V2, SourceKind.WORKFLOW, SourceKind.TEMPLATE
 LONG = 30.0  # seconds that a caller waits for what must arrive
 
 
+def all_days(of):
+    return of.days.get
+
+
+def workflows(of):
+    return of.sources[WORKFLOW].get
+
+
+def search(of):
+    return of.source(WORKFLOW, SEARCH.id).get
+
+
 class AtATime(Accounts):
     """The accounts, read some seconds later by a clock that a test moves. Sleeps move it too."""
 
@@ -55,14 +67,14 @@ class AtATime(Accounts):
 
     async def read_run(self, task_id, api_version=V2, *, after=0.0):
         self.now += after
-        return await self.task(CONN, api_version, task_id, LONG)
+        return await self.get(CONN, LONG, lambda of: of.run(task_id, api_version).get)
 
     async def load(self, *conn_ids, after=0.0):
         """Ask for the days, and return them once nothing more is loaded now."""
         self.now += after
-        await asyncio.gather(*(self.days(conn_id, LONG) for conn_id in conn_ids or (CONN,)))
+        await asyncio.gather(*(self.get(conn_id, LONG, all_days) for conn_id in conn_ids or (CONN,)))
         await until(lambda: all(each.days._loading and each.days._loading.done() for each in self._data.values()))
-        return await self.days(CONN, LONG)
+        return await self.get(CONN, LONG, all_days)
 
 
 @pytest.fixture
@@ -219,10 +231,10 @@ class TestReads:
     async def test_lists_are_kept_for_10_minutes_and_one_source_for_60_seconds(self, emulator, accounts):
         for after in (0, 59, 540):
             accounts.now += after
-            assert (await accounts.source(CONN, WORKFLOW, SEARCH.id, LONG)).value.inputs
-            workflows = (await accounts.sources(CONN, WORKFLOW, LONG)).value
-            templates = (await accounts.sources(CONN, TEMPLATE, LONG)).value
-        assert (SEARCH.id in [each.id for each in workflows.items], workflows.truncated) == (True, False)
+            assert (await accounts.get(CONN, LONG, search)).value.inputs
+            listed = (await accounts.get(CONN, LONG, workflows)).value
+            templates = (await accounts.get(CONN, LONG, lambda of: of.sources[TEMPLATE].get)).value
+        assert (SEARCH.id in [each.id for each in listed.items], listed.truncated) == (True, False)
         assert TEMPLATE_SEARCH.id in [each.id for each in templates.items]
         names = ("list-workflows", "list-official-workflow-templates", "get-workflow")
         assert [calls_of(emulator, name) for name in names] == [1, 1, 2]
@@ -232,7 +244,7 @@ class TestReads:
         monkeypatch.setattr(module, "MAX_SOURCES", 4)
         for each in emulator.of_kind("workflow"):
             emulator.set_workflow(each.id, name="x" * 1_000_000, description="y" * 100_000)
-        listed = (await accounts.sources(CONN, WORKFLOW, LONG)).value
+        listed = (await accounts.get(CONN, LONG, workflows)).value
         assert (len(listed.items), listed.truncated) == (4, True)
         assert {(len(each.name), len(each.description)) for each in listed.items} == {(1000, 1000)}
         assert {len(name) for name in (await accounts.read()).names.values()} == {1000}
@@ -284,7 +296,7 @@ class TestErrors:
             account = await accounts.read()
         assert (account.error, account.names) == (None, {})
         await accounts.read(after=30)
-        assert (await accounts.sources(CONN, WORKFLOW, LONG)).value
+        assert (await accounts.get(CONN, LONG, workflows)).value
         listed = calls_of(emulator, "list-workflows")
         with emulator.fault("list-workflows", RequestFault.hung()):
             assert SEARCH.id in (await asyncio.wait_for(accounts.read(after=600), LONG / 10)).names
@@ -318,8 +330,8 @@ class TestErrors:
         assert (account.tasks, account.names, account.as_of) == ((), {}, None)
         assert (error in account.error, account.not_found) == (True, changed is None)
         assert account.remedy.startswith(remedy)
-        reads: list[Any] = [await accounts.read_run(task_id), await accounts.days(CONN, LONG)]
-        reads += [await accounts.sources(CONN, WORKFLOW, LONG), await accounts.source(CONN, WORKFLOW, SEARCH.id, LONG)]
+        reads: list[Any] = [await accounts.read_run(task_id), await accounts.get(CONN, LONG, all_days)]
+        reads += [await accounts.get(CONN, LONG, workflows), await accounts.get(CONN, LONG, search)]
         for read in reads:
             assert error in read.error
             assert (read.as_of, read.value or None, read.not_found) == (None, None, False)
@@ -363,11 +375,9 @@ class TestDays:
         created = {add_run(emulator, midnight - age * 86400): f"dag {age}" for age in (40, 30, 3, 1, 0)}
         monkeypatch.setattr(links, "dags_on", lambda day, conn_id, key: created if key == emulator.api_key else {})
         read = await accounts.load()
-        assert self.days_listed(emulator) == [today - timedelta(days=age) for age in range(1, 31)]
-        # Today is read again after some seconds, as part of the list of all runs.
-        assert calls_of(emulator, "list-tasks") == 2 + 30
-        # Without bots: the runs of a day, and whether there were any in the month.
-        assert (calls_of(emulator, "page-runs"), accounts.slept) == (2, 30 * [0.5])
+        assert self.days_listed(emulator) == [today - timedelta(days=age) for age in range(31)]
+        # Whether any bots ran in the month.
+        assert (calls_of(emulator, "page-runs"), accounts.slept) == (1, 31 * [0.5])
         assert (sorted(read.value), read.error) == ([today - timedelta(days=age) for age in range(30, -1, -1)], None)
         found = {(today - day).days: known.sums for day, known in read.value.items() if known.sums}
         groups = [(age, [*sums]) for age, sums in found.items()]
@@ -389,7 +399,7 @@ class TestDays:
         with emulator.fault("page-runs", RequestFault.status(404)):
             read = await accounts.load()
         assert (read.error, len(read.value), runs_of(read.value[day])) == (None, 31, {})
-        read = await accounts.load(after=30)
+        read = await accounts.load(after=60)
         assert runs_of(read.value[day]) == {"bot Search": 1}
 
     async def test_closed_days_are_not_read_again_and_others_every_60_seconds(self, emulator, accounts, today):
@@ -400,7 +410,7 @@ class TestDays:
         await accounts.load(after=40)
         assert len(self.days_listed(emulator)) == listed
         await accounts.load(after=60)
-        assert self.days_listed(emulator)[listed:] == [today - timedelta(days=1)]
+        assert self.days_listed(emulator)[listed:] == [today, today - timedelta(days=1)]
 
     async def test_loading_stops_when_nobody_asks(self, emulator, accounts, monkeypatch):
         monkeypatch.setattr(days, "DAY_PAUSE", 10.0)
@@ -409,8 +419,8 @@ class TestDays:
         assert len(self.days_listed(emulator)) <= 4
 
     async def test_day_that_cannot_be_read_is_an_error_and_does_not_stop_the_others(self, emulator, accounts):
-        await accounts.read()
-        emulator.fault("list-tasks", RequestFault.refused(99001, "no such day"), times=1)
+        # Today is read.
+        emulator.fault("list-tasks", RequestFault.refused(99001, "no such day"), skip=1, times=1)
         read = await accounts.load()
         assert ("no such day" in read.error, len(read.value)) == (True, 1)
         listed = len(self.days_listed(emulator))
@@ -418,22 +428,13 @@ class TestDays:
         assert len(self.days_listed(emulator)) == listed
         read = await accounts.load(after=1)
         assert (read.error, len(read.value)) == (None, 31)
-        assert self.days_listed(emulator)[-1] == self.days_listed(emulator)[0]
+        assert self.days_listed(emulator)[-1] == self.days_listed(emulator)[1]
 
-    async def test_today_is_listed_if_the_runs_are_truncated(self, emulator, accounts, monkeypatch, today):
-        monkeypatch.setattr(listing, "PAGE_SIZE", 1)
-        monkeypatch.setattr(listing, "MAX_REQUESTS", 1)
-        for _ in range(2):
-            add_run(emulator, accounts.now - 1)
-        read = await accounts.load()
-        assert self.days_listed(emulator)[0] == today
-        assert (runs_of(read.value[today]), read.value[today].truncated) == ({SEARCH.id: 2}, False)
-
-    async def test_today_is_as_new_as_the_list_and_the_next_day_is_empty(self, emulator, accounts, today):
+    async def test_today_is_read_again_and_the_next_day_is_empty(self, emulator, accounts, today):
         await accounts.load()
         add_run(emulator, accounts.now)
-        read = await accounts.load(after=10)
-        assert (runs_of(read.value[today]), read.as_of.timestamp()) == ({SEARCH.id: 1}, accounts.now)
+        read = await accounts.load(after=60)
+        assert (runs_of(read.value[today]), read.as_of.timestamp()) == ({SEARCH.id: 1}, accounts.now - days.DAY_PAUSE)
         read = (await accounts.load(after=86400)).value
         assert [runs_of(read[today + timedelta(days=more)]) for more in (0, 1)] == [{SEARCH.id: 1}, {}]
         assert min(read) == today - timedelta(days=29)
@@ -442,5 +443,5 @@ class TestDays:
         monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(emulator.connection))
         monkeypatch.setattr(days, "DAYS", 4)
         await accounts.load(CONN, "other")
-        assert len(self.days_listed(emulator)) == 6
-        assert accounts.slept == 6 * [0.5]
+        assert len(self.days_listed(emulator)) == 8
+        assert accounts.slept == 8 * [0.5]

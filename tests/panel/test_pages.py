@@ -48,7 +48,7 @@ class Page:
         panel._records = panel._failures = panel._keys = kept
         panel._look = lambda *_: look
         panel._read = lambda *_: read
-        panel._accounts = SimpleNamespace(days=lambda *_: read, sources=lambda *_: read, source=lambda *_: read)
+        panel._accounts = SimpleNamespace(get=lambda *_: read)
         panel._loop = SimpleNamespace(run=lambda result: result)
         of_instance = look.viewing.records.of_instance(args[0]) if page == "instance" else []
         with pytest.MonkeyPatch.context() as patch:
@@ -450,46 +450,57 @@ class TestCredits:
 
     def page(self, days: dict[date, list[Task]], dags=None, *, by_dag=False, **account: Any):
         sums = {day: each.sums for day, each in days_of(days, dags or {}).items()}
-        return credits.credits_page(known(**account), sums, by_dag)
+        return credits.credits_content(known(**account), sums, by_dag)
 
-    def test_bars_have_30_days_of_which_some_are_not_loaded(self):
+    def drawn(self, content) -> list[str]:
+        return re.findall(r"<title>(.*?)</title>", content["plot"])
+
+    @property
+    def month(self) -> dict[date, list[Task]]:
+        return {self.TODAY - timedelta(days=back): [] for back in range(30)}
+
+    def test_page_has_30_days_of_which_some_are_not_loaded(self):
         page = self.page({self.TODAY: [day_run(1), day_run(2, 7, "72")]})
-        assert len(page.bars) == 30
-        assert (page.bars[-1].day, page.bars[-1].total, page.bars[0].total) == (self.TODAY, 12, 0)
-        assert (page.days_loaded, page.total) == (1, 12)
+        assert (page["days"], page["read"], page["total"], page["today"].used) == (30, 1, 12, 12)
 
     def test_rows_are_sorted_by_credits_and_have_sums(self):
         today = [day_run(1, 5), day_run(2, 50, "72"), day_run(3, None, has_failed=True)]
         days = {self.TODAY: today, self.TODAY - timedelta(days=1): [day_run(4, 10)]}
-        page = self.page(days, {"1": "prices"}, names={"71": "Search"})
-        expected = [("72", 1, 50, 50.0, 0), ("Search", 3, 15, 5.0, 1)]
-        assert [(row.name, row.runs, row.credits, row.mean, row.failed) for row in page.rows] == expected
-        assert page.groups == ("72", "Search")
-        assert [bar.parts for bar in page.bars[-2:]] == [(0, 10), (50, 5)]
+        page = self.page(self.month | days, {"1": "prices"}, names={"71": "Search"})
+        assert [(row.name, row.sums) for row in page["rows"]] == [("72", (1, 50, 0)), ("Search", (3, 15, 1))]
+        of_today = ["Nov 27, 72: 50 of 55 credits", "Nov 27, Search: 5 of 55 credits"]
+        assert self.drawn(page) == ["Nov 26, Search: 10 of 10 credits", *of_today]
 
     def test_by_dag_names_and_links_only_readable_dags(self):
         days = {self.TODAY: [day_run(1, 1), day_run(2, 2), day_run(3, 3)]}
         dags = {"1": "prices", "2": "secret"}
         page = self.page(days, dags, by_dag=True, viewer=Viewer({"prices"}, account=True))
         expected = [("no DAG known", 3, None), ("DAGs that you may not read", 2, None), ("prices", 1, "prices")]
-        assert [(row.name, row.credits, row.dag_id) for row in page.rows] == expected
+        assert [(row.name, row.sums.credits, row.dag_id) for row in page["rows"]] == expected
 
     def test_many_workflows_share_the_last_color_and_only_the_largest_are_rows(self, monkeypatch):
         monkeypatch.setattr(credits, "GROUPS_SHOWN", 10)
-        page = self.page({self.TODAY: [day_run(number, 100 - number, str(number)) for number in range(20)]})
-        assert page.groups == (*map(str, range(7)), "all others")
-        assert page.bars[-1].parts == (100, 99, 98, 97, 96, 95, 94, sum(100 - number for number in range(7, 20)))
-        assert [row.color for row in page.rows] == [*range(7), 7, 7, 7]
-        assert page.rows_left_out == 10
+        runs = [day_run(number, 100 - number, str(number)) for number in range(20)]
+        days = self.month | {self.TODAY: runs}
+        page = self.page(days)
+        others = sum(100 - number for number in range(7, 20))
+        credits_of = {**{str(number): 100 - number for number in range(7)}, "all others": others}
+        assert self.drawn(page) == [f"Nov 27, {name}: {of:,} of 1,810 credits" for name, of in credits_of.items()]
+        assert (len(page["rows"]), page["rows_left_out"]) == (10, 10)
+        shown = Page(known(), "credits", read=read_of(days_of(days, {})))
+        assert re.findall(r'<rect class="c(\d)" width="12"', shown.html) == [*"0123456", *"777"]
+        assert "and 10 more" in shown.text
+        # As many as there are colors.
+        assert "all others" not in str(self.page(self.month | {self.TODAY: runs[:8]})["plot"])
 
     def test_month_is_projected_and_unknown_until_all_of_its_days_are_read(self):
         days = {self.TODAY - timedelta(days=back): [day_run(back)] for back in range(self.TODAY.day)}
         budget = Budget(CONN, daily_credits=10, monthly_credits=1000)
         page = self.page(days, budget=budget)
         # 26.5 of 30 days have passed.
-        assert (page.month, page.today.budget) == ((135, 1000, 153), 10)
+        assert (page["month"], page["today"].budget) == ((135, 1000, 153), 10)
         del days[self.TODAY.replace(day=1)]
-        assert self.page(days, budget=budget).month is None
+        assert self.page(days, budget=budget)["month"] is None
 
     @cases(("all", 31, "153 at this pace", True), ("some", 5, "5 of 30 days read so far", False))
     def test_page_has_a_plot_when_all_days_are_read(self, loaded, texts, plotted):

@@ -4,7 +4,6 @@ import re
 from datetime import date, timedelta
 from xml.etree import ElementTree
 
-from airflow_provider_browseract.panel.credits import Bar, BudgetShare, CreditsPage
 from airflow_provider_browseract.panel.plot import ABOVE, HEIGHT, scale, stacked_bars
 from tests.helpers.cases import cases
 
@@ -12,10 +11,12 @@ FIRST = date(2026, 10, 29)
 
 
 def drawn(*days: tuple[int, ...], groups: tuple[str, ...] = ("Search", "Log in"), daily=None):
-    bars = tuple(Bar(FIRST + timedelta(days=number), parts) for number, parts in enumerate(days))
-    return ElementTree.fromstring(
-        stacked_bars(CreditsPage(False, groups, bars, len(bars), BudgetShare(0, daily), None, ()))
-    )
+    dates = [FIRST + timedelta(days=number) for number in range(len(days))]
+    parts = [
+        (name, {day: credits[index] for day, credits in zip(dates, days, strict=True)})
+        for index, name in enumerate(groups[: len(days[0])])
+    ]
+    return ElementTree.fromstring(stacked_bars(dates, parts, daily))
 
 
 def texts(plot: ElementTree.Element, element: str) -> list[str]:
@@ -62,7 +63,6 @@ NAME = '</title><script>alert("1")</script>'
 
 
 @cases(
-    ("no days", [], {}, []),
     ("no credits", [(0, 0)], {}, []),
     ("hostile name", [(7,)], {"groups": (NAME,)}, [f"Oct 29, {NAME}: 7 of 7 credits"]),
 )

@@ -242,13 +242,13 @@ async def test_page_waits_for_data_only_once(client, world, monkeypatch):
     given: list[float] = []
 
     def noted(method):
-        def called(self, conn_id, patience):
+        def called(self, conn_id, patience, *of):
             given.append(patience)
-            return method(self, conn_id, patience)
+            return method(self, conn_id, patience, *of)
 
         return called
 
-    for name in ("account", "days"):
+    for name in ("account", "get"):
         monkeypatch.setattr(accounts.Accounts, name, noted(getattr(accounts.Accounts, name)))
     world.emulator.fault("list-tasks", RequestFault.slow(30), times=None)
     response = await client.get(f"/credits?conn={CONN}", headers={"user": "admin"})
