@@ -28,6 +28,12 @@ def test_airflow_version_forks_are_in_compat_only():
     assert found == {"compat.py"}
 
 
+def test_each_class_var_has_a_type():
+    # On Python 3.10, pydantic cannot read the others.
+    found = [str(path.relative_to(PACKAGE)) for path in MODULES if re.search(r": ClassVar\b(?!\[)", path.read_text())]
+    assert found == []
+
+
 def test_only_tests_of_tools_import_from_dev():
     tests = Path(__file__).parent
     found = {path.name for path in tests.rglob("*.py") if re.search(r"^ *(from|import) dev\b", path.read_text(), re.M)}

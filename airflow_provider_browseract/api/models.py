@@ -206,7 +206,7 @@ class Output(Model):
     whose JSON text ``string`` is, or a text. Of version 2, this is not known.
     """
 
-    paid: ClassVar = ("string", "files", "formats")
+    paid: ClassVar[tuple[str, ...]] = ("string", "files", "formats")
 
     string: Text = None
     files: Annotated[tuple[Url, ...], BeforeValidator(lambda files: files or ())] = ()
@@ -324,8 +324,8 @@ class BotTask(Task):
 class ListedTask(Task):
     """A task of a list, which has no steps and no downloads. A status that is not documented is ``UNKNOWN``."""
 
-    paid: ClassVar = ()
-    never_shared: ClassVar = (*Task.never_shared, "steps", "download_files")
+    paid: ClassVar[tuple[str, ...]] = ()
+    never_shared: ClassVar[tuple[str, ...]] = (*Task.never_shared, "steps", "download_files")
 
     status: Status = TaskStatus.UNKNOWN
 
