@@ -33,7 +33,7 @@ from airflow_provider_browseract.spending.budget import Budget
 T = TypeVar("T")
 
 Get: TypeAlias = "Callable[[float], Awaitable[Known[T]]]"
-"""Returns what is known of something at a moment of the monotonic clock, or earlier if it was read until then."""
+"""Returns what is known of something as soon as it is read, and at a moment of the monotonic clock at the latest."""
 
 LISTS_INTERVAL = 600.0
 """Seconds for which lists of workflows, bots and templates are kept."""
@@ -156,7 +156,7 @@ class Accounts:
     async def get(self, conn_id: str, patience: float, of: Callable[[AccountData], Get[T]]) -> Known[T]:
         """Return something of an account.
 
-        :param of: returns what of its data is wanted.
+        :param of: takes the data of the account, and chooses what is returned.
         """
         until = time.monotonic() + patience
         data, failed = await self._data_of(conn_id, until)

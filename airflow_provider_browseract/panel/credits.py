@@ -59,6 +59,7 @@ class CreditsRow:
     """The runs of a workflow or DAG within the days that are shown.
 
     :param dag_id: the DAG, if its runs have a page.
+    :param credits_on: its credits by day.
     """
 
     name: str
