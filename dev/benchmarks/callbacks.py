@@ -68,7 +68,7 @@ def insert_deferred(number: int) -> list[tuple[str, str]]:
     rows = []
     for index, token in enumerate(tokens):
         wait = Wait(str(index), now + 3600, callback_token_sha256=digest(token), began_at=now)
-        key = TaskInstanceKey("wakeup", f"manual__{now}", "callback", index)
+        key = TaskInstanceKey("waits", f"manual__{now}", "callback", index)
         rows.append(Row(key, trigger=TaskTrigger(browseract_conn_id=CONN, wait=wait)))
     insert(rows)
     return [(str(row.id), token) for row, token in zip(rows, tokens, strict=True)]

@@ -1,12 +1,7 @@
-"""What the panel costs: its pages and its requests to BrowserAct: see :mod:`dev.benchmarks.run`.
-
-Pages and memory are measured in a real API server. The requests of ten minutes are counted in the panel's
-application alone, with Airflow's own login, because its clock has to be driven.
-"""
+"""What the pages of the panel cost, in a real API server: see :mod:`dev.benchmarks.run`."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import statistics
 import time
@@ -14,16 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from itertools import pairwise
 from typing import Any
-from unittest.mock import patch
 
 import requests
 
 from airflow_provider_browseract.emulator import SEARCH, Emulator
 from airflow_provider_browseract.panel.database import TaskInstanceKey
 from dev.benchmarks.figures import Figure
-from dev.benchmarks.rows import API_KEY, CONN, Row, analyze, api_server, call, insert, prepared_airflow
+from dev.benchmarks.rows import API_KEY, CONN, Row, api_server, call, insert, prepared_airflow
 from tests.helpers.local_airflow import LocalAirflow
 
 RUNS = 2_000
@@ -35,23 +28,19 @@ ACTIVE = 20
 WAITING = 200
 """Task instances in the queue."""
 
+FAILED = 500
+"""Task instances that have failed, each for a reason of its own."""
+
 OUTPUT = 10_000
 """Characters in the output of each run."""
 
 REQUESTS = 100
-VIEWERS = 20
-INTERVAL = 10.0
-"""Seconds between two requests of a viewer."""
-
-MINUTES = 10
 DAYS = 30
 LINKED = 40_000
 """Runs of these days with their task instances, :data:`XCOMS` XComs each."""
 
 XCOMS = 5
-INSTANCES = 300_000
-FAILED = 50_000
-OWN_FAILED = 500
+INSTANCES, OTHERS_FAILED = 300_000, 50_000
 READS = 7
 NEW = 10
 """Runs that are new when links are read again."""
@@ -63,21 +52,19 @@ DAG_IDS = [f"shop_{number:02}" for number in range(20)]
 OVERVIEW = "/browseract/panel/"
 FRAGMENT = {"X-BrowserAct-Panel": "fragment"}
 
-OVERVIEW_TIME = Figure(f"overview with {RUNS} runs and {WAITING} waiting task instances, median", 150, "ms")
-OVERVIEW_LONG = Figure("the same, 95 % within", 300, "ms")
+OVERVIEW_TIME = Figure(f"overview with {RUNS:,} runs, {WAITING} waiting and {FAILED} failures, median", 75, "ms")
+OVERVIEW_LONG = Figure("the same, 95 % within", 115, "ms")
 SIZE = Figure("size of the overview", 293, "KiB")
-MEMORY = Figure("memory of the API server with the first page", 14.3, "MiB")
-LISTS = Figure(f"list requests for {VIEWERS} viewers in {MINUTES} minutes", 60 * MINUTES / INTERVAL + MINUTES + 2)
-LISTS_AFTER = Figure("list requests in as many minutes without viewers", 0)
+MEMORY = Figure("memory of the API server with the first page", 20, "MiB")
 LINKS = Figure(f"links of a day among {LINKED * XCOMS:,} XComs, first read, median", 150, "ms")
 LINKS_AGAIN = Figure(f"the same, again with {NEW} new runs", 150, "ms")
-FAILURES = Figure(f"{FAILED:,} failures among {INSTANCES:,} task instances", 150, "ms")
+FAILURES = Figure(f"{OTHERS_FAILED:,} failures among {INSTANCES:,} task instances", 150, "ms")
 CREDITS = Figure(f"credits of {MONTH} days with {RUNS_OF_A_DAY:,} runs each, by DAG", 300, "ms")
 
 
 def panel() -> None:
-    """Server time, size and memory of the overview of an account with many runs and a long queue."""
-    with _panel() as (airflow, _), requests.Session() as session:
+    """Server time, size and memory of the overview of an account with many runs, failures and a long queue."""
+    with _panel() as airflow, requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {_token(airflow)}"
 
         def get(path: str = OVERVIEW, **headers: str) -> requests.Response:
@@ -102,16 +89,6 @@ def panel() -> None:
     MEMORY.report(memory / 2**20, f"{later / 2**20:+.1f} MiB after {2 * REQUESTS} more")
 
 
-def viewers() -> None:
-    """How many lists are requested for many viewers, and for none."""
-    with _panel() as (airflow, emulator):
-        marks = call(airflow, minutes, _token(airflow))
-        listed = [each.at.timestamp() for each in emulator.requests if each.endpoint in ("list-tasks", "page-runs")]
-        first, counted, after = (sum(begin <= at < end for at in listed) for begin, end in pairwise(marks))
-    LISTS.report(counted, f"after the first {first}")
-    LISTS_AFTER.report(after)
-
-
 def links() -> None:
     """How long the panel reads Airflow's database that has many XComs, on SQLite and on PostgreSQL."""
     for kind in ("SQLite", "PostgreSQL"):
@@ -130,7 +107,7 @@ def month() -> None:
 
 
 @contextmanager
-def _panel() -> Iterator[tuple[LocalAirflow, Emulator]]:
+def _panel() -> Iterator[LocalAirflow]:
     """Run the API server of an Airflow that knows the runs of an account."""
     emulator = _account()
     with emulator.serve() as running:
@@ -138,7 +115,7 @@ def _panel() -> Iterator[tuple[LocalAirflow, Emulator]]:
         with prepared_airflow(variables=variables) as (airflow, _):
             call(airflow, fill, [task.id for task in emulator.tasks])
             with api_server(airflow):
-                yield airflow, emulator
+                yield airflow
 
 
 def _account() -> Emulator:
@@ -169,7 +146,7 @@ def _server_time(response: requests.Response) -> float:
 
 
 def fill(task_ids: list[str]) -> None:
-    """Add a task instance for each run of the account, and the queue."""
+    """Add a task instance for each run of the account, those in the queue, and those that have failed."""
     from airflow_provider_browseract.queue.queueing import Queued, QueueWait
     from airflow_provider_browseract.runs.wait import Wait
     from airflow_provider_browseract.triggers.slot import SlotTrigger
@@ -184,6 +161,7 @@ def fill(task_ids: list[str]) -> None:
         since = time.time() - 600 + number
         place = QueueWait(Queued(since, since, 1), since + 36_000, "workflow 7", "k", since)
         rows.append(Row(_key("wait", number), trigger=SlotTrigger(browseract_conn_id=CONN, wait=place)))
+    rows += [Row(_key("failed", number), failed=now - timedelta(minutes=number)) for number in range(FAILED)]
     insert(rows)
 
 
@@ -191,50 +169,9 @@ def _key(task_id: str, number: int, day: int = 0) -> TaskInstanceKey:
     return TaskInstanceKey(DAG_IDS[number % len(DAG_IDS)], f"manual__{day}", task_id, number)
 
 
-def minutes(token: str) -> list[float]:
-    """Let viewers read the overview for some minutes of a clock; return when each part began, and the end."""
-    import httpx
-    from airflow.api_fastapi.app import init_auth_manager
-    from fastapi import FastAPI
-
-    from airflow_provider_browseract.panel import app, pages
-    from airflow_provider_browseract.panel.accounts import Accounts
-
-    begun = now = time.time()
-    init_auth_manager()
-    airflow = FastAPI()
-    with patch.object(pages, "Accounts", partial(Accounts, lambda: now)):
-        airflow.mount(OVERVIEW.rstrip("/"), app.create_app())
-
-    async def watch() -> list[float]:
-        nonlocal now
-        headers = {"Authorization": f"Bearer {token}", **FRAGMENT}
-        transport = httpx.ASGITransport(app=airflow)
-        async with httpx.AsyncClient(transport=transport, base_url="http://airflow.test", headers=headers) as client:
-
-            async def get() -> None:
-                response = await client.get(OVERVIEW, timeout=60)
-                assert "data-run=" in response.text, response.text[:1000]
-
-            await get()
-            marks = [begun, time.time()]
-            for _ in range(int(60 * MINUTES / INTERVAL)):
-                for _ in range(VIEWERS):
-                    # One after the other within each interval.
-                    now += INTERVAL / VIEWERS
-                    await get()
-            marks.append(time.time())
-            for _ in range(MINUTES):
-                now += 60
-                await asyncio.sleep(0.5)
-            return [*marks, time.time()]
-
-    return asyncio.run(watch())
-
-
 def read_links() -> tuple[float, float, float]:
     """Read records of a database with many XComs, by new readers and by one that has read them before."""
-    from airflow_provider_browseract.panel import failures, links
+    from airflow_provider_browseract.panel import failures
     from airflow_provider_browseract.panel.links import RecordReader
 
     now = datetime.now(timezone.utc)
@@ -255,9 +192,14 @@ def read_links() -> tuple[float, float, float]:
         turn = next(turns)
         insert(rows(range(-NEW * (turn + 1), -NEW * turn)), XCOMS)
 
-    with patch.object(links, "MAX_AGE", 0.0):
-        again = _median(reader.read, add)
-    _insert_failures()
+    again = _median(reader.read, add)
+
+    def other(number: int) -> Row:
+        failed = now - timedelta(minutes=number / 100) if number < OTHERS_FAILED else None
+        operator = "RunWorkflowOperator" if number < FAILED else "Other"
+        return Row(_key("other", number, number % DAYS), failed=failed, operator=operator)
+
+    insert([*map(other, range(INSTANCES - LINKED))])
     return first, again, _median(failures.failed_tries)
 
 
@@ -271,23 +213,6 @@ def _median(read: Callable[[], object], before: Callable[[], object] = lambda: N
         read()
         taken.append(1000 * (time.perf_counter() - began))
     return statistics.median(taken)
-
-
-def _insert_failures() -> None:
-    """Add task instances, of which many have failed and some are ours."""
-    from airflow.models.taskinstance import TaskInstance
-    from airflow.utils.session import create_session
-    from sqlalchemy import update
-
-    insert([Row(_key("other", number, number % DAYS)) for number in range(INSTANCES - LINKED)])
-    now = datetime.now(timezone.utc)
-    failed = update(TaskInstance.__table__).where(TaskInstance.task_id == "other")
-    with create_session() as session:
-        for index in range(0, FAILED, 1_000):
-            of = {"state": "failed", "operator": "Other", "end_date": now - timedelta(minutes=index / 100)}
-            session.execute(failed.where(TaskInstance.map_index.between(index, index + 999)).values(**of))
-        session.execute(failed.where(TaskInstance.map_index < OWN_FAILED).values(operator="RunWorkflowOperator"))
-    analyze()
 
 
 def read_month() -> tuple[float, float, float]:

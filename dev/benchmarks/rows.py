@@ -20,6 +20,7 @@ from typing import Any
 import requests
 
 from airflow_provider_browseract.panel.database import TaskInstanceKey
+from airflow_provider_browseract.runs.routes import OPERATORS
 from tests.helpers.databases import Database, postgres
 from tests.helpers.local_airflow import LocalAirflow, wait_for
 
@@ -35,12 +36,16 @@ class Row:
     :param run: the run that it has started.
     :param started: when it has started the run.
     :param trigger: what it waits for.
+    :param failed: when it has failed. Otherwise it waits for the trigger, or has succeeded.
+    :param operator: class name of its operator.
     """
 
     key: TaskInstanceKey
     run: str | None = None
     started: datetime | None = None
     trigger: Any = None
+    failed: datetime | None = None
+    operator: str = "RunWorkflowOperator"
     id: uuid.UUID = field(default_factory=uuid.uuid4)
 
 
@@ -85,29 +90,21 @@ def insert(rows: list[Row], xcoms: int = 1) -> None:
                     "queue": "default",
                     "priority_weight": 1,
                     "dag_version_id": versions.get(row.key.dag_id),
-                    "state": "deferred" if row.trigger else "success",
+                    "state": "failed" if row.failed else "deferred" if row.trigger else "success",
+                    "end_date": row.failed,
+                    "operator": row.operator,
                     "trigger_id": triggers[row.key].id if row.trigger else None,
                     "next_method": "execute_complete" if row.trigger else None,
                 }
                 for row in rows
             ),
         )
-        _add(
-            session,
-            XComModel,
-            (
-                {
-                    **row.key._asdict(),
-                    "dag_run_id": ids[row.key[:2]],
-                    "key": f"other_{number}" if number else "task",
-                    "value": "x" * 200 if number else _shown(row),
-                    "timestamp": row.started,
-                }
-                for row in rows
-                if row.run is not None
-                for number in range(xcoms)
-            ),
+        pushed = (
+            {**row.key._asdict(), "dag_run_id": ids[row.key[:2]], "key": key, "value": value, "timestamp": at}
+            for row in rows
+            for key, value, at in _xcoms(row, xcoms)
         )
+        _add(session, XComModel, pushed)
     analyze()
 
 
@@ -119,17 +116,23 @@ def _add(session: Any, model: Any, rows: Iterable[dict[str, Any]]) -> None:
         session.execute(insert(model.__table__), listed[start : start + 5_000])
 
 
-def _shown(row: Row) -> dict[str, Any]:
-    """Return the XCom by which the panel knows the run of a task instance."""
+def _xcoms(row: Row, number: int) -> Iterator[tuple[str, object, datetime]]:
+    """Yield the XComs of a task instance: by which the panel knows its run or its failure, and others."""
     from airflow_provider_browseract.api.models import Task, TaskStatus
     from airflow_provider_browseract.emulator import SEARCH
     from airflow_provider_browseract.in_airflow.xcoms import names_of
     from airflow_provider_browseract.runs.proof import prove_run
     from airflow_provider_browseract.runs.report import facts
 
-    stated = facts(Task(id=row.run or "", status=TaskStatus.RUNNING, workflow_id=SEARCH.id), CONN)
-    stated |= {"follows": False, "hidden": []}
-    return stated | {"proof": prove_run(API_KEY, names_of(row.key), stated)}
+    if row.run is not None and row.started is not None:
+        stated = facts(Task(id=row.run, status=TaskStatus.RUNNING, workflow_id=SEARCH.id), CONN)
+        stated |= {"follows": False, "hidden": []}
+        yield "task", stated | {"proof": prove_run(API_KEY, names_of(row.key), stated)}, row.started
+        for other in range(1, number):
+            yield f"other_{other}", "x" * 200, row.started
+    if row.failed is not None and row.operator in OPERATORS:
+        reason = f"Input {row.key.map_index} is missing"
+        yield "failure", {"reason": reason, "kind": "InputError", "connection": CONN, "started": False}, row.failed
 
 
 def analyze() -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from types import ModuleType
 
-from dev.benchmarks import callbacks, panel, responses, slots, waits, wakeup
+from dev.benchmarks import callbacks, panel, responses, waits
 from dev.benchmarks.figures import Figure
 
 IMPORT = """
@@ -53,27 +53,16 @@ def _import(figure: Figure, base: str, addition: str) -> None:
 
 BENCHMARKS = {
     each.__name__: each
-    for each in (
-        imports,
-        callbacks.route,
-        wakeup.wakeup,
-        slots.slots,
-        waits.waits,
-        responses.responses,
-        panel.panel,
-        panel.viewers,
-        panel.links,
-        panel.month,
-    )
+    for each in (imports, callbacks.route, waits.waits, responses.responses, panel.panel, panel.links, panel.month)
 }
 
 
 def description() -> str:
     """Return what the benchmarks measure, with their limits."""
     lines = [f"  {name:10} {(each.__doc__ or '').partition(chr(10))[0]}" for name, each in BENCHMARKS.items()]
-    modules: list[ModuleType] = [sys.modules[__name__], callbacks, wakeup, waits, responses, panel]
+    modules: list[ModuleType] = [sys.modules[__name__], callbacks, waits, responses, panel]
     figures = [each for module in modules for each in vars(module).values() if isinstance(each, Figure)]
-    return "\n".join([*lines, "", "Figures with limits, beside those of slots:", *(f"  {each}" for each in figures)])
+    return "\n".join([*lines, "", "Figures with limits:", *(f"  {each}" for each in figures)])
 
 
 def main() -> None:

@@ -139,6 +139,6 @@ def replace_waits(way: str, task_ids: list[str]) -> None:
     rows = []
     for index, task_id in enumerate(task_ids):
         wait = Wait(task_id, now + 36_000, callback_token_sha256=token, began_at=now)
-        key = TaskInstanceKey("wakeup", "manual__0", "callback", index)
+        key = TaskInstanceKey("waits", "manual__0", "callback", index)
         rows.append(Row(key, trigger=TaskTrigger(browseract_conn_id=CONN, wait=wait)))
     insert(rows)
