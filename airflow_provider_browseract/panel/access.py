@@ -101,6 +101,10 @@ class Rights(NamedTuple):
     act: bool
 
 
+_rights = cache(Rights)
+"""All runs share the few combinations that there are."""
+
+
 def rights_on(access: Access, conn_id: str, proven: Iterable[Link]) -> Rights:
     """Return what a viewer may see of a run: what each of its task instances gives by itself, or the connection.
 
@@ -109,7 +113,7 @@ def rights_on(access: Access, conn_id: str, proven: Iterable[Link]) -> Rights:
     reads_account = access.reads_connection(conn_id)
     own = [link for link in proven if access.reads_runs(link.key.dag_id)]
     run = reads_account or bool(own)
-    return Rights(
+    return _rights(
         run=run,
         steps=reads_account or any(access.reads_steps(link.key.dag_id) for link in own),
         # Whoever may trigger the DAG of a sensor can choose the run that it waits for.

@@ -7,6 +7,7 @@ account, which is read in an event loop of the panel's own (``accounts.py``).
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -108,7 +109,6 @@ class Panel:
             "needs_you": wrong[:TROUBLES_SHOWN],
             "more_needs": len(wrong) - TROUBLES_SHOWN,
             "active": sum(not task.status.ended for task in account.tasks),
-            "paused": sum("paused" in row.filters for row in rows),
             "today": BudgetShare(credits_on(account.tasks, look.now), budget.daily_credits if budget else None),
             "table": _table(look, rows, request),
         }
@@ -311,8 +311,10 @@ def _table(look: Look, rows: Sequence[Row], request: Request) -> dict[str, Any]:
     wanted, conn_id = foreign_text(asked(request, "search")).strip(), look.viewing.conn_id
     kept = {name: value for name, value in {"conn": conn_id, "search": wanted}.items() if value}
     show, page = asked(request, "show"), asked(request, "page")
-    show = show if show in SHOWN or any(show in row.filters for row in rows) else "all"
-    found = [row for row in rows if show in row.filters]
+    numbers = Counter({"all": len(rows)})
+    numbers.update(name for row in rows for name in row.filters)
+    show = show if show in SHOWN or show in numbers else "all"
+    found = [row for row in rows if show == "all" or show in row.filters]
     found = [row for row in found if row.matches(wanted.casefold())] if wanted else found
     number = int(page) if page.isdecimal() and len(page) < 7 else 1
     number = max(1, min(number, -(-len(found) // PAGE_SIZE)))
@@ -324,10 +326,11 @@ def _table(look: Look, rows: Sequence[Row], request: Request) -> dict[str, Any]:
         "total": len(found),
         **{name: urlencode({**kept, "show": show, "page": page}) if page else None for name, page in pages.items()},
         "filters": [
-            Choice(label, urlencode({**kept, "show": name}), name == show, sum(name in row.filters for row in rows))
+            Choice(label, urlencode({**kept, "show": name}), name == show, numbers[name])
             for name, label in (SHOWN if show in SHOWN else {**SHOWN, show: "Same reason"}).items()
         ],
         "show": show,
+        "numbers": numbers,
         "search": wanted,
     }
 

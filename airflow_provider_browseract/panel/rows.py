@@ -103,8 +103,9 @@ class Look:
         """Return a run as a row, with one of its task instances. Default: one that has failed, or has started it."""
         # A run that is active is not told by a task instance that does not wait for it any more.
         failed, own = self._failure_of_run.get(task.id, (None, None)) if task.status.ended else (None, None)
-        link = link or own or next(iter(self.viewing.proven(task.id)), None)
-        return Row(self, task, link, self.rights_on(task.id), failed)
+        proven = self.viewing.proven(task.id)
+        rights = rights_on(self.viewing.access, self.account.conn_id, proven)
+        return Row(self, task, link or own or next(iter(proven), None), rights, failed)
 
     def rows(self) -> list[Row]:
         """Return the runs of the last 24 hours and the failed task instances that the viewer may see.
@@ -182,9 +183,11 @@ class Look:
         return named == self.account.conn_id or named not in self.viewing.connections
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """A run with or without a task instance, or a failed task instance whose run is not known or was not started.
+
+    There is one for each run of the account, so it keeps nothing that follows from its fields.
 
     :param task: the run. Its texts are only for :func:`~airflow_provider_browseract.panel.run.visible`.
     :param link: the task instance that is shown with the run.
@@ -260,7 +263,7 @@ class Row:
             return None
         return "workflows" if self.task.api_version is ApiVersion.V2 else "bots", self.task.source_id
 
-    @cached_property
+    @property
     def is_unread(self) -> bool:
         """Whether the run is active and not waited for."""
         return self.task is not None and self.look.is_unread(self.task)
@@ -303,7 +306,7 @@ class Row:
         """The credits of the run so far."""
         return self.task.credit if self.task else None
 
-    @cached_property
+    @property
     def group(self) -> str:
         """What is equal for rows that need a person for the same reason. The numbers in a reason do not count."""
         parts = [self.id]
@@ -311,18 +314,18 @@ class Row:
             parts = [self.failed.key.dag_id, self.failed.key.task_id, self.state, re.sub(r"\d+", "#", self.reason)]
         return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
 
-    @cached_property
-    def filters(self) -> set[str]:
-        """The filters of a list that show the row."""
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The filters of a list that show the row, beside the one that shows all."""
         status = self.task.status if self.task else None
-        shows = {
-            "all": True,
-            "active": self.is_active,
-            "paused": status in (TaskStatus.PAUSED, TaskStatus.PAUSING),
-            "unread": self.is_unread,
-            "failed": self.failed is not None or status is TaskStatus.FAILED,
-        }
-        return {name for name, shown in shows.items() if shown} | ({self.group} if self.needs_you else set())
+        shows = (
+            ("active", self.is_active),
+            ("paused", status in (TaskStatus.PAUSED, TaskStatus.PAUSING)),
+            ("unread", self.is_unread),
+            ("failed", self.failed is not None or status is TaskStatus.FAILED),
+        )
+        own = (self.group,) if self.needs_you else ()
+        return (*(name for name, shown in shows if shown), *own)
 
     @property
     def order(self) -> tuple[bool, bool, float]:
