@@ -260,8 +260,7 @@ workflows: $(RELEASE)/.ready
 	@$(SCHEMA) vendor.compose-spec $(DOCUMENTED)/docker-compose.override.yaml
 	@$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
 	@$(SCHEMA) vendor.dependabot .github/dependabot.yml
-	@$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
-	@$(SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	@$(SCHEMA) vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
 
 mutants: $(READY) $(STORES)
 	@$(RUN) python -m dev.mutants --sample $(SAMPLE) --seed $(or $(SEED),1) $(MUTANTS)

@@ -1,8 +1,8 @@
 """Run the parts of ``make test``, ``.ci/run``, ``make weekly`` or ``make matrix``, each part to its end.
 
-There are two lanes, or one of the matrix. What a part prints is in ``.venv/parts``. A line each minute shows how far
-the parts are. At the end come what was skipped on this machine and why, a table, and the last lines of each part that
-has failed. Only one lane starts an Airflow: with two, a callback may come after a poll. This needs only Python's
+There are two lanes, or one of the matrix. What a part prints is in ``.venv/parts``. A line each minute shows which
+parts are running. At the end come what was skipped on this machine and why, a table, and the last lines of each part
+that has failed. Only one lane starts an Airflow: with two, a callback may come after a poll. This needs only Python's
 standard library.
 """
 
@@ -41,11 +41,9 @@ CELLS = (
 
 OLDEST = CELLS[4]  # what CI runs beside the newest Airflow
 
-WITHOUT_TESTS = ("check", "docs", "dist")
-
 HEARTBEAT, GRACE = 60.0, 60.0
-"""Seconds between two lines that show how far the running parts are; and that a part has to end after an interruption,
-before it is killed."""
+"""Seconds between two lines that show which parts are running; and that a part has to end after an interruption, before
+it is killed."""
 
 
 @dataclass(eq=False)
@@ -67,18 +65,6 @@ class Part:
     def find(self, pattern: str) -> list[str]:
         """Return what matches in what it has printed."""
         return re.findall(pattern, self.log.read_text(errors="replace"), re.MULTILINE)
-
-    @property
-    def progress(self) -> str:
-        """Its name, and the share of its tests that have ended."""
-        if self.name in WITHOUT_TESTS:
-            return self.name
-        printed = self.log.read_text(errors="replace").rpartition("test session starts")[2]
-        number = re.search(r"(?:^collected |^\d+ workers \[)(\d+) item", printed, re.MULTILINE)
-        # A letter for each test. In one process, each file has its own line.
-        ended = re.findall(r"^(?:tests/\S+ )?([.EFXsx]+)(?: +\[ *\d+%\])?$", printed, re.MULTILINE)
-        share = 100 * len("".join(ended)) // int(number[1]) if number else 0
-        return f"{self.name} {min(share, 100)} %"
 
     async def run(self) -> None:
         """Run it to its end, or end it if this is canceled."""
@@ -156,8 +142,8 @@ async def run_all(lanes: list[list[Part]]) -> None:
     async def show() -> None:
         while True:
             await asyncio.sleep(HEARTBEAT)
-            running = [part for lane in lanes for part in lane if part.log.exists() and not part.result]
-            print(*(part.progress for part in running), sep=", ", flush=True)
+            running = [part.name for lane in lanes for part in lane if part.log.exists() and not part.result]
+            print("Running:", ", ".join(running), flush=True)
 
     interrupted = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

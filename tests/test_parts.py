@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from dev import parts
-from tests.helpers.cases import cases
 from tests.helpers.local_airflow import is_running, wait_for
 from tests.helpers.pages import ROOT
 
@@ -71,20 +69,6 @@ def test_failed_part_hides_no_other_and_its_output_comes_last(start):
     assert re.search(r"\nbroken FAILED\. The end of .*broken\.txt:\nbroken\n.*Error 3\n$", printed)
 
 
-@cases(
-    ("nothing was printed yet", "units", "", "units 0 %"),
-    ("tests are being found", "units", "=== test session starts ===\n", "units 0 %"),
-    ("several processes", "units", f"3 workers [400 items]\n\n{'.' * 72} [ 18%]\n.s.F", "units 19 %"),
-    ("one process", "e2e", "collected 70 items\n\ntests/a.py ......  [  8%]\ntests/b.py .", "e2e 10 %"),
-    ("second pytest", "databases", "collected 1 item\n\n. [100%]\n= test session starts =\n", "databases 0 %"),
-    ("part without tests", "docs", "reading sources... [ 50%]", "docs"),
-)
-def test_progress_is_the_share_of_tests_that_have_ended(tmp_path, monkeypatch, name, printed, progress):
-    monkeypatch.setattr(parts, "LOGS", tmp_path)
-    (tmp_path / f"{name}.txt").write_text(printed)
-    assert parts.Part(name).progress == progress
-
-
 def pid_of(folder: Path, target: str) -> int:
     """Return the process of a part, once it has begun."""
     file = folder / f"{target}.pid"
@@ -95,7 +79,7 @@ def pid_of(folder: Path, target: str) -> int:
 def test_interruption_ends_the_parts_and_begins_no_other(start, tmp_path, ending):
     runner = start("long never", "deaf never")
     pids = [pid_of(tmp_path, "long"), pid_of(tmp_path, "deaf")]
-    assert next(line for line in runner.stdout if "%" in line) == "long 0 %, deaf 0 %\n"
+    assert next(line for line in runner.stdout if "Running" in line) == "Running: long, deaf\n"
     runner.send_signal(ending)
     assert runner.wait(60) == 130
     wait_for("The end of the parts", lambda: not any(map(is_running, pids)), timeout=20)
