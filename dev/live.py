@@ -26,11 +26,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.calls import Call
@@ -57,14 +57,12 @@ LISTED = timings.LIST_READS[0]
 """Seconds within which a new run has to be listed."""
 
 
-@dataclass
 class Signals:
     """The first signal that ends the command raises ``KeyboardInterrupt``, but not while it is held."""
 
-    held: bool = False
-    came: bool = False
+    held = came = False
 
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             # nohup ignores SIGHUP.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
@@ -87,6 +85,13 @@ class Signals:
             raise KeyboardInterrupt
 
 
+class Silent(WSGIRequestHandler):
+    """Prints nothing: the address of a callback can be secret."""
+
+    def log_message(self, *args: Any) -> None:
+        """Print nothing."""
+
+
 @contextmanager
 def receiving(port: int | None) -> Iterator[set[str] | None]:
     """Receive callbacks at a port; yield the ends of their addresses. Without a port, yield None."""
@@ -95,18 +100,12 @@ def receiving(port: int | None) -> Iterator[set[str] | None]:
         return
     came = set[str]()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            came.add(self.path.rpartition("/")[2])
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def receive(environ: dict[str, Any], start: Any) -> list[bytes]:
+        came.add(environ["PATH_INFO"].rpartition("/")[2])
+        start("200 OK", [])
+        return []
 
-        def log_message(self, *args: Any) -> None:
-            """Print nothing: the address can be secret."""
-
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+    with make_server("127.0.0.1", port, receive, handler_class=Silent) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield came
         server.shutdown()
@@ -130,7 +129,7 @@ class Live:
     secrets: set[str]
     differences: int = 0
     active: dict[str, RunRequest] = field(default_factory=dict)
-    unclear: tuple[RunRequest, float] | None = None
+    unclear: Source | None = None
 
     def compare(self, what: str, expected: str, found: str, same: bool) -> None:
         """Print what was expected and found."""
@@ -188,24 +187,23 @@ class Live:
 
     def _start(self, request: RunRequest, *, plan_may_be_full: bool = False) -> str | None:
         """Start a run, and return its id; None if there is none, or if that is not known."""
-        began, error = time.time(), None
+        began, error, created = time.time(), None, None
         what, expected = f"a start of the {request.source.kind}", "a run"
         with self.signals.holding():
             # Whatever fails from here on, there may be a run.
-            self.unclear = (request, began)
+            self.unclear = request.source
             try:
                 created = self.client.send(request.call)
                 self.active[created.id] = request
-                self.unclear = None
             except BrowserActError as refusal:
                 error = refusal
-                if error.not_processed:
-                    self.unclear = None
-        if error is not None:
+            if error is None or error.not_processed:
+                self.unclear = None
+        if created is None:
             kind: Any = errors.ConcurrencyLimitError
             if plan_may_be_full:
                 what, expected = f"{what} beside another run, with a full plan", kind.__name__
-            words = f": {error.msg}" if error.msg else ""
+            words = f": {error.msg}" if error and error.msg else ""
             self.compare(what, expected, described(error) + words, plan_may_be_full and isinstance(error, kind))
             return None
         self.compare(what, expected, "a run", True)
@@ -219,28 +217,23 @@ class Live:
 
     def _compare_the_list(self, request: RunRequest, task_id: str, began: float) -> None:
         """Wait until the list of runs has a run, by which a lost start would be found."""
+        api, since = APIS[request.source.api_version], datetime.fromtimestamp(began - timings.CLOCK_SKEW, timezone.utc)
+        call = api.list_tasks(source_id=request.source.id, created_at_from=since)
+        entry = Entry(request.source, "", "", "", written_at=began, longest_call=0.0, max_tries=0)
         listed: dict[str, bool | None] = {}
         while task_id not in listed and time.time() - began < LISTED:
             time.sleep(POLL_INTERVAL)
-            listed = self._listed(request, began)
+            listed = {task.id: match_task(task, entry, request) for task in self.client.iter_items(call)}
         found = f"after {time.time() - began:.0f} s" if task_id in listed else "not listed"
         self.compare("the list of runs", f"the run within {LISTED:g} s", found, task_id in listed)
         certain = [each for each, match in listed.items() if match] == [task_id]
         self.compare("its inputs there", "those of this run alone", "the same" if certain else "not certain", certain)
 
-    def _listed(self, request: RunRequest, began: float) -> dict[str, bool | None]:
-        """Return the runs that were created since a start, and whether they certainly match it."""
-        api, since = APIS[request.source.api_version], datetime.fromtimestamp(began - timings.CLOCK_SKEW, timezone.utc)
-        entry = Entry(request.source, "", "", "", written_at=began, longest_call=0.0, max_tries=0)
-        tasks = self.client.iter_items(api.list_tasks(source_id=request.source.id, created_at_from=since))
-        return {task.id: match_task(task, entry, request) for task in tasks}
-
     def _follow(self, request: RunRequest, task_id: str) -> None:
         """Poll a run until it has ended, and compare what it has then."""
         api, name = APIS[request.source.api_version], str(request.source.kind)
         deadline = time.monotonic() + self.timeout
-        statuses: list[TaskStatus] = []
-        credits: list[float] = []
+        statuses, credits = list[TaskStatus](), list[float]()
         while not (task := self.client.send(api.get_task(task_id))).status.ended:
             statuses += [task.status] if task.status not in statuses[-1:] else []
             credits += [task.credits_so_far] if task.credits_so_far not in credits[-1:] else []
@@ -250,13 +243,9 @@ class Live:
             time.sleep(POLL_INTERVAL)
         del self.active[task_id]
         statuses.append(task.status)
+        good = task.status is TaskStatus.FINISHED and TaskStatus.UNKNOWN not in statuses
         shown = " > ".join(map(str, statuses))
-        self.compare(
-            f"statuses of the {name}",
-            "finished, and known ones before",
-            shown,
-            task.status is TaskStatus.FINISHED and TaskStatus.UNKNOWN not in statuses,
-        )
+        self.compare(f"statuses of the {name}", "finished, and known ones before", shown, good)
         grown = " > ".join(f"{each:g}" for each in credits) or "never seen active"
         self.compare("its credits", "growing while it is active", grown, credits == sorted(credits))
         self._compare_later(request, task)
@@ -286,27 +275,13 @@ class Live:
     def stop_all(self) -> list[str]:
         """Stop what is active, and return a sentence for each run that may still be active."""
         left = []
-        if self.unclear is not None and not self._find(*self.unclear):
-            left.append(f"A start of {self.unclear[0].source} may have created a run, which may be using credits.")
+        if self.unclear is not None:
+            left.append(f"A start of {self.unclear} may have created a run, which may be using credits.")
         for task_id, request in self.active.items():
             error = self.error_of(APIS[request.source.api_version].stop_task(task_id))
             if error is not None and not isinstance(error, errors.TaskEndedError):
                 left.append(f"BrowserAct task {task_id} of {request.source} may be active and using credits.")
         return left
-
-    def _find(self, request: RunRequest, began: float) -> bool:
-        """Look for the run of a start without a clear response, and return whether it is certainly found."""
-        # Before that moment, the run may be missing in the list, and one that matches may be of somebody else.
-        time.sleep(max(0.0, began + LISTED - time.time()))
-        deadline = time.monotonic() + LATE
-        while time.monotonic() < deadline:
-            with suppress(BrowserActError):
-                certain = [task_id for task_id, match in self._listed(request, began).items() if match]
-                self.active |= dict.fromkeys(certain, request) if len(certain) == 1 else {}
-                if certain:
-                    return len(certain) == 1
-            time.sleep(POLL_INTERVAL)
-        return False
 
 
 def described(error: BrowserActError | None) -> str:

@@ -12,8 +12,7 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,10 +20,7 @@ from typing import Any
 
 from playwright.sync_api import FloatRect, FrameLocator, Locator, Page
 
-from airflow_provider_browseract.api import v2
-from airflow_provider_browseract.api.client import BrowserActClient
-from airflow_provider_browseract.api.settings import Settings
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator
+from airflow_provider_browseract.emulator import LOG_IN, SEARCH, Emulator
 from tests.helpers.browser import LOOKS, running_browser
 from tests.helpers.catalogue import add
 from tests.helpers.local_airflow import LocalAirflow, run_command, wait_for
@@ -48,7 +44,6 @@ LIMIT = 150.0
 PROFILE = "example_browseract_profile"
 SEARCHING = "example_browseract_search"
 PERSON = "example_browseract_person"
-OUTSIDE = "example_browseract_outside"
 
 
 @dataclass(frozen=True)
@@ -139,36 +134,6 @@ def box(element: Locator) -> FloatRect:
     found = element.bounding_box()
     assert found is not None
     return found
-
-
-def outside(studio: Studio) -> bytes:
-    """Show the DAG run of a BrowserAct run that Airflow has not started."""
-    emulator = studio.service
-    # A watcher reports what ends after its first look.
-    studio.wait_for("A look of the watcher", lambda: any(each.endpoint == "list-tasks" for each in emulator.requests))
-    with BrowserActClient(Settings(api_key=studio.service.api_key, base_url=studio.service.url)) as client:
-        task_id = client.send(v2.run(ORDERS.id)).id
-    run_id = studio.wait_for("The DAG run", partial(run_that_read, studio.airflow, task_id))
-    studio.open(f"dags/{OUTSIDE}/runs/{run_id}/asset_events")
-    unfold(studio.details(), 4)
-    events = studio.details().get_by_test_id("card-list")
-    return studio.shoot(lambda: studio.between(studio.header(), events))
-
-
-def run_that_read(airflow: LocalAirflow, task_id: str) -> str | None:
-    """Return the ended run of the DAG that has read the output of a BrowserAct task."""
-    for run in airflow.api("GET", f"dags/{OUTSIDE}/dagRuns")["dag_runs"]:
-        run_id: str = run["dag_run_id"]
-        if run["state"] == "success" and task_id in airflow.xcom(OUTSIDE, run_id, "read", "return_value"):
-            return run_id
-    return None
-
-
-def unfold(part: Locator, depth: int) -> None:
-    """Show the JSON in a part of a page down to some depth, as a click on each arrow does."""
-    for level in range(depth):
-        part.locator(".codicon-folding-collapsed").first.click()
-        part.locator(".codicon-folding-expanded").nth(level).wait_for()
 
 
 def log(studio: Studio) -> bytes:
@@ -290,8 +255,6 @@ def panel_workflow(studio: Studio) -> bytes:
 
 
 PICTURES: dict[str, Callable[[Studio], bytes]] = {
-    # First, as long as Airflow has started no run of the workflow that is watched.
-    "outside": outside,
     "log": log,
     "links": links,
     "required_action": required_action,
@@ -307,66 +270,42 @@ PICTURES: dict[str, Callable[[Studio], bytes]] = {
 """What takes each picture."""
 
 
-@contextmanager
-def browsing() -> Iterator[Page]:
-    """Have an empty page in a browser for the length of a ``with`` block."""
-    with running_browser() as browser:
-        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=SCALE, **LOOKS)
-        page.set_default_timeout(LIMIT * 1000)
-        yield page
-
-
-@contextmanager
-def working(folder: Path) -> Iterator[tuple[LocalAirflow, Emulator, Emulator]]:
-    """Run an Airflow, and two emulators that can call it back, for the length of a ``with`` block.
-
-    :param folder: folder for all that Airflow writes.
-    """
+def take(names: Collection[str]) -> None:
+    """Run an Airflow, and two emulators that can call it back; take the named pictures, and print a line for each."""
     account = add(Emulator(concurrency=20))
     add_history(account, 30)
-    dags = folder / "dags"
-    shutil.copytree(ROOT / "example_dags", dags)
-    shutil.copy(DAGS, dags)
-    with add(Emulator(concurrency=20)).serve() as service, account.serve() as other:
+    with (
+        running_browser() as browser,
+        tempfile.TemporaryDirectory(prefix="browseract-pictures-") as folder,
+        add(Emulator(concurrency=20)).serve() as service,
+        account.serve() as other,
+    ):
+        dags = Path(folder, "dags")
+        shutil.copytree(ROOT / "example_dags", dags)
+        shutil.copy(DAGS, dags)
         environment = {
             # Lines of a log are shown to their ends.
             "AIRFLOW__API__DEFAULT_WRAP": "True",
             # The password of the shop. The emulator refuses only "wrong".
             "AIRFLOW_CONN_SHOP": json.dumps({"conn_type": "generic", "password": "only for the pictures"}),
-            # A DAG that is unpaused watches its assets from the next reading of its file on, and there is only one.
-            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         }
-        with LocalAirflow(folder / "airflow", dags, environment).running() as airflow:
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=SCALE, **LOOKS)
+        page.set_default_timeout(LIMIT * 1000)
+        with LocalAirflow(Path(folder, "airflow"), dags, environment).running() as airflow:
             extra = json.dumps({"webhook_base_url": airflow.url})
             airflow.set_connection("browseract_default", **service.connection, extra=extra)
-            yield airflow, service, other
-
-
-def take(names: Iterable[str]) -> None:
-    """Take pictures, and print a line for each.
-
-    :param names: of :data:`PICTURES`.
-    """
-    with (
-        browsing() as page,
-        tempfile.TemporaryDirectory(prefix="browseract-pictures-") as folder,
-        working(Path(folder)) as (airflow, service, account),
-    ):
-        studio = Studio(airflow, service, account, page)
-        for name in (name for name in PICTURES if name in names):
-            picture = PICTURES[name](studio)
-            (DOCS / f"{name}.png").write_bytes(picture)
-            print(f"docs/{name}.png: {len(picture) / 1000:.0f} KB", flush=True)
+            studio = Studio(airflow, service, other, page)
+            for name in (name for name in PICTURES if name in names):
+                picture = PICTURES[name](studio)
+                (DOCS / f"{name}.png").write_bytes(picture)
+                print(f"docs/{name}.png: {len(picture) / 1000:.0f} KB", flush=True)
 
 
 def main() -> int:
     """Take the pictures with the given names, or all."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PICTURES))
-    names = parser.parse_args().names or list(PICTURES)
-    if unknown := set(names) - set(PICTURES):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(PICTURES)}")
-    take(names)
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *PICTURES], help=", ".join(PICTURES))
+    take(parser.parse_args().names or PICTURES)
     return 0
 
 

@@ -96,40 +96,22 @@ def test_different_builds_are_refused_with_the_files_that_differ(tmp_path):
         dist.check_same(tmp_path / "one.whl", tmp_path / "other.whl")
 
 
-METADATA = "p-1.dist-info/METADATA"
-WHEEL = {
-    "airflow_provider_browseract/py.typed": b"",
-    METADATA: "".join(
-        f"{field}: {value}\n"
-        for field, values in {**dist.METADATA, "Classifier": sorted(dist.CLASSIFIERS), "Version": ["1"]}.items()
-        for value in values
-    ).encode(),
-    "p-1.dist-info/RECORD": b"",
-    "p-1.dist-info/WHEEL": b"",
-    "p-1.dist-info/entry_points.txt": "".join(f"[{group}]\na = b:c\n" for group in dist.ENTRY_POINTS).encode(),
-    "p-1.dist-info/licenses/LICENSE": b"",
-}
 TREE = ["airflow_provider_browseract/py.typed", "dev/dist.py"]
+SDIST = [f"p-1/{name}" for name in (*TREE, "PKG-INFO")]
+WHEEL = [TREE[0], *(f"p-1.dist-info/{name}" for name in dist.DIST_INFO)]
+ICON = "airflow_provider_browseract/panel/static/icon.svg"
 
 
-def test_sdist_and_wheel_without_a_file_of_the_panel_are_refused():
-    tree = [*TREE, "airflow_provider_browseract/panel/static/icon.svg"]
-    with pytest.raises(dist.DistError, match=rf"wheel: missing \['{tree[-1]}'\]"):
-        dist.check_wheel(WHEEL, tree)
-    with pytest.raises(dist.DistError, match=rf"sdist: missing \['{tree[-1]}'\]; not expected \['notes\.txt'\]"):
-        dist.check_sdist({f"p-1/{name}": b"" for name in (*TREE, "PKG-INFO", "notes.txt")}, tree)
-
-
-def test_wheel_with_files_of_the_package_and_its_metadata_is_accepted():
-    assert dist.check_wheel(WHEEL, TREE)["Version"] == "1"
+def test_sdist_and_wheel_with_the_files_of_the_repository_are_accepted():
+    dist.check_files(SDIST, WHEEL, TREE)
 
 
 @cases(
-    ("a tool in it", {"dev/dist.py": b""}, r"not expected \['dev/dist\.py'\]"),
-    ("no entry points", {"p-1.dist-info/entry_points.txt": b""}, "entry points: missing"),
-    ("another name", {METADATA: b"Name: other\n"}, "Name is"),
-    ("a classifier less", {METADATA: WHEEL[METADATA].replace(b":: Typed", b"")}, "Typing :: Typed"),
+    ("sdist without a file", SDIST, [*WHEEL, ICON], [*TREE, ICON], rf"sdist: missing \['{ICON}'\]"),
+    ("sdist with another file", [*SDIST, "p-1/notes.txt"], WHEEL, TREE, r"sdist: .*not expected \['notes\.txt'\]"),
+    ("wheel without a file", [*SDIST, f"p-1/{ICON}"], WHEEL, [*TREE, ICON], rf"wheel: missing \['{ICON}'\]"),
+    ("wheel with a tool", SDIST, [*WHEEL, "dev/dist.py"], TREE, r"wheel: .*not expected \['dev/dist\.py'\]"),
 )
-def test_wrong_wheel_is_refused(changed, reason):
+def test_wrong_files_are_refused(sdist, wheel, tree, reason):
     with pytest.raises(dist.DistError, match=reason):
-        dist.check_wheel({**WHEEL, **changed}, TREE)
+        dist.check_files(sdist, wheel, tree)
