@@ -49,10 +49,7 @@ def end_over_cap(run: OwnRun, wait: Wait, task: Task) -> Task:
     if task.status.ended_by_itself:
         return task
     run.task_id = None
-    show_run(run.ledger.ti, task, run.hook, run.log)
-    if task.status.ended:
-        count_run(task)
-        run.log.info("%s", end_line(task))
+    _show_end(run, task)
     running = None if task.status.ended or fate.kind is Kind.STOPPED else fate.text
     retried = running is not None and run.leave(RunLostError(running)) is not None
     message = over_cap_text(
@@ -94,7 +91,31 @@ def give_up(run: OwnRun, wait: Wait, end: End, seen: Task | BrowserActError, tim
         why, remedy = why_unread(seen)
         raise lost(run, wait.browseract_task_id, why, remedy=remedy, seen=seen)
     reason = f"The run did not end within timeout={timeout:g} seconds."
-    return run.stop_and_fail(RunTimedOutError, reason, "Raise timeout if the run needs longer.", seen)
+    return stop_and_fail(run, RunTimedOutError, reason, "Raise timeout if the run needs longer.", seen)
+
+
+def stop_and_fail(run: OwnRun, error: type[Exception], why: str, remedy: str, about: Task | str) -> Task:
+    """Stop the run and raise an error, or return the run if it has ended by itself, because its result is paid for.
+
+    An error that forbids a retry is replaced if the run cannot be stopped and a next try can reattach to it.
+    """
+    fate = run.stop(task_id := about if isinstance(about, str) else about.id)
+    seen = None if fate.kind is Kind.RUNS else run.look(task_id)
+    if isinstance(seen, Task):
+        if seen.status.ended_by_itself:
+            return seen
+        _show_end(run, seen)
+    if fate.kind is Kind.RUNS and error is AirflowFailException and run.leave(RunLostError(why)):
+        error, remedy = RunLostError, "The next try reattaches to the run."
+    raise error(error_text(why, f"{fate.text} {remedy}".rstrip(), about=about))
+
+
+def _show_end(run: OwnRun, task: Task) -> None:
+    """Show a run that was stopped, and count it if it has ended."""
+    show_run(run.ledger.ti, task, run.hook, run.log)
+    if task.status.ended:
+        count_run(task)
+        run.log.info("%s", end_line(task))
 
 
 def lost(

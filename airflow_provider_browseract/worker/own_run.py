@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
-from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, task_instance_state
+from airflow_provider_browseract.compat import AirflowTaskTimeout, task_instance_state
 from airflow_provider_browseract.exceptions import (
     CHECK_NEWEST,
     BrowserActError,
@@ -160,19 +160,6 @@ class OwnRun:
             with tolerate_errors():
                 LiveViewLink().push(self.ledger.ti, self.url)
         return fate
-
-    def stop_and_fail(self, error: type[Exception], why: str, remedy: str, about: Task | str) -> Task:
-        """Stop the run and raise an error, or return the run if it has ended by itself, because its result is paid for.
-
-        An error that forbids a retry is replaced if the run cannot be stopped and a next try can reattach to it.
-        """
-        fate = self.stop(task_id := about if isinstance(about, str) else about.id)
-        seen = self.look(task_id) if fate.kind is Kind.ENDED else None
-        if isinstance(seen, Task) and seen.status.ended_by_itself:
-            return seen
-        if fate.kind is Kind.RUNS and error is AirflowFailException and self.leave(RunLostError(why)):
-            error, remedy = RunLostError, "The next try reattaches to the run."
-        raise error(error_text(why, f"{fate.text} {remedy}".rstrip(), about=about))
 
     def stop_on_kill(self, browseract_task_id: str, *, within: float | None = None) -> Fate:
         """Stop the run, unless ``cancel_on_kill=False`` forbids it."""

@@ -19,6 +19,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer, OnPaused, RunOptions
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.wait import FOREVER, Wait, WaitEvent
+from airflow_provider_browseract.worker.no_result import stop_and_fail
 from airflow_provider_browseract.worker.own_run import OwnRun
 from airflow_provider_browseract.worker.showing import show_run
 
@@ -53,7 +54,7 @@ def handle_pause(
         return replace(wait, ignore_pause_until=FOREVER), None
     why = "The run paused for a person, and on_paused='fail' does not wait for one."
     remedy = "To let a person help, set on_paused='ask' or on_paused='wait'."
-    return wait, run.stop_and_fail(AirflowFailException, why, remedy, task)
+    return wait, stop_and_fail(run, AirflowFailException, why, remedy, task)
 
 
 def act_on_answer(event: WaitEvent, run: OwnRun, seen: Task | BrowserActError) -> tuple[Wait, Task | BrowserActError]:
@@ -79,7 +80,7 @@ def act_on_answer(event: WaitEvent, run: OwnRun, seen: Task | BrowserActError) -
     remedy = ""
     if event.answered_by is None:
         error, remedy = RunPausedError, "To wait longer for an answer, raise the timeout of AskPerson."
-    return wait, run.stop_and_fail(error, f"The run paused for a person, and {who}.", remedy, task_id)
+    return wait, stop_and_fail(run, error, f"The run paused for a person, and {who}.", remedy, task_id)
 
 
 def _resume(wait: Wait, run: OwnRun) -> Wait:

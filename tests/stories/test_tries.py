@@ -23,6 +23,7 @@ from airflow_provider_browseract.exceptions import (
     RunTimedOutError,
     UnexpectedResponseError,
 )
+from airflow_provider_browseract.worker import showing
 from tests.stories.player import DEFERS, KINDS, SHAPES, WAYS, Try
 
 INK, OTHER = {"inputs": {"keyword": "ink"}}, {"source": ORDERS.id, "inputs": None}
@@ -212,3 +213,16 @@ def test_run_over_the_budget_is_not_started(way, kind, player):
     budget = {"daily_credits": 30}
     refused = Try(FAILS, extra=budget, cleared=True, says="20 of 30 credits are used")
     player(kind, way).play(Try(extra=budget), refused)
+
+
+@pytest.mark.parametrize("name", ["deadline", "pause with on_paused=fail"])
+@pytest.mark.parametrize("way", WAYS)
+def test_run_that_the_task_stops_is_counted_with_its_credits_and_shown(way, name, world, player, monkeypatch):
+    counted = []
+    monkeypatch.setattr(showing, "count_in_task", lambda name, **how: counted.append((name, how)))
+    found = player("workflow", way)
+    found.play_try(STORIES[name][0])
+    [run] = world.emulator.tasks
+    status = {"tags": {"status": "canceled"}}
+    assert counted == [("browseract.runs", status), ("browseract.credits", {"by": run.credit})]
+    assert "Canceled after " in found.log
