@@ -1,6 +1,6 @@
 """Start one run for each input, at most three at once, and compute the inputs in a function.
 
-If a run fails, clear only its task instance. The others keep their results, and cost nothing again.
+If a run fails, clear the DAG run with "Clear only failed tasks". The others keep their results, and cost nothing again.
 
 Replace before you use it:
 

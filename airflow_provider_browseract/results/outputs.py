@@ -20,7 +20,7 @@ from airflow_provider_browseract.runs.stored import storable
 MAX_DEPTH = 64
 """Levels of lists and dicts that a returned value may have. MySQL, the strictest of Airflow's databases, stores 100."""
 
-LARGEST_PARSED = 10 * 1024 * 1024
+LARGEST_PARSED = 10_000_000
 """Characters up to which a text is parsed. A larger one stays text, and its declared format is not checked.
 
 The value may need many times the size of the text in memory. Then Airflow makes several copies of it to store it.
@@ -31,7 +31,7 @@ LARGE_OUTPUT = 1024 * 1024
 
 BOM = "\ufeff"
 
-TOO_LARGE_TO_PARSE = f"it has more than {LARGEST_PARSED // 1024**2} million characters"
+TOO_LARGE_TO_PARSE = f"it has more than {LARGEST_PARSED // 1_000_000} million characters"
 """Why a large text is not parsed."""
 
 

@@ -64,7 +64,7 @@ class TaskSensor(BaseSensorOperator):
     :returns: the output or, with ``output_path``, a dict that describes what was written, as for that operator.
     :raises AirflowFailException: an argument is wrong, or the run failed or was canceled; no retry can fix that. Or
         BrowserAct has refused the API key from the start. A key that is refused later may be in rotation, so the
-        sensor keeps waiting: deferred for 10 minutes, otherwise until ``timeout``.
+        sensor keeps waiting: deferred for at least 10 minutes and 5 polls, otherwise until ``timeout``.
     :raises AirflowSensorTimeout: the run did not end within ``timeout``; it keeps running.
     :raises RunError: the status could not be read, or the results could not be written. Airflow's retries apply.
     """
