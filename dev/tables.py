@@ -17,26 +17,11 @@ from textwrap import fill
 from types import UnionType
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
-from airflow_provider_browseract import exceptions
+from airflow_provider_browseract import emulator, exceptions
 from airflow_provider_browseract.api import models
 from airflow_provider_browseract.api.calls import CODES
 from airflow_provider_browseract.api.settings import EXTRA_FIELDS
 from airflow_provider_browseract.decorators.browseract import browseract_task
-from airflow_provider_browseract.emulator import (
-    CallbackFault,
-    DeliveryRecord,
-    EmulatedFile,
-    EmulatedWorkflow,
-    Emulator,
-    Output,
-    RequestFault,
-    RequestRecord,
-    Response,
-    Run,
-    RunContext,
-    RunFailed,
-    WorkflowInput,
-)
 from airflow_provider_browseract.emulator.__main__ import DELAYS, command_line
 from airflow_provider_browseract.emulator.pages import render
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -161,14 +146,14 @@ def account_settings() -> str:
     options = {action.dest: action.option_strings[-1] for action in command_line()._actions}
     rows = (
         f"| `{name}` | {f'`{options[name]}`' if name in options else ''} | {text} |"
-        for name, text in attribute_docstrings(Emulator).items()
+        for name, text in attribute_docstrings(emulator.Emulator).items()
     )
     return "\n".join(("| Argument of `Emulator` | Command line | Meaning |", "| --- | --- | --- |", *rows))
 
 
 def workflow_settings() -> str:
     """Return the table of the settings of a workflow or one of its runs."""
-    texts = attribute_docstrings(EmulatedWorkflow)
+    texts = attribute_docstrings(emulator.EmulatedWorkflow)
     rows = (f"| `{name}` | {text} |" for name, text in texts.items() if name not in ("id", "kind"))
     return "\n".join(("| Setting | Meaning |", "| --- | --- |", *rows))
 
@@ -217,48 +202,30 @@ def codes() -> str:
 INTERNAL = {"begun_statuses", "has_output", "profile_given", "shown_workflow_id", "steps_begun", "worked"}
 """Fields and properties that are not for users."""
 
-METHODS = [
-    method
-    for name, method in vars(BrowserActHook).items()
-    if re.match("(run|stop|resume|iter|test)_|get_(task|spend|workflow|official|bot|region)", name)
-]
-"""The methods of the hook that users call."""
+
+def methods(cls: type, names: str = "[a-z]") -> list[Any]:
+    """Return the methods of a class whose names begin with a pattern, in the order of their definition."""
+    return [method for name in vars(cls) if re.match(names, name) and callable(method := getattr(cls, name))]
+
+
+HOOK_METHODS = methods(BrowserActHook, "(run|stop|resume|iter|test)_|get_(task|spend|workflow|official|bot|region)")
+EMULATOR_METHODS = methods(
+    emulator.Emulator, "(add|set)_|next_run|wait|fault|clear_faults|rewrite$|serve|handle|receive"
+)
+"""The methods that users call."""
+
+RECORDS = (emulator.Run, emulator.RequestRecord, emulator.DeliveryRecord, emulator.Response, emulator.RunContext)
 
 PARTS: dict[str, dict[str, Callable[[], object]]] = {
     "emulator.md": {
         "account": account_settings,
         "workflow": workflow_settings,
         "options": options,
-        "methods": partial(
-            calls,
-            Emulator.add_workflow,
-            Emulator.set_workflow,
-            Emulator.next_run,
-            Emulator.wait_until,
-            Emulator.fault,
-            Emulator.clear_faults,
-            Emulator.rewrite,
-            Emulator.serve,
-            Emulator.handle,
-            Emulator.receive,
-        ),
-        "request-faults": partial(
-            calls,
-            RequestFault.status,
-            RequestFault.slow,
-            RequestFault.hung,
-            RequestFault.reset,
-            RequestFault.html,
-            RequestFault.gateway,
-            RequestFault.redirect,
-            RequestFault.refused,
-            RequestFault.lost_response,
-        ),
-        "callback-faults": partial(
-            calls, CallbackFault.lost, CallbackFault.late, CallbackFault.repeated, CallbackFault.hung_up
-        ),
-        "made": partial(calls, WorkflowInput, EmulatedFile, Output, RunFailed),
-        "records": partial(values, Run, RequestRecord, DeliveryRecord, Response, RunContext, without=INTERNAL),
+        "methods": partial(calls, *EMULATOR_METHODS),
+        "request-faults": partial(calls, *methods(emulator.RequestFault)),
+        "callback-faults": partial(calls, *methods(emulator.CallbackFault)),
+        "made": partial(calls, emulator.WorkflowInput, emulator.EmulatedFile, emulator.Output, emulator.RunFailed),
+        "records": partial(values, *RECORDS, without=INTERNAL),
         "differences": partial(render, "differences.md"),
     },
     "operator.md": {
@@ -278,7 +245,7 @@ PARTS: dict[str, dict[str, Callable[[], object]]] = {
         "sensor": partial(arguments, TaskSensor),
         "watcher": partial(arguments, TaskFinishedTrigger),
         "hook": partial(paragraphs, BrowserActHook),
-        "methods": partial(calls, *METHODS),
+        "methods": partial(calls, *HOOK_METHODS),
         "returned": partial(
             values,
             *(models.CreatedTask, models.Task, models.TaskStatus, models.ApiVersion, models.Step, models.Failure),

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import Any
 
 import requests
 
 from airflow_provider_browseract.emulator import SEARCH, Emulator
 from airflow_provider_browseract.panel.database import TaskInstanceKey
 from dev.benchmarks.figures import Figure
-from dev.benchmarks.rows import API_KEY, CONN, Row, api_server, call, insert, prepared_airflow
+from dev.benchmarks.rows import CONN, Row, api_server, call, insert, prepared_airflow
 from tests.helpers.local_airflow import LocalAirflow
 
 RUNS = 2_000
@@ -45,9 +44,6 @@ READS = 7
 NEW = 10
 """Runs that are new when links are read again."""
 
-MONTH = 31
-RUNS_OF_A_DAY = 5_000
-
 DAG_IDS = [f"shop_{number:02}" for number in range(20)]
 OVERVIEW = "/browseract/panel/"
 FRAGMENT = {"X-BrowserAct-Panel": "fragment"}
@@ -59,7 +55,6 @@ MEMORY = Figure("memory of the API server with the first page", 20, "MiB")
 LINKS = Figure(f"links of a day among {LINKED * XCOMS:,} XComs, first read, median", 150, "ms")
 LINKS_AGAIN = Figure(f"the same, again with {NEW} new runs", 150, "ms")
 FAILURES = Figure(f"{OTHERS_FAILED:,} failures among {INSTANCES:,} task instances", 150, "ms")
-CREDITS = Figure(f"credits of {MONTH} days with {RUNS_OF_A_DAY:,} runs each, by DAG", 300, "ms")
 
 
 def panel() -> None:
@@ -97,13 +92,6 @@ def links() -> None:
         LINKS.report(first, kind)
         LINKS_AGAIN.report(again, kind)
         FAILURES.report(failures, kind)
-
-
-def month() -> None:
-    """How long the page about the credits of a month takes, whose days have many runs."""
-    with prepared_airflow() as (airflow, _):
-        by_dag, by_workflow, a_day = call(airflow, read_month)
-    CREDITS.report(by_dag, f"by workflow {by_workflow:.0f} ms; to sum a day that was read {a_day:.0f} ms")
 
 
 @contextmanager
@@ -213,45 +201,3 @@ def _median(read: Callable[[], object], before: Callable[[], object] = lambda: N
         read()
         taken.append(1000 * (time.perf_counter() - began))
     return statistics.median(taken)
-
-
-def read_month() -> tuple[float, float, float]:
-    """Make the page about the credits of a month from days that were read from BrowserAct."""
-    from airflow_provider_browseract.api.models import Task, TaskStatus
-    from airflow_provider_browseract.panel import credits, links
-    from airflow_provider_browseract.panel.accounts import Account
-    from airflow_provider_browseract.panel.days import Day
-    from airflow_provider_browseract.panel.html import Frame, render
-    from airflow_provider_browseract.panel.links import Records
-    from airflow_provider_browseract.panel.rows import Look
-    from airflow_provider_browseract.panel.viewing import Viewing
-
-    class Admin:
-        def reads(self, _: str) -> bool:
-            return True
-
-        reads_connection = reads_runs = reads
-
-    now = datetime.now(timezone.utc)
-    number, listed, rows = 0, {}, list[Row]()
-    for back in range(MONTH):
-        day, runs = now - timedelta(days=back), []
-        for _ in range(RUNS_OF_A_DAY):
-            number += 1
-            status = TaskStatus.FINISHED if number % 50 else TaskStatus.FAILED
-            of: dict[str, Any] = {"workflow_id": str(number % 30), "credit": 5, "created_at": day}
-            runs.append(Task(id=str(10**16 + number), status=status, **of))
-            rows.append(Row(_key("search", number, back), runs[-1].id, day))
-        listed[day.date()] = runs
-    insert(rows)
-    began = time.perf_counter()
-    days = {day: Day.of(day, runs, now, links.dags_on(day, CONN, API_KEY)).sums for day, runs in listed.items()}
-    first = 1000 * (time.perf_counter() - began)
-    access: Any = Admin()
-    look = Look(Viewing(access, Records(), CONN), Account(CONN), now)
-
-    def page(by_dag: bool) -> None:
-        content, frame = credits.credits_content(look, days, by_dag), Frame("/", "credits", conn_id=CONN, as_of=now)
-        render("credits.html", frame, fragment=True, look=look, **content)
-
-    return _median(partial(page, True)), _median(partial(page, False)), first / MONTH

@@ -53,7 +53,7 @@ def _import(figure: Figure, base: str, addition: str) -> None:
 
 BENCHMARKS = {
     each.__name__: each
-    for each in (imports, callbacks.route, waits.waits, responses.responses, panel.panel, panel.links, panel.month)
+    for each in (imports, callbacks.route, waits.waits, responses.responses, panel.panel, panel.links)
 }
 
 
