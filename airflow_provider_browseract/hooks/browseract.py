@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from airflow.sdk import BaseHook
 
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.calls import Call
@@ -23,9 +19,7 @@ from airflow_provider_browseract.api.models import (
     TaskState,
     TaskStatus,
 )
-from airflow_provider_browseract.api.settings import Settings
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.compat import in_dag_test
 from airflow_provider_browseract.exceptions import (
     BrowserActError,
     InputError,
@@ -33,23 +27,20 @@ from airflow_provider_browseract.exceptions import (
     TaskEndedError,
     TaskNotFoundError,
 )
-from airflow_provider_browseract.hooks import connection as form
-from airflow_provider_browseract.in_airflow.hiding import NOTHING
-from airflow_provider_browseract.in_airflow.shielding import uninterrupted
+from airflow_provider_browseract.hooks.connected import ConnectedHook
+from airflow_provider_browseract.hooks.connection import check_for_start
 from airflow_provider_browseract.runs import timings
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
-    from airflow_provider_browseract.api.client import BrowserActClient
     from airflow_provider_browseract.spending.spend import Spend
 else:
-    # Agents read the annotations of the methods, so each name in them has a value. These modules take long to import.
-    AsyncBrowserActClient = BrowserActClient = Spend = Any
+    # Agents read the annotations of the methods, so each name in them has a value. This module takes long to import.
+    Spend = Any
 
 T = TypeVar("T")
 
 
-class BrowserActHook(BaseHook):
+class BrowserActHook(ConnectedHook):
     """Call BrowserAct with an Airflow connection of type ``browseract``. Each endpoint has a method, which blocks.
 
     The hook reads the connection at the first call, and again after BrowserAct has refused the API key. If it then has
@@ -73,105 +64,9 @@ class BrowserActHook(BaseHook):
     :param browseract_conn_id: id of the Airflow connection.
     """
 
-    conn_name_attr = "browseract_conn_id"
-    default_conn_name = "browseract_default"
-    conn_type = form.CONNECTION_TYPE
-    hook_name = form.HOOK_NAME
-
-    # Airflow 3.1 gets the form from these methods, and newer versions from the provider info.
-    get_connection_form_widgets = staticmethod(form.form_widgets)
-    get_ui_field_behaviour = staticmethod(form.STANDARD_FIELDS.copy)
-
-    def __init__(self, browseract_conn_id: str = default_conn_name) -> None:
-        super().__init__()
-        self.browseract_conn_id = browseract_conn_id
-        self._settings: Settings | None = None
-        self._key_refused = False
+    def __init__(self, browseract_conn_id: str = ConnectedHook.default_conn_name) -> None:
+        super().__init__(browseract_conn_id)
         self._of_bots: set[str] = set()
-        self.hiding = NOTHING
-        """What :attr:`client` removes from the runs that it returns. Operators and sensors set it."""
-
-    @property
-    def settings(self) -> Settings:
-        """The settings of the connection."""
-        # Another thread may let the hook forget them.
-        settings = self._settings
-        if settings is None:
-            settings = self._settings = form.read_settings(self.get_connection(self.browseract_conn_id))
-        return settings
-
-    def own_settings(self) -> Settings:
-        """Return the settings of a connection to BrowserAct, for those who choose it by its id.
-
-        The password of another service must not be sent to BrowserAct, or to wherever the connection points.
-
-        :raises InputError: it is of another type, or its fields cannot be used.
-        """
-        form.check_type(self.get_connection(self.browseract_conn_id))
-        return self.settings
-
-    def _current(self, within: float | None = None) -> Settings:
-        try:
-            return self.settings.within(within)
-        except Exception as error:
-            if not self._key_refused:
-                raise
-            # Only the call fails if the connection cannot be read again, so that a wait for a run continues.
-            raise form.unreadable(self.browseract_conn_id, error) from error
-
-    async def asettings(self) -> Settings:
-        """Return the settings of the connection, without blocking an event loop."""
-        # Under dag.test(), only the blocking method finds the connections that Airflow stores.
-        if self._settings is None and not in_dag_test():
-            self._settings = form.read_settings(await uninterrupted(self.aget_connection(self.browseract_conn_id)))
-        return self.settings
-
-    def _forget(self) -> None:
-        """Read the connection again when it is needed next, because someone may have replaced the API key."""
-        self._settings, self._key_refused = None, True
-
-    @cached_property
-    def client(self) -> BrowserActClient:
-        """The client that sends the calls of workers."""
-        from airflow_provider_browseract.api.client import BrowserActClient
-
-        return BrowserActClient(self._current, refused=self._forget, shown=self._shown, warn=self.log.warning)
-
-    def _shown(self, result: Any) -> Any:
-        return self.hiding.apply(result)
-
-    def get_conn(self) -> BrowserActClient:
-        """Return :attr:`client`. All hooks of Airflow have a method with this name."""
-        return self.client
-
-    def client_within(self, seconds: float | None) -> AbstractContextManager[BrowserActClient]:
-        """Return a client for calls that must end in time.
-
-        :param seconds: seconds after which a call fails, retries included; ``None`` for :attr:`client`, whose limits
-            are those of the connection.
-        """
-        if seconds is None:
-            return nullcontext(self.client)
-        from airflow_provider_browseract.api.client import BrowserActClient
-
-        return BrowserActClient(lambda: self._current(seconds), refused=self._forget)
-
-    @asynccontextmanager
-    async def async_client(self, *, within: float | None = None) -> AsyncIterator[AsyncBrowserActClient]:
-        """Open a client for an event loop. If the connection cannot be read, only the call fails.
-
-        :param within: as ``seconds`` of :meth:`client_within`.
-        """
-        from airflow_provider_browseract.api.async_client import AsyncBrowserActClient
-
-        async def settings() -> Settings:
-            try:
-                return (await self.asettings()).within(within)
-            except Exception as error:
-                raise form.unreadable(self.browseract_conn_id, error) from error
-
-        async with AsyncBrowserActClient(settings, refused=self._forget, shown=self._shown) as client:
-            yield client
 
     def run_task(
         self,
@@ -260,7 +155,7 @@ class BrowserActHook(BaseHook):
         # DAG files import this module.
         from airflow_provider_browseract.runs.request import read_request
 
-        form.check_for_start(self.settings)
+        check_for_start(self.settings)
         call = read_request(kind, source_id, inputs, api_base_url=self.settings.base_url, **arguments).call
         try:
             return self.client.send(call)

@@ -420,7 +420,7 @@ def supervisor(browseract_emulator, monkeypatch):
 async def test_async_call_reads_its_connection_in_a_blocking_way_only_under_dag_test(
     monkeypatch, under_dag_test, conn_id, found
 ):
-    monkeypatch.setattr("airflow_provider_browseract.hooks.browseract.in_dag_test", lambda: under_dag_test)
+    monkeypatch.setattr("airflow_provider_browseract.hooks.connected.in_dag_test", lambda: under_dag_test)
     with nullcontext() if found else pytest.raises(errors.ConnectionFailedError):
         assert await awaited(BrowserActHook(conn_id), v2.list_regions())
 
