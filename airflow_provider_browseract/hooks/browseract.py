@@ -28,7 +28,7 @@ from airflow_provider_browseract.exceptions import (
     TaskNotFoundError,
 )
 from airflow_provider_browseract.hooks.connected import ConnectedHook
-from airflow_provider_browseract.hooks.connection import check_for_start
+from airflow_provider_browseract.hooks.connection import STANDARD_FIELDS, check_for_start, form_widgets
 from airflow_provider_browseract.runs import timings
 
 if TYPE_CHECKING:
@@ -63,6 +63,11 @@ class BrowserActHook(ConnectedHook):
 
     :param browseract_conn_id: id of the Airflow connection.
     """
+
+    # Newer versions of Airflow read the form from the provider info. Airflow 3.1 calls these methods, and finds them
+    # only in the class that the provider info names, not in its parents.
+    get_connection_form_widgets = staticmethod(form_widgets)
+    get_ui_field_behaviour = staticmethod(STANDARD_FIELDS.copy)
 
     def __init__(self, browseract_conn_id: str = ConnectedHook.default_conn_name) -> None:
         super().__init__(browseract_conn_id)

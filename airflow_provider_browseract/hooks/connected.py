@@ -36,10 +36,6 @@ class ConnectedHook(BaseHook):
     conn_type = form.CONNECTION_TYPE
     hook_name = form.HOOK_NAME
 
-    # Airflow 3.1 gets the form from these methods, and newer versions from the provider info.
-    get_connection_form_widgets = staticmethod(form.form_widgets)
-    get_ui_field_behaviour = staticmethod(form.STANDARD_FIELDS.copy)
-
     def __init__(self, browseract_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.browseract_conn_id = browseract_conn_id

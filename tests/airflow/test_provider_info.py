@@ -74,6 +74,10 @@ def test_airflow_discovers_provider_hook_and_link():
     assert any(link.endswith("BrowserActTaskLink") for link in manager.extra_links_class_names)
 
 
+def test_class_of_the_hook_itself_has_the_methods_that_airflow_3_1_looks_for():
+    assert {"get_connection_form_widgets", "get_ui_field_behaviour"} <= vars(BrowserActHook).keys()
+
+
 def test_airflow_connection_form_shows_every_field(monkeypatch):
     singletons = type(ProvidersManager)
     if hasattr(singletons, "_instances"):
