@@ -8,16 +8,14 @@
 3. Installs the wheel in a new environment, and tries it there from outside of the repository. ``.ci/run`` and
    ``make cell`` run tests with the wheel.
 
-Writes both files to ``dist/``. Their checksums, an SBOM of the environment in which the wheel was tried, and the
-section of the changelog go to ``build/``. The versions of the build tools are pinned, so whoever runs this on the same
-commit gets the same checksums.
+Writes both files to ``dist/``. Their checksums and the section of the changelog go to ``build/``. The versions of the
+build tools are pinned, so whoever runs this on the same commit gets the same checksums.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -153,24 +151,6 @@ def install(folder: Path, wheel: Path, constraints: Path) -> Path:
     return python
 
 
-def list_components(python: Path, version: str, pyproject: Path, out: Path) -> int:
-    """Write the SBOM of an environment, and return the number of its components besides the package.
-
-    :param version: the version of the package, which is not in ``pyproject.toml``.
-    """
-    words = ["cyclonedx-py", "environment", f"--pyproject={pyproject}", "--mc-type=library", "--output-reproducible"]
-    _run(*words, f"--output-file={out}", python, SOURCE_DATE_EPOCH=commit_time())
-    sbom = json.loads(out.read_text())
-    package = sbom["metadata"]["component"]
-    package |= {"version": version, "purl": f"pkg:pypi/{package['name']}@{version}"}
-    # The wheel was installed from a folder that exists on this machine only.
-    for component in [package, *sbom["components"]]:
-        found = component.get("externalReferences", [])
-        component["externalReferences"] = [each for each in found if not each["url"].startswith("file:")]
-    out.write_text(json.dumps(sbom, indent=2, sort_keys=True) + "\n")
-    return len(sbom["components"])
-
-
 def build_all(work: Path) -> dict[str, Path]:
     """Build the last commit in different ways, check that the builds are the same, and return sdist and wheel.
 
@@ -189,8 +169,8 @@ def build_all(work: Path) -> dict[str, Path]:
     return first
 
 
-def check_all(built: dict[str, Path], changelog: str, tag: str | None) -> tuple[str, str]:
-    """Check metadata, files, tag and changelog, and return the version and the release notes.
+def check_all(built: dict[str, Path], changelog: str, tag: str | None) -> str:
+    """Check metadata, files, tag and changelog, and return the release notes.
 
     :param tag: the tag of the release, if this is one.
     """
@@ -201,24 +181,18 @@ def check_all(built: dict[str, Path], changelog: str, tag: str | None) -> tuple[
     if tag not in (None, f"v{version}"):
         raise DistError(f"The tag is {tag}, but the version is {version}")
     print(f"Version {version} has the right files: the sdist has all {len(tree)} of the repository.")
-    return version, release_notes(changelog, version, dated=tag is not None)
+    return release_notes(changelog, version, dated=tag is not None)
 
 
-def try_all(work: Path, wheel: Path, version: str, airflow: str) -> Path:
-    """Try the wheel in a new environment, and return the SBOM of that.
+def try_wheel(work: Path, wheel: Path, airflow: str) -> None:
+    """Try the wheel in a new environment.
 
-    :param version: the version of the package.
     :param airflow: the Airflow version of the environment.
     """
-    source = work / "source"
-    constraints = source / "dev" / "constraints" / f"airflow-{airflow}.txt"
-    python = install(work / "environment", wheel, constraints)
-    smoke = _run(python, "-I", source / "dev" / "smoke.py", cwd=work)
+    dev = work / "source" / "dev"
+    python = install(work / "environment", wheel, dev / "constraints" / f"airflow-{airflow}.txt")
+    smoke = _run(python, "-I", dev / "smoke.py", cwd=work)
     print(f"In a new environment with Airflow {airflow}, outside of the repository:\n{smoke.rstrip()}")
-    sbom = work / "sbom.cdx.json"
-    components = list_components(python, version, source / "pyproject.toml", sbom)
-    print(f"The SBOM of that environment lists the package and {components} libraries.")
-    return sbom
 
 
 def make(work: Path, airflow: str, tag: str | None) -> None:
@@ -230,14 +204,13 @@ def make(work: Path, airflow: str, tag: str | None) -> None:
     if _run("git", "status", "--porcelain", "--untracked-files=no"):
         print("Changes that are not committed are left out.")
     built = build_all(work)
-    version, notes = check_all(built, (work / "source" / "CHANGELOG.md").read_text(), tag)
-    sbom = try_all(work, built["wheel"], version, airflow)
+    notes = check_all(built, (work / "source" / "CHANGELOG.md").read_text(), tag)
+    try_wheel(work, built["wheel"], airflow)
     for folder in (DIST, BESIDE):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     for path in built.values():
         shutil.copy(path, DIST)
-    shutil.copy(sbom, BESIDE)
     (BESIDE / "release-notes.md").write_text(notes)
     sums = "".join(f"{checksum(path)}  {path.name}\n" for path in sorted(DIST.iterdir()))
     (BESIDE / "SHA256SUMS").write_text(sums)

@@ -35,7 +35,7 @@ BEHIND = Figure(f"a genuine callback behind {FLOOD} forged ones, longest", 1, "s
 
 def route() -> None:
     """Send a stream of callbacks that each resume a task, and genuine ones behind many forged ones."""
-    with prepared_airflow() as (airflow, _), api_server(airflow):
+    with prepared_airflow() as airflow, api_server(airflow):
         taken, outcomes = asyncio.run(send(deferred(airflow, PER_SECOND * SECONDS), PER_SECOND))
         RESPONSE.report(statistics.median(taken), f"99th percentile {statistics.quantiles(taken, n=100)[98]:.0f} ms")
         LOST.report(outcomes.total() - outcomes["resumed"])

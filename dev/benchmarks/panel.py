@@ -87,7 +87,7 @@ def panel() -> None:
 def links() -> None:
     """How long the panel reads Airflow's database that has many XComs, on SQLite and on PostgreSQL."""
     for kind in ("SQLite", "PostgreSQL"):
-        with prepared_airflow(kind) as (airflow, _):
+        with prepared_airflow(kind) as airflow:
             first, again, failures = call(airflow, read_links)
         LINKS.report(first, kind)
         LINKS_AGAIN.report(again, kind)
@@ -100,7 +100,7 @@ def _panel() -> Iterator[LocalAirflow]:
     emulator = _account()
     with emulator.serve() as running:
         variables = {f"AIRFLOW_CONN_{CONN.upper()}": json.dumps(running.connection)}
-        with prepared_airflow(variables=variables) as (airflow, _):
+        with prepared_airflow(variables=variables) as airflow:
             call(airflow, fill, [task.id for task in emulator.tasks])
             with api_server(airflow):
                 yield airflow

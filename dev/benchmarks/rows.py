@@ -21,7 +21,7 @@ import requests
 
 from airflow_provider_browseract.panel.database import TaskInstanceKey
 from airflow_provider_browseract.runs.routes import OPERATORS
-from tests.helpers.databases import Database, postgres
+from tests.helpers.databases import postgres
 from tests.helpers.local_airflow import LocalAirflow, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,8 +148,8 @@ def analyze() -> None:
 @contextmanager
 def prepared_airflow(
     kind: str = "PostgreSQL", variables: Mapping[str, str] = MappingProxyType({})
-) -> Iterator[tuple[LocalAirflow, Database | None]]:
-    """Prepare an Airflow, of which nothing runs yet; yield its database too, if it is PostgreSQL.
+) -> Iterator[LocalAirflow]:
+    """Prepare an Airflow, of which nothing runs yet.
 
     :param variables: more variables for its processes.
     """
@@ -158,7 +158,7 @@ def prepared_airflow(
         environment = {"PYTHONPATH": str(ROOT), **variables}
         airflow = LocalAirflow(Path(folder, "airflow"), DAGS, environment, database.url if database else None)
         airflow.prepare()
-        yield airflow, database
+        yield airflow
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import closing
 from dataclasses import dataclass
 
 from airflow_provider_browseract.api import v2
@@ -17,7 +16,6 @@ from airflow_provider_browseract.runs.callback_url import new_token
 from airflow_provider_browseract.runs.request import digest
 from dev.benchmarks.figures import Figure
 from dev.benchmarks.rows import CONN, Row, api_server, call, insert, prepared_airflow
-from tests.helpers.databases import Database
 from tests.helpers.local_airflow import LocalAirflow, wait_for
 
 NUMBERS = (1, 500, 2000)
@@ -41,18 +39,16 @@ class Cost:
 
     :param rss: its resident memory with all its processes, in bytes.
     :param cpu: the seconds of a core that it uses in a minute.
-    :param transactions: the transactions of the database in a minute.
     :param blocked: how often Airflow has logged that the event loop was blocked.
     """
 
     rss: int
     cpu: float
-    transactions: float
     blocked: int
 
 
 def waits() -> None:
-    """Memory, processor time and database transactions for each wait, with few and with many."""
+    """Memory and processor time of each wait, with few and with many."""
     emulator = Emulator(concurrency=NUMBERS[-1])
     emulator.set_workflow(ORDERS.id, duration=100_000.0, one_at_a_time=False)
     with emulator.serve() as running:
@@ -62,12 +58,11 @@ def waits() -> None:
             f"AIRFLOW_CONN_{CONN.upper()}": json.dumps(running.connection),
             "AIRFLOW__TRIGGERER__CAPACITY": str(2 * NUMBERS[-1]),
         }
-        with prepared_airflow(variables=variables) as (airflow, database):
-            assert database is not None
+        with prepared_airflow(variables=variables) as airflow:
             airflow.cli("dags", "reserialize")
             with api_server(airflow):
                 for way in WAYS:
-                    _report(way, [_cost(airflow, database, emulator, way, task_ids[:number]) for number in NUMBERS])
+                    _report(way, [_cost(airflow, emulator, way, task_ids[:number]) for number in NUMBERS])
 
 
 def _report(way: str, costs: list[Cost]) -> None:
@@ -76,13 +71,12 @@ def _report(way: str, costs: list[Cost]) -> None:
         MEMORY.report(
             (cost.rss - one.rss) / number / 1024,
             f"{number} with {way}, {1000 * (cost.cpu - one.cpu) / number:.1f} ms of a core each and minute, "
-            f"{cost.transactions - one.transactions:.0f} more transactions a minute than with one, "
             f"event loop blocked {cost.blocked} times",
         )
     GROWTH.report(((many.cpu - one.cpu) / NUMBERS[2]) / ((few.cpu - one.cpu) / NUMBERS[1]), way)
 
 
-def _cost(airflow: LocalAirflow, database: Database, emulator: Emulator, way: str, task_ids: list[str]) -> Cost:
+def _cost(airflow: LocalAirflow, emulator: Emulator, way: str, task_ids: list[str]) -> Cost:
     """Start a triggerer with waits, and return what it uses once it has polled all of them."""
     call(airflow, replace_waits, way, task_ids)
     log = airflow.home / "triggerer.out"
@@ -97,13 +91,12 @@ def _cost(airflow: LocalAirflow, database: Database, emulator: Emulator, way: st
     try:
         wait_for("A poll of each run", polled, timeout=600, every=2.0)
         time.sleep(SETTLE)
-        cpu, transactions, began = _cpu(airflow), _transactions(database), time.monotonic()
+        cpu, began = _cpu(airflow), time.monotonic()
         time.sleep(MEASURE)
         minutes = (time.monotonic() - began) / 60
         return Cost(
             airflow.memory("triggerer"),
             (_cpu(airflow) - cpu) / minutes,
-            (_transactions(database) - transactions) / minutes,
             log.read_text(errors="replace")[before:].count("async thread was blocked"),
         )
     finally:
@@ -112,14 +105,6 @@ def _cost(airflow: LocalAirflow, database: Database, emulator: Emulator, way: st
 
 def _cpu(airflow: LocalAirflow) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in airflow.processes("triggerer"))
-
-
-def _transactions(database: Database) -> int:
-    import psycopg2  # type: ignore[import-untyped]
-
-    with closing(psycopg2.connect(database.url.replace("+psycopg2", ""))) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database")
-        return int(cursor.fetchone()[0])
 
 
 def replace_waits(way: str, task_ids: list[str]) -> None:
