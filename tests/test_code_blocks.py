@@ -688,7 +688,8 @@ def test_documented_tests_pass_unchanged(tmp_path):
     (tmp_path / "dags" / "shop.py").write_text(block_of("docs/tutorial.md", 'DAG("shop_login"').code)
     for number, code in enumerate(tests):
         (tmp_path / "tests" / f"test_{number}.py").write_text(code)
-    assert_passed(len(tests), tmp_path, tmp_path)
+    tests_in_all = sum(len(re.findall(r"^def test_", code, re.MULTILINE)) for code in tests)
+    assert_passed(tests_in_all, tmp_path, tmp_path)
 
 
 @every("python")
