@@ -75,7 +75,7 @@ def insert_deferred(number: int) -> list[tuple[str, str]]:
 
 
 async def send(urls: list[str], per_second: float) -> tuple[list[float], Counter[str]]:
-    """Send callbacks at fixed times; return the milliseconds that each response takes, and what came of them."""
+    """Send callbacks at fixed times; return the milliseconds that each response takes, and what happened to them."""
     outcomes: Counter[str] = Counter()
     # One that leaves the machine to the server; it comes with the http provider.
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:

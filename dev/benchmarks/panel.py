@@ -28,7 +28,7 @@ WAITING = 200
 """Task instances in the queue."""
 
 FAILED = 500
-"""Task instances that have failed, each for a reason of its own."""
+"""Task instances that have failed, each for a different reason."""
 
 OUTPUT = 10_000
 """Characters in the output of each run."""
