@@ -22,7 +22,7 @@ from airflow.models.xcom import XComModel
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract.in_airflow.xcoms import names_of
@@ -66,11 +66,15 @@ def resume(ti_id: UUID, token: str) -> bool:
     # Not the scoped session, because it belongs to the thread, which serves other requests too.
     with create_session(scoped=False) as session:
         # The id is a text before Airflow 3.2, and a UUID since then.
-        ti = session.get(TaskInstance, TaskInstance.id.type.python_type(str(ti_id)), options=[lazyload("*")])
-        trigger = session.get(Trigger, ti.trigger_id, options=[lazyload("*")]) if ti and ti.trigger_id else None
-        stored = trigger and _stored_wait(trigger)
-        if ti is None or trigger is None or stored is None:
+        found = session.execute(
+            select(TaskInstance, Trigger)
+            .join(Trigger, Trigger.id == TaskInstance.trigger_id)
+            .where(TaskInstance.id == TaskInstance.id.type.python_type(str(ti_id)))
+            .options(lazyload("*"))
+        ).first()
+        if found is None or (stored := _stored_wait(found.Trigger)) is None:
             return False
+        ti, trigger = found
         if not hmac.compare_digest(str(stored[TOKEN_KEY]).encode(), digest(token).encode()):
             return False
         wait = from_json(Wait, stored)

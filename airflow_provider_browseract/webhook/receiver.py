@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 THREADS = 4
 """How many callbacks are looked up at once, each in a thread with a connection to the database."""
 
-MAX_AT_ONCE = 500
+MAX_AT_ONCE = 250
 """How many callbacks may have a thread or wait for one. Any other one gets 503, and BrowserAct sends it again."""
 
 
