@@ -38,17 +38,9 @@ AIRFLOW ?= $(NEWEST)
 PYTHON ?= python3
 # WHEEL=1 tests the built wheel, as a user gets it, instead of the working tree.
 WHEEL ?=
-PYTEST_ARGS ?=
-KEEP ?=
-SEED ?=
 SAMPLE ?= 200
-RUNS ?=
 PLAN ?= 40
 BUDGET ?= 1000000
-MUTANTS ?=
-PICTURES ?=
-# The tag of a release, for which version and changelog must be ready.
-export TAG ?=
 
 CONSTRAINTS := dev/constraints/airflow-$(AIRFLOW).txt
 VENV := .venv/airflow-$(AIRFLOW)$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))$(if $(WHEEL),-wheel)

@@ -58,11 +58,6 @@ def _run(*words: str | Path, cwd: Path = ROOT, umask: int = -1, **variables: str
     return done.stdout
 
 
-def commit_time() -> str:
-    """Return the time of the last commit, in seconds since 1970. All builds have it as theirs."""
-    return _run("git", "log", "-1", "--format=%ct", "HEAD").strip()
-
-
 def export(folder: Path, *, umask: int, as_new: bool) -> Path:
     """Write the files of the last commit to a folder, and return it.
 
@@ -78,9 +73,10 @@ def export(folder: Path, *, umask: int, as_new: bool) -> Path:
 
 
 def build(tree: Path, out: Path, *kinds: str, umask: int = 0o022, zone: str = "UTC") -> dict[str, Path]:
-    """Build the kinds ``sdist`` and ``wheel`` from a folder, and return the path of each."""
+    """Build ``sdist`` and ``wheel``, or one, from a folder, and return the paths. All have the commit's time."""
     words = [sys.executable, "-m", "build", "--no-isolation", *(f"--{kind}" for kind in kinds), f"--outdir={out}"]
-    _run(*words, tree, umask=umask, SOURCE_DATE_EPOCH=commit_time(), TZ=zone)
+    commit_time = _run("git", "log", "-1", "--format=%ct", "HEAD").strip()
+    _run(*words, tree, umask=umask, SOURCE_DATE_EPOCH=commit_time, TZ=zone)
     patterns = {"sdist": "*.tar.gz", "wheel": "*.whl"}
     return {kind: next(out.glob(patterns[kind])) for kind in kinds}
 
@@ -142,15 +138,6 @@ def release_notes(changelog: str, version: str, *, dated: bool) -> str:
     return text.strip() + "\n"
 
 
-def install(folder: Path, wheel: Path, constraints: Path) -> Path:
-    """Create an environment with the wheel and what it needs, and return its Python."""
-    _run("uv", "venv", "--quiet", f"--python={sys.executable}", folder)
-    python = folder / "bin" / "python"
-    _run("uv", "pip", "install", "--quiet", "--python", python, "--constraint", constraints, wheel)
-    _run("uv", "pip", "check", "--quiet", "--python", python)
-    return python
-
-
 def build_all(work: Path) -> dict[str, Path]:
     """Build the last commit in different ways, check that the builds are the same, and return sdist and wheel.
 
@@ -185,12 +172,12 @@ def check_all(built: dict[str, Path], changelog: str, tag: str | None) -> str:
 
 
 def try_wheel(work: Path, wheel: Path, airflow: str) -> None:
-    """Try the wheel in a new environment.
-
-    :param airflow: the Airflow version of the environment.
-    """
-    dev = work / "source" / "dev"
-    python = install(work / "environment", wheel, dev / "constraints" / f"airflow-{airflow}.txt")
+    """Install the wheel with what it needs in a new environment, for a version of Airflow, and try it there."""
+    dev, python = work / "source" / "dev", work / "environment" / "bin" / "python"
+    _run("uv", "venv", "--quiet", f"--python={sys.executable}", work / "environment")
+    constraints = f"--constraint={dev}/constraints/airflow-{airflow}.txt"
+    _run("uv", "pip", "install", "--quiet", f"--python={python}", constraints, wheel)
+    _run("uv", "pip", "check", "--quiet", f"--python={python}")
     smoke = _run(python, "-I", dev / "smoke.py", cwd=work)
     print(f"In a new environment with Airflow {airflow}, outside of the repository:\n{smoke.rstrip()}")
 

@@ -149,11 +149,7 @@ def make_sample(paths: Collection[Path], size: int, seed: int) -> dict[Change, s
 def copy_project() -> None:
     """Copy all that tests read."""
     shutil.rmtree(COPY, ignore_errors=True)
-    shutil.copytree(ROOT, COPY, ignore=lambda folder, names: {each for each in names if _stays(Path(folder), each)})
-
-
-def _stays(folder: Path, name: str) -> bool:
-    return name.startswith(".") or name == "__pycache__" or folder / name == COPY
+    shutil.copytree(ROOT, COPY, ignore=shutil.ignore_patterns(".*", "__pycache__", COPY.name))
 
 
 def run_pytest(variable: str, results: Path, *words: str) -> subprocess.Popen[bytes]:

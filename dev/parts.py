@@ -123,10 +123,7 @@ def lanes_of(which: str) -> list[list[Part]]:
             ],
             ["e2e WHEEL=1", f"e2e WHEEL=1 {oldest()}", "short-faults WHEEL=1"],
         ],
-        "weekly": [
-            ["random", "site", "databases"],
-            ["pods", "cluster"],
-        ],
+        "weekly": [["random", "site", "databases"], ["pods", "cluster"]],
         "matrix": [[f"cell {variables(*each)}" for each in CELLS]],
     }
     return [[Part(name) for name in lane] for lane in listed[which]]

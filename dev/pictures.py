@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from playwright.sync_api import FloatRect, FrameLocator, Locator, Page
 
@@ -79,8 +79,9 @@ class Studio:
         self.shop  # noqa: B018 - starts the runs
         return self.open_panel()
 
-    def open_panel(self) -> FrameLocator:
+    def open_panel(self, scheme: Literal["light", "dark"] = "light") -> FrameLocator:
         """Open the panel in Airflow's UI, and return its frame."""
+        self.page.emulate_media(color_scheme=scheme)
         # So high that the lower end of Airflow's menu is outside of each picture.
         self.page.set_viewport_size({"width": WIDTH, "height": 2 * HEIGHT})
         self.open("plugin/browseract")
@@ -190,7 +191,7 @@ def connection(studio: Studio) -> bytes:
     return studio.shoot(lambda: box(form))
 
 
-def panel_steps(studio: Studio) -> bytes:
+def panel_steps(studio: Studio, scheme: Literal["light", "dark"] = "light") -> bytes:
     """Show an active run in the panel, with the screenshots of its steps."""
     emulator = studio.service
     # The third of four steps runs for 25 seconds.
@@ -200,24 +201,11 @@ def panel_steps(studio: Studio) -> bytes:
     task_id = studio.airflow.xcom(SEARCHING, run_id, "search", "task_id")
     # Before that, the page would load screenshots of steps that are running.
     studio.wait_for("The third step", lambda: emulator.tasks[-1].credit == 3 * SEARCH.credits_per_step)
-    panel = studio.open_panel()
+    panel = studio.open_panel(scheme)
     panel.locator(f'#runs [data-run="{task_id}"]').get_by_role("link").first.click()
     # The newest step comes first.
     panel.locator(".step").first.get_by_text("running").wait_for()
     return studio.shoot(lambda: studio.down_to(panel.locator(".step").last))
-
-
-def in_the_dark(take: Callable[[Studio], bytes]) -> Callable[[Studio], bytes]:
-    """Return what takes the same picture in Airflow's dark mode."""
-
-    def taken(studio: Studio) -> bytes:
-        studio.page.emulate_media(color_scheme="dark")
-        try:
-            return take(studio)
-        finally:
-            studio.page.emulate_media(color_scheme="light")
-
-    return taken
 
 
 def panel_overview(studio: Studio) -> bytes:
@@ -260,7 +248,7 @@ PICTURES: dict[str, Callable[[Studio], bytes]] = {
     "required_action": required_action,
     "connection": connection,
     "panel_steps": panel_steps,
-    "panel_steps_dark": in_the_dark(panel_steps),
+    "panel_steps_dark": partial(panel_steps, scheme="dark"),
     # Last, because the connection is then one to an account without a free slot.
     "panel_overview": panel_overview,
     "panel_run": panel_run,

@@ -17,19 +17,15 @@ LONG_FILE, LONG_FUNCTION, LONG_SECTION = 400, 45, 250
 """Lines of a file, lines of a function, and words of a section, from which on they are named."""
 
 
-def lines_of(path: Path) -> list[str]:
-    return path.read_text().splitlines()
-
-
 def code_of(path: Path) -> int:
     """Return the lines of code of a module."""
-    other: set[int] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    text, other = path.read_text(), set[int]()
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import | ast.ImportFrom) or (
             isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         ):
             other |= {*range(node.lineno, (node.end_lineno or 0) + 1)}
-    code = {number for number, line in enumerate(lines_of(path), 1) if line.strip() and line.strip()[0] != "#"}
+    code = {number for number, line in enumerate(text.splitlines(), 1) if line.strip() and line.strip()[0] != "#"}
     return len(code - other)
 
 
@@ -62,18 +58,13 @@ def main() -> None:
         rooms[room] = rooms.get(room, 0) + code_of(path)
     print("Code:", ", ".join(f"{room} {lines:,}" for room, lines in rooms.items() if lines))
     print(f"Package without the emulator: {sum(rooms.values()) - rooms['emulator']:,} lines of code")
-    of_tools = [
-        *(ROOT / "dev").rglob("*.py"),
-        ROOT / "Makefile",
-        ROOT / ".ci" / "run",
-        *(ROOT / ".github").rglob("*.yml"),
-    ]
+    of_tools = [ROOT / "Makefile", ROOT / ".ci/run", *ROOT.glob("dev/**/*.py"), *ROOT.glob(".github/**/*.yml")]
     for name, paths in {"Tests": [*(ROOT / "tests").rglob("*.py")], "Tools, Makefile and CI": of_tools}.items():
-        print(f"{name}: {sum(len(lines_of(path)) for path in paths):,} lines")
+        print(f"{name}: {sum(len(path.read_text().splitlines()) for path in paths):,} lines")
     pages = {path: sections_of(path) for path in sorted((ROOT / "docs").rglob("*.md"))}
     print(f"Pages: {len(pages)}, {sum(sum(each.values()) for each in pages.values()):,} words")
     for path in modules:
-        if (lines := len(lines_of(path))) > LONG_FILE:
+        if (lines := len(path.read_text().splitlines())) > LONG_FILE:
             print(f"Long file: {path.relative_to(PACKAGE)} {lines}")
         print(*(f"Long function: {each}\n" for each in long_functions(path)), sep="", end="")
     for page, sections in pages.items():

@@ -283,7 +283,8 @@ class Emulator:
     ) -> tuple[RequestRecord, RequestFault | None, Response | None]:
         """Record a request, and return its record, its fault and its response, which is None if none arrives."""
         headers = {header.lower(): value for header, value in headers.items()}
-        name = name_of(method, path)
+        endpoint = find_endpoint(method, path)
+        name = endpoint.name if endpoint else DOWNLOAD_FILE if path.startswith(FILES) else None
         fault: RequestFault | None = self.take_fault(name)
         kind = fault.kind if fault else None
         record = RequestRecord(method, path, query, name, kind, "authorization" in headers, utc(self.clock()))
@@ -406,12 +407,6 @@ def find_endpoint(method: str, path: str) -> Endpoint | None:
     """Return the endpoint of a request, or one with the same path and another method."""
     found = [endpoint for endpoint in ENDPOINTS.values() if endpoint.pattern.fullmatch(path)]
     return next((endpoint for endpoint in found if endpoint.method == method), found[0] if found else None)
-
-
-def name_of(method: str, path: str) -> str | None:
-    """Return the name that faults and records have for a request."""
-    endpoint = find_endpoint(method, path)
-    return endpoint.name if endpoint else DOWNLOAD_FILE if path.startswith(FILES) else None
 
 
 def _includes(wanted: str, endpoint: str | None) -> bool:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -74,14 +74,15 @@ def insert(rows: list[Row], xcoms: int = 1) -> None:
             (dag_run.dag_id, dag_run.run_id) for dag_run in session.execute(dag_runs)
         }
         fixed = {"run_type": "manual", "state": "running", "run_after": now}
-        _add(session, DagRun, ({"dag_id": dag_id, "run_id": run_id, **fixed} for dag_id, run_id in sorted(new)))
+        added = [{"dag_id": dag_id, "run_id": run_id, **fixed} for dag_id, run_id in sorted(new)]
+        if added:
+            session.execute(DagRun.__table__.insert(), added)
         ids = {(dag_run.dag_id, dag_run.run_id): dag_run.id for dag_run in session.execute(dag_runs)}
         # A triggerer leaves out a task instance without one.
         versions = {version.dag_id: version.id for version in session.scalars(select(DagVersion))}
-        _add(
-            session,
-            TaskInstance,
-            (
+        session.execute(
+            TaskInstance.__table__.insert(),
+            [
                 {
                     **row.key._asdict(),
                     "id": row.id,
@@ -97,23 +98,16 @@ def insert(rows: list[Row], xcoms: int = 1) -> None:
                     "next_method": "execute_complete" if row.trigger else None,
                 }
                 for row in rows
-            ),
+            ],
         )
-        pushed = (
+        pushed = [
             {**row.key._asdict(), "dag_run_id": ids[row.key[:2]], "key": key, "value": value, "timestamp": at}
             for row in rows
             for key, value, at in _xcoms(row, xcoms)
-        )
-        _add(session, XComModel, pushed)
+        ]
+        if pushed:
+            session.execute(XComModel.__table__.insert(), pushed)
     analyze()
-
-
-def _add(session: Any, model: Any, rows: Iterable[dict[str, Any]]) -> None:
-    from sqlalchemy import insert
-
-    listed = list(rows)
-    for start in range(0, len(listed), 5_000):
-        session.execute(insert(model.__table__), listed[start : start + 5_000])
 
 
 def _xcoms(row: Row, number: int) -> Iterator[tuple[str, object, datetime]]:
