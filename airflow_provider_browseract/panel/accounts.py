@@ -118,7 +118,7 @@ class Accounts:
     is.
 
     :param clock: returns the time in seconds since the epoch.
-    :param sleep: sleeps between requests for days.
+    :param sleep: sleeps between the reads of two days.
     """
 
     def __init__(

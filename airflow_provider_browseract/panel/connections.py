@@ -1,7 +1,8 @@
 """The connections, each read once a minute for all who need it. Reading them sends nothing to BrowserAct.
 
-They are read in threads of the panel's event loop, because Airflow reads them from its database or a secrets backend,
-which may be slow, and because its ``aget_connection`` does that in one thread for the whole process.
+They are read in threads of their own, because Airflow reads them from its database or a secrets backend, which may
+hang, and because its ``aget_connection`` does that in one thread for the whole process. The threads of the event loop
+are those that resolve host names.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,6 +25,8 @@ INTERVAL = 60.0
 
 MAX_CONNECTIONS = 200
 """How many connections are kept, those that could not be read included."""
+
+THREADS = 4
 
 PATIENCE = 2.0
 """Seconds that a page waits for the keys of connections. Without its key, an XCom proves nothing."""
@@ -45,6 +49,7 @@ class Connections:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._threads = ThreadPoolExecutor(THREADS, "browseract-panel-connections")
         self._kept: dict[str, Kept[Connection]] = {}
 
     def kept(self, conn_id: str) -> Kept[Connection]:
@@ -53,7 +58,7 @@ class Connections:
         def keep(connection: Connection) -> float:
             return INTERVAL if isinstance(connection.settings, Settings) else RETRY_PAUSE
 
-        read = partial(asyncio.to_thread, _read, conn_id)
+        read = partial(asyncio.get_running_loop().run_in_executor, self._threads, _read, conn_id)
         kept = partial(Kept, read, keep, partial(explain, conn_id=conn_id), self._clock)
         return recall(self._kept, conn_id, kept, MAX_CONNECTIONS)
 

@@ -138,7 +138,7 @@ def is_reference(text: str) -> bool:
     """Return whether an XCom has the text that a custom XCom backend stores instead of a value."""
     value = _json(text)
     # Before Airflow 3.2, that of a list is JSON text too.
-    return isinstance(value, str) and isinstance(_json(value), str | None)
+    return isinstance(value, str) and not isinstance(_json(value), dict | list)
 
 
 def _json(text: str) -> Any:

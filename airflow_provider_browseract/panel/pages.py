@@ -175,6 +175,8 @@ class Panel:
         days = read.value or {}
         content = credits_content(look, {day: each.sums for day, each in days.items()}, asked(request, "by") == "dag")
         notices = [*_failed(read, True), *([MORE_RUNS] if any(day.truncated for day in days.values()) else [])]
+        if look.account.bots_failure.error is None and not all(day.has_bots for day in days.values()):
+            notices.append(Notice("warning", f"{BOTS_MISSING}."))
         refresh = REFRESH if content["read"] == DAYS_SHOWN and content["month"] else LOADING_REFRESH
         return _show(
             request, "credits.html", look, content, tab="credits", title="Credits", notices=notices, refresh=refresh

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi import Request, Response
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials
 from starlette.exceptions import HTTPException
 
@@ -185,4 +185,5 @@ async def static(request: Request, name: str) -> Response:
     """Return a file that all pages use. It needs no login."""
     if name not in STATIC:
         raise PageError(404, NO_SUCH_PAGE)
-    return FileResponse(FILES / name, media_type=STATIC[name])
+    # Not a FileResponse, which reads the header Range: of any length, in Airflow 3.1.
+    return Response((FILES / name).read_bytes(), media_type=STATIC[name])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from airflow_provider_browseract.api.models import Task
-from airflow_provider_browseract.compat import AirflowFailException, count_in_task
+from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, count_in_task
 from airflow_provider_browseract.exceptions import BrowserActError, RunError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.runs.report import brief_of, end_line, error_text
 from airflow_provider_browseract.runs.wait import MAX_STOPS, End, Wait, is_unknown_run, why_unread
@@ -100,7 +100,10 @@ def stop_and_fail(run: OwnRun, error: type[Exception], why: str, remedy: str, ab
     An error that forbids a retry is replaced if the run cannot be stopped and a next try can reattach to it.
     """
     fate = run.stop(task_id := about if isinstance(about, str) else about.id)
-    seen = None if fate.kind is Kind.RUNS else run.look(task_id)
+    seen = None
+    # If execution_timeout expires during the look, the error below still decides whether Airflow retries.
+    with suppress(AirflowTaskTimeout):
+        seen = None if fate.kind is Kind.RUNS else run.look(task_id)
     if isinstance(seen, Task):
         if seen.status.ended_by_itself:
             return seen
@@ -111,9 +114,9 @@ def stop_and_fail(run: OwnRun, error: type[Exception], why: str, remedy: str, ab
 
 
 def _show_end(run: OwnRun, task: Task) -> None:
-    """Show a run that was stopped, and count it if it has ended."""
-    show_run(run.ledger.ti, task, run.hook, run.log)
+    """Show and count a run that was stopped, once it has ended. Its live view is no longer linked before."""
     if task.status.ended:
+        show_run(run.ledger.ti, task, run.hook, run.log)
         count_run(task)
         run.log.info("%s", end_line(task))
 

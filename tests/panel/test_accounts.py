@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import threading
 import time
 from datetime import date, datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -348,6 +349,17 @@ class TestErrors:
         monkeypatch.setattr(connections, "_read", raising(RuntimeError()))
         assert ids(await accounts.read(after=60)) == [task_id]
         assert await accounts.connections.keys([CONN]) == {CONN: emulator.api_key}
+
+    async def test_connections_that_cannot_be_read_hold_no_thread_of_other_reads(self, accounts, monkeypatch):
+        answering = threading.Event()
+        monkeypatch.setattr(connections, "_read", lambda _: answering.wait())
+        monkeypatch.setattr(connections, "PATIENCE", 0.1)
+        try:
+            assert await accounts.connections.keys([f"slow_{number}" for number in range(40)]) == {}
+            # Host names are resolved in these threads.
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 10) == "free"
+        finally:
+            answering.set()
 
     async def test_cancelled_caller_does_not_stop_the_read_for_others(self, emulator, accounts):
         with emulator.fault("list-tasks", RequestFault.slow(0.5)):

@@ -224,6 +224,12 @@ async def test_every_response_has_the_headers_that_keep_foreign_code_out(client,
         assert response.headers["server-timing"].startswith("total;dur=")
 
 
+async def test_static_file_is_sent_whole_whatever_range_is_asked_for(client):
+    script = await client.get("/static/panel.js")
+    part = await client.get("/static/panel.js", headers={"Range": "bytes=" + "0" * 8000})
+    assert (part.status_code, part.content) == (200, script.content)
+
+
 async def test_pictures_without_tls_are_allowed_only_from_the_address_of_the_connection(client, world, account):
     policy = (await read(client, f"/?conn={CONN}")).headers["content-security-policy"]
     images = next(each for each in policy.split("; ") if each.startswith("img-src"))
@@ -589,6 +595,11 @@ class TestVersions:
         assert shown.count("The runs of bots are missing") == 1
         assert ("HTTP 404" in shown) is has_reason
         assert "BrowserAct could not be read" not in shown
+
+    async def test_credits_say_so_if_only_the_days_of_bots_cannot_be_read(self, see, world, account):
+        await see("/?conn={conn}")
+        world.emulator.fault("page-runs", RequestFault.status(404))
+        assert (await see("/credits?conn={conn}")).count("The runs of bots are missing") == 1
 
     async def test_bots_that_cannot_be_listed_are_an_error_on_their_page_only(self, see, world):
         world.emulator.fault("page-bots", RequestFault.status(404), times=None)

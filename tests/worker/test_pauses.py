@@ -10,7 +10,7 @@ from airflow.sdk import DAG, BaseNotifier
 from airflow.serialization import serialized_objects
 
 from airflow_provider_browseract.api.models import ApiVersion, BotType, Step, Task, TaskStatus
-from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
+from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from airflow_provider_browseract.emulator import AGENT_HUMAN, HUMAN, RequestFault
 from airflow_provider_browseract.exceptions import InputError, RunLostError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -231,6 +231,17 @@ class TestRequiredAction:
         with pytest.raises(RunTimedOutError, match="The run was stopped"):
             run.operator().execute_complete(run.context, over)
         assert people.question["chosen"] == ["Stop"]
+
+    def test_time_limit_that_expires_after_a_stop_does_not_let_airflow_retry(self, asked, emulator, people):
+        run, deferred = asked()
+
+        def expire(_) -> None:
+            if calls_of(emulator, "stop-task"):
+                raise AirflowTaskTimeout("execution_timeout")
+
+        run.at_calls("get-task", before=expire)
+        with pytest.raises(AirflowFailException, match="The run was stopped"):
+            run.resume(deferred, people.answer("Stop"))
 
     def test_stop_by_a_person_that_browseract_refuses_is_left_to_the_next_try(self, asked, emulator, people, store):
         run, deferred = asked(store=store, max_tries=1)

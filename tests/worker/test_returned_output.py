@@ -188,8 +188,13 @@ def test_each_concluded_run_is_counted_once_with_its_credits_if_it_took_any(run_
     ]
 
 
-@pytest.mark.parametrize("timeout", [600.0, 30.0], ids=["run ends", "run times out"])
-def test_live_view_link_is_pushed_at_the_start_and_opens_the_log_at_the_end(worker, emulator, timeout):
+@cases(
+    ("run ends", 600.0, 0.0),
+    ("run times out", 30.0, 0.0),
+    ("run times out, and BrowserAct shows it as running for a while", 30.0, 60.0),
+)
+def test_live_view_link_is_pushed_at_the_start_and_opens_the_log_at_the_end(worker, emulator, timeout, stop_after):
+    emulator.set_workflow(ORDERS.id, stop_after=stop_after)
     run = worker(workflow_id=ORDERS.id, timeout=timeout)
     links = every_value_of(run, LIVE)
     with pytest.raises(RunTimedOutError) if timeout < 60.0 else nullcontext():
