@@ -50,6 +50,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import read_settings
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.bot_input import conform
+from airflow_provider_browseract.runs.routes import CALLBACK_PATH, URL_PREFIX
 from tests.conftest import DagResult, somebody_resumes
 from tests.helpers.local_airflow import wait_for
 from tests.helpers.pages import BLOCKS, PAGES, YOUR_WORKFLOW, Block, block_of, blocks_of
@@ -327,6 +328,12 @@ def test_documented_containers_have_the_default_connection_and_that_of_the_emula
         assert settings.api_key == options.api_key
         assert settings.webhook_base_url == "http://airflow-apiserver:8080"
     assert [each["envName"] for each in documented_yaml("values.yaml")["secret"]] == ["AIRFLOW_CONN_BROWSERACT_DEFAULT"]
+
+
+def test_documented_ingress_forwards_the_path_of_callbacks():
+    [rule] = documented_yaml("ingress.yaml")["spec"]["rules"]
+    [path] = rule["http"]["paths"]
+    assert (path["path"], path["pathType"]) == (f"{URL_PREFIX}{CALLBACK_PATH}", "Prefix")
 
 
 def test_emulator_that_listens_on_a_name_uses_it_in_its_links():
@@ -640,6 +647,16 @@ def test_documented_dag_lists_the_active_runs(block, documented, emulator):
         search.id: f"running, started, of {SEARCH.id}",
         find.id: f"running, started, of {CONTACTS.id}",
     }
+
+
+@dags("paused_runs")
+def test_documented_reminder_fails_only_while_runs_are_paused(block, documented, emulator, capfd):
+    documented.run(block)
+    emulator.set_workflow(HUMAN.id, duration=60.0, pause_at=0.0, pause_limit=600.0)
+    paused = BrowserActHook().run_task(HUMAN.id).id
+    emulator.wait_until(lambda: emulator.tasks[0].status == "paused")
+    documented.run(block, "failed")
+    assert f"These runs wait for a person: {paused}" in capfd.readouterr().out
 
 
 @dags("person")
