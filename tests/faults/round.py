@@ -106,6 +106,9 @@ OUTAGES = (
 )
 """What a firewall, a maintenance page, a login page or a gateway answers in the place of the API."""
 
+MOST_LONG = 30
+"""How many runs of a workflow, bot or template are planned to take as long as faults happen."""
+
 TABLES = ("task_instance", "xcom", "trigger", "connection")
 """Tables of Airflow's that are locked to slow the database down."""
 
@@ -269,10 +272,11 @@ class Round:
 
     def _plan(self, source: str, number: int, seconds: float) -> None:
         """Decide how some runs of a workflow, bot or template go, while faults happen for some seconds."""
-        # Each first run is the longest, so that no fault comes too late. Some others take as long as faults happen.
+        # Each first run is the longest, so that no fault comes too late. Some others take as long as faults happen; not
+        # many, because half of them hold a worker for so long.
+        share = 0 if self.outcome.queues else min(0.1, MOST_LONG / number)
         durations = [seconds * 1.3] + [
-            seconds if self.chance.random() < 0.1 and not self.outcome.queues else self.chance.uniform(4.0, 20.0)
-            for _ in range(number)
+            seconds if self.chance.random() < share else self.chance.uniform(4.0, 20.0) for _ in range(number)
         ]
         self.late[source] = [self.chance.random() < 0.3 for _ in durations]
         for duration, late in zip(durations, self.late[source], strict=True):
