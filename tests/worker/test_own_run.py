@@ -25,12 +25,12 @@ from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import Answer
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.wait import MIN_FAILED_POLLS, Wait, WaitEvent, WokenBy
+from airflow_provider_browseract.runs.wait import Wait, WaitEvent, WokenBy
 from airflow_provider_browseract.worker.ledger import Ledger
 from airflow_provider_browseract.worker.own_run import OwnRun
 from tests.conftest import connect
 from tests.helpers.cases import cases, raising
-from tests.helpers.workers import KILL, PENS, Worker, at_pushes, calls_of, emulator, worker
+from tests.helpers.workers import KILL, PENS, Worker, at_pushes, calls_of, emulator, set_retry_policy, worker
 
 __all__ = ["connect", "emulator", "worker"]
 
@@ -149,24 +149,10 @@ class TestUnexpectedSigterm:
         why = "Killed: the Airflow task has deferred."
         assert (why in log) is (state == "deferred")
 
-    def test_request_to_an_unresponsive_airflow_holds_no_process(self, tries, killed, airflow, be_hasty):
-        be_hasty()
-        answering, before = threading.Event(), set(threading.enumerate())
-        try:
-            killed(tries(), happens=lambda: setattr(airflow, "answers", answering.wait))
-            [asking] = [each for each in threading.enumerate() if "reason" in each.name and each not in before]
-            assert asking.daemon
-        finally:
-            answering.set()
-
-    @cases(
-        "arguments",
-        {"no task state": {"store": None}, "last try": {"max_tries": 0}, "durable=False": {"durable": False}},
-    )
-    def test_sigterm_after_the_run_has_ended_still_returns_its_result(self, tries, airflow, emulator, arguments, logs):
+    def test_sigterm_after_the_run_has_ended_still_returns_its_result(self, tries, emulator, logs):
         emulator.next_run(SEARCH.id, duration=0.2)
         # SIGTERM interrupts the sleep between two polls.
-        attempt = tries(poll_interval=3600, **arguments)
+        attempt = tries(poll_interval=3600, max_tries=0)
         with sigterm_after(attempt, partial(wait_for_end, emulator)):
             assert len(attempt.run()) == 2
         assert [task.status for task in emulator.tasks] == ["finished"]
@@ -179,18 +165,6 @@ class TestUnexpectedSigterm:
         with sigterm_after(attempt, lambda: emulator.wait_until(lambda: calls_of(emulator, "get-task") >= 2)):
             assert len(attempt.run()) == 2
         assert calls_of(emulator, "get-task") < 20
-
-    def test_ctrl_c_during_start_logs_that_a_run_may_exist_and_a_retry_reattaches(self, tries, emulator, connect, logs):
-        # The next try looks for the run for as long as the start could have taken.
-        connect({"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3})
-        emulator.next_run(SEARCH.id, duration=1.0)
-        attempt = tries()
-        attempt.at_calls("run-task", after=raising(KeyboardInterrupt()))
-        with pytest.raises(KeyboardInterrupt):
-            attempt.run()
-        assert "It is not known whether BrowserAct started a run" in logs()
-        assert len(tries(try_number=2).run()) == 2
-        assert [task.status for task in emulator.tasks] == ["finished"]
 
     def test_ctrl_c_while_an_earlier_run_is_looked_up_stops_that_run(self, tries, killed, emulator, logs):
         killed(tries())
@@ -257,14 +231,6 @@ class TestOperatorOfAnotherVersionOfTheApi:
             operator.execute(changed.context)
         assert [task.status for task in emulator.tasks] == ["canceled", "canceled"]
 
-    def test_run_that_cannot_be_read_is_stopped_without_a_next_try(self, changed, emulator, earlier):
-        for endpoint in ("get-task", "query-run"):
-            emulator.fault(endpoint, RequestFault.status(503), times=None)
-        stopped = f"An earlier try has started a run. The run was stopped.\nBrowserAct task {earlier}"
-        with pytest.raises(RunLostError, match=stopped):
-            changed.run()
-        assert [task.status for task in emulator.tasks] == ["canceled"]
-
     def test_event_of_a_deferred_run_is_acted_on_in_the_version_of_the_run(self, changed, emulator, earlier):
         wait = Wait(earlier, time.time(), ApiVersion(emulator.tasks[0].api_version))
         with pytest.raises(RunTimedOutError, match="The run was stopped"):
@@ -285,23 +251,14 @@ class TestRetryPolicy:
         ("fail", "fail", True, "canceled"),
         ("fail, and Airflow is unreachable", "fail", False, "canceled"),
         ("retry", "retry", True, "running"),
-        ("default", "default", True, "running"),
-        ("policy raising an error", None, True, "running"),
     )
     def test_policy_decides_if_a_kill_stops_the_run(self, tries, killed, airflow, emulator, action, reachable, status):
-        asked_with = []
-
-        def evaluate(**arguments):
-            asked_with.append(arguments)
-            return SimpleNamespace(action=SimpleNamespace(value=action)) if action else 1 / 0
-
         attempt = tries()
-        attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
+        asked_with = set_retry_policy(attempt, SimpleNamespace(value=action))
         error = killed(attempt, happens=lambda: None if reachable else setattr(airflow, "answers", AWAY))
         assert emulator.tasks[0].status == status
         assert ("The run was stopped." in str(error)) is (status == "canceled")
-        assert set(asked_with[0]) == {"exception", "try_number", "max_tries", "context"}
-        assert repr(asked_with[0]["exception"]) == "RunLostError('The run keeps running.')"
+        assert repr(asked_with[0]) == "RunLostError('The run keeps running.')"
 
     def test_retry_policy_rules_of_airflow_decide_whether_another_try_follows(self):
         from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy, RetryAction, RetryRule
@@ -311,18 +268,18 @@ class TestRetryPolicy:
         known: Any = {"ti": ti, "task_state_store": object()}
         assert not Ledger(known, durable=True).another_try(RunLostError("x"))
         assert Ledger(known, durable=True).another_try(RunCanceledError("x"))
+        # Airflow ignores a policy that fails.
+        ti.task.retry_policy = SimpleNamespace(evaluate=raising(ValueError("x")))
+        assert Ledger(known, durable=True).another_try(RunLostError("x"))
 
 
 class TestUserActionInAirflow:
-    ACTIONS = cases(
+    @cases(
         ("marked", "failed", False, "the Airflow task was set to a final state"),
         # Before Airflow 3.4, the task instance has another identity by then.
         ("cleared, Airflow 3.3", "restarting", True, "the Airflow task was cleared"),
-        ("cleared, Airflow 3.4", "restarting", False, "the Airflow task was cleared"),
         ("deleted", DELETED, True, "the task instance was deleted in Airflow"),
     )
-
-    @ACTIONS
     def test_person_who_ends_the_task_instance_stops_the_run_that_earlier_tries_have_kept_running(
         self, tries, killed, airflow, emulator, state, superseded, why
     ):
@@ -344,28 +301,33 @@ class TestUserActionInAirflow:
             attempt.run()
         assert emulator.tasks[0].status == "canceled"
 
-    @ACTIONS
     def test_result_of_a_run_that_had_ended_is_not_returned_when_a_person_ends_the_task_instance(
-        self, tries, killed, airflow, emulator, state, superseded, why
+        self, tries, killed, airflow, emulator
     ):
         def ended_by_a_person() -> None:
             wait_for_end(emulator)
-            airflow.become(state, superseded)
+            airflow.become("failed")
 
         emulator.next_run(SEARCH.id, duration=0.3)
         # Between its polls the worker does not see the end.
         error = killed(tries(poll_interval=60), happens=ended_by_a_person, polls=1)
         assert isinstance(error, RunCanceledError)
-        assert f"{why}.\nThe run had already ended.\n" in str(error)
+        assert "set to a final state.\nThe run had already ended.\n" in str(error)
         assert emulator.tasks[0].status == "finished"
 
 
 class TestUnreachableAirflow:
-    def test_kill_while_airflow_is_unreachable_keeps_the_run_and_says_that_perhaps_nothing_waits_for_it(
+    def test_kill_while_airflow_does_not_respond_keeps_the_run_and_says_that_perhaps_nothing_waits_for_it(
         self, tries, killed, airflow, emulator, be_hasty, logs
     ):
         be_hasty()
-        error = killed(tries(), happens=lambda: setattr(airflow, "answers", AWAY))
+        answering = threading.Event()
+        try:
+            error = killed(tries(), happens=lambda: setattr(airflow, "answers", answering.wait))
+            # The process need not wait for it.
+            assert {each.daemon for each in threading.enumerate() if "reason" in each.name} == {True}
+        finally:
+            answering.set()
         left = (
             "The run keeps running, and the next try reattaches to it if Airflow starts one. If Airflow starts none, "
             "nothing waits for the run: stop it in BrowserAct. Its page is http"
@@ -378,33 +340,23 @@ class TestUnreachableAirflow:
         self, tries, killed, airflow, emulator, monkeypatch, logs
     ):
         monkeypatch.setattr(timings, "KILL_LIMIT", 0.2)
-        marked_at = []
 
         def marked() -> None:
-            marked_at.append(time.monotonic())
             airflow.become("failed")
             airflow.answers = lambda: time.sleep(1.0)
 
         error = killed(tries(), happens=marked)
-        assert time.monotonic() - marked_at[0] > 0.9
         assert "the Airflow task was set to a final state.\nThe run was stopped.\n" in str(error)
         assert emulator.tasks[0].status == "canceled"
         assert "Airflow has not reported yet" in logs()
 
     def test_kill_leaves_half_of_its_time_for_the_stop(self, tries, killed, airflow, emulator):
-        began: list[float] = []
-
-        def hangs() -> None:
-            began.append(time.monotonic())
-            airflow.answers = partial(time.sleep, 30)
-
         within = BrowserActHook.client_within
         with patch.object(BrowserActHook, "client_within", autospec=True, side_effect=within) as stop:
-            error = killed(tries(max_tries=0), happens=hangs)
+            error = killed(tries(max_tries=0), happens=lambda: setattr(airflow, "answers", partial(time.sleep, 30)))
         assert "Airflow did not report why; no later try can reattach to the run" in str(error)
         assert "\nThe run was stopped.\n" in str(error)
         assert emulator.tasks[0].status == "canceled"
-        assert time.monotonic() - began[0] >= timings.KILL_LIMIT / 2
         assert [each.args[1] for each in stop.mock_calls] == [pytest.approx(timings.KILL_LIMIT / 2, abs=0.1)]
 
 
@@ -603,23 +555,17 @@ class TestExecutionTimeout:
         assert stop.mock_calls == [call(None), call(None)]
 
 
-GIVEN_UP = r"(?s)^The status of the run could not be read: .*the next try reattaches to it"
-UNREADABLE = {"failed_polls": MIN_FAILED_POLLS, "failing_since": 0.0}
 BY_ADA = r"ada chose Stop\.\nThe run was stopped\."
 STOP = {"woken_by": WokenBy.PERSON, "answer": Answer.STOP, "answered_by": "ada"}
 
 
 @cases(
     ("a person chose Stop", {"required_action": "7"}, STOP, AirflowFailException, BY_ADA),
-    ("deadline", {"deadline": 0.0}, {}, RunTimedOutError, "The run was stopped"),
     ("not ended", {}, {}, RunLostError, "the next try reattaches to it"),
-    ("given up", UNREADABLE, {}, RunLostError, GIVEN_UP),
 )
 def test_kill_during_the_read_after_a_deferral_stops_or_leaves_the_run(tries, emulator, state, event, error, match):
     attempt = tries(deferrable=True)
     woken = WaitEvent(replace(attempt.defer().trigger.wait, **state), **event)
-    if state is UNREADABLE:
-        emulator.fault("get-task", RequestFault.status(503))
     attempt.at_calls(before=KILL)
     with pytest.raises(error, match=match):
         attempt.operator().execute_complete(attempt.context, to_json(woken))
@@ -667,15 +613,12 @@ SET, CLEARED = "the Airflow task was set to a final state.", "the Airflow task w
 
 @cases(
     ("deferral refused, marked", ["failed"], False, False, "canceled", SET),
-    ("deferral refused, cleared", ["restarting"], False, False, "canceled", CLEARED),
     ("deferral refused, deleted", [DELETED], False, False, "canceled", "was deleted in Airflow."),
     ("accepted", ["deferred", "deferred"], False, True, "running", ""),
     ("resumed already", ["scheduled"], False, False, "running", ""),
     ("another try has begun", ["running"], True, False, "running", ""),
     ("marked before the trigger begins", ["deferred", "failed"], False, False, "canceled", SET),
-    ("marked as successful", ["deferred", "success"], False, False, "canceled", SET),
     ("cleared, Airflow 3.4", ["deferred", "scheduled"], True, True, "canceled", CLEARED),
-    ("cleared and deferred again, Airflow 3.4", ["deferred", "deferred"], True, True, "canceled", CLEARED),
     ("left to a retry, Airflow 3.4", ["deferred", "up_for_retry"], True, True, "running", ""),
     # The next try finds the run.
     ("cleared, Airflow 3.3", ["deferred", "scheduled"], True, False, "running", ""),

@@ -150,16 +150,11 @@ def in_an_import(attempt, channel, emulator, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("place", [in_a_log_line, in_a_request, in_an_xcom_push, in_an_import])
-@cases(
-    ("marked", "failed", 1, RunCanceledError, "canceled"),
-    ("cleared", "restarting", 1, RunCanceledError, "canceled"),
-    ("infrastructure", "running", 1, RunLostError, "running"),
-    ("infrastructure in the last try", "running", 0, RunCanceledError, "canceled"),
-)
+@cases(("marked", "failed", RunCanceledError, "canceled"), ("infrastructure", "running", RunLostError, "running"))
 def test_sigterm_is_carried_out_while_the_interrupted_code_holds_a_lock(
-    begin, emulator, channel, monkeypatch, place, state, max_tries, error, status
+    begin, emulator, channel, monkeypatch, place, state, error, status
 ):
-    attempt = begin(state, max_tries=max_tries)
+    attempt = begin(state, max_tries=1)
     place(attempt, channel, emulator, monkeypatch)
     # A process that waits for a lock never ends.
     with pytest.raises(error):
