@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
-from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
-from airflow_provider_browseract.exceptions import RunCanceledError, RunLostError, ServerError
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
+from airflow_provider_browseract.exceptions import RunLostError, ServerError
 from airflow_provider_browseract.operators import browseract as operators
 from airflow_provider_browseract.operators.base import forget_run
 from airflow_provider_browseract.runs import timings
@@ -16,8 +16,7 @@ from airflow_provider_browseract.runs.wait import WaitEvent
 from airflow_provider_browseract.worker import checks
 from airflow_provider_browseract.worker.ledger import STATE_KEY
 from tests.helpers.cases import cases, raising
-from tests.helpers.demos import show_input
-from tests.helpers.workers import KILL, calls_of, set_retry_policy
+from tests.helpers.workers import set_retry_policy
 
 
 @pytest.fixture
@@ -136,12 +135,6 @@ class TestAfterAirflowError:
         assert str(failed.value).splitlines()[-1].startswith(f"BrowserAct task {task.id}, code 503, HTTP 503, ")
         assert str(failed.value).count("HTTP 503") == 1
 
-    def test_wrong_argument_of_a_later_try_names_the_run_of_the_earlier_one(self, tries, emulator):
-        tries(wait_for_completion=False).run()
-        with pytest.raises(AirflowFailException, match="An earlier try has started a run") as failed:
-            tries(workflow_id="no id").run()
-        assert str(failed.value).endswith(f"\nBrowserAct task {emulator.tasks[0].id}.")
-
 
 class TestAfterSuccess:
     def test_on_success_callback_of_the_user_is_placed_after_forget_run(self, tries):
@@ -157,13 +150,6 @@ class TestAfterSuccess:
 
 
 class TestLostStartResponse:
-    def test_start_with_a_refused_connection_is_sent_again_without_listing_tasks(self, tries, emulator, world, connect):
-        connect({"retry_budget": 20})
-        refuses = iter([True])
-        world.unreachable = lambda method: method == "POST" and next(refuses, False)
-        assert len(tries().run()) == 2
-        assert ([*refuses], len(emulator.tasks), calls_of(emulator, "list-tasks")) == ([], 1, 0)
-
     def test_api_key_rotated_after_a_lost_start_still_leads_to_the_run(self, tries, emulator, connect):
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries()
@@ -184,30 +170,19 @@ class TestLostStartResponse:
         with pytest.raises(AirflowFailException, match=r"^RuntimeError: no API server\.\nIt is not known .* Check the"):
             attempt.run()
 
-    @pytest.mark.parametrize("code", [None, "SUSPENDED"], ids=["without a code", "a word as code"])
-    def test_refusal_without_a_number_as_code_is_not_left_to_a_later_try(self, tries, emulator, code):
+    def test_refusal_without_a_code_is_not_left_to_a_later_try(self, tries, emulator):
         emulator.fault("run-task", RequestFault.refused(4711))
-        emulator.rewrite("run-task", lambda _: {"code": code, "msg": "Your plan is suspended", "traceId": "t"})
+        emulator.rewrite("run-task", lambda _: {"code": None, "msg": "Your plan is suspended", "traceId": "t"})
         with pytest.raises(AirflowFailException, match="Your plan is suspended"):
             tries(max_tries=1).run()
 
-    def test_killed_try_sends_no_start_again_after_the_look_up_of_a_lost_one(self, tries, emulator):
-        emulator.fault("run-task", RequestFault.reset(), times=None)
-        attempt = tries()
-        attempt.at_calls("run-task", before=KILL)
-        with pytest.raises(RunCanceledError, match=r"(?s)Killed: .*It is not known whether BrowserAct started a run"):
-            attempt.run()
-        assert calls_of(emulator, "run-task") == 1
-
     def test_next_try_looks_for_the_run_of_a_start_that_timed_out_and_that_is_logged(self, tries, emulator, logs):
         attempt = tries(max_tries=1)
-        seen = set_retry_policy(attempt, "default")
         attempt.at_calls("run-task", after=raising(AirflowTaskTimeout("Timeout")))
         with pytest.raises(AirflowTaskTimeout):
             attempt.run()
         unknown = "It is not known whether BrowserAct started a run. A run may be running and using credits. "
         assert f"{unknown}The next try looks for it." in logs()
-        assert isinstance(seen[-1], AirflowTaskTimeout)
         assert len(tries().run()) == 2
         assert len(emulator.tasks) == 1
 
@@ -241,10 +216,8 @@ class TestInvalidEntry:
         ("source", {"source": None}, "source: Input should be an object", True),
         ("other workflow", OF_WORKFLOW_1, "nothing proves that this task instance stored it", True),
         ("of an older version", {"connection": None, "longest_call": None}, "connection: Input should", True),
-        ("of a newer version", {"signed_by": "x", "proof": "0" * 64}, "nothing proves that this task", True),
         ("cut", '{"source": {"kind"', "Input should be an object", False),
         ("1 MB", {"earlier": ["7" * 1000] * 1000}, "nothing proves that this task instance", True),
-        ("another type", "7", "Input should be an object", False),
     )
     def test_invalid_entry_fails_and_starts_or_stops_no_run(self, tries, emulator, store, change, message, named):
         tries(wait_for_completion=False).run()
@@ -290,36 +263,16 @@ def test_durable_logs_a_warning_before_airflow_3_3_where_it_has_no_effect(worker
     assert ("durable=True has no effect" in logs()) == durable
 
 
-HIDDEN: Any = {
-    "operator_class": operators.RunBotOperator,
-    "bot_id": CONTACTS.id,
-    "input": {"company_name": "Example Corp"},
-}
-TEMPLATE: Any = {
-    "operator_class": operators.RunBotTemplateOperator,
-    "template_id": TEMPLATE_SEARCH.id,
-    "input": {"keyword": "ink"},
-}
-WORKFLOW_TEMPLATE: Any = {
-    "operator_class": operators.RunTemplateOperator,
-    "workflow_template_id": TEMPLATE_SEARCH.id,
-    "input_parameters": {"keyword": "ink"},
-}
-
-
-@cases("arguments", {"hidden input": HIDDEN, "template": TEMPLATE, "template of a workflow": WORKFLOW_TEMPLATE})
-def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, store, logs, arguments):
-    if arguments is HIDDEN:
-        show_input(emulator, lambda _, given: dict.fromkeys(given, "******"))
-    for endpoint in ("create-run", "create-template-run", "run-task-by-template"):
-        emulator.fault(endpoint, RequestFault.lost_response(), times=1)
-    attempt = worker(**arguments, store=store, max_tries=1)
+def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, store, logs):
+    given: dict[str, Any] = {"template_id": TEMPLATE_SEARCH.id, "input": {"keyword": "ink"}, "store": store}
+    template = partial(worker, operator_class=operators.RunBotTemplateOperator, **given)
+    emulator.fault("create-template-run", RequestFault.lost_response(), times=1)
     with pytest.raises(AirflowFailException, match="may be the one that it created") as failed:
-        attempt.run()
+        template(max_tries=1).run()
     assert "The next try looks for it." not in logs()
     [task] = emulator.tasks
     assert f": {task.id} (finished, created at " in str(failed.value)
     # A person who clears the task has looked, and wants a new run.
-    cleared = worker(**arguments, store=store, max_tries=2)
+    cleared = template(max_tries=2)
     cleared.run()
     assert [each.id for each in emulator.tasks] == [task.id, cleared.ti.xcoms["task_id"]]
