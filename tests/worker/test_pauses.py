@@ -1,6 +1,6 @@
 import json
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -74,7 +74,6 @@ class TestRequiredAction:
     @pytest.mark.parametrize(
         ("text", "shown"),
         [
-            ("Sign in again: https://evil.example", "`Sign in again: https://evil.example`"),
             ("www.evil.example, a@evil.example", "`www.evil.example, a@evil.example`"),
             ("![x](https://evil.example/t.png) <b> __b__", "`![x](https://evil.example/t.png) <b> __b__`"),
             ("a `www.evil.example` b", "`` a `www.evil.example` b ``"),
@@ -133,19 +132,13 @@ class TestRequiredAction:
         assert calls_of(emulator, "resume-task") == 1
         assert ": ada chose Resume." in logs()
 
-    def test_run_that_pauses_and_continues_slowly_is_resumed_once(self, asked, emulator, people, logs):
+    def test_run_that_is_still_shown_as_paused_is_resumed_once(self, asked, emulator, people, logs):
         def while_it_changes(body):
-            status = body.get("status")
-            seen.append(status)
-            if status == "paused" and seen.count("paused") < 3:
-                return {**body, "status": "pausing"}
-            if status == "running" and "paused" in seen and seen[-2] == "paused":
-                return {**body, "status": "paused"}
-            return body
+            seen.append(body["status"])
+            return {**body, "status": "paused"} if seen[-2:] == ["paused", "running"] else body
 
         seen: list[str] = []
-        for endpoint in ("get-task", "get-task-status"):
-            emulator.rewrite(endpoint, while_it_changes)
+        emulator.rewrite("get-task", while_it_changes)
         run, deferred = asked()
         people.answer("Resume")
         assert run.resume(deferred) == CONFIRMED
@@ -243,14 +236,6 @@ class TestRequiredAction:
         with pytest.raises(AirflowFailException, match="The run was stopped"):
             run.resume(deferred, people.answer("Stop"))
 
-    def test_stop_by_a_person_that_browseract_refuses_is_left_to_the_next_try(self, asked, emulator, people, store):
-        run, deferred = asked(store=store, max_tries=1)
-        emulator.fault("stop-task", RequestFault.status(403))
-        left = r"chose Stop\.\nThe run could not be stopped .* The next try reattaches to the run\."
-        with pytest.raises(RunLostError, match=left):
-            run.resume(deferred, people.answer("Stop"))
-        assert emulator.tasks[0].status == "paused"
-
     def test_unknown_answer_to_a_required_action_raises_an_error(self, asked, people):
         run, deferred = asked()
         with pytest.raises(RunLostError, match=r"cannot be read: the answer is \['Perhaps'\]"):
@@ -274,14 +259,9 @@ class TestPauseNotification:
     def test_on_paused_callback_gets_the_addresses(self, worker, emulator, people, deferrable, on_paused):
         told: list[Any] = []
         run = worker(workflow_id=HUMAN.id, on_paused=on_paused, deferrable=deferrable, on_paused_callback=told.append)
-        if on_paused == "ask":
-            until_asked(run)
-        elif on_paused == "wait":
-            emulator.set_workflow(HUMAN.id, pause_limit=60.0)
+        emulator.set_workflow(HUMAN.id, pause_limit=60.0)
+        with suppress(AirflowFailException):
             run.run()
-        else:
-            with pytest.raises(AirflowFailException):
-                run.run()
         [context] = told
         assert context["ti"] is run.ti
         assert context["browseract_task"]["links"]["live"].endswith(f"/live/{emulator.tasks[0].id}")
@@ -293,21 +273,14 @@ class TestPauseNotification:
 
         class Chat(BaseNotifier):
             template_fields = ("message",)
-
-            def __init__(self, message):
-                super().__init__()
-                self.message = message
+            message = "{{ browseract_task.task_id }} waits: {{ browseract_task.links.live }}"
 
             def notify(self, context):
                 sent.append((self.message, people.asked))
 
-        chat = Chat("{{ browseract_task.task_id }} waits: {{ browseract_task.links.live }}")
-        until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_callback=[chat]))
-        [(message, asked)] = sent
-        assert asked == 1
+        until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_callback=[Chat()]))
         task_id = emulator.tasks[0].id
-        assert message.startswith(f"{task_id} waits: http")
-        assert message.endswith(f"/live/{task_id}")
+        assert sent == [(f"{task_id} waits: {emulator.url}/live/{task_id}", 1)]
 
     @pytest.mark.parametrize("error", [RuntimeError, SystemExit])
     def test_failing_on_paused_callback_stops_neither_other_callbacks_nor_the_run(self, worker, emulator, logs, error):
@@ -356,21 +329,18 @@ def test_run_resumed_elsewhere_still_finishes_with_on_paused_fail(worker, emulat
     assert run.resume(deferral, event) == CONFIRMED
 
 
-class TestBots:
-    """Only runs of workflow-built bots can be resumed. BrowserAct itself continues those of agent-built ones."""
-
-    @BOTH_WAYS
-    def test_resume_only_closes_required_action_of_an_agent_built_bot(self, worker, emulator, people, deferrable, logs):
-        emulator.set_workflow(AGENT_HUMAN.id, duration=60.0, pause_limit=600.0)
-        run = worker(operator_class=RunBotOperator, bot_id=AGENT_HUMAN.id, on_paused="ask", deferrable=deferrable)
-        deferred = until_asked(run)
-        which = f"{AGENT_HUMAN.name} (BrowserAct bot {AGENT_HUMAN.id})"
-        assert people.question["subject"] == f"run: {which} waits for a person"
-        assert ONLY_CLOSES in people.question["body"]
-        people.answer("Resume")
-        assert run.resume(deferred) == {"confirmed": False}
-        assert (calls_of(emulator, "resume-run"), people.asked) == (1, 1)
-        assert "cannot be resumed from Airflow: BrowserAct itself continues runs of agent-built bots" in logs()
+@BOTH_WAYS
+def test_resume_only_closes_required_action_of_an_agent_built_bot(worker, emulator, people, deferrable, logs):
+    emulator.set_workflow(AGENT_HUMAN.id, duration=60.0, pause_limit=600.0)
+    run = worker(operator_class=RunBotOperator, bot_id=AGENT_HUMAN.id, on_paused="ask", deferrable=deferrable)
+    deferred = until_asked(run)
+    which = f"{AGENT_HUMAN.name} (BrowserAct bot {AGENT_HUMAN.id})"
+    assert people.question["subject"] == f"run: {which} waits for a person"
+    assert ONLY_CLOSES in people.question["body"]
+    people.answer("Resume")
+    assert run.resume(deferred) == {"confirmed": False}
+    assert (calls_of(emulator, "resume-run"), people.asked) == (1, 1)
+    assert "cannot be resumed from Airflow: BrowserAct itself continues runs of agent-built bots" in logs()
 
 
 def test_default_answer_is_that_of_the_arguments_when_the_run_pauses(worker, people):
