@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 import pytest
 
 from airflow_provider_browseract.compat import TaskDeferred
-from airflow_provider_browseract.emulator import ORDERS, RequestFault
+from airflow_provider_browseract.emulator import ORDERS
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.stored import to_json
@@ -127,7 +127,6 @@ class TestCallback:
         assert requested == ["get-workflow", "run-task", "get-task", "get-task"]
 
     @cases(
-        ("half a second", 0.54, 0.5, ", 0.5 seconds after the end of the run"),
         ("minutes", 150.06, 150.1, ", 150.1 seconds after the end of the run"),
         ("BrowserAct's clock is ahead", -90.0, 0, ", 0 seconds after the end of the run"),
         ("end is not known", None, None, ""),
@@ -152,12 +151,6 @@ class TestCallback:
         assert (first["callbacks_in_vain"], again["callbacks_in_vain"]) == (0, 1)
         assert "Woken by a callback, but the run has not ended" in logs()
         assert len(emulator.tasks) == 1
-
-    def test_callback_with_an_unreadable_result_defers_again(self, orders, emulator):
-        run = orders()
-        first = run.defer()
-        emulator.fault("get-task", RequestFault.status(503))
-        assert wait_of(run.defer_again(first, callback_event(first)))[TOKEN_KEY] == wait_of(first)[TOKEN_KEY]
 
 
 def test_invalid_webhook_base_url_is_ignored_with_webhook_false(orders, connect):

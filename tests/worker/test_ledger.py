@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException
-from airflow_provider_browseract.emulator import ORDERS, SEARCH, TEMPLATE_SEARCH
+from airflow_provider_browseract.emulator import ORDERS, SEARCH
 from airflow_provider_browseract.exceptions import RunLostError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators.browseract import RunTemplateOperator
 from airflow_provider_browseract.worker.ledger import STATE_KEY, Entry
 from tests.helpers.cases import cases
 from tests.helpers.workers import PENS, FakeStore
@@ -39,27 +38,17 @@ ENTRY = tuple(each.name for each in fields(Entry))
 
 
 @pytest.mark.parametrize("max_tries", [0, 1], ids=["retried", "cleared"])
-@pytest.mark.parametrize("kind", ["workflow", "template"])
 @cases(
     # Which fields of their entry are in the own one, and other values.
     ("their entry", ENTRY, {}),
     ("own entry, their run", ("task_id",), {}),
-    ("own entry, their run and source", ("task_id", "source"), {}),
     ("own entry, their proof", ("task_id", "proof"), {}),
-    ("other inputs", ("task_id",), {"fingerprint": "x"}),
     ("other inputs, other key", ("task_id",), {"fingerprint": "x", "key_digest": "x"}),
     ("their entry, other key", ENTRY, {"key_digest": "x"}),
-    ("no proof", ("task_id",), {"proof": None}),
     ("own entry without a run, their time", ("written_at",), {"task_id": None}),
 )
-def test_forged_entry_reads_stops_and_adopts_no_run_of_others(
-    worker, emulator, theirs, kind, max_tries, of_theirs, other
-):
-    given: dict[str, Any] = {"workflow_id": SEARCH.id, "input_parameters": PENS}
-    if kind == "template":
-        given = {"operator_class": RunTemplateOperator, "workflow_template_id": TEMPLATE_SEARCH.id}
-        given["input_parameters"] = {"keyword": "pens"}
-    mine = worker(store=FakeStore(), wait_for_completion=False, **given)
+def test_forged_entry_reads_stops_and_adopts_no_run_of_others(worker, emulator, theirs, max_tries, of_theirs, other):
+    mine = worker(store=FakeStore(), wait_for_completion=False, workflow_id=SEARCH.id, input_parameters=PENS)
     mine.run()
     [their_run, my_run] = emulator.tasks
     their_entry = entry_of(theirs)
@@ -83,9 +72,7 @@ def test_forged_entry_reads_stops_and_adopts_no_run_of_others(
 @cases(
     ("their id", lambda own, their: {**own, "task_id": their["task_id"]}),
     ("their XCom", lambda own, their: their),
-    ("their proof", lambda own, their: {**own, "task_id": their["task_id"], "proof": their["proof"]}),
     ("no proof", lambda own, their: {name: value for name, value in own.items() if name != "proof"}),
-    ("odd proof", lambda own, their: {**own, "proof": ["x"]}),
     ("half a character as its proof", lambda own, their: {**own, "proof": "\ud800"}),
     ("what is hidden", lambda own, their: {**own, "hidden": ["live_view"]}),
     ("who follows", lambda own, their: {**own, "follows": True}),

@@ -190,17 +190,13 @@ class TestUnexpectedSigterm:
 
 
 class TestOperatorOfAnotherVersionOfTheApi:
-    """An earlier try has started a run. Since then, someone has changed the operator to one of another version."""
+    """An earlier try has started a run of a bot. Since then, someone has changed the operator to one for workflows."""
 
-    @pytest.fixture(params=["workflow", "bot"])
-    def changed(self, request, tries) -> Worker:
+    @pytest.fixture
+    def changed(self, tries) -> Worker:
         """A try with the new operator."""
-        workflow, bot = {"input_parameters": None}, {"operator_class": RunBotOperator}
-        if request.param == "workflow":
-            tries(**workflow, workflow_id=ENDLESS.id, wait_for_completion=False).run()
-            return tries(**bot, bot_id=ORDERS.id, try_number=2)
-        tries(**bot, bot_id=ENDLESS.id, wait_for_completion=False).run()
-        return tries(**workflow, workflow_id=ORDERS.id, try_number=2)
+        tries(operator_class=RunBotOperator, bot_id=ENDLESS.id, wait_for_completion=False).run()
+        return tries(workflow_id=ORDERS.id, input_parameters=None, try_number=2)
 
     @pytest.fixture
     def earlier(self, changed, emulator) -> str:
@@ -209,7 +205,7 @@ class TestOperatorOfAnotherVersionOfTheApi:
 
     def test_kill_before_the_first_read_stops_the_run(self, changed, airflow, emulator, earlier):
         airflow.state = "failed"
-        changed.at_calls("get-task", "query-run", before=kill_and_decide)
+        changed.at_calls("query-run", before=kill_and_decide)
         marked = f"(?s)^Killed: the Airflow task was set to a final state.*{earlier}"
         with pytest.raises(RunCanceledError, match=marked):
             changed.run()
@@ -232,7 +228,7 @@ class TestOperatorOfAnotherVersionOfTheApi:
         assert [task.status for task in emulator.tasks] == ["canceled", "canceled"]
 
     def test_event_of_a_deferred_run_is_acted_on_in_the_version_of_the_run(self, changed, emulator, earlier):
-        wait = Wait(earlier, time.time(), ApiVersion(emulator.tasks[0].api_version))
+        wait = Wait(earlier, time.time(), ApiVersion.V3)
         with pytest.raises(RunTimedOutError, match="The run was stopped"):
             changed.operator().execute_complete(changed.context, to_json(WaitEvent(wait)))
         assert [task.status for task in emulator.tasks] == ["canceled"]

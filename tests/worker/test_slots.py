@@ -147,12 +147,3 @@ def test_slot_wait_ended_by_airflow_reports_that_no_run_was_started(refused):
     run.defer()
     with pytest.raises(NoSlotError, match="No run was started"):
         run.operator().resume_execution("__fail__", {"error": "Trigger failure"}, run.context)
-
-
-def test_slot_wait_ends_when_the_triggerer_cannot_read_the_connection(refused, monkeypatch):
-    run = refused()
-    deferral = run.defer()
-    with monkeypatch.context() as gone:
-        gone.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
-        event = run.wait_in_triggerer(deferral)
-    assert event["refusals"] == 1
