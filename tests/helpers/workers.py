@@ -15,6 +15,7 @@ from airflow.sdk import BaseSensorOperator
 
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from tests.helpers.cases import raising
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 PENS = {"keyword": "pens", "max_items": 2}
@@ -242,14 +243,8 @@ def at_pushes(run, happens: Callable[[str, Any], object]) -> None:
 
 def refuse_xcoms(run, *keys: str, reason: str = "no API server") -> None:
     """Make pushes of some XComs of a task instance fail."""
-    push = run.ti.xcom_push
-
-    def refuse(key, value):
-        if key in keys:
-            raise OSError(reason)
-        push(key, value)
-
-    run.ti.xcom_push = refuse
+    fail = raising(OSError(reason))
+    at_pushes(run, lambda key, _: fail() if key in keys else None)
 
 
 LONGEST_HOLD = 10.0

@@ -124,22 +124,18 @@ class Played(OwnRun):
     def start(
         self, entry: Entry | None, wanted: RunRequest | None = None, max_tries: int = 3, cap: Any = None
     ) -> Played:
-        """Begin a try with the entry of an earlier one."""
+        """Begin a try with the entry of an earlier one, and keep its result or its error."""
         self.ledger.ti.max_tries = max_tries
         if entry is not None and entry.is_proven(SETTINGS, self.ledger.ti):
             self.follow(entry.task_id, entry.source.api_version)
-        return self.play(lambda: Start(self, wanted or request(), cap, self._check).begin(entry))
-
-    def play(self, what: Callable[[], Any]) -> Played:
-        """Do something in the time of this world, and keep its result or its error."""
-        clock = SimpleNamespace(time=lambda: self.now, sleep=self._sleep)
+        clock = SimpleNamespace(time=lambda: self.now, sleep=self.sleep)
         with (
             mock.patch.object(start, "time", clock),
             mock.patch.object(lost_start, "time", clock),
             mock.patch.object(start, "_check_budget", lambda run, cap, request: self._check_budget(request)),
         ):
             try:
-                self.over = what()
+                self.over = Start(self, wanted or request(), cap, self._check).begin(entry)
             except (BrowserActError, AirflowFailException, NotNowError, CapUsedUpError) as error:
                 self.over = error
         return self
@@ -178,9 +174,6 @@ class Played(OwnRun):
         self.written.append(entry)
 
     def sleep(self, seconds: float) -> None:
-        self._sleep(seconds)
-
-    def _sleep(self, seconds: float) -> None:
         self.before("sleep")
         if seconds > 0:
             self.slept.append(seconds)

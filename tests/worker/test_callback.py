@@ -73,11 +73,7 @@ class TestCallbackUrl:
 
 
 class TestWithoutCallbacks:
-    @cases(
-        ("switched off", {"webhook": False}),
-        ("waiting in the worker", {"deferrable": False}),
-        ("not waiting", {"wait_for_completion": False}),
-    )
+    @cases("arguments", {"switched off": {"webhook": False}, "not waiting": {"wait_for_completion": False}})
     def test_no_callback_url_is_sent_if_webhook_is_off_or_nothing_defers(self, orders, emulator, webhooks, arguments):
         run = orders(**arguments)
         run.run()

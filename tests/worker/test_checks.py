@@ -7,16 +7,11 @@ import pytest
 from airflow_provider_browseract import exceptions as errors
 from airflow_provider_browseract.api.models import InputParameter
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
-from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
+from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.hooks import connection
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators.browseract import (
-    RunBotOperator,
-    RunBotTemplateOperator,
-    RunWorkflowOperator,
-    StopTaskOperator,
-)
+from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator, StopTaskOperator
 from airflow_provider_browseract.runs.wait import Wait
 from airflow_provider_browseract.triggers.task import TaskTrigger
 from airflow_provider_browseract.worker.checks import compare_names
@@ -154,12 +149,6 @@ class TestInputOfBots:
         worker(operator_class=RunBotOperator, bot_id=CONTACTS.id, input=RENDERED, deferrable=deferrable).run()
         assert dict(emulator.tasks[0].inputs)["max_pages"] == 2
         assert endpoints(emulator).count("query-bot") == endpoints(emulator).count("create-run") == 3
-
-    def test_template_checks_input_with_one_request(self, worker, emulator):
-        given = {"template_id": TEMPLATE_SEARCH.id, "input": {"keyword": 7}, "region": "DE"}
-        worker(operator_class=RunBotTemplateOperator, wait_for_completion=False, **given).run()
-        assert endpoints(emulator)[:3] == ["query-template", "create-template-run", "query-run"]
-        assert dict(emulator.tasks[0].inputs) == {"keyword": "7"}
 
 
 def test_api_that_cannot_be_reached_is_logged_at_once_and_costs_one_retry_budget(search, world, connect, logs):

@@ -25,7 +25,7 @@ from airflow_provider_browseract.worker.lineage import lineage_of
 from tests.conftest import connect
 from tests.helpers.cases import cases, raising
 from tests.helpers.catalogue import DOWNLOAD, PLAIN_TEXT
-from tests.helpers.workers import BOTH_WAYS, ORDERS_RESULT, PENS, calls_of, emulator, worker
+from tests.helpers.workers import BOTH_WAYS, PENS, calls_of, emulator, worker
 
 __all__ = ["connect", "emulator", "worker"]
 
@@ -54,27 +54,7 @@ def download(worker, emulator, folder):
     return make
 
 
-def failure(remembered) -> Any:
-    """Return the error that lets Airflow retry only if the next try reads the same run."""
-    return ResultError if remembered else AirflowFailException
-
-
 class TestLateOutput:
-    @pytest.mark.parametrize("doing", ["read", "written"])
-    def test_execution_timeout_after_the_end_pays_for_no_other_run(self, worker, export, emulator, store, doing):
-        emulator.set_workflow(PLAIN_TEXT.id, output="")
-        make = export if doing == "written" else partial(worker, **TEXT)
-        interrupted: tuple[Any, str] = (ResultStore, "save") if doing == "written" else (conclude, "read_again")
-        for kept in (None, store):
-            with (
-                patch.object(*interrupted, raising(AirflowTaskTimeout("Timeout"))),
-                pytest.raises(failure(kept), match=f"execution_timeout expired while its results were being {doing}"),
-            ):
-                make(store=kept).run()
-        result = make(store=store).run()
-        assert (len(result["files"]) == 1) if doing == "written" else (result is None)
-        assert len(emulator.tasks) == 2
-
     def test_output_that_cannot_be_read_at_last_is_an_error_and_not_none(self, worker, emulator, store):
         def follow_during_outage(*arguments, **options):
             emulator.fault("*", DOWN, times=None)
@@ -127,18 +107,26 @@ def test_kill_while_files_are_in_preparation_leaves_them_to_the_next_try(downloa
         run.run()
 
 
+OVER, EXPIRED = AirflowTaskTimeout("Timeout"), "execution_timeout expired while its results were"
+
+
 class TestErrors:
-    @pytest.mark.parametrize("remembered", [False, True], ids=["not remembered", "remembered"])
-    def test_unexpected_error_allows_a_retry_only_if_the_run_is_remembered(self, worker, emulator, store, remembered):
-        run = partial(worker, workflow_id=ORDERS.id, store=store if remembered else None)
-        with (
-            patch.object(conclude, "read_output", raising(MemoryError("too much"))),
-            pytest.raises(failure(remembered), match="its results could not be read: MemoryError: too much"),
-        ):
-            run().run()
-        if remembered:
-            assert run().run() == ORDERS_RESULT
-        assert len(emulator.tasks) == 1
+    @cases(
+        ("time is over at a read", (conclude, "read_again"), OVER, f"{EXPIRED} being read"),
+        ("time is over at a write", (ResultStore, "save"), OVER, f"{EXPIRED} being written"),
+        ("unexpected", (conclude, "read_output"), MemoryError("too much"), "could not be read: MemoryError: too much"),
+        ("full store", (ResultStore, "save"), StorageError("no space left"), "could not be written: no space left"),
+    )
+    def test_error_after_the_end_allows_a_retry_only_if_the_run_is_remembered(
+        self, worker, export, emulator, store, where, error, words
+    ):
+        make = export if ResultStore in where else partial(worker, workflow_id=ORDERS.id)
+        match = rf"{words}\.\nBrowserAct still has its output\.\nLog: http"
+        for kept, raised in ((None, AirflowFailException), (store, ResultError)):
+            with patch.object(*where, raising(error)), pytest.raises(raised, match=match):
+                make(store=kept).run()
+        assert make(store=store).run()
+        assert len(emulator.tasks) == 2
 
     def test_path_that_is_empty_after_the_deferral_is_an_error_and_the_output_is_not_returned_instead(self, export):
         run = export(deferrable=True)
@@ -147,13 +135,6 @@ class TestErrors:
         run.arguments["output_path"] = ""
         with pytest.raises(AirflowFailException, match=r"its results could not be written: .*output_path"):
             run.resume(deferred, event)
-
-    def test_failing_store_leaves_results_to_a_later_try_or_names_their_log(self, export, emulator, store, monkeypatch):
-        monkeypatch.setattr(ResultStore, "save", raising(StorageError("no space left")))
-        with pytest.raises(ResultError, match="its results could not be written: no space left"):
-            export(store=store).run()
-        with pytest.raises(AirflowFailException, match=r"BrowserAct still has its output\.\nLog: http.*/(logs|live)/"):
-            export().run()
 
     def test_failed_download_raises_and_a_retry_fetches_only_that_file(self, download, emulator, store, monkeypatch):
         counted = []

@@ -1,12 +1,11 @@
 import json
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.exceptions import RunLostError, ServerError
 from airflow_provider_browseract.operators import browseract as operators
 from airflow_provider_browseract.operators.base import forget_run
@@ -16,7 +15,7 @@ from airflow_provider_browseract.runs.wait import WaitEvent
 from airflow_provider_browseract.worker import checks
 from airflow_provider_browseract.worker.ledger import STATE_KEY
 from tests.helpers.cases import cases, raising
-from tests.helpers.workers import set_retry_policy
+from tests.helpers.workers import refuse_xcoms, set_retry_policy
 
 
 @pytest.fixture
@@ -50,12 +49,7 @@ class TestAfterAirflowError:
     def test_airflow_error_after_start_keeps_the_run_only_for_another_try(self, tries, emulator, max_tries, fate, runs):
         emulator.next_run(SEARCH.id, duration=1.0)
         attempt = tries(max_tries=max_tries)
-
-        def away(key, value):
-            if emulator.tasks:
-                raise OSError("no API server")
-
-        attempt.ti.xcom_push = away
+        refuse_xcoms(attempt, "task_id")
         with pytest.raises(RunLostError, match=rf"no API server\.\nThe run {fate}\..* The traceback shows"):
             attempt.run()
         assert len(tries(max_tries=max_tries).run()) == 2
@@ -210,26 +204,25 @@ class TestLostStartResponse:
 OF_WORKFLOW_1 = {"source": {"kind": "workflow", "id": "1"}}
 
 
-class TestInvalidEntry:
-    @cases(
-        ("task_id", {"task_id": 7}, "task_id: Input should be a valid string", False),
-        ("source", {"source": None}, "source: Input should be an object", True),
-        ("other workflow", OF_WORKFLOW_1, "nothing proves that this task instance stored it", True),
-        ("of an older version", {"connection": None, "longest_call": None}, "connection: Input should", True),
-        ("cut", '{"source": {"kind"', "Input should be an object", False),
-        ("1 MB", {"earlier": ["7" * 1000] * 1000}, "nothing proves that this task instance", True),
-    )
-    def test_invalid_entry_fails_and_starts_or_stops_no_run(self, tries, emulator, store, change, message, named):
-        tries(wait_for_completion=False).run()
-        changed = {**json.loads(store.values[STATE_KEY]), **change} if isinstance(change, dict) else change
-        store.values[STATE_KEY] = json.dumps(changed)
-        with pytest.raises(
-            AirflowFailException, match=f"(?s)about its run.*{message}.*Nothing was started or stopped"
-        ) as failed:
-            tries().run()
-        [task] = emulator.tasks
-        assert task.status == "running"
-        assert (f"BrowserAct task {task.id}." in str(failed.value)) is named
+@cases(
+    ("task_id", {"task_id": 7}, "task_id: Input should be a valid string", False),
+    ("source", {"source": None}, "source: Input should be an object", True),
+    ("other workflow", OF_WORKFLOW_1, "nothing proves that this task instance stored it", True),
+    ("of an older version", {"connection": None, "longest_call": None}, "connection: Input should", True),
+    ("cut", '{"source": {"kind"', "Input should be an object", False),
+    ("1 MB", {"earlier": ["7" * 1000] * 1000}, "nothing proves that this task instance", True),
+)
+def test_invalid_entry_fails_and_starts_or_stops_no_run(tries, emulator, store, change, message, named):
+    tries(wait_for_completion=False).run()
+    changed = {**json.loads(store.values[STATE_KEY]), **change} if isinstance(change, dict) else change
+    store.values[STATE_KEY] = json.dumps(changed)
+    with pytest.raises(
+        AirflowFailException, match=f"(?s)about its run.*{message}.*Nothing was started or stopped"
+    ) as failed:
+        tries().run()
+    [task] = emulator.tasks
+    assert task.status == "running"
+    assert (f"BrowserAct task {task.id}." in str(failed.value)) is named
 
 
 class TestFailingTaskState:
@@ -261,18 +254,3 @@ def test_durable_logs_a_warning_before_airflow_3_3_where_it_has_no_effect(worker
     monkeypatch.setattr(checks, "AIRFLOW_V_3_3_PLUS", False)
     worker(workflow_id=ORDERS.id, durable=durable).run()
     assert ("durable=True has no effect" in logs()) == durable
-
-
-def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, store, logs):
-    given: dict[str, Any] = {"template_id": TEMPLATE_SEARCH.id, "input": {"keyword": "ink"}, "store": store}
-    template = partial(worker, operator_class=operators.RunBotTemplateOperator, **given)
-    emulator.fault("create-template-run", RequestFault.lost_response(), times=1)
-    with pytest.raises(AirflowFailException, match="may be the one that it created") as failed:
-        template(max_tries=1).run()
-    assert "The next try looks for it." not in logs()
-    [task] = emulator.tasks
-    assert f": {task.id} (finished, created at " in str(failed.value)
-    # A person who clears the task has looked, and wants a new run.
-    cleared = template(max_tries=2)
-    cleared.run()
-    assert [each.id for each in emulator.tasks] == [task.id, cleared.ti.xcoms["task_id"]]

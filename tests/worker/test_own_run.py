@@ -128,15 +128,14 @@ class TestUnexpectedSigterm:
         assert logs().count("Killed: ") == 1
 
     @cases(
-        ("has not accepted it yet", "running", {}, " if Airflow has accepted the deferral"),
-        ("does not respond", None, {}, " if Airflow has accepted the deferral"),
-        ("has accepted it", "deferred", {}, ""),
-        ("has accepted it, before Airflow 3.3", "deferred", {"store": None}, ""),
+        ("has not accepted it yet", "running", " if Airflow has accepted the deferral"),
+        ("does not respond", None, " if Airflow has accepted the deferral"),
+        ("has accepted it", "deferred", ""),
     )
     def test_kill_during_or_after_a_deferral_keeps_the_run_for_the_triggerer(
-        self, tries, airflow, emulator, be_hasty, logs, state, arguments, condition
+        self, tries, airflow, emulator, be_hasty, logs, state, condition
     ):
-        attempt = tries(deferrable=True, max_tries=0, **arguments)
+        attempt = tries(deferrable=True, max_tries=0)
         attempt.defer()
         airflow.state = state
         if state is None:
@@ -371,29 +370,25 @@ def test_core_race_grace_is_longer_than_the_scheduler_heartbeat_interval():
     assert conf.getint("scheduler", "scheduler_heartbeat_sec") < timings.CORE_RACE_GRACE
 
 
-class TestKillAfterTheDecision:
-    """SIGTERM comes when this process has already decided about its run, and is about to end."""
-
-    @pytest.mark.parametrize("state", ["running", "failed"], ids=["infrastructure", "marked failed"])
-    @cases(
-        ("left to the next try", {}, ("get-task", RequestFault.status(503))),
-        ("could not be stopped", {"timeout": 0.2}, ("stop-task", RequestFault.status(503))),
-        ("stopped", {"timeout": 0.2}, None),
-        ("not waited for", {"wait_for_completion": False}, None),
-    )
-    def test_kill_stops_no_run_that_this_try_has_left(self, tries, airflow, emulator, logs, state, arguments, fault):
-        if fault is not None:
-            emulator.fault(*fault, times=None, skip=1 if fault[0] == "get-task" else 0)
-        attempt = tries(**arguments)
-        fails = pytest.raises((RunLostError, RunTimedOutError))
-        with nullcontext() if "wait_for_completion" in arguments else fails:
-            attempt.run()
-        emulator.clear_faults()
-        stops = calls_of(emulator, "stop-task")
-        airflow.state = state
-        kill_and_decide(attempt.made)
-        assert calls_of(emulator, "stop-task") == stops
-        assert "Killed" not in logs()
+@cases(
+    ("left to the next try", {}, ("get-task", RequestFault.status(503))),
+    ("could not be stopped", {"timeout": 0.2}, ("stop-task", RequestFault.status(503))),
+    ("stopped", {"timeout": 0.2}, None),
+    ("not waited for", {"wait_for_completion": False}, None),
+)
+def test_kill_stops_no_run_that_this_try_has_left(tries, airflow, emulator, logs, arguments, fault):
+    if fault is not None:
+        emulator.fault(*fault, times=None, skip=1 if fault[0] == "get-task" else 0)
+    attempt = tries(**arguments)
+    fails = pytest.raises((RunLostError, RunTimedOutError))
+    with nullcontext() if "wait_for_completion" in arguments else fails:
+        attempt.run()
+    emulator.clear_faults()
+    stops = calls_of(emulator, "stop-task")
+    airflow.state = "failed"
+    kill_and_decide(attempt.made)
+    assert calls_of(emulator, "stop-task") == stops
+    assert "Killed" not in logs()
 
 
 class TestKillThatTheCodeOutruns:

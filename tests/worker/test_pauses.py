@@ -93,7 +93,6 @@ class TestRequiredAction:
 
     @cases(
         ("workflow-built", OF_BOT, -1, "run: BrowserAct bot 82", "**Resume** continues the run."),
-        ("agent-built", {**OF_BOT, "bot_type": BotType.AGENT}, -1, "run: BrowserAct bot 82", ONLY_CLOSES),
         ("of a mapped task", {}, 0, "run[0]: a run in BrowserAct", ""),
     )
     def test_required_action_names_what_waits_and_what_resume_does(self, people, fields, map_index, subject, resume):

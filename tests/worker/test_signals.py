@@ -92,12 +92,6 @@ def begin(worker, store, connect, emulator, airflow, channel) -> Iterator[Callab
     signal.signal(signal.SIGTERM, before)
 
 
-def once(function: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that calls another one at its first call only."""
-    left = [function]
-    return lambda: left.pop()() if left else None
-
-
 def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -133,8 +127,7 @@ def push_over(channel, attempt, pushed: Callable[[str], None] = lambda _: None) 
 
 
 def in_an_xcom_push(attempt, channel, emulator, monkeypatch) -> None:
-    interrupt = once(terminate)
-    push_over(channel, attempt, lambda key: interrupt() if key == "task_id" else None)
+    push_over(channel, attempt, lambda key: terminate() if key == "task_id" else None)
 
 
 def in_an_import(attempt, channel, emulator, monkeypatch) -> None:
