@@ -55,21 +55,6 @@ def download(worker, emulator, folder):
 
 
 class TestLateOutput:
-    def test_output_that_cannot_be_read_at_last_is_an_error_and_not_none(self, worker, emulator, store):
-        def follow_during_outage(*arguments, **options):
-            emulator.fault("*", DOWN, times=None)
-            return read_again(*arguments, **options)
-
-        emulator.next_run(PLAIN_TEXT.id, output="late", output_after=0.2)
-        with (
-            patch.object(conclude, "read_again", follow_during_outage),
-            pytest.raises(ResultError, match="its results could not be read"),
-        ):
-            worker(**TEXT, store=store).run()
-        emulator.clear_faults()
-        assert worker(**TEXT, store=store).run() == "late"
-        assert len(emulator.tasks) == 1
-
     @cases({"not remembered": (False, 1), "last try": (True, 0), "next try": (True, 1)})
     def test_kill_leaves_late_output_to_the_next_try_if_it_can_read_it(
         self, search, emulator, store, logs, remembered, retries

@@ -91,6 +91,7 @@ def deep(**members: Any) -> dict[str, Any]:
     ("other number", changed(pages=20), False),
     ("boolean for a number", changed(pages=True), False),
     ("null for a value", changed(company=None), False),
+    ("list for a text", changed(company=["Example Corp"]), False),
     ("other value within", deep(since="2026-01-02"), False),
     ("other order of a list", deep(tags=["b", "a"]), False),
     ("longer list", deep(tags=["a", "b", "c"]), False),
@@ -107,6 +108,7 @@ def deep(**members: Any) -> dict[str, Any]:
     ("truncated", changed(company="Exam..."), None),
     ("truncated, one sign", changed(company="Exam\u2026"), None),
     ("truncated object", changed(deep='{"since": "2026-01'), None),
+    ("truncated list", deep(tags='["a", "'), None),
     ("not shown", None, None),
     ("nothing shown", {}, None),
 )

@@ -103,9 +103,6 @@ def names_of(returned) -> list[str]:
 
 
 def test_files_are_returned_as_addresses_beside_the_value(run_with, emulator, logs):
-    report = EmulatedFile("report.pdf", b"%PDF", "application/pdf")
-    returned = run_with(BOT, output=[1], downloads=(report,)).run()
-    assert (returned["output"], names_of(returned)) == ([1], ["report.pdf"])
     files = (EmulatedFile("a.csv", b"a"), EmulatedFile("late.csv", b"b", prepared_after=600.0))
     returned = run_with(DOWNLOADS, "json", downloads=files).run()
     # A run that has files needs no text in the declared format.

@@ -384,8 +384,7 @@ NOT_STARTED = (
 )
 NOT_CERTAIN = (
     "The state that an earlier try stored about its run cannot be used: the API key has changed, and it is not certain "
-    "that the run is one of this task instance.\nNothing was started or stopped. Make sure that no run is running. "
-    "Then clear the Airflow task, which starts a new run.\nBrowserAct task 7."
+    "that the run is one of this task instance.\nNothing was started or stopped."
 )
 DOWN = errors.ServerError("down", http_status=503)
 NO_ROUTE = errors.NotFoundError("no route", http_status=404)
@@ -572,6 +571,7 @@ class TestAStart:
     @cases(
         ("lost", LOST, OWN, request(), request()),
         ("profile", LOST, replace(OWN, profile_id="profile of 8"), request(), request()),
+        ("no inputs", LOST, replace(OWN, input_parameters=None), request(inputs={}), request(inputs={})),
         ("unclear refusal", UNCLEAR, OWN, request(), request()),
         # The given request is stored.
         ("other inputs", LOST, replace(OWN, input_parameters="keyword=ink"), request(), request("ink")),
