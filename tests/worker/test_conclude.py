@@ -97,18 +97,18 @@ OVER, EXPIRED = AirflowTaskTimeout("Timeout"), "execution_timeout expired while 
 
 class TestErrors:
     @cases(
-        ("time is over at a read", (conclude, "read_again"), OVER, f"{EXPIRED} being read"),
-        ("time is over at a write", (ResultStore, "save"), OVER, f"{EXPIRED} being written"),
-        ("unexpected", (conclude, "read_output"), MemoryError("too much"), "could not be read: MemoryError: too much"),
-        ("full store", (ResultStore, "save"), StorageError("no space left"), "could not be written: no space left"),
+        ("time is over at a read", conclude, "read_again", OVER, f"{EXPIRED} being read"),
+        ("time is over at a write", ResultStore, "save", OVER, f"{EXPIRED} being written"),
+        ("unexpected", conclude, "read_output", MemoryError("too much"), "could not be read: MemoryError: too much"),
+        ("full store", ResultStore, "save", StorageError("no space left"), "could not be written: no space left"),
     )
     def test_error_after_the_end_allows_a_retry_only_if_the_run_is_remembered(
-        self, worker, export, emulator, store, where, error, words
+        self, worker, export, emulator, store, where, name, error, words
     ):
-        make = export if ResultStore in where else partial(worker, workflow_id=ORDERS.id)
+        make = export if where is ResultStore else partial(worker, workflow_id=ORDERS.id)
         match = rf"{words}\.\nBrowserAct still has its output\.\nLog: http"
         for kept, raised in ((None, AirflowFailException), (store, ResultError)):
-            with patch.object(*where, raising(error)), pytest.raises(raised, match=match):
+            with patch.object(where, name, raising(error)), pytest.raises(raised, match=match):
                 make(store=kept).run()
         assert make(store=store).run()
         assert len(emulator.tasks) == 2
