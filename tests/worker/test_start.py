@@ -515,9 +515,8 @@ class TestAnUnansweredStartOfAnEarlierTry:
         assert cleared.started.task_id == "9"
         [warning] = cleared.warnings
         assert warning.startswith("The response to a start was lost. Each run below may be the one that it created.")
-        assert (
-            "Starting a new run, because the Airflow task was cleared. BrowserAct tasks of workflow 70: 7 (" in warning
-        )
+        named = "BrowserAct tasks of workflow 70: 7 (running, created at 1970-01-01 00:16:40 UTC)."
+        assert warning.endswith(f"Starting a new run, because the Airflow task was cleared. {named}")
 
     @pytest.mark.parametrize("kind", ["workflow", "bot"])
     def test_lost_start_of_an_earlier_operator_is_looked_up_in_its_version_of_the_api(self, kind):
