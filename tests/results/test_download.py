@@ -44,7 +44,6 @@ REFUSED = {
     "https://near.example:{port}/secret": PRIVATE,
     # Two parsers may see different hosts in these.
     "http://127.0.0.1:{port}#@files.example/secret": PRIVATE,
-    "http://127.0.0.1:{port}?@files.example/secret": PRIVATE,
     "http://files.example@127.0.0.1:{port}/secret": CREDENTIALS,
     "http://files.example:80@127.0.0.1:{port}/secret": CREDENTIALS,
     "http://user@api.example:{port}/secret": CREDENTIALS,
@@ -53,7 +52,6 @@ REFUSED = {
     "http://127.0.0.1:{port}\\.files.example/secret": NO_ADDRESS,
     "http:\\\\127.0.0.1:{port}\\secret": NO_ADDRESS,
     "http://127.0.0.1:{port}/sec\nret": NO_ADDRESS,
-    "\thttp://127.0.0.1:{port}/secret": NO_ADDRESS,
     " http://127.0.0.1:{port}/secret": NO_ADDRESS,
     "http://127.0.0.1\x00.files.example/secret": NO_ADDRESS,
     "http://127.0.0.1:{port}/\u202esecret": NO_ADDRESS,
@@ -63,13 +61,10 @@ REFUSED = {
     "http://127。0。0。1:{port}/secret": NO_ADDRESS,
     "http://ｌocalhost:{port}/secret": NO_ADDRESS,  # noqa: RUF001
     "file:///etc/passwd": NO_ADDRESS,
-    "ftp://127.0.0.1/secret": NO_ADDRESS,
     "javascript:alert(1)": NO_ADDRESS,
     "http://": NO_ADDRESS,
-    "http:///secret": NO_ADDRESS,
     "http://[::1": NO_ADDRESS,
     "http://127.0.0.1:99999/secret": NO_ADDRESS,
-    "http://127.0.0.1:-1/secret": NO_ADDRESS,
     "": NO_ADDRESS,
     # At the second try, it has another IP address.
     "http://rebinding.example:{port}/secret": f"{UNREACHABLE}|{PRIVATE}",
@@ -81,7 +76,6 @@ REDIRECTS = {
     "//127.0.0.1:{port}/secret": PRIVATE,
     " http://127.0.0.1:{port}/secret": PRIVATE,
     "http://files.example@127.0.0.1:{port}/secret": CREDENTIALS,
-    "http://127.0.0.1:{port}\\@files.example/secret": NO_ADDRESS,
     "file:///etc/passwd": NO_ADDRESS,
     "http://rebinding.example:{port}/secret": f"{UNREACHABLE}|{PRIVATE}",
     "http://[::1": NO_ADDRESS,

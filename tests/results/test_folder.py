@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import traceback
 
 import pytest
@@ -83,34 +81,6 @@ def test_file_whose_writing_fails_leaves_the_old_file_and_nothing_else(root):
     # Others may read it, as any file that the worker creates.
     (root / "b").touch()
     assert (root / "a").stat().st_mode == (root / "b").stat().st_mode
-
-
-WRITER = """
-import sys
-from airflow_provider_browseract.results.folder import Folder
-with Folder(sys.argv[1]).writing("a") as write:
-    for _ in range(40):
-        write(bytes(1 << 20))
-    print("written", flush=True)
-    sys.stdin.read(int(sys.argv[2]))
-print("named", flush=True)
-sys.stdin.read(1)
-"""
-
-
-@pytest.mark.parametrize(("rest", "size"), [(1, None), (0, 40 << 20)], ids=["before it is whole", "after"])
-def test_killed_process_leaves_no_partial_file_with_its_name(root, rest, size):
-    folder = Folder(str(root))
-    folder.make()
-    command = [sys.executable, "-c", WRITER, str(root), str(rest)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin
-        assert process.stdout
-        assert process.stdout.readline() == "written\n"
-        if not rest:
-            assert process.stdout.readline() == "named\n"
-        process.kill()
-    assert folder.size_of("a") == size
 
 
 class TestCheck:

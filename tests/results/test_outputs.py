@@ -31,25 +31,22 @@ UNSTORABLE = {
     "[-9223372036854775809]": "an integer of more than 64 bits",
     "[" + "1" * 5000 + "]": "too many digits for Python|more than 64 bits",
     r'["\ud800"]': "a character that a database cannot store",
-    r'["\udfff"]': "a character that a database cannot store",
     r'{"\u0000": 1}': "a character that a database cannot store",
     nested(MAX_DEPTH + 1): f"nested more than {MAX_DEPTH} levels",
-    nested(900): f"nested more than {MAX_DEPTH} levels",
     nested(100_000): "nested too deeply for Python",
     "[" * 100_000: "nested too deeply for Python",
     '["\ud800"]': "a character that a database cannot store",
 }
 
 
-class TestUnstorableValue:
-    @pytest.mark.parametrize(
-        ("output_format", "is_json"), [(AUTO, None), (JSON, None), (AUTO, True)], ids=["auto", "JSON", "value of a bot"]
-    )
-    @pytest.mark.parametrize(("text", "why"), UNSTORABLE.items(), ids=lambda text: text[:40])
-    def test_unstorable_json_output_is_returned_as_text_with_the_reason(self, text, why, output_format, is_json):
-        returned = read(text, output_format, is_json=is_json)
-        assert returned.value == text.replace("\ud800", "?")
-        assert re.search(f"^Airflow cannot store the parsed value: .*({why})", str(returned.kept_as_text))
+@pytest.mark.parametrize(
+    ("output_format", "is_json"), [(AUTO, None), (JSON, None), (AUTO, True)], ids=["auto", "JSON", "value of a bot"]
+)
+@pytest.mark.parametrize(("text", "why"), UNSTORABLE.items(), ids=lambda text: text[:40])
+def test_unstorable_json_output_is_returned_as_text_with_the_reason(text, why, output_format, is_json):
+    returned = read(text, output_format, is_json=is_json)
+    assert returned.value == text.replace("\ud800", "?")
+    assert re.search(f"^Airflow cannot store the parsed value: .*({why})", str(returned.kept_as_text))
 
 
 ROWS = 'name,price\r\n"pen, red",1.50\r\n\r\nink,"two\nlines"\r\n'
@@ -58,7 +55,6 @@ MILLION = "x" * 1_000_000
 
 
 @cases(
-    ("JSON list", '[{"a": 1}]', AUTO, [{"a": 1}], JSON),
     ("JSON object with BOM", '\ufeff{"a": null}', AUTO, {"a": None}, JSON),
     ("JSON number", "12", AUTO, 12, JSON),
     ("64-bit limits", "[9223372036854775807, -9223372036854775808]", AUTO, [2**63 - 1, -(2**63)], JSON),
@@ -74,16 +70,13 @@ MILLION = "x" * 1_000_000
     ("number that is too large", "1e999", AUTO, "1e999", JSON),
     ("empty", "", AUTO, None, TEXT),
     ("missing", None, AUTO, None, TEXT),
-    ("JSON with BOM", '\ufeff[{"a": 1}]', JSON, [{"a": 1}], JSON),
     ("JSON at the depth limit", nested(MAX_DEPTH), JSON, json.loads(nested(MAX_DEPTH)), JSON),
-    ("CSV", ROWS, CSV, PEN_AND_INK, CSV),
     ("CSV with BOM", "\ufeff" + ROWS, CSV, PEN_AND_INK, CSV),
     ("empty values of one column", "a\n1\n\n2\n", CSV, [{"a": "1"}, {"a": None}, {"a": "2"}], CSV),
     ("header that begins like JSON", "[a],{b}\n1,2\n", CSV, [{"[a]": "1", "{b}": "2"}], CSV),
     ("row that is too short", "a,b\n1\n", CSV, [{"a": "1", "b": None}], CSV),
     ("value of a million characters", f"a\n{MILLION}\n", CSV, [{"a": MILLION}], CSV),
     ("lines that end with a carriage return alone", "a\r1\r", CSV, [{"a": "1"}], CSV),
-    ("line break within a field", 'a\n"x\r\ny"\n', CSV, [{"a": "x\r\ny"}], CSV),
     ("null character in CSV", "a\n\0\n", CSV, [{"a": "\ufffd"}], CSV),
     ("text", '{"a": 1}', TEXT, '{"a": 1}', TEXT),
     ("empty text", "", TEXT, None, TEXT),
@@ -103,8 +96,7 @@ def test_output_is_read_in_its_declared_format_or_as_json_or_text(text, declared
         (f"CSV {text[:20]!r}", text, CSV, "the output is JSON")
         for text in ('[{"a": 1.5}]', " {}\n", '{"a": NaN}', '{"a": 1}\n{"a": 2}\n', "null")
     ),
-    ("row too long", "a,b\n1,2,3\n", CSV, "line 2 has more values than the header"),
-    ("row too long for one column", "a\n1\n2,3\n", CSV, "line 3 has more values than the header$"),
+    ("row too long", "a\n1\n2,3\n", CSV, "line 3 has more values than the header$"),
     ("duplicate name", "a,a\n1,2\n", CSV, "an empty or a duplicate name"),
     ("empty name", "a,\n1,2\n", CSV, "an empty or a duplicate name"),
     ("open quote", 'a,b\n"1,2\n', CSV, "unexpected end of data at line 2"),
@@ -124,8 +116,6 @@ def test_output_without_its_declared_format_raises_with_the_reason(text, declare
     ("JSON string", '"' + "quoted words, " * 10 + '"', AUTO, None, TEXT),
     ("value of a bot", "[" + "1, " * 10 + "1]", AUTO, True, JSON),
     ("text of a bot", "1" * 30, AUTO, False, TEXT),
-    # It is not checked.
-    ("broken off", "[" + "1, " * 10, JSON, None, JSON),
 )
 def test_large_text_is_returned_unparsed_with_the_reason_if_it_is_no_text(monkeypatch, text, declared, is_json, found):
     monkeypatch.setattr(outputs, "LARGEST_PARSED", 20)
@@ -168,17 +158,12 @@ def test_output_with_files_is_returned_together_with_their_urls(text, how, value
     ("text", "is_json", "declared", "value", "found"),
     [
         ('{"a": null}', True, AUTO, {"a": None}, JSON),
-        ("[]", True, AUTO, [], JSON),
         ("12", True, AUTO, 12, JSON),
-        ("1.5", True, AUTO, 1.5, JSON),
         ("false", True, AUTO, False, JSON),
         ("Infinity", True, AUTO, "Infinity", TEXT),
         ("12", False, AUTO, "12", TEXT),
-        ("007", False, AUTO, "007", TEXT),
-        ("true", False, AUTO, "true", TEXT),
         ("null", False, AUTO, "null", TEXT),
         ('"quoted"', False, AUTO, '"quoted"', TEXT),
-        ("a,b\n1,2\n", False, AUTO, "a,b\n1,2\n", TEXT),
         ("\ufeffwords", False, AUTO, "words", TEXT),
         (' {"a": 1}', False, AUTO, {"a": 1}, JSON),
         ("\ufeff[1]", False, AUTO, [1], JSON),
@@ -194,7 +179,6 @@ def test_value_of_a_bot_keeps_its_type_and_text_is_json_only_as_object_or_array(
     assert (returned, type(returned.value)) == (ReturnValue(value, found), type(value))
 
 
-@pytest.mark.parametrize(("text", "is_json"), [("12", True), ('{"a": 1}', True), ('{"a": 1}', False)])
-def test_json_value_of_a_bot_is_not_csv(text, is_json):
+def test_json_value_of_a_bot_is_not_csv():
     with pytest.raises(FormatError, match="the output is JSON"):
-        read(text, CSV, is_json=is_json)
+        read("12", CSV, is_json=True)

@@ -53,8 +53,6 @@ REPLIES = {
     "page": reply(PAGE, "Content-Type: text/html"),
     "redirect": reply(b"", "Location: /plain/a", status="302 Found"),
     "around": reply(b"", "Location: /around/and/around", status="302 Found"),
-    "one": reply(b"one"),
-    "two": reply(b"two"),
     "short": OK + b"\r\n" + CONTENT[:-1],
     "long": OK + b"\r\n" + CONTENT * 10,
     "endless": OK + b"Transfer-Encoding: chunked\r\n\r\n" + (b"%x\r\n%b\r\n" % (SIZE, CONTENT)) * 10,
@@ -212,18 +210,6 @@ class TestRepeatedSave:
         assert set(host.paths) <= {"/waiting/a"}
         assert written(store.folder) == {}
 
-    def test_files_of_equal_name_are_not_mixed_up_when_a_retry_lists_them_in_another_order(self, store, host):
-        urls = ("/one/a.csv", "/two/a.csv")
-        kept = store.save(task(urls=urls))
-        contents = {file.name: (store.folder / file.name).read_bytes() for file in kept.files}
-        assert list(contents.values()) == [b"one", b"two"]
-        lost, _ = contents
-        (store.folder / lost).unlink()
-        host.paths.clear()
-        again = store.save(task(urls=urls[::-1]))
-        assert {file.name: (store.folder / file.name).read_bytes() for file in again.files} == contents
-        assert host.paths == ["/one/a.csv"]
-
 
 def test_limit_is_shared_by_all_files_of_a_run_and_does_not_count_what_was_not_kept(store, monkeypatch):
     monkeypatch.setattr(results, "MAX_RUN_SIZE", SIZE * 3 // 2)
@@ -362,7 +348,6 @@ LOST, MAY_COME = True, False
 UNFETCHABLE = {
     "web page": (download("bad", "/page/a"), "its host responded with a web page", MAY_COME),
     "web page of unknown size": (download("bad", "/page/a", file_size=None), "with a web page", MAY_COME),
-    "truncated": (download("bad", "/truncated/a", file_size=None), "closed the connection", MAY_COME),
     "short": (download("bad", "/short/a"), f"closed the connection after {SIZE - 1} bytes, too early$", MAY_COME),
     "size unknown": (download("bad", "/short/a", file_size=None), "^neither BrowserAct nor its host", MAY_COME),
     "size differs": (download("bad", file_size=7), f"announced {SIZE} bytes, but BrowserAct announced 7$", LOST),
@@ -370,7 +355,6 @@ UNFETCHABLE = {
     "too large": (download("bad", "/endless/a", file_size=None), EXCEEDS, LOST),
     "announced as too large": (TOO_LARGE, EXCEEDS, LOST),
     "redirect loop": (download("bad", "/around/a"), "redirected more than 5 times", LOST),
-    "HTTP 403": (download("bad", "/expired/a"), "^its host responded with HTTP 403$", MAY_COME),
     "HTTP 503": (download("bad", "/down/a"), "^its host responded with HTTP 503$", MAY_COME),
     "unreachable": (download("bad", "http://files.invalid/a?signature=x"), "^its host cannot be [^/:?]*$", MAY_COME),
     "no http address": (download("bad", "http://["), "its address is not an http or https address", LOST),
