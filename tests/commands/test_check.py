@@ -28,7 +28,7 @@ from tests.airflow.rows import stored
 from tests.helpers.cases import cases, raising
 from tests.helpers.local_airflow import wait_for
 from tests.helpers.pages import PAGES
-from tests.helpers.served import certificate_in, responding, served, with_tls
+from tests.helpers.served import responding, served
 
 KEY = "app-emulator"
 NOWHERE = "http://127.0.0.1:9"
@@ -144,7 +144,6 @@ def test_secrets_backend_that_fails_is_reported_without_its_message(check, monke
     )
 
 
-ROUTE = {"webhook_base_url": "{airflow}/browseract/callback"}
 LOGIN = {"webhook_base_url": "http://ada:hunter2@127.0.0.1:9"}
 
 
@@ -159,17 +158,14 @@ LOGIN = {"webhook_base_url": "http://ada:hunter2@127.0.0.1:9"}
     ),
     ("unknown key", {"extra": {"webhook_url": "hunter2"}}, "connection", "extra has unknown keys: 'webhook_url'"),
     ("no address", {"host": "hunter2://"}, "connection", "the host is not an http or https address | Put one like"),
-    ("nothing listens", {"host": NOWHERE}, "API", "for list-workflows: Connection refused | Check the host"),
-    ("key in another field", {"host": f"{NOWHERE}/hunter2"}, "API", "No connection to the API address for list-"),
+    ("nothing listens", {"host": f"{NOWHERE}/hunter2"}, "API", "API address for list-workflows: Connection refused | "),
     ("secret path", {"host": "{api}/hunter2"}, "API", "What responds is not BrowserAct's API (HTTP 404) | Leave"),
     ("wrong key", {"password": "app-wrong"}, "API", "BrowserAct refused list-workflows: "),
-    ("path of the API", {"host": "{api}/v2"}, "API", "without a path such as /v2"),
     ("callbacks to nobody", {"extra": {"webhook_base_url": NOWHERE}}, "callbacks", "Connection refused) | Check the a"),
-    ("callbacks with the route", {"extra": ROUTE}, "callbacks", "contains the path of the callback route"),
     ("callbacks with a login", {"extra": LOGIN}, "callbacks", "has a query, a fragment or a login"),
 )
-def test_wrong_field_of_the_connection_is_named_with_remedy(check, airflow, browseract_emulator, fields, name, problem):
-    fields = json.loads(json.dumps(fields).replace("{airflow}", airflow).replace("{api}", browseract_emulator.url))
+def test_wrong_field_of_the_connection_is_named_with_remedy(check, browseract_emulator, fields, name, problem):
+    fields = json.loads(json.dumps(fields).replace("{api}", browseract_emulator.url))
     code, output = check(fields.pop("extra", None), **fields)
     [found] = problems(output).splitlines()
     assert found.startswith(f"FAIL {name}")
@@ -184,7 +180,6 @@ def test_wrong_field_of_the_connection_is_named_with_remedy(check, airflow, brow
     ("web page", Response("<html>Hello", media_type="text/html")),
     ("another service", Response('{"status": "up"}', media_type="application/json")),
     ("server without such a path", Response(status_code=404)),
-    ("server without such a method", Response('{"detail": "?"}', 405, media_type="application/json")),
 )
 def test_address_where_something_else_responds_is_named(check, response):
     with responding(response) as address:
@@ -202,12 +197,6 @@ def test_address_without_tls_is_a_warning(check):
     assert failed.startswith(
         "FAIL API No connection to the API address for list-workflows: the name of the host cannot be"
     )
-
-
-def test_certificate_that_is_not_trusted_is_named(check, listen, tmp_path):
-    port = listen(with_tls(certificate_in(tmp_path), lambda secured: secured.recv(10_000)))
-    _, output = check(host=f"https://127.0.0.1:{port}")
-    assert "its certificate is not trusted (self-signed certificate)" in problems(output)
 
 
 def test_nothing_is_sent_to_the_host_of_a_redirect(check, listen):
@@ -251,19 +240,12 @@ def test_spent_credits_are_shown_and_a_budget_that_allows_no_further_run_is_a_wa
 # Airflow around it
 
 
-@cases(
-    ("no triggerer", [("SchedulerJob",), ("DagProcessorJob",)], ["triggerer"]),
-    ("silent triggerer", [("TriggererJob", 90.0, "running"), ("SchedulerJob",), ("DagProcessorJob",)], ["triggerer"]),
-    ("ended triggerer", [("TriggererJob", 1.0, "success"), ("SchedulerJob",), ("DagProcessorJob",)], ["triggerer"]),
-    ("only a triggerer", [("TriggererJob",)], ["scheduler", "dag-processor"]),
-)
-def test_missing_components_are_named_with_their_commands(check, components, jobs, missing):
+def test_missing_components_are_named_with_their_commands(check, components):
     components.clear()
-    for job in jobs:
-        components.add(*job)
+    components.add("SchedulerJob")
     code, output = check()
-    commands = ", ".join(f"`airflow {each}`" for each in missing)
-    assert problems(output) == f"FAIL components not alive: {', '.join(missing)} | Start {commands}."
+    commands = "`airflow triggerer`, `airflow dag-processor`"
+    assert problems(output) == f"FAIL components not alive: triggerer, dag-processor | Start {commands}."
     assert (code, skipped(output)) == (1, [])
 
 

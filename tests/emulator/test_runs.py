@@ -32,7 +32,6 @@ def log_in(account, username, **fields):
     ("is resumed", {"pause_at": 0.25}, {3: RESUME}, "running 0+ paused 1+ 1+ running 1+ 2+ 3+"),
     ("is stopped while queued", {"queued": 1.0}, {1: STOP}, "created 0 canceled 0 0 0 0 0"),
     ("is stopped", {}, {2: STOP}, "running 0+ 1+ canceled 2- 2- 2- 2-"),
-    ("is stopped while paused", {"pause_at": 0.25}, {2: STOP}, "running 0+ paused 1+ canceled 1- 1- 1- 1-"),
     ("is stopped later", {"stop_after": 1.0}, {0: STOP, 1: STOP}, "running 0+ 1+ canceled 2- 2- 2- 2-"),
     ("ends before its stop", {"stop_after": 4.0}, {0: STOP}, "running 0+ 1+ 2+ 3+ finished 4 4"),
 )
@@ -159,7 +158,6 @@ def test_failing_behaviour_fails_only_its_own_run_which_has_no_output(account, w
     ("saved", [("ada", True, {})], orders_of("ada")),
     ("saved later", [("ada", True, {"duration": 3.0})], None),
     ("failed", [("ada", True, {"outcome": "failed"})], None),
-    ("canceled", [("ada", True, {"outcome": "canceled"})], None),
     ("another user", [("ada", True, {}), ("bob", True, {})], orders_of("bob")),
     ("another user, not saved", [("ada", True, {}), ("bob", False, {})], orders_of("ada")),
 )
