@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.queue.queueing import Queued, QueueWait
@@ -18,7 +16,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.triggers.dispatcher import Dispatcher
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from tests.helpers.workers import calls_of
-from tests.triggers.waits import in_world, until
+from tests.triggers.waits import in_world, start, start_bot, until
 
 CONN_ID = "browseract_default"
 
@@ -77,13 +75,8 @@ async def counts() -> None:
     await asyncio.sleep(4 * timings.SLOT_COUNT_INTERVAL)
 
 
-def start(number: int = 1, api_version: ApiVersion = ApiVersion.V2) -> list[str]:
-    run = v3.run if api_version is ApiVersion.V3 else v2.run
-    return [BrowserActHook().client.send(run(ORDERS.id)).id for _ in range(number)]
-
-
-def stop(task_id: str, api_version: ApiVersion = ApiVersion.V2) -> None:
-    BrowserActHook().client.send(APIS[api_version].stop_task(task_id))
+def stop(task_id: str) -> None:
+    BrowserActHook().stop_task(task_id)
 
 
 def task_instance(index: int, dag_id: str = "d") -> Any:
@@ -100,45 +93,30 @@ async def test_waits_of_a_connection_share_one_count(world, emulator, waiting):
     assert 4 * 18 <= calls_of(emulator, "list-tasks") <= 4 * 21
 
 
-@pytest.mark.parametrize("shared_runs", [True, False], ids=["each version lists all runs", "each lists only its own"])
 @in_world
-async def test_runs_of_both_versions_are_counted_once_a_bot_waits(world, emulator, waiting, shared_runs):
-    emulator.shared_runs = shared_runs
-    [workflow], [bot] = start(), start(api_version=ApiVersion.V3)
+async def test_runs_of_both_versions_are_counted_once_a_bot_waits(world, emulator, waiting):
+    start()
+    bot = start_bot()
     waiting.add("workflow", 1.0)
     await counts()
     assert calls_of(emulator, "page-runs") == 0
     waiting.add("bot", 2.0, api_version=ApiVersion.V3)
-    for place, (task_id, api_version) in enumerate([(bot, ApiVersion.V3), (workflow, ApiVersion.V2)]):
-        await counts()
-        assert calls_of(emulator, "page-runs") >= 4
-        assert len(waiting.woken) == place
-        stop(task_id, api_version)
-        await counts()
-        assert len(waiting.woken) == place + 1
-        # The woken one has the slot until its run is counted.
-        start(api_version=api_version)
-    assert waiting.woken == ["workflow", "bot"]
+    await counts()
+    assert calls_of(emulator, "page-runs") >= 4
+    assert waiting.woken == []
+    assert await waiting.woken_after(bot) == ["workflow"]
 
 
 @in_world
 class TestBudget:
-    async def test_task_joins_the_queue_only_when_its_wait_for_the_budget_is_over(self, world, waiting, monkeypatch):
-        joined, join = [], Dispatcher.join
-
-        def noticed(*args):
-            joined.append(world.clock.now)
-            join(*args)
-
-        monkeypatch.setattr(Dispatcher, "join", noticed)
-        not_before = world.clock.now + 300
-        waiting.add("a", 1.0, refusals=0, not_before=not_before, for_budget=True)
-        waiting.add("b", 2.0, refusals=0, not_before=not_before - 600, for_budget=True)
-        await asyncio.sleep(600)
+    async def test_task_joins_the_queue_only_when_its_wait_for_the_budget_is_over(self, world, waiting):
+        task_id = start()
+        waiting.add("a", 1.0, refusals=0, not_before=time.time() + 300, for_budget=True)
+        waiting.add("b", 2.0, refusals=0, not_before=time.time() - 300, for_budget=True)
+        # "a" would be the first one for the only slot.
+        assert await waiting.woken_after(task_id) == ["b"]
+        await asyncio.sleep(300)
         assert waiting.woken == ["b", "a"]
-        # The clock of the event loop may differ a little.
-        assert joined[0] < not_before - 200
-        assert joined[1] >= not_before - 0.05
 
     async def test_wait_for_the_budget_can_be_cancelled_before_it_is_over(self, world, emulator, waiting):
         waiting.add("a", 1.0, refusals=0, not_before=time.time() + 600, for_budget=True)
@@ -161,7 +139,7 @@ class TestCounts:
         assert calls_of(emulator, "list-tasks") == before
 
     async def test_while_counts_fail_starts_are_tried_from_time_to_time(self, world, emulator, waiting, caplog):
-        [task_id] = start()
+        task_id = start()
         emulator.fault("list-tasks", RequestFault.status(500), times=None)
         queue = Dispatcher.of("k").queue
         queue._probe_at = 0.0
@@ -187,7 +165,7 @@ class TestCounts:
             await wake(self)
 
         monkeypatch.setattr(Dispatcher, "_wake", fail_once)
-        [task_id] = start()
+        task_id = start()
         waiting.add("a", 1.0)
         await counts()
         assert failed
@@ -198,7 +176,7 @@ class TestCounts:
         # The first connections cannot be read, so the last one counts for all.
         monkeypatch.setattr(timings, "BLIND_START_PAUSE", float("inf"))
         monkeypatch.setenv("AIRFLOW_CONN_SECOND", json.dumps(emulator.connection))
-        [task_id] = start()
+        task_id = start()
         waiting.add("late", 2.0, conn_id="second", key_digest="k")
         waiting.add("early", 1.0, conn_id="missing", key_digest="k")
         if unreadable > 1:
@@ -224,7 +202,7 @@ async def test_count_without_a_response_is_given_up_soon(browseract_emulator, co
 @in_world
 class TestWoken:
     async def test_task_cancelled_right_after_it_was_woken_holds_no_slot(self, world, waiting, monkeypatch):
-        [task_id] = start()
+        task_id = start()
         for index, name in enumerate("ab"):
             waiting.add(name, index, ti=task_instance(index))
         await counts()
@@ -241,7 +219,7 @@ class TestWoken:
 
     async def test_refusal_of_a_woken_task_instance_is_recognized(self, world, waiting):
         queue = Dispatcher.of("k").queue
-        [task_id, _] = start(2)
+        task_id, _ = start(), start()
         waiting.add("first", 1.0, ti=task_instance(1))
         await counts()
         assert queue.slots == 2
@@ -252,7 +230,7 @@ class TestWoken:
         assert queue.slots == 1
 
     async def test_another_dag_gets_the_next_slot_if_a_woken_task_does_not_start(self, world, waiting):
-        [task_id] = start()
+        task_id = start()
         for index, (name, dag_id) in enumerate([("a", "d"), ("b", "d"), ("c", "other")]):
             waiting.add(name, index, ti=task_instance(index, dag_id))
         await counts()
@@ -261,7 +239,7 @@ class TestWoken:
         assert waiting.woken == ["a", "c"]
 
     async def test_wait_ends_at_its_time_limit_and_takes_no_slot(self, world, waiting):
-        [task_id] = start()
+        task_id = start()
         waiting.add("over", 1.0, within=4.0)
         await asyncio.sleep(3.5)
         assert waiting.woken == []

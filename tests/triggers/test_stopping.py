@@ -75,8 +75,8 @@ def waiting(emulator, airflow):
 
 
 @pytest.fixture
-def scene(emulator, airflow, waiting, people, monkeypatch) -> SimpleNamespace:
-    return SimpleNamespace(emulator=emulator, airflow=airflow, waiting=waiting, people=people, monkeypatch=monkeypatch)
+def scene(emulator, airflow, waiting, monkeypatch) -> SimpleNamespace:
+    return SimpleNamespace(emulator=emulator, airflow=airflow, waiting=waiting, monkeypatch=monkeypatch)
 
 
 async def test_ctrl_c_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator, monkeypatch, logs):

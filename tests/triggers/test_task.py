@@ -139,7 +139,6 @@ OVER, RESUMES = {"answer_by": -60}, {"default": "resume"}
     ("run is stopped", stop, {}, None, False, "canceled", "Stop"),
     ("run is resumed in BrowserAct", resume, {}, None, False, "running", "Resume"),
     ("closed by another trigger", closed, {}, ("resume", None), True, None, "Resume"),
-    ("closed when its time was over", closed, OVER | RESUMES, ("resume", None), True, None, "Resume"),
     ("closed with another answer than the default", closed, OVER, ("resume", None), True, None, "Resume"),
 )
 def test_wait_ends_with_the_answer_or_closes_the_required_action(
@@ -195,12 +194,6 @@ class TestTrouble:
         monkeypatch.setattr(BrowserActHook, "aget_connection", raising(OSError("no secrets here")))
         event = world.run(answered_late())
         assert (event.answer, event.answered_by) == (Answer.STOP, "ada")
-
-    def test_answer_is_found_although_no_client_can_be_opened(self, people, wait, asking, monkeypatch):
-        monkeypatch.setattr(client.AsyncBrowserActClient, "_open", raising(FileNotFoundError("/etc/ssl/private.pem")))
-        people.answer("Stop")
-        assert (event := wait(asking())).answer is Answer.STOP
-        assert event.answered_by == "ada"
 
     def test_worker_continues_with_an_open_action_after_an_unexpected_error(self, people, wait, asking, monkeypatch):
         monkeypatch.setattr(triggers, "send_all_async", raising(ZeroDivisionError("a bug")))
