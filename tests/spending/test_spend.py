@@ -31,7 +31,6 @@ FAILED = [listed(1, credit=10), listed(2, credit=15, status="failed"), listed(3,
 IGNORED = {
     "canceled": listed(9, credit=5, status="canceled"),
     "active": listed(9, credit=5, status="running"),
-    "paused": listed(9, credit=5, status="paused"),
     "of an unknown status": listed(9, credit=5, status="frozen"),
     "without credits": listed(9, credit=None),
     "with 0 credits": listed(9, credit=0),

@@ -245,12 +245,6 @@ def test_finished_run_that_cannot_be_read_fails_after_one_deferral_and_the_next_
     found.play(Try(says="Reattaching to"))
 
 
-def test_finished_run_that_cannot_be_read_is_read_again_at_once(player):
-    cut = once(lambda response: response._replace(body=response.body[:-1]))
-    found = player("workflow", WAYS[0])
-    found.play(Try(run={"duration": 0.0}, instead={"read": cut}, says="cannot be read: it is not complete JSON."))
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_run_that_ends_between_its_pause_and_the_stop_returns_its_result(way, player):
     paused = once(lambda response: response._replace(body=response.body.replace(b'"finished"', b'"paused"')))

@@ -114,10 +114,6 @@ STORIES = {
         Try(killed="start", run={"duration": 0.0}, args=NO_STATE, says="had already ended. Reading its result.")
     ],
     "evicted": [Try(RunLostError, killed="read", says="reattaches"), Try(says=REATTACHES)],
-    "evicted without durable": [
-        Try(RunCanceledError, killed="read", args=NO_STATE),
-        Try(args=NO_STATE, runs="canceled finished"),
-    ],
     "marked as failed with cancel_on_kill=False": [
         MARKED(RunLostError, args={"cancel_on_kill": False}, says=KEPT_BY_SETTING, runs="running")
     ],
@@ -167,7 +163,6 @@ STORIES = {
         Try(dies="after start", run=LONG, args=NO_WAIT),
         Try(args=NO_WAIT, says=REATTACHES, runs="running"),
     ],
-    "text as output": [Try(run={"output": "sold out"}, args={"output_format": "text"})],
     "run is listed late after a lost start": [Try(run={"listed_after": 5.0}, faults=LOST_START)],
     "polls fail now and then": [Try(run=LONG, faults={"read": (DOWN, 4)})],
     "poll is never answered": [Try(faults={"read": (RequestFault.hung(), 1)})],
