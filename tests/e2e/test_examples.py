@@ -18,7 +18,7 @@ import pytest
 
 from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
-from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, HUMAN, ORDERS, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.emulator.catalogue import contact_of, results_for
 from tests.helpers.cases import cases
 from tests.helpers.catalogue import DOWNLOAD, FAILING, PLAIN_TEXT, TEMPLATE_TEXT
@@ -37,7 +37,7 @@ KEYWORDS = ["a", "b", "c", "d", "e"]
 COMPANY = "Unlisted Company 4711"
 OTHER_RUNS = "example_browseract_other_runs"
 
-MORE = ("blocked", "dry", "elsewhere", "limits", "mistaken", "profiles", "queue")
+MORE = ("blocked", "elsewhere", "limits", "mistaken", "queue")
 PLAIN = ("callback", "export", "search", "template")
 
 DAGS: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ DAGS: dict[str, dict[str, Any]] = {
 def world(worlds: dict[str, World]) -> World:
     """The account of the examples."""
     world = worlds["examples"]
-    for workflow in (EXPORT, LOG_IN, ORDERS):
+    for workflow in (EXPORT, ORDERS):
         world.emulator.set_workflow(workflow.id, duration=4.0, one_at_a_time=False)
     # Long enough for mapped runs to overlap, however slow the machine is.
     world.emulator.set_workflow(SEARCH.id, duration=15.0, one_at_a_time=False)
@@ -278,19 +278,6 @@ class TestRequiredAction:
         assert world.task(answered.cleared.task_id).status == "canceled"
 
 
-def test_marking_deferred_task_failed_keeps_run_where_cancel_on_kill_is_false(world, started):
-    run_id = started["limits"]
-    task_id = wait_for("The start", lambda: task_id_of(world, "limits", run_id, "kept"), timeout=150)
-    # The worker polls once itself before the trigger does.
-    wait_for("Polls", lambda: world.polls(task_id) > 1, timeout=150)
-    world.mark("failed", "limits", run_id, "kept")
-    # The trigger writes this into the task's log when Airflow calls its on_kill.
-    line = "The run keeps running and using credits because cancel_on_kill=False."
-    wait_for("The trigger's line", lambda: line in log_of(world, "limits", run_id, "kept"), timeout=150)
-    assert world.task(task_id).status == "running"
-    world.send(v2.stop_task(task_id))
-
-
 def test_run_that_is_running_at_its_deadline_is_stopped_and_fails_task(world, started):
     run_id = ended(world, "limits", started["limits"], expected="failed")
     task_id = task_id_of(world, "limits", run_id, "overdue")
@@ -308,12 +295,6 @@ def test_tasks_without_a_slot_wait_in_the_triggerer_and_run_one_after_the_other(
     refused = [log for log in logs if "BrowserAct has no free slot now" in log]
     # On a busy machine, the last one may start for the first time after the others have ended.
     assert refused
-
-
-def test_mapped_runs_use_profile_of_their_own_login(world, started):
-    run_id = ended(world, "profiles", started["profiles"])
-    orders = [world.airflow.xcom("profiles", run_id, "orders", "return_value", map_index=index) for index in range(2)]
-    assert [{order["customer"] for order in each} for each in orders] == [{"ada"}, {"grace"}]
 
 
 def test_mapped_runs_with_inputs_of_a_function_stay_within_the_limit_of_their_task(world, started):
@@ -391,14 +372,13 @@ REASON = ["RunFailedError", "code 1011."]
 
 
 @cases(
-    ("run fails in each try", "blocked", ("failed", "failed"), 2, 2, [f"of workflow {FAILING.id}, code ", *REASON]),
-    ("wrong workflow_id", "mistaken", ("failed", "failed"), 1, 0, ["Check the id of the workflow"]),
-    ("dry run", "dry", ("success", "skipped"), 1, 0, ["The request would be POST"]),
+    ("run fails in each try", "blocked", 2, 2, [f"of workflow {FAILING.id}, code ", *REASON]),
+    ("wrong workflow_id", "mistaken", 1, 0, ["Check the id of the workflow"]),
 )
-def test_task_without_a_result_ends_after_its_tries_and_logs_why(world, started, dag_id, states, tries, starts, texts):
-    run_id = ended(world, dag_id, started[dag_id], expected=states[0])
+def test_task_without_a_result_fails_after_its_tries_and_logs_why(world, started, dag_id, tries, starts, texts):
+    run_id = ended(world, dag_id, started[dag_id], expected="failed")
     [ti] = world.airflow.task_instances(dag_id, run_id)
-    assert (ti["state"], ti["try_number"]) == (states[1], tries)
+    assert (ti["state"], ti["try_number"]) == ("failed", tries)
     log = log_of(world, dag_id, run_id, ti["task_id"])
     assert log.count("Started a run of ") == starts
     assert [text for text in texts if text not in log] == []
@@ -417,10 +397,9 @@ def test_deferred_sensor_waits_for_run_that_was_started_outside_airflow(world, s
     assert log_of(world, OTHER_RUNS, run_id, "orders").count("DAG bundles loaded") in (1, 2)
 
 
-def test_sensor_waits_deferred_or_rescheduled_and_fails_once_for_failed_run(world, started):
+def test_sensor_that_is_rescheduled_waits_and_one_for_a_failed_run_fails_once(world, started):
     run_id = ended(world, "elsewhere", started["elsewhere"], expected="failed")
-    for sensor in ("deferred", "rescheduled"):
-        assert world.airflow.xcom("elsewhere", run_id, sensor, "return_value")["logged_in"] is False
+    assert world.airflow.xcom("elsewhere", run_id, "rescheduled", "return_value")["logged_in"] is False
     [failed] = [ti for ti in world.airflow.task_instances("elsewhere", run_id) if ti["state"] == "failed"]
     assert (failed["task_id"], failed["try_number"]) == ("failed", 1)
     assert "code 1011." in log_of(world, "elsewhere", run_id, "failed")

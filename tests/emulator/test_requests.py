@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from airflow_provider_browseract.emulator import AGENT_HUMAN, CONTACTS, SEARCH, TEMPLATE_SEARCH
+from airflow_provider_browseract.emulator import CONTACTS, SEARCH, TEMPLATE_SEARCH
 from tests.helpers.cases import cases
 from tests.helpers.catalogue import PLAIN_TEXT, PRICES, UNPUBLISHED
 
@@ -106,13 +106,6 @@ def test_address_of_a_callback_is_refused(account, field, url):
 def test_request_that_cannot_be_read_is_refused(account, endpoint, sent):
     response = account.send(endpoint, {"bot_id": CONTACTS.id}, **sent)
     assert (response.status, json.loads(response.body)["code"]) == (400, 99001)
-
-
-@cases(("running", 0), ("paused", 1), ("finished", 1000))
-def test_run_of_an_agent_built_bot_cannot_be_resumed(account, seconds):
-    task_id = account.run_bot(AGENT_HUMAN)
-    account.pass_time(seconds)
-    assert account.code("resume-run", task_id=task_id) == 10879
 
 
 @pytest.mark.parametrize("schema", UNUSABLE, ids=str)

@@ -110,7 +110,6 @@ def test_output_without_its_declared_format_raises_with_the_reason(text, declare
     ("JSON", " [" + "1, " * 10 + "1]", JSON, None, JSON),
     ("auto JSON", "[" + "1, " * 10 + "1]", AUTO, None, JSON),
     ("CSV", "name,price\n" + "pen,1\n" * 10, CSV, None, CSV),
-    ("deep JSON", nested(100_000), JSON, None, JSON),
     ("half of a character", r'["\ud800 is half of a character"]', JSON, None, JSON),
     ("words", "plain words, " * 10, AUTO, None, TEXT),
     ("JSON string", '"' + "quoted words, " * 10 + '"', AUTO, None, TEXT),

@@ -403,7 +403,6 @@ READ_AGAIN = {
     "failed poll": ([task(LATE), DOWN, task(A)], "plain/a", {}),
     "ready in one list only": ([task(each, urls=("/plain/a",)) for each in OTHER_IDS], "plain/a plain/a", {}),
     "no id, and the name changes": ([task(WITHOUT_ID, each) for each in RENAMED], "plain/a plain/b", {}),
-    "no id, and no longer listed": ([task(B, replace(LATE, guid=None)), task(B)], "plain/b", GONE),
     "no longer listed": ([task(B, LATE), task(B)], "plain/b", GONE),
     "expired": ([task(EXPIRED, B), task(A, B)], "expired/a plain/a plain/b", {}),
     "expired for good": ([task(EXPIRED, B)], "expired/a expired/a plain/b", HTTP_403),

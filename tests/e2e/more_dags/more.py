@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH
+from airflow_provider_browseract.emulator import ORDERS, SEARCH
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 
@@ -33,9 +33,9 @@ with DAG("long", schedule=None, default_args=RETRIES):
     RunWorkflowOperator(task_id="read", workflow_id=PLAIN_TEXT, deferrable=True)
 
 with DAG("limits", schedule=None, default_args=ACCOUNT):
-    endless: dict[str, Any] = {"workflow_template_id": TEMPLATE_TEXT, "deferrable": True}
-    RunTemplateOperator(task_id="overdue", timeout=20, poll_interval=5, **endless)
-    RunTemplateOperator(task_id="kept", cancel_on_kill=False, **endless)
+    RunTemplateOperator(
+        task_id="overdue", workflow_template_id=TEMPLATE_TEXT, timeout=20, poll_interval=5, deferrable=True
+    )
 
 with DAG("mistaken", schedule=None, default_args=RETRIES):
     RunWorkflowOperator(task_id="mistaken", workflow_id="404")
@@ -45,21 +45,7 @@ with DAG("elsewhere", schedule=None, default_args=ACCOUNT):
     failing = RunWorkflowOperator(task_id="begin_failing", workflow_id=FAILING, wait_for_completion=False)
     shared: dict[str, Any] = {"poke_interval": 2, **RETRIES}
     TaskSensor(task_id="rescheduled", browseract_task_id=begun.output, mode="reschedule", **shared)
-    TaskSensor(task_id="deferred", browseract_task_id=begun.output, deferrable=True, **shared)
     TaskSensor(task_id="failed", browseract_task_id=failing.output, deferrable=True, **shared)
-
-with DAG("profiles", schedule=None, default_args=RETRIES):
-    log_in = RunWorkflowOperator.partial(
-        task_id="log_in", workflow_id=LOG_IN.id, save_browser_data=True, deferrable=True
-    ).expand(input_parameters=[{"username": name, "password": "x"} for name in ("ada", "grace")])
-
-    @task
-    def saved(ti: Any = None) -> list[str]:
-        """Collect the profiles of the runs that logged in."""
-        return list(ti.xcom_pull(task_ids="log_in", key="profile_id", map_indexes=[0, 1]))
-
-    log_in >> (profiles := saved())
-    RunWorkflowOperator.partial(task_id="orders", workflow_id=ORDERS.id, deferrable=True).expand(profile_id=profiles)
 
 with DAG("callbacks", schedule=None, max_active_tasks=200, params={"runs": [{}]}):
 
@@ -77,6 +63,3 @@ with DAG("callbacks", schedule=None, max_active_tasks=200, params={"runs": [{}]}
         retries=2,
         retry_delay=timedelta(seconds=1),
     ).expand_kwargs(wanted())
-
-with DAG("dry", schedule=None, default_args=ACCOUNT):
-    RunWorkflowOperator(task_id="orders", workflow_id=ORDERS.id, dry_run=True)
