@@ -49,7 +49,6 @@ class TestRequests:
     @cases(
         ("status", RequestFault.status(503), 503, b'"code": 503, "msg": "Internal error"'),
         ("seconds to wait", RequestFault.status(429, retry_after=2), 429, b'"msg": "Too many requests."'),
-        ("html", RequestFault.html(), 200, b"<html>"),
         ("gateway", RequestFault.gateway(403), 403, b'{"message": "Forbidden"}'),
         ("redirect", RequestFault.redirect("https://login.example.com/"), 302, b""),
         ("known code", RequestFault.refused(10118), 400, b'"msg": "Running tasks number exceeds."'),

@@ -30,8 +30,6 @@ def run(goal: str, given: dict[str, Any] | None) -> Task:
                 "at the top": {"password": SECRET},
                 "nested": {"shop": {"accounts": [{"user": "ada", "api_key": SECRET}]}},
                 "list": {"secrets": [SECRET, "other secret"]},
-                "pairs": {"fields": [{"name": "password", "value": SECRET}]},
-                "JSON text": {"form": f'{{"password": "{SECRET}"}}'},
             }.items()
         },
         "number": ("Type 483920", {"password": 483920}, {"Type ***"}),

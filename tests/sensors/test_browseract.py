@@ -157,7 +157,6 @@ class TestFailure:
         ("soft_fail, failed", FAILING, {}, {"soft_fail": True}, AirflowSkipException, ""),
         ("never_fail, failed", FAILING, {}, {"never_fail": True}, AirflowSkipException, ""),
         ("soft_fail, failed before", FAILING, {"duration": 0.0}, {"soft_fail": True}, AirflowSkipException, ""),
-        ("never_fail, failed before", FAILING, {"duration": 0.0}, {"never_fail": True}, AirflowSkipException, ""),
         ("soft_fail, timeout", ORDERS, {}, {"soft_fail": True, **STUCK}, AirflowSkipException, ""),
         # The world has no files, because they are no calls of the API.
         ("soft_fail, no files", EXPORT, {}, {"soft_fail": True, "output_path": ""}, ResultError, ""),

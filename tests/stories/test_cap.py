@@ -47,7 +47,7 @@ STORIES = {
         Try(run={**LONG, "stop_after": 1000.0}, args=CAPPED, faults={"stop": (RequestFault.slow(10), 1)})
     ],
     "each stop fails in the only try": [
-        replace(OVER, faults=DOWN, args=NO_STATE, says="until you stop it", runs="running")
+        replace(OVER, faults=DOWN, args=NO_STATE, says="More credits were used ... until you stop it", runs="running")
     ],
     "one stop fails in the last try": [replace(OVER, faults={"stop": (RequestFault.status(403), 1)})],
     "each stop fails before a retry": [NOT_STOPPED, OVER],

@@ -105,7 +105,6 @@ VALUES = [
     (BOT, {"input": "company_name"}, "input is a text instead of a dict"),
     (BOT, {"input": {"company_name": ""}}, "input['company_name'] does not follow the rule minLength: 1"),
     (BOT, {"input": {"company_name": "{{ nothing }}"}}, f"input['company_name'] {TO_NONE}"),
-    (TEMPLATE, {"workflow_template_id": ""}, "workflow_template_id is ''"),
     (TEMPLATE, {"workflow_template_id": NO_ID}, "Check the template's id"),
     (TEMPLATE, {"region": "XX"}, "Use a code from BrowserActHook.get_region_list"),
     (TEMPLATE, {"region": ""}, """region is ''. Use a code such as "US", or leave region out for the default."""),

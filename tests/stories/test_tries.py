@@ -45,7 +45,6 @@ NO_KEY = {"*": (RequestFault.refused(401, http_status=401), None)}
 KILLED_EARLY = "RunCanceledError('Killed before a run was started.')"
 STARTS_ANEW = "Starting a new run, because the Airflow task was"
 REATTACHES, HAS_BEGUN = "Reattaching to", "An earlier try has started a run."
-KEPT_BY_SETTING = "The run keeps running and using credits because cancel_on_kill=False. Stop it "
 NOT_STOPPED = "The run could not be stopped (BrowserAct failed at ... It may keep running and using credits until"
 UNKNOWN, WRONG_HOST = "not known whether BrowserAct started a run ... stop the one", "host of the Airflow connection"
 REFUSED_ONCE = "no free slot now, and has refused the start once"
@@ -114,9 +113,6 @@ STORIES = {
         Try(killed="start", run={"duration": 0.0}, args=NO_STATE, says="had already ended. Reading its result.")
     ],
     "evicted": [Try(RunLostError, killed="read", says="reattaches"), Try(says=REATTACHES)],
-    "marked as failed with cancel_on_kill=False": [
-        MARKED(RunLostError, args={"cancel_on_kill": False}, says=KEPT_BY_SETTING, runs="running")
-    ],
     "killed before the start": [Try(RunCanceledError, killed="look", says=KILLED_EARLY), Try()],
     "killed, stop fails": [MARKED(RunCanceledError, faults=NO_STOP, says=NOT_STOPPED, runs="running")],
     "plan is full": [
@@ -167,7 +163,6 @@ STORIES = {
     "polls fail now and then": [Try(run=LONG, faults={"read": (DOWN, 4)})],
     "poll is never answered": [Try(faults={"read": (RequestFault.hung(), 1)})],
     "BrowserAct answers slowly": [Try(faults={"read": (RequestFault.slow(20), 3)})],
-    "a web page instead of a poll": [Try(faults={"read": (PAGE, 2)})],
     "dry run": [Try(AirflowSkipException, args={"dry_run": True}, runs="")],
     "inputs cannot be checked": [Try(faults={"look": (DOWN, None)}, says="The inputs were not checked: BrowserAct")],
     "a web page instead of the inputs": [
