@@ -37,9 +37,6 @@ with DAG("limits", schedule=None, default_args=ACCOUNT):
         task_id="overdue", workflow_template_id=TEMPLATE_TEXT, timeout=20, poll_interval=5, deferrable=True
     )
 
-with DAG("mistaken", schedule=None, default_args=RETRIES):
-    RunWorkflowOperator(task_id="mistaken", workflow_id="404")
-
 with DAG("elsewhere", schedule=None, default_args=ACCOUNT):
     begun = RunWorkflowOperator(task_id="begin", workflow_id=ORDERS.id, wait_for_completion=False)
     failing = RunWorkflowOperator(task_id="begin_failing", workflow_id=FAILING, wait_for_completion=False)
