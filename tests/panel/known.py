@@ -36,6 +36,7 @@ class Viewer:
     reads: Collection[str] = ()
     changes: Collection[str] = ()
     account: bool = False
+    xcoms: bool = True
     steps: bool = True
     edits: bool = False
 
@@ -48,7 +49,8 @@ class Viewer:
     def reads_dag(self, dag_id: str) -> bool:
         return dag_id in self.reads
 
-    reads_runs = reads_dag
+    def reads_runs(self, dag_id: str) -> bool:
+        return self.xcoms and dag_id in self.reads
 
     def reads_steps(self, dag_id: str) -> bool:
         return self.steps and dag_id in self.reads
