@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from datetime import date, datetime, timedelta, timezone
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -35,10 +36,7 @@ from .known import CONN
 CONNECTION = f"Connection {CONN!r}"
 V2, WORKFLOW, TEMPLATE = ApiVersion.V2, SourceKind.WORKFLOW, SourceKind.TEMPLATE
 LONG = 30.0  # seconds that a caller waits for what must arrive
-
-
-def all_days(of):
-    return of.days.get
+all_days = attrgetter("days.get")
 
 
 def workflows(of):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +34,7 @@ HOSTILE = "<img src=x onerror=alert(1)>\"' onload=x </script><script>alert(2)</s
 SCRIPTS = "javascript:alert(1)"
 OF_PRICES = Viewer({"prices"})
 WITHOUT_LOGS = Viewer({"prices"}, steps=False)
+DAY = 24 * 60  # minutes
 
 
 class Page:
@@ -94,9 +95,6 @@ class Elements(HTMLParser):
         if tag not in ("meta", "link", "img", "input", "br"):
             self.open.append(tag)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
@@ -117,17 +115,10 @@ def run_page(run: Task, viewer: Viewer = ADMIN, *, failures=(), **fields: Any) -
     return Page(look, "run", run.id, read=read_of(run))
 
 
-def day_run(number: int, credit: int | None = 5, source_id: str | None = "71", *, has_failed: bool = False) -> Task:
-    status = TaskStatus.FAILED if has_failed else TaskStatus.FINISHED
-    return Task(id=str(number), status=status, workflow_id=source_id, credit=credit)
-
-
-def days_of(days: dict[date, list[Task]], dags: dict[str, str]) -> dict[date, Day]:
-    created = {day: datetime.combine(day, NOW.timetz()) for day in days}
-    return {
-        day: Day.of(day, [replace(run, created_at=created[day]) for run in runs], NOW, dags)
-        for day, runs in days.items()
-    }
+def days_of(number: int, runs: list[Task], dags: dict[str, str] | None = None) -> dict[date, Day]:
+    """Return the last days with the runs that were created on them."""
+    days = [NOW.date() - timedelta(days=back) for back in range(number)]
+    return {day: Day.of(day, runs, NOW, dags or {}) for day in days}
 
 
 def world(text: str, address: str | None) -> dict[str, Page]:
@@ -148,7 +139,7 @@ def world(text: str, address: str | None) -> dict[str, Page]:
     )
     look = replace(look, viewing=replace(look.viewing, connections=(CONN, text)))
     source = Runnable(SourceKind.WORKFLOW, "71", text, text, {"properties": {text: {}}}, {}, address)
-    days = read_of(days_of({NOW.date(): [day_run(1)]}, {"1": text}))
+    days = read_of(days_of(1, [active], {active.id: text}))
     return {
         "overview": Page(look, "overview", query=f"conn={CONN}"),
         "search": Page(look, "overview", query="search=no%20such%20thing"),
@@ -235,13 +226,10 @@ def test_page_of_what_is_not_read_yet(read, loads):
 
 def test_overview_has_the_lines_of_needs_you_with_their_buttons_first():
     asked = task(2, TaskStatus.PAUSED)
-    at: dict[str, Any] = {
-        "wait": Wait(asked.id, NOW.timestamp() + 720, required_action="x"),
-        "required_action": True,
-        "map_index": 3,
-    }
+    wait = Wait(asked.id, NOW.timestamp() + 720, required_action="x")
+    asking = link(asked, wait=wait, required_action=True, map_index=3)
     failures = [failed("shop", "Only 3 credits are left", map_index=n) for n in range(45)]
-    look = known(task(1, credit=5855), asked, links=[link(asked, **at)], failures=failures, names={"71": "Search"})
+    look = known(task(1, credit=5855), asked, links=[asking], failures=failures, names={"71": "Search"})
     page = Page(look, "overview", query=f"conn={CONN}")
     needs = page.html.split('id="needs-you"')[1].split("</section>")[0]
     assert page.html.index("needs-you") < page.html.index("tiles") < page.html.index('id="runs"')
@@ -296,11 +284,8 @@ class TestTable:
         for text in ("All 6", "Active 3", "Paused 1", "Not waited for 1", "Failed 2"):
             assert text in page.text
         [chosen] = page.having(aria_current="true")
-        assert parse_qsl((chosen["href"] or "").strip("?").removesuffix("#list")) == [
-            ("conn", CONN),
-            ("search", "search"),
-            ("show", "active"),
-        ]
+        kept = dict(parse_qsl((chosen["href"] or "").strip("?").removesuffix("#list")))
+        assert kept == {"conn": CONN, "show": "active", "search": "search"}
         hidden = {each["name"]: each["value"] for each in page.having(type="hidden")}
         assert hidden == {"conn": CONN, "show": "active"}
 
@@ -333,7 +318,6 @@ FAILED_STEP = Step(number=2, status="failed", goal="Log in", screenshots_url="ht
 STEPS = (Step(number=1, status="succeed", goal="Open the shop"), FAILED_STEP)
 GONE = Failure(code=7, message="The <b>button</b>\u202e is gone")
 FAILED_RUN = task(1, TaskStatus.FAILED, steps=STEPS, failure=GONE, **LOG)
-GONE_TOO = "&lt;/b&gt; is gone"
 REPORTED = "BrowserAct reports: The <b>button</b> is gone (code 7)"
 HIDES_LIVE_VIEW = {"hidden": ("live_view",)}
 BY = "Waited for byprices / search"
@@ -421,63 +405,54 @@ def test_page_of_dag_has_only_its_runs_and_failures():
 
 
 class TestCredits:
-    TODAY = NOW.date()
-
-    def page(self, days: dict[date, list[Task]], dags=None, *, by_dag=False, **account: Any):
-        sums = {day: each.sums for day, each in days_of(days, dags or {}).items()}
-        return credits.credits_content(known(**account), sums, by_dag)
+    def page(self, days: dict[date, Day], *, by_dag=False, **account: Any):
+        return credits.credits_content(known(**account), {day: each.sums for day, each in days.items()}, by_dag)
 
     def drawn(self, content) -> list[str]:
         return re.findall(r"<title>(.*?)</title>", content["plot"])
 
-    @property
-    def month(self) -> dict[date, list[Task]]:
-        return {self.TODAY - timedelta(days=back): [] for back in range(30)}
-
     def test_rows_are_sorted_by_credits_and_have_sums(self):
-        today = [day_run(1, 5), day_run(2, 50, "72"), day_run(3, None, has_failed=True)]
-        days = {self.TODAY: today, self.TODAY - timedelta(days=1): [day_run(4, 10)]}
-        page = self.page(self.month | days, {"1": "prices"}, names={"71": "Search"})
+        today = [task(1), task(2, workflow_id="72", credit=50), task(3, TaskStatus.FAILED, credit=None)]
+        days = days_of(30, [*today, task(4, minutes=DAY, credit=10)], {"83001": "prices"})
+        page = self.page(days, names={"71": "Search"})
         assert [(row.name, row.sums) for row in page["rows"]] == [("72", (1, 50, 0)), ("Search", (3, 15, 1))]
         of_today = ["Nov 27, 72: 50 of 55 credits", "Nov 27, Search: 5 of 55 credits"]
         assert self.drawn(page) == ["Nov 26, Search: 10 of 10 credits", *of_today]
         assert (page["days"], page["read"], page["total"], page["today"].used) == (30, 30, 65, 55)
 
     def test_by_dag_names_and_links_only_readable_dags(self):
-        days = {self.TODAY: [day_run(1, 1), day_run(2, 2), day_run(3, 3)]}
-        dags = {"1": "prices", "2": "secret"}
-        page = self.page(days, dags, by_dag=True, viewer=Viewer({"prices"}, account=True))
+        days = days_of(1, [task(n, credit=n) for n in (1, 2, 3)], {"83001": "prices", "83002": "secret"})
+        page = self.page(days, by_dag=True, viewer=Viewer({"prices"}, account=True))
         expected = [("no DAG known", 3, None), ("DAGs that you may not read", 2, None), ("prices", 1, "prices")]
         assert [(row.name, row.sums.credits, row.dag_id) for row in page["rows"]] == expected
 
     def test_many_workflows_share_the_last_color_and_only_the_largest_are_rows(self, monkeypatch):
         monkeypatch.setattr(credits, "GROUPS_SHOWN", 10)
-        runs = [day_run(number, 100 - number, str(number)) for number in range(20)]
-        days = self.month | {self.TODAY: runs}
+        runs = [task(number, credit=100 - number, workflow_id=str(number)) for number in range(20)]
+        days = days_of(30, runs)
         page = self.page(days)
         others = sum(100 - number for number in range(7, 20))
         credits_of = {**{str(number): 100 - number for number in range(7)}, "all others": others}
         assert self.drawn(page) == [f"Nov 27, {name}: {of:,} of 1,810 credits" for name, of in credits_of.items()]
         assert (len(page["rows"]), page["rows_left_out"]) == (10, 10)
-        shown = Page(known(), "credits", read=read_of(days_of(days, {})))
+        shown = Page(known(), "credits", read=read_of(days))
         assert re.findall(r'<rect class="c(\d)" width="12"', shown.html) == [*"0123456", *"777"]
         assert "and 10 more" in shown.text
         # As many as there are colors.
-        assert "all others" not in str(self.page(self.month | {self.TODAY: runs[:8]})["plot"])
+        assert "all others" not in str(self.page(days_of(30, runs[:8]))["plot"])
 
     def test_month_is_projected_and_unknown_until_all_of_its_days_are_read(self):
-        days = {self.TODAY - timedelta(days=back): [day_run(back)] for back in range(self.TODAY.day)}
+        runs = [task(back, minutes=back * DAY) for back in range(NOW.day)]
         budget = Budget(CONN, daily_credits=10, monthly_credits=1000)
-        page = self.page(days, budget=budget)
+        page = self.page(days_of(NOW.day, runs), budget=budget)
         # 26.5 of 30 days have passed.
         assert (page["month"], page["today"].budget) == ((135, 1000, 153), 10)
-        del days[self.TODAY.replace(day=1)]
-        assert self.page(days, budget=budget)["month"] is None
+        assert self.page(days_of(NOW.day - 1, runs), budget=budget)["month"] is None
 
     @cases(("all", 31, "153 at this pace", True), ("some", 5, "5 of 30 days read so far", False))
     def test_page_has_a_plot_when_all_days_are_read(self, loaded, texts, plotted):
-        days = {self.TODAY - timedelta(days=back): [day_run(back, has_failed=back == 3)] for back in range(loaded)}
-        page = Page(known(), "credits", read=read_of(days_of(days, {})))
+        runs = [task(back, TaskStatus.FAILED, minutes=back * DAY + 10) for back in range(loaded)]
+        page = Page(known(), "credits", read=read_of(days_of(loaded, runs)))
         assert texts in page.text
         assert ('class="plot"' in page.html) is plotted
         assert "On averageFailed" in page.text
