@@ -170,7 +170,7 @@ def test_runs_of_bots_are_not_new_when_they_are_counted_for_the_first_time():
     assert "0" in queue._starting
 
 
-def played(number: int, plan: int, duration: float | tuple[float, float] = 30.0, **world: Any) -> World:
+def played(number: int, plan: int, duration: float = 30.0, **world: Any) -> World:
     made = World(plan, **world)
     made.submit(number, duration=duration)
     made.play()
@@ -207,16 +207,6 @@ class TestManyRuns:
         # Ten waves of twelve runs, with some time between them.
         assert len(world.started) - started >= 0.75 * 10 * 12
 
-    def test_workflow_that_runs_one_at_a_time_leaves_the_other_slots_to_others(self):
-        world = World(5, one_at_a_time=frozenset({"alone"}), seed=3)
-        alone = world.submit(20, duration=(20.0, 40.0), source="alone")
-        world.play(10)
-        others = world.submit(200, duration=(20.0, 40.0), source="other")
-        world.play(900)
-        # With one slot for the others less, four slots would allow 120.
-        assert len(world.places(others)) >= 65
-        assert len(world.places(alone)) >= 10
-
     @SEEDS
     @cases("shared_runs", {"each version lists all runs": True, "each lists only its own": False})
     @cases(("all at once", 0.0), ("bots join later", 50.0))
@@ -224,55 +214,11 @@ class TestManyRuns:
         world = World(10, shared_runs=shared_runs, seed=seed)
         world.submit(40, duration=20.0)
         world.play(pause)
-        world.submit(40, duration=20.0, dag_id="bots", source="bot", api_version=ApiVersion.V3)
+        world.submit(40, duration=20.0, source="bot", api_version=ApiVersion.V3)
         world.play()
         assert len(world.started) == 80
         assert world.makespan <= 1.25 * 80 / 10 * 20.0
         assert world.refusals_after_the_first() <= 4
-
-
-class TestDagThatDoesNotStart:
-    """Its task instances are first in the queue, and the others have to get the slots."""
-
-    @staticmethod
-    def queued(seed: int, **world) -> World:
-        made = World(1, seed=seed, **world)
-        made.submit(1, dag_id="first", within=0.1)
-        made.play(1)
-        made.submit(7, dag_id="stuck", within=1.0)
-        made.play(3)
-        made.submit(20, dag_id="other", within=3.0)
-        return made.play(10)
-
-    @SEEDS
-    def test_slot_is_unused_for_at_most_30_seconds_and_nobody_is_lost(self, seed):
-        world = self.queued(seed)
-        world.paused.add("stuck")
-        world.play(3000)
-        # All but the seven.
-        assert len(world.started) == 21
-        assert world.longest_unused <= 30
-        # Every change of the slot takes some seconds.
-        assert world.unused <= 20 * 10
-        assert world.refusals_after_the_first() <= 3
-        world.let_begin("stuck")
-        world.play(3000)
-        assert len(world.started) == 28
-
-
-@SEEDS
-@pytest.mark.parametrize("triggerers", [1, 2])
-def test_those_that_queued_early_are_among_the_first_of_110(seed, triggerers):
-    world = World(5, triggerers=triggerers, seed=seed)
-    world.submit(5, dag_id="a", within=0.1)
-    world.play(1)
-    early = world.submit(10, dag_id="b", within=2.0)
-    world.play(3)
-    world.submit(95, dag_id="a", within=3.0)
-    world.play()
-    assert len(world.started) == 110
-    # Two triggerers do not know each other's queues, and wake two for one slot.
-    assert max(world.places(early)) <= (30 if triggerers == 1 else 40)
 
 
 @SEEDS
