@@ -89,7 +89,7 @@ def test_error_code_decides_the_error_class_whatever_the_http_status(code, kind)
 
 
 UNEXPECTED, UNKNOWN = errors.UnexpectedResponseError, errors.UnknownRefusalError
-INVALID, NOT_FOUND, NO_TASK = errors.InvalidRequestError, errors.NotFoundError, errors.TaskNotFoundError
+INVALID, NO_TASK = errors.InvalidRequestError, errors.TaskNotFoundError
 NO_API, BOT = "not from the API", v3.run("70")
 NO_SUCCESSES = [
     *({"success": False}, {"status": 404, "error": "Not Found"}, {"msg": "no"}, {"code": False}),
@@ -110,10 +110,6 @@ NO_SLOT = {"msg": "Too many running tasks"}
     ("words about credits, but no start", READ, answer(400, {"code": 1, "msg": "credits"}), UNKNOWN, "credits"),
     ("words about slots, but no start", READ, answer(400, NO_SLOT), UNKNOWN, "running tasks"),
     ("other account", BOT, answer(400, {"code": 99002}), errors.PermissionDeniedError, "account that owns the"),
-    ("source", START, answer(400, {"code": 10111}), NOT_FOUND, "RunBotOperator runs bots"),
-    ("template", START, answer(400, {"code": 10176}), NOT_FOUND, "iter_bot_templates"),
-    ("region", START, answer(400, {"code": 10013}), NOT_FOUND, "get_region_list"),
-    ("not published", START, answer(400, {"code": 10020}), INVALID, "Publish the workflow or bot"),
     ("no language model", BOT, answer(400, {"code": 10021}), INVALID, "choose its language model"),
     *((f"input, {code}", BOT, answer(400, {"code": code}), INVALID, "not empty") for code in (10142, 10143)),
     ("arguments", START, answer(400, {"code": 99001}), INVALID, "A profile (profile_id) must"),
@@ -124,7 +120,6 @@ NO_SLOT = {"msg": "Too many running tasks"}
     ("empty with 200", READ, web(200, b""), NO_API, "host of the Airflow connection"),
     ("text with 200", READ, answer(200, "ok"), NO_API, "host of the Airflow connection"),
     ("no JSON with 200", READ, web(200, b"Please log in"), NO_API, "host of the Airflow connection"),
-    ("part of JSON that is read", READ, web(200, b'{"id": "7", '), UNEXPECTED, "not complete JSON"),
     ("empty start with 200", START, web(200, b""), UNEXPECTED, "response to run-task cannot be used"),
     ("another task", READ, answer(200, {"id": "8", "status": "finished"}), UNEXPECTED, "it is about another task"),
     ("part of JSON", START, web(200, b'{"id": "123", "profile'), UNEXPECTED, "not complete JSON"),
@@ -133,13 +128,10 @@ NO_SLOT = {"msg": "Too many running tasks"}
         for call, body in product((STOP, RESUME), NO_SUCCESSES)
     ),
     ("empty with 401", READ, web(401, b""), errors.AuthenticationError, "API key"),
-    ("empty with 403", READ, web(403, b""), errors.PermissionDeniedError, "API key"),
     ("page with 401", READ, web(401), NO_API, "a firewall"),
-    ("page with 403", READ, web(403), NO_API, "a firewall"),
     ("page with 200", READ, web(200), NO_API, "host of the Airflow connection"),
     ("page with 404", READ, web(404), NO_API, "host of the Airflow connection"),
     ("page with 502", READ, web(502), errors.ServerError, "BrowserAct failed at get-task"),
-    ("empty with 404", READ, web(404, b""), NO_API, "host of the Airflow connection"),
     ("redirect", READ, web(302, b""), NO_API, "host of the Airflow connection"),
     ("another API", READ, answer(404, {"message": "Not Found"}), NO_API, "is not from BrowserAct's API"),
 )
@@ -209,7 +201,6 @@ def test_response_in_another_encoding_of_unicode_is_read_alike_in_all_processes(
 @pytest.mark.parametrize(
     "words",
     [
-        "Running tasks number exceeds.",
         "Too many running tasks",
         "The concurrent limit of your plan is reached",
         "A Standard Browser takes one active task at a time",
@@ -266,7 +257,6 @@ CREATED, MADE = {"id": "5", "profile_id": "9"}, CreatedTask(id="5", profile_id="
     ("envelope", START, answer(200, {"code": 0, "msg": "success", "data": CREATED}), MADE),
     ("code as text", START, answer(200, {"code": "0", "data": CREATED}), MADE),
     *((f"stop: {name}", STOP, response, None) for name, response in DONE.items()),
-    *((f"resume: {name}", RESUME, response, None) for name, response in DONE.items()),
 )
 def test_successful_response_is_read(call, response, result):
     assert response.to(call) == result
@@ -274,12 +264,10 @@ def test_successful_response_is_read(call, response, result):
 
 @cases(
     ("seconds", "3", 3.0),
-    ("fraction", "0.5", 0.5),
     ("negative", "-1", 0.0),
     ("not a number", "soon", None),
     ("NaN", "nan", None),
     ("infinite", "inf", None),
-    ("too large", "1e999", None),
     ("date", "Wed, 21 Oct 2015 07:28:00 GMT", None),
 )
 def test_retry_after_is_read_in_seconds(value, seconds):

@@ -32,7 +32,6 @@ def refused(**facts) -> errors.AuthenticationError:
     ("HTTP status", errors.TaskEndedError("No", http_status=503), "No.\nHTTP 503", "No (HTTP 503)"),
     ("other remedy", errors.ConnectionFailedError("Refused", remedy="Wait."), "Refused.\nWait.", "Refused"),
     ("question", errors.TaskEndedError("Really?"), "Really?", "Really?"),
-    ("exclamation", errors.TaskEndedError("Really!"), "Really!", "Really!"),
 )
 def test_error_text_has_reason_remedy_and_codes_and_the_brief_one_no_remedy_and_no_full_stop(error, text, brief):
     assert (str(error), error.brief) == (text, brief)

@@ -77,7 +77,6 @@ NO_IDS = ["7\n8", "\x1b[31m7", "\u202e7", "7" * (MAX_ID_LENGTH + 1)]
     ("null in output", {"output": {"string": None, "files": None}}, {"output": Output()}),
     ("object as output", {**WHOLE, "output": {"string": {"a": [1]}}}, {**READ, "output": Output(string='{"a": [1]}')}),
     ("text as output of an active task", {"output": "text"}, {}),
-    ("number as files of an active task", {"output": {"files": 5}}, {}),
     ("number as id", {"id": 16429034742537847}, {"id": "16429034742537847"}),
     ("steps that are none", {"steps": ["broken", {"step": 2}]}, {"steps": (Step(number=2),)}),
     ("text as failure, number as files", {"task_failure_info": "broken", "download_files": 5}, {}),

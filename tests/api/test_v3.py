@@ -73,8 +73,6 @@ CSV = OutputFile(format="csv", name="result.csv", size=9, url="https://files.exa
 @cases(
     ("as few as possible", {}, {}),
     ("null as output", {"output": None}, {}),
-    ("name", {"bot_name": "Contacts"}, {"bot_name": "Contacts"}),
-    ("live view", {"live_url_info": {"live_url": "https://live.example"}}, {"live_url": "https://live.example"}),
     ("number as id", {"task_id": 7}, {}),
     *(
         (f"{output!a} as output", {"output": output}, {"output": Output(string=text, is_json=is_json)})
@@ -107,7 +105,6 @@ def test_run_is_read_as_a_task_of_version_3(fields, read_as):
 
 
 @cases(
-    ("list", []),
     ("list of files", [FILE]),
     ("no address", {"csv": {"file_name": "a"}}),
     ("empty address", {"csv": {"download_url": ""}}),

@@ -2,24 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
-from tests.helpers.cases import cases
 from tests.helpers.steps import read
-
-
-@cases(("v2", v2, 500, 500), ("v3", v3, 100, 500))
-def test_pages_of_sources_and_templates_are_as_large_as_possible(api, sources, templates):
-    # Without a limit, a page has only one item.
-    assert [call.params["limit"] for call in (api.list_sources(), api.list_templates())] == [sources, templates]
 
 
 @pytest.mark.parametrize(
     ("api_version", "source", "task_id", "largest"),
     [(ApiVersion.V2, "workflow_id", "id", 500), (ApiVersion.V3, "bot_id", "task_id", 100)],
 )
-def test_each_version_lists_tasks_by_its_name_of_the_source_and_reads_summaries(api_version, source, task_id, largest):
+def test_each_version_lists_by_its_own_names_in_the_largest_pages_and_reads_summaries(
+    api_version, source, task_id, largest
+):
     api = APIS[api_version]
     call = api.list_tasks(source_id="70", status=TaskStatus.RUNNING, limit=50)
     assert call.params == {source: "70", "status": "running", "page": 1, "limit": 50}
@@ -28,4 +22,6 @@ def test_each_version_lists_tasks_by_its_name_of_the_source_and_reads_summaries(
     assert [(each.id, each.status, each.api_version) for each in read(call, listed).items] == [
         ("7", "unknown", api_version)
     ]
+    # Without a limit, a page has only one item.
+    assert [each.params["limit"] for each in (api.list_sources(), api.list_templates())] == [largest, 500]
     assert read(api.list_regions(), [{"code": "DE", "name": "Germany"}])[0].code == "DE"
