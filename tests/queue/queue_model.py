@@ -3,8 +3,6 @@
 Airflow, BrowserAct and the requests between them are modeled. Who is woken is decided by ``SlotQueue``.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import random
@@ -13,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.queue.queueing import Queued, QueueWait, pause_after
 from airflow_provider_browseract.queue.slot_queue import SlotQueue
 from airflow_provider_browseract.runs import timings
@@ -31,8 +28,6 @@ class TI:
 
     name: str
     duration: float
-    source: str = "workflow"
-    api_version: ApiVersion = ApiVersion.V2
     queued: Queued | None = None
     started_at: float = 0.0
 
@@ -44,13 +39,11 @@ class World:
     :param plan: how many runs the account allows at once.
     :param shown_after: seconds after which a new run is counted.
     :param starts_per_minute: how many starts BrowserAct accepts within a minute; it refuses others with HTTP 429.
-    :param shared_runs: whether each version of the API lists the runs of all versions, and not only its own.
     """
 
     plan: int
     shown_after: float = 0.0
     starts_per_minute: int | None = None
-    shared_runs: bool = False
     seed: int = 1
     now: float = 0.0
     started: list[tuple[float, TI]] = field(default_factory=list)
@@ -65,9 +58,9 @@ class World:
         self._queue = SlotQueue(self.chance.random)
         self._looks = False
 
-    def submit(self, number: int, duration: float = 30.0, **of: Any) -> None:
+    def submit(self, number: int, duration: float) -> None:
         numbers = range(len(self.tis), len(self.tis) + number)
-        made = [TI(str(each), duration, **of) for each in numbers]
+        made = [TI(str(each), duration) for each in numbers]
         for ti in made:
             self._after(self.chance.uniform(0.0, 5.0), partial(self._start, ti))
         self.tis += made
@@ -78,10 +71,6 @@ class World:
             self.now, _, happen = heapq.heappop(self._events)
             happen()
         self.now = end
-
-    def places(self, of: list[TI]) -> list[int]:
-        """Return the places of task instances among all starts; the first is 1."""
-        return [place for place, (_, ti) in enumerate(self.started, 1) if ti in of]
 
     @property
     def makespan(self) -> float:
@@ -108,7 +97,7 @@ class World:
         ti.queued = before.refused()
         pause = pause_after(ti.queued.refusals, self.chance.random) if limited else 0.0
         pause = max(pause, timings.QUEUE_RACE_GRACE)
-        wait = QueueWait(ti.queued, 1e9, ti.source, "k", self.now + pause, ti.api_version)
+        wait = QueueWait(ti.queued, 1e9, "workflow", "k", self.now + pause)
         self._after(self.chance.uniform(0.5, 1.5) + pause, partial(self._join, ti, wait))
 
     def _join(self, ti: TI, wait: QueueWait) -> None:
@@ -122,8 +111,7 @@ class World:
         self._looks = bool(self._queue.waiting)
         if not self._looks:
             return
-        listed = [ti for ti in self.active if self.shared_runs or ti.api_version in self._queue.versions]
-        shown = frozenset(ti.name for ti in listed if self.now - ti.started_at >= self.shown_after)
+        shown = frozenset(ti.name for ti in self.active if self.now - ti.started_at >= self.shown_after)
         self._queue.count(shown, self.now)
         for name in self._queue.wake(self.now):
             # A task instance has its number as its name.

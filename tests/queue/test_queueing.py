@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest
@@ -27,21 +25,17 @@ def count(account, versions=frozenset({ApiVersion.V2})) -> tuple[frozenset[str],
     return carry_out(active_runs(versions), answer), sent
 
 
-@pytest.mark.parametrize(
-    ("by_status", "ids"),
-    [({"created": "a", "running": "bc", "paused": "d"}, "abcd"), ({"created": "ab", "running": "bc"}, "abc")],
-    ids=["each status", "status that changes during the count"],
-)
-def test_created_running_and_paused_runs_are_counted_once(by_status, ids):
+def test_created_running_and_paused_runs_are_counted_once():
+    # The status of one run changes during the count.
+    by_status = {"created": "ab", "running": "bc", "paused": "d"}
     found, sent = count(lambda call: page(by_status.get(call.params["status"], ""), call.params["limit"]))
-    assert found == frozenset(ids)
+    assert found == frozenset("abcd")
     assert sent == ["list-tasks"] * 4
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["each version lists all runs", "each lists only its own"])
 @pytest.mark.parametrize(("workflows", "bots"), [(0, 0), (7, 0), (0, 7), (5, 5), (80, 20)])
-@pytest.mark.parametrize("oldest_first", [True, False])
-def test_each_run_of_a_workflow_or_bot_is_counted_once(workflows, bots, shared, oldest_first):
+def test_each_run_of_a_workflow_or_bot_is_counted_once(workflows, bots, shared):
     own = {
         "list-tasks": [f"workflow {number}" for number in range(workflows)],
         "page-runs": [f"bot {number}" for number in range(bots)],
@@ -50,9 +44,7 @@ def test_each_run_of_a_workflow_or_bot_is_counted_once(workflows, bots, shared, 
 
     def answer(call):
         listed = (everything if shared else own[call.name]) if call.params["status"] == "running" else []
-        # Nothing is documented about the order.
-        in_order = listed[::-1] if oldest_first and call.name == "page-runs" else listed
-        return page(in_order, call.params["limit"])
+        return page(listed, call.params["limit"])
 
     found, sent = count(answer, BOTH)
     assert len(found) == workflows + bots
