@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -10,7 +8,7 @@ from airflow.sdk import Connection
 from airflow_provider_browseract.api.settings import EXTRA_FIELDS, Settings
 from airflow_provider_browseract.exceptions import ConnectionFieldError
 from airflow_provider_browseract.hooks import connection
-from airflow_provider_browseract.hooks.connection import budget_of, connection_type, read_settings
+from airflow_provider_browseract.hooks.connection import budget_of, read_settings
 from airflow_provider_browseract.spending.budget import Budget
 from tests.helpers.cases import cases
 
@@ -147,12 +145,6 @@ def test_value_in_the_extra_that_cannot_be_used_is_refused_without_being_shown(n
     assert not isinstance(value, str) or value == "0" or value not in said
 
 
-def test_form_has_minimums_and_every_field_can_be_left_empty():
-    schemas = {name: field["schema"] for name, field in connection_type()["conn-fields"].items()}
-    assert schemas["webhook_base_url"] == {"type": ["string", "null"]}
-    assert schemas["daily_credits"] == {"type": ["integer", "null"], "minimum": 1}
-
-
 class TestWarnings:
     @pytest.fixture
     def logged(self, caplog):
@@ -201,7 +193,6 @@ class TestWarnings:
         "URI": "browseract://:app-key@",
         "URI with host and timeout": "browseract://:app-key@127.0.0.1:8010/http?read_timeout=4",
         "URI with encoded host": "browseract://:app-key@http%3A%2F%2F127.0.0.1%3A8010",
-        "JSON": '{"conn_type": "browseract", "password": "app-key"}',
         "JSON with host and timeout": '{"conn_type": "browseract", "password": "app-key", '
         '"host": "http://127.0.0.1:8010", "extra": {"read_timeout": 4}}',
     },
