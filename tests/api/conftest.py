@@ -1,7 +1,5 @@
 """The two clients behind one face, so that each test runs with the one and the other, and a server that misbehaves."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a response means: the result or the error of a call, and whether a start that failed may have started a run."""
 
-from __future__ import annotations
-
 import json
 import sys
 from datetime import datetime, timezone

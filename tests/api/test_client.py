@@ -1,7 +1,5 @@
 """Both clients, each test with the one and the other, against the emulator and against sockets that misbehave."""
 
-from __future__ import annotations
-
 import gzip
 import time
 from contextlib import suppress

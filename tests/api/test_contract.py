@@ -1,7 +1,5 @@
 """Each call of the provider, held against the vendor's documents of both versions of the API."""
 
-from __future__ import annotations
-
 import json
 import re
 from datetime import datetime

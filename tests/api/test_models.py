@@ -1,7 +1,5 @@
 """What is read of a response of version 2: odd fields count as missing, and a missing essential field is an error."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta, timezone
 from typing import Any
 

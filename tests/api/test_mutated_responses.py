@@ -2,8 +2,6 @@
 the response. ``make random`` tries many more.
 """
 
-from __future__ import annotations
-
 import codecs
 import copy
 import json

@@ -1,7 +1,5 @@
 """What is known of a call that fails around TLS: each test with both clients and with real servers on this machine."""
 
-from __future__ import annotations
-
 import os
 import socket
 import struct
