@@ -37,10 +37,8 @@ def test_public_callback_url_is_accepted_and_an_empty_one_means_none(url):
     ),
     ("2049 characters", LONGEST + "x", r"callback_url has 2049 characters.*2048"),
     ("path", "https://example.com/\u00fc/t0ken", r"contains the character '\\xfc'.*\(%C3%BC\)"),
-    ("host", "https://b\u00fccher.example/", r"contains the character '\\xfc'.*\(%C3%BC\)"),
     ("space", "https://example.com/a b", r"contains the character ' '.*\(%20\)"),
     ("line break", "https://example.com/a\nb", r"contains the character '\\n'.*\(%0A\)"),
-    ("control character", "https://example.com/\x7f", r"contains the character '\\x7f'.*\(%7F\)"),
     ("lone surrogate", "https://example.com/\ud800", r"contains the character '\\ud800'.*\(%3F\)"),
     *(
         (url, url, rf"contains the character {re.escape(repr(odd))}.*\({quote(odd)}\)")

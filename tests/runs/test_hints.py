@@ -1,11 +1,9 @@
-from __future__ import annotations
-
 import re
 
 import pytest
 
 from airflow_provider_browseract.exceptions import InputError
-from airflow_provider_browseract.runs.hints import check_rendered, did_you_mean
+from airflow_provider_browseract.runs.hints import check_rendered
 from tests.helpers.cases import cases
 
 
@@ -32,18 +30,6 @@ def test_value_rendered_to_nothing_is_refused_with_its_location(given, rendered,
 
 
 @cases(
-    ("other case", "Input", " (did you mean 'input'?)"),
-    ("other case and separator", " Max-Items", " (did you mean 'max_items'?)"),
-    ("no separator", "maxItem", " (did you mean 'max_item'?)"),
-    ("very similar", "imputs", " (did you mean 'inputs'?)"),
-    ("similar", "impt", " (did you mean 'input'?)"),
-    ("nothing similar", "x", ""),
-)
-def test_known_name_that_a_wrong_name_resembles_most_is_named(name, named):
-    assert did_you_mean(name, ["input", "inputs", "conn", "max_item", "max_items"]) == named
-
-
-@cases(
     ("None given", None, None),
     ("text None given", "None", "None"),
     ("object to text None", object(), "None"),
@@ -51,7 +37,6 @@ def test_known_name_that_a_wrong_name_resembles_most_is_named(name, named):
     ("text with NOTSET", "{{ x }} y", "NOTSET y"),
     ("dict with None given", {"a": None}, {"a": None}),
     ("template to empty text", "{{ x }}", ""),
-    ("template to dict with None", "{{ x }}", {"a": None}),
     ("template to list with None", ["{{ x }}"], ["a", None]),
 )
 def test_explicit_none_and_other_rendered_values_are_accepted(given, rendered):

@@ -1,6 +1,5 @@
-from __future__ import annotations
-
 import json
+from collections import UserList
 from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
@@ -13,7 +12,6 @@ from airflow_provider_browseract.exceptions import InputError
 from airflow_provider_browseract.runs import request
 from airflow_provider_browseract.runs.request import RunRequest, Source, read_input_parameters, without_secrets
 from tests.helpers.cases import cases
-from tests.runs.inputs import Lazy
 from tests.worker.starts import SOURCE
 
 KEY = "app-key"
@@ -21,13 +19,11 @@ KEY = "app-key"
 
 @cases(
     ("digits", "007", "007"),
-    ("empty string", "", ""),
     ("integer", 7, "7"),
-    ("float", 2.5, "2.5"),
     ("boolean", True, "true"),
     ("list", ["a", 1], '["a", 1]'),
     ("dict", {"ö": [None]}, '{"ö": [null]}'),
-    ("lazy sequence", Lazy("a", "b"), '["a", "b"]'),
+    ("lazy sequence", UserList(["a", "b"]), '["a", "b"]'),
     ("mappings", [MappingProxyType({"a": MappingProxyType({"b": 1})})], '[{"a": {"b": 1}}]'),
 )
 def test_input_strings_are_unchanged_and_other_values_become_json_text_in_their_order(value, text):
@@ -49,17 +45,13 @@ BY_NAME = r"input_parameters\['keyword'\] is None\. Set a value, or remove"
     ("pair without a value", [OK, {"name": "a"}], rf"^input_parameters\[1\] has the keys \['name'\]\. {PAIR}"),
     ("pair with another field", [OK, {"name": "a", "value": "1", "more": 2}], PAIR),
     ("text as a pair", [OK, "a=1"], rf"^input_parameters\[1\] is of type str\. {PAIR}"),
-    ("list as a pair", [OK, ["a", "1"]], PAIR),
     ("dict of names", [{"keyword": "tea"}], rf"^input_parameters\[0\] has the keys \['keyword'\]\. {PAIR}"),
     ("name twice", [OK, OK], "'ok' twice"),
     ("None", {"keyword": None}, BY_NAME),
     ("None in a pair", [{"name": "keyword", "value": None}], BY_NAME),
     *((f"name {name!r}", {name: "1"}, NO_NAME) for name in ("", "  ", 3, None)),
     ("datetime", {"when": datetime(2026, 1, 1)}, NO_JSON),
-    ("set", {"when": {1, 2}}, NO_JSON),
-    ("bytes as a value", {"when": b"bytes"}, NO_JSON),
     ("NaN", {"when": float("nan")}, NO_JSON),
-    ("infinity", {"when": float("inf")}, NO_JSON),
     ("nested object", {"when": {"deep": [object()]}}, NO_JSON),
 )
 def test_invalid_input_parameters_are_refused_with_what_is_wrong(value, message):
@@ -100,9 +92,6 @@ DEEP = {"b": [1, {"z": 1, "a": None}], "a": "1"}
 STORED = {
     "fc29650fb1bc585803318b344563c1c63bf34c8cc379a789c40c13a642fe19a5": request.read_request(
         SourceKind.WORKFLOW, "70", {**DEEP, "a": "1; x=\u00e9"}, save_browser_data=True, profile_id="9", **URLS
-    ),
-    "4f7a1c822db6923f279deca7c5fee4dbdb30a7f7c0792a76adc9eaaed4cd606a": request.read_request(
-        SourceKind.TEMPLATE, "70", {"a": "1"}, region="DE", **URLS
     ),
     "22e5660e0088a2aa6b24ce1b54b5280b5a33ee6bee6356a174ea049803f90127": request.read_request(
         SourceKind.BOT, "70", DEEP, **URLS
@@ -173,9 +162,7 @@ def test_json_text_that_is_nested_too_deeply_is_hidden_as_a_whole():
     ("twice", pairs(a=1) + pairs(a=2), None),
     ("more keys", [{"name": "a", "value": 1, "x": 2}], None),
     ("number as name", [{"name": 1, "value": 1}], None),
-    ("texts", ["a"], None),
     ("dict", {"a": 1}, None),
-    ("text", "text", None),
 )
 def test_only_a_list_of_inputs_becomes_a_dict(given, expected):
     assert request.with_names_as_keys(given) == (given if expected is None else expected)

@@ -1,8 +1,6 @@
-from __future__ import annotations
-
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,7 +10,7 @@ from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskS
 from airflow_provider_browseract.api.pages import Listing, list_items
 from airflow_provider_browseract.runs import watching
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.watching import PAGE_SIZE, REPORT_WINDOW, WATCH_OVERLAP, Cursor, Window
+from airflow_provider_browseract.runs.watching import REPORT_WINDOW, WATCH_OVERLAP, Cursor, Window
 from tests.helpers.cases import cases
 from tests.helpers.steps import carry_out, read
 
@@ -107,14 +105,11 @@ class TestAWindow:
 class Account:
     """Responds to the calls of a window in version 3 of the API, from tasks in any order."""
 
-    def __init__(self, order: Callable[[list[Task]], list[Task]], number: int = 0) -> None:
-        self.order = order
-        self.tasks = [task_of_a_bot(each, each - 1000.0) for each in range(number)]
+    def __init__(self, order: Callable[[list[Task]], list[Task]], tasks: Iterable[Task] = ()) -> None:
+        self.order, self.tasks = order, list(tasks)
         self.calls: list[dict[str, Any]] = []
-        self.before_each_page: Callable[[], None] = lambda: None
 
     def __call__(self, call):
-        self.before_each_page()
         assert call.name == "page-runs"
         self.calls.append(dict(call.params))
         begin = datetime.fromisoformat(call.params["created_at_from"].replace("Z", "+00:00"))
@@ -122,9 +117,6 @@ class Account:
         limit, page = call.params["limit"], call.params["page"]
         shown = tuple(listed[limit * (page - 1) : limit * page])
         return Page(items=shown, total_count=len(listed), total_pages=-(-len(listed) // limit))
-
-    def changes(self, page_size: int = PAGE_SIZE, **limits: int):
-        return carry_out(list_items(Window(NOW, ApiVersion.V3).call(page_size), **limits), self)
 
 
 def task_of_a_bot(number: int, created: float, status: TaskStatus = FINISHED, *, finished=0.0) -> Task:
@@ -135,13 +127,12 @@ ORDERS: dict[str, Callable[[list[Task]], list[Task]]] = {
     "oldest first": lambda tasks: tasks,
     "newest first": lambda tasks: tasks[::-1],
 }
-in_either_order = cases("order", ORDERS)
 
 
-@in_either_order
+@cases("order", ORDERS)
 def test_changes_of_a_list_that_is_too_long_have_the_newest_tasks(order):
-    account = Account(order, 95)
-    listing = account.changes(page_size=10, max_requests=4)
+    account = Account(order, (task_of_a_bot(each, each - 1000.0) for each in range(95)))
+    listing = carry_out(list_items(Window(NOW, ApiVersion.V3).call(10), max_requests=4), account)
     assert listing.truncated
     assert len(account.calls) == 4
     assert {f"run-{number}" for number in range(95 - 25, 95)} <= {each.id for each in listing.items}
