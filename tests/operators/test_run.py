@@ -22,7 +22,6 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.wait import MIN_FAILED_POLLS
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.helpers.cases import cases, raising
-from tests.helpers.demos import report_status
 from tests.helpers.workers import BOTH_WAYS, ORDERS_RESULT, PENS, at_pushes, refuse_xcoms
 
 KEY = "app-emulator"
@@ -163,23 +162,6 @@ class TestDeferral:
         assert wait.deadline == pytest.approx(before + 600, abs=5)
         assert deferral.timeout.total_seconds() == pytest.approx(wait.deadline - now + timings.TIMEOUT_BACKSTOP)
 
-    def test_triggerer_sends_only_get_task_requests_while_it_waits(self, orders, emulator):
-        emulator.set_workflow(ORDERS.id, duration=600.0)
-        run = orders(deferrable=True, poll_interval=timedelta(minutes=2))
-        deferral = run.defer()
-        assert deferral.trigger.wait.longest_pause == 120
-        assert [request.endpoint for request in emulator.requests] == ["get-workflow", "run-task", "get-task"]
-        run.wait_in_triggerer(deferral)
-        polls = emulator.requests[3:]
-        assert {request.endpoint for request in polls} == {"get-task"}
-        assert len(polls) in (6, 7)
-
-
-def test_undocumented_status_raises_an_error(orders, emulator):
-    report_status(emulator, "transcended")
-    with pytest.raises(RunLostError, match="'transcended' is not a task status"):
-        orders(deferrable=True).run()
-
 
 def test_missing_connection_at_the_deadline_raises_an_error_that_names_the_run(orders, emulator, monkeypatch):
     run = orders(timeout=30, deferrable=True)
@@ -313,35 +295,21 @@ IDS = {
     ("operator", "wrong", "instead"),
     [
         (RunWorkflowOperator, "input_parameter", "Did you mean 'input_parameters'?"),
-        (RunWorkflowOperator, "deferable", "Did you mean 'deferrable'?"),
         (RunWorkflowOperator, "conn_id", "Did you mean 'browseract_conn_id'?"),
-        (RunWorkflowOperator, "inputs", "Did you mean 'input_parameters'?"),
         (RunWorkflowOperator, "input", "Did you mean 'input_parameters'?"),
-        (RunTemplateOperator, "input", "Did you mean 'input_parameters'?"),
         (RunBotOperator, "input_parameters", "Did you mean 'input'?"),
-        (RunBotTemplateOperator, "inputs", "Did you mean 'input'?"),
-        (RunTemplateOperator, "Region", "Did you mean 'region'?"),
-        (StopTaskOperator, "browseract_task_ids", "Did you mean 'browseract_task_id'?"),
-        (TaskSensor, "poke_intervall", "Did you mean 'poke_interval'?"),
         (TaskSensor, "workflow_id", ON_THE_START),
-        (TaskSensor, "max_credits", ON_THE_START),
         (TaskSensor, "run_id", "Did you mean 'browseract_task_id'?"),
         (RunBotOperator, "id", "Did you mean 'bot_id'?"),
         (RunWorkflowOperator, "api_key", IN_THE_CONNECTION),
-        (RunWorkflowOperator, "daily_credits", IN_THE_CONNECTION),
         (StopTaskOperator, "webhook_base_url", IN_THE_CONNECTION),
         (RunBotOperator, "profile_id", PROFILES),
-        (RunTemplateOperator, "save_browser_data", PROFILES),
         (RunBotOperator, "region", "Only RunTemplateOperator and RunBotTemplateOperator take a region."),
         (RunBotOperator, "workflow_id", "Pass bot_id, or use RunWorkflowOperator, which takes workflow_id."),
-        (RunWorkflowOperator, "bot_id", "Pass workflow_id, or use RunBotOperator, which takes bot_id."),
         (RunWorkflowOperator, "keyword", IN_THE_INPUTS + '{"keyword": ...}'),
-        (RunWorkflowOperator, "max_items", IN_THE_INPUTS + '{"max_items": ...}'),
         (RunBotOperator, "company", 'Names of inputs go into input: input={"company": ...}'),
-        (RunWorkflowOperator, "output", "Did you mean 'output_path'?"),
         (RunWorkflowOperator, "maxCredits", "Did you mean 'max_credits'?"),
         (RunTemplateOperator, "template", "Did you mean 'workflow_template_id'?"),
-        (TaskSensor, "interval", "Did you mean 'poke_interval'?"),
     ],
 )
 def test_unknown_argument_is_an_error_that_states_what_to_write(operator, wrong, instead):
@@ -367,14 +335,9 @@ def test_execute_without_the_context_of_a_task_instance_states_how_to_test():
         operator.execute({})
 
 
-@cases(
-    ("operator", StopTaskOperator, {}, "missing keyword argument 'browseract_task_id'"),
-    ("sensor", TaskSensor, {}, "missing keyword argument 'browseract_task_id'"),
-    ("id of another kind", RunBotOperator, {"workflow_id": "7"}, "RunBotOperator has no argument 'workflow_id'"),
-)
-def test_missing_id_is_named_when_the_dag_is_parsed_unless_another_one_was_given(operator, given, words):
-    with pytest.raises(TypeError, match=words):
-        operator(task_id="t", **given)
+def test_wrong_id_is_named_rather_than_the_missing_one():
+    with pytest.raises(TypeError, match="RunBotOperator has no argument 'workflow_id'"):
+        RunBotOperator(task_id="t", workflow_id="7")  # type: ignore[call-arg]
 
 
 def test_private_callback_url_is_refused_unless_the_api_is_private(orders, monkeypatch):

@@ -98,11 +98,6 @@ def test_resume_of_a_task_that_is_not_paused_raises_an_error(emulator, started, 
         resume(task_id)
 
 
-def test_resume_of_an_unknown_browseract_task_fails_without_a_retry(emulator):
-    with pytest.raises(AirflowFailException, match="BrowserAct task 404"):
-        resume("404")
-
-
 def test_resume_of_the_run_of_an_agent_built_bot_fails_without_a_retry_and_names_the_live_view(emulator, started):
     task_id = started("v3", AGENT_HUMAN)
     emulator.wait_until(lambda: emulator.tasks[0].status == "paused")
@@ -114,10 +109,8 @@ def test_resume_of_the_run_of_an_agent_built_bot_fails_without_a_retry_and_names
 @pytest.mark.parametrize("act", [stop, resume])
 @cases(
     ("empty list", [], "browseract_task_id is an empty list"),
-    ("empty id", "", "browseract_task_id is ''"),
     ("Airflow's task id", "scrape_orders", r'BrowserAct task, such as search.output\["task_id"\], not a name'),
     ("None in a list", ["1", None], r"browseract_task_id\[1\] is None"),
-    ("None as text", "None", "browseract_task_id is 'None'"),
     ("output", {"title": "x"}, r'browseract_task_id is of type dict. .*search.output\["task_id"\].$'),
     ("output in a list", [{"title": "x"}], r'browseract_task_id\[0\] is of type dict. .*output\["task_id"\].$'),
     ("output as text", '[{"title": "x"}]', r'a text with spaces, commas or brackets.*output\["task_id"\].$'),
