@@ -308,7 +308,7 @@ IDS = {
         (RunBotOperator, "workflow_id", "Pass bot_id, or use RunWorkflowOperator, which takes workflow_id."),
         (RunWorkflowOperator, "keyword", IN_THE_INPUTS + '{"keyword": ...}'),
         (RunBotOperator, "company", 'Names of inputs go into input: input={"company": ...}'),
-        (RunWorkflowOperator, "maxCredits", "Did you mean 'max_credits'?"),
+        (RunWorkflowOperator, "MAXCREDITS", "Did you mean 'max_credits'?"),
         (RunTemplateOperator, "template", "Did you mean 'workflow_template_id'?"),
     ],
 )
