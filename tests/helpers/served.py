@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import socket
 import threading
@@ -25,37 +24,17 @@ from fastapi import FastAPI, Response
 from tests.helpers.local_airflow import wait_for
 
 
-class QuickServer(uvicorn.Server):
-    """A server that stops at once. uvicorn's own takes 0.2 s, because it checks only every 0.1 s whether to stop."""
-
-    async def main_loop(self) -> None:
-        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        await self._stopping.wait()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
-        if self.server_state.tasks:
-            await asyncio.wait(self.server_state.tasks, timeout=2)
-        await self.lifespan.shutdown()
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stopping.set)
-
-
 @contextmanager
 def served(app: FastAPI) -> Iterator[int]:
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, loop="asyncio", log_level="warning", log_config=None)
-    server = QuickServer(config)
+    settings: dict[str, Any] = {"loop": "asyncio", "log_level": "warning", "log_config": None}
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, timeout_graceful_shutdown=2, **settings))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_for("The server", lambda: server.started, timeout=15, every=0.02)
     try:
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
-        server.stop()
+        server.should_exit = True
         thread.join(10)
 
 
