@@ -2,7 +2,7 @@
 
     python -m tests.faults.cluster [--runs 200] [--seed 1]
 
-It prints what :mod:`tests.faults.round` prints, and what each component used.
+It prints what :mod:`tests.faults.round` prints, and the memory of each component.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import statistics
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -32,42 +31,18 @@ DOWN = (5.0, 20.0)
 MIB = 2**20
 
 
-@dataclass
-class Used:
-    """What a component used.
-
-    :param memory: its resident memory, in bytes, at each sample.
-    :param seconds: seconds of a core, for each time that it was started.
-    """
-
-    memory: list[int] = field(default_factory=list)
-    seconds: dict[int, float] = field(default_factory=dict)
-
-    def add(self, family: list[psutil.Process]) -> None:
-        """Record what a component uses now: its first process, and everything that this has started."""
-        resident, seconds = 0, 0.0
-        for process in family:
-            with contextlib.suppress(psutil.Error):
-                resident += process.memory_info().rss
-                # The time of a process that has ended is part of its parent's.
-                seconds += sum(process.cpu_times()[:4])
-        self.memory.append(resident)
-        first = family[0].pid
-        self.seconds[first] = max(self.seconds.get(first, 0.0), seconds)
-
-
 @contextlib.contextmanager
-def watching(airflow: Cluster) -> Iterator[dict[str, Used]]:
-    """Record what each component uses, for the length of a ``with`` block."""
-    used: dict[str, Used] = {name: Used() for name in (*airflow.names, "Redis")}
+def watching(airflow: Cluster) -> Iterator[dict[str, list[int]]]:
+    """Record the memory of each component, in bytes, for the length of a ``with`` block."""
+    used: dict[str, list[int]] = {name: [] for name in airflow.names}
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(2.0):
-            for name, component in used.items():
-                # One that is not running uses nothing.
+            for name, memory in used.items():
+                # One that is not running, or of which a process has just ended, is left out.
                 with contextlib.suppress(KeyError, psutil.Error):
-                    component.add([airflow.broker.process] if name == "Redis" else airflow.processes(name))
+                    memory.append(airflow.memory(name))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -78,18 +53,14 @@ def watching(airflow: Cluster) -> Iterator[dict[str, Used]]:
         thread.join(10)
 
 
-def table(used: dict[str, Used], tasks: collections.Counter[str]) -> str:
-    """Return a table of what each component used, and how many task instances ended in each worker."""
-    lines = [f"  {'host':14} {'component':14} {'starts':>6} {'MiB, median':>11} {'MiB, most':>9} {'core s':>7} tasks"]
-    places = [(host, name) for host, names in HOSTS.items() for name in names]
-    for host, name in [*places, ("", "Redis")]:
+def table(used: dict[str, list[int]], tasks: collections.Counter[str]) -> str:
+    """Return a table of the memory of each component, and how many task instances ended in each worker."""
+    lines = [f"  {'component':14} {'MiB, median':>11} {'MiB, most':>9} tasks"]
+    for name, memory in used.items():
+        ended = tasks[name] if name in WORKERS else ""
         # A component that was never sampled has used nothing that is known.
-        memory, seconds = used[name].memory or [0], used[name].seconds
-        ended = str(tasks[name]) if name in WORKERS else ""
-        lines.append(
-            f"  {host:14} {name:14} {len(seconds):6} {statistics.median(memory) / MIB:11.0f} {max(memory) / MIB:9.0f} "
-            f"{sum(seconds.values()):7.0f} {ended:>5}"
-        )
+        median, most = statistics.median(memory or [0]) / MIB, max(memory, default=0) / MIB
+        lines.append(f"  {name:14} {median:11.0f} {most:9.0f} {ended:>5}")
     return "\n".join(lines)
 
 
@@ -137,7 +108,7 @@ class ClusterRound(Round):
 
 
 def main() -> int:
-    """Play a round, and print what it came to and what each component used."""
+    """Play a round, and print what it came to and the memory of each component."""
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("--runs", type=int, default=200)
     options.add_argument("--seed", type=int, default=1)

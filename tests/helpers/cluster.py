@@ -61,13 +61,6 @@ class Redis:
             self._process.kill()
             self._process.wait()
 
-    @property
-    def process(self) -> psutil.Process:
-        """The process of the server; psutil.NoSuchProcess is raised if it is not running."""
-        if self._process is None:
-            raise psutil.NoSuchProcess(0)
-        return psutil.Process(self._process.pid)
-
 
 def _redis_server() -> str:
     """Find Redis's server on the ``PATH``, or in the package that brings one."""
