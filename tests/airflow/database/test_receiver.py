@@ -55,7 +55,8 @@ async def call(client: httpx.AsyncClient, path: str, body=ENDED, **arguments) ->
 class TestCallbackForWaitingTask:
     @pytest.mark.parametrize("version", list(ApiVersion))
     async def test_callback_resumes_deferred_task_and_takes_nothing_from_its_body(self, client, deferred, version):
-        deferred.defer(api_version=version)
+        # At the limit, it would be too late.
+        deferred.defer(api_version=version, callbacks_in_vain=MAX_CALLBACKS_IN_VAIN - 1)
         assert await call(client, deferred.path, {"id": "13", "status": "failed", "deadline": 1.0}) == RESUMED
         assert deferred.state == "scheduled"
         event = WaitEvent(deferred.wait, WokenBy.CALLBACK)
@@ -93,10 +94,6 @@ class TestCallbackForWaitingTask:
         deferred.defer(ago=timings.CORE_RACE_GRACE + 0.1)
         assert await call(client, deferred.path) == RESUMED
 
-    async def test_callback_before_the_limit_of_callbacks_in_vain_resumes_the_task(self, client, deferred):
-        deferred.defer(callbacks_in_vain=MAX_CALLBACKS_IN_VAIN - 1)
-        assert await call(client, deferred.path) == RESUMED
-
 
 class TestCallbackWithoutWaitingTask:
     async def test_second_callback_changes_nothing(self, client, deferred):
@@ -109,10 +106,7 @@ class TestCallbackWithoutWaitingTask:
 
     @cases(
         ("start", Deferred.start, "running"),
-        *(
-            (f"poll resumed it, {state}", methodcaller("leave_trigger", state), state)
-            for state in ("scheduled", "queued", "running", "success", "failed", "up_for_retry")
-        ),
+        ("poll resumed it", methodcaller("leave_trigger", "scheduled"), "scheduled"),
         ("trigger of another provider", Deferred.hand_to_another_provider, "deferred"),
         ("no callback token", methodcaller("defer", callback_token_sha256=None), "deferred"),
         ("limit of callbacks in vain", methodcaller("defer", callbacks_in_vain=MAX_CALLBACKS_IN_VAIN), "deferred"),
@@ -192,11 +186,10 @@ def callback_app() -> LazyApp:
 class Asgi:
     """A callback sent to the plugin's application by hand, whose body never ends."""
 
-    def __init__(self, path: str, next_chunk, app: LazyApp | None = None, root_path: str | None = None) -> None:
+    def __init__(self, path: str, next_chunk, app: LazyApp | None = None, root_path: str = "/browseract") -> None:
         self.app, self.next_chunk = app or callback_app(), next_chunk
-        path = path.removeprefix("/browseract") if root_path is None else path
         self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
-        self.scope |= {"headers": [], "query_string": b"", "root_path": root_path or ""}
+        self.scope |= {"headers": [], "query_string": b"", "root_path": root_path}
         self.chunks_read = 0
 
     async def send(self) -> tuple[int, str]:
