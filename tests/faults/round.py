@@ -232,8 +232,6 @@ class Round:
         self.run_id = ""
         self.first = len(api.emulator.tasks)
         self.aside: list[threading.Thread] = []
-        self.late: dict[str, list[bool]] = {}
-        """Whether the output of each run is late, in the order of their starts, by what is run."""
 
     def play(self, limit: float) -> None:
         """Start everything, let faults happen, wait for rest, and look. What has no rest at the limit is stuck."""
@@ -278,8 +276,8 @@ class Round:
         durations = [seconds * 1.3] + [
             seconds if self.chance.random() < share else self.chance.uniform(4.0, 20.0) for _ in range(number)
         ]
-        self.late[source] = [self.chance.random() < 0.3 for _ in durations]
-        for duration, late in zip(durations, self.late[source], strict=True):
+        are_late = [self.chance.random() < 0.3 for _ in durations]
+        for duration, late in zip(durations, are_late, strict=True):
             self.emulator.next_run(
                 source,
                 duration=duration,
@@ -387,13 +385,10 @@ class Round:
 
         def is_late() -> bool:
             now = datetime.now(timezone.utc)
-            planned = {source: iter(late) for source, late in self.late.items()}
             ended = [
                 (now - task.finished_at).total_seconds()
                 for task in self.emulator.tasks[self.first :]
-                if next(planned.get(task.workflow_id, iter(())), False)
-                and task.status == "finished"
-                and task.finished_at
+                if task.workflow.output_after and task.status == "finished" and task.finished_at
             ]
             # A callback resumes the task within some seconds.
             return any(4 < seconds < LATE_BY for seconds in ended)
@@ -426,8 +421,11 @@ class Round:
                 with self.emulator.fault(what, fault):
                     self.over.wait(seconds * part)
 
-        # Other faults happen in the meantime.
-        self.aside.append(threading.Thread(target=play, daemon=True))
+        self._beside(play)
+
+    def _beside(self, what: Callable[[], None]) -> None:
+        """Do something while other faults happen."""
+        self.aside.append(threading.Thread(target=what, daemon=True))
         self.aside[-1].start()
 
     def _rotate_the_key(self) -> None:
@@ -457,8 +455,7 @@ class Round:
                         session.post(url, json={"status": "finished"}, timeout=10)
 
         for _ in range(4 if known else 0):
-            self.aside.append(threading.Thread(target=forge, daemon=True))
-            self.aside[-1].start()
+            self._beside(forge)
 
     def _change_the_connection(self, key: str) -> None:
         def changed() -> bool:
