@@ -317,10 +317,7 @@ def run_dag(parse, monkeypatch):
         monkeypatch.setattr(timings, name, 0.5)
     monkeypatch.setattr(timings, "FIRST_POLL_JITTER", 0.0)
 
-    def run(name: str, conf: dict[str, str] | None = None) -> DagResult:
-        return DagResult(parse(EXAMPLES / f"{name}.py")[name].test(run_conf=conf))
-
-    return run
+    return lambda name: DagResult(parse(EXAMPLES / f"{name}.py")[name].test())
 
 
 @pytest.fixture(autouse=True)

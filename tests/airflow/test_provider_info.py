@@ -15,9 +15,9 @@ from airflow_provider_browseract.api.settings import EXTRA_FIELDS
 from airflow_provider_browseract.get_provider_info import get_provider_info
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import PushedLink
+from tests.helpers.pages import PAGES
 
 NAME = "airflow-provider-browseract"
-ROOT = Path(__file__).parents[2]
 
 
 def test_provider_info_is_valid_for_airflow_schema_and_leaves_the_plugin_to_its_entry_point():
@@ -59,7 +59,7 @@ def test_readme_in_the_metadata_has_all_its_text_and_only_whole_addresses():
     assert links
     assert [link for link in links if not link.startswith("https://")] == []
     assert "<picture>" not in readme
-    written = re.sub(r"(?s)<picture>.*?</picture>\n\n", "", (ROOT / "README.md").read_text())
+    written = re.sub(r"(?s)<picture>.*?</picture>\n\n", "", PAGES["README.md"])
     words = [re.sub(r"\]\([^)]+\)|\[", "", text).split() for text in (readme, written)]
     assert words[0] == words[1]
 
