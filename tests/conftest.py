@@ -39,15 +39,12 @@ import pytest
 from airflow_provider_browseract.runs import timings
 from tests.helpers import catalogue
 from tests.helpers.local_airflow import free_port, wait_for
-from tests.helpers.reports import report_once, time_limit
+from tests.helpers.reports import pytest_make_collect_report, pytest_runtest_makereport, time_limit  # noqa: F401
 
 # Each change is tested with the same examples each time; `make random` finds new ones.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("random", derandomize=False, max_examples=1000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("same")
-
-MAY_BE_SKIPPED = ("before Airflow 3.2", "before Airflow 3.3", "before Airflow 3.4", "mysql is left out")
-"""How the reasons begin for which CI may skip a test: it runs on another Airflow, or Debian has no MySQL server."""
 
 
 def pytest_addoption(parser):
@@ -66,27 +63,6 @@ def pytest_runtest_protocol(item):
         return (yield)
     finally:
         faulthandler.cancel_dump_traceback_later()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = _failed_if_skipped((yield))
-    report_once(report, item, call)
-    return report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector):
-    return _failed_if_skipped((yield))
-
-
-def _failed_if_skipped(report):
-    """Turn a skip into a failure if ``.ci/run`` runs the tests and its reason does not apply there."""
-    if os.environ.get("BROWSERACT_CI") and report.skipped and not hasattr(report, "wasxfail"):
-        _, _, reason = report.longrepr
-        if not reason.removeprefix("Skipped: ").startswith(MAY_BE_SKIPPED):
-            report.outcome, report.longrepr = "failed", f"{report.nodeid}: may not be skipped in CI ({reason})"
-    return report
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

@@ -34,6 +34,7 @@ from tests.helpers.pages import PAGES, ROOT, YOUR_WORKFLOW, block_of, public_nam
 
 ALL = "\n".join(PAGES.values())
 PACKAGE = "airflow_provider_browseract"
+SCRIPT = (ROOT / PACKAGE / "panel" / "static" / "panel.js").read_text()
 ADDRESS = re.compile(r"browseract-ai/airflow-provider-browseract")
 
 
@@ -163,11 +164,6 @@ def texts_of(*paths: Path) -> set[str]:
     return found
 
 
-def texts_of_script() -> list[str]:
-    """Return the texts in the script of the panel."""
-    return re.findall(r'"((?:[^"\\\n]|\\.)*)"', (ROOT / PACKAGE / "panel" / "static" / "panel.js").read_text())
-
-
 def foreign_texts() -> set[str]:
     """Return the texts in the parts of Airflow that execute tasks, and errors that Python and Jinja raise."""
 
@@ -209,7 +205,8 @@ def test_documented_log_lines_and_messages_are_texts_of_the_code():
     messages += messages_of(section_of("docs/xcoms-and-metrics.md", "## Log lines"))
     # The line of a step is put together from parts.
     step_line = step_lines(Task(id="1", status=TaskStatus.RUNNING, steps=(Step(),)), 0)
-    texts = texts_of(ROOT / PACKAGE).union(texts_of_script(), step_line)
+    texts_of_script = re.findall(r'"((?:[^"\\\n]|\\.)*)"', SCRIPT)
+    texts = texts_of(ROOT / PACKAGE).union(texts_of_script, step_line)
     assert len(messages) > 50
     assert [message for message in messages if not is_written(message, texts)] == []
     messages, texts = messages_of(foreign), foreign_texts()
@@ -218,7 +215,7 @@ def test_documented_log_lines_and_messages_are_texts_of_the_code():
 
 
 def test_troubleshooting_has_each_warning_and_error_that_the_panel_shows():
-    shown = re.findall(r'\bsay\("(.*?)", true\)', (ROOT / PACKAGE / "panel" / "static" / "panel.js").read_text())
+    shown = re.findall(r'\bsay\("(.*?)", true\)', SCRIPT)
     for file in (ROOT / PACKAGE / "panel").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             match node:

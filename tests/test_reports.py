@@ -1,24 +1,11 @@
 """What pytest reports if an Airflow that many tests share does not start."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from tests.helpers.local_airflow import LocalAirflow
 from tests.helpers.pages import ROOT
+from tests.helpers.separate_pytest import run_pytest
 
-CONFTEST = """
-import pytest
-from tests.helpers.reports import report_once
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    report_once(report, item, call)
-    return report
-"""
 TESTS = """
 import pytest
 
@@ -38,11 +25,9 @@ def test_fourth(other): ...
 
 
 def test_error_of_a_shared_fixture_is_reported_in_full_only_once(tmp_path):
-    (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(TESTS)
-    words = [sys.executable, "-m", "pytest", "-q", "-rN", "-p", "no:cacheprovider", "-p", "no:browseract"]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    printed = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True).stdout
+    options = "-rN -p no:browseract -p tests.helpers.reports"
+    printed = run_pytest(tmp_path, tmp_path, {"PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": options})
     assert printed.count("E       the log\n") == 1
     assert printed.count("E       TimeoutError: Another error.") == 1
     again = "The fixture has failed before, see the error of test_it.py::test_first: TimeoutError: A healthy Airflow"

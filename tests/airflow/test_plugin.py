@@ -4,7 +4,6 @@ import logging
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import Any
 
 import httpx
 import pytest
@@ -72,18 +71,15 @@ async def test_panel_works_while_the_callback_route_cannot_be_loaded(airflow, pa
     assert (await airflow.get("/browseract/panel/")).status_code == 200
 
 
-def views() -> list[dict[str, Any]]:
-    """Return the views as Airflow's API describes them to its UI."""
-    return [ExternalViewResponse.model_validate(view).model_dump() for view in BrowserActPlugin.external_views]
-
-
 def test_plugin_has_a_menu_entry_and_tabs_only_where_they_can_be_limited_all_below_the_panel():
-    places = [view["destination"] for view in views()]
+    # As Airflow's API describes them to its UI.
+    views = [ExternalViewResponse.model_validate(view).model_dump() for view in BrowserActPlugin.external_views]
+    places = [view["destination"] for view in views]
     assert places == ["nav", *(["task_instance", "dag_run", "dag"] if AIRFLOW_V_3_4_PLUS else [])]
-    assert views()[0]["category"] == "browse"
-    assert len({view["url_route"] for view in views()}) == len(places)
+    assert views[0]["category"] == "browse"
+    assert len({view["url_route"] for view in views}) == len(places)
     # Relative to the base URL.
-    addresses = [view[key] for view in views() for key in ("href", "icon") if view[key]]
+    addresses = [view[key] for view in views for key in ("href", "icon") if view[key]]
     assert len(addresses) == len(places) + 1
     assert all(address.startswith(f"{PANEL}/"[1:]) for address in addresses)
 

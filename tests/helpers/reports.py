@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+MAY_BE_SKIPPED = ("before Airflow 3.2", "before Airflow 3.3", "before Airflow 3.4", "mysql is left out")
+"""How the reasons begin for which CI may skip a test: it runs on another Airflow, or Debian has no MySQL server."""
 
 _ERRORS = pytest.StashKey[list[tuple[BaseException, str]]]()
 
@@ -13,7 +18,28 @@ def time_limit(item: pytest.Item) -> float:
     return float(marker.args[0] if marker and marker.args else item.config.getini("timeout"))
 
 
-def report_once(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return _failed_if_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = _failed_if_skipped((yield))
+    _report_once(report, item, call)
+    return report
+
+
+def _failed_if_skipped(report):
+    """Turn a skip into a failure if ``.ci/run`` runs the tests and its reason does not apply there."""
+    if os.environ.get("BROWSERACT_CI") and report.skipped and not hasattr(report, "wasxfail"):
+        _, _, reason = report.longrepr
+        if not reason.removeprefix("Skipped: ").startswith(MAY_BE_SKIPPED):
+            report.outcome, report.longrepr = "failed", f"{report.nodeid}: may not be skipped in CI ({reason})"
+    return report
+
+
+def _report_once(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Report the error of a shared fixture in full only for the first test that needs the fixture.
 
     Pytest raises the same error for each of the others, and would print it as often.
