@@ -3,7 +3,6 @@
 The processes are forks of one that has imported Airflow, because that takes longer than everything else.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -138,17 +137,3 @@ def test_in_a_new_process(in_a_new_process, function):
 def test_provider_info_can_be_imported_before_airflow():
     # Airflow then imports it again, for the list of its providers.
     subprocess.run([sys.executable, "-c", f"import {PACKAGE}.get_provider_info"], check=True)
-
-
-def read_from_secrets_backend(path: str) -> None:
-    os.environ.pop("AIRFLOW_CONN_BROWSERACT_DEFAULT", None)
-    os.environ["AIRFLOW__SECRETS__BACKEND"] = "airflow.secrets.local_filesystem.LocalFilesystemBackend"
-    os.environ["AIRFLOW__SECRETS__BACKEND_KWARGS"] = json.dumps({"connections_file_path": path})
-    from airflow_provider_browseract.hooks.browseract import BrowserActHook
-
-    assert BrowserActHook().settings.api_key == "app-from-backend"
-
-
-def test_hook_reads_connection_from_secrets_backend(tmp_path, in_a_new_process):
-    (tmp_path / "connections.json").write_text('{"browseract_default": "browseract://:app-from-backend@"}')
-    in_a_new_process(read_from_secrets_backend, str(tmp_path / "connections.json"))
