@@ -318,11 +318,9 @@ class TestExportExample:
         result = run("export", {"store": "s3://local_s3@results/browseract"})
         run_id = result.xcom("export", "task_id")
         assert self.rows(warehouse) == [(run_id, "a pen", 2.5), (run_id, "ink, blue", 3)]
-        manifest = result.xcom("export")
-        folder = manifest["path"].removeprefix("s3://local_s3@results/")
-        found = {each["Key"]: each["Size"] for each in s3.list_objects_v2(Bucket="results", Prefix=folder)["Contents"]}
-        assert found.keys() == {f"{folder}/{name}" for name in (*(each.name for each in files), "task.json")}
-        assert all(found[f"{folder}/{file['name']}"] == file["size"] for file in manifest["files"])
+        listed = s3.list_objects_v2(Bucket="results", Prefix=f"browseract/{run_id}/")["Contents"]
+        names = {each["Key"].rpartition("/")[2] for each in listed}
+        assert names == {"rows [1].csv", "a#b%20c&d.csv", "task.json"}
 
     def test_export_example_with_missing_s3_bucket_fails_without_starting_a_run(self, run, s3, browseract_emulator):
         run("export", {"store": "s3://local_s3@nowhere/browseract"}, "failed")
