@@ -174,7 +174,7 @@ class TestCatalogue:
         ("agents", "page-bots", {"bot_type": "agent", "keyword": "CONTACT"}, ["Find a contact"]),
         ("workflows", "page-bots", {"bot_type": "workflow", "keyword": "contact"}, []),
         ("templates of v2", "list-official-workflow-templates", {"keyword": "SENTENCE"}, ["Page summary"]),
-        ("templates of v3", "page-templates", {"keyword": "SUMMARY"}, ["Page summary"]),
+        ("templates of v3", "page-templates", {"keyword": "EXPORT"}, ["Product export"]),
         ("by no description", "page-templates", {"keyword": "sentence"}, []),
     )
     def test_bots_and_templates_are_found_by_type_and_name_or_v2_description(self, account, endpoint, query, names):

@@ -69,6 +69,16 @@ TEMPLATE_TEXT = EmulatedWorkflow(
     detail_url="https://www.browseract.com/template?id=52000417936205157",
 )
 
+TEMPLATE_EXPORT = EmulatedWorkflow(
+    kind="template",
+    id="52000417936205169",
+    name="Product export",
+    description="Searches a shop for products and exports them as CSV.",
+    inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
+    behaviour=EXPORT.behaviour,
+    detail_url="https://www.browseract.com/template?id=52000417936205169",
+)
+
 PRICES = EmulatedWorkflow(
     kind="bot",
     id="82000518364027729",
@@ -95,7 +105,7 @@ PRICES = EmulatedWorkflow(
     output=[{"product": "paper", "shop": "A.shop.example", "price": 9.5, "in_stock": True}],
 )
 
-ADDED = (DOWNLOAD, PLAIN_TEXT, FAILING, UNPUBLISHED, TEMPLATE_TEXT, PRICES)
+ADDED = (DOWNLOAD, PLAIN_TEXT, FAILING, UNPUBLISHED, TEMPLATE_TEXT, TEMPLATE_EXPORT, PRICES)
 
 
 def prepare(emulator: Any) -> Any:
