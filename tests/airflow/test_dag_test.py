@@ -32,8 +32,7 @@ with DAG("tried", schedule=None):
 
 @pytest.fixture
 def emulator(browseract_emulator):
-    for workflow in (ORDERS, SEARCH):
-        browseract_emulator.set_workflow(workflow.id, duration=0.2)
+    browseract_emulator.set_workflow("*", duration=0.2)
     return browseract_emulator
 
 

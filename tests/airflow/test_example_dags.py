@@ -14,16 +14,7 @@ import pytest
 from airflow.models import Variable
 from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor
 
-from airflow_provider_browseract.emulator import (
-    CONTACTS,
-    EXPORT,
-    HUMAN,
-    LOG_IN,
-    ORDERS,
-    SEARCH,
-    TEMPLATE_SEARCH,
-    EmulatedFile,
-)
+from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, EmulatedFile
 from airflow_provider_browseract.emulator.catalogue import results_for
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.conftest import EXAMPLES, DagResult, somebody_resumes
@@ -33,7 +24,6 @@ from tests.helpers.warehouse.sqlite_provider import CONN_TYPE
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
-OF_ONE_RUN = (CONTACTS, EXPORT, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH)
 NEXT_YEAR = datetime.now(timezone.utc).year + 1
 
 
@@ -57,8 +47,7 @@ def login(monkeypatch):
 @pytest.fixture
 def prepared(parse, run_dag, browseract_emulator, warehouse, login):
     """Parse an example whose runs take less than the grace, so that its retries begin at once."""
-    for workflow in OF_ONE_RUN:
-        browseract_emulator.set_workflow(workflow.id, duration=0.2)
+    browseract_emulator.set_workflow("*", duration=0.2)
 
     def prepare(name: str, dag_id: str = ""):
         dag = parse(EXAMPLES / f"example_browseract_{name}.py")[f"example_browseract_{dag_id or name}"]
