@@ -28,8 +28,8 @@ BY_A_PERSON = {
 }
 """What happened, by the state of a task instance that only a person can have caused while its try is running."""
 
-REPLACED = "replaced"
-"""Returned instead of a state if Airflow has started another try."""
+REPLACED, REATTACHED = "replaced", "reattached"
+"""Returned instead of a state if Airflow has started another try: which cannot find the run, or which can."""
 
 NO_LATER_TRY = "no later try can reattach to the run (see retries, retry_policy and durable)"
 
@@ -43,7 +43,7 @@ def why_ended(ledger: Ledger) -> str | None:
 
 
 def why_killed(
-    ledger: Ledger, log: Log, left_to: Callable[[Waiter], Fate], *, handed_over: bool, stored: bool
+    ledger: Ledger, log: Log, left_to: Callable[[Waiter], Fate], *, handed_over: bool, unstored: str | None
 ) -> tuple[str, Waiter | None, bool]:
     """Ask Airflow why this try is killed, and decide without its response if there is none.
 
@@ -52,20 +52,20 @@ def why_killed(
 
     :param left_to: returns the fate of the run if something waits for it.
     :param handed_over: the triggerer waits for the run, if Airflow has accepted the deferral.
-    :param stored: a later try can find the run in the stored state.
+    :param unstored: the run, if a later try cannot find it in the stored state.
     :returns: the reason as a clause; what waits for the run, if something does; whether a person ended the try.
     """
     another = ledger.another_try(RunLostError("The run keeps running."))
     waits = Waiter.IF_DEFERRED if handed_over else Waiter.IF_NEXT_TRY if another else None
-    state = _ask_for_state(partial(_state_of, ledger, handed_over=handed_over), log, left_to(waits) if waits else None)
+    read = partial(_state_of, ledger, handed_over=handed_over, unstored=unstored)
+    state = _ask_for_state(read, log, left_to(waits) if waits else None)
     if state in BY_A_PERSON:
         return BY_A_PERSON[state], None, True
     if state == "deferred":
         # After Airflow has accepted the deferral, the process still runs for a moment.
         return "the Airflow task has deferred", Waiter.TRIGGERER, False
-    if state == REPLACED:
-        # Only this process knows a run whose id it could not store.
-        return REPLACED_BY, Waiter.NEXT_TRY if stored else None, False
+    if state in (REPLACED, REATTACHED):
+        return REPLACED_BY, Waiter.NEXT_TRY if state == REATTACHED else None, False
     reason = "SIGTERM ended the process; nobody had marked or cleared the task"
     if state is None:
         reason = "the Airflow task was killed; Airflow did not report why"
@@ -74,14 +74,17 @@ def why_killed(
     return (reason, waits, False) if waits else (f"{reason}; {NO_LATER_TRY}", None, False)
 
 
-def _state_of(ledger: Ledger, *, handed_over: bool) -> str | None:
+def _state_of(ledger: Ledger, *, handed_over: bool, unstored: str | None) -> str | None:
     """Return the state of the task instance, or that another try has replaced this one."""
     state = task_instance_state(ledger.ti)
     # If this process has not deferred, another try has.
     if state in BY_A_PERSON or (state == "deferred" and handed_over):
         return state
     # Another try has another id. Airflow then no longer shows the state to this try.
-    return REPLACED if ledger.is_of_another_try() else state or ""
+    if not ledger.is_of_another_try():
+        return state or ""
+    # The other try may have found the run in the list of tasks.
+    return REATTACHED if unstored in (None, ledger.own_xcom("task_id")) else REPLACED
 
 
 def _ask_for_state(read: Callable[[], str | None], log: Log, left: Fate | None) -> str | None:

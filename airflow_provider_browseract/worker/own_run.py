@@ -27,7 +27,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import brief_of, error_text, kept_running, log_url, not_stopped
 from airflow_provider_browseract.runs.wait import stop_run
 from airflow_provider_browseract.worker.fate import ENDED, STOPPED, UNKNOWN, Fate, Kind, Waiter, left_to, looked_up_by
-from airflow_provider_browseract.worker.killed import REPLACED_BY, ask_airflow, why_ended, why_killed
+from airflow_provider_browseract.worker.killed import ask_airflow, why_ended, why_killed
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -168,20 +168,6 @@ class OwnRun:
         self.task_id = None
         return Fate(Kind.RUNS, f"The run {kept_running(self.url)}")
 
-    def stop_if_replaced(self, browseract_task_id: str) -> None:
-        """Stop a run that only this try knows if Airflow has started another try.
-
-        :raises RunCanceledError: Airflow has started another try.
-        """
-        replaced = False
-        with tolerate_errors():
-            # The other try may have found the run in the list of tasks.
-            adopted = self.ledger.own_xcom("task_id") == browseract_task_id
-            replaced = not adopted and self.ledger.is_of_another_try()
-        if replaced:
-            fate = self.stop(browseract_task_id)
-            raise RunCanceledError(error_text(f"{REPLACED_BY}.", fate.text, about=browseract_task_id))
-
     # Kills
 
     @property
@@ -247,6 +233,16 @@ class OwnRun:
         if not self.had_ended:
             raise self.error or RunCanceledError("Killed before a run was started.")
         return True
+
+    def stop_if_replaced(self) -> None:
+        """Act as if killed if Airflow has started another try, because only this one knows the run.
+
+        :raises RunError: Airflow has started another try.
+        """
+        with tolerate_errors():
+            if self.ledger.is_of_another_try():
+                self.on_kill()
+        self.check()
 
     def stop_if_unwanted(self) -> None:
         """Act as if killed when Airflow no longer wants this try to run.
@@ -339,7 +335,8 @@ class OwnRun:
             decided.set()
 
     def _why_killed(self) -> tuple[str, Waiter | None, bool]:
-        return why_killed(self.ledger, self.log, self._left_to, handed_over=self.handed_over, stored=self.stored)
+        unstored = None if self.stored else self.task_id
+        return why_killed(self.ledger, self.log, self._left_to, handed_over=self.handed_over, unstored=unstored)
 
     def _end_look_up(self, lost: LostStart, waits: Waiter | None) -> Fate:
         """Stop the run that a lost start has created if it is certain by now which one it is.

@@ -264,7 +264,7 @@ class Start:
         if self._remember(entry):
             run.stored = True
         else:
-            run.stop_if_replaced(created.id)
+            run.stop_if_replaced()
         what = f'"{request.source_name}"' if request.source_name else request.source
         run.log.info("Started a run of %s: BrowserAct task %s.", what, created.id)
         return Started(entry, None, request)

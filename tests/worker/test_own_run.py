@@ -659,23 +659,41 @@ def test_late_response_of_airflow_after_the_deferral_is_ignored(tries, airflow, 
 
 
 @cases(
-    ("another try runs", "running", True),
-    ("another try has deferred", "deferred", True),
-    ("another try has deferred, and cannot know the run", "deferred", False),
+    ("it runs", "running", "stored", "running"),
+    ("it has deferred", "deferred", "stored", "running"),
+    ("it cannot find the run in the stored state", "deferred", "", "canceled"),
+    ("it has found the run in the list of tasks", "deferred", "found", "running"),
 )
 def test_run_is_kept_for_the_try_that_replaced_the_killed_one_if_it_can_reattach(
-    tries, killed, airflow, emulator, state, stored
+    tries, killed, airflow, emulator, state, known, status
 ):
     def replaced() -> None:
-        if not stored:
-            attempt.made._run.stored = False
+        attempt.made._run.stored = known == "stored"
+        # Airflow deletes the XComs when another try begins.
+        attempt.ti.xcoms["task_id"] = emulator.tasks[0].id if known == "found" else None
         airflow.become(state, superseded=True)
 
     attempt = tries()
     error = killed(attempt, happens=replaced)
-    fate = REATTACHES if stored else "The run was stopped."
+    fate = REATTACHES if status == "running" else "The run was stopped."
     assert f"Airflow considered this try dead and started another one.\n{fate}" in str(error)
-    assert emulator.tasks[0].status == ("running" if stored else "canceled")
+    assert emulator.tasks[0].status == status
+
+
+def test_replaced_try_that_cannot_store_its_new_run_stops_it(tries, airflow, emulator, store, logs):
+    keep = store.set
+
+    def refuse_the_run(key, value, **keywords) -> None:
+        if value["task_id"] is not None:
+            airflow.become("running", superseded=True)
+            raise RuntimeError("Task Instance not found")
+        keep(key, value, **keywords)
+
+    store.set = refuse_the_run
+    with pytest.raises(RunCanceledError, match=r"started another one\.\nThe run was stopped\."):
+        tries().run()
+    assert [task.status for task in emulator.tasks] == ["canceled"]
+    assert "Started a run" not in logs()
 
 
 def test_run_is_left_to_the_trigger_if_airflow_is_away_after_a_deferral(tries, airflow, emulator, ends_of_tasks, logs):

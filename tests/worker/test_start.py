@@ -25,7 +25,6 @@ from airflow_provider_browseract.runs.report import WHY_UNKNOWN
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.spending.cap import CapUsedUpError
-from airflow_provider_browseract.worker.fate import STOPPED
 from airflow_provider_browseract.worker.ledger import Entry
 from airflow_provider_browseract.worker.start import NotNowError, Started
 from tests.helpers.cases import cases, examples, raising
@@ -632,28 +631,6 @@ class TestAStart:
         with pytest.raises(RuntimeError, match="not found"):
             played.start(None)
         assert not played.starting
-
-    @pytest.mark.parametrize(("pushed", "stopped"), [(None, True), ("9", False)])
-    def test_run_whose_id_a_replaced_try_could_not_store_is_stopped_unless_another_try_found_it(self, pushed, stopped):
-        played = Played(lambda call: MADE)
-        store = played.ledger.write
-
-        def write(entry: Entry) -> None:
-            if entry.task_id is not None:
-                raise RuntimeError("Task Instance not found")
-            store(entry)
-
-        played.ledger.write, played.ledger.is_of_another_try = write, lambda: True
-        played.ledger.ti.xcom_pull = lambda **_: pushed
-
-        played.stop = lambda *_: STOPPED  # type: ignore[method-assign]
-        if stopped:
-            with pytest.raises(
-                errors.RunCanceledError, match=r"started another one\.\nThe run was .*\nBrowserAct task 9"
-            ):
-                played.start(None)
-        else:
-            assert played.start(None).started.task_id == "9"
 
     def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry(self):
         failed = errors.ServerError("x", http_status=503, code=7, msg="m", trace_id="t")
