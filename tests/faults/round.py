@@ -171,6 +171,7 @@ class Outcome:
     faults: collections.Counter[str] = field(default_factory=collections.Counter)
     started: int = 0
     after_failed: int = 0
+    replaced: int = 0
     problems: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in PROBLEMS})
 
     @property
@@ -214,6 +215,10 @@ class Outcome:
         if self.undecided:
             lines.append(
                 f"  {self.undecided} runs of a template are named by the error of their task: lost start, or new key"
+            )
+        if self.replaced:
+            lines.append(
+                f"  {self.replaced} runs were stopped by tries that could not store them and were considered dead"
             )
         for name, found in self.problems.items():
             lines.append(f"  {name:20} {len(found)}{'  ' + '; '.join(found[:5]) if found else ''}")
@@ -503,9 +508,12 @@ class Round:
         self.outcome.started = sum(map(len, by_keyword.values()))
         for keyword, tasks in by_keyword.items():
             for earlier, later in itertools.pairwise(tasks):
-                # Nobody stops runs in a round, so a stopped run is a run that should have been waited for.
+                # Nobody stops runs in a round, so a stopped run is one that should have been waited for, unless only a
+                # try that Airflow considered dead knew it.
                 if earlier.status == "failed" and earlier.history[-1][1] <= later.created_at:
                     self.outcome.after_failed += 1
+                elif earlier.status == "canceled" and self._was_replaced(keyword, earlier, keywords):
+                    self.outcome.replaced += 1
                 else:
                     problems["runs paid for twice"].append(f"{keyword}: {earlier.id} {earlier.status}, then {later.id}")
             problems["runs lost"] += [
@@ -547,6 +555,14 @@ class Round:
         problems["tasks stuck"] += [
             f"{keyword}: never made" for keyword in itertools.chain(*keywords.values()) if keyword not in seen
         ]
+
+    def _was_replaced(self, keyword: str, run: Run, keywords: dict[str, list[str]]) -> bool:
+        """Return whether a run was stopped by the try that had started it, after Airflow had started another try."""
+        kind = next(kind for kind, words in keywords.items() if keyword in words)
+        index = keywords[kind].index(keyword)
+        log = "\n".join(self.airflow.log("faults", self.run_id, kind, map_index=index))
+        why = r"considered this try dead and started another one\.\s+The run was stopped\.\s+BrowserAct task"
+        return re.search(rf"{why} {run.id}\b", log) is not None
 
     def _is_named(self, ti: dict[str, Any], runs: list[Run]) -> bool:
         """Return whether a task failed because of a lost start or a changed API key, with an error that names the run.
