@@ -217,9 +217,7 @@ class Outcome:
                 f"  {self.undecided} runs of a template are named by the error of their task: lost start, or new key"
             )
         if self.replaced:
-            lines.append(
-                f"  {self.replaced} runs were stopped by tries that could not store them and were considered dead"
-            )
+            lines.append(f"  {self.replaced} runs were stopped by tries that Airflow considered dead")
         for name, found in self.problems.items():
             lines.append(f"  {name:20} {len(found)}{'  ' + '; '.join(found[:5]) if found else ''}")
         return "\n".join(lines)
