@@ -44,6 +44,7 @@ REFUSED = {
     "https://near.example:{port}/secret": PRIVATE,
     # Two parsers may see different hosts in these.
     "http://127.0.0.1:{port}#@files.example/secret": PRIVATE,
+    "http://127.0.0.1:{port}?@files.example/secret": PRIVATE,
     "http://files.example@127.0.0.1:{port}/secret": CREDENTIALS,
     "http://files.example:80@127.0.0.1:{port}/secret": CREDENTIALS,
     "http://user@api.example:{port}/secret": CREDENTIALS,
