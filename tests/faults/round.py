@@ -106,7 +106,7 @@ OUTAGES = (
 )
 """What a firewall, a maintenance page, a login page or a gateway answers in the place of the API."""
 
-MOST_LONG = 30
+MOST_LONG = 15
 """How many runs of a workflow, bot or template are planned to take as long as faults happen."""
 
 TABLES = ("task_instance", "xcom", "trigger", "connection")
@@ -413,8 +413,8 @@ class Round:
 
     def _put_a_gateway_before_the_api(self) -> None:
         """Let something else respond instead of the API: on all endpoints, then on one of them."""
-        # Two to five minutes in a whole round, half a minute in a short one.
-        least, most = (max(30.0, self.outcome.runs * share) for share in (0.4, 1.0))
+        # Two to five minutes in a whole round, half a minute in a short one. Meanwhile, no run is started.
+        least, most = (max(30.0, min(self.outcome.runs, 300) * share) for share in (0.4, 1.0))
         share, everywhere, there = self.chance.uniform(0.5, 0.8), *self.chance.sample(OUTAGES, 2)
         seconds, endpoint = self.chance.uniform(least, most), self.chance.choice(ENDPOINTS)
 
